@@ -1,0 +1,1 @@
+//! Numeric operations, device memory and mappings; knows no request, scheduler or model.

@@ -1,0 +1,1 @@
+//! Moves bytes between workers; knows nothing of what a request means.

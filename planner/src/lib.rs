@@ -1,0 +1,1 @@
+//! Discrete-event simulation of the sched machines; knows no tokio and no network.

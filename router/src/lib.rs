@@ -1,0 +1,1 @@
+//! OpenAI HTTP, chat templates, tokens and text, admission, routing, the life of a request; knows no tensor and no KV byte.

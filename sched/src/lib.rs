@@ -1,0 +1,1 @@
+//! Decisions: pure state machines and latency models; knows no clock, socket, tensor or JSON.
