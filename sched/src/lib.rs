@@ -1,1 +1,20 @@
 //! Decisions: pure state machines and latency models; knows no clock, socket, tensor or JSON.
+//!
+//! Every machine is a plain struct with three verbs: `on(now, event)` takes in one fact, `poll()` gives out
+//! decisions, `next_timeout()` says when to be called again at the latest. Live servers and the simulator are two
+//! drivers of the same structs, so what is planned cannot drift from what serves.
+
+mod failure;
+mod ids;
+pub mod message;
+mod plan;
+mod request;
+mod time;
+
+pub use failure::{Failure, FailureKind};
+pub use ids::{
+    Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, RequestId, SlotId, StepId, TokenId, WorkerId,
+};
+pub use plan::{BlockCopy, Input, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
+pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo};
+pub use time::{Span, Time};

@@ -1,0 +1,93 @@
+//! The one thing a scheduler tells a backend, and what comes back; flat arrays, no pointers into the scheduler.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::{BlockId, SampledToken, SamplingParams, SlotId, TokenId};
+
+/// One step of one lane. Rows are grouped by sequence; all `*_start` arrays are CSR (one entry more than sequences).
+///
+/// Order of effects: `retire`, `admit`, `copies`, then `layers` over all tokens, then `sample`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepPlan {
+    /// Sampler slots that end here; their state is dropped before anything else.
+    pub retire: Vec<SlotId>,
+    /// Sampler slots that begin here.
+    pub admit: Vec<SlotInit>,
+    /// Blocks to copy before the first layer (a shared, partly filled block that is about to be written).
+    pub copies: Vec<BlockCopy>,
+    /// The sequences of the step, in the order of their tokens.
+    pub sequences: Vec<SequenceRows>,
+    /// Input tokens of all sequences, one after the other. Meaningless where `SequenceRows::input` is `FromSlot`.
+    pub tokens: Vec<TokenId>,
+    /// Block tables of all sequences, one after the other, from the sequence's first block on.
+    pub blocks: Vec<BlockId>,
+    /// Which layers to run. All of them unless a step is cut by layers.
+    pub layers: Range<u32>,
+    /// Rows whose logits are wanted and who samples from them. One row may serve several slots (choices).
+    pub sample: Vec<SampleRow>,
+}
+
+/// The part of one sequence in a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequenceRows {
+    /// Its rows in `StepPlan::tokens`.
+    pub rows: Range<u32>,
+    /// Its block table in `StepPlan::blocks`; covers every position up to the last row's.
+    pub blocks: Range<u32>,
+    /// Absolute position of its first row. Positions below it already have their KV stored.
+    pub first_position: u32,
+    /// Where the input tokens come from.
+    pub input: Input,
+}
+
+/// Where input tokens come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// `StepPlan::tokens` holds them.
+    Given,
+    /// The one input token is the last token sampled into this slot, which the scheduler may not know yet.
+    FromSlot(SlotId),
+}
+
+/// A row that wants logits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleRow {
+    /// Index into `StepPlan::tokens`.
+    pub row: u32,
+    /// The slot that samples and remembers the token.
+    pub slot: SlotId,
+}
+
+/// What a backend needs to know to sample for a sequence from now on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlotInit {
+    /// The slot.
+    pub slot: SlotId,
+    /// How tokens are chosen.
+    pub params: Arc<SamplingParams>,
+    /// Seed of this choice: `rng::choice_seed(params.seed, choice)`.
+    pub seed: u64,
+    /// The prompt, for the repetition penalty.
+    pub prompt: Arc<[TokenId]>,
+    /// What was generated before; its length is the sampling position of the next token.
+    pub generated: Vec<TokenId>,
+}
+
+/// A whole-block copy inside one pool, all layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// Read.
+    pub from: BlockId,
+    /// Written.
+    pub to: BlockId,
+}
+
+/// What a step brought.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepResult {
+    /// One token per `StepPlan::sample` entry, in that order; empty when the step was cancelled before its last layer.
+    pub samples: Vec<SampledToken>,
+    /// Layers that ran for all rows; less than planned only after a cancel.
+    pub layers_done: u32,
+}

@@ -1,0 +1,127 @@
+//! What a client asked for, after the router has parsed it; knows no JSON and no text.
+
+use std::sync::Arc;
+
+use crate::{Choice, Leg, Span, TokenId};
+
+/// A leg of work as a worker receives it: (some choices of) one request, ready to run.
+///
+/// A fresh request carries all `n` choices with nothing generated. After a loss each unfinished choice is a leg
+/// of its own that carries the tokens the client has already got; they are prefilled like prompt tokens, but count
+/// as generated for sampling positions, penalties and limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Its name.
+    pub leg: Leg,
+    /// Prompt token ids, at least one; shared, never changed.
+    pub prompt: Arc<[TokenId]>,
+    /// The choices this leg produces; if there is more than one, none has generated anything yet.
+    pub choices: Vec<ChoiceState>,
+    /// How tokens are chosen and when generation ends.
+    pub params: Arc<SamplingParams>,
+    /// The latency targets it is counted against.
+    pub slo: Slo,
+    /// Time left until the request must have ended, relative so that no two clocks are compared.
+    pub deadline_in: Span,
+}
+
+impl Request {
+    /// Tokens whose KV must exist before the next token can be sampled: prompt and, after a loss, what was generated.
+    #[must_use]
+    pub fn prefill_tokens(&self) -> usize {
+        self.prompt.len() + self.choices.first().map_or(0, |choice| choice.generated.len())
+    }
+}
+
+/// One answer in the making.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceState {
+    /// Its index as the client sees it.
+    pub choice: Choice,
+    /// Tokens generated and delivered so far.
+    pub generated: Vec<TokenId>,
+}
+
+/// How tokens are chosen. Defaults are those of the OpenAI API; the router resolves `None`s before this point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// Most tokens to generate per choice, at least 1; the router has clipped it to the context length.
+    pub max_tokens: u32,
+    /// Tokens before which no stop token may end the choice; their logits are masked until then.
+    pub min_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Nucleus mass in (0, 1]; 1 is off.
+    pub top_p: f32,
+    /// Keep this many most likely tokens; 0 is off.
+    pub top_k: u32,
+    /// Keep tokens at least this fraction as likely as the most likely one; 0 is off.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; 1 is off.
+    pub repetition_penalty: f32,
+    /// Subtracted once from the logits of tokens that were generated.
+    pub presence_penalty: f32,
+    /// Subtracted per occurrence from the logits of tokens that were generated.
+    pub frequency_penalty: f32,
+    /// Key of the counter-based generator; choice `i` uses `rng::choice_seed(seed, i)`.
+    pub seed: u64,
+    /// Token ids that end a choice (the model's own end tokens unless `ignore_eos`, and the client's). Sorted.
+    pub stop_tokens: Vec<TokenId>,
+    /// How many alternatives to report per token: `None` no log-probabilities, `Some(0)` only the chosen token's.
+    pub logprobs: Option<u8>,
+    /// Added to the logits of these tokens before everything else. Sorted by token, no repeats.
+    pub logit_bias: Vec<(TokenId, f32)>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        SamplingParams {
+            max_tokens: 16,
+            min_tokens: 0,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+            stop_tokens: Vec::new(),
+            logprobs: None,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+/// Latency targets of a request; `None` is no target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slo {
+    /// Index of the class in the router's configuration; the label of its metrics.
+    pub class: u16,
+    /// Time to first token, as the client sees it.
+    pub ttft: Option<Span>,
+    /// Mean time per output token after the first.
+    pub tpot: Option<Span>,
+    /// The largest allowed gap between two tokens at the class's tail quantile.
+    pub itl_tail: Option<Span>,
+}
+
+/// A token as it leaves the sampler.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledToken {
+    /// The chosen token.
+    pub token: TokenId,
+    /// Natural log-probability of the chosen token under the raw (temperature-free, penalty-free) distribution; present when asked for.
+    pub logprob: Option<f32>,
+    /// The most likely alternatives with their log-probabilities, most likely first.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// Why a choice ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token was generated (it is the last token delivered) or the router found a stop string.
+    Stop,
+    /// `max_tokens` or the context length was reached.
+    Length,
+}
