@@ -1,1 +1,3 @@
-//! Whole-system tests: modes, faults, API, repository rules.
+//! Whole-system tests: what they share to start real processes and to read the repository.
+
+pub mod repository;

@@ -1,0 +1,123 @@
+//! The rules of the house that a machine can check: layers, where unsafe may live, file headers and sizes.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use baton_tests::repository;
+
+/// Layer of each crate; a crate may import only crates of lower layers, never sideways.
+const LAYERS: [(&str, u8); 12] = [
+    ("sched", 0),
+    ("kernels", 0),
+    ("kv-transfer", 1),
+    ("engine", 2),
+    ("planner", 2),
+    ("node", 2),
+    ("proto", 2),
+    ("router", 3),
+    ("prefill-server", 3),
+    ("decode-server", 3),
+    ("baton", 4),
+    ("baton-tests", 4),
+];
+
+/// What a crate must not know, as dependencies it must not have (directly).
+const MUST_NOT_KNOW: [(&str, &[&str]); 8] = [
+    ("sched", &["tokio", "serde_json", "rand", "axum", "tonic"]),
+    ("kernels", &["sched", "tokio", "serde_json"]),
+    ("kv-transfer", &["axum", "hyper", "tonic", "serde_json"]),
+    ("engine", &["axum", "hyper", "tonic", "tokio"]),
+    ("planner", &["tokio", "axum", "tonic"]),
+    ("prefill-server", &["tokenizers", "minijinja", "router"]),
+    ("decode-server", &["tokenizers", "minijinja", "router"]),
+    ("router", &["kernels", "engine", "kv-transfer", "half"]),
+];
+
+const FILE_LINES_MAX: usize = 600;
+
+#[test]
+fn imports_point_down_only() -> Result<()> {
+    let layers: BTreeMap<&str, u8> = LAYERS.into_iter().collect();
+    let metadata = repository::metadata()?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    assert_eq!(packages.len(), LAYERS.len(), "a crate was added or removed: update the layer table");
+    let mut violations = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().context("package without a name")?;
+        let own = *layers.get(name).with_context(|| format!("{name} is not in the layer table"))?;
+        for dependency in package["dependencies"].as_array().context("no dependencies")? {
+            let imported = dependency["name"].as_str().context("dependency without a name")?;
+            // Tests may look at anything below the top; only what is shipped has to obey.
+            if dependency["kind"].as_str() == Some("dev") {
+                continue;
+            }
+            if let Some(layer) = layers.get(imported)
+                && *layer >= own
+            {
+                violations.push(format!("{name} imports {imported}"));
+            }
+        }
+    }
+    assert!(violations.is_empty(), "imports that do not point down: {violations:?}");
+    Ok(())
+}
+
+#[test]
+fn crates_do_not_know_what_they_must_not() -> Result<()> {
+    let metadata = repository::metadata()?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    for (name, banned) in MUST_NOT_KNOW {
+        let package = packages.iter().find(|p| p["name"] == name).with_context(|| format!("no crate {name}"))?;
+        for dependency in package["dependencies"].as_array().context("no dependencies")? {
+            let imported = dependency["name"].as_str().unwrap_or_default();
+            let shipped = dependency["kind"].as_str() != Some("dev");
+            assert!(!(shipped && banned.contains(&imported)), "{name} must not know {imported}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_crate_says_what_it_is_for() -> Result<()> {
+    for package in repository::metadata()?["packages"].as_array().context("no packages")? {
+        assert!(package["description"].as_str().is_some_and(|d| d.len() > 20), "{} has no purpose line", package["name"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn unsafe_lives_in_kernels_and_kv_transfer_only() -> Result<()> {
+    for (file, text) in repository::rust_sources()? {
+        if file.starts_with("kernels") || file.starts_with("kv-transfer") || file.ends_with("rules.rs") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let found = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
+            assert!(!found, "{}:{} uses unsafe", file.display(), number + 1);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_source_file_opens_with_what_it_is() -> Result<()> {
+    let bare: Vec<_> = repository::rust_sources()?
+        .into_iter()
+        .filter(|(_, text)| !text.trim_start().starts_with("//!"))
+        .map(|(file, _)| file)
+        .collect();
+    assert!(bare.is_empty(), "no `//!` header: {bare:?}");
+    Ok(())
+}
+
+#[test]
+fn no_file_outgrows_its_reader() -> Result<()> {
+    let large: Vec<_> = repository::rust_sources()?
+        .into_iter()
+        .map(|(file, text)| (file, text.lines().count()))
+        .filter(|(_, lines)| *lines > FILE_LINES_MAX)
+        .collect();
+    assert!(large.is_empty(), "files over {FILE_LINES_MAX} lines: {large:?}");
+    Ok(())
+}
