@@ -1,1 +1,20 @@
 //! Numeric operations, device memory and mappings; knows no request, scheduler or model.
+
+pub mod memory;
+pub mod numerics;
+
+mod dtype;
+mod error;
+mod kv;
+mod ops;
+
+pub use dtype::Dtype;
+pub use error::KernelError;
+pub use kv::{
+    BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, TileOrder,
+};
+pub use numerics::{ATTENTION_CHUNK, K_CHUNKS};
+pub use ops::{
+    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, MatrixSource, Ops, OpsInfo, QkvSpec,
+    VectorSource,
+};

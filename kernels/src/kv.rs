@@ -1,0 +1,223 @@
+//! Where keys and values lie: block-major tiles and the order inside a tile; knows no block table and no request.
+
+use std::sync::Arc;
+
+use crate::KernelError;
+use crate::memory::HostMemory;
+
+/// Largest head size.
+pub const HEAD_DIM_MAX: usize = 256;
+/// Head sizes are a multiple of this.
+pub const HEAD_DIM_STEP: usize = 16;
+/// Largest block size in tokens.
+pub const BLOCK_TOKENS_MAX: usize = 128;
+/// Block sizes are a multiple of this, so that a row of keys is a whole number of 64-byte lines.
+pub const BLOCK_TOKENS_STEP: usize = 16;
+
+/// Number format of stored keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvDtype {
+    /// bfloat16; attention weights are rounded to bf16 too.
+    Bf16,
+    /// f32.
+    F32,
+}
+
+impl KvDtype {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            KvDtype::Bf16 => 2,
+            KvDtype::F32 => 4,
+        }
+    }
+
+    /// `bf16` or `f32`, as configuration and the compatibility key write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvDtype::Bf16 => "bf16",
+            KvDtype::F32 => "f32",
+        }
+    }
+}
+
+/// Which half of a layer's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvPart {
+    /// Keys, after norm and rotation.
+    Key,
+    /// Values.
+    Value,
+}
+
+/// Order of the elements inside a tile. Two elements that one instruction multiplies lie side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TileOrder {
+    /// K `[dim/2][token][2]`, V `[token/2][dim][2]`: pairs for bf16 dot products.
+    Paired,
+    /// K `[dim][token]`, V `[token][dim]`: for f32.
+    Plain,
+}
+
+impl TileOrder {
+    /// Stable name, part of what two workers tell each other.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TileOrder::Paired => "k:dim/2.token.2,v:token/2.dim.2",
+            TileOrder::Plain => "k:dim.token,v:token.dim",
+        }
+    }
+
+    /// Index, in elements, of one element of a tile of `block_tokens` tokens of `head_dim` values.
+    pub const fn element(
+        self,
+        part: KvPart,
+        token: usize,
+        dim: usize,
+        block_tokens: usize,
+        head_dim: usize,
+    ) -> usize {
+        match (self, part) {
+            (TileOrder::Paired, KvPart::Key) => (dim / 2 * block_tokens + token) * 2 + dim % 2,
+            (TileOrder::Paired, KvPart::Value) => (token / 2 * head_dim + dim) * 2 + token % 2,
+            (TileOrder::Plain, KvPart::Key) => dim * block_tokens + token,
+            (TileOrder::Plain, KvPart::Value) => token * head_dim + dim,
+        }
+    }
+}
+
+/// Shape of a pool of KV blocks: `[block][layer][K, V][kv_head]` tiles of `block_tokens * head_dim` elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvGeometry {
+    /// Blocks in the pool.
+    pub blocks: usize,
+    /// Layers held by this rank.
+    pub layers: usize,
+    /// KV heads held by this rank.
+    pub kv_heads: usize,
+    /// Values per head.
+    pub head_dim: usize,
+    /// Tokens per block.
+    pub block_tokens: usize,
+    /// Number format.
+    pub dtype: KvDtype,
+}
+
+impl KvGeometry {
+    /// Checks the shape: every count is at least 1, block and head sizes are ones the kernels serve, and the
+    /// whole pool can be addressed.
+    pub fn validate(&self) -> Result<(), KernelError> {
+        let at_least_one = [("blocks", self.blocks), ("layers", self.layers), ("kv_heads", self.kv_heads)];
+        for (what, value) in at_least_one {
+            if value == 0 {
+                return Err(invalid(format!("{what} is 0, must be at least 1")));
+            }
+        }
+        check_step("block_tokens", self.block_tokens, BLOCK_TOKENS_STEP, BLOCK_TOKENS_MAX)?;
+        check_step("head_dim", self.head_dim, HEAD_DIM_STEP, HEAD_DIM_MAX)?;
+        let pool_bytes = [self.layers, 2, self.kv_heads, self.blocks]
+            .into_iter()
+            .try_fold(self.tile_bytes(), usize::checked_mul)
+            .filter(|&bytes| isize::try_from(bytes).is_ok());
+        match pool_bytes {
+            Some(_) => Ok(()),
+            None => Err(invalid(format!("a pool of {} blocks is too large to address", self.blocks))),
+        }
+    }
+
+    /// Bytes of one tile: one block, one layer, K or V, one head.
+    pub const fn tile_bytes(&self) -> usize {
+        self.block_tokens * self.head_dim * self.dtype.bytes()
+    }
+
+    /// Bytes of one block, all layers.
+    pub const fn block_bytes(&self) -> usize {
+        self.layers * 2 * self.kv_heads * self.tile_bytes()
+    }
+
+    /// Bytes of the whole pool.
+    pub const fn pool_bytes(&self) -> usize {
+        self.blocks * self.block_bytes()
+    }
+
+    /// Byte offset of a tile from the pool's first byte. The tiles of one part of one layer follow each other by head.
+    pub const fn tile_offset(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> usize {
+        let part_index = match part {
+            KvPart::Key => 0,
+            KvPart::Value => 1,
+        };
+        block * self.block_bytes() + ((layer * 2 + part_index) * self.kv_heads + kv_head) * self.tile_bytes()
+    }
+
+    /// The order inside a tile that the kernels use for this dtype.
+    pub const fn tile_order(&self) -> TileOrder {
+        match self.dtype {
+            KvDtype::Bf16 => TileOrder::Paired,
+            KvDtype::F32 => TileOrder::Plain,
+        }
+    }
+
+    /// Index, in elements, of one element of a tile.
+    pub const fn element(&self, part: KvPart, token: usize, dim: usize) -> usize {
+        self.tile_order().element(part, token, dim, self.block_tokens, self.head_dim)
+    }
+}
+
+fn check_step(what: &str, value: usize, step: usize, max: usize) -> Result<(), KernelError> {
+    if value == 0 || value > max || !value.is_multiple_of(step) {
+        return Err(invalid(format!("{what} is {value}, must be a multiple of {step} between {step} and {max}")));
+    }
+    Ok(())
+}
+
+fn invalid(what: String) -> KernelError {
+    KernelError::Invalid { op: "kv geometry", what }
+}
+
+/// A pool of KV blocks in host memory, as operations and transports share it.
+///
+/// The bytes are plain memory that a remote peer may also write. Whoever accounts for blocks promises that a
+/// block has one writer at a time and that nobody reads a position before it was written; the kernels check block
+/// numbers, not that promise.
+#[derive(Clone)]
+pub struct KvView {
+    memory: Arc<HostMemory>,
+    geometry: KvGeometry,
+}
+
+impl KvView {
+    /// A pool at the start of `memory`.
+    pub fn new(memory: Arc<HostMemory>, geometry: KvGeometry) -> Result<Self, KernelError> {
+        geometry.validate()?;
+        if memory.len() < geometry.pool_bytes() {
+            return Err(KernelError::Shape {
+                op: "kv view",
+                what: "bytes of memory",
+                expected: geometry.pool_bytes(),
+                found: memory.len(),
+            });
+        }
+        if !(memory.as_ptr() as usize).is_multiple_of(64) {
+            return Err(invalid("the memory does not begin at a multiple of 64 bytes".to_owned()));
+        }
+        Ok(Self { memory, geometry })
+    }
+
+    /// Its shape.
+    pub fn geometry(&self) -> &KvGeometry {
+        &self.geometry
+    }
+
+    /// The memory under it.
+    pub fn memory(&self) -> &Arc<HostMemory> {
+        &self.memory
+    }
+
+    /// First byte of a tile. The caller has checked the numbers.
+    pub(crate) fn tile_ptr(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> *mut u8 {
+        debug_assert!(block < self.geometry.blocks && layer < self.geometry.layers && kv_head < self.geometry.kv_heads);
+        // SAFETY: the offset of a tile inside the geometry is less than `pool_bytes`, which `new` checked against the
+        // length of the mapping that `memory` keeps alive.
+        unsafe { self.memory.as_ptr().add(self.geometry.tile_offset(block, layer, part, kv_head)) }
+    }
+}

@@ -1,0 +1,252 @@
+//! `Ops`: the fused operations of a decoder layer that every backend implements; knows no model and no request.
+//!
+//! # What every implementation promises
+//!
+//! *Activations* are f32 on the device (`Rows`, row-major). *One fixed order*: each output element is reduced in an
+//! order that depends only on its own inputs, never on the number of rows, the tile shape, the thread count, the other
+//! sequences of the batch or how a prompt was cut into chunks. Two calls that give a row the same inputs give it the
+//! same bits. `docs/adr/0003-exact-reduction-order.md` writes the orders down; `reference` is their plainest
+//! form, and every implementation is tested against it.
+//!
+//! *Arguments are checked*: a size, index or block number that does not fit is an error that names it, and nothing is
+//! computed. Where an operation writes `out`, it also sets `out`'s row count to the number of rows it computed.
+
+use std::ops::Range;
+
+use crate::{Dtype, KernelError, KvView};
+
+/// The operations of one device, driven by one thread at a time.
+pub trait Ops: Send {
+    /// f32 `[rows, cols]` on the device. Columns and the largest row count are fixed when it is made; the current
+    /// row count starts at 0 and is set by whatever writes it.
+    type Rows: Send;
+    /// A weight matrix `[n, k]`, prepared (packed) for the operations its [`Arrangement`] names.
+    type Matrix: Send + Sync;
+    /// f32 `[n]` on the device: norm weights, biases.
+    type Vector: Send + Sync;
+    /// Cosines and sines of the rotary embedding for every position up to a bound.
+    type Rope: Send + Sync;
+
+    /// What computes, for logs, metrics and the compatibility key.
+    fn describe(&self) -> OpsInfo;
+
+    /// Space for up to `rows_max` rows of `cols` values, with no rows in it.
+    fn rows(&self, rows_max: usize, cols: usize) -> Result<Self::Rows, KernelError>;
+
+    /// Prepares a matrix from parts stacked along `n`; all parts share `k` and the dtype.
+    fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
+
+    /// A vector from parts laid end to end, widened to f32.
+    fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Self::Vector, KernelError>;
+
+    /// Cosines and sines of `position * inverse_frequencies[i]` (the product rounded to f32), times `scale`, for
+    /// positions `0..positions_max`. There are `head_dim / 2` frequencies, already adjusted by the model's scaling rule.
+    fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Self::Rope, KernelError>;
+
+    /// Replaces all rows by `data`, row-major from the host.
+    fn write_rows(&self, rows: &mut Self::Rows, data: &[f32]) -> Result<(), KernelError>;
+
+    /// Copies all rows to the host: `out` has exactly `rows * cols` values.
+    fn read_rows(&self, rows: &Self::Rows, out: &mut [f32]) -> Result<(), KernelError>;
+
+    /// `out[r] = table[tokens[r]]`. `table` is `[vocab, cols]`, arranged as `Table` or `Stacked`.
+    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
+
+    /// `out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`. The sum of squares runs in 16 interleaved lanes.
+    fn rms_norm(
+        &mut self,
+        x: &Self::Rows,
+        weight: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Rows,
+    ) -> Result<(), KernelError>;
+
+    /// `y = x · wᵀ (+ bias)`, then as `epilogue` says into `out`. `w` is `[n, k]`, `Stacked`; `x` has `k` columns, `out` `n`.
+    ///
+    /// `k` is cut into [`crate::K_CHUNKS`] equal chunks (after padding with zeros to a multiple of 16), each summed
+    /// from left to right in f32, and the chunk sums meet in a fixed binary tree. Bias and residual come after the tree.
+    fn linear(
+        &mut self,
+        x: &Self::Rows,
+        w: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        epilogue: Epilogue,
+        out: &mut Self::Rows,
+    ) -> Result<(), KernelError>;
+
+    /// `out = silu(x · gateᵀ) * (x · upᵀ)`. `w` has the parts gate and up, arranged as `GateUp`; reduced as in `linear`.
+    fn gate_up(&mut self, x: &Self::Rows, w: &Self::Matrix, out: &mut Self::Rows) -> Result<(), KernelError>;
+
+    /// Finishes queries and stores keys and values of one layer.
+    ///
+    /// `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`, columns in the order q, k, v. The optional norms are RMS
+    /// norms over each head; then q and k are rotated (halves `i` and `i + head_dim / 2` pair up) at their absolute
+    /// position. q stays in `qkv`; k and v are rounded to the KV dtype and stored at the position's slot. Writing
+    /// slot 0 clears the block's tiles of this layer, so no byte that was there before reaches a result.
+    fn qkv_append(
+        &mut self,
+        qkv: &mut Self::Rows,
+        spec: &QkvSpec<'_, Self>,
+        batch: &Batch<'_>,
+        kv: &KvView,
+        layer: u32,
+    ) -> Result<(), KernelError>;
+
+    /// Causal attention of the queries in `qkv` over the stored keys and values, the step's own included.
+    ///
+    /// `out` is `[rows, heads * head_dim]`. Keys are walked in chunks of [`crate::ATTENTION_CHUNK`] absolute positions,
+    /// each with its own maximum, merged from left to right: a position's result is the same bits in prefill and decode.
+    fn attention(
+        &mut self,
+        qkv: &Self::Rows,
+        spec: &AttentionSpec,
+        batch: &Batch<'_>,
+        kv: &KvView,
+        layer: u32,
+        out: &mut Self::Rows,
+    ) -> Result<(), KernelError>;
+
+    /// `out[i] = x[rows[i]]`.
+    fn gather(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
+
+    /// `out = x · wᵀ` on the host, `[rows of x, n]` row-major; reduced as in `linear`.
+    fn logits(&mut self, x: &Self::Rows, w: &Self::Matrix, out: &mut [f32]) -> Result<(), KernelError>;
+
+    /// Copies whole blocks, all layers; pairs are (from, to) and are done in order.
+    fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError>;
+}
+
+/// What computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpsInfo {
+    /// The backend: `cpu`, `reference`.
+    pub backend: &'static str,
+    /// The instruction level in use: `avx512bf16`, `avx2`, `portable`.
+    pub kernel_set: &'static str,
+    /// Part of the compatibility key: equal strings promise equal bits from equal inputs.
+    pub numerics_id: String,
+    /// Threads that compute, the caller included.
+    pub threads: usize,
+}
+
+/// What a prepared matrix is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Parts one below the other, for `linear` and `logits`; `embed` reads it too (tied embeddings).
+    Stacked,
+    /// Exactly two parts of one shape, gate then up, for `gate_up`.
+    GateUp,
+    /// Rows as they are, for `embed` only.
+    Table,
+}
+
+impl Arrangement {
+    /// The name used in errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arrangement::Stacked => "stacked",
+            Arrangement::GateUp => "gate|up",
+            Arrangement::Table => "table",
+        }
+    }
+}
+
+/// A part of a matrix as a model file holds it: row-major `[n, k]`, little-endian, any alignment.
+#[derive(Debug, Clone, Copy)]
+pub struct MatrixSource<'a> {
+    /// `n * k * dtype.bytes()` bytes.
+    pub bytes: &'a [u8],
+    /// Number format.
+    pub dtype: Dtype,
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+}
+
+/// A part of a vector as a model file holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct VectorSource<'a> {
+    /// A whole number of elements, little-endian, any alignment.
+    pub bytes: &'a [u8],
+    /// Number format.
+    pub dtype: Dtype,
+}
+
+/// What `linear` does with its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// `out = y`.
+    Store,
+    /// `out = out + y`, the residual; `out` already has as many rows as `x`.
+    AddTo,
+}
+
+/// Heads of one layer on this rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadShape {
+    /// Query heads, a multiple of `kv_heads`; query head `h` reads KV head `h / (heads / kv_heads)`.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Values per head: a multiple of 16, at most 256.
+    pub head_dim: usize,
+}
+
+impl HeadShape {
+    /// Columns of the stacked q, k, v projection.
+    pub const fn qkv_cols(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Columns of the attention's output.
+    pub const fn out_cols(&self) -> usize {
+        self.heads * self.head_dim
+    }
+}
+
+/// How queries and keys are finished before they are stored.
+pub struct QkvSpec<'a, O: Ops + ?Sized> {
+    /// Heads.
+    pub shape: HeadShape,
+    /// Rotation.
+    pub rope: &'a O::Rope,
+    /// Weight `[head_dim]` of the norm over each query head.
+    pub q_norm: Option<&'a O::Vector>,
+    /// Weight `[head_dim]` of the norm over each key head.
+    pub k_norm: Option<&'a O::Vector>,
+    /// Epsilon of both norms.
+    pub norm_eps: f32,
+}
+
+/// How attention weighs and masks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionSpec {
+    /// Heads.
+    pub shape: HeadShape,
+    /// Factor on q·k, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// How many positions a query sees, its own included; `None` sees all.
+    pub sliding_window: Option<u32>,
+}
+
+/// The sequences of one step: which rows are whose, at which positions, in which blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// In the order of their rows: together they cover every row of the step exactly once.
+    pub sequences: &'a [BatchSequence],
+    /// Block tables of all sequences; `BatchSequence::blocks` points into it.
+    pub blocks: &'a [u32],
+}
+
+/// The part of one sequence in a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchSequence {
+    /// Its rows, consecutive positions.
+    pub rows: Range<u32>,
+    /// Its block table in `Batch::blocks`, from its first block on; entry `p / block_tokens` holds position `p`.
+    /// With a sliding window, entries wholly before the window of the step's first row are never looked at.
+    pub blocks: Range<u32>,
+    /// Absolute position of its first row; every earlier position is stored already.
+    pub first_position: u32,
+}
