@@ -4,17 +4,23 @@
 //! decisions, `next_timeout()` says when to be called again at the latest. Live servers and the simulator are two
 //! drivers of the same structs, so what is planned cannot drift from what serves.
 
+pub mod compat;
 mod failure;
 mod ids;
+pub mod layout;
 pub mod message;
 mod plan;
 mod request;
+pub mod rng;
+mod role;
 mod time;
 
+pub use compat::{CompatKey, CompatParts};
 pub use failure::{Failure, FailureKind};
 pub use ids::{
     Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, RequestId, SlotId, StepId, TokenId, WorkerId,
 };
 pub use plan::{BlockCopy, Input, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
 pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo};
+pub use role::Role;
 pub use time::{Span, Time};

@@ -1,0 +1,51 @@
+//! Where KV tiles lie in a worker's pool, and which bytes move between two pools; knows no byte itself.
+//!
+//! A pool is block-major: `[block][layer][K, V][kv head]` tiles. A tile is the unit of resharding; the order inside it
+//! belongs to the kernels and has only a name here.
+
+mod dtype;
+mod geometry;
+mod plan;
+
+pub use dtype::KvDtype;
+pub use geometry::{Half, KvLayout, Parallel, Rank, Shape, TileOrder};
+pub use plan::{PullBlocks, TileCopy, plan};
+
+use thiserror::Error;
+
+/// Why a layout cannot exist, or why two layouts cannot exchange these blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LayoutError {
+    /// A size is zero, does not divide, or is out of range.
+    #[error("kv layout has {what} {value}, which must {must}")]
+    Invalid {
+        /// The number that is wrong.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// What would be right.
+        must: String,
+    },
+    /// The two sides do not hold the same kind of KV cache.
+    #[error("kv layouts differ in {what}: {src} at the giver, {dst} at the reader")]
+    Differs {
+        /// What differs.
+        what: &'static str,
+        /// The giver's value.
+        src: String,
+        /// The reader's value.
+        dst: String,
+    },
+    /// A token range is not covered by the block tables, or does not begin at a block.
+    #[error("cannot pull tokens {start}..{end} in blocks of {block_tokens}: {why}")]
+    Range {
+        /// First token.
+        start: u32,
+        /// End of the tokens.
+        end: u32,
+        /// Tokens per block.
+        block_tokens: u32,
+        /// What is wrong.
+        why: String,
+    },
+}

@@ -1,0 +1,33 @@
+//! What a worker is for; knows nothing of how it does it.
+
+/// The part a worker plays. A role is a configuration of the one replica scheduler, not another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Computes prompts and first tokens, then gives the KV cache away.
+    Prefill,
+    /// Takes KV caches over and generates; can prefill when it is told to.
+    Decode,
+    /// Does both for whole requests, mixing chunks of prompts with decode steps.
+    Aggregated,
+}
+
+impl Role {
+    /// Every role, for tables and tests.
+    pub const ALL: [Role; 3] = [Role::Prefill, Role::Decode, Role::Aggregated];
+
+    /// Metric label, wire name and configuration value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Role::Prefill => "prefill",
+            Role::Decode => "decode",
+            Role::Aggregated => "aggregated",
+        }
+    }
+
+    /// The role with this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.label() == label)
+    }
+}
