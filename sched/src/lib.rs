@@ -5,6 +5,7 @@
 //! drivers of the same structs, so what is planned cannot drift from what serves.
 
 pub mod compat;
+pub mod cost;
 mod failure;
 mod ids;
 pub mod layout;
