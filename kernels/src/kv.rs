@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use half::bf16;
+
 use crate::KernelError;
+use crate::checks::below;
 use crate::memory::HostMemory;
 
 /// Largest head size.
@@ -107,13 +110,22 @@ impl KvGeometry {
     /// Checks the shape: every count is at least 1, block and head sizes are ones the kernels serve, and the
     /// whole pool can be addressed.
     pub fn validate(&self) -> Result<(), KernelError> {
-        let at_least_one = [("blocks", self.blocks), ("layers", self.layers), ("kv_heads", self.kv_heads)];
+        let at_least_one = [
+            ("blocks", self.blocks),
+            ("layers", self.layers),
+            ("kv_heads", self.kv_heads),
+        ];
         for (what, value) in at_least_one {
             if value == 0 {
                 return Err(invalid(format!("{what} is 0, must be at least 1")));
             }
         }
-        check_step("block_tokens", self.block_tokens, BLOCK_TOKENS_STEP, BLOCK_TOKENS_MAX)?;
+        check_step(
+            "block_tokens",
+            self.block_tokens,
+            BLOCK_TOKENS_STEP,
+            BLOCK_TOKENS_MAX,
+        )?;
         check_step("head_dim", self.head_dim, HEAD_DIM_STEP, HEAD_DIM_MAX)?;
         let pool_bytes = [self.layers, 2, self.kv_heads, self.blocks]
             .into_iter()
@@ -121,7 +133,10 @@ impl KvGeometry {
             .filter(|&bytes| isize::try_from(bytes).is_ok());
         match pool_bytes {
             Some(_) => Ok(()),
-            None => Err(invalid(format!("a pool of {} blocks is too large to address", self.blocks))),
+            None => Err(invalid(format!(
+                "a pool of {} blocks is too large to address",
+                self.blocks
+            ))),
         }
     }
 
@@ -141,12 +156,19 @@ impl KvGeometry {
     }
 
     /// Byte offset of a tile from the pool's first byte. The tiles of one part of one layer follow each other by head.
-    pub const fn tile_offset(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> usize {
+    pub const fn tile_offset(
+        &self,
+        block: usize,
+        layer: usize,
+        part: KvPart,
+        kv_head: usize,
+    ) -> usize {
         let part_index = match part {
             KvPart::Key => 0,
             KvPart::Value => 1,
         };
-        block * self.block_bytes() + ((layer * 2 + part_index) * self.kv_heads + kv_head) * self.tile_bytes()
+        block * self.block_bytes()
+            + ((layer * 2 + part_index) * self.kv_heads + kv_head) * self.tile_bytes()
     }
 
     /// The order inside a tile that the kernels use for this dtype.
@@ -159,19 +181,25 @@ impl KvGeometry {
 
     /// Index, in elements, of one element of a tile.
     pub const fn element(&self, part: KvPart, token: usize, dim: usize) -> usize {
-        self.tile_order().element(part, token, dim, self.block_tokens, self.head_dim)
+        self.tile_order()
+            .element(part, token, dim, self.block_tokens, self.head_dim)
     }
 }
 
 fn check_step(what: &str, value: usize, step: usize, max: usize) -> Result<(), KernelError> {
     if value == 0 || value > max || !value.is_multiple_of(step) {
-        return Err(invalid(format!("{what} is {value}, must be a multiple of {step} between {step} and {max}")));
+        return Err(invalid(format!(
+            "{what} is {value}, must be a multiple of {step} between {step} and {max}"
+        )));
     }
     Ok(())
 }
 
 fn invalid(what: String) -> KernelError {
-    KernelError::Invalid { op: "kv geometry", what }
+    KernelError::Invalid {
+        op: "kv geometry",
+        what,
+    }
 }
 
 /// A pool of KV blocks in host memory, as operations and transports share it.
@@ -198,7 +226,9 @@ impl KvView {
             });
         }
         if !(memory.as_ptr() as usize).is_multiple_of(64) {
-            return Err(invalid("the memory does not begin at a multiple of 64 bytes".to_owned()));
+            return Err(invalid(
+                "the memory does not begin at a multiple of 64 bytes".to_owned(),
+            ));
         }
         Ok(Self { memory, geometry })
     }
@@ -213,11 +243,83 @@ impl KvView {
         &self.memory
     }
 
-    /// First byte of a tile. The caller has checked the numbers.
-    pub(crate) fn tile_ptr(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> *mut u8 {
-        debug_assert!(block < self.geometry.blocks && layer < self.geometry.layers && kv_head < self.geometry.kv_heads);
+    /// Blocks of copies must lie inside the pool.
+    pub(crate) fn check_pairs(&self, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
+        for block in pairs.iter().flat_map(|&(from, to)| [from, to]) {
+            below("copy_blocks", "block", block as usize, self.geometry.blocks)?;
+        }
+        Ok(())
+    }
+
+    /// First byte of a tile, aligned to 64 bytes. Out-of-range numbers are a bug of the caller.
+    pub(crate) fn tile_ptr(
+        &self,
+        block: usize,
+        layer: usize,
+        part: KvPart,
+        kv_head: usize,
+    ) -> *mut u8 {
+        let geometry = &self.geometry;
+        assert!(block < geometry.blocks && layer < geometry.layers && kv_head < geometry.kv_heads);
         // SAFETY: the offset of a tile inside the geometry is less than `pool_bytes`, which `new` checked against the
         // length of the mapping that `memory` keeps alive.
-        unsafe { self.memory.as_ptr().add(self.geometry.tile_offset(block, layer, part, kv_head)) }
+        unsafe {
+            self.memory
+                .as_ptr()
+                .add(geometry.tile_offset(block, layer, part, kv_head))
+        }
     }
+
+    /// Copies one block, all layers. Out-of-range numbers are a bug of the caller.
+    pub(crate) fn copy_block(&self, from: usize, to: usize) {
+        let source = self.tile_ptr(from, 0, KvPart::Key, 0);
+        let target = self.tile_ptr(to, 0, KvPart::Key, 0);
+        // SAFETY: both begin a block inside the pool, and a block has `block_bytes`; `copy` allows them to be the same.
+        unsafe { std::ptr::copy(source, target, self.geometry.block_bytes()) }
+    }
+
+    /// Pointer to one element; the slot and dimension are asserted to lie inside the tile.
+    fn element_ptr(&self, place: Element) -> *mut u8 {
+        let geometry = &self.geometry;
+        assert!(place.token < geometry.block_tokens && place.dim < geometry.head_dim);
+        let tile = self.tile_ptr(place.block, place.layer, place.part, place.kv_head);
+        let index = geometry.element(place.part, place.token, place.dim);
+        // SAFETY: `element` is a bijection of (token, dim) onto the elements of a tile.
+        unsafe { tile.add(index * geometry.dtype.bytes()) }
+    }
+
+    /// Reads one element as f32.
+    pub(crate) fn get(&self, place: Element) -> f32 {
+        let element = self.element_ptr(place);
+        // SAFETY: `element_ptr` points at an element inside the pool, aligned to its size because tiles are.
+        unsafe {
+            match self.geometry.dtype {
+                KvDtype::Bf16 => bf16::from_bits(element.cast::<u16>().read()).to_f32(),
+                KvDtype::F32 => element.cast::<f32>().read(),
+            }
+        }
+    }
+
+    /// Writes one element, rounded to the pool's dtype.
+    pub(crate) fn set(&self, place: Element, value: f32) {
+        let element = self.element_ptr(place);
+        // SAFETY: as in `get`; blocks have one writer at a time, as the type promises.
+        unsafe {
+            match self.geometry.dtype {
+                KvDtype::Bf16 => element.cast::<u16>().write(bf16::from_f32(value).to_bits()),
+                KvDtype::F32 => element.cast::<f32>().write(value),
+            }
+        }
+    }
+}
+
+/// Names one element of the pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Element {
+    pub(crate) block: usize,
+    pub(crate) layer: usize,
+    pub(crate) part: KvPart,
+    pub(crate) kv_head: usize,
+    pub(crate) token: usize,
+    pub(crate) dim: usize,
 }

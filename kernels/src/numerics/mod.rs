@@ -1,4 +1,15 @@
 //! The fixed orders and elementary functions that every implementation shares; knows no shape and no thread.
+//!
+//! Every function here is the definition that vector code repeats lane by lane, operation by operation.
+
+mod exp2;
+mod rounding;
+mod trees;
+
+pub(crate) use exp2::{COEFFICIENTS, EXP2_MAX, LOG2_E, ROUND_TO_INTEGER, ZERO_BELOW};
+pub use exp2::{exp2, silu};
+pub use rounding::{bf16_pair, round_to_bf16};
+pub use trees::{k_padded, lane_tree_max, lane_tree_sum, sum_of_squares, tree_of_chunks};
 
 /// A product over `k` is summed in this many equal chunks of `k`, which meet in a binary tree.
 pub const K_CHUNKS: usize = 8;

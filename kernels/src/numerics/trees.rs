@@ -1,0 +1,56 @@
+//! Orders of reduction: the tree over chunks of k and the tree over lanes.
+
+use super::{K_CHUNKS, K_STEP, LANES};
+
+/// `k` with its padding; a chunk has `k_padded(k) / K_CHUNKS` elements.
+pub const fn k_padded(k: usize) -> usize {
+    k.next_multiple_of(K_STEP)
+}
+
+/// The chunk sums meet in pairs, then pairs of pairs. A rank that owns consecutive chunks owns a sub-tree.
+pub fn tree_of_chunks(sums: [f32; K_CHUNKS]) -> f32 {
+    let [a, b, c, d, e, f, g, h] = sums;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
+
+/// Lane `j` meets lane `j + 8`, then `j + 4`, `j + 2`, `j + 1`.
+#[inline(always)]
+pub fn lane_tree_sum(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for j in 0..half {
+            lanes[j] += lanes[j + half];
+        }
+    }
+    lanes[0]
+}
+
+/// The largest lane, met in the order of [`lane_tree_sum`].
+#[inline(always)]
+pub fn lane_tree_max(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for j in 0..half {
+            lanes[j] = if lanes[j] > lanes[j + half] {
+                lanes[j]
+            } else {
+                lanes[j + half]
+            };
+        }
+    }
+    lanes[0]
+}
+
+/// Σ x² with element `i` in lane `i % 16`, each lane from left to right, then the lane tree.
+#[inline(always)]
+pub fn sum_of_squares(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (rows, rest) = x.as_chunks::<LANES>();
+    for row in rows {
+        for (lane, v) in lanes.iter_mut().zip(row) {
+            *lane = v.mul_add(*v, *lane);
+        }
+    }
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane = v.mul_add(*v, *lane);
+    }
+    lane_tree_sum(lanes)
+}

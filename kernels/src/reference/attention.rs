@@ -1,0 +1,191 @@
+//! Causal attention over stored keys and values, one query head and one position at a time.
+
+use super::Rows;
+use crate::checks::{attention_batch, below, first_visible, heads, same};
+use crate::kv::Element;
+use crate::numerics::{ATTENTION_CHUNK, LANES, LOG2_E, exp2, lane_tree_sum, round_to_bf16};
+use crate::{AttentionSpec, Batch, KernelError, KvDtype, KvPart, KvView};
+
+pub(super) fn attention(
+    qkv: &Rows,
+    spec: &AttentionSpec,
+    batch: &Batch<'_>,
+    kv: &KvView,
+    layer: usize,
+    out: &mut Rows,
+) -> Result<(), KernelError> {
+    let op = "attention";
+    let (shape, geometry) = (spec.shape, kv.geometry());
+    heads(op, &shape, geometry)?;
+    below(op, "layer", layer, geometry.layers)?;
+    same(op, "columns of qkv", shape.qkv_cols(), qkv.cols)?;
+    same(op, "columns of out", shape.out_cols(), out.cols)?;
+    attention_batch(op, qkv.count(), spec, batch, geometry)?;
+    out.set_count(op, qkv.count())?;
+
+    let dim = shape.head_dim;
+    for sequence in batch.sequences {
+        let table = &batch.blocks[sequence.blocks.start as usize..];
+        for row in sequence.rows.clone() {
+            let position = (sequence.first_position + row - sequence.rows.start) as usize;
+            for head in 0..shape.heads {
+                let kv_head = head / (shape.heads / shape.kv_heads);
+                let query = Query {
+                    values: &qkv.row(row as usize)[head * dim..][..dim],
+                    visible: (first_visible(position, spec.sliding_window), position),
+                    scale: spec.scale * LOG2_E,
+                };
+                let stored = Stored {
+                    kv,
+                    table,
+                    layer,
+                    kv_head,
+                };
+                out.row_mut(row as usize)[head * dim..][..dim]
+                    .copy_from_slice(&attend(&query, &stored));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One query head at one position.
+struct Query<'a> {
+    values: &'a [f32],
+    /// First and last position it sees.
+    visible: (usize, usize),
+    /// Scale of scores, in units of log2.
+    scale: f32,
+}
+
+/// The cache of one sequence, layer and head.
+struct Stored<'a> {
+    kv: &'a KvView,
+    table: &'a [u32],
+    layer: usize,
+    kv_head: usize,
+}
+
+impl Stored<'_> {
+    fn at(&self, part: KvPart, position: usize, dim: usize) -> f32 {
+        let block_tokens = self.kv.geometry().block_tokens;
+        self.kv.get(Element {
+            block: self.table[position / block_tokens] as usize,
+            layer: self.layer,
+            part,
+            kv_head: self.kv_head,
+            token: position % block_tokens,
+            dim,
+        })
+    }
+
+    /// Rounds a query value or a weight to what it is multiplied with.
+    fn round(&self, value: f32) -> f32 {
+        match self.kv.geometry().dtype {
+            KvDtype::Bf16 => round_to_bf16(value),
+            KvDtype::F32 => value,
+        }
+    }
+
+    /// Σ left(i) · right(i), i ascending, in the order of the stored dtype.
+    fn dot(&self, count: usize, left: impl Fn(usize) -> f32, right: impl Fn(usize) -> f32) -> f32 {
+        match self.kv.geometry().dtype {
+            KvDtype::Bf16 => (0..count).step_by(2).fold(0.0, |sum, i| {
+                let odd = left(i + 1) * right(i + 1);
+                let even = left(i) * right(i);
+                (sum + odd) + even
+            }),
+            KvDtype::F32 => (0..count).fold(0.0f32, |sum, i| left(i).mul_add(right(i), sum)),
+        }
+    }
+}
+
+/// Maximum score, sum of weights and weighted values of the chunks so far.
+struct State {
+    maximum: f32,
+    sum: f32,
+    values: Vec<f32>,
+}
+
+fn attend(query: &Query<'_>, stored: &Stored<'_>) -> Vec<f32> {
+    let (first, last) = query.visible;
+    let chunks = first / ATTENTION_CHUNK..=last / ATTENTION_CHUNK;
+    let merged = chunks
+        .map(|chunk| attend_chunk(query, stored, chunk))
+        .reduce(merge);
+    let Some(state) = merged else {
+        return vec![0.0; query.values.len()];
+    };
+    state.values.iter().map(|value| value / state.sum).collect()
+}
+
+/// A chunk by itself: its own maximum, weights 2^(score − maximum), sums in 16 lanes.
+fn attend_chunk(query: &Query<'_>, stored: &Stored<'_>, chunk: usize) -> State {
+    let start = chunk * ATTENTION_CHUNK;
+    let visible = |i: usize| (query.visible.0..=query.visible.1).contains(&(start + i));
+    let score = |i: usize| {
+        let q = |dim| stored.round(query.values[dim]);
+        stored.dot(query.values.len(), q, |dim| {
+            stored.at(KvPart::Key, start + i, dim)
+        }) * query.scale
+    };
+    let scores: Vec<f32> = (0..ATTENTION_CHUNK)
+        .map(|i| {
+            if visible(i) {
+                score(i)
+            } else {
+                f32::NEG_INFINITY
+            }
+        })
+        .collect();
+    let maximum = scores
+        .iter()
+        .copied()
+        .fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    let weights: Vec<f32> = scores
+        .iter()
+        .map(|s| stored.round(exp2(s - maximum)))
+        .collect();
+
+    let mut lanes = [0.0; LANES];
+    weights
+        .iter()
+        .enumerate()
+        .for_each(|(i, weight)| lanes[i % LANES] += weight);
+    let value = |i, dim| {
+        if visible(i) {
+            stored.at(KvPart::Value, start + i, dim)
+        } else {
+            0.0
+        }
+    };
+    let values = (0..query.values.len())
+        .map(|dim| stored.dot(ATTENTION_CHUNK, |i| weights[i], |i| value(i, dim)))
+        .collect();
+    State {
+        maximum,
+        sum: lane_tree_sum(lanes),
+        values,
+    }
+}
+
+/// Brings two neighbouring states to their common maximum.
+fn merge(left: State, right: State) -> State {
+    let maximum = if left.maximum > right.maximum {
+        left.maximum
+    } else {
+        right.maximum
+    };
+    let (a, b) = (exp2(left.maximum - maximum), exp2(right.maximum - maximum));
+    let mix = |l: f32, r: f32| l.mul_add(a, r * b);
+    State {
+        maximum,
+        sum: mix(left.sum, right.sum),
+        values: left
+            .values
+            .iter()
+            .zip(&right.values)
+            .map(|(l, r)| mix(*l, *r))
+            .collect(),
+    }
+}

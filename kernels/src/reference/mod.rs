@@ -1,0 +1,252 @@
+//! The plainest form of every operation, written to be read: the oracle of all others. One thread, no vectors.
+
+mod attention;
+mod linear;
+mod qkv;
+
+use crate::checks::{at_most, below, matrix_parts, same, vector_parts};
+use crate::numerics::sum_of_squares;
+use crate::{
+    Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, MatrixSource, Ops,
+    OpsInfo, QkvSpec, VectorSource, widen,
+};
+
+/// The reference implementation.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ReferenceOps;
+
+/// Rows on the host.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    cols: usize,
+    rows_max: usize,
+    data: Vec<f32>,
+}
+
+impl Rows {
+    fn count(&self) -> usize {
+        self.data.len() / self.cols
+    }
+
+    fn set_count(&mut self, op: &'static str, count: usize) -> Result<(), KernelError> {
+        at_most(op, "rows", count, self.rows_max)?;
+        self.data.resize(count * self.cols, 0.0);
+        Ok(())
+    }
+
+    fn row(&self, r: usize) -> &[f32] {
+        &self.data[r * self.cols..][..self.cols]
+    }
+
+    fn row_mut(&mut self, r: usize) -> &mut [f32] {
+        &mut self.data[r * self.cols..][..self.cols]
+    }
+}
+
+/// A matrix widened to f32, row-major, that remembers what it was.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    dtype: Dtype,
+    arrangement: Arrangement,
+    n: usize,
+    k: usize,
+    data: Vec<f32>,
+}
+
+/// Values on the host.
+#[derive(Debug, Clone)]
+pub struct Vector(Vec<f32>);
+
+/// `[position][half]` cosines and sines.
+#[derive(Debug, Clone)]
+pub struct Rope {
+    half: usize,
+    positions_max: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Ops for ReferenceOps {
+    type Rows = Rows;
+    type Matrix = Matrix;
+    type Vector = Vector;
+    type Rope = Rope;
+
+    fn describe(&self) -> OpsInfo {
+        OpsInfo {
+            backend: "reference",
+            kernel_set: "scalar",
+            numerics_id: "reference-1".to_owned(),
+            threads: 1,
+        }
+    }
+
+    fn rows(&self, rows_max: usize, cols: usize) -> Result<Rows, KernelError> {
+        crate::checks::columns(cols)?;
+        Ok(Rows {
+            cols,
+            rows_max,
+            data: Vec::new(),
+        })
+    }
+
+    fn matrix(
+        &self,
+        parts: &[MatrixSource<'_>],
+        arrangement: Arrangement,
+    ) -> Result<Matrix, KernelError> {
+        let (dtype, n, k) = matrix_parts(parts)?;
+        if arrangement == Arrangement::GateUp {
+            crate::checks::gate_up_parts(parts)?;
+        }
+        let data = parts
+            .iter()
+            .flat_map(|part| widen::values(part.bytes, part.dtype))
+            .collect();
+        Ok(Matrix {
+            dtype,
+            arrangement,
+            n,
+            k,
+            data,
+        })
+    }
+
+    fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
+        vector_parts(parts).map(Vector)
+    }
+
+    fn rope(
+        &self,
+        positions_max: usize,
+        inverse_frequencies: &[f32],
+        scale: f32,
+    ) -> Result<Rope, KernelError> {
+        let (cos, sin) = crate::rope::tables(positions_max, inverse_frequencies, scale)?;
+        Ok(Rope {
+            half: inverse_frequencies.len(),
+            positions_max,
+            cos,
+            sin,
+        })
+    }
+
+    fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
+        same(
+            "write_rows",
+            "values beyond whole rows",
+            0,
+            data.len() % rows.cols,
+        )?;
+        rows.set_count("write_rows", data.len() / rows.cols)?;
+        rows.data.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn read_rows(&self, rows: &Rows, out: &mut [f32]) -> Result<(), KernelError> {
+        same("read_rows", "values", rows.data.len(), out.len())?;
+        out.copy_from_slice(&rows.data);
+        Ok(())
+    }
+
+    fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+        crate::checks::embed_arrangement(table.arrangement)?;
+        same("embed", "columns of out", table.k, out.cols)?;
+        for &token in tokens {
+            below("embed", "token", token as usize, table.n)?;
+        }
+        out.set_count("embed", tokens.len())?;
+        for (r, &token) in tokens.iter().enumerate() {
+            out.row_mut(r)
+                .copy_from_slice(&table.data[token as usize * table.k..][..table.k]);
+        }
+        Ok(())
+    }
+
+    fn rms_norm(
+        &mut self,
+        x: &Rows,
+        weight: &Vector,
+        eps: f32,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        same("rms_norm", "weights", x.cols, weight.0.len())?;
+        same("rms_norm", "columns of out", x.cols, out.cols)?;
+        out.set_count("rms_norm", x.count())?;
+        for r in 0..x.count() {
+            out.row_mut(r).copy_from_slice(x.row(r));
+            normalize(out.row_mut(r), &weight.0, eps);
+        }
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        x: &Rows,
+        w: &Matrix,
+        bias: Option<&Vector>,
+        epilogue: Epilogue,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        linear::linear(x, w, bias, epilogue, out)
+    }
+
+    fn gate_up(&mut self, x: &Rows, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
+        linear::gate_up(x, w, out)
+    }
+
+    fn qkv_append(
+        &mut self,
+        qkv: &mut Rows,
+        spec: &QkvSpec<'_, Self>,
+        batch: &Batch<'_>,
+        kv: &KvView,
+        layer: u32,
+    ) -> Result<(), KernelError> {
+        qkv::append(qkv, spec, batch, kv, layer as usize)
+    }
+
+    fn attention(
+        &mut self,
+        qkv: &Rows,
+        spec: &AttentionSpec,
+        batch: &Batch<'_>,
+        kv: &KvView,
+        layer: u32,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        attention::attention(qkv, spec, batch, kv, layer as usize, out)
+    }
+
+    fn gather(&mut self, x: &Rows, rows: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+        same("gather", "columns of out", x.cols, out.cols)?;
+        for &row in rows {
+            below("gather", "row", row as usize, x.count())?;
+        }
+        out.set_count("gather", rows.len())?;
+        for (r, &row) in rows.iter().enumerate() {
+            out.row_mut(r).copy_from_slice(x.row(row as usize));
+        }
+        Ok(())
+    }
+
+    fn logits(&mut self, x: &Rows, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
+        linear::logits(x, w, out)
+    }
+
+    fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
+        kv.check_pairs(pairs)?;
+        for &(from, to) in pairs {
+            kv.copy_block(from as usize, to as usize);
+        }
+        Ok(())
+    }
+}
+
+/// `x = x / sqrt(mean(x²) + eps) * weight`.
+fn normalize(x: &mut [f32], weight: &[f32], eps: f32) {
+    let inverse = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
+    for (v, w) in x.iter_mut().zip(weight) {
+        *v = *v * inverse * w;
+    }
+}

@@ -1,0 +1,119 @@
+//! Finishes queries and keys, stores keys and values.
+
+use super::{ReferenceOps, Rope, Rows, Vector, normalize};
+use crate::checks::{append_batch, below, heads, same};
+use crate::kv::Element;
+use crate::{Batch, KernelError, KvPart, KvView, QkvSpec};
+
+pub(super) fn append(
+    qkv: &mut Rows,
+    spec: &QkvSpec<'_, ReferenceOps>,
+    batch: &Batch<'_>,
+    kv: &KvView,
+    layer: usize,
+) -> Result<(), KernelError> {
+    let op = "qkv_append";
+    let (shape, geometry) = (spec.shape, kv.geometry());
+    heads(op, &shape, geometry)?;
+    below(op, "layer", layer, geometry.layers)?;
+    same(op, "columns of qkv", shape.qkv_cols(), qkv.cols)?;
+    same(
+        op,
+        "values of the rope per position",
+        shape.head_dim / 2,
+        spec.rope.half,
+    )?;
+    for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
+        same(op, "weights of a head norm", shape.head_dim, norm.0.len())?;
+    }
+    append_batch(op, qkv.count(), spec.rope.positions_max, batch, geometry)?;
+
+    for sequence in batch.sequences {
+        let table = &batch.blocks[sequence.blocks.start as usize..];
+        for row in sequence.rows.clone() {
+            let position = (sequence.first_position + row - sequence.rows.start) as usize;
+            let place = Place {
+                block: table[position / geometry.block_tokens] as usize,
+                slot: position % geometry.block_tokens,
+                layer,
+            };
+            append_row(qkv.row_mut(row as usize), spec, position, kv, place);
+        }
+    }
+    Ok(())
+}
+
+/// Where one position is stored.
+#[derive(Clone, Copy)]
+struct Place {
+    block: usize,
+    slot: usize,
+    layer: usize,
+}
+
+fn append_row(
+    row: &mut [f32],
+    spec: &QkvSpec<'_, ReferenceOps>,
+    position: usize,
+    kv: &KvView,
+    place: Place,
+) {
+    let dim = spec.shape.head_dim;
+    let (q, rest) = row.split_at_mut(spec.shape.heads * dim);
+    let (k, v) = rest.split_at_mut(spec.shape.kv_heads * dim);
+    for head in q.chunks_exact_mut(dim) {
+        finish(head, spec.q_norm, spec, position);
+    }
+    for (h, head) in k.chunks_exact_mut(dim).enumerate() {
+        finish(head, spec.k_norm, spec, position);
+        store(head, KvPart::Key, h, kv, place);
+    }
+    for (h, head) in v.chunks_exact(dim).enumerate() {
+        store(head, KvPart::Value, h, kv, place);
+    }
+}
+
+/// Norm, then rotation.
+fn finish(
+    head: &mut [f32],
+    norm: Option<&Vector>,
+    spec: &QkvSpec<'_, ReferenceOps>,
+    position: usize,
+) {
+    if let Some(weight) = norm {
+        normalize(head, &weight.0, spec.norm_eps);
+    }
+    let Rope { half, cos, sin, .. } = spec.rope;
+    let (low, high) = head.split_at_mut(*half);
+    for i in 0..*half {
+        let (c, s) = (cos[position * half + i], sin[position * half + i]);
+        let (a, b) = (low[i], high[i]);
+        low[i] = a.mul_add(c, -(b * s));
+        high[i] = b.mul_add(c, a * s);
+    }
+}
+
+fn store(values: &[f32], part: KvPart, kv_head: usize, kv: &KvView, place: Place) {
+    let Place { block, slot, layer } = place;
+    let set = |token, dim, value| {
+        kv.set(
+            Element {
+                block,
+                layer,
+                part,
+                kv_head,
+                token,
+                dim,
+            },
+            value,
+        )
+    };
+    if slot == 0 {
+        for token in 0..kv.geometry().block_tokens {
+            (0..values.len()).for_each(|dim| set(token, dim, 0.0));
+        }
+    }
+    for (dim, &value) in values.iter().enumerate() {
+        set(slot, dim, value);
+    }
+}
