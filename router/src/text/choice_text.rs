@@ -1,0 +1,125 @@
+//! One choice's way from tokens to text: detokenise, then watch for stop strings; knows no JSON.
+
+use sched::{FinishReason, TokenId};
+
+use super::{Detokenizer, StopMatcher};
+
+/// Turns the tokens of one choice into the text a client sees.
+#[derive(Debug)]
+pub struct ChoiceText {
+    detokenizer: Detokenizer,
+    stop: StopMatcher,
+    /// Tokens before which stop strings do not count.
+    min_tokens: u32,
+    tokens: u32,
+    decoded: String,
+    /// Characters decoded so far, held back or not.
+    chars: usize,
+}
+
+impl ChoiceText {
+    /// A choice whose stop strings count from token `min_tokens` on.
+    #[must_use]
+    pub fn new(detokenizer: Detokenizer, stops: &[String], min_tokens: u32) -> ChoiceText {
+        ChoiceText {
+            detokenizer,
+            stop: StopMatcher::new(stops),
+            min_tokens,
+            tokens: 0,
+            decoded: String::new(),
+            chars: 0,
+        }
+    }
+
+    /// Takes the next token in, appends to `out` the text that is now certain, and says whether the choice has ended.
+    ///
+    /// A token with which the worker ended the choice by a stop token has no text. A stop string ends the choice
+    /// even where the worker would go on; the caller has to tell it.
+    pub fn push(&mut self, token: TokenId, ended: Option<FinishReason>, out: &mut String) -> Option<FinishReason> {
+        self.tokens += 1;
+        self.decoded.clear();
+        match ended {
+            None => self.detokenizer.push(token, &mut self.decoded),
+            Some(FinishReason::Stop) => self.detokenizer.finish(&mut self.decoded),
+            Some(FinishReason::Length) => {
+                self.detokenizer.push(token, &mut self.decoded);
+                self.detokenizer.finish(&mut self.decoded);
+            }
+        }
+        self.chars += self.decoded.chars().count();
+        if self.tokens <= self.min_tokens {
+            out.push_str(&self.decoded);
+        } else if self.stop.push(&self.decoded, out) {
+            return Some(FinishReason::Stop);
+        }
+        if ended.is_some() {
+            self.stop.finish(out);
+        }
+        ended
+    }
+
+    /// Characters decoded so far: where the text of the next token begins.
+    #[must_use]
+    pub fn chars(&self) -> usize {
+        self.chars
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::{AddSpecials, SpecialText, Tokenizer, samples};
+
+    fn choice(tokenizer: &Tokenizer, stops: &[&str], min_tokens: u32) -> ChoiceText {
+        let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
+        ChoiceText::new(Detokenizer::new(tokenizer, SpecialText::Skip), &stops, min_tokens)
+    }
+
+    fn push_all(
+        choice: &mut ChoiceText,
+        tokens: &[TokenId],
+        last: Option<FinishReason>,
+    ) -> (String, Option<FinishReason>) {
+        let mut out = String::new();
+        for (index, &token) in tokens.iter().enumerate() {
+            let ended = if index + 1 == tokens.len() { last } else { None };
+            let finish = choice.push(token, ended, &mut out);
+            if finish.is_some() {
+                return (out, finish);
+            }
+        }
+        (out, None)
+    }
+
+    #[test]
+    fn a_stop_string_ends_the_choice() {
+        let tokenizer = samples::byte_level();
+        let tokens = tokenizer.encode("hello world", AddSpecials::No).unwrap();
+        let (text, finish) = push_all(&mut choice(&tokenizer, &["o w"], 0), &tokens, Some(FinishReason::Length));
+        assert_eq!((text.as_str(), finish), ("hell", Some(FinishReason::Stop)));
+    }
+
+    #[test]
+    fn stop_strings_do_not_count_before_min_tokens() {
+        let tokenizer = samples::byte_level();
+        let tokens = tokenizer.encode("abab", AddSpecials::No).unwrap();
+        let (text, finish) = push_all(&mut choice(&tokenizer, &["b"], 3), &tokens, Some(FinishReason::Length));
+        assert_eq!((text.as_str(), finish), ("aba", Some(FinishReason::Stop)));
+    }
+
+    #[test]
+    fn the_stop_token_has_no_text_and_held_text_comes_out() {
+        let tokenizer = samples::byte_level();
+        let tokens = tokenizer.encode("ab", AddSpecials::No).unwrap();
+        let (text, finish) = push_all(&mut choice(&tokenizer, &["abc"], 0), &tokens, Some(FinishReason::Stop));
+        assert_eq!((text.as_str(), finish), ("a", Some(FinishReason::Stop)));
+    }
+
+    #[test]
+    fn an_unfinished_character_at_the_length_limit_shows() {
+        let tokenizer = samples::byte_level();
+        let tokens = tokenizer.encode("☃", AddSpecials::No).unwrap();
+        let (text, finish) = push_all(&mut choice(&tokenizer, &[], 0), &tokens[..2], Some(FinishReason::Length));
+        assert_eq!((text.as_str(), finish), ("\u{fffd}", Some(FinishReason::Length)));
+    }
+}

@@ -1,0 +1,286 @@
+//! Everything about a model that turns text into tokens and back, read from its directory; knows no weights.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sched::TokenId;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{ChatTemplate, Tokenizer};
+use crate::Error;
+
+/// The textual side of a model.
+#[derive(Debug, Clone)]
+pub struct ModelText {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template; base models have none.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end an answer. Sorted.
+    pub end_tokens: Vec<TokenId>,
+    /// Rows of the output matrix: every valid token id is below.
+    pub vocab_size: u32,
+    /// Tokens that prompt and answer may have together, as the model was trained.
+    pub context_tokens: u32,
+    /// Sampling parameters for what a client leaves open.
+    pub defaults: SamplingDefaults,
+}
+
+/// What the model's authors recommend (`generation_config.json`).
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct SamplingDefaults {
+    /// Temperature.
+    pub temperature: Option<f32>,
+    /// Nucleus mass.
+    pub top_p: Option<f32>,
+    /// Most likely tokens to keep.
+    pub top_k: Option<u32>,
+    /// Smallest fraction of the highest probability to keep.
+    pub min_p: Option<f32>,
+    /// Penalty on tokens that have been seen.
+    pub repetition_penalty: Option<f32>,
+}
+
+impl ModelText {
+    /// Reads `config.json`, `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and
+    /// `generation_config.json`; only the first two must exist.
+    ///
+    /// # Errors
+    /// When a file cannot be read or says something that this build does not support; the error names it.
+    pub fn load(dir: &Path) -> Result<ModelText, Error> {
+        let config: ModelConfig =
+            read_json(&dir.join("config.json"))?.ok_or_else(|| missing(&dir.join("config.json")))?;
+        let tokenizer_path = dir.join("tokenizer.json");
+        if !tokenizer_path.exists() {
+            return Err(missing(&tokenizer_path));
+        }
+        let tokenizer = Tokenizer::from_file(&tokenizer_path)?;
+        let tokenizer_config: TokenizerConfig = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let generation: GenerationConfig = read_json(&dir.join("generation_config.json"))?.unwrap_or_default();
+        let template = load_template(dir, &tokenizer_config)?;
+
+        let mut end_tokens = generation.eos_token_id.or(config.eos_token_id).map_or_else(Vec::new, TokenIds::into_vec);
+        let eos = tokenizer_config.special_tokens().remove("eos_token");
+        end_tokens.extend(eos.and_then(|name| tokenizer.token_id(&name)));
+        end_tokens.sort_unstable();
+        end_tokens.dedup();
+
+        Ok(ModelText {
+            tokenizer,
+            template,
+            end_tokens,
+            vocab_size: config.vocab_size,
+            context_tokens: config.max_position_embeddings,
+            defaults: generation.sampling,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ModelConfig {
+    vocab_size: u32,
+    max_position_embeddings: u32,
+    eos_token_id: Option<TokenIds>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct GenerationConfig {
+    eos_token_id: Option<TokenIds>,
+    #[serde(flatten)]
+    sampling: SamplingDefaults,
+}
+
+/// Files write one end token as a number and several as a list.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum TokenIds {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl TokenIds {
+    fn into_vec(self) -> Vec<TokenId> {
+        match self {
+            TokenIds::One(id) => vec![TokenId(id)],
+            TokenIds::Many(ids) => ids.into_iter().map(TokenId).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct TokenizerConfig {
+    chat_template: Option<TemplateSource>,
+    bos_token: Option<SpecialToken>,
+    eos_token: Option<SpecialToken>,
+    unk_token: Option<SpecialToken>,
+    pad_token: Option<SpecialToken>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum TemplateSource {
+    One(String),
+    Named(Vec<NamedTemplate>),
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum SpecialToken {
+    Text(String),
+    Object { content: String },
+}
+
+impl TokenizerConfig {
+    /// The special tokens under the names that templates use.
+    fn special_tokens(&self) -> BTreeMap<String, String> {
+        let named = [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+            ("unk_token", &self.unk_token),
+            ("pad_token", &self.pad_token),
+        ];
+        named
+            .into_iter()
+            .filter_map(|(name, token)| match token {
+                Some(SpecialToken::Text(content) | SpecialToken::Object { content }) => {
+                    Some((name.to_owned(), content.clone()))
+                }
+                None => None,
+            })
+            .collect()
+    }
+}
+
+/// `chat_template.jinja` wins over `tokenizer_config.json`, where of several named ones `default` is meant.
+fn load_template(dir: &Path, config: &TokenizerConfig) -> Result<Option<ChatTemplate>, Error> {
+    let jinja = dir.join("chat_template.jinja");
+    let (path, source) = match (std::fs::read_to_string(&jinja), &config.chat_template) {
+        (Ok(source), _) => (jinja, source),
+        (Err(error), _) if error.kind() != std::io::ErrorKind::NotFound => return Err(unreadable(jinja, &error)),
+        (Err(_), None) => return Ok(None),
+        (Err(_), Some(TemplateSource::One(source))) => (dir.join("tokenizer_config.json"), source.clone()),
+        (Err(_), Some(TemplateSource::Named(named))) => {
+            let path = dir.join("tokenizer_config.json");
+            let Some(default) = named.iter().find(|one| one.name == "default").or(named.first()) else {
+                return Ok(None);
+            };
+            (path, default.template.clone())
+        }
+    };
+    let template = ChatTemplate::compile(source, config.special_tokens()).map_err(|error| unreadable(path, &error))?;
+    Ok(Some(template))
+}
+
+/// `None` when there is no such file.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| unreadable(path.to_owned(), &error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(path.to_owned(), &error)),
+    }
+}
+
+fn unreadable(path: PathBuf, error: &dyn std::error::Error) -> Error {
+    Error::ModelFile { path, reason: error.to_string() }
+}
+
+fn missing(path: &Path) -> Error {
+    Error::ModelFile { path: path.to_owned(), reason: "there is no such file".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::text::{GenerationPrompt, Message, Role, samples};
+
+    /// A directory of model files that is gone when dropped.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn with(name: &str, files: &[(&str, &str)]) -> Dir {
+            let path = std::env::temp_dir().join(format!("baton-model-text-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("tokenizer.json"), samples::byte_level_json().to_string()).unwrap();
+            fs::write(
+                path.join("config.json"),
+                r#"{"vocab_size": 300, "max_position_embeddings": 64, "eos_token_id": 7}"#,
+            )
+            .unwrap();
+            for (file, text) in files {
+                fs::write(path.join(file), text).unwrap();
+            }
+            Dir(path)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn hi(model: &ModelText) -> String {
+        let messages = [Message { role: Role::User, content: "hi".to_owned(), name: None }];
+        let template = model.template.as_ref().unwrap();
+        template.render(&messages, GenerationPrompt::Add, &serde_json::Map::new()).unwrap()
+    }
+
+    #[test]
+    fn end_tokens_come_from_all_three_files() {
+        let dir = Dir::with(
+            "ends",
+            &[
+                ("tokenizer_config.json", r#"{"eos_token": {"content": "<|end|>"}}"#),
+                ("generation_config.json", r#"{"eos_token_id": [9, 8], "temperature": 0.5, "do_sample": true}"#),
+            ],
+        );
+        let model = ModelText::load(&dir.0).unwrap();
+        let end = model.tokenizer.token_id("<|end|>").unwrap();
+        assert_eq!(model.end_tokens, [TokenId(8), TokenId(9), end]);
+        assert_eq!(model.defaults.temperature, Some(0.5));
+        assert!(model.template.is_none());
+    }
+
+    #[test]
+    fn the_template_file_wins_and_named_templates_work() {
+        let named = r#"{"chat_template": [{"name": "rag", "template": "rag"}, {"name": "default", "template": "{{ bos_token }}named"}], "bos_token": "<b>"}"#;
+        let dir = Dir::with("named", &[("tokenizer_config.json", named)]);
+        assert_eq!(hi(&ModelText::load(&dir.0).unwrap()), "<b>named");
+
+        let dir = Dir::with(
+            "file",
+            &[("tokenizer_config.json", named), ("chat_template.jinja", "{{ messages[0].content }}")],
+        );
+        assert_eq!(hi(&ModelText::load(&dir.0).unwrap()), "hi");
+    }
+
+    #[test]
+    fn broken_files_are_named() {
+        let fails = |name: &str, files: &[(&str, &str)]| {
+            let dir = Dir::with(name, files);
+            ModelText::load(&dir.0).unwrap_err().to_string()
+        };
+        assert!(fails("a", &[("config.json", "{}")]).contains("config.json: missing field `vocab_size`"));
+        assert!(fails("b", &[("tokenizer.json", "{")]).contains("tokenizer.json"));
+        assert!(
+            fails("c", &[("chat_template.jinja", "{% if %}")])
+                .contains("chat_template.jinja: the chat template failed")
+        );
+        assert!(fails("d", &[("generation_config.json", r#"{"top_k": "x"}"#)]).contains("generation_config.json"));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = ModelText::load(Path::new("/nowhere")).unwrap_err().to_string();
+        assert_eq!(error, "cannot use model file /nowhere/config.json: there is no such file");
+    }
+}

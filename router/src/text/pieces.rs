@@ -1,0 +1,278 @@
+//! The bytes that each token stands for, compiled once from the tokenizer's decoder; knows no stream and no request.
+
+use std::collections::BTreeSet;
+
+use sched::TokenId;
+use serde::Deserialize;
+
+use crate::Error;
+
+/// Largest token id that a vocabulary may have; anything above is a broken file, not a model.
+const TOKEN_ID_MAX: u32 = 1 << 24;
+
+/// A table from token to bytes.
+///
+/// Every decoder that the supported model families use turns each token into bytes without looking at its
+/// neighbours, joins them, and reads the whole as UTF-8; only the very start of a text is treated apart (`Lead`).
+/// So a table makes incremental decoding linear and exact.
+#[derive(Debug)]
+pub struct Pieces {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    special: Vec<bool>,
+    lead: Lead,
+    /// First tokens whose bytes differ at the start of a text (`Lead::DropMarks` only).
+    marks: char,
+}
+
+/// What a decoder does to the start of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lead {
+    /// Nothing.
+    Keep,
+    /// Up to `count` leading `content` characters go.
+    Strip {
+        /// The character.
+        content: char,
+        /// How many at most.
+        count: usize,
+    },
+    /// In the first token, the word marks go instead of becoming spaces.
+    DropMarks,
+}
+
+impl Pieces {
+    /// Compiles the table.
+    ///
+    /// # Errors
+    /// When the decoder is of a kind that does not map tokens to bytes one by one.
+    pub(crate) fn compile(inner: &tokenizers::Tokenizer) -> Result<Pieces, Error> {
+        let rules = Rules::of(inner)?;
+        let special: BTreeSet<String> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(_, token)| token.content)
+            .collect();
+        let id_max = inner.get_vocab(true).into_values().max().unwrap_or(0);
+        if id_max > TOKEN_ID_MAX {
+            return Err(Error::Tokenizer(format!("token id {id_max} is above the limit of {TOKEN_ID_MAX}")));
+        }
+        let mut pieces =
+            Pieces { bytes: Vec::new(), ends: Vec::new(), special: Vec::new(), lead: rules.lead, marks: rules.marks };
+        for id in 0..=id_max {
+            let token = inner.id_to_token(id);
+            pieces.special.push(token.as_ref().is_some_and(|token| special.contains(token)));
+            if let Some(token) = token {
+                rules.append(&token, &mut pieces.bytes);
+            }
+            let end = u32::try_from(pieces.bytes.len())
+                .map_err(|_| Error::Tokenizer("the vocabulary is larger than 4 GiB".to_owned()))?;
+            pieces.ends.push(end);
+        }
+        Ok(pieces)
+    }
+
+    /// The bytes of `token` inside a text; none for a token outside the vocabulary.
+    #[must_use]
+    pub fn bytes(&self, token: TokenId) -> &[u8] {
+        let index = token.0 as usize;
+        let Some(&end) = self.ends.get(index) else { return &[] };
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start as usize..end as usize]
+    }
+
+    /// Whether `token` is a control token, which does not show in text.
+    #[must_use]
+    pub fn is_special(&self, token: TokenId) -> bool {
+        self.special.get(token.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// Tokens in the table; ids at or above have no text.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether the table has no token.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub(crate) fn lead(&self) -> Lead {
+        self.lead
+    }
+
+    /// The bytes of `token` where it is the first of a text under `Lead::DropMarks`.
+    pub(crate) fn bytes_without_marks(&self, token: TokenId, inner: &tokenizers::Tokenizer) -> Vec<u8> {
+        inner.id_to_token(token.0).map(|text| text.replace(self.marks, "").into_bytes()).unwrap_or_default()
+    }
+}
+
+/// The decoder section of `tokenizer.json`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type")]
+enum DecoderSpec {
+    ByteLevel,
+    ByteFallback,
+    Fuse,
+    Metaspace { replacement: char, prepend_scheme: PrependScheme },
+    Replace { pattern: ReplacePattern, content: String },
+    Strip { content: char, start: usize, stop: usize },
+    Sequence { decoders: Vec<DecoderSpec> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PrependScheme {
+    First,
+    Never,
+    Always,
+}
+
+#[derive(Debug, Deserialize)]
+enum ReplacePattern {
+    String(String),
+}
+
+/// One transformation of a token's text.
+#[derive(Debug)]
+enum Step {
+    ByteLevel,
+    ByteFallback,
+    Replace { from: String, to: String },
+    Prepend(&'static str),
+}
+
+/// A decoder, split into what happens to each token and what happens to the start of the text.
+#[derive(Debug)]
+struct Rules {
+    steps: Vec<Step>,
+    lead: Lead,
+    marks: char,
+}
+
+impl Rules {
+    fn of(inner: &tokenizers::Tokenizer) -> Result<Rules, Error> {
+        let mut rules = Rules { steps: Vec::new(), lead: Lead::Keep, marks: '\0' };
+        let Some(decoder) = inner.get_decoder() else {
+            // Without a decoder, tokens are joined with single spaces.
+            rules.steps.push(Step::Prepend(" "));
+            rules.lead = Lead::Strip { content: ' ', count: 1 };
+            return Ok(rules);
+        };
+        let spec: DecoderSpec = serde_json::to_value(decoder)
+            .and_then(serde_json::from_value)
+            .map_err(|error| Error::Tokenizer(format!("the decoder is not supported: {error}")))?;
+        rules.add(spec)?;
+        Ok(rules)
+    }
+
+    fn add(&mut self, spec: DecoderSpec) -> Result<(), Error> {
+        match spec {
+            DecoderSpec::ByteLevel => self.steps.push(Step::ByteLevel),
+            DecoderSpec::ByteFallback => self.steps.push(Step::ByteFallback),
+            DecoderSpec::Fuse => {}
+            DecoderSpec::Metaspace { replacement, prepend_scheme } => {
+                if prepend_scheme != PrependScheme::Never {
+                    self.lead = Lead::DropMarks;
+                    self.marks = replacement;
+                }
+                self.steps.push(Step::Replace { from: replacement.to_string(), to: " ".to_owned() });
+            }
+            DecoderSpec::Replace { pattern: ReplacePattern::String(from), content } => {
+                self.steps.push(Step::Replace { from, to: content });
+            }
+            DecoderSpec::Strip { content, start, stop: 0 } => self.lead = Lead::Strip { content, count: start },
+            DecoderSpec::Strip { .. } => {
+                return Err(Error::Tokenizer("a decoder that strips the end of a text is not supported".to_owned()));
+            }
+            DecoderSpec::Sequence { decoders } => {
+                for decoder in decoders {
+                    self.add(decoder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the bytes of `token` to `out`.
+    fn append(&self, token: &str, out: &mut Vec<u8>) {
+        let mut text = token.to_owned();
+        for step in &self.steps {
+            match step {
+                Step::ByteLevel => {
+                    match text.chars().map(byte_of_char).collect::<Option<Vec<u8>>>() {
+                        Some(bytes) => out.extend(bytes),
+                        None => out.extend(text.as_bytes()),
+                    }
+                    return;
+                }
+                Step::ByteFallback => {
+                    if let Some(byte) = byte_of_fallback(&text) {
+                        out.push(byte);
+                        return;
+                    }
+                }
+                Step::Replace { from, to } => text = text.replace(from.as_str(), to),
+                Step::Prepend(prefix) => text.insert_str(0, prefix),
+            }
+        }
+        out.extend(text.as_bytes());
+    }
+}
+
+/// The byte behind a token like `<0x0A>`.
+fn byte_of_fallback(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
+}
+
+/// The byte behind a character of the GPT-2 byte alphabet: printable Latin-1 stands for itself, the rest lies from
+/// U+0100 on in order (Radford et al. 2019, byte-level BPE).
+fn byte_of_char(c: char) -> Option<u8> {
+    let stands_for_itself = |code: u32| matches!(code, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let code = u32::from(c);
+    if stands_for_itself(code) {
+        return u8::try_from(code).ok();
+    }
+    let nth = code.checked_sub(0x100)? as usize;
+    (0..=u8::MAX).filter(|&byte| !stands_for_itself(u32::from(byte))).nth(nth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::{Tokenizer, samples};
+
+    #[test]
+    fn the_byte_alphabet_is_a_bijection() {
+        let bytes: BTreeSet<u8> = (0..0x200).filter_map(char::from_u32).filter_map(byte_of_char).collect();
+        assert_eq!(bytes.len(), 256);
+        assert_eq!(byte_of_char('Ġ'), Some(b' '));
+        assert_eq!(byte_of_char('Ċ'), Some(b'\n'));
+        assert_eq!(byte_of_char(' '), None);
+    }
+
+    #[test]
+    fn pieces_of_both_families() {
+        let byte_level = samples::byte_level();
+        let pieces = byte_level.pieces();
+        assert_eq!(pieces.bytes(byte_level.id("Ġworld")), b" world");
+        assert!(pieces.is_special(byte_level.id("<|end|>")));
+        assert_eq!(pieces.bytes(TokenId(9_999_999)), b"");
+
+        let sentencepiece = samples::sentencepiece();
+        assert_eq!(sentencepiece.pieces().bytes(sentencepiece.id("▁world")), b" world");
+        assert_eq!(sentencepiece.pieces().bytes(sentencepiece.id("<0xE2>")), b"\xe2");
+    }
+
+    #[test]
+    fn an_unsupported_decoder_is_named() {
+        let mut json = samples::byte_level_json();
+        json["decoder"] = serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
+        let error = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("WordPiece"), "{error}");
+    }
+}

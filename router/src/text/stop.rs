@@ -1,0 +1,190 @@
+//! Finds stop strings in text that arrives in pieces; knows no token.
+
+/// Watches a growing text for the first of several stop strings and never gives out a part of one.
+///
+/// The stop string that *ends* first wins (of those that end together, the longest), so the result does not depend
+/// on how the text was cut into pieces. Text that may still become a stop string is held back, and not one byte
+/// more. One Knuth-Morris-Pratt automaton per string makes the cost linear whatever strings a client sends.
+#[derive(Debug, Clone)]
+pub struct StopMatcher {
+    patterns: Vec<Pattern>,
+    /// The end of the text so far, as long as the longest match in progress.
+    held: String,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Searching,
+    Found,
+}
+
+impl StopMatcher {
+    /// Watches for `stops`; empty strings are ignored.
+    #[must_use]
+    pub fn new(stops: &[String]) -> StopMatcher {
+        let patterns = stops.iter().filter(|stop| !stop.is_empty()).map(|stop| Pattern::new(stop.as_bytes())).collect();
+        StopMatcher { patterns, held: String::new(), state: State::Searching }
+    }
+
+    /// Takes in more text and appends to `out` what is certain not to be part of a stop string.
+    /// Returns whether a stop string is complete; from then on nothing more is given out.
+    pub fn push(&mut self, text: &str, out: &mut String) -> bool {
+        if self.state == State::Found {
+            return true;
+        }
+        for (offset, &byte) in text.as_bytes().iter().enumerate() {
+            let matched = self.patterns.iter_mut().filter_map(|pattern| pattern.advance(byte)).max();
+            if let Some(stop_bytes) = matched {
+                self.held.push_str(&text[..=offset]);
+                out.push_str(&self.held[..self.held.len() - stop_bytes]);
+                self.held.clear();
+                self.state = State::Found;
+                return true;
+            }
+        }
+        self.held.push_str(text);
+        let in_progress = self.patterns.iter().map(|pattern| pattern.matched).max().unwrap_or(0);
+        let certain = self.held.len() - in_progress;
+        out.push_str(&self.held[..certain]);
+        self.held.drain(..certain);
+        false
+    }
+
+    /// Ends the text: what was held back is not a stop string after all.
+    pub fn finish(&mut self, out: &mut String) {
+        out.push_str(&self.held);
+        self.held.clear();
+        for pattern in &mut self.patterns {
+            pattern.matched = 0;
+        }
+    }
+}
+
+/// A stop string and how much of it the end of the text matches.
+#[derive(Debug, Clone)]
+struct Pattern {
+    bytes: Box<[u8]>,
+    /// `borders[i]`: length of the longest proper prefix of the pattern that ends its first `i + 1` bytes.
+    borders: Box<[usize]>,
+    matched: usize,
+}
+
+impl Pattern {
+    fn new(bytes: &[u8]) -> Pattern {
+        let mut borders = vec![0; bytes.len()];
+        let mut border = 0;
+        for i in 1..bytes.len() {
+            while border > 0 && bytes[i] != bytes[border] {
+                border = borders[border - 1];
+            }
+            if bytes[i] == bytes[border] {
+                border += 1;
+            }
+            borders[i] = border;
+        }
+        Pattern { bytes: bytes.into(), borders: borders.into(), matched: 0 }
+    }
+
+    /// Takes in one byte; returns the pattern's length when it is complete.
+    fn advance(&mut self, byte: u8) -> Option<usize> {
+        while self.matched > 0 && byte != self.bytes[self.matched] {
+            self.matched = self.borders[self.matched - 1];
+        }
+        if byte == self.bytes[self.matched] {
+            self.matched += 1;
+        }
+        (self.matched == self.bytes.len()).then_some(self.matched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
+        let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
+        let mut matcher = StopMatcher::new(&stops);
+        let mut texts = Vec::new();
+        let mut found = false;
+        for piece in pieces {
+            let mut out = String::new();
+            found = matcher.push(piece, &mut out);
+            texts.push(out);
+        }
+        if !found {
+            let mut out = String::new();
+            matcher.finish(&mut out);
+            texts.push(out);
+        }
+        (texts, found)
+    }
+
+    fn owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_stop_string_over_several_pieces_never_leaks() {
+        assert_eq!(run(&["\n\nUser:"], &["Hi.", "\n", "\nUs", "er", ": x"]), (owned(&["Hi.", "", "", "", ""]), true));
+    }
+
+    #[test]
+    fn a_false_start_is_given_out_when_it_fails() {
+        assert_eq!(run(&["STOP"], &["a ST", "O", "RY"]), (owned(&["a ", "", "STORY", ""]), false));
+        assert_eq!(run(&["aab"], &["aa", "a", "b!"]), (owned(&["", "a", ""]), true));
+    }
+
+    #[test]
+    fn what_is_held_at_the_end_is_given_out() {
+        assert_eq!(run(&["STOP"], &["a ST"]), (owned(&["a ", "ST"]), false));
+    }
+
+    #[test]
+    fn the_one_that_ends_first_wins_and_the_longest_of_those() {
+        assert_eq!(run(&["bcd", "c"], &["abcd"]), (owned(&["ab"]), true));
+        assert_eq!(run(&["c", "bc"], &["abcd"]), (owned(&["a"]), true));
+    }
+
+    /// The definition, by brute force.
+    fn naive(stops: &[String], text: &str) -> Option<usize> {
+        (1..=text.len()).filter(|&end| text.is_char_boundary(end)).find_map(|end| {
+            let longest = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str())).map(String::len).max()?;
+            Some(end - longest)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn equals_naive_search_and_leaks_nothing(
+            stops in prop::collection::vec("[abé]{1,4}", 0..4),
+            pieces in prop::collection::vec("[abcé]{0,4}", 0..12),
+        ) {
+            let whole = pieces.concat();
+            let expected = naive(&stops, &whole).map_or(whole.as_str(), |cut| &whole[..cut]);
+            let mut matcher = StopMatcher::new(&stops);
+            let mut out = String::new();
+            let mut seen = String::new();
+            let mut found = false;
+            for piece in &pieces {
+                found = matcher.push(piece, &mut out);
+                seen.push_str(piece);
+                prop_assert!(expected.starts_with(&out), "{out:?} leaked beyond {expected:?}");
+                if found { break; }
+                // Held back is exactly the longest end of the text that begins a stop string.
+                let held = seen.len() - out.len();
+                let needed = (0..=seen.len()).filter(|&cut| seen.is_char_boundary(cut))
+                    .find(|&cut| cut == seen.len() || stops.iter().any(|stop| stop.starts_with(&seen[cut..])))
+                    .map_or(0, |cut| seen.len() - cut);
+                prop_assert_eq!(held, needed);
+            }
+            prop_assert_eq!(found, naive(&stops, &whole).is_some());
+            if !found { matcher.finish(&mut out); }
+            prop_assert_eq!(out, expected);
+        }
+    }
+}

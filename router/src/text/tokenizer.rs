@@ -1,0 +1,96 @@
+//! Text to token ids with the model's own tokenizer; knows no template and no stream.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sched::TokenId;
+
+use super::pieces::Pieces;
+use crate::Error;
+
+/// A model's tokenizer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    pieces: Arc<Pieces>,
+}
+
+/// Whether the tokenizer adds the tokens that frame a text (usually one that begins it).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddSpecials {
+    /// For plain text.
+    Yes,
+    /// For the output of a chat template, which spells them out.
+    No,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a tokenizer that this build supports.
+    pub fn from_file(path: &Path) -> Result<Tokenizer, Error> {
+        let json = std::fs::read(path)
+            .map_err(|error| Error::ModelFile { path: path.to_owned(), reason: error.to_string() })?;
+        Tokenizer::from_json(&json)
+            .map_err(|error| Error::ModelFile { path: path.to_owned(), reason: error.to_string() })
+    }
+
+    /// Parses the contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it is not a tokenizer that this build supports.
+    pub fn from_json(json: &[u8]) -> Result<Tokenizer, Error> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        // Files may carry the padding and truncation of a training script; a prompt is never cut silently.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let pieces = Arc::new(Pieces::compile(&inner)?);
+        Ok(Tokenizer { inner: Arc::new(inner), pieces })
+    }
+
+    /// Token ids of `text`.
+    ///
+    /// # Errors
+    /// When the tokenizer has no token for a part of the text.
+    pub fn encode(&self, text: &str, specials: AddSpecials) -> Result<Vec<TokenId>, Error> {
+        let encoding = self
+            .inner
+            .encode_fast(text, specials == AddSpecials::Yes)
+            .map_err(|error| Error::Tokenizer(error.to_string()))?;
+        Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
+    }
+
+    /// The bytes behind tokens.
+    #[must_use]
+    pub fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// The token as the vocabulary spells it.
+    #[must_use]
+    pub fn token_name(&self, token: TokenId) -> Option<String> {
+        self.inner.id_to_token(token.0)
+    }
+
+    /// The id of a token that the vocabulary spells `name`.
+    #[must_use]
+    pub fn token_id(&self, name: &str) -> Option<TokenId> {
+        self.inner.token_to_id(name).map(TokenId)
+    }
+
+    /// The text of `token` alone; bytes that are not UTF-8 show as U+FFFD.
+    #[must_use]
+    pub fn token_text(&self, token: TokenId) -> String {
+        String::from_utf8_lossy(self.pieces.bytes(token)).into_owned()
+    }
+
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    #[cfg(test)]
+    pub(crate) fn id(&self, name: &str) -> TokenId {
+        self.token_id(name).unwrap_or_else(|| panic!("no token {name:?}"))
+    }
+}
