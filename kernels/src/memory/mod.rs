@@ -1,0 +1,144 @@
+//! Host memory that several threads and other processes may touch at once; knows nothing of what is stored in it.
+
+mod error;
+mod mapping;
+mod peer;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+pub use error::MemoryError;
+use mapping::Mapping;
+pub use peer::PeerMemory;
+
+/// What lies behind a [`HostMemory`]; the transport that serves it decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Private anonymous pages, with huge pages where the kernel grants them (UCX, TCP, in-process).
+    Anonymous,
+    /// A sealed memfd that another process of this host can map (shared memory).
+    Memfd,
+}
+
+/// A page-aligned, zero-filled, readable and writable mapping that lives as long as the last `Arc` of it.
+///
+/// # Shared mutability
+///
+/// The mapping is plain memory without locks: [`HostMemory::as_ptr`] may be used from any thread, and keeping concurrent
+/// accesses disjoint is the caller's job. Whoever writes a range must be the only one who touches it until something
+/// that synchronises (a channel, a join, an acknowledged message) has handed the range over. Rust references into the
+/// mapping must cover only ranges that nobody writes meanwhile. Other processes may read a served range at any time;
+/// what they read from a range that is being written is unspecified bytes, never undefined behaviour here.
+#[derive(Debug)]
+pub struct HostMemory {
+    mapping: Mapping,
+    backing: Backing,
+    fd: Option<OwnedFd>,
+}
+
+// SAFETY: a mapping is not tied to the thread that made it; the pointer is only handed out, and the contract above makes
+// the callers keep their accesses disjoint.
+unsafe impl Send for HostMemory {}
+// SAFETY: see `Send`; no method of `&HostMemory` itself reads or writes the mapped bytes.
+unsafe impl Sync for HostMemory {}
+
+impl HostMemory {
+    /// Maps `bytes` bytes (rounded up to whole pages) of zeroes.
+    pub fn new(bytes: usize, backing: Backing) -> Result<Self, MemoryError> {
+        if bytes == 0 {
+            return Err(MemoryError::Empty);
+        }
+        match backing {
+            Backing::Anonymous => {
+                let mapping = Mapping::anonymous(bytes)?;
+                Ok(Self { mapping, backing, fd: None })
+            }
+            Backing::Memfd => {
+                let fd = mapping::sealed_memfd(bytes)?;
+                let mapping = Mapping::shared(fd.as_fd(), bytes)?;
+                Ok(Self { mapping, backing, fd: Some(fd) })
+            }
+        }
+    }
+
+    /// The first byte; aligned to a page at least, to 2 MiB when the mapping is that long.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.mapping.as_ptr()
+    }
+
+    /// The bytes asked for.
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> usize {
+        self.mapping.len()
+    }
+
+    /// What lies behind the mapping.
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// The memfd to pass to a reader; `None` for anonymous memory.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(memory: &HostMemory, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= memory.len());
+        // SAFETY: the range was just checked and no other thread knows the mapping.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.as_ptr().add(offset), bytes.len()) };
+    }
+
+    #[test]
+    fn memory_is_zero_filled_and_page_aligned() {
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            for bytes in [1, 4096, 3 << 20] {
+                let memory = HostMemory::new(bytes, backing).unwrap();
+                assert_eq!(memory.len(), bytes);
+                assert_eq!(memory.as_ptr() as usize % 4096, 0);
+                // SAFETY: the mapping is `bytes` long and nobody writes it.
+                let all = unsafe { std::slice::from_raw_parts(memory.as_ptr(), bytes) };
+                assert!(all.iter().all(|byte| *byte == 0), "{backing:?} {bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_sees_what_the_owner_writes() {
+        let memory = HostMemory::new(10_000, Backing::Memfd).unwrap();
+        let fd = memory.fd().unwrap().try_clone_to_owned().unwrap();
+        let peer = PeerMemory::open(fd, 10_000).unwrap();
+        write(&memory, 9_990, b"last bytes");
+        let mut read = [0; 10];
+        // SAFETY: the peer's mapping is 10,000 bytes long and the writer is done.
+        unsafe { std::ptr::copy_nonoverlapping(peer.as_ptr().add(9_990), read.as_mut_ptr(), 10) };
+        assert_eq!(&read, b"last bytes");
+    }
+
+    #[test]
+    fn a_memfd_cannot_shrink_under_a_reader() {
+        let memory = HostMemory::new(8192, Backing::Memfd).unwrap();
+        let file = std::fs::File::from(memory.fd().unwrap().try_clone_to_owned().unwrap());
+        assert!(file.set_len(4096).is_err());
+    }
+
+    #[test]
+    fn bad_requests_name_the_bytes_wanted() {
+        assert_eq!(HostMemory::new(0, Backing::Anonymous).unwrap_err().to_string(), "map of 0 bytes of host memory");
+        let error = HostMemory::new(usize::MAX / 4, Backing::Anonymous).unwrap_err();
+        assert!(error.to_string().contains(&(usize::MAX / 4).to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_peer_refuses_files_that_could_shrink_or_are_too_short() {
+        let unsealed = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(matches!(PeerMemory::open(unsealed.into(), 100).unwrap_err(), MemoryError::NotSealed { .. }));
+        let memory = HostMemory::new(4096, Backing::Memfd).unwrap();
+        let fd = memory.fd().unwrap().try_clone_to_owned().unwrap();
+        let error = PeerMemory::open(fd, 1 << 20).unwrap_err();
+        assert!(matches!(error, MemoryError::TooShort { wanted_bytes: 1_048_576, has_bytes: 4096 }), "{error}");
+    }
+}

@@ -1,0 +1,52 @@
+//! Another process's memfd, mapped for reading; knows nothing of how the descriptor came here.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::MemoryError;
+use super::mapping::{self, Mapping};
+
+/// A read-only mapping of another process's [`HostMemory`] with [`super::Backing::Memfd`].
+///
+/// The owner may write at any time, so the bytes must be copied out through the raw pointer and never be seen through a
+/// Rust reference. The mapping outlives the owner: the kernel keeps the pages until the last mapping is gone.
+#[derive(Debug)]
+pub struct PeerMemory {
+    mapping: Mapping,
+}
+
+// SAFETY: a mapping is not tied to the thread that made it, and this one is only ever read through a raw pointer.
+unsafe impl Send for PeerMemory {}
+// SAFETY: see `Send`; no method of `&PeerMemory` reads the mapped bytes.
+unsafe impl Sync for PeerMemory {}
+
+impl PeerMemory {
+    /// Maps the first `bytes` bytes of a memfd that its owner has sealed against shrinking.
+    pub fn open(fd: OwnedFd, bytes: usize) -> Result<Self, MemoryError> {
+        if bytes == 0 {
+            return Err(MemoryError::Empty);
+        }
+        if !mapping::cannot_shrink(fd.as_fd()) {
+            return Err(MemoryError::NotSealed { wanted_bytes: bytes });
+        }
+        let file = File::from(fd);
+        let metadata =
+            file.metadata().map_err(|source| MemoryError::System { call: "fstat", wanted_bytes: bytes, source })?;
+        let has_bytes = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        if has_bytes < bytes {
+            return Err(MemoryError::TooShort { wanted_bytes: bytes, has_bytes });
+        }
+        Ok(Self { mapping: Mapping::read_only(file.as_fd(), bytes)? })
+    }
+
+    /// The first byte; valid for reads of [`PeerMemory::len`] bytes.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.mapping.as_ptr()
+    }
+
+    /// The bytes mapped.
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> usize {
+        self.mapping.len()
+    }
+}
