@@ -14,6 +14,7 @@ mod plan;
 mod request;
 pub mod rng;
 mod role;
+pub mod slo;
 mod time;
 
 pub use compat::{CompatKey, CompatParts};

@@ -1,0 +1,134 @@
+//! How many arrivals of a class met their targets; knows nothing of the requests beyond their summaries.
+
+use super::Summary;
+use crate::Span;
+
+/// How a request ended, for its class's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client got everything.
+    Done,
+    /// Admission turned it away.
+    Refused,
+    /// It failed after it was let in.
+    Failed,
+    /// The client left first. Missed only if a target had been missed by then.
+    ClientGone,
+}
+
+/// One target of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The class has none, or there is nothing to measure (TPOT of one token).
+    Absent,
+    /// Reached.
+    Met,
+    /// Not reached.
+    Missed,
+}
+
+/// The targets of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Time to first token.
+    pub ttft: Target,
+    /// Time per output token.
+    pub tpot: Target,
+    /// Tail of the gaps.
+    pub itl_tail: Target,
+}
+
+/// The account of one class over some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attainment {
+    /// Requests that arrived and have ended.
+    pub arrivals: u64,
+    /// Those that met every target.
+    pub met: u64,
+    /// Those turned away.
+    pub refused: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Those, of whatever outcome, whose first token was late.
+    pub missed_ttft: u64,
+    /// Those whose tokens were slow on average.
+    pub missed_tpot: u64,
+    /// Those whose gaps were too long at the tail.
+    pub missed_itl_tail: u64,
+}
+
+impl Target {
+    pub(super) fn judge(target: Option<Span>, value: Option<Span>) -> Target {
+        match target.zip(value) {
+            None => Target::Absent,
+            Some((target, value)) if value <= target => Target::Met,
+            Some(_) => Target::Missed,
+        }
+    }
+}
+
+impl Summary {
+    /// Whether it counts towards attainment and goodput.
+    #[must_use]
+    pub fn met(&self) -> bool {
+        let in_time =
+            [self.verdict.ttft, self.verdict.tpot, self.verdict.itl_tail].iter().all(|t| *t != Target::Missed);
+        match self.outcome {
+            Outcome::Done | Outcome::ClientGone => in_time,
+            Outcome::Refused | Outcome::Failed => false,
+        }
+    }
+}
+
+impl Attainment {
+    /// Adds a request that has ended.
+    pub fn add(&mut self, summary: &Summary) {
+        let missed = |target| u64::from(target == Target::Missed);
+        self.arrivals += 1;
+        self.met += u64::from(summary.met());
+        self.refused += u64::from(summary.outcome == Outcome::Refused);
+        self.failed += u64::from(summary.outcome == Outcome::Failed);
+        self.missed_ttft += missed(summary.verdict.ttft);
+        self.missed_tpot += missed(summary.verdict.tpot);
+        self.missed_itl_tail += missed(summary.verdict.itl_tail);
+    }
+
+    /// The part of all arrivals that met every target, in [0, 1]; 1 when nothing arrived.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        if self.arrivals == 0 { 1.0 } else { self.met as f64 / self.arrivals as f64 }
+    }
+
+    /// Requests per second that met every target, over `elapsed`.
+    #[must_use]
+    pub fn goodput(&self, elapsed: Span) -> f64 {
+        if elapsed == Span::ZERO { 0.0 } else { self.met as f64 / elapsed.secs_f64() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RequestRecord;
+    use super::*;
+    use crate::{Choice, Slo, Time};
+
+    #[test]
+    fn every_arrival_counts() {
+        let slo = Slo { ttft: Some(Span(10)), ..Slo::default() };
+        let mut account = Attainment::default();
+        for (first_token, outcome) in
+            [(Some(10), Outcome::Done), (Some(11), Outcome::Done), (None, Outcome::Refused), (Some(5), Outcome::Failed)]
+        {
+            let mut record = RequestRecord::new(Time(0), slo, 0.99);
+            if let Some(time) = first_token {
+                record.token(Time(time), Choice(0), Time(0), None);
+            }
+            account.add(&record.end(Time(20), outcome));
+        }
+        let wanted = Attainment { arrivals: 4, met: 1, refused: 1, failed: 1, missed_ttft: 2, ..Attainment::default() };
+        assert_eq!(account, wanted);
+        assert_eq!(account.ratio(), 0.25);
+        assert_eq!(account.goodput(Span::from_secs(2)), 0.5);
+        assert_eq!(Attainment::default().ratio(), 1.0);
+    }
+}

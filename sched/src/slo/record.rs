@@ -1,0 +1,237 @@
+//! The latencies of one request while it runs and when it has ended; knows no other request.
+
+use std::collections::BTreeMap;
+
+use super::{GapParts, Marks, Outcome, Target, TtftParts, Verdict};
+use crate::message::{FirstTiming, TokenTiming};
+use crate::{Choice, Slo, Span, Time};
+
+/// What has been seen of one request so far.
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    slo: Slo,
+    /// Which quantile of a request's own ITLs its class compares with `Slo::itl_tail`, in (0, 1].
+    itl_quantile: f64,
+    marks: Marks,
+    ttft: Option<TtftParts>,
+    choices: BTreeMap<Choice, Seen>,
+    itls: Vec<Span>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    first: Time,
+    last: Time,
+    tokens: u32,
+}
+
+/// What one token adds to the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Observation {
+    /// It was the first token of the request.
+    pub ttft: Option<TtftParts>,
+    /// It had a predecessor in its choice.
+    pub itl: Option<Span>,
+    /// It was the first token of a taken-over leg; the parts sum to `itl`.
+    pub handoff_gap: Option<GapParts>,
+}
+
+/// A request that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Its class.
+    pub class: u16,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its targets.
+    pub verdict: Verdict,
+    /// Time to first token, if there was one.
+    pub ttft: Option<TtftParts>,
+    /// The largest TPOT of its choices, if one has two tokens. Rounded up, so comparing it with a target is exact.
+    pub tpot: Option<Span>,
+    /// The class's quantile of its ITLs.
+    pub itl_tail: Option<Span>,
+    /// From arrival to the end.
+    pub total: Span,
+    /// Tokens that the client got, over all choices.
+    pub tokens: u64,
+}
+
+impl RequestRecord {
+    /// A request whose first byte is there. `itl_quantile` is its class's, in (0, 1].
+    #[must_use]
+    pub fn new(arrived: Time, slo: Slo, itl_quantile: f64) -> RequestRecord {
+        RequestRecord {
+            slo,
+            itl_quantile,
+            marks: Marks { arrived, parsed: arrived, admitted: arrived },
+            ttft: None,
+            choices: BTreeMap::new(),
+            itls: Vec::new(),
+        }
+    }
+
+    /// It has been parsed, templated and tokenised. Its class is known from here on at the latest.
+    pub fn parsed(&mut self, now: Time, slo: Slo) {
+        self.slo = slo;
+        self.marks.parsed = now.max(self.marks.arrived);
+        self.marks.admitted = self.marks.parsed;
+    }
+
+    /// Admission has let it in.
+    pub fn admitted(&mut self, now: Time) {
+        self.marks.admitted = now.max(self.marks.parsed);
+    }
+
+    /// A token of `choice` goes to the client now. `submitted` and `timing` are those of `journey::Delivery`.
+    pub fn token(&mut self, now: Time, choice: Choice, submitted: Time, timing: Option<TokenTiming>) -> Observation {
+        let mut observation = Observation::default();
+        if self.ttft.is_none() {
+            let first = match timing {
+                Some(TokenTiming::First(first)) => first,
+                Some(TokenTiming::Joined(_)) | None => FirstTiming::default(),
+            };
+            observation.ttft = Some(TtftParts::split(&self.marks, submitted, first, now));
+            self.ttft = observation.ttft;
+        }
+        let before = self.choices.get(&choice).copied();
+        if let Some(before) = before {
+            let itl = now.since(before.last);
+            self.itls.push(itl);
+            observation.itl = Some(itl);
+            if let Some(TokenTiming::Joined(join)) = timing {
+                observation.handoff_gap = Some(GapParts::split(itl, join));
+            }
+        }
+        let seen = before.map_or(Seen { first: now, last: now, tokens: 1 }, |before| Seen {
+            last: now.max(before.last),
+            tokens: before.tokens + 1,
+            ..before
+        });
+        self.choices.insert(choice, seen);
+        observation
+    }
+
+    /// It has ended.
+    #[must_use]
+    pub fn end(mut self, now: Time, outcome: Outcome) -> Summary {
+        let itl_tail = quantile(&mut self.itls, self.itl_quantile);
+        let tpot = self.choices.values().filter_map(Seen::tpot).max();
+        let total = now.since(self.marks.arrived);
+        let ttft = self.ttft.map(|parts| parts.total());
+        // Without a first token the time waited so far is what counts against the target.
+        let verdict = Verdict {
+            ttft: Target::judge(self.slo.ttft, Some(ttft.unwrap_or(total))),
+            tpot: Target::judge(self.slo.tpot, tpot),
+            itl_tail: Target::judge(self.slo.itl_tail, itl_tail),
+        };
+        Summary {
+            class: self.slo.class,
+            outcome,
+            verdict,
+            ttft: self.ttft,
+            tpot,
+            itl_tail,
+            total,
+            tokens: self.choices.values().map(|seen| u64::from(seen.tokens)).sum(),
+        }
+    }
+}
+
+impl Seen {
+    fn tpot(&self) -> Option<Span> {
+        (self.tokens >= 2).then(|| Span(self.last.since(self.first).us().div_ceil(u64::from(self.tokens) - 1)))
+    }
+}
+
+/// The nearest-rank quantile: the smallest span that at least `q` of all spans do not exceed. Sorts its input.
+#[must_use]
+pub fn quantile(spans: &mut [Span], q: f64) -> Option<Span> {
+    spans.sort_unstable();
+    let rank = (q.clamp(0.0, 1.0) * spans.len() as f64).ceil() as usize;
+    spans.get(rank.max(1) - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::JoinTiming;
+
+    fn slo(ttft: u64, tpot: u64, itl: u64) -> Slo {
+        Slo { class: 2, ttft: Some(Span(ttft)), tpot: Some(Span(tpot)), itl_tail: Some(Span(itl)) }
+    }
+
+    fn run(slo: Slo, times: &[u64]) -> Summary {
+        let mut record = RequestRecord::new(Time(1_000), slo, 0.99);
+        record.parsed(Time(1_010), slo);
+        record.admitted(Time(1_015));
+        for time in times {
+            record.token(Time(*time), Choice(0), Time(1_020), None);
+        }
+        record.end(Time(2_000), Outcome::Done)
+    }
+
+    #[test]
+    fn ttft_tpot_and_tail_are_judged() {
+        let summary = run(slo(100, 20, 25), &[1_100, 1_120, 1_135, 1_160]);
+        assert_eq!(summary.ttft.unwrap().total(), Span(100));
+        assert_eq!(summary.tpot, Some(Span(20)));
+        assert_eq!(summary.itl_tail, Some(Span(25)));
+        assert_eq!((summary.class, summary.tokens, summary.total), (2, 4, Span(1_000)));
+        assert!(summary.met());
+        assert!(!run(slo(99, 20, 25), &[1_100, 1_120]).met());
+        assert!(!run(slo(100, 19, 25), &[1_100, 1_120, 1_135, 1_160]).met());
+        assert!(!run(slo(100, 20, 24), &[1_100, 1_120, 1_135, 1_160]).met());
+        assert!(run(slo(100, 1, 1), &[1_100]).met(), "one token has neither TPOT nor ITL");
+    }
+
+    #[test]
+    fn a_tpot_just_over_its_target_is_missed() {
+        assert_eq!(run(slo(100, 20, 99), &[1_100, 1_120, 1_141]).verdict.tpot, Target::Missed);
+        assert_eq!(run(slo(100, 20, 99), &[1_100, 1_120, 1_140]).verdict.tpot, Target::Met);
+    }
+
+    #[test]
+    fn refused_failed_and_unanswered_count_as_missed() {
+        let ends = |outcome, after| RequestRecord::new(Time(0), slo(100, 1, 1), 0.99).end(Time(after), outcome);
+        assert!(!ends(Outcome::Refused, 1).met());
+        assert!(!ends(Outcome::Failed, 1).met());
+        assert!(!ends(Outcome::ClientGone, 101).met());
+        assert!(ends(Outcome::ClientGone, 100).met(), "no target was missed before the client left");
+    }
+
+    #[test]
+    fn the_handoff_gap_is_an_itl() {
+        let mut record = RequestRecord::new(Time(0), Slo::default(), 0.99);
+        let first = FirstTiming { queue: Span(3), prefill: Span(40) };
+        let seen = record.token(Time(50), Choice(0), Time(5), Some(TokenTiming::First(first)));
+        assert_eq!((seen.ttft.unwrap().queue, seen.ttft.unwrap().relay), (Span(8), Span(2)));
+        assert_eq!((seen.itl, seen.handoff_gap), (None, None));
+        let join = JoinTiming { wait: Span(1), transfer: Span(4), queue: Span(2), step: Span(8) };
+        let seen = record.token(Time(70), Choice(0), Time(5), Some(TokenTiming::Joined(join)));
+        assert_eq!(seen.itl, Some(Span(20)));
+        assert_eq!(seen.handoff_gap.unwrap().total(), Span(20));
+        assert_eq!(seen.handoff_gap.unwrap().wait, Span(6));
+        assert_eq!(record.token(Time(80), Choice(0), Time(5), None).itl, Some(Span(10)));
+        assert_eq!(record.end(Time(80), Outcome::Done).tpot, Some(Span(15)));
+    }
+
+    #[test]
+    fn the_worst_choice_decides_tpot() {
+        let mut record = RequestRecord::new(Time(0), Slo::default(), 0.5);
+        for (choice, time) in [(0, 10), (1, 10), (0, 20), (1, 40)] {
+            record.token(Time(time), Choice(choice), Time(0), None);
+        }
+        let summary = record.end(Time(50), Outcome::Done);
+        assert_eq!((summary.tpot, summary.itl_tail), (Some(Span(30)), Some(Span(10))));
+    }
+
+    #[test]
+    fn quantiles_are_nearest_rank() {
+        let mut spans: Vec<Span> = (1..=100).rev().map(Span).collect();
+        assert_eq!(quantile(&mut spans, 0.99), Some(Span(99)));
+        assert_eq!(quantile(&mut spans, 1.0), Some(Span(100)));
+        assert_eq!(quantile(&mut spans, 0.0), Some(Span(1)));
+        assert_eq!(quantile(&mut [], 0.5), None);
+    }
+}
