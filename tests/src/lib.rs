@@ -1,3 +1,5 @@
-//! Whole-system tests: what they share to start real processes and to read the repository.
+//! Whole-system tests: what they share to start real processes, to talk to them and to read the repository.
 
+pub mod deployment;
+pub mod http;
 pub mod repository;

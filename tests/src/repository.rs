@@ -29,7 +29,8 @@ pub fn files() -> Result<Vec<PathBuf>> {
 pub fn rust_sources() -> Result<Vec<(PathBuf, String)>> {
     let mut sources = Vec::new();
     for file in files()?.into_iter().filter(|file| file.extension().is_some_and(|ext| ext == "rs")) {
-        let text = std::fs::read_to_string(root().join(&file)).with_context(|| format!("reading {}", file.display()))?;
+        let text =
+            std::fs::read_to_string(root().join(&file)).with_context(|| format!("reading {}", file.display()))?;
         if !text.lines().take(5).any(|line| line.contains("@generated")) {
             sources.push((file, text));
         }

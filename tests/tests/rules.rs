@@ -80,7 +80,11 @@ fn crates_do_not_know_what_they_must_not() -> Result<()> {
 #[test]
 fn every_crate_says_what_it_is_for() -> Result<()> {
     for package in repository::metadata()?["packages"].as_array().context("no packages")? {
-        assert!(package["description"].as_str().is_some_and(|d| d.len() > 20), "{} has no purpose line", package["name"]);
+        assert!(
+            package["description"].as_str().is_some_and(|d| d.len() > 20),
+            "{} has no purpose line",
+            package["name"]
+        );
     }
     Ok(())
 }

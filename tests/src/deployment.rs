@@ -1,0 +1,197 @@
+//! `baton serve` as a real process of a test: started on free ports, watched, killed at the end.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{http, repository};
+
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The `baton` binary of the profile that the tests were built with, built once per test process.
+pub fn binary() -> Result<PathBuf> {
+    static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn build() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    // target/<profile>/deps/<test>: the binary lies two floors up.
+    let profile_dir = test.parent().and_then(|deps| deps.parent()).context("where is this test?")?;
+    let release = profile_dir.file_name().is_some_and(|name| name == "release");
+    let target_dir = profile_dir.parent().context("where is the target directory?")?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--offline", "--bin", "baton"])
+        .current_dir(repository::root())
+        .env("CARGO_TARGET_DIR", target_dir);
+    if release {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().context("cargo build")?;
+    ensure!(output.status.success(), "building baton failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(profile_dir.join("baton"))
+}
+
+/// A running `baton serve`.
+#[derive(Debug)]
+pub struct Deployment {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    /// Where its router answers.
+    pub address: SocketAddr,
+}
+
+impl Deployment {
+    /// Starts `baton serve --listen 127.0.0.1:0 <arguments>` and waits until the router is ready.
+    pub fn start(arguments: &[&str]) -> Result<Deployment> {
+        let mut child = Command::new(binary()?)
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting baton serve")?;
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, ready) = channel();
+        let stdout = child.stdout.take().context("no stdout")?;
+        let stderr = child.stderr.take().context("no stderr")?;
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| lines.send(l))
+        });
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                keep(&kept, &line);
+            }
+        });
+        match wait_ready(&ready, &log) {
+            Ok(address) => {
+                let kept = Arc::clone(&log);
+                std::thread::spawn(move || ready.iter().for_each(|line| keep(&kept, &line)));
+                Ok(Deployment { child, log, address })
+            }
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                Err(error.context(format!("baton serve {arguments:?} did not become ready; its output:\n{log}")))
+            }
+        }
+    }
+
+    /// Everything it has printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Process id of a child role as `serve` printed it last, e.g. `decode`.
+    pub fn child_pid(&self, role: &str) -> Result<u32> {
+        let log = self.log();
+        let line = log.lines().rev().find(|line| line.starts_with(role) && line.contains(" pid "));
+        let line = line.with_context(|| format!("no ready line of {role} in:\n{log}"))?;
+        let mut words = line.split_whitespace().skip_while(|word| *word != "pid");
+        words.nth(1).and_then(|pid| pid.parse().ok()).with_context(|| format!("no pid in {line:?}"))
+    }
+
+    /// The sum of a metric's series whose labels contain all of `labels`, over router and workers.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let text = http::get(self.address, "/metrics")?.body;
+        Ok(sum_of(&text, name, labels))
+    }
+
+    /// Polls until `met` holds, at most `within`.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        within: Duration,
+        mut met: impl FnMut(&Deployment) -> Result<bool>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            // A router that has just lost its workers may not answer every scrape; only the end decides.
+            if met(self).unwrap_or(false) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let metrics = http::get(self.address, "/metrics").map(|a| a.body).unwrap_or_default();
+                bail!("not within {within:?}: {what}\n{}\nmetrics:\n{metrics}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ctrl-C, then waits for the end.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        signal(self.child.id(), "INT")?;
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("still running {STOP_DEADLINE:?} after Ctrl-C:\n{}", self.log())
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SIGTERM lets the supervisor stop its children; SIGKILL is for one that does not.
+            let _ = signal(self.child.id(), "TERM");
+            std::thread::sleep(Duration::from_millis(500));
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal by name.
+pub fn signal(pid: u32, name: &str) -> Result<()> {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().context("kill")?;
+    ensure!(status.success(), "kill -{name} {pid} failed");
+    Ok(())
+}
+
+/// The sum of a metric's series whose labels contain all of `labels` in a Prometheus text.
+#[must_use]
+pub fn sum_of(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let series = text.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|l| line.contains(l))
+    });
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+fn wait_ready(lines: &Receiver<String>, log: &Mutex<String>) -> Result<SocketAddr> {
+    let deadline = Instant::now() + READY_DEADLINE;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                keep(log, &line);
+                if let Some(url) = line.strip_prefix("router").and_then(|rest| rest.split("http://").nth(1)) {
+                    let address = url.split_whitespace().next().unwrap_or(url);
+                    return address.parse().with_context(|| format!("router address in {line:?}"));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => bail!("not ready within {READY_DEADLINE:?}"),
+            Err(RecvTimeoutError::Disconnected) => bail!("it ended"),
+        }
+    }
+}
+
+fn keep(log: &Mutex<String>, line: &str) {
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    log.push_str(line);
+    log.push('\n');
+}

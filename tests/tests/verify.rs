@@ -1,0 +1,30 @@
+//! `baton verify` over the bundled model and one random-weight model of each family: not one bit may differ.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use baton_tests::deployment::binary;
+use baton_tests::repository;
+
+fn verify(arguments: &[&str]) -> Result<()> {
+    let output = Command::new(binary()?).arg("verify").args(arguments).output().context("baton verify")?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "baton verify {arguments:?}: {}\n{stdout}\n{stderr}", output.status);
+    Ok(())
+}
+
+#[test]
+fn the_bundled_model_is_exact() -> Result<()> {
+    verify(&[])
+}
+
+#[test]
+fn each_family_is_exact() -> Result<()> {
+    let families = repository::root().join("tests/fixtures/families");
+    for family in ["llama", "llama3rope", "mistral", "qwen2", "qwen3"] {
+        let model = families.join(family);
+        verify(&["--model", &model.to_string_lossy(), "--prompts", "40"]).with_context(|| family.to_string())?;
+    }
+    Ok(())
+}
