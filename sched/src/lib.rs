@@ -4,6 +4,7 @@
 //! decisions, `next_timeout()` says when to be called again at the latest. Live servers and the simulator are two
 //! drivers of the same structs, so what is planned cannot drift from what serves.
 
+pub mod cluster;
 pub mod compat;
 pub mod cost;
 mod failure;
@@ -14,6 +15,7 @@ mod plan;
 mod request;
 pub mod rng;
 mod role;
+pub mod route;
 pub mod slo;
 mod time;
 

@@ -1,0 +1,138 @@
+//! Where a leg runs: which routes exist and which of them a policy prefers; knows no request beyond its size.
+
+mod candidates;
+mod policy;
+
+pub use candidates::{LocalPrefill, RouteConfig};
+pub use policy::{LeastLoaded, RoundRobin, RoutePolicy};
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::cluster::{Assigned, Cluster};
+use crate::{InstanceId, WorkerId};
+
+/// A way to serve a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Route {
+    /// Prefill at `giver`, then hand over to `reader`.
+    Pair {
+        /// Who computes the prompt.
+        giver: WorkerId,
+        /// Who generates.
+        reader: WorkerId,
+    },
+    /// Everything at one worker.
+    Whole(WorkerId),
+}
+
+/// What has to be served.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteAsk<'a> {
+    /// Tokens to prefill.
+    pub prefill_tokens: u32,
+    /// Tokens of the sequence when it has reached its limit.
+    pub sequence_tokens: u32,
+    /// Sequences it will decode as.
+    pub choices: u32,
+    /// Whether anything is left after the first token.
+    pub output: Output,
+    /// Workers to use only if there is no other.
+    pub avoid: &'a BTreeSet<WorkerId>,
+}
+
+/// How much a leg generates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// One token per choice: nothing is left to decode after prefill.
+    FirstToken,
+    /// More than one token.
+    Sequence,
+}
+
+/// How a giver is reached by its readers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Giver {
+    /// Its process incarnation.
+    pub instance: InstanceId,
+    /// Where its peer service listens.
+    pub address: Arc<str>,
+}
+
+/// What a journey asks its router for.
+pub trait Pick {
+    /// A route for a leg, or `None` while there is none. The work counts as assigned from now on.
+    fn route(&mut self, ask: &RouteAsk<'_>) -> Option<Route>;
+
+    /// Another reader for a leg that already prefills at `giver`.
+    fn reader(&mut self, giver: WorkerId, ask: &RouteAsk<'_>) -> Option<WorkerId>;
+
+    /// How readers reach this giver; `None` once it is gone.
+    fn giver(&self, giver: WorkerId) -> Option<Giver>;
+}
+
+/// The live implementation of [`Pick`]: a cluster, a policy and the router's settings.
+pub struct Picker<'a> {
+    /// The workers that are up.
+    pub cluster: &'a mut Cluster,
+    /// Which route to prefer.
+    pub policy: &'a mut dyn RoutePolicy,
+    /// Which routes exist.
+    pub config: &'a RouteConfig,
+}
+
+impl Pick for Picker<'_> {
+    fn route(&mut self, ask: &RouteAsk<'_>) -> Option<Route> {
+        let route = self.choose(&candidates::routes(self.cluster, self.config, ask), ask)?;
+        let prefill = Assigned { prefill_tokens: ask.prefill_tokens.into(), sequences: 0 };
+        let sequences = Assigned { prefill_tokens: 0, sequences: ask.choices.into() };
+        match route {
+            Route::Pair { giver, reader } => {
+                self.cluster.assign(giver, prefill);
+                self.cluster.assign(reader, sequences);
+            }
+            Route::Whole(worker) => {
+                self.cluster.assign(worker, prefill);
+                self.cluster.assign(worker, sequences);
+            }
+        }
+        Some(route)
+    }
+
+    fn reader(&mut self, giver: WorkerId, ask: &RouteAsk<'_>) -> Option<WorkerId> {
+        match self.choose(&candidates::readers(self.cluster, giver, ask), ask)? {
+            Route::Pair { reader, .. } | Route::Whole(reader) => {
+                self.cluster.assign(reader, Assigned { prefill_tokens: 0, sequences: ask.choices.into() });
+                Some(reader)
+            }
+        }
+    }
+
+    fn giver(&self, giver: WorkerId) -> Option<Giver> {
+        let info = &self.cluster.get(giver)?.info;
+        Some(Giver { instance: info.instance, address: Arc::clone(&info.peer_address) })
+    }
+}
+
+impl Picker<'_> {
+    fn choose(&mut self, all: &[Route], ask: &RouteAsk<'_>) -> Option<Route> {
+        let preferred: Vec<Route> =
+            all.iter().copied().filter(|route| !route.workers().any(|id| ask.avoid.contains(&id))).collect();
+        let candidates = if preferred.is_empty() { all } else { preferred.as_slice() };
+        self.policy.choose(self.cluster, candidates)
+    }
+}
+
+impl Route {
+    /// The workers it uses.
+    pub fn workers(self) -> impl Iterator<Item = WorkerId> {
+        let (first, second) = match self {
+            Route::Pair { giver, reader } => (giver, Some(reader)),
+            Route::Whole(worker) => (worker, None),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
+#[cfg(test)]
+mod tests;

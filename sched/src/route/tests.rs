@@ -1,0 +1,142 @@
+//! Routes and policies over small clusters written as text.
+
+use expect_test::expect;
+
+use super::*;
+use crate::cluster::{Link, WorkerInfo};
+use crate::message::Load;
+use crate::{CompatKey, Role};
+
+/// `roles` is one letter per worker (p, d, a); every decode worker is linked to every prefill worker of its key.
+fn cluster(roles: &str) -> Cluster {
+    let mut cluster = Cluster::default();
+    for (place, letter) in roles.chars().enumerate() {
+        let role = match letter {
+            'p' => Role::Prefill,
+            'd' => Role::Decode,
+            'a' => Role::Aggregated,
+            other => panic!("no role {other}"),
+        };
+        cluster.join(WorkerInfo {
+            instance: InstanceId(place as u128),
+            role,
+            peer_address: "localhost:1".into(),
+            compat: CompatKey(1),
+            context_max: 1_000,
+            capacity_tokens: 500,
+        });
+    }
+    let links: Vec<Link> = (0..roles.len() as u128)
+        .map(|giver| Link { giver: InstanceId(giver), transport: "tcp".into(), bytes_per_second: 1 })
+        .collect();
+    for reader in 0..roles.len() as u32 {
+        cluster.set_links(WorkerId(reader), links.clone());
+    }
+    cluster
+}
+
+fn ask(prefill_tokens: u32, sequence_tokens: u32, avoid: &BTreeSet<WorkerId>) -> RouteAsk<'_> {
+    let output = if sequence_tokens == prefill_tokens + 1 { Output::FirstToken } else { Output::Sequence };
+    RouteAsk { prefill_tokens, sequence_tokens, choices: 1, output, avoid }
+}
+
+fn show(route: Option<Route>) -> String {
+    match route {
+        None => "none".into(),
+        Some(Route::Pair { giver, reader }) => format!("{}>{}", giver.0, reader.0),
+        Some(Route::Whole(worker)) => format!("{}", worker.0),
+    }
+}
+
+fn picks(cluster: &mut Cluster, policy: &mut dyn RoutePolicy, config: &RouteConfig, asks: &[(u32, u32)]) -> String {
+    let nobody = BTreeSet::new();
+    let mut picker = Picker { cluster, policy, config };
+    let shown: Vec<String> = asks.iter().map(|(p, s)| show(picker.route(&ask(*p, *s, &nobody)))).collect();
+    shown.join(" ")
+}
+
+#[test]
+fn round_robin_turns_on_both_sides() {
+    let mut policy = RoundRobin::default();
+    let shown = picks(&mut cluster("ppddd"), &mut policy, &RouteConfig::default(), &[(10, 20); 7]);
+    expect!["0>2 1>3 0>4 1>2 0>3 1>4 0>2"].assert_eq(&shown);
+    let shown = picks(&mut cluster("aaa"), &mut RoundRobin::default(), &RouteConfig::default(), &[(10, 20); 4]);
+    expect!["0 1 2 0"].assert_eq(&shown);
+}
+
+#[test]
+fn least_loaded_counts_what_it_has_just_assigned() {
+    let shown = picks(
+        &mut cluster("ppdd"),
+        &mut LeastLoaded,
+        &RouteConfig::default(),
+        &[(100, 200), (10, 20), (10, 20), (10, 20), (200, 300), (10, 20)],
+    );
+    expect!["0>2 1>3 1>2 1>3 1>2 0>3"].assert_eq(&shown);
+}
+
+#[test]
+fn least_loaded_follows_reports() {
+    let mut cluster = cluster("ppdd");
+    cluster.set_load(WorkerId(0), Load { waiting_tokens: 5_000, ..Load::default() });
+    cluster.set_load(WorkerId(2), Load { running: 8, waiting: 3, ..Load::default() });
+    cluster.set_load(WorkerId(3), Load { running: 10, waiting: 0, ..Load::default() });
+    let shown = picks(&mut cluster, &mut LeastLoaded, &RouteConfig::default(), &[(10, 20), (10, 20), (10, 20)]);
+    expect!["1>3 1>2 1>3"].assert_eq(&shown);
+}
+
+#[test]
+fn routes_depend_on_roles_sizes_and_settings() {
+    let waits = RouteConfig::default();
+    let local = RouteConfig { local_prefill: LocalPrefill::WithoutPair, ..waits };
+    let short = RouteConfig { local_prefill_tokens_max: 16, ..waits };
+    // Each line: workers, settings, (prompt, sequence) and the route.
+    let rows = [
+        ("pd", waits, (10, 20)),
+        ("pd", waits, (10, 11)),
+        ("d", waits, (10, 11)),
+        ("d", waits, (10, 20)),
+        ("d", local, (10, 20)),
+        ("p", local, (10, 20)),
+        ("pd", short, (16, 20)),
+        ("pd", short, (17, 20)),
+        ("a", waits, (10, 11)),
+        ("pd", waits, (490, 500)),
+        ("pd", waits, (490, 501)),
+        ("", waits, (10, 20)),
+    ];
+    let shown: Vec<String> = rows
+        .iter()
+        .map(|(roles, config, size)| {
+            format!("{roles} {size:?} -> {}", picks(&mut cluster(roles), &mut LeastLoaded, config, &[*size]))
+        })
+        .collect();
+    expect![[r#"
+        pd (10, 20) -> 0>1
+        pd (10, 11) -> 0
+        d (10, 11) -> none
+        d (10, 20) -> none
+        d (10, 20) -> 0
+        p (10, 20) -> none
+        pd (16, 20) -> 1
+        pd (17, 20) -> 0>1
+        a (10, 11) -> 0
+        pd (490, 500) -> 0>1
+        pd (490, 501) -> none
+         (10, 20) -> none"#]]
+    .assert_eq(&shown.join("\n"));
+}
+
+#[test]
+fn avoided_workers_are_the_last_resort() {
+    let mut cluster = cluster("ppd");
+    let mut picker = Picker { cluster: &mut cluster, policy: &mut LeastLoaded, config: &RouteConfig::default() };
+    let avoid = BTreeSet::from([WorkerId(0)]);
+    assert_eq!(show(picker.route(&ask(10, 20, &avoid))), "1>2");
+    assert_eq!(show(picker.route(&ask(10, 20, &avoid))), "1>2");
+    let all = BTreeSet::from([WorkerId(0), WorkerId(1)]);
+    assert_eq!(show(picker.route(&ask(10, 20, &all))), "0>2");
+    assert_eq!(picker.reader(WorkerId(1), &ask(10, 20, &all)), Some(WorkerId(2)));
+    assert_eq!(picker.giver(WorkerId(1)).map(|giver| giver.instance), Some(InstanceId(1)));
+    assert_eq!(picker.giver(WorkerId(9)), None);
+}
