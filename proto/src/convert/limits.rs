@@ -1,0 +1,34 @@
+//! The most of everything that a message may carry; a peer that sends more is refused with the field's name.
+
+/// Tokens of a prompt, or generated tokens of a choice.
+pub const TOKENS_MAX: usize = 1 << 20;
+/// Blocks of one block table.
+pub const BLOCKS_MAX: usize = 1 << 16;
+/// Choices of one leg.
+pub const CHOICES_MAX: usize = 128;
+/// Stop tokens of a request.
+pub const STOP_TOKENS_MAX: usize = 1024;
+/// Biased tokens of a request.
+pub const LOGIT_BIAS_MAX: usize = 4096;
+/// Alternatives reported per token.
+pub const ALTERNATIVES_MAX: usize = 255;
+/// Legs of one renewal, leases of one heartbeat.
+pub const RENEW_MAX: usize = 1 << 16;
+/// Messages of one batch.
+pub const BATCH_MESSAGES_MAX: usize = 1 << 14;
+/// Bytes after which a batch is closed; the last message may go over it by its own size.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one gRPC message: a full batch and one largest message.
+pub const MESSAGE_BYTES_MAX: usize = 24 << 20;
+/// Bytes of a sentence that explains a failure.
+pub const DETAIL_BYTES_MAX: usize = 4096;
+/// Bytes of a name (model, dtype, transport, backend).
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of an address, `host:port`.
+pub const ADDRESS_BYTES_MAX: usize = 512;
+/// Pairs a status reports.
+pub const PAIRS_MAX: usize = 4096;
+/// Transports a worker offers.
+pub const TRANSPORTS_MAX: usize = 16;
+/// Bytes of one transport's endpoint.
+pub const ENDPOINT_BYTES_MAX: usize = 64 << 10;

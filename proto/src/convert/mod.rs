@@ -1,0 +1,143 @@
+//! Lossless conversion between sched types and their wire messages; every count is bounded, every error names its field.
+
+mod failure;
+mod from_worker;
+mod ids;
+mod layout;
+pub mod limits;
+mod peer;
+mod request;
+#[cfg(test)]
+mod roundtrip;
+mod status;
+mod to_worker;
+mod token;
+
+pub(crate) use ids::{leases_from_wire, leases_to_wire};
+use thiserror::Error;
+
+/// A type of ours and its message on the wire.
+pub(crate) trait Wire: Sized {
+    /// The generated message.
+    type Message;
+
+    /// The message that says the same.
+    fn to_wire(&self) -> Self::Message;
+
+    /// The value, if the message is complete and within bounds.
+    fn from_wire(message: Self::Message) -> Result<Self, ConvertError>;
+}
+
+/// A message that does not mean anything.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("message {message}, field {field}: {problem}")]
+pub struct ConvertError {
+    /// The message's name in `baton.v1`.
+    pub message: &'static str,
+    /// The field's name.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// It must be there.
+    #[error("is missing")]
+    Missing,
+    /// It must not be empty.
+    #[error("is empty")]
+    Empty,
+    /// More elements (or bytes) than the limit.
+    #[error("has {count}, more than {max}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A number beyond the limit.
+    #[error("is {value}, more than {max}")]
+    TooLarge {
+        /// The number.
+        value: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// An enum value this version does not know.
+    #[error("has the unknown value {0}")]
+    Unknown(i32),
+    /// The message as a whole contradicts itself.
+    #[error("is not valid: {0}")]
+    Rejected(String),
+    /// It may not come at this point.
+    #[error("is not expected here")]
+    Unexpected,
+    /// Two arrays that belong together differ in length.
+    #[error("has {count} elements where its pair has {pair}")]
+    Uneven {
+        /// Elements here.
+        count: usize,
+        /// Elements there.
+        pair: usize,
+    },
+}
+
+/// Names one field of one message, so that every check on it reports the same place.
+#[derive(Clone, Copy)]
+pub(crate) struct Field(pub(crate) &'static str, pub(crate) &'static str);
+
+impl Field {
+    pub(crate) fn error(self, problem: Problem) -> ConvertError {
+        ConvertError { message: self.0, field: self.1, problem }
+    }
+
+    pub(crate) fn required<M>(self, value: Option<M>) -> Result<M, ConvertError> {
+        value.ok_or(self.error(Problem::Missing))
+    }
+
+    /// The converted value of a field that must be there.
+    pub(crate) fn take<T: Wire>(self, value: Option<T::Message>) -> Result<T, ConvertError> {
+        T::from_wire(self.required(value)?)
+    }
+
+    /// All elements, converted, if there are at most `max`.
+    pub(crate) fn take_all<T: Wire>(self, values: Vec<T::Message>, max: usize) -> Result<Vec<T>, ConvertError> {
+        self.at_most(values.len(), max)?;
+        values.into_iter().map(T::from_wire).collect()
+    }
+
+    pub(crate) fn at_most(self, count: usize, max: usize) -> Result<(), ConvertError> {
+        if count > max { Err(self.error(Problem::TooMany { count, max })) } else { Ok(()) }
+    }
+
+    pub(crate) fn not_empty(self, count: usize) -> Result<(), ConvertError> {
+        if count == 0 { Err(self.error(Problem::Empty)) } else { Ok(()) }
+    }
+
+    pub(crate) fn text(self, text: String, bytes_max: usize) -> Result<String, ConvertError> {
+        self.at_most(text.len(), bytes_max)?;
+        Ok(text)
+    }
+
+    pub(crate) fn u16(self, value: u32) -> Result<u16, ConvertError> {
+        u16::try_from(value).map_err(|_| self.too_large(value, u64::from(u16::MAX)))
+    }
+
+    pub(crate) fn u8(self, value: u32) -> Result<u8, ConvertError> {
+        u8::try_from(value).map_err(|_| self.too_large(value, u64::from(u8::MAX)))
+    }
+
+    fn too_large(self, value: u32, max: u64) -> ConvertError {
+        self.error(Problem::TooLarge { value: u64::from(value), max })
+    }
+
+    /// Pairs up two arrays of equal length.
+    pub(crate) fn zip<A, B>(self, these: Vec<A>, pair: Vec<B>) -> Result<impl Iterator<Item = (A, B)>, ConvertError> {
+        if these.len() != pair.len() {
+            return Err(self.error(Problem::Uneven { count: these.len(), pair: pair.len() }));
+        }
+        Ok(these.into_iter().zip(pair))
+    }
+}

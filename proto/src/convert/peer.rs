@@ -1,0 +1,89 @@
+//! Reader to giver.
+
+use sched::message::ReleaseAnswer;
+
+use super::limits::{ENDPOINT_BYTES_MAX, NAME_BYTES_MAX, TRANSPORTS_MAX};
+use super::{ConvertError, Field, Problem, Wire};
+use crate::generated as wire;
+use crate::peer::{Endpoint, PeerHello, PeerWelcome};
+
+impl Wire for PeerHello {
+    type Message = wire::PeerHello;
+
+    fn to_wire(&self) -> wire::PeerHello {
+        wire::PeerHello {
+            version: crate::VERSION,
+            compat: Some(self.compat.to_wire()),
+            instance: Some(self.instance.to_wire()),
+        }
+    }
+
+    fn from_wire(message: wire::PeerHello) -> Result<Self, ConvertError> {
+        Ok(PeerHello {
+            compat: Field("PeerHello", "compat").take(message.compat)?,
+            instance: Field("PeerHello", "instance").take(message.instance)?,
+        })
+    }
+}
+
+impl Wire for PeerWelcome {
+    type Message = wire::PeerWelcome;
+
+    fn to_wire(&self) -> wire::PeerWelcome {
+        wire::PeerWelcome {
+            version: crate::VERSION,
+            compat: Some(self.compat.to_wire()),
+            instance: Some(self.instance.to_wire()),
+            layout: Some(self.layout.to_wire()),
+            blocks: self.blocks,
+            endpoints: self.endpoints.iter().map(Wire::to_wire).collect(),
+        }
+    }
+
+    fn from_wire(message: wire::PeerWelcome) -> Result<Self, ConvertError> {
+        Ok(PeerWelcome {
+            compat: Field("PeerWelcome", "compat").take(message.compat)?,
+            instance: Field("PeerWelcome", "instance").take(message.instance)?,
+            layout: Field("PeerWelcome", "layout").take(message.layout)?,
+            blocks: message.blocks,
+            endpoints: Field("PeerWelcome", "endpoints").take_all(message.endpoints, TRANSPORTS_MAX)?,
+        })
+    }
+}
+
+impl Wire for Endpoint {
+    type Message = wire::Endpoint;
+
+    fn to_wire(&self) -> wire::Endpoint {
+        wire::Endpoint { transport: self.transport.clone(), address: self.address.clone() }
+    }
+
+    fn from_wire(message: wire::Endpoint) -> Result<Self, ConvertError> {
+        Field("Endpoint", "address").at_most(message.address.len(), ENDPOINT_BYTES_MAX)?;
+        let transport = Field("Endpoint", "transport").text(message.transport, NAME_BYTES_MAX)?;
+        Ok(Endpoint { transport, address: message.address })
+    }
+}
+
+impl Wire for ReleaseAnswer {
+    type Message = i32;
+
+    fn to_wire(&self) -> i32 {
+        let answer = match self {
+            ReleaseAnswer::Ok => wire::ReleaseAnswer::Ok,
+            ReleaseAnswer::Expired => wire::ReleaseAnswer::Expired,
+            ReleaseAnswer::Unreachable => wire::ReleaseAnswer::Unreachable,
+        };
+        answer.into()
+    }
+
+    fn from_wire(message: i32) -> Result<Self, ConvertError> {
+        let unknown = Field("ReleaseReply", "answer").error(Problem::Unknown(message));
+        match wire::ReleaseAnswer::try_from(message).map_err(|_| unknown.clone())? {
+            wire::ReleaseAnswer::Unspecified => Err(unknown),
+            wire::ReleaseAnswer::Ok => Ok(ReleaseAnswer::Ok),
+            wire::ReleaseAnswer::Expired => Ok(ReleaseAnswer::Expired),
+            wire::ReleaseAnswer::Unreachable => Ok(ReleaseAnswer::Unreachable),
+        }
+    }
+}

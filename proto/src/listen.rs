@@ -1,0 +1,71 @@
+//! One gRPC listener for the services of a worker.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
+
+use crate::convert::limits::MESSAGE_BYTES_MAX;
+use crate::generated::peer_server::PeerServer;
+use crate::generated::worker_server::WorkerServer;
+use crate::peer::server::{PeerHost, PeerService};
+use crate::session::SessionLimits;
+use crate::session::server::{SessionHost, WorkerService};
+
+/// Connections that may be open at once per client are few; streams on one of them are bounded by this.
+const STREAMS_MAX: u32 = 1024;
+
+/// Services of one listener.
+pub struct Services {
+    router: Router,
+}
+
+impl Services {
+    /// The sessions with routers.
+    pub fn new<H: SessionHost>(worker: WorkerService<H>, limits: &SessionLimits) -> Services {
+        let worker = WorkerServer::new(worker)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let mut server = Server::builder()
+            .max_concurrent_streams(STREAMS_MAX)
+            .http2_keepalive_interval(Some(limits.keepalive_interval))
+            .http2_keepalive_timeout(Some(limits.keepalive_timeout));
+        Services { router: server.add_service(worker) }
+    }
+
+    /// Adds the conversations with readers.
+    #[must_use]
+    pub fn with_peer<H: PeerHost>(self, peer: PeerService<H>) -> Services {
+        let peer = PeerServer::new(peer).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Services { router: self.router.add_service(peer) }
+    }
+
+    /// Serves until `shutdown`, then waits at most `grace` for open streams to end.
+    ///
+    /// # Errors
+    /// What the listener reports.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> Result<(), tonic::transport::Error> {
+        let (stopping, mut stopped) = tokio::sync::watch::channel(());
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stop = async move {
+            shutdown.await;
+            drop(stopping);
+        };
+        let serving = self.router.serve_with_incoming_shutdown(incoming, stop);
+        let expired = async move {
+            let _ = stopped.changed().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            served = serving => served,
+            () = expired => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Streams that put everything that is ready into one message, so that a wake costs one write.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use prost::Message;
+use sched::message::ToWorker;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use crate::convert::Wire;
+use crate::convert::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
+use crate::generated as wire;
+use crate::generated::router_message::Body;
+
+/// Collects converted messages until a batch is full.
+pub(super) struct Batch<M> {
+    messages: Vec<M>,
+    bytes: usize,
+}
+
+impl<M: Message> Batch<M> {
+    pub(super) fn new() -> Batch<M> {
+        Batch { messages: Vec::new(), bytes: 0 }
+    }
+
+    pub(super) fn push(&mut self, message: M) {
+        self.bytes += message.encoded_len();
+        self.messages.push(message);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES_MAX || self.messages.len() >= BATCH_MESSAGES_MAX
+    }
+
+    /// The collected messages, if there are any.
+    pub(super) fn take(&mut self) -> Option<Vec<M>> {
+        self.bytes = 0;
+        Some(std::mem::take(&mut self.messages)).filter(|messages| !messages.is_empty())
+    }
+}
+
+/// The router's half: a hello, then batches until every sender is gone.
+pub(super) struct CommandStream {
+    hello: Option<wire::RouterHello>,
+    queue: mpsc::Receiver<ToWorker>,
+}
+
+impl CommandStream {
+    pub(super) fn new(hello: wire::RouterHello, queue: mpsc::Receiver<ToWorker>) -> CommandStream {
+        CommandStream { hello: Some(hello), queue }
+    }
+}
+
+impl Stream for CommandStream {
+    type Item = wire::RouterMessage;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::RouterMessage>> {
+        if let Some(hello) = self.hello.take() {
+            return Poll::Ready(Some(wire::RouterMessage { body: Some(Body::Hello(hello)) }));
+        }
+        let mut batch = Batch::new();
+        while !batch.is_full() {
+            match self.queue.poll_recv(cx) {
+                Poll::Ready(Some(message)) => batch.push(message.to_wire()),
+                Poll::Ready(None) | Poll::Pending if !batch.messages.is_empty() => break,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let messages = batch.take().unwrap_or_default();
+        Poll::Ready(Some(wire::RouterMessage { body: Some(Body::Batch(wire::RouterBatch { messages })) }))
+    }
+}

@@ -1,0 +1,190 @@
+//! The router's end of a session.
+
+use sched::message::ToWorker;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+use super::batch::CommandStream;
+use super::{EndReason, RouterHello, SessionEnded, SessionLimits, Welcome, WorkerUpdate};
+use crate::convert::limits::{BATCH_MESSAGES_MAX, MESSAGE_BYTES_MAX};
+use crate::convert::{ConvertError, Field, Wire};
+use crate::generated as wire;
+use crate::generated::worker_client::WorkerClient;
+use crate::generated::worker_message::Body;
+use crate::status::failure_of;
+
+/// A session that has begun.
+#[derive(Debug)]
+pub struct Session {
+    /// Who answered.
+    pub welcome: Welcome,
+    /// The way down. The session ends when every clone is dropped.
+    pub commands: Commands,
+    /// The way up. The session ends when it is dropped.
+    pub updates: Updates,
+}
+
+/// Sends messages down a session; clones share the queue.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    queue: mpsc::Sender<ToWorker>,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// More messages wait than the session's limit.
+    #[error("the session's queue is full: the worker reads too slowly")]
+    Full,
+    /// The session is over.
+    #[error("the session is over")]
+    Ended,
+}
+
+impl Commands {
+    /// Queues one message; never waits.
+    ///
+    /// # Errors
+    /// `Full` and `Ended`, with nothing sent.
+    pub fn send(&self, message: ToWorker) -> Result<(), SendError> {
+        self.queue.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SendError::Full,
+            mpsc::error::TrySendError::Closed(_) => SendError::Ended,
+        })
+    }
+}
+
+/// Receives what the worker says.
+#[derive(Debug)]
+pub struct Updates {
+    stream: Streaming<wire::WorkerMessage>,
+    ended: Option<SessionEnded>,
+}
+
+impl Updates {
+    /// The next update; `Ended` for ever once the session is over. Safe to drop while it waits.
+    pub async fn next(&mut self) -> WorkerUpdate {
+        if let Some(ended) = &self.ended {
+            return WorkerUpdate::Ended(ended.clone());
+        }
+        match self.read().await {
+            Ok(update) => update,
+            Err(reason) => {
+                let ended = SessionEnded { reason };
+                self.ended = Some(ended.clone());
+                WorkerUpdate::Ended(ended)
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<WorkerUpdate, EndReason> {
+        let body = next_body(&mut self.stream).await?;
+        update_from_wire(body).map_err(|error| EndReason::Protocol(error.to_string()))
+    }
+}
+
+async fn next_body(stream: &mut Streaming<wire::WorkerMessage>) -> Result<Option<Body>, EndReason> {
+    match stream.message().await {
+        Ok(Some(message)) => Ok(message.body),
+        Ok(None) => Err(EndReason::Closed),
+        Err(status) => Err(reason_of(&status)),
+    }
+}
+
+fn update_from_wire(body: Option<Body>) -> Result<WorkerUpdate, ConvertError> {
+    Ok(match Field("WorkerMessage", "body").required(body)? {
+        Body::Welcome(_) => return Err(Field("WorkerMessage", "welcome").error(crate::Problem::Unexpected)),
+        Body::Batch(batch) => {
+            let messages = Field("WorkerBatch", "messages").take_all(batch.messages, BATCH_MESSAGES_MAX)?;
+            WorkerUpdate::Messages(messages)
+        }
+        Body::Status(status) => WorkerUpdate::Status(Wire::from_wire(status)?),
+    })
+}
+
+/// A status that carries no failure of ours came from the connection, not from the worker.
+fn reason_of(status: &Status) -> EndReason {
+    if status.details().is_empty()
+        && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+    {
+        return EndReason::Lost(describe(status));
+    }
+    EndReason::Failed(failure_of(status))
+}
+
+/// tonic hides the interesting part ("connection refused") in the chain of sources.
+pub(crate) fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Connects to the worker at `address` (`host:port`), says hello and waits for its welcome.
+///
+/// # Errors
+/// How the session ended before it began: `Lost` if nobody answers there in time, `Failed` if the worker refuses
+/// (another version, draining), `Protocol` if it answers nonsense.
+pub async fn connect(address: &str, hello: &RouterHello, limits: &SessionLimits) -> Result<Session, SessionEnded> {
+    match timeout(limits.handshake, open(address, hello, limits)).await {
+        Ok(opened) => opened.map_err(|reason| SessionEnded { reason }),
+        Err(_) => {
+            let reason = EndReason::Lost(format!("{address} did not welcome us within {:?}", limits.handshake));
+            Err(SessionEnded { reason })
+        }
+    }
+}
+
+async fn open(address: &str, hello: &RouterHello, limits: &SessionLimits) -> Result<Session, EndReason> {
+    let channel = dial(address, limits).await.map_err(EndReason::Lost)?;
+    let (sender, queue) = mpsc::channel(limits.queue_messages_max);
+    let mut client = WorkerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let answer = client.session(CommandStream::new(hello.to_wire(), queue)).await;
+    let mut stream = answer.map_err(|status| reason_of(&status))?.into_inner();
+    let welcome = welcome_of(next_body(&mut stream).await?)?;
+    Ok(Session { welcome, commands: Commands { queue: sender }, updates: Updates { stream, ended: None } })
+}
+
+fn welcome_of(body: Option<Body>) -> Result<Welcome, EndReason> {
+    let Some(Body::Welcome(welcome)) = body else {
+        return Err(EndReason::Protocol("the worker's first message is no welcome".to_owned()));
+    };
+    if welcome.version != crate::VERSION {
+        let (theirs, ours) = (welcome.version, crate::VERSION);
+        return Err(EndReason::Protocol(format!("the worker speaks version {theirs}, this router {ours}")));
+    }
+    Welcome::from_wire(welcome).map_err(|error| EndReason::Protocol(error.to_string()))
+}
+
+/// A connection to `address` that notices a silent death.
+pub(crate) async fn dial(address: &str, limits: &SessionLimits) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| format!("{address} is not an address: {error}"))?
+        .connect_timeout(limits.handshake)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout)
+        .keep_alive_while_idle(true);
+    endpoint.connect().await.map_err(|error| format!("cannot connect to {address}: {}", chain(&error)))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

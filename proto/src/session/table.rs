@@ -1,0 +1,263 @@
+//! Which leg belongs to which session at a worker, and what waits to be written to each; knows no socket.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sched::message::FromWorker;
+use sched::{Choice, Failure, FailureKind, Leg, Request};
+use tokio::sync::{Notify, mpsc};
+
+use super::{Phase, SessionLimits, WorkerStatus};
+
+/// A session of this worker; counted up, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SessionId(u64);
+
+/// Something to write to a session.
+pub(super) enum Outgoing {
+    Messages(Vec<FromWorker>),
+    Status(Box<WorkerStatus>),
+    /// The last thing: the session ends with this.
+    End(Failure),
+}
+
+/// The write queue of a session. It counts messages, not batches, so its bound is one of memory.
+#[derive(Clone)]
+pub(super) struct Queue {
+    sender: mpsc::UnboundedSender<Outgoing>,
+    waiting: Arc<AtomicUsize>,
+    /// Wakes the session's reader when the worker ends the session.
+    pub(super) ending: Arc<Notify>,
+}
+
+impl Queue {
+    fn new() -> (Queue, QueueReader) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let reader = QueueReader { receiver, waiting: waiting.clone() };
+        (Queue { sender, waiting, ending: Arc::new(Notify::new()) }, reader)
+    }
+
+    /// Resolves when nobody will write any more: the connection is gone.
+    pub(super) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Queues the end of the session and wakes its reader. A closed queue has ended already.
+    pub(super) fn end(&self, failure: Failure) {
+        let _ = self.sender.send(Outgoing::End(failure));
+        self.ending.notify_one();
+    }
+
+    fn put(&self, messages: Vec<FromWorker>, max: usize) {
+        let waiting = self.waiting.fetch_add(messages.len(), Ordering::Relaxed);
+        if waiting > max {
+            let detail = format!("{waiting} messages wait to be read, more than {max}: the router reads too slowly");
+            self.end(Failure::new(FailureKind::Overloaded, detail));
+            return;
+        }
+        // A queue whose reader is gone belongs to a session whose end is being handled.
+        let _ = self.sender.send(Outgoing::Messages(messages));
+    }
+
+    fn put_status(&self, status: WorkerStatus) {
+        let _ = self.sender.send(Outgoing::Status(Box::new(status)));
+    }
+}
+
+/// The writing end of the connection takes from here.
+pub(super) struct QueueReader {
+    pub(super) receiver: mpsc::UnboundedReceiver<Outgoing>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl QueueReader {
+    pub(super) fn written(&self, messages: usize) {
+        self.waiting.fetch_sub(messages, Ordering::Relaxed);
+    }
+}
+
+struct Entry {
+    queue: Queue,
+    legs: BTreeSet<Leg>,
+}
+
+struct LegEntry {
+    session: SessionId,
+    open: BTreeSet<Choice>,
+}
+
+/// All sessions of one worker.
+pub(super) struct Table {
+    limits: SessionLimits,
+    phase: Phase,
+    next: u64,
+    sessions: BTreeMap<SessionId, Entry>,
+    legs: BTreeMap<Leg, LegEntry>,
+    status: Option<WorkerStatus>,
+}
+
+impl Table {
+    pub(super) fn new(limits: SessionLimits) -> Table {
+        Table {
+            limits,
+            phase: Phase::Accepting,
+            next: 0,
+            sessions: BTreeMap::new(),
+            legs: BTreeMap::new(),
+            status: None,
+        }
+    }
+
+    /// Opens a session; it first hears the last status.
+    pub(super) fn open(&mut self) -> (SessionId, Queue, QueueReader) {
+        let id = SessionId(self.next);
+        self.next += 1;
+        let (queue, reader) = Queue::new();
+        if let Some(status) = &self.status {
+            queue.put_status(WorkerStatus { phase: self.phase, ..status.clone() });
+        }
+        self.sessions.insert(id, Entry { queue: queue.clone(), legs: BTreeSet::new() });
+        (id, queue, reader)
+    }
+
+    /// Forgets a session and returns the legs that have to be cancelled.
+    pub(super) fn close(&mut self, id: SessionId) -> Vec<Leg> {
+        let legs: Vec<Leg> = self.sessions.remove(&id).into_iter().flat_map(|entry| entry.legs).collect();
+        for leg in &legs {
+            self.legs.remove(leg);
+        }
+        legs
+    }
+
+    /// A session brings a new leg.
+    pub(super) fn begin(&mut self, id: SessionId, request: &Request) -> Result<(), Failure> {
+        if self.phase == Phase::Draining {
+            return Err(Failure::new(FailureKind::Unavailable, "the worker is draining"));
+        }
+        let entry = self.sessions.get_mut(&id).ok_or(Failure::new(FailureKind::Internal, "the session is over"))?;
+        if self.legs.contains_key(&request.leg) {
+            let detail = format!("{} runs here already", request.leg);
+            return Err(Failure::new(FailureKind::InvalidRequest, detail));
+        }
+        if entry.legs.len() >= self.limits.legs_max {
+            let detail = format!("{} legs run in this session already", self.limits.legs_max);
+            return Err(Failure::new(FailureKind::Overloaded, detail));
+        }
+        entry.legs.insert(request.leg);
+        let open = request.choices.iter().map(|choice| choice.choice).collect();
+        self.legs.insert(request.leg, LegEntry { session: id, open });
+        Ok(())
+    }
+
+    /// One choice will say nothing any more; the leg ends with its last.
+    pub(super) fn end_choice(&mut self, leg: Leg, choice: Choice) {
+        let Some(entry) = self.legs.get_mut(&leg) else { return };
+        entry.open.remove(&choice);
+        if entry.open.is_empty() {
+            self.end_leg(leg);
+        }
+    }
+
+    /// The leg will say nothing any more.
+    pub(super) fn end_leg(&mut self, leg: Leg) {
+        if let Some(entry) = self.legs.remove(&leg)
+            && let Some(session) = self.sessions.get_mut(&entry.session)
+        {
+            session.legs.remove(&leg);
+        }
+    }
+
+    /// Hands messages to the sessions of their legs; returns how many belong to none (their leg was cancelled).
+    pub(super) fn deliver(&mut self, messages: impl Iterator<Item = FromWorker>) -> usize {
+        let mut ready: BTreeMap<SessionId, Vec<FromWorker>> = BTreeMap::new();
+        let mut orphans = 0;
+        for message in messages {
+            match self.legs.get(&leg_of(&message)) {
+                Some(entry) => {
+                    let id = entry.session;
+                    self.settle(&message);
+                    ready.entry(id).or_default().push(message);
+                }
+                None => orphans += 1,
+            }
+        }
+        for (id, messages) in ready {
+            if let Some(session) = self.sessions.get(&id) {
+                session.queue.put(messages, self.limits.queue_messages_max);
+            }
+        }
+        orphans
+    }
+
+    /// Says `failure` about a leg that never began in the table.
+    pub(super) fn refuse(&self, id: SessionId, leg: Leg, failure: Failure) {
+        if let Some(session) = self.sessions.get(&id) {
+            session.queue.put(vec![FromWorker::Failed { leg, failure }], self.limits.queue_messages_max);
+        }
+    }
+
+    /// Closes what a message closes.
+    fn settle(&mut self, message: &FromWorker) {
+        match message {
+            FromWorker::Offered { .. } => {}
+            FromWorker::Token { ended: None, .. } => {}
+            FromWorker::Token { leg, choice, ended: Some(_), .. } => self.end_choice(*leg, *choice),
+            FromWorker::Committed { commit, .. } => {
+                for first in commit.firsts.iter().filter(|first| first.ended.is_some()) {
+                    self.end_choice(commit.leg, first.choice);
+                }
+            }
+            FromWorker::HandedOver { leg } | FromWorker::ReaderLost { leg } | FromWorker::Failed { leg, .. } => {
+                self.end_leg(*leg);
+            }
+        }
+    }
+
+    /// Remembers the status and tells every session.
+    pub(super) fn publish(&mut self, status: WorkerStatus) {
+        let status = WorkerStatus { phase: self.phase, ..status };
+        for session in self.sessions.values() {
+            session.queue.put_status(status.clone());
+        }
+        self.status = Some(status);
+    }
+
+    /// From now on new legs are refused.
+    pub(super) fn drain(&mut self) {
+        self.phase = Phase::Draining;
+        if let Some(status) = self.status.take() {
+            self.publish(status);
+        }
+    }
+
+    pub(super) fn end_all(&mut self, failure: &Failure) {
+        for session in self.sessions.values() {
+            session.queue.end(failure.clone());
+        }
+    }
+
+    pub(super) fn legs(&self) -> usize {
+        self.legs.len()
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+}
+
+fn leg_of(message: &FromWorker) -> Leg {
+    match message {
+        FromWorker::Offered { leg, .. }
+        | FromWorker::HandedOver { leg }
+        | FromWorker::ReaderLost { leg }
+        | FromWorker::Token { leg, .. }
+        | FromWorker::Failed { leg, .. } => *leg,
+        FromWorker::Committed { commit, .. } => commit.leg,
+    }
+}

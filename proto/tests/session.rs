@@ -1,0 +1,334 @@
+//! Sessions over real loopback sockets, with a worker that only remembers what it was told.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proto::listen::Services;
+use proto::session::client::{Session, connect};
+use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
+use proto::session::{EndReason, Exactness, Phase, RouterHello, SessionLimits, Welcome, WorkerUpdate};
+use sched::compat::CompatParts;
+use sched::layout::KvDtype;
+use sched::message::{FromWorker, Load, ToWorker, Work};
+use sched::{
+    Attempt, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, Leg, Request, RequestId, Role,
+    SampledToken, Slo, Span, TokenId,
+};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Remembers messages; says `Busy` as often as told.
+#[derive(Default)]
+struct Host {
+    taken: Mutex<Vec<ToWorker>>,
+    busy: Mutex<u32>,
+}
+
+impl Host {
+    fn taken(&self) -> Vec<ToWorker> {
+        self.taken.lock().unwrap().clone()
+    }
+
+    async fn until(&self, reached: impl Fn(&[ToWorker]) -> bool) -> Vec<ToWorker> {
+        let wait = async {
+            loop {
+                let taken = self.taken();
+                if reached(&taken) {
+                    return taken;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the worker got only {:?}", self.taken()))
+    }
+}
+
+impl SessionHost for Host {
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            instance: InstanceId(7),
+            role: Role::Prefill,
+            model: "demo".into(),
+            compat: compat(),
+            context_max: 4096,
+            capacity_tokens: 65536,
+            block_tokens: 16,
+            peer_address: Some("127.0.0.1:1".into()),
+            backend: "test".into(),
+            exactness: Exactness::Exact,
+            transports: vec!["tcp".into()],
+        }
+    }
+
+    fn accept(&self, message: ToWorker) -> Result<(), Refused> {
+        let mut busy = self.busy.lock().unwrap();
+        if *busy > 0 {
+            *busy -= 1;
+            return Err(Refused::Busy(Box::new(message)));
+        }
+        self.taken.lock().unwrap().push(message);
+        Ok(())
+    }
+}
+
+fn compat() -> CompatParts {
+    CompatParts {
+        weights_digest: 1,
+        layers: 2,
+        kv_heads: 2,
+        head_dim: 64,
+        rope: "base 10000".into(),
+        kv_dtype: KvDtype::F32,
+        scale_rule: "none".into(),
+        numerics: "test".into(),
+        wire_version: 1,
+    }
+}
+
+struct Worker {
+    address: String,
+    host: Arc<Host>,
+    sessions: Sessions,
+    _stop: oneshot::Sender<()>,
+}
+
+async fn worker(limits: SessionLimits) -> Worker {
+    let host = Arc::new(Host::default());
+    let sessions = Sessions::new(limits.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let services = Services::new(WorkerService::new(host.clone(), sessions.clone()), &limits);
+    tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        services.serve(listener, stopped, Duration::ZERO).await.unwrap();
+    });
+    Worker { address, host, sessions, _stop: stop }
+}
+
+async fn router(worker: &Worker) -> Session {
+    connect(&worker.address, &RouterHello { router: InstanceId(1) }, &SessionLimits::default()).await.unwrap()
+}
+
+fn leg(request: u64) -> Leg {
+    Leg { request: RequestId(request), attempt: Attempt(0) }
+}
+
+fn request(id: u64, choices: u32) -> Request {
+    Request {
+        leg: leg(id),
+        prompt: vec![TokenId(1), TokenId(2)].into(),
+        choices: (0..choices).map(|choice| ChoiceState { choice: Choice(choice), generated: vec![] }).collect(),
+        params: Arc::default(),
+        slo: Slo::default(),
+        deadline_in: Span::from_secs(10),
+    }
+}
+
+fn submit(id: u64) -> ToWorker {
+    ToWorker::Submit(request(id, 1), Work::Whole)
+}
+
+fn token(id: u64, choice: u32, ended: Option<FinishReason>) -> FromWorker {
+    let token = SampledToken { token: TokenId(9), logprob: Some(-0.5), top: vec![] };
+    FromWorker::Token { leg: leg(id), choice: Choice(choice), index: 0, token, ended, timing: None }
+}
+
+async fn next(session: &mut Session) -> WorkerUpdate {
+    timeout(PATIENCE, session.updates.next()).await.expect("an update")
+}
+
+/// Messages only, as many as wanted.
+async fn messages(session: &mut Session, count: usize) -> Vec<FromWorker> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        match next(session).await {
+            WorkerUpdate::Messages(messages) => all.extend(messages),
+            WorkerUpdate::Status(_) => {}
+            WorkerUpdate::Ended(ended) => panic!("{ended}, after {all:?}"),
+        }
+    }
+    all
+}
+
+async fn end(session: &mut Session) -> EndReason {
+    loop {
+        if let WorkerUpdate::Ended(ended) = next(session).await {
+            return ended.reason;
+        }
+    }
+}
+
+#[tokio::test]
+async fn legs_go_down_and_tokens_come_up_in_order() {
+    let worker = worker(SessionLimits::default()).await;
+    let mut session = router(&worker).await;
+    assert_eq!(session.welcome, worker.host.welcome());
+    for id in 0..50 {
+        session.commands.send(submit(id)).unwrap();
+    }
+    let taken = worker.host.until(|taken| taken.len() == 50).await;
+    assert_eq!(taken, (0..50).map(submit).collect::<Vec<_>>());
+    let said: Vec<_> = (0..50).map(|id| token(id, 0, None)).collect();
+    assert_eq!(worker.sessions.tell(said.clone()), 0);
+    assert_eq!(messages(&mut session, 50).await, said);
+}
+
+#[tokio::test]
+async fn everything_that_is_ready_is_one_message() {
+    let worker = worker(SessionLimits::default()).await;
+    let mut session = router(&worker).await;
+    session.commands.send(submit(1)).unwrap();
+    worker.host.until(|taken| taken.len() == 1).await;
+    worker.sessions.tell((0..1000).map(|_| token(1, 0, None)));
+    match next(&mut session).await {
+        WorkerUpdate::Messages(messages) => assert_eq!(messages.len(), 1000),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn each_router_hears_of_its_own_legs_only() {
+    let worker = worker(SessionLimits::default()).await;
+    let (mut one, mut two) = (router(&worker).await, router(&worker).await);
+    one.commands.send(submit(1)).unwrap();
+    two.commands.send(submit(2)).unwrap();
+    worker.host.until(|taken| taken.len() == 2).await;
+    worker.sessions.tell([token(1, 0, None), token(2, 0, None), token(3, 0, None)]);
+    assert_eq!(messages(&mut one, 1).await, [token(1, 0, None)]);
+    assert_eq!(messages(&mut two, 1).await, [token(2, 0, None)]);
+}
+
+#[tokio::test]
+async fn a_lost_router_cancels_its_legs_and_no_others() {
+    let worker = worker(SessionLimits::default()).await;
+    let (gone, stays) = (router(&worker).await, router(&worker).await);
+    for id in [1, 2, 3] {
+        gone.commands.send(submit(id)).unwrap();
+    }
+    stays.commands.send(submit(4)).unwrap();
+    worker.host.until(|taken| taken.len() == 4).await;
+    worker.sessions.tell([token(2, 0, Some(FinishReason::Stop))]);
+    drop(gone);
+    let taken = worker.host.until(|taken| taken.len() == 6).await;
+    let cancel = |id| ToWorker::Cancel { leg: leg(id), choice: None };
+    assert_eq!(taken[4..], [cancel(1), cancel(3)], "leg 2 had ended, leg 4 is another router's");
+    assert_eq!(worker.sessions.legs(), 1);
+}
+
+#[tokio::test]
+async fn a_leg_ends_with_its_last_choice() {
+    let worker = worker(SessionLimits::default()).await;
+    let session = router(&worker).await;
+    session.commands.send(ToWorker::Submit(request(1, 3), Work::Whole)).unwrap();
+    worker.host.until(|taken| taken.len() == 1).await;
+    worker.sessions.tell([token(1, 0, Some(FinishReason::Length)), token(1, 2, Some(FinishReason::Stop))]);
+    assert_eq!(worker.sessions.legs(), 1);
+    session.commands.send(ToWorker::Cancel { leg: leg(1), choice: Some(Choice(1)) }).unwrap();
+    timeout(PATIENCE, worker.sessions.idle()).await.expect("no leg is left");
+    assert_eq!(worker.sessions.tell([token(1, 1, None)]), 1, "a late token has no router");
+}
+
+#[tokio::test]
+async fn a_leg_that_runs_already_is_refused() {
+    let worker = worker(SessionLimits::default()).await;
+    let (first, mut second) = (router(&worker).await, router(&worker).await);
+    first.commands.send(submit(1)).unwrap();
+    worker.host.until(|taken| taken.len() == 1).await;
+    second.commands.send(submit(1)).unwrap();
+    let said = messages(&mut second, 1).await;
+    let failure = Failure::new(FailureKind::InvalidRequest, "req1/try0 runs here already");
+    assert_eq!(said, [FromWorker::Failed { leg: leg(1), failure }]);
+    assert_eq!(worker.sessions.legs(), 1);
+}
+
+#[tokio::test]
+async fn a_full_inbox_is_tried_again_and_given_up_in_time() {
+    let worker = worker(SessionLimits { inbox_wait: Duration::from_millis(50), ..Default::default() }).await;
+    let mut session = router(&worker).await;
+    *worker.host.busy.lock().unwrap() = 3;
+    session.commands.send(submit(1)).unwrap();
+    worker.host.until(|taken| taken.len() == 1).await;
+    *worker.host.busy.lock().unwrap() = u32::MAX;
+    session.commands.send(submit(2)).unwrap();
+    let said = messages(&mut session, 1).await;
+    let failure = Failure::new(FailureKind::Overloaded, "the worker's inbox was full for 50ms");
+    assert_eq!(said, [FromWorker::Failed { leg: leg(2), failure }]);
+    assert_eq!(worker.sessions.legs(), 1);
+}
+
+#[tokio::test]
+async fn a_draining_worker_refuses_new_legs_and_says_so() {
+    let worker = worker(SessionLimits::default()).await;
+    let mut session = router(&worker).await;
+    worker.sessions.publish(Load { running: 3, ..Load::default() }, vec![]);
+    match next(&mut session).await {
+        WorkerUpdate::Status(status) => assert_eq!((status.load.running, status.phase), (3, Phase::Accepting)),
+        other => panic!("{other:?}"),
+    }
+    worker.sessions.drain();
+    match next(&mut session).await {
+        WorkerUpdate::Status(status) => assert_eq!((status.load.running, status.phase), (3, Phase::Draining)),
+        other => panic!("{other:?}"),
+    }
+    session.commands.send(submit(1)).unwrap();
+    let said = messages(&mut session, 1).await;
+    let failure = Failure::new(FailureKind::Unavailable, "the worker is draining");
+    assert_eq!(said, [FromWorker::Failed { leg: leg(1), failure }]);
+}
+
+#[tokio::test]
+async fn a_router_that_does_not_read_is_let_go() {
+    let limits = SessionLimits { queue_messages_max: 1000, ..Default::default() };
+    let worker = worker(limits).await;
+    let mut session = router(&worker).await;
+    session.commands.send(submit(1)).unwrap();
+    worker.host.until(|taken| taken.len() == 1).await;
+    let flood = async {
+        while worker.sessions.legs() > 0 {
+            worker.sessions.tell((0..500).map(|_| token(1, 0, None)));
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    };
+    timeout(PATIENCE, flood).await.expect("the session is given up");
+    match end(&mut session).await {
+        EndReason::Failed(failure) => assert_eq!(failure.kind, FailureKind::Overloaded),
+        EndReason::Lost(_) => {}
+        other => panic!("{other:?}"),
+    }
+    worker.host.until(|taken| taken.contains(&ToWorker::Cancel { leg: leg(1), choice: None })).await;
+}
+
+#[tokio::test]
+async fn the_worker_says_why_it_ends_a_session() {
+    let worker = worker(SessionLimits::default()).await;
+    let mut session = router(&worker).await;
+    let failure = Failure::new(FailureKind::Unavailable, "the worker shuts down");
+    timeout(PATIENCE, worker.sessions.end(&failure)).await.expect("all sessions end");
+    assert_eq!(end(&mut session).await, EndReason::Failed(failure));
+    assert!(session.commands.send(submit(1)).is_err());
+}
+
+#[tokio::test]
+async fn a_dead_address_is_an_error_that_names_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let error = connect(&address, &RouterHello { router: InstanceId(1) }, &SessionLimits::default()).await.unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains(&address) && said.contains("refused"), "{said}");
+}
+
+#[tokio::test]
+async fn a_listener_that_never_answers_is_given_up_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let limits = SessionLimits { handshake: Duration::from_millis(100), ..Default::default() };
+    let error = connect(&address, &RouterHello { router: InstanceId(1) }, &limits).await.unwrap_err();
+    assert!(matches!(error.reason, EndReason::Lost(_)), "{error}");
+}
