@@ -1,12 +1,14 @@
 //! Host memory that several threads and other processes may touch at once; knows nothing of what is stored in it.
 
 mod error;
+mod file;
 mod mapping;
 mod peer;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use error::MemoryError;
+pub use file::MappedFile;
 use mapping::Mapping;
 pub use peer::PeerMemory;
 

@@ -1,0 +1,168 @@
+//! The CPU backend: one executor thread owns operations, weights, KV bytes and sampler.
+//!
+//! Where several lanes have steps, the executor runs them layer by layer, always the lane that has used the least
+//! time in proportion to its share.
+
+mod executor;
+mod lanes;
+mod prepared;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use kernels::Ops;
+use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
+
+use self::executor::Executor;
+use super::{Backend, BackendEvent, BackendInfo, Notify};
+use crate::model::Model;
+use crate::{EngineError, KvStore};
+
+/// Bounds of one step, which fix how much memory activations take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepLimits {
+    /// Rows of one step.
+    pub rows_max: u32,
+    /// Rows of one step that want logits.
+    pub wanted_max: u32,
+    /// Positions of a sequence.
+    pub positions_max: u32,
+}
+
+/// A step as it travels to the executor.
+struct Submitted {
+    lane: LaneId,
+    step: StepId,
+    plan: StepPlan,
+    cancelled: Arc<AtomicBool>,
+}
+
+enum Command {
+    Step(Box<Submitted>),
+    Share(LaneId, f32),
+}
+
+/// The handle that the replica thread holds.
+pub struct CpuBackend {
+    info: BackendInfo,
+    /// `None` only while it is dropped.
+    commands: Option<Sender<Command>>,
+    events: Receiver<BackendEvent>,
+    /// Steps that have not ended, with the flag that cancels each.
+    running: BTreeMap<StepId, (LaneId, Arc<AtomicBool>)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Steps that wait for the executor; the scheduler keeps at most two per lane in flight.
+const COMMANDS_MAX: usize = 64;
+
+impl CpuBackend {
+    /// Starts the executor thread.
+    pub fn start<O: Ops + 'static>(
+        ops: O,
+        model: Model<O>,
+        kv: KvStore,
+        limits: StepLimits,
+        notify: Notify,
+    ) -> Result<CpuBackend, EngineError>
+    where
+        O::Rows: 'static,
+    {
+        let info = describe(&ops, &model);
+        let (commands, inbox) = bounded(COMMANDS_MAX);
+        // Unbounded, so that the executor never waits; bounded in truth by the layers of the steps in flight.
+        let (outbox, events) = unbounded();
+        let executor = Executor::new(ops, model, kv, limits)?;
+        let body = move || executor.run(&inbox, &outbox, &notify);
+        let thread = std::thread::Builder::new()
+            .name("executor".to_owned())
+            .spawn(body)
+            .map_err(|error| EngineError::Thread { name: "executor", reason: error.to_string() })?;
+        Ok(CpuBackend { info, commands: Some(commands), events, running: BTreeMap::new(), thread: Some(thread) })
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        let Some(commands) = &self.commands else { return Err(EngineError::Stopped) };
+        commands.try_send(command).map_err(|error| match error {
+            crossbeam_channel::TrySendError::Full(_) => {
+                EngineError::Plan(format!("more than {COMMANDS_MAX} steps in flight"))
+            }
+            crossbeam_channel::TrySendError::Disconnected(_) => EngineError::Stopped,
+        })
+    }
+
+    /// After the executor has died: every step that was running fails, once.
+    fn fail_next(&mut self) -> Option<BackendEvent> {
+        let (step, (lane, _)) = self.running.pop_first()?;
+        let failure = Failure::new(FailureKind::Internal, "the executor thread has died");
+        Some(BackendEvent::Done { lane, step, result: Err(failure) })
+    }
+}
+
+impl Backend for CpuBackend {
+    fn describe(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Result<(), EngineError> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let submitted = Submitted { lane, step, plan, cancelled: Arc::clone(&cancelled) };
+        self.send(Command::Step(Box::new(submitted)))?;
+        self.running.insert(step, (lane, cancelled));
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Option<BackendEvent> {
+        match self.events.try_recv() {
+            Ok(event) => {
+                if let BackendEvent::Done { step, .. } = &event {
+                    self.running.remove(step);
+                }
+                Some(event)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => self.fail_next(),
+        }
+    }
+
+    fn cancel(&mut self, step: StepId) {
+        if let Some((_, cancelled)) = self.running.get(&step) {
+            cancelled.store(true, Ordering::Release);
+        }
+    }
+
+    fn set_share(&mut self, lane: LaneId, share: f32) {
+        if let Err(error) = self.send(Command::Share(lane, share)) {
+            tracing::warn!(%lane, share, %error, "share not set");
+        }
+    }
+}
+
+impl Drop for CpuBackend {
+    fn drop(&mut self) {
+        for (_, cancelled) in self.running.values() {
+            cancelled.store(true, Ordering::Release);
+        }
+        self.commands = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the executor thread panicked");
+        }
+    }
+}
+
+fn describe<O: Ops>(ops: &O, model: &Model<O>) -> BackendInfo {
+    let ops = ops.describe();
+    BackendInfo {
+        backend: ops.backend,
+        kernel_set: ops.kernel_set.to_owned(),
+        numerics_id: format!("{} weights:{}", ops.numerics_id, model.weights_dtype()),
+        weights_dtype: model.weights_dtype().to_string(),
+        threads: ops.threads,
+        exact: true,
+    }
+}

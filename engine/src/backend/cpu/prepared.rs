@@ -1,0 +1,157 @@
+//! A step plan checked against model and pool and turned into what the operations take; knows no maths.
+
+use std::ops::Range;
+
+use kernels::{Batch, BatchSequence, KvView};
+use sched::{Input, SampleRow, SequenceRows, StepPlan};
+
+use super::StepLimits;
+use crate::EngineError;
+use crate::model::{ModelSpec, Pass};
+use crate::sampling::Sampler;
+
+/// A plan whose numbers all fit, as flat arrays.
+pub(super) struct Prepared {
+    tokens: Vec<u32>,
+    sequences: Vec<BatchSequence>,
+    blocks: Vec<u32>,
+    /// Rows that want logits, ascending, each once.
+    wanted: Vec<u32>,
+    /// Who samples, with the index of its row in `wanted`.
+    pub(super) sample: Vec<(SampleRow, usize)>,
+    pub(super) layers: Range<u32>,
+}
+
+impl Prepared {
+    /// Checks a plan. Slots must have been admitted before.
+    pub(super) fn new(
+        plan: &StepPlan,
+        spec: &ModelSpec,
+        limits: StepLimits,
+        sampler: &Sampler,
+    ) -> Result<Prepared, EngineError> {
+        check_layers(plan, spec)?;
+        check_rows(plan, limits)?;
+        let tokens = input_tokens(plan, spec, sampler)?;
+        let wanted = wanted_rows(plan, limits)?;
+        let index = |row: u32| wanted.binary_search(&row).unwrap_or_default();
+        let sample = plan.sample.iter().map(|sample| (sample.clone(), index(sample.row))).collect();
+        let sequences = plan.sequences.iter().map(|sequence| BatchSequence {
+            rows: sequence.rows.clone(),
+            blocks: sequence.blocks.clone(),
+            first_position: sequence.first_position,
+        });
+        Ok(Prepared {
+            tokens,
+            sequences: sequences.collect(),
+            blocks: plan.blocks.iter().map(|block| block.0).collect(),
+            wanted,
+            sample,
+            layers: plan.layers.clone(),
+        })
+    }
+
+    /// Whether there is anything to compute.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn wanted_rows(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// The step as the model sees it.
+    pub(super) fn pass<'a>(&'a self, kv: &'a KvView) -> Pass<'a> {
+        let batch = Batch { sequences: &self.sequences, blocks: &self.blocks };
+        Pass { tokens: &self.tokens, batch, wanted: &self.wanted, kv }
+    }
+}
+
+fn wrong<T>(problem: String) -> Result<T, EngineError> {
+    Err(EngineError::Plan(problem))
+}
+
+fn check_layers(plan: &StepPlan, spec: &ModelSpec) -> Result<(), EngineError> {
+    let Range { start, end } = plan.layers;
+    if start > end || end > spec.layers {
+        return wrong(format!("layers {start}..{end} of a model with {}", spec.layers));
+    }
+    if !plan.sample.is_empty() && end != spec.layers {
+        return wrong(format!("samples after layer {end} of {}", spec.layers));
+    }
+    Ok(())
+}
+
+/// Rows of the sequences follow each other and cover all tokens; tables and positions are in bounds.
+fn check_rows(plan: &StepPlan, limits: StepLimits) -> Result<(), EngineError> {
+    let rows = plan.tokens.len();
+    if rows > limits.rows_max as usize {
+        return wrong(format!("{rows} rows, at most {} fit", limits.rows_max));
+    }
+    let mut next_row = 0;
+    for sequence in &plan.sequences {
+        check_sequence(plan, sequence, next_row, limits)?;
+        next_row = sequence.rows.end;
+    }
+    if next_row as usize != rows {
+        return wrong(format!("sequences cover {next_row} of {rows} rows"));
+    }
+    Ok(())
+}
+
+fn check_sequence(
+    plan: &StepPlan,
+    sequence: &SequenceRows,
+    next_row: u32,
+    limits: StepLimits,
+) -> Result<(), EngineError> {
+    let SequenceRows { rows, blocks, first_position, input } = sequence;
+    if rows.start != next_row || rows.end <= rows.start {
+        return wrong(format!("a sequence has rows {rows:?} where {next_row}.. is next"));
+    }
+    let end = u64::from(*first_position) + u64::from(rows.end - rows.start);
+    if end > u64::from(limits.positions_max) {
+        return wrong(format!("a sequence ends at position {end}, at most {} fit", limits.positions_max));
+    }
+    if blocks.start > blocks.end || blocks.end as usize > plan.blocks.len() {
+        return wrong(format!("a block table {blocks:?} of {} blocks", plan.blocks.len()));
+    }
+    match input {
+        Input::Given => Ok(()),
+        Input::FromSlot(slot) if rows.end - rows.start != 1 => {
+            wrong(format!("{} rows take their input from {slot}, which holds one token", rows.end - rows.start))
+        }
+        Input::FromSlot(_) => Ok(()),
+    }
+}
+
+fn input_tokens(plan: &StepPlan, spec: &ModelSpec, sampler: &Sampler) -> Result<Vec<u32>, EngineError> {
+    let mut tokens: Vec<u32> = plan.tokens.iter().map(|token| token.0).collect();
+    for sequence in &plan.sequences {
+        match sequence.input {
+            Input::Given => {}
+            Input::FromSlot(slot) => tokens[sequence.rows.start as usize] = sampler.last_token(slot)?.0,
+        }
+    }
+    match tokens.iter().position(|token| *token >= spec.vocab) {
+        Some(row) => wrong(format!("row {row} has token {} of a vocabulary of {}", tokens[row], spec.vocab)),
+        None => Ok(tokens),
+    }
+}
+
+fn wanted_rows(plan: &StepPlan, limits: StepLimits) -> Result<Vec<u32>, EngineError> {
+    let mut wanted: Vec<u32> = plan.sample.iter().map(|sample| sample.row).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    if let Some(row) = wanted.last().filter(|row| **row as usize >= plan.tokens.len()) {
+        return wrong(format!("samples from row {row} of {}", plan.tokens.len()));
+    }
+    if wanted.len() > limits.wanted_max as usize {
+        return wrong(format!("{} rows want logits, at most {} can", wanted.len(), limits.wanted_max));
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,78 @@
+//! What computes steps: the trait that the replica thread drives, and its implementations.
+//!
+//! A backend never blocks the replica thread: `submit` hands a step over, `poll` brings what has happened since, and
+//! a `Notify` wakes the replica when there is something to poll (`docs/adr/0004-backend-wakes.md`).
+
+mod cpu;
+mod modelled;
+
+use std::sync::Arc;
+
+use sched::{Failure, LaneId, StepId, StepPlan, StepResult};
+
+use crate::EngineError;
+
+pub use cpu::{CpuBackend, StepLimits};
+pub use modelled::ModelledBackend;
+
+/// Wakes the replica thread; may be called from any thread, as often as one likes, and never blocks.
+pub type Notify = Arc<dyn Fn() + Send + Sync>;
+
+/// What computes steps for one replica.
+pub trait Backend: Send {
+    /// What it is, for logs, metrics and the compatibility key.
+    fn describe(&self) -> &BackendInfo;
+
+    /// Hands a step over and returns at once. Steps of one lane run in the order of their submission; each ends with
+    /// exactly one [`BackendEvent::Done`].
+    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Result<(), EngineError>;
+
+    /// What has happened, oldest first; `None` until the next wake.
+    fn poll(&mut self) -> Option<BackendEvent>;
+
+    /// Ends a step at its next layer boundary. Unknown and finished steps are left alone.
+    fn cancel(&mut self, step: StepId);
+
+    /// Gives a lane its part of the device, in (0, 1]; lanes that were never given one have 1.
+    fn set_share(&mut self, lane: LaneId, share: f32);
+}
+
+/// What happened to a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BackendEvent {
+    /// Its first `layers_done` planned layers have run: their keys and values are stored.
+    Progress {
+        /// Lane.
+        lane: LaneId,
+        /// Step.
+        step: StepId,
+        /// Layers of the plan that have run for all rows.
+        layers_done: u32,
+    },
+    /// It has ended.
+    Done {
+        /// Lane.
+        lane: LaneId,
+        /// Step.
+        step: StepId,
+        /// What it brought, or why it could not run.
+        result: Result<StepResult, Failure>,
+    },
+}
+
+/// What a backend is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// `cpu` or `modelled`.
+    pub backend: &'static str,
+    /// The instruction level in use, or `none`.
+    pub kernel_set: String,
+    /// Part of the compatibility key: equal values promise equal bits from equal inputs.
+    pub numerics_id: String,
+    /// Format of the weights that it computes with.
+    pub weights_dtype: String,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Whether tokens and log-probabilities are the same bits in every batch, chunking and role.
+    pub exact: bool,
+}

@@ -1,0 +1,140 @@
+//! A backend that computes nothing: its steps end when a latency model says, its tokens are hashes.
+//!
+//! Router, planner and fault tests run on it as on a device: it keeps slots, obeys cancels and shares, and its KV pool
+//! has real bytes that transfers move. A token is a function of (seed of the choice, position), so hand-overs and
+//! retries must give the same text here too.
+
+mod running;
+mod timing;
+mod tokens;
+
+use std::collections::BTreeSet;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use sched::cost::Fitted;
+use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
+
+use self::timing::Timing;
+use self::tokens::HashedTokens;
+use super::{Backend, BackendEvent, BackendInfo, Notify};
+use crate::EngineError;
+
+/// What a modelled device pretends to be.
+#[derive(Debug, Clone)]
+pub struct ModelledDevice {
+    /// Its latency model.
+    pub cost: Fitted,
+    /// Layers of the model it pretends to run.
+    pub layers: u32,
+    /// Entries of the vocabulary; every token is below it.
+    pub vocab: u32,
+    /// Tokens that end a text; never given out before `output_tokens`.
+    pub eos: Vec<u32>,
+    /// Length after which a choice ends with a stop token, if it has one; `None` runs to `max_tokens`.
+    pub output_tokens: Option<u32>,
+}
+
+pub(super) enum Command {
+    Step(LaneId, StepId, StepPlan),
+    Cancel(StepId),
+    Share(LaneId, f32),
+}
+
+/// The handle that the replica thread holds.
+pub struct ModelledBackend {
+    info: BackendInfo,
+    /// `None` only while it is dropped.
+    commands: Option<Sender<Command>>,
+    events: Receiver<BackendEvent>,
+    running: BTreeSet<(StepId, LaneId)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+const COMMANDS_MAX: usize = 256;
+
+impl ModelledBackend {
+    /// Starts the timing thread.
+    pub fn start(device: ModelledDevice, notify: Notify) -> Result<ModelledBackend, EngineError> {
+        let (commands, inbox) = bounded(COMMANDS_MAX);
+        let (outbox, events) = unbounded();
+        let tokens = HashedTokens::new(device.vocab, device.eos, device.output_tokens);
+        let timing = Timing::new(device.cost, device.layers, tokens);
+        let body = move || timing.run(&inbox, &outbox, &notify);
+        let thread = std::thread::Builder::new()
+            .name("modelled".to_owned())
+            .spawn(body)
+            .map_err(|error| EngineError::Thread { name: "modelled", reason: error.to_string() })?;
+        let info = BackendInfo {
+            backend: "modelled",
+            kernel_set: "none".to_owned(),
+            numerics_id: "modelled 1".to_owned(),
+            weights_dtype: "none".to_owned(),
+            threads: 1,
+            exact: true,
+        };
+        Ok(ModelledBackend { info, commands: Some(commands), events, running: BTreeSet::new(), thread: Some(thread) })
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        let Some(commands) = &self.commands else { return Err(EngineError::Stopped) };
+        commands.try_send(command).map_err(|error| match error {
+            crossbeam_channel::TrySendError::Full(_) => {
+                EngineError::Plan(format!("more than {COMMANDS_MAX} commands in flight"))
+            }
+            crossbeam_channel::TrySendError::Disconnected(_) => EngineError::Stopped,
+        })
+    }
+}
+
+impl Backend for ModelledBackend {
+    fn describe(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Result<(), EngineError> {
+        self.send(Command::Step(lane, step, plan))?;
+        self.running.insert((step, lane));
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Option<BackendEvent> {
+        match self.events.try_recv() {
+            Ok(event) => {
+                if let BackendEvent::Done { lane, step, .. } = &event {
+                    self.running.remove(&(*step, *lane));
+                }
+                Some(event)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                let (step, lane) = self.running.pop_first()?;
+                let failure = Failure::new(FailureKind::Internal, "the modelled device's thread has died");
+                Some(BackendEvent::Done { lane, step, result: Err(failure) })
+            }
+        }
+    }
+
+    fn cancel(&mut self, step: StepId) {
+        if let Err(error) = self.send(Command::Cancel(step)) {
+            tracing::warn!(%step, %error, "step not cancelled");
+        }
+    }
+
+    fn set_share(&mut self, lane: LaneId, share: f32) {
+        if let Err(error) = self.send(Command::Share(lane, share)) {
+            tracing::warn!(%lane, share, %error, "share not set");
+        }
+    }
+}
+
+impl Drop for ModelledBackend {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the modelled device's thread panicked");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The steps of a modelled device in model time: who runs, how fast, when each ends; knows no thread.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sched::cost::{CostModel, Fitted, LaneUse, Phase, StepClock, StepWork};
+use sched::{LaneId, Span, StepId, StepPlan, Time};
+
+/// All lanes of the device.
+pub(super) struct Running {
+    cost: Fitted,
+    layers: u32,
+    lanes: BTreeMap<LaneId, Lane>,
+}
+
+struct Lane {
+    share: f64,
+    current: Option<Current>,
+    queue: VecDeque<Queued>,
+}
+
+struct Queued {
+    step: StepId,
+    plan: StepPlan,
+    cancelled: bool,
+}
+
+/// The step that a lane runs.
+struct Current {
+    step: StepId,
+    plan: StepPlan,
+    phase: Phase,
+    clock: StepClock,
+    /// After a cancel: how many layers run, and when the last of them ends.
+    cut: Option<(u32, Time)>,
+}
+
+/// A step that has ended.
+pub(super) struct Ended {
+    pub(super) lane: LaneId,
+    pub(super) step: StepId,
+    pub(super) plan: StepPlan,
+    /// Layers that ran; all of the plan's unless it was cancelled.
+    pub(super) layers_done: u32,
+    #[cfg(test)]
+    pub(super) at: Time,
+}
+
+impl Running {
+    pub(super) fn new(cost: Fitted, layers: u32) -> Running {
+        Running { cost, layers, lanes: BTreeMap::new() }
+    }
+
+    /// Takes a step in; it begins when the lane is free.
+    pub(super) fn submit(&mut self, now: Time, lane: LaneId, step: StepId, plan: StepPlan) {
+        self.lane(lane).queue.push_back(Queued { step, plan, cancelled: false });
+        self.begin_next(now, lane);
+    }
+
+    /// Ends a step at its next layer boundary.
+    pub(super) fn cancel(&mut self, now: Time, step: StepId) {
+        for lane in self.lanes.values_mut() {
+            if let Some(queued) = lane.queue.iter_mut().find(|queued| queued.step == step) {
+                queued.cancelled = true;
+            }
+            if let Some(current) = lane.current.as_mut().filter(|current| current.step == step) {
+                current.cut_at_next_layer(now);
+            }
+        }
+    }
+
+    /// Gives a lane another share; running steps are re-timed.
+    pub(super) fn set_share(&mut self, now: Time, lane: LaneId, share: f32) {
+        const SHARE_MIN: f64 = 0.01;
+        self.lane(lane).share = f64::from(share).clamp(SHARE_MIN, 1.0);
+        self.retime(now);
+    }
+
+    /// When the next step ends.
+    pub(super) fn next_end(&self) -> Option<Time> {
+        self.lanes.values().filter_map(|lane| lane.current.as_ref()?.ends_at()).min()
+    }
+
+    /// Takes out a step that has ended by now, the earliest first; its lane begins the next one at that very time.
+    pub(super) fn pop_ended(&mut self, now: Time) -> Option<Ended> {
+        let ends = self.lanes.iter().filter_map(|(id, lane)| Some((lane.current.as_ref()?.ends_at()?, *id)));
+        let (at, id) = ends.min().filter(|(at, _)| *at <= now)?;
+        let current = self.lane(id).current.take()?;
+        let layers_done = current.cut.map_or(planned_layers(&current.plan), |(layers, _)| layers);
+        self.begin_next(at, id);
+        Some(Ended {
+            lane: id,
+            step: current.step,
+            plan: current.plan,
+            layers_done,
+            #[cfg(test)]
+            at,
+        })
+    }
+
+    fn begin_next(&mut self, now: Time, id: LaneId) {
+        let (cost, layers) = (self.cost, self.layers);
+        let lane = self.lane(id);
+        if lane.current.is_none()
+            && let Some(Queued { step, plan, cancelled }) = lane.queue.pop_front()
+        {
+            let work = StepWork::of_plan(&plan, layers);
+            let clock = StepClock::start(now, cost.work(&work), 1.0);
+            let cut = cancelled.then_some((0, now));
+            lane.current = Some(Current { step, phase: work.phase(), plan, clock, cut });
+        }
+        self.retime(now);
+    }
+
+    /// Every running step goes at the speed that its share and its neighbours leave it.
+    fn retime(&mut self, now: Time) {
+        let in_use =
+            |lane: &Lane| lane.current.as_ref().map(|current| LaneUse { share: lane.share, phase: current.phase });
+        let uses: Vec<(LaneId, LaneUse)> =
+            self.lanes.iter().filter_map(|(id, lane)| Some((*id, in_use(lane)?))).collect();
+        for (id, own) in &uses {
+            let others: Vec<LaneUse> = uses.iter().filter(|(other, _)| other != id).map(|(_, other)| *other).collect();
+            let speed = self.cost.speed(*own, &others);
+            if let Some(current) = self.lane(*id).current.as_mut() {
+                current.clock.set_speed(now, speed);
+            }
+        }
+    }
+
+    fn lane(&mut self, lane: LaneId) -> &mut Lane {
+        self.lanes.entry(lane).or_insert(Lane { share: 1.0, current: None, queue: VecDeque::new() })
+    }
+}
+
+impl Current {
+    fn ends_at(&self) -> Option<Time> {
+        self.cut.map(|(_, at)| at).or(self.clock.ends_at())
+    }
+
+    fn cut_at_next_layer(&mut self, now: Time) {
+        const PARTS: u32 = 1_000_000;
+        let layers = planned_layers(&self.plan);
+        let (None, Some(end)) = (self.cut, self.clock.ends_at()) else { return };
+        let boundary = (self.clock.layers_done(now, layers) + 1).min(layers);
+        let done = f64::from(self.clock.layers_done(now, PARTS)) / f64::from(PARTS);
+        let target = f64::from(boundary) / f64::from(layers.max(1));
+        let part_of_rest = ((target - done) / (1.0 - done)).clamp(0.0, 1.0);
+        let rest = if part_of_rest.is_finite() { end.since(now).us() as f64 * part_of_rest } else { 0.0 };
+        self.cut = Some((boundary, now + Span(rest as u64)));
+    }
+}
+
+fn planned_layers(plan: &StepPlan) -> u32 {
+    plan.layers.end.saturating_sub(plan.layers.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use sched::{Input, SequenceRows};
+
+    use super::*;
+
+    fn prefill(tokens: u32) -> StepPlan {
+        let sequence = SequenceRows { rows: 0..tokens, blocks: 0..0, first_position: 0, input: Input::Given };
+        StepPlan { sequences: vec![sequence], layers: 0..4, ..StepPlan::default() }
+    }
+
+    /// 1000 us per step plus 10 per prompt token.
+    fn device() -> Running {
+        let mut cost = Fitted::example();
+        cost.prefill.step_us = 1_000.0;
+        cost.prefill.token_us = 10.0;
+        cost.prefill.token_squared_us = 0.0;
+        Running::new(cost, 4)
+    }
+
+    fn drain(device: &mut Running, now: u64) -> Vec<(u64, u32, u64)> {
+        let ended = std::iter::from_fn(|| device.pop_ended(Time(now)));
+        ended.map(|ended| (ended.step.0, ended.layers_done, ended.at.us())).collect()
+    }
+
+    #[test]
+    fn steps_of_a_lane_follow_each_other_without_a_gap() {
+        let mut device = device();
+        device.submit(Time(0), LaneId(0), StepId(1), prefill(100));
+        device.submit(Time(5), LaneId(0), StepId(2), prefill(0));
+        assert_eq!(device.next_end(), Some(Time(2_000)));
+        assert_eq!(drain(&mut device, 1_999), []);
+        assert_eq!(drain(&mut device, 10_000), [(1, 4, 2_000), (2, 4, 2_000)]);
+        assert_eq!(device.next_end(), None);
+    }
+
+    #[test]
+    fn a_cancelled_step_ends_at_the_next_layer() {
+        let mut device = device();
+        device.submit(Time(0), LaneId(0), StepId(1), prefill(100));
+        device.submit(Time(0), LaneId(0), StepId(2), prefill(100));
+        device.cancel(Time(600), StepId(1));
+        device.cancel(Time(600), StepId(2));
+        device.cancel(Time(600), StepId(9));
+        assert_eq!(drain(&mut device, 10_000), [(1, 2, 1_000), (2, 0, 1_000)]);
+    }
+
+    #[test]
+    fn shares_retime_a_running_step() {
+        let mut device = device();
+        device.submit(Time(0), LaneId(0), StepId(1), prefill(100));
+        device.set_share(Time(1_000), LaneId(0), 0.5);
+        assert_eq!(device.next_end(), Some(Time(3_000)));
+    }
+}

@@ -1,0 +1,293 @@
+//! The engine's section of the configuration; knows no file format and no command line.
+
+use std::path::PathBuf;
+
+use sched::cost::{DecodeFit, Fitted, PrefillFit};
+use serde::{Deserialize, Serialize};
+
+use crate::EngineError;
+
+/// How one worker computes, stores and moves KV.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of the model: config.json, *.safetensors, tokenizer files.
+    pub model_dir: PathBuf,
+    /// Name under which the model is served; empty is the directory's name.
+    pub model_name: String,
+    /// What computes.
+    pub backend: BackendKind,
+    /// Format of the weights that matrices are computed with; auto is as the files hold them.
+    pub dtype: WeightsDtype,
+    /// Format of stored keys and values; auto is bf16 for bf16 weights and f32 for others.
+    pub kv_dtype: KvDtypeChoice,
+    /// Bytes of the KV pool; rounded down to whole blocks.
+    pub kv_bytes: u64,
+    /// Blocks of the KV pool; 0 is as many as fit in `kv_bytes`.
+    pub kv_blocks: u32,
+    /// Tokens per KV block, a multiple of 16.
+    pub block_tokens: u32,
+    /// Longest sequence of prompt and output in tokens; 0 is what the model was made for.
+    pub context_max: u32,
+    /// Sequences that run at once.
+    pub sequences_max: u32,
+    /// Rows of one step (L_m): prompt tokens of all chunks and one per decoding sequence.
+    pub step_tokens_max: u32,
+    /// Legs that may wait for blocks; more are refused as overload.
+    pub queue_legs_max: u32,
+    /// Whether the KV of ended requests is reused for equal prefixes.
+    pub prefix_cache: PrefixCacheChoice,
+    /// Part of the pool that unfinished reservations may hold.
+    pub filling_share: f32,
+    /// A lease ends when it was not renewed for this long, in milliseconds.
+    pub lease_span_ms: u64,
+    /// How often leases are renewed, in milliseconds.
+    pub lease_beat_ms: u64,
+    /// Threads that compute; 0 is one per entry of `cores`, or one per core of the machine.
+    pub threads: usize,
+    /// Cores to pin the computing threads to; empty leaves them to the system.
+    pub cores: Vec<usize>,
+    /// What moves KV between workers.
+    pub transport: TransportChoice,
+    /// Address on which the tcp transport listens.
+    pub transport_listen: String,
+    /// Events that may wait for the replica thread.
+    pub inbox_events_max: usize,
+    /// Coefficients of the latency model, for the modelled backend.
+    pub modelled: ModelledConfig,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// The processor.
+    Cpu,
+    /// Nothing: steps take as long as a latency model says and tokens are hashes.
+    Modelled,
+}
+
+/// Format of the weights that matrices are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightsDtype {
+    /// As the files hold them.
+    Auto,
+    /// Converted to f32.
+    F32,
+    /// Converted to bf16.
+    Bf16,
+}
+
+/// Format of stored keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvDtypeChoice {
+    /// bf16 for bf16 weights, f32 for others.
+    Auto,
+    /// f32.
+    F32,
+    /// bf16.
+    Bf16,
+}
+
+/// Whether the KV of ended requests is reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrefixCacheChoice {
+    /// For equal prefixes.
+    On,
+    /// Never.
+    Off,
+}
+
+/// What moves KV between workers. There is no fallback: a transport that cannot start is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportChoice {
+    /// UCX: RDMA, shared memory or TCP, as it finds them.
+    Ucx,
+    /// TCP.
+    Tcp,
+    /// Shared memory of one host.
+    Shm,
+    /// Inside one process, for tests.
+    InProcess,
+}
+
+/// A latency model, in microseconds on the whole device: a step with prompt tokens takes
+/// `prefill_step_us + prefill_token_us * tokens + prefill_token_squared_us * sum of squared lengths`, one without
+/// `decode_step_us + decode_context_token_us * context + decode_sequence_us * sequences`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelledConfig {
+    /// Once per step with prompt tokens.
+    pub prefill_step_us: f64,
+    /// Per prompt token.
+    pub prefill_token_us: f64,
+    /// Per squared prompt length.
+    pub prefill_token_squared_us: f64,
+    /// Once per step without prompt tokens.
+    pub decode_step_us: f64,
+    /// Per token of context.
+    pub decode_context_token_us: f64,
+    /// Per decoding sequence.
+    pub decode_sequence_us: f64,
+    /// How much a neighbour that has the whole device slows a lane down.
+    pub contention: f64,
+    /// Tokens after which a choice ends with its stop token; 0 runs to `max_tokens`.
+    pub output_tokens: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            model_dir: PathBuf::new(),
+            model_name: String::new(),
+            backend: BackendKind::Cpu,
+            dtype: WeightsDtype::Auto,
+            kv_dtype: KvDtypeChoice::Auto,
+            kv_bytes: 512 << 20,
+            kv_blocks: 0,
+            block_tokens: 16,
+            context_max: 0,
+            sequences_max: 64,
+            step_tokens_max: 512,
+            queue_legs_max: 1024,
+            prefix_cache: PrefixCacheChoice::On,
+            filling_share: 0.5,
+            lease_span_ms: 30_000,
+            lease_beat_ms: 5_000,
+            threads: 0,
+            cores: Vec::new(),
+            transport: TransportChoice::Ucx,
+            transport_listen: "127.0.0.1:0".to_owned(),
+            inbox_events_max: 16_384,
+            modelled: ModelledConfig::default(),
+        }
+    }
+}
+
+impl Default for ModelledConfig {
+    fn default() -> Self {
+        let Fitted { prefill, decode, contention } = Fitted::example();
+        ModelledConfig {
+            prefill_step_us: prefill.step_us,
+            prefill_token_us: prefill.token_us,
+            prefill_token_squared_us: prefill.token_squared_us,
+            decode_step_us: decode.step_us,
+            decode_context_token_us: decode.context_token_us,
+            decode_sequence_us: decode.sequence_us,
+            contention,
+            output_tokens: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what single fields and their relations allow; whatever depends on the model is checked at start.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        let wrong = |key: &'static str, problem: String| Err(EngineError::Config { key, problem });
+        let positive = [
+            ("sequences_max", self.sequences_max),
+            ("step_tokens_max", self.step_tokens_max),
+            ("queue_legs_max", self.queue_legs_max),
+            ("block_tokens", self.block_tokens),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return wrong(key, "must be at least 1, found 0".to_owned());
+        }
+        if self.step_tokens_max < self.sequences_max {
+            let problem = format!("is {}, less than sequences_max {}", self.step_tokens_max, self.sequences_max);
+            return wrong("step_tokens_max", problem);
+        }
+        if !self.block_tokens.is_multiple_of(16) {
+            return wrong("block_tokens", format!("must be a multiple of 16, found {}", self.block_tokens));
+        }
+        if !(self.filling_share > 0.0 && self.filling_share <= 1.0) {
+            return wrong("filling_share", format!("must lie in (0, 1], found {}", self.filling_share));
+        }
+        if self.lease_beat_ms == 0 || self.lease_beat_ms >= self.lease_span_ms {
+            let problem =
+                format!("must lie between 0 and lease_span_ms {}, found {}", self.lease_span_ms, self.lease_beat_ms);
+            return wrong("lease_beat_ms", problem);
+        }
+        if self.inbox_events_max == 0 {
+            return wrong("inbox_events_max", "must be at least 1, found 0".to_owned());
+        }
+        if self.threads != 0 && !self.cores.is_empty() && self.threads != self.cores.len() {
+            let problem = format!("is {}, but cores names {}", self.threads, self.cores.len());
+            return wrong("threads", problem);
+        }
+        self.modelled.fitted().map(|_| ())
+    }
+
+    /// The name under which the model is served.
+    #[must_use]
+    pub fn served_name(&self) -> String {
+        if !self.model_name.is_empty() {
+            return self.model_name.clone();
+        }
+        let name = self.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| "model".to_owned())
+    }
+}
+
+impl ModelledConfig {
+    /// The latency model, if its coefficients describe a device.
+    pub fn fitted(&self) -> Result<Fitted, EngineError> {
+        let fitted = Fitted {
+            prefill: PrefillFit {
+                step_us: self.prefill_step_us,
+                token_us: self.prefill_token_us,
+                token_squared_us: self.prefill_token_squared_us,
+                saturation_share: 1.0,
+            },
+            decode: DecodeFit {
+                step_us: self.decode_step_us,
+                context_token_us: self.decode_context_token_us,
+                sequence_us: self.decode_sequence_us,
+                saturation_share: 1.0,
+            },
+            contention: self.contention,
+        };
+        fitted.checked().map_err(|error| EngineError::Config { key: "modelled", problem: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn refused(change: impl Fn(&mut Config), expected: &Expect) {
+        let mut config = Config::default();
+        change(&mut config);
+        expected.assert_eq(&config.validate().unwrap_err().to_string());
+    }
+
+    #[test]
+    fn defaults_are_valid_and_survive_a_round_trip() {
+        let config = Config::default();
+        config.validate().unwrap();
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+        assert!(serde_json::from_str::<Config>(r#"{"kv_byte": 1}"#).unwrap_err().to_string().contains("kv_byte"));
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        refused(|config| config.block_tokens = 24, &expect!["engine.block_tokens must be a multiple of 16, found 24"]);
+        refused(|config| config.sequences_max = 0, &expect!["engine.sequences_max must be at least 1, found 0"]);
+        refused(
+            |config| config.step_tokens_max = 8,
+            &expect!["engine.step_tokens_max is 8, less than sequences_max 64"],
+        );
+        refused(|config| config.filling_share = 0.0, &expect!["engine.filling_share must lie in (0, 1], found 0"]);
+        refused(
+            |config| config.modelled.decode_step_us = 0.0,
+            &expect!["engine.modelled cost model has decode.step_us = 0, which must be finite and positive"],
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Everything that can go wrong between a model directory, a configuration and a running replica.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// An error of the engine. Names the file, key, tensor or number that is wrong.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// A file of the model directory cannot be read.
+    #[error("cannot read {}: {reason}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// A key of a model's JSON file is missing or has a value that is not supported.
+    #[error("{}: {key} {problem}", file.display())]
+    ModelConfig {
+        /// The file.
+        file: PathBuf,
+        /// The key, dotted where it is nested.
+        key: String,
+        /// What is wrong with it, with the value found.
+        problem: String,
+    },
+    /// A weight file is not what its header says.
+    #[error("{}: {problem}", file.display())]
+    WeightFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor that the architecture needs is in no weight file.
+    #[error("{}: no tensor {tensor} in any weight file", directory.display())]
+    TensorMissing {
+        /// The model directory.
+        directory: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another shape than config.json implies.
+    #[error("{}: tensor {tensor} has shape {found:?}, config.json implies {expected:?}", file.display())]
+    TensorShape {
+        /// The weight file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shape that config.json implies.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor has an element type that is not supported.
+    #[error("{}: tensor {tensor} is {found}; supported are F32, F16 and BF16", file.display())]
+    TensorDtype {
+        /// The weight file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type in the file.
+        found: String,
+    },
+    /// A field of the engine's own configuration is out of range or contradicts another.
+    #[error("engine.{key} {problem}")]
+    Config {
+        /// The field.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Memory could not be had.
+    #[error("cannot allocate {bytes} bytes for {what}: {reason}")]
+    Memory {
+        /// What it was for.
+        what: &'static str,
+        /// How much.
+        bytes: u64,
+        /// What the system said.
+        reason: String,
+    },
+    /// A step plan contradicts the pool, the model or itself; a defect of the scheduler.
+    #[error("step plan: {0}")]
+    Plan(String),
+    /// The model produced logits that no token can be sampled from.
+    #[error("row {row}: {problem}")]
+    Logits {
+        /// Index of the row in the step's tokens.
+        row: u32,
+        /// What is wrong with its logits.
+        problem: String,
+    },
+    /// A numeric operation refused its arguments or failed.
+    #[error("kernels: {0}")]
+    Kernels(#[from] kernels::KernelError),
+    /// A transfer operation failed.
+    #[error("transport {transport}: {problem}")]
+    Transport {
+        /// Its name.
+        transport: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The scheduler refused its configuration.
+    #[error("scheduler: {0}")]
+    Scheduler(String),
+    /// The replica's inbox is full; the sender is faster than the replica.
+    #[error("the replica's inbox is full ({events_max} events)")]
+    InboxFull {
+        /// Its bound.
+        events_max: usize,
+    },
+    /// The replica thread has ended.
+    #[error("the replica has stopped")]
+    Stopped,
+    /// A thread could not be started.
+    #[error("cannot start thread {name}: {reason}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+}

@@ -1,0 +1,62 @@
+//! The bytes of the KV pool: host memory, its geometry, and the layout that peers are told; knows no block's owner.
+
+use std::sync::Arc;
+
+use kernels::memory::HostMemory;
+use kernels::{KvGeometry, KvView};
+use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
+
+use crate::EngineError;
+
+/// The pool of one worker.
+#[derive(Clone)]
+pub struct KvStore {
+    view: KvView,
+}
+
+impl KvStore {
+    /// A pool of this geometry in `memory`.
+    pub fn new(memory: Arc<HostMemory>, geometry: KvGeometry) -> Result<KvStore, EngineError> {
+        Ok(KvStore { view: KvView::new(memory, geometry)? })
+    }
+
+    /// The pool as operations take it.
+    #[must_use]
+    pub fn view(&self) -> &KvView {
+        &self.view
+    }
+
+    /// The memory under it, as transports register it.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<HostMemory> {
+        self.view.memory()
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub fn geometry(&self) -> &KvGeometry {
+        self.view.geometry()
+    }
+
+    /// The layout as peers are told: this worker holds all layers and heads.
+    pub fn layout(&self) -> Result<KvLayout, EngineError> {
+        layout_of(self.geometry())
+    }
+}
+
+/// The layout of a pool with this geometry.
+pub fn layout_of(geometry: &KvGeometry) -> Result<KvLayout, EngineError> {
+    let shape = Shape {
+        layers_total: geometry.layers as u32,
+        kv_heads_total: geometry.kv_heads as u32,
+        head_dim: geometry.head_dim as u32,
+        block_tokens: geometry.block_tokens as u32,
+        dtype: match geometry.dtype {
+            kernels::KvDtype::Bf16 => KvDtype::Bf16,
+            kernels::KvDtype::F32 => KvDtype::F32,
+        },
+        tile_order: TileOrder(geometry.tile_order().name().into()),
+        tile_bytes: geometry.tile_bytes() as u32,
+    };
+    KvLayout::whole(shape).map_err(|error| EngineError::Config { key: "block_tokens", problem: error.to_string() })
+}

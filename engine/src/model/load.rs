@@ -1,0 +1,186 @@
+//! From tensors in files to prepared matrices: names, shapes and the chosen number format; knows no maths.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+use kernels::{Arrangement, Dtype, MatrixSource, Ops, VectorSource};
+
+use super::forward::{Layer, Model, Projection};
+use super::{AttentionBias, ModelSpec, Tensor, WeightFiles};
+use crate::EngineError;
+
+/// In which format matrices are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As the files hold them.
+    AsStored,
+    /// Converted to this format when loaded.
+    Converted(Dtype),
+}
+
+impl<O: Ops> Model<O> {
+    /// Prepares the weights of `spec` for `ops`. `positions_max` is the longest sequence that will be run.
+    pub fn load(
+        ops: &O,
+        spec: ModelSpec,
+        weights: &WeightFiles,
+        precision: Precision,
+        positions_max: u32,
+    ) -> Result<Model<O>, EngineError> {
+        let loader = Loader { ops, spec: &spec, weights, precision };
+        let layers = (0..spec.layers).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
+        let embedding = loader.embedding()?;
+        let head = if spec.tied_embeddings { None } else { Some(loader.head()?) };
+        let norm = loader.vector(&[("model.norm.weight", spec.hidden)])?;
+        let frequencies = spec.rope.inverse_frequencies(spec.head_dim);
+        let rope = ops.rope(positions_max as usize, &frequencies, 1.0)?;
+        let weights_dtype = loader.weights_dtype()?;
+        Ok(Model { spec, weights_dtype, embedding, layers, norm, head, rope })
+    }
+}
+
+/// The tensor whose format stands for the whole model's.
+pub(crate) const DTYPE_TENSOR: &str = "model.layers.0.self_attn.q_proj.weight";
+
+/// Finds tensors by the names that published models use.
+struct Loader<'a, O: Ops> {
+    ops: &'a O,
+    spec: &'a ModelSpec,
+    weights: &'a WeightFiles,
+    precision: Precision,
+}
+
+impl Precision {
+    /// The format that matrices stored as `stored` are computed with.
+    #[must_use]
+    pub fn of(self, stored: Dtype) -> Dtype {
+        match self {
+            Precision::AsStored => stored,
+            Precision::Converted(wanted) => wanted,
+        }
+    }
+}
+
+impl<O: Ops> Loader<'_, O> {
+    /// The format of the first layer's queries stands for all.
+    fn weights_dtype(&self) -> Result<Dtype, EngineError> {
+        Ok(self.precision.of(self.weights.dtype(DTYPE_TENSOR)?))
+    }
+
+    fn embedding(&self) -> Result<O::Matrix, EngineError> {
+        let arrangement = if self.spec.tied_embeddings { Arrangement::Stacked } else { Arrangement::Table };
+        let part = ("model.embed_tokens.weight", self.spec.vocab);
+        self.matrix(&[part], self.spec.hidden, arrangement)
+    }
+
+    fn head(&self) -> Result<O::Matrix, EngineError> {
+        self.matrix(&[("lm_head.weight", self.spec.vocab)], self.spec.hidden, Arrangement::Stacked)
+    }
+
+    fn layer(&self, layer: u32) -> Result<Layer<O>, EngineError> {
+        let spec = self.spec;
+        let name = |tensor: &str| format!("model.layers.{layer}.{tensor}.weight");
+        let (gate, up) = (name("mlp.gate_proj"), name("mlp.up_proj"));
+        let gate_up = [(gate.as_str(), spec.mlp), (up.as_str(), spec.mlp)];
+        let (q_norm, k_norm) = if spec.qk_norm {
+            let norm = |tensor: &str| self.vector(&[(&name(tensor), spec.head_dim)]).map(Some);
+            (norm("self_attn.q_norm")?, norm("self_attn.k_norm")?)
+        } else {
+            (None, None)
+        };
+        Ok(Layer {
+            attention_norm: self.vector(&[(&name("input_layernorm"), spec.hidden)])?,
+            qkv: self.qkv(layer)?,
+            q_norm,
+            k_norm,
+            output: self.output(layer)?,
+            mlp_norm: self.vector(&[(&name("post_attention_layernorm"), spec.hidden)])?,
+            gate_up: self.matrix(&gate_up, spec.hidden, Arrangement::GateUp)?,
+            down: self.matrix(&[(&name("mlp.down_proj"), spec.hidden)], spec.mlp, Arrangement::Stacked)?,
+            window: spec.windows[layer as usize],
+        })
+    }
+
+    /// Queries, keys and values stacked into one projection.
+    fn qkv(&self, layer: u32) -> Result<Projection<O>, EngineError> {
+        let spec = self.spec;
+        let parts = [("q", spec.q_width()), ("k", spec.kv_width()), ("v", spec.kv_width())];
+        let named =
+            |suffix: &str| parts.map(|(part, n)| (format!("model.layers.{layer}.self_attn.{part}_proj.{suffix}"), n));
+        let biased = match spec.attention_bias {
+            AttentionBias::None => false,
+            AttentionBias::Qkv | AttentionBias::QkvOutput => true,
+        };
+        self.projection(&named("weight"), &named("bias"), biased, spec.hidden)
+    }
+
+    fn output(&self, layer: u32) -> Result<Projection<O>, EngineError> {
+        let spec = self.spec;
+        let named = |suffix: &str| [(format!("model.layers.{layer}.self_attn.o_proj.{suffix}"), spec.hidden)];
+        let biased = match spec.attention_bias {
+            AttentionBias::None | AttentionBias::Qkv => false,
+            AttentionBias::QkvOutput => true,
+        };
+        self.projection(&named("weight"), &named("bias"), biased, spec.q_width())
+    }
+
+    fn projection(
+        &self,
+        weights: &[(String, u32)],
+        biases: &[(String, u32)],
+        biased: bool,
+        k: u32,
+    ) -> Result<Projection<O>, EngineError> {
+        let weight = self.matrix(&borrowed(weights), k, Arrangement::Stacked)?;
+        let bias = if biased { Some(self.vector(&borrowed(biases))?) } else { None };
+        Ok(Projection { weight, bias })
+    }
+
+    /// Matrices `[n, k]` stacked along n.
+    fn matrix(&self, parts: &[(&str, u32)], k: u32, arrangement: Arrangement) -> Result<O::Matrix, EngineError> {
+        let mut converted = Vec::with_capacity(parts.len());
+        for (name, n) in parts {
+            let tensor = self.weights.tensor(name, &[*n as usize, k as usize])?;
+            converted.push((*n as usize, self.converted(tensor)));
+        }
+        let sources: Vec<MatrixSource<'_>> = converted
+            .iter()
+            .map(|(n, (bytes, dtype))| MatrixSource { bytes, dtype: *dtype, n: *n, k: k as usize })
+            .collect();
+        Ok(self.ops.matrix(&sources, arrangement)?)
+    }
+
+    fn vector(&self, parts: &[(&str, u32)]) -> Result<O::Vector, EngineError> {
+        let mut sources = Vec::with_capacity(parts.len());
+        for (name, n) in parts {
+            let tensor = self.weights.tensor(name, &[*n as usize])?;
+            sources.push(VectorSource { bytes: tensor.bytes, dtype: tensor.dtype });
+        }
+        Ok(self.ops.vector(&sources)?)
+    }
+
+    fn converted<'t>(&self, tensor: Tensor<'t>) -> (Cow<'t, [u8]>, Dtype) {
+        match self.precision {
+            Precision::Converted(wanted) if wanted != tensor.dtype => (Cow::Owned(convert(tensor, wanted)), wanted),
+            Precision::Converted(_) | Precision::AsStored => (Cow::Borrowed(tensor.bytes), tensor.dtype),
+        }
+    }
+}
+
+fn borrowed(parts: &[(String, u32)]) -> Vec<(&str, u32)> {
+    parts.iter().map(|(name, n)| (name.as_str(), *n)).collect()
+}
+
+/// The tensor's values in another format, rounded to nearest even where it is narrower.
+fn convert(tensor: Tensor<'_>, to: Dtype) -> Vec<u8> {
+    let values: Vec<f32> = match tensor.dtype {
+        Dtype::F32 => tensor.bytes.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect(),
+        Dtype::F16 => tensor.bytes.as_chunks().0.iter().map(|raw| f16::from_le_bytes(*raw).to_f32()).collect(),
+        Dtype::Bf16 => tensor.bytes.as_chunks().0.iter().map(|raw| bf16::from_le_bytes(*raw).to_f32()).collect(),
+    };
+    match to {
+        Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Dtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        Dtype::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+    }
+}

@@ -1,0 +1,181 @@
+//! The weight files of a model directory, memory-mapped: which tensor lies where; knows no architecture.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kernels::Dtype;
+use kernels::memory::MappedFile;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use super::json::Fields;
+use crate::EngineError;
+
+/// All weight files of a directory and where each tensor lies.
+pub struct WeightFiles {
+    directory: PathBuf,
+    files: Vec<File>,
+    entries: BTreeMap<String, Entry>,
+}
+
+struct File {
+    path: PathBuf,
+    bytes: MappedFile,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone)]
+struct Entry {
+    file: usize,
+    start: usize,
+    len: usize,
+    shape: Vec<usize>,
+    /// As the file names it; only types that can be computed with become a [`Dtype`].
+    dtype: safetensors::Dtype,
+}
+
+/// One tensor in its file.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a> {
+    /// Row-major little-endian elements, any alignment.
+    pub bytes: &'a [u8],
+    /// Their format.
+    pub dtype: Dtype,
+}
+
+impl WeightFiles {
+    /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, and reads their headers.
+    pub fn open(directory: &Path) -> Result<WeightFiles, EngineError> {
+        let mut weights =
+            WeightFiles { directory: directory.to_path_buf(), files: Vec::new(), entries: BTreeMap::new() };
+        for path in file_list(directory)? {
+            weights.add(path)?;
+        }
+        Ok(weights)
+    }
+
+    fn add(&mut self, path: PathBuf) -> Result<(), EngineError> {
+        let bytes = MappedFile::open(&path)
+            .map_err(|error| EngineError::Read { file: path.clone(), reason: error.to_string() })?;
+        let broken = |problem: String| EngineError::WeightFile { file: path.clone(), problem };
+        check_length(bytes.as_bytes()).map_err(broken)?;
+        let tensors = SafeTensors::deserialize(bytes.as_bytes()).map_err(|error| broken(error.to_string()))?;
+        let base = bytes.as_bytes().as_ptr() as usize;
+        let file = self.files.len();
+        for (name, view) in tensors.iter() {
+            let entry = Entry::of(file, base, &view);
+            if self.entries.insert(name.to_owned(), entry).is_some() {
+                return Err(broken(format!("tensor {name} is in another weight file too")));
+            }
+        }
+        self.files.push(File { path, bytes });
+        Ok(())
+    }
+
+    /// Whether a tensor exists.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The tensor `name`, which must have this shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
+        let entry = self.entry(name)?;
+        let file = &self.files[entry.file];
+        if entry.shape != shape {
+            return Err(EngineError::TensorShape {
+                file: file.path.clone(),
+                tensor: name.to_owned(),
+                expected: shape.to_vec(),
+                found: entry.shape.clone(),
+            });
+        }
+        let dtype = self.dtype(name)?;
+        Ok(Tensor { bytes: &file.bytes.as_bytes()[entry.start..entry.start + entry.len], dtype })
+    }
+
+    /// The format of the tensor `name`.
+    pub fn dtype(&self, name: &str) -> Result<Dtype, EngineError> {
+        let entry = self.entry(name)?;
+        dtype_of(entry.dtype).ok_or_else(|| EngineError::TensorDtype {
+            file: self.files[entry.file].path.clone(),
+            tensor: name.to_owned(),
+            found: format!("{:?}", entry.dtype),
+        })
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, EngineError> {
+        let missing = || EngineError::TensorMissing { directory: self.directory.clone(), tensor: name.to_owned() };
+        self.entries.get(name).ok_or_else(missing)
+    }
+
+    /// Every tensor in the order of its name: name, type, shape, bytes. Sharding does not change it.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&str, String, &[usize], &[u8])> {
+        self.entries.iter().map(|(name, entry)| {
+            let bytes = &self.files[entry.file].bytes.as_bytes()[entry.start..entry.start + entry.len];
+            (name.as_str(), format!("{:?}", entry.dtype), entry.shape.as_slice(), bytes)
+        })
+    }
+}
+
+impl Entry {
+    fn of(file: usize, base: usize, view: &TensorView<'_>) -> Entry {
+        let data = view.data();
+        Entry {
+            file,
+            start: data.as_ptr() as usize - base,
+            len: data.len(),
+            shape: view.shape().to_vec(),
+            dtype: view.dtype(),
+        }
+    }
+}
+
+/// The files to map, in the order of their names.
+fn file_list(directory: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let index = directory.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Ok(vec![directory.join("model.safetensors")]);
+    }
+    let fields = Fields::read(&index)?;
+    let map = fields.object("weight_map")?.ok_or_else(|| fields.problem("weight_map", "is missing"))?;
+    let mut names = map.distinct_texts()?;
+    names.sort_unstable();
+    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
+        return Err(fields.problem("weight_map", format!("names {name:?}, which is not a plain file name")));
+    }
+    Ok(names.into_iter().map(|name| directory.join(name)).collect())
+}
+
+/// Says how much of a truncated file is missing, which the parser does not.
+fn check_length(bytes: &[u8]) -> Result<(), String> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(format!("is {} bytes long, a safetensors file has at least 8", bytes.len()));
+    };
+    let header_bytes = u64::from_le_bytes(*prefix);
+    let Some(header) = usize::try_from(header_bytes).ok().and_then(|len| rest.get(..len)) else {
+        return Err(format!(
+            "its header should have {header_bytes} bytes, the file has {} after the prefix",
+            rest.len()
+        ));
+    };
+    let Ok(serde_json::Value::Object(map)) = serde_json::from_slice(header) else {
+        return Err("its header is not a JSON object".to_owned());
+    };
+    let end_of = |entry: &serde_json::Value| entry.get("data_offsets")?.get(1)?.as_u64();
+    let expected = map.values().filter_map(end_of).max().unwrap_or(0);
+    let found = (rest.len() - header.len()) as u64;
+    if found < expected {
+        return Err(format!("is truncated: its tensors need {expected} bytes, {} are missing", expected - found));
+    }
+    Ok(())
+}
+
+fn dtype_of(dtype: safetensors::Dtype) -> Option<Dtype> {
+    let known = [
+        (safetensors::Dtype::F32, Dtype::F32),
+        (safetensors::Dtype::F16, Dtype::F16),
+        (safetensors::Dtype::BF16, Dtype::Bf16),
+    ];
+    known.iter().find(|(theirs, _)| *theirs == dtype).map(|(_, ours)| *ours)
+}

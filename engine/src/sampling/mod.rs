@@ -1,0 +1,132 @@
+//! From logits to tokens: the state of every running sequence and one draw at a time; knows no step and no scheduler.
+//!
+//! A draw is keyed by (seed of the choice, position among its generated tokens), so it does not matter in which
+//! batch, worker or attempt it happens.
+
+mod draw;
+mod elementary;
+mod logprob;
+mod order;
+mod penalty;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sched::{SampledToken, SamplingParams, SlotId, SlotInit, TokenId, rng};
+
+use self::draw::{Scratch, draw};
+use self::logprob::LogSoftmax;
+use self::penalty::Seen;
+use crate::EngineError;
+
+/// The sampler state of all running sequences.
+#[derive(Debug)]
+pub struct Sampler {
+    slots: BTreeMap<SlotId, Slot>,
+    adjusted: Vec<f32>,
+    scratch: Scratch,
+}
+
+/// One running choice.
+#[derive(Debug)]
+struct Slot {
+    params: Arc<SamplingParams>,
+    seed: u64,
+    /// Tokens generated so far: the position of the next one.
+    generated: u32,
+    last: Option<TokenId>,
+    seen: Seen,
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Sampler::new()
+    }
+}
+
+impl Sampler {
+    /// A sampler without sequences.
+    #[must_use]
+    pub fn new() -> Sampler {
+        Sampler { slots: BTreeMap::new(), adjusted: Vec::new(), scratch: Scratch::default() }
+    }
+
+    /// Forgets a sequence.
+    pub fn retire(&mut self, slot: SlotId) -> Result<(), EngineError> {
+        match self.slots.remove(&slot) {
+            Some(_) => Ok(()),
+            None => Err(EngineError::Plan(format!("{slot} is retired but was not admitted"))),
+        }
+    }
+
+    /// Begins a sequence.
+    pub fn admit(&mut self, init: &SlotInit) -> Result<(), EngineError> {
+        if self.slots.contains_key(&init.slot) {
+            return Err(EngineError::Plan(format!("{} is admitted twice", init.slot)));
+        }
+        let slot = Slot {
+            params: Arc::clone(&init.params),
+            seed: init.seed,
+            generated: init.generated.len() as u32,
+            last: init.generated.last().copied(),
+            seen: Seen::new(&init.params, &init.prompt, &init.generated),
+        };
+        self.slots.insert(init.slot, slot);
+        Ok(())
+    }
+
+    /// The last token of a sequence, sampled here or admitted with it.
+    pub fn last_token(&self, slot: SlotId) -> Result<TokenId, EngineError> {
+        let known = self.slots.get(&slot).and_then(|slot| slot.last);
+        known.ok_or_else(|| EngineError::Plan(format!("{slot} has no last token to continue from")))
+    }
+
+    /// Samples the next token of a sequence from one row of logits, `[vocab]`. `row` names it in errors.
+    pub fn sample(&mut self, slot: SlotId, row: u32, logits: &[f32]) -> Result<SampledToken, EngineError> {
+        let Sampler { slots, adjusted, scratch } = self;
+        let Some(state) = slots.get_mut(&slot) else {
+            return Err(EngineError::Plan(format!("{slot} samples but was not admitted")));
+        };
+        let broken = |problem| EngineError::Logits { row, problem };
+        let params = &state.params;
+        let raw_maximum = order::maximum(logits).map_err(broken)?;
+        let (view, maximum) = if penalty::changes_logits(params, state.generated) {
+            adjusted.clear();
+            adjusted.extend_from_slice(logits);
+            state.seen.adjust(params, state.generated, adjusted);
+            (adjusted.as_slice(), order::maximum(adjusted).map_err(broken)?)
+        } else {
+            (logits, raw_maximum)
+        };
+        let uniform = rng::uniform_f64(state.seed, u64::from(state.generated), 0);
+        let token = draw(view, maximum, params, uniform, scratch);
+        let sampled = report(params, logits, raw_maximum, token, scratch);
+        state.note(sampled.token);
+        Ok(sampled)
+    }
+}
+
+impl Slot {
+    fn note(&mut self, token: TokenId) {
+        self.seen.note(&self.params, token);
+        self.generated += 1;
+        self.last = Some(token);
+    }
+}
+
+/// The token with the log-probabilities that were asked for, from the raw logits.
+fn report(params: &SamplingParams, logits: &[f32], maximum: f32, token: u32, scratch: &mut Scratch) -> SampledToken {
+    let token_id = TokenId(token);
+    let Some(alternatives) = params.logprobs else {
+        return SampledToken { token: token_id, logprob: None, top: Vec::new() };
+    };
+    let distribution = LogSoftmax::of(logits, maximum);
+    let logprob = Some(distribution.of_logit(logits[token as usize]));
+    let top = match alternatives {
+        0 => Vec::new(),
+        count => distribution.top(logits, usize::from(count), &mut scratch.entries),
+    };
+    SampledToken { token: token_id, logprob, top }
+}
