@@ -1,4 +1,5 @@
 //! Sessions over real loopback sockets, with a worker that only remembers what it was told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -63,6 +63,12 @@ impl Peer {
         self.giver
     }
 
+    /// The same connection, but for an earlier incarnation: what is left to say to it is refused by name.
+    #[must_use]
+    pub fn as_if_greeted_by(&self, giver: InstanceId) -> Peer {
+        Peer { giver, ..self.clone() }
+    }
+
     /// Opens the stream that ends with the giver.
     ///
     /// # Errors
