@@ -1,1 +1,33 @@
-//! x
+//! The OpenAI wire format: bytes to typed requests, typed answers to bytes; knows no socket, worker or tokenizer state.
+
+mod api_error;
+mod chat;
+mod chat_answer;
+mod completion;
+mod completion_answer;
+mod delta;
+mod fields;
+mod generation;
+mod limits;
+mod logprobs;
+mod models;
+mod refused;
+pub mod sse;
+mod tokenize;
+
+pub use api_error::{Advice, ApiError};
+pub use chat::{ChatRequest, Conversation};
+pub use chat_answer::ChatAnswer;
+pub use completion::{CompletionRequest, Echo, Prompt};
+pub use completion_answer::CompletionAnswer;
+pub use delta::{Choice, Delta, Head, Usage};
+pub use generation::{Delivery, EndTokens, Generation, TokenIds, UsageChunk};
+pub use limits::Limits;
+pub use logprobs::TokenLogprob;
+pub use models::{model_list, model_object};
+pub use tokenize::{DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized};
+
+#[cfg(test)]
+mod request_tests;
+#[cfg(test)]
+mod transcript_tests;

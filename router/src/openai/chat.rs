@@ -1,0 +1,149 @@
+//! `POST /v1/chat/completions`: the request; knows no template and no answer.
+
+use serde_json::{Map, Value};
+
+use super::fields::{self, Fields};
+use super::generation::LOGPROBS_MAX;
+use super::refused::refuse_for_chat;
+use super::{ApiError, Generation, Limits};
+use crate::text::{AddSpecials, GenerationPrompt, Message, Role};
+
+/// A parsed and checked chat request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatRequest {
+    /// What both kinds of completion share.
+    pub generation: Generation,
+    /// The conversation, at least one message.
+    pub conversation: Conversation,
+}
+
+/// What a chat template turns into a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    /// The turns.
+    pub messages: Vec<Message>,
+    /// Whether the prompt opens the model's turn.
+    pub generation_prompt: GenerationPrompt,
+    /// Further variables for the template.
+    pub template_variables: Map<String, Value>,
+    /// Templates spell out control tokens, so the tokenizer adds none unless told to.
+    pub add_specials: AddSpecials,
+}
+
+impl ChatRequest {
+    /// Parses and checks a body.
+    ///
+    /// # Errors
+    /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
+    pub fn parse(body: &[u8], limits: &Limits) -> Result<ChatRequest, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        refuse_for_chat(&mut fields)?;
+        let conversation = Conversation::take(&mut fields)?;
+        let mut generation = Generation::take(&mut fields, limits)?;
+        let max_tokens = fields.count("max_tokens", 1..=u32::MAX)?;
+        generation.max_tokens = fields.count("max_completion_tokens", 1..=u32::MAX)?.or(max_tokens);
+        generation.logprobs = take_logprobs(&mut fields)?;
+        Ok(ChatRequest { generation, conversation })
+    }
+}
+
+impl Conversation {
+    pub(super) fn take(fields: &mut Fields) -> Result<Conversation, ApiError> {
+        let messages = fields
+            .list("messages")?
+            .ok_or_else(|| ApiError::invalid("messages", "messages is missing"))?
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| message(&format!("messages[{index}]"), value))
+            .collect::<Result<Vec<_>, _>>()?;
+        if messages.is_empty() {
+            return Err(ApiError::invalid("messages", "messages must not be empty"));
+        }
+        Ok(Conversation {
+            messages,
+            generation_prompt: match fields.flag("add_generation_prompt")? {
+                Some(false) => GenerationPrompt::Omit,
+                Some(true) | None => GenerationPrompt::Add,
+            },
+            template_variables: fields.object("chat_template_kwargs")?.unwrap_or_default(),
+            add_specials: match fields.flag("add_special_tokens")? {
+                Some(true) => AddSpecials::Yes,
+                Some(false) | None => AddSpecials::No,
+            },
+        })
+    }
+}
+
+fn message(name: &str, value: Value) -> Result<Message, ApiError> {
+    let Value::Object(map) = value else { return Err(fields::wrong(name, "an object", &value)) };
+    let mut fields = Fields::of(map);
+    for refused in ["tool_calls", "function_call", "audio"] {
+        let filled = fields.take(refused).is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty()));
+        if filled {
+            return Err(ApiError::unsupported(&format!("{name}.{refused}")));
+        }
+    }
+    let role = role(&format!("{name}.role"), fields.take("role"))?;
+    let content = content(&format!("{name}.content"), role, fields.take("content"))?;
+    let speaker = fields.take("name").map(|value| fields::string(&format!("{name}.name"), value)).transpose()?;
+    Ok(Message { role, content, name: speaker })
+}
+
+fn role(name: &str, value: Option<Value>) -> Result<Role, ApiError> {
+    let Some(value) = value else { return Err(ApiError::invalid(name, format!("{name} is missing"))) };
+    match value.as_str() {
+        Some("system" | "developer") => Ok(Role::System),
+        Some("user") => Ok(Role::User),
+        Some("assistant") => Ok(Role::Assistant),
+        Some("tool" | "function") => Err(ApiError {
+            code: Some("unsupported_value"),
+            ..ApiError::invalid(name, format!("{name}: messages of tools are not supported by this server"))
+        }),
+        Some(_) | None => Err(fields::wrong(name, "one of system, developer, user, assistant", &value)),
+    }
+}
+
+/// A string, or a list of text parts, which stand on lines of their own.
+fn content(name: &str, role: Role, value: Option<Value>) -> Result<String, ApiError> {
+    match value {
+        Some(Value::String(text)) => Ok(text),
+        Some(Value::Array(parts)) => {
+            let texts = parts
+                .into_iter()
+                .enumerate()
+                .map(|(index, part)| text_part(&format!("{name}[{index}]"), part))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(texts.join("\n"))
+        }
+        Some(other) => Err(fields::wrong(name, "a string or a list of text parts", &other)),
+        None if role == Role::Assistant => Ok(String::new()),
+        None => Err(ApiError::invalid(name, format!("{name} is missing"))),
+    }
+}
+
+fn text_part(name: &str, part: Value) -> Result<String, ApiError> {
+    let Value::Object(map) = part else { return Err(fields::wrong(name, "an object", &part)) };
+    let mut fields = Fields::of(map);
+    let kind = fields.take("type").unwrap_or(Value::Null);
+    if kind != "text" {
+        return Err(ApiError {
+            code: Some("unsupported_value"),
+            ..fields::wrong(&format!("{name}.type"), "\"text\", the only kind that this server supports", &kind)
+        });
+    }
+    let text = fields.take("text").ok_or_else(|| {
+        let field = format!("{name}.text");
+        ApiError::invalid(&field, format!("{field} is missing"))
+    })?;
+    fields::string(&format!("{name}.text"), text)
+}
+
+/// `logprobs` switches them on, `top_logprobs` asks for alternatives.
+fn take_logprobs(fields: &mut Fields) -> Result<Option<u8>, ApiError> {
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.count("top_logprobs", 0..=LOGPROBS_MAX)?.unwrap_or(0);
+    if top > 0 && !wanted {
+        return Err(ApiError::invalid("top_logprobs", "top_logprobs needs logprobs to be true"));
+    }
+    Ok(wanted.then(|| u8::try_from(top).unwrap_or(u8::MAX)))
+}

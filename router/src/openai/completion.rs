@@ -1,0 +1,118 @@
+//! `POST /v1/completions`: the request; knows no tokenizer and no answer.
+
+use sched::TokenId;
+use serde_json::Value;
+
+use super::fields::{self, Fields};
+use super::generation::{LOGPROBS_MAX, token};
+use super::refused::refuse_for_completion;
+use super::{ApiError, Generation, Limits};
+use crate::text::AddSpecials;
+
+/// Answer tokens where a client names no number.
+const MAX_TOKENS_DEFAULT: u32 = 16;
+
+/// A parsed and checked completion request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompletionRequest {
+    /// What both kinds of completion share.
+    pub generation: Generation,
+    /// The prompts, at least one; prompt `p` has choices `p * n ..`.
+    pub prompts: Vec<Prompt>,
+    /// Whether the answer begins with the prompt.
+    pub echo: Echo,
+    /// Whether the tokenizer adds the tokens that begin a text.
+    pub add_specials: AddSpecials,
+}
+
+/// A prompt as a client sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// Text.
+    Text(String),
+    /// Token ids, all within the vocabulary, at least one.
+    Tokens(Vec<TokenId>),
+}
+
+/// Whether an answer begins with its prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Echo {
+    /// It does.
+    Prompt,
+    /// It does not.
+    Nothing,
+}
+
+impl CompletionRequest {
+    /// Answer tokens where a client names no number.
+    pub const MAX_TOKENS_DEFAULT: u32 = MAX_TOKENS_DEFAULT;
+
+    /// Parses and checks a body.
+    ///
+    /// # Errors
+    /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
+    pub fn parse(body: &[u8], limits: &Limits) -> Result<CompletionRequest, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        refuse_for_completion(&mut fields)?;
+        let prompts = take_prompts(&mut fields, limits)?;
+        let mut generation = Generation::take(&mut fields, limits)?;
+        generation.max_tokens = fields.count("max_tokens", 1..=u32::MAX)?;
+        let logprobs = fields.count("logprobs", 0..=LOGPROBS_MAX)?;
+        generation.logprobs = logprobs.and_then(|top| u8::try_from(top).ok());
+        let echo = match fields.flag("echo")? {
+            Some(true) => Echo::Prompt,
+            Some(false) | None => Echo::Nothing,
+        };
+        if echo == Echo::Prompt && generation.logprobs.is_some() {
+            return Err(ApiError::unsupported_use("echo", "echo together with logprobs"));
+        }
+        if let Some(best_of) = fields.count("best_of", 1..=u32::MAX)?
+            && best_of != generation.n
+        {
+            return Err(ApiError::unsupported_use("best_of", "a best_of other than n"));
+        }
+        let add_specials = match fields.flag("add_special_tokens")? {
+            Some(false) => AddSpecials::No,
+            Some(true) | None => AddSpecials::Yes,
+        };
+        Ok(CompletionRequest { generation, prompts, echo, add_specials })
+    }
+}
+
+/// A string, a list of strings, a list of token ids, or a list of such lists.
+fn take_prompts(fields: &mut Fields, limits: &Limits) -> Result<Vec<Prompt>, ApiError> {
+    let list = match fields.take("prompt") {
+        None => return Err(ApiError::invalid("prompt", "prompt is missing")),
+        Some(Value::String(text)) => return Ok(vec![Prompt::Text(text)]),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(fields::wrong("prompt", "a string or a list", &other)),
+    };
+    if list.first().is_some_and(Value::is_number) {
+        return Ok(vec![Prompt::Tokens(tokens("prompt", &list, limits)?)]);
+    }
+    if list.is_empty() {
+        return Err(ApiError::invalid("prompt", "prompt must not be empty"));
+    }
+    if list.len() > limits.prompts_max {
+        let message = format!("prompt may have {} prompts at most, but has {}", limits.prompts_max, list.len());
+        return Err(ApiError::invalid("prompt", message));
+    }
+    list.into_iter()
+        .enumerate()
+        .map(|(index, value)| {
+            let name = format!("prompt[{index}]");
+            match value {
+                Value::String(text) => Ok(Prompt::Text(text)),
+                Value::Array(list) => tokens(&name, &list, limits).map(Prompt::Tokens),
+                other => Err(fields::wrong(&name, "a string or a list of token ids", &other)),
+            }
+        })
+        .collect()
+}
+
+fn tokens(name: &str, list: &[Value], limits: &Limits) -> Result<Vec<TokenId>, ApiError> {
+    if list.is_empty() {
+        return Err(ApiError::invalid(name, format!("{name} must not be empty")));
+    }
+    list.iter().enumerate().map(|(index, value)| token(&format!("{name}[{index}]"), value, limits.vocab_size)).collect()
+}

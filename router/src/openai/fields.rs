@@ -1,0 +1,135 @@
+//! Takes typed fields out of a JSON object with errors that name the field; knows no request.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use super::ApiError;
+
+/// Characters of a wrong value that an error shows.
+const SHOWN_CHARS_MAX: usize = 40;
+
+/// The fields of a request body that nobody has taken yet. Null equals absence: some clients send every field.
+#[derive(Debug)]
+pub(super) struct Fields {
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    /// Parses a body.
+    pub(super) fn parse(body: &[u8]) -> Result<Fields, ApiError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(map)) => Ok(Fields { map }),
+            Ok(other) => {
+                Err(ApiError::malformed(format!("the request body must be a JSON object, but is {}", describe(&other))))
+            }
+            Err(error) => Err(ApiError::malformed(format!("the request body is not valid JSON: {error}"))),
+        }
+    }
+
+    /// Takes the field out, if it is there and not null.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.swap_remove(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.take(name).map(|value| flag(name, &value)).transpose()
+    }
+
+    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        self.take(name).map(|value| string(name, value)).transpose()
+    }
+
+    /// An integer within `range`.
+    pub(super) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
+        self.take(name).map(|value| integer(name, &value, &range)).transpose()
+    }
+
+    /// A non-negative integer up to `max` (and not below `min`).
+    pub(super) fn count(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, ApiError> {
+        self.take(name).map(|value| count(name, &value, &range)).transpose()
+    }
+
+    /// A number within `range`.
+    pub(super) fn number(&mut self, name: &str, range: RangeInclusive<f32>) -> Result<Option<f32>, ApiError> {
+        self.take(name).map(|value| number(name, &value, &range)).transpose()
+    }
+
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
+        self.take(name)
+            .map(|value| match value {
+                Value::Object(map) => Ok(map),
+                other => Err(wrong(name, "an object", &other)),
+            })
+            .transpose()
+    }
+
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
+        self.take(name)
+            .map(|value| match value {
+                Value::Array(list) => Ok(list),
+                other => Err(wrong(name, "a list", &other)),
+            })
+            .transpose()
+    }
+
+    /// The fields of a nested object.
+    pub(super) fn of(map: Map<String, Value>) -> Fields {
+        Fields { map }
+    }
+}
+
+pub(super) fn flag(name: &str, value: &Value) -> Result<bool, ApiError> {
+    value.as_bool().ok_or_else(|| wrong(name, "true or false", value))
+}
+
+pub(super) fn string(name: &str, value: Value) -> Result<String, ApiError> {
+    match value {
+        Value::String(text) => Ok(text),
+        other => Err(wrong(name, "a string", &other)),
+    }
+}
+
+pub(super) fn integer(name: &str, value: &Value, range: &RangeInclusive<i64>) -> Result<i64, ApiError> {
+    let expected = || format!("an integer from {} to {}", range.start(), range.end());
+    value.as_i64().filter(|number| range.contains(number)).ok_or_else(|| wrong(name, &expected(), value))
+}
+
+pub(super) fn count(name: &str, value: &Value, range: &RangeInclusive<u32>) -> Result<u32, ApiError> {
+    let expected = || format!("an integer from {} to {}", range.start(), range.end());
+    value
+        .as_u64()
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| wrong(name, &expected(), value))
+}
+
+pub(super) fn number(name: &str, value: &Value, range: &RangeInclusive<f32>) -> Result<f32, ApiError> {
+    let expected = || format!("a number from {} to {}", range.start(), range.end());
+    value
+        .as_f64()
+        .map(|number| number as f32)
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| wrong(name, &expected(), value))
+}
+
+/// The error for a field whose value is not `expected`.
+pub(super) fn wrong(name: &str, expected: &str, value: &Value) -> ApiError {
+    ApiError::invalid(name, format!("{name} must be {expected}, but is {}", describe(value)))
+}
+
+/// A wrong value in a few words, never more than a client can read.
+pub(super) fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) if text.chars().count() <= SHOWN_CHARS_MAX => format!("the string {text:?}"),
+        Value::String(text) => {
+            let shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+            format!("the string {shown:?}...")
+        }
+        Value::Array(list) => format!("a list of {}", list.len()),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}

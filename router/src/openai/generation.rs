@@ -1,0 +1,313 @@
+//! The fields that chat and text completions share: how tokens are chosen, when they end, how they are sent.
+
+use sched::{SamplingParams, TokenId};
+use serde_json::Value;
+
+use super::fields::{self, Fields};
+use super::{ApiError, Limits};
+use crate::text::{ModelText, SpecialText};
+
+/// Most alternatives per token that a client may ask for.
+pub(super) const LOGPROBS_MAX: u32 = 20;
+/// Below this a temperature is greedy: dividing by it would overflow.
+const TEMPERATURE_MIN: f32 = 1e-5;
+const TEMPERATURE_MAX: f32 = 2.0;
+const PENALTY_MAX: f32 = 2.0;
+const REPETITION_PENALTY_MAX: f32 = 100.0;
+const LOGIT_BIAS_MAX: f32 = 100.0;
+const LOGIT_BIAS_ENTRIES_MAX: usize = 1024;
+const STOP_TOKENS_MAX: usize = 256;
+
+/// What a client wants generated. `None` is "not said": the model's defaults apply.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// The model it names.
+    pub model: Option<String>,
+    /// Most tokens per choice.
+    pub max_tokens: Option<u32>,
+    /// Tokens before which nothing ends a choice.
+    pub min_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: Option<f32>,
+    /// Nucleus mass in (0, 1].
+    pub top_p: Option<f32>,
+    /// 0 is off.
+    pub top_k: Option<u32>,
+    /// In [0, 1].
+    pub min_p: Option<f32>,
+    /// Above 0.
+    pub repetition_penalty: Option<f32>,
+    /// In [-2, 2].
+    pub presence_penalty: f32,
+    /// In [-2, 2].
+    pub frequency_penalty: f32,
+    /// The seed, if the client wants the same tokens again.
+    pub seed: Option<u64>,
+    /// Strings that end a choice.
+    pub stops: Vec<String>,
+    /// Tokens that end a choice.
+    pub stop_tokens: Vec<TokenId>,
+    /// Whether the model's own end tokens end a choice.
+    pub end_tokens: EndTokens,
+    /// Choices per prompt.
+    pub n: u32,
+    /// How the answer is sent.
+    pub delivery: Delivery,
+    /// Added to logits. Sorted by token.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Whether token ids are sent beside the text.
+    pub token_ids: TokenIds,
+    /// Whether control tokens show in the text.
+    pub special_text: SpecialText,
+    /// Name of the latency class.
+    pub slo_class: Option<String>,
+    /// How many alternatives per token to report; `None` is no log-probabilities.
+    pub logprobs: Option<u8>,
+}
+
+/// Whether the model's own end tokens end a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndTokens {
+    /// They do.
+    Honour,
+    /// They do not (`ignore_eos`), for outputs of a fixed length.
+    Ignore,
+}
+
+/// How an answer is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// As one JSON object.
+    Whole,
+    /// As server-sent events.
+    Stream(UsageChunk),
+}
+
+/// Whether a stream ends with a chunk of token counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsageChunk {
+    /// It does (`stream_options.include_usage`).
+    Include,
+    /// It does not.
+    Omit,
+}
+
+/// Whether token ids are sent beside the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenIds {
+    /// They are (`return_token_ids`).
+    Include,
+    /// They are not.
+    Omit,
+}
+
+impl Generation {
+    /// Takes the shared fields; `max_tokens` and `logprobs` differ between the endpoints and are set by them.
+    pub(super) fn take(fields: &mut Fields, limits: &Limits) -> Result<Generation, ApiError> {
+        Ok(Generation {
+            model: fields.string("model")?,
+            max_tokens: None,
+            min_tokens: fields.count("min_tokens", 0..=u32::MAX)?.unwrap_or(0),
+            temperature: fields.number("temperature", 0.0..=TEMPERATURE_MAX)?,
+            top_p: positive("top_p", fields.number("top_p", 0.0..=1.0)?)?,
+            top_k: fields.integer("top_k", -1..=i64::from(u32::MAX))?.map(|k| u32::try_from(k).unwrap_or(0)),
+            min_p: fields.number("min_p", 0.0..=1.0)?,
+            repetition_penalty: positive(
+                "repetition_penalty",
+                fields.number("repetition_penalty", 0.0..=REPETITION_PENALTY_MAX)?,
+            )?,
+            presence_penalty: fields.number("presence_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
+            frequency_penalty: fields.number("frequency_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
+            seed: take_seed(fields)?,
+            stops: take_stops(fields, limits)?,
+            stop_tokens: take_stop_tokens(fields, limits)?,
+            end_tokens: match fields.flag("ignore_eos")? {
+                Some(true) => EndTokens::Ignore,
+                Some(false) | None => EndTokens::Honour,
+            },
+            n: fields.count("n", 1..=limits.n_max)?.unwrap_or(1),
+            delivery: take_delivery(fields)?,
+            logit_bias: take_logit_bias(fields, limits)?,
+            token_ids: match fields.flag("return_token_ids")? {
+                Some(true) => TokenIds::Include,
+                Some(false) | None => TokenIds::Omit,
+            },
+            special_text: match fields.flag("skip_special_tokens")? {
+                Some(false) => SpecialText::Show,
+                Some(true) | None => SpecialText::Skip,
+            },
+            slo_class: fields.string("slo_class")?,
+            logprobs: None,
+        })
+    }
+
+    /// The parameters for a prompt of `prompt_tokens`, with everything open resolved: what the client says, else what
+    /// the model's authors recommend, else the API's defaults. `max_tokens_default` stands for a missing `max_tokens`
+    /// (`None` is all that the context has left).
+    ///
+    /// # Errors
+    /// When prompt and answer do not fit the context.
+    pub fn resolve(
+        &self,
+        model: &ModelText,
+        context_tokens: u32,
+        prompt_tokens: usize,
+        max_tokens_default: Option<u32>,
+        seed: u64,
+    ) -> Result<SamplingParams, ApiError> {
+        let max_tokens = self.output_budget(context_tokens, prompt_tokens, max_tokens_default)?;
+        if self.min_tokens > max_tokens {
+            let message = format!("min_tokens ({}) must not be above max_tokens ({max_tokens})", self.min_tokens);
+            return Err(ApiError::invalid("min_tokens", message));
+        }
+        let defaults = &model.defaults;
+        let temperature = self.temperature.or(defaults.temperature).unwrap_or(1.0);
+        let mut stop_tokens = self.stop_tokens.clone();
+        if self.end_tokens == EndTokens::Honour {
+            stop_tokens.extend(&model.end_tokens);
+        }
+        stop_tokens.sort_unstable();
+        stop_tokens.dedup();
+        Ok(SamplingParams {
+            max_tokens,
+            min_tokens: self.min_tokens,
+            temperature: if temperature < TEMPERATURE_MIN { 0.0 } else { temperature },
+            top_p: self.top_p.or(defaults.top_p).unwrap_or(1.0),
+            top_k: self.top_k.or(defaults.top_k).unwrap_or(0),
+            min_p: self.min_p.or(defaults.min_p).unwrap_or(0.0),
+            repetition_penalty: self.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            seed: self.seed.unwrap_or(seed),
+            stop_tokens,
+            logprobs: self.logprobs,
+            logit_bias: self.logit_bias.clone(),
+        })
+    }
+
+    /// Most tokens that may be generated after `prompt_tokens`.
+    fn output_budget(
+        &self,
+        context_tokens: u32,
+        prompt_tokens: usize,
+        max_tokens_default: Option<u32>,
+    ) -> Result<u32, ApiError> {
+        let left = u32::try_from(prompt_tokens).ok().and_then(|prompt| context_tokens.checked_sub(prompt)).unwrap_or(0);
+        if left == 0 {
+            let message = format!(
+                "This model's maximum context length is {context_tokens} tokens. However, your request has \
+                 {prompt_tokens} input tokens. Please reduce the length of the input."
+            );
+            return Err(ApiError::context_overflow("messages", message));
+        }
+        match self.max_tokens {
+            Some(asked) if asked > left => {
+                let message = format!(
+                    "'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context \
+                     length is {context_tokens} tokens and your request has {prompt_tokens} input tokens \
+                     ({asked} > {context_tokens} - {prompt_tokens})."
+                );
+                Err(ApiError::context_overflow("max_tokens", message))
+            }
+            Some(asked) => Ok(asked),
+            None => Ok(max_tokens_default.unwrap_or(left).min(left)),
+        }
+    }
+}
+
+fn positive(name: &str, value: Option<f32>) -> Result<Option<f32>, ApiError> {
+    match value {
+        Some(0.0) => Err(ApiError::invalid(name, format!("{name} must be above 0"))),
+        Some(_) | None => Ok(value),
+    }
+}
+
+/// Clients draw seeds as signed or unsigned 64-bit integers; both name the same bits.
+fn take_seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let Some(value) = fields.take("seed") else { return Ok(None) };
+    let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+    seed.map(Some).ok_or_else(|| fields::wrong("seed", "an integer of 64 bits", &value))
+}
+
+fn take_stops(fields: &mut Fields, limits: &Limits) -> Result<Vec<String>, ApiError> {
+    let stops = match fields.take("stop") {
+        None => return Ok(Vec::new()),
+        Some(Value::String(stop)) => vec![stop],
+        Some(Value::Array(list)) => {
+            list.into_iter().map(|value| fields::string("stop", value)).collect::<Result<Vec<_>, _>>()?
+        }
+        Some(other) => return Err(fields::wrong("stop", "a string or a list of strings", &other)),
+    };
+    if stops.len() > limits.stop_max {
+        let message = format!("stop may have {} strings at most, but has {}", limits.stop_max, stops.len());
+        return Err(ApiError::invalid("stop", message));
+    }
+    if stops.iter().any(String::is_empty) {
+        return Err(ApiError::invalid("stop", "stop must not contain an empty string"));
+    }
+    if let Some(long) = stops.iter().find(|stop| stop.len() > limits.stop_bytes_max) {
+        let message = format!("a stop string may have {} bytes at most, but has {}", limits.stop_bytes_max, long.len());
+        return Err(ApiError::invalid("stop", message));
+    }
+    Ok(stops)
+}
+
+fn take_stop_tokens(fields: &mut Fields, limits: &Limits) -> Result<Vec<TokenId>, ApiError> {
+    let list = fields.list("stop_token_ids")?.unwrap_or_default();
+    if list.len() > STOP_TOKENS_MAX {
+        let message = format!("stop_token_ids may have {STOP_TOKENS_MAX} tokens at most, but has {}", list.len());
+        return Err(ApiError::invalid("stop_token_ids", message));
+    }
+    list.iter().map(|value| token("stop_token_ids", value, limits.vocab_size)).collect()
+}
+
+/// A token id of the model's vocabulary.
+pub(super) fn token(name: &str, value: &Value, vocab_size: u32) -> Result<TokenId, ApiError> {
+    fields::count(name, value, &(0..=vocab_size.saturating_sub(1))).map(TokenId)
+}
+
+fn take_delivery(fields: &mut Fields) -> Result<Delivery, ApiError> {
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let options = fields.object("stream_options")?;
+    if options.is_some() && !stream {
+        return Err(ApiError::invalid("stream_options", "stream_options needs stream to be true"));
+    }
+    if !stream {
+        return Ok(Delivery::Whole);
+    }
+    let mut options = Fields::of(options.unwrap_or_default());
+    let include = options.take("include_usage");
+    match include.map(|value| fields::flag("stream_options.include_usage", &value)).transpose()? {
+        Some(true) => Ok(Delivery::Stream(UsageChunk::Include)),
+        Some(false) | None => Ok(Delivery::Stream(UsageChunk::Omit)),
+    }
+}
+
+fn take_logit_bias(fields: &mut Fields, limits: &Limits) -> Result<Vec<(TokenId, f32)>, ApiError> {
+    let map = fields.object("logit_bias")?.unwrap_or_default();
+    if map.len() > LOGIT_BIAS_ENTRIES_MAX {
+        let message = format!("logit_bias may have {LOGIT_BIAS_ENTRIES_MAX} entries at most, but has {}", map.len());
+        return Err(ApiError::invalid("logit_bias", message));
+    }
+    let mut biases = map
+        .iter()
+        .map(|(key, value)| {
+            let id = key.parse::<u32>().ok().filter(|&id| id < limits.vocab_size).ok_or_else(|| {
+                let last = limits.vocab_size.saturating_sub(1);
+                ApiError::invalid("logit_bias", format!("logit_bias key {key:?} must be a token id from 0 to {last}"))
+            })?;
+            let name = format!("logit_bias.{id}");
+            Ok((TokenId(id), fields::number(&name, value, &(-LOGIT_BIAS_MAX..=LOGIT_BIAS_MAX))?))
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    biases.sort_unstable_by_key(|(token, _)| *token);
+    // "7" and "07" are one token; the later bias wins, as in a JSON object.
+    biases.dedup_by(|later, kept| {
+        let same = later.0 == kept.0;
+        if same {
+            kept.1 = later.1;
+        }
+        same
+    });
+    Ok(biases)
+}

@@ -1,0 +1,20 @@
+//! What a request may ask for at most; knows no configuration file.
+
+/// Bounds that parsing needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Choices per prompt.
+    pub n_max: u32,
+    /// Prompts in one completion request.
+    pub prompts_max: usize,
+    /// Stop strings.
+    pub stop_max: usize,
+    /// Bytes of one stop string.
+    pub stop_bytes_max: usize,
+    /// Rows of the model's output matrix: every valid token id is below.
+    pub vocab_size: u32,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: u32,
+    /// Answer tokens where a chat client names no number; `None` is all that the context has left.
+    pub chat_max_tokens_default: Option<u32>,
+}

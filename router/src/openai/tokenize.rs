@@ -1,0 +1,123 @@
+//! `POST /tokenize` and `/detokenize`: requests and answers; knows no tokenizer.
+
+use sched::TokenId;
+use serde::Serialize;
+
+use super::chat::Conversation;
+use super::fields::Fields;
+use super::generation::token;
+use super::{ApiError, Limits};
+use crate::text::AddSpecials;
+
+/// A parsed and checked tokenize request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenizeRequest {
+    /// The model it names.
+    pub model: Option<String>,
+    /// What to tokenize.
+    pub input: TokenizeInput,
+    /// Whether tokens are also sent as strings.
+    pub strings: TokenStrings,
+}
+
+/// What to tokenize.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TokenizeInput {
+    /// Text.
+    Text(String, AddSpecials),
+    /// A conversation, through the chat template.
+    Conversation(Conversation),
+}
+
+/// Whether tokens are also sent as strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenStrings {
+    /// They are (`return_token_strs`).
+    Include,
+    /// They are not.
+    Omit,
+}
+
+impl TokenizeRequest {
+    /// Parses and checks a body.
+    ///
+    /// # Errors
+    /// When anything in it is wrong; the error names the field.
+    pub fn parse(body: &[u8]) -> Result<TokenizeRequest, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let model = fields.string("model")?;
+        let strings = match fields.flag("return_token_strs")? {
+            Some(true) => TokenStrings::Include,
+            Some(false) | None => TokenStrings::Omit,
+        };
+        let input = match fields.string("prompt")? {
+            Some(text) => {
+                let specials = match fields.flag("add_special_tokens")? {
+                    Some(false) => AddSpecials::No,
+                    Some(true) | None => AddSpecials::Yes,
+                };
+                TokenizeInput::Text(text, specials)
+            }
+            None => TokenizeInput::Conversation(Conversation::take(&mut fields).map_err(|error| {
+                let nothing = error.message == "messages is missing";
+                if nothing { ApiError::invalid("prompt", "prompt or messages is missing") } else { error }
+            })?),
+        };
+        Ok(TokenizeRequest { model, input, strings })
+    }
+}
+
+/// A parsed and checked detokenize request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetokenizeRequest {
+    /// The model it names.
+    pub model: Option<String>,
+    /// The tokens, all within the vocabulary.
+    pub tokens: Vec<TokenId>,
+}
+
+impl DetokenizeRequest {
+    /// Parses and checks a body.
+    ///
+    /// # Errors
+    /// When anything in it is wrong; the error names the field.
+    pub fn parse(body: &[u8], limits: &Limits) -> Result<DetokenizeRequest, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let model = fields.string("model")?;
+        let list = fields.list("tokens")?.ok_or_else(|| ApiError::invalid("tokens", "tokens is missing"))?;
+        let tokens = list
+            .iter()
+            .enumerate()
+            .map(|(index, value)| token(&format!("tokens[{index}]"), value, limits.vocab_size))
+            .collect::<Result<_, _>>()?;
+        Ok(DetokenizeRequest { model, tokens })
+    }
+}
+
+/// The answer to a tokenize request.
+#[must_use]
+pub fn tokenized(tokens: &[TokenId], strings: Option<&[String]>, context_tokens: u32) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Tokenized<'a> {
+        count: usize,
+        max_model_len: u32,
+        tokens: Vec<u32>,
+        token_strs: Option<&'a [String]>,
+    }
+    super::sse::json(&Tokenized {
+        count: tokens.len(),
+        max_model_len: context_tokens,
+        tokens: tokens.iter().map(|token| token.0).collect(),
+        token_strs: strings,
+    })
+}
+
+/// The answer to a detokenize request.
+#[must_use]
+pub fn detokenized(text: &str) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Detokenized<'a> {
+        prompt: &'a str,
+    }
+    super::sse::json(&Detokenized { prompt: text })
+}

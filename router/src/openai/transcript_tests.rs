@@ -1,0 +1,156 @@
+//! What answers look like on the wire, byte for byte.
+
+use expect_test::expect;
+use sched::{FinishReason, SampledToken, TokenId};
+
+use super::*;
+use crate::text::samples;
+
+fn head(id: &str) -> Head {
+    Head { id: id.to_owned(), created: 1_700_000_000, model: "demo".to_owned() }
+}
+
+fn delta(index: u32, text: &str, finish: Option<FinishReason>) -> Delta {
+    Delta { index, text: text.to_owned(), finish, ..Delta::default() }
+}
+
+fn text(out: Vec<u8>) -> String {
+    String::from_utf8(out).unwrap()
+}
+
+/// Token "h" chosen, a broken byte and " world" as alternatives.
+fn logprob() -> TokenLogprob {
+    let tokenizer = samples::byte_level();
+    let sampled = SampledToken {
+        token: tokenizer.token_id("h").unwrap(),
+        logprob: Some(-0.1),
+        top: vec![
+            (tokenizer.token_id("h").unwrap(), -0.1),
+            (tokenizer.token_id("â").unwrap(), -2.5),
+            (tokenizer.token_id("Ġworld").unwrap(), f32::NEG_INFINITY),
+        ],
+    };
+    TokenLogprob::of(&sampled, &tokenizer, 3)
+}
+
+#[test]
+fn a_chat_stream() {
+    let answer = ChatAnswer::new(head("chatcmpl-1"));
+    let mut out = Vec::new();
+    answer.open(0, &[], &mut out);
+    answer.delta(&delta(0, "Hel\"lo\n", None), &mut out);
+    answer.delta(&delta(0, " there", Some(FinishReason::Length)), &mut out);
+    answer.usage(Usage { prompt_tokens: 5, completion_tokens: 2 }, &mut out);
+    out.extend_from_slice(sse::DONE);
+    expect![[r#"
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}
+
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[{"index":0,"delta":{"content":"Hel\"lo\n"},"logprobs":null,"finish_reason":null}]}
+
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[{"index":0,"delta":{"content":" there"},"logprobs":null,"finish_reason":"length"}]}
+
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}
+
+        data: [DONE]
+
+    "#]].assert_eq(&text(out));
+}
+
+#[test]
+fn a_chat_stream_of_two_choices_with_token_ids_and_logprobs() {
+    let answer = ChatAnswer::new(head("chatcmpl-2"));
+    let mut out = Vec::new();
+    answer.open(0, &[TokenId(1), TokenId(2)], &mut out);
+    answer.open(1, &[TokenId(1), TokenId(2)], &mut out);
+    let first = Delta { tokens: vec![TokenId(71)], logprobs: vec![logprob()], ..delta(1, "h", None) };
+    answer.delta(&first, &mut out);
+    answer.delta(&delta(1, "", Some(FinishReason::Stop)), &mut out);
+    expect![[r#"
+        data: {"id":"chatcmpl-2","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":[1,2]}
+
+        data: {"id":"chatcmpl-2","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}
+
+        data: {"id":"chatcmpl-2","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[{"index":1,"delta":{"content":"h"},"logprobs":{"content":[{"token":"h","logprob":-0.10000000149011612,"bytes":[104],"top_logprobs":[{"token":"h","logprob":-0.10000000149011612,"bytes":[104]},{"token":"�","logprob":-2.5,"bytes":[226]},{"token":" world","logprob":-9999.0,"bytes":[32,119,111,114,108,100]}]}]},"finish_reason":null,"token_ids":[71]}]}
+
+        data: {"id":"chatcmpl-2","object":"chat.completion.chunk","created":1700000000,"model":"demo","choices":[{"index":1,"delta":{},"logprobs":null,"finish_reason":"stop"}]}
+
+    "#]].assert_eq(&text(out));
+}
+
+#[test]
+fn a_completion_stream() {
+    let answer = CompletionAnswer::new(head("cmpl-1"));
+    let mut out = Vec::new();
+    answer.open(0, "", &[], &mut out);
+    answer.open(1, "Once", &[TokenId(4)], &mut out);
+    answer.delta(&Delta { logprobs: vec![logprob()], ..delta(1, "h", None) }, &mut out);
+    answer.delta(&delta(1, "", Some(FinishReason::Stop)), &mut out);
+    answer.usage(Usage { prompt_tokens: 1, completion_tokens: 2 }, &mut out);
+    out.extend_from_slice(sse::DONE);
+    expect![[r#"
+        data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":1,"text":"Once","logprobs":null,"finish_reason":null,"prompt_token_ids":[4]}]}
+
+        data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":1,"text":"h","logprobs":{"text_offset":[3],"token_logprobs":[-0.10000000149011612],"tokens":["h"],"top_logprobs":[{"h":-0.10000000149011612,"bytes:\\xe2":-2.5," world":-9999.0}]},"finish_reason":null}]}
+
+        data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":1,"text":"","logprobs":null,"finish_reason":"stop"}]}
+
+        data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"demo","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}
+
+        data: [DONE]
+
+    "#]].assert_eq(&text(out));
+}
+
+#[test]
+fn an_error_after_the_first_byte() {
+    let mut out = Vec::new();
+    let failure = sched::Failure::new(sched::FailureKind::WorkerLost, "the worker was lost");
+    sse::error(&failure.into(), &mut out);
+    expect![[r#"
+        data: {"error":{"message":"the worker was lost","type":"server_error","param":null,"code":"worker_lost"}}
+
+    "#]]
+    .assert_eq(&text(out));
+}
+
+#[test]
+fn whole_answers() {
+    let mut choice = Choice::default();
+    choice.extend(Delta { tokens: vec![TokenId(71)], logprobs: vec![logprob()], ..delta(0, "h", None) });
+    choice.extend(delta(0, "!", Some(FinishReason::Stop)));
+    let usage = Usage { prompt_tokens: 2, completion_tokens: 2 };
+    let choices = [choice];
+    let plain = Choice { text: "x".to_owned(), finish: Some(FinishReason::Length), ..Choice::default() };
+    let shown = [
+        ChatAnswer::new(head("chatcmpl-3")).whole(&choices, &[TokenId(1)], usage),
+        ChatAnswer::new(head("chatcmpl-4")).whole(std::slice::from_ref(&plain), &[], usage),
+        CompletionAnswer::new(head("cmpl-2")).whole(&choices, &[&[TokenId(1)]], usage),
+        CompletionAnswer::new(head("cmpl-3")).whole(&[plain], &[], usage),
+    ]
+    .map(text)
+    .join("\n");
+    expect![[r#"
+        {"id":"chatcmpl-3","object":"chat.completion","created":1700000000,"model":"demo","choices":[{"index":0,"message":{"role":"assistant","content":"h!","refusal":null},"logprobs":{"content":[{"token":"h","logprob":-0.10000000149011612,"bytes":[104],"top_logprobs":[{"token":"h","logprob":-0.10000000149011612,"bytes":[104]},{"token":"�","logprob":-2.5,"bytes":[226]},{"token":" world","logprob":-9999.0,"bytes":[32,119,111,114,108,100]}]}]},"finish_reason":"stop","token_ids":[71]}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4},"prompt_token_ids":[1]}
+        {"id":"chatcmpl-4","object":"chat.completion","created":1700000000,"model":"demo","choices":[{"index":0,"message":{"role":"assistant","content":"x","refusal":null},"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}}
+        {"id":"cmpl-2","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":0,"text":"h!","logprobs":{"text_offset":[3],"token_logprobs":[-0.10000000149011612],"tokens":["h"],"top_logprobs":[{"h":-0.10000000149011612,"bytes:\\xe2":-2.5," world":-9999.0}]},"finish_reason":"stop","token_ids":[71],"prompt_token_ids":[1]}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}}
+        {"id":"cmpl-3","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":0,"text":"x","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}}"#]].assert_eq(&shown);
+}
+
+#[test]
+fn models_and_tokens() {
+    let shown = [
+        model_list(&["demo".to_owned(), "small".to_owned()], 7, 64),
+        model_object("demo", 7, 64),
+        tokenized(&[TokenId(3)], Some(&["a".to_owned()]), 64),
+        tokenized(&[TokenId(3)], None, 64),
+        detokenized("a"),
+    ]
+    .map(text)
+    .join("\n");
+    expect![[r#"
+        {"object":"list","data":[{"id":"demo","object":"model","created":7,"owned_by":"baton","max_model_len":64},{"id":"small","object":"model","created":7,"owned_by":"baton","max_model_len":64}]}
+        {"id":"demo","object":"model","created":7,"owned_by":"baton","max_model_len":64}
+        {"count":1,"max_model_len":64,"tokens":[3],"token_strs":["a"]}
+        {"count":1,"max_model_len":64,"tokens":[3],"token_strs":null}
+        {"prompt":"a"}"#]].assert_eq(&shown);
+}
