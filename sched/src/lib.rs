@@ -4,14 +4,18 @@
 //! decisions, `next_timeout()` says when to be called again at the latest. Live servers and the simulator are two
 //! drivers of the same structs, so what is planned cannot drift from what serves.
 
+pub mod block;
 pub mod cluster;
 pub mod compat;
 pub mod cost;
+mod error;
 mod failure;
+pub mod handoff;
 mod ids;
 pub mod layout;
 pub mod message;
 mod plan;
+pub mod replica;
 mod request;
 pub mod rng;
 mod role;
@@ -20,6 +24,7 @@ pub mod slo;
 mod time;
 
 pub use compat::{CompatKey, CompatParts};
+pub use error::SchedError;
 pub use failure::{Failure, FailureKind};
 pub use ids::{
     Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, RequestId, SlotId, StepId, TokenId, WorkerId,

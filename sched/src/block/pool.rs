@@ -1,0 +1,258 @@
+//! The state of every KV block of one worker; knows neither requests nor bytes.
+//!
+//! `free + cached + in use + quarantined = total` holds after every call. A block that several holders share counts once.
+
+use std::collections::BTreeMap;
+
+use super::{hash::ContentHash, lru::Lru};
+use crate::BlockId;
+
+/// Accounting of the blocks of one worker. All operations are O(1), or O(log blocks) where content is looked up.
+///
+/// *References* say who needs a block: block tables and leases. *Accesses* say who may touch its bytes whatever the
+/// references say: a step or a pull in flight. A block is handed out again only when it has neither.
+#[derive(Debug, Clone)]
+pub struct BlockPool {
+    blocks: Vec<Block>,
+    free: Vec<BlockId>,
+    cached: Lru,
+    by_content: BTreeMap<ContentHash, BlockId>,
+    in_use: u32,
+    quarantined: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Block {
+    references: u32,
+    accesses: u32,
+    content: Option<ContentHash>,
+}
+
+/// What a block is right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockState {
+    /// Nobody needs it and it holds nothing.
+    Free,
+    /// Nobody needs it, but it holds content that can be found again.
+    Cached,
+    /// Somebody refers to it.
+    InUse,
+    /// Nobody refers to it, but a step or a pull in flight may still touch its bytes.
+    Quarantined,
+}
+
+impl BlockPool {
+    /// A pool of `total` free blocks.
+    #[must_use]
+    pub fn new(total: u32) -> BlockPool {
+        BlockPool {
+            blocks: vec![Block::default(); total as usize],
+            free: (0..total).rev().map(BlockId).collect(),
+            cached: Lru::new(total),
+            by_content: BTreeMap::new(),
+            in_use: 0,
+            quarantined: 0,
+        }
+    }
+
+    /// All blocks.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.blocks.len() as u32
+    }
+
+    /// Blocks that hold nothing.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        self.free.len() as u32
+    }
+
+    /// Blocks that nobody needs and that hold content.
+    #[must_use]
+    pub fn cached(&self) -> u32 {
+        self.cached.len()
+    }
+
+    /// Blocks with references.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        self.in_use
+    }
+
+    /// Blocks without references that may still be touched.
+    #[must_use]
+    pub fn quarantined(&self) -> u32 {
+        self.quarantined
+    }
+
+    /// How many blocks `allocate` can hand out right now.
+    #[must_use]
+    pub fn available(&self) -> u32 {
+        self.free() + self.cached()
+    }
+
+    /// How many holders refer to a block.
+    #[must_use]
+    pub fn references(&self, id: BlockId) -> u32 {
+        self.block(id).references
+    }
+
+    /// What a block is right now.
+    #[must_use]
+    pub fn state(&self, id: BlockId) -> BlockState {
+        let block = self.block(id);
+        match (block.references, block.accesses, block.content) {
+            (0, 0, None) => BlockState::Free,
+            (0, 0, Some(_)) => BlockState::Cached,
+            (0, _, _) => BlockState::Quarantined,
+            (_, _, _) => BlockState::InUse,
+        }
+    }
+
+    /// A block of unknown bytes with one reference: a free one, or the longest unused of the cached ones.
+    pub fn allocate(&mut self) -> Option<BlockId> {
+        let id = self.free.pop().or_else(|| self.evict())?;
+        self.block_mut(id).references = 1;
+        self.in_use += 1;
+        Some(id)
+    }
+
+    fn evict(&mut self) -> Option<BlockId> {
+        let id = self.cached.pop_oldest()?;
+        if let Some(content) = self.block_mut(id).content.take() {
+            self.by_content.remove(&content);
+        }
+        Some(id)
+    }
+
+    /// One more reference to a block that has some.
+    pub fn retain(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.references > 0, "{id} is retained although nobody refers to it");
+        block.references += 1;
+    }
+
+    /// One reference less. The last one makes the block free, cached or quarantined.
+    pub fn release(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.references > 0, "{id} is released although nobody refers to it");
+        block.references -= 1;
+        if block.references > 0 {
+            return;
+        }
+        let untouched = block.accesses == 0;
+        self.in_use -= 1;
+        if untouched {
+            self.lay_to_rest(id);
+        } else {
+            self.quarantined += 1;
+        }
+    }
+
+    /// From now on a step or a pull may touch the bytes of a block in use. Content that can be found is never written.
+    pub fn begin_access(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.references > 0, "{id} is touched although nobody refers to it");
+        assert!(block.content.is_none(), "{id} is touched although its content is published");
+        block.accesses += 1;
+    }
+
+    /// A step or a pull that could touch the block has ended.
+    pub fn end_access(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.accesses > 0, "an access of {id} ends that never began");
+        block.accesses -= 1;
+        if block.accesses == 0 && block.references == 0 {
+            self.quarantined -= 1;
+            self.lay_to_rest(id);
+        }
+    }
+
+    /// Makes the content of a full, completely written block findable. A second block of the same content stays unnamed.
+    pub fn publish(&mut self, id: BlockId, content: ContentHash) {
+        let block = self.block(id);
+        assert!(block.references > 0, "{id} is published although nobody refers to it");
+        assert!(block.accesses == 0, "{id} is published although it may still be touched");
+        if block.content.is_none() && !self.by_content.contains_key(&content) {
+            self.by_content.insert(content, id);
+            self.block_mut(id).content = Some(content);
+        }
+    }
+
+    /// The blocks that hold the leading part of `contents`.
+    #[must_use]
+    pub fn find_leading(&self, contents: &[ContentHash]) -> Vec<BlockId> {
+        contents.iter().map_while(|content| self.by_content.get(content).copied()).collect()
+    }
+
+    /// A reference to a block that was just found by its content.
+    pub fn acquire(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.content.is_some(), "{id} is acquired although it holds nothing");
+        block.references += 1;
+        if block.references == 1 {
+            self.cached.remove(id);
+            self.in_use += 1;
+        }
+    }
+
+    fn lay_to_rest(&mut self, id: BlockId) {
+        if self.block(id).content.is_some() {
+            self.cached.push_newest(id);
+        } else {
+            self.free.push(id);
+        }
+    }
+
+    fn block(&self, BlockId(index): BlockId) -> &Block {
+        &self.blocks[index as usize]
+    }
+
+    fn block_mut(&mut self, BlockId(index): BlockId) -> &mut Block {
+        &mut self.blocks[index as usize]
+    }
+
+    /// Recounts everything and compares; for tests and for an operator's check. O(blocks log blocks).
+    ///
+    /// `references` and `accesses` are what the owner of the pool believes it holds of each block.
+    pub fn check(&self, references: &BTreeMap<BlockId, u32>, accesses: &BTreeMap<BlockId, u32>) -> Result<(), String> {
+        let mut counted = [0_u32; 4];
+        for index in 0..self.total() {
+            let id = BlockId(index);
+            let block = self.block(id);
+            counted[self.state(id) as usize] += 1;
+            let held = references.get(&id).copied().unwrap_or(0);
+            let touched = accesses.get(&id).copied().unwrap_or(0);
+            if (block.references, block.accesses) != (held, touched) {
+                return Err(format!("{id} counts {block:?}, but {held} holders and {touched} accesses exist"));
+            }
+            if let Some(content) = block.content
+                && self.by_content.get(&content) != Some(&id)
+            {
+                return Err(format!("{id} has content that leads to another block"));
+            }
+        }
+        self.check_lists()?;
+        let claimed = [self.free(), self.cached(), self.in_use, self.quarantined];
+        if counted != claimed || claimed.iter().sum::<u32>() != self.total() {
+            return Err(format!("states count {counted:?}, but the pool says {claimed:?} of {}", self.total()));
+        }
+        Ok(())
+    }
+
+    fn check_lists(&self) -> Result<(), String> {
+        if let Some(id) = self.free.iter().find(|id| self.state(**id) != BlockState::Free) {
+            return Err(format!("{id} is on the free list, but is {:?}", self.state(*id)));
+        }
+        if let Some(id) = self.cached.iter().find(|id| self.state(*id) != BlockState::Cached) {
+            return Err(format!("{id} is in the cached list, but is {:?}", self.state(id)));
+        }
+        match self.by_content.iter().find(|(content, id)| self.block(**id).content != Some(**content)) {
+            Some((_, id)) => Err(format!("an entry leads to {id}, which holds something else")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

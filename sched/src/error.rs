@@ -1,0 +1,18 @@
+//! What can be wrong when a machine is built; what goes wrong for a request is a `Failure`.
+
+use thiserror::Error;
+
+/// A machine cannot be built as asked.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum SchedError {
+    /// A value of a replica's configuration is out of range.
+    #[error("replica configuration: {field} is {value}, but {rule}")]
+    ReplicaConfig {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it has to be.
+        rule: &'static str,
+    },
+}

@@ -1,0 +1,194 @@
+//! The giver's side of one hand-off: from the reservation of a prompt to the end of the reader's lease; knows no blocks.
+
+use crate::message::ReleaseAnswer;
+use crate::{Span, Time};
+
+/// One prompt that a reader may pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Give {
+    state: GiveState,
+    lease_ends: Time,
+    lease_span: Span,
+}
+
+/// How far the giver is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GiveState {
+    /// All blocks of the prompt are reserved, nothing is computed yet.
+    Reserved,
+    /// Some positions have their KV stored in every layer.
+    Filling {
+        /// How many, from position 0.
+        watermark_tokens: u32,
+    },
+    /// The whole prompt is stored; the first tokens are known.
+    Complete,
+    /// The reader has everything and has been told `Ok`.
+    Released,
+    /// The reader was not heard of for a whole lease.
+    Expired,
+    /// The request ended, or the reader gave up.
+    Aborted,
+}
+
+/// What came of a reader's wish to let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The hand-off is over and went well.
+    HandedOver,
+    /// The reader let go of what was never complete: it cannot have a valid copy, and the hand-off is over.
+    Incomplete,
+    /// It was over before.
+    Late,
+}
+
+impl Released {
+    /// What the reader is told.
+    #[must_use]
+    pub fn answer(self) -> ReleaseAnswer {
+        match self {
+            Released::HandedOver => ReleaseAnswer::Ok,
+            Released::Incomplete | Released::Late => ReleaseAnswer::Expired,
+        }
+    }
+}
+
+impl Give {
+    /// The prompt's blocks were reserved at `now`; the reader's lease begins.
+    #[must_use]
+    pub fn new(now: Time, lease_span: Span) -> Give {
+        Give { state: GiveState::Reserved, lease_ends: now + lease_span, lease_span }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> GiveState {
+        self.state
+    }
+
+    /// Whether blocks are held for the reader.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        match self.state {
+            GiveState::Reserved | GiveState::Filling { .. } | GiveState::Complete => true,
+            GiveState::Released | GiveState::Expired | GiveState::Aborted => false,
+        }
+    }
+
+    /// When the reader's lease ends unless it is renewed.
+    #[must_use]
+    pub fn lease_ends(&self) -> Time {
+        self.lease_ends
+    }
+
+    /// The first `watermark_tokens` positions are stored in every layer.
+    pub fn filled(&mut self, watermark_tokens: u32) {
+        let before = match self.state {
+            GiveState::Reserved => 0,
+            GiveState::Filling { watermark_tokens } => watermark_tokens,
+            GiveState::Complete | GiveState::Released | GiveState::Expired | GiveState::Aborted => {
+                unreachable!("a hand-off is filled in state {:?}", self.state)
+            }
+        };
+        assert!(watermark_tokens >= before, "the watermark falls from {before} to {watermark_tokens} tokens");
+        self.state = GiveState::Filling { watermark_tokens };
+    }
+
+    /// The whole prompt is stored and the first tokens are known.
+    pub fn completed(&mut self) {
+        assert!(matches!(self.state, GiveState::Filling { .. }), "a hand-off completes in state {:?}", self.state);
+        self.state = GiveState::Complete;
+    }
+
+    /// A heartbeat of the reader. A lease that has ended is never revived.
+    pub fn renewed(&mut self, now: Time) {
+        if self.is_alive() && now < self.lease_ends {
+            self.lease_ends = now + self.lease_span;
+        }
+    }
+
+    /// The reader says that it has everything.
+    pub fn released(&mut self, now: Time) -> Released {
+        self.expire(now);
+        match self.state {
+            GiveState::Complete => {
+                self.state = GiveState::Released;
+                Released::HandedOver
+            }
+            GiveState::Reserved | GiveState::Filling { .. } => {
+                self.state = GiveState::Aborted;
+                Released::Incomplete
+            }
+            GiveState::Released | GiveState::Expired | GiveState::Aborted => Released::Late,
+        }
+    }
+
+    /// Time has passed. True if the lease ends right here.
+    pub fn expire(&mut self, now: Time) -> bool {
+        let ends = self.is_alive() && now >= self.lease_ends;
+        if ends {
+            self.state = GiveState::Expired;
+        }
+        ends
+    }
+
+    /// The request has ended, or the reader gives up. True if that changes anything.
+    pub fn abort(&mut self) -> bool {
+        let ends = self.is_alive();
+        if ends {
+            self.state = GiveState::Aborted;
+        }
+        ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPAN: Span = Span(30);
+
+    fn complete() -> Give {
+        let mut give = Give::new(Time(0), SPAN);
+        give.filled(16);
+        give.filled(20);
+        give.completed();
+        give
+    }
+
+    #[test]
+    fn a_release_after_completion_hands_over_once() {
+        let mut give = complete();
+        assert_eq!(give.released(Time(1)), Released::HandedOver);
+        assert_eq!(give.released(Time(2)), Released::Late);
+        assert!(!give.expire(Time(99)) && !give.abort());
+        assert_eq!(give.state(), GiveState::Released);
+    }
+
+    #[test]
+    fn a_release_of_an_unfinished_prompt_is_not_believed() {
+        let mut give = Give::new(Time(0), SPAN);
+        give.filled(16);
+        assert_eq!(give.released(Time(1)).answer(), ReleaseAnswer::Expired);
+        assert_eq!(give.state(), GiveState::Aborted);
+    }
+
+    #[test]
+    fn a_lease_lives_as_long_as_it_is_renewed_and_is_never_revived() {
+        let mut give = complete();
+        give.renewed(Time(29));
+        assert!(!give.expire(Time(58)));
+        give.renewed(Time(59));
+        assert_eq!(give.released(Time(59)), Released::Late);
+        assert_eq!(give.state(), GiveState::Expired);
+    }
+
+    #[test]
+    fn an_abort_ends_every_living_state() {
+        for mut give in [Give::new(Time(0), SPAN), complete()] {
+            assert!(give.abort());
+            assert!(!give.abort());
+            assert_eq!(give.released(Time(1)), Released::Late);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Who gets blocks and slots next: preempted sequences first, then newcomers in order of arrival.
+
+use super::Replica;
+use super::leg::Stage;
+use super::sequence::{Place, SequenceKey};
+use super::slots::Seat;
+use crate::LaneId;
+
+/// What a sequence is about to do with its blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Compute its KV cache here, which needs a slot per choice.
+    Fill,
+    /// Take its KV cache over.
+    Take,
+}
+
+impl Replica {
+    /// Admits whatever fits. Nobody overtakes: the first that does not fit stops all behind it.
+    pub(super) fn admit(&mut self, lane: LaneId) {
+        self.seat_ready(lane);
+        while let Some(key) = self.lane(lane).at(Place::Preempted).first().copied() {
+            if !self.admit_one(key) {
+                return;
+            }
+        }
+        while let Some(key) = self.lane(lane).at(Place::Waiting).first().copied() {
+            let full = self.filling_blocks > self.config.filling_blocks_max();
+            if full || !self.admit_one(key) {
+                return;
+            }
+        }
+    }
+
+    /// Gives free slots to sequences that have their KV cache already.
+    fn seat_ready(&mut self, lane: LaneId) {
+        while let Some(key) = self.lane(lane).at(Place::Ready).first().copied() {
+            if !self.take_slots(key) {
+                return;
+            }
+            self.move_to(key, Place::Running);
+        }
+    }
+
+    fn admit_one(&mut self, key: SequenceKey) -> bool {
+        let purpose = self.purpose(key);
+        if purpose == Purpose::Fill && !self.has_slots(key) {
+            return false;
+        }
+        if !self.reserve_blocks(key, purpose) {
+            return false;
+        }
+        match purpose {
+            Purpose::Fill => {
+                self.take_slots(key);
+                self.move_to(key, Place::Filling);
+                self.open_give(key);
+            }
+            Purpose::Take => {
+                self.move_to(key, Place::Taking);
+                self.reserved_for_take(key);
+            }
+        }
+        true
+    }
+
+    /// A preempted sequence is computed here, wherever it came from.
+    fn purpose(&self, key: SequenceKey) -> Purpose {
+        let sequence = self.sequences.at(key);
+        let newcomer = sequence.place == Place::Waiting;
+        match self.legs.get(&sequence.leg).map(|run| &run.stage) {
+            Some(Stage::Take(_)) if newcomer => Purpose::Take,
+            Some(Stage::Take(_) | Stage::Whole | Stage::Give(_)) | None => Purpose::Fill,
+        }
+    }
+
+    fn has_slots(&self, key: SequenceKey) -> bool {
+        let sequence = self.sequences.at(key);
+        sequence.members.len() <= self.lane(sequence.lane).slots.free()
+    }
+
+    /// One slot for each choice the sequence stands for, or none at all.
+    fn take_slots(&mut self, key: SequenceKey) -> bool {
+        let seats = self.has_slots(key);
+        let sequence = self.sequences.at_mut(key);
+        let slots = &mut self.lanes[usize::from(sequence.lane.0)].slots;
+        if seats {
+            for member in &mut sequence.members {
+                member.slot = slots.take().map(|slot| (slot, Seat::Promised));
+            }
+        }
+        seats
+    }
+
+    /// Reserves everything at once: blocks found by content, new ones for the rest, and on a take one more per choice,
+    /// so that joining the batch cannot fail. Leaves one block per running sequence, which are about to grow.
+    fn reserve_blocks(&mut self, key: SequenceKey, purpose: Purpose) -> bool {
+        let block_tokens = self.config.block_tokens;
+        let found = self.find_prefix(key, purpose);
+        let sequence = self.sequences.at(key);
+        let needed = sequence.blocks_needed(block_tokens);
+        let spares = match purpose {
+            Purpose::Fill => 0,
+            Purpose::Take => (sequence.members.len() as u32).min(self.pool.total() - needed),
+        };
+        let lane = self.lane(sequence.lane);
+        let growth = lane.count(Place::Running) + lane.count(Place::Ready);
+        let idle_found = found.iter().filter(|block| self.pool.references(**block) == 0).count() as u32;
+        let fresh = needed - found.len() as u32 + spares;
+        if fresh + growth > self.pool.available() - idle_found {
+            return false;
+        }
+        let sequence = self.sequences.at_mut(key);
+        for block in &found {
+            self.pool.acquire(*block);
+            sequence.table.push(*block);
+        }
+        for _ in found.len() as u32..needed {
+            self.pool.allocate().into_iter().for_each(|block| sequence.table.push(block));
+        }
+        sequence.spares.extend((0..spares).filter_map(|_| self.pool.allocate()));
+        sequence.computed = found.len() as u32 * block_tokens;
+        sequence.published = found.len() as u32;
+        true
+    }
+
+    /// Blocks that hold the beginning of the sequence already. Who computes it here needs logits, so at least its last
+    /// token is left to compute.
+    fn find_prefix(&mut self, key: SequenceKey, purpose: Purpose) -> Vec<crate::BlockId> {
+        if self.config.prefix_cache == super::PrefixCache::Off {
+            return Vec::new();
+        }
+        let sequence = self.sequences.at_mut(key);
+        let reusable = match purpose {
+            Purpose::Fill => sequence.len() - 1,
+            Purpose::Take => sequence.len(),
+        };
+        self.pool.find_leading(sequence.names(reusable / self.config.block_tokens))
+    }
+}

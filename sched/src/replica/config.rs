@@ -1,0 +1,101 @@
+//! What one worker's scheduler is told at its start; knows no file format.
+
+use crate::block::HASH_UNIT_TOKENS;
+use crate::{Role, SchedError, Span};
+
+/// Role and limits of a replica. Every limit is a bound that is never exceeded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplicaConfig {
+    /// What the worker is for.
+    pub role: Role,
+    /// Blocks of the KV pool.
+    pub blocks_total: u32,
+    /// Tokens per block, a multiple of 16.
+    pub block_tokens: u32,
+    /// Layers of the model.
+    pub layers: u32,
+    /// Longest sequence of prompt and output, in tokens.
+    pub context_max: u32,
+    /// Sequences that run at once (sampler slots); at most `step_tokens_max`.
+    pub sequences_max: u32,
+    /// Rows of one step.
+    pub step_tokens_max: u32,
+    /// Legs that may wait for blocks or slots; more are refused as overload.
+    pub queue_legs_max: u32,
+    /// Whether content of earlier requests is reused.
+    pub prefix_cache: PrefixCache,
+    /// Part of the pool that reservations may hold whose prompt is not complete, tested before the next is added.
+    pub filling_share: f32,
+    /// How long a worker may stay silent.
+    pub lease: LeaseConfig,
+    /// Tells models and adapters apart in content hashes.
+    pub hash_salt: u64,
+    /// Random per process, so that leases of different givers have different ids.
+    pub lease_seed: u64,
+}
+
+/// Both leases: the router's on a leg, and a reader's on a giver's blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// A lease ends when it was not renewed for this long.
+    pub span: Span,
+    /// How often leases are renewed.
+    pub beat: Span,
+}
+
+impl Default for LeaseConfig {
+    fn default() -> LeaseConfig {
+        LeaseConfig { span: Span::from_secs(30), beat: Span::from_secs(5) }
+    }
+}
+
+/// Whether blocks of ended requests can be found by their content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrefixCache {
+    /// They can.
+    On,
+    /// Every prompt is computed in full.
+    Off,
+}
+
+impl ReplicaConfig {
+    pub(super) fn validate(&self) -> Result<(), SchedError> {
+        let positive: [(&'static str, u32); 7] = [
+            ("blocks_total", self.blocks_total),
+            ("block_tokens", self.block_tokens),
+            ("layers", self.layers),
+            ("context_max", self.context_max),
+            ("sequences_max", self.sequences_max),
+            ("step_tokens_max", self.step_tokens_max),
+            ("queue_legs_max", self.queue_legs_max),
+        ];
+        for (field, value) in positive {
+            check(field, value, value > 0, "it must be at least 1")?;
+        }
+        let whole_units = self.block_tokens.is_multiple_of(HASH_UNIT_TOKENS);
+        check("block_tokens", self.block_tokens, whole_units, "it must be a multiple of 16")?;
+        let rows = self.step_tokens_max;
+        check("step_tokens_max", rows, rows >= self.sequences_max, "it must be at least sequences_max")?;
+        let share = self.filling_share;
+        check("filling_share", share, share > 0.0 && share <= 1.0, "it must be above 0 and at most 1")?;
+        let LeaseConfig { span, beat } = self.lease;
+        check("lease.beat", beat, beat > Span::ZERO && beat < span, "it must be above 0 and below lease.span")
+    }
+
+    /// Blocks that unfinished reservations may hold before the next one is added.
+    pub(super) fn filling_blocks_max(&self) -> u32 {
+        (f64::from(self.filling_share) * f64::from(self.blocks_total)) as u32
+    }
+}
+
+fn check(
+    field: &'static str,
+    value: impl std::fmt::Display,
+    holds: bool,
+    rule: &'static str,
+) -> Result<(), SchedError> {
+    match holds {
+        true => Ok(()),
+        false => Err(SchedError::ReplicaConfig { field, value: value.to_string(), rule }),
+    }
+}

@@ -1,0 +1,86 @@
+//! A step in the making: the flat plan for the backend beside what the scheduler has to remember of it.
+
+use super::lane::Part;
+use super::sequence::{Sequence, SequenceKey};
+use super::slots::Seat;
+use crate::block::{BlockPool, blocks_for};
+use crate::rng::choice_seed;
+use crate::{BlockCopy, BlockId, Input, SampleRow, SequenceRows, SlotId, SlotInit, StepPlan};
+
+/// What has been put into the next step so far.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) plan: StepPlan,
+    pub(super) parts: Vec<Part>,
+    pub(super) touched: Vec<BlockId>,
+}
+
+impl Draft {
+    /// Copies a block before the first layer. Both blocks are touched from now on, whoever lets go of them.
+    pub(super) fn copy(&mut self, from: BlockId, to: BlockId, pool: &mut BlockPool) {
+        self.touch(from, pool);
+        self.touch(to, pool);
+        self.plan.copies.push(BlockCopy { from, to });
+    }
+
+    /// Adds the next `rows` tokens of a sequence; if they are its last, its choices sample.
+    pub(super) fn add(
+        &mut self,
+        key: SequenceKey,
+        sequence: &mut Sequence,
+        rows: u32,
+        block_tokens: u32,
+        pool: &mut BlockPool,
+    ) {
+        let (start, end) = (sequence.computed, sequence.computed + rows);
+        let first_row = self.plan.tokens.len() as u32;
+        let first_block = self.plan.blocks.len() as u32;
+        let covered = &sequence.table.blocks()[..blocks_for(end, block_tokens) as usize];
+        for block in &covered[(start / block_tokens) as usize..] {
+            self.touch(*block, pool);
+        }
+        sequence.copy_tokens(start..end, &mut self.plan.tokens);
+        self.plan.blocks.extend_from_slice(covered);
+        self.plan.sequences.push(SequenceRows {
+            rows: first_row..first_row + rows,
+            blocks: first_block..self.plan.blocks.len() as u32,
+            first_position: start,
+            input: Input::Given,
+        });
+        let mut part = Part { key, computed: end, sampled: Vec::new() };
+        if end == sequence.len() {
+            self.sample(sequence, first_row + rows - 1, &mut part);
+        }
+        sequence.in_flight = true;
+        self.parts.push(part);
+    }
+
+    /// One row of logits serves all choices of the sequence.
+    fn sample(&mut self, sequence: &mut Sequence, row: u32, part: &mut Part) {
+        for at in 0..sequence.members.len() {
+            let member = sequence.members[at];
+            let Some((slot, seat)) = member.slot else { unreachable!("{:?} samples without a slot", part.key) };
+            if seat == Seat::Promised {
+                self.plan.admit.push(seat_init(sequence, slot, choice_seed(sequence.params.seed, member.choice)));
+                sequence.members[at].slot = Some((slot, Seat::Taken));
+            }
+            self.plan.sample.push(SampleRow { row, slot });
+            part.sampled.push(member.choice);
+        }
+    }
+
+    fn touch(&mut self, block: BlockId, pool: &mut BlockPool) {
+        pool.begin_access(block);
+        self.touched.push(block);
+    }
+}
+
+fn seat_init(sequence: &Sequence, slot: SlotId, seed: u64) -> SlotInit {
+    SlotInit {
+        slot,
+        params: sequence.params.clone(),
+        seed,
+        prompt: sequence.prompt.clone(),
+        generated: sequence.generated.clone(),
+    }
+}

@@ -1,0 +1,108 @@
+//! How legs and sequences end, whatever they were doing: everything they held goes back, and nothing is said twice.
+
+use super::Replica;
+use super::leg::Stage;
+use super::sequence::{Member, SequenceKey};
+use super::timers::Timer;
+use crate::message::{Action, FromWorker};
+use crate::{Choice, Failure, FailureKind, Leg};
+
+impl Replica {
+    /// Ends a leg badly and says so.
+    pub(super) fn fail(&mut self, leg: Leg, failure: Failure) {
+        if self.legs.contains_key(&leg) {
+            self.tell(FromWorker::Failed { leg, failure });
+            self.close(leg);
+        }
+    }
+
+    /// Ends a leg without a word.
+    pub(super) fn close(&mut self, leg: Leg) {
+        let Some(run) = self.legs.remove(&leg) else {
+            return;
+        };
+        self.timers.clear(Timer::Deadline(leg));
+        self.timers.clear(Timer::RequestLease(leg));
+        match run.stage {
+            Stage::Whole | Stage::Give(None) => {}
+            Stage::Give(Some(giving)) => self.close_give(giving.lease),
+            Stage::Take(taking) => self.close_take(leg, taking),
+        }
+        for key in run.sequences {
+            self.remove_sequence(key);
+        }
+    }
+
+    /// The router wants one choice no more; the leg ends with its last one.
+    pub(super) fn cancel_choice(&mut self, leg: Leg, choice: Choice) {
+        let Some(run) = self.legs.get(&leg) else {
+            return;
+        };
+        for key in run.sequences.iter().copied().collect::<Vec<_>>() {
+            if let Some(member) = self.sequences.at_mut(key).take_member(choice) {
+                self.free_slot(key, member);
+                if self.sequences.at(key).members.is_empty() {
+                    self.drop_sequence(key);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Ends a sequence, and with the last one its leg.
+    pub(super) fn drop_sequence(&mut self, key: SequenceKey) {
+        let leg = self.sequences.at(key).leg;
+        let Some(run) = self.legs.get_mut(&leg) else { unreachable!("{leg} has ended, but its sequence lives") };
+        if run.sequences.len() == 1 {
+            return self.close(leg);
+        }
+        run.sequences.remove(&key);
+        self.remove_sequence(key);
+    }
+
+    fn remove_sequence(&mut self, key: SequenceKey) {
+        self.leave_place(key);
+        self.free_slots(key);
+        let Some(mut sequence) = self.sequences.remove(key) else {
+            return;
+        };
+        sequence.drop_blocks(&mut self.pool);
+        let lane = self.lane_mut(sequence.lane);
+        let (id, Some(flight)) = (lane.id, lane.flight.as_mut()) else {
+            return;
+        };
+        if sequence.in_flight {
+            flight.living -= 1;
+            if flight.living == 0 {
+                let step = flight.step;
+                self.out.push_back(Action::CancelStep { lane: id, step });
+            }
+        }
+    }
+
+    /// Gives back the slots of all choices the sequence still stands for.
+    pub(super) fn free_slots(&mut self, key: SequenceKey) {
+        for at in 0..self.sequences.at(key).members.len() {
+            let member = self.sequences.at(key).members[at];
+            self.free_slot(key, member);
+            self.sequences.at_mut(key).members[at].slot = None;
+        }
+    }
+
+    /// Gives back the slot of one choice.
+    pub(super) fn free_slot(&mut self, key: SequenceKey, member: Member) {
+        if let Some((slot, seat)) = member.slot {
+            let lane = self.sequences.at(key).lane;
+            self.lane_mut(lane).slots.give_back(slot, seat);
+        }
+    }
+
+    pub(super) fn deadline_passed(&mut self, leg: Leg) {
+        self.fail(leg, Failure::new(FailureKind::DeadlineExceeded, "the request's deadline has passed"));
+    }
+
+    pub(super) fn router_silent(&mut self, leg: Leg) {
+        let detail = format!("no router has renewed the request for {} s", self.config.lease.span.secs_f64());
+        self.fail(leg, Failure::new(FailureKind::Cancelled, detail));
+    }
+}

@@ -1,0 +1,128 @@
+//! The giver's part of the hand-off: offers a reserved prompt, commits first tokens, holds the blocks for a reader.
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::Replica;
+use super::finish::finish;
+use super::leg::{Giving, Stage};
+use super::sequence::{Place, SequenceKey};
+use super::timers::Timer;
+use crate::handoff::{Give, Released};
+use crate::message::{Action, Commit, FirstTiming, FirstToken, FromWorker, TokenTiming};
+use crate::{Choice, LeaseId, Leg, SampledToken, Time};
+
+impl Replica {
+    /// Offers a prompt whose blocks were just reserved, if it is for a reader.
+    pub(super) fn open_give(&mut self, key: SequenceKey) {
+        let sequence = self.sequences.at(key);
+        let (leg, blocks) = (sequence.leg, sequence.table.blocks().to_vec());
+        let Some(Stage::Give(giving)) = self.legs.get_mut(&leg).map(|run| &mut run.stage) else {
+            return;
+        };
+        self.leases += 1;
+        let lease = LeaseId(xxh3_64_with_seed(&self.leases.to_le_bytes(), self.config.lease_seed));
+        let machine = Give::new(self.now, self.config.lease.span);
+        *giving = Some(Giving { lease, machine });
+        self.given.insert(lease, leg);
+        self.timers.set(Timer::ReaderLease(lease), machine.lease_ends());
+        self.out.push_back(Action::Grant { lease, blocks: blocks.clone() });
+        self.tell(FromWorker::Offered { leg, lease, blocks });
+    }
+
+    /// The prompt is complete: tells the first tokens and holds the blocks, unless every choice ended with its first.
+    pub(super) fn commit_firsts(&mut self, key: SequenceKey, tokens: Vec<(Choice, SampledToken)>, step_started: Time) {
+        let sequence = self.sequences.at(key);
+        let (leg, prompt) = (sequence.leg, sequence.prompt.len() as u32);
+        let generated = sequence.generated.len() as u32 + 1;
+        let living = tokens.into_iter().filter(|(choice, _)| sequence.members.iter().any(|m| m.choice == *choice));
+        let firsts: Vec<_> = living
+            .map(|(choice, token)| {
+                let ended = finish(&sequence.params, prompt, generated, token.token, self.config.context_max);
+                FirstToken { choice, token, ended }
+            })
+            .collect();
+        let needs_reader = firsts.iter().any(|first| first.ended.is_none());
+        let timing = self.first_timing(leg, step_started);
+        self.tell(FromWorker::Committed { commit: Commit { leg, firsts }, timing });
+        if !needs_reader {
+            return self.close(leg);
+        }
+        self.free_slots(key);
+        self.move_to(key, Place::Held);
+        if let Some(giving) = self.giving_mut(leg) {
+            giving.machine.completed();
+        }
+    }
+
+    fn first_timing(&mut self, leg: Leg, step_started: Time) -> FirstTiming {
+        match self.legs.get_mut(&leg).and_then(|run| run.timing.report(step_started, self.now)) {
+            Some(TokenTiming::First(timing)) => timing,
+            Some(TokenTiming::Joined(_)) | None => unreachable!("{leg} commits twice or was not prefilled here"),
+        }
+    }
+
+    pub(super) fn reader_renewed(&mut self, leases: &[LeaseId]) {
+        for lease in leases {
+            let now = self.now;
+            let Some(giving) = self.given.get(lease).copied().and_then(|leg| self.giving_mut(leg)) else {
+                continue;
+            };
+            giving.machine.renewed(now);
+            let ends = giving.machine.lease_ends();
+            self.timers.set(Timer::ReaderLease(*lease), ends);
+        }
+    }
+
+    pub(super) fn reader_released(&mut self, lease: LeaseId) {
+        let now = self.now;
+        let Some(leg) = self.given.get(&lease).copied() else {
+            let answer = self.answers.recall(now, lease);
+            return self.out.push_back(Action::AnswerRelease { lease, answer });
+        };
+        let released = self.giving_mut(leg).map_or(Released::Late, |giving| giving.machine.released(now));
+        let answer = released.answer();
+        self.out.push_back(Action::AnswerRelease { lease, answer });
+        match released {
+            Released::HandedOver => {
+                self.answers.remember(now, lease);
+                self.tell(FromWorker::HandedOver { leg });
+            }
+            Released::Incomplete | Released::Late => self.tell(FromWorker::ReaderLost { leg }),
+        }
+        self.close(leg);
+    }
+
+    pub(super) fn reader_aborted(&mut self, lease: LeaseId) {
+        if let Some(leg) = self.given.get(&lease).copied() {
+            self.lose_reader(leg, |machine| machine.abort());
+        }
+    }
+
+    pub(super) fn reader_silent(&mut self, lease: LeaseId) {
+        let now = self.now;
+        if let Some(leg) = self.given.get(&lease).copied() {
+            self.lose_reader(leg, |machine| machine.expire(now));
+        }
+    }
+
+    fn lose_reader(&mut self, leg: Leg, end: impl FnOnce(&mut Give) -> bool) {
+        if self.giving_mut(leg).is_some_and(|giving| end(&mut giving.machine)) {
+            self.tell(FromWorker::ReaderLost { leg });
+            self.close(leg);
+        }
+    }
+
+    /// Nobody may read under the lease any more.
+    pub(super) fn close_give(&mut self, lease: LeaseId) {
+        self.given.remove(&lease);
+        self.timers.clear(Timer::ReaderLease(lease));
+        self.out.push_back(Action::Revoke(lease));
+    }
+
+    fn giving_mut(&mut self, leg: Leg) -> Option<&mut Giving> {
+        match &mut self.legs.get_mut(&leg)?.stage {
+            Stage::Give(giving) => giving.as_mut(),
+            Stage::Whole | Stage::Take(_) => None,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What arrives from a router is checked once and queued; knows nothing of when it will run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::finish::stored_positions_max;
+use super::leg::{LegRun, Stage, Taking};
+use super::sequence::{Member, Place, Sequence, SequenceKey};
+use super::timers::Timer;
+use super::timing::Timing;
+use super::{Lane, Replica};
+use crate::block::{BlockTable, HashChain, blocks_for};
+use crate::handoff::Take;
+use crate::message::{FromWorker, Offer, Work};
+use crate::{Failure, FailureKind, LaneId, Leg, Request};
+
+impl Replica {
+    pub(super) fn submit(&mut self, request: &Request, work: Work) {
+        let last_position = match work {
+            Work::Whole => LastPosition::OfOutput,
+            Work::Give => LastPosition::OfPrompt,
+        };
+        if !self.accepts(request, last_position) {
+            return;
+        }
+        let stage = match work {
+            Work::Whole => Stage::Whole,
+            Work::Give => Stage::Give(None),
+        };
+        self.enqueue(request, stage, Timing::prefill(self.now));
+    }
+
+    pub(super) fn offer(&mut self, offer: Offer) {
+        let Offer { request, giver, giver_address: _, lease, blocks } = offer;
+        if !self.accepts(&request, LastPosition::OfOutput) {
+            return;
+        }
+        if self.taken.contains_key(&(lease, giver)) {
+            let detail = format!("{lease} of {giver} is already being taken over");
+            return self.refuse(request.leg, Failure::new(FailureKind::InvalidRequest, detail));
+        }
+        self.taken.insert((lease, giver), request.leg);
+        let taking =
+            Taking { machine: Take::queued(), giver, lease, remote: blocks, firsts: Vec::new(), release_by: None };
+        self.enqueue(&request, Stage::Take(taking), Timing::join());
+        if !self.timers.is_set(Timer::Beat) {
+            self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
+        }
+    }
+
+    pub(super) fn renew(&mut self, legs: &[Leg]) {
+        for leg in legs {
+            if self.legs.contains_key(leg) {
+                self.timers.set(Timer::RequestLease(*leg), self.now + self.config.lease.span);
+            }
+        }
+    }
+
+    /// Whether a leg may be queued. A repeat of a living leg is dropped; every other refusal is told.
+    fn accepts(&mut self, request: &Request, last: LastPosition) -> bool {
+        if self.legs.contains_key(&request.leg) {
+            return false;
+        }
+        let verdict = self.check_names(request).and_then(|()| self.check_size(request, last));
+        match verdict.and_then(|()| self.check_queue()) {
+            Ok(()) => true,
+            Err(failure) => {
+                self.refuse(request.leg, failure);
+                false
+            }
+        }
+    }
+
+    fn refuse(&mut self, leg: Leg, failure: Failure) {
+        self.tell(FromWorker::Failed { leg, failure });
+    }
+
+    fn check_names(&self, request: &Request) -> Result<(), Failure> {
+        let invalid = |detail: &str| Err(Failure::new(FailureKind::InvalidRequest, detail));
+        let distinct: BTreeSet<_> = request.choices.iter().map(|state| state.choice).collect();
+        if self.pulls.contains_key(&request.leg) {
+            return invalid("an earlier leg of the same name is still ending here");
+        }
+        if request.prompt.is_empty() {
+            return invalid("the prompt has no tokens");
+        }
+        if request.choices.is_empty() || distinct.len() != request.choices.len() {
+            return invalid("the choices of a leg must be at least one and distinct");
+        }
+        if request.choices.len() > 1 && request.choices.iter().any(|state| !state.generated.is_empty()) {
+            return invalid("a leg of several choices cannot resume any of them");
+        }
+        if request.choices.iter().any(|state| state.generated.len() >= request.params.max_tokens as usize) {
+            return invalid("nothing is left to generate");
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, request: &Request, last: LastPosition) -> Result<(), Failure> {
+        let too_long = |detail: String| Err(Failure::new(FailureKind::TooLong, detail));
+        let (tokens, context) = (request.prefill_tokens(), self.config.context_max);
+        if tokens >= context as usize {
+            return too_long(format!("{tokens} tokens leave nothing to generate in a context of {context}"));
+        }
+        let seats = self.config.sequences_max;
+        if request.choices.len() > seats as usize {
+            let detail = format!("{} choices are asked for, {seats} can run at once", request.choices.len());
+            return Err(Failure::new(FailureKind::InvalidRequest, detail));
+        }
+        let positions = match last {
+            LastPosition::OfPrompt => tokens as u32,
+            LastPosition::OfOutput => stored_positions_max(&request.params, request.prompt.len() as u32, context),
+        };
+        let (needed, total) = (blocks_for(positions, self.config.block_tokens), self.pool.total());
+        match needed <= total {
+            true => Ok(()),
+            false => too_long(format!("{positions} tokens need {needed} KV blocks, the worker has {total}")),
+        }
+    }
+
+    fn check_queue(&self) -> Result<(), Failure> {
+        let waiting: u32 = self.lanes.iter().map(|lane| lane.count(Place::Waiting)).sum();
+        match waiting < self.config.queue_legs_max {
+            true => Ok(()),
+            false => Err(Failure::new(FailureKind::Overloaded, format!("{waiting} legs are waiting here"))),
+        }
+    }
+
+    fn enqueue(&mut self, request: &Request, stage: Stage, timing: Timing) {
+        self.arrivals += 1;
+        let key = SequenceKey { arrival: self.arrivals, branch: 0 };
+        let deadline = self.now + request.deadline_in;
+        let lane = self.lanes.first().map_or(LaneId(0), |lane: &Lane| lane.id);
+        self.sequences.insert(key, self.newcomer(request, lane));
+        self.enter_place(key);
+        let run = LegRun { sequences: BTreeSet::from([key]), branches: 1, deadline, stage, timing };
+        self.legs.insert(request.leg, run);
+        self.timers.set(Timer::Deadline(request.leg), deadline);
+        self.timers.set(Timer::RequestLease(request.leg), self.now + self.config.lease.span);
+    }
+
+    fn newcomer(&self, request: &Request, lane: LaneId) -> Sequence {
+        Sequence {
+            leg: request.leg,
+            lane,
+            place: Place::Waiting,
+            prompt: Arc::clone(&request.prompt),
+            params: Arc::clone(&request.params),
+            generated: request.choices.first().map(|state| state.generated.clone()).unwrap_or_default(),
+            members: request.choices.iter().map(|state| Member { choice: state.choice, slot: None }).collect(),
+            computed: 0,
+            table: BlockTable::default(),
+            spares: Vec::new(),
+            chain: HashChain::new(self.config.hash_salt, self.config.block_tokens),
+            published: 0,
+            in_flight: false,
+        }
+    }
+}
+
+/// How far a leg's KV cache can grow here.
+#[derive(Debug, Clone, Copy)]
+enum LastPosition {
+    OfPrompt,
+    OfOutput,
+}

@@ -1,0 +1,110 @@
+//! Everything that must hold between two events, recounted from scratch; for tests and for an operator's check.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::leg::Stage;
+use super::timers::Timer;
+use super::{Replica, unfinished_blocks};
+use crate::{BlockId, SlotId};
+
+impl Replica {
+    /// Recounts blocks, slots, places and legs; the error says what does not add up. O(everything).
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.pool.check(&self.held_references(), &self.held_accesses())?;
+        self.check_sequences()?;
+        self.check_legs()?;
+        self.check_leases()?;
+        self.check_slots()
+    }
+
+    fn held_references(&self) -> BTreeMap<BlockId, u32> {
+        let held = self.sequences.iter().flat_map(|(_, s)| s.table.blocks().iter().chain(&s.spares));
+        count(held.copied())
+    }
+
+    fn held_accesses(&self) -> BTreeMap<BlockId, u32> {
+        let steps = self.lanes.iter().filter_map(|lane| lane.flight.as_ref()).flat_map(|flight| &flight.touched);
+        count(steps.chain(self.pulls.values().flatten()).copied())
+    }
+
+    fn check_sequences(&self) -> Result<(), String> {
+        let mut filling = 0;
+        for (key, sequence) in self.sequences.iter() {
+            filling += unfinished_blocks(sequence);
+            let placed = self.lane(sequence.lane).at(sequence.place).contains(&key);
+            let owned = self.legs.get(&sequence.leg).is_some_and(|run| run.sequences.contains(&key));
+            if !placed || !owned || sequence.members.is_empty() {
+                return Err(format!("{key:?} is placed: {placed}, owned: {owned}, {:?}", sequence.members));
+            }
+            if sequence.computed > sequence.table.len() * self.config.block_tokens || sequence.computed > sequence.len()
+            {
+                return Err(format!(
+                    "{key:?} has {} tokens stored in {} blocks",
+                    sequence.computed,
+                    sequence.table.len()
+                ));
+            }
+        }
+        match filling == self.filling_blocks {
+            true => Ok(()),
+            false => Err(format!("{filling} blocks are filling, but {} are counted", self.filling_blocks)),
+        }
+    }
+
+    fn check_legs(&self) -> Result<(), String> {
+        let mut sequences = 0;
+        for (leg, run) in &self.legs {
+            sequences += run.sequences.len();
+            let timed = self.timers.is_set(Timer::Deadline(*leg)) && self.timers.is_set(Timer::RequestLease(*leg));
+            if run.sequences.is_empty() || !timed {
+                return Err(format!("{leg} has {} sequences, timers are set: {timed}", run.sequences.len()));
+            }
+        }
+        match sequences == self.sequences.iter().count() {
+            true => Ok(()),
+            false => Err(format!("legs name {sequences} sequences")),
+        }
+    }
+
+    fn check_leases(&self) -> Result<(), String> {
+        let (mut given, mut taken) = (BTreeSet::new(), BTreeSet::new());
+        for (leg, run) in &self.legs {
+            match &run.stage {
+                Stage::Whole | Stage::Give(None) => {}
+                Stage::Give(Some(giving)) => drop(given.insert((giving.lease, *leg))),
+                Stage::Take(taking) if taking.machine.needs_lease() => {
+                    taken.insert(((taking.lease, taking.giver), *leg));
+                }
+                Stage::Take(_) => {}
+            }
+        }
+        let given_index = self.given.iter().map(|(lease, leg)| (*lease, *leg)).collect::<BTreeSet<_>>();
+        let taken_index = self.taken.iter().map(|(lease, leg)| (*lease, *leg)).collect::<BTreeSet<_>>();
+        match (given, taken) == (given_index, taken_index) {
+            true => Ok(()),
+            false => Err("the leases of the legs are not those of the indices".to_owned()),
+        }
+    }
+
+    fn check_slots(&self) -> Result<(), String> {
+        let seated: Vec<SlotId> = self
+            .sequences
+            .iter()
+            .flat_map(|(_, sequence)| sequence.members.iter().filter_map(|member| member.slot.map(|(slot, _)| slot)))
+            .collect();
+        let free: usize = self.lanes.iter().map(|lane| lane.slots.free()).sum();
+        let distinct = seated.iter().collect::<BTreeSet<_>>().len();
+        let total = self.config.sequences_max as usize * self.lanes.len();
+        match distinct == seated.len() && seated.len() + free == total {
+            true => Ok(()),
+            false => Err(format!("{} slots are taken ({distinct} distinct) and {free} free of {total}", seated.len())),
+        }
+    }
+}
+
+fn count(blocks: impl Iterator<Item = BlockId>) -> BTreeMap<BlockId, u32> {
+    blocks.fold(BTreeMap::new(), |mut counts, block| {
+        *counts.entry(block).or_insert(0) += 1;
+        counts
+    })
+}

@@ -1,0 +1,74 @@
+//! A lane: one stream of steps with its own limits, over blocks it shares with other lanes; knows no blocks.
+
+use std::collections::BTreeSet;
+
+use super::sequence::{Place, SequenceKey};
+use super::slots::Slots;
+use crate::{BlockId, Choice, LaneId, Role, StepId, Time};
+
+/// Who is where in one lane, and its step in flight.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) id: LaneId,
+    pub(super) role: Role,
+    pub(super) slots: Slots,
+    pub(super) flight: Option<Flight>,
+    /// The last sequence that got a decode row, where rows are given in turn.
+    pub(super) last_decoded: Option<SequenceKey>,
+    places: [BTreeSet<SequenceKey>; Place::COUNT],
+}
+
+/// A step that the backend runs.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) step: StepId,
+    pub(super) started: Time,
+    pub(super) parts: Vec<Part>,
+    /// Parts whose sequence still lives.
+    pub(super) living: usize,
+    /// Blocks that the step writes to or copies from.
+    pub(super) touched: Vec<BlockId>,
+}
+
+/// The rows of one sequence in a step.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) key: SequenceKey,
+    /// Positions stored when the step is done.
+    pub(super) computed: u32,
+    /// Choices that get a token, in the order of the step's samples.
+    pub(super) sampled: Vec<Choice>,
+}
+
+impl Lane {
+    pub(super) fn new(id: LaneId, role: Role, sequences_max: u32) -> Lane {
+        Lane {
+            id,
+            role,
+            slots: Slots::new(sequences_max),
+            flight: None,
+            last_decoded: None,
+            places: Default::default(),
+        }
+    }
+
+    /// The sequences of a place, oldest first.
+    pub(super) fn at(&self, place: Place) -> &BTreeSet<SequenceKey> {
+        &self.places[place as usize]
+    }
+
+    pub(super) fn enter(&mut self, place: Place, key: SequenceKey) {
+        let news = self.places[place as usize].insert(key);
+        assert!(news, "{key:?} is {place:?} twice");
+    }
+
+    pub(super) fn leave(&mut self, place: Place, key: SequenceKey) {
+        let known = self.places[place as usize].remove(&key);
+        assert!(known, "{key:?} is not {place:?}");
+    }
+
+    /// Number of sequences in a place.
+    pub(super) fn count(&self, place: Place) -> u32 {
+        self.at(place).len() as u32
+    }
+}

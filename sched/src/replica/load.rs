@@ -1,0 +1,50 @@
+//! How full a worker is, for routing and metrics.
+
+use super::Replica;
+use super::leg::Stage;
+use super::sequence::{Place, SequenceKey};
+use crate::message::Load;
+
+impl Replica {
+    /// A snapshot of the worker's queues and blocks. O(sequences).
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let mut load = Load {
+            blocks_free: self.pool.free(),
+            blocks_cached: self.pool.cached(),
+            blocks_in_use: self.pool.in_use(),
+            blocks_quarantined: self.pool.quarantined(),
+            ..Load::default()
+        };
+        for lane in &self.lanes {
+            let filling = lane.at(Place::Filling);
+            let started = filling.iter().filter(|key| self.has_started(**key)).count() as u32;
+            let without_blocks = lane.count(Place::Waiting) + lane.count(Place::Preempted);
+            load.running += lane.count(Place::Running) + started;
+            load.waiting += without_blocks + lane.count(Place::Ready) + filling.len() as u32 - started;
+            load.held += lane.count(Place::Held);
+            let to_compute = [Place::Waiting, Place::Preempted, Place::Filling];
+            load.waiting_tokens += to_compute
+                .iter()
+                .flat_map(|place| lane.at(*place))
+                .map(|key| self.tokens_to_compute(*key))
+                .sum::<u64>();
+        }
+        load
+    }
+
+    fn has_started(&self, key: SequenceKey) -> bool {
+        self.legs.get(&self.sequences.at(key).leg).is_some_and(|run| run.timing.has_started())
+    }
+
+    /// Prompt tokens that will be computed here; those of an offer are taken over.
+    fn tokens_to_compute(&self, key: SequenceKey) -> u64 {
+        let sequence = self.sequences.at(key);
+        let taken_over = sequence.place == Place::Waiting
+            && matches!(self.legs.get(&sequence.leg).map(|run| &run.stage), Some(Stage::Take(_)));
+        match taken_over {
+            true => 0,
+            false => u64::from(sequence.len() - sequence.computed),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The one scheduler of a worker: admits legs, forms steps, hands KV caches over; knows no bytes, clock or socket.
+//!
+//! A role is a configuration of it. Facts go in through [`Replica::on`]; decisions come out of [`Replica::poll`], which
+//! also forms the next step. Feed every fact at hand before polling: what has arrived together runs together.
+//!
+//! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `room`
+//! finds blocks for growing sequences and preempts, `outcome` takes in what a step brought, `branching` makes one
+//! sequence per choice, `giving` and `taking` hand over, `ending` ends legs.
+
+mod admission;
+mod branching;
+mod config;
+mod draft;
+mod ending;
+mod finish;
+mod giving;
+mod intake;
+mod invariants;
+mod lane;
+mod leg;
+mod load;
+mod outcome;
+mod room;
+mod sequence;
+mod slots;
+mod step;
+mod taking;
+mod timers;
+mod timing;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+pub use config::{LeaseConfig, PrefixCache, ReplicaConfig};
+use lane::Lane;
+use leg::LegRun;
+use sequence::{Place, Sequence, SequenceKey, Sequences};
+use timers::{Timer, Timers};
+
+use crate::block::BlockPool;
+use crate::handoff::ReleaseAnswers;
+use crate::message::{Action, Event, FromWorker, ToWorker};
+use crate::{BlockId, InstanceId, LaneId, LeaseId, Leg, SchedError, StepId, Time};
+
+/// The scheduler of one worker. Deterministic: the same calls give the same decisions.
+#[derive(Debug)]
+pub struct Replica {
+    config: ReplicaConfig,
+    now: Time,
+    pool: BlockPool,
+    lanes: Vec<Lane>,
+    legs: BTreeMap<Leg, LegRun>,
+    sequences: Sequences,
+    timers: Timers,
+    /// Blocks of reservations whose prompt is not complete.
+    filling_blocks: u32,
+    /// Leases that readers hold here.
+    given: BTreeMap<LeaseId, Leg>,
+    /// Releases that were answered with `Ok`.
+    answers: ReleaseAnswers,
+    /// Leases that this worker holds at givers.
+    taken: BTreeMap<(LeaseId, InstanceId), Leg>,
+    /// Blocks that pulls may still write, also those of legs that have ended.
+    pulls: BTreeMap<Leg, Vec<BlockId>>,
+    arrivals: u64,
+    leases: u64,
+    steps: u64,
+    out: VecDeque<Action>,
+    /// Whether facts came in since the last decisions.
+    stale: bool,
+}
+
+impl Replica {
+    /// An idle scheduler; the error names the value that is out of range.
+    pub fn new(config: ReplicaConfig) -> Result<Replica, SchedError> {
+        config.validate()?;
+        Ok(Replica {
+            now: Time(0),
+            pool: BlockPool::new(config.blocks_total),
+            lanes: vec![Lane::new(LaneId(0), config.role, config.sequences_max)],
+            legs: BTreeMap::new(),
+            sequences: Sequences::default(),
+            timers: Timers::default(),
+            filling_blocks: 0,
+            given: BTreeMap::new(),
+            answers: ReleaseAnswers::new(config.lease.span),
+            taken: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+            arrivals: 0,
+            leases: 0,
+            steps: 0,
+            out: VecDeque::new(),
+            stale: false,
+            config,
+        })
+    }
+
+    /// Takes in one fact. What is due by `now` happens before it.
+    pub fn on(&mut self, now: Time, event: Event) {
+        self.now = self.now.max(now);
+        self.stale = true;
+        self.run_due_timers();
+        match event {
+            Event::Router(message) => self.on_router(message),
+            Event::StepDone { lane, step, result } => self.step_done(lane, step, result),
+            Event::StepFailed { lane, step, failure } => self.step_failed(lane, step, &failure),
+            Event::ReaderRenewed(leases) => self.reader_renewed(&leases),
+            Event::ReaderReleased(lease) => self.reader_released(lease),
+            Event::ReaderAborted(lease) => self.reader_aborted(lease),
+            Event::PullEnded { leg, outcome } => self.pull_ended(leg, outcome),
+            Event::ReleaseAnswered { leg, answer } => self.release_answered(leg, answer),
+            Event::LeasesGone(leases) => self.leases_gone(&leases),
+            Event::GiverLost(giver) => self.giver_lost(giver),
+            Event::Tick => {}
+        }
+    }
+
+    /// Gives out one decision; `None` when there is nothing more to do until the next fact.
+    pub fn poll(&mut self) -> Option<Action> {
+        if self.out.is_empty() && std::mem::take(&mut self.stale) {
+            self.schedule();
+        }
+        self.out.pop_front()
+    }
+
+    /// When to call `on` at the latest, with `Event::Tick` if nothing else has happened.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// No leg lives here and nobody touches a block.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.legs.is_empty() && self.pulls.is_empty() && self.lanes.iter().all(|lane| lane.flight.is_none())
+    }
+
+    fn on_router(&mut self, message: ToWorker) {
+        match message {
+            ToWorker::Submit(request, work) => self.submit(&request, work),
+            ToWorker::Offer(offer) => self.offer(offer),
+            ToWorker::Commit(commit) => self.committed(commit),
+            ToWorker::Cancel { leg, choice: None } => self.close(leg),
+            ToWorker::Cancel { leg, choice: Some(choice) } => self.cancel_choice(leg, choice),
+            ToWorker::Renew(legs) => self.renew(&legs),
+        }
+    }
+
+    fn run_due_timers(&mut self) {
+        while let Some(timer) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::Deadline(leg) => self.deadline_passed(leg),
+                Timer::RequestLease(leg) => self.router_silent(leg),
+                Timer::ReaderLease(lease) => self.reader_silent(lease),
+                Timer::Release(leg) => self.release_unanswered(leg),
+                Timer::Beat => self.beat(),
+            }
+        }
+    }
+
+    fn tell(&mut self, message: FromWorker) {
+        self.out.push_back(Action::Tell(message));
+    }
+
+    fn lane(&self, id: LaneId) -> &Lane {
+        &self.lanes[usize::from(id.0)]
+    }
+
+    fn lane_mut(&mut self, id: LaneId) -> &mut Lane {
+        &mut self.lanes[usize::from(id.0)]
+    }
+
+    /// Moves a sequence to another place. Its blocks change only before it enters, or after it leaves, a place whose
+    /// reservations are counted.
+    fn move_to(&mut self, key: SequenceKey, place: Place) {
+        self.leave_place(key);
+        self.sequences.at_mut(key).place = place;
+        self.enter_place(key);
+    }
+
+    fn enter_place(&mut self, key: SequenceKey) {
+        let sequence = self.sequences.at(key);
+        let (lane, place) = (sequence.lane, sequence.place);
+        self.filling_blocks += unfinished_blocks(sequence);
+        self.lane_mut(lane).enter(place, key);
+    }
+
+    fn leave_place(&mut self, key: SequenceKey) {
+        let sequence = self.sequences.at(key);
+        let (lane, place) = (sequence.lane, sequence.place);
+        self.filling_blocks -= unfinished_blocks(sequence);
+        self.lane_mut(lane).leave(place, key);
+    }
+
+    fn next_step(&mut self) -> StepId {
+        self.steps += 1;
+        StepId(self.steps)
+    }
+}
+
+/// Blocks of a reservation whose prompt is not complete.
+fn unfinished_blocks(sequence: &Sequence) -> u32 {
+    match sequence.place {
+        Place::Filling | Place::Taking => sequence.blocks_held(),
+        Place::Waiting | Place::Preempted | Place::Ready | Place::Running | Place::Held => 0,
+    }
+}

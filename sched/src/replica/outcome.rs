@@ -1,0 +1,105 @@
+//! What a step brought: KV caches grow, tokens go out, choices end.
+
+use std::collections::BTreeSet;
+
+use super::finish::finish;
+use super::lane::{Flight, Part};
+use super::leg::Stage;
+use super::sequence::{Place, SequenceKey};
+use super::{PrefixCache, Replica};
+use crate::message::FromWorker;
+use crate::{Choice, Failure, FailureKind, LaneId, Leg, SampledToken, StepId, StepResult, Time};
+
+impl Replica {
+    pub(super) fn step_done(&mut self, lane: LaneId, step: StepId, result: StepResult) {
+        let Some(flight) = self.land(lane, step) else {
+            return;
+        };
+        let wanted: usize = flight.parts.iter().map(|part| part.sampled.len()).sum();
+        if result.layers_done < self.config.layers || result.samples.len() != wanted {
+            let (samples, layers) = (result.samples.len(), result.layers_done);
+            let detail = format!("the backend ended {step} after {layers} layers with {samples} of {wanted} samples");
+            return self.fail_parts(&flight, &Failure::new(FailureKind::Internal, detail));
+        }
+        let mut samples = result.samples.into_iter();
+        for part in flight.parts {
+            let tokens: Vec<_> = part.sampled.iter().copied().zip(samples.by_ref()).collect();
+            self.part_done(&part, tokens, flight.started);
+        }
+    }
+
+    pub(super) fn step_failed(&mut self, lane: LaneId, step: StepId, failure: &Failure) {
+        if let Some(flight) = self.land(lane, step) {
+            self.fail_parts(&flight, failure);
+        }
+    }
+
+    /// The step in flight, which touches no block any more; `None` if it is not the one.
+    fn land(&mut self, lane: LaneId, step: StepId) -> Option<Flight> {
+        let lane = self.lanes.get_mut(usize::from(lane.0))?;
+        let flight = lane.flight.take_if(|flight| flight.step == step)?;
+        flight.touched.iter().for_each(|block| self.pool.end_access(*block));
+        for part in &flight.parts {
+            if let Some(sequence) = self.sequences.find(part.key) {
+                sequence.in_flight = false;
+            }
+        }
+        Some(flight)
+    }
+
+    fn fail_parts(&mut self, flight: &Flight, failure: &Failure) {
+        let legs: BTreeSet<Leg> =
+            flight.parts.iter().filter_map(|part| self.sequences.find(part.key).map(|sequence| sequence.leg)).collect();
+        for leg in legs {
+            self.fail(leg, failure.clone());
+        }
+    }
+
+    fn part_done(&mut self, part: &Part, tokens: Vec<(Choice, SampledToken)>, step_started: Time) {
+        let Some(sequence) = self.sequences.find(part.key) else {
+            return;
+        };
+        sequence.computed = part.computed;
+        let leg = sequence.leg;
+        if self.config.prefix_cache == PrefixCache::On {
+            sequence.publish(self.config.block_tokens, &mut self.pool);
+        }
+        let Some(run) = self.legs.get_mut(&leg) else { unreachable!("{leg} has ended, but its sequence lives") };
+        match &mut run.stage {
+            Stage::Give(Some(giving)) => {
+                giving.machine.filled(part.computed);
+                if !tokens.is_empty() {
+                    self.commit_firsts(part.key, tokens, step_started);
+                }
+            }
+            Stage::Give(None) | Stage::Whole | Stage::Take(_) => {
+                if !tokens.is_empty() {
+                    self.deliver(part.key, tokens, step_started);
+                }
+            }
+        }
+    }
+
+    /// Sends the tokens of a sequence to the router and goes on with the choices that have not ended.
+    fn deliver(&mut self, key: SequenceKey, tokens: Vec<(Choice, SampledToken)>, step_started: Time) {
+        let leg = self.sequences.at(key).leg;
+        let index = self.sequences.at(key).generated.len() as u32;
+        let mut going_on = Vec::with_capacity(tokens.len());
+        for (choice, token) in tokens {
+            let Some(member) = self.sequences.at_mut(key).take_member(choice) else {
+                continue; // cancelled while the step ran
+            };
+            let id = token.token;
+            let sequence = self.sequences.at(key);
+            let prompt = sequence.prompt.len() as u32;
+            let ended = finish(&sequence.params, prompt, index + 1, id, self.config.context_max);
+            let timing = self.legs.get_mut(&leg).and_then(|run| run.timing.report(step_started, self.now));
+            self.tell(FromWorker::Token { leg, choice, index, token, ended, timing });
+            match ended {
+                Some(_) => self.free_slot(key, member),
+                None => going_on.push((member, id)),
+            }
+        }
+        self.branch(key, going_on, Place::Running);
+    }
+}

@@ -1,0 +1,89 @@
+//! A block for the next token of every running sequence, by preempting the youngest when there is none.
+
+use super::Replica;
+use super::draft::Draft;
+use super::leg::Stage;
+use super::sequence::{Place, SequenceKey};
+
+/// What the next position of a sequence needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Nothing: it has a block of its own there.
+    Nothing,
+    /// One block more.
+    Growth,
+    /// A copy of the block at this index, which it shares with another choice and is about to write.
+    Copy(u32),
+}
+
+impl Replica {
+    /// Gives every sequence of `picked` (oldest first) a block to write its next position to; returns those that keep
+    /// running. Only younger ones than the one in need are preempted, so the oldest always goes on.
+    pub(super) fn make_room(&mut self, picked: Vec<SequenceKey>, draft: &mut Draft) -> Vec<SequenceKey> {
+        let mut kept = Vec::with_capacity(picked.len());
+        for key in picked {
+            if self.sequences.at(key).place == Place::Running && self.make_room_for(key, draft) {
+                kept.push(key);
+            }
+        }
+        kept
+    }
+
+    fn make_room_for(&mut self, key: SequenceKey, draft: &mut Draft) -> bool {
+        loop {
+            let need = self.need(key);
+            if need == Need::Nothing {
+                return true;
+            }
+            let sequence = self.sequences.at_mut(key);
+            let Some(block) = sequence.spares.pop().or_else(|| self.pool.allocate()) else {
+                let youngest = self.youngest_victim(key);
+                self.preempt(youngest);
+                if youngest == key {
+                    return false;
+                }
+                continue;
+            };
+            match need {
+                Need::Nothing => {}
+                Need::Growth => sequence.table.push(block),
+                Need::Copy(index) => {
+                    draft.copy(sequence.table.blocks()[index as usize], block, &mut self.pool);
+                    sequence.table.replace(index, block, &mut self.pool);
+                }
+            }
+            return true;
+        }
+    }
+
+    fn need(&self, key: SequenceKey) -> Need {
+        let sequence = self.sequences.at(key);
+        let index = sequence.computed / self.config.block_tokens;
+        match sequence.table.blocks().get(index as usize) {
+            None => Need::Growth,
+            Some(block) if self.pool.references(*block) > 1 => Need::Copy(index),
+            Some(_) => Need::Nothing,
+        }
+    }
+
+    /// The youngest sequence that may lose its blocks, `key` itself if there is none younger. A prompt that is
+    /// reserved for a reader, or being taken over, never does.
+    fn youngest_victim(&self, key: SequenceKey) -> SequenceKey {
+        let lane = self.lane(self.sequences.at(key).lane);
+        let of_whole = |key: &&SequenceKey| {
+            let leg = self.sequences.at(**key).leg;
+            !matches!(self.legs.get(&leg).map(|run| &run.stage), Some(Stage::Give(_)))
+        };
+        let filling = lane.at(Place::Filling).iter().rev().find(of_whole);
+        let candidates = [lane.at(Place::Running).last(), lane.at(Place::Ready).last(), filling];
+        candidates.into_iter().flatten().copied().max().map_or(key, |youngest| youngest.max(key))
+    }
+
+    fn preempt(&mut self, key: SequenceKey) {
+        self.move_to(key, Place::Preempted);
+        self.free_slots(key);
+        let sequence = self.sequences.at_mut(key);
+        assert!(!sequence.in_flight, "{key:?} is preempted while a step computes it");
+        sequence.drop_blocks(&mut self.pool);
+    }
+}

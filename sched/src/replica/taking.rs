@@ -1,0 +1,250 @@
+//! The taker's part of the hand-off: keeps the lease alive, pulls a committed prompt, joins when the giver said `Ok`.
+
+use std::collections::BTreeMap;
+
+use super::finish::finish;
+use super::leg::{Stage, Taking};
+use super::sequence::{Member, Place, SequenceKey};
+use super::timers::Timer;
+use super::{PrefixCache, Replica};
+use crate::handoff::{Abandoned, TakeState};
+use crate::message::{Action, Commit, FirstToken, Pull, PullOutcome, ReleaseAnswer};
+use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, TokenId};
+
+impl Replica {
+    /// The giver has finished the prompt.
+    pub(super) fn committed(&mut self, commit: Commit) {
+        let (leg, now) = (commit.leg, self.now);
+        if !self.taking_mut(leg).is_some_and(|taking| taking.machine.committed()) {
+            return;
+        }
+        if let Some(run) = self.legs.get_mut(&leg) {
+            run.timing.committed(now);
+        }
+        match self.accept_firsts(leg, commit.firsts) {
+            Ok(()) => self.start_reading(leg),
+            Err(detail) => self.fail(leg, Failure::new(FailureKind::Internal, detail)),
+        }
+    }
+
+    /// Keeps the first tokens of the choices that go on; the others end here without a word, as the giver told them.
+    fn accept_firsts(&mut self, leg: Leg, firsts: Vec<FirstToken>) -> Result<(), String> {
+        let Some(key) = self.prompt_of(leg) else {
+            return Ok(());
+        };
+        let sequence = self.sequences.at(key);
+        let (prompt, generated) = (sequence.prompt.len() as u32, sequence.generated.len() as u32 + 1);
+        for member in &sequence.members {
+            let mut named = firsts.iter().filter(|first| first.choice == member.choice);
+            let (Some(first), None) = (named.next(), named.next()) else {
+                return Err(format!("the commit of {leg} does not name {} once", member.choice));
+            };
+            let at_limit = finish(&sequence.params, prompt, generated, first.token.token, self.config.context_max);
+            if first.ended.is_none() && at_limit.is_some() {
+                return Err(format!("the commit of {leg} goes on with {}, which has ended", member.choice));
+            }
+        }
+        let members: Vec<_> = sequence.members.iter().map(|member| member.choice).collect();
+        let (over, going_on): (Vec<_>, Vec<_>) =
+            firsts.into_iter().filter(|first| members.contains(&first.choice)).partition(|first| first.ended.is_some());
+        if let Some(taking) = self.taking_mut(leg) {
+            taking.firsts = going_on;
+        }
+        over.iter().for_each(|first| self.cancel_choice(leg, first.choice));
+        Ok(())
+    }
+
+    /// Blocks were reserved for an offer.
+    pub(super) fn reserved_for_take(&mut self, key: SequenceKey) {
+        let leg = self.sequences.at(key).leg;
+        if let Some(taking) = self.taking_mut(leg) {
+            taking.machine.reserved();
+        }
+        self.start_reading(leg);
+    }
+
+    /// Pulls what is not here yet, once blocks are reserved and the prompt is complete.
+    fn start_reading(&mut self, leg: Leg) {
+        let now = self.now;
+        let Some(key) = self.prompt_of(leg) else {
+            return;
+        };
+        if !self.taking_mut(leg).is_some_and(|taking| taking.machine.start_reading()) {
+            return;
+        }
+        let Some(run) = self.legs.get_mut(&leg) else {
+            return;
+        };
+        run.timing.pull_started(now);
+        let deadline_in = run.deadline.since(now).min(self.config.lease.span);
+        let Stage::Take(taking) = &mut run.stage else {
+            return;
+        };
+        let sequence = self.sequences.at(key);
+        if sequence.computed == sequence.len() {
+            return self.pull_landed(leg, PullOutcome::Complete);
+        }
+        let local = sequence.table.blocks();
+        let missing = &local[(sequence.computed / self.config.block_tokens) as usize..];
+        missing.iter().for_each(|block| self.pool.begin_access(*block));
+        self.pulls.insert(leg, missing.to_vec());
+        self.out.push_back(Action::Pull(Pull {
+            leg,
+            giver: taking.giver,
+            lease: taking.lease,
+            remote: taking.remote.clone(),
+            local: local.to_vec(),
+            skip_tokens: sequence.computed,
+            tokens: sequence.len(),
+            deadline_in,
+        }));
+    }
+
+    /// No byte of the leg's pull can land any more.
+    pub(super) fn pull_ended(&mut self, leg: Leg, outcome: PullOutcome) {
+        if let Some(blocks) = self.pulls.remove(&leg) {
+            blocks.iter().for_each(|block| self.pool.end_access(*block));
+            self.pull_landed(leg, outcome);
+        }
+    }
+
+    fn pull_landed(&mut self, leg: Leg, outcome: PullOutcome) {
+        let Some(taking) = self.taking_mut(leg) else {
+            return;
+        };
+        let (giver, lease) = (taking.giver, taking.lease);
+        match taking.machine.pull_ended(outcome) {
+            Ok(false) => {}
+            Ok(true) => self.ask_release(leg),
+            Err(why) => {
+                self.out.push_back(Action::AbortLease { giver, lease });
+                self.lose_kv(leg, format!("the pull of {leg} failed: {why}"));
+            }
+        }
+    }
+
+    /// Asks the giver whether its lease covered the pull; repeated every beat for one lease span.
+    fn ask_release(&mut self, leg: Leg) {
+        let (now, lease_config) = (self.now, self.config.lease);
+        let Some(taking) = self.taking_mut(leg) else {
+            return;
+        };
+        let (giver, lease) = (taking.giver, taking.lease);
+        taking.release_by.get_or_insert(now + lease_config.span);
+        self.timers.set(Timer::Release(leg), now + lease_config.beat);
+        self.out.push_back(Action::Release { leg, giver, lease });
+    }
+
+    pub(super) fn release_unanswered(&mut self, leg: Leg) {
+        let now = self.now;
+        let Some(taking) = self.taking_mut(leg) else {
+            return;
+        };
+        if taking.release_by.is_some_and(|by| now >= by) {
+            self.lose_kv(leg, format!("the giver of {leg} did not answer its release in time"));
+        } else {
+            self.ask_release(leg);
+        }
+    }
+
+    pub(super) fn release_answered(&mut self, leg: Leg, answer: ReleaseAnswer) {
+        match self.taking_mut(leg).and_then(|taking| taking.machine.release_answered(answer)) {
+            None => {}
+            Some(true) => self.join(leg),
+            Some(false) => self.lose_kv(leg, format!("the giver of {leg} answered its release with {answer:?}")),
+        }
+    }
+
+    /// The KV cache is ours: every choice goes on with its first token.
+    fn join(&mut self, leg: Leg) {
+        let now = self.now;
+        let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
+            return;
+        };
+        let firsts = std::mem::take(&mut taking.firsts);
+        let index = (taking.lease, taking.giver);
+        self.taken.remove(&index);
+        self.timers.clear(Timer::Release(leg));
+        if let Some(run) = self.legs.get_mut(&leg) {
+            run.timing.verified(now);
+        }
+        let sequence = self.sequences.at_mut(key);
+        sequence.computed = sequence.len();
+        if self.config.prefix_cache == PrefixCache::On {
+            sequence.publish(self.config.block_tokens, &mut self.pool);
+        }
+        let going_on = std::mem::take(&mut sequence.members);
+        let going_on = going_on.into_iter().filter_map(|member| with_first(member, &firsts)).collect();
+        self.branch(key, going_on, Place::Ready);
+    }
+
+    pub(super) fn leases_gone(&mut self, leases: &[LeaseId]) {
+        for lease in leases {
+            let range = (*lease, InstanceId(0))..=(*lease, InstanceId(u128::MAX));
+            for leg in self.taken.range(range).map(|(_, leg)| *leg).collect::<Vec<_>>() {
+                if self.taking_mut(leg).is_some_and(|taking| taking.machine.lease_gone()) {
+                    self.lose_kv(leg, format!("the giver of {leg} has ended its lease"));
+                }
+            }
+        }
+    }
+
+    pub(super) fn giver_lost(&mut self, giver: InstanceId) {
+        let of_giver = self.taken.iter().filter(|((_, of), _)| *of == giver);
+        for leg in of_giver.map(|(_, leg)| *leg).collect::<Vec<_>>() {
+            self.lose_kv(leg, format!("the giver of {leg} is gone"));
+        }
+    }
+
+    fn lose_kv(&mut self, leg: Leg, detail: String) {
+        self.fail(leg, Failure::new(FailureKind::KvLost, detail));
+    }
+
+    /// Renews every lease that is still needed, one message per giver.
+    pub(super) fn beat(&mut self) {
+        let mut by_giver: BTreeMap<InstanceId, Vec<LeaseId>> = BTreeMap::new();
+        for (lease, giver) in self.taken.keys() {
+            by_giver.entry(*giver).or_default().push(*lease);
+        }
+        if !by_giver.is_empty() {
+            self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
+        }
+        for (giver, leases) in by_giver {
+            self.out.push_back(Action::RenewLeases { giver, leases });
+        }
+    }
+
+    /// Ends a hand-off with its leg. Bytes of a pull may land until it has ended, so its blocks stay quarantined.
+    pub(super) fn close_take(&mut self, leg: Leg, mut taking: Taking) {
+        let (giver, lease) = (taking.giver, taking.lease);
+        self.timers.clear(Timer::Release(leg));
+        if taking.machine.state() != TakeState::Verified {
+            self.taken.remove(&(lease, giver));
+        }
+        match taking.machine.abort() {
+            Abandoned::Nothing => {}
+            Abandoned::Lease => self.out.push_back(Action::AbortLease { giver, lease }),
+            Abandoned::LeaseAndPull => {
+                self.out.push_back(Action::AbortPull(leg));
+                self.out.push_back(Action::AbortLease { giver, lease });
+            }
+        }
+    }
+
+    /// The sequence that stands for all choices of a leg that is being taken over.
+    fn prompt_of(&self, leg: Leg) -> Option<SequenceKey> {
+        self.legs.get(&leg)?.sequences.first().copied()
+    }
+
+    fn taking_mut(&mut self, leg: Leg) -> Option<&mut Taking> {
+        match &mut self.legs.get_mut(&leg)?.stage {
+            Stage::Take(taking) => Some(taking),
+            Stage::Whole | Stage::Give(_) => None,
+        }
+    }
+}
+
+fn with_first(member: Member, firsts: &[FirstToken]) -> Option<(Member, TokenId)> {
+    let first = firsts.iter().find(|first| first.choice == member.choice)?;
+    Some((member, first.token.token))
+}
