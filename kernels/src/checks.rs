@@ -1,69 +1,28 @@
 //! Argument checks that every implementation of `Ops` makes before it computes.
 
 use crate::{
-    Arrangement, AttentionSpec, Batch, Dtype, HEAD_DIM_MAX, HEAD_DIM_STEP, HeadShape, KernelError,
-    KvGeometry,
+    Arrangement, AttentionSpec, Batch, Dtype, HEAD_DIM_MAX, HEAD_DIM_STEP, HeadShape, KernelError, KvGeometry,
 };
 use crate::{MatrixSource, VectorSource};
 
 /// Two sizes must be equal.
-pub(crate) fn same(
-    op: &'static str,
-    what: &'static str,
-    expected: usize,
-    found: usize,
-) -> Result<(), KernelError> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(KernelError::Shape {
-            op,
-            what,
-            expected,
-            found,
-        })
-    }
+pub(crate) fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<(), KernelError> {
+    if expected == found { Ok(()) } else { Err(KernelError::Shape { op, what, expected, found }) }
 }
 
 /// `value` must be less than `bound`.
-pub(crate) fn below(
-    op: &'static str,
-    what: &'static str,
-    value: usize,
-    bound: usize,
-) -> Result<(), KernelError> {
-    if value < bound {
-        Ok(())
-    } else {
-        Err(KernelError::OutOfRange {
-            op,
-            what,
-            value,
-            bound,
-        })
-    }
+pub(crate) fn below(op: &'static str, what: &'static str, value: usize, bound: usize) -> Result<(), KernelError> {
+    if value < bound { Ok(()) } else { Err(KernelError::OutOfRange { op, what, value, bound }) }
 }
 
 /// `count` must not be more than `max`.
-pub(crate) fn at_most(
-    op: &'static str,
-    what: &'static str,
-    count: usize,
-    max: usize,
-) -> Result<(), KernelError> {
+pub(crate) fn at_most(op: &'static str, what: &'static str, count: usize, max: usize) -> Result<(), KernelError> {
     below(op, what, count, max.saturating_add(1))
 }
 
 /// Rows need at least one column.
 pub(crate) fn columns(cols: usize) -> Result<(), KernelError> {
-    if cols > 0 {
-        Ok(())
-    } else {
-        Err(KernelError::Invalid {
-            op: "rows",
-            what: "0 columns".to_owned(),
-        })
-    }
+    if cols > 0 { Ok(()) } else { Err(KernelError::Invalid { op: "rows", what: "0 columns".to_owned() }) }
 }
 
 /// Gate and up must be two parts of one shape.
@@ -73,23 +32,14 @@ pub(crate) fn gate_up_parts(parts: &[MatrixSource<'_>]) -> Result<(), KernelErro
 }
 
 /// Shape of a stack of parts: (dtype, n of all parts, k).
-pub(crate) fn matrix_parts(
-    parts: &[MatrixSource<'_>],
-) -> Result<(Dtype, usize, usize), KernelError> {
+pub(crate) fn matrix_parts(parts: &[MatrixSource<'_>]) -> Result<(Dtype, usize, usize), KernelError> {
     let op = "matrix";
     let Some(first) = parts.first() else {
-        return Err(KernelError::Invalid {
-            op,
-            what: "no parts".to_owned(),
-        });
+        return Err(KernelError::Invalid { op, what: "no parts".to_owned() });
     };
     for part in parts {
         if part.dtype != first.dtype {
-            return Err(KernelError::MixedDtypes {
-                op,
-                first: first.dtype,
-                other: part.dtype,
-            });
+            return Err(KernelError::MixedDtypes { op, first: first.dtype, other: part.dtype });
         }
         same(op, "columns of a part", first.k, part.k)?;
         if part.n == 0 || part.k == 0 {
@@ -98,16 +48,8 @@ pub(crate) fn matrix_parts(
                 what: format!("a part is [{}, {}], which is empty", part.n, part.k),
             });
         }
-        let bytes = part
-            .n
-            .checked_mul(part.k)
-            .and_then(|count| count.checked_mul(part.dtype.bytes()));
-        same(
-            op,
-            "bytes of a part",
-            bytes.unwrap_or(usize::MAX),
-            part.bytes.len(),
-        )?;
+        let bytes = part.n.checked_mul(part.k).and_then(|count| count.checked_mul(part.dtype.bytes()));
+        same(op, "bytes of a part", bytes.unwrap_or(usize::MAX), part.bytes.len())?;
     }
     Ok((first.dtype, parts.iter().map(|part| part.n).sum(), first.k))
 }
@@ -116,11 +58,7 @@ pub(crate) fn matrix_parts(
 pub(crate) fn embed_arrangement(found: Arrangement) -> Result<(), KernelError> {
     match found {
         Arrangement::Stacked | Arrangement::Table => Ok(()),
-        Arrangement::GateUp => Err(KernelError::Arrangement {
-            op: "embed",
-            expected: "table",
-            found: found.name(),
-        }),
+        Arrangement::GateUp => Err(KernelError::Arrangement { op: "embed", expected: "table", found: found.name() }),
     }
 }
 
@@ -133,11 +71,7 @@ pub(crate) fn linear_arrangement(
     if found == expected {
         return Ok(());
     }
-    Err(KernelError::Arrangement {
-        op,
-        expected: expected.name(),
-        found: found.name(),
-    })
+    Err(KernelError::Arrangement { op, expected: expected.name(), found: found.name() })
 }
 
 /// All parts widened to f32, end to end.
@@ -145,51 +79,30 @@ pub(crate) fn vector_parts(parts: &[VectorSource<'_>]) -> Result<Vec<f32>, Kerne
     let mut values = Vec::new();
     for part in parts {
         if !part.bytes.len().is_multiple_of(part.dtype.bytes()) {
-            let what = format!(
-                "{} bytes are not a whole number of {} values",
-                part.bytes.len(),
-                part.dtype
-            );
+            let what = format!("{} bytes are not a whole number of {} values", part.bytes.len(), part.dtype);
             return Err(KernelError::Invalid { op: "vector", what });
         }
         values.extend(crate::widen::values(part.bytes, part.dtype));
     }
     if values.is_empty() {
-        return Err(KernelError::Invalid {
-            op: "vector",
-            what: "no values".to_owned(),
-        });
+        return Err(KernelError::Invalid { op: "vector", what: "no values".to_owned() });
     }
     Ok(values)
 }
 
 /// Heads must be a shape that the kernels serve and the pool holds.
-pub(crate) fn heads(
-    op: &'static str,
-    shape: &HeadShape,
-    geometry: &KvGeometry,
-) -> Result<(), KernelError> {
+pub(crate) fn heads(op: &'static str, shape: &HeadShape, geometry: &KvGeometry) -> Result<(), KernelError> {
     let dim = shape.head_dim;
     if dim == 0 || dim > HEAD_DIM_MAX || !dim.is_multiple_of(HEAD_DIM_STEP) {
-        let what = format!(
-            "head_dim is {dim}, must be a multiple of {HEAD_DIM_STEP} up to {HEAD_DIM_MAX}"
-        );
+        let what = format!("head_dim is {dim}, must be a multiple of {HEAD_DIM_STEP} up to {HEAD_DIM_MAX}");
         return Err(KernelError::Invalid { op, what });
     }
     if shape.kv_heads == 0 || shape.heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
-        let what = format!(
-            "{} query heads do not divide over {} kv heads",
-            shape.heads, shape.kv_heads
-        );
+        let what = format!("{} query heads do not divide over {} kv heads", shape.heads, shape.kv_heads);
         return Err(KernelError::Invalid { op, what });
     }
     same(op, "head_dim of the pool", dim, geometry.head_dim)?;
-    same(
-        op,
-        "kv heads of the pool",
-        shape.kv_heads,
-        geometry.kv_heads,
-    )
+    same(op, "kv heads of the pool", shape.kv_heads, geometry.kv_heads)
 }
 
 /// Sequences must cover the rows in order, and every position must have a block inside the pool.
@@ -203,30 +116,16 @@ fn batch(
 ) -> Result<(), KernelError> {
     let mut next_row = 0;
     for sequence in batch.sequences {
-        same(
-            op,
-            "first row of a sequence",
-            next_row,
-            sequence.rows.start as usize,
-        )?;
+        same(op, "first row of a sequence", next_row, sequence.rows.start as usize)?;
         next_row = sequence.rows.end as usize;
         if sequence.rows.is_empty() {
-            return Err(KernelError::Invalid {
-                op,
-                what: format!("the sequence at row {next_row} has no rows"),
-            });
+            return Err(KernelError::Invalid { op, what: format!("the sequence at row {next_row} has no rows") });
         }
         let first = sequence.first_position as usize;
         let last_block = (first + sequence.rows.len() - 1) / geometry.block_tokens;
-        let table = batch
-            .blocks
-            .get(sequence.blocks.start as usize..sequence.blocks.end as usize);
+        let table = batch.blocks.get(sequence.blocks.start as usize..sequence.blocks.end as usize);
         let Some(table) = table else {
-            let what = format!(
-                "block range {:?} lies outside {} entries",
-                sequence.blocks,
-                batch.blocks.len()
-            );
+            let what = format!("block range {:?} lies outside {} entries", sequence.blocks, batch.blocks.len());
             return Err(KernelError::Invalid { op, what });
         };
         below(op, "entry of the block table", last_block, table.len())?;
@@ -261,14 +160,9 @@ pub(crate) fn attention_batch(
     geometry: &KvGeometry,
 ) -> Result<(), KernelError> {
     if spec.sliding_window == Some(0) {
-        return Err(KernelError::Invalid {
-            op,
-            what: "a sliding window of 0 positions sees nothing".to_owned(),
-        });
+        return Err(KernelError::Invalid { op, what: "a sliding window of 0 positions sees nothing".to_owned() });
     }
-    batch(op, rows, step, geometry, |first| {
-        first_visible(first, spec.sliding_window)
-    })
+    batch(op, rows, step, geometry, |first| first_visible(first, spec.sliding_window))
 }
 
 /// First position that the query at `position` sees.

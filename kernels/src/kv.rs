@@ -72,14 +72,7 @@ impl TileOrder {
     }
 
     /// Index, in elements, of one element of a tile of `block_tokens` tokens of `head_dim` values.
-    pub const fn element(
-        self,
-        part: KvPart,
-        token: usize,
-        dim: usize,
-        block_tokens: usize,
-        head_dim: usize,
-    ) -> usize {
+    pub const fn element(self, part: KvPart, token: usize, dim: usize, block_tokens: usize, head_dim: usize) -> usize {
         match (self, part) {
             (TileOrder::Paired, KvPart::Key) => (dim / 2 * block_tokens + token) * 2 + dim % 2,
             (TileOrder::Paired, KvPart::Value) => (token / 2 * head_dim + dim) * 2 + token % 2,
@@ -110,22 +103,13 @@ impl KvGeometry {
     /// Checks the shape: every count is at least 1, block and head sizes are ones the kernels serve, and the
     /// whole pool can be addressed.
     pub fn validate(&self) -> Result<(), KernelError> {
-        let at_least_one = [
-            ("blocks", self.blocks),
-            ("layers", self.layers),
-            ("kv_heads", self.kv_heads),
-        ];
+        let at_least_one = [("blocks", self.blocks), ("layers", self.layers), ("kv_heads", self.kv_heads)];
         for (what, value) in at_least_one {
             if value == 0 {
                 return Err(invalid(format!("{what} is 0, must be at least 1")));
             }
         }
-        check_step(
-            "block_tokens",
-            self.block_tokens,
-            BLOCK_TOKENS_STEP,
-            BLOCK_TOKENS_MAX,
-        )?;
+        check_step("block_tokens", self.block_tokens, BLOCK_TOKENS_STEP, BLOCK_TOKENS_MAX)?;
         check_step("head_dim", self.head_dim, HEAD_DIM_STEP, HEAD_DIM_MAX)?;
         let pool_bytes = [self.layers, 2, self.kv_heads, self.blocks]
             .into_iter()
@@ -133,10 +117,7 @@ impl KvGeometry {
             .filter(|&bytes| isize::try_from(bytes).is_ok());
         match pool_bytes {
             Some(_) => Ok(()),
-            None => Err(invalid(format!(
-                "a pool of {} blocks is too large to address",
-                self.blocks
-            ))),
+            None => Err(invalid(format!("a pool of {} blocks is too large to address", self.blocks))),
         }
     }
 
@@ -156,19 +137,12 @@ impl KvGeometry {
     }
 
     /// Byte offset of a tile from the pool's first byte. The tiles of one part of one layer follow each other by head.
-    pub const fn tile_offset(
-        &self,
-        block: usize,
-        layer: usize,
-        part: KvPart,
-        kv_head: usize,
-    ) -> usize {
+    pub const fn tile_offset(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> usize {
         let part_index = match part {
             KvPart::Key => 0,
             KvPart::Value => 1,
         };
-        block * self.block_bytes()
-            + ((layer * 2 + part_index) * self.kv_heads + kv_head) * self.tile_bytes()
+        block * self.block_bytes() + ((layer * 2 + part_index) * self.kv_heads + kv_head) * self.tile_bytes()
     }
 
     /// The order inside a tile that the kernels use for this dtype.
@@ -181,25 +155,19 @@ impl KvGeometry {
 
     /// Index, in elements, of one element of a tile.
     pub const fn element(&self, part: KvPart, token: usize, dim: usize) -> usize {
-        self.tile_order()
-            .element(part, token, dim, self.block_tokens, self.head_dim)
+        self.tile_order().element(part, token, dim, self.block_tokens, self.head_dim)
     }
 }
 
 fn check_step(what: &str, value: usize, step: usize, max: usize) -> Result<(), KernelError> {
     if value == 0 || value > max || !value.is_multiple_of(step) {
-        return Err(invalid(format!(
-            "{what} is {value}, must be a multiple of {step} between {step} and {max}"
-        )));
+        return Err(invalid(format!("{what} is {value}, must be a multiple of {step} between {step} and {max}")));
     }
     Ok(())
 }
 
 fn invalid(what: String) -> KernelError {
-    KernelError::Invalid {
-        op: "kv geometry",
-        what,
-    }
+    KernelError::Invalid { op: "kv geometry", what }
 }
 
 /// A pool of KV blocks in host memory, as operations and transports share it.
@@ -226,9 +194,7 @@ impl KvView {
             });
         }
         if !(memory.as_ptr() as usize).is_multiple_of(64) {
-            return Err(invalid(
-                "the memory does not begin at a multiple of 64 bytes".to_owned(),
-            ));
+            return Err(invalid("the memory does not begin at a multiple of 64 bytes".to_owned()));
         }
         Ok(Self { memory, geometry })
     }
@@ -252,22 +218,12 @@ impl KvView {
     }
 
     /// First byte of a tile, aligned to 64 bytes. Out-of-range numbers are a bug of the caller.
-    pub(crate) fn tile_ptr(
-        &self,
-        block: usize,
-        layer: usize,
-        part: KvPart,
-        kv_head: usize,
-    ) -> *mut u8 {
+    pub(crate) fn tile_ptr(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> *mut u8 {
         let geometry = &self.geometry;
         assert!(block < geometry.blocks && layer < geometry.layers && kv_head < geometry.kv_heads);
         // SAFETY: the offset of a tile inside the geometry is less than `pool_bytes`, which `new` checked against the
         // length of the mapping that `memory` keeps alive.
-        unsafe {
-            self.memory
-                .as_ptr()
-                .add(geometry.tile_offset(block, layer, part, kv_head))
-        }
+        unsafe { self.memory.as_ptr().add(geometry.tile_offset(block, layer, part, kv_head)) }
     }
 
     /// Copies one block, all layers. Out-of-range numbers are a bug of the caller.

@@ -1,5 +1,6 @@
 //! Numeric operations, device memory and mappings; knows no request, scheduler or model.
 
+pub mod cpu;
 pub mod memory;
 pub mod numerics;
 pub mod reference;
@@ -13,15 +14,15 @@ mod pool;
 mod rope;
 mod widen;
 
+pub use cpu::{CpuOps, KernelSet};
 pub use dtype::Dtype;
 pub use error::KernelError;
 pub use kv::{
-    BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart,
-    KvView, TileOrder,
+    BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, TileOrder,
 };
 pub use numerics::{ATTENTION_CHUNK, K_CHUNKS};
 pub use ops::{
-    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, MatrixSource, Ops,
-    OpsInfo, QkvSpec, VectorSource,
+    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, MatrixSource, Ops, OpsInfo, QkvSpec,
+    VectorSource,
 };
 pub use pool::{Placement, Pool};

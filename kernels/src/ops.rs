@@ -34,23 +34,14 @@ pub trait Ops: Send {
     fn rows(&self, rows_max: usize, cols: usize) -> Result<Self::Rows, KernelError>;
 
     /// Prepares a matrix from parts stacked along `n`; all parts share `k` and the dtype.
-    fn matrix(
-        &self,
-        parts: &[MatrixSource<'_>],
-        arrangement: Arrangement,
-    ) -> Result<Self::Matrix, KernelError>;
+    fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
 
     /// A vector from parts laid end to end, widened to f32.
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Self::Vector, KernelError>;
 
     /// Cosines and sines of `position * inverse_frequencies[i]` (the product rounded to f32), times `scale`, for
     /// positions `0..positions_max`. There are `head_dim / 2` frequencies, already adjusted by the model's scaling rule.
-    fn rope(
-        &self,
-        positions_max: usize,
-        inverse_frequencies: &[f32],
-        scale: f32,
-    ) -> Result<Self::Rope, KernelError>;
+    fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Self::Rope, KernelError>;
 
     /// Replaces all rows by `data`, row-major from the host.
     fn write_rows(&self, rows: &mut Self::Rows, data: &[f32]) -> Result<(), KernelError>;
@@ -59,12 +50,7 @@ pub trait Ops: Send {
     fn read_rows(&self, rows: &Self::Rows, out: &mut [f32]) -> Result<(), KernelError>;
 
     /// `out[r] = table[tokens[r]]`. `table` is `[vocab, cols]`, arranged as `Table` or `Stacked`.
-    fn embed(
-        &mut self,
-        table: &Self::Matrix,
-        tokens: &[u32],
-        out: &mut Self::Rows,
-    ) -> Result<(), KernelError>;
+    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
 
     /// `out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`. The sum of squares runs in 16 interleaved lanes.
     fn rms_norm(
@@ -89,12 +75,7 @@ pub trait Ops: Send {
     ) -> Result<(), KernelError>;
 
     /// `out = silu(x · gateᵀ) * (x · upᵀ)`. `w` has the parts gate and up, arranged as `GateUp`; reduced as in `linear`.
-    fn gate_up(
-        &mut self,
-        x: &Self::Rows,
-        w: &Self::Matrix,
-        out: &mut Self::Rows,
-    ) -> Result<(), KernelError>;
+    fn gate_up(&mut self, x: &Self::Rows, w: &Self::Matrix, out: &mut Self::Rows) -> Result<(), KernelError>;
 
     /// Finishes queries and stores keys and values of one layer.
     ///
@@ -126,20 +107,10 @@ pub trait Ops: Send {
     ) -> Result<(), KernelError>;
 
     /// `out[i] = x[rows[i]]`.
-    fn gather(
-        &mut self,
-        x: &Self::Rows,
-        rows: &[u32],
-        out: &mut Self::Rows,
-    ) -> Result<(), KernelError>;
+    fn gather(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
 
     /// `out = x · wᵀ` on the host, `[rows of x, n]` row-major; reduced as in `linear`.
-    fn logits(
-        &mut self,
-        x: &Self::Rows,
-        w: &Self::Matrix,
-        out: &mut [f32],
-    ) -> Result<(), KernelError>;
+    fn logits(&mut self, x: &Self::Rows, w: &Self::Matrix, out: &mut [f32]) -> Result<(), KernelError>;
 
     /// Copies whole blocks, all layers; pairs are (from, to) and are done in order.
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError>;

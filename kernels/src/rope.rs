@@ -10,18 +10,10 @@ pub(crate) fn tables(
     scale: f32,
 ) -> Result<(Vec<f32>, Vec<f32>), KernelError> {
     if positions_max == 0 || inverse_frequencies.is_empty() {
-        let what = format!(
-            "{positions_max} positions of {} frequencies are no table",
-            inverse_frequencies.len()
-        );
+        let what = format!("{positions_max} positions of {} frequencies are no table", inverse_frequencies.len());
         return Err(KernelError::Invalid { op: "rope", what });
     }
-    let angles = (0..positions_max).flat_map(|position| {
-        inverse_frequencies
-            .iter()
-            .map(move |frequency| f64::from(position as f32 * frequency))
-    });
-    Ok(angles
-        .map(|angle| ((angle.cos() as f32) * scale, (angle.sin() as f32) * scale))
-        .unzip())
+    let angles = (0..positions_max)
+        .flat_map(|position| inverse_frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency)));
+    Ok(angles.map(|angle| ((angle.cos() as f32) * scale, (angle.sin() as f32) * scale)).unzip())
 }

@@ -2,14 +2,8 @@
 
 /// Coefficients of f¹ to f⁶ in 2^f ≈ 1 + …, |f| ≤ 1/2: interpolation of (2^f − 1)/f at Chebyshev nodes, so that
 /// 2^0 is exactly 1. Relative error below 1e-8 before rounding.
-pub(crate) const COEFFICIENTS: [f32; 6] = [
-    std::f32::consts::LN_2,
-    0.240_226_5,
-    0.055_503_57,
-    0.009_618_083,
-    0.001_339_086_3,
-    0.000_154_531_63,
-];
+pub(crate) const COEFFICIENTS: [f32; 6] =
+    [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63];
 /// Adding and subtracting 1.5 · 2^23 rounds to the nearest integer, ties to even.
 pub(crate) const ROUND_TO_INTEGER: f32 = 12_582_912.0;
 /// Below this exponent the result is 0, so that no weight is subnormal.
@@ -71,10 +65,7 @@ mod tests {
         for step in 0..20_000 {
             let x = -50.0 + step as f32 * 0.005;
             let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
-            assert!(
-                (f64::from(silu(x)) - exact).abs() < 1e-6 * exact.abs().max(1e-3),
-                "silu({x})"
-            );
+            assert!((f64::from(silu(x)) - exact).abs() < 1e-6 * exact.abs().max(1e-3), "silu({x})");
         }
     }
 }

@@ -29,11 +29,7 @@ pub fn lane_tree_sum(mut lanes: [f32; LANES]) -> f32 {
 pub fn lane_tree_max(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for j in 0..half {
-            lanes[j] = if lanes[j] > lanes[j + half] {
-                lanes[j]
-            } else {
-                lanes[j + half]
-            };
+            lanes[j] = if lanes[j] > lanes[j + half] { lanes[j] } else { lanes[j + half] };
         }
     }
     lanes[0]

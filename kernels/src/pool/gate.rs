@@ -15,10 +15,7 @@ impl Gate {
     pub(super) fn open(&self) {
         let word = self.0.load(Ordering::Relaxed);
         debug_assert_eq!(word & (OPEN | INSIDE), 0);
-        self.0.store(
-            (word & !(OPEN | INSIDE)).wrapping_add(ROUND) | OPEN,
-            Ordering::SeqCst,
-        );
+        self.0.store((word & !(OPEN | INSIDE)).wrapping_add(ROUND) | OPEN, Ordering::SeqCst);
     }
 
     /// Lets nobody else in.
@@ -38,11 +35,9 @@ impl Gate {
 
     /// Steps inside if `round` is still the latest and still open.
     pub(super) fn join(&self, round: u32) -> bool {
-        let joined = self
-            .0
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| {
-                ((word >> 32) as u32 == round && word & OPEN != 0).then_some(word + 1)
-            });
+        let joined = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| {
+            ((word >> 32) as u32 == round && word & OPEN != 0).then_some(word + 1)
+        });
         joined.is_ok()
     }
 

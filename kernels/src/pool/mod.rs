@@ -99,12 +99,7 @@ impl Pool {
             stop: AtomicBool::new(false),
         });
         let caller_core = cores.first().copied();
-        let mut pool = Self {
-            shared,
-            workers: Vec::new(),
-            caller_core,
-            one_run_at_a_time: Mutex::new(()),
-        };
+        let mut pool = Self { shared, workers: Vec::new(), caller_core, one_run_at_a_time: Mutex::new(()) };
         for index in 1..threads {
             pool.spawn(index, cores.get(index).copied())?;
         }
@@ -115,29 +110,18 @@ impl Pool {
         let sleeper = Arc::new(Sleeper::default());
         let (shared, own_sleeper) = (Arc::clone(&self.shared), Arc::clone(&sleeper));
         let (pinned, is_pinned) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name(format!("kernels-{index}"))
-            .spawn(move || {
-                let placed = core.map_or(Ok(()), pin_to_core);
-                let serve = placed.is_ok();
-                // The pool may have been dropped already; then nobody listens and `stop` ends the worker.
-                let _ = pinned.send(placed);
-                if serve {
-                    worker_loop(&shared, &own_sleeper);
-                }
-            });
-        let thread = thread.map_err(|error| KernelError::Threads {
-            what: format!("spawn: {error}"),
-        })?;
-        self.workers.push(Worker {
-            sleeper,
-            thread: Some(thread),
+        let thread = std::thread::Builder::new().name(format!("kernels-{index}")).spawn(move || {
+            let placed = core.map_or(Ok(()), pin_to_core);
+            let serve = placed.is_ok();
+            // The pool may have been dropped already; then nobody listens and `stop` ends the worker.
+            let _ = pinned.send(placed);
+            if serve {
+                worker_loop(&shared, &own_sleeper);
+            }
         });
-        is_pinned.recv().unwrap_or_else(|_| {
-            Err(KernelError::Threads {
-                what: "a worker died at its start".to_owned(),
-            })
-        })
+        let thread = thread.map_err(|error| KernelError::Threads { what: format!("spawn: {error}") })?;
+        self.workers.push(Worker { sleeper, thread: Some(thread) });
+        is_pinned.recv().unwrap_or_else(|_| Err(KernelError::Threads { what: "a worker died at its start".to_owned() }))
     }
 
     /// Threads that compute, the caller included.
@@ -154,18 +138,8 @@ impl Pool {
     /// Runs of several callers take turns. A task must not start a run of the same pool.
     ///
     /// Errors with the first panic's message when a task panicked; tasks not yet claimed are then skipped.
-    pub fn run(
-        &self,
-        op: &'static str,
-        tasks: usize,
-        task: &(dyn Fn(usize) + Sync),
-    ) -> Result<(), KernelError> {
-        let tasks = Tasks {
-            count: tasks,
-            next: AtomicUsize::new(0),
-            task,
-            panicked: Mutex::new(None),
-        };
+    pub fn run(&self, op: &'static str, tasks: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), KernelError> {
+        let tasks = Tasks { count: tasks, next: AtomicUsize::new(0), task, panicked: Mutex::new(None) };
         if tasks.count <= 1 || self.workers.is_empty() {
             tasks.work();
         } else {
@@ -189,9 +163,7 @@ impl Pool {
         }
         tasks.work();
         self.shared.gate.close();
-        self.shared
-            .caller
-            .wait_until(|| self.shared.gate.is_empty());
+        self.shared.caller.wait_until(|| self.shared.gate.is_empty());
         *lock(&self.shared.job) = None;
     }
 }
@@ -235,31 +207,24 @@ fn worker_loop(shared: &Shared, sleeper: &Sleeper) {
 fn pin_to_core(core: usize) -> Result<(), KernelError> {
     let cores_max = 8 * size_of::<libc::cpu_set_t>();
     if core >= cores_max {
-        return Err(KernelError::Threads {
-            what: format!("core {core} must be less than {cores_max}"),
-        });
+        return Err(KernelError::Threads { what: format!("core {core} must be less than {cores_max}") });
     }
     // SAFETY: `cpu_set_t` is plain bits, for which all zeros is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: `core` is less than the number of bits of the set.
     unsafe { libc::CPU_SET(core, &mut set) };
     // SAFETY: 0 names the calling thread, and the set outlives the call.
-    let status =
-        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    let status = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     if status == 0 {
         return Ok(());
     }
-    Err(KernelError::Threads {
-        what: format!("pin to core {core}: {}", std::io::Error::last_os_error()),
-    })
+    Err(KernelError::Threads { what: format!("pin to core {core}: {}", std::io::Error::last_os_error()) })
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let owned = || panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(owned)
-        .unwrap_or("a panic without a message")
-        .to_owned()
+    text.or_else(owned).unwrap_or("a panic without a message").to_owned()
 }
 
 /// A mutex of this module guards one plain value, which no panic leaves half written.
@@ -273,10 +238,7 @@ mod tests {
 
     fn counts(pool: &Pool, tasks: usize) -> Vec<usize> {
         let done: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-        pool.run("test", tasks, &|i| {
-            _ = done[i].fetch_add(1, Ordering::Relaxed)
-        })
-        .expect("no task panics");
+        pool.run("test", tasks, &|i| _ = done[i].fetch_add(1, Ordering::Relaxed)).expect("no task panics");
         done.into_iter().map(AtomicUsize::into_inner).collect()
     }
 
@@ -286,11 +248,7 @@ mod tests {
             let pool = Pool::new(&Placement::Floating(threads)).expect("threads start");
             for round in 0..300 {
                 let tasks = round % 37;
-                assert_eq!(
-                    counts(&pool, tasks),
-                    vec![1; tasks],
-                    "{threads} threads, {tasks} tasks"
-                );
+                assert_eq!(counts(&pool, tasks), vec![1; tasks], "{threads} threads, {tasks} tasks");
             }
         }
     }
@@ -307,16 +265,8 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_and_the_pool_lives_on() {
         let pool = Pool::new(&Placement::Floating(3)).expect("threads start");
-        let error = pool
-            .run("test", 50, &|i| assert!(i != 7, "task seven"))
-            .expect_err("task 7 panics");
-        assert_eq!(
-            error,
-            KernelError::TaskPanicked {
-                op: "test",
-                message: "task seven".to_owned()
-            }
-        );
+        let error = pool.run("test", 50, &|i| assert!(i != 7, "task seven")).expect_err("task 7 panics");
+        assert_eq!(error, KernelError::TaskPanicked { op: "test", message: "task seven".to_owned() });
         assert_eq!(counts(&pool, 50), vec![1; 50]);
     }
 

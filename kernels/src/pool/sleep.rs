@@ -22,10 +22,7 @@ impl Sleeper {
     /// From now on the calling thread is the one that waits.
     pub(super) fn attend(&self) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if thread
-            .as_ref()
-            .is_none_or(|thread| thread.id() != std::thread::current().id())
-        {
+        if thread.as_ref().is_none_or(|thread| thread.id() != std::thread::current().id()) {
             *thread = Some(std::thread::current());
         }
     }
@@ -59,11 +56,7 @@ impl Sleeper {
     /// Wakes the waiting thread if it sleeps.
     pub(super) fn wake(&self) {
         if self.asleep.swap(false, Ordering::SeqCst)
-            && let Some(thread) = self
-                .thread
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .as_ref()
+            && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
         {
             thread.unpark();
         }

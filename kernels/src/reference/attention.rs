@@ -35,14 +35,8 @@ pub(super) fn attention(
                     visible: (first_visible(position, spec.sliding_window), position),
                     scale: spec.scale * LOG2_E,
                 };
-                let stored = Stored {
-                    kv,
-                    table,
-                    layer,
-                    kv_head,
-                };
-                out.row_mut(row as usize)[head * dim..][..dim]
-                    .copy_from_slice(&attend(&query, &stored));
+                let stored = Stored { kv, table, layer, kv_head };
+                out.row_mut(row as usize)[head * dim..][..dim].copy_from_slice(&attend(&query, &stored));
             }
         }
     }
@@ -110,9 +104,7 @@ struct State {
 fn attend(query: &Query<'_>, stored: &Stored<'_>) -> Vec<f32> {
     let (first, last) = query.visible;
     let chunks = first / ATTENTION_CHUNK..=last / ATTENTION_CHUNK;
-    let merged = chunks
-        .map(|chunk| attend_chunk(query, stored, chunk))
-        .reduce(merge);
+    let merged = chunks.map(|chunk| attend_chunk(query, stored, chunk)).reduce(merge);
     let Some(state) = merged else {
         return vec![0.0; query.values.len()];
     };
@@ -125,67 +117,31 @@ fn attend_chunk(query: &Query<'_>, stored: &Stored<'_>, chunk: usize) -> State {
     let visible = |i: usize| (query.visible.0..=query.visible.1).contains(&(start + i));
     let score = |i: usize| {
         let q = |dim| stored.round(query.values[dim]);
-        stored.dot(query.values.len(), q, |dim| {
-            stored.at(KvPart::Key, start + i, dim)
-        }) * query.scale
+        stored.dot(query.values.len(), q, |dim| stored.at(KvPart::Key, start + i, dim)) * query.scale
     };
-    let scores: Vec<f32> = (0..ATTENTION_CHUNK)
-        .map(|i| {
-            if visible(i) {
-                score(i)
-            } else {
-                f32::NEG_INFINITY
-            }
-        })
-        .collect();
-    let maximum = scores
-        .iter()
-        .copied()
-        .fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
-    let weights: Vec<f32> = scores
-        .iter()
-        .map(|s| stored.round(exp2(s - maximum)))
-        .collect();
+    let scores: Vec<f32> =
+        (0..ATTENTION_CHUNK).map(|i| if visible(i) { score(i) } else { f32::NEG_INFINITY }).collect();
+    let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    let weights: Vec<f32> = scores.iter().map(|s| stored.round(exp2(s - maximum))).collect();
 
     let mut lanes = [0.0; LANES];
-    weights
-        .iter()
-        .enumerate()
-        .for_each(|(i, weight)| lanes[i % LANES] += weight);
+    weights.iter().enumerate().for_each(|(i, weight)| lanes[i % LANES] += weight);
     let value = |i, dim| {
-        if visible(i) {
-            stored.at(KvPart::Value, start + i, dim)
-        } else {
-            0.0
-        }
+        if visible(i) { stored.at(KvPart::Value, start + i, dim) } else { 0.0 }
     };
-    let values = (0..query.values.len())
-        .map(|dim| stored.dot(ATTENTION_CHUNK, |i| weights[i], |i| value(i, dim)))
-        .collect();
-    State {
-        maximum,
-        sum: lane_tree_sum(lanes),
-        values,
-    }
+    let values =
+        (0..query.values.len()).map(|dim| stored.dot(ATTENTION_CHUNK, |i| weights[i], |i| value(i, dim))).collect();
+    State { maximum, sum: lane_tree_sum(lanes), values }
 }
 
 /// Brings two neighbouring states to their common maximum.
 fn merge(left: State, right: State) -> State {
-    let maximum = if left.maximum > right.maximum {
-        left.maximum
-    } else {
-        right.maximum
-    };
+    let maximum = if left.maximum > right.maximum { left.maximum } else { right.maximum };
     let (a, b) = (exp2(left.maximum - maximum), exp2(right.maximum - maximum));
     let mix = |l: f32, r: f32| l.mul_add(a, r * b);
     State {
         maximum,
         sum: mix(left.sum, right.sum),
-        values: left
-            .values
-            .iter()
-            .zip(&right.values)
-            .map(|(l, r)| mix(*l, *r))
-            .collect(),
+        values: left.values.iter().zip(&right.values).map(|(l, r)| mix(*l, *r)).collect(),
     }
 }

@@ -75,9 +75,7 @@ fn dot(x: &[f32], w: &Matrix, n: usize) -> f32 {
                 let even = round_to_bf16(at(x, i)) * at(w_row, i);
                 (sum + odd) + even
             }),
-            Dtype::F16 | Dtype::F32 => {
-                range.fold(0.0f32, |sum, i| at(x, i).mul_add(at(w_row, i), sum))
-            }
+            Dtype::F16 | Dtype::F32 => range.fold(0.0f32, |sum, i| at(x, i).mul_add(at(w_row, i), sum)),
         }
     }))
 }

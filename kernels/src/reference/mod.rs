@@ -7,8 +7,8 @@ mod qkv;
 use crate::checks::{at_most, below, matrix_parts, same, vector_parts};
 use crate::numerics::sum_of_squares;
 use crate::{
-    Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, MatrixSource, Ops,
-    OpsInfo, QkvSpec, VectorSource, widen,
+    Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, MatrixSource, Ops, OpsInfo, QkvSpec,
+    VectorSource, widen,
 };
 
 /// The reference implementation.
@@ -73,71 +73,34 @@ impl Ops for ReferenceOps {
     type Rope = Rope;
 
     fn describe(&self) -> OpsInfo {
-        OpsInfo {
-            backend: "reference",
-            kernel_set: "scalar",
-            numerics_id: "reference-1".to_owned(),
-            threads: 1,
-        }
+        OpsInfo { backend: "reference", kernel_set: "scalar", numerics_id: "reference-1".to_owned(), threads: 1 }
     }
 
     fn rows(&self, rows_max: usize, cols: usize) -> Result<Rows, KernelError> {
         crate::checks::columns(cols)?;
-        Ok(Rows {
-            cols,
-            rows_max,
-            data: Vec::new(),
-        })
+        Ok(Rows { cols, rows_max, data: Vec::new() })
     }
 
-    fn matrix(
-        &self,
-        parts: &[MatrixSource<'_>],
-        arrangement: Arrangement,
-    ) -> Result<Matrix, KernelError> {
+    fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
         let (dtype, n, k) = matrix_parts(parts)?;
         if arrangement == Arrangement::GateUp {
             crate::checks::gate_up_parts(parts)?;
         }
-        let data = parts
-            .iter()
-            .flat_map(|part| widen::values(part.bytes, part.dtype))
-            .collect();
-        Ok(Matrix {
-            dtype,
-            arrangement,
-            n,
-            k,
-            data,
-        })
+        let data = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype)).collect();
+        Ok(Matrix { dtype, arrangement, n, k, data })
     }
 
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
         vector_parts(parts).map(Vector)
     }
 
-    fn rope(
-        &self,
-        positions_max: usize,
-        inverse_frequencies: &[f32],
-        scale: f32,
-    ) -> Result<Rope, KernelError> {
+    fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Rope, KernelError> {
         let (cos, sin) = crate::rope::tables(positions_max, inverse_frequencies, scale)?;
-        Ok(Rope {
-            half: inverse_frequencies.len(),
-            positions_max,
-            cos,
-            sin,
-        })
+        Ok(Rope { half: inverse_frequencies.len(), positions_max, cos, sin })
     }
 
     fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
-        same(
-            "write_rows",
-            "values beyond whole rows",
-            0,
-            data.len() % rows.cols,
-        )?;
+        same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols)?;
         rows.set_count("write_rows", data.len() / rows.cols)?;
         rows.data.copy_from_slice(data);
         Ok(())
@@ -157,19 +120,12 @@ impl Ops for ReferenceOps {
         }
         out.set_count("embed", tokens.len())?;
         for (r, &token) in tokens.iter().enumerate() {
-            out.row_mut(r)
-                .copy_from_slice(&table.data[token as usize * table.k..][..table.k]);
+            out.row_mut(r).copy_from_slice(&table.data[token as usize * table.k..][..table.k]);
         }
         Ok(())
     }
 
-    fn rms_norm(
-        &mut self,
-        x: &Rows,
-        weight: &Vector,
-        eps: f32,
-        out: &mut Rows,
-    ) -> Result<(), KernelError> {
+    fn rms_norm(&mut self, x: &Rows, weight: &Vector, eps: f32, out: &mut Rows) -> Result<(), KernelError> {
         same("rms_norm", "weights", x.cols, weight.0.len())?;
         same("rms_norm", "columns of out", x.cols, out.cols)?;
         out.set_count("rms_norm", x.count())?;

@@ -17,12 +17,7 @@ pub(super) fn append(
     heads(op, &shape, geometry)?;
     below(op, "layer", layer, geometry.layers)?;
     same(op, "columns of qkv", shape.qkv_cols(), qkv.cols)?;
-    same(
-        op,
-        "values of the rope per position",
-        shape.head_dim / 2,
-        spec.rope.half,
-    )?;
+    same(op, "values of the rope per position", shape.head_dim / 2, spec.rope.half)?;
     for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
         same(op, "weights of a head norm", shape.head_dim, norm.0.len())?;
     }
@@ -51,13 +46,7 @@ struct Place {
     layer: usize,
 }
 
-fn append_row(
-    row: &mut [f32],
-    spec: &QkvSpec<'_, ReferenceOps>,
-    position: usize,
-    kv: &KvView,
-    place: Place,
-) {
+fn append_row(row: &mut [f32], spec: &QkvSpec<'_, ReferenceOps>, position: usize, kv: &KvView, place: Place) {
     let dim = spec.shape.head_dim;
     let (q, rest) = row.split_at_mut(spec.shape.heads * dim);
     let (k, v) = rest.split_at_mut(spec.shape.kv_heads * dim);
@@ -74,12 +63,7 @@ fn append_row(
 }
 
 /// Norm, then rotation.
-fn finish(
-    head: &mut [f32],
-    norm: Option<&Vector>,
-    spec: &QkvSpec<'_, ReferenceOps>,
-    position: usize,
-) {
+fn finish(head: &mut [f32], norm: Option<&Vector>, spec: &QkvSpec<'_, ReferenceOps>, position: usize) {
     if let Some(weight) = norm {
         normalize(head, &weight.0, spec.norm_eps);
     }
@@ -95,19 +79,7 @@ fn finish(
 
 fn store(values: &[f32], part: KvPart, kv_head: usize, kv: &KvView, place: Place) {
     let Place { block, slot, layer } = place;
-    let set = |token, dim, value| {
-        kv.set(
-            Element {
-                block,
-                layer,
-                part,
-                kv_head,
-                token,
-                dim,
-            },
-            value,
-        )
-    };
+    let set = |token, dim, value| kv.set(Element { block, layer, part, kv_head, token, dim }, value);
     if slot == 0 {
         for token in 0..kv.geometry().block_tokens {
             (0..values.len()).for_each(|dim| set(token, dim, 0.0));

@@ -1,0 +1,136 @@
+//! Finishes the queries of one KV head's group and stores its keys and values; one task per KV head.
+
+use super::elementwise::{rms_norm_in_place, rotate};
+use crate::numerics::bf16_pair;
+use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView};
+
+/// Everything the tasks of one call share. The arguments have been checked.
+pub(super) struct Append<'a> {
+    pub(super) qkv: *mut f32,
+    pub(super) shape: HeadShape,
+    /// `[position][head_dim / 2]`.
+    pub(super) cos: &'a [f32],
+    pub(super) sin: &'a [f32],
+    pub(super) q_norm: Option<&'a [f32]>,
+    pub(super) k_norm: Option<&'a [f32]>,
+    pub(super) norm_eps: f32,
+    pub(super) batch: &'a Batch<'a>,
+    pub(super) kv: &'a KvView,
+    pub(super) layer: usize,
+}
+
+/// Does all rows for one KV head: a tile has one writer, whatever blocks the rows share.
+///
+/// # Safety
+/// `qkv` has the rows of the batch, and no other task does the same head; blocks are inside the pool and nobody else
+/// writes them; the level's instructions exist.
+#[inline(always)]
+pub(super) unsafe fn append_head(call: &Append<'_>, kv_head: usize) {
+    let HeadShape { heads, kv_heads, head_dim } = call.shape;
+    let group = heads / kv_heads;
+    let block_tokens = call.kv.geometry().block_tokens;
+    for sequence in call.batch.sequences {
+        let table = &call.batch.blocks[sequence.blocks.start as usize..];
+        for row in sequence.rows.clone() {
+            let position = (sequence.first_position + (row - sequence.rows.start)) as usize;
+            // SAFETY: the row exists, and its columns for this head belong to this task.
+            let head = |index: usize| unsafe {
+                let first = call.qkv.add(row as usize * call.shape.qkv_cols() + index * head_dim);
+                std::slice::from_raw_parts_mut(first, head_dim)
+            };
+            for q in kv_head * group..(kv_head + 1) * group {
+                finish(call, head(q), call.q_norm, position);
+            }
+            let mut key = [0.0; HEAD_DIM_MAX];
+            let key = &mut key[..head_dim];
+            key.copy_from_slice(head(heads + kv_head));
+            finish(call, key, call.k_norm, position);
+            let block = table[position / block_tokens] as usize;
+            let tile =
+                |part| Tile { start: call.kv.tile_ptr(block, call.layer, part, kv_head), geometry: call.kv.geometry() };
+            // SAFETY: the tiles lie inside the pool and have this task as their only writer.
+            unsafe {
+                tile(KvPart::Key).store_key(position % block_tokens, key);
+                tile(KvPart::Value).store_value(position % block_tokens, head(heads + kv_heads + kv_head));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn finish(call: &Append<'_>, head: &mut [f32], norm: Option<&[f32]>, position: usize) {
+    if let Some(weight) = norm {
+        rms_norm_in_place(head, weight, call.norm_eps);
+    }
+    let half = head.len() / 2;
+    rotate(head, &call.cos[position * half..][..half], &call.sin[position * half..][..half]);
+}
+
+/// One tile of the cache, in the order of `TileOrder`.
+struct Tile<'a> {
+    start: *mut u8,
+    geometry: &'a KvGeometry,
+}
+
+impl Tile<'_> {
+    /// # Safety
+    /// The tile is inside the pool, `slot` inside the tile, `key` has `head_dim` values, nobody else writes.
+    #[inline(always)]
+    unsafe fn store_key(&self, slot: usize, key: &[f32]) {
+        let block_tokens = self.geometry.block_tokens;
+        let words = self.start.cast::<u32>();
+        // SAFETY: word `i * block_tokens + slot` is the slot's word in row `i` of `[word][token]`.
+        unsafe {
+            self.clear_if_first(slot);
+            match self.geometry.dtype {
+                KvDtype::Bf16 => {
+                    for (i, pair) in key.as_chunks::<2>().0.iter().enumerate() {
+                        words.add(i * block_tokens + slot).write(bf16_pair(pair[0], pair[1]));
+                    }
+                }
+                KvDtype::F32 => {
+                    for (i, value) in key.iter().enumerate() {
+                        words.add(i * block_tokens + slot).write(value.to_bits());
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `store_key`.
+    #[inline(always)]
+    unsafe fn store_value(&self, slot: usize, value: &[f32]) {
+        let head_dim = self.geometry.head_dim;
+        let words = self.start.cast::<u32>();
+        // SAFETY: `[token / 2][dim]` words for bf16, `[token][dim]` for f32.
+        unsafe {
+            self.clear_if_first(slot);
+            match self.geometry.dtype {
+                KvDtype::Bf16 => {
+                    for (dim, value) in value.iter().enumerate() {
+                        let word = words.add(slot / 2 * head_dim + dim);
+                        // An even token zeroes its partner, which is multiplied with weight 0 until it is stored.
+                        let even = if slot.is_multiple_of(2) { bf16_pair(*value, 0.0) } else { word.read() & 0xffff };
+                        let odd = if slot.is_multiple_of(2) { 0 } else { bf16_pair(0.0, *value) };
+                        word.write(even | odd);
+                    }
+                }
+                KvDtype::F32 => {
+                    for (dim, value) in value.iter().enumerate() {
+                        words.add(slot * head_dim + dim).write(value.to_bits());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first token of a block clears the whole tile: its bytes then depend on nothing but its tokens.
+    #[inline(always)]
+    unsafe fn clear_if_first(&self, slot: usize) {
+        if slot == 0 {
+            // SAFETY: a tile has `tile_bytes` bytes.
+            unsafe { std::ptr::write_bytes(self.start, 0, self.geometry.tile_bytes()) };
+        }
+    }
+}

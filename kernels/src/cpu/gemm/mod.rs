@@ -1,0 +1,151 @@
+//! Products with packed weights: packs the activations, cuts the product into tasks, runs them.
+
+mod pack_rows;
+mod panel;
+mod tile;
+
+pub(super) use pack_rows::{PackRows, pack_rows};
+pub(super) use panel::{Finish, Panel, panel};
+pub(super) use tile::{BLOCK_COLUMNS, TILE_ROWS_MAX, accumulate};
+
+use std::hint::black_box;
+
+use super::table::FormatKernels;
+use super::words::{Shared, Words};
+use crate::KernelError;
+use crate::numerics::K_CHUNKS;
+use crate::pool::Pool;
+
+/// Packed activations of a task stay below this many bytes, so that they live in the second-level cache.
+const LEFT_BYTES_MAX: usize = 512 * 1024;
+/// Multiply-adds that one task should have at least: about 20 µs at the bf16 rate of one core.
+const TASK_MACS_MIN: usize = 5 << 20;
+/// Bytes of weights that one task should read at least when there are few rows: about 5 µs at one core's bandwidth.
+const TASK_BYTES_MIN: usize = 192 * 1024;
+/// Below this many values the caller packs alone.
+const PACK_ALONE_VALUES_MAX: usize = 48 * 1024;
+
+/// One product `left [rows, k] · rightᵀ [n, k]` and what to do with it.
+pub(super) struct Product<'a> {
+    pub(super) op: &'static str,
+    /// Row-major activations.
+    pub(super) left: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) k: usize,
+    /// Packed weights.
+    pub(super) right: &'a [u32],
+    /// Words of a weight row along `k`.
+    pub(super) k_words: usize,
+    /// Padded to whole blocks.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) finish: Finish,
+    pub(super) out_columns: usize,
+}
+
+/// Computes `product` into `out`, `[rows, out_columns]`.
+pub(super) fn multiply(
+    product: &Product<'_>,
+    kernels: &FormatKernels,
+    pool: &Pool,
+    scratch: &mut Words,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    if product.rows == 0 {
+        return Ok(());
+    }
+    assert_eq!(out.len(), product.rows * product.out_columns, "the output has a place for every row");
+    let group_rows = balanced_group(product.rows, kernels.rows_max);
+    let groups = product.rows.div_ceil(group_rows);
+    scratch.reserve(product.rows * product.k_words);
+    let packed = &mut scratch.as_mut_slice()[..product.rows * product.k_words];
+    pack_left(product, kernels, pool, group_rows, packed)?;
+
+    let blocks = product.right.len() / (BLOCK_COLUMNS * product.k_words);
+    let grid = Grid::new(product, group_rows, groups, blocks, pool.threads());
+    let out = Shared::new(out);
+    let left: &[u32] = packed;
+    pool.run(product.op, grid.tasks(), &|task| {
+        let (groups, blocks) = grid.part(task);
+        let part = Panel {
+            left,
+            rows: product.rows,
+            group_rows,
+            right: product.right,
+            k_words: product.k_words,
+            chunks: black_box(K_CHUNKS),
+            bias: product.bias,
+            finish: product.finish,
+            out: out.as_mut_ptr(),
+            out_columns: product.out_columns,
+            groups,
+            blocks,
+        };
+        // SAFETY: `out` was asserted to hold all rows, tasks have disjoint groups and blocks, the packed sides hold
+        // what the grid names, and the kernels were chosen for this processor.
+        unsafe { (kernels.panel)(&part) }
+    })
+}
+
+/// Rows per group so that all groups are about equally large: 16 rows are 8 + 8 rather than 12 + 4.
+fn balanced_group(rows: usize, rows_max: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(rows_max))
+}
+
+fn pack_left(
+    product: &Product<'_>,
+    kernels: &FormatKernels,
+    pool: &Pool,
+    group_rows: usize,
+    packed: &mut [u32],
+) -> Result<(), KernelError> {
+    let groups = product.rows.div_ceil(group_rows);
+    let packed = Shared::new(packed);
+    let pack = |group: usize| {
+        let first = group * group_rows;
+        let count = group_rows.min(product.rows - first);
+        let rows =
+            PackRows { rows: &product.left[first * product.k..], row_stride: product.k, columns: product.k, count };
+        // SAFETY: groups have disjoint rows, and the kernels were chosen for this processor.
+        unsafe { (kernels.pack_rows)(&rows, packed.part(first * product.k_words, count * product.k_words)) }
+    };
+    if product.rows * product.k <= PACK_ALONE_VALUES_MAX {
+        (0..groups).for_each(pack);
+        return Ok(());
+    }
+    pool.run(product.op, groups, &pack)
+}
+
+/// How a product is cut into tasks: bands of row groups times ranges of column blocks.
+struct Grid {
+    groups: usize,
+    blocks: usize,
+    groups_per_band: usize,
+    blocks_per_task: usize,
+}
+
+impl Grid {
+    fn new(product: &Product<'_>, group_rows: usize, groups: usize, blocks: usize, threads: usize) -> Self {
+        let group_bytes = group_rows * product.k_words * size_of::<u32>();
+        let groups_per_band = (LEFT_BYTES_MAX / group_bytes).clamp(4, 16).min(groups);
+        let rows = groups_per_band * group_rows;
+        let block_macs = rows * BLOCK_COLUMNS * product.k;
+        let block_bytes = BLOCK_COLUMNS * product.k_words * size_of::<u32>();
+        let enough = TASK_MACS_MIN.div_ceil(block_macs).min(TASK_BYTES_MIN.div_ceil(block_bytes));
+        // Even a small product gives every thread something to do.
+        let blocks_per_task = enough.clamp(1, blocks.div_ceil(threads).max(1));
+        Self { groups, blocks, groups_per_band, blocks_per_task }
+    }
+
+    fn tasks(&self) -> usize {
+        self.groups.div_ceil(self.groups_per_band) * self.blocks.div_ceil(self.blocks_per_task)
+    }
+
+    /// Row groups and blocks of one task. Neighbouring tasks share their rows.
+    fn part(&self, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let per_band = self.blocks.div_ceil(self.blocks_per_task);
+        let (band, range) = (task / per_band, task % per_band);
+        let (first_group, first_block) = (band * self.groups_per_band, range * self.blocks_per_task);
+        let groups = first_group..(first_group + self.groups_per_band).min(self.groups);
+        (groups, first_block..(first_block + self.blocks_per_task).min(self.blocks))
+    }
+}

@@ -1,0 +1,158 @@
+//! One task of a product: some row groups against some blocks of columns, with the epilogue.
+
+use std::ops::Range;
+
+use super::tile::{BLOCK_COLUMNS, Sides, Sums, TILE_ROWS_MAX, tile};
+use crate::cpu::lanes::{Format, Lanes};
+use crate::numerics::LANES;
+
+/// What happens to the sums of a tile.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) enum Finish {
+    /// `out = sum (+ bias)`.
+    Store,
+    /// `out = out + (sum (+ bias))`.
+    AddTo,
+    /// The first 16 columns of a block are gates, the others their ups: `out = silu(gate) * up`.
+    SiluMul,
+}
+
+/// A product and the part of it that one task computes.
+pub(in crate::cpu) struct Panel<'a> {
+    /// Packed activations, `[group][word][row]`.
+    pub(super) left: &'a [u32],
+    /// Rows of all groups.
+    pub(super) rows: usize,
+    /// Rows of every group but perhaps the last.
+    pub(super) group_rows: usize,
+    /// Packed weights, `[block][word][32]`.
+    pub(super) right: &'a [u32],
+    /// Words of a row along `k`.
+    pub(super) k_words: usize,
+    /// As in [`Sides`].
+    pub(super) chunks: usize,
+    /// `[columns]`, padded to whole blocks.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) finish: Finish,
+    /// First output element, and the distance of its rows.
+    pub(super) out: *mut f32,
+    pub(super) out_columns: usize,
+    /// Row groups of this task.
+    pub(super) groups: Range<usize>,
+    /// Blocks of this task.
+    pub(super) blocks: Range<usize>,
+}
+
+/// Computes one task.
+///
+/// # Safety
+/// `out` has `rows * out_columns` elements and nobody else touches the task's part; both sides have the rows and
+/// blocks that the task names; the level's instructions exist.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn panel<F: Format>(panel: &Panel<'_>) {
+    let mut sums: Sums = [[0.0; BLOCK_COLUMNS]; TILE_ROWS_MAX];
+    for block in panel.blocks.clone() {
+        let right = panel.right[block * BLOCK_COLUMNS * panel.k_words..].as_ptr();
+        for group in panel.groups.clone() {
+            let first_row = group * panel.group_rows;
+            let rows = panel.group_rows.min(panel.rows - first_row);
+            let left = panel.left[first_row * panel.k_words..].as_ptr();
+            let chunk_words = panel.k_words / panel.chunks;
+            let sides = Sides { left, right, chunks: panel.chunks, chunk_words };
+            // SAFETY: both sides begin at the group and the block that the caller promises.
+            unsafe {
+                block_of_rows::<F>(rows, sides, &mut sums);
+                finish::<F::Lanes>(panel, block, first_row, rows, &sums);
+            }
+        }
+    }
+}
+
+/// All 32 columns of a block for `rows` rows, in tiles as wide as the level's registers allow.
+#[inline(always)]
+unsafe fn block_of_rows<F: Format>(rows: usize, sides: Sides, sums: &mut Sums) {
+    // SAFETY: the caller promises the words; a group has 1 to `F::ROWS_MAX` rows.
+    unsafe {
+        if F::VECTORS == 2 {
+            match rows {
+                1 => tile::<F, 1, 2>(sides, sums, 0),
+                2 => tile::<F, 2, 2>(sides, sums, 0),
+                3 => tile::<F, 3, 2>(sides, sums, 0),
+                4 => tile::<F, 4, 2>(sides, sums, 0),
+                5 => tile::<F, 5, 2>(sides, sums, 0),
+                6 => tile::<F, 6, 2>(sides, sums, 0),
+                7 => tile::<F, 7, 2>(sides, sums, 0),
+                8 => tile::<F, 8, 2>(sides, sums, 0),
+                9 => tile::<F, 9, 2>(sides, sums, 0),
+                10 => tile::<F, 10, 2>(sides, sums, 0),
+                11 => tile::<F, 11, 2>(sides, sums, 0),
+                _ => tile::<F, 12, 2>(sides, sums, 0),
+            }
+        } else {
+            for column in [0, LANES] {
+                let half = Sides { right: sides.right.add(column), ..sides };
+                match rows {
+                    1 => tile::<F, 1, 1>(half, sums, column),
+                    2 => tile::<F, 2, 1>(half, sums, column),
+                    3 => tile::<F, 3, 1>(half, sums, column),
+                    _ => tile::<F, 4, 1>(half, sums, column),
+                }
+            }
+        }
+    }
+}
+
+/// Bias, activation and residual; writes the columns that exist.
+#[inline(always)]
+unsafe fn finish<L: Lanes>(panel: &Panel<'_>, block: usize, first_row: usize, rows: usize, sums: &Sums) {
+    for (r, sums) in sums.iter().enumerate().take(rows) {
+        // SAFETY: row and columns lie inside `out`, as the caller promises; `sums` has 32 columns.
+        unsafe {
+            let row = panel.out.add((first_row + r) * panel.out_columns);
+            let [low, high] = [L::load(sums.as_ptr()), L::load(sums.as_ptr().add(LANES))];
+            match panel.finish {
+                Finish::SiluMul => store(low.silu().mul(high), row, block * LANES, panel.out_columns),
+                Finish::Store | Finish::AddTo => {
+                    for (sum, column) in [(low, block * BLOCK_COLUMNS), (high, block * BLOCK_COLUMNS + LANES)] {
+                        let y = match panel.bias {
+                            Some(bias) => sum.add(L::load(bias[column..][..LANES].as_ptr())),
+                            None => sum,
+                        };
+                        match panel.finish {
+                            Finish::AddTo => add_to(y, row, column, panel.out_columns),
+                            Finish::Store | Finish::SiluMul => store(y, row, column, panel.out_columns),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store<L: Lanes>(values: L, row: *mut f32, column: usize, columns: usize) {
+    // SAFETY: only columns below `columns` are written.
+    unsafe {
+        if column + LANES <= columns {
+            values.store(row.add(column));
+        } else {
+            let mut plain = [0.0f32; LANES];
+            values.store(plain.as_mut_ptr());
+            (column..columns).for_each(|c| row.add(c).write(plain[c - column]));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_to<L: Lanes>(values: L, row: *mut f32, column: usize, columns: usize) {
+    // SAFETY: only columns below `columns` are read and written.
+    unsafe {
+        if column + LANES <= columns {
+            L::load(row.add(column)).add(values).store(row.add(column));
+        } else {
+            let mut plain = [0.0f32; LANES];
+            values.store(plain.as_mut_ptr());
+            (column..columns).for_each(|c| *row.add(c) += plain[c - column]);
+        }
+    }
+}

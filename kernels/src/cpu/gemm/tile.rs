@@ -1,0 +1,121 @@
+//! The register tile: a few rows of the left side against 16 or 32 columns of the right, in the fixed order.
+
+use std::mem::MaybeUninit;
+
+use crate::cpu::lanes::{Format, Lanes};
+
+/// Columns of a packed block.
+pub(in crate::cpu) const BLOCK_COLUMNS: usize = 32;
+/// Rows of the largest tile of any level.
+pub(in crate::cpu) const TILE_ROWS_MAX: usize = 12;
+/// Sums of one tile, `[row][column]`.
+pub(in crate::cpu) type Sums = [[f32; BLOCK_COLUMNS]; TILE_ROWS_MAX];
+/// How far ahead of the multiplications the right side is fetched, in words.
+const PREFETCH_WORDS: usize = 1024;
+
+/// `acc[r][v] += left[r] · right[v]` over `words` words, from the first to the last.
+///
+/// Word `p` of row `r` is `left[r * ROW_STRIDE + p * WORD_STRIDE]`; word `p` of the 16 columns `v` begins at
+/// `right[v] + p * right_stride`.
+///
+/// # Safety
+/// All those words can be read, and the level's instructions exist.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn accumulate<
+    F: Format,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const ROW_STRIDE: usize,
+    const WORD_STRIDE: usize,
+>(
+    acc: &mut [[F::Lanes; VECTORS]; ROWS],
+    left: *const u32,
+    right: [*const u32; VECTORS],
+    right_stride: usize,
+    words: usize,
+) {
+    let mut sums = *acc;
+    for p in 0..words {
+        // SAFETY: the caller promises that word `p` of both sides can be read; prefetching never faults.
+        unsafe {
+            let loaded = right.map(|column| F::load(column.add(p * right_stride)));
+            right.iter().for_each(|column| prefetch(column.wrapping_add(p * right_stride + PREFETCH_WORDS)));
+            for (r, row) in sums.iter_mut().enumerate() {
+                let word = *left.add(r * ROW_STRIDE + p * WORD_STRIDE);
+                for (sum, words) in row.iter_mut().zip(loaded) {
+                    *sum = F::mac(*sum, word, words);
+                }
+            }
+        }
+    }
+    *acc = sums;
+}
+
+#[inline(always)]
+fn prefetch(address: *const u32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// The two packed sides of a product and how `k` is cut.
+#[derive(Clone, Copy)]
+pub(super) struct Sides {
+    /// One row group, `[word][row]`.
+    pub(super) left: *const u32,
+    /// 16 or 32 columns of one block, `[word][32]`.
+    pub(super) right: *const u32,
+    /// Chunks of `k`, always `K_CHUNKS`. A variable on purpose: when the compiler knows the number it unrolls the
+    /// chunks and spills the tile.
+    pub(super) chunks: usize,
+    /// Words of one chunk.
+    pub(super) chunk_words: usize,
+}
+
+/// Computes one tile and stores its sums at column `column`.
+///
+/// Chunk sums wait on a stack until their neighbour in the tree is there: chunk `c` closes as many levels as `c` has
+/// trailing ones.
+///
+/// # Safety
+/// Both sides hold `chunks * chunk_words` words for `ROWS` rows and `16 * VECTORS` columns; `ROWS` is at most
+/// `TILE_ROWS_MAX`; the level's instructions exist.
+#[inline(always)]
+pub(super) unsafe fn tile<F: Format, const ROWS: usize, const VECTORS: usize>(
+    sides: Sides,
+    sums: &mut Sums,
+    column: usize,
+) {
+    // SAFETY: the offsets stay inside the promised words, a level of the stack is read only after the chunk before
+    // wrote it, and `sums` has 32 columns.
+    unsafe {
+        let mut levels: [MaybeUninit<[[F::Lanes; VECTORS]; ROWS]>; 4] = [const { MaybeUninit::uninit() }; 4];
+        let mut acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
+        for chunk in 0..sides.chunks {
+            let first = chunk * sides.chunk_words;
+            let left = sides.left.add(first * ROWS);
+            let right = std::array::from_fn(|v| sides.right.add(first * BLOCK_COLUMNS + v * 16));
+            acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
+            accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut acc, left, right, BLOCK_COLUMNS, sides.chunk_words);
+            let closed = chunk.trailing_ones() as usize;
+            for level in 0..closed {
+                let waiting = levels[level & 3].assume_init();
+                for (row, waiting) in acc.iter_mut().zip(waiting) {
+                    for (sum, waiting) in row.iter_mut().zip(waiting) {
+                        *sum = waiting.add(*sum);
+                    }
+                }
+            }
+            levels[closed & 3].write(acc);
+        }
+        for (row, target) in acc.iter().zip(sums) {
+            for (v, sum) in row.iter().enumerate() {
+                sum.store(target.as_mut_ptr().add(column + v * 16));
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Instruction levels: which exist, which this processor has, how they are named.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::KernelError;
+
+/// An instruction level that the CPU kernels are compiled for, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KernelSet {
+    /// AVX-512 F, BW, DQ, VL and BF16 (Zen 4, Sapphire Rapids and later).
+    Avx512Bf16,
+    /// AVX2 and FMA (since 2013).
+    Avx2,
+    /// Whatever the compiler makes of plain code for the target.
+    Portable,
+}
+
+impl KernelSet {
+    /// All sets, the best first.
+    pub const ALL: [KernelSet; 3] = [KernelSet::Avx512Bf16, KernelSet::Avx2, KernelSet::Portable];
+
+    /// The best set of this processor.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().find(|set| set.is_available()).unwrap_or(KernelSet::Portable)
+    }
+
+    /// This processor can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            KernelSet::Avx512Bf16 => has_avx512_bf16(),
+            KernelSet::Avx2 => has_avx2(),
+            KernelSet::Portable => true,
+        }
+    }
+
+    /// Errors with the instructions that are missing.
+    pub fn require(self) -> Result<(), KernelError> {
+        if self.is_available() {
+            return Ok(());
+        }
+        let missing = match self {
+            KernelSet::Avx512Bf16 => "AVX-512 F, BW, DQ, VL, BF16",
+            KernelSet::Avx2 => "AVX2, FMA",
+            KernelSet::Portable => "nothing",
+        };
+        Err(KernelError::KernelSetMissing { name: self.name(), missing })
+    }
+
+    /// `avx512bf16`, `avx2` or `portable`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KernelSet::Avx512Bf16 => "avx512bf16",
+            KernelSet::Avx2 => "avx2",
+            KernelSet::Portable => "portable",
+        }
+    }
+}
+
+impl fmt::Display for KernelSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for KernelSet {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        let found = Self::ALL.into_iter().find(|set| set.name() == name);
+        found.ok_or_else(|| KernelError::KernelSetUnknown { name: name.to_owned() })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512_bf16() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512_bf16() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}

@@ -1,0 +1,175 @@
+//! AVX-512 with BF16: one register holds 16 lanes, and one instruction multiplies and adds 16 pairs of bf16.
+
+use std::arch::x86_64::*;
+
+use super::{Format, Lanes};
+
+/// Sixteen f32 in a register.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(in crate::cpu) struct F32x16(__m512);
+
+// SAFETY of every block below: the trait's contract is that the caller runs on a processor with these instructions and
+// that pointers are good for 16 values; the instructions themselves have no other precondition.
+impl Lanes for F32x16 {
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_set1_ps(value) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn zero_where_below(self, bound: Self, value: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let keep = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self.0, bound.0);
+            Self(_mm512_maskz_mov_ps(keep, value.0))
+        }
+    }
+    #[inline(always)]
+    unsafe fn power_of_shifted(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(self.0));
+            Self(_mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(127 << 23))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn tree_sum(self) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let low = _mm512_castps512_ps256(self.0);
+            let eight = _mm256_add_ps(low, _mm512_extractf32x8_ps::<1>(self.0));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn tree_max(self) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let low = _mm512_castps512_ps256(self.0);
+            let eight = _mm256_max_ps(low, _mm512_extractf32x8_ps::<1>(self.0));
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+}
+
+/// Pairs of bf16 for `VDPBF16PS`, which adds the odd product first and takes subnormal inputs and results for 0.
+pub(in crate::cpu) struct Bf16Pairs;
+
+impl Format for Bf16Pairs {
+    type Lanes = F32x16;
+    type Words = __m512bh;
+    const PER_WORD: usize = 2;
+    const ROWS_MAX: usize = 12;
+    const VECTORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512bh {
+        // SAFETY: see above; both types are 64 plain bytes.
+        unsafe { std::mem::transmute(_mm512_loadu_si512(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: F32x16, left: u32, right: __m512bh) -> F32x16 {
+        // SAFETY: see above; both types are 64 plain bytes.
+        unsafe {
+            let left: __m512bh = std::mem::transmute(_mm512_set1_epi32(left.cast_signed()));
+            F32x16(_mm512_dpbf16_ps(acc.0, left, right))
+        }
+    }
+    #[inline(always)]
+    unsafe fn round(values: F32x16) -> F32x16 {
+        // SAFETY: see above; `__m256bh` and `__m256i` are 32 plain bytes.
+        unsafe {
+            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values.0));
+            F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_words(values: F32x16, to: *mut u32) {
+        // SAFETY: see above; `__m256bh` and `__m256i` are 32 plain bytes.
+        unsafe {
+            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values.0));
+            _mm256_storeu_si256(to.cast(), rounded);
+        }
+    }
+}
+
+/// Single f32.
+pub(in crate::cpu) struct F32Words;
+
+impl Format for F32Words {
+    type Lanes = F32x16;
+    type Words = __m512;
+    const PER_WORD: usize = 1;
+    const ROWS_MAX: usize = 12;
+    const VECTORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_ps(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: F32x16, left: u32, right: __m512) -> F32x16 {
+        // SAFETY: see above.
+        F32x16(unsafe { _mm512_fmadd_ps(_mm512_set1_ps(f32::from_bits(left)), right, acc.0) })
+    }
+    #[inline(always)]
+    unsafe fn round(values: F32x16) -> F32x16 {
+        values
+    }
+    #[inline(always)]
+    unsafe fn store_words(values: F32x16, to: *mut u32) {
+        // SAFETY: see above.
+        unsafe { values.store(to.cast()) }
+    }
+}

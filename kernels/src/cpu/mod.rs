@@ -1,0 +1,308 @@
+//! `CpuOps`: the operations on host threads, with the best instructions of the processor; knows no model.
+//!
+//! Kernels are written once over vector traits (`lanes`) and compiled once per instruction level (`table`).
+
+mod append;
+mod attention;
+mod elementwise;
+mod gemm;
+mod kernel_set;
+mod lanes;
+mod matrix;
+mod rows;
+mod table;
+mod words;
+
+use std::sync::Arc;
+
+pub use kernel_set::KernelSet;
+pub use matrix::Matrix;
+pub use rows::{Rope, Rows, Vector};
+
+use crate::checks::vector_parts;
+use crate::checks::{append_batch, attention_batch, below, embed_arrangement, heads, linear_arrangement, same};
+use crate::pool::Pool;
+use crate::{
+    Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, MatrixSource, Ops, OpsInfo, QkvSpec,
+    VectorSource,
+};
+use append::Append;
+use attention::Attention;
+use gemm::{Finish, Product};
+use matrix::WordFormat;
+use table::{FormatKernels, Kernels};
+use words::{Shared, Words};
+
+/// Values that one task of a row-wise operation handles at least.
+const TASK_VALUES_MIN: usize = 32 * 1024;
+
+/// The operations of host threads.
+pub struct CpuOps {
+    pool: Arc<Pool>,
+    set: KernelSet,
+    kernels: &'static Kernels,
+    /// Packed activations of the product that runs.
+    packed: Words,
+}
+
+impl CpuOps {
+    /// Operations on the threads of `pool`. Errors if the processor lacks the kernel set.
+    pub fn new(pool: Arc<Pool>, set: KernelSet) -> Result<Self, KernelError> {
+        set.require()?;
+        Ok(Self { pool, set, kernels: table::kernels(set), packed: Words::zeroed(0) })
+    }
+
+    /// The pool it computes on.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn format(&self, format: WordFormat) -> &'static FormatKernels {
+        match format {
+            WordFormat::Bf16Pairs => &self.kernels.bf16,
+            WordFormat::F32 => &self.kernels.f32,
+        }
+    }
+
+    fn kv_format(&self, dtype: KvDtype) -> &'static FormatKernels {
+        match dtype {
+            KvDtype::Bf16 => &self.kernels.bf16,
+            KvDtype::F32 => &self.kernels.f32,
+        }
+    }
+
+    /// Runs `row(r)` for every row, several rows per task.
+    fn for_rows(
+        &self,
+        op: &'static str,
+        rows: usize,
+        cols: usize,
+        row: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), KernelError> {
+        let rows_per_task = TASK_VALUES_MIN.div_ceil(cols);
+        self.pool.run(op, rows.div_ceil(rows_per_task), &|task| {
+            (task * rows_per_task..((task + 1) * rows_per_task).min(rows)).for_each(row);
+        })
+    }
+
+    fn multiply(
+        &mut self,
+        op: &'static str,
+        x: &Rows,
+        w: &Matrix,
+        bias: Option<&Vector>,
+        finish: Finish,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        let out_columns = match finish {
+            Finish::Store | Finish::AddTo => w.n,
+            Finish::SiluMul => w.n / 2,
+        };
+        let product = Product {
+            op,
+            left: x.values(),
+            rows: x.count(),
+            k: w.k,
+            right: w.words.as_slice(),
+            k_words: w.k_words,
+            bias: bias.map(Vector::padded),
+            finish,
+            out_columns,
+        };
+        gemm::multiply(&product, self.format(w.format), &self.pool, &mut self.packed, out)
+    }
+}
+
+impl Ops for CpuOps {
+    type Rows = Rows;
+    type Matrix = Matrix;
+    type Vector = Vector;
+    type Rope = Rope;
+
+    fn describe(&self) -> OpsInfo {
+        OpsInfo {
+            backend: "cpu",
+            kernel_set: self.set.name(),
+            numerics_id: format!("cpu-{}-1", self.set),
+            threads: self.pool.threads(),
+        }
+    }
+
+    fn rows(&self, rows_max: usize, cols: usize) -> Result<Rows, KernelError> {
+        Rows::new(rows_max, cols)
+    }
+
+    fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
+        Matrix::new(parts, arrangement, &self.pool)
+    }
+
+    fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
+        vector_parts(parts).map(|values| Vector::new(&values))
+    }
+
+    fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Rope, KernelError> {
+        let (cos, sin) = crate::rope::tables(positions_max, inverse_frequencies, scale)?;
+        Ok(Rope { half: inverse_frequencies.len(), positions_max, cos, sin })
+    }
+
+    fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
+        same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols())?;
+        rows.set_count("write_rows", data.len() / rows.cols())?;
+        rows.values_mut().copy_from_slice(data);
+        Ok(())
+    }
+
+    fn read_rows(&self, rows: &Rows, out: &mut [f32]) -> Result<(), KernelError> {
+        same("read_rows", "values", rows.values().len(), out.len())?;
+        out.copy_from_slice(rows.values());
+        Ok(())
+    }
+
+    fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+        embed_arrangement(table.arrangement)?;
+        same("embed", "columns of out", table.k, out.cols())?;
+        for &token in tokens {
+            below("embed", "token", token as usize, table.n)?;
+        }
+        out.set_count("embed", tokens.len())?;
+        let target = Shared::new(out.values_mut());
+        self.for_rows("embed", tokens.len(), table.k, &|r| {
+            // SAFETY: rows do not overlap.
+            table.read_row(tokens[r] as usize, unsafe { target.part(r * table.k, table.k) });
+        })
+    }
+
+    fn rms_norm(&mut self, x: &Rows, weight: &Vector, eps: f32, out: &mut Rows) -> Result<(), KernelError> {
+        let cols = x.cols();
+        same("rms_norm", "weights", cols, weight.values().len())?;
+        same("rms_norm", "columns of out", cols, out.cols())?;
+        out.set_count("rms_norm", x.count())?;
+        let target = Shared::new(out.values_mut());
+        self.for_rows("rms_norm", x.count(), cols, &|r| {
+            let row = &x.values()[r * cols..][..cols];
+            // SAFETY: rows do not overlap, and the kernels were chosen for this processor.
+            unsafe { (self.kernels.rms_norm)(row, weight.values(), eps, target.part(r * cols, cols)) };
+        })
+    }
+
+    fn linear(
+        &mut self,
+        x: &Rows,
+        w: &Matrix,
+        bias: Option<&Vector>,
+        epilogue: Epilogue,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        linear_arrangement("linear", w.arrangement, Arrangement::Stacked)?;
+        same("linear", "columns of x", w.k, x.cols())?;
+        same("linear", "columns of out", w.n, out.cols())?;
+        if let Some(bias) = bias {
+            same("linear", "biases", w.n, bias.values().len())?;
+        }
+        let finish = match epilogue {
+            Epilogue::Store => {
+                out.set_count("linear", x.count())?;
+                Finish::Store
+            }
+            Epilogue::AddTo => {
+                same("linear", "rows of the residual", x.count(), out.count())?;
+                Finish::AddTo
+            }
+        };
+        self.multiply("linear", x, w, bias, finish, out.values_mut())
+    }
+
+    fn gate_up(&mut self, x: &Rows, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
+        linear_arrangement("gate_up", w.arrangement, Arrangement::GateUp)?;
+        same("gate_up", "columns of x", w.k, x.cols())?;
+        same("gate_up", "columns of out", w.n / 2, out.cols())?;
+        out.set_count("gate_up", x.count())?;
+        self.multiply("gate_up", x, w, None, Finish::SiluMul, out.values_mut())
+    }
+
+    fn qkv_append(
+        &mut self,
+        qkv: &mut Rows,
+        spec: &QkvSpec<'_, Self>,
+        batch: &Batch<'_>,
+        kv: &KvView,
+        layer: u32,
+    ) -> Result<(), KernelError> {
+        let op = "qkv_append";
+        let (shape, geometry) = (spec.shape, kv.geometry());
+        heads(op, &shape, geometry)?;
+        below(op, "layer", layer as usize, geometry.layers)?;
+        same(op, "columns of qkv", shape.qkv_cols(), qkv.cols())?;
+        same(op, "values of the rope per position", shape.head_dim / 2, spec.rope.half)?;
+        for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
+            same(op, "weights of a head norm", shape.head_dim, norm.values().len())?;
+        }
+        append_batch(op, qkv.count(), spec.rope.positions_max, batch, geometry)?;
+        let target = Shared::new(qkv.values_mut());
+        self.pool.run(op, shape.kv_heads, &|kv_head| {
+            let call = Append {
+                qkv: target.as_mut_ptr(),
+                shape,
+                cos: &spec.rope.cos,
+                sin: &spec.rope.sin,
+                q_norm: spec.q_norm.map(Vector::values),
+                k_norm: spec.k_norm.map(Vector::values),
+                norm_eps: spec.norm_eps,
+                batch,
+                kv,
+                layer: layer as usize,
+            };
+            // SAFETY: the arguments were checked, heads do not overlap, and the kernels were chosen for this processor.
+            unsafe { (self.kernels.append_head)(&call, kv_head) };
+        })
+    }
+
+    fn attention(
+        &mut self,
+        qkv: &Rows,
+        spec: &AttentionSpec,
+        batch: &Batch<'_>,
+        kv: &KvView,
+        layer: u32,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        let op = "attention";
+        let (shape, geometry) = (spec.shape, kv.geometry());
+        heads(op, &shape, geometry)?;
+        below(op, "layer", layer as usize, geometry.layers)?;
+        same(op, "columns of qkv", shape.qkv_cols(), qkv.cols())?;
+        same(op, "columns of out", shape.out_cols(), out.cols())?;
+        attention_batch(op, qkv.count(), spec, batch, geometry)?;
+        out.set_count(op, qkv.count())?;
+        let call = Attention { qkv: qkv.values(), spec, batch, kv, layer: layer as usize };
+        attention::attention(&call, self.kv_format(geometry.dtype), &self.pool, out.values_mut())
+    }
+
+    fn gather(&mut self, x: &Rows, rows: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+        let cols = x.cols();
+        same("gather", "columns of out", cols, out.cols())?;
+        for &row in rows {
+            below("gather", "row", row as usize, x.count())?;
+        }
+        out.set_count("gather", rows.len())?;
+        for (target, &row) in out.values_mut().chunks_exact_mut(cols).zip(rows) {
+            target.copy_from_slice(&x.values()[row as usize * cols..][..cols]);
+        }
+        Ok(())
+    }
+
+    fn logits(&mut self, x: &Rows, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
+        linear_arrangement("logits", w.arrangement, Arrangement::Stacked)?;
+        same("logits", "columns of x", w.k, x.cols())?;
+        same("logits", "values of out", x.count() * w.n, out.len())?;
+        self.multiply("logits", x, w, None, Finish::Store, out)
+    }
+
+    fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
+        kv.check_pairs(pairs)?;
+        for &(from, to) in pairs {
+            kv.copy_block(from as usize, to as usize);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! The kernels compiled once per instruction level, as tables of functions.
+
+use super::append::{Append, append_head};
+use super::attention::{QueryTile, attend};
+use super::elementwise;
+use super::gemm::{PackRows, Panel, pack_rows, panel};
+use super::kernel_set::KernelSet;
+use super::lanes::{Format, portable};
+
+/// The kernels of one level. All of them need the level's instructions.
+pub(super) struct Kernels {
+    pub(super) bf16: FormatKernels,
+    pub(super) f32: FormatKernels,
+    /// As `elementwise::rms_norm`.
+    pub(super) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    /// As `append::append_head`.
+    pub(super) append_head: unsafe fn(&Append<'_>, usize),
+}
+
+/// The kernels of one level for one word format.
+pub(super) struct FormatKernels {
+    /// Rows of the largest register tile.
+    pub(super) rows_max: usize,
+    /// As `gemm::pack_rows`.
+    pub(super) pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
+    /// As `gemm::panel`.
+    pub(super) panel: unsafe fn(&Panel<'_>),
+    /// As `attention::attend`.
+    pub(super) attend: unsafe fn(&QueryTile<'_>),
+}
+
+/// Compiles the generic kernels with one level's instructions.
+macro_rules! level {
+    ($name:ident, $lanes:path, $(#[$feature:meta])?) => {
+        mod $name {
+            use super::*;
+            use $lanes as level;
+
+            $(#[$feature])?
+            unsafe fn pack_bf16(rows: &PackRows<'_>, words: &mut [u32]) {
+                // SAFETY: this function's contract is the kernel's; so for all functions of this module.
+                unsafe { pack_rows::<level::Bf16Pairs>(rows, words) }
+            }
+            $(#[$feature])?
+            unsafe fn pack_f32(rows: &PackRows<'_>, words: &mut [u32]) {
+                // SAFETY: as above.
+                unsafe { pack_rows::<level::F32Words>(rows, words) }
+            }
+            $(#[$feature])?
+            unsafe fn panel_bf16(part: &Panel<'_>) {
+                // SAFETY: as above.
+                unsafe { panel::<level::Bf16Pairs>(part) }
+            }
+            $(#[$feature])?
+            unsafe fn panel_f32(part: &Panel<'_>) {
+                // SAFETY: as above.
+                unsafe { panel::<level::F32Words>(part) }
+            }
+            $(#[$feature])?
+            unsafe fn attend_bf16(tile: &QueryTile<'_>) {
+                // SAFETY: as above.
+                unsafe { attend::<level::Bf16Pairs>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn attend_f32(tile: &QueryTile<'_>) {
+                // SAFETY: as above.
+                unsafe { attend::<level::F32Words>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+                elementwise::rms_norm(x, weight, eps, out);
+            }
+            $(#[$feature])?
+            unsafe fn append(call: &Append<'_>, kv_head: usize) {
+                // SAFETY: as above.
+                unsafe { append_head(call, kv_head) }
+            }
+
+            pub(super) static KERNELS: Kernels = Kernels {
+                bf16: FormatKernels {
+                    rows_max: level::Bf16Pairs::ROWS_MAX,
+                    pack_rows: pack_bf16,
+                    panel: panel_bf16,
+                    attend: attend_bf16,
+                },
+                f32: FormatKernels {
+                    rows_max: level::F32Words::ROWS_MAX,
+                    pack_rows: pack_f32,
+                    panel: panel_f32,
+                    attend: attend_f32,
+                },
+                rms_norm,
+                append_head: append,
+            };
+        }
+    };
+}
+
+level!(plain, portable,);
+#[cfg(target_arch = "x86_64")]
+level!(avx2_fma, crate::cpu::lanes::avx2, #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx512_bf16,
+    crate::cpu::lanes::avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+);
+
+/// The table of a kernel set that this processor has.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn kernels(set: KernelSet) -> &'static Kernels {
+    match set {
+        KernelSet::Avx512Bf16 => &avx512_bf16::KERNELS,
+        KernelSet::Avx2 => &avx2_fma::KERNELS,
+        KernelSet::Portable => &plain::KERNELS,
+    }
+}
+
+/// The table of a kernel set that this processor has: only the portable one.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn kernels(_: KernelSet) -> &'static Kernels {
+    &plain::KERNELS
+}

@@ -1,0 +1,178 @@
+//! Shared by the kernel tests: every implementation under test, numbers to feed it, and a cache with sequences in it.
+
+// Each test binary uses its own part of this module.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use kernels::memory::{Backing, HostMemory};
+use kernels::{
+    AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, HeadShape, KernelSet, KvGeometry, KvView, MatrixSource, Ops,
+    Placement, Pool, QkvSpec, VectorSource,
+};
+
+/// Every kernel set of this processor, with 1 and with 2 threads.
+pub fn implementations() -> Vec<(String, CpuOps)> {
+    let sets = KernelSet::ALL.into_iter().filter(|set| set.is_available());
+    sets.flat_map(|set| [1, 2].map(|threads| (format!("{set}, {threads} threads"), cpu(set, threads)))).collect()
+}
+
+pub fn cpu(set: KernelSet, threads: usize) -> CpuOps {
+    let pool = Pool::new(&Placement::Floating(threads)).expect("threads start");
+    CpuOps::new(Arc::new(pool), set).expect("the set is available")
+}
+
+/// Numbers in (-1, 1) that depend on the seed and the index only.
+pub fn numbers(seed: u64, count: usize) -> Vec<f32> {
+    (0..count as u64).map(|i| mix(seed << 32 | i) as f32 / (1u64 << 39) as f32 - 1.0).collect()
+}
+
+/// SplitMix64's finaliser, 40 bits of it.
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31) >> 24
+}
+
+pub fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+        Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
+/// A matrix part made of numbers.
+pub struct Weights {
+    pub bytes: Vec<u8>,
+    pub dtype: Dtype,
+    pub n: usize,
+    pub k: usize,
+}
+
+impl Weights {
+    pub fn new(seed: u64, dtype: Dtype, n: usize, k: usize) -> Self {
+        Self { bytes: encode(&numbers(seed, n * k), dtype), dtype, n, k }
+    }
+
+    pub fn source(&self) -> MatrixSource<'_> {
+        MatrixSource { bytes: &self.bytes, dtype: self.dtype, n: self.n, k: self.k }
+    }
+}
+
+pub fn vector<O: Ops>(ops: &O, values: &[f32]) -> O::Vector {
+    let bytes = encode(values, Dtype::F32);
+    ops.vector(&[VectorSource { bytes: &bytes, dtype: Dtype::F32 }]).expect("a vector")
+}
+
+/// Rows that hold `values`.
+pub fn rows<O: Ops>(ops: &O, cols: usize, values: &[f32]) -> O::Rows {
+    let mut rows = ops.rows(values.len() / cols, cols).expect("rows");
+    ops.write_rows(&mut rows, values).expect("whole rows");
+    rows
+}
+
+/// The values of `count` rows.
+pub fn values<O: Ops>(ops: &O, rows: &O::Rows, count: usize) -> Vec<f32> {
+    let mut out = vec![0.0; count];
+    ops.read_rows(rows, &mut out).expect("as many values as asked for");
+    out
+}
+
+/// Bit equality, with the first difference in the message.
+#[track_caller]
+pub fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: lengths");
+    let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+    let count = found.iter().zip(expected).filter(|pair| differs(*pair)).count();
+    if let Some(i) = found.iter().zip(expected).position(differs) {
+        panic!("{what}: {count} of {} differ, first {i}: {:e} instead of {:e}", found.len(), found[i], expected[i]);
+    }
+}
+
+/// A decoder layer's attention without its projections.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer {
+    pub shape: HeadShape,
+    pub head_norms: bool,
+    pub sliding_window: Option<u32>,
+}
+
+/// One step: for each sequence its index and how many tokens it appends.
+pub type Step<'a> = &'a [(usize, usize)];
+
+/// A cache in memory full of NaN, and sequences that grow in it step by step.
+pub struct Cache<'a, O: Ops> {
+    ops: &'a mut O,
+    layer: Layer,
+    pub kv: KvView,
+    rope: O::Rope,
+    norms: [O::Vector; 2],
+    lengths: Vec<usize>,
+    blocks_per_sequence: usize,
+}
+
+/// Most tokens of one sequence in these tests.
+const TOKENS_MAX: usize = 640;
+/// The layer of the cache that the tests use; its neighbours must stay as they are.
+const LAYER: u32 = 1;
+
+impl<'a, O: Ops> Cache<'a, O> {
+    pub fn new(ops: &'a mut O, layer: Layer, geometry: KvGeometry, sequences: usize) -> Self {
+        let memory = HostMemory::new(geometry.pool_bytes(), Backing::Anonymous).expect("memory");
+        // SAFETY: the mapping has just been made and nobody else knows it. All ones is a NaN in every dtype.
+        unsafe { std::ptr::write_bytes(memory.as_ptr(), 0xff, geometry.pool_bytes()) };
+        let kv = KvView::new(Arc::new(memory), geometry).expect("a view");
+        let dim = layer.shape.head_dim;
+        let frequencies: Vec<f32> = (0..dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / dim as f32)).collect();
+        let rope = ops.rope(TOKENS_MAX, &frequencies, 1.0).expect("a table");
+        let norms = [vector(ops, &numbers(71, dim)), vector(ops, &numbers(72, dim))];
+        let blocks_per_sequence = geometry.blocks / sequences;
+        Self { ops, layer, kv, rope, norms, lengths: vec![0; sequences], blocks_per_sequence }
+    }
+
+    /// Appends tokens to sequences and attends; the tokens' outputs, one after the other. A token's q, k and v
+    /// depend on its sequence and position only.
+    pub fn step(&mut self, step: Step<'_>) -> Vec<f32> {
+        let (shape, cols) = (self.layer.shape, self.layer.shape.qkv_cols());
+        let (mut sequences, mut qkv, mut row) = (Vec::new(), Vec::new(), 0);
+        for &(sequence, tokens) in step {
+            let first = self.lengths[sequence];
+            for position in first..first + tokens {
+                qkv.extend(numbers(1000 + (sequence * TOKENS_MAX + position) as u64, cols).iter().map(|v| v * 3.0));
+            }
+            let table_start = (sequence * self.blocks_per_sequence) as u32;
+            sequences.push(BatchSequence {
+                rows: row..row + tokens as u32,
+                blocks: table_start..table_start + self.blocks_per_sequence as u32,
+                first_position: first as u32,
+            });
+            row += tokens as u32;
+            self.lengths[sequence] += tokens;
+        }
+        // Tables run backwards through the pool, so that neighbours in a sequence are no neighbours in memory.
+        let blocks: Vec<u32> = (0..self.kv.geometry().blocks as u32).rev().collect();
+        let batch = Batch { sequences: &sequences, blocks: &blocks };
+        let mut qkv = rows(self.ops, cols, &qkv);
+        let [q_norm, k_norm] = &self.norms;
+        let norm = |vector| self.layer.head_norms.then_some(vector);
+        let spec = QkvSpec { shape, rope: &self.rope, q_norm: norm(q_norm), k_norm: norm(k_norm), norm_eps: 1e-5 };
+        self.ops.qkv_append(&mut qkv, &spec, &batch, &self.kv, LAYER).expect("qkv_append");
+        let mut out = self.ops.rows(row as usize, shape.out_cols()).expect("rows");
+        let spec = AttentionSpec {
+            shape,
+            scale: 1.0 / (shape.head_dim as f32).sqrt(),
+            sliding_window: self.layer.sliding_window,
+        };
+        self.ops.attention(&qkv, &spec, &batch, &self.kv, LAYER, &mut out).expect("attention");
+        values(self.ops, &out, row as usize * shape.out_cols())
+    }
+
+    /// The bytes of the pool.
+    pub fn bytes(&self) -> Vec<u8> {
+        // SAFETY: the operations have returned, so nobody writes the mapping, and it holds the whole pool.
+        unsafe { std::slice::from_raw_parts(self.kv.memory().as_ptr(), self.kv.geometry().pool_bytes()) }.to_vec()
+    }
+}

@@ -1,0 +1,171 @@
+//! Every operation of every kernel set against the reference, bit for bit, over odd shapes.
+
+mod common;
+
+use common::{Cache, Layer, Weights, assert_same_bits, encode, implementations, numbers, rows, values, vector};
+use kernels::reference::ReferenceOps;
+use kernels::{Arrangement, Dtype, Epilogue, HeadShape, KvDtype, KvGeometry, MatrixSource, Ops, VectorSource};
+
+const DTYPES: [Dtype; 3] = [Dtype::Bf16, Dtype::F16, Dtype::F32];
+/// (n, k): neither needs to be a multiple of anything.
+const SHAPES: [(usize, usize); 6] = [(1, 1), (31, 17), (32, 16), (33, 48), (80, 250), (130, 96)];
+const ROWS: [usize; 5] = [1, 2, 7, 13, 40];
+
+fn linear<O: Ops>(ops: &mut O, w: &[MatrixSource<'_>], x: &[f32], bias: Option<&[f32]>, residual: &[f32]) -> Vec<f32> {
+    let n: usize = w.iter().map(|part| part.n).sum();
+    let matrix = ops.matrix(w, Arrangement::Stacked).expect("a matrix");
+    let x = rows(ops, w[0].k, x);
+    let bias = bias.map(|bias| vector(ops, bias));
+    let (epilogue, mut out) = match residual.is_empty() {
+        true => (Epilogue::Store, ops.rows(64, n).expect("rows")),
+        false => (Epilogue::AddTo, rows(ops, n, residual)),
+    };
+    ops.linear(&x, &matrix, bias.as_ref(), epilogue, &mut out).expect("linear");
+    let count = match residual.is_empty() {
+        true => {
+            let mut host = vec![0.0; ROWS[ROWS.len() - 1] * n];
+            (1..=ROWS[ROWS.len() - 1]).find(|m| ops.read_rows(&out, &mut host[..m * n]).is_ok()).expect("rows") * n
+        }
+        false => residual.len(),
+    };
+    values(ops, &out, count)
+}
+
+#[test]
+fn linear_in_all_forms() {
+    for dtype in DTYPES {
+        for (n, k) in SHAPES {
+            let parts = [Weights::new(1, dtype, n, k), Weights::new(2, dtype, 5, k)];
+            let sources = [parts[0].source(), parts[1].source()];
+            let bias = numbers(3, n + 5);
+            for m in ROWS {
+                let (x, residual) = (numbers(4, m * k), numbers(5, m * (n + 5)));
+                for (bias, residual) in [(None, &[][..]), (Some(&bias[..]), &[]), (Some(&bias), &residual)] {
+                    let expected = linear(&mut ReferenceOps, &sources, &x, bias, residual);
+                    for (name, mut ops) in implementations() {
+                        let found = linear(&mut ops, &sources, &x, bias, residual);
+                        assert_same_bits(&found, &expected, &format!("{name}: {dtype} m={m} n={n}+5 k={k}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gate_up_and_logits() {
+    fn gate_up<O: Ops>(ops: &mut O, parts: &[MatrixSource<'_>], x: &[f32]) -> Vec<f32> {
+        let (n, m) = (parts[0].n, x.len() / parts[0].k);
+        let matrix = ops.matrix(parts, Arrangement::GateUp).expect("a matrix");
+        let x = rows(ops, parts[0].k, x);
+        let mut out = ops.rows(m, n).expect("rows");
+        ops.gate_up(&x, &matrix, &mut out).expect("gate_up");
+        values(ops, &out, m * n)
+    }
+    fn logits<O: Ops>(ops: &mut O, part: MatrixSource<'_>, x: &[f32]) -> Vec<f32> {
+        let matrix = ops.matrix(&[part], Arrangement::Stacked).expect("a matrix");
+        let mut out = vec![f32::NAN; x.len() / part.k * part.n];
+        ops.logits(&rows(ops, part.k, x), &matrix, &mut out).expect("logits");
+        out
+    }
+    for dtype in DTYPES {
+        for (n, k) in SHAPES {
+            let parts = [Weights::new(1, dtype, n, k), Weights::new(2, dtype, n, k)];
+            let sources = [parts[0].source(), parts[1].source()];
+            for m in ROWS {
+                let x = numbers(4, m * k);
+                let expected = gate_up(&mut ReferenceOps, &sources, &x);
+                let expected_logits = logits(&mut ReferenceOps, sources[0], &x);
+                for (name, mut ops) in implementations() {
+                    let what = format!("{name}: {dtype} m={m} n={n} k={k}");
+                    assert_same_bits(&gate_up(&mut ops, &sources, &x), &expected, &format!("gate_up {what}"));
+                    assert_same_bits(&logits(&mut ops, sources[0], &x), &expected_logits, &format!("logits {what}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn row_operations() {
+    fn all<O: Ops>(ops: &mut O, cols: usize, dtype: Dtype, arrangement: Arrangement) -> Vec<f32> {
+        let table = Weights::new(1, dtype, 45, cols);
+        let table = ops.matrix(&[table.source()], arrangement).expect("a matrix");
+        let tokens: Vec<u32> = (0..90).map(|i| i * 7 % 45).collect();
+        let mut x = ops.rows(100, cols).expect("rows");
+        ops.embed(&table, &tokens, &mut x).expect("embed");
+        let parts = [encode(&numbers(2, 1), dtype), encode(&numbers(3, cols - 1), dtype)];
+        let weight = ops.vector(&[0, 1].map(|i| VectorSource { bytes: &parts[i], dtype })).expect("a vector");
+        let mut normed = ops.rows(90, cols).expect("rows");
+        ops.rms_norm(&x, &weight, 1e-6, &mut normed).expect("rms_norm");
+        let mut picked = ops.rows(4, cols).expect("rows");
+        ops.gather(&normed, &[89, 0, 3, 3], &mut picked).expect("gather");
+        [values(ops, &x, 90 * cols), values(ops, &picked, 4 * cols)].concat()
+    }
+    for dtype in DTYPES {
+        for arrangement in [Arrangement::Stacked, Arrangement::Table] {
+            for cols in [2, 31, 64, 1000] {
+                let expected = all(&mut ReferenceOps, cols, dtype, arrangement);
+                for (name, mut ops) in implementations() {
+                    let what = format!("{name}: {dtype} {arrangement:?} cols={cols}");
+                    assert_same_bits(&all(&mut ops, cols, dtype, arrangement), &expected, &what);
+                }
+            }
+        }
+    }
+}
+
+/// (heads, kv heads, head size): every group size from one row to more than a tile, with and without an odd vector.
+const HEADS: [(usize, usize, usize); 7] =
+    [(4, 4, 64), (8, 2, 32), (6, 1, 16), (4, 2, 48), (2, 2, 128), (3, 1, 256), (50, 1, 16)];
+
+#[test]
+fn attention_with_its_cache() {
+    fn all<O: Ops>(ops: &mut O, layer: Layer, geometry: KvGeometry) -> (Vec<f32>, Vec<u8>) {
+        let mut cache = Cache::new(ops, layer, geometry, 3);
+        let steps: [&[(usize, usize)]; 4] =
+            [&[(0, 70), (1, 1)], &[(1, 3), (0, 75), (2, 18)], &[(2, 1), (0, 1)], &[(0, 5)]];
+        let outputs = steps.into_iter().flat_map(|step| cache.step(step)).collect();
+        (outputs, cache.bytes())
+    }
+    for (heads, kv_heads, head_dim) in HEADS {
+        for dtype in [KvDtype::Bf16, KvDtype::F32] {
+            for (block_tokens, head_norms, sliding_window) in [(16, false, None), (48, true, Some(30))] {
+                let shape = HeadShape { heads, kv_heads, head_dim };
+                let layer = Layer { shape, head_norms, sliding_window };
+                let geometry = KvGeometry { blocks: 33, layers: 2, kv_heads, head_dim, block_tokens, dtype };
+                let (expected, expected_bytes) = all(&mut ReferenceOps, layer, geometry);
+                assert!(expected.iter().all(|v| v.is_finite()), "{layer:?} {dtype:?}: the reference leaks NaN");
+                for (name, mut ops) in implementations() {
+                    let (found, bytes) = all(&mut ops, layer, geometry);
+                    assert_same_bits(&found, &expected, &format!("{name}: {layer:?} {dtype:?} {block_tokens}"));
+                    assert!(bytes == expected_bytes, "{name}: {layer:?} {dtype:?} {block_tokens}: other bytes stored");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_are_copied_in_order() {
+    fn copied<O: Ops>(ops: &mut O) -> Vec<u8> {
+        let shape = HeadShape { heads: 2, kv_heads: 1, head_dim: 16 };
+        let layer = Layer { shape, head_norms: false, sliding_window: None };
+        let geometry =
+            KvGeometry { blocks: 4, layers: 2, kv_heads: 1, head_dim: 16, block_tokens: 16, dtype: KvDtype::Bf16 };
+        let kv = {
+            let mut cache = Cache::new(ops, layer, geometry, 1);
+            cache.step(&[(0, 40)]);
+            cache.kv.clone()
+        };
+        ops.copy_blocks(&kv, &[(3, 0), (2, 3), (1, 1), (0, 2)]).expect("copy_blocks");
+        // SAFETY: the operation has returned, so nobody writes the mapping, and it holds the whole pool.
+        unsafe { std::slice::from_raw_parts(kv.memory().as_ptr(), geometry.pool_bytes()) }.to_vec()
+    }
+    let expected = copied(&mut ReferenceOps);
+    let block = expected.len() / 4;
+    assert!(expected[..block] == expected[2 * block..3 * block], "the second copy of block 3 went through block 0");
+    for (name, mut ops) in implementations() {
+        assert!(copied(&mut ops) == expected, "{name}");
+    }
+}
