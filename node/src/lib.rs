@@ -1,1 +1,11 @@
 //! What every process shares: configuration loading, telemetry, admin HTTP, drain.
+//!
+//! It knows the process (files, signals, ports, metrics), not what the process is for.
+
+pub mod admin;
+pub mod bind;
+pub mod config;
+pub mod drain;
+pub mod exit;
+pub mod names;
+pub mod telemetry;

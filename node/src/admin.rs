@@ -1,0 +1,220 @@
+//! The admin HTTP surface of a process: health, readiness, metrics, version. Knows nothing of what the process does.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::telemetry::Metrics;
+
+/// Histograms are folded this often; without it their samples would pile up between two scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Whether a process takes work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet: it waits for this.
+    Starting(String),
+    /// It does.
+    Ready,
+    /// Not any more.
+    Draining,
+}
+
+/// The readiness of a process; clones share it.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    state: Arc<watch::Sender<Readiness>>,
+}
+
+impl Gate {
+    /// A gate that is shut until `what` is there.
+    #[must_use]
+    pub fn starting(what: impl Into<String>) -> Gate {
+        Gate { state: Arc::new(watch::Sender::new(Readiness::Starting(what.into()))) }
+    }
+
+    /// Waits for something else.
+    pub fn waits_for(&self, what: impl Into<String>) {
+        self.change(Readiness::Starting(what.into()));
+    }
+
+    /// Takes work from now on, unless it drains already.
+    pub fn open(&self) {
+        self.change(Readiness::Ready);
+    }
+
+    /// Takes no work any more; final.
+    pub fn drain(&self) {
+        self.state.send_replace(Readiness::Draining);
+    }
+
+    /// The readiness now.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.state.borrow().clone()
+    }
+
+    /// Resolves when the gate is open.
+    pub async fn opened(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.state.subscribe().wait_for(|readiness| *readiness == Readiness::Ready).await;
+    }
+
+    fn change(&self, readiness: Readiness) {
+        self.state.send_if_modified(|now| {
+            let changes = *now != Readiness::Draining && *now != readiness;
+            if changes {
+                *now = readiness;
+            }
+            changes
+        });
+    }
+}
+
+/// What `/version` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// Version of Baton.
+    pub version: &'static str,
+    /// Role of the process.
+    pub role: String,
+    /// Everything else that tells this process from others: model, backend, instance.
+    #[serde(flatten)]
+    pub facts: std::collections::BTreeMap<String, String>,
+}
+
+impl Version {
+    /// The version of a process with this role.
+    #[must_use]
+    pub fn of_role(role: impl Into<String>) -> Version {
+        Version { version: env!("CARGO_PKG_VERSION"), role: role.into(), facts: std::collections::BTreeMap::new() }
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub fn with(mut self, fact: &str, value: impl Into<String>) -> Version {
+        self.facts.insert(fact.to_owned(), value.into());
+        self
+    }
+}
+
+/// What the admin surface shows.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Readiness.
+    pub gate: Gate,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Version.
+    pub version: Version,
+}
+
+impl Admin {
+    /// The routes, to be served alone or merged into others.
+    pub fn routes(self) -> Router {
+        Router::new()
+            .route("/health", get(|| async { "ok\n" }))
+            .route("/ready", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/version", get(version))
+            .with_state(Arc::new(self))
+    }
+
+    /// Serves the routes until `shutdown`.
+    ///
+    /// # Errors
+    /// What the listener reports.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let upkeep = upkeep(self.metrics.clone());
+        let served = axum::serve(listener, self.routes()).with_graceful_shutdown(shutdown);
+        tokio::select! {
+            served = async { served.await } => served,
+            () = upkeep => Ok(()),
+        }
+    }
+}
+
+/// Folds histograms for ever; whoever serves `/metrics` without [`Admin::run`] runs this beside it.
+pub async fn upkeep(metrics: Metrics) {
+    let mut beat = tokio::time::interval(UPKEEP);
+    loop {
+        beat.tick().await;
+        metrics.upkeep();
+    }
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.gate.readiness() {
+        Readiness::Ready => "ready\n".into_response(),
+        Readiness::Starting(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waits for {what}\n")).into_response(),
+        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "drains\n").into_response(),
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, admin.metrics.render()).into_response()
+}
+
+async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
+    Json(admin.version.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn admin() -> Admin {
+        let version = Version::of_role("decode").with("model", "demo");
+        Admin { gate: Gate::starting("the model"), metrics: Metrics::detached(), version }
+    }
+
+    async fn get(admin: &Admin, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = admin.clone().routes().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_gate_and_draining_is_final() {
+        let admin = admin();
+        assert_eq!(get(&admin, "/health").await, (200, "ok\n".into()));
+        assert_eq!(get(&admin, "/ready").await, (503, "waits for the model\n".into()));
+        admin.gate.open();
+        assert_eq!(get(&admin, "/ready").await, (200, "ready\n".into()));
+        admin.gate.drain();
+        admin.gate.open();
+        assert_eq!(get(&admin, "/ready").await, (503, "drains\n".into()));
+        assert_eq!(get(&admin, "/health").await, (200, "ok\n".into()));
+    }
+
+    #[tokio::test]
+    async fn version_and_metrics_answer() {
+        let admin = admin();
+        let (status, body) = get(&admin, "/version").await;
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!((status, body), (200, format!(r#"{{"version":"{version}","role":"decode","model":"demo"}}"#)));
+        assert_eq!(get(&admin, "/metrics").await.0, 200);
+        assert_eq!(get(&admin, "/nothing").await.0, 404);
+    }
+}

@@ -1,0 +1,219 @@
+//! Reads a configuration: one TOML file, then `a.b=c` overrides, into one struct; knows no key of it.
+//!
+//! Every error names where the value came from and its key. Structs deny unknown fields, so a misspelt key is an error.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use toml::{Table, Value};
+
+/// Largest configuration file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a configuration was not accepted.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is too large to be a configuration.
+    #[error("configuration file {} has {bytes} bytes, more than {FILE_BYTES_MAX}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The file is not TOML.
+    #[error("configuration file {} is not TOML: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// An override is not of the form `a.b=c`.
+    #[error("override {text:?} is not of the form section.key=value")]
+    Override {
+        /// The override.
+        text: String,
+    },
+    /// An override reaches into something that is not a section.
+    #[error("override {text:?}: {key} is a value, not a section")]
+    NotASection {
+        /// The override.
+        text: String,
+        /// The key that is in the way.
+        key: String,
+    },
+    /// A key is unknown, or its value has the wrong type.
+    #[error("{origin}, key {key}: {problem}")]
+    Key {
+        /// The file or the override the value came from.
+        origin: String,
+        /// The key, with its sections.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Reads `file` (nothing, if there is none), applies the overrides in order and fills the struct.
+///
+/// The value of an override is TOML (`8`, `true`, `"text"`, `[1, 2]`); what is not TOML is taken as text.
+///
+/// # Errors
+/// Every way in which file, overrides and struct do not fit together; see [`ConfigError`].
+pub fn load<T: DeserializeOwned>(file: Option<&Path>, overrides: &[String]) -> Result<T, ConfigError> {
+    let mut table = match file {
+        Some(path) => read(path)?,
+        None => Table::new(),
+    };
+    let mut overridden = Vec::new();
+    for text in overrides {
+        overridden.push(apply(&mut table, text)?);
+    }
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let key = error.path().to_string();
+        let from_override = overridden.iter().rfind(|(overridden, _)| *overridden == key);
+        let origin = match (from_override, file) {
+            (Some((_, text)), _) => format!("override {text:?}"),
+            (None, Some(path)) => format!("configuration file {}", path.display()),
+            (None, None) => "configuration".to_owned(),
+        };
+        ConfigError::Key { origin, key, problem: error.inner().to_string().trim_end().to_owned() }
+    })
+}
+
+fn read(path: &Path) -> Result<Table, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(failed)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLarge { path: path.to_owned(), bytes });
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    text.parse().map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// Sets one value and returns its key together with the override as it was written.
+fn apply(table: &mut Table, text: &str) -> Result<(String, String), ConfigError> {
+    let (key, value) = text.split_once('=').ok_or(ConfigError::Override { text: text.to_owned() })?;
+    let parts: Vec<&str> = key.trim().split('.').map(str::trim).collect();
+    let Some((last, sections)) = parts.split_last() else {
+        return Err(ConfigError::Override { text: text.to_owned() });
+    };
+    if parts.iter().any(|part| part.is_empty()) {
+        return Err(ConfigError::Override { text: text.to_owned() });
+    }
+    let mut here = table;
+    for section in sections {
+        let entry = here.entry(*section).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(inner) = entry else {
+            return Err(ConfigError::NotASection { text: text.to_owned(), key: (*section).to_owned() });
+        };
+        here = inner;
+    }
+    here.insert((*last).to_owned(), value_of(value.trim()));
+    Ok((parts.join("."), text.to_owned()))
+}
+
+fn value_of(text: &str) -> Value {
+    let parsed: Option<Table> = format!("value = {text}").parse().ok();
+    let alone = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    alone.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Config {
+        listen: String,
+        engine: Engine,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Engine {
+        blocks: u32,
+        cores: Vec<u32>,
+        name: String,
+    }
+
+    fn written(text: &str) -> PathBuf {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("baton-config-{}-{}.toml", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn loaded(text: &str, overrides: &[&str]) -> Result<Config, String> {
+        let path = written(text);
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        let loaded = load(Some(&path), &overrides).map_err(|error| error.to_string());
+        std::fs::remove_file(&path).unwrap();
+        loaded.map_err(|error| error.replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn overrides_win_over_the_file_and_the_last_one_over_all() {
+        let overrides = ["engine.blocks=7", "listen=127.0.0.1:80", "engine.cores=[1, 2]", "engine.blocks = 8"];
+        let config = loaded("listen = 'a'\n[engine]\nblocks = 1\nname = 'x'", &overrides).unwrap();
+        let engine = Engine { blocks: 8, cores: vec![1, 2], name: "x".into() };
+        assert_eq!(config, Config { listen: "127.0.0.1:80".into(), engine });
+    }
+
+    #[test]
+    fn nothing_at_all_is_the_default() {
+        assert_eq!(load::<Config>(None, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file() {
+        let said = loaded("[engine]\nblokcs = 1", &[]).unwrap_err();
+        assert!(said.starts_with("configuration file FILE, key engine.blokcs: unknown field `blokcs`"), "{said}");
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_key() {
+        let said = loaded("[engine]\nblocks = 'many'", &[]).unwrap_err();
+        let expected = "configuration file FILE, key engine.blocks: invalid type: string \"many\", expected u32";
+        assert_eq!(said.lines().next(), Some(expected));
+        let said = loaded("", &["engine.blocks=many"]).unwrap_err();
+        assert!(said.starts_with("override \"engine.blocks=many\", key engine.blocks: invalid type"), "{said}");
+    }
+
+    #[test]
+    fn an_override_that_makes_no_sense_is_quoted() {
+        assert_eq!(loaded("", &["engine"]).unwrap_err(), "override \"engine\" is not of the form section.key=value");
+        assert!(loaded("", &["engine..blocks=1"]).is_err());
+        let said = loaded("listen = 'a'", &["listen.port=1"]).unwrap_err();
+        assert_eq!(said, "override \"listen.port=1\": listen is a value, not a section");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_not_toml_is_named() {
+        let missing = load::<Config>(Some(Path::new("/nowhere/baton.toml")), &[]).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot read configuration file /nowhere/baton.toml: "), "{missing}");
+        let said = loaded("listen = ", &[]).unwrap_err();
+        assert!(said.starts_with("configuration file FILE is not TOML: TOML parse error at line 1"), "{said}");
+    }
+
+    #[test]
+    fn text_with_newlines_cannot_smuggle_keys() {
+        let config = loaded("", &["listen=1\nx=2"]).unwrap();
+        assert_eq!(config.listen, "1\nx=2");
+    }
+}

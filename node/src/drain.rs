@@ -1,0 +1,117 @@
+//! The end of a process in good order: asked, gate shut, drained, torn down.
+
+use std::future::Future;
+use std::io::Read;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::admin::Gate;
+
+/// Why a process was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGTERM.
+    Terminated,
+    /// SIGINT, Ctrl-C.
+    Interrupted,
+    /// The supervisor has closed our standard input, most likely by dying.
+    SupervisorGone,
+}
+
+/// Whether a supervisor started this process and holds the other end of its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supervision {
+    /// No: standard input means nothing.
+    Alone,
+    /// Yes: its end of file means that the supervisor is gone.
+    Child,
+}
+
+/// How draining went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything that ran has ended.
+    Empty,
+    /// Time was up; what still ran is cut off.
+    CutOff,
+}
+
+/// Resolves when the process is asked to end.
+///
+/// # Errors
+/// The system does not let us listen for signals.
+pub async fn asked(supervision: Supervision) -> std::io::Result<Cause> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let gone = supervisor_gone(supervision);
+    tokio::select! {
+        _ = terminate.recv() => Ok(Cause::Terminated),
+        _ = interrupt.recv() => Ok(Cause::Interrupted),
+        () = gone => Ok(Cause::SupervisorGone),
+    }
+}
+
+/// A thread of its own reads: a pending read of the runtime would keep the process from ending.
+async fn supervisor_gone(supervision: Supervision) {
+    match supervision {
+        Supervision::Alone => std::future::pending().await,
+        Supervision::Child => {
+            let (tell, told) = oneshot::channel::<()>();
+            std::thread::spawn(move || {
+                read_to_end(std::io::stdin().lock());
+                drop(tell);
+            });
+            let _ = told.await;
+        }
+    }
+}
+
+/// Reads and forgets until the other end is closed.
+fn read_to_end(mut input: impl Read) {
+    let mut ignored = [0; 256];
+    loop {
+        match input.read(&mut ignored) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Shuts the gate, then waits for `idle` at most `limit`.
+pub async fn drain(gate: &Gate, limit: Duration, idle: impl Future<Output = ()>) -> Drained {
+    gate.drain();
+    match tokio::time::timeout(limit, idle).await {
+        Ok(()) => Drained::Empty,
+        Err(_) => Drained::CutOff,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::Readiness;
+
+    #[tokio::test]
+    async fn draining_shuts_the_gate_and_is_bounded() {
+        let gate = Gate::starting("model");
+        gate.open();
+        assert_eq!(drain(&gate, Duration::from_secs(5), async {}).await, Drained::Empty);
+        assert_eq!(gate.readiness(), Readiness::Draining);
+        let never = std::future::pending();
+        assert_eq!(drain(&gate, Duration::from_millis(10), never).await, Drained::CutOff);
+    }
+
+    #[test]
+    fn the_guard_waits_for_the_other_end_to_close() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let guard = std::thread::spawn(move || read_to_end(reader));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!guard.is_finished(), "the supervisor still lives");
+        drop(writer);
+        guard.join().unwrap();
+    }
+}

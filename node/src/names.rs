@@ -1,0 +1,157 @@
+//! Every metric of every Baton process: name, kind, labels and meaning in one table.
+//!
+//! All series carry the label `role`. Times are seconds, counts end in `_total`.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels besides `role`.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// Kind of a metric.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Has a value now.
+    Gauge,
+    /// A distribution, with the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+/// Bounds for TTFT and whole requests: from a cached prompt on a GPU to a long one on a laptop.
+const FIRST_TOKEN: &[f64] =
+    &[0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 120.0];
+/// Bounds for gaps between tokens.
+const TOKEN_GAP: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0,
+    5.0,
+];
+/// Bounds for parts of a latency and for transfers: from microseconds on one host.
+const PART: &[f64] = &[
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0,
+];
+
+macro_rules! metrics_table {
+    ($(#[doc = $help:literal] $constant:ident = $name:literal, $kind:expr, [$($label:literal),*];)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+
+        /// Every metric, in the order of the documentation.
+        pub const ALL: &[Metric] =
+            &[$(Metric { name: $name, kind: $kind, labels: &[$($label),*], help: $help.trim_ascii() },)*];
+    };
+}
+
+metrics_table! {
+    /// Time to first token as the client sees it, by SLO class.
+    TTFT_SECONDS = "baton_ttft_seconds", Kind::Histogram(FIRST_TOKEN), ["class"];
+    /// Parts of the time to first token; they sum to the whole: parse, admission, queue, prefill, relay.
+    TTFT_PART_SECONDS = "baton_ttft_part_seconds", Kind::Histogram(PART), ["part"];
+    /// Gap between first and second token of a request that was handed over.
+    HANDOFF_GAP_SECONDS = "baton_handoff_gap_seconds", Kind::Histogram(TOKEN_GAP), [];
+    /// Parts of the hand-off gap; they sum to the whole: wait, transfer, queue, step, relay.
+    HANDOFF_GAP_PART_SECONDS = "baton_handoff_gap_part_seconds", Kind::Histogram(PART), ["part"];
+    /// Mean time per output token after the first, per request, by SLO class.
+    TPOT_SECONDS = "baton_tpot_seconds", Kind::Histogram(TOKEN_GAP), ["class"];
+    /// Every gap between two tokens of a stream, by SLO class.
+    ITL_SECONDS = "baton_itl_seconds", Kind::Histogram(TOKEN_GAP), ["class"];
+    /// Time from the arrival of a request to its last byte, by SLO class.
+    REQUEST_SECONDS = "baton_request_seconds", Kind::Histogram(FIRST_TOKEN), ["class"];
+    /// Requests that have ended, by SLO class and outcome: ok, or the kind of the failure.
+    REQUESTS_TOTAL = "baton_requests_total", Kind::Counter, ["class", "outcome"];
+    /// Requests that are being served.
+    REQUESTS_IN_FLIGHT = "baton_requests_in_flight", Kind::Gauge, [];
+    /// Requests that met a target of their class (ttft, tpot, itl); attainment is this over all arrivals.
+    SLO_ATTAINED_TOTAL = "baton_slo_attained_total", Kind::Counter, ["class", "target"];
+    /// Requests that met every target of their class; its rate is the goodput.
+    GOODPUT_REQUESTS_TOTAL = "baton_goodput_requests_total", Kind::Counter, ["class"];
+    /// Further attempts at a request, by the failure that made them necessary.
+    RETRIES_TOTAL = "baton_retries_total", Kind::Counter, ["reason"];
+    /// HTTP answers by path and status.
+    HTTP_RESPONSES_TOTAL = "baton_http_responses_total", Kind::Counter, ["path", "status"];
+    /// Whether the router has a session with a worker.
+    WORKER_UP = "baton_worker_up", Kind::Gauge, ["worker", "worker_role"];
+    /// Prompt tokens of the requests that were begun.
+    PROMPT_TOKENS_TOTAL = "baton_prompt_tokens_total", Kind::Counter, [];
+    /// Prompt tokens whose KV was found in the prefix cache.
+    CACHED_TOKENS_TOTAL = "baton_cached_tokens_total", Kind::Counter, [];
+    /// Tokens that were generated.
+    GENERATED_TOKENS_TOTAL = "baton_generated_tokens_total", Kind::Counter, [];
+    /// Sequences in the running batch.
+    RUNNING_SEQUENCES = "baton_running_sequences", Kind::Gauge, [];
+    /// Legs that wait for their first chunk or for blocks.
+    WAITING_LEGS = "baton_waiting_legs", Kind::Gauge, [];
+    /// Prompt tokens that still have to be prefilled.
+    WAITING_TOKENS = "baton_waiting_tokens", Kind::Gauge, [];
+    /// Legs whose KV is held for a reader.
+    HELD_LEGS = "baton_held_legs", Kind::Gauge, [];
+    /// KV blocks by state (free, cached, in_use, quarantined); the states sum to the pool.
+    KV_BLOCKS = "baton_kv_blocks", Kind::Gauge, ["state"];
+    /// Bytes of KV that were read from givers.
+    KV_TRANSFER_BYTES_TOTAL = "baton_kv_transfer_bytes_total", Kind::Counter, ["transport"];
+    /// Time of each transfer of a prompt's KV, from its start to its last byte.
+    KV_TRANSFER_SECONDS = "baton_kv_transfer_seconds", Kind::Histogram(PART), ["transport"];
+    /// Speed of a pair of workers, measured when they connected.
+    KV_TRANSFER_BYTES_PER_SECOND = "baton_kv_transfer_bytes_per_second", Kind::Gauge, ["transport", "peer"];
+    /// Hand-offs that have ended at this worker, by outcome: handed_over, reader_lost, joined, failed.
+    HANDOFFS_TOTAL = "baton_handoffs_total", Kind::Counter, ["outcome"];
+    /// Legs that this worker failed, by the kind of the failure.
+    LEG_FAILURES_TOTAL = "baton_leg_failures_total", Kind::Counter, ["kind"];
+    /// Givers this worker can read from.
+    PEERS_UP = "baton_peers_up", Kind::Gauge, [];
+    /// Legs of routers that have not ended.
+    SESSION_LEGS = "baton_session_legs", Kind::Gauge, [];
+    /// Messages about legs whose router had cancelled them meanwhile.
+    ORPHANED_MESSAGES_TOTAL = "baton_orphaned_messages_total", Kind::Counter, [];
+    /// 1 when tokens and log-probabilities do not depend on batch, chunking and placement.
+    ENGINE_EXACT = "baton_engine_exact", Kind::Gauge, [];
+    /// Always 1; the labels say what runs.
+    BUILD_INFO = "baton_build_info", Kind::Gauge, ["version", "model", "backend", "transport"];
+}
+
+/// Gives every metric its help text in the current recorder.
+pub fn describe() {
+    for metric in ALL {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_say_project_and_unit_once() {
+        let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len(), "a name is used twice");
+        for metric in ALL {
+            assert!(metric.name.starts_with("baton_"), "{}", metric.name);
+            assert!(metric.help.ends_with('.') && metric.help.len() > 20, "{}: {}", metric.name, metric.help);
+            assert!(!metric.labels.contains(&"role"), "{}: role is on every metric", metric.name);
+            match metric.kind {
+                Kind::Counter => assert!(metric.name.ends_with("_total"), "{}", metric.name),
+                Kind::Gauge => assert!(!metric.name.ends_with("_total"), "{}", metric.name),
+                Kind::Histogram(buckets) => {
+                    assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
+                    assert!(buckets.is_sorted() && buckets.len() > 10, "{}", metric.name);
+                }
+            }
+        }
+    }
+}
