@@ -13,18 +13,18 @@ use kernels::{
 };
 
 /// Every kernel set of this processor, with 1 and with 2 threads.
-pub fn implementations() -> Vec<(String, CpuOps)> {
+pub(crate) fn implementations() -> Vec<(String, CpuOps)> {
     let sets = KernelSet::ALL.into_iter().filter(|set| set.is_available());
     sets.flat_map(|set| [1, 2].map(|threads| (format!("{set}, {threads} threads"), cpu(set, threads)))).collect()
 }
 
-pub fn cpu(set: KernelSet, threads: usize) -> CpuOps {
+pub(crate) fn cpu(set: KernelSet, threads: usize) -> CpuOps {
     let pool = Pool::new(&Placement::Floating(threads)).expect("threads start");
     CpuOps::new(Arc::new(pool), set).expect("the set is available")
 }
 
 /// Numbers in (-1, 1) that depend on the seed and the index only.
-pub fn numbers(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     (0..count as u64).map(|i| mix(seed << 32 | i) as f32 / (1u64 << 39) as f32 - 1.0).collect()
 }
 
@@ -36,7 +36,7 @@ fn mix(value: u64) -> u64 {
     (z ^ z >> 31) >> 24
 }
 
-pub fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
+pub(crate) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
     match dtype {
         Dtype::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
         Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
@@ -45,37 +45,37 @@ pub fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
 }
 
 /// A matrix part made of numbers.
-pub struct Weights {
-    pub bytes: Vec<u8>,
-    pub dtype: Dtype,
-    pub n: usize,
-    pub k: usize,
+pub(crate) struct Weights {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) dtype: Dtype,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
 }
 
 impl Weights {
-    pub fn new(seed: u64, dtype: Dtype, n: usize, k: usize) -> Self {
+    pub(crate) fn new(seed: u64, dtype: Dtype, n: usize, k: usize) -> Self {
         Self { bytes: encode(&numbers(seed, n * k), dtype), dtype, n, k }
     }
 
-    pub fn source(&self) -> MatrixSource<'_> {
+    pub(crate) fn source(&self) -> MatrixSource<'_> {
         MatrixSource { bytes: &self.bytes, dtype: self.dtype, n: self.n, k: self.k }
     }
 }
 
-pub fn vector<O: Ops>(ops: &O, values: &[f32]) -> O::Vector {
+pub(crate) fn vector<O: Ops>(ops: &O, values: &[f32]) -> O::Vector {
     let bytes = encode(values, Dtype::F32);
     ops.vector(&[VectorSource { bytes: &bytes, dtype: Dtype::F32 }]).expect("a vector")
 }
 
 /// Rows that hold `values`.
-pub fn rows<O: Ops>(ops: &O, cols: usize, values: &[f32]) -> O::Rows {
+pub(crate) fn rows<O: Ops>(ops: &O, cols: usize, values: &[f32]) -> O::Rows {
     let mut rows = ops.rows(values.len() / cols, cols).expect("rows");
     ops.write_rows(&mut rows, values).expect("whole rows");
     rows
 }
 
 /// The values of `count` rows.
-pub fn values<O: Ops>(ops: &O, rows: &O::Rows, count: usize) -> Vec<f32> {
+pub(crate) fn values<O: Ops>(ops: &O, rows: &O::Rows, count: usize) -> Vec<f32> {
     let mut out = vec![0.0; count];
     ops.read_rows(rows, &mut out).expect("as many values as asked for");
     out
@@ -83,7 +83,7 @@ pub fn values<O: Ops>(ops: &O, rows: &O::Rows, count: usize) -> Vec<f32> {
 
 /// Bit equality, with the first difference in the message.
 #[track_caller]
-pub fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
+pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: lengths");
     let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
     let count = found.iter().zip(expected).filter(|pair| differs(*pair)).count();
@@ -94,20 +94,20 @@ pub fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
 
 /// A decoder layer's attention without its projections.
 #[derive(Debug, Clone, Copy)]
-pub struct Layer {
-    pub shape: HeadShape,
-    pub head_norms: bool,
-    pub sliding_window: Option<u32>,
+pub(crate) struct Layer {
+    pub(crate) shape: HeadShape,
+    pub(crate) head_norms: bool,
+    pub(crate) sliding_window: Option<u32>,
 }
 
 /// One step: for each sequence its index and how many tokens it appends.
-pub type Step<'a> = &'a [(usize, usize)];
+pub(crate) type Step<'a> = &'a [(usize, usize)];
 
 /// A cache in memory full of NaN, and sequences that grow in it step by step.
-pub struct Cache<'a, O: Ops> {
+pub(crate) struct Cache<'a, O: Ops> {
     ops: &'a mut O,
     layer: Layer,
-    pub kv: KvView,
+    pub(crate) kv: KvView,
     rope: O::Rope,
     norms: [O::Vector; 2],
     lengths: Vec<usize>,
@@ -120,7 +120,7 @@ const TOKENS_MAX: usize = 640;
 const LAYER: u32 = 1;
 
 impl<'a, O: Ops> Cache<'a, O> {
-    pub fn new(ops: &'a mut O, layer: Layer, geometry: KvGeometry, sequences: usize) -> Self {
+    pub(crate) fn new(ops: &'a mut O, layer: Layer, geometry: KvGeometry, sequences: usize) -> Self {
         let memory = HostMemory::new(geometry.pool_bytes(), Backing::Anonymous).expect("memory");
         // SAFETY: the mapping has just been made and nobody else knows it. All ones is a NaN in every dtype.
         unsafe { std::ptr::write_bytes(memory.as_ptr(), 0xff, geometry.pool_bytes()) };
@@ -135,7 +135,7 @@ impl<'a, O: Ops> Cache<'a, O> {
 
     /// Appends tokens to sequences and attends; the tokens' outputs, one after the other. A token's q, k and v
     /// depend on its sequence and position only.
-    pub fn step(&mut self, step: Step<'_>) -> Vec<f32> {
+    pub(crate) fn step(&mut self, step: Step<'_>) -> Vec<f32> {
         let (shape, cols) = (self.layer.shape, self.layer.shape.qkv_cols());
         let (mut sequences, mut qkv, mut row) = (Vec::new(), Vec::new(), 0);
         for &(sequence, tokens) in step {
@@ -171,7 +171,7 @@ impl<'a, O: Ops> Cache<'a, O> {
     }
 
     /// The bytes of the pool.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         // SAFETY: the operations have returned, so nobody writes the mapping, and it holds the whole pool.
         unsafe { std::slice::from_raw_parts(self.kv.memory().as_ptr(), self.kv.geometry().pool_bytes()) }.to_vec()
     }

@@ -1,0 +1,153 @@
+//! Exactness: a row's bits do not depend on its company, on threads, on chunking or on the size of blocks.
+
+mod common;
+
+use common::{Cache, Layer, Weights, assert_same_bits, cpu, implementations, numbers, rows, values};
+use kernels::{Arrangement, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype, KvGeometry, Ops};
+use proptest::prelude::*;
+
+const LAYER: Layer =
+    Layer { shape: HeadShape { heads: 8, kv_heads: 2, head_dim: 32 }, head_norms: true, sliding_window: None };
+const WINDOWED: Layer = Layer { sliding_window: Some(150), ..LAYER };
+/// Long enough for three chunks of attention.
+const TOKENS: usize = 300;
+
+fn geometry(layer: Layer, dtype: KvDtype, block_tokens: usize) -> KvGeometry {
+    let HeadShape { kv_heads, head_dim, .. } = layer.shape;
+    KvGeometry { blocks: 3 * 640 / block_tokens, layers: 2, kv_heads, head_dim, block_tokens, dtype }
+}
+
+/// The rows of `TOKENS` tokens of sequence 0, appended as `chunks` says.
+fn in_chunks(ops: &mut CpuOps, layer: Layer, dtype: KvDtype, block_tokens: usize, chunks: &[usize]) -> Vec<f32> {
+    let mut cache = Cache::new(ops, layer, geometry(layer, dtype, block_tokens), 3);
+    chunks.iter().flat_map(|&tokens| cache.step(&[(0, tokens)])).collect()
+}
+
+#[test]
+fn products_do_not_depend_on_the_number_of_rows_or_threads() {
+    const COUNTS: [usize; 9] = [1, 2, 3, 8, 12, 16, 17, 64, 200];
+    for dtype in [Dtype::Bf16, Dtype::F32] {
+        for (n, k) in [(96, 160), (50, 712)] {
+            let weights = Weights::new(1, dtype, n, k);
+            let x = numbers(2, 200 * k);
+            for set in KernelSet::ALL.into_iter().filter(|set| set.is_available()) {
+                let mut whole = None;
+                for (threads, m) in
+                    [2, 1].into_iter().flat_map(|threads| COUNTS.map(|m| (threads, m)).into_iter().rev())
+                {
+                    let mut ops = cpu(set, threads);
+                    let matrix = ops.matrix(&[weights.source()], Arrangement::Stacked).expect("a matrix");
+                    let mut out = ops.rows(m, n).expect("rows");
+                    let left = rows(&ops, k, &x[..m * k]);
+                    ops.linear(&left, &matrix, None, Epilogue::Store, &mut out).expect("linear");
+                    let found = values(&ops, &out, m * n);
+                    let whole = whole.get_or_insert_with(|| found.clone());
+                    assert_same_bits(
+                        &found,
+                        &whole[..m * n],
+                        &format!("{set} {threads} threads {dtype} m={m} n={n} k={k}"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn prefill_in_any_chunks_equals_decode() {
+    let decode = vec![1; TOKENS];
+    let chunkings: [&[usize]; 6] =
+        [&[129, 171], &[37, 37, 37, 37, 37, 37, 37, 37, 4], &[1, 298, 1], &[128, 128, 44], &[15, 1, 1, 283], &decode];
+    for layer in [LAYER, WINDOWED] {
+        for dtype in [KvDtype::Bf16, KvDtype::F32] {
+            for (name, mut ops) in implementations() {
+                let whole = in_chunks(&mut ops, layer, dtype, 16, &[TOKENS]);
+                for chunks in chunkings {
+                    let found = in_chunks(&mut ops, layer, dtype, 16, chunks);
+                    assert_same_bits(
+                        &found,
+                        &whole,
+                        &format!("{name} {dtype:?} {chunks:?} window {:?}", layer.sliding_window),
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn block_sizes_are_equal_bit_for_bit() {
+    for dtype in [KvDtype::Bf16, KvDtype::F32] {
+        for (name, mut ops) in implementations() {
+            let expected = in_chunks(&mut ops, LAYER, dtype, 16, &[200, 1, 99]);
+            for block_tokens in [32, 48, 64, 112, 128] {
+                let found = in_chunks(&mut ops, LAYER, dtype, block_tokens, &[200, 1, 99]);
+                assert_same_bits(&found, &expected, &format!("{name} {dtype:?} blocks of {block_tokens}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sequence_does_not_notice_its_batch() {
+    for (name, mut ops) in implementations() {
+        let alone = in_chunks(&mut ops, LAYER, KvDtype::Bf16, 16, &[40, 30, 1, 1]);
+        let mut cache = Cache::new(&mut ops, LAYER, geometry(LAYER, KvDtype::Bf16, 16), 3);
+        let cols = LAYER.shape.out_cols();
+        let mut mixed = cache.step(&[(1, 3), (0, 40), (2, 100)])[3 * cols..43 * cols].to_vec();
+        mixed.extend(&cache.step(&[(0, 30), (1, 1), (2, 1)])[..30 * cols]);
+        mixed.extend(&cache.step(&[(1, 77), (2, 1), (0, 1)])[78 * cols..]);
+        mixed.extend(cache.step(&[(0, 1)]));
+        assert_same_bits(&mixed, &alone, &name);
+    }
+}
+
+/// Memory is full of NaN before it is used: neither results nor the bytes of filled blocks may show it.
+#[test]
+fn what_was_in_memory_before_never_shows() {
+    for dtype in [KvDtype::Bf16, KvDtype::F32] {
+        for (name, mut ops) in implementations() {
+            let geometry = geometry(LAYER, dtype, 32);
+            let mut cache = Cache::new(&mut ops, LAYER, geometry, 3);
+            for step in 0..70 {
+                let out = cache.step(&[(0, 1), (1, 1 + step % 3)]);
+                assert!(out.iter().all(|v| v.is_finite()), "{name} {dtype:?}: NaN in the output of step {step}");
+            }
+            // Tables run backwards: sequence 0 has the last blocks, and 70 tokens touched three of them.
+            let bytes = cache.bytes();
+            let layer_bytes = geometry.block_bytes() / 2;
+            for block in geometry.blocks - 3..geometry.blocks {
+                let start = block * geometry.block_bytes();
+                let (other_layer, layer) = bytes[start..][..2 * layer_bytes].split_at(layer_bytes);
+                assert!(other_layer.iter().all(|b| *b == 0xff), "{name}: block {block} of another layer was touched");
+                let nan = match dtype {
+                    KvDtype::Bf16 => layer.chunks_exact(2).any(|b| b == [0xff; 2]),
+                    KvDtype::F32 => layer.chunks_exact(4).any(|b| b == [0xff; 4]),
+                };
+                assert!(!nan, "{name} {dtype:?}: block {block} keeps bytes from before");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Any shape of heads, window, block size and cut of a prompt.
+    #[test]
+    fn any_cut_of_any_shape_equals_one_piece(
+        (kv_heads, group, dim_steps) in (1usize..=3, 1usize..=7, 1usize..=8),
+        window in prop::option::of(1u32..200),
+        block_steps in 1usize..=8,
+        bf16 in any::<bool>(),
+        cuts in prop::collection::vec(1usize..90, 1..6),
+    ) {
+        let shape = HeadShape { heads: kv_heads * group, kv_heads, head_dim: 16 * dim_steps };
+        let layer = Layer { shape, head_norms: false, sliding_window: window };
+        let dtype = if bf16 { KvDtype::Bf16 } else { KvDtype::F32 };
+        let mut ops = cpu(KernelSet::best(), 2);
+        let whole = in_chunks(&mut ops, layer, dtype, 16, &[cuts.iter().sum()]);
+        let found = in_chunks(&mut ops, layer, dtype, 16 * block_steps, &cuts);
+        prop_assert!(whole.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+}
