@@ -12,6 +12,7 @@ mod error;
 mod failure;
 pub mod handoff;
 mod ids;
+pub mod journey;
 pub mod layout;
 pub mod message;
 mod plan;

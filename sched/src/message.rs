@@ -128,6 +128,21 @@ pub enum FromWorker {
     },
 }
 
+impl FromWorker {
+    /// The leg it is about.
+    #[must_use]
+    pub const fn leg(&self) -> Leg {
+        match self {
+            FromWorker::Offered { leg, .. }
+            | FromWorker::HandedOver { leg }
+            | FromWorker::ReaderLost { leg }
+            | FromWorker::Token { leg, .. }
+            | FromWorker::Failed { leg, .. } => *leg,
+            FromWorker::Committed { commit, .. } => commit.leg,
+        }
+    }
+}
+
 /// What a worker measured on the way to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenTiming {

@@ -1,0 +1,163 @@
+//! What workers say about legs, and what it means for the request.
+
+use super::leg::{Commitment, Course, Effect, Handoff, LegState, Part, Told};
+use super::{Delivery, Journey};
+use crate::message::{Commit, FirstTiming, FromWorker, TokenTiming};
+use crate::{BlockId, Choice, FinishReason, LeaseId};
+use crate::{Failure, FailureKind, SampledToken, Time, WorkerId};
+
+/// What a message means for its leg.
+enum Fate {
+    GoesOn,
+    /// Nothing of it is wanted any more.
+    Done,
+    Lost(Failure),
+}
+
+/// One token as a worker sends it.
+struct Arrival {
+    choice: Choice,
+    index: u32,
+    token: SampledToken,
+    ended: Option<FinishReason>,
+    timing: Option<TokenTiming>,
+}
+
+impl Journey {
+    pub(super) fn on_message(&mut self, now: Time, worker: WorkerId, message: FromWorker) {
+        let name = message.leg();
+        if name.request != self.parts.id {
+            return;
+        }
+        // A leg that is not there is an older attempt, or one that has ended.
+        let Some(mut leg) = self.legs.remove(&name.attempt) else { return };
+        let fate = match message {
+            FromWorker::Offered { lease, blocks, .. } => on_offered(&mut leg, worker, lease, blocks),
+            FromWorker::Committed { commit, timing } => self.on_committed(&mut leg, worker, commit, timing),
+            FromWorker::HandedOver { .. } => on_handed_over(&mut leg, worker),
+            FromWorker::ReaderLost { .. } => on_reader_lost(&mut leg, worker),
+            FromWorker::Token { choice, index, token, ended, timing, .. } => {
+                self.on_token(&mut leg, worker, Arrival { choice, index, token, ended, timing })
+            }
+            FromWorker::Failed { failure, .. } => match leg.drop_worker(worker) {
+                Effect::GoesOn => Fate::GoesOn,
+                Effect::Lost => Fate::Lost(failure),
+            },
+        };
+        match fate {
+            Fate::GoesOn => drop(self.legs.insert(name.attempt, leg)),
+            Fate::Done => self.dismiss(&leg),
+            Fate::Lost(failure) => self.lose(now, &leg, failure, worker),
+        }
+    }
+
+    pub(super) fn on_worker_lost(&mut self, now: Time, worker: WorkerId) {
+        let mut lost = Vec::new();
+        for (attempt, mut leg) in std::mem::take(&mut self.legs) {
+            match leg.drop_worker(worker) {
+                Effect::GoesOn => drop(self.legs.insert(attempt, leg)),
+                Effect::Lost => lost.push(leg),
+            }
+        }
+        for leg in lost {
+            let failure = Failure::new(FailureKind::WorkerLost, format!("{worker} was lost"));
+            self.lose(now, &leg, failure, worker);
+        }
+    }
+
+    fn on_committed(&mut self, leg: &mut LegState, worker: WorkerId, commit: Commit, timing: FirstTiming) -> Fate {
+        let Some(handoff) = given_by(leg, worker) else { return Fate::GoesOn };
+        if !matches!(handoff.commitment, Commitment::Awaited) {
+            return Fate::GoesOn;
+        }
+        let all_ended = commit.firsts.iter().all(|first| first.ended.is_some());
+        let offered = handoff.offer.is_some() || handoff.told != Told::Nothing;
+        if all_ended {
+            handoff.giver.part = Part::Over;
+        }
+        if !commit.firsts.iter().map(|first| first.choice).eq(leg.choices()) || !(all_ended || offered) {
+            return Fate::Lost(defect(worker, leg, "committed other choices, or before it offered its blocks"));
+        }
+        let commit = self.deliver_firsts(leg, commit, timing);
+        if self.is_done(leg) {
+            return Fate::Done;
+        }
+        if let Course::Handoff(handoff) = &mut leg.course {
+            handoff.commitment = Commitment::Held(commit);
+        }
+        Fate::GoesOn
+    }
+
+    /// Delivers the first tokens; what comes back marks choices that the router has stopped meanwhile.
+    fn deliver_firsts(&mut self, leg: &LegState, mut commit: Commit, timing: FirstTiming) -> Commit {
+        let mut timing = Some(TokenTiming::First(timing));
+        for first in &mut commit.firsts {
+            if self.is_finished(first.choice) {
+                first.ended = first.ended.or(Some(FinishReason::Stop));
+                continue;
+            }
+            let delivery = self.delivery(leg, first.choice, first.token.clone(), timing.take());
+            self.deliver(delivery, first.ended);
+        }
+        commit
+    }
+
+    fn on_token(&mut self, leg: &mut LegState, worker: WorkerId, arrival: Arrival) -> Fate {
+        let Arrival { choice, index, token, ended, timing } = arrival;
+        if leg.generator() != Some(worker) || !leg.choices().any(|c| c == choice) || self.is_finished(choice) {
+            return Fate::GoesOn;
+        }
+        let expected = self.generated(choice).len() as u32;
+        if index > expected {
+            return Fate::Lost(defect(worker, leg, &format!("sent token {index} of {choice} instead of {expected}")));
+        }
+        if index < expected {
+            return Fate::GoesOn;
+        }
+        leg.has_joined();
+        let delivery: Delivery = self.delivery(leg, choice, token, timing);
+        self.deliver(delivery, ended);
+        if !self.is_done(leg) {
+            return Fate::GoesOn;
+        }
+        leg.generator_is_over();
+        Fate::Done
+    }
+}
+
+fn on_offered(leg: &mut LegState, worker: WorkerId, lease: LeaseId, blocks: Vec<BlockId>) -> Fate {
+    if let Some(handoff) = given_by(leg, worker)
+        && handoff.told == Told::Nothing
+        && handoff.offer.is_none()
+    {
+        handoff.offer = Some((lease, blocks));
+    }
+    Fate::GoesOn
+}
+
+fn on_handed_over(leg: &mut LegState, worker: WorkerId) -> Fate {
+    let Some(handoff) = given_by(leg, worker) else { return Fate::GoesOn };
+    handoff.giver.part = Part::Over;
+    if handoff.told == Told::Commit {
+        return Fate::GoesOn;
+    }
+    Fate::Lost(defect(worker, leg, "let go of blocks that no reader was to have yet"))
+}
+
+fn on_reader_lost(leg: &mut LegState, worker: WorkerId) -> Fate {
+    let Some(handoff) = given_by(leg, worker) else { return Fate::GoesOn };
+    handoff.giver.part = Part::Over;
+    Fate::Lost(Failure::new(FailureKind::KvLost, format!("the reader's lease at {worker} ended before it had read")))
+}
+
+/// The hand-off of a leg, if this worker is its giver and has not let go.
+fn given_by(leg: &mut LegState, worker: WorkerId) -> Option<&mut Handoff> {
+    match &mut leg.course {
+        Course::Handoff(handoff) if handoff.giver.is(worker) => Some(handoff),
+        Course::Handoff(_) | Course::Whole(_) => None,
+    }
+}
+
+fn defect(worker: WorkerId, leg: &LegState, what: &str) -> Failure {
+    Failure::new(FailureKind::Internal, format!("{worker} {what} in {}", leg.request.leg))
+}
