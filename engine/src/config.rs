@@ -47,10 +47,16 @@ pub struct Config {
     pub threads: usize,
     /// Cores to pin the computing threads to; empty leaves them to the system.
     pub cores: Vec<usize>,
+    /// Instruction level of the kernels: auto, avx512bf16, avx2 or portable.
+    pub kernel_set: String,
     /// What moves KV between workers.
     pub transport: TransportChoice,
-    /// Address on which the tcp transport listens.
-    pub transport_listen: String,
+    /// Where the tcp transport listens; port 0 lets the system choose.
+    pub tcp_listen: String,
+    /// The address that peers are told instead of the one listened on; needed when that is 0.0.0.0.
+    pub tcp_advertise: String,
+    /// The UCX transports to allow, as `UCX_TLS` names them.
+    pub ucx_tls: String,
     /// Events that may wait for the replica thread.
     pub inbox_events_max: usize,
     /// Coefficients of the latency model, for the modelled backend.
@@ -160,8 +166,11 @@ impl Default for Config {
             lease_beat_ms: 5_000,
             threads: 0,
             cores: Vec::new(),
+            kernel_set: "auto".to_owned(),
             transport: TransportChoice::Ucx,
-            transport_listen: "127.0.0.1:0".to_owned(),
+            tcp_listen: "127.0.0.1:0".to_owned(),
+            tcp_advertise: String::new(),
+            ucx_tls: "cma,tcp".to_owned(),
             inbox_events_max: 16_384,
             modelled: ModelledConfig::default(),
         }

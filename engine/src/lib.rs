@@ -1,4 +1,7 @@
 //! Model files, forward pass, KV bytes, sampling and the replica loop; knows no HTTP and no socket.
+//!
+//! [`start`] turns a [`Config`] into a running replica. Inside: `model` reads files and runs layers, `sampling` turns
+//! logits into tokens, `backend` runs the steps of a plan, `replica` is the thread that drives the scheduler.
 
 pub mod backend;
 mod clock;
@@ -6,10 +9,13 @@ mod config;
 mod error;
 mod kv_store;
 pub mod model;
+pub mod replica;
 pub mod sampling;
+mod start;
 
 pub use config::{
     BackendKind, Config, KvDtypeChoice, ModelledConfig, PrefixCacheChoice, TransportChoice, WeightsDtype,
 };
 pub use error::EngineError;
 pub use kv_store::{KvStore, layout_of};
+pub use start::{ModelInfo, Started, start};

@@ -13,7 +13,7 @@ use sched::{Failure, LaneId, StepId, StepPlan, StepResult};
 use crate::EngineError;
 
 pub use cpu::{CpuBackend, StepLimits};
-pub use modelled::ModelledBackend;
+pub use modelled::{ModelledBackend, ModelledDevice};
 
 /// Wakes the replica thread; may be called from any thread, as often as one likes, and never blocks.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;

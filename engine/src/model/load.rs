@@ -34,13 +34,10 @@ impl<O: Ops> Model<O> {
         let norm = loader.vector(&[("model.norm.weight", spec.hidden)])?;
         let frequencies = spec.rope.inverse_frequencies(spec.head_dim);
         let rope = ops.rope(positions_max as usize, &frequencies, 1.0)?;
-        let weights_dtype = loader.weights_dtype()?;
+        let weights_dtype = precision.of(weights.stored_dtype()?);
         Ok(Model { spec, weights_dtype, embedding, layers, norm, head, rope })
     }
 }
-
-/// The tensor whose format stands for the whole model's.
-pub(crate) const DTYPE_TENSOR: &str = "model.layers.0.self_attn.q_proj.weight";
 
 /// Finds tensors by the names that published models use.
 struct Loader<'a, O: Ops> {
@@ -62,11 +59,6 @@ impl Precision {
 }
 
 impl<O: Ops> Loader<'_, O> {
-    /// The format of the first layer's queries stands for all.
-    fn weights_dtype(&self) -> Result<Dtype, EngineError> {
-        Ok(self.precision.of(self.weights.dtype(DTYPE_TENSOR)?))
-    }
-
     fn embedding(&self) -> Result<O::Matrix, EngineError> {
         let arrangement = if self.spec.tied_embeddings { Arrangement::Stacked } else { Arrangement::Table };
         let part = ("model.embed_tokens.weight", self.spec.vocab);

@@ -60,23 +60,24 @@ pub struct CpuBackend {
 const COMMANDS_MAX: usize = 64;
 
 impl CpuBackend {
-    /// Starts the executor thread.
+    /// Starts the executor thread, which calls `prepare` first (to pin itself).
     pub fn start<O: Ops + 'static>(
         ops: O,
         model: Model<O>,
         kv: KvStore,
         limits: StepLimits,
         notify: Notify,
-    ) -> Result<CpuBackend, EngineError>
-    where
-        O::Rows: 'static,
-    {
+        prepare: impl FnOnce() + Send + 'static,
+    ) -> Result<CpuBackend, EngineError> {
         let info = describe(&ops, &model);
         let (commands, inbox) = bounded(COMMANDS_MAX);
         // Unbounded, so that the executor never waits; bounded in truth by the layers of the steps in flight.
         let (outbox, events) = unbounded();
         let executor = Executor::new(ops, model, kv, limits)?;
-        let body = move || executor.run(&inbox, &outbox, &notify);
+        let body = move || {
+            prepare();
+            executor.run(&inbox, &outbox, &notify);
+        };
         let thread = std::thread::Builder::new()
             .name("executor".to_owned())
             .spawn(body)

@@ -1,0 +1,188 @@
+//! A worker's replica thread: what goes in, what comes out, and the handle that others hold.
+//!
+//! One thread owns scheduler, backend handle and transport handle by `&mut` and never computes or copies. Whoever serves
+//! it (a session with a router, a service for peers) talks to it through a bounded inbox and an [`Outlet`].
+
+mod peers;
+mod perform;
+mod run;
+mod wake;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Sender, TrySendError};
+use kv_transfer::TransportKind;
+use sched::layout::KvLayout;
+use sched::message::{Event, FromWorker, Load, ReleaseAnswer};
+use sched::{Failure, InstanceId, LeaseId, Leg};
+
+use crate::EngineError;
+
+pub(crate) use run::{Parts, spawn};
+pub(crate) use wake::Waker;
+
+/// What the replica thread has to tell the rest of its process.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outbound {
+    /// To the router that serves the leg.
+    Tell(FromWorker),
+    /// Giver: the answer to a release.
+    AnswerRelease {
+        /// The lease.
+        lease: LeaseId,
+        /// The answer.
+        answer: ReleaseAnswer,
+    },
+    /// Reader: heartbeat to a giver.
+    RenewLeases {
+        /// The giver.
+        giver: InstanceId,
+        /// The leases.
+        leases: Vec<LeaseId>,
+    },
+    /// Reader: everything has been read; answer with `Event::ReleaseAnswered`.
+    Release {
+        /// The leg.
+        leg: Leg,
+        /// The giver.
+        giver: InstanceId,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// Reader: nothing will be read any more.
+    AbortLease {
+        /// The giver.
+        giver: InstanceId,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A peer can be pulled from.
+    PeerUp {
+        /// The peer.
+        instance: InstanceId,
+        /// What moves its bytes.
+        transport: TransportKind,
+        /// Measured at connect.
+        bytes_per_second: f64,
+    },
+    /// A peer cannot be pulled from any more; to meet it again, add it with a fresh endpoint.
+    PeerDown {
+        /// The peer.
+        instance: InstanceId,
+        /// Why.
+        reason: String,
+    },
+    /// A pull has ended; for metrics.
+    Transferred {
+        /// Whose blocks.
+        giver: InstanceId,
+        /// What moved them.
+        transport: TransportKind,
+        /// Bytes that arrived; 0 when it failed or was aborted.
+        bytes: u64,
+        /// How long it took, in microseconds.
+        elapsed_us: u64,
+        /// How it ended.
+        end: TransferEnd,
+    },
+    /// How full the worker is: when it changed, at most ten times a second, and every second.
+    Load(Load),
+    /// The accounting of blocks does not add up: a defect of ours, found while idle; for metrics.
+    InvariantBroken(String),
+    /// The thread has ended: as asked, or because of this.
+    Stopped(Option<Failure>),
+}
+
+/// How a pull ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferEnd {
+    /// All bytes arrived.
+    Done,
+    /// Some did not.
+    Failed,
+    /// It was aborted as asked.
+    Aborted,
+}
+
+/// Where the replica thread puts what it has to tell. Never blocks.
+pub trait Outlet: Send {
+    /// Takes one message.
+    fn put(&mut self, out: Outbound);
+
+    /// Called once per turn of the loop, after the last `put`: whatever was put can be sent as one.
+    fn flush(&mut self);
+}
+
+/// A worker whose KV pool we may pull from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerInfo {
+    /// Its incarnation.
+    pub instance: InstanceId,
+    /// Where tiles lie in its pool.
+    pub layout: KvLayout,
+    /// Blocks of its pool.
+    pub blocks: u32,
+    /// How its transport is reached, as that transport wrote it.
+    pub endpoint: Vec<u8>,
+}
+
+/// What travels through the inbox, in order.
+pub(crate) enum Command {
+    Event(Event),
+    AddPeer(Box<PeerInfo>),
+    RemovePeer(InstanceId),
+}
+
+/// The way to a replica thread; cheap to clone. The thread ends when told to or when the last handle is gone.
+#[derive(Clone)]
+pub struct ReplicaHandle {
+    inbox: Sender<Command>,
+    waker: Waker,
+    stop: Arc<AtomicBool>,
+}
+
+impl ReplicaHandle {
+    pub(crate) fn new(inbox: Sender<Command>, waker: Waker, stop: Arc<AtomicBool>) -> ReplicaHandle {
+        ReplicaHandle { inbox, waker, stop }
+    }
+
+    /// Hands one fact over; facts of one sender stay in order. Never blocks.
+    pub fn send(&self, event: Event) -> Result<(), EngineError> {
+        self.command(Command::Event(event))
+    }
+
+    /// Meets a peer, replacing an earlier incarnation's connection under the same instance.
+    /// Answered by [`Outbound::PeerUp`] or [`Outbound::PeerDown`].
+    pub fn add_peer(&self, peer: PeerInfo) -> Result<(), EngineError> {
+        self.command(Command::AddPeer(Box::new(peer)))
+    }
+
+    /// Forgets a peer: its process is gone. Legs that read from it fail.
+    pub fn remove_peer(&self, instance: InstanceId) -> Result<(), EngineError> {
+        self.command(Command::RemovePeer(instance))
+    }
+
+    /// Ends the thread. What still runs is dropped without a word; servers drain first.
+    pub fn shutdown(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn command(&self, command: Command) -> Result<(), EngineError> {
+        let events_max = self.inbox.capacity().unwrap_or(usize::MAX);
+        self.inbox.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => EngineError::InboxFull { events_max },
+            TrySendError::Disconnected(_) => EngineError::Stopped,
+        })?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+impl Drop for ReplicaHandle {
+    fn drop(&mut self) {
+        // The last handle's end is seen when the inbox is looked at.
+        self.waker.wake();
+    }
+}

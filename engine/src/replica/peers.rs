@@ -1,0 +1,68 @@
+//! The peers we may pull from: which connection, which layout, whether it is up; knows no leg.
+
+use std::collections::BTreeMap;
+
+use kv_transfer::PeerId;
+use sched::InstanceId;
+use sched::layout::KvLayout;
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) layout: KvLayout,
+    pub(super) blocks: u32,
+    pub(super) link: Link,
+}
+
+/// Whether a peer can be pulled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    Connecting,
+    Up,
+}
+
+/// All peers by incarnation and by connection.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: BTreeMap<InstanceId, Peer>,
+    instances: BTreeMap<PeerId, InstanceId>,
+}
+
+impl Peers {
+    /// Remembers a peer that is being connected.
+    pub(super) fn insert(&mut self, instance: InstanceId, peer: Peer) {
+        self.instances.insert(peer.id, instance);
+        self.peers.insert(instance, peer);
+    }
+
+    /// Forgets a peer.
+    pub(super) fn remove(&mut self, instance: InstanceId) -> Option<Peer> {
+        let peer = self.peers.remove(&instance)?;
+        self.instances.remove(&peer.id);
+        Some(peer)
+    }
+
+    /// A connection has come up; its peer, if it is still wanted.
+    pub(super) fn up(&mut self, id: PeerId) -> Option<InstanceId> {
+        let instance = *self.instances.get(&id)?;
+        self.peers.get_mut(&instance)?.link = Link::Up;
+        Some(instance)
+    }
+
+    /// A connection is gone; its peer, if it was still wanted.
+    pub(super) fn down(&mut self, id: PeerId) -> Option<InstanceId> {
+        let instance = self.instances.remove(&id)?;
+        self.peers.remove(&instance);
+        Some(instance)
+    }
+
+    /// A peer that can be pulled from.
+    pub(super) fn connected(&self, instance: InstanceId) -> Result<&Peer, String> {
+        match self.peers.get(&instance) {
+            None => Err(format!("{instance} is not a peer of this worker")),
+            Some(Peer { link: Link::Connecting, .. }) => Err(format!("{instance} is not connected yet")),
+            Some(peer @ Peer { link: Link::Up, .. }) => Ok(peer),
+        }
+    }
+}

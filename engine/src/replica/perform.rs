@@ -1,0 +1,213 @@
+//! Performs the scheduler's decisions on backend, transport, lease table and outlet; decides nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_transfer::{
+    Batch, KvTransport, LeaseTable, PeerId, Probe, RangeCopy, RegionId, Ticket, TransferError, TransferEvent,
+};
+use sched::layout::{self, KvLayout, PullBlocks};
+use sched::message::{Action, Event, Pull, PullOutcome};
+use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, Leg, StepId, StepPlan};
+
+use super::peers::{Link, Peer, Peers};
+use super::{Outbound, Outlet, PeerInfo, TransferEnd};
+use crate::EngineError;
+use crate::backend::Backend;
+
+/// The pool is the first region that every worker registers.
+const POOL_REGION: RegionId = RegionId(0);
+
+/// The hands of the replica thread.
+pub(super) struct Performer {
+    pub(super) backend: Box<dyn Backend>,
+    transport: Box<dyn KvTransport>,
+    leases: Arc<LeaseTable>,
+    region: RegionId,
+    layout: KvLayout,
+    pub(super) outlet: Box<dyn Outlet>,
+    peers: Peers,
+    /// Pulls in flight.
+    pulls: BTreeMap<Ticket, (Leg, InstanceId)>,
+    tickets: BTreeMap<Leg, Ticket>,
+    broken: Option<Failure>,
+}
+
+impl Performer {
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        transport: Box<dyn KvTransport>,
+        leases: Arc<LeaseTable>,
+        region: RegionId,
+        layout: KvLayout,
+        outlet: Box<dyn Outlet>,
+    ) -> Performer {
+        Performer {
+            backend,
+            transport,
+            leases,
+            region,
+            layout,
+            outlet,
+            peers: Peers::default(),
+            pulls: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            broken: None,
+        }
+    }
+
+    /// What makes it impossible to go on.
+    pub(super) fn broken(&mut self) -> Option<Failure> {
+        self.broken.take()
+    }
+
+    /// Performs one decision; some are answered at once by a fact.
+    pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Run { lane, step, plan } => return self.run(lane, step, plan),
+            Action::CancelStep { lane: _, step } => self.backend.cancel(step),
+            Action::Tell(message) => self.outlet.put(Outbound::Tell(message)),
+            Action::Grant { lease, blocks } => {
+                let ranges = blocks.iter().map(|block| self.byte_range(*block));
+                self.leases.grant(lease, self.region, ranges);
+            }
+            Action::Revoke(lease) => self.leases.revoke(lease),
+            Action::AnswerRelease { lease, answer } => self.outlet.put(Outbound::AnswerRelease { lease, answer }),
+            Action::Pull(pull) => return self.pull(&pull),
+            Action::AbortPull(leg) => {
+                if let Some(ticket) = self.tickets.get(&leg) {
+                    self.transport.abort(*ticket);
+                }
+            }
+            Action::RenewLeases { giver, leases } => self.outlet.put(Outbound::RenewLeases { giver, leases }),
+            Action::Release { leg, giver, lease } => self.outlet.put(Outbound::Release { leg, giver, lease }),
+            Action::AbortLease { giver, lease } => self.outlet.put(Outbound::AbortLease { giver, lease }),
+        }
+        None
+    }
+
+    fn run(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Option<Event> {
+        let error = self.backend.submit(lane, step, plan).err()?;
+        let failure = Failure::new(FailureKind::Internal, error.to_string());
+        if matches!(error, EngineError::Stopped) {
+            self.broken = Some(Failure::new(FailureKind::Internal, "the backend has stopped"));
+        }
+        Some(Event::StepFailed { lane, step, failure })
+    }
+
+    fn byte_range(&self, block: BlockId) -> Range<u64> {
+        let start = self.layout.block_offset(block);
+        start..start + self.layout.block_bytes()
+    }
+
+    fn pull(&mut self, pull: &Pull) -> Option<Event> {
+        match self.start_pull(pull) {
+            Ok(ticket) => {
+                self.pulls.insert(ticket, (pull.leg, pull.giver));
+                self.tickets.insert(pull.leg, ticket);
+                None
+            }
+            Err(why) => Some(Event::PullEnded { leg: pull.leg, outcome: PullOutcome::Failed(why) }),
+        }
+    }
+
+    fn start_pull(&mut self, pull: &Pull) -> Result<Ticket, String> {
+        let peer = self.peers.connected(pull.giver)?;
+        if let Some(block) = pull.remote.iter().find(|block| block.0 >= peer.blocks) {
+            return Err(format!("the offer names {block} of a pool of {} blocks", peer.blocks));
+        }
+        let blocks = PullBlocks { src: &pull.remote, dst: &pull.local, tokens: pull.skip_tokens..pull.tokens };
+        let copies = layout::plan(&peer.layout, &self.layout, &blocks).map_err(|error| error.to_string())?;
+        let batch = Batch {
+            lease: pull.lease,
+            remote: POOL_REGION,
+            local: self.region,
+            copies: copies.into_iter().map(RangeCopy::from).collect(),
+            deadline: Duration::from_micros(pull.deadline_in.us()),
+        };
+        self.transport.start(peer.id, batch).map_err(|error| error.to_string())
+    }
+
+    /// Meets a peer; an earlier connection to the same incarnation is closed.
+    pub(super) fn add_peer(&mut self, info: PeerInfo) {
+        let PeerInfo { instance, layout, blocks, endpoint } = info;
+        if let Some(former) = self.peers.remove(instance) {
+            self.transport.disconnect(former.id);
+        }
+        match self.transport.connect(&endpoint) {
+            Ok(id) => self.peers.insert(instance, Peer { id, layout, blocks, link: Link::Connecting }),
+            Err(error) => self.outlet.put(Outbound::PeerDown { instance, reason: error.to_string() }),
+        }
+    }
+
+    /// Forgets a peer.
+    pub(super) fn remove_peer(&mut self, instance: InstanceId) {
+        if let Some(peer) = self.peers.remove(instance) {
+            self.transport.disconnect(peer.id);
+        }
+    }
+
+    /// The next thing that happened to a pull; what happens to peers goes to the outlet.
+    pub(super) fn poll_transport(&mut self) -> Option<Event> {
+        loop {
+            let event = match self.transport.poll()? {
+                TransferEvent::PeerUp { peer, probe } => self.peer_up(peer, probe),
+                TransferEvent::PeerDown { peer, error } => self.peer_down(peer, &error),
+                TransferEvent::Done { ticket, bytes, elapsed_us } => {
+                    self.ended(ticket, bytes, elapsed_us, TransferEnd::Done, PullOutcome::Complete)
+                }
+                TransferEvent::Failed { ticket, error } => {
+                    self.ended(ticket, 0, 0, TransferEnd::Failed, PullOutcome::Failed(error.to_string()))
+                }
+                TransferEvent::Aborted { ticket } => {
+                    self.ended(ticket, 0, 0, TransferEnd::Aborted, PullOutcome::Aborted)
+                }
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
+    }
+
+    fn peer_up(&mut self, peer: PeerId, probe: Probe) -> Option<Event> {
+        let instance = self.peers.up(peer)?;
+        let (transport, bytes_per_second) = (self.transport.kind(), probe.bytes_per_second());
+        self.outlet.put(Outbound::PeerUp { instance, transport, bytes_per_second });
+        None
+    }
+
+    fn peer_down(&mut self, peer: PeerId, error: &TransferError) -> Option<Event> {
+        let instance = self.peers.down(peer)?;
+        self.outlet.put(Outbound::PeerDown { instance, reason: error.to_string() });
+        None
+    }
+
+    fn ended(
+        &mut self,
+        ticket: Ticket,
+        bytes: u64,
+        elapsed_us: u64,
+        end: TransferEnd,
+        outcome: PullOutcome,
+    ) -> Option<Event> {
+        let (leg, giver) = self.pulls.remove(&ticket)?;
+        self.tickets.remove(&leg);
+        let transport = self.transport.kind();
+        self.outlet.put(Outbound::Transferred { giver, transport, bytes, elapsed_us, end });
+        Some(Event::PullEnded { leg, outcome })
+    }
+
+    /// Asks every pull to end.
+    pub(super) fn abort_all(&mut self) {
+        for ticket in self.pulls.keys() {
+            self.transport.abort(*ticket);
+        }
+    }
+
+    /// Whether a byte may still land.
+    pub(super) fn has_transfers(&self) -> bool {
+        !self.pulls.is_empty()
+    }
+}

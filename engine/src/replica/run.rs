@@ -1,0 +1,227 @@
+//! The replica thread: takes facts in, lets the scheduler decide, performs, sleeps; knows no decision.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use kv_transfer::{KvTransport, LeaseTable, RegionId};
+use sched::layout::KvLayout;
+use sched::message::{Event, Load};
+use sched::replica::Replica;
+use sched::{Failure, FailureKind, Span, Time};
+
+use super::perform::Performer;
+use super::wake::{Sleeper, Waker};
+use super::{Command, Outbound, Outlet, ReplicaHandle};
+use crate::EngineError;
+use crate::backend::{Backend, BackendEvent};
+use crate::clock::Clock;
+
+/// Facts taken in before the scheduler decides again, so that a flood delays no step for ever.
+const COMMANDS_PER_TURN_MAX: usize = 1024;
+/// Changed load is told at most this often.
+const LOAD_CHANGED: Span = Span::from_ms(100);
+/// Load is told at least this often.
+const LOAD_ALWAYS: Span = Span::from_secs(1);
+/// How long the end of the thread waits for transfers that are being aborted.
+const ABORT_WAIT: Duration = Duration::from_secs(2);
+
+/// Everything that a replica thread owns.
+pub(crate) struct Parts {
+    pub(crate) scheduler: Replica,
+    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) transport: Box<dyn KvTransport>,
+    pub(crate) leases: Arc<LeaseTable>,
+    pub(crate) region: RegionId,
+    pub(crate) layout: KvLayout,
+    pub(crate) outlet: Box<dyn Outlet>,
+    pub(crate) inbox_events_max: usize,
+}
+
+/// Starts the thread. `waker` wakes it; backend and transport were made with its notify.
+pub(crate) fn spawn(
+    parts: Parts,
+    waker: Waker,
+    sleeper: Sleeper,
+) -> Result<(ReplicaHandle, JoinHandle<()>), EngineError> {
+    let (sender, inbox) = bounded(parts.inbox_events_max);
+    let stop = Arc::new(AtomicBool::new(false));
+    let handle = ReplicaHandle::new(sender, waker, Arc::clone(&stop));
+    let body = move || {
+        let Parts { scheduler, backend, transport, leases, region, layout, outlet, .. } = parts;
+        let performer = Performer::new(backend, transport, leases, region, layout, outlet);
+        let mut thread = ReplicaThread {
+            clock: Clock::start(),
+            scheduler,
+            performer,
+            inbox,
+            sleeper,
+            stop,
+            load: LoadReport::default(),
+            checked_idle: false,
+        };
+        let ended = catch_unwind(AssertUnwindSafe(|| thread.run()));
+        let failure = ended.unwrap_or_else(|panic| Some(panicked(panic.as_ref())));
+        thread.finish(failure);
+    };
+    let thread = std::thread::Builder::new()
+        .name("replica".to_owned())
+        .spawn(body)
+        .map_err(|error| EngineError::Thread { name: "replica", reason: error.to_string() })?;
+    Ok((handle, thread))
+}
+
+struct ReplicaThread {
+    clock: Clock,
+    scheduler: Replica,
+    performer: Performer,
+    inbox: Receiver<Command>,
+    sleeper: Sleeper,
+    stop: Arc<AtomicBool>,
+    load: LoadReport,
+    /// Whether the invariants were checked since the last fact.
+    checked_idle: bool,
+}
+
+/// When the load was told last.
+#[derive(Default)]
+struct LoadReport {
+    last: Option<(Time, Load)>,
+}
+
+/// Whether anybody can still send facts.
+#[derive(PartialEq, Eq)]
+enum Inbox {
+    Open,
+    Closed,
+}
+
+impl ReplicaThread {
+    /// Turns until told to stop; the failure that ended it, if any.
+    fn run(&mut self) -> Option<Failure> {
+        loop {
+            if self.stop.load(Ordering::Acquire) || self.take_in() == Inbox::Closed {
+                return None;
+            }
+            self.decide();
+            if let Some(failure) = self.performer.broken() {
+                return Some(failure);
+            }
+            self.report();
+            self.performer.outlet.flush();
+            if self.inbox.is_empty() {
+                self.sleeper.sleep_until(self.clock.instant(self.next_wake()));
+            }
+        }
+    }
+
+    /// Every fact at hand goes to the scheduler before it decides.
+    fn take_in(&mut self) -> Inbox {
+        for _ in 0..COMMANDS_PER_TURN_MAX {
+            match self.inbox.try_recv() {
+                Ok(Command::Event(event)) => self.fact(event),
+                Ok(Command::AddPeer(peer)) => self.performer.add_peer(*peer),
+                Ok(Command::RemovePeer(instance)) => {
+                    self.performer.remove_peer(instance);
+                    self.fact(Event::GiverLost(instance));
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Inbox::Closed,
+            }
+        }
+        while let Some(event) = self.performer.backend.poll() {
+            match event {
+                // The watermark of a hand-off that is pulled while it fills will start here.
+                BackendEvent::Progress { .. } => {}
+                BackendEvent::Done { lane, step, result: Ok(result) } => {
+                    self.fact(Event::StepDone { lane, step, result });
+                }
+                BackendEvent::Done { lane, step, result: Err(failure) } => {
+                    tracing::error!(%lane, %step, %failure, "step failed");
+                    self.fact(Event::StepFailed { lane, step, failure });
+                }
+            }
+        }
+        while let Some(event) = self.performer.poll_transport() {
+            self.fact(event);
+        }
+        let now = self.clock.now();
+        if self.scheduler.next_timeout().is_some_and(|timeout| timeout <= now) {
+            self.fact(Event::Tick);
+        }
+        Inbox::Open
+    }
+
+    fn fact(&mut self, event: Event) {
+        self.checked_idle = false;
+        self.scheduler.on(self.clock.now(), event);
+    }
+
+    fn decide(&mut self) {
+        while let Some(action) = self.scheduler.poll() {
+            if let Some(event) = self.performer.perform(action) {
+                self.fact(event);
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let now = self.clock.now();
+        let load = self.scheduler.load();
+        if self.load.is_due(now, load) {
+            self.load.last = Some((now, load));
+            self.performer.outlet.put(Outbound::Load(load));
+        }
+        if !self.checked_idle && self.scheduler.is_idle() {
+            self.checked_idle = true;
+            if let Err(detail) = self.scheduler.check_invariants() {
+                tracing::error!(%detail, "the accounting of blocks does not add up");
+                self.performer.outlet.put(Outbound::InvariantBroken(detail));
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Time {
+        let load = self.load.next(self.scheduler.load());
+        self.scheduler.next_timeout().map_or(load, |timeout| timeout.min(load))
+    }
+
+    /// Leaves nothing behind that still writes: steps end, transfers are aborted and waited for.
+    fn finish(&mut self, failure: Option<Failure>) {
+        if let Some(failure) = &failure {
+            tracing::error!(%failure, "the replica stops");
+        }
+        self.performer.abort_all();
+        let deadline = Instant::now() + ABORT_WAIT;
+        while self.performer.has_transfers() && Instant::now() < deadline {
+            if self.performer.poll_transport().is_none() {
+                self.sleeper.sleep_until(Instant::now() + Duration::from_millis(5));
+            }
+        }
+        self.performer.outlet.put(Outbound::Stopped(failure));
+        self.performer.outlet.flush();
+    }
+}
+
+impl LoadReport {
+    fn is_due(&self, now: Time, load: Load) -> bool {
+        now >= self.next(load)
+    }
+
+    /// When the load has to be told again.
+    fn next(&self, load: Load) -> Time {
+        match self.last {
+            None => Time(0),
+            Some((told, last)) if last == load => told + LOAD_ALWAYS,
+            Some((told, _)) => told + LOAD_CHANGED,
+        }
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    Failure::new(FailureKind::Internal, format!("the replica thread panicked: {}", text.unwrap_or("no message")))
+}

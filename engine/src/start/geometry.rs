@@ -1,0 +1,45 @@
+//! How large the KV pool is and how its tiles are shaped; knows no memory.
+
+use kernels::{Dtype, KvDtype, KvGeometry};
+
+use crate::model::ModelSpec;
+use crate::{Config, EngineError, KvDtypeChoice};
+
+/// The pool of a model whose matrices are computed with in `weights` format.
+pub(super) fn of_model(config: &Config, spec: &ModelSpec, weights: Dtype) -> Result<KvGeometry, EngineError> {
+    let mut geometry = KvGeometry {
+        blocks: 1,
+        layers: spec.layers as usize,
+        kv_heads: spec.kv_heads as usize,
+        head_dim: spec.head_dim as usize,
+        block_tokens: config.block_tokens as usize,
+        dtype: match (config.kv_dtype, weights) {
+            (KvDtypeChoice::F32, _) | (KvDtypeChoice::Auto, Dtype::F16 | Dtype::F32) => KvDtype::F32,
+            (KvDtypeChoice::Bf16, _) | (KvDtypeChoice::Auto, Dtype::Bf16) => KvDtype::Bf16,
+        },
+    };
+    geometry.validate()?;
+    geometry.blocks = blocks(config, geometry.block_bytes())?;
+    geometry.validate()?;
+    Ok(geometry)
+}
+
+/// The pool of a modelled device: as many blocks as the real one, with one small tile in place of all heads.
+pub(super) fn of_modelled(config: &Config, spec: &ModelSpec) -> Result<KvGeometry, EngineError> {
+    const HEAD_DIM: usize = 16;
+    let real = of_model(config, spec, Dtype::Bf16)?;
+    Ok(KvGeometry { kv_heads: 1, head_dim: HEAD_DIM, dtype: KvDtype::Bf16, ..real })
+}
+
+fn blocks(config: &Config, block_bytes: usize) -> Result<usize, EngineError> {
+    if config.kv_blocks > 0 {
+        return Ok(config.kv_blocks as usize);
+    }
+    let blocks = config.kv_bytes / block_bytes as u64;
+    if blocks == 0 {
+        let problem = format!("is {}, one block takes {block_bytes} bytes", config.kv_bytes);
+        return Err(EngineError::Config { key: "kv_bytes", problem });
+    }
+    usize::try_from(blocks.min(u64::from(u32::MAX)))
+        .map_err(|error| EngineError::Config { key: "kv_bytes", problem: error.to_string() })
+}

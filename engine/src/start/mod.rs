@@ -1,0 +1,80 @@
+//! From a configuration to a running replica: model, pool, transport, backend, scheduler, thread; in that order.
+
+mod assemble;
+mod geometry;
+mod random;
+
+use std::thread::JoinHandle;
+
+use kv_transfer::TransportKind;
+use sched::layout::KvLayout;
+use sched::{CompatKey, CompatParts, InstanceId, Role};
+
+use crate::backend::BackendInfo;
+use crate::replica::{Outlet, ReplicaHandle};
+use crate::{Config, EngineError};
+
+/// A running replica.
+pub struct Started {
+    /// The way to it.
+    pub handle: ReplicaHandle,
+    /// What it serves and how.
+    pub info: ModelInfo,
+    /// How peers reach its transport; opaque to all but the transport.
+    pub endpoint: Vec<u8>,
+    /// Its thread; ends after `handle.shutdown()` or when the last handle is gone.
+    pub join: JoinHandle<()>,
+}
+
+/// What a replica serves and how.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// This incarnation of the worker, random per start.
+    pub instance: InstanceId,
+    /// Name under which the model is served.
+    pub name: String,
+    /// What the worker is for.
+    pub role: Role,
+    /// Longest sequence of prompt and output, in tokens.
+    pub context_max: u32,
+    /// Entries of the vocabulary.
+    pub vocab: u32,
+    /// Tokens that end a text.
+    pub eos: Vec<u32>,
+    /// Where tiles lie in the KV pool.
+    pub layout: KvLayout,
+    /// Blocks of the KV pool.
+    pub blocks: u32,
+    /// What must be equal for two workers to exchange KV.
+    pub compat: CompatParts,
+    /// What computes.
+    pub backend: BackendInfo,
+    /// What moves KV.
+    pub transport: TransportKind,
+}
+
+impl ModelInfo {
+    /// The compatibility key.
+    #[must_use]
+    pub fn compat_key(&self) -> CompatKey {
+        self.compat.key()
+    }
+
+    /// Tokens per KV block.
+    #[must_use]
+    pub fn block_tokens(&self) -> u32 {
+        self.layout.shape().block_tokens
+    }
+
+    /// Tokens whose KV fits in the pool.
+    #[must_use]
+    pub fn capacity_tokens(&self) -> u64 {
+        u64::from(self.blocks) * u64::from(self.block_tokens())
+    }
+}
+
+/// Starts a replica. Returns when the model is loaded and the thread runs; nothing is left behind after an error.
+pub fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
+    config.validate()?;
+    assemble::start(config, role, outlet)
+}

@@ -1,0 +1,67 @@
+//! Logits and greedy tokens against Hugging Face transformers, for every family and weight format.
+
+mod support;
+
+use anyhow::Result;
+use engine::model::Precision;
+use kernels::reference::ReferenceOps;
+use kernels::{Dtype, KvDtype, Ops};
+
+use support::{Answer, ByHand, answers};
+
+/// Greatest difference of a logit in f32.
+const TOLERANCE_F32: f32 = 2e-3;
+/// The same with weights, activations and keys rounded to bf16; the logits are about 8 at most.
+const TOLERANCE_BF16: f32 = 0.25;
+
+const FAMILIES_F32: [&str; 5] = ["llama", "llama3rope", "mistral", "qwen2", "qwen3"];
+
+fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f32::max)
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    (0..)
+        .zip(logits)
+        .fold((0, f32::NEG_INFINITY), |best, (id, logit)| if *logit > best.1 { (id, *logit) } else { best })
+        .0
+}
+
+/// Prompt logits, then every greedy step with the reference's own tokens as input.
+fn check<O: Ops>(by_hand: &mut ByHand<O>, answer: &Answer, tolerance: f32, context: &str) -> Result<()> {
+    by_hand.clear();
+    let mut logits = by_hand.append(&answer.prompt)?;
+    let prompt_difference = difference(&logits, &answer.last_logits);
+    assert!(prompt_difference <= tolerance, "{context} {}: prompt logits differ by {prompt_difference}", answer.name);
+    for (step, token) in answer.greedy.iter().enumerate() {
+        let step_difference = (logits[*token as usize] - answer.greedy_logits[step]).abs();
+        assert!(step_difference <= tolerance, "{context} {} step {step}: differs by {step_difference}", answer.name);
+        if answer.top2_gap[step] > 2.0 * tolerance {
+            assert_eq!(argmax(&logits), *token, "{context} {} step {step}", answer.name);
+        }
+        logits = by_hand.append(&[*token])?;
+    }
+    Ok(())
+}
+
+fn check_family<O: Ops>(ops: O, name: &str, precision: Precision, kv: KvDtype, tolerance: f32) -> Result<()> {
+    let mut by_hand = ByHand::new(ops, name, precision, kv)?;
+    answers(name)?.iter().try_for_each(|answer| check(&mut by_hand, answer, tolerance, name))
+}
+
+#[test]
+fn reference_agrees_in_f32() -> Result<()> {
+    for name in FAMILIES_F32 {
+        check_family(ReferenceOps, name, Precision::AsStored, KvDtype::F32, TOLERANCE_F32)?;
+    }
+    for name in ["llama-f16", "llama-bf16"] {
+        check_family(ReferenceOps, name, Precision::Converted(Dtype::F32), KvDtype::F32, TOLERANCE_F32)?;
+    }
+    check_family(ReferenceOps, "llama-f16", Precision::AsStored, KvDtype::F32, TOLERANCE_F32)
+}
+
+#[test]
+fn reference_agrees_in_bf16() -> Result<()> {
+    check_family(ReferenceOps, "llama-bf16", Precision::AsStored, KvDtype::Bf16, TOLERANCE_BF16)
+}

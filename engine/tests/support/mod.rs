@@ -1,0 +1,103 @@
+//! What the engine's tests share: fixtures and a model that is run by hand.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use engine::KvStore;
+use engine::model::{Activations, Model, ModelSpec, Pass, Precision, WeightFiles};
+use kernels::memory::{Backing, HostMemory};
+use kernels::{Batch, BatchSequence, KvDtype, KvGeometry, Ops};
+use serde_json::Value;
+
+/// Directory of a family's fixture.
+pub fn family(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(name)
+}
+
+/// What transformers answered to one prompt.
+pub struct Answer {
+    pub name: String,
+    pub prompt: Vec<u32>,
+    pub greedy: Vec<u32>,
+    pub greedy_logits: Vec<f32>,
+    pub top2_gap: Vec<f32>,
+    pub last_logits: Vec<f32>,
+}
+
+/// The answers of a family's reference.json.
+pub fn answers(name: &str) -> Result<Vec<Answer>> {
+    let path = family(name).join("reference.json");
+    let reference: Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)?;
+    let prompts = reference["prompts"].as_array().context("no prompts")?;
+    prompts.iter().map(answer).collect()
+}
+
+fn answer(value: &Value) -> Result<Answer> {
+    let ids = |key: &str| -> Result<Vec<u32>> { Ok(serde_json::from_value(value[key].clone())?) };
+    let numbers = |key: &str| -> Result<Vec<f32>> { Ok(serde_json::from_value(value[key].clone())?) };
+    Ok(Answer {
+        name: value["name"].as_str().context("no name")?.to_owned(),
+        prompt: ids("prompt_ids")?,
+        greedy: ids("greedy_ids")?,
+        greedy_logits: numbers("greedy_logits")?,
+        top2_gap: numbers("top2_gap")?,
+        last_logits: numbers("last_logits")?,
+    })
+}
+
+/// One sequence run by hand through a model, without backend and scheduler.
+pub struct ByHand<O: Ops> {
+    ops: O,
+    model: Model<O>,
+    space: Activations<O>,
+    kv: KvStore,
+    block_tokens: usize,
+    stored: u32,
+}
+
+impl<O: Ops> ByHand<O> {
+    pub fn new(ops: O, name: &str, precision: Precision, kv_dtype: KvDtype) -> Result<ByHand<O>> {
+        const POSITIONS_MAX: u32 = 512;
+        const BLOCK_TOKENS: usize = 16;
+        let directory = family(name);
+        let spec = ModelSpec::read(&directory)?;
+        let weights = WeightFiles::open(&directory)?;
+        let model = Model::load(&ops, spec.clone(), &weights, precision, POSITIONS_MAX)?;
+        let space = Activations::new(&ops, &spec, POSITIONS_MAX, 1)?;
+        let geometry = KvGeometry {
+            blocks: POSITIONS_MAX as usize / BLOCK_TOKENS,
+            layers: spec.layers as usize,
+            kv_heads: spec.kv_heads as usize,
+            head_dim: spec.head_dim as usize,
+            block_tokens: BLOCK_TOKENS,
+            dtype: kv_dtype,
+        };
+        let memory = Arc::new(HostMemory::new(geometry.pool_bytes(), Backing::Anonymous)?);
+        let kv = KvStore::new(memory, geometry)?;
+        Ok(ByHand { ops, model, space, kv, block_tokens: BLOCK_TOKENS, stored: 0 })
+    }
+
+    /// Appends tokens and returns the logits after the last one. Blocks are used from the pool's end backwards.
+    pub fn append(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let rows = tokens.len() as u32;
+        let blocks_used = (self.stored + rows).div_ceil(self.block_tokens as u32);
+        let blocks_total = self.kv.geometry().blocks as u32;
+        let blocks: Vec<u32> = (0..blocks_used).map(|index| blocks_total - 1 - index).collect();
+        let sequence = BatchSequence { rows: 0..rows, blocks: 0..blocks_used, first_position: self.stored };
+        let sequences = [sequence];
+        let batch = Batch { sequences: &sequences, blocks: &blocks };
+        let pass = Pass { tokens, batch, wanted: &[rows - 1], kv: self.kv.view() };
+        let layers = self.model.spec().layers;
+        self.model.run(&mut self.ops, &mut self.space, pass, 0..layers)?;
+        self.stored += rows;
+        Ok(self.model.logits(&mut self.ops, &mut self.space, 1)?.row(0).to_vec())
+    }
+
+    /// Forgets the sequence.
+    pub fn clear(&mut self) {
+        self.stored = 0;
+    }
+}
