@@ -7,5 +7,7 @@ pub mod bind;
 pub mod config;
 pub mod drain;
 pub mod exit;
+pub mod incarnation;
 pub mod names;
 pub mod telemetry;
+pub mod worker_metrics;

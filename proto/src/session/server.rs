@@ -16,7 +16,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::batch::Batch;
 use super::table::{Outgoing, Queue, QueueReader, SessionId, Table};
-use super::{Pair, Phase, RouterHello, SessionLimits, Welcome, WorkerStatus};
+use super::{Pair, RouterHello, SessionLimits, Welcome};
 use crate::convert::limits::BATCH_MESSAGES_MAX;
 use crate::convert::{ConvertError, Field, Wire};
 use crate::generated as wire;
@@ -44,6 +44,8 @@ pub trait SessionHost: Send + Sync + 'static {
 pub enum Refused {
     /// No room now.
     Busy(Box<ToWorker>),
+    /// It will never be taken. Ends the leg; if the message began none, the session.
+    Never(Failure),
     /// The worker has stopped.
     Stopped,
 }
@@ -83,9 +85,14 @@ impl Sessions {
         orphans
     }
 
-    /// Tells every router how full the worker is and what it is connected to.
-    pub fn publish(&self, load: Load, pairs: Vec<Pair>) {
-        self.shared.table().publish(WorkerStatus { load, pairs, phase: Phase::Accepting });
+    /// Tells every router how full the worker is.
+    pub fn load(&self, load: Load) {
+        self.shared.table().publish(|status| status.load = load);
+    }
+
+    /// Tells every router which givers the worker can read from.
+    pub fn pairs(&self, pairs: Vec<Pair>) {
+        self.shared.table().publish(|status| status.pairs = pairs);
     }
 
     /// From now on new legs are refused; those that run go on.
@@ -93,10 +100,10 @@ impl Sessions {
         self.shared.table().drain();
     }
 
-    /// Whether new legs are taken.
+    /// Whether this leg came through a session and has not ended.
     #[must_use]
-    pub fn phase(&self) -> Phase {
-        self.shared.table().phase()
+    pub fn runs(&self, leg: Leg) -> bool {
+        self.shared.table().runs(leg)
     }
 
     /// Legs that have not ended.
@@ -213,6 +220,7 @@ impl<H: SessionHost> WorkerService<H> {
             message = match self.host.accept(message) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Stopped) => return Err(Failure::new(FailureKind::WorkerLost, "the worker has stopped")),
+                Err(Refused::Never(failure)) => return Err(failure),
                 Err(Refused::Busy(message)) => *message,
             };
             if Instant::now() >= deadline {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sched::message::FromWorker;
+use sched::message::{FromWorker, Load};
 use sched::{Choice, Failure, FailureKind, Leg, Request};
 use tokio::sync::{Notify, mpsc};
 
@@ -91,22 +91,20 @@ struct LegEntry {
 /// All sessions of one worker.
 pub(super) struct Table {
     limits: SessionLimits,
-    phase: Phase,
     next: u64,
     sessions: BTreeMap<SessionId, Entry>,
     legs: BTreeMap<Leg, LegEntry>,
-    status: Option<WorkerStatus>,
+    status: WorkerStatus,
 }
 
 impl Table {
     pub(super) fn new(limits: SessionLimits) -> Table {
         Table {
             limits,
-            phase: Phase::Accepting,
             next: 0,
             sessions: BTreeMap::new(),
             legs: BTreeMap::new(),
-            status: None,
+            status: WorkerStatus { load: Load::default(), pairs: Vec::new(), phase: Phase::Accepting },
         }
     }
 
@@ -115,9 +113,7 @@ impl Table {
         let id = SessionId(self.next);
         self.next += 1;
         let (queue, reader) = Queue::new();
-        if let Some(status) = &self.status {
-            queue.put_status(WorkerStatus { phase: self.phase, ..status.clone() });
-        }
+        queue.put_status(self.status.clone());
         self.sessions.insert(id, Entry { queue: queue.clone(), legs: BTreeSet::new() });
         (id, queue, reader)
     }
@@ -133,7 +129,7 @@ impl Table {
 
     /// A session brings a new leg.
     pub(super) fn begin(&mut self, id: SessionId, request: &Request) -> Result<(), Failure> {
-        if self.phase == Phase::Draining {
+        if self.status.phase == Phase::Draining {
             return Err(Failure::new(FailureKind::Unavailable, "the worker is draining"));
         }
         let entry = self.sessions.get_mut(&id).ok_or(Failure::new(FailureKind::Internal, "the session is over"))?;
@@ -174,7 +170,7 @@ impl Table {
         let mut ready: BTreeMap<SessionId, Vec<FromWorker>> = BTreeMap::new();
         let mut orphans = 0;
         for message in messages {
-            match self.legs.get(&leg_of(&message)) {
+            match self.legs.get(&message.leg()) {
                 Some(entry) => {
                     let id = entry.session;
                     self.settle(&message);
@@ -215,21 +211,17 @@ impl Table {
         }
     }
 
-    /// Remembers the status and tells every session.
-    pub(super) fn publish(&mut self, status: WorkerStatus) {
-        let status = WorkerStatus { phase: self.phase, ..status };
+    /// Changes the status and tells every session.
+    pub(super) fn publish(&mut self, change: impl FnOnce(&mut WorkerStatus)) {
+        change(&mut self.status);
         for session in self.sessions.values() {
-            session.queue.put_status(status.clone());
+            session.queue.put_status(self.status.clone());
         }
-        self.status = Some(status);
     }
 
     /// From now on new legs are refused.
     pub(super) fn drain(&mut self) {
-        self.phase = Phase::Draining;
-        if let Some(status) = self.status.take() {
-            self.publish(status);
-        }
+        self.publish(|status| status.phase = Phase::Draining);
     }
 
     pub(super) fn end_all(&mut self, failure: &Failure) {
@@ -246,18 +238,7 @@ impl Table {
         self.sessions.len()
     }
 
-    pub(super) fn phase(&self) -> Phase {
-        self.phase
-    }
-}
-
-fn leg_of(message: &FromWorker) -> Leg {
-    match message {
-        FromWorker::Offered { leg, .. }
-        | FromWorker::HandedOver { leg }
-        | FromWorker::ReaderLost { leg }
-        | FromWorker::Token { leg, .. }
-        | FromWorker::Failed { leg, .. } => *leg,
-        FromWorker::Committed { commit, .. } => commit.leg,
+    pub(super) fn runs(&self, leg: Leg) -> bool {
+        self.legs.contains_key(&leg)
     }
 }

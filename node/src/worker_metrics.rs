@@ -1,0 +1,212 @@
+//! What a worker counts, whatever its role: load, tokens, hand-offs, transfers. Knows messages, not who computes.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use sched::message::{FromWorker, Load, ToWorker};
+use sched::{InstanceId, Role, Span};
+
+use crate::names;
+
+/// Facts about a worker that never change.
+#[derive(Debug, Clone)]
+pub struct WorkerFacts {
+    /// Its role.
+    pub role: Role,
+    /// The model it serves.
+    pub model: String,
+    /// What computes.
+    pub backend: String,
+    /// What moves KV.
+    pub transport: String,
+    /// Whether results depend on nothing but the request.
+    pub exact: bool,
+}
+
+/// The series of one worker, registered once.
+#[derive(Clone)]
+pub struct WorkerMetrics {
+    role: &'static str,
+    transport: String,
+    running: Gauge,
+    waiting: Gauge,
+    waiting_tokens: Gauge,
+    held: Gauge,
+    blocks: [Gauge; 4],
+    prompt_tokens: Counter,
+    generated_tokens: Counter,
+    handed_over: Counter,
+    reader_lost: Counter,
+    joined: Counter,
+    orphans: Counter,
+    session_legs: Gauge,
+    peers_up: Gauge,
+    transfer_bytes: Counter,
+    transfer_seconds: Histogram,
+}
+
+impl WorkerMetrics {
+    /// Registers the series of a worker in the process's recorder; they start at zero and show at once.
+    #[must_use]
+    pub fn new(facts: &WorkerFacts) -> WorkerMetrics {
+        let role = facts.role.label();
+        let (model, backend, transport) = (facts.model.clone(), facts.backend.clone(), facts.transport.clone());
+        gauge!(names::ENGINE_EXACT, "role" => role).set(if facts.exact { 1.0 } else { 0.0 });
+        let version = env!("CARGO_PKG_VERSION");
+        let labels = [("role", role.to_owned()), ("version", version.to_owned()), ("model", model)];
+        let labels = [labels.as_slice(), &[("backend", backend), ("transport", transport.clone())]].concat();
+        gauge!(names::BUILD_INFO, &labels).set(1.0);
+        let block = |state: &'static str| gauge!(names::KV_BLOCKS, "role" => role, "state" => state);
+        let handoff = |outcome: &'static str| counter!(names::HANDOFFS_TOTAL, "role" => role, "outcome" => outcome);
+        let metrics = WorkerMetrics {
+            role,
+            running: gauge!(names::RUNNING_SEQUENCES, "role" => role),
+            waiting: gauge!(names::WAITING_LEGS, "role" => role),
+            waiting_tokens: gauge!(names::WAITING_TOKENS, "role" => role),
+            held: gauge!(names::HELD_LEGS, "role" => role),
+            blocks: ["free", "cached", "in_use", "quarantined"].map(block),
+            prompt_tokens: counter!(names::PROMPT_TOKENS_TOTAL, "role" => role),
+            generated_tokens: counter!(names::GENERATED_TOKENS_TOTAL, "role" => role),
+            handed_over: handoff("handed_over"),
+            reader_lost: handoff("reader_lost"),
+            joined: handoff("joined"),
+            orphans: counter!(names::ORPHANED_MESSAGES_TOTAL, "role" => role),
+            session_legs: gauge!(names::SESSION_LEGS, "role" => role),
+            peers_up: gauge!(names::PEERS_UP, "role" => role),
+            transfer_bytes: counter!(names::KV_TRANSFER_BYTES_TOTAL, "role" => role, "transport" => transport.clone()),
+            transfer_seconds: histogram!(names::KV_TRANSFER_SECONDS, "role" => role, "transport" => transport.clone()),
+            transport,
+        };
+        metrics.start_at_zero();
+        metrics
+    }
+
+    fn start_at_zero(&self) {
+        self.load(&Load::default());
+        self.session_legs.set(0.0);
+        self.peers_up.set(0.0);
+        let counters =
+            [&self.prompt_tokens, &self.generated_tokens, &self.handed_over, &self.reader_lost, &self.joined];
+        for counter in counters.into_iter().chain([&self.orphans, &self.transfer_bytes]) {
+            counter.increment(0);
+        }
+    }
+
+    /// How full the worker is.
+    pub fn load(&self, load: &Load) {
+        self.running.set(f64::from(load.running));
+        self.waiting.set(f64::from(load.waiting));
+        self.waiting_tokens.set(load.waiting_tokens as f64);
+        self.held.set(f64::from(load.held));
+        let blocks = [load.blocks_free, load.blocks_cached, load.blocks_in_use, load.blocks_quarantined];
+        for (gauge, count) in self.blocks.iter().zip(blocks) {
+            gauge.set(f64::from(count));
+        }
+    }
+
+    /// A router's message was taken in.
+    pub fn taken(&self, message: &ToWorker) {
+        match message {
+            ToWorker::Submit(request, _) => self.prompt_tokens.increment(request.prompt.len() as u64),
+            ToWorker::Offer(_) | ToWorker::Commit(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => {}
+        }
+    }
+
+    /// The worker has something to say.
+    pub fn told(&self, message: &FromWorker) {
+        match message {
+            FromWorker::Offered { .. } => {}
+            FromWorker::Committed { commit, .. } => self.generated_tokens.increment(commit.firsts.len() as u64),
+            FromWorker::HandedOver { .. } => self.handed_over.increment(1),
+            FromWorker::ReaderLost { .. } => self.reader_lost.increment(1),
+            FromWorker::Token { timing, .. } => {
+                self.generated_tokens.increment(1);
+                if let Some(sched::message::TokenTiming::Joined(_)) = timing {
+                    self.joined.increment(1);
+                }
+            }
+            FromWorker::Failed { failure, .. } => {
+                counter!(names::LEG_FAILURES_TOTAL, "role" => self.role, "kind" => failure.kind.label()).increment(1);
+            }
+        }
+    }
+
+    /// Messages about legs that were cancelled meanwhile.
+    pub fn orphaned(&self, messages: usize) {
+        self.orphans.increment(messages as u64);
+    }
+
+    /// Legs of routers that have not ended.
+    pub fn session_legs(&self, legs: usize) {
+        self.session_legs.set(legs as f64);
+    }
+
+    /// A giver can be read from, so fast.
+    pub fn pair_up(&self, giver: InstanceId, bytes_per_second: f64) {
+        self.pair(giver).set(bytes_per_second);
+    }
+
+    /// A giver cannot be read from any more.
+    pub fn pair_down(&self, giver: InstanceId) {
+        self.pair(giver).set(0.0);
+    }
+
+    /// How many givers can be read from.
+    pub fn peers_up(&self, peers: usize) {
+        self.peers_up.set(peers as f64);
+    }
+
+    /// The KV of one leg was read.
+    pub fn transferred(&self, bytes: u64, took: Span) {
+        self.transfer_bytes.increment(bytes);
+        self.transfer_seconds.record(took.secs_f64());
+    }
+
+    fn pair(&self, giver: InstanceId) -> Gauge {
+        let labels =
+            [("role", self.role.to_owned()), ("transport", self.transport.clone()), ("peer", giver.to_string())];
+        gauge!(names::KV_TRANSFER_BYTES_PER_SECOND, &labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use sched::{Attempt, Leg, RequestId};
+
+    use super::*;
+
+    #[test]
+    fn series_show_at_once_and_follow_what_happens() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let facts = WorkerFacts {
+            role: Role::Decode,
+            model: "demo".into(),
+            backend: "cpu".into(),
+            transport: "ucx".into(),
+            exact: true,
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let metrics = WorkerMetrics::new(&facts);
+            let text = handle.render();
+            for line in [
+                r#"baton_kv_transfer_bytes_total{role="decode",transport="ucx"} 0"#,
+                r#"baton_kv_blocks{role="decode",state="in_use"} 0"#,
+                r#"baton_engine_exact{role="decode"} 1"#,
+            ] {
+                assert!(text.contains(line), "{line} is not in\n{text}");
+            }
+            metrics.transferred(1 << 20, Span::from_ms(3));
+            metrics.load(&Load { blocks_in_use: 7, ..Load::default() });
+            let leg = Leg { request: RequestId(1), attempt: Attempt(0) };
+            metrics.told(&FromWorker::HandedOver { leg });
+        });
+        let text = handle.render();
+        for line in [
+            r#"baton_kv_transfer_bytes_total{role="decode",transport="ucx"} 1048576"#,
+            r#"baton_kv_blocks{role="decode",state="in_use"} 7"#,
+            r#"baton_handoffs_total{role="decode",outcome="handed_over"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
