@@ -41,13 +41,14 @@ impl Replica {
                 FirstToken { choice, token, ended }
             })
             .collect();
-        let needs_reader = firsts.iter().any(|first| first.ended.is_none());
+        let over: Vec<_> = firsts.iter().filter(|first| first.ended.is_some()).map(|first| first.choice).collect();
         let timing = self.first_timing(leg, step_started);
         self.tell(FromWorker::Committed { commit: Commit { leg, firsts }, timing });
-        if !needs_reader {
+        self.free_slots(key);
+        self.sequences.at_mut(key).members.retain(|member| !over.contains(&member.choice));
+        if self.sequences.at(key).members.is_empty() {
             return self.close(leg);
         }
-        self.free_slots(key);
         self.move_to(key, Place::Held);
         if let Some(giving) = self.giving_mut(leg) {
             giving.machine.completed();

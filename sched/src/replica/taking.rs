@@ -130,8 +130,8 @@ impl Replica {
             return;
         };
         let (giver, lease) = (taking.giver, taking.lease);
-        taking.release_by.get_or_insert(now + lease_config.span);
-        self.timers.set(Timer::Release(leg), now + lease_config.beat);
+        let give_up = *taking.release_by.get_or_insert(now + lease_config.span);
+        self.timers.set(Timer::Release(leg), give_up.min(now + lease_config.beat));
         self.out.push_back(Action::Release { leg, giver, lease });
     }
 

@@ -1,1 +1,8 @@
-//! The scheduler by scenarios, under random events, and against a second one of itself.
+//! The scheduler by scenarios, under random events, and as giver and taker in one simulated network.
+
+mod backend;
+mod oracle;
+mod pair;
+mod random;
+mod scenarios;
+mod script;

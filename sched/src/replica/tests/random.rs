@@ -1,0 +1,78 @@
+//! One scheduler under random events of every kind, checked against the oracle and recounted after each.
+
+mod model;
+
+use proptest::prelude::*;
+
+use self::model::{Model, Op, Shape};
+use crate::Role;
+use crate::message::{PullOutcome, ReleaseAnswer};
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (0_u32..4, 1_u32..70, 1_u32..4, 1_u32..14, 0_u32..3, 0_u32..5).prop_map(
+        |(family, prompt, choices, max_tokens, min_tokens, resumed)| Shape {
+            family,
+            prompt,
+            choices,
+            max_tokens,
+            min_tokens,
+            resumed,
+        },
+    )
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let pick = any::<u16>;
+    let outcome = prop_oneof![
+        5 => Just(PullOutcome::Complete),
+        1 => Just(PullOutcome::Failed("reset".to_owned())),
+        1 => Just(PullOutcome::Aborted),
+    ];
+    let answer = prop_oneof![
+        5 => Just(ReleaseAnswer::Ok),
+        1 => Just(ReleaseAnswer::Expired),
+        1 => Just(ReleaseAnswer::Unreachable),
+    ];
+    prop_oneof![
+        6 => shape().prop_map(Op::Whole),
+        5 => shape().prop_map(Op::Give),
+        5 => shape().prop_map(Op::Offer),
+        24 => any::<bool>().prop_map(Op::FinishStep),
+        1 => Just(Op::FailStep),
+        6 => pick().prop_map(Op::Commit),
+        6 => (pick(), outcome).prop_map(|(pick, outcome)| Op::EndPull(pick, outcome)),
+        6 => (pick(), answer).prop_map(|(pick, answer)| Op::AnswerRelease(pick, answer)),
+        4 => pick().prop_map(Op::ReaderReleases),
+        1 => pick().prop_map(Op::ReaderAborts),
+        2 => pick().prop_map(Op::ReaderRenews),
+        2 => pick().prop_map(Op::Cancel),
+        2 => (pick(), 0_u32..3).prop_map(|(pick, choice)| Op::CancelChoice(pick, choice)),
+        1 => pick().prop_map(Op::LeaseGone),
+        1 => (1_u128..4).prop_map(Op::GiverLost),
+        4 => Just(Op::RenewAll),
+        4 => (0_u64..9_000).prop_map(Op::Wait),
+        1 => pick().prop_map(Op::Nonsense),
+    ]
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Prefill), Just(Role::Decode), Just(Role::Aggregated)]
+}
+
+proptest! {
+    // 120 runs of up to 300 events.
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_leg_ends_once_with_the_right_tokens_and_every_block_comes_back(
+        role in role(),
+        blocks in 6_u32..20,
+        ops in proptest::collection::vec(op(), 100..300),
+    ) {
+        let mut model = Model::new(role, blocks);
+        for op in ops {
+            model.apply(op);
+        }
+        model.bring_to_rest();
+    }
+}

@@ -1,0 +1,469 @@
+//! What the world knows about one scheduler: which legs it owes which tokens, and what it has out at its peers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::message::{
+    Action, Commit, Event, FirstToken, FromWorker, Offer, Pull, PullOutcome, ReleaseAnswer, ToWorker, Work,
+};
+use crate::replica::tests::backend::{Effects, FakeBackend, sampled};
+use crate::replica::tests::oracle;
+use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::{
+    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
+    Request, RequestId, Role, SampledToken, SamplingParams, Slo, Span, StepResult, Time, TokenId,
+};
+
+const BLOCK_TOKENS: u32 = 16;
+const LAYERS: u32 = 3;
+const ROWS: u32 = 24;
+const CONTEXT: u32 = 96;
+
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    pub(super) family: u32,
+    pub(super) prompt: u32,
+    pub(super) choices: u32,
+    pub(super) max_tokens: u32,
+    pub(super) min_tokens: u32,
+    pub(super) resumed: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    Whole(Shape),
+    Give(Shape),
+    Offer(Shape),
+    FinishStep(bool),
+    FailStep,
+    Commit(u16),
+    EndPull(u16, PullOutcome),
+    AnswerRelease(u16, ReleaseAnswer),
+    ReaderReleases(u16),
+    ReaderAborts(u16),
+    ReaderRenews(u16),
+    Cancel(u16),
+    CancelChoice(u16, u32),
+    LeaseGone(u16),
+    GiverLost(u128),
+    RenewAll,
+    Wait(u64),
+    Nonsense(u16),
+}
+
+pub(super) struct Model {
+    replica: Replica,
+    backend: FakeBackend,
+    effects: Effects,
+    now: Time,
+    requests: u64,
+    legs: BTreeMap<Leg, LegModel>,
+    /// Leases this worker holds at givers, by leg.
+    offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
+    pulls: BTreeMap<Leg, Pull>,
+    releases: BTreeMap<Leg, LeaseId>,
+    grants: BTreeMap<LeaseId, Vec<BlockId>>,
+    leg_of_grant: BTreeMap<LeaseId, Leg>,
+}
+
+struct LegModel {
+    request: Request,
+    choices: BTreeMap<Choice, ChoiceModel>,
+    committed: bool,
+    /// Whether a giver still has to say that what was taken over is valid.
+    unverified: bool,
+    over: bool,
+}
+
+struct ChoiceModel {
+    answer: Vec<TokenId>,
+    next: usize,
+    over: bool,
+}
+
+impl LegModel {
+    fn note_ends(&mut self) {
+        self.over |= self.choices.values().all(|choice| choice.over);
+    }
+
+    fn prefill_values(&self) -> Vec<u64> {
+        let generated = self.request.choices[0].generated.iter();
+        oracle::values(self.request.prompt.iter().chain(generated).copied())
+    }
+
+    /// The first tokens of the choices that still live, as a giver would tell them.
+    fn firsts(&self) -> Vec<FirstToken> {
+        let living = self.choices.iter().filter(|(_, model)| !model.over);
+        let first = |(choice, model): (&Choice, &ChoiceModel)| FirstToken {
+            choice: *choice,
+            token: sampled(model.answer[model.next]),
+            ended: (model.next + 1 == model.answer.len()).then_some(FinishReason::Stop),
+        };
+        living.map(first).collect()
+    }
+}
+
+impl Model {
+    pub(super) fn new(role: Role, blocks_total: u32) -> Model {
+        let config = ReplicaConfig {
+            role,
+            blocks_total,
+            block_tokens: BLOCK_TOKENS,
+            layers: LAYERS,
+            context_max: CONTEXT,
+            sequences_max: 4,
+            step_tokens_max: ROWS,
+            queue_legs_max: 6,
+            prefix_cache: PrefixCache::On,
+            filling_share: 0.5,
+            lease: LeaseConfig::default(),
+            hash_salt: 1,
+            lease_seed: 2,
+        };
+        Model {
+            replica: Replica::new(config).expect("a valid configuration"),
+            backend: FakeBackend::new(blocks_total, BLOCK_TOKENS, LAYERS, ROWS),
+            effects: Effects::Early,
+            now: Time(0),
+            requests: 0,
+            legs: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            leg_of_grant: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, op: Op) {
+        match op {
+            Op::Whole(shape) => self.submit(&shape, Work::Whole),
+            Op::Give(shape) => self.submit(&shape, Work::Give),
+            Op::Offer(shape) => self.offer(&shape),
+            Op::FinishStep(late) => {
+                self.effects = if late { Effects::Late } else { Effects::Early };
+                self.finish_step();
+            }
+            Op::FailStep => self.fail_step(),
+            Op::Commit(pick) => self.commit(pick),
+            Op::EndPull(pick, outcome) => self.end_pull(pick, outcome),
+            Op::AnswerRelease(pick, answer) => self.answer_release(pick, answer),
+            Op::ReaderReleases(pick) => self.with_grant(pick, Event::ReaderReleased),
+            Op::ReaderAborts(pick) => self.with_grant(pick, Event::ReaderAborted),
+            Op::ReaderRenews(pick) => self.with_grant(pick, |lease| Event::ReaderRenewed(vec![lease])),
+            Op::Cancel(pick) => self.cancel(pick),
+            Op::CancelChoice(pick, choice) => self.cancel_choice(pick, Choice(choice)),
+            Op::LeaseGone(pick) => {
+                if let Some(leg) = picked(&self.offers, pick) {
+                    self.feed(Event::LeasesGone(vec![self.offers[&leg].1]));
+                }
+            }
+            Op::GiverLost(giver) => self.feed(Event::GiverLost(InstanceId(giver))),
+            Op::RenewAll => {
+                let legs = self.legs.keys().copied().collect();
+                self.feed(Event::Router(ToWorker::Renew(legs)));
+                self.feed(Event::ReaderRenewed(self.grants.keys().copied().collect()));
+            }
+            Op::Wait(ms) => {
+                self.now = self.now + Span::from_ms(ms);
+                self.feed(Event::Tick);
+            }
+            Op::Nonsense(pick) => self.nonsense(pick),
+        }
+    }
+
+    /// Lets everything that is under way end well, without letting time pass.
+    pub(super) fn bring_to_rest(&mut self) {
+        for _ in 0..5_000 {
+            let uncommitted = self.offers.keys().find(|leg| !self.legs[*leg].committed && !self.legs[*leg].over);
+            let committed_grant = self.grants.keys().find(|lease| self.legs[&self.leg_of_grant[*lease]].committed);
+            if self.backend.step_in_flight().is_some() {
+                self.finish_step();
+            } else if !self.pulls.is_empty() {
+                self.end_pull(0, PullOutcome::Complete);
+            } else if !self.releases.is_empty() {
+                self.answer_release(0, ReleaseAnswer::Ok);
+            } else if let Some(leg) = uncommitted.copied() {
+                self.commit_leg(leg);
+            } else if let Some(lease) = committed_grant.copied() {
+                self.feed(Event::ReaderReleased(lease));
+            } else {
+                break;
+            }
+        }
+        assert!(self.replica.is_idle(), "nothing is under way, but {:?}", self.replica.load());
+        let load = self.replica.load();
+        assert_eq!((load.blocks_in_use, load.blocks_quarantined, load.running, load.waiting), (0, 0, 0, 0));
+        assert!(self.legs.values().all(|leg| leg.over), "a leg never ended");
+    }
+
+    fn request(&mut self, shape: &Shape) -> Request {
+        self.requests += 1;
+        let leg = Leg { request: RequestId(self.requests), attempt: Attempt(0) };
+        let params = SamplingParams {
+            max_tokens: shape.max_tokens,
+            min_tokens: shape.min_tokens,
+            stop_tokens: vec![TokenId(3), TokenId(4), TokenId(5)],
+            seed: self.requests,
+            ..SamplingParams::default()
+        };
+        let prompt: Arc<[TokenId]> = (0..shape.prompt).map(|i| TokenId(shape.family * 100 + i)).collect();
+        let resumed = if shape.choices == 1 { shape.resumed as usize } else { 0 };
+        let mut choices = BTreeMap::new();
+        for choice in (0..shape.choices).map(Choice) {
+            let answer = oracle::answer(&prompt, &params, choice, CONTEXT);
+            let next = resumed.min(answer.len() - 1);
+            choices.insert(choice, ChoiceModel { answer, next, over: false });
+        }
+        let states = choices
+            .iter()
+            .map(|(choice, model)| ChoiceState { choice: *choice, generated: model.answer[..model.next].to_vec() });
+        let request = Request {
+            leg,
+            prompt,
+            choices: states.collect(),
+            params: Arc::new(params),
+            slo: Slo::default(),
+            deadline_in: Span::from_secs(60 + u64::from(shape.resumed) * 100),
+        };
+        self.legs.insert(
+            leg,
+            LegModel { request: request.clone(), choices, committed: false, unverified: false, over: false },
+        );
+        request
+    }
+
+    fn submit(&mut self, shape: &Shape, work: Work) {
+        let request = self.request(shape);
+        self.feed(Event::Router(ToWorker::Submit(request, work)));
+    }
+
+    fn offer(&mut self, shape: &Shape) {
+        let request = self.request(shape);
+        let (giver, lease) = (InstanceId(u128::from(self.requests % 3 + 1)), LeaseId(self.requests));
+        self.offers.insert(request.leg, (giver, lease));
+        self.legs.get_mut(&request.leg).expect("just inserted").unverified = true;
+        let blocks = (0..request.prefill_tokens().div_ceil(16) as u32).map(BlockId).collect();
+        self.feed(Event::Router(ToWorker::Offer(Offer { request, giver, giver_address: "p:1".into(), lease, blocks })));
+    }
+
+    fn finish_step(&mut self) {
+        self.now = self.now + Span::from_ms(7);
+        if let Some((step, result)) = self.backend.finish() {
+            self.feed(Event::StepDone { lane: LaneId(0), step, result });
+        }
+    }
+
+    fn fail_step(&mut self) {
+        if let Some(step) = self.backend.abandon() {
+            let failure = Failure::new(FailureKind::Internal, "no device");
+            self.feed(Event::StepFailed { lane: LaneId(0), step, failure });
+        }
+    }
+
+    fn commit(&mut self, pick: u16) {
+        let leg = picked(&self.offers, pick);
+        if let Some(leg) = leg.filter(|leg| !self.legs[leg].over) {
+            self.commit_leg(leg);
+        }
+    }
+
+    /// A commit; or, as the router does, a cancel if every choice ends with its first token.
+    fn commit_leg(&mut self, leg: Leg) {
+        let model = self.legs.get_mut(&leg).expect("an offered leg is known");
+        if std::mem::replace(&mut model.committed, true) {
+            return self.feed(Event::Router(ToWorker::Commit(Commit { leg, firsts: Vec::new() })));
+        }
+        let firsts = model.firsts();
+        for first in &firsts {
+            let choice = model.choices.get_mut(&first.choice).expect("a choice of the leg");
+            choice.next += 1;
+            choice.over = first.ended.is_some();
+        }
+        model.note_ends();
+        match model.over {
+            true => self.feed(Event::Router(ToWorker::Cancel { leg, choice: None })),
+            false => self.feed(Event::Router(ToWorker::Commit(Commit { leg, firsts }))),
+        }
+    }
+
+    /// Bytes land right before a pull ends, whole ones or torn ones.
+    fn end_pull(&mut self, pick: u16, outcome: PullOutcome) {
+        let Some(pull) = picked(&self.pulls, pick).and_then(|leg| self.pulls.remove(&leg)) else {
+            return;
+        };
+        let values = self.legs[&pull.leg].prefill_values();
+        assert_eq!(values.len() as u32, pull.tokens);
+        for position in pull.skip_tokens..pull.tokens {
+            let value = if outcome == PullOutcome::Complete { values[position as usize] } else { 13 };
+            self.backend.write(pull.local[(position / BLOCK_TOKENS) as usize], position % BLOCK_TOKENS, value);
+        }
+        self.feed(Event::PullEnded { leg: pull.leg, outcome });
+    }
+
+    fn answer_release(&mut self, pick: u16, answer: ReleaseAnswer) {
+        if let Some(leg) = picked(&self.releases, pick) {
+            self.releases.remove(&leg);
+            self.legs.get_mut(&leg).expect("a known leg").unverified &= answer != ReleaseAnswer::Ok;
+            self.feed(Event::ReleaseAnswered { leg, answer });
+        }
+    }
+
+    fn with_grant(&mut self, pick: u16, event: impl FnOnce(LeaseId) -> Event) {
+        if let Some(lease) = picked(&self.grants, pick) {
+            self.feed(event(lease));
+        }
+    }
+
+    fn cancel(&mut self, pick: u16) {
+        if let Some(leg) = picked(&self.legs, pick) {
+            self.legs.get_mut(&leg).expect("picked").over = true;
+            self.feed(Event::Router(ToWorker::Cancel { leg, choice: None }));
+        }
+    }
+
+    fn cancel_choice(&mut self, pick: u16, choice: Choice) {
+        if let Some(leg) = picked(&self.legs, pick) {
+            let model = self.legs.get_mut(&leg).expect("picked");
+            if let Some(choice) = model.choices.get_mut(&choice) {
+                choice.over = true;
+            }
+            model.note_ends();
+            self.feed(Event::Router(ToWorker::Cancel { leg, choice: Some(choice) }));
+        }
+    }
+
+    /// Late, repeated and misdirected messages.
+    fn nonsense(&mut self, pick: u16) {
+        let leg = picked(&self.legs, pick).unwrap_or(Leg { request: RequestId(u64::MAX), attempt: Attempt(0) });
+        let (lane, step) = (LaneId((pick % 3) as u8), crate::StepId(u64::from(pick)));
+        if Some(step) != self.backend.step_in_flight() {
+            self.feed(Event::StepDone { lane, step, result: StepResult::default() });
+        }
+        if !self.pulls.contains_key(&leg) {
+            self.feed(Event::PullEnded { leg, outcome: PullOutcome::Complete });
+        }
+        if !self.releases.contains_key(&leg) {
+            self.feed(Event::ReleaseAnswered { leg, answer: ReleaseAnswer::Expired });
+        }
+        self.feed(Event::LeasesGone(vec![LeaseId(u64::MAX)]));
+        self.feed(Event::ReaderAborted(LeaseId(u64::from(pick))));
+        let request = self.legs.get(&leg).filter(|model| !model.over).map(|model| model.request.clone());
+        if let Some(request) = request {
+            self.feed(Event::Router(ToWorker::Submit(request, Work::Give)));
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        let shown = format!("{event:?}");
+        self.replica.on(self.now, event);
+        while let Some(action) = self.replica.poll() {
+            self.perform(action);
+        }
+        if let Err(why) = self.replica.check_invariants() {
+            panic!("{why}, after {shown}");
+        }
+        assert!(self.replica.next_timeout().is_none_or(|at| at > self.now), "a timer is due and does not fire");
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Run { step, plan, .. } => self.backend.submit(step, plan, self.effects),
+            Action::CancelStep { step, .. } => self.backend.cancel(step),
+            Action::Tell(message) => self.told(message),
+            Action::Grant { lease, blocks } => {
+                assert!(self.grants.insert(lease, blocks).is_none(), "{lease} is granted twice");
+            }
+            Action::Revoke(lease) => {
+                assert!(self.grants.remove(&lease).is_some(), "{lease} is revoked, but was not granted");
+            }
+            Action::AnswerRelease { lease, answer } => self.answered(lease, answer),
+            Action::Pull(pull) => {
+                assert!(self.legs[&pull.leg].committed);
+                assert!(self.pulls.insert(pull.leg, pull).is_none(), "a leg is pulled twice at once");
+            }
+            Action::AbortPull(leg) => assert!(self.pulls.contains_key(&leg), "a pull is aborted that does not run"),
+            Action::Release { leg, lease, .. } => {
+                assert_eq!(self.offers[&leg].1, lease);
+                self.releases.insert(leg, lease);
+            }
+            Action::RenewLeases { giver, leases } => {
+                assert!(leases.iter().all(|lease| self.offers.values().any(|held| *held == (giver, *lease))));
+            }
+            Action::AbortLease { giver, lease } => {
+                assert!(self.offers.values().any(|held| *held == (giver, lease)));
+            }
+        }
+    }
+
+    /// The reader was told that what it has read is valid: so it must be, until now.
+    fn answered(&mut self, lease: LeaseId, answer: ReleaseAnswer) {
+        if answer == ReleaseAnswer::Ok && self.grants.contains_key(&lease) {
+            self.assert_granted_content(lease);
+        }
+    }
+
+    fn assert_granted_content(&self, lease: LeaseId) {
+        let leg = &self.legs[&self.leg_of_grant[&lease]];
+        assert!(leg.committed, "{lease} is released before its commit");
+        let values = leg.prefill_values();
+        assert_eq!(self.backend.stored(&self.grants[&lease], values.len() as u32), values, "{lease} holds other bytes");
+    }
+
+    fn told(&mut self, message: FromWorker) {
+        let model = self.legs.get_mut(&message.leg()).expect("a leg is named that was never sent");
+        assert!(!model.over, "after its end: {message:?}");
+        match message {
+            FromWorker::Offered { leg, lease, blocks } => {
+                assert_eq!(self.grants.get(&lease), Some(&blocks));
+                self.leg_of_grant.insert(lease, leg);
+            }
+            FromWorker::Committed { commit, .. } => self.told_commit(commit),
+            FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } | FromWorker::Failed { .. } => {
+                model.over = true;
+            }
+            FromWorker::Token { choice, index, token, ended, .. } => {
+                assert!(!model.unverified, "a token from a KV cache that the giver has not vouched for");
+                told_token(model, choice, Some(index), &token, ended);
+                model.note_ends();
+            }
+        }
+    }
+
+    fn told_commit(&mut self, commit: Commit) {
+        let lease = self.grants.keys().find(|lease| self.leg_of_grant[*lease] == commit.leg).copied();
+        let model = self.legs.get_mut(&commit.leg).expect("a known leg");
+        assert!(!std::mem::replace(&mut model.committed, true), "{} is committed twice", commit.leg);
+        for first in &commit.firsts {
+            told_token(model, first.choice, None, &first.token, first.ended);
+        }
+        let firsts = model.choices.values().filter(|choice| choice.next > 0).count();
+        assert!(firsts >= commit.firsts.len());
+        model.note_ends();
+        if !model.over {
+            self.assert_granted_content(lease.expect("a prompt is granted from its reservation on"));
+        }
+    }
+}
+
+fn told_token(
+    model: &mut LegModel,
+    choice: Choice,
+    index: Option<u32>,
+    token: &SampledToken,
+    ended: Option<FinishReason>,
+) {
+    let choice = model.choices.get_mut(&choice).expect("a choice of the leg");
+    assert!(!choice.over, "a token after the end of its choice");
+    assert!(index.is_none_or(|index| index as usize == choice.next), "token {index:?} instead of {}", choice.next);
+    assert_eq!(token.token, choice.answer[choice.next], "token {} differs from the oracle's", choice.next);
+    choice.next += 1;
+    assert_eq!(ended.is_some(), choice.next == choice.answer.len(), "it ends elsewhere than the oracle");
+    choice.over = ended.is_some();
+}
+
+/// One key of a map, chosen by a number.
+fn picked<K: Copy + Ord, V>(map: &BTreeMap<K, V>, pick: u16) -> Option<K> {
+    let at = usize::from(pick).checked_rem(map.len())?;
+    map.keys().nth(at).copied()
+}

@@ -1,0 +1,116 @@
+//! What is refused at the door.
+
+use expect_test::expect;
+
+use crate::replica::tests::script::check;
+use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::{Role, SchedError, Span};
+
+#[test]
+fn bad_and_oversized_legs_are_refused_with_a_reason() {
+    check(
+        "config context=100 blocks=4
+         submit r1 prompt=0
+         submit r2 prompt=5 n=0
+         submit r3 prompt=5 n=2 resume=1
+         submit r4 prompt=5 resume=4 max=4
+         submit r5 prompt=100
+         submit r6 prompt=60 max=7
+         submit r7 prompt=60 max=7 give
+         submit r8 prompt=5 n=9
+         offer r9 prompt=60 max=7",
+        expect![[r#"
+            > submit r1 prompt=0
+              failed r1 invalid_request: the prompt has no tokens
+            > submit r2 prompt=5 n=0
+              failed r2 invalid_request: the choices of a leg must be at least one and distinct
+            > submit r3 prompt=5 n=2 resume=1
+              failed r3 invalid_request: a leg of several choices cannot resume any of them
+            > submit r4 prompt=5 resume=4 max=4
+              failed r4 invalid_request: nothing is left to generate
+            > submit r5 prompt=100
+              failed r5 too_long: 100 tokens leave nothing to generate in a context of 100
+            > submit r6 prompt=60 max=7
+              failed r6 too_long: 66 tokens need 5 KV blocks, the worker has 4
+            > submit r7 prompt=60 max=7 give
+              grant L1 b0,b1,b2,b3
+              offered r7 L1 b0,b1,b2,b3
+              run step1: +slot0 | 0..60 @b0,b1,b2,b3 → slot0
+            > submit r8 prompt=5 n=9
+              failed r8 invalid_request: 9 choices are asked for, 8 can run at once
+            > offer r9 prompt=60 max=7
+              failed r9 too_long: 66 tokens need 5 KV blocks, the worker has 4
+        "#]],
+    );
+}
+
+#[test]
+fn a_full_queue_answers_overload() {
+    check(
+        "config seats=1 queue=1
+         submit r1 prompt=5
+         submit r2 prompt=5
+         submit r3 prompt=5",
+        expect![[r#"
+            > submit r1 prompt=5
+              run step1: +slot0 | 0..5 @b0 → slot0
+            > submit r2 prompt=5
+            > submit r3 prompt=5
+              failed r3 overloaded: 1 legs are waiting here
+        "#]],
+    );
+}
+
+#[test]
+fn a_repeated_leg_is_ignored_and_a_lease_is_taken_once() {
+    check(
+        "config role=decode
+         submit r1 prompt=5 max=1
+         submit r1 prompt=5 max=1
+         offer r2 prompt=5 lease=5
+         offer r3 prompt=5 lease=5
+         step 1",
+        expect![[r#"
+            > submit r1 prompt=5 max=1
+              run step1: +slot0 | 0..5 @b0 → slot0
+            > submit r1 prompt=5 max=1
+            > offer r2 prompt=5 lease=5
+            > offer r3 prompt=5 lease=5
+              failed r3 invalid_request: lease5 of inst1 is already being taken over
+            > step 1
+              token r1 choice0#0=t1 Length (queue 0us prefill 10000us)
+        "#]],
+    );
+}
+
+#[test]
+fn a_configuration_out_of_range_is_named() {
+    let good = ReplicaConfig {
+        role: Role::Decode,
+        blocks_total: 4,
+        block_tokens: 16,
+        layers: 1,
+        context_max: 64,
+        sequences_max: 4,
+        step_tokens_max: 4,
+        queue_legs_max: 1,
+        prefix_cache: PrefixCache::On,
+        filling_share: 0.5,
+        lease: LeaseConfig::default(),
+        hash_salt: 0,
+        lease_seed: 0,
+    };
+    assert!(Replica::new(good.clone()).is_ok());
+    let lease = LeaseConfig { span: Span(5), beat: Span(5) };
+    let bad = [
+        (ReplicaConfig { blocks_total: 0, ..good.clone() }, "blocks_total"),
+        (ReplicaConfig { block_tokens: 24, ..good.clone() }, "block_tokens"),
+        (ReplicaConfig { step_tokens_max: 3, ..good.clone() }, "step_tokens_max"),
+        (ReplicaConfig { filling_share: f32::NAN, ..good.clone() }, "filling_share"),
+        (ReplicaConfig { lease, ..good }, "lease.beat"),
+    ];
+    for (config, name) in bad {
+        let Err(SchedError::ReplicaConfig { field, .. }) = Replica::new(config) else { panic!("{name} is accepted") };
+        assert_eq!(field, name);
+    }
+}

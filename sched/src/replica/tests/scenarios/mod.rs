@@ -1,0 +1,10 @@
+//! What the scheduler decides, told as scripts, by subject.
+
+mod batching;
+mod choices;
+mod ending;
+mod giving;
+mod intake;
+mod preemption;
+mod prefix;
+mod taking;

@@ -1,0 +1,360 @@
+//! A tiny language for scenarios: one event per line in, the decisions that follow it out.
+//!
+//! `submit r1 prompt=20 max=3`, `step`, `offer r2 prompt=20 lease=5`, `wait 30s` ... see `World::run_line`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use expect_test::Expect;
+
+use super::backend::{Effects, FakeBackend, sampled};
+use crate::message::{
+    Action, Commit, Event, FirstToken, FromWorker, Offer, PullOutcome, ReleaseAnswer, ToWorker, TokenTiming, Work,
+};
+use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::{
+    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
+    Request, RequestId, Role, SamplingParams, Slo, Span, StepPlan, Time, TokenId,
+};
+
+/// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
+#[expect(clippy::needless_pass_by_value, reason = "an expectation is used once")]
+pub(super) fn check(script: &str, expected: Expect) {
+    let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    let config = match lines.next_if(|line| line.starts_with("config")) {
+        Some(line) => configured(&Words::of(line)),
+        None => configured(&Words::of("config")),
+    };
+    let mut world = World::new(config);
+    lines.for_each(|line| world.run_line(line));
+    expected.assert_eq(&world.log);
+}
+
+struct World {
+    replica: Replica,
+    backend: FakeBackend,
+    now: Time,
+    leases: BTreeMap<LeaseId, usize>,
+    log: String,
+}
+
+/// The words of a line: plain ones and `key=value` ones.
+struct Words<'a> {
+    plain: Vec<&'a str>,
+    named: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn of(line: &'a str) -> Words<'a> {
+        let (named, plain): (Vec<_>, Vec<_>) = line.split_whitespace().skip(1).partition(|word| word.contains('='));
+        Words { plain, named: named.into_iter().filter_map(|word| word.split_once('=')).collect() }
+    }
+
+    fn number(&self, name: &str, default: u32) -> u32 {
+        self.named.get(name).map_or(default, |value| value.parse().expect(name))
+    }
+
+    fn leg(&self) -> Leg {
+        leg(self.plain[0])
+    }
+}
+
+fn leg(word: &str) -> Leg {
+    let (request, attempt) = word[1..].split_once('.').unwrap_or((&word[1..], "0"));
+    Leg { request: RequestId(request.parse().expect(word)), attempt: Attempt(attempt.parse().expect(word)) }
+}
+
+fn span(word: &str) -> Span {
+    match word.strip_suffix("ms") {
+        Some(ms) => Span::from_ms(ms.parse().expect(word)),
+        None => Span::from_secs(word.trim_end_matches('s').parse().expect(word)),
+    }
+}
+
+fn configured(words: &Words) -> ReplicaConfig {
+    ReplicaConfig {
+        role: Role::from_label(words.named.get("role").unwrap_or(&"aggregated")).expect("role"),
+        blocks_total: words.number("blocks", 16),
+        block_tokens: 16,
+        layers: 4,
+        context_max: words.number("context", 1024),
+        sequences_max: words.number("seats", 8),
+        step_tokens_max: words.number("rows", 64),
+        queue_legs_max: words.number("queue", 8),
+        prefix_cache: if words.plain.contains(&"uncached") { PrefixCache::Off } else { PrefixCache::On },
+        filling_share: words.number("filling", 50) as f32 / 100.0,
+        lease: LeaseConfig::default(),
+        hash_salt: 0,
+        lease_seed: 0,
+    }
+}
+
+/// `prompt=20 family=3 n=2 max=5 min=0 stop=7 resume=4 deadline=60s`: equal families share the beginning of their prompts.
+fn request(words: &Words) -> Request {
+    let leg = words.leg();
+    let family = words.number("family", leg.request.0 as u32);
+    let tokens = |range: std::ops::Range<u32>| range.map(|i| TokenId(family * 1000 + i)).collect::<Vec<_>>();
+    let prompt = words.number("prompt", 1);
+    let generated = tokens(prompt..prompt + words.number("resume", 0));
+    let choice = |index| ChoiceState { choice: Choice(index), generated: generated.clone() };
+    let params = SamplingParams {
+        max_tokens: words.number("max", 4),
+        min_tokens: words.number("min", 0),
+        stop_tokens: words.named.get("stop").iter().map(|stop| TokenId(stop.parse().expect("stop"))).collect(),
+        ..SamplingParams::default()
+    };
+    Request {
+        leg,
+        prompt: tokens(0..prompt).into(),
+        choices: (0..words.number("n", 1)).map(choice).collect(),
+        params: Arc::new(params),
+        slo: Slo::default(),
+        deadline_in: words.named.get("deadline").map_or(Span::from_secs(600), |word| span(word)),
+    }
+}
+
+/// `7 8!`: one first token per choice, `!` where it ends the choice.
+fn firsts(words: &[&str]) -> Vec<FirstToken> {
+    let first = |(index, word): (usize, &&str)| FirstToken {
+        choice: Choice(index as u32),
+        token: sampled(TokenId(word.trim_end_matches('!').parse().expect(word))),
+        ended: word.ends_with('!').then_some(FinishReason::Stop),
+    };
+    words.iter().filter(|word| **word != "+").enumerate().map(first).collect()
+}
+
+fn pull_outcome(word: &str) -> PullOutcome {
+    match word {
+        "complete" => PullOutcome::Complete,
+        "aborted" => PullOutcome::Aborted,
+        why => PullOutcome::Failed(why.to_owned()),
+    }
+}
+
+fn release_answer(word: &str) -> ReleaseAnswer {
+    match word {
+        "ok" => ReleaseAnswer::Ok,
+        "expired" => ReleaseAnswer::Expired,
+        "unreachable" => ReleaseAnswer::Unreachable,
+        other => panic!("no such answer: {other}"),
+    }
+}
+
+impl World {
+    fn new(config: ReplicaConfig) -> World {
+        let backend = FakeBackend::new(config.blocks_total, config.block_tokens, config.layers, config.step_tokens_max);
+        let replica = Replica::new(config).expect("the configuration of a scenario is valid");
+        World { replica, backend, now: Time(0), leases: BTreeMap::new(), log: String::new() }
+    }
+
+    fn run_line(&mut self, line: &str) {
+        writeln!(self.log, "> {line}").expect("a string takes everything");
+        let (verb, words) = (line.split_whitespace().next().unwrap_or(""), Words::of(line));
+        if verb == "load" {
+            return self.write_load();
+        }
+        let together = words.plain.contains(&"+");
+        for event in self.events(verb, &words) {
+            self.replica.on(self.now, event);
+        }
+        while let Some(action) = (!together).then(|| self.replica.poll()).flatten() {
+            self.perform(action);
+        }
+        if let Err(why) = self.replica.check_invariants() {
+            panic!("after {line}: {why}\n{}", self.log);
+        }
+    }
+
+    /// A line that ends in `+` is decided together with the next.
+    fn events(&mut self, verb: &str, words: &Words) -> Vec<Event> {
+        let router = |message| vec![Event::Router(message)];
+        match verb {
+            "submit" if words.plain.contains(&"give") => router(ToWorker::Submit(request(words), Work::Give)),
+            "submit" => router(ToWorker::Submit(request(words), Work::Whole)),
+            "offer" => router(ToWorker::Offer(offer(words))),
+            "commit" => router(ToWorker::Commit(Commit { leg: words.leg(), firsts: firsts(&words.plain[1..]) })),
+            "cancel" => {
+                let choice = words.plain.get(1).map(|word| Choice(word.parse().expect("choice")));
+                router(ToWorker::Cancel { leg: words.leg(), choice })
+            }
+            "renew" => router(ToWorker::Renew(words.plain.iter().map(|word| leg(word)).collect())),
+            "step" => self.finish_steps(words),
+            "fail-step" => self.backend.abandon().into_iter().map(step_failed).collect(),
+            "pull" => vec![Event::PullEnded { leg: words.leg(), outcome: pull_outcome(words.plain[1]) }],
+            "answer" => vec![Event::ReleaseAnswered { leg: words.leg(), answer: release_answer(words.plain[1]) }],
+            "gone" => vec![Event::LeasesGone(vec![LeaseId(words.number("lease", 0).into())])],
+            "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
+            "reader-renews" => vec![Event::ReaderRenewed(vec![self.lease(words)])],
+            "reader-releases" => vec![Event::ReaderReleased(self.lease(words))],
+            "reader-aborts" => vec![Event::ReaderAborted(self.lease(words))],
+            "wait" => {
+                self.now = self.now + span(words.plain[0]);
+                vec![Event::Tick]
+            }
+            other => panic!("no such event: {other}"),
+        }
+    }
+
+    /// Ends the step in flight 10 ms later; tokens in the line replace the first of those it brought.
+    fn finish_steps(&mut self, words: &Words) -> Vec<Event> {
+        self.now = self.now + Span::from_ms(10);
+        let (step, mut result) = self.backend.finish().expect("a step is in flight");
+        for (sample, word) in result.samples.iter_mut().zip(words.plain.iter().filter(|word| **word != "+")) {
+            sample.token = TokenId(word.parse().expect(word));
+        }
+        vec![Event::StepDone { lane: LaneId(0), step, result }]
+    }
+
+    fn lease(&self, words: &Words) -> LeaseId {
+        let wanted: usize = words.plain[0][1..].parse().expect("a lease is named L1, L2, ...");
+        self.leases.iter().find(|(_, alias)| **alias == wanted).map_or(LeaseId(0), |(lease, _)| *lease)
+    }
+
+    fn alias(&mut self, lease: LeaseId) -> String {
+        if lease.0 < 1000 {
+            return lease.to_string();
+        }
+        let next = self.leases.len() + 1;
+        format!("L{}", self.leases.entry(lease).or_insert(next))
+    }
+
+    fn perform(&mut self, action: Action) {
+        let text = match action {
+            Action::Run { step, plan, .. } => {
+                let text = format!("run {step}: {}", show_plan(&plan));
+                self.backend.submit(step, plan, Effects::Late);
+                text
+            }
+            Action::CancelStep { step, .. } => {
+                self.backend.cancel(step);
+                format!("cancel {step}")
+            }
+            Action::Tell(message) => self.show_message(message),
+            Action::Grant { lease, blocks } => format!("grant {} {}", self.alias(lease), list(&blocks)),
+            Action::Revoke(lease) => format!("revoke {}", self.alias(lease)),
+            Action::AnswerRelease { lease, answer } => format!("answer {} {answer:?}", self.alias(lease)),
+            Action::Pull(pull) => format!(
+                "pull {} {} {}..{} from {} {} to {} in {}",
+                show_leg(pull.leg),
+                pull.lease,
+                pull.skip_tokens,
+                pull.tokens,
+                pull.giver,
+                list(&pull.remote),
+                list(&pull.local),
+                pull.deadline_in
+            ),
+            Action::AbortPull(leg) => format!("abort pull {}", show_leg(leg)),
+            Action::RenewLeases { giver, leases } => format!("renew {giver} {leases:?}"),
+            Action::Release { leg, lease, .. } => format!("release {} {lease}", show_leg(leg)),
+            Action::AbortLease { lease, .. } => format!("abort {lease}"),
+        };
+        writeln!(self.log, "  {text}").expect("a string takes everything");
+    }
+
+    fn show_message(&mut self, message: FromWorker) -> String {
+        match message {
+            FromWorker::Offered { leg, lease, blocks } => {
+                format!("offered {} {} {}", show_leg(leg), self.alias(lease), list(&blocks))
+            }
+            FromWorker::Committed { commit, timing } => {
+                let firsts: Vec<_> =
+                    commit.firsts.iter().map(|f| show_token(f.choice, None, f.token.token, f.ended)).collect();
+                let TimingText(timing) = TokenTiming::First(timing).into();
+                format!("committed {} {}{timing}", show_leg(commit.leg), firsts.join(" "))
+            }
+            FromWorker::HandedOver { leg } => format!("handed over {}", show_leg(leg)),
+            FromWorker::ReaderLost { leg } => format!("reader lost {}", show_leg(leg)),
+            FromWorker::Token { leg, choice, index, token, ended, timing } => {
+                let TimingText(timing) = timing.map(TimingText::from).unwrap_or_default();
+                format!("token {} {}{timing}", show_leg(leg), show_token(choice, Some(index), token.token, ended))
+            }
+            FromWorker::Failed { leg, failure } => {
+                format!("failed {} {}: {}", show_leg(leg), failure.kind.label(), failure.detail)
+            }
+        }
+    }
+
+    fn write_load(&mut self) {
+        let load = self.replica.load();
+        writeln!(
+            self.log,
+            "  running {} waiting {} ({} tokens) held {}; blocks free {} cached {} in use {} quarantined {}",
+            load.running,
+            load.waiting,
+            load.waiting_tokens,
+            load.held,
+            load.blocks_free,
+            load.blocks_cached,
+            load.blocks_in_use,
+            load.blocks_quarantined
+        )
+        .expect("a string takes everything");
+    }
+}
+
+fn offer(words: &Words) -> Offer {
+    let request = request(words);
+    let blocks = (0..request.prefill_tokens().div_ceil(16) as u32).map(|index| BlockId(100 + index)).collect();
+    Offer {
+        request,
+        giver: InstanceId(words.number("giver", 1).into()),
+        giver_address: "peer:1".into(),
+        lease: LeaseId(words.number("lease", 1).into()),
+        blocks,
+    }
+}
+
+fn step_failed(step: crate::StepId) -> Event {
+    Event::StepFailed { lane: LaneId(0), step, failure: Failure::new(FailureKind::Internal, "no device") }
+}
+
+fn show_leg(leg: Leg) -> String {
+    match leg.attempt.0 {
+        0 => format!("r{}", leg.request.0),
+        attempt => format!("r{}.{attempt}", leg.request.0),
+    }
+}
+
+fn list(blocks: &[BlockId]) -> String {
+    blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// `-slot0 +slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 @b4,b5,b6 → slot2`
+fn show_plan(plan: &StepPlan) -> String {
+    let mut effects: Vec<String> = plan.retire.iter().map(|slot| format!("-{slot}")).collect();
+    effects.extend(plan.admit.iter().map(|init| format!("+{}", init.slot)));
+    effects.extend(plan.copies.iter().map(|copy| format!("copy {}>{}", copy.from, copy.to)));
+    let mut parts = if effects.is_empty() { Vec::new() } else { vec![effects.join(" ")] };
+    for rows in &plan.sequences {
+        let blocks = &plan.blocks[rows.blocks.start as usize..rows.blocks.end as usize];
+        let (start, end) = (rows.first_position, rows.first_position + rows.rows.len() as u32);
+        let positions = if end == start + 1 { start.to_string() } else { format!("{start}..{end}") };
+        let of_rows = plan.sample.iter().filter(|sample| rows.rows.contains(&sample.row));
+        let slots: Vec<_> = of_rows.map(|sample| sample.slot.to_string()).collect();
+        let samples = if slots.is_empty() { String::new() } else { format!(" → {}", slots.join(",")) };
+        parts.push(format!("{positions} @{}{samples}", list(blocks)));
+    }
+    parts.join(" | ")
+}
+
+fn show_token(choice: Choice, index: Option<u32>, token: TokenId, ended: Option<FinishReason>) -> String {
+    let index = index.map(|index| format!("#{index}")).unwrap_or_default();
+    let ended = ended.map(|reason| format!(" {reason:?}")).unwrap_or_default();
+    format!("{choice}{index}={token}{ended}")
+}
+
+#[derive(Default)]
+struct TimingText(String);
+
+impl From<TokenTiming> for TimingText {
+    fn from(timing: TokenTiming) -> TimingText {
+        TimingText(match timing {
+            TokenTiming::First(first) => format!(" (queue {} prefill {})", first.queue, first.prefill),
+            TokenTiming::Joined(join) => {
+                format!(" (wait {} transfer {} queue {} step {})", join.wait, join.transfer, join.queue, join.step)
+            }
+        })
+    }
+}
