@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kv_transfer::TransportKind;
 use sched::cost::{DecodeFit, Fitted, PrefillFit};
 use serde::{Deserialize, Serialize};
 
@@ -239,6 +240,19 @@ impl Config {
         }
         let name = self.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());
         name.unwrap_or_else(|| "model".to_owned())
+    }
+}
+
+impl TransportChoice {
+    /// The transport of this name.
+    #[must_use]
+    pub const fn kind(self) -> TransportKind {
+        match self {
+            TransportChoice::Ucx => TransportKind::Ucx,
+            TransportChoice::Tcp => TransportKind::Tcp,
+            TransportChoice::Shm => TransportKind::Shm,
+            TransportChoice::InProcess => TransportKind::InProcess,
+        }
     }
 }
 

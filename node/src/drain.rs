@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::admin::Gate;
 
@@ -36,6 +37,41 @@ pub enum Drained {
     Empty,
     /// Time was up; what still ran is cut off.
     CutOff,
+}
+
+/// Ends every part of a process at once; clones and waits share it. Dropping the last one asks, too, so that no part
+/// outlives a start that failed half-way.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    asked: Arc<watch::Sender<bool>>,
+}
+
+impl Stop {
+    /// Nobody has asked yet.
+    #[must_use]
+    pub fn new() -> Stop {
+        Stop { asked: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Asks every part to end.
+    pub fn ask(&self) {
+        self.asked.send_replace(true);
+    }
+
+    /// Resolves when asked.
+    pub fn asked(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut asked = self.asked.subscribe();
+        async move {
+            // The error says that every `Stop` is gone, which asks as well.
+            let _ = asked.wait_for(|asked| *asked).await;
+        }
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Stop {
+        Stop::new()
+    }
 }
 
 /// Resolves when the process is asked to end.
@@ -103,6 +139,16 @@ mod tests {
         assert_eq!(gate.readiness(), Readiness::Draining);
         let never = std::future::pending();
         assert_eq!(drain(&gate, Duration::from_millis(10), never).await, Drained::CutOff);
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_asked_by_word_or_by_being_dropped() {
+        let stop = Stop::new();
+        let (by_word, by_drop) = (stop.asked(), stop.asked());
+        stop.clone().ask();
+        by_word.await;
+        drop(stop);
+        by_drop.await;
     }
 
     #[test]

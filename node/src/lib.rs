@@ -9,5 +9,6 @@ pub mod drain;
 pub mod exit;
 pub mod incarnation;
 pub mod names;
+pub mod started;
 pub mod telemetry;
 pub mod worker_metrics;

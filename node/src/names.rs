@@ -81,6 +81,8 @@ metrics_table! {
     HTTP_RESPONSES_TOTAL = "baton_http_responses_total", Kind::Counter, ["path", "status"];
     /// Whether the router has a session with a worker.
     WORKER_UP = "baton_worker_up", Kind::Gauge, ["worker", "worker_role"];
+    /// Workers whose metrics could not be fetched.
+    SCRAPE_FAILED_TOTAL = "baton_scrape_failed_total", Kind::Counter, ["worker"];
     /// Prompt tokens of the requests that were begun.
     PROMPT_TOKENS_TOTAL = "baton_prompt_tokens_total", Kind::Counter, [];
     /// Prompt tokens whose KV was found in the prefix cache.
@@ -101,6 +103,8 @@ metrics_table! {
     KV_TRANSFER_BYTES_TOTAL = "baton_kv_transfer_bytes_total", Kind::Counter, ["transport"];
     /// Time of each transfer of a prompt's KV, from its start to its last byte.
     KV_TRANSFER_SECONDS = "baton_kv_transfer_seconds", Kind::Histogram(PART), ["transport"];
+    /// Transfers of a prompt's KV that have ended, by end: done, failed, aborted.
+    KV_TRANSFERS_TOTAL = "baton_kv_transfers_total", Kind::Counter, ["transport", "end"];
     /// Speed of a pair of workers, measured when they connected.
     KV_TRANSFER_BYTES_PER_SECOND = "baton_kv_transfer_bytes_per_second", Kind::Gauge, ["transport", "peer"];
     /// Hand-offs that have ended at this worker, by outcome: handed_over, reader_lost, joined, failed.
@@ -113,6 +117,8 @@ metrics_table! {
     SESSION_LEGS = "baton_session_legs", Kind::Gauge, [];
     /// Messages about legs whose router had cancelled them meanwhile.
     ORPHANED_MESSAGES_TOTAL = "baton_orphaned_messages_total", Kind::Counter, [];
+    /// Times that the accounting of KV blocks did not add up: a defect of ours.
+    INVARIANTS_BROKEN_TOTAL = "baton_invariants_broken_total", Kind::Counter, [];
     /// 1 when tokens and log-probabilities do not depend on batch, chunking and placement.
     ENGINE_EXACT = "baton_engine_exact", Kind::Gauge, [];
     /// Always 1; the labels say what runs.

@@ -9,14 +9,10 @@ use crate::names;
 /// Facts about a worker that never change.
 #[derive(Debug, Clone)]
 pub struct WorkerFacts {
-    /// Its role.
-    pub role: Role,
     /// The model it serves.
     pub model: String,
     /// What computes.
     pub backend: String,
-    /// What moves KV.
-    pub transport: String,
     /// Whether results depend on nothing but the request.
     pub exact: bool,
 }
@@ -37,6 +33,7 @@ pub struct WorkerMetrics {
     reader_lost: Counter,
     joined: Counter,
     orphans: Counter,
+    invariants_broken: Counter,
     session_legs: Gauge,
     peers_up: Gauge,
     transfer_bytes: Counter,
@@ -46,14 +43,8 @@ pub struct WorkerMetrics {
 impl WorkerMetrics {
     /// Registers the series of a worker in the process's recorder; they start at zero and show at once.
     #[must_use]
-    pub fn new(facts: &WorkerFacts) -> WorkerMetrics {
-        let role = facts.role.label();
-        let (model, backend, transport) = (facts.model.clone(), facts.backend.clone(), facts.transport.clone());
-        gauge!(names::ENGINE_EXACT, "role" => role).set(if facts.exact { 1.0 } else { 0.0 });
-        let version = env!("CARGO_PKG_VERSION");
-        let labels = [("role", role.to_owned()), ("version", version.to_owned()), ("model", model)];
-        let labels = [labels.as_slice(), &[("backend", backend), ("transport", transport.clone())]].concat();
-        gauge!(names::BUILD_INFO, &labels).set(1.0);
+    pub fn new(role: Role, transport: &str) -> WorkerMetrics {
+        let (role, transport) = (role.label(), transport.to_owned());
         let block = |state: &'static str| gauge!(names::KV_BLOCKS, "role" => role, "state" => state);
         let handoff = |outcome: &'static str| counter!(names::HANDOFFS_TOTAL, "role" => role, "outcome" => outcome);
         let metrics = WorkerMetrics {
@@ -69,6 +60,7 @@ impl WorkerMetrics {
             reader_lost: handoff("reader_lost"),
             joined: handoff("joined"),
             orphans: counter!(names::ORPHANED_MESSAGES_TOTAL, "role" => role),
+            invariants_broken: counter!(names::INVARIANTS_BROKEN_TOTAL, "role" => role),
             session_legs: gauge!(names::SESSION_LEGS, "role" => role),
             peers_up: gauge!(names::PEERS_UP, "role" => role),
             transfer_bytes: counter!(names::KV_TRANSFER_BYTES_TOTAL, "role" => role, "transport" => transport.clone()),
@@ -79,13 +71,26 @@ impl WorkerMetrics {
         metrics
     }
 
+    /// Exports what will not change.
+    pub fn runs(&self, facts: &WorkerFacts) {
+        gauge!(names::ENGINE_EXACT, "role" => self.role).set(if facts.exact { 1.0 } else { 0.0 });
+        let labels = [
+            ("role", self.role.to_owned()),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("model", facts.model.clone()),
+            ("backend", facts.backend.clone()),
+            ("transport", self.transport.clone()),
+        ];
+        gauge!(names::BUILD_INFO, &labels).set(1.0);
+    }
+
     fn start_at_zero(&self) {
         self.load(&Load::default());
         self.session_legs.set(0.0);
         self.peers_up.set(0.0);
         let counters =
             [&self.prompt_tokens, &self.generated_tokens, &self.handed_over, &self.reader_lost, &self.joined];
-        for counter in counters.into_iter().chain([&self.orphans, &self.transfer_bytes]) {
+        for counter in counters.into_iter().chain([&self.orphans, &self.transfer_bytes, &self.invariants_broken]) {
             counter.increment(0);
         }
     }
@@ -158,6 +163,22 @@ impl WorkerMetrics {
     pub fn transferred(&self, bytes: u64, took: Span) {
         self.transfer_bytes.increment(bytes);
         self.transfer_seconds.record(took.secs_f64());
+        self.transfer_ended("done");
+    }
+
+    /// A transfer has ended without all its bytes: `failed` or `aborted`.
+    pub fn transfer_broken(&self, end: &'static str) {
+        self.transfer_ended(end);
+    }
+
+    /// The accounting of KV blocks did not add up.
+    pub fn invariant_broken(&self) {
+        self.invariants_broken.increment(1);
+    }
+
+    fn transfer_ended(&self, end: &'static str) {
+        let labels = [("role", self.role.to_owned()), ("transport", self.transport.clone()), ("end", end.to_owned())];
+        counter!(names::KV_TRANSFERS_TOTAL, &labels).increment(1);
     }
 
     fn pair(&self, giver: InstanceId) -> Gauge {
@@ -178,15 +199,10 @@ mod tests {
     fn series_show_at_once_and_follow_what_happens() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        let facts = WorkerFacts {
-            role: Role::Decode,
-            model: "demo".into(),
-            backend: "cpu".into(),
-            transport: "ucx".into(),
-            exact: true,
-        };
+        let facts = WorkerFacts { model: "demo".into(), backend: "cpu".into(), exact: true };
         metrics::with_local_recorder(&recorder, || {
-            let metrics = WorkerMetrics::new(&facts);
+            let metrics = WorkerMetrics::new(Role::Decode, "ucx");
+            metrics.runs(&facts);
             let text = handle.render();
             for line in [
                 r#"baton_kv_transfer_bytes_total{role="decode",transport="ucx"} 0"#,

@@ -1,1 +1,15 @@
 //! The prefill role: serves the session with routers and gives KV to readers; knows no HTTP.
+//!
+//! [`run`] is the life of the process: ports, model, sessions and peers, ready, drain, end. Between the sockets and the
+//! replica stand `host` (what comes in), `outlet` (what goes out) and `book` (which leases readers may still hold).
+
+mod book;
+mod config;
+mod error;
+mod host;
+mod outlet;
+mod run;
+
+pub use config::Config;
+pub use error::Error;
+pub use run::run;
