@@ -1,1 +1,251 @@
-fn main() {}
+//! Speed of the CPU operations beside the limits of the machine, measured in the same run.
+//!
+//! `cargo bench -p kernels`. Compare a product at M=512 with `machine::bf16_multiply_adds` (item = one floating-point
+//! operation) and a product at M ≤ 16 with `machine::read`. Weights rotate over more memory than the caches hold.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to report")]
+
+use std::sync::Arc;
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use kernels::cpu::{Matrix, Rows};
+use kernels::memory::{Backing, HostMemory};
+use kernels::{
+    Arrangement, AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype,
+    KvGeometry, KvView, MatrixSource, Ops, Placement, Pool, QkvSpec,
+};
+
+const THREADS: [usize; 2] = [1, 2];
+/// More than the last-level cache of the machines this is run on.
+const WEIGHT_BYTES_MIN: usize = 128 << 20;
+/// (n, k) of the projections of the 134M and the 1.1B shape.
+const SHAPES: [(usize, usize); 4] = [(768, 768), (2048, 768), (768, 2048), (2048, 2048)];
+
+fn main() {
+    println!("kernel set {}", KernelSet::best());
+    divan::main();
+}
+
+fn ops(threads: usize) -> CpuOps {
+    let pool = Pool::new(&Placement::Cores((0..threads).collect())).expect("cores exist");
+    pool.pin_caller().expect("core 0 exists");
+    CpuOps::new(Arc::new(pool), KernelSet::best()).expect("the best set is available")
+}
+
+/// Matrices of one shape that do not fit into caches together.
+fn weights(ops: &CpuOps, n: usize, k: usize, bytes_min: usize) -> Vec<Matrix> {
+    let bytes: Vec<u8> = (0..n * k).flat_map(|i| [(i * 37 % 251) as u8, 0x3c]).collect();
+    let source = MatrixSource { bytes: &bytes, dtype: Dtype::Bf16, n, k };
+    let count = bytes_min.div_ceil(bytes.len());
+    (0..count).map(|_| ops.matrix(&[source], Arrangement::Stacked).expect("a matrix")).collect()
+}
+
+fn filled(ops: &CpuOps, rows: usize, cols: usize) -> Rows {
+    let mut filled = ops.rows(rows, cols).expect("rows");
+    let data: Vec<f32> = (0..rows * cols).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect();
+    ops.write_rows(&mut filled, &data).expect("whole rows");
+    filled
+}
+
+mod machine {
+    //! What the processor and its memory can do at most.
+
+    use super::*;
+
+    #[divan::bench(args = THREADS)]
+    fn read(bencher: Bencher<'_, '_>, threads: usize) {
+        const BYTES: usize = 256 << 20;
+        let pool = ops(threads).pool().clone();
+        let memory = HostMemory::new(BYTES, Backing::Anonymous).expect("memory");
+        // SAFETY: the mapping holds so many bytes, and only this function knows it. Pages that were never written are
+        // all the same zero page, so they are written first.
+        let lines = unsafe {
+            std::ptr::write_bytes(memory.as_ptr(), 1, BYTES);
+            std::slice::from_raw_parts(memory.as_ptr().cast::<[u64; 8]>(), BYTES / 64)
+        };
+        let chunks: Vec<&[[u64; 8]]> = lines.chunks(1 << 13).collect();
+        let sum = |i: usize| _ = black_box(xor_of_lines(chunks[i]));
+        bencher.counter(BytesCount::new(BYTES)).bench_local(|| pool.run("read", chunks.len(), &sum));
+    }
+
+    /// Reads every word, fetching 4 KiB ahead as the kernels do.
+    fn xor_of_lines(lines: &[[u64; 8]]) -> u64 {
+        let mut sums = [0u64; 8];
+        for line in lines {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).wrapping_add(64).cast());
+            }
+            for (sum, word) in sums.iter_mut().zip(line) {
+                *sum ^= word;
+            }
+        }
+        sums.iter().fold(0, |a, b| a ^ b)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[divan::bench(args = THREADS)]
+    fn bf16_multiply_adds(bencher: Bencher<'_, '_>, threads: usize) {
+        const TASKS: usize = 64;
+        const ROUNDS: usize = 20_000;
+        let pool = ops(threads).pool().clone();
+        if !KernelSet::Avx512Bf16.is_available() {
+            return;
+        }
+        let flops = TASKS * ROUNDS * 12 * 16 * 4;
+        // SAFETY: the instructions were just found to exist.
+        let task = |_| _ = black_box(unsafe { multiply_adds(black_box(ROUNDS)) });
+        bencher.counter(ItemsCount::new(flops)).bench_local(|| pool.run("peak", TASKS, &task));
+    }
+
+    /// Twelve independent chains of `VDPBF16PS`, more than its latency times its rate.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn multiply_adds(rounds: usize) -> f32 {
+        use std::arch::x86_64::*;
+        // SAFETY: `__m512bh` and `__m512i` are 64 plain bytes.
+        let ones: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi16(0x3f80)) };
+        let mut sums = [_mm512_setzero_ps(); 12];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, ones, ones);
+            }
+        }
+        let mut total = sums[0];
+        for sum in &sums[1..] {
+            total = _mm512_add_ps(total, *sum);
+        }
+        _mm512_reduce_add_ps(total)
+    }
+}
+
+mod prefill {
+    //! Products of 512 rows.
+
+    use super::*;
+
+    #[divan::bench(args = cases())]
+    fn linear(bencher: Bencher<'_, '_>, (threads, n, k): (usize, usize, usize)) {
+        const ROWS: usize = 512;
+        let mut ops = ops(threads);
+        let weights = weights(&ops, n, k, 16 << 20);
+        let x = filled(&ops, ROWS, k);
+        let mut out = ops.rows(ROWS, n).expect("rows");
+        let mut next = 0;
+        bencher.counter(ItemsCount::new(2 * ROWS * n * k)).bench_local(|| {
+            next = (next + 1) % weights.len();
+            ops.linear(&x, &weights[next], None, Epilogue::Store, &mut out)
+        });
+    }
+
+    fn cases() -> Vec<(usize, usize, usize)> {
+        SHAPES.iter().flat_map(|&(n, k)| THREADS.map(|threads| (threads, n, k))).collect()
+    }
+}
+
+mod skinny {
+    //! Products of the few rows of a decode step.
+
+    use super::*;
+
+    #[divan::bench(args = cases())]
+    fn linear(bencher: Bencher<'_, '_>, (threads, rows, n, k): (usize, usize, usize, usize)) {
+        let mut ops = ops(threads);
+        let weights = weights(&ops, n, k, WEIGHT_BYTES_MIN);
+        let x = filled(&ops, rows, k);
+        let mut out = ops.rows(rows, n).expect("rows");
+        // One sample reads every matrix once.
+        bencher
+            .counter(BytesCount::new(2 * n * k * weights.len()))
+            .bench_local(|| weights.iter().try_for_each(|w| ops.linear(&x, w, None, Epilogue::Store, &mut out)));
+    }
+
+    fn cases() -> Vec<(usize, usize, usize, usize)> {
+        let rows = [1, 8, 16];
+        let shapes = SHAPES.iter().flat_map(|&(n, k)| rows.map(|rows| (rows, n, k)));
+        shapes.flat_map(|(rows, n, k)| THREADS.map(|threads| (threads, rows, n, k))).collect()
+    }
+}
+
+mod attention {
+    //! Attention of the 1.1B shape: 32 heads over 4, 64 values each.
+
+    use super::*;
+
+    const SHAPE: HeadShape = HeadShape { heads: 32, kv_heads: 4, head_dim: 64 };
+    const CONTEXT: usize = 2048;
+    const LAYERS: usize = 8;
+
+    /// Bytes of keys and values read, over layers that do not fit into caches together.
+    #[divan::bench(args = [(1, 1), (2, 1), (1, 8), (2, 8)])]
+    fn decode(bencher: Bencher<'_, '_>, (threads, sequences): (usize, usize)) {
+        let mut bench = Bench::new(threads, sequences);
+        let bytes = LAYERS * sequences * CONTEXT * SHAPE.kv_heads * SHAPE.head_dim * 2 * 2;
+        bencher.counter(BytesCount::new(bytes)).bench_local(|| {
+            (0..LAYERS).for_each(|layer| bench.attend(layer as u32, CONTEXT - 1, 1));
+        });
+    }
+
+    /// Floating-point operations of the causal part of 512 rows.
+    #[divan::bench(args = THREADS)]
+    fn prefill(bencher: Bencher<'_, '_>, threads: usize) {
+        let mut bench = Bench::new(threads, 1);
+        let flops = 4 * SHAPE.heads * SHAPE.head_dim * (512 * 513 / 2);
+        bencher.counter(ItemsCount::new(flops)).bench_local(|| bench.attend(0, 0, 512));
+    }
+
+    struct Bench {
+        ops: CpuOps,
+        kv: KvView,
+        qkv: Rows,
+        out: Rows,
+        sequences: usize,
+    }
+
+    impl Bench {
+        fn new(threads: usize, sequences: usize) -> Self {
+            let mut ops = ops(threads);
+            let (kv_heads, head_dim, block_tokens) = (SHAPE.kv_heads, SHAPE.head_dim, 64);
+            let blocks = sequences * CONTEXT / block_tokens;
+            let geometry =
+                KvGeometry { blocks, layers: LAYERS, kv_heads, head_dim, block_tokens, dtype: KvDtype::Bf16 };
+            let memory = HostMemory::new(geometry.pool_bytes(), Backing::Anonymous).expect("memory");
+            let kv = KvView::new(Arc::new(memory), geometry).expect("a view");
+            let rope = ops.rope(CONTEXT, &vec![0.01; head_dim / 2], 1.0).expect("a table");
+            let spec = QkvSpec { shape: SHAPE, rope: &rope, q_norm: None, k_norm: None, norm_eps: 1e-5 };
+            let mut qkv = filled(&ops, sequences * CONTEXT, SHAPE.qkv_cols());
+            with_batch(sequences, 0, CONTEXT, |batch| {
+                for layer in 0..LAYERS as u32 {
+                    ops.qkv_append(&mut qkv, &spec, batch, &kv, layer).expect("qkv_append");
+                }
+            });
+            let out = ops.rows(512.max(sequences), SHAPE.out_cols()).expect("rows");
+            Self { ops, kv, qkv, out, sequences }
+        }
+
+        fn attend(&mut self, layer: u32, first_position: usize, tokens: usize) {
+            let spec = AttentionSpec { shape: SHAPE, scale: 0.125, sliding_window: None };
+            let count = self.sequences * tokens;
+            let values = vec![0.1; count * SHAPE.qkv_cols()];
+            self.ops.write_rows(&mut self.qkv, &values).expect("whole rows");
+            with_batch(self.sequences, first_position, tokens, |batch| {
+                self.ops.attention(&self.qkv, &spec, batch, &self.kv, layer, &mut self.out).expect("attention");
+            });
+        }
+    }
+
+    fn with_batch(sequences: usize, first_position: usize, tokens: usize, run: impl FnOnce(&Batch<'_>)) {
+        let per_sequence = (CONTEXT / 64) as u32;
+        let blocks: Vec<u32> = (0..sequences as u32 * per_sequence).collect();
+        let sequence = |i: u32| BatchSequence {
+            rows: i * tokens as u32..(i + 1) * tokens as u32,
+            blocks: i * per_sequence..(i + 1) * per_sequence,
+            first_position: first_position as u32,
+        };
+        let sequences: Vec<BatchSequence> = (0..sequences as u32).map(sequence).collect();
+        run(&Batch { sequences: &sequences, blocks: &blocks });
+    }
+}

@@ -81,8 +81,10 @@ pub trait Ops: Send {
     ///
     /// `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`, columns in the order q, k, v. The optional norms are RMS
     /// norms over each head; then q and k are rotated (halves `i` and `i + head_dim / 2` pair up) at their absolute
-    /// position. q stays in `qkv`; k and v are rounded to the KV dtype and stored at the position's slot. Writing
-    /// slot 0 clears the block's tiles of this layer, so no byte that was there before reaches a result.
+    /// position. q stays in `qkv`; k and v are rounded to the KV dtype and stored at the position's slot.
+    ///
+    /// Writing slot 0 clears the block's tiles of this layer, so no byte that was there before reaches a result.
+    /// Appending a position forgets the later ones of its block. What the k columns of `qkv` hold afterwards is open.
     fn qkv_append(
         &mut self,
         qkv: &mut Self::Rows,

@@ -1,7 +1,6 @@
 //! Shared by the kernel tests: every implementation under test, numbers to feed it, and a cache with sequences in it.
 
-// Each test binary uses its own part of this module.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, clippy::expect_used, clippy::panic, reason = "helpers of tests; each binary uses its own part")]
 
 use std::sync::Arc;
 

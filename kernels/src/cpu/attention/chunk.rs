@@ -1,7 +1,9 @@
 //! One chunk of keys for one group of query rows: scores, weights, weighted values.
 
+use std::mem::MaybeUninit;
+
 use super::tile::QueryTile;
-use crate::cpu::gemm::{TILE_ROWS_MAX, accumulate};
+use crate::cpu::gemm::{Ahead, TILE_ROWS_MAX, accumulate};
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{ATTENTION_CHUNK, LANES};
 use crate::{HEAD_DIM_MAX, KvPart};
@@ -30,34 +32,35 @@ impl Chunk {
     }
 }
 
-/// What one group of rows needs for one chunk.
+/// What one group of rows needs for one chunk. Nothing is read before the chunk has written it.
 pub(super) struct Scratch {
-    scores: [[f32; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-    weights: [[u32; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-    values: [[f32; HEAD_DIM_MAX]; TILE_ROWS_MAX],
-    maxima: [f32; TILE_ROWS_MAX],
-    sums: [f32; TILE_ROWS_MAX],
+    scores: [[MaybeUninit<f32>; ATTENTION_CHUNK]; TILE_ROWS_MAX],
+    weights: [[MaybeUninit<u32>; ATTENTION_CHUNK]; TILE_ROWS_MAX],
+    values: [[MaybeUninit<f32>; HEAD_DIM_MAX]; TILE_ROWS_MAX],
+    /// Maximum and sum of every row; no maximum where a row sees nothing of the chunk.
+    totals: [(f32, f32); TILE_ROWS_MAX],
 }
 
 impl Scratch {
+    #[inline(always)]
     pub(super) fn new() -> Self {
         Self {
-            scores: [[0.0; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-            weights: [[0; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-            values: [[0.0; HEAD_DIM_MAX]; TILE_ROWS_MAX],
-            maxima: [0.0; TILE_ROWS_MAX],
-            sums: [0.0; TILE_ROWS_MAX],
+            scores: [[const { MaybeUninit::uninit() }; ATTENTION_CHUNK]; TILE_ROWS_MAX],
+            weights: [[const { MaybeUninit::uninit() }; ATTENTION_CHUNK]; TILE_ROWS_MAX],
+            values: [[const { MaybeUninit::uninit() }; HEAD_DIM_MAX]; TILE_ROWS_MAX],
+            totals: [(f32::NEG_INFINITY, 0.0); TILE_ROWS_MAX],
         }
     }
 
     /// Maximum and sum of row `r`; `None` if it sees nothing of the chunk.
     pub(super) fn row(&self, r: usize) -> Option<(f32, f32)> {
-        (self.maxima[r] != f32::NEG_INFINITY).then_some((self.maxima[r], self.sums[r]))
+        let total = self.totals[r];
+        (total.0 != f32::NEG_INFINITY).then_some(total)
     }
 
     /// Weighted values of row `r`.
     pub(super) fn values(&self, r: usize) -> *const f32 {
-        self.values[r].as_ptr()
+        self.values[r].as_ptr().cast()
     }
 }
 
@@ -114,6 +117,8 @@ unsafe fn score_rows<F: Format, const ROWS: usize, const VECTORS: usize>(
     for first in chunk.vectors().step_by(VECTORS) {
         // Past the last vector the first one is read again and its scores are dropped.
         let exists = |v: usize| first + v * LANES < chunk.to;
+        // While scores are computed, the values of the same positions are fetched.
+        let ahead = Ahead::of_words(tile.stored(KvPart::Value, chunk.start + first, tile.head_dim / F::PER_WORD));
         // SAFETY: 16 positions from a multiple of 16 lie in one block, whose rows of keys are `block_tokens` words apart.
         unsafe {
             let keys = std::array::from_fn(|v| {
@@ -122,11 +127,11 @@ unsafe fn score_rows<F: Format, const ROWS: usize, const VECTORS: usize>(
             });
             let mut acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
             let words = tile.head_dim / F::PER_WORD;
-            accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut acc, queries, keys, block_tokens, words);
+            accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut acc, queries, keys, block_tokens, words, ahead);
             let scale = F::Lanes::splat(tile.log2_scale);
             for (row, scores) in acc.iter().zip(&mut scratch.scores) {
                 for (v, score) in row.iter().enumerate().filter(|(v, _)| exists(*v)) {
-                    score.mul(scale).store(scores.as_mut_ptr().add(first + v * LANES));
+                    score.mul(scale).store(scores.as_mut_ptr().cast::<f32>().add(first + v * LANES));
                 }
             }
         }
@@ -144,31 +149,32 @@ pub(super) unsafe fn softmax<F: Format>(
     for r in 0..rows {
         let (first, last) = visible(r);
         let scores = &mut scratch.scores[r];
+        let weights = scratch.weights[r].as_mut_ptr().cast::<u32>();
         let end = chunk.to.next_multiple_of(LANES);
         let seen_from = first.saturating_sub(chunk.start).clamp(chunk.from, end);
         let seen_to = (last + 1).saturating_sub(chunk.start).clamp(seen_from, end);
-        scores[chunk.from..seen_from].fill(f32::NEG_INFINITY);
-        scores[seen_to..end].fill(f32::NEG_INFINITY);
-        // SAFETY: vectors lie inside the rows of the scratch, whose words have at least as many places as values.
+        scores[chunk.from..seen_from].fill(MaybeUninit::new(f32::NEG_INFINITY));
+        scores[seen_to..end].fill(MaybeUninit::new(f32::NEG_INFINITY));
+        let scores = scores.as_ptr().cast::<f32>();
+        // SAFETY: `score` wrote the vectors of the chunk; they lie inside the rows of the scratch, whose words have at
+        // least as many places as values.
         unsafe {
             let mut maximum = F::Lanes::splat(f32::NEG_INFINITY);
             for i in chunk.vectors() {
-                maximum = F::Lanes::load(scores.as_ptr().add(i)).max(maximum);
+                maximum = F::Lanes::load(scores.add(i)).max(maximum);
             }
             let maximum = maximum.tree_max();
-            scratch.maxima[r] = maximum;
-            if maximum == f32::NEG_INFINITY {
-                scratch.weights[r][chunk.from / F::PER_WORD..end / F::PER_WORD].fill(0);
-                continue;
-            }
             let mut sum = F::Lanes::splat(0.0);
             for i in chunk.vectors() {
-                let score = F::Lanes::load(scores.as_ptr().add(i));
-                let weight = F::round(score.sub(F::Lanes::splat(maximum)).exp2());
-                F::store_words(weight, scratch.weights[r].as_mut_ptr().add(i / F::PER_WORD));
+                // A row that sees nothing of the chunk has weights 0, because other rows of its group go on.
+                let weight = match maximum == f32::NEG_INFINITY {
+                    true => F::Lanes::splat(0.0),
+                    false => F::round(F::Lanes::load(scores.add(i)).sub(F::Lanes::splat(maximum)).exp2()),
+                };
+                F::store_words(weight, weights.add(i / F::PER_WORD));
                 sum = sum.add(weight);
             }
-            scratch.sums[r] = sum.tree_sum();
+            scratch.totals[r] = (maximum, sum.tree_sum());
         }
     }
 }
@@ -204,14 +210,27 @@ unsafe fn weigh_rows<F: Format, const ROWS: usize, const VECTORS: usize>(
                 });
                 let left = scratch.weights.as_ptr().cast::<u32>().add(from / F::PER_WORD);
                 let words = (to - from).div_ceil(F::PER_WORD);
-                accumulate::<F, ROWS, VECTORS, ATTENTION_CHUNK, 1>(&mut acc, left, right, tile.head_dim, words);
+                let ahead = Ahead::of_words(next_keys::<F>(tile, chunk.start + from, first_dim));
+                accumulate::<F, ROWS, VECTORS, ATTENTION_CHUNK, 1>(&mut acc, left, right, tile.head_dim, words, ahead);
                 from = to;
             }
             for (row, values) in acc.iter().zip(&mut scratch.values) {
                 for (v, sum) in row.iter().enumerate().filter(|(v, _)| exists(*v)) {
-                    sum.store(values.as_mut_ptr().add(first_dim + v * LANES));
+                    sum.store(values.as_mut_ptr().cast::<f32>().add(first_dim + v * LANES));
                 }
             }
         }
     }
+}
+
+/// While values from `position` on are weighed, the keys one chunk later are fetched, a share with every step of `dim`.
+/// In the last chunk that is the values themselves.
+#[inline(always)]
+fn next_keys<F: Format>(tile: &QueryTile<'_>, position: usize, dim: usize) -> *const u32 {
+    let next = position + ATTENTION_CHUNK;
+    if !tile.reaches(next) {
+        return tile.stored(KvPart::Value, position, tile.head_dim / F::PER_WORD);
+    }
+    let block_tokens = tile.kv.geometry().block_tokens;
+    tile.stored(KvPart::Key, next, 1).wrapping_add(dim * block_tokens / F::PER_WORD)
 }

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::chunk::{Chunk, Scratch, score, softmax, weigh};
 use crate::checks::first_visible;
-use crate::cpu::gemm::{PackRows, TILE_ROWS_MAX, pack_rows};
+use crate::cpu::gemm::pack;
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{ATTENTION_CHUNK, LANES, exp2};
 use crate::{HEAD_DIM_MAX, KvPart, KvView};
@@ -44,6 +44,17 @@ impl QueryTile<'_> {
     fn visible(&self, i: usize) -> (usize, usize) {
         let position = self.first_position + i / self.heads;
         (first_visible(position, self.sliding_window), position)
+    }
+
+    /// The values of query row `i`.
+    fn query(&self, i: usize) -> &[f32] {
+        let row = &self.qkv[(self.first_row + i / self.heads) * self.qkv_columns..];
+        &row[(self.first_head + i % self.heads) * self.head_dim..][..self.head_dim]
+    }
+
+    /// Some row of the tile sees `position` or a later one.
+    pub(super) fn reaches(&self, position: usize) -> bool {
+        position < self.first_position + self.tokens
     }
 
     /// The words of `part` at `position`, a multiple of 16: where the keys of 16 tokens, or the values of the tokens
@@ -110,21 +121,14 @@ pub(in crate::cpu) unsafe fn attend<F: Format>(tile: &QueryTile<'_>) {
 #[inline(always)]
 unsafe fn pack_queries<F: Format>(tile: &QueryTile<'_>, queries: &mut [MaybeUninit<u32>]) {
     let words_per_row = tile.head_dim / F::PER_WORD;
-    let mut gathered = [0.0f32; TILE_ROWS_MAX * HEAD_DIM_MAX];
     for group in (0..tile.rows()).step_by(F::ROWS_MAX) {
         let count = F::ROWS_MAX.min(tile.rows() - group);
-        for (r, target) in gathered.chunks_exact_mut(tile.head_dim).enumerate().take(count) {
-            let (token, head) = ((group + r) / tile.heads, (group + r) % tile.heads);
-            let row = &tile.qkv[(tile.first_row + token) * tile.qkv_columns..];
-            target.copy_from_slice(&row[(tile.first_head + head) * tile.head_dim..][..tile.head_dim]);
-        }
-        let columns = tile.head_dim;
-        let rows = PackRows { rows: &gathered, row_stride: columns, columns, count };
-        // SAFETY: the words of a group follow those of the groups before it; `pack_rows` only writes them.
+        let target = &mut queries[group * words_per_row..][..count * words_per_row];
+        target.fill(MaybeUninit::new(0));
+        // SAFETY: the words were just initialised, and the level's instructions exist.
         unsafe {
-            let target = queries.as_mut_ptr().cast::<u32>().add(group * words_per_row);
-            std::ptr::write_bytes(target, 0, count * words_per_row);
-            pack_rows::<F>(&rows, std::slice::from_raw_parts_mut(target, count * words_per_row));
+            let target = std::slice::from_raw_parts_mut(target.as_mut_ptr().cast(), target.len());
+            pack::<F>(|r| tile.query(group + r), count, target);
         }
     }
 }

@@ -4,9 +4,9 @@ mod pack_rows;
 mod panel;
 mod tile;
 
-pub(super) use pack_rows::{PackRows, pack_rows};
+pub(super) use pack_rows::{PackRows, pack, pack_rows};
 pub(super) use panel::{Finish, Panel, panel};
-pub(super) use tile::{BLOCK_COLUMNS, TILE_ROWS_MAX, accumulate};
+pub(super) use tile::{Ahead, BLOCK_COLUMNS, TILE_ROWS_MAX, accumulate};
 
 use std::hint::black_box;
 
@@ -103,8 +103,8 @@ fn pack_left(
     let pack = |group: usize| {
         let first = group * group_rows;
         let count = group_rows.min(product.rows - first);
-        let rows =
-            PackRows { rows: &product.left[first * product.k..], row_stride: product.k, columns: product.k, count };
+        let values = &product.left[first * product.k..][..count * product.k];
+        let rows = PackRows { values, columns: product.k, count };
         // SAFETY: groups have disjoint rows, and the kernels were chosen for this processor.
         unsafe { (kernels.pack_rows)(&rows, packed.part(first * product.k_words, count * product.k_words)) }
     };

@@ -3,36 +3,49 @@
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::LANES;
 
-/// Rows of one group and where their words go.
+/// Rows of one group, row-major.
 pub(in crate::cpu) struct PackRows<'a> {
-    /// First value of the first row.
-    pub(in crate::cpu) rows: &'a [f32],
-    /// Distance of rows.
-    pub(in crate::cpu) row_stride: usize,
-    /// Values of a row that count; the rest up to a multiple of 16 is zero.
+    pub(in crate::cpu) values: &'a [f32],
     pub(in crate::cpu) columns: usize,
-    /// Rows in the group.
     pub(in crate::cpu) count: usize,
 }
 
-/// Packs one group into `words`, `[word][row]`.
+/// Packs a group as [`pack`] does.
+///
+/// # Safety
+/// As for `pack`.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn pack_rows<F: Format>(group: &PackRows<'_>, words: &mut [u32]) {
+    let row = |r: usize| &group.values[r * group.columns..][..group.columns];
+    // SAFETY: the caller's promise.
+    unsafe { pack::<F>(row, group.count, words) }
+}
+
+/// Packs `count` rows into `words`, `[word][row]`; columns up to a multiple of 16 are filled with zeros.
 ///
 /// # Safety
 /// The level's instructions exist.
 #[inline(always)]
-pub(in crate::cpu) unsafe fn pack_rows<F: Format>(group: &PackRows<'_>, words: &mut [u32]) {
+pub(in crate::cpu) unsafe fn pack<'a, F: Format>(row: impl Fn(usize) -> &'a [f32], count: usize, words: &mut [u32]) {
     let words_per_step = LANES / F::PER_WORD;
-    for (step, target) in words.chunks_exact_mut(words_per_step * group.count).enumerate() {
-        let first = step * LANES;
-        let last = (first + LANES).min(group.columns);
-        for r in 0..group.count {
-            let mut values = [0.0f32; LANES];
-            values[..last - first].copy_from_slice(&group.rows[r * group.row_stride..][first..last]);
+    for (step, target) in words.chunks_exact_mut(words_per_step * count).enumerate() {
+        for r in 0..count {
+            let rest = &row(r)[step * LANES..];
             let mut packed = [0u32; LANES];
-            // SAFETY: both arrays have 16 elements.
-            unsafe { F::store_words(F::Lanes::load(values.as_ptr()), packed.as_mut_ptr()) };
+            // SAFETY: 16 values are read from a row or an array that has them; the target has 16 words.
+            unsafe {
+                let values = match rest.first_chunk::<LANES>() {
+                    Some(values) => F::Lanes::load(values.as_ptr()),
+                    None => {
+                        let mut padded = [0.0f32; LANES];
+                        padded[..rest.len()].copy_from_slice(rest);
+                        F::Lanes::load(padded.as_ptr())
+                    }
+                };
+                F::store_words(values, packed.as_mut_ptr());
+            }
             for (p, word) in packed[..words_per_step].iter().enumerate() {
-                target[p * group.count + r] = *word;
+                target[p * count + r] = *word;
             }
         }
     }

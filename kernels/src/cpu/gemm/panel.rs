@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::tile::{BLOCK_COLUMNS, Sides, Sums, TILE_ROWS_MAX, tile};
+use super::tile::{Ahead, BLOCK_COLUMNS, Sides, Sums, TILE_ROWS_MAX, tile};
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::LANES;
 
@@ -58,7 +58,12 @@ pub(in crate::cpu) unsafe fn panel<F: Format>(panel: &Panel<'_>) {
             let rows = panel.group_rows.min(panel.rows - first_row);
             let left = panel.left[first_row * panel.k_words..].as_ptr();
             let chunk_words = panel.k_words / panel.chunks;
-            let sides = Sides { left, right, chunks: panel.chunks, chunk_words };
+            let groups = panel.groups.len();
+            let ahead = match groups {
+                1 => Ahead::of_stream(right, BLOCK_COLUMNS),
+                _ => Ahead::of_next_block(right, panel.k_words, group - panel.groups.start, groups),
+            };
+            let sides = Sides { left, right, chunks: panel.chunks, chunk_words, ahead };
             // SAFETY: both sides begin at the group and the block that the caller promises.
             unsafe {
                 block_of_rows::<F>(rows, sides, &mut sums);

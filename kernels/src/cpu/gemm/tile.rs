@@ -10,8 +10,44 @@ pub(in crate::cpu) const BLOCK_COLUMNS: usize = 32;
 pub(in crate::cpu) const TILE_ROWS_MAX: usize = 12;
 /// Sums of one tile, `[row][column]`.
 pub(in crate::cpu) type Sums = [[f32; BLOCK_COLUMNS]; TILE_ROWS_MAX];
-/// How far ahead of the multiplications the right side is fetched, in words.
-const PREFETCH_WORDS: usize = 1024;
+/// How far ahead of the multiplications the right side is fetched when nothing better is known, in words.
+const AHEAD_WORDS: usize = 2048;
+
+/// Memory to fetch while a tile is computed: two lines from `start + p * step` on with word `p`.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Ahead {
+    start: *const u32,
+    step: usize,
+}
+
+impl Ahead {
+    /// The same words that are multiplied, a little later.
+    pub(in crate::cpu) fn of_stream(right: *const u32, right_stride: usize) -> Self {
+        Self { start: right.wrapping_add(AHEAD_WORDS), step: right_stride }
+    }
+
+    /// The share of group `group` of `groups` in fetching the block after `block`, so that memory is busy all the time.
+    pub(in crate::cpu) fn of_next_block(block: *const u32, k_words: usize, group: usize, groups: usize) -> Self {
+        let step = BLOCK_COLUMNS.div_ceil(groups);
+        Self { start: block.wrapping_add(BLOCK_COLUMNS * k_words + group * step * k_words), step }
+    }
+
+    /// 32 words per word multiplied, from `start` on.
+    pub(in crate::cpu) fn of_words(start: *const u32) -> Self {
+        Self { start, step: BLOCK_COLUMNS }
+    }
+
+    /// What to fetch from word `word` on.
+    fn at_word(self, word: usize) -> Self {
+        Self { start: self.start.wrapping_add(word * self.step), step: self.step }
+    }
+
+    #[inline(always)]
+    fn fetch(self, p: usize) {
+        prefetch(self.start.wrapping_add(p * self.step));
+        prefetch(self.start.wrapping_add(p * self.step + 16));
+    }
+}
 
 /// `acc[r][v] += left[r] · right[v]` over `words` words, from the first to the last.
 ///
@@ -33,13 +69,14 @@ pub(in crate::cpu) unsafe fn accumulate<
     right: [*const u32; VECTORS],
     right_stride: usize,
     words: usize,
+    ahead: Ahead,
 ) {
     let mut sums = *acc;
     for p in 0..words {
         // SAFETY: the caller promises that word `p` of both sides can be read; prefetching never faults.
         unsafe {
             let loaded = right.map(|column| F::load(column.add(p * right_stride)));
-            right.iter().for_each(|column| prefetch(column.wrapping_add(p * right_stride + PREFETCH_WORDS)));
+            ahead.fetch(p);
             for (r, row) in sums.iter_mut().enumerate() {
                 let word = *left.add(r * ROW_STRIDE + p * WORD_STRIDE);
                 for (sum, words) in row.iter_mut().zip(loaded) {
@@ -74,6 +111,7 @@ pub(super) struct Sides {
     pub(super) chunks: usize,
     /// Words of one chunk.
     pub(super) chunk_words: usize,
+    pub(super) ahead: Ahead,
 }
 
 /// Computes one tile and stores its sums at column `column`.
@@ -100,7 +138,8 @@ pub(super) unsafe fn tile<F: Format, const ROWS: usize, const VECTORS: usize>(
             let left = sides.left.add(first * ROWS);
             let right = std::array::from_fn(|v| sides.right.add(first * BLOCK_COLUMNS + v * 16));
             acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
-            accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut acc, left, right, BLOCK_COLUMNS, sides.chunk_words);
+            let ahead = sides.ahead.at_word(first);
+            accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut acc, left, right, BLOCK_COLUMNS, sides.chunk_words, ahead);
             let closed = chunk.trailing_ones() as usize;
             for level in 0..closed {
                 let waiting = levels[level & 3].assume_init();
