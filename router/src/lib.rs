@@ -1,7 +1,23 @@
 //! OpenAI HTTP, chat templates, tokens and text, admission, routing, the life of a request; knows no tensor and no KV byte.
 
+mod admission;
+mod clock;
+mod config;
+mod dispatch;
 mod error;
+mod exchange;
+mod http;
+mod metrics;
 pub mod openai;
+mod random;
+mod router;
+mod slo;
 pub mod text;
+mod worker;
 
+pub use config::{
+    Config, LimitsConfig, MetricsSource, PolicyName, RequestSection, RouteSection, SessionSection, Workers,
+};
 pub use error::Error;
+pub use router::Router;
+pub use slo::{SloClass, SloConfig};

@@ -112,6 +112,16 @@ impl ApiError {
         }
     }
 
+    /// The body did not come in time.
+    #[must_use]
+    pub fn body_too_slow(time: std::time::Duration) -> ApiError {
+        ApiError {
+            status: 408,
+            code: Some("body_too_slow"),
+            ..ApiError::new(FailureKind::InvalidRequest, format!("The request body did not arrive within {time:?}."))
+        }
+    }
+
     /// Admission refuses; the client should come back after `retry_after`.
     pub fn overloaded(message: impl Into<String>, retry_after: Span) -> ApiError {
         ApiError { advice: Some(Advice::RetryAfter(retry_after)), ..ApiError::new(FailureKind::Overloaded, message) }

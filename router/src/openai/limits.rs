@@ -13,8 +13,4 @@ pub struct Limits {
     pub stop_bytes_max: usize,
     /// Rows of the model's output matrix: every valid token id is below.
     pub vocab_size: u32,
-    /// Tokens of prompt and answer together.
-    pub context_tokens: u32,
-    /// Answer tokens where a chat client names no number; `None` is all that the context has left.
-    pub chat_max_tokens_default: Option<u32>,
 }

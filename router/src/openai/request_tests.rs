@@ -8,15 +8,7 @@ use super::*;
 use crate::text::{ModelText, SamplingDefaults, SpecialText, samples};
 
 fn limits() -> Limits {
-    Limits {
-        n_max: 4,
-        prompts_max: 3,
-        stop_max: 4,
-        stop_bytes_max: 16,
-        vocab_size: 300,
-        context_tokens: 64,
-        chat_max_tokens_default: None,
-    }
+    Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
 }
 
 fn chat(body: &Value) -> Result<ChatRequest, ApiError> {

@@ -1,0 +1,292 @@
+//! The router's section of the configuration; knows no file format.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sched::Span;
+use sched::journey::JourneyConfig;
+use sched::route::{LeastLoaded, LocalPrefill, RoundRobin, RouteConfig, RoutePolicy};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::slo::SloConfig;
+
+/// What a router serves, through which workers, and within which bounds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect, `host:port`; port 0 lets the system choose.
+    pub listen: String,
+    /// Where `/health`, `/ready`, `/metrics` and `/version` are served apart from the clients, `host:port`; empty is nowhere.
+    pub admin_listen: String,
+    /// Directory of the model: its tokenizer, chat template and sizes are read here, its weights are not.
+    pub model_dir: PathBuf,
+    /// Names that clients may call the model by; the first is its own. Empty is the directory's name.
+    pub model_names: Vec<String>,
+    /// The workers.
+    pub workers: Workers,
+    /// Bounds on what clients may send and ask for.
+    pub limits: LimitsConfig,
+    /// Latency classes.
+    pub slo: SloConfig,
+    /// Which worker serves which request.
+    pub route: RouteSection,
+    /// How long requests may take and how often they are tried again.
+    pub request: RequestSection,
+    /// Sessions with workers.
+    pub session: SessionSection,
+    /// Milliseconds that running requests get to end when the router is asked to stop.
+    pub drain_ms: u64,
+    /// Other processes whose metrics `GET /metrics` carries too, each under the label `worker`.
+    pub metrics_from: Vec<MetricsSource>,
+}
+
+/// Addresses of the workers' sessions, `host:port`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// Workers that prefill.
+    pub prefill: Vec<String>,
+    /// Workers that decode; aggregated ones belong here too, a worker says itself which it is.
+    pub decode: Vec<String>,
+}
+
+/// Bounds on what clients may send and ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Bytes of one request body.
+    pub body_bytes_max: usize,
+    /// Milliseconds that a client may take to send its body.
+    pub body_ms_max: u64,
+    /// Requests at a time; more are refused with 429.
+    pub requests_max: usize,
+    /// Bytes of all request bodies at a time; more are refused with 429.
+    pub bytes_max: usize,
+    /// Choices per prompt.
+    pub n_max: u32,
+    /// Prompts in one completion request.
+    pub prompts_max: usize,
+    /// Stop strings of one request.
+    pub stop_max: usize,
+    /// Bytes of one stop string.
+    pub stop_bytes_max: usize,
+    /// Answer tokens where a chat client names no number; 0 is all that the context has left.
+    pub chat_max_tokens_default: u32,
+    /// Batches of tokens that may wait for a client that reads slowly before its request is cancelled.
+    pub unread_batches_max: usize,
+}
+
+/// Which worker serves which request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteSection {
+    /// `least_loaded` or `round_robin`.
+    pub policy: PolicyName,
+    /// Prompts up to this many tokens are prefilled by the decode worker itself; 0 is none.
+    pub local_prefill_tokens_max: u32,
+    /// Whether decode workers prefill any prompt while no prefill worker is connected to them.
+    pub local_prefill_without_pair: bool,
+}
+
+/// Names of routing policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyName {
+    /// The shortest prefill queue, then the smallest decode batch.
+    LeastLoaded,
+    /// Whoever was chosen longest ago.
+    RoundRobin,
+}
+
+/// How long requests may take and how often they are tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestSection {
+    /// Milliseconds from arrival to the latest end.
+    pub deadline_ms: u64,
+    /// Workers that a request may lose in a row, without a token between them.
+    pub attempts_max: u32,
+    /// Milliseconds that a new request waits for a worker.
+    pub worker_wait_ms: u64,
+    /// Milliseconds before a refused request is tried again; grows with each refusal.
+    pub retry_pause_ms: u64,
+}
+
+/// Sessions with workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionSection {
+    /// Milliseconds between two renewals of the leases of running requests; workers give a request up after six.
+    pub beat_ms: u64,
+    /// Longest pause in milliseconds between two attempts to reach a worker.
+    pub reconnect_ms_max: u64,
+}
+
+/// A process whose metrics are carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSource {
+    /// Value of the label `worker`.
+    pub worker: String,
+    /// Its admin address, `host:port`.
+    pub address: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: "127.0.0.1:8000".to_owned(),
+            admin_listen: String::new(),
+            model_dir: PathBuf::new(),
+            model_names: Vec::new(),
+            workers: Workers::default(),
+            limits: LimitsConfig::default(),
+            slo: SloConfig::default(),
+            route: RouteSection::default(),
+            request: RequestSection::default(),
+            session: SessionSection::default(),
+            drain_ms: 5_000,
+            metrics_from: Vec::new(),
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            body_bytes_max: 8 << 20,
+            body_ms_max: 30_000,
+            requests_max: 1_024,
+            bytes_max: 256 << 20,
+            n_max: 16,
+            prompts_max: 64,
+            stop_max: 16,
+            stop_bytes_max: 1_024,
+            chat_max_tokens_default: 0,
+            unread_batches_max: 4_096,
+        }
+    }
+}
+
+impl Default for RouteSection {
+    fn default() -> Self {
+        RouteSection { policy: PolicyName::LeastLoaded, local_prefill_tokens_max: 0, local_prefill_without_pair: false }
+    }
+}
+
+impl Default for RequestSection {
+    fn default() -> Self {
+        RequestSection { deadline_ms: 600_000, attempts_max: 3, worker_wait_ms: 5_000, retry_pause_ms: 100 }
+    }
+}
+
+impl Default for SessionSection {
+    fn default() -> Self {
+        SessionSection { beat_ms: 5_000, reconnect_ms_max: 1_000 }
+    }
+}
+
+impl Config {
+    /// Whether the parts fit each other.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        let limits = &self.limits;
+        let positive: [(&str, u64); 9] = [
+            ("limits.body_bytes_max", limits.body_bytes_max as u64),
+            ("limits.body_ms_max", limits.body_ms_max),
+            ("limits.requests_max", limits.requests_max as u64),
+            ("limits.bytes_max", limits.bytes_max as u64),
+            ("limits.n_max", limits.n_max.into()),
+            ("limits.prompts_max", limits.prompts_max as u64),
+            ("limits.unread_batches_max", limits.unread_batches_max as u64),
+            ("request.deadline_ms", self.request.deadline_ms),
+            ("session.beat_ms", self.session.beat_ms),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::Config(format!("router.{key} must be above 0")));
+        }
+        let choices_max = proto::limits::CHOICES_MAX as u64;
+        if u64::from(limits.n_max) > choices_max {
+            return Err(Error::Config(format!("router.limits.n_max must not be above {choices_max}")));
+        }
+        if self.workers.prefill.is_empty() && self.workers.decode.is_empty() {
+            return Err(Error::Config("router.workers names no worker".to_owned()));
+        }
+        self.slo.check()
+    }
+
+    pub(crate) fn journey(&self) -> JourneyConfig {
+        JourneyConfig {
+            attempts_max: self.request.attempts_max,
+            worker_wait: Span::from_ms(self.request.worker_wait_ms),
+            retry_pause: Span::from_ms(self.request.retry_pause_ms),
+            deadline: Span::from_ms(self.request.deadline_ms),
+        }
+    }
+
+    pub(crate) fn beat(&self) -> Span {
+        Span::from_ms(self.session.beat_ms)
+    }
+
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+impl RouteSection {
+    pub(crate) fn config(&self) -> RouteConfig {
+        RouteConfig {
+            local_prefill_tokens_max: self.local_prefill_tokens_max,
+            local_prefill: if self.local_prefill_without_pair {
+                LocalPrefill::WithoutPair
+            } else {
+                LocalPrefill::Never
+            },
+        }
+    }
+
+    pub(crate) fn policy(&self) -> Box<dyn RoutePolicy> {
+        match self.policy {
+            PolicyName::LeastLoaded => Box::new(LeastLoaded),
+            PolicyName::RoundRobin => Box::new(RoundRobin::default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workers() -> Config {
+        let workers = Workers { prefill: vec!["a:1".to_owned()], decode: vec!["b:1".to_owned()] };
+        Config { workers, ..Config::default() }
+    }
+
+    #[test]
+    fn defaults_are_a_configuration_except_for_workers() {
+        assert!(workers().check().is_ok());
+        let error = Config::default().check().unwrap_err();
+        assert_eq!(error.to_string(), "router configuration: router.workers names no worker");
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_named() {
+        let error = serde_json::from_str::<Config>(r#"{"limits": {"n_maxx": 1}}"#).unwrap_err();
+        assert!(error.to_string().contains("n_maxx"), "{error}");
+        let mut config = workers();
+        config.limits.n_max = 0;
+        assert!(config.check().unwrap_err().to_string().contains("router.limits.n_max must be above 0"));
+        config.limits.n_max = 1_000;
+        assert!(config.check().unwrap_err().to_string().contains("router.limits.n_max must not be above 128"));
+    }
+
+    #[test]
+    fn a_configuration_survives_being_written() {
+        let config = workers();
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+    }
+}

@@ -1,0 +1,126 @@
+//! All requests of a router and all its workers, on one task; knows no HTTP and no text.
+//!
+//! The task feeds every request's `Journey` with what workers and clients do and performs what it decides. Nothing in
+//! it waits: workers' queues and clients' queues are bounded, and whoever is too slow is given up.
+
+mod driver;
+mod fleet;
+
+use std::sync::Arc;
+
+use sched::journey::{Delivery, Ending, Parts};
+use sched::{Choice, FinishReason, RequestId, SamplingParams, Slo, TokenId};
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use driver::{Driver, DriverParts};
+
+use crate::random::Numbers;
+
+/// Talks to the task; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Dispatcher {
+    /// Unbounded, but admission bounds the requests and each sends a handful of commands.
+    commands: mpsc::UnboundedSender<Command>,
+    numbers: Arc<Numbers>,
+    view: watch::Receiver<View>,
+}
+
+/// What the task knows about the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct View {
+    /// Longest sequence that some route can hold now; `None` while there is no route.
+    pub(crate) sequence_tokens_max: Option<u32>,
+}
+
+/// What a request asks of the task.
+#[derive(Debug)]
+enum Command {
+    Submit(Box<Submission>),
+    StopChoice {
+        request: RequestId,
+        choice: Choice,
+    },
+    Gone(RequestId),
+    /// Every request fails, new ones too.
+    ShutDown,
+}
+
+#[derive(Debug)]
+struct Submission {
+    parts: Parts,
+    /// The first of the request's choices as the client numbers them.
+    first_choice: u32,
+    events: mpsc::Sender<Batch>,
+}
+
+/// News for a client that belong together.
+pub(crate) type Batch = Vec<RequestEvent>;
+
+/// Something new of one request.
+#[derive(Debug)]
+pub(crate) enum RequestEvent {
+    /// A token.
+    Token {
+        /// Its choice as the client numbers them.
+        index: u32,
+        /// The token.
+        delivery: Delivery,
+        /// Set when the choice ends with it.
+        ended: Option<FinishReason>,
+    },
+    /// The request is over.
+    End {
+        /// The request.
+        request: RequestId,
+        /// How.
+        ending: Ending,
+    },
+}
+
+/// A prompt to be continued.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) prompt: Arc<[TokenId]>,
+    pub(crate) choices: u32,
+    pub(crate) params: Arc<SamplingParams>,
+    pub(crate) slo: Slo,
+}
+
+impl Dispatcher {
+    /// Begins a request; its news go to `events`.
+    pub(crate) fn submit(&self, job: Job, first_choice: u32, events: mpsc::Sender<Batch>) -> RequestId {
+        let id = RequestId(self.numbers.next());
+        let parts = Parts { id, prompt: job.prompt, choices: job.choices, params: job.params, slo: job.slo };
+        self.send(Command::Submit(Box::new(Submission { parts, first_choice, events })));
+        id
+    }
+
+    /// A stop string was found: nothing more of this choice is wanted.
+    pub(crate) fn stop_choice(&self, request: RequestId, choice: Choice) {
+        self.send(Command::StopChoice { request, choice });
+    }
+
+    /// Nothing more of this request is wanted. Harmless after its end.
+    pub(crate) fn cancel(&self, request: RequestId) {
+        self.send(Command::Gone(request));
+    }
+
+    /// Fails every request, running and to come.
+    pub(crate) fn shut_down(&self) {
+        self.send(Command::ShutDown);
+    }
+
+    /// What the workers can do now.
+    pub(crate) fn view(&self) -> View {
+        *self.view.borrow()
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.numbers.scattered()
+    }
+
+    /// A task that is gone drops the events of every request, which tells their clients.
+    fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+}

@@ -1,0 +1,218 @@
+//! One client request between the workers' tokens and the client's text; knows neither HTTP nor JSON.
+
+use sched::journey::Ending;
+use sched::{Choice, FinishReason, RequestId};
+use tokio::sync::mpsc;
+
+use crate::admission::Permit;
+use crate::dispatch::{Batch, Dispatcher, Job, RequestEvent};
+use crate::metrics::Account;
+use crate::openai::{ApiError, Delta, Generation, TokenIds, TokenLogprob, Usage};
+use crate::text::{ChoiceText, Detokenizer, Tokenizer};
+
+/// Batches that are turned into text at once.
+const BATCHES_MAX: usize = 64;
+
+/// A request that runs. Dropping it cancels what is left of it at the workers.
+pub(crate) struct Exchange {
+    tokenizer: Tokenizer,
+    dispatcher: Dispatcher,
+    events: mpsc::Receiver<Batch>,
+    /// The workers' request for each prompt; `None` once it has ended.
+    requests: Vec<Option<RequestId>>,
+    choices_per_prompt: u32,
+    choices: Vec<ChoiceState>,
+    reports: Reports,
+    usage: Usage,
+    account: Account,
+    stage: Stage,
+    /// Held until the answer is over.
+    _permit: Permit,
+}
+
+/// What a client wants to know about each token besides its text.
+#[derive(Debug, Clone, Copy)]
+struct Reports {
+    logprobs: bool,
+    token_ids: bool,
+}
+
+struct ChoiceState {
+    text: ChoiceText,
+    /// What has not been given out yet.
+    pending: Delta,
+    finish: Option<FinishReason>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Stage {
+    Running,
+    Failed(ApiError),
+}
+
+/// What comes next for the client.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// More of some choices.
+    Deltas(Vec<Delta>),
+    /// Everything has been given out.
+    Done(Usage),
+    /// Nothing more will come.
+    Failed(ApiError),
+}
+
+/// What an exchange is made of.
+pub(crate) struct ExchangeParts<'a> {
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) dispatcher: &'a Dispatcher,
+    pub(crate) generation: &'a Generation,
+    /// One per prompt.
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) unread_batches_max: usize,
+    pub(crate) account: Account,
+    pub(crate) permit: Permit,
+}
+
+impl Exchange {
+    /// Hands the jobs to the workers.
+    pub(crate) fn begin(parts: ExchangeParts<'_>) -> Exchange {
+        let generation = parts.generation;
+        let (sender, events) = mpsc::channel(parts.unread_batches_max);
+        let mut account = parts.account;
+        account.admitted();
+        let mut exchange = Exchange {
+            tokenizer: parts.tokenizer.clone(),
+            dispatcher: parts.dispatcher.clone(),
+            events,
+            requests: Vec::new(),
+            choices_per_prompt: generation.n,
+            choices: Vec::new(),
+            reports: Reports {
+                logprobs: generation.logprobs.is_some(),
+                token_ids: generation.token_ids == TokenIds::Include,
+            },
+            usage: Usage::default(),
+            account,
+            stage: Stage::Running,
+            _permit: parts.permit,
+        };
+        for job in parts.jobs {
+            exchange.usage.prompt_tokens += job.prompt.len() as u64;
+            let first_choice = exchange.choices.len() as u32;
+            for index in (first_choice..).take(job.choices as usize) {
+                let detokenizer = Detokenizer::after(parts.tokenizer, generation.special_text, &job.prompt);
+                let text = ChoiceText::new(detokenizer, &generation.stops, generation.min_tokens);
+                let pending = Delta { index, ..Delta::default() };
+                exchange.choices.push(ChoiceState { text, pending, finish: None });
+            }
+            let request = exchange.dispatcher.submit(job, first_choice, sender.clone());
+            exchange.requests.push(Some(request));
+        }
+        exchange
+    }
+
+    /// Waits for what comes next. After `Done` or `Failed` there is nothing more to ask.
+    pub(crate) async fn next(&mut self) -> Turn {
+        loop {
+            if let Stage::Failed(error) = &self.stage {
+                self.account.failed(error);
+                return Turn::Failed(error.clone());
+            }
+            if self.choices.iter().all(|choice| choice.finish.is_some()) {
+                self.account.done();
+                return Turn::Done(self.usage);
+            }
+            match self.events.recv().await {
+                Some(batch) => self.take(batch),
+                None => self.fail(ApiError::from(too_slow())),
+            }
+            for _ in 0..BATCHES_MAX {
+                let Ok(batch) = self.events.try_recv() else { break };
+                self.take(batch);
+            }
+            let deltas = self.deltas();
+            if !deltas.is_empty() {
+                return Turn::Deltas(deltas);
+            }
+        }
+    }
+
+    fn take(&mut self, batch: Batch) {
+        for event in batch {
+            match event {
+                RequestEvent::Token { index, delivery, ended } => self.take_token(index, &delivery, ended),
+                RequestEvent::End { request, ending } => {
+                    for ended in self.requests.iter_mut().filter(|running| **running == Some(request)) {
+                        *ended = None;
+                    }
+                    if let Ending::Failed(failure) = ending {
+                        self.fail(failure.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_token(&mut self, index: u32, delivery: &sched::journey::Delivery, ended: Option<FinishReason>) {
+        let Some(choice) = self.choices.get_mut(index as usize) else { return };
+        if choice.finish.is_some() {
+            // A stop string was found and the worker has not heard of it yet.
+            return;
+        }
+        self.usage.completion_tokens += 1;
+        self.account.token(self.account.now(), delivery, index);
+        let offset = choice.text.chars();
+        if self.reports.logprobs {
+            choice.pending.logprobs.push(TokenLogprob::of(&delivery.token, &self.tokenizer, offset));
+        }
+        if self.reports.token_ids {
+            choice.pending.tokens.push(delivery.token.token);
+        }
+        choice.finish = choice.text.push(delivery.token.token, ended, &mut choice.pending.text);
+        choice.pending.finish = choice.finish;
+        if choice.finish.is_some() && ended.is_none() {
+            self.stop_at_worker(index);
+        }
+    }
+
+    /// Tells the worker about a stop string that it cannot see.
+    fn stop_at_worker(&self, index: u32) {
+        let prompt = (index / self.choices_per_prompt) as usize;
+        let choice = Choice(index % self.choices_per_prompt);
+        if let Some(request) = self.requests.get(prompt).copied().flatten() {
+            self.dispatcher.stop_choice(request, choice);
+        }
+    }
+
+    fn fail(&mut self, error: ApiError) {
+        if self.stage == Stage::Running {
+            self.stage = Stage::Failed(error);
+        }
+    }
+
+    /// What has become certain, one delta per choice.
+    fn deltas(&mut self) -> Vec<Delta> {
+        self.choices
+            .iter_mut()
+            .filter(|choice| !choice.pending.is_empty())
+            .map(|choice| {
+                let next = Delta { index: choice.pending.index, ..Delta::default() };
+                std::mem::replace(&mut choice.pending, next)
+            })
+            .collect()
+    }
+}
+
+/// The dispatcher lets go of a request whose news nobody reads, and of all when it stops.
+fn too_slow() -> sched::Failure {
+    sched::Failure::new(sched::FailureKind::Unavailable, "the answer was read too slowly or the router has stopped")
+}
+
+/// Whatever the workers still do for this request is in vain.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        for &request in self.requests.iter().flatten() {
+            self.dispatcher.cancel(request);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `GET /metrics`: the router's own series, and those of the workers it was told about.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use metrics::counter;
+use node::names;
+use tracing::debug;
+
+use super::App;
+use super::federation::{Families, scrape};
+use crate::MetricsSource;
+
+pub(super) async fn handle(State(app): State<Arc<App>>) -> Response {
+    let scraped = join_all(app.config.metrics_from.iter().map(of_worker)).await;
+    let mut families = Families::default();
+    families.add(&app.recorded.render(), None);
+    for (source, text) in scraped.into_iter().flatten() {
+        families.add(&text, Some(&source.worker));
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], families.render()).into_response()
+}
+
+/// A worker that does not answer is left out and counted.
+async fn of_worker(source: &MetricsSource) -> Option<(&MetricsSource, String)> {
+    match scrape(&source.address).await {
+        Ok(text) => Some((source, text)),
+        Err(reason) => {
+            debug!(worker = source.worker, address = source.address, reason, "worker's metrics are not there");
+            let worker = source.worker.clone();
+            counter!(names::SCRAPE_FAILED_TOTAL, "role" => "router", "worker" => worker).increment(1);
+            None
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The HTTP surface: one file per endpoint; knows no worker and no tensor.
+
+mod app;
+mod body;
+mod chat_completions;
+mod completions;
+mod federation;
+mod form;
+mod generate;
+mod health;
+mod metrics;
+mod models;
+mod reply;
+mod request_id;
+mod tokenize;
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::Method;
+use axum::middleware;
+use axum::routing::{get, post};
+
+pub(crate) use app::App;
+
+use crate::openai::ApiError;
+
+/// All routes.
+pub(crate) fn routes(app: Arc<App>) -> axum::Router {
+    axum::Router::new()
+        .route("/v1/chat/completions", post(chat_completions::handle))
+        .route("/v1/completions", post(completions::handle))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/version", get(health::version))
+        .route("/metrics", get(metrics::handle))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), request_id::label))
+        .with_state(app)
+}
+
+async fn no_such_path(request: Request) -> ApiError {
+    ApiError::path_not_found(request.method().as_str(), request.uri().path())
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    // Every path that takes POST takes nothing else, and the same holds for GET.
+    let allowed = if request.method() == Method::POST { "GET" } else { "POST" };
+    let allowed = if is_read_only(request.uri().path()) { "GET" } else { allowed };
+    ApiError::method_not_allowed(request.method().as_str(), request.uri().path(), allowed)
+}
+
+fn is_read_only(path: &str) -> bool {
+    path.starts_with("/v1/models") || matches!(path, "/health" | "/ready" | "/version" | "/metrics")
+}

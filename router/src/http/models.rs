@@ -1,0 +1,18 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::{App, reply};
+use crate::openai::{ApiError, model_list, model_object};
+
+pub(super) async fn list(State(app): State<Arc<App>>) -> Response {
+    reply::json(model_list(&app.model_names, app.started, app.context_tokens()))
+}
+
+pub(super) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let name = app.model_named(Some(&id))?;
+    Ok(reply::json(model_object(&name, app.started, app.context_tokens())))
+}

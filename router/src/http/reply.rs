@@ -1,0 +1,39 @@
+//! Answers and errors as HTTP responses.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::openai::{Advice, ApiError};
+
+/// A JSON answer.
+pub(super) fn json(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// A stream of server-sent events.
+pub(super) fn events(body: Body) -> Response {
+    ([(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")], body).into_response()
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json(self.body());
+        *response.status_mut() = status;
+        match self.advice {
+            Some(Advice::RetryAfter(span)) => {
+                // The standard header has whole seconds; OpenAI's clients read the finer one first.
+                let (seconds, ms) = (span.us().div_ceil(1_000_000).max(1), span.us().div_ceil(1_000));
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+                response.headers_mut().insert("retry-after-ms", HeaderValue::from(ms));
+            }
+            Some(Advice::Allow(method)) => {
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+            }
+            None => {}
+        }
+        response
+    }
+}

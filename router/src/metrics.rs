@@ -1,0 +1,236 @@
+//! What the router counts and how long things took, by latency class; knows no HTTP.
+
+use std::sync::Arc;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use node::names;
+use sched::slo::{GapParts, Observation, Outcome, RequestRecord, Summary, Target, TtftParts};
+use sched::{Choice, FailureKind, Slo, Span, Time};
+use tracing::info;
+
+use crate::clock::Clock;
+use crate::openai::ApiError;
+use crate::slo::SloConfig;
+
+const ROLE: &str = "router";
+
+/// Handles of all series, made once: looking one up by its labels costs more than recording.
+#[derive(Debug)]
+pub(crate) struct RouterMetrics {
+    classes: Vec<ClassMetrics>,
+    ttft_parts: Vec<Histogram>,
+    gap: Histogram,
+    gap_parts: Vec<Histogram>,
+    prompt_tokens: Counter,
+    generated_tokens: Counter,
+    in_flight: Gauge,
+}
+
+#[derive(Debug)]
+struct ClassMetrics {
+    name: String,
+    ttft: Histogram,
+    tpot: Histogram,
+    itl: Histogram,
+    request: Histogram,
+    attained_ttft: Counter,
+    attained_tpot: Counter,
+    attained_itl: Counter,
+    goodput: Counter,
+}
+
+impl RouterMetrics {
+    pub(crate) fn new(slo: &SloConfig) -> RouterMetrics {
+        let ttft_part = |(part, _)| histogram!(names::TTFT_PART_SECONDS, "role" => ROLE, "part" => part);
+        let gap_part = |(part, _)| histogram!(names::HANDOFF_GAP_PART_SECONDS, "role" => ROLE, "part" => part);
+        RouterMetrics {
+            classes: slo.classes.iter().map(|class| ClassMetrics::new(&class.name)).collect(),
+            ttft_parts: TtftParts::default().named().into_iter().map(ttft_part).collect(),
+            gap: histogram!(names::HANDOFF_GAP_SECONDS, "role" => ROLE),
+            gap_parts: GapParts::default().named().into_iter().map(gap_part).collect(),
+            prompt_tokens: counter!(names::PROMPT_TOKENS_TOTAL, "role" => ROLE),
+            generated_tokens: counter!(names::GENERATED_TOKENS_TOTAL, "role" => ROLE),
+            in_flight: gauge!(names::REQUESTS_IN_FLIGHT, "role" => ROLE),
+        }
+    }
+
+    fn observe(&self, slo: &Slo, seen: &Observation) {
+        self.generated_tokens.increment(1);
+        let Some(class) = self.classes.get(usize::from(slo.class)) else { return };
+        if let Some(parts) = seen.ttft {
+            class.ttft.record(parts.total().secs_f64());
+            for (histogram, (_, span)) in self.ttft_parts.iter().zip(parts.named()) {
+                histogram.record(span.secs_f64());
+            }
+        }
+        if let Some(itl) = seen.itl {
+            class.itl.record(itl.secs_f64());
+        }
+        if let Some(parts) = seen.handoff_gap {
+            self.gap.record(parts.total().secs_f64());
+            for (histogram, (_, span)) in self.gap_parts.iter().zip(parts.named()) {
+                histogram.record(span.secs_f64());
+            }
+        }
+    }
+
+    fn ended(&self, summary: &Summary, outcome: &'static str) {
+        let Some(class) = self.classes.get(usize::from(summary.class)) else { return };
+        let name = class.name.clone();
+        counter!(names::REQUESTS_TOTAL, "role" => ROLE, "class" => name, "outcome" => outcome).increment(1);
+        class.request.record(summary.total.secs_f64());
+        if let Some(tpot) = summary.tpot {
+            class.tpot.record(tpot.secs_f64());
+        }
+        class.attained(summary);
+    }
+}
+
+impl ClassMetrics {
+    fn new(class: &str) -> ClassMetrics {
+        let named = |metric| histogram!(metric, "role" => ROLE, "class" => class.to_owned());
+        let attained = |target: &'static str| counter!(names::SLO_ATTAINED_TOTAL, "role" => ROLE, "class" => class.to_owned(), "target" => target);
+        ClassMetrics {
+            name: class.to_owned(),
+            ttft: named(names::TTFT_SECONDS),
+            tpot: named(names::TPOT_SECONDS),
+            itl: named(names::ITL_SECONDS),
+            request: named(names::REQUEST_SECONDS),
+            attained_ttft: attained("ttft"),
+            attained_tpot: attained("tpot"),
+            attained_itl: attained("itl"),
+            goodput: counter!(names::GOODPUT_REQUESTS_TOTAL, "role" => ROLE, "class" => class.to_owned()),
+        }
+    }
+
+    /// Attainment is over all arrivals: refused and failed ones attain nothing.
+    fn attained(&self, summary: &Summary) {
+        let served = match summary.outcome {
+            Outcome::Done | Outcome::ClientGone => true,
+            Outcome::Refused | Outcome::Failed => false,
+        };
+        let verdict = &summary.verdict;
+        let targets = [
+            (&self.attained_ttft, verdict.ttft),
+            (&self.attained_tpot, verdict.tpot),
+            (&self.attained_itl, verdict.itl_tail),
+        ];
+        for (counter, target) in targets {
+            counter.increment(u64::from(served && target != Target::Missed));
+        }
+        self.goodput.increment(u64::from(summary.met()));
+    }
+}
+
+/// The account of one request from its arrival to its end, whichever way it ends.
+#[derive(Debug)]
+pub(crate) struct Account {
+    metrics: Arc<RouterMetrics>,
+    clock: Clock,
+    request_id: String,
+    slo: Slo,
+    record: RequestRecord,
+    stage: Stage,
+    prompt_tokens: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Closed,
+}
+
+impl Account {
+    /// A request has arrived; it is of this class until it says otherwise.
+    pub(crate) fn open(
+        metrics: &Arc<RouterMetrics>,
+        clock: Clock,
+        config: &SloConfig,
+        slo: Slo,
+        request_id: String,
+    ) -> Account {
+        metrics.in_flight.increment(1.0);
+        let record = RequestRecord::new(clock.now(), slo, config.itl_quantile(&slo));
+        Account { metrics: Arc::clone(metrics), clock, request_id, slo, record, stage: Stage::Open, prompt_tokens: 0 }
+    }
+
+    /// It has been parsed and tokenised.
+    pub(crate) fn parsed(&mut self, slo: Slo, prompt_tokens: u64) {
+        self.slo = slo;
+        self.prompt_tokens = prompt_tokens;
+        self.record.parsed(self.clock.now(), slo);
+        self.metrics.prompt_tokens.increment(prompt_tokens);
+    }
+
+    /// It has been handed to the workers.
+    pub(crate) fn admitted(&mut self) {
+        self.record.admitted(self.clock.now());
+    }
+
+    /// A token goes to the client.
+    pub(crate) fn token(&mut self, now: Time, delivery: &sched::journey::Delivery, index: u32) {
+        let seen = self.record.token(now, Choice(index), delivery.submitted, delivery.timing);
+        self.metrics.observe(&self.slo, &seen);
+    }
+
+    /// It has ended well.
+    pub(crate) fn done(&mut self) {
+        self.close(Outcome::Done, "ok");
+    }
+
+    /// It has ended with `error`.
+    pub(crate) fn failed(&mut self, error: &ApiError) {
+        let outcome = match error.kind {
+            FailureKind::Overloaded => Outcome::Refused,
+            FailureKind::Cancelled => Outcome::ClientGone,
+            FailureKind::InvalidRequest
+            | FailureKind::TooLong
+            | FailureKind::NotFound
+            | FailureKind::Unavailable
+            | FailureKind::DeadlineExceeded
+            | FailureKind::WorkerLost
+            | FailureKind::KvLost
+            | FailureKind::Incompatible
+            | FailureKind::Internal => Outcome::Failed,
+        };
+        self.close(outcome, error.kind.label());
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    fn close(&mut self, outcome: Outcome, label: &'static str) {
+        if self.stage == Stage::Closed {
+            return;
+        }
+        self.stage = Stage::Closed;
+        self.metrics.in_flight.decrement(1.0);
+        let summary = self.record.clone().end(self.clock.now(), outcome);
+        self.metrics.ended(&summary, label);
+        let ms = |span: Span| span.us() as f64 / 1e3;
+        info!(
+            request = self.request_id,
+            outcome = label,
+            prompt_tokens = self.prompt_tokens,
+            tokens = summary.tokens,
+            ttft_ms = summary.ttft.map(|parts| ms(parts.total())),
+            tpot_ms = summary.tpot.map(ms),
+            total_ms = ms(summary.total),
+            "request ended"
+        );
+    }
+}
+
+/// Nobody has said how it ended: its client has gone.
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.close(Outcome::ClientGone, FailureKind::Cancelled.label());
+    }
+}
+
+/// Counts an answer by its path and status.
+pub(crate) fn count_response(path: String, status: u16) {
+    let status = status.to_string();
+    counter!(names::HTTP_RESPONSES_TOTAL, "role" => ROLE, "path" => path, "status" => status).increment(1);
+}

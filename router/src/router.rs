@@ -1,0 +1,173 @@
+//! A router from its configuration to its end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use node::admin::{Admin, Gate, Version, upkeep};
+use node::telemetry::Metrics;
+use proto::session::{RouterHello, SessionLimits};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::admission::Admission;
+use crate::clock::{Clock, unix_seconds};
+use crate::dispatch::{Dispatcher, Driver, DriverParts};
+use crate::http::{App, routes};
+use crate::metrics::RouterMetrics;
+use crate::random::{Numbers, instance};
+use crate::text::ModelText;
+use crate::worker::{Dialling, Slot, keep_connected};
+use crate::{Config, Error};
+
+/// News of workers that may wait to be taken in; when it is full, the sessions' own queues fill.
+const NEWS_MAX: usize = 4_096;
+/// How long answers that were just failed may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A router that is ready to run.
+#[derive(Debug)]
+pub struct Router {
+    config: Config,
+    model: ModelText,
+    model_names: Vec<String>,
+    metrics: Metrics,
+    gate: Gate,
+}
+
+impl Router {
+    /// Checks the configuration and reads the model's textual files.
+    ///
+    /// # Errors
+    /// What is wrong with either; nothing has been opened or started.
+    pub fn load(config: Config, metrics: Metrics) -> Result<Router, Error> {
+        config.check()?;
+        let model = ModelText::load(&config.model_dir)?;
+        let mut model_names = config.model_names.clone();
+        if model_names.is_empty() {
+            let directory = config.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());
+            model_names.push(directory.unwrap_or_else(|| "model".to_owned()));
+        }
+        Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker") })
+    }
+
+    /// Opens when requests can be served.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Names that clients may call the model by, its own first.
+    #[must_use]
+    pub fn model_names(&self) -> &[String] {
+        &self.model_names
+    }
+
+    /// Serves clients on `listener`, and the admin surface on `admin`, until `shutdown`; then lets running requests end
+    /// within the configured time, fails those that have not, and returns.
+    ///
+    /// # Errors
+    /// What the listener reports.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        admin: Option<TcpListener>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        let drain = self.config.drain();
+        let (gate, metrics) = (self.gate.clone(), self.metrics.clone());
+        let mut tasks = JoinSet::new();
+        let (app, dispatcher) = self.start(&mut tasks);
+        let (stopping, stopped) = watch::channel(());
+        if let Some(listener) = admin {
+            let surface = Admin { gate: gate.clone(), metrics: metrics.clone(), version: app.version.clone() };
+            tasks.spawn(async move {
+                if let Err(error) = surface.run(listener, std::future::pending()).await {
+                    tracing::error!(%error, "admin surface has ended");
+                }
+            });
+        }
+        tasks.spawn(upkeep(metrics));
+        tasks.spawn(async move {
+            shutdown.await;
+            gate.drain();
+            info!("router drains");
+            drop(stopping);
+            tokio::time::sleep(drain).await;
+            dispatcher.shut_down();
+        });
+        serve(listener, app, stopped, drain).await
+    }
+
+    /// Starts the sessions and the dispatcher.
+    fn start(self, tasks: &mut JoinSet<()>) -> (Arc<App>, Dispatcher) {
+        let clock = Clock::start();
+        let workers = &self.config.workers;
+        let addresses: Vec<String> = workers.prefill.iter().chain(&workers.decode).cloned().collect();
+        let (sender, news) = mpsc::channel(NEWS_MAX);
+        let hello = RouterHello { router: instance() };
+        for (slot, address) in addresses.iter().enumerate() {
+            let dialling = Dialling {
+                slot: Slot(slot),
+                address: address.clone(),
+                hello: hello.clone(),
+                limits: SessionLimits::default(),
+                pause_max: Duration::from_millis(self.config.session.reconnect_ms_max),
+            };
+            tasks.spawn(keep_connected(dialling, sender.clone()));
+        }
+        let gate = self.gate.clone();
+        let parts = DriverParts { clock, news, addresses, gate: gate.clone(), config: self.config.clone() };
+        let (driver, dispatcher) = Driver::new(parts);
+        tasks.spawn(driver.run());
+        let limits = &self.config.limits;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let model_name = self.model_names.first().cloned().unwrap_or_default();
+        let app = App {
+            admission: Admission::new(limits.requests_max, limits.bytes_max, clock),
+            metrics: Arc::new(RouterMetrics::new(&self.config.slo)),
+            model: self.model,
+            model_names: self.model_names,
+            dispatcher: dispatcher.clone(),
+            recorded: self.metrics,
+            gate,
+            version: Version::of_role("router").with("model", model_name),
+            clock,
+            started: unix_seconds(),
+            numbers: Numbers::new(),
+            tokenizing: Semaphore::new(cores),
+            config: self.config,
+        };
+        (Arc::new(app), dispatcher)
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    mut stopped: watch::Receiver<()>,
+    drain: Duration,
+) -> Result<(), Error> {
+    let mut asked = stopped.clone();
+    let listener = listener.tap_io(|stream| {
+        // Tokens are small and must not wait for each other; a socket without the option is only slower.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+    });
+    let serving = axum::serve(listener, routes(app)).with_graceful_shutdown(async move {
+        // The sender says nothing; that it is gone is the signal.
+        let _ = asked.changed().await;
+    });
+    let overdue = async move {
+        let _ = stopped.changed().await;
+        tokio::time::sleep(drain + LAST_WORDS).await;
+    };
+    tokio::select! {
+        served = async { serving.await } => served.map_err(|source| Error::Io { operation: "serving HTTP", source }),
+        () = overdue => Ok(()),
+    }
+}

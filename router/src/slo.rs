@@ -1,0 +1,146 @@
+//! Latency classes: their targets in the configuration and their names in requests; knows no request.
+
+use sched::{Slo, Span};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::openai::ApiError;
+
+/// The latency classes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SloConfig {
+    /// The class of requests that name none.
+    pub default_class: String,
+    /// The classes.
+    pub classes: Vec<SloClass>,
+}
+
+/// A latency class. A target of 0 is none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SloClass {
+    /// What requests call it, and its metric label.
+    pub name: String,
+    /// Milliseconds to the first token.
+    #[serde(default)]
+    pub ttft_ms: u64,
+    /// Milliseconds per token after the first, on average over a choice.
+    #[serde(default)]
+    pub tpot_ms: u64,
+    /// Milliseconds between two tokens at `itl_quantile`.
+    #[serde(default)]
+    pub itl_ms: u64,
+    /// Which quantile of its own gaps a request is judged by, in (0, 1].
+    #[serde(default = "itl_quantile_default")]
+    pub itl_quantile: f64,
+}
+
+const fn itl_quantile_default() -> f64 {
+    0.99
+}
+
+impl Default for SloConfig {
+    fn default() -> Self {
+        let class = |name: &str, ttft_ms, tpot_ms| SloClass {
+            name: name.to_owned(),
+            ttft_ms,
+            tpot_ms,
+            itl_ms: 0,
+            itl_quantile: itl_quantile_default(),
+        };
+        SloConfig {
+            default_class: "interactive".to_owned(),
+            classes: vec![class("interactive", 1_000, 100), class("batch", 0, 0)],
+        }
+    }
+}
+
+impl SloConfig {
+    /// Whether the classes fit each other.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        let wrong = |what: String| Err(Error::Config(format!("router.slo: {what}")));
+        if self.index_of(&self.default_class).is_none() {
+            return wrong(format!("default_class {:?} is none of the classes", self.default_class));
+        }
+        if u16::try_from(self.classes.len()).is_err() {
+            return wrong("there are too many classes".to_owned());
+        }
+        for (index, class) in self.classes.iter().enumerate() {
+            if self.index_of(&class.name) != Some(index) {
+                return wrong(format!("there are two classes named {:?}", class.name));
+            }
+            if !(class.itl_quantile > 0.0 && class.itl_quantile <= 1.0) {
+                return wrong(format!("itl_quantile of class {:?} must be in (0, 1]", class.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The targets of the class that a request names, or of the default one.
+    ///
+    /// # Errors
+    /// When there is no such class; the error lists those that exist.
+    pub fn resolve(&self, name: Option<&str>) -> Result<Slo, ApiError> {
+        let name = name.unwrap_or(&self.default_class);
+        match self.index_of(name) {
+            Some(index) => Ok(self.targets(index)),
+            None => {
+                let known: Vec<&str> = self.classes.iter().map(|class| class.name.as_str()).collect();
+                let message = format!("there is no latency class {name:?}; there are {}", known.join(", "));
+                Err(ApiError::invalid("slo_class", message))
+            }
+        }
+    }
+
+    /// The quantile that the class's requests are judged by.
+    pub(crate) fn itl_quantile(&self, slo: &Slo) -> f64 {
+        self.classes.get(usize::from(slo.class)).map_or_else(itl_quantile_default, |class| class.itl_quantile)
+    }
+
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.classes.iter().position(|class| class.name == name)
+    }
+
+    fn targets(&self, index: usize) -> Slo {
+        let class = &self.classes[index];
+        let target = |ms: u64| (ms > 0).then(|| Span::from_ms(ms));
+        Slo {
+            class: u16::try_from(index).unwrap_or(u16::MAX),
+            ttft: target(class.ttft_ms),
+            tpot: target(class.tpot_ms),
+            itl_tail: target(class.itl_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_found_by_name() {
+        let slo = SloConfig::default();
+        let interactive =
+            Slo { class: 0, ttft: Some(Span::from_ms(1_000)), tpot: Some(Span::from_ms(100)), itl_tail: None };
+        assert_eq!(slo.resolve(None).unwrap(), interactive);
+        assert_eq!(slo.resolve(Some("batch")).unwrap(), Slo { class: 1, ..Slo::default() });
+        let error = slo.resolve(Some("gold")).unwrap_err();
+        assert_eq!(error.message, r#"there is no latency class "gold"; there are interactive, batch"#);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let mut slo = SloConfig { default_class: "gold".to_owned(), ..SloConfig::default() };
+        assert!(slo.check().unwrap_err().to_string().contains("gold"));
+        slo = SloConfig::default();
+        slo.classes[1].name = "interactive".to_owned();
+        assert!(slo.check().unwrap_err().to_string().contains("two classes"));
+        slo = SloConfig::default();
+        slo.classes[1].itl_quantile = 0.0;
+        assert!(slo.check().unwrap_err().to_string().contains("itl_quantile"));
+    }
+}

@@ -1,0 +1,138 @@
+//! Keeps one session with one worker alive; knows nothing of what is said in it.
+
+use std::time::{Duration, Instant};
+
+use proto::session::client::{self, Commands, Updates};
+use proto::session::{RouterHello, SessionEnded, SessionLimits, Welcome, WorkerUpdate};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+/// First pause between two attempts to reach a worker.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// A configured worker: its place in the list of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot(pub(crate) usize);
+
+/// What happened to the session with a worker.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It has begun. Dropping the sender ends it.
+    Up(Box<Welcome>, Commands),
+    /// The worker said something.
+    Update(WorkerUpdate),
+    /// It is over; another one is being tried for.
+    Down,
+}
+
+/// How to reach a worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialling {
+    pub(crate) slot: Slot,
+    pub(crate) address: String,
+    pub(crate) hello: RouterHello,
+    pub(crate) limits: SessionLimits,
+    pub(crate) pause_max: Duration,
+}
+
+/// Connects, reports what comes, connects again; until nobody wants the news any more.
+pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot, News)>) {
+    let mut pause = Pause::new(dialling.pause_max);
+    let mut last_reason = String::new();
+    loop {
+        match client::connect(&dialling.address, &dialling.hello, &dialling.limits).await {
+            Ok(session) => {
+                info!(worker = dialling.address, role = session.welcome.role.label(), "session with worker is up");
+                last_reason.clear();
+                let began = Instant::now();
+                let up = News::Up(Box::new(session.welcome), session.commands);
+                if news.send((dialling.slot, up)).await.is_err() {
+                    return;
+                }
+                if relay(&dialling, session.updates, &news).await.is_err() {
+                    return;
+                }
+                pause.ended_after(began.elapsed());
+            }
+            Err(SessionEnded { reason }) => {
+                // The same reason every second would drown the log.
+                let reason = reason.to_string();
+                if reason == last_reason {
+                    debug!(worker = dialling.address, reason, "worker is still out of reach");
+                } else {
+                    info!(worker = dialling.address, reason, "worker is out of reach");
+                    last_reason = reason;
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause.next()) => {}
+            () = news.closed() => return,
+        }
+    }
+}
+
+/// Nobody wants the news any more.
+struct Unwanted;
+
+/// Passes everything on until the session ends.
+async fn relay(dialling: &Dialling, mut updates: Updates, news: &mpsc::Sender<(Slot, News)>) -> Result<(), Unwanted> {
+    loop {
+        let update = tokio::select! {
+            update = updates.next() => update,
+            () = news.closed() => return Err(Unwanted),
+        };
+        let (what, over) = match update {
+            WorkerUpdate::Ended(ended) => {
+                warn!(worker = dialling.address, reason = %ended.reason, "session with worker is over");
+                (News::Down, true)
+            }
+            WorkerUpdate::Messages(_) | WorkerUpdate::Status(_) => (News::Update(update), false),
+        };
+        news.send((dialling.slot, what)).await.map_err(|_| Unwanted)?;
+        if over {
+            return Ok(());
+        }
+    }
+}
+
+/// Pauses that double up to a limit.
+struct Pause {
+    next: Duration,
+    max: Duration,
+}
+
+impl Pause {
+    fn new(max: Duration) -> Pause {
+        Pause { next: PAUSE_MIN.min(max), max }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.max);
+        pause
+    }
+
+    /// A session that lived is a reason to hope; one that broke at once is not.
+    fn ended_after(&mut self, lived: Duration) {
+        if lived > self.max {
+            self.next = PAUSE_MIN.min(self.max);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_start_again_after_a_session_that_lived() {
+        let mut pause = Pause::new(Duration::from_millis(100));
+        let pauses: Vec<u128> = (0..5).map(|_| pause.next().as_millis()).collect();
+        assert_eq!(pauses, [20, 40, 80, 100, 100]);
+        pause.ended_after(Duration::from_millis(5));
+        assert_eq!(pause.next().as_millis(), 100);
+        pause.ended_after(Duration::from_secs(5));
+        assert_eq!(pause.next().as_millis(), 20);
+    }
+}
