@@ -124,3 +124,39 @@ pub enum EngineError {
         reason: String,
     },
 }
+
+/// Who can do something about an error; decides the exit code of a process that ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The files of the model.
+    Model,
+    /// The configuration.
+    Config,
+    /// The machine: memory, devices, ports.
+    Machine,
+    /// Nobody outside: a defect of ours, or the replica is at its end.
+    Ours,
+}
+
+impl EngineError {
+    /// Who can do something about it.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            EngineError::Read { .. }
+            | EngineError::ModelConfig { .. }
+            | EngineError::WeightFile { .. }
+            | EngineError::TensorMissing { .. }
+            | EngineError::TensorShape { .. }
+            | EngineError::TensorDtype { .. } => Blame::Model,
+            EngineError::Config { .. } | EngineError::Scheduler(_) => Blame::Config,
+            EngineError::Memory { .. } | EngineError::Transport { .. } => Blame::Machine,
+            EngineError::Plan(_)
+            | EngineError::Logits { .. }
+            | EngineError::Kernels(_)
+            | EngineError::InboxFull { .. }
+            | EngineError::Stopped
+            | EngineError::Thread { .. } => Blame::Ours,
+        }
+    }
+}

@@ -16,6 +16,6 @@ mod start;
 pub use config::{
     BackendKind, Config, KvDtypeChoice, ModelledConfig, PrefixCacheChoice, TransportChoice, WeightsDtype,
 };
-pub use error::EngineError;
+pub use error::{Blame, EngineError};
 pub use kv_store::{KvStore, layout_of};
-pub use start::{ModelInfo, Started, start};
+pub use start::{ModelInfo, Opened, Started, open_backend, start};

@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use engine::model::Precision;
 use kernels::reference::ReferenceOps;
-use kernels::{Dtype, KvDtype, Ops};
+use kernels::{CpuOps, Dtype, KernelSet, KvDtype, Ops, Placement, Pool};
 
 use support::{Answer, ByHand, answers};
 
@@ -45,6 +47,11 @@ fn check<O: Ops>(by_hand: &mut ByHand<O>, answer: &Answer, tolerance: f32, conte
     Ok(())
 }
 
+/// The processor's own operations, on two threads.
+fn cpu() -> Result<CpuOps> {
+    Ok(CpuOps::new(Arc::new(Pool::new(&Placement::Floating(2))?), KernelSet::best())?)
+}
+
 fn check_family<O: Ops>(ops: O, name: &str, precision: Precision, kv: KvDtype, tolerance: f32) -> Result<()> {
     let mut by_hand = ByHand::new(ops, name, precision, kv)?;
     answers(name)?.iter().try_for_each(|answer| check(&mut by_hand, answer, tolerance, name))
@@ -64,4 +71,21 @@ fn reference_agrees_in_f32() -> Result<()> {
 #[test]
 fn reference_agrees_in_bf16() -> Result<()> {
     check_family(ReferenceOps, "llama-bf16", Precision::AsStored, KvDtype::Bf16, TOLERANCE_BF16)
+}
+
+#[test]
+fn cpu_agrees_in_f32() -> Result<()> {
+    for name in FAMILIES_F32 {
+        check_family(cpu()?, name, Precision::AsStored, KvDtype::F32, TOLERANCE_F32)?;
+    }
+    for name in ["llama-f16", "llama-bf16"] {
+        check_family(cpu()?, name, Precision::Converted(Dtype::F32), KvDtype::F32, TOLERANCE_F32)?;
+    }
+    check_family(cpu()?, "llama-f16", Precision::AsStored, KvDtype::F32, TOLERANCE_F32)
+}
+
+#[test]
+fn cpu_agrees_in_bf16() -> Result<()> {
+    check_family(cpu()?, "llama-bf16", Precision::AsStored, KvDtype::Bf16, TOLERANCE_BF16)?;
+    check_family(cpu()?, "llama", Precision::Converted(Dtype::Bf16), KvDtype::Bf16, 2.0 * TOLERANCE_BF16)
 }

@@ -5,50 +5,56 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use kernels::memory::HostMemory;
-use kernels::{CpuOps, Dtype, KernelSet, KvGeometry, Ops, Placement, Pool};
-use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Setup, TransportKind};
+use kernels::{CpuOps, Dtype, KernelSet, KvGeometry, Placement, Pool};
+use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Setup};
 use sched::layout::KvLayout;
 use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::{ModelInfo, Started, geometry, random};
-use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, StepLimits};
+use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, Notify, StepLimits};
 use crate::model::{Model, ModelSpec, Precision, WeightFiles};
 use crate::replica::{Outlet, Parts, Waker, spawn};
-use crate::{BackendKind, Config, EngineError, KvStore, PrefixCacheChoice, TransportChoice, WeightsDtype};
+use crate::{BackendKind, Config, EngineError, KvStore, PrefixCacheChoice, WeightsDtype};
 
 /// Version of the hand-off protocol between workers.
 const WIRE_VERSION: u32 = 1;
 
-/// A backend with what the rest has to know about its model.
-struct Computes {
-    backend: Box<dyn Backend>,
-    weights_digest: u128,
+/// A backend with its model and its pool, as [`open_backend`] makes them.
+pub struct Opened {
+    /// What computes; idle.
+    pub backend: Box<dyn Backend>,
+    /// The pool it reads and writes.
+    pub kv: KvStore,
+    /// The shape of the model.
+    pub spec: ModelSpec,
+    /// Longest sequence that it can run, in tokens.
+    pub context_max: u32,
+    /// Weights and everything else that decides the maths.
+    pub weights_digest: u128,
+}
+
+/// Loads the model and starts its backend, without scheduler and transport: for measuring and for tests.
+/// `notify` is called whenever the backend has something to poll.
+pub fn open_backend(config: &Config, notify: Notify) -> Result<Opened, EngineError> {
+    config.validate()?;
+    let spec = ModelSpec::read(&config.model_dir)?;
+    let context_max = context_max(config, &spec)?;
+    match config.backend {
+        BackendKind::Cpu => cpu(config, spec, context_max, notify),
+        BackendKind::Modelled => modelled(config, spec, context_max, notify),
+    }
 }
 
 pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
-    let spec = ModelSpec::read(&config.model_dir)?;
-    let context_max = context_max(config, &spec)?;
-    let instance = InstanceId(random::incarnation()?);
     let (waker, sleeper) = Waker::pair();
-    let weights = match config.backend {
-        BackendKind::Cpu => Some(WeightFiles::open(&config.model_dir)?),
-        BackendKind::Modelled => None,
-    };
-    let geometry = match &weights {
-        Some(weights) => geometry::of_model(config, &spec, computed_dtype(config, weights)?)?,
-        None => geometry::of_modelled(config, &spec)?,
-    };
-    let kv = pool(config, geometry)?;
-    let layout = kv.layout()?;
+    let Opened { backend, kv, spec, context_max, weights_digest } = open_backend(config, waker.notify())?;
+    let (geometry, layout) = (*kv.geometry(), kv.layout()?);
+    let instance = InstanceId(random::incarnation()?);
     let leases = Arc::new(LeaseTable::new());
     let setup = Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: Limits::default() };
     let (transport, region) = transport(config, &setup, &kv)?;
-    let Computes { backend, weights_digest } = match weights {
-        Some(weights) => cpu(config, &spec, &weights, kv, context_max, &waker)?,
-        None => modelled(config, &spec, &waker)?,
-    };
     let compat = compat(&spec, &layout, weights_digest, &backend.describe().numerics_id);
     let scheduler = scheduler(config, role, &spec, &geometry, context_max, &compat)?;
     let info = ModelInfo {
@@ -57,7 +63,7 @@ pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Res
         role,
         context_max,
         vocab: spec.vocab,
-        eos: spec.eos.clone(),
+        eos: spec.eos,
         layout: layout.clone(),
         blocks: geometry.blocks as u32,
         compat,
@@ -90,13 +96,9 @@ fn precision(config: &Config) -> Precision {
     }
 }
 
-fn computed_dtype(config: &Config, weights: &WeightFiles) -> Result<Dtype, EngineError> {
-    Ok(precision(config).of(weights.stored_dtype()?))
-}
-
 fn pool(config: &Config, geometry: KvGeometry) -> Result<KvStore, EngineError> {
     let bytes = geometry.pool_bytes();
-    let memory = HostMemory::new(bytes, transport_kind(config).backing()).map_err(|error| EngineError::Memory {
+    let memory = HostMemory::new(bytes, config.transport.kind().backing()).map_err(|error| EngineError::Memory {
         what: "the KV pool",
         bytes: bytes as u64,
         reason: error.to_string(),
@@ -104,17 +106,8 @@ fn pool(config: &Config, geometry: KvGeometry) -> Result<KvStore, EngineError> {
     KvStore::new(Arc::new(memory), geometry)
 }
 
-fn transport_kind(config: &Config) -> TransportKind {
-    match config.transport {
-        TransportChoice::Ucx => TransportKind::Ucx,
-        TransportChoice::Tcp => TransportKind::Tcp,
-        TransportChoice::Shm => TransportKind::Shm,
-        TransportChoice::InProcess => TransportKind::InProcess,
-    }
-}
-
 fn transport(config: &Config, setup: &Setup, kv: &KvStore) -> Result<(Box<dyn KvTransport>, RegionId), EngineError> {
-    let kind = transport_kind(config);
+    let kind = config.transport.kind();
     let failed = |error: kv_transfer::TransferError| EngineError::Transport {
         transport: kind.label().to_owned(),
         problem: error.to_string(),
@@ -139,28 +132,24 @@ fn transport_options(config: &Config) -> Result<Options, EngineError> {
     Ok(Options { tcp_listen, tcp_advertise, ucx_tls: config.ucx_tls.clone() })
 }
 
-fn cpu(
-    config: &Config,
-    spec: &ModelSpec,
-    weights: &WeightFiles,
-    kv: KvStore,
-    context_max: u32,
-    waker: &Waker,
-) -> Result<Computes, EngineError> {
-    let pool = Arc::new(Pool::new(&placement(config)?)?);
-    let ops = CpuOps::new(Arc::clone(&pool), kernel_set(config)?)?;
-    let weights_digest = digest(spec, weights.digest());
-    let model = Model::load(&ops, spec.clone(), weights, precision(config), context_max)?;
-    tracing::info!(kernel_set = ops.describe().kernel_set, threads = pool.threads(), "cpu backend");
+fn cpu(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Result<Opened, EngineError> {
+    let weights = WeightFiles::open(&config.model_dir)?;
+    let precision = precision(config);
+    let geometry = geometry::of_model(config, &spec, precision.of(weights.stored_dtype()?))?;
+    let kv = pool(config, geometry)?;
+    let threads = Arc::new(Pool::new(&placement(config)?)?);
+    let ops = CpuOps::new(Arc::clone(&threads), kernel_set(config)?)?;
+    let weights_digest = digest(&spec, weights.digest());
+    let model = Model::load(&ops, spec.clone(), &weights, precision, context_max)?;
     let limits =
         StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max };
     let prepare = move || {
-        if let Err(error) = pool.pin_caller() {
+        if let Err(error) = threads.pin_caller() {
             tracing::warn!(%error, "the executor thread is not pinned");
         }
     };
-    let backend = CpuBackend::start(ops, model, kv, limits, waker.notify(), prepare)?;
-    Ok(Computes { backend: Box::new(backend), weights_digest })
+    let backend = CpuBackend::start(ops, model, kv.clone(), limits, notify, prepare)?;
+    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest })
 }
 
 fn kernel_set(config: &Config) -> Result<KernelSet, EngineError> {
@@ -184,7 +173,8 @@ fn placement(config: &Config) -> Result<Placement, EngineError> {
     Ok(Placement::Floating(cores.get()))
 }
 
-fn modelled(config: &Config, spec: &ModelSpec, waker: &Waker) -> Result<Computes, EngineError> {
+fn modelled(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Result<Opened, EngineError> {
+    let kv = pool(config, geometry::of_modelled(config, &spec)?)?;
     let device = ModelledDevice {
         cost: config.modelled.fitted()?,
         layers: spec.layers,
@@ -192,8 +182,9 @@ fn modelled(config: &Config, spec: &ModelSpec, waker: &Waker) -> Result<Computes
         eos: spec.eos.clone(),
         output_tokens: (config.modelled.output_tokens > 0).then_some(config.modelled.output_tokens),
     };
-    let backend = ModelledBackend::start(device, waker.notify())?;
-    Ok(Computes { backend: Box::new(backend), weights_digest: digest(spec, 0) })
+    let backend = ModelledBackend::start(device, notify)?;
+    let weights_digest = digest(&spec, 0);
+    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest })
 }
 
 /// Weights and everything of the configuration that changes the maths; context and end tokens do not.

@@ -14,6 +14,8 @@ use crate::backend::BackendInfo;
 use crate::replica::{Outlet, ReplicaHandle};
 use crate::{Config, EngineError};
 
+pub use assemble::{Opened, open_backend};
+
 /// A running replica.
 pub struct Started {
     /// The way to it.
@@ -75,6 +77,5 @@ impl ModelInfo {
 
 /// Starts a replica. Returns when the model is loaded and the thread runs; nothing is left behind after an error.
 pub fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
-    config.validate()?;
     assemble::start(config, role, outlet)
 }

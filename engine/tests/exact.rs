@@ -1,0 +1,92 @@
+//! Tokens and log-probabilities are the same bits however the same requests are run.
+
+mod support;
+
+use anyhow::Result;
+use engine::{Config, PrefixCacheChoice};
+use sched::{Request, SamplingParams};
+
+use support::family;
+use support::requests::{mix, request, tokens};
+use support::workers::{Texts, Workers, assert_equal, config};
+
+const VOCAB: u32 = 384;
+
+fn aggregated(config: &Config) -> Result<Texts> {
+    let mut workers = Workers::aggregated(config)?;
+    let texts = workers.run(&mix(VOCAB))?;
+    workers.settle()?;
+    Ok(texts)
+}
+
+/// One request at a time, whole prompts, nothing reused.
+fn plain(base: &Config) -> Result<Texts> {
+    let config = Config { prefix_cache: PrefixCacheChoice::Off, ..base.clone() };
+    Workers::aggregated(&config)?.run_alone(&mix(VOCAB))
+}
+
+#[test]
+fn batches_chunks_blocks_and_threads_change_nothing() -> Result<()> {
+    for name in ["llama-bf16", "mistral"] {
+        let base = config(&family(name));
+        let expected = plain(&base)?;
+        one_row_per_step(&base, &expected)?;
+        for (step_tokens_max, sequences_max) in [(3, 3), (7, 5), (16, 16), (64, 3), (512, 32)] {
+            let config = Config { step_tokens_max, sequences_max, ..base.clone() };
+            assert_equal(&expected, &aggregated(&config)?, &format!("{name}, steps of {step_tokens_max} rows"));
+        }
+        for block_tokens in [32, 64] {
+            let config = Config { block_tokens, kv_blocks: 200, ..base.clone() };
+            assert_equal(&expected, &aggregated(&config)?, &format!("{name}, blocks of {block_tokens} tokens"));
+        }
+        let config = Config { threads: 2, ..base };
+        assert_equal(&expected, &aggregated(&config)?, &format!("{name}, two threads"));
+    }
+    Ok(())
+}
+
+/// Prompts token by token; with a single row there is room for requests of one choice only.
+fn one_row_per_step(base: &Config, expected: &Texts) -> Result<()> {
+    let single: Vec<Request> = mix(VOCAB).into_iter().filter(|request| request.choices.len() == 1).collect();
+    let ids: Vec<u64> = single.iter().map(|request| request.leg.request.0).collect();
+    let expected = expected.iter().filter(|((id, _), _)| ids.contains(id));
+    let expected = expected.map(|(key, text)| (*key, text.clone())).collect();
+    let config = Config { step_tokens_max: 1, sequences_max: 1, ..base.clone() };
+    assert_equal(&expected, &Workers::aggregated(&config)?.run(&single)?, "steps of one row");
+    Ok(())
+}
+
+/// Eight requests that begin with 7 blocks and end with 12 or 13; a pool of 30 admits four at once and cannot let all of
+/// them finish, so somebody must be preempted and computed again.
+fn growing() -> Vec<Request> {
+    let params = |seed| SamplingParams {
+        max_tokens: 90,
+        logprobs: Some(2),
+        repetition_penalty: 1.1,
+        seed,
+        ..SamplingParams::default()
+    };
+    (0..8).map(|id| request(id, tokens(id, 100 + id as usize, VOCAB), 1, params(id))).collect()
+}
+
+#[test]
+fn preemption_and_recomputation_change_nothing() -> Result<()> {
+    let off = PrefixCacheChoice::Off;
+    let base = Config { prefix_cache: off, ..config(&family("qwen3")) };
+    let expected = Workers::aggregated(&base)?.run_alone(&growing())?;
+    let config = Config { kv_blocks: 30, filling_share: 1.0, ..base };
+    let mut workers = Workers::aggregated(&config)?;
+    assert_equal(&expected, &workers.run(&growing())?, "30 blocks");
+    workers.settle()
+}
+
+#[test]
+fn reused_prefixes_change_nothing() -> Result<()> {
+    let base = config(&family("llama3rope"));
+    let expected = plain(&base)?;
+    let mut workers = Workers::aggregated(&base)?;
+    for round in 0..3 {
+        assert_equal(&expected, &workers.run(&mix(VOCAB))?, &format!("round {round}"));
+    }
+    Ok(())
+}

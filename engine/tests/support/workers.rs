@@ -1,0 +1,283 @@
+//! Replica threads with a tiny router between them: aggregated, or prefill and decode with a hand-off.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use engine::replica::{Outbound, Outlet, PeerInfo};
+use engine::{Config, Started, TransportChoice, start};
+use sched::message::{Commit, Event, FromWorker, Load, Offer, ToWorker, Work};
+use sched::{FinishReason, LeaseId, Leg, Request, Role, SampledToken};
+
+use super::requests::work;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One token with the exact bits of its log-probabilities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exact {
+    pub token: u32,
+    pub logprob: Option<u32>,
+    pub top: Vec<(u32, u32)>,
+    pub ended: Option<FinishReason>,
+}
+
+impl Exact {
+    fn new(sampled: &SampledToken, ended: Option<FinishReason>) -> Exact {
+        Exact {
+            token: sampled.token.0,
+            logprob: sampled.logprob.map(f32::to_bits),
+            top: sampled.top.iter().map(|(token, logprob)| (token.0, logprob.to_bits())).collect(),
+            ended,
+        }
+    }
+}
+
+/// Everything that was generated: by (request, choice).
+pub type Texts = BTreeMap<(u64, u32), Vec<Exact>>;
+
+/// A configuration for a small model.
+pub fn config(model_dir: &Path) -> Config {
+    Config {
+        model_dir: model_dir.to_path_buf(),
+        kv_blocks: 512,
+        sequences_max: 32,
+        step_tokens_max: 512,
+        threads: 1,
+        context_max: 512,
+        transport: TransportChoice::InProcess,
+        ..Config::default()
+    }
+}
+
+struct ToChannel {
+    name: Name,
+    out: Sender<(Name, Outbound)>,
+}
+
+impl Outlet for ToChannel {
+    fn put(&mut self, out: Outbound) {
+        let _test_has_ended = self.out.send((self.name, out));
+    }
+
+    fn flush(&mut self) {}
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// Prefill or aggregated.
+    First,
+    Decode,
+}
+
+/// One or two workers and what they have said.
+pub struct Workers {
+    pub first: Started,
+    pub decode: Option<Started>,
+    said: Receiver<(Name, Outbound)>,
+    texts: Texts,
+    open: BTreeMap<Leg, Request>,
+    /// Legs whose release the giver has not answered.
+    releasing: BTreeMap<LeaseId, Leg>,
+    loads: BTreeMap<bool, Load>,
+    pub bytes_moved: u64,
+}
+
+impl Workers {
+    /// One aggregated worker.
+    pub fn aggregated(config: &Config) -> Result<Workers> {
+        let (out, said) = unbounded();
+        let first = start(config, Role::Aggregated, Box::new(ToChannel { name: Name::First, out }))?;
+        Ok(Workers::new(first, None, said))
+    }
+
+    /// A prefill and a decode worker that are connected.
+    pub fn disaggregated(prefill: &Config, decode: &Config) -> Result<Workers> {
+        let (out, said) = unbounded();
+        let first = start(prefill, Role::Prefill, Box::new(ToChannel { name: Name::First, out: out.clone() }))?;
+        let decode = start(decode, Role::Decode, Box::new(ToChannel { name: Name::Decode, out }))?;
+        assert_eq!(first.info.compat_key(), decode.info.compat_key());
+        let peer = PeerInfo {
+            instance: first.info.instance,
+            layout: first.info.layout.clone(),
+            blocks: first.info.blocks,
+            endpoint: first.endpoint.clone(),
+        };
+        decode.handle.add_peer(peer)?;
+        let mut workers = Workers::new(first, Some(decode), said);
+        workers.until(|_, out| match out {
+            Outbound::PeerUp { .. } => Ok(true),
+            Outbound::PeerDown { reason, .. } => bail!("peer down: {reason}"),
+            _ => Ok(false),
+        })?;
+        Ok(workers)
+    }
+
+    fn new(first: Started, decode: Option<Started>, said: Receiver<(Name, Outbound)>) -> Workers {
+        Workers {
+            first,
+            decode,
+            said,
+            texts: BTreeMap::new(),
+            open: BTreeMap::new(),
+            releasing: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            bytes_moved: 0,
+        }
+    }
+
+    /// Runs all requests at once and returns every token.
+    pub fn run(&mut self, requests: &[Request]) -> Result<Texts> {
+        self.texts.clear();
+        for request in requests {
+            let work = if self.decode.is_some() { work(request) } else { Work::Whole };
+            self.open.insert(request.leg, request.clone());
+            self.first.handle.send(Event::Router(ToWorker::Submit(request.clone(), work)))?;
+        }
+        while !self.open.is_empty() {
+            let (name, out) = self.hear()?;
+            self.take(name, out)?;
+        }
+        Ok(std::mem::take(&mut self.texts))
+    }
+
+    /// Runs the requests one after the other.
+    pub fn run_alone(&mut self, requests: &[Request]) -> Result<Texts> {
+        let mut texts = Texts::new();
+        for request in requests {
+            texts.extend(self.run(std::slice::from_ref(request))?);
+        }
+        Ok(texts)
+    }
+
+    /// Waits until no worker holds a block.
+    pub fn settle(&mut self) -> Result<()> {
+        self.loads.clear();
+        let workers = 1 + usize::from(self.decode.is_some());
+        while self.loads.len() < workers || self.loads.values().any(|load| load.blocks_in_use + load.held > 0) {
+            let (name, out) = self.hear()?;
+            self.take(name, out)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&self) -> Result<(Name, Outbound)> {
+        match self.said.recv_timeout(PATIENCE) {
+            Ok(said) => Ok(said),
+            Err(RecvTimeoutError::Timeout) => bail!("nothing was said for {PATIENCE:?}; open: {:?}", self.open.keys()),
+            Err(RecvTimeoutError::Disconnected) => bail!("both workers are gone"),
+        }
+    }
+
+    fn until(&mut self, mut done: impl FnMut(Name, &Outbound) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let (name, out) = self.hear()?;
+            if done(name, &out)? {
+                return Ok(());
+            }
+            self.take(name, out)?;
+        }
+        bail!("not done after {PATIENCE:?}")
+    }
+
+    fn take(&mut self, name: Name, out: Outbound) -> Result<()> {
+        match out {
+            Outbound::Tell(message) => self.told(name, message),
+            Outbound::AnswerRelease { lease, answer } => {
+                // The lease's number tells whose leg it is.
+                let leg = self.releasing.remove(&lease).context("an answer nobody asked for")?;
+                self.to_decode(Event::ReleaseAnswered { leg, answer })
+            }
+            Outbound::RenewLeases { leases, .. } => Ok(self.first.handle.send(Event::ReaderRenewed(leases))?),
+            Outbound::Release { leg, lease, .. } => {
+                self.releasing.insert(lease, leg);
+                Ok(self.first.handle.send(Event::ReaderReleased(lease))?)
+            }
+            Outbound::AbortLease { lease, .. } => Ok(self.first.handle.send(Event::ReaderAborted(lease))?),
+            Outbound::Load(load) => {
+                self.loads.insert(name == Name::Decode, load);
+                Ok(())
+            }
+            Outbound::Transferred { bytes, .. } => {
+                self.bytes_moved += bytes;
+                Ok(())
+            }
+            Outbound::PeerUp { .. } => Ok(()),
+            Outbound::PeerDown { reason, .. } => bail!("peer down: {reason}"),
+            Outbound::InvariantBroken(detail) => bail!("invariant broken: {detail}"),
+            Outbound::Stopped(failure) => bail!("{name:?} stopped: {failure:?}"),
+        }
+    }
+
+    fn to_decode(&self, event: Event) -> Result<()> {
+        Ok(self.decode.as_ref().context("no decode worker")?.handle.send(event)?)
+    }
+
+    fn told(&mut self, name: Name, message: FromWorker) -> Result<()> {
+        match message {
+            FromWorker::Offered { leg, lease, blocks } => {
+                let request = self.open.get(&leg).context("an unknown leg is offered")?.clone();
+                let giver = self.first.info.instance;
+                let offer = Offer { request, giver, giver_address: "unused".into(), lease, blocks };
+                self.to_decode(Event::Router(ToWorker::Offer(offer)))
+            }
+            FromWorker::Committed { commit, .. } => self.committed(commit),
+            FromWorker::Token { leg, choice, index, token, ended, .. } => {
+                let text = self.texts.entry((leg.request.0, choice.0)).or_default();
+                assert_eq!(text.len(), index as usize, "{name:?} {leg} {choice}");
+                text.push(Exact::new(&token, ended));
+                self.close_if_done(leg);
+                Ok(())
+            }
+            FromWorker::HandedOver { .. } => Ok(()),
+            FromWorker::ReaderLost { leg } => bail!("{name:?} lost the reader of {leg}"),
+            FromWorker::Failed { leg, failure } => bail!("{name:?} failed {leg}: {failure}"),
+        }
+    }
+
+    fn committed(&mut self, commit: Commit) -> Result<()> {
+        let leg = commit.leg;
+        for first in &commit.firsts {
+            let text = self.texts.entry((leg.request.0, first.choice.0)).or_default();
+            text.push(Exact::new(&first.token, first.ended));
+        }
+        if commit.firsts.iter().any(|first| first.ended.is_none()) {
+            self.to_decode(Event::Router(ToWorker::Commit(commit)))?;
+        } else {
+            self.to_decode(Event::Router(ToWorker::Cancel { leg, choice: None }))?;
+        }
+        self.close_if_done(leg);
+        Ok(())
+    }
+
+    fn close_if_done(&mut self, leg: Leg) {
+        let Some(request) = self.open.get(&leg) else { return };
+        let ended = |choice: u32| {
+            let text = self.texts.get(&(leg.request.0, choice));
+            text.and_then(|text| text.last()).is_some_and(|last| last.ended.is_some())
+        };
+        if request.choices.iter().all(|state| ended(state.choice.0)) {
+            self.open.remove(&leg);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.first.handle.shutdown();
+        if let Some(decode) = &self.decode {
+            decode.handle.shutdown();
+        }
+    }
+}
+
+/// Every difference between two sets of texts, in words.
+pub fn assert_equal(expected: &Texts, found: &Texts, context: &str) {
+    assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>(), "{context}");
+    for (key, text) in expected {
+        assert_eq!(text, &found[key], "{context}: request {}, choice {}", key.0, key.1);
+    }
+}
