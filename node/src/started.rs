@@ -23,6 +23,22 @@ pub struct Started {
     pub context_max: u32,
     /// Tokens its KV pool can hold.
     pub capacity_tokens: u64,
+    /// The givers it was told to know at start, all tried; empty at a giver.
+    #[serde(default)]
+    pub pairs: Vec<PairReport>,
+}
+
+/// How trying a giver went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairReport {
+    /// The giver's address.
+    pub giver: String,
+    /// The transport that was tried.
+    pub transport: String,
+    /// Measured when the pair came up.
+    pub bytes_per_second: Option<u64>,
+    /// Why it did not come up.
+    pub problem: Option<String>,
 }
 
 impl Started {
@@ -57,6 +73,12 @@ mod tests {
             transport: "ucx".into(),
             context_max: 4096,
             capacity_tokens: 8192,
+            pairs: vec![PairReport {
+                giver: "127.0.0.1:3".into(),
+                transport: "ucx".into(),
+                bytes_per_second: None,
+                problem: Some("no right to read its memory".into()),
+            }],
         };
         let line = started.to_line();
         assert!(!line.contains('\n'));
