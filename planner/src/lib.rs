@@ -1,1 +1,24 @@
 //! Discrete-event simulation of the sched machines; knows no tokio and no network.
+//!
+//! [`simulate`] drives the very `Replica`s and `Journey`s that serve, over modelled devices and links. Events are
+//! ordered by (time, sequence number), so a run depends on its inputs only: the same inputs give the same event log,
+//! whose hash is in the report.
+
+mod config;
+mod device;
+mod error;
+mod link;
+mod log;
+mod queue;
+mod report;
+mod simulation;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{Fault, LinkSpec, Policy, SimConfig, WorkerSpec};
+pub use error::PlannerError;
+pub use report::{Report, RequestReport};
+pub use simulation::simulate;
+pub use workload::{Arrival, Poisson};

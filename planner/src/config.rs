@@ -1,0 +1,84 @@
+//! What is simulated: workers, links, settings of the router, faults; knows no file format.
+
+use sched::cost::Fitted;
+use sched::journey::JourneyConfig;
+use sched::layout::Shape;
+use sched::replica::ReplicaConfig;
+use sched::route::{LeastLoaded, RoundRobin, RouteConfig, RoutePolicy};
+use sched::{Span, Time};
+
+/// A deployment and the faults that befall it.
+#[derive(Debug, Clone)]
+pub struct SimConfig {
+    /// Its workers. Every decode worker can read from every prefill worker.
+    pub workers: Vec<WorkerSpec>,
+    /// How KV moves.
+    pub link: LinkSpec,
+    /// One way of any message between two processes.
+    pub hop: Span,
+    /// Which routes exist.
+    pub route: RouteConfig,
+    /// Which of them is taken.
+    pub policy: Policy,
+    /// How patient requests are.
+    pub journey: JourneyConfig,
+    /// How often the router renews request leases.
+    pub renew_every: Span,
+    /// How often workers report their load.
+    pub load_every: Span,
+    /// Which quantile of a request's ITLs is compared with its tail target, in (0, 1].
+    pub itl_quantile: f64,
+    /// Workers that die.
+    pub faults: Vec<Fault>,
+    /// Size of the vocabulary that modelled tokens are drawn from.
+    pub vocab: u32,
+    /// Events after which the simulation gives up.
+    pub events_max: u64,
+}
+
+/// One worker.
+#[derive(Debug, Clone)]
+pub struct WorkerSpec {
+    /// Its scheduler, as it would be configured live.
+    pub replica: ReplicaConfig,
+    /// How fast its device is.
+    pub cost: Fitted,
+    /// Its KV cache. `block_tokens` has to be the scheduler's.
+    pub kv: Shape,
+}
+
+/// A reader's way to its givers: its pulls run one after the other at a constant rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkSpec {
+    /// Bandwidth.
+    pub bytes_per_second: u64,
+    /// Added to each pull.
+    pub latency: Span,
+}
+
+/// A worker dies and does not come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// When.
+    pub at: Time,
+    /// Index in `SimConfig::workers`.
+    pub worker: usize,
+}
+
+/// A routing policy by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// The shortest queue.
+    LeastLoaded,
+    /// Everyone in turn.
+    RoundRobin,
+}
+
+impl Policy {
+    pub(crate) fn build(self) -> Box<dyn RoutePolicy> {
+        match self {
+            Policy::LeastLoaded => Box::new(LeastLoaded),
+            Policy::RoundRobin => Box::new(RoundRobin::default()),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! A running hash over everything that happened: two runs are equal when their hashes are.
+
+use std::fmt::{Display, Write};
+
+use sched::Time;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The hash of an event log, line by line, chained.
+#[derive(Debug, Default)]
+pub(crate) struct LogHash {
+    hash: u64,
+    lines: u64,
+    line: String,
+}
+
+impl LogHash {
+    pub(crate) fn add(&mut self, now: Time, sequence: u64, what: &dyn Display) {
+        self.line.clear();
+        // Writing to a string cannot fail.
+        let _ = write!(self.line, "{now} {sequence} {what}");
+        self.hash = xxh3_64_with_seed(self.line.as_bytes(), self.hash);
+        self.lines += 1;
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines
+    }
+}

@@ -1,0 +1,151 @@
+//! The event loop: takes what happens next to the machine it concerns and performs what that decides.
+
+mod happening;
+mod requests;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sched::cluster::Cluster;
+use sched::message::Event;
+use sched::route::RoutePolicy;
+use sched::slo::Attainment;
+use sched::{RequestId, Time, WorkerId};
+
+use crate::log::LogHash;
+use crate::queue::EventQueue;
+use crate::{Arrival, PlannerError, Report, RequestReport, SimConfig};
+use happening::Happening;
+use requests::Live;
+use workers::SimWorker;
+
+/// Serves the arrivals (in order of time) with the deployment, until nothing is left to happen.
+///
+/// An error says which setting is impossible, or which promise of the machines did not hold: every request ends, and
+/// afterwards every surviving worker is idle, holds no block and its accounts add up.
+pub fn simulate(config: &SimConfig, arrivals: &[Arrival]) -> Result<Report, PlannerError> {
+    let mut simulation = Simulation::new(config, arrivals)?;
+    simulation.run()?;
+    simulation.check_leaks()?;
+    Ok(simulation.report())
+}
+
+struct Simulation<'a> {
+    config: &'a SimConfig,
+    arrivals: &'a [Arrival],
+    now: Time,
+    queue: EventQueue<Happening>,
+    log: LogHash,
+    /// Those that live.
+    workers: BTreeMap<WorkerId, SimWorker>,
+    /// Workers that got facts at this instant and have not decided yet.
+    stirred: BTreeSet<WorkerId>,
+    cluster: Cluster,
+    policy: Box<dyn RoutePolicy>,
+    journeys: BTreeMap<RequestId, Live>,
+    ended: BTreeMap<RequestId, RequestReport>,
+    classes: BTreeMap<u16, Attainment>,
+    ended_at: Time,
+    steps: u64,
+    /// Bytes pulled by workers that have died.
+    moved_bytes_lost: u64,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(config: &'a SimConfig, arrivals: &'a [Arrival]) -> Result<Simulation<'a>, PlannerError> {
+        PlannerError::positive("renew_every", config.renew_every)?;
+        PlannerError::positive("load_every", config.load_every)?;
+        let mut simulation = Simulation {
+            config,
+            arrivals,
+            now: Time(0),
+            queue: EventQueue::new(),
+            log: LogHash::default(),
+            workers: BTreeMap::new(),
+            stirred: BTreeSet::new(),
+            cluster: Cluster::default(),
+            policy: config.policy.build(),
+            journeys: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            ended_at: Time(0),
+            steps: 0,
+            moved_bytes_lost: 0,
+        };
+        simulation.start_workers()?;
+        for (index, arrival) in arrivals.iter().enumerate() {
+            simulation.queue.push(arrival.at, Happening::Arrives(index));
+        }
+        for fault in &config.faults {
+            simulation.queue.push(fault.at, Happening::Dies(WorkerId(fault.worker as u32)));
+        }
+        simulation.queue.push(Time(0) + config.renew_every, Happening::Renews);
+        simulation.queue.push(Time(0) + config.load_every, Happening::LoadsReported);
+        Ok(simulation)
+    }
+
+    fn run(&mut self) -> Result<(), PlannerError> {
+        while let Some(now) = self.queue.next_time() {
+            self.now = now;
+            while let Some((sequence, happening)) = self.queue.pop_at(now) {
+                self.log.add(now, sequence, &happening);
+                if self.log.lines() > self.config.events_max {
+                    let (events, running) = (self.config.events_max, self.journeys.len());
+                    return Err(PlannerError::Endless { at: now, events, running });
+                }
+                self.happen(happening);
+            }
+            // What has arrived together is decided together.
+            for worker in std::mem::take(&mut self.stirred) {
+                self.decide(worker)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrives(index) => self.arrive(index),
+            Happening::AtWorker { worker, event } => self.feed(worker, event),
+            Happening::AtRouter { worker, message } => self.worker_says(worker, message),
+            Happening::Heartbeat { giver, reader, leases } => self.heartbeat(giver, reader, leases),
+            Happening::Release { giver, reader, leg, lease } => self.release(giver, reader, leg, lease),
+            Happening::StepEnds { worker, lane, step } => self.step_ends(worker, lane, step),
+            Happening::PullEnds { reader, leg, giver, lease } => self.pull_ends(reader, leg, giver, lease),
+            Happening::WorkerTimer(worker) => self.feed(worker, Event::Tick),
+            Happening::JourneyTimer(request) => self.journey_timer(request),
+            Happening::Renews => self.renew(),
+            Happening::LoadsReported => self.report_loads(),
+            Happening::Dies(worker) => self.die(worker),
+            Happening::SessionGone(worker) => self.session_gone(worker),
+        }
+    }
+
+    /// Something that comes again as long as requests run or are still to come.
+    fn again(&mut self, span: sched::Span, happening: Happening) {
+        if self.ended.len() < self.arrivals.len() {
+            self.queue.push(self.now + span, happening);
+        }
+    }
+
+    fn check_leaks(&self) -> Result<(), PlannerError> {
+        if !self.journeys.is_empty() {
+            let (events, running) = (self.log.lines(), self.journeys.len());
+            return Err(PlannerError::Endless { at: self.now, events, running });
+        }
+        self.workers.values().try_for_each(SimWorker::check_leaks)
+    }
+
+    fn report(self) -> Report {
+        let moved: u64 = self.workers.values().map(SimWorker::moved_bytes).sum();
+        Report {
+            requests: self.ended.into_values().collect(),
+            classes: self.classes,
+            ended_at: self.ended_at,
+            events: self.log.lines(),
+            log_hash: self.log.hash(),
+            moved_bytes: moved + self.moved_bytes_lost,
+            steps: self.steps,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The workers' side: replicas, their devices and links, and what they tell each other.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sched::cluster::{Link as ClusterLink, WorkerInfo};
+use sched::layout::KvLayout;
+use sched::message::{Action, Event, Load, Pull, PullOutcome, ReleaseAnswer};
+use sched::replica::Replica;
+use sched::{BlockId, CompatKey, InstanceId, LaneId, LeaseId, Leg, Role, StepId, Time, WorkerId};
+
+use super::Simulation;
+use super::happening::Happening;
+use crate::device::Device;
+use crate::link::{Link, pull_bytes};
+use crate::{PlannerError, WorkerSpec};
+
+/// A worker that lives.
+pub(super) struct SimWorker {
+    id: WorkerId,
+    replica: Replica,
+    device: Device,
+    layout: KvLayout,
+    link: Link,
+    /// Leases that readers hold here.
+    granted: BTreeMap<LeaseId, Vec<BlockId>>,
+    /// Who has asked to release a lease here and waits for the answer.
+    asked: BTreeMap<LeaseId, VecDeque<(WorkerId, Leg)>>,
+    /// The time for which its timer is set.
+    timer: Option<Time>,
+}
+
+impl Simulation<'_> {
+    pub(super) fn start_workers(&mut self) -> Result<(), PlannerError> {
+        for (index, spec) in self.config.workers.iter().enumerate() {
+            let id = WorkerId(index as u32);
+            let worker = SimWorker::new(id, spec, self.config)?;
+            self.cluster.join(worker.info(spec));
+            self.workers.insert(id, worker);
+        }
+        let givers: Vec<InstanceId> = self.cluster.of_role(Role::Prefill).map(|w| w.info.instance).collect();
+        let readers: Vec<WorkerId> = self.cluster.of_role(Role::Decode).map(|w| w.id).collect();
+        let bytes_per_second = self.config.link.bytes_per_second;
+        for reader in readers {
+            let link =
+                |giver: &InstanceId| ClusterLink { giver: *giver, transport: "modelled".into(), bytes_per_second };
+            self.cluster.set_links(reader, givers.iter().map(link));
+        }
+        Ok(())
+    }
+
+    /// A fact for a worker; what died hears nothing.
+    pub(super) fn feed(&mut self, worker: WorkerId, event: Event) {
+        if let Some(sim) = self.workers.get_mut(&worker) {
+            sim.replica.on(self.now, event);
+            self.stirred.insert(worker);
+        }
+    }
+
+    /// Lets a worker decide, and performs what it decides.
+    pub(super) fn decide(&mut self, worker: WorkerId) -> Result<(), PlannerError> {
+        while let Some(action) = self.workers.get_mut(&worker).and_then(|sim| sim.replica.poll()) {
+            self.perform_at(worker, action)?;
+        }
+        let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
+        let next = sim.replica.next_timeout();
+        if let Some(time) = next.filter(|_| next != sim.timer) {
+            sim.timer = next;
+            self.queue.push(time.max(self.now), Happening::WorkerTimer(worker));
+        }
+        Ok(())
+    }
+
+    fn perform_at(&mut self, worker: WorkerId, action: Action) -> Result<(), PlannerError> {
+        let (now, later) = (self.now, self.now + self.config.hop);
+        let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
+        match action {
+            Action::Run { lane, step, plan } => {
+                let ends_at = sim.device.run(now, lane, step, &plan);
+                self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
+            }
+            Action::CancelStep { lane, step } => {
+                if let Some(ends_at) = sim.device.cancel(now, lane, step) {
+                    self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
+                }
+            }
+            Action::Tell(message) => self.queue.push(later, Happening::AtRouter { worker, message }),
+            Action::Grant { lease, blocks } => drop(sim.granted.insert(lease, blocks)),
+            Action::Revoke(lease) => drop(sim.granted.remove(&lease)),
+            Action::AnswerRelease { lease, answer } => {
+                if let Some((reader, leg)) = sim.next_asked(lease) {
+                    let event = Event::ReleaseAnswered { leg, answer };
+                    self.queue.push(later, Happening::AtWorker { worker: reader, event });
+                }
+            }
+            Action::Pull(pull) => self.start_pull(worker, &pull)?,
+            Action::AbortPull(leg) => {
+                let event = Event::PullEnded { leg, outcome: PullOutcome::Aborted };
+                self.queue.push(later, Happening::AtWorker { worker, event });
+            }
+            Action::RenewLeases { giver, leases } => {
+                let giver = worker_of(giver);
+                self.queue.push(later, Happening::Heartbeat { giver, reader: worker, leases });
+            }
+            Action::Release { leg, giver, lease } => {
+                let giver = worker_of(giver);
+                self.queue.push(later, Happening::Release { giver, reader: worker, leg, lease });
+            }
+            Action::AbortLease { giver, lease } => {
+                let event = Event::ReaderAborted(lease);
+                self.queue.push(later, Happening::AtWorker { worker: worker_of(giver), event });
+            }
+        }
+        Ok(())
+    }
+
+    fn start_pull(&mut self, reader: WorkerId, pull: &Pull) -> Result<(), PlannerError> {
+        let (leg, giver, lease) = (pull.leg, pull.giver, pull.lease);
+        let from = self.workers.get(&worker_of(giver)).map(|sim| sim.layout.clone());
+        let Some(sim) = self.workers.get_mut(&reader) else { return Ok(()) };
+        let ends_at = match from {
+            // The giver's process is gone: the connection breaks at once.
+            None => self.now + self.config.hop,
+            Some(layout) => {
+                let bytes = pull_bytes(&layout, &sim.layout, pull);
+                let bytes = bytes.map_err(|source| PlannerError::Layout { worker: reader, source })?;
+                sim.link.pull(self.now, bytes)
+            }
+        };
+        self.queue.push(ends_at, Happening::PullEnds { reader, leg, giver, lease });
+        Ok(())
+    }
+
+    /// Bytes count only if the lease they were read under still holds.
+    pub(super) fn pull_ends(&mut self, reader: WorkerId, leg: Leg, giver: InstanceId, lease: LeaseId) {
+        let giver = self.workers.get(&worker_of(giver));
+        let outcome = match giver.is_some_and(|sim| sim.granted.contains_key(&lease)) {
+            true => PullOutcome::Complete,
+            false => PullOutcome::Failed(format!("{lease} does not hold any more")),
+        };
+        self.feed(reader, Event::PullEnded { leg, outcome });
+    }
+
+    pub(super) fn heartbeat(&mut self, giver: WorkerId, reader: WorkerId, leases: Vec<LeaseId>) {
+        let Some(sim) = self.workers.get(&giver) else { return };
+        let (held, gone): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| sim.granted.contains_key(lease));
+        self.feed(giver, Event::ReaderRenewed(held));
+        if !gone.is_empty() {
+            let event = Event::LeasesGone(gone);
+            self.queue.push(self.now + self.config.hop, Happening::AtWorker { worker: reader, event });
+        }
+    }
+
+    pub(super) fn release(&mut self, giver: WorkerId, reader: WorkerId, leg: Leg, lease: LeaseId) {
+        let Some(sim) = self.workers.get_mut(&giver) else {
+            let event = Event::ReleaseAnswered { leg, answer: ReleaseAnswer::Unreachable };
+            return self.queue.push(self.now + self.config.hop, Happening::AtWorker { worker: reader, event });
+        };
+        sim.asked.entry(lease).or_default().push_back((reader, leg));
+        self.feed(giver, Event::ReaderReleased(lease));
+    }
+
+    pub(super) fn step_ends(&mut self, worker: WorkerId, lane: LaneId, step: StepId) {
+        let Some(sim) = self.workers.get_mut(&worker) else { return };
+        if let Some(result) = sim.device.end(self.now, lane, step) {
+            self.steps += 1;
+            self.feed(worker, Event::StepDone { lane, step, result });
+        }
+    }
+
+    /// The process is gone; peers and the router find out one hop later, after what it had already sent.
+    pub(super) fn die(&mut self, worker: WorkerId) {
+        let Some(dead) = self.workers.remove(&worker) else { return };
+        self.moved_bytes_lost += dead.moved_bytes();
+        let later = self.now + self.config.hop;
+        self.queue.push(later, Happening::SessionGone(worker));
+        for peer in self.workers.keys() {
+            let event = Event::GiverLost(instance_of(worker));
+            self.queue.push(later, Happening::AtWorker { worker: *peer, event });
+        }
+    }
+}
+
+impl SimWorker {
+    fn new(id: WorkerId, spec: &WorkerSpec, config: &crate::SimConfig) -> Result<SimWorker, PlannerError> {
+        let replica = Replica::new(spec.replica.clone());
+        let cost = spec.cost.checked().map_err(|source| PlannerError::Cost { worker: id, source })?;
+        let layout = KvLayout::whole(spec.kv.clone());
+        if spec.kv.block_tokens != spec.replica.block_tokens {
+            let value = format!("{} in the cache of {id}", spec.kv.block_tokens);
+            return Err(PlannerError::Setting { name: "block_tokens", value, must: "be its scheduler's" });
+        }
+        Ok(SimWorker {
+            id,
+            replica: replica.map_err(|source| PlannerError::Replica { worker: id, source })?,
+            device: Device::new(cost, spec.replica.layers, config.vocab),
+            layout: layout.map_err(|source| PlannerError::Layout { worker: id, source })?,
+            link: Link::new(config.link),
+            granted: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            timer: None,
+        })
+    }
+
+    fn info(&self, spec: &WorkerSpec) -> WorkerInfo {
+        WorkerInfo {
+            instance: instance_of(self.id),
+            role: spec.replica.role,
+            peer_address: self.id.to_string().into(),
+            compat: CompatKey(0),
+            context_max: spec.replica.context_max,
+            capacity_tokens: u64::from(spec.replica.blocks_total) * u64::from(spec.replica.block_tokens),
+        }
+    }
+
+    pub(super) fn load(&self) -> Load {
+        self.replica.load()
+    }
+
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.link.moved_bytes()
+    }
+
+    pub(super) fn check_leaks(&self) -> Result<(), PlannerError> {
+        let leak = |detail| Err(PlannerError::Leak { worker: self.id, detail });
+        if let Err(detail) = self.replica.check_invariants() {
+            return leak(detail);
+        }
+        let load = self.replica.load();
+        let held = load.blocks_in_use + load.blocks_quarantined + load.running + load.waiting + load.held;
+        if !self.replica.is_idle() || held > 0 || !self.granted.is_empty() {
+            return leak(format!("{load:?} with leases {:?}", self.granted.keys()));
+        }
+        Ok(())
+    }
+
+    fn next_asked(&mut self, lease: LeaseId) -> Option<(WorkerId, Leg)> {
+        let waiting = self.asked.get_mut(&lease)?;
+        let next = waiting.pop_front();
+        if waiting.is_empty() {
+            self.asked.remove(&lease);
+        }
+        next
+    }
+}
+
+fn instance_of(worker: WorkerId) -> InstanceId {
+    InstanceId(u128::from(worker.0))
+}
+
+fn worker_of(instance: InstanceId) -> WorkerId {
+    WorkerId(instance.0 as u32)
+}

@@ -1,0 +1,74 @@
+//! Small deployments and workloads that several tests share.
+
+use crate::{LinkSpec, Poisson, Policy, SimConfig, WorkerSpec};
+use sched::cost::Fitted;
+use sched::journey::JourneyConfig;
+use sched::layout::{KvDtype, Shape, TileOrder};
+use sched::replica::{LeaseConfig, PrefixCache, ReplicaConfig};
+use sched::route::RouteConfig;
+use sched::{Role, Slo, Span};
+
+/// One letter per worker: p, d or a.
+pub(super) fn deployment(roles: &str, blocks: u32) -> SimConfig {
+    let workers = roles.chars().zip(1..).map(|(letter, seed)| worker(letter, blocks, seed)).collect();
+    SimConfig {
+        workers,
+        link: LinkSpec { bytes_per_second: 1_000_000_000, latency: Span(100) },
+        hop: Span(200),
+        route: RouteConfig::default(),
+        policy: Policy::LeastLoaded,
+        journey: JourneyConfig::default(),
+        renew_every: Span::from_secs(5),
+        load_every: Span::from_secs(1),
+        itl_quantile: 0.99,
+        faults: Vec::new(),
+        vocab: 32_000,
+        events_max: 5_000_000,
+    }
+}
+
+fn worker(letter: char, blocks: u32, lease_seed: u64) -> WorkerSpec {
+    let role = match letter {
+        'p' => Role::Prefill,
+        'd' => Role::Decode,
+        'a' => Role::Aggregated,
+        other => panic!("no role {other}"),
+    };
+    let replica = ReplicaConfig {
+        role,
+        blocks_total: blocks,
+        block_tokens: 16,
+        layers: 12,
+        context_max: 2_048,
+        sequences_max: 64,
+        step_tokens_max: 512,
+        queue_legs_max: 100_000,
+        prefix_cache: PrefixCache::On,
+        filling_share: 0.5,
+        lease: LeaseConfig::default(),
+        hash_salt: 0,
+        lease_seed,
+    };
+    let kv = Shape {
+        layers_total: 12,
+        kv_heads_total: 12,
+        head_dim: 64,
+        block_tokens: 16,
+        dtype: KvDtype::Bf16,
+        tile_order: TileOrder("modelled".into()),
+        tile_bytes: 2_048,
+    };
+    WorkerSpec { replica, cost: Fitted::example(), kv }
+}
+
+pub(super) fn workload(seed: u64, rate_per_second: f64, requests: u32) -> Poisson {
+    Poisson {
+        seed,
+        rate_per_second,
+        requests,
+        prompt_tokens: 1..=300,
+        output_tokens: 1..=40,
+        choices: 1..=3,
+        slo: Slo { class: 0, ttft: Some(Span::from_ms(500)), tpot: Some(Span::from_ms(50)), itl_tail: None },
+    }
+}

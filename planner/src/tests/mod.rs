@@ -1,0 +1,5 @@
+//! The simulator over whole deployments: determinism, conservation, and queues whose answer is known.
+
+mod deployments;
+mod queueing;
+mod serving;
