@@ -1,1 +1,39 @@
 //! Moves bytes between workers; knows nothing of what a request means.
+//!
+//! A worker opens one [`KvTransport`], registers its KV pool, hands its [`KvTransport::endpoint`] to peers over the
+//! control channel, and pulls ranges of *their* pools into its own. Memory is named by (region, offset, length), never by
+//! address. Four implementations stand side by side: [`ucx`] (one-sided reads), [`tcp`] (needs no privileges), [`shm`]
+//! (memfd, one host) and [`in_process`] (threads of one process, and the base of fault tests through [`faulty`]).
+
+pub mod access;
+pub mod faulty;
+pub mod in_process;
+pub mod shm;
+pub mod tcp;
+#[cfg(feature = "ucx")]
+pub mod ucx;
+
+mod batch;
+mod copier;
+mod driver;
+mod endpoint;
+mod error;
+mod flow;
+mod front;
+mod host;
+mod limits;
+mod open;
+mod outbox;
+mod probe;
+mod transport;
+mod wire;
+
+pub use access::{AccessCheck, AccessDenied, LeaseTable};
+pub use batch::{Batch, RangeCopy};
+pub use error::{Side, TransferError};
+pub use front::Transport;
+pub use limits::Limits;
+pub use open::{Options, open};
+pub use transport::{
+    KvTransport, Notify, PeerId, Probe, RegionId, Setup, Ticket, TransferEvent, TransportKind, UnknownTransport,
+};

@@ -1,0 +1,144 @@
+//! The table of live leases that the replica thread writes and transport threads read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{PoisonError, RwLock};
+
+use sched::LeaseId;
+
+use super::{AccessCheck, AccessDenied};
+use crate::RegionId;
+
+/// Ended leases that are remembered, so that a late reader hears "expired" rather than "unknown".
+const ENDED_REMEMBERED_MAX: usize = 4096;
+
+/// Leases and the ranges each of them covers. A check is one shared lock and one binary search.
+#[derive(Debug, Default)]
+pub struct LeaseTable {
+    inner: RwLock<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Sorted, disjoint, not adjacent.
+    live: BTreeMap<LeaseId, BTreeMap<RegionId, Vec<Range<u64>>>>,
+    ended: VecDeque<LeaseId>,
+}
+
+impl LeaseTable {
+    /// A table without leases: every read is refused.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets readers that name `lease` read these byte ranges of `region`; adds to what the lease already covers.
+    pub fn grant(&self, lease: LeaseId, region: RegionId, ranges: impl IntoIterator<Item = Range<u64>>) {
+        let mut table = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let covered = table.live.entry(lease).or_default().entry(region).or_default();
+        covered.extend(ranges.into_iter().filter(|range| range.start < range.end));
+        merge(covered);
+    }
+
+    /// Ends a lease: no read under it starts after this returns. Repeating it changes nothing.
+    pub fn revoke(&self, lease: LeaseId) {
+        let mut table = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if table.live.remove(&lease).is_some() {
+            table.ended.push_back(lease);
+            if table.ended.len() > ENDED_REMEMBERED_MAX {
+                table.ended.pop_front();
+            }
+        }
+    }
+
+    /// How many leases are live.
+    pub fn live(&self) -> usize {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).live.len()
+    }
+}
+
+impl AccessCheck for LeaseTable {
+    fn check(&self, lease: LeaseId, region: RegionId, offset: u64, bytes: u64) -> Result<(), AccessDenied> {
+        let table = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(regions) = table.live.get(&lease) else {
+            let ended = table.ended.contains(&lease);
+            return Err(if ended { AccessDenied::Expired } else { AccessDenied::Unknown });
+        };
+        let end = offset.checked_add(bytes).ok_or(AccessDenied::Bounds)?;
+        let ranges = regions.get(&region).ok_or(AccessDenied::Bounds)?;
+        let after = ranges.partition_point(|range| range.start <= offset);
+        match after.checked_sub(1).and_then(|index| ranges.get(index)) {
+            Some(range) if end <= range.end => Ok(()),
+            Some(_) | None => Err(AccessDenied::Bounds),
+        }
+    }
+}
+
+fn merge(ranges: &mut Vec<Range<u64>>) {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges.drain(..) {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            Some(_) | None => merged.push(range),
+        }
+    }
+    *ranges = merged;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const REGION: RegionId = RegionId(0);
+
+    #[test]
+    fn a_lease_covers_what_was_granted_until_it_is_revoked() {
+        let table = LeaseTable::new();
+        let lease = LeaseId(7);
+        assert_eq!(table.check(lease, REGION, 0, 1), Err(AccessDenied::Unknown));
+        table.grant(lease, REGION, [100..200, 300..400]);
+        assert_eq!(table.check(lease, REGION, 100, 100), Ok(()));
+        assert_eq!(table.check(lease, REGION, 100, 101), Err(AccessDenied::Bounds));
+        assert_eq!(table.check(lease, REGION, 150, 200), Err(AccessDenied::Bounds));
+        assert_eq!(table.check(lease, RegionId(1), 100, 1), Err(AccessDenied::Bounds));
+        assert_eq!(table.check(lease, REGION, 199, u64::MAX), Err(AccessDenied::Bounds));
+        table.grant(lease, REGION, std::iter::once(200..300));
+        assert_eq!(table.check(lease, REGION, 150, 200), Ok(()));
+        table.revoke(lease);
+        table.revoke(lease);
+        assert_eq!(table.check(lease, REGION, 100, 1), Err(AccessDenied::Expired));
+        assert_eq!(table.live(), 0);
+    }
+
+    #[test]
+    fn ended_leases_are_remembered_for_a_while_only() {
+        let table = LeaseTable::new();
+        for id in 0..=ENDED_REMEMBERED_MAX as u64 {
+            table.grant(LeaseId(id), REGION, std::iter::once(0..1));
+            table.revoke(LeaseId(id));
+        }
+        assert_eq!(table.check(LeaseId(0), REGION, 0, 1), Err(AccessDenied::Unknown));
+        assert_eq!(table.check(LeaseId(1), REGION, 0, 1), Err(AccessDenied::Expired));
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_agrees_with_a_byte_map(
+            grants in prop::collection::vec((0_u64..60, 0_u64..12), 0..12),
+            offset in 0_u64..64,
+            bytes in 1_u64..16,
+        ) {
+            let table = LeaseTable::new();
+            let mut covered = [false; 128];
+            for (start, length) in grants {
+                table.grant(LeaseId(1), REGION, std::iter::once(start..start + length));
+                covered[start as usize..(start + length) as usize].fill(true);
+            }
+            table.grant(LeaseId(1), REGION, []);
+            let expected = covered[offset as usize..(offset + bytes) as usize].iter().all(|byte| *byte);
+            prop_assert_eq!(table.check(LeaseId(1), REGION, offset, bytes).is_ok(), expected);
+        }
+    }
+}

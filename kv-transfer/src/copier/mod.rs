@@ -1,0 +1,124 @@
+//! The thread behind transports whose peers' memory is mapped here: it copies read by read, so that commands and
+//! deadlines are seen between two reads. Knows nothing of how the memory came to be mapped.
+
+mod thread;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, unbounded};
+use kernels::memory::HostMemory;
+
+use crate::driver::{Command, Driver};
+use crate::endpoint::Endpoint;
+use crate::flow::Read;
+use crate::outbox::Outbox;
+use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
+use crate::{Limits, PeerId, Probe, RegionId, TransferError};
+
+/// A connected peer's memory. Dropping it closes the connection.
+pub(crate) trait Source: Send {
+    /// Copies one read into place.
+    fn read(&mut self, read: &Read) -> Result<(), ReadError>;
+}
+
+/// What a read that did not happen ends.
+pub(crate) enum ReadError {
+    /// Only its batch.
+    Batch(TransferError),
+    /// The connection.
+    Peer(TransferError),
+}
+
+/// How a transport finds its peers.
+pub(crate) trait Connector: Send {
+    /// Begins to connect; the outcome comes as a message, at once or from another thread.
+    fn connect(&mut self, peer: PeerId, endpoint: Endpoint, outcome: Sender<Message>);
+}
+
+/// What the copying thread hears.
+pub(crate) enum Message {
+    Command(Command),
+    Connected { peer: PeerId, source: Box<dyn Source>, probe: Probe },
+    Lost { peer: PeerId, error: TransferError },
+    Stop,
+}
+
+/// Keeps what we serve.
+pub(crate) trait Owner: Send {
+    /// Adds a region, whose id is the number of regions before it.
+    fn register(&mut self, memory: &Arc<HostMemory>) -> Result<(), TransferError>;
+}
+
+/// The front's hold on the copying thread and on what we serve.
+pub(crate) struct Copier<O> {
+    messages: Sender<Message>,
+    thread: Option<JoinHandle<()>>,
+    owner: O,
+}
+
+impl<O: Owner> Copier<O> {
+    pub(crate) fn start(
+        name: &str,
+        owner: O,
+        connector: Box<dyn Connector>,
+        outbox: Outbox,
+        limits: Limits,
+    ) -> Result<Self, TransferError> {
+        let (messages, inbox) = unbounded();
+        let thread = thread::Thread::new(inbox, messages.clone(), connector, outbox, limits);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || thread.run())
+            .map_err(|error| TransferError::system("start a transport thread", &error))?;
+        Ok(Self { messages, thread: Some(thread), owner })
+    }
+}
+
+impl<O: Owner> Driver for Copier<O> {
+    fn register(&mut self, _region: RegionId, memory: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError> {
+        self.owner.register(memory)?;
+        Ok(Vec::new())
+    }
+
+    fn submit(&mut self, command: Command) -> Result<(), TransferError> {
+        self.messages.send(Message::Command(command)).map_err(|_| TransferError::Stopped)
+    }
+}
+
+impl<O> Drop for Copier<O> {
+    fn drop(&mut self) {
+        let _ended = self.messages.send(Message::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a transport thread had panicked");
+        }
+    }
+}
+
+/// Copies `bytes` bytes from the peer's memory to ours, without ever making a reference to either: the peer may write
+/// its memory at any time.
+///
+/// # Safety
+///
+/// `from` must be valid for reads and `to` for writes of `bytes` bytes, and nobody else may touch `to` meanwhile.
+pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, bytes: u64) {
+    // SAFETY: passed on to the caller; the ranges lie in different mappings or are the caller's to keep apart.
+    unsafe { std::ptr::copy(from, to, bytes as usize) };
+}
+
+/// Copies the peer's page as batches are copied, and measures that.
+pub(crate) fn probe(page: *const u8, endpoint: &Endpoint) -> Result<Probe, TransferError> {
+    let mut scratch = Scratch::new(endpoint.instance)?;
+    let copy_page = |scratch: &Scratch| {
+        // SAFETY: the caller maps the peer's page, and the scratch is as long and ours alone.
+        unsafe { copy(page, scratch.memory().as_ptr(), PROBE_BYTES as u64) };
+    };
+    copy_page(&scratch);
+    scratch.warm()?;
+    for _ in 0..PROBE_READS {
+        copy_page(&scratch);
+    }
+    scratch.measured()
+}

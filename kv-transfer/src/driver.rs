@@ -1,0 +1,27 @@
+//! What the front asks of the threads behind it; knows neither side's inside.
+
+use std::sync::Arc;
+
+use kernels::memory::HostMemory;
+
+use crate::batch::Job;
+use crate::endpoint::Endpoint;
+use crate::{PeerId, RegionId, Ticket, TransferError};
+
+/// The front's hold on a transport's threads. Dropping it stops them and waits until they have ended.
+pub(crate) trait Driver: Send {
+    /// Makes memory servable and says the key that readers need, if any. May wait for the threads.
+    fn register(&mut self, region: RegionId, memory: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError>;
+
+    /// Queues a command; never waits.
+    fn submit(&mut self, command: Command) -> Result<(), TransferError>;
+}
+
+/// What the threads are told to do. Checked by the front: ids are fresh or known, ranges lie inside their regions.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Connect { peer: PeerId, endpoint: Endpoint },
+    Start { ticket: Ticket, peer: PeerId, job: Arc<Job> },
+    Abort { ticket: Ticket, peer: PeerId },
+    Disconnect { peer: PeerId },
+}

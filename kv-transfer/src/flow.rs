@@ -1,0 +1,305 @@
+//! The batches of one peer in order of arrival, cut into reads: what to read next, what has ended, what is late. Pure;
+//! knows neither clocks nor how reads are made.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::batch::Job;
+use crate::{RangeCopy, Ticket, TransferError, TransferEvent};
+
+/// How often a read that came back without its bytes, through no fault of its batch, is made again.
+const RETRIES_PER_BATCH_MAX: u32 = 1;
+
+/// The open batches of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    batches: VecDeque<Open>,
+}
+
+/// One read: part of one range of one batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Read {
+    pub(crate) ticket: Ticket,
+    pub(crate) job: Arc<Job>,
+    pub(crate) range: RangeCopy,
+}
+
+impl Read {
+    /// Where the bytes go.
+    pub(crate) fn destination(&self) -> *mut u8 {
+        // The offset was checked against the region when the job was made.
+        self.job.local.as_ptr().wrapping_add(self.range.local_offset as usize)
+    }
+}
+
+/// Why a batch ends before its last byte.
+#[derive(Debug, Clone)]
+pub(crate) enum Ending {
+    Aborted,
+    Failed(TransferError),
+}
+
+#[derive(Debug)]
+struct Open {
+    ticket: Ticket,
+    job: Arc<Job>,
+    /// The next range and how much of it was handed out.
+    range: usize,
+    offset: u64,
+    /// Ranges to read again.
+    again: Vec<RangeCopy>,
+    outstanding: u32,
+    retries: u32,
+    ending: Option<Ending>,
+}
+
+impl Flow {
+    pub(crate) fn push(&mut self, ticket: Ticket, job: Arc<Job>) {
+        let again = Vec::new();
+        self.batches.push_back(Open {
+            ticket,
+            job,
+            range: 0,
+            offset: 0,
+            again,
+            outstanding: 0,
+            retries: 0,
+            ending: None,
+        });
+    }
+
+    /// The next read of at most `bytes_max` bytes, of the oldest batch that has one.
+    pub(crate) fn next_read(&mut self, bytes_max: u64) -> Option<Read> {
+        self.batches.iter_mut().find_map(|open| open.next_read(bytes_max))
+    }
+
+    /// A read's bytes are in place.
+    pub(crate) fn landed(&mut self, ticket: Ticket, now: Instant) -> Option<TransferEvent> {
+        let open = self.open(ticket)?;
+        open.outstanding -= 1;
+        self.settle(ticket, now)
+    }
+
+    /// A read came back without its bytes because its connection was closed for another batch's sake.
+    pub(crate) fn came_back(&mut self, read: &Read, error: &TransferError, now: Instant) -> Option<TransferEvent> {
+        let open = self.open(read.ticket)?;
+        open.outstanding -= 1;
+        open.again.push(read.range);
+        if open.retries >= RETRIES_PER_BATCH_MAX && open.ending.is_none() {
+            open.ending = Some(Ending::Failed(error.clone()));
+        }
+        self.settle(read.ticket, now)
+    }
+
+    /// A read failed, and with it its batch.
+    pub(crate) fn failed(&mut self, ticket: Ticket, error: TransferError, now: Instant) -> Option<TransferEvent> {
+        let open = self.open(ticket)?;
+        open.outstanding -= 1;
+        open.ending.get_or_insert(Ending::Failed(error));
+        self.settle(ticket, now)
+    }
+
+    /// Hands out no more reads of a batch. The event comes now if none is outstanding, otherwise with the last of them.
+    pub(crate) fn end(&mut self, ticket: Ticket, ending: Ending, now: Instant) -> Option<TransferEvent> {
+        let open = self.open(ticket)?;
+        open.ending.get_or_insert(ending);
+        self.settle(ticket, now)
+    }
+
+    /// Ends a batch whose outstanding reads the caller has made harmless itself.
+    pub(crate) fn forget(&mut self, ticket: Ticket, ending: Ending, now: Instant) -> Option<TransferEvent> {
+        let open = self.open(ticket)?;
+        open.outstanding = 0;
+        open.ending.get_or_insert(ending);
+        self.settle(ticket, now)
+    }
+
+    /// Every batch whose reads were sent through the connection that was closed just now may be retried once more.
+    pub(crate) fn connection_renewed(&mut self) {
+        for open in &mut self.batches {
+            if !open.again.is_empty() {
+                open.retries += 1;
+            }
+        }
+    }
+
+    /// Batches that are late and not ending yet.
+    pub(crate) fn late(&self, now: Instant) -> Vec<(Ticket, TransferError)> {
+        let running = self.batches.iter().filter(|open| open.ending.is_none());
+        let late = running.filter(|open| open.job.deadline().is_some_and(|deadline| deadline <= now));
+        late.map(|open| (open.ticket, open.job.late())).collect()
+    }
+
+    /// The earliest deadline of a batch that is not ending yet.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let running = self.batches.iter().filter(|open| open.ending.is_none());
+        running.filter_map(|open| open.job.deadline()).min()
+    }
+
+    /// Every open batch, in order of arrival.
+    pub(crate) fn tickets(&self) -> Vec<Ticket> {
+        self.batches.iter().map(|open| open.ticket).collect()
+    }
+
+    /// Whether a batch has been asked to end and waits for its outstanding reads.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.batches.iter().any(|open| open.ending.is_some())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    fn open(&mut self, ticket: Ticket) -> Option<&mut Open> {
+        self.batches.iter_mut().find(|open| open.ticket == ticket)
+    }
+
+    /// Takes a batch out if nothing of it is outstanding and it is complete or ending.
+    fn settle(&mut self, ticket: Ticket, now: Instant) -> Option<TransferEvent> {
+        let index = self.batches.iter().position(|open| open.ticket == ticket)?;
+        let open = &self.batches[index];
+        if open.outstanding > 0 || (open.ending.is_none() && open.has_more()) {
+            return None;
+        }
+        let open = self.batches.remove(index)?;
+        let elapsed_us = u64::try_from((now - open.job.started).as_micros()).unwrap_or(u64::MAX);
+        Some(match open.ending {
+            None => TransferEvent::Done { ticket, bytes: open.job.bytes, elapsed_us },
+            Some(Ending::Aborted) => TransferEvent::Aborted { ticket },
+            Some(Ending::Failed(error)) => TransferEvent::Failed { ticket, error },
+        })
+    }
+}
+
+impl Open {
+    fn has_more(&self) -> bool {
+        self.range < self.job.copies.len() || !self.again.is_empty()
+    }
+
+    fn next_read(&mut self, bytes_max: u64) -> Option<Read> {
+        if self.ending.is_some() {
+            return None;
+        }
+        let range = self.again.pop().or_else(|| self.next_range(bytes_max))?;
+        self.outstanding += 1;
+        Some(Read { ticket: self.ticket, job: Arc::clone(&self.job), range })
+    }
+
+    fn next_range(&mut self, bytes_max: u64) -> Option<RangeCopy> {
+        let whole = self.job.copies.get(self.range)?;
+        let bytes = (whole.bytes - self.offset).min(bytes_max);
+        let range = RangeCopy {
+            remote_offset: whole.remote_offset + self.offset,
+            local_offset: whole.local_offset + self.offset,
+            bytes,
+        };
+        self.offset += bytes;
+        if self.offset == whole.bytes {
+            self.range += 1;
+            self.offset = 0;
+        }
+        Some(range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kernels::memory::{Backing, HostMemory};
+    use sched::LeaseId;
+
+    use super::*;
+    use crate::{Batch, Limits, RegionId};
+
+    fn job(lengths: &[u64], deadline_ms: u64) -> Arc<Job> {
+        let local = Arc::new(HostMemory::new(4096, Backing::Anonymous).unwrap());
+        let copies = lengths.iter().enumerate();
+        let copies = copies.map(|(i, bytes)| RangeCopy {
+            remote_offset: 100 * i as u64,
+            local_offset: 100 * i as u64,
+            bytes: *bytes,
+        });
+        let batch = Batch {
+            lease: LeaseId(0),
+            remote: RegionId(0),
+            local: RegionId(0),
+            copies: copies.collect(),
+            deadline: Duration::from_millis(deadline_ms),
+        };
+        Arc::new(Job::check(batch, 4096, &local, &Limits::default()).unwrap())
+    }
+
+    fn ranges(flow: &mut Flow, bytes_max: u64) -> Vec<(u64, u64, u64)> {
+        let reads = std::iter::from_fn(|| flow.next_read(bytes_max));
+        reads.map(|read| (read.ticket.0, read.range.remote_offset, read.range.bytes)).collect()
+    }
+
+    #[test]
+    fn batches_are_cut_into_reads_in_order_and_end_with_their_last_read() {
+        let mut flow = Flow::default();
+        flow.push(Ticket(0), job(&[10, 25], 1000));
+        flow.push(Ticket(1), job(&[5], 1000));
+        assert_eq!(ranges(&mut flow, 10), [(0, 0, 10), (0, 100, 10), (0, 110, 10), (0, 120, 5), (1, 0, 5)]);
+        let now = Instant::now();
+        assert!(matches!(flow.landed(Ticket(1), now), Some(TransferEvent::Done { bytes: 5, .. })));
+        for _ in 0..3 {
+            assert_eq!(flow.landed(Ticket(0), now), None);
+        }
+        assert!(matches!(flow.landed(Ticket(0), now), Some(TransferEvent::Done { bytes: 35, .. })));
+        assert!(flow.is_empty());
+    }
+
+    #[test]
+    fn an_ending_batch_waits_for_its_outstanding_reads() {
+        let mut flow = Flow::default();
+        let now = Instant::now();
+        flow.push(Ticket(0), job(&[10, 10], 1000));
+        assert!(flow.next_read(10).is_some());
+        assert_eq!(flow.end(Ticket(0), Ending::Aborted, now), None);
+        assert!(flow.is_draining() && flow.next_read(10).is_none());
+        assert_eq!(flow.landed(Ticket(0), now), Some(TransferEvent::Aborted { ticket: Ticket(0) }));
+        flow.push(Ticket(1), job(&[10], 1000));
+        assert_eq!(flow.end(Ticket(1), Ending::Aborted, now), Some(TransferEvent::Aborted { ticket: Ticket(1) }));
+    }
+
+    #[test]
+    fn the_first_reason_to_end_wins() {
+        let mut flow = Flow::default();
+        let now = Instant::now();
+        flow.push(Ticket(0), job(&[10], 1000));
+        assert!(flow.next_read(10).is_some());
+        flow.end(Ticket(0), Ending::Failed(TransferError::Injected), now);
+        assert_eq!(flow.end(Ticket(0), Ending::Aborted, now), None);
+        let event = flow.failed(Ticket(0), TransferError::Stopped, now);
+        assert_eq!(event, Some(TransferEvent::Failed { ticket: Ticket(0), error: TransferError::Injected }));
+    }
+
+    #[test]
+    fn a_read_that_came_back_is_made_once_more() {
+        let mut flow = Flow::default();
+        let now = Instant::now();
+        flow.push(Ticket(0), job(&[10, 20], 1000));
+        let first = flow.next_read(100).unwrap();
+        assert_eq!(flow.came_back(&first, &TransferError::Injected, now), None);
+        flow.connection_renewed();
+        assert_eq!(flow.next_read(100).unwrap().range, first.range);
+        let event = flow.came_back(&first, &TransferError::Injected, now);
+        assert_eq!(event, Some(TransferEvent::Failed { ticket: Ticket(0), error: TransferError::Injected }));
+    }
+
+    #[test]
+    fn late_batches_are_named_with_their_deadline() {
+        let mut flow = Flow::default();
+        let job = job(&[10], 40);
+        let deadline = job.deadline().unwrap();
+        flow.push(Ticket(0), job);
+        assert_eq!(flow.next_deadline(), Some(deadline));
+        assert!(flow.late(deadline - Duration::from_millis(1)).is_empty());
+        let late = flow.late(deadline);
+        assert_eq!(late[0].1.to_string(), "pull a batch: not done after 40 ms");
+        flow.forget(Ticket(0), Ending::Aborted, deadline);
+        assert!(flow.is_empty());
+    }
+}

@@ -1,0 +1,153 @@
+//! Transport between workers that are threads of one process; the owner checks each read. Knows no socket.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use crossbeam_channel::Sender;
+use kernels::memory::{Backing, HostMemory};
+use sched::InstanceId;
+
+use crate::copier::{self, Connector, Copier, Message, ReadError, Source};
+use crate::endpoint::Endpoint;
+use crate::flow::Read;
+use crate::outbox::Outbox;
+use crate::wire::{Reader, Writer};
+use crate::{AccessCheck, AccessDenied, Limits, PeerId, Setup, TransferError, Transport, TransportKind, probe};
+
+/// Every open owner of this process, by the number in its address.
+static OWNERS: Mutex<BTreeMap<u64, Weak<Owner>>> = Mutex::new(BTreeMap::new());
+static OWNERS_MADE: AtomicU64 = AtomicU64::new(0);
+
+/// Opens a transport that reaches other transports opened in this process.
+pub fn open(setup: &Setup) -> Result<Transport, TransferError> {
+    let (outbox, events) = Outbox::new(Arc::clone(&setup.notify));
+    let number = OWNERS_MADE.fetch_add(1, Ordering::Relaxed);
+    let owner = Arc::new(Owner {
+        instance: setup.instance,
+        page: probe::page(setup.instance, Backing::Anonymous)?,
+        access: Arc::clone(&setup.access),
+        limits: setup.limits,
+        regions: RwLock::new(Vec::new()),
+        readers: Mutex::new(BTreeMap::new()),
+        readers_made: AtomicU64::new(0),
+        closed: AtomicBool::new(false),
+    });
+    owners().insert(number, Arc::downgrade(&owner));
+    let listed = Listed { number, owner };
+    let copier = Copier::start("kv-in-process", listed, Box::new(Finder), outbox, setup.limits)?;
+    let address = Writer::new().u64(number).finish();
+    Ok(Transport::new(TransportKind::InProcess, setup, address, Box::new(copier), events))
+}
+
+fn owners() -> std::sync::MutexGuard<'static, BTreeMap<u64, Weak<Owner>>> {
+    OWNERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one transport serves.
+struct Owner {
+    instance: InstanceId,
+    page: Arc<HostMemory>,
+    access: Arc<dyn AccessCheck>,
+    limits: Limits,
+    regions: RwLock<Vec<Arc<HostMemory>>>,
+    /// Whom to tell when we close.
+    readers: Mutex<BTreeMap<u64, (PeerId, Sender<Message>)>>,
+    readers_made: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// An owner for as long as it can be found.
+struct Listed {
+    number: u64,
+    owner: Arc<Owner>,
+}
+
+impl copier::Owner for Listed {
+    fn register(&mut self, memory: &Arc<HostMemory>) -> Result<(), TransferError> {
+        self.owner.regions.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(memory));
+        Ok(())
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        owners().remove(&self.number);
+        self.owner.closed.store(true, Ordering::Release);
+        let readers = std::mem::take(&mut *self.owner.readers.lock().unwrap_or_else(PoisonError::into_inner));
+        for (peer, messages) in readers.into_values() {
+            let _reader_ended = messages.send(Message::Lost { peer, error: closed() });
+        }
+    }
+}
+
+fn closed() -> TransferError {
+    TransferError::lost("read", "its transport was closed")
+}
+
+struct Finder;
+
+impl Connector for Finder {
+    fn connect(&mut self, peer: PeerId, endpoint: Endpoint, outcome: Sender<Message>) {
+        let message = match find(peer, &endpoint, &outcome) {
+            Ok((source, probe)) => Message::Connected { peer, source: Box::new(source), probe },
+            Err(error) => Message::Lost { peer, error },
+        };
+        let _ended = outcome.send(message);
+    }
+}
+
+fn find(
+    peer: PeerId,
+    endpoint: &Endpoint,
+    messages: &Sender<Message>,
+) -> Result<(InProcessSource, crate::Probe), TransferError> {
+    let malformed = TransferError::Protocol { reason: "its address is not a number" };
+    let number = Reader::new(&endpoint.address).u64().ok_or(malformed)?;
+    let owner = owners().get(&number).and_then(Weak::upgrade);
+    let owner = owner.ok_or_else(|| TransferError::lost("connect", "no such transport in this process"))?;
+    if owner.instance != endpoint.instance {
+        return Err(TransferError::WrongInstance { expected: endpoint.instance });
+    }
+    let probe = copier::probe(owner.page.as_ptr(), endpoint)?;
+    let reader = owner.readers_made.fetch_add(1, Ordering::Relaxed);
+    let mut readers = owner.readers.lock().unwrap_or_else(PoisonError::into_inner);
+    if readers.len() >= owner.limits.readers_max {
+        return Err(TransferError::lost("connect", "it serves no more readers"));
+    }
+    readers.insert(reader, (peer, messages.clone()));
+    drop(readers);
+    Ok((InProcessSource { owner, reader }, probe))
+}
+
+struct InProcessSource {
+    owner: Arc<Owner>,
+    reader: u64,
+}
+
+impl Drop for InProcessSource {
+    fn drop(&mut self) {
+        self.owner.readers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.reader);
+    }
+}
+
+impl Source for InProcessSource {
+    fn read(&mut self, read: &Read) -> Result<(), ReadError> {
+        if self.owner.closed.load(Ordering::Acquire) {
+            return Err(ReadError::Peer(closed()));
+        }
+        let (lease, range) = (read.job.lease, read.range);
+        let denied = |denied| ReadError::Batch(TransferError::Denied { lease, denied });
+        let regions = self.owner.regions.read().unwrap_or_else(PoisonError::into_inner);
+        let memory = regions.get(read.job.remote.0 as usize).ok_or_else(|| denied(AccessDenied::Bounds))?;
+        if range.remote_offset + range.bytes > memory.len() as u64 {
+            return Err(denied(AccessDenied::Bounds));
+        }
+        self.owner.access.check(lease, read.job.remote, range.remote_offset, range.bytes).map_err(denied)?;
+        let from = memory.as_ptr().wrapping_add(range.remote_offset as usize);
+        // SAFETY: both ranges were checked against their mappings, which `regions` and the job keep alive; the batch's
+        // destination is ours alone until its ticket has ended.
+        unsafe { copier::copy(from, read.destination(), range.bytes) };
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! The bounds of every queue and wait of a transport.
+
+use std::time::Duration;
+
+/// Bounds of one transport. The defaults serve one worker with tens of peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Batches started and not yet ended, over all peers.
+    pub batches_max: usize,
+    /// Ranges in one batch, before adjacent ones are joined.
+    pub copies_max: usize,
+    /// Bytes asked of one peer and not yet arrived.
+    pub in_flight_bytes_max: u64,
+    /// Bytes of one read; longer ranges are split so that aborts and other batches need not wait.
+    pub read_bytes_max: u64,
+    /// Peers that we read from, up or connecting.
+    pub peers_max: usize,
+    /// Peers that read from us at once.
+    pub readers_max: usize,
+    /// Regions in one endpoint.
+    pub regions_max: usize,
+    /// From `connect` to the end of the probe.
+    pub connect_deadline: Duration,
+    /// How long an abort waits for reads in flight before it closes the connection under them.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batches_max: 1024,
+            copies_max: 1 << 20,
+            in_flight_bytes_max: 16 << 20,
+            read_bytes_max: 2 << 20,
+            peers_max: 64,
+            readers_max: 64,
+            regions_max: 16,
+            connect_deadline: Duration::from_secs(5),
+            drain: Duration::from_millis(20),
+        }
+    }
+}

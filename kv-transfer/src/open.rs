@@ -1,0 +1,46 @@
+//! Opens a transport by its name; the only place that knows all of them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::{Setup, TransferError, Transport, TransportKind, in_process, shm, tcp};
+
+/// What particular transports need beyond [`Setup`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Where tcp listens; port 0 lets the system choose.
+    pub tcp_listen: SocketAddr,
+    /// The address that peers are told instead of the one listened on; needed when that is unspecified (0.0.0.0).
+    pub tcp_advertise: Option<IpAddr>,
+    /// The UCX transports to allow, as `UCX_TLS` names them. `cma,tcp` serves one host; an RDMA build adds `rc`.
+    pub ucx_tls: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tcp_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            tcp_advertise: None,
+            ucx_tls: "cma,tcp".to_owned(),
+        }
+    }
+}
+
+/// Opens the transport that was asked for, or says why it cannot be; never another one.
+pub fn open(kind: TransportKind, setup: &Setup, options: &Options) -> Result<Transport, TransferError> {
+    match kind {
+        TransportKind::Ucx => open_ucx(setup, options),
+        TransportKind::Tcp => tcp::open(setup, options.tcp_listen, options.tcp_advertise),
+        TransportKind::Shm => shm::open(setup),
+        TransportKind::InProcess => in_process::open(setup),
+    }
+}
+
+#[cfg(feature = "ucx")]
+fn open_ucx(setup: &Setup, options: &Options) -> Result<Transport, TransferError> {
+    crate::ucx::open(setup, &options.ucx_tls)
+}
+
+#[cfg(not(feature = "ucx"))]
+fn open_ucx(_setup: &Setup, _options: &Options) -> Result<Transport, TransferError> {
+    Err(TransferError::NotBuilt { kind: TransportKind::Ucx })
+}

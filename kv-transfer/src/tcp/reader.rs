@@ -1,0 +1,362 @@
+//! One task per peer: asks for ranges, a window ahead, and receives replies straight into their place. Knows nothing of
+//! what we serve ourselves.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kernels::memory::{Backing, HostMemory};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{sleep_until, timeout};
+
+use super::frame::{self, ANSWER_BYTES, REPLY_BYTES, REQUEST_BYTES, REQUEST_BYTES_MAX, Reply, Request, What};
+use super::runtime::too_late;
+use super::socket;
+use crate::batch::Job;
+use crate::endpoint::Endpoint;
+use crate::flow::{Ending, Flow, Read};
+use crate::outbox::Outbox;
+use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
+use crate::{Limits, PeerId, Probe, Ticket, TransferError, TransferEvent};
+
+/// Requests that were sent and not answered, at most: small reads must not fill the peer's socket with requests.
+const OWED_MAX: usize = 1024;
+/// Where the bytes of ended batches go.
+const DISCARD_BYTES: usize = 256 << 10;
+/// Receives in a row before commands and deadlines are looked at.
+const RECEIVES_MAX: usize = 8;
+
+/// What the front asks of one peer.
+pub(super) enum Order {
+    Start { ticket: Ticket, job: Arc<Job> },
+    Abort { ticket: Ticket },
+}
+
+/// Lives as long as the connection; a closed `orders` means to disconnect.
+pub(super) async fn run(
+    peer: PeerId,
+    endpoint: Endpoint,
+    mut orders: UnboundedReceiver<Order>,
+    outbox: Outbox,
+    limits: Limits,
+) {
+    let connecting = timeout(limits.connect_deadline, connect(&endpoint));
+    let connected = tokio::select! {
+        connected = connecting => connected.unwrap_or_else(|_| Err(late(&limits))),
+        () = orders_closed(&mut orders) => Err(TransferError::Disconnected),
+    };
+    let error = match connected {
+        Ok((stream, probe)) => {
+            outbox.tell(TransferEvent::PeerUp { peer, probe });
+            read(stream, &mut orders, &outbox, limits).await
+        }
+        Err(error) => error,
+    };
+    orders.close();
+    while let Ok(order) = orders.try_recv() {
+        match order {
+            Order::Start { ticket, .. } => outbox.tell(too_late(ticket)),
+            Order::Abort { .. } => {}
+        }
+    }
+    outbox.tell(TransferEvent::PeerDown { peer, error });
+}
+
+fn late(limits: &Limits) -> TransferError {
+    let deadline_ms = u64::try_from(limits.connect_deadline.as_millis()).unwrap_or(u64::MAX);
+    TransferError::Deadline { operation: "connect", deadline_ms }
+}
+
+/// Nothing can be ordered of a peer that is not up, so anything that arrives means the end.
+async fn orders_closed(orders: &mut UnboundedReceiver<Order>) {
+    while orders.recv().await.is_some() {}
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<(TcpStream, Probe), TransferError> {
+    let lost = |error: io::Error| TransferError::lost("connect", error);
+    let address = str::from_utf8(&endpoint.address).ok().and_then(|text| text.parse::<std::net::SocketAddr>().ok());
+    let address = address.ok_or(TransferError::Protocol { reason: "its address is not an address and a port" })?;
+    let mut stream = TcpStream::connect(address).await.map_err(lost)?;
+    socket::prepare(&stream).map_err(lost)?;
+    stream.write_all(&frame::greeting(endpoint.instance)).await.map_err(lost)?;
+    let mut answer = [0; ANSWER_BYTES];
+    stream.read_exact(&mut answer).await.map_err(lost)?;
+    frame::accept(&answer, endpoint.instance)?;
+    let mut scratch = Scratch::new(endpoint.instance)?;
+    probe(&mut stream, &scratch).await?;
+    scratch.warm()?;
+    for _ in 0..PROBE_READS {
+        probe(&mut stream, &scratch).await?;
+    }
+    let probe = scratch.measured()?;
+    Ok((stream, probe))
+}
+
+/// Reads the peer's page of known bytes once.
+async fn probe(stream: &mut TcpStream, scratch: &Scratch) -> Result<(), TransferError> {
+    let lost = |error: io::Error| TransferError::lost("connect", error);
+    let all = PROBE_BYTES as u64;
+    let request = Request { id: 0, what: What::Probe, offset: 0, bytes: all };
+    stream.write_all(&request.encode()).await.map_err(lost)?;
+    let mut frame = [0; REPLY_BYTES];
+    stream.read_exact(&mut frame).await.map_err(lost)?;
+    if Reply::decode(&frame) != Some(Reply { id: 0, outcome: Ok(all) }) {
+        return Err(TransferError::Protocol { reason: "it did not answer the probe" });
+    }
+    let mut received = 0;
+    while received < all {
+        stream.readable().await.map_err(lost)?;
+        match socket::try_receive(stream, scratch.memory(), received, all - received) {
+            Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+            Ok(some) => received += some as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(lost(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Pulls batches until the connection ends, and says why it did.
+async fn read(
+    stream: TcpStream,
+    orders: &mut UnboundedReceiver<Order>,
+    outbox: &Outbox,
+    limits: Limits,
+) -> TransferError {
+    let mut reader = match Reader::new(stream, outbox, limits) {
+        Ok(reader) => reader,
+        Err(error) => return error,
+    };
+    let (ending, error) = match reader.run(orders).await {
+        Ok(()) => (Ending::Aborted, TransferError::Disconnected),
+        Err(error) => (Ending::Failed(error.clone()), error),
+    };
+    for ticket in reader.flow.tickets() {
+        reader.tell_forgotten(ticket, ending.clone());
+    }
+    error
+}
+
+struct Reader<'a> {
+    stream: TcpStream,
+    outbox: &'a Outbox,
+    limits: Limits,
+    flow: Flow,
+    /// Requests that were made and not fully answered, in the order of their replies.
+    owed: VecDeque<Owed>,
+    owed_bytes: u64,
+    requests_made: u64,
+    /// Encoded requests that the socket has not taken yet.
+    unsent: VecDeque<u8>,
+    receiving: Receiving,
+    discard: HostMemory,
+}
+
+struct Owed {
+    id: u64,
+    bytes: u64,
+    /// Where the bytes go; `None` once the batch has ended.
+    read: Option<Read>,
+}
+
+/// How far the reply to the first owed request has come.
+enum Receiving {
+    Head { frame: [u8; REPLY_BYTES], filled: usize },
+    Body { received: u64 },
+}
+
+const NEXT_HEAD: Receiving = Receiving::Head { frame: [0; REPLY_BYTES], filled: 0 };
+
+impl<'a> Reader<'a> {
+    fn new(stream: TcpStream, outbox: &'a Outbox, limits: Limits) -> Result<Self, TransferError> {
+        let discard = HostMemory::new(DISCARD_BYTES, Backing::Anonymous)?;
+        Ok(Self {
+            stream,
+            outbox,
+            limits,
+            flow: Flow::default(),
+            owed: VecDeque::new(),
+            owed_bytes: 0,
+            requests_made: 0,
+            unsent: VecDeque::new(),
+            receiving: NEXT_HEAD,
+            discard,
+        })
+    }
+
+    async fn run(&mut self, orders: &mut UnboundedReceiver<Order>) -> Result<(), TransferError> {
+        loop {
+            self.ask();
+            let deadline = self.flow.next_deadline();
+            let wake = tokio::time::Instant::from_std(deadline.unwrap_or_else(Instant::now));
+            let interest =
+                if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order) => self.follow(order),
+                    None => return Ok(()),
+                },
+                () = sleep_until(wake), if deadline.is_some() => self.end_late(),
+                ready = self.stream.ready(interest) => {
+                    let ready = ready.map_err(|error| TransferError::lost("read", error))?;
+                    if ready.is_writable() {
+                        self.send()?;
+                    }
+                    if ready.is_readable() {
+                        self.receive()?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Start { ticket, job } => self.flow.push(ticket, job),
+            Order::Abort { ticket } => self.tell_forgotten(ticket, Ending::Aborted),
+        }
+    }
+
+    fn end_late(&mut self) {
+        for (ticket, error) in self.flow.late(Instant::now()) {
+            self.tell_forgotten(ticket, Ending::Failed(error));
+        }
+    }
+
+    /// Ends a batch now: what is still owed for it will be discarded, so nothing of it can land any more.
+    fn tell_forgotten(&mut self, ticket: Ticket, ending: Ending) {
+        for owed in &mut self.owed {
+            if owed.read.as_ref().is_some_and(|read| read.ticket == ticket) {
+                owed.read = None;
+            }
+        }
+        let ended = self.flow.forget(ticket, ending, Instant::now());
+        self.tell(ended);
+    }
+
+    fn tell(&self, event: Option<TransferEvent>) {
+        if let Some(event) = event {
+            self.outbox.tell(event);
+        }
+    }
+
+    /// Asks for as much as the window allows.
+    fn ask(&mut self) {
+        let read_bytes_max = self.limits.read_bytes_max.min(REQUEST_BYTES_MAX);
+        while self.owed.len() < OWED_MAX && self.owed_bytes < self.limits.in_flight_bytes_max {
+            let Some(read) = self.flow.next_read(read_bytes_max) else { break };
+            let id = self.requests_made;
+            self.requests_made += 1;
+            let what = What::Region { region: read.job.remote, lease: read.job.lease };
+            let bytes = read.range.bytes;
+            let request = Request { id, what, offset: read.range.remote_offset, bytes };
+            self.unsent.extend(request.encode());
+            self.owed.push_back(Owed { id, bytes, read: Some(read) });
+            self.owed_bytes += bytes;
+        }
+        debug_assert!(self.unsent.len() <= OWED_MAX * REQUEST_BYTES);
+    }
+
+    fn send(&mut self) -> Result<(), TransferError> {
+        while !self.unsent.is_empty() {
+            match self.stream.try_write(self.unsent.as_slices().0) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(TransferError::lost("ask for bytes", error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(), TransferError> {
+        for _ in 0..RECEIVES_MAX {
+            match self.receive_some() {
+                Ok(0) => return Err(TransferError::lost("read", "it closed the connection")),
+                Ok(_) => self.advance()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(TransferError::lost("read", error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// One system call: part of a head, or part of a body straight into its place.
+    fn receive_some(&mut self) -> io::Result<usize> {
+        match &mut self.receiving {
+            Receiving::Head { frame, filled } => {
+                let some = self.stream.try_read(&mut frame[*filled..])?;
+                *filled += some;
+                Ok(some)
+            }
+            Receiving::Body { received } => {
+                let Some(owed) = self.owed.front() else { return Ok(0) };
+                let left = owed.bytes - *received;
+                let some = match &owed.read {
+                    Some(read) => {
+                        let offset = read.range.local_offset + *received;
+                        socket::try_receive(&self.stream, &read.job.local, offset, left)?
+                    }
+                    None => {
+                        let some = left.min(DISCARD_BYTES as u64);
+                        socket::try_receive(&self.stream, &self.discard, 0, some)?
+                    }
+                };
+                *received += some as u64;
+                Ok(some)
+            }
+        }
+    }
+
+    /// Acts on a head or a body that is complete.
+    fn advance(&mut self) -> Result<(), TransferError> {
+        match &self.receiving {
+            Receiving::Head { frame, filled } if *filled == REPLY_BYTES => {
+                let reply = Reply::decode(frame);
+                self.begin(reply.ok_or(TransferError::Protocol { reason: "its reply is malformed" })?)
+            }
+            Receiving::Body { received } if self.owed.front().is_some_and(|owed| owed.bytes == *received) => {
+                self.finish();
+                Ok(())
+            }
+            Receiving::Head { .. } | Receiving::Body { .. } => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, reply: Reply) -> Result<(), TransferError> {
+        let unasked = TransferError::Protocol { reason: "it answered what was not asked" };
+        let Some(owed) = self.owed.front().filter(|owed| owed.id == reply.id) else { return Err(unasked) };
+        match reply.outcome {
+            Ok(bytes) if bytes == owed.bytes => {
+                self.receiving = Receiving::Body { received: 0 };
+                Ok(())
+            }
+            Ok(_) => Err(unasked),
+            Err(denied) => {
+                if let Some(read) = self.take_owed() {
+                    let error = TransferError::Denied { lease: read.job.lease, denied };
+                    self.tell_forgotten(read.ticket, Ending::Failed(error));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(read) = self.take_owed() {
+            let ended = self.flow.landed(read.ticket, Instant::now());
+            self.tell(ended);
+        }
+    }
+
+    /// The first owed request is answered; its read, unless the batch has ended meanwhile.
+    fn take_owed(&mut self) -> Option<Read> {
+        self.receiving = NEXT_HEAD;
+        let owed = self.owed.pop_front()?;
+        self.owed_bytes -= owed.bytes;
+        owed.read
+    }
+}

@@ -1,0 +1,100 @@
+//! Sending from and receiving into mapped memory without a copy in between and without Rust references to it; knows no
+//! frame.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use kernels::memory::HostMemory;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Receives what has arrived, at most `bytes` bytes, to `offset` of `memory`. The range must be the caller's alone.
+/// `Ok(0)` means that the peer has closed the connection.
+pub(super) fn try_receive(stream: &TcpStream, memory: &HostMemory, offset: u64, bytes: u64) -> io::Result<usize> {
+    let to = range(memory, offset, bytes)?;
+    let socket = stream.as_raw_fd();
+    stream.try_io(Interest::READABLE, || {
+        // SAFETY: the range lies inside the mapping, and the caller keeps others away from it.
+        let received = unsafe { libc::recv(socket, to.cast(), bytes as usize, 0) };
+        outcome(received)
+    })
+}
+
+/// Sends `head` and then `bytes` bytes at `offset` of `memory`.
+pub(super) async fn send(
+    stream: &TcpStream,
+    head: &[u8],
+    memory: &HostMemory,
+    offset: u64,
+    bytes: u64,
+) -> io::Result<()> {
+    range(memory, offset, bytes)?;
+    let socket = stream.as_raw_fd();
+    let whole = head.len() as u64 + bytes;
+    let mut sent = 0;
+    while sent < whole {
+        stream.writable().await?;
+        match stream.try_io(Interest::WRITABLE, || send_some(socket, head, (memory, offset, bytes), sent)) {
+            Ok(some) => sent += some as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One system call for what is left of head and body after `sent` bytes of both.
+fn send_some(socket: RawFd, head: &[u8], body: (&HostMemory, u64, u64), sent: u64) -> io::Result<usize> {
+    let (memory, offset, bytes) = body;
+    let of_head = (sent as usize).min(head.len());
+    let of_body = sent.saturating_sub(head.len() as u64);
+    let mut parts = [
+        libc::iovec { iov_base: head[of_head..].as_ptr().cast_mut().cast(), iov_len: head.len() - of_head },
+        libc::iovec {
+            iov_base: memory.as_ptr().wrapping_add((offset + of_body) as usize).cast(),
+            iov_len: (bytes - of_body) as usize,
+        },
+    ];
+    // SAFETY: all-zero is a valid header without name, parts and control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len();
+    // SAFETY: the first part is a live slice; the second was checked against the mapping, which the caller keeps. The
+    // kernel only reads both.
+    let sent = unsafe { libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL) };
+    outcome(sent)
+}
+
+fn range(memory: &HostMemory, offset: u64, bytes: u64) -> io::Result<*mut u8> {
+    match offset.checked_add(bytes) {
+        Some(end) if end <= memory.len() as u64 => Ok(memory.as_ptr().wrapping_add(offset as usize)),
+        Some(_) | None => Err(io::Error::new(io::ErrorKind::InvalidInput, "the range leaves its mapping")),
+    }
+}
+
+fn outcome(returned: isize) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sets what both sides of a connection need: requests leave at once, and a host that vanished is noticed.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    const PROBE_AFTER_S: libc::c_int = 10;
+    const PROBE_EVERY_S: libc::c_int = 5;
+    const PROBES_MAX: libc::c_int = 3;
+    stream.set_nodelay(true)?;
+    let options = [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, PROBE_AFTER_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, PROBE_EVERY_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, PROBES_MAX),
+    ];
+    for (level, option, value) in options {
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the option's value is a live integer of the length that is passed.
+        let set = unsafe { libc::setsockopt(stream.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}

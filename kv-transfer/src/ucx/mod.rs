@@ -1,0 +1,6 @@
+//! ucx
+use crate::*;
+/// Opens.
+pub fn open(_: &Setup, _: &str) -> Result<Transport, TransferError> {
+    Err(TransferError::NotBuilt { kind: TransportKind::Ucx })
+}
