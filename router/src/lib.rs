@@ -21,3 +21,6 @@ pub use config::{
 pub use error::Error;
 pub use router::Router;
 pub use slo::{SloClass, SloConfig};
+
+#[cfg(test)]
+mod end_to_end;

@@ -1,0 +1,80 @@
+//! What clients get that ask for the wrong thing, or too much.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::FAST;
+use super::deployment::{Deployment, Events, post};
+
+#[tokio::test]
+async fn every_error_has_the_body_that_clients_parse_and_a_request_id() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |config| config.limits.body_bytes_max = 4_096).await;
+    let chat = "/v1/chat/completions";
+    let user = json!([{"role": "user", "content": "x"}]);
+    let requests = [
+        (post(chat, &json!({"messages": []})), 400, "messages must not be empty"),
+        (post(chat, &json!({"messages": user, "model": "gpt-9"})), 404, "gpt-9"),
+        (post(chat, &json!({"messages": user, "slo_class": "gold"})), 400, "gold"),
+        (post(chat, &json!({"messages": [{"role": "system", "content": "x"}]})), 400, "no system prompts here"),
+        (post(chat, &json!({"messages": user, "stream": true, "temperature": 7})), 400, "temperature"),
+        (
+            post("/v1/completions", &json!({"prompt": "x", "max_tokens": 999})),
+            400,
+            "This model's maximum context length is 256",
+        ),
+        (post("/v1/completions", &json!({"prompt": vec![1; 300]})), 400, "This model's maximum context length is 256"),
+        (post("/v1/completions", &json!({"prompt": "", "add_special_tokens": false})), 400, "no tokens"),
+        (post("/v1/completions", &json!({"prompt": "x".repeat(5_000)})), 413, "4096"),
+        (post("/v1/nothing", &json!({})), 404, "/v1/nothing"),
+        (post("/v1/models", &json!({})), 405, "GET"),
+        (hyper::Request::get(chat).header("host", "x").body(String::new()).unwrap(), 405, "POST"),
+    ];
+    for (request, status, said) in requests {
+        let what =
+            format!("{} {} {}", request.method(), request.uri(), request.body().chars().take(60).collect::<String>());
+        let answer = deployment.call(request).await;
+        assert_eq!(answer.status, status, "{what}: {}", answer.body);
+        let error = &answer.json()["error"];
+        assert!(error["message"].as_str().unwrap().contains(said), "{what}: {error}");
+        assert!(error["type"].is_string(), "{what}: {error}");
+        assert!(error.get("param").is_some() && (error["code"].is_string() || error["code"].is_null()), "{error}");
+        assert!(!answer.header("x-request-id").is_empty());
+    }
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_id_is_echoed_if_it_is_one() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;
+    let with = |id: &str| {
+        hyper::Request::get("/health").header("host", "x").header("x-request-id", id).body(String::new()).unwrap()
+    };
+    assert_eq!(deployment.call(with("mine-7")).await.header("x-request-id"), "mine-7");
+    assert!(deployment.call(with("two words")).await.header("x-request-id").starts_with("req-"));
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn overload_is_answered_at_once_with_a_time_to_come_back() {
+    let (deployment, _parrot) =
+        Deployment::aggregated(Duration::from_millis(5), |config| config.limits.requests_max = 1).await;
+    let body = json!({"prompt": "ab", "max_tokens": 200, "stream": true});
+    let mut first = Events::open(&deployment, "/v1/completions", &body).await;
+    first.next().await.unwrap();
+    let refused = deployment.post("/v1/completions", &json!({"prompt": "x", "max_tokens": 1})).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+    assert!(refused.header("retry-after-ms").parse::<u64>().unwrap() >= 100);
+    assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
+    drop(first);
+    let mut status = 429;
+    for _ in 0..1_000 {
+        status = deployment.post("/v1/completions", &json!({"prompt": "x", "max_tokens": 1})).await.status;
+        if status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(status, 200, "the place was given back");
+    deployment.stop().await;
+}

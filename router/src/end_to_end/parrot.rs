@@ -1,0 +1,205 @@
+//! A worker for tests: says what it was prompted with, over real sessions, and remembers what it was told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proto::listen::Services;
+use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
+use proto::session::{Exactness, Pair, SessionLimits, Welcome};
+use sched::compat::CompatParts;
+use sched::layout::KvDtype;
+use sched::message::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Offer, ToWorker, TokenTiming, Work};
+use sched::{
+    BlockId, Choice, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request, Role, SampledToken, Span,
+};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// A running worker.
+pub(super) struct Parrot {
+    pub(super) address: String,
+    pub(super) instance: InstanceId,
+    pub(super) state: Arc<State>,
+    sessions: Sessions,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+/// What it does and has seen.
+pub(super) struct State {
+    role: Role,
+    instance: InstanceId,
+    pace: Duration,
+    context_max: u32,
+    told: Mutex<Vec<ToWorker>>,
+    offers: Mutex<BTreeMap<Leg, Offer>>,
+    sessions: Sessions,
+}
+
+impl Parrot {
+    /// Starts a worker that takes `pace` for each token.
+    pub(super) async fn start(role: Role, instance: u128, pace: Duration) -> Parrot {
+        Parrot::start_at("127.0.0.1:0", role, instance, pace).await
+    }
+
+    pub(super) async fn start_at(address: &str, role: Role, instance: u128, pace: Duration) -> Parrot {
+        let limits = SessionLimits::default();
+        let sessions = Sessions::new(limits.clone());
+        let instance = InstanceId(instance);
+        let state = Arc::new(State {
+            role,
+            instance,
+            pace,
+            context_max: 512,
+            told: Mutex::default(),
+            offers: Mutex::default(),
+            sessions: sessions.clone(),
+        });
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let services = Services::new(WorkerService::new(Arc::new(Host(Arc::clone(&state))), sessions.clone()), &limits);
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(services.serve(listener, async { stopped.await.unwrap_or(()) }, Duration::ZERO));
+        Parrot { address, instance, state, sessions, stop: Some(stop) }
+    }
+
+    /// Says that it can read from these givers.
+    pub(super) fn pair_with(&self, givers: &[InstanceId]) {
+        let pair = |&giver| Pair { giver, transport: "tcp".to_owned(), bytes_per_second: 1e9 };
+        self.sessions.pairs(givers.iter().map(pair).collect());
+    }
+
+    /// Legs that run or are held.
+    pub(super) fn legs(&self) -> usize {
+        self.sessions.legs()
+    }
+
+    /// Everything it was told so far.
+    pub(super) fn told(&self) -> Vec<ToWorker> {
+        self.state.told.lock().unwrap().clone()
+    }
+
+    /// Breaks every session, as a crash would.
+    pub(super) async fn crash(&mut self) {
+        self.stop.take();
+        self.sessions.end(&Failure::new(FailureKind::WorkerLost, "crashed")).await;
+    }
+}
+
+struct Host(Arc<State>);
+
+impl SessionHost for Host {
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            instance: self.0.instance,
+            role: self.0.role,
+            model: "parrot".into(),
+            compat: compat(),
+            context_max: self.0.context_max,
+            capacity_tokens: 4096,
+            block_tokens: 16,
+            peer_address: Some("127.0.0.1:1".into()),
+            backend: "test".into(),
+            exactness: Exactness::Exact,
+            transports: vec!["tcp".into()],
+        }
+    }
+
+    fn accept(&self, message: ToWorker) -> Result<(), Refused> {
+        self.0.told.lock().unwrap().push(message.clone());
+        let state = Arc::clone(&self.0);
+        match message {
+            ToWorker::Submit(request, Work::Whole) => {
+                tokio::spawn(async move { state.speak(&request, 0, None).await });
+            }
+            ToWorker::Submit(request, Work::Give) => {
+                tokio::spawn(async move { state.give(&request).await });
+            }
+            ToWorker::Offer(offer) => {
+                state.offers.lock().unwrap().insert(offer.request.leg, offer);
+            }
+            ToWorker::Commit(commit) => {
+                let offer = state.offers.lock().unwrap().remove(&commit.leg).unwrap();
+                let timing = JoinTiming { transfer: Span(300), step: Span(500), ..JoinTiming::default() };
+                tokio::spawn(async move { state.speak(&offer.request, 1, Some(TokenTiming::Joined(timing))).await });
+            }
+            ToWorker::Cancel { .. } | ToWorker::Renew(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Prefills: an offer at once, the first tokens after a while, then the reader takes over.
+    async fn give(&self, request: &Request) {
+        let leg = request.leg;
+        self.sessions.tell([FromWorker::Offered { leg, lease: LeaseId(1), blocks: vec![BlockId(0)] }]);
+        tokio::time::sleep(self.pace).await;
+        let firsts = request
+            .choices
+            .iter()
+            .map(|choice| {
+                let (token, ended) = said(request, choice.generated.len());
+                FirstToken { choice: choice.choice, token, ended }
+            })
+            .collect();
+        let timing = FirstTiming { queue: Span(100), prefill: Span(700) };
+        self.sessions.tell([FromWorker::Committed { commit: Commit { leg, firsts }, timing }]);
+        tokio::time::sleep(self.pace).await;
+        self.sessions.tell([FromWorker::HandedOver { leg }]);
+    }
+
+    /// Generates every choice from token `skip` of the leg on, until all have ended or nobody listens.
+    async fn speak(&self, request: &Request, skip: usize, mut timing: Option<TokenTiming>) {
+        let leg = request.leg;
+        if timing.is_none() {
+            timing = Some(TokenTiming::First(FirstTiming { queue: Span(100), prefill: Span(700) }));
+        }
+        let mut open: Vec<(Choice, usize)> =
+            request.choices.iter().map(|choice| (choice.choice, choice.generated.len() + skip)).collect();
+        if skip > 0 {
+            open.retain(|(_, next)| said(request, next - 1).1.is_none());
+        }
+        while !open.is_empty() && self.sessions.runs(leg) {
+            tokio::time::sleep(self.pace).await;
+            let mut news = Vec::new();
+            open.retain_mut(|(choice, next)| {
+                let (token, ended) = said(request, *next);
+                let index = *next as u32;
+                news.push(FromWorker::Token { leg, choice: *choice, index, token, ended, timing });
+                *next += 1;
+                ended.is_none()
+            });
+            timing = None;
+            self.sessions.tell(news);
+        }
+    }
+}
+
+/// Token `index` of an answer: the prompt's tokens again and again, where a prompt ends with an end token ended by it.
+fn said(request: &Request, index: usize) -> (SampledToken, Option<FinishReason>) {
+    let token = request.prompt[index % request.prompt.len()];
+    let stops = request.params.stop_tokens.binary_search(&token).is_ok();
+    let ended = if stops && index as u32 >= request.params.min_tokens {
+        Some(FinishReason::Stop)
+    } else {
+        (index as u32 + 1 == request.params.max_tokens).then_some(FinishReason::Length)
+    };
+    let logprob = request.params.logprobs.map(|_| -0.1 - index as f32 / 3.0);
+    let top = (0..request.params.logprobs.unwrap_or(0)).map(|rank| (token, -0.1 - f32::from(rank))).collect();
+    (SampledToken { token, logprob, top }, ended)
+}
+
+fn compat() -> CompatParts {
+    CompatParts {
+        weights_digest: 1,
+        layers: 2,
+        kv_heads: 2,
+        head_dim: 64,
+        rope: "base 10000".into(),
+        kv_dtype: KvDtype::F32,
+        scale_rule: "none".into(),
+        numerics: "test".into(),
+        wire_version: 1,
+    }
+}
