@@ -2,4 +2,5 @@
 
 mod deployments;
 mod queueing;
+mod random;
 mod serving;

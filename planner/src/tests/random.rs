@@ -1,0 +1,57 @@
+//! Random deployments, loads and faults: whatever ends well has the right tokens, and nothing is ever leaked.
+
+use proptest::prelude::*;
+use sched::journey::Ending;
+use sched::{FailureKind, Span, Time};
+
+use super::deployments::{deployment, workload};
+use crate::{Fault, Policy, SimConfig, simulate};
+
+prop_compose! {
+    fn hostile_deployment()(
+        roles in prop::sample::select(vec!["pd", "pdd", "ppd", "ppdd", "pda", "aa", "a"]),
+        blocks in 25_u32..200,
+        policy in prop::sample::select(vec![Policy::LeastLoaded, Policy::RoundRobin]),
+        sequences_max in 3_u32..64,
+        step_tokens_max in 64_u32..600,
+        queue_legs_max in 3_u32..100,
+        link_mb_per_second in 1_u64..1_000,
+        deadline_s in 1_u64..60,
+        faults in prop::collection::vec((0_u64..2_000_000, 0_usize..4), 0..3),
+    ) -> SimConfig {
+        let mut config = deployment(roles, blocks);
+        for worker in &mut config.workers {
+            worker.replica.sequences_max = sequences_max;
+            worker.replica.step_tokens_max = step_tokens_max;
+            worker.replica.queue_legs_max = queue_legs_max;
+        }
+        config.policy = policy;
+        config.link.bytes_per_second = link_mb_per_second * 1_000_000;
+        config.journey.deadline = Span::from_secs(deadline_s);
+        config.faults = faults.into_iter().map(|(at, worker)| Fault { at: Time(at), worker }).collect();
+        config
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn every_request_ends_once_with_the_right_tokens_and_nothing_leaks(
+        config in hostile_deployment(), seed in any::<u64>(), rate_per_second in 5_u32..100,
+    ) {
+        let arrivals = workload(seed, f64::from(rate_per_second), 40).arrivals();
+        let calm = simulate(&deployment("aa", 2_000), &arrivals).unwrap();
+        // An error would be a leak, a broken account or a request without an end.
+        let report = simulate(&config, &arrivals).unwrap();
+        prop_assert_eq!(report.requests.len(), arrivals.len());
+        for (request, calm) in report.requests.iter().zip(&calm.requests) {
+            match &request.ending {
+                Ending::Done => prop_assert_eq!(request.output_hash, calm.output_hash),
+                Ending::Failed(failure) => prop_assert!(
+                    !matches!(failure.kind, FailureKind::Internal | FailureKind::Incompatible | FailureKind::InvalidRequest),
+                    "{:?}", failure
+                ),
+            }
+        }
+    }
+}
