@@ -8,6 +8,7 @@ pub mod config;
 pub mod drain;
 pub mod exit;
 pub mod incarnation;
+pub mod life;
 pub mod names;
 pub mod started;
 pub mod telemetry;

@@ -1,9 +1,9 @@
 //! Why a prefill worker could not start or had to end.
 
-use engine::EngineError;
+use engine::{Blame, EngineError};
 use node::bind::BindError;
 use node::exit::Exit;
-use sched::Failure;
+use node::life::LifeError;
 use thiserror::Error;
 
 /// An error that ends the process.
@@ -15,17 +15,9 @@ pub enum Error {
     /// The model, the configuration or the transport.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The replica thread has ended by itself.
-    #[error("the replica has stopped: {0}")]
-    Replica(Failure),
-    /// A listener failed while it served.
-    #[error("serving {purpose} failed: {reason}")]
-    Serve {
-        /// What was served.
-        purpose: &'static str,
-        /// Why it failed.
-        reason: String,
-    },
+    /// It cannot go on.
+    #[error(transparent)]
+    Life(#[from] LifeError),
 }
 
 impl Error {
@@ -34,27 +26,13 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Bind(_) => Exit::Unavailable,
-            Error::Engine(error) => exit_of(error),
-            Error::Replica(_) | Error::Serve { .. } => Exit::Internal,
+            Error::Engine(error) => match error.blame() {
+                Blame::Model => Exit::ModelMissing,
+                Blame::Config => Exit::Usage,
+                Blame::Machine => Exit::Unavailable,
+                Blame::Ours => Exit::Internal,
+            },
+            Error::Life(_) => Exit::Internal,
         }
-    }
-}
-
-fn exit_of(error: &EngineError) -> Exit {
-    match error {
-        EngineError::Read { .. }
-        | EngineError::ModelConfig { .. }
-        | EngineError::WeightFile { .. }
-        | EngineError::TensorMissing { .. }
-        | EngineError::TensorShape { .. }
-        | EngineError::TensorDtype { .. } => Exit::ModelMissing,
-        EngineError::Config { .. } | EngineError::Scheduler(_) => Exit::Usage,
-        EngineError::Transport { .. } | EngineError::Memory { .. } => Exit::Unavailable,
-        EngineError::Plan(_)
-        | EngineError::Logits { .. }
-        | EngineError::Kernels(_)
-        | EngineError::InboxFull { .. }
-        | EngineError::Stopped
-        | EngineError::Thread { .. } => Exit::Internal,
     }
 }

@@ -46,6 +46,7 @@ pub async fn run(
     let services = Services::new(worker, &SessionLimits::default()).with_peer(PeerService::new(giver.clone()));
     let serving = tokio::spawn(services.serve(ports.grpc.listener, life.stop().asked(), TEARDOWN));
 
+    life.open();
     started(&report(&giver, ports.admin.address.to_string()));
     let lived = life.live(shutdown, stopped, serving).await;
     if lived.is_ok() {
@@ -106,5 +107,6 @@ fn report(giver: &Giver, admin_address: String) -> Started {
         transport: info.transport.label().to_owned(),
         context_max: info.context_max,
         capacity_tokens: info.capacity_tokens(),
+        pairs: Vec::new(),
     }
 }

@@ -1,0 +1,88 @@
+//! What the replica of a decode worker has to say, and to whom; called on the replica's thread, never waits.
+
+use std::sync::{Arc, OnceLock};
+
+use engine::replica::{Outbound, Outlet, TransferEnd};
+use node::worker_metrics::WorkerMetrics;
+use proto::session::server::Sessions;
+use sched::message::FromWorker;
+use sched::{Failure, Span};
+use tokio::sync::oneshot;
+
+use crate::peers::Peers;
+
+/// Passes on what the replica says.
+pub(crate) struct TakerOutlet {
+    pub(crate) sessions: Sessions,
+    /// Set right after the replica has started: before, it knows no giver.
+    pub(crate) peers: Arc<OnceLock<Peers>>,
+    pub(crate) metrics: WorkerMetrics,
+    /// Said in this turn, sent as one.
+    pub(crate) told: Vec<FromWorker>,
+    /// Hears of the end of the replica thread.
+    pub(crate) stopped: Option<oneshot::Sender<Option<Failure>>>,
+}
+
+impl Outlet for TakerOutlet {
+    fn put(&mut self, out: Outbound) {
+        match out {
+            Outbound::Tell(message) => {
+                self.metrics.told(&message);
+                self.told.push(message);
+            }
+            Outbound::Load(load) => {
+                self.metrics.load(&load);
+                self.metrics.session_legs(self.sessions.legs());
+                self.sessions.load(load);
+            }
+            Outbound::Transferred { bytes, elapsed_us, end, .. } => match end {
+                TransferEnd::Done => self.metrics.transferred(bytes, Span(elapsed_us)),
+                TransferEnd::Failed => self.metrics.transfer_broken("failed"),
+                TransferEnd::Aborted => self.metrics.transfer_broken("aborted"),
+            },
+            Outbound::InvariantBroken(_) => self.metrics.invariant_broken(),
+            Outbound::Stopped(failure) => self.stop(failure),
+            Outbound::AnswerRelease { .. } => tracing::error!(?out, "a decode worker gives nothing"),
+            Outbound::RenewLeases { .. }
+            | Outbound::Release { .. }
+            | Outbound::AbortLease { .. }
+            | Outbound::PeerUp { .. }
+            | Outbound::PeerDown { .. } => self.to_givers(out),
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.told.is_empty() {
+            let orphans = self.sessions.tell(self.told.drain(..));
+            self.metrics.orphaned(orphans);
+        }
+    }
+}
+
+impl TakerOutlet {
+    fn to_givers(&self, out: Outbound) {
+        let Some(peers) = self.peers.get() else {
+            return tracing::error!(?out, "the replica talks to a giver before it can know one");
+        };
+        match out {
+            Outbound::RenewLeases { giver, leases } => peers.renew(giver, leases),
+            Outbound::Release { leg, giver, lease } => peers.release(leg, giver, lease),
+            Outbound::AbortLease { giver, lease } => peers.abort(giver, lease),
+            Outbound::PeerUp { instance, bytes_per_second, .. } => peers.wire_up(instance, bytes_per_second),
+            Outbound::PeerDown { instance, reason } => peers.wire_down(instance, reason),
+            Outbound::Tell(_)
+            | Outbound::AnswerRelease { .. }
+            | Outbound::Load(_)
+            | Outbound::Transferred { .. }
+            | Outbound::InvariantBroken(_)
+            | Outbound::Stopped(_) => {}
+        }
+    }
+
+    fn stop(&mut self, failure: Option<Failure>) {
+        if let Some(stopped) = self.stopped.take() {
+            // Nobody listens when the process ends at the same time.
+            let _ = stopped.send(failure);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The link to one address: meets whoever answers, holds on while it lives, and says when it is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::replica::PeerInfo;
+use proto::peer::PeerWelcome;
+use proto::peer::client::{Peer, Watch, connect};
+use sched::{Failure, FailureKind, InstanceId};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+
+use super::Peers;
+use super::table::{Introduction, Wire};
+
+/// Between two tries: at first, and at most.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How long the transport may take to connect.
+const WIRE_WAIT: Duration = Duration::from_secs(5);
+/// A learned address where nobody has answered for this long is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// The task behind one address.
+pub(super) struct Link {
+    peers: Peers,
+    address: String,
+    wake: Arc<Notify>,
+    /// The process that was met here last and is not known to be gone.
+    giver: Option<InstanceId>,
+    silent_since: Option<Instant>,
+    backoff: Duration,
+    /// The last problem, so that a repeated one is logged once.
+    problem: Option<String>,
+}
+
+/// A giver that can be read from.
+struct Up {
+    watch: Watch,
+    wire: watch::Receiver<Wire>,
+}
+
+/// Why holding on to a giver ended.
+enum Interruption {
+    /// Its connection ended.
+    Ended(String),
+    /// The transport cannot read from it any more.
+    WireDown,
+    /// Somebody offers in the name of another incarnation.
+    AskedToLook,
+}
+
+impl Link {
+    pub(super) fn new(peers: Peers, address: String, wake: Arc<Notify>) -> Link {
+        Link { peers, address, wake, giver: None, silent_since: None, backoff: BACKOFF_FIRST, problem: None }
+    }
+
+    /// Meets, holds on, meets again; ends when its address is forgotten.
+    pub(super) async fn run(mut self) {
+        loop {
+            let met = self.meet().await;
+            let outcome = met.as_ref().map_err(Clone::clone).map(|(giver, _)| *giver);
+            self.peers.table().tried(&self.address, outcome);
+            self.peers.shared.tried.notify_waiters();
+            match met {
+                Ok((giver, up)) => self.hold(giver, up).await,
+                Err(failure) => {
+                    if self.failed(&failure) {
+                        return;
+                    }
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Says hello and connects the transport. An error leaves no offer waiting.
+    async fn meet(&mut self) -> Result<(InstanceId, Up), Failure> {
+        let shared = &self.peers.shared;
+        let (peer, welcome) = connect(&self.address, &shared.hello, &shared.config.limits).await?;
+        self.silent_since = None;
+        if let Some(former) = self.giver.filter(|former| *former != welcome.instance) {
+            self.lose(former, "another process answers at its address");
+        }
+        self.giver = Some(welcome.instance);
+        self.connect_wire(peer, welcome).await
+    }
+
+    async fn connect_wire(&self, peer: Peer, welcome: PeerWelcome) -> Result<(InstanceId, Up), Failure> {
+        let (giver, watch) = (welcome.instance, peer.watch().await?);
+        let info = self.peer_info(welcome)?;
+        let (mut wire, introduction) = self.peers.table().greet(peer);
+        if introduction == Introduction::Needed {
+            let added = self.peers.shared.replica.add_peer(info);
+            added.map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))?;
+        }
+        let settled = timeout(WIRE_WAIT, wire.wait_for(|wire| *wire != Wire::Connecting)).await;
+        let settled = settled.map(|state| state.map(|state| state.clone()));
+        let transport = self.peers.shared.config.transport;
+        let lost = |reason: String| Failure::new(FailureKind::KvLost, format!("{transport} to {giver}: {reason}"));
+        let state = match settled {
+            Ok(Ok(state)) => state,
+            Ok(Err(_)) => return Err(lost("the giver was lost meanwhile".to_owned())),
+            Err(_) => return Err(lost(format!("not connected within {WIRE_WAIT:?}"))),
+        };
+        match state {
+            Wire::Up { .. } => Ok((giver, Up { watch, wire })),
+            Wire::Down { reason } => Err(lost(reason)),
+            Wire::Connecting => Err(lost("still connecting".to_owned())),
+        }
+    }
+
+    /// What the replica needs to know: the endpoint of the one transport that is configured, never of another.
+    fn peer_info(&self, welcome: PeerWelcome) -> Result<PeerInfo, Failure> {
+        let transport = self.peers.shared.config.transport;
+        let offered: Vec<String> = welcome.endpoints.iter().map(|endpoint| endpoint.transport.clone()).collect();
+        let endpoint = welcome.endpoints.into_iter().find(|endpoint| endpoint.transport == transport);
+        let Some(endpoint) = endpoint else {
+            let offered = offered.join(", ");
+            let detail =
+                format!("the giver at {} can be read over {offered}, this reader uses {transport}", self.address);
+            return Err(Failure::new(FailureKind::Incompatible, detail));
+        };
+        let PeerWelcome { instance, layout, blocks, .. } = welcome;
+        Ok(PeerInfo { instance, layout, blocks, endpoint: endpoint.address })
+    }
+
+    /// The giver is up; stays until something about it changes.
+    async fn hold(&mut self, giver: InstanceId, mut up: Up) {
+        let rate = match *up.wire.borrow() {
+            Wire::Up { bytes_per_second } => bytes_per_second,
+            Wire::Connecting | Wire::Down { .. } => 0.0,
+        };
+        if self.problem.take().is_some() || self.backoff == BACKOFF_FIRST {
+            let transport = self.peers.shared.config.transport;
+            tracing::info!(%giver, address = self.address, transport, gb_per_second = rate / 1e9, "a giver is up");
+        }
+        self.backoff = BACKOFF_FIRST;
+        self.peers.shared.metrics.pair_up(giver, rate);
+        self.peers.met(&self.address, giver);
+        match self.interrupted(&mut up).await {
+            Interruption::Ended(reason) => {
+                tracing::warn!(%giver, address = self.address, reason, "a giver's connection has ended");
+                self.silent_since = Some(Instant::now());
+            }
+            Interruption::WireDown => self.peers.shared.metrics.pair_down(giver),
+            Interruption::AskedToLook => {}
+        }
+    }
+
+    async fn interrupted(&self, up: &mut Up) -> Interruption {
+        tokio::select! {
+            reason = up.watch.ended() => Interruption::Ended(reason),
+            _ = up.wire.wait_for(|wire| matches!(wire, Wire::Down { .. })) => Interruption::WireDown,
+            () = self.wake.notified() => Interruption::AskedToLook,
+        }
+    }
+
+    /// Nobody to read from here. True if the address is forgotten.
+    fn failed(&mut self, failure: &Failure) -> bool {
+        if self.problem.as_ref() != Some(&failure.detail) {
+            tracing::warn!(address = self.address, %failure, "a giver is not up");
+            self.problem = Some(failure.detail.clone());
+        }
+        self.peers.not_met(&self.address, failure);
+        let silent = match failure.kind {
+            FailureKind::WorkerLost => self.silent_since.get_or_insert_with(Instant::now).elapsed(),
+            // It answers, if only to say no.
+            _ => Duration::ZERO,
+        };
+        if let Some(giver) = self.giver.filter(|_| silent >= self.peers.shared.config.lost_after) {
+            self.giver = None;
+            self.lose(giver, "nobody answers at its address");
+        }
+        silent >= FORGET_AFTER && self.peers.table().forget(&self.address)
+    }
+
+    fn lose(&self, giver: InstanceId, why: &str) {
+        tracing::warn!(%giver, address = self.address, why, "a giver is lost");
+        self.peers.table().lose(giver);
+        self.peers.shared.metrics.pair_down(giver);
+        if let Err(error) = self.peers.shared.replica.remove_peer(giver) {
+            tracing::error!(%giver, %error, "the replica was not told that a giver is lost; its leases will expire");
+        }
+        self.peers.publish();
+    }
+
+    /// Waits before the next try; an offer that waits for this address cuts it short.
+    async fn pause(&mut self) {
+        // Nobody knows yet whether a silent giver is lost: look often.
+        let pause = if self.giver.is_some() { BACKOFF_FIRST } else { self.backoff };
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        let _ = timeout(pause, self.wake.notified()).await;
+    }
+}

@@ -1,0 +1,195 @@
+//! Who answers where, and which givers can be read from; plain data under one lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use node::started::PairReport;
+use proto::peer::client::Peer;
+use sched::message::Offer;
+use sched::{Failure, FailureKind, InstanceId};
+use tokio::sync::{Notify, watch};
+
+use super::parked::Parked;
+
+/// State of the transport's connection to a giver.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Wire {
+    /// The transport tries.
+    Connecting,
+    /// Bytes can be read, so fast.
+    Up {
+        /// Measured at connect.
+        bytes_per_second: f64,
+    },
+    /// They cannot.
+    Down {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why there is a link to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The configuration names it.
+    Configured,
+    /// An offer named it.
+    Learned,
+}
+
+/// One address.
+struct LinkEntry {
+    origin: Origin,
+    /// Makes the link look again, at once.
+    wake: Arc<Notify>,
+    tried: Option<Result<InstanceId, Failure>>,
+}
+
+/// One process that was met.
+struct Giver {
+    peer: Peer,
+    wire: watch::Sender<Wire>,
+}
+
+/// All links, givers and waiting offers.
+#[derive(Default)]
+pub(super) struct Table {
+    links: BTreeMap<String, LinkEntry>,
+    givers: BTreeMap<InstanceId, Giver>,
+    pub(super) parked: Parked,
+}
+
+impl Table {
+    /// Adds a configured address.
+    pub(super) fn know(&mut self, address: &str) -> Arc<Notify> {
+        self.add_link(address, Origin::Configured)
+    }
+
+    fn add_link(&mut self, address: &str, origin: Origin) -> Arc<Notify> {
+        let wake = Arc::new(Notify::new());
+        self.links.insert(address.to_owned(), LinkEntry { origin, wake: wake.clone(), tried: None });
+        wake
+    }
+
+    /// Lets an offer wait for its giver. Returns the new link's waker if nobody knew the address.
+    pub(super) fn hold(
+        &mut self,
+        address: &str,
+        offer: Offer,
+        links_max: usize,
+    ) -> Result<Option<Arc<Notify>>, Failure> {
+        let new = match self.links.get(address) {
+            Some(link) => {
+                link.wake.notify_one();
+                None
+            }
+            None if self.links.len() >= links_max => {
+                let detail = format!("{links_max} givers are known already, {address} would be one more");
+                return Err(Failure::new(FailureKind::Unavailable, detail));
+            }
+            None => Some(self.add_link(address, Origin::Learned)),
+        };
+        self.parked.park(address, offer);
+        Ok(new)
+    }
+
+    /// Notes the outcome of a link's try.
+    pub(super) fn tried(&mut self, address: &str, outcome: Result<InstanceId, Failure>) {
+        if let Some(link) = self.links.get_mut(address) {
+            link.tried = Some(outcome);
+        }
+    }
+
+    /// Whether every configured address was tried once.
+    pub(super) fn all_tried(&self) -> bool {
+        self.links.values().all(|link| link.origin == Origin::Learned || link.tried.is_some())
+    }
+
+    /// Forgets an address that only an offer named and nothing waits for. True if it did.
+    pub(super) fn forget(&mut self, address: &str) -> bool {
+        let learned = self.links.get(address).is_some_and(|link| link.origin == Origin::Learned);
+        let forget = learned && !self.parked.waits_for(address);
+        if forget {
+            self.links.remove(address);
+        }
+        forget
+    }
+
+    /// A giver was met (again): its wire, and whether the transport has to be told.
+    pub(super) fn greet(&mut self, peer: Peer) -> (watch::Receiver<Wire>, Introduction) {
+        let instance = peer.giver();
+        if let Some(giver) = self.givers.get_mut(&instance) {
+            giver.peer = peer;
+            let introduction = match &*giver.wire.borrow() {
+                Wire::Up { .. } => Introduction::Known,
+                Wire::Connecting | Wire::Down { .. } => Introduction::Needed,
+            };
+            if introduction == Introduction::Needed {
+                giver.wire.send_replace(Wire::Connecting);
+            }
+            return (giver.wire.subscribe(), introduction);
+        }
+        let wire = watch::Sender::new(Wire::Connecting);
+        let watching = wire.subscribe();
+        self.givers.insert(instance, Giver { peer, wire });
+        (watching, Introduction::Needed)
+    }
+
+    pub(super) fn set_wire(&mut self, giver: InstanceId, wire: Wire) {
+        if let Some(giver) = self.givers.get(&giver) {
+            giver.wire.send_replace(wire);
+        }
+    }
+
+    /// The giver's process is gone.
+    pub(super) fn lose(&mut self, giver: InstanceId) {
+        self.givers.remove(&giver);
+    }
+
+    pub(super) fn peer(&self, giver: InstanceId) -> Option<Peer> {
+        self.givers.get(&giver).map(|giver| giver.peer.clone())
+    }
+
+    pub(super) fn is_up(&self, giver: InstanceId) -> bool {
+        self.rate(giver).is_some()
+    }
+
+    /// Givers that can be read from, with their speed.
+    pub(super) fn up(&self) -> Vec<(InstanceId, f64)> {
+        self.givers.keys().filter_map(|giver| Some((*giver, self.rate(*giver)?))).collect()
+    }
+
+    fn rate(&self, giver: InstanceId) -> Option<f64> {
+        match *self.givers.get(&giver)?.wire.borrow() {
+            Wire::Up { bytes_per_second } => Some(bytes_per_second),
+            Wire::Connecting | Wire::Down { .. } => None,
+        }
+    }
+
+    /// How each configured giver fares.
+    pub(super) fn reports(&self, transport: &str) -> Vec<PairReport> {
+        let configured = self.links.iter().filter(|(_, link)| link.origin == Origin::Configured);
+        let report = |(address, link): (&String, &LinkEntry)| {
+            let (rate, problem) = match &link.tried {
+                None => (None, Some("not tried within the time readiness waits".to_owned())),
+                Some(Err(failure)) => (None, Some(failure.detail.clone())),
+                Some(Ok(giver)) => match self.rate(*giver) {
+                    Some(rate) => (Some(rate as u64), None),
+                    None => (None, Some("it went down again".to_owned())),
+                },
+            };
+            let transport = transport.to_owned();
+            PairReport { giver: address.clone(), transport, bytes_per_second: rate, problem }
+        };
+        configured.map(report).collect()
+    }
+}
+
+/// Whether the transport has to meet a giver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Introduction {
+    /// It reads from it already.
+    Known,
+    /// It has to connect.
+    Needed,
+}

@@ -1,0 +1,134 @@
+//! The life of a decode or aggregated worker: model, givers, sessions, ready, drain, end.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use node::admin::{Admin, Gate, Version};
+use node::bind::WorkerPorts;
+use node::drain::Stop;
+use node::life::{Life, LifeError, TEARDOWN};
+use node::started::Started;
+use node::telemetry::Metrics;
+use node::worker_metrics::{WorkerFacts, WorkerMetrics};
+use proto::listen::Services;
+use proto::peer::PeerHello;
+use proto::session::SessionLimits;
+use proto::session::server::{Sessions, WorkerService};
+use sched::{Failure, FailureKind, Role};
+use tokio::sync::oneshot;
+
+use crate::host::Taker;
+use crate::outlet::TakerOutlet;
+use crate::peers::{Peers, PeersConfig, Surroundings};
+use crate::{Config, Error};
+
+/// Runs a decode or aggregated worker on ports that are open already, until `shutdown` or until it cannot go on.
+/// `started` hears once that it is ready: its configured givers were tried by then.
+///
+/// # Errors
+/// Whatever keeps it from starting or going on; nothing is left running then.
+pub async fn run(
+    config: Config,
+    ports: WorkerPorts,
+    metrics: Metrics,
+    started: impl FnOnce(&Started),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let role = Role::from(config.role);
+    let version = Version::of_role(role.label()).with("model", config.engine.served_name());
+    let admin = Admin { gate: Gate::starting("the model"), metrics, version };
+    let mut life = Life::begin(admin, ports.admin.listener);
+
+    let Worker { taker, sessions, thread, stopped } = Worker::start(&config, role, life.stop()).await?;
+    let taker = Arc::new(taker);
+    let worker = WorkerService::new(taker.clone(), sessions.clone());
+    let services = Services::new(worker, &SessionLimits::default());
+    let serving = tokio::spawn(services.serve(ports.grpc.listener, life.stop().asked(), TEARDOWN));
+
+    life.waits_for("the configured givers to be tried");
+    let peers_wait = Duration::from_millis(config.peers_wait_ms);
+    if tokio::time::timeout(peers_wait, taker.peers.tried()).await.is_err() {
+        tracing::warn!(?peers_wait, "not every configured giver has answered; ready without them");
+    }
+    life.open();
+    started(&report(&taker, ports.advertised, ports.admin.address.to_string()));
+    let lived = life.live(shutdown, stopped, serving).await;
+    if lived.is_ok() {
+        sessions.drain();
+        life.drain(Duration::from_millis(config.drain_ms), sessions.idle()).await;
+    }
+    taker.replica.shutdown();
+    let farewell = Failure::new(FailureKind::WorkerLost, "the worker has shut down");
+    life.end(sessions.end(&farewell), thread).await;
+    Ok(lived?)
+}
+
+/// A replica with everything that stands between it and the sockets.
+struct Worker {
+    taker: Taker,
+    sessions: Sessions,
+    thread: JoinHandle<()>,
+    stopped: oneshot::Receiver<Option<Failure>>,
+}
+
+impl Worker {
+    async fn start(config: &Config, role: Role, stop: &Stop) -> Result<Worker, Error> {
+        let sessions = Sessions::new(SessionLimits::default());
+        let metrics = WorkerMetrics::new(role, config.engine.transport.kind().label());
+        let peers = Arc::new(OnceLock::new());
+        let (tell, stopped) = oneshot::channel();
+        let outlet = TakerOutlet {
+            sessions: sessions.clone(),
+            peers: peers.clone(),
+            metrics: metrics.clone(),
+            told: Vec::new(),
+            stopped: Some(tell),
+        };
+        let engine = config.engine.clone();
+        let loading = tokio::task::spawn_blocking(move || engine::start(&engine, role, Box::new(outlet)));
+        let started = loading.await.map_err(|error| LifeError::task("loading the model", error))??;
+        let (replica, info) = (started.handle, started.info);
+        metrics.runs(&WorkerFacts {
+            model: info.name.clone(),
+            backend: info.backend.numerics_id.clone(),
+            exact: info.backend.exact,
+        });
+        let hello = PeerHello { compat: info.compat.clone(), instance: info.instance };
+        let (sessions_too, metrics_too) = (sessions.clone(), metrics.clone());
+        let surroundings =
+            Surroundings { replica: replica.clone(), sessions: sessions_too, metrics: metrics_too, stop: stop.clone() };
+        let givers = Peers::new(peers_config(config), hello, surroundings);
+        let givers = peers.get_or_init(|| givers).clone();
+        config.peers.iter().for_each(|address| givers.know(address));
+        let taker = Taker { replica, info, peers: givers, metrics };
+        Ok(Worker { taker, sessions, thread: started.join, stopped })
+    }
+}
+
+fn peers_config(config: &Config) -> PeersConfig {
+    PeersConfig {
+        transport: config.engine.transport.kind().label(),
+        links_max: config.peers_max.max(config.peers.len()),
+        lost_after: Duration::from_millis(config.giver_lost_ms),
+        lease_beat: Duration::from_millis(config.engine.lease_beat_ms),
+        limits: SessionLimits::default(),
+    }
+}
+
+fn report(taker: &Taker, address: String, admin_address: String) -> Started {
+    let info = &taker.info;
+    Started {
+        role: info.role.label().to_owned(),
+        instance: info.instance.to_string(),
+        address,
+        admin_address,
+        model: info.name.clone(),
+        backend: info.backend.numerics_id.clone(),
+        transport: info.transport.label().to_owned(),
+        context_max: info.context_max,
+        capacity_tokens: info.capacity_tokens(),
+        pairs: taker.peers.reports(),
+    }
+}

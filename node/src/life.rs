@@ -1,0 +1,174 @@
+//! The life of a worker process from open ports to the last thread; knows neither sessions nor models.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::thread;
+use std::time::Duration;
+
+use sched::{Failure, FailureKind};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
+
+use crate::admin::Admin;
+use crate::drain::{Drained, Stop, drain};
+
+/// How long each part may take to end after draining.
+pub const TEARDOWN: Duration = Duration::from_secs(5);
+
+/// Why a worker could not go on.
+#[derive(Debug, Error)]
+pub enum LifeError {
+    /// The replica thread has ended by itself.
+    #[error("the replica has stopped: {0}")]
+    Replica(Failure),
+    /// A listener or a task failed.
+    #[error("{purpose} failed: {reason}")]
+    Task {
+        /// What it did.
+        purpose: &'static str,
+        /// Why it failed.
+        reason: String,
+    },
+}
+
+impl LifeError {
+    /// A task that did not come back.
+    pub fn task(purpose: &'static str, reason: impl Display) -> LifeError {
+        LifeError::Task { purpose, reason: reason.to_string() }
+    }
+}
+
+/// A process whose admin surface answers. Dropping it ends everything that waits for [`Life::stop`].
+pub struct Life {
+    admin: Admin,
+    serving_admin: JoinHandle<std::io::Result<()>>,
+    stop: Stop,
+}
+
+impl Life {
+    /// Serves the admin surface, not ready yet.
+    #[must_use]
+    pub fn begin(admin: Admin, listener: TcpListener) -> Life {
+        let stop = Stop::new();
+        let serving_admin = tokio::spawn(admin.clone().run(listener, stop.asked()));
+        Life { admin, serving_admin, stop }
+    }
+
+    /// What every other part of the process waits for.
+    #[must_use]
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Says what readiness waits for.
+    pub fn waits_for(&self, what: &str) {
+        self.admin.gate.waits_for(what);
+    }
+
+    /// Ready.
+    pub fn open(&self) {
+        self.admin.gate.open();
+    }
+
+    /// Lives until `shutdown` or until a part fails.
+    ///
+    /// # Errors
+    /// The part that failed.
+    pub async fn live<E: Display>(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+        replica_stopped: oneshot::Receiver<Option<Failure>>,
+        serving: JoinHandle<Result<(), E>>,
+    ) -> Result<(), LifeError> {
+        tokio::select! {
+            () = shutdown => Ok(()),
+            stopped = replica_stopped => Err(LifeError::Replica(failure_of(stopped))),
+            served = serving => Err(ended("serving gRPC", served)),
+            served = &mut self.serving_admin => Err(ended("serving admin HTTP", served)),
+        }
+    }
+
+    /// Shuts the gate and waits for `idle`, at most `limit`.
+    pub async fn drain(&self, limit: Duration, idle: impl Future<Output = ()>) {
+        match drain(&self.admin.gate, limit, idle).await {
+            Drained::Empty => tracing::info!("drained"),
+            Drained::CutOff => tracing::warn!(?limit, "what still runs is cut off: draining took too long"),
+        }
+    }
+
+    /// Ends every part; `farewell` says good-bye to others first. The replica has been told to end.
+    pub async fn end(self, farewell: impl Future<Output = ()>, replica: thread::JoinHandle<()>) {
+        if timeout(TEARDOWN, farewell).await.is_err() {
+            tracing::warn!("a connection did not end in time");
+        }
+        self.stop.ask();
+        let joined = timeout(TEARDOWN, tokio::task::spawn_blocking(move || replica.join())).await;
+        match joined {
+            Ok(Ok(Ok(()))) => {}
+            Ok(_) => tracing::error!("the replica thread has panicked"),
+            Err(_) => tracing::error!("the replica thread did not end in time"),
+        }
+    }
+}
+
+fn failure_of(stopped: Result<Option<Failure>, oneshot::error::RecvError>) -> Failure {
+    stopped.ok().flatten().unwrap_or_else(|| Failure::new(FailureKind::Internal, "its thread has ended"))
+}
+
+fn ended<E: Display>(purpose: &'static str, served: Result<Result<(), E>, JoinError>) -> LifeError {
+    match served {
+        Ok(Ok(())) => LifeError::task(purpose, "it ended by itself"),
+        Ok(Err(error)) => LifeError::task(purpose, error),
+        Err(error) => LifeError::task(purpose, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::admin::{Gate, Readiness, Version};
+    use crate::bind::bind;
+    use crate::telemetry::Metrics;
+
+    async fn life() -> (Life, Gate) {
+        let gate = Gate::starting("the model");
+        let admin = Admin { gate: gate.clone(), metrics: Metrics::detached(), version: Version::of_role("test") };
+        (Life::begin(admin, bind("127.0.0.1:0", "admin").await.unwrap().listener), gate)
+    }
+
+    fn for_ever() -> JoinHandle<Result<(), Infallible>> {
+        tokio::spawn(std::future::pending())
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_is_no_error_and_the_gate_shuts() {
+        let (mut life, gate) = life().await;
+        life.open();
+        assert_eq!(gate.readiness(), Readiness::Ready);
+        let (_replica, stopped) = oneshot::channel();
+        life.live(async {}, stopped, for_ever()).await.unwrap();
+        life.drain(TEARDOWN, async {}).await;
+        assert_eq!(gate.readiness(), Readiness::Draining);
+        let stop = life.stop().asked();
+        life.end(async {}, thread::spawn(|| {})).await;
+        stop.await;
+    }
+
+    #[tokio::test]
+    async fn a_part_that_fails_is_named() {
+        let (mut life, _) = life().await;
+        let (replica, stopped) = oneshot::channel();
+        replica.send(Some(Failure::new(FailureKind::Internal, "out of luck"))).unwrap();
+        let said = life.live(std::future::pending(), stopped, for_ever()).await.unwrap_err().to_string();
+        assert_eq!(said, "the replica has stopped: out of luck");
+        let (_replica, stopped) = oneshot::channel();
+        let broken = tokio::spawn(async { Err("no more files") });
+        let said = life.live(std::future::pending(), stopped, broken).await.unwrap_err().to_string();
+        assert_eq!(said, "serving gRPC failed: no more files");
+    }
+}
