@@ -122,7 +122,7 @@ impl Replica {
         let waiting: u32 = self.lanes.iter().map(|lane| lane.count(Place::Waiting)).sum();
         match waiting < self.config.queue_legs_max {
             true => Ok(()),
-            false => Err(Failure::new(FailureKind::Overloaded, format!("{waiting} legs are waiting here"))),
+            false => Err(Failure::new(FailureKind::Overloaded, format!("all {waiting} places in the queue are taken"))),
         }
     }
 

@@ -76,3 +76,17 @@ proptest! {
         model.bring_to_rest();
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_same_events_give_the_same_decisions(ops in proptest::collection::vec(op(), 50..150)) {
+        let decisions = || {
+            let mut model = Model::new(Role::Aggregated, 12);
+            ops.iter().for_each(|op| model.apply(op.clone()));
+            model.decisions
+        };
+        prop_assert_eq!(decisions(), decisions());
+    }
+}

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::message::{
     Action, Commit, Event, FirstToken, FromWorker, Offer, Pull, PullOutcome, ReleaseAnswer, ToWorker, Work,
 };
@@ -64,6 +66,8 @@ pub(super) struct Model {
     releases: BTreeMap<Leg, LeaseId>,
     grants: BTreeMap<LeaseId, Vec<BlockId>>,
     leg_of_grant: BTreeMap<LeaseId, Leg>,
+    /// A hash of everything it has decided.
+    pub(super) decisions: u64,
 }
 
 struct LegModel {
@@ -132,6 +136,7 @@ impl Model {
             releases: BTreeMap::new(),
             grants: BTreeMap::new(),
             leg_of_grant: BTreeMap::new(),
+            decisions: 0,
         }
     }
 
@@ -358,6 +363,7 @@ impl Model {
         let shown = format!("{event:?}");
         self.replica.on(self.now, event);
         while let Some(action) = self.replica.poll() {
+            self.decisions = xxh3_64_with_seed(format!("{action:?}").as_bytes(), self.decisions);
             self.perform(action);
         }
         if let Err(why) = self.replica.check_invariants() {
@@ -418,7 +424,7 @@ impl Model {
                 assert_eq!(self.grants.get(&lease), Some(&blocks));
                 self.leg_of_grant.insert(lease, leg);
             }
-            FromWorker::Committed { commit, .. } => self.told_commit(commit),
+            FromWorker::Committed { commit, .. } => self.told_commit(&commit),
             FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } | FromWorker::Failed { .. } => {
                 model.over = true;
             }
@@ -430,7 +436,7 @@ impl Model {
         }
     }
 
-    fn told_commit(&mut self, commit: Commit) {
+    fn told_commit(&mut self, commit: &Commit) {
         let lease = self.grants.keys().find(|lease| self.leg_of_grant[*lease] == commit.leg).copied();
         let model = self.legs.get_mut(&commit.leg).expect("a known leg");
         assert!(!std::mem::replace(&mut model.committed, true), "{} is committed twice", commit.leg);

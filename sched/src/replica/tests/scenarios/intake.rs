@@ -56,7 +56,7 @@ fn a_full_queue_answers_overload() {
               run step1: +slot0 | 0..5 @b0 → slot0
             > submit r2 prompt=5
             > submit r3 prompt=5
-              failed r3 overloaded: 1 legs are waiting here
+              failed r3 overloaded: all 1 places in the queue are taken
         "#]],
     );
 }

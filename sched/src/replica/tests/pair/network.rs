@@ -1,0 +1,419 @@
+//! Deliveries in order of time, and what goes wrong with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::dice::Dice;
+use super::router::Router;
+use super::worker::{BLOCK_TOKENS, Worker};
+use crate::message::{Action, Event, FromWorker, Pull, PullOutcome, ReleaseAnswer, ToWorker};
+use crate::replica::tests::backend::Effects;
+use crate::{InstanceId, LaneId, LeaseId, Leg, Request, Role, Span, StepId, Time};
+
+/// Requests of one history.
+const REQUESTS: u64 = 14;
+
+/// How often something happened, over many histories.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) joined: u64,
+    pub(super) expired_answers: u64,
+    pub(super) repeated_releases: u64,
+    pub(super) lost_pulls: u64,
+    pub(super) crashes: u64,
+    pub(super) retries: u64,
+    pub(super) finished: u64,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, other: Seen) {
+        self.joined += other.joined;
+        self.expired_answers += other.expired_answers;
+        self.repeated_releases += other.repeated_releases;
+        self.lost_pulls += other.lost_pulls;
+        self.crashes += other.crashes;
+        self.retries += other.retries;
+        self.finished += other.finished;
+    }
+}
+
+pub(super) struct Network {
+    dice: Dice,
+    now: Time,
+    sent: u64,
+    deliveries: BTreeMap<(Time, u64), Delivery>,
+    /// Sessions are ordered: nothing overtakes what was sent before on the same one.
+    session_busy_until: BTreeMap<(Role, Direction), Time>,
+    router: Router,
+    giver: Worker,
+    taker: Worker,
+    pulls: BTreeMap<Leg, RunningPull>,
+    /// What the taker was sent, to know what it must hold.
+    offered: BTreeMap<Leg, Request>,
+    /// Where a finished pull has put what.
+    pulled: BTreeMap<Leg, Pull>,
+    asked: BTreeSet<Leg>,
+    vouched: BTreeSet<Leg>,
+    seen: Seen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Direction {
+    ToWorker,
+    FromWorker,
+}
+
+struct RunningPull {
+    pull: Pull,
+    aborted: bool,
+}
+
+/// Something that arrives; the instance is the one it was meant for.
+enum Delivery {
+    Arrival(u64),
+    HangUp(u64),
+    RouterBeat,
+    ToWorker(Role, InstanceId, ToWorker),
+    FromWorker(InstanceId, FromWorker),
+    StepEnds(Role, InstanceId, StepId),
+    Tick(Role, InstanceId),
+    /// One block's bytes land at the taker.
+    Lands(Leg, usize),
+    PullEnds(Leg, InstanceId, PullOutcome),
+    /// From taker to giver.
+    Renewal(InstanceId, Vec<LeaseId>),
+    ReleaseAsked(InstanceId, Leg, LeaseId),
+    LeaseAborted(InstanceId, LeaseId),
+    /// From giver to taker.
+    Gone(InstanceId, Vec<LeaseId>),
+    ReleaseAnswered(InstanceId, Leg, ReleaseAnswer),
+    GiverLost(InstanceId, InstanceId),
+    Freeze(Role),
+    Crash(Role),
+    WorkerLost(Role),
+}
+
+impl Network {
+    pub(super) fn new(seed: u64) -> Network {
+        let mut dice = Dice::new(seed);
+        let mut deliveries = Vec::new();
+        for id in 0..REQUESTS {
+            let at = dice.ms(0, 3_000);
+            deliveries.push((at, Delivery::Arrival(id)));
+            if dice.percent(20) {
+                deliveries.push((at + dice.ms(1, 500), Delivery::HangUp(id)));
+            }
+        }
+        for role in [Role::Prefill, Role::Decode] {
+            if dice.percent(30) {
+                deliveries.push((dice.ms(0, 4_000), Delivery::Freeze(role)));
+            }
+            if dice.percent(25) {
+                deliveries.push((dice.ms(0, 4_000), Delivery::Crash(role)));
+            }
+        }
+        deliveries.push((Span::from_secs(5), Delivery::RouterBeat));
+        let mut network = Network {
+            dice,
+            now: Time(0),
+            sent: 0,
+            deliveries: BTreeMap::new(),
+            session_busy_until: BTreeMap::new(),
+            router: Router::default(),
+            giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1),
+            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2),
+            pulls: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            pulled: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            vouched: BTreeSet::new(),
+            seen: Seen::default(),
+        };
+        deliveries.into_iter().for_each(|(at, delivery)| network.send(at, delivery));
+        network
+    }
+
+    /// Runs the whole history; the panic of a broken promise says which.
+    pub(super) fn run(mut self) -> Seen {
+        let mut steps = 0;
+        while let Some(((at, order), delivery)) = self.deliveries.pop_first() {
+            steps += 1;
+            assert!(steps < 100_000, "the history does not end");
+            self.now = at;
+            match self.frozen_until(&delivery) {
+                Some(until) => drop(self.deliveries.insert((until, order), delivery)),
+                None => self.deliver(delivery),
+            }
+            for (role, message) in std::mem::take(&mut self.router.out) {
+                let delivery = Delivery::ToWorker(role, self.worker(role).instance, message);
+                self.send_in_order(role, Direction::ToWorker, delivery);
+            }
+        }
+        self.giver.assert_at_rest();
+        self.taker.assert_at_rest();
+        assert!(self.router.is_at_rest());
+        Seen { retries: self.router.retries, finished: self.router.finished, ..self.seen }
+    }
+
+    fn send(&mut self, after: Span, delivery: Delivery) {
+        self.sent += 1;
+        self.deliveries.insert((self.now + after, self.sent), delivery);
+    }
+
+    fn send_in_order(&mut self, role: Role, direction: Direction, delivery: Delivery) {
+        let arrives = self.now + self.dice.ms(1, 20);
+        let busy = self.session_busy_until.entry((role, direction)).or_default();
+        *busy = (*busy).max(arrives);
+        let after = busy.since(self.now);
+        self.send(after, delivery);
+    }
+
+    fn worker(&mut self, role: Role) -> &mut Worker {
+        match role {
+            Role::Prefill => &mut self.giver,
+            Role::Decode | Role::Aggregated => &mut self.taker,
+        }
+    }
+
+    /// A frozen process takes nothing in; its memory can still be read.
+    fn frozen_until(&self, delivery: &Delivery) -> Option<Time> {
+        let worker = match delivery {
+            Delivery::ToWorker(Role::Prefill, ..)
+            | Delivery::StepEnds(Role::Prefill, ..)
+            | Delivery::Tick(Role::Prefill, _)
+            | Delivery::Renewal(..)
+            | Delivery::ReleaseAsked(..)
+            | Delivery::LeaseAborted(..) => &self.giver,
+            Delivery::ToWorker(..)
+            | Delivery::StepEnds(..)
+            | Delivery::Tick(..)
+            | Delivery::PullEnds(..)
+            | Delivery::Gone(..)
+            | Delivery::ReleaseAnswered(..)
+            | Delivery::GiverLost(..) => &self.taker,
+            Delivery::Arrival(_)
+            | Delivery::HangUp(_)
+            | Delivery::RouterBeat
+            | Delivery::FromWorker(..)
+            | Delivery::Lands(..)
+            | Delivery::Freeze(_)
+            | Delivery::Crash(_)
+            | Delivery::WorkerLost(_) => return None,
+        };
+        (worker.frozen_until > self.now).then_some(worker.frozen_until)
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Arrival(id) => self.router.arrive(id, &mut self.dice),
+            Delivery::HangUp(id) => self.router.cancel(id),
+            Delivery::RouterBeat => {
+                self.router.renew();
+                if !self.router.is_at_rest() {
+                    self.send(Span::from_secs(5), Delivery::RouterBeat);
+                }
+            }
+            Delivery::ToWorker(role, instance, message) => {
+                if let ToWorker::Offer(offer) = &message {
+                    self.offered.insert(offer.request.leg, offer.request.clone());
+                }
+                self.feed(role, instance, Event::Router(message));
+            }
+            Delivery::FromWorker(from, message) => self.router.told(from, message),
+            Delivery::StepEnds(role, instance, step) => self.step_ends(role, instance, step),
+            Delivery::Tick(role, instance) => self.feed(role, instance, Event::Tick),
+            Delivery::Lands(leg, index) => self.land(leg, index),
+            Delivery::PullEnds(leg, instance, outcome) => self.pull_ends(leg, instance, outcome),
+            Delivery::Renewal(instance, leases) => self.renewal(instance, leases),
+            Delivery::ReleaseAsked(instance, leg, lease) => self.release_asked(instance, leg, lease),
+            Delivery::LeaseAborted(instance, lease) => self.feed(Role::Prefill, instance, Event::ReaderAborted(lease)),
+            Delivery::Gone(instance, leases) => self.feed(Role::Decode, instance, Event::LeasesGone(leases)),
+            Delivery::ReleaseAnswered(instance, leg, answer) => {
+                if answer == ReleaseAnswer::Ok && self.taker.instance == instance && self.taker.is_open(leg) {
+                    self.assert_pulled(leg);
+                }
+                self.seen.expired_answers += u64::from(answer == ReleaseAnswer::Expired);
+                self.feed(Role::Decode, instance, Event::ReleaseAnswered { leg, answer });
+            }
+            Delivery::GiverLost(instance, giver) => self.feed(Role::Decode, instance, Event::GiverLost(giver)),
+            Delivery::Freeze(role) => {
+                let until = self.now + self.dice.ms(100, 45_000);
+                self.worker(role).frozen_until = until;
+            }
+            Delivery::Crash(role) => self.crash(role),
+            Delivery::WorkerLost(role) => self.router.worker_lost(role),
+        }
+    }
+
+    fn feed(&mut self, role: Role, instance: InstanceId, event: Event) {
+        let now = self.now;
+        let worker = self.worker(role);
+        if worker.instance != instance {
+            return;
+        }
+        for action in worker.feed(now, event) {
+            self.perform(role, action);
+        }
+        let worker = self.worker(role);
+        if let Some(at) = worker.replica.next_timeout() {
+            assert!(at > now, "a timer is due and does not fire");
+            if worker.next_tick.is_none_or(|tick| tick <= now || at < tick) {
+                worker.next_tick = Some(at);
+                self.send(at.since(now), Delivery::Tick(role, instance));
+            }
+        }
+    }
+
+    fn perform(&mut self, role: Role, action: Action) {
+        let instance = self.worker(role).instance;
+        match action {
+            Action::Run { step, plan, .. } => {
+                let effects = if self.dice.percent(50) { Effects::Early } else { Effects::Late };
+                self.worker(role).backend.submit(step, plan, effects);
+                let takes = self.dice.ms(3, 15);
+                self.send(takes, Delivery::StepEnds(role, instance, step));
+            }
+            Action::CancelStep { step, .. } => self.worker(role).backend.cancel(step),
+            Action::Tell(message) => {
+                self.send_in_order(role, Direction::FromWorker, Delivery::FromWorker(instance, message));
+            }
+            Action::Grant { .. } | Action::Revoke(_) => {}
+            // Its answer is given where the question is delivered.
+            Action::AnswerRelease { .. } => {}
+            Action::Pull(pull) => self.start_pull(pull),
+            Action::AbortPull(leg) => {
+                self.pulls.get_mut(&leg).expect("a pull that runs").aborted = true;
+                let after = self.dice.ms(1, 60);
+                self.send(after, Delivery::PullEnds(leg, instance, PullOutcome::Aborted));
+            }
+            Action::RenewLeases { giver, leases } => self.send_lossy(30, Delivery::Renewal(giver, leases)),
+            Action::Release { leg, giver, lease } => {
+                self.seen.repeated_releases += u64::from(!self.asked.insert(leg));
+                self.send_lossy(25, Delivery::ReleaseAsked(giver, leg, lease));
+            }
+            Action::AbortLease { giver, lease } => self.send_lossy(30, Delivery::LeaseAborted(giver, lease)),
+        }
+    }
+
+    fn send_lossy(&mut self, percent: u64, delivery: Delivery) {
+        let after = self.dice.ms(1, 30);
+        if !self.dice.percent(percent) {
+            self.send(after, delivery);
+        }
+    }
+
+    fn step_ends(&mut self, role: Role, instance: InstanceId, step: StepId) {
+        let worker = self.worker(role);
+        if worker.instance != instance {
+            return;
+        }
+        let (done, result) = worker.backend.finish().expect("the step that was submitted");
+        assert_eq!(done, step);
+        self.feed(role, instance, Event::StepDone { lane: LaneId(0), step, result });
+    }
+
+    /// Blocks land one by one at their own times; slow pulls outlive their lease.
+    fn start_pull(&mut self, pull: Pull) {
+        let (leg, taker) = (pull.leg, self.taker.instance);
+        let takes = if self.dice.percent(6) { self.dice.ms(20_000, 50_000) } else { self.dice.ms(5, 200) };
+        let (takes, outcome) = match takes > pull.deadline_in {
+            true => (pull.deadline_in, PullOutcome::Failed("its deadline passed".to_owned())),
+            false if self.dice.percent(8) => (takes, PullOutcome::Failed("reset by peer".to_owned())),
+            false => (takes, PullOutcome::Complete),
+        };
+        for index in (pull.skip_tokens / BLOCK_TOKENS) as usize..pull.local.len() {
+            let at = Span(self.dice.below(takes.us().max(1)));
+            self.send(at, Delivery::Lands(leg, index));
+        }
+        self.send(takes, Delivery::PullEnds(leg, taker, outcome));
+        assert!(self.pulls.insert(leg, RunningPull { pull, aborted: false }).is_none());
+    }
+
+    /// The taker's transport reads the giver's memory and writes its own, whatever both schedulers think of it.
+    fn land(&mut self, leg: Leg, index: usize) {
+        let Some(RunningPull { pull, .. }) = self.pulls.get(&leg) else {
+            return;
+        };
+        let first = (pull.skip_tokens).max(index as u32 * BLOCK_TOKENS);
+        let end = pull.tokens.min((index as u32 + 1) * BLOCK_TOKENS);
+        let alive = pull.giver == self.giver.instance;
+        let read = self.giver.backend.stored(&pull.remote, end);
+        for position in first..end {
+            let value = if alive { read[position as usize] } else { 77 };
+            self.taker.backend.write(pull.local[index], position % BLOCK_TOKENS, value);
+        }
+    }
+
+    fn pull_ends(&mut self, leg: Leg, instance: InstanceId, outcome: PullOutcome) {
+        let Some(running) = self.pulls.remove(&leg) else {
+            return; // it has ended the other way before
+        };
+        let alive = running.pull.giver == self.giver.instance;
+        let outcome = match outcome {
+            PullOutcome::Complete if !alive => PullOutcome::Failed("the peer is gone".to_owned()),
+            other => other,
+        };
+        self.seen.lost_pulls += u64::from(running.aborted || outcome != PullOutcome::Complete);
+        self.pulled.insert(leg, running.pull);
+        self.feed(Role::Decode, instance, Event::PullEnded { leg, outcome });
+    }
+
+    /// The giver's peer service answers a heartbeat from its lease table.
+    fn renewal(&mut self, instance: InstanceId, leases: Vec<LeaseId>) {
+        if self.giver.instance != instance {
+            return;
+        }
+        let (alive, gone): (Vec<_>, Vec<_>) =
+            leases.into_iter().partition(|lease| self.giver.granted.contains_key(lease));
+        self.feed(Role::Prefill, instance, Event::ReaderRenewed(alive));
+        if !gone.is_empty() {
+            let taker = self.taker.instance;
+            self.send_lossy(20, Delivery::Gone(taker, gone));
+        }
+    }
+
+    fn release_asked(&mut self, instance: InstanceId, leg: Leg, lease: LeaseId) {
+        if self.giver.instance != instance {
+            return;
+        }
+        let now = self.now;
+        let actions = self.giver.feed(now, Event::ReaderReleased(lease));
+        let answers = actions.iter().filter_map(|action| match action {
+            Action::AnswerRelease { lease: of, answer } if *of == lease => Some(*answer),
+            _ => None,
+        });
+        let answers: Vec<_> = answers.collect();
+        let [answer] = answers[..] else { panic!("a release is answered with {answers:?}") };
+        actions.into_iter().for_each(|action| self.perform(Role::Prefill, action));
+        let taker = self.taker.instance;
+        self.send_lossy(25, Delivery::ReleaseAnswered(taker, leg, answer));
+    }
+
+    /// The giver has vouched for what the taker has read, so it must be the prompt's KV cache.
+    fn assert_pulled(&mut self, leg: Leg) {
+        if !self.vouched.insert(leg) {
+            return; // a repeated answer: the taker uses its blocks already
+        }
+        self.seen.joined += 1;
+        let Some(pull) = self.pulled.get(&leg) else {
+            return; // everything was at the taker before
+        };
+        let wanted = Router::prefill_values(&self.offered[&leg]);
+        let stored = self.taker.backend.stored(&pull.local, pull.tokens);
+        assert_eq!(stored, wanted, "{leg}: the giver vouches for other bytes");
+    }
+
+    /// A process dies with its memory, and another takes its place.
+    fn crash(&mut self, role: Role) {
+        self.seen.crashes += 1;
+        let old = self.worker(role).instance;
+        *self.worker(role) = Worker::new(role, old.0 + 10);
+        if role == Role::Prefill {
+            let (taker, after) = (self.taker.instance, self.dice.ms(1, 2_000));
+            self.send(after, Delivery::GiverLost(taker, old));
+        } else {
+            self.pulls.clear();
+        }
+        let after = self.dice.ms(1, 300);
+        self.send(after, Delivery::WorkerLost(role));
+    }
+}

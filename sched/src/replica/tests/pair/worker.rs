@@ -1,0 +1,146 @@
+//! One simulated worker: scheduler, backend, lease table; and a watch over what it says about its legs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::message::{Action, Event, FromWorker, ToWorker};
+use crate::replica::tests::backend::FakeBackend;
+use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::{BlockId, Choice, InstanceId, LeaseId, Leg, Role, Time};
+
+pub(super) const BLOCK_TOKENS: u32 = 16;
+pub(super) const CONTEXT: u32 = 112;
+const LAYERS: u32 = 3;
+
+pub(super) struct Worker {
+    pub(super) role: Role,
+    pub(super) instance: InstanceId,
+    pub(super) replica: Replica,
+    pub(super) backend: FakeBackend,
+    pub(super) granted: BTreeMap<LeaseId, Vec<BlockId>>,
+    pub(super) frozen_until: Time,
+    /// When it is woken next, at the latest.
+    pub(super) next_tick: Option<Time>,
+    watch: BTreeMap<Leg, Watch>,
+}
+
+/// What a worker has been told and has said about one leg.
+struct Watch {
+    choices: BTreeSet<Choice>,
+    over: bool,
+}
+
+impl Worker {
+    pub(super) fn new(role: Role, instance: u128) -> Worker {
+        let (blocks_total, rows) = (14, 24);
+        let config = ReplicaConfig {
+            role,
+            blocks_total,
+            block_tokens: BLOCK_TOKENS,
+            layers: LAYERS,
+            context_max: CONTEXT,
+            sequences_max: 5,
+            step_tokens_max: rows,
+            queue_legs_max: 16,
+            prefix_cache: PrefixCache::On,
+            filling_share: 0.5,
+            lease: LeaseConfig::default(),
+            hash_salt: 1,
+            lease_seed: instance as u64,
+        };
+        Worker {
+            role,
+            instance: InstanceId(instance),
+            replica: Replica::new(config).expect("a valid configuration"),
+            backend: FakeBackend::new(blocks_total, BLOCK_TOKENS, LAYERS, rows),
+            granted: BTreeMap::new(),
+            frozen_until: Time(0),
+            next_tick: None,
+            watch: BTreeMap::new(),
+        }
+    }
+
+    /// One fact in, all decisions out.
+    pub(super) fn feed(&mut self, now: Time, event: Event) -> Vec<Action> {
+        self.watch_event(&event);
+        self.replica.on(now, event);
+        let actions: Vec<_> = std::iter::from_fn(|| self.replica.poll()).collect();
+        if let Err(why) = self.replica.check_invariants() {
+            panic!("{:?} at {now}: {why}", self.role);
+        }
+        actions.iter().for_each(|action| self.watch_action(action));
+        actions
+    }
+
+    fn watch_event(&mut self, event: &Event) {
+        match event {
+            Event::Router(ToWorker::Submit(request, _)) => self.expect(request),
+            Event::Router(ToWorker::Offer(offer)) => self.expect(&offer.request),
+            Event::Router(ToWorker::Commit(commit)) => {
+                for first in commit.firsts.iter().filter(|first| first.ended.is_some()) {
+                    self.choice_over(commit.leg, first.choice);
+                }
+            }
+            Event::Router(ToWorker::Cancel { leg, choice: None }) => {
+                if let Some(watch) = self.watch.get_mut(leg) {
+                    watch.over = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn expect(&mut self, request: &crate::Request) {
+        let choices = request.choices.iter().map(|state| state.choice).collect();
+        self.watch.insert(request.leg, Watch { choices, over: false });
+    }
+
+    fn choice_over(&mut self, leg: Leg, choice: Choice) {
+        if let Some(watch) = self.watch.get_mut(&leg) {
+            watch.choices.remove(&choice);
+            watch.over |= watch.choices.is_empty();
+        }
+    }
+
+    fn watch_action(&mut self, action: &Action) {
+        match action {
+            Action::Grant { lease, blocks } => drop(self.granted.insert(*lease, blocks.clone())),
+            Action::Revoke(lease) => assert!(self.granted.remove(lease).is_some(), "{lease} was not granted"),
+            Action::Tell(message) => {
+                let watch = self.watch.get_mut(&message.leg()).expect("a leg is named that was never sent");
+                assert!(!watch.over, "after its end: {message:?}");
+                self.watch_message(message);
+            }
+            _ => {}
+        }
+    }
+
+    fn watch_message(&mut self, message: &FromWorker) {
+        let leg = message.leg();
+        match message {
+            FromWorker::Offered { .. } => {}
+            FromWorker::Committed { commit, .. } => {
+                let watch = self.watch.get_mut(&leg).expect("a leg that was sent");
+                watch.over = commit.firsts.iter().all(|first| first.ended.is_some());
+            }
+            FromWorker::Token { choice, ended: Some(_), .. } => self.choice_over(leg, *choice),
+            FromWorker::Token { ended: None, .. } => {}
+            FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } | FromWorker::Failed { .. } => {
+                self.watch.get_mut(&leg).expect("a leg that was sent").over = true;
+            }
+        }
+    }
+
+    /// Whether the worker still owes something for the leg.
+    pub(super) fn is_open(&self, leg: Leg) -> bool {
+        self.watch.get(&leg).is_some_and(|watch| !watch.over)
+    }
+
+    pub(super) fn assert_at_rest(&self) {
+        let load = self.replica.load();
+        assert!(self.replica.is_idle() && self.replica.next_timeout().is_none(), "{:?}: {load:?}", self.role);
+        assert_eq!((load.blocks_in_use, load.blocks_quarantined, load.running, load.waiting), (0, 0, 0, 0));
+        assert!(self.granted.is_empty());
+        let open: Vec<_> = self.watch.iter().filter(|(_, watch)| !watch.over).map(|(leg, _)| *leg).collect();
+        assert!(open.is_empty(), "{:?} never ended {open:?}", self.role);
+    }
+}
