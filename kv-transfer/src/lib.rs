@@ -20,6 +20,7 @@ mod endpoint;
 mod error;
 mod flow;
 mod front;
+mod greeting;
 mod host;
 mod limits;
 mod open;

@@ -1,74 +1,16 @@
-//! The messages on a connection: one greeting each way, then requests of fixed size and replies in the same order.
+//! The messages on a connection after the greeting: requests of fixed size, and replies in the same order.
 //! Little-endian; knows no socket.
 
-use sched::{InstanceId, LeaseId};
+use sched::LeaseId;
 
-use crate::endpoint::WIRE_VERSION;
 use crate::wire::{Reader, Writer};
-use crate::{AccessDenied, RegionId, TransferError};
-
-const MAGIC: [u8; 8] = *b"kv-tcp\r\n";
+use crate::{AccessDenied, RegionId};
 
 /// The most that one request may ask for; bounds what a reply of the owner can be.
 pub(super) const REQUEST_BYTES_MAX: u64 = 64 << 20;
 
-pub(super) const GREETING_BYTES: usize = 26;
-pub(super) const ANSWER_BYTES: usize = 11;
 pub(super) const REQUEST_BYTES: usize = 40;
 pub(super) const REPLY_BYTES: usize = 24;
-
-/// The reader's first words: whom it expects.
-pub(super) fn greeting(expected: InstanceId) -> Vec<u8> {
-    Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u128(expected.0).finish()
-}
-
-/// What the owner says to a greeting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    Welcome,
-    WrongInstance,
-    WrongVersion,
-    Full,
-}
-
-/// The owner's answer to a greeting; `None` if that was no greeting at all.
-pub(super) fn judge(greeting: &[u8; GREETING_BYTES], ours: InstanceId) -> Option<Answer> {
-    let mut reader = Reader::new(greeting);
-    if reader.raw(MAGIC.len()) != Some(&MAGIC) {
-        return None;
-    }
-    if reader.u16()? != WIRE_VERSION {
-        return Some(Answer::WrongVersion);
-    }
-    Some(if reader.u128()? == ours.0 { Answer::Welcome } else { Answer::WrongInstance })
-}
-
-pub(super) fn encode_answer(answer: Answer) -> Vec<u8> {
-    let tag = match answer {
-        Answer::Welcome => 0,
-        Answer::WrongInstance => 1,
-        Answer::WrongVersion => 2,
-        Answer::Full => 3,
-    };
-    Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u8(tag).finish()
-}
-
-/// What an owner's answer means for the reader.
-pub(super) fn accept(answer: &[u8; ANSWER_BYTES], expected: InstanceId) -> Result<(), TransferError> {
-    let protocol = TransferError::Protocol { reason: "its first words are not of this protocol" };
-    let mut reader = Reader::new(answer);
-    if reader.raw(MAGIC.len()) != Some(&MAGIC) {
-        return Err(protocol);
-    }
-    let found = reader.u16().unwrap_or_default();
-    match reader.u8() {
-        Some(0) => Ok(()),
-        Some(1) => Err(TransferError::WrongInstance { expected }),
-        Some(2) => Err(TransferError::Version { found, supported: WIRE_VERSION }),
-        Some(3) => Err(TransferError::lost("connect", "it serves no more readers")),
-        Some(_) | None => Err(protocol),
-    }
-}
 
 /// What a reader asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,23 +91,6 @@ mod tests {
 
     fn array<const N: usize>(bytes: Vec<u8>) -> [u8; N] {
         bytes.try_into().unwrap()
-    }
-
-    #[test]
-    fn greetings_are_judged_by_version_and_instance() {
-        let ours = InstanceId(3);
-        let mut hello: [u8; GREETING_BYTES] = array(greeting(ours));
-        assert_eq!(judge(&hello, ours), Some(Answer::Welcome));
-        assert_eq!(judge(&hello, InstanceId(4)), Some(Answer::WrongInstance));
-        hello[8] += 1;
-        assert_eq!(judge(&hello, ours), Some(Answer::WrongVersion));
-        hello[0] = b'G';
-        assert_eq!(judge(&hello, ours), None);
-        for answer in [Answer::Welcome, Answer::WrongInstance, Answer::WrongVersion, Answer::Full] {
-            let answered = accept(&array(encode_answer(answer)), ours);
-            assert_eq!(answered.is_ok(), answer == Answer::Welcome);
-        }
-        assert!(accept(b"HTTP/1.1 40", ours).is_err());
     }
 
     #[test]

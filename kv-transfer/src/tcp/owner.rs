@@ -13,8 +13,9 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::frame::{self, Answer, GREETING_BYTES, REQUEST_BYTES, Reply, Request, What};
+use super::frame::{REQUEST_BYTES, Reply, Request, What};
 use super::socket;
+use crate::greeting::{self, Answer, GREETING_BYTES};
 use crate::{AccessCheck, AccessDenied, RegionId, Setup, TransferError, probe};
 
 /// How long a newcomer may take to greet.
@@ -107,14 +108,14 @@ async fn welcome(mut stream: TcpStream, owner: &Owner) -> io::Result<()> {
     let before = owner.readers.fetch_add(1, Ordering::Relaxed);
     socket::prepare(&stream)?;
     let (mut incoming, outgoing) = stream.split();
-    let mut greeting = [0; GREETING_BYTES];
-    timeout(GREETING_DEADLINE, incoming.read_exact(&mut greeting)).await??;
-    let judged = frame::judge(&greeting, owner.instance);
+    let mut words = [0; GREETING_BYTES];
+    timeout(GREETING_DEADLINE, incoming.read_exact(&mut words)).await??;
+    let judged = greeting::judge(&words, owner.instance);
     let answer = match judged.ok_or_else(|| invalid("it did not greet"))? {
         Answer::Welcome if before >= owner.readers_max => Answer::Full,
         judged => judged,
     };
-    let head = frame::encode_answer(answer);
+    let head = greeting::encode_answer(answer);
     timeout(GREETING_DEADLINE, socket::send(outgoing.as_ref(), &head, &owner.page, 0, 0)).await??;
     match answer {
         Answer::Welcome => serve(incoming, outgoing, owner).await,

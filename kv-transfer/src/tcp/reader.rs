@@ -12,12 +12,13 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep_until, timeout};
 
-use super::frame::{self, ANSWER_BYTES, REPLY_BYTES, REQUEST_BYTES, REQUEST_BYTES_MAX, Reply, Request, What};
+use super::frame::{REPLY_BYTES, REQUEST_BYTES, REQUEST_BYTES_MAX, Reply, Request, What};
 use super::runtime::too_late;
 use super::socket;
 use crate::batch::Job;
 use crate::endpoint::Endpoint;
 use crate::flow::{Ending, Flow, Read};
+use crate::greeting::{self, ANSWER_BYTES};
 use crate::outbox::Outbox;
 use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
 use crate::{Limits, PeerId, Probe, Ticket, TransferError, TransferEvent};
@@ -81,10 +82,10 @@ async fn connect(endpoint: &Endpoint) -> Result<(TcpStream, Probe), TransferErro
     let address = address.ok_or(TransferError::Protocol { reason: "its address is not an address and a port" })?;
     let mut stream = TcpStream::connect(address).await.map_err(lost)?;
     socket::prepare(&stream).map_err(lost)?;
-    stream.write_all(&frame::greeting(endpoint.instance)).await.map_err(lost)?;
+    stream.write_all(&greeting::greeting(endpoint.instance)).await.map_err(lost)?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer).await.map_err(lost)?;
-    frame::accept(&answer, endpoint.instance)?;
+    greeting::accept(&answer, endpoint.instance)?;
     let mut scratch = Scratch::new(endpoint.instance)?;
     probe(&mut stream, &scratch).await?;
     scratch.warm()?;

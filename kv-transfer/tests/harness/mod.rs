@@ -1,6 +1,6 @@
 //! Workers for transport tests: a transport with its pool, filled with bytes that say where they are.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses its own part")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,10 @@ pub struct Worker {
 
 pub fn notify() -> (Notify, Receiver<()>) {
     let (wake, woken) = bounded(1);
-    let notify = Arc::new(move || drop(wake.try_send(())));
+    let notify = Arc::new(move || {
+        // A full channel means that the wake-up is already there.
+        let _full = wake.try_send(());
+    });
     (notify, woken)
 }
 
@@ -139,7 +142,7 @@ impl Worker {
     }
 
     pub fn is_all(&self, byte: u8) -> bool {
-        self.bytes(0, self.pool.len() as u64).iter().all(|found| *found == byte)
+        self.bytes(0, self.pool.len() as u64) == vec![byte; self.pool.len()]
     }
 }
 
@@ -160,7 +163,10 @@ pub fn pattern(seed: u64, word: u64) -> u64 {
 /// What an owner's pool holds at a range.
 pub fn expected(seed: u64, offset: u64, bytes: u64) -> Vec<u8> {
     let words = offset / 8..(offset + bytes).div_ceil(8);
-    let all: Vec<u8> = words.flat_map(|word| pattern(seed, word).to_le_bytes()).collect();
+    let mut all = Vec::with_capacity(bytes as usize + 16);
+    for word in words {
+        all.extend_from_slice(&pattern(seed, word).to_le_bytes());
+    }
     all[(offset % 8) as usize..][..bytes as usize].to_vec()
 }
 

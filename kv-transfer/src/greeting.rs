@@ -1,0 +1,92 @@
+//! The first words on a connection between two workers: whom the reader expects, and whether it is welcome. Knows no
+//! socket.
+
+use sched::InstanceId;
+
+use crate::TransferError;
+use crate::endpoint::WIRE_VERSION;
+use crate::wire::{Reader, Writer};
+
+const MAGIC: [u8; 8] = *b"kv-pull\n";
+
+pub(crate) const GREETING_BYTES: usize = 26;
+pub(crate) const ANSWER_BYTES: usize = 11;
+
+/// The reader's first words.
+pub(crate) fn greeting(expected: InstanceId) -> Vec<u8> {
+    Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u128(expected.0).finish()
+}
+
+/// What the owner says to a greeting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Welcome,
+    WrongInstance,
+    WrongVersion,
+    Full,
+}
+
+/// The owner's answer to a greeting; `None` if that was no greeting at all.
+pub(crate) fn judge(greeting: &[u8; GREETING_BYTES], ours: InstanceId) -> Option<Answer> {
+    let mut reader = Reader::new(greeting);
+    if reader.raw(MAGIC.len()) != Some(&MAGIC) {
+        return None;
+    }
+    if reader.u16()? != WIRE_VERSION {
+        return Some(Answer::WrongVersion);
+    }
+    Some(if reader.u128()? == ours.0 { Answer::Welcome } else { Answer::WrongInstance })
+}
+
+pub(crate) fn encode_answer(answer: Answer) -> Vec<u8> {
+    let tag = match answer {
+        Answer::Welcome => 0,
+        Answer::WrongInstance => 1,
+        Answer::WrongVersion => 2,
+        Answer::Full => 3,
+    };
+    Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u8(tag).finish()
+}
+
+/// What an owner's answer means for the reader.
+pub(crate) fn accept(answer: &[u8; ANSWER_BYTES], expected: InstanceId) -> Result<(), TransferError> {
+    let protocol = TransferError::Protocol { reason: "its first words are not of this protocol" };
+    let mut reader = Reader::new(answer);
+    if reader.raw(MAGIC.len()) != Some(&MAGIC) {
+        return Err(protocol);
+    }
+    let found = reader.u16().unwrap_or_default();
+    match reader.u8() {
+        Some(0) => Ok(()),
+        Some(1) => Err(TransferError::WrongInstance { expected }),
+        Some(2) => Err(TransferError::Version { found, supported: WIRE_VERSION }),
+        Some(3) => Err(TransferError::lost("connect", "it serves no more readers")),
+        Some(_) | None => Err(protocol),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greetings_are_judged_by_version_and_instance() {
+        let ours = InstanceId(3);
+        let mut hello: [u8; GREETING_BYTES] = greeting(ours).try_into().unwrap();
+        assert_eq!(judge(&hello, ours), Some(Answer::Welcome));
+        assert_eq!(judge(&hello, InstanceId(4)), Some(Answer::WrongInstance));
+        hello[8] += 1;
+        assert_eq!(judge(&hello, ours), Some(Answer::WrongVersion));
+        hello[0] = b'G';
+        assert_eq!(judge(&hello, ours), None);
+    }
+
+    #[test]
+    fn only_a_welcome_is_accepted() {
+        for answer in [Answer::Welcome, Answer::WrongInstance, Answer::WrongVersion, Answer::Full] {
+            let answered = accept(&encode_answer(answer).try_into().unwrap(), InstanceId(3));
+            assert_eq!(answered.is_ok(), answer == Answer::Welcome);
+        }
+        assert!(accept(b"HTTP/1.1 40", InstanceId(3)).is_err());
+    }
+}
