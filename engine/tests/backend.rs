@@ -70,7 +70,7 @@ impl Device {
 }
 
 fn cpu() -> Result<Device> {
-    Device::open(&workers::config(&family("llama-bf16")))
+    Device::open(&workers::config(&family("qwen3")))
 }
 
 fn modelled(model_dir: &Path, step_us: f64) -> Result<Device> {
@@ -223,7 +223,7 @@ fn wrong_plans_are_errors_that_name_what_is_wrong() -> Result<()> {
     refuse(&|plan| plan.tokens[3] = TokenId(VOCAB), "row 3 has token 384 of a vocabulary of 384")?;
     refuse(&|plan| plan.tokens.push(TokenId(0)), "sequences cover 20 of 21 rows")?;
     refuse(&|plan| plan.blocks[1] = BlockId(100_000), "100000")?;
-    refuse(&|plan| plan.sequences[0].blocks = 0..1, "blocks")?;
+    refuse(&|plan| plan.sequences[0].blocks = 0..1, "block table")?;
     refuse(&|plan| plan.sequences[0].blocks = 0..9, "a block table 0..9 of 2 blocks")?;
     refuse(&|plan| plan.sequences[0].first_position = 500, "a sequence ends at position 520, at most 512 fit")?;
     refuse(&|plan| plan.retire = vec![SlotId(9)], "slot9 is retired but was not admitted")?;

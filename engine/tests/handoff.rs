@@ -3,7 +3,7 @@
 mod support;
 
 use anyhow::Result;
-use engine::{Config, TransportChoice};
+use engine::{BackendKind, Config, TransportChoice};
 
 use support::family;
 use support::requests::mix;
@@ -51,4 +51,17 @@ fn over_tcp() -> Result<()> {
 fn over_shared_memory() -> Result<()> {
     let base = Config { transport: TransportChoice::Shm, ..config(&family("llama-bf16")) };
     check("shm", &base, &base)
+}
+
+#[cfg(feature = "ucx")]
+#[test]
+fn over_ucx() -> Result<()> {
+    let base = Config { transport: TransportChoice::Ucx, ..config(&family("llama-bf16")) };
+    check("ucx", &base, &base)
+}
+
+#[test]
+fn modelled_workers_hand_over_real_bytes() -> Result<()> {
+    let base = Config { backend: BackendKind::Modelled, ..config(&family("llama-bf16")) };
+    check("modelled", &base, &base)
 }

@@ -27,7 +27,7 @@ pub trait Backend: Send {
     /// exactly one [`BackendEvent::Done`].
     fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Result<(), EngineError>;
 
-    /// What has happened, oldest first; `None` until the next wake.
+    /// What has happened, oldest first. The end of a step wakes the replica; progress waits for the next wake.
     fn poll(&mut self) -> Option<BackendEvent>;
 
     /// Ends a step at its next layer boundary. Unknown and finished steps are left alone.

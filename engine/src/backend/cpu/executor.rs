@@ -76,13 +76,17 @@ impl<O: Ops> Executor<O> {
                 Err(error) => BackendEvent::Done { lane, step: step.id, result: Err(failure(&error)) },
             };
             lanes.charge(lane, begun.elapsed());
-            if matches!(event, BackendEvent::Done { .. }) {
+            let has_ended = matches!(event, BackendEvent::Done { .. });
+            if has_ended {
                 lanes.pop(lane);
             }
             if outbox.send(event).is_err() {
                 return;
             }
-            notify();
+            // Progress is news for whoever is awake; a wake per layer would cost small models more than it tells.
+            if has_ended {
+                notify();
+            }
         }
     }
 

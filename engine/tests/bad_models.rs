@@ -1,0 +1,162 @@
+//! Broken model directories get an error that names file, key or tensor; nothing starts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use engine::{Config, TransportChoice, open_backend};
+use serde_json::{Value, json};
+
+/// A copy of a fixture that is removed with it.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(family: &str, name: &str) -> Result<Copy> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(family);
+        let target = std::env::temp_dir().join(format!("baton-bad-model-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&target)?;
+        for entry in std::fs::read_dir(source)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), target.join(entry.file_name()))?;
+        }
+        Ok(Copy(target))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn edit(&self, name: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut value = serde_json::from_str(&std::fs::read_to_string(self.file(name))?)?;
+        change(&mut value);
+        Ok(std::fs::write(self.file(name), serde_json::to_string(&value)?)?)
+    }
+
+    /// Rewrites the header of the weight file, which keeps its length.
+    fn edit_header(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let path = self.file("model.safetensors");
+        let bytes = std::fs::read(&path)?;
+        let (prefix, rest) = bytes.split_first_chunk::<8>().context("no prefix")?;
+        let (header, data) = rest.split_at(u64::from_le_bytes(*prefix) as usize);
+        let mut value = serde_json::from_slice(header)?;
+        change(&mut value);
+        let mut header = serde_json::to_vec(&value)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let parts = [&(header.len() as u64).to_le_bytes(), header.as_slice(), data];
+        Ok(std::fs::write(path, parts.concat())?)
+    }
+
+    /// The error of opening it, without the directory's name.
+    fn error(&self) -> String {
+        let config = Config {
+            model_dir: self.0.clone(),
+            kv_blocks: 64,
+            threads: 1,
+            context_max: 256,
+            transport: TransportChoice::InProcess,
+            ..Config::default()
+        };
+        let error = open_backend(&config, std::sync::Arc::new(|| {})).err().map(|error| error.to_string());
+        error.unwrap_or_else(|| "no error".to_owned()).replace(&format!("{}", self.0.display()), "DIR")
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _left_for_the_system = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const QUERY: &str = "model.layers.1.self_attn.q_proj.weight";
+
+#[test]
+fn the_copy_itself_is_fine() -> Result<()> {
+    assert_eq!(Copy::of("llama", "fine")?.error(), "no error");
+    assert_eq!(Copy::of("qwen2", "fine-sharded")?.error(), "no error");
+    Ok(())
+}
+
+#[test]
+fn missing_files_are_named() -> Result<()> {
+    let model = Copy::of("llama", "no-config")?;
+    std::fs::remove_file(model.file("config.json"))?;
+    assert_eq!(model.error(), "cannot read DIR/config.json: No such file or directory (os error 2)");
+    let model = Copy::of("llama", "no-weights")?;
+    std::fs::remove_file(model.file("model.safetensors"))?;
+    assert_eq!(model.error(), "cannot read DIR/model.safetensors: No such file or directory (os error 2)");
+    let model = Copy::of("qwen2", "no-shard")?;
+    std::fs::remove_file(model.file("model-00002-of-00002.safetensors"))?;
+    let expected = "cannot read DIR/model-00002-of-00002.safetensors: No such file or directory (os error 2)";
+    assert_eq!(model.error(), expected);
+    Ok(())
+}
+
+#[test]
+fn broken_json_is_named() -> Result<()> {
+    let model = Copy::of("llama", "cut-config")?;
+    std::fs::write(model.file("config.json"), "{\"vocab_size\": 12")?;
+    assert!(model.error().starts_with("DIR/config.json: file is not valid JSON: EOF"), "{}", model.error());
+    let model = Copy::of("llama", "list-config")?;
+    std::fs::write(model.file("config.json"), "[]")?;
+    assert_eq!(model.error(), "DIR/config.json: file must be a JSON object, found a list");
+    let model = Copy::of("qwen2", "escape")?;
+    model.edit("model.safetensors.index.json", |index| index["weight_map"][QUERY] = json!("../elsewhere"))?;
+    let expected =
+        "DIR/model.safetensors.index.json: weight_map names \"../elsewhere\", which is not a plain file name";
+    assert_eq!(model.error(), expected);
+    Ok(())
+}
+
+#[test]
+fn truncated_weights_say_how_much_is_missing() -> Result<()> {
+    let model = Copy::of("llama", "truncated")?;
+    let bytes = std::fs::read(model.file("model.safetensors"))?;
+    std::fs::write(model.file("model.safetensors"), &bytes[..bytes.len() - 1000])?;
+    assert!(model.error().ends_with("bytes, 1000 are missing"), "{}", model.error());
+    std::fs::write(model.file("model.safetensors"), &bytes[..100])?;
+    assert!(model.error().contains("its header should have"), "{}", model.error());
+    std::fs::write(model.file("model.safetensors"), [])?;
+    assert_eq!(model.error(), "DIR/model.safetensors: is 0 bytes long, a safetensors file has at least 8");
+    std::fs::write(model.file("model.safetensors"), [0xff; 64])?;
+    assert!(model.error().contains("its header should have 18446744073709551615 bytes"), "{}", model.error());
+    let mut garbled = bytes;
+    garbled[8] = b'x';
+    std::fs::write(model.file("model.safetensors"), garbled)?;
+    assert_eq!(model.error(), "DIR/model.safetensors: its header is not a JSON object");
+    Ok(())
+}
+
+#[test]
+fn wrong_tensors_are_named() -> Result<()> {
+    let model = Copy::of("llama", "shape")?;
+    model.edit("config.json", |config| config["intermediate_size"] = json!(192))?;
+    let expected = "DIR/model.safetensors: tensor model.layers.0.mlp.gate_proj.weight has shape [128, 64], \
+                    config.json implies [192, 64]";
+    assert_eq!(model.error(), expected);
+    let model = Copy::of("llama", "missing-tensor")?;
+    model.edit_header(|header| {
+        let map = header.as_object_mut().unwrap();
+        let entry = map.remove(QUERY).unwrap();
+        map.insert("renamed".to_owned(), entry);
+    })?;
+    assert_eq!(model.error(), format!("DIR: no tensor {QUERY} in any weight file"));
+    let model = Copy::of("llama", "dtype")?;
+    model.edit_header(|header| header[QUERY]["dtype"] = json!("I32"))?;
+    let expected = format!("DIR/model.safetensors: tensor {QUERY} is I32; supported are F32, F16 and BF16");
+    assert_eq!(model.error(), expected);
+    let model = Copy::of("llama", "unknown-dtype")?;
+    model.edit_header(|header| header[QUERY]["dtype"] = json!("Q4"))?;
+    assert!(model.error().starts_with("DIR/model.safetensors: "), "{}", model.error());
+    assert!(model.error().contains("Q4"), "{}", model.error());
+    Ok(())
+}
+
+#[test]
+fn unsupported_models_are_named() -> Result<()> {
+    let model = Copy::of("llama", "architecture")?;
+    model.edit("config.json", |config| config["architectures"] = json!(["RwkvForCausalLM"]))?;
+    assert!(model.error().starts_with("DIR/config.json: architectures [\"RwkvForCausalLM\"] is not supported"));
+    let model = Copy::of("llama", "context")?;
+    model.edit("config.json", |config| config["max_position_embeddings"] = json!(100))?;
+    assert_eq!(model.error(), "engine.context_max is 256, the model was made for 100");
+    Ok(())
+}
