@@ -280,7 +280,7 @@ pub enum Action {
         /// The plan.
         plan: StepPlan,
     },
-    /// Cancel a submitted step at its next layer boundary: all its sequences are gone.
+    /// Cancel a submitted step at its next layer boundary: all its sequences are gone. Ignored if it has just ended.
     CancelStep {
         /// Lane.
         lane: LaneId,
