@@ -7,9 +7,8 @@ use crate::{BlockId, SampledToken, SamplingParams, SlotId, TokenId};
 
 /// One step of one lane. Rows are grouped by sequence; all `*_start` arrays are CSR (one entry more than sequences).
 ///
-/// Order of effects: `retire`, `admit`, `copies`, then `layers` over all tokens, then `sample`. After a step that failed
-/// or was cancelled early, `retire` may name a slot that was never admitted and `admit` one that was never retired: the
-/// first is ignored, the second replaced.
+/// Order of effects: `retire`, `admit`, `copies`, then `layers` over all tokens, then `sample`. Slots retire and are
+/// admitted even in a step that fails or is cancelled before its first layer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepPlan {
     /// Sampler slots that end here; their state is dropped before anything else.
