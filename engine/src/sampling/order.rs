@@ -73,10 +73,36 @@ impl Entry {
 
 /// The `count` most likely tokens in order.
 pub(super) fn most_likely(logits: &[f32], count: usize, scratch: &mut Vec<u64>) -> Vec<Entry> {
+    /// Up to here one pass that rarely inserts beats selecting among all tokens.
+    const INSERTED_MAX: usize = 64;
     scratch.clear();
-    scratch.extend((0..).zip(logits).map(|(token, logit)| Entry::new(token, *logit).0));
-    sort_first(scratch, count);
+    if count <= INSERTED_MAX.min(logits.len()) {
+        insert_likely(logits, count, scratch);
+    } else {
+        scratch.extend((0..).zip(logits).map(|(token, logit)| Entry::new(token, *logit).0));
+        sort_first(scratch, count);
+    }
     scratch.iter().take(count).map(|entry| Entry(*entry)).collect()
+}
+
+/// Keeps the best entries so far in order; most tokens are turned away by one comparison.
+fn insert_likely(logits: &[f32], count: usize, best: &mut Vec<u64>) {
+    if count == 0 {
+        return;
+    }
+    let (first, rest) = logits.split_at(count);
+    best.extend((0..).zip(first).map(|(token, logit)| Entry::new(token, *logit).0));
+    best.sort_unstable();
+    let mut worst = logits[Entry(best[count - 1]).index()];
+    for (token, logit) in (count as u32..).zip(rest) {
+        // An equal logit has a higher id than everything kept, so it ranks behind.
+        if *logit > worst {
+            let entry = Entry::new(token, *logit).0;
+            best.pop();
+            best.insert(best.partition_point(|kept| *kept < entry), entry);
+            worst = logits[Entry(best[count - 1]).index()];
+        }
+    }
 }
 
 /// Sorts so that the `count` smallest entries come first in order; the rest has no order.
@@ -113,6 +139,16 @@ mod tests {
         let tokens: Vec<u32> = most_likely(&logits, 6, &mut Vec::new()).iter().map(|entry| entry.token()).collect();
         assert_eq!(tokens, [1, 3, 0, 2, 4, 5]);
         assert_eq!(greedy(&logits, maximum(&logits).unwrap()), 1);
+    }
+
+    #[test]
+    fn one_pass_and_selection_agree() {
+        let logits: Vec<f32> = (0..500u32).map(|token| f32::from((token * 7919 % 61) as u8)).collect();
+        let mut scratch = Vec::new();
+        let all = most_likely(&logits, 500, &mut scratch);
+        for count in [0, 1, 2, 63, 64, 65] {
+            assert_eq!(most_likely(&logits, count, &mut scratch), all[..count]);
+        }
     }
 
     #[test]
