@@ -7,7 +7,6 @@ pub mod bind;
 pub mod config;
 pub mod drain;
 pub mod exit;
-pub mod incarnation;
 pub mod life;
 pub mod names;
 pub mod started;

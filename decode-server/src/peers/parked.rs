@@ -43,8 +43,10 @@ impl Parked {
 
     /// Takes out everything that waits for `address`: leg, giver, messages in order.
     pub(super) fn take(&mut self, address: &str) -> Vec<(Leg, InstanceId, Vec<ToWorker>)> {
-        let waiting = self.legs.extract_if(.., |_, leaf| leaf.address == address);
-        waiting.map(|(leg, leaf)| (leg, leaf.giver, leaf.messages)).collect()
+        let legs = std::mem::take(&mut self.legs).into_iter();
+        let (waiting, others): (Vec<_>, Vec<_>) = legs.partition(|(_, leaf)| leaf.address == address);
+        self.legs = others.into_iter().collect();
+        waiting.into_iter().map(|(leg, leaf)| (leg, leaf.giver, leaf.messages)).collect()
     }
 
     /// Whether anything waits for `address`.

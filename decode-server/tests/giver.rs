@@ -1,0 +1,87 @@
+//! A prefill worker and a reader that the test plays itself: leases, heartbeats, repeated releases, aborts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+mod support;
+
+use engine::TransportChoice::Tcp;
+use proto::peer::PeerHello;
+use proto::peer::client::{Peer, connect};
+use proto::session::SessionLimits;
+use sched::message::{FromWorker, ReleaseAnswer, ToWorker, Work};
+use sched::{InstanceId, LeaseId, Leg};
+use support::{Line, PATIENCE, Process, engine, prefill, request};
+
+async fn giver() -> (Process, Line, Peer) {
+    let process = Process::prefill(prefill(engine("llama", Tcp, 1_000.0))).await;
+    let line = Line::to(&process.started.address).await;
+    let hello = PeerHello { compat: line.session.welcome.compat.clone(), instance: InstanceId(5) };
+    let (peer, welcome) = connect(&process.started.address, &hello, &SessionLimits::default()).await.unwrap();
+    assert_eq!(welcome.instance, line.session.welcome.instance);
+    assert_eq!(welcome.endpoints[0].transport, "tcp");
+    (process, line, peer)
+}
+
+async fn complete(line: &mut Line, id: u64) -> (Leg, LeaseId) {
+    let request = request(id, 100, 10);
+    line.send(ToWorker::Submit(request.clone(), Work::Give));
+    let (lease, blocks) = line.offered(request.leg).await;
+    assert_eq!(blocks.len(), 7, "100 tokens in blocks of 16");
+    line.committed(request.leg).await;
+    (request.leg, lease)
+}
+
+#[tokio::test]
+async fn a_repeated_release_gets_the_same_answer() {
+    let (_process, mut line, peer) = giver().await;
+    let (leg, lease) = complete(&mut line, 1).await;
+    assert_eq!(peer.renew(&[lease, LeaseId(1)]).await, Ok(vec![LeaseId(1)]));
+    for _ in 0..3 {
+        assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Ok));
+    }
+    line.first(|said| matches!(said, FromWorker::HandedOver { leg: of } if *of == leg).then_some(())).await;
+    assert_eq!(peer.renew(&[lease]).await, Ok(vec![lease]), "a released lease is gone");
+    assert_eq!(peer.release(LeaseId(1), PATIENCE).await, Ok(ReleaseAnswer::Expired), "nobody drew this lease");
+    line.settled().await;
+}
+
+#[tokio::test]
+async fn an_aborted_or_cancelled_lease_is_gone() {
+    let (_process, mut line, peer) = giver().await;
+    let (aborted, lease) = complete(&mut line, 1).await;
+    peer.abort(lease).await.unwrap();
+    line.first(|said| matches!(said, FromWorker::ReaderLost { leg } if *leg == aborted).then_some(())).await;
+    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired));
+
+    let (cancelled, lease) = complete(&mut line, 2).await;
+    line.send(ToWorker::Cancel { leg: cancelled, choice: None });
+    line.settled().await;
+    assert_eq!(peer.renew(&[lease]).await, Ok(vec![lease]));
+    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired));
+}
+
+#[tokio::test]
+async fn a_silent_reader_loses_its_lease() {
+    let mut config = prefill(engine("llama", Tcp, 1_000.0));
+    (config.engine.lease_span_ms, config.engine.lease_beat_ms) = (400, 100);
+    let process = Process::prefill(config).await;
+    let mut line = Line::to(&process.started.address).await;
+    let (leg, _) = complete(&mut line, 1).await;
+    // Its router keeps the request alive; nobody keeps the reader's lease alive.
+    for _ in 0..30 {
+        line.send(ToWorker::Renew(vec![leg]));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    line.first(|said| matches!(said, FromWorker::ReaderLost { leg: of } if *of == leg).then_some(())).await;
+    line.settled().await;
+}
+
+#[tokio::test]
+async fn a_prefill_worker_answers_one_token_requests_alone() {
+    let (_process, mut line, _peer) = giver().await;
+    let request = request(1, 20, 1);
+    line.send(ToWorker::Submit(request.clone(), Work::Whole));
+    let mut texts = support::Texts::new();
+    support::collect(&mut line, &request, &mut texts).await;
+    assert_eq!(texts[&0].len(), 1);
+    line.settled().await;
+}

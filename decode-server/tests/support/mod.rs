@@ -1,0 +1,336 @@
+//! Prefill and decode workers on real loopback sockets, and a router that the test plays itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    unreachable_pub,
+    reason = "helpers of several tests"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use decode_server::DecodeRole;
+use engine::{BackendKind, ModelledConfig, TransportChoice};
+use node::bind::WorkerPorts;
+use node::started::Started;
+use node::telemetry::Metrics;
+use proto::session::client::{Session, connect};
+use proto::session::{RouterHello, SessionLimits, WorkerStatus, WorkerUpdate};
+use sched::message::{Commit, FromWorker, Offer, ToWorker, Work};
+use sched::{
+    Attempt, Choice, ChoiceState, Failure, InstanceId, Leg, Request, RequestId, SamplingParams, Slo, Span, TokenId,
+};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A model directory of the fixtures; the modelled backend reads its shape only.
+pub fn model(family: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(family)
+}
+
+/// A modelled device with steps of `step_us`.
+pub fn engine(family: &str, transport: TransportChoice, step_us: f64) -> engine::Config {
+    engine::Config {
+        model_dir: model(family),
+        backend: BackendKind::Modelled,
+        kv_blocks: 256,
+        transport,
+        modelled: ModelledConfig {
+            prefill_step_us: step_us,
+            prefill_token_us: 1.0,
+            prefill_token_squared_us: 0.001,
+            decode_step_us: step_us,
+            decode_context_token_us: 0.01,
+            decode_sequence_us: 1.0,
+            output_tokens: 0,
+            ..ModelledConfig::default()
+        },
+        ..engine::Config::default()
+    }
+}
+
+pub fn prefill(engine: engine::Config) -> prefill_server::Config {
+    let any = "127.0.0.1:0".to_owned();
+    prefill_server::Config { listen: any.clone(), admin_listen: any, engine, ..prefill_server::Config::default() }
+}
+
+pub fn decode(engine: engine::Config, peers: &[&str]) -> decode_server::Config {
+    let any = "127.0.0.1:0".to_owned();
+    decode_server::Config {
+        listen: any.clone(),
+        admin_listen: any,
+        peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
+        engine,
+        ..decode_server::Config::default()
+    }
+}
+
+/// A worker process in a runtime of its own: dropping it breaks everything at once, as a kill does.
+pub struct Process {
+    pub started: Started,
+    stop: Option<oneshot::Sender<()>>,
+    ended: Option<oneshot::Receiver<Result<(), String>>>,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Process {
+    pub async fn prefill(config: prefill_server::Config) -> Process {
+        Process::prefill_with(config, Metrics::detached()).await
+    }
+
+    pub async fn prefill_with(config: prefill_server::Config, metrics: Metrics) -> Process {
+        Process::launch(|tell, stopped| async move {
+            let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
+            let ports = ports.map_err(|error| error.to_string())?;
+            let tell = |started: &Started| tell.send(started.clone()).unwrap();
+            let run = prefill_server::run(config, ports, metrics, tell, stopped);
+            run.await.map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap()
+    }
+
+    pub async fn decode(config: decode_server::Config) -> Process {
+        Process::decode_with(config, Metrics::detached()).await
+    }
+
+    pub async fn decode_with(config: decode_server::Config, metrics: Metrics) -> Process {
+        Process::launch(|tell, stopped| async move {
+            let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
+            let ports = ports.map_err(|error| error.to_string())?;
+            let tell = |started: &Started| tell.send(started.clone()).unwrap();
+            let run = decode_server::run(config, ports, metrics, tell, stopped);
+            run.await.map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn launch<F>(
+        run: impl FnOnce(oneshot::Sender<Started>, std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> F,
+    ) -> Result<Process, String>
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, started) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let stopped = Box::pin(async move {
+            let _ = stopped.await;
+        });
+        let life = run(tell, stopped);
+        runtime.spawn(async move {
+            let _ = end.send(life.await);
+        });
+        match timeout(PATIENCE, started).await.expect("a worker starts in time") {
+            Ok(started) => Ok(Process { started, stop: Some(stop), ended: Some(ended), runtime: Some(runtime) }),
+            Err(_) => {
+                runtime.shutdown_background();
+                Err(ended.await.unwrap().unwrap_err())
+            }
+        }
+    }
+
+    /// Asks the worker to end in good order.
+    pub fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    pub async fn ended(&mut self) -> Result<(), String> {
+        timeout(PATIENCE, self.ended.take().unwrap()).await.expect("the worker ends").unwrap()
+    }
+}
+
+/// One session, with what it has heard sorted by kind.
+pub struct Line {
+    pub session: Session,
+    pub heard: Vec<FromWorker>,
+    pub status: Option<WorkerStatus>,
+}
+
+impl Line {
+    pub async fn to(address: &str) -> Line {
+        let session =
+            connect(address, &RouterHello { router: InstanceId(1) }, &SessionLimits::default()).await.unwrap();
+        Line { session, heard: Vec::new(), status: None }
+    }
+
+    pub fn send(&self, message: ToWorker) {
+        self.session.commands.send(message).unwrap();
+    }
+
+    async fn hear(&mut self) {
+        let update = timeout(PATIENCE, self.session.updates.next()).await;
+        match update.unwrap_or_else(|_| panic!("nothing more than {:?}", self.heard)) {
+            WorkerUpdate::Messages(messages) => self.heard.extend(messages),
+            WorkerUpdate::Status(status) => self.status = Some(status),
+            WorkerUpdate::Ended(ended) => panic!("{ended}, after {:?}", self.heard),
+        }
+    }
+
+    /// The first message that fits, once it is there.
+    pub async fn first<T>(&mut self, fits: impl Fn(&FromWorker) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = self.heard.iter().find_map(&fits) {
+                return found;
+            }
+            self.hear().await;
+        }
+    }
+
+    /// The first status that fits.
+    pub async fn status(&mut self, fits: impl Fn(&WorkerStatus) -> bool) -> WorkerStatus {
+        loop {
+            if let Some(status) = self.status.as_ref().filter(|status| fits(status)) {
+                return status.clone();
+            }
+            self.hear().await;
+        }
+    }
+
+    pub async fn pairs(&mut self, count: usize) {
+        self.status(|status| status.pairs.len() == count).await;
+    }
+
+    /// Waits until the worker holds nothing for anybody, as it says itself some time after now.
+    pub async fn settled(&mut self) {
+        let told_by_now = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < told_by_now {
+            let _ = timeout(Duration::from_millis(50), self.hear()).await;
+        }
+        self.status = None;
+        self.status(|status| {
+            let load = status.load;
+            load.blocks_in_use + load.blocks_quarantined + load.held + load.running + load.waiting == 0
+        })
+        .await;
+    }
+
+    pub async fn failed(&mut self, leg: Leg) -> Failure {
+        self.first(|message| match message {
+            FromWorker::Failed { leg: of, failure } if *of == leg => Some(failure.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn offered(&mut self, leg: Leg) -> (sched::LeaseId, Vec<sched::BlockId>) {
+        self.first(|message| match message {
+            FromWorker::Offered { leg: of, lease, blocks } if *of == leg => Some((*lease, blocks.clone())),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn committed(&mut self, leg: Leg) -> Commit {
+        self.first(|message| match message {
+            FromWorker::Committed { commit, .. } if commit.leg == leg => Some(commit.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn token(&mut self, leg: Leg, at_least: u32) {
+        self.first(|message| match message {
+            FromWorker::Token { leg: of, index, .. } if *of == leg && *index >= at_least => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+}
+
+/// A router with one prefill and one decode worker.
+pub struct Router {
+    pub prefill: Line,
+    pub decode: Line,
+    giver_address: Arc<str>,
+}
+
+pub type Texts = BTreeMap<u32, Vec<u32>>;
+
+impl Router {
+    pub async fn between(prefill: &Process, decode: &Process) -> Router {
+        let giver_address = prefill.started.address.as_str().into();
+        let (prefill, decode) = (Line::to(&prefill.started.address).await, Line::to(&decode.started.address).await);
+        Router { prefill, decode, giver_address }
+    }
+
+    pub async fn offer(&mut self, request: &Request) -> Offer {
+        let (lease, blocks) = self.prefill.offered(request.leg).await;
+        let giver = self.prefill.session.welcome.instance;
+        Offer { request: request.clone(), giver, giver_address: self.giver_address.clone(), lease, blocks }
+    }
+
+    /// The whole way of a request: prefill here, decode there.
+    pub async fn serve(&mut self, request: &Request) -> Texts {
+        self.prefill.send(ToWorker::Submit(request.clone(), Work::Give));
+        let offer = self.offer(request).await;
+        self.decode.send(ToWorker::Offer(offer));
+        let commit = self.prefill.committed(request.leg).await;
+        self.decode.send(ToWorker::Commit(commit.clone()));
+        let mut texts: Texts = commit.firsts.iter().map(|first| (first.choice.0, vec![first.token.token.0])).collect();
+        collect(&mut self.decode, request, &mut texts).await;
+        self.prefill
+            .first(|message| match message {
+                FromWorker::HandedOver { leg } if *leg == request.leg => Some(()),
+                _ => None,
+            })
+            .await;
+        texts
+    }
+}
+
+/// Tokens of a leg until all its choices have ended.
+pub async fn collect(line: &mut Line, request: &Request, texts: &mut Texts) {
+    let (mut open, mut seen) = (request.choices.len(), 0);
+    while open > 0 {
+        while seen == line.heard.len() {
+            line.hear().await;
+        }
+        match &line.heard[seen] {
+            FromWorker::Token { leg, choice, index, token, ended, .. } if *leg == request.leg => {
+                let text = texts.entry(choice.0).or_default();
+                assert_eq!(*index as usize, text.len(), "tokens come in order, none twice");
+                text.push(token.token.0);
+                open -= usize::from(ended.is_some());
+            }
+            FromWorker::Failed { leg, failure } if *leg == request.leg => panic!("{leg} failed: {failure}"),
+            _ => {}
+        }
+        seen += 1;
+    }
+}
+
+pub fn leg(id: u64) -> Leg {
+    Leg { request: RequestId(id), attempt: Attempt(0) }
+}
+
+pub fn request(id: u64, prompt_tokens: u32, max_tokens: u32) -> Request {
+    let params = SamplingParams { max_tokens, min_tokens: max_tokens, seed: id, ..SamplingParams::default() };
+    Request {
+        leg: leg(id),
+        prompt: (0..prompt_tokens).map(|position| TokenId((id as u32 * 31 + position) % 300)).collect(),
+        choices: vec![ChoiceState { choice: Choice(0), generated: vec![] }],
+        params: Arc::new(params),
+        slo: Slo::default(),
+        deadline_in: Span::from_secs(60),
+    }
+}
+
+pub fn aggregated(engine: engine::Config) -> decode_server::Config {
+    decode_server::Config { role: DecodeRole::Aggregated, ..decode(engine, &[]) }
+}
