@@ -4,7 +4,7 @@
 pub mod requests;
 pub mod workers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -19,19 +19,26 @@ pub fn family(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(name)
 }
 
+/// Directory of the bundled model.
+pub fn demo() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/demo")
+}
+
 /// What transformers answered to one prompt.
 pub struct Answer {
     pub name: String,
     pub prompt: Vec<u32>,
     pub greedy: Vec<u32>,
-    pub greedy_logits: Vec<f32>,
     pub top2_gap: Vec<f32>,
-    pub last_logits: Vec<f32>,
+    /// Some tokens with their logits after the prompt: all of them, or the likeliest.
+    pub last_logits: Vec<(u32, f32)>,
+    /// The logit of each greedy token, where it was recorded.
+    pub greedy_logits: Option<Vec<f32>>,
 }
 
-/// The answers of a family's reference.json.
-pub fn answers(name: &str) -> Result<Vec<Answer>> {
-    let path = family(name).join("reference.json");
+/// The answers in a model's reference.json.
+pub fn answers(directory: &Path) -> Result<Vec<Answer>> {
+    let path = directory.join("reference.json");
     let reference: Value =
         serde_json::from_str(&std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)?;
     let prompts = reference["prompts"].as_array().context("no prompts")?;
@@ -41,13 +48,18 @@ pub fn answers(name: &str) -> Result<Vec<Answer>> {
 fn answer(value: &Value) -> Result<Answer> {
     let ids = |key: &str| -> Result<Vec<u32>> { Ok(serde_json::from_value(value[key].clone())?) };
     let numbers = |key: &str| -> Result<Vec<f32>> { Ok(serde_json::from_value(value[key].clone())?) };
+    let last_logits = if value.get("last_logits").is_some() {
+        (0..).zip(numbers("last_logits")?).collect()
+    } else {
+        ids("last_top16_ids")?.into_iter().zip(numbers("last_top16_logits")?).collect()
+    };
     Ok(Answer {
         name: value["name"].as_str().context("no name")?.to_owned(),
         prompt: ids("prompt_ids")?,
         greedy: ids("greedy_ids")?,
-        greedy_logits: numbers("greedy_logits")?,
         top2_gap: numbers("top2_gap")?,
-        last_logits: numbers("last_logits")?,
+        last_logits,
+        greedy_logits: value.get("greedy_logits").map(|_| numbers("greedy_logits")).transpose()?,
     })
 }
 
@@ -62,12 +74,11 @@ pub struct ByHand<O: Ops> {
 }
 
 impl<O: Ops> ByHand<O> {
-    pub fn new(ops: O, name: &str, precision: Precision, kv_dtype: KvDtype) -> Result<ByHand<O>> {
+    pub fn new(ops: O, directory: &Path, precision: Precision, kv_dtype: KvDtype) -> Result<ByHand<O>> {
         const POSITIONS_MAX: u32 = 512;
         const BLOCK_TOKENS: usize = 16;
-        let directory = family(name);
-        let spec = ModelSpec::read(&directory)?;
-        let weights = WeightFiles::open(&directory)?;
+        let spec = ModelSpec::read(directory)?;
+        let weights = WeightFiles::open(directory)?;
         let model = Model::load(&ops, spec.clone(), &weights, precision, POSITIONS_MAX)?;
         let space = Activations::new(&ops, &spec, POSITIONS_MAX, 1)?;
         let geometry = KvGeometry {
