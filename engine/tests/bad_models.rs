@@ -1,10 +1,16 @@
 //! Broken model directories get an error that names file, key or tensor; nothing starts.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use engine::{Config, TransportChoice, open_backend};
+use sched::SamplingParams;
 use serde_json::{Value, json};
+
+use support::requests::{request, tokens};
+use support::workers::Workers;
 
 /// A copy of a fixture that is removed with it.
 struct Copy(PathBuf);
@@ -45,17 +51,31 @@ impl Copy {
         Ok(std::fs::write(path, parts.concat())?)
     }
 
-    /// The error of opening it, without the directory's name.
-    fn error(&self) -> String {
-        let config = Config {
+    /// Fills a tensor with bytes that are not a number in any float format.
+    fn poison(&self, tensor: &str) -> Result<()> {
+        let path = self.file("model.safetensors");
+        let mut bytes = std::fs::read(&path)?;
+        let header_end = 8 + u64::from_le_bytes(*bytes.first_chunk::<8>().context("no prefix")?) as usize;
+        let header: Value = serde_json::from_slice(&bytes[8..header_end])?;
+        let offset = |index: usize| header[tensor]["data_offsets"][index].as_u64().context("no offset");
+        bytes[header_end + offset(0)? as usize..header_end + offset(1)? as usize].fill(0xff);
+        Ok(std::fs::write(path, bytes)?)
+    }
+
+    fn config(&self) -> Config {
+        Config {
             model_dir: self.0.clone(),
             kv_blocks: 64,
             threads: 1,
             context_max: 256,
             transport: TransportChoice::InProcess,
             ..Config::default()
-        };
-        let error = open_backend(&config, std::sync::Arc::new(|| {})).err().map(|error| error.to_string());
+        }
+    }
+
+    /// The error of opening it, without the directory's name.
+    fn error(&self) -> String {
+        let error = open_backend(&self.config(), std::sync::Arc::new(|| {})).err().map(|error| error.to_string());
         error.unwrap_or_else(|| "no error".to_owned()).replace(&format!("{}", self.0.display()), "DIR")
     }
 }
@@ -158,5 +178,16 @@ fn unsupported_models_are_named() -> Result<()> {
     let model = Copy::of("llama", "context")?;
     model.edit("config.json", |config| config["max_position_embeddings"] = json!(100))?;
     assert_eq!(model.error(), "engine.context_max is 256, the model was made for 100");
+    Ok(())
+}
+
+#[test]
+fn weights_that_are_not_numbers_fail_the_step_by_row() -> Result<()> {
+    let model = Copy::of("llama", "nan")?;
+    model.poison("model.norm.weight")?;
+    let mut workers = Workers::aggregated(&model.config())?;
+    let prompt = request(1, tokens(1, 20, 384), 1, SamplingParams::default());
+    let error = workers.run(&[prompt]).expect_err("nothing can be sampled").to_string();
+    assert!(error.ends_with("row 19: the logit of token 0 is not a number"), "{error}");
     Ok(())
 }

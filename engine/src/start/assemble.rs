@@ -70,11 +70,28 @@ pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Res
         backend: backend.describe().clone(),
         transport: transport.kind(),
     };
+    log(&info);
     let endpoint = transport.endpoint();
     let inbox_events_max = config.inbox_events_max;
     let parts = Parts { scheduler, backend, transport, leases, region, layout, outlet, inbox_events_max };
     let (handle, join) = spawn(parts, waker, sleeper)?;
     Ok(Started { handle, info, endpoint, join })
+}
+
+fn log(info: &ModelInfo) {
+    tracing::info!(
+        model = info.name,
+        role = info.role.label(),
+        backend = info.backend.backend,
+        kernel_set = info.backend.kernel_set,
+        weights = info.backend.weights_dtype,
+        threads = info.backend.threads,
+        kv_blocks = info.blocks,
+        kv_dtype = info.layout.shape().dtype.label(),
+        transport = info.transport.label(),
+        compat_key = %info.compat_key(),
+        "replica"
+    );
 }
 
 fn context_max(config: &Config, spec: &ModelSpec) -> Result<u32, EngineError> {
