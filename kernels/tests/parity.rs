@@ -1,5 +1,7 @@
 //! Every operation of every kernel set against the reference, bit for bit, over odd shapes.
 
+#![expect(clippy::expect_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Cache, Layer, Weights, assert_same_bits, encode, implementations, numbers, rows, values, vector};

@@ -1,5 +1,7 @@
 //! Arguments that do not fit are refused with an error that names what is wrong; both implementations agree on each.
 
+#![expect(clippy::expect_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fmt::Debug;

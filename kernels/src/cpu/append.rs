@@ -1,7 +1,7 @@
 //! Finishes the queries of one KV head's group and stores its keys and values; one task per KV head.
 
 use super::elementwise::{rms_norm_in_place, rotate};
-use crate::numerics::bf16_pair;
+use crate::numerics::{bf16_bits, bf16_pair};
 use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView};
 
 /// Everything the tasks of one call share. The arguments have been checked.
@@ -84,8 +84,12 @@ impl Tile<'_> {
             self.clear_if_first(slot);
             match self.geometry.dtype {
                 KvDtype::Bf16 => {
-                    for (i, pair) in key.as_chunks::<2>().0.iter().enumerate() {
-                        words.add(i * block_tokens + slot).write(bf16_pair(pair[0], pair[1]));
+                    let mut pairs = [0; HEAD_DIM_MAX / 2];
+                    for (word, pair) in pairs.iter_mut().zip(key.as_chunks::<2>().0) {
+                        *word = bf16_pair(pair[0], pair[1]);
+                    }
+                    for (i, word) in pairs[..key.len() / 2].iter().enumerate() {
+                        words.add(i * block_tokens + slot).write(*word);
                     }
                 }
                 KvDtype::F32 => {
@@ -108,18 +112,21 @@ impl Tile<'_> {
             self.clear_if_first(slot);
             match self.geometry.dtype {
                 KvDtype::Bf16 => {
-                    for (dim, value) in value.iter().enumerate() {
-                        let word = words.add(slot / 2 * head_dim + dim);
-                        // An even token zeroes its partner, which is multiplied with weight 0 until it is stored.
-                        let even = if slot.is_multiple_of(2) { bf16_pair(*value, 0.0) } else { word.read() & 0xffff };
-                        let odd = if slot.is_multiple_of(2) { 0 } else { bf16_pair(0.0, *value) };
-                        word.write(even | odd);
+                    let pairs = std::slice::from_raw_parts_mut(words.add(slot / 2 * head_dim), head_dim);
+                    if slot.is_multiple_of(2) {
+                        // The partner becomes zero; it is multiplied with weight 0 until it is stored.
+                        for (pair, value) in pairs.iter_mut().zip(value) {
+                            *pair = bf16_bits(*value);
+                        }
+                    } else {
+                        for (pair, value) in pairs.iter_mut().zip(value) {
+                            *pair = *pair & 0xffff | bf16_bits(*value) << 16;
+                        }
                     }
                 }
                 KvDtype::F32 => {
-                    for (dim, value) in value.iter().enumerate() {
-                        words.add(slot * head_dim + dim).write(value.to_bits());
-                    }
+                    let target = std::slice::from_raw_parts_mut(words.cast::<f32>().add(slot * head_dim), head_dim);
+                    target.copy_from_slice(value);
                 }
             }
         }

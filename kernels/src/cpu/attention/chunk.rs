@@ -32,6 +32,32 @@ impl Chunk {
     }
 }
 
+/// Where the keys and values of each vector of 16 positions of a chunk begin.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    keys: [*const u32; VECTORS_PER_CHUNK],
+    values: [*const u32; VECTORS_PER_CHUNK],
+}
+
+const VECTORS_PER_CHUNK: usize = ATTENTION_CHUNK / LANES;
+
+impl Places {
+    /// Looks up the blocks of the chunk. A block holds whole vectors of positions.
+    pub(super) fn new(tile: &QueryTile<'_>, chunk: &Chunk, per_word: usize) -> Self {
+        let mut places = Self { keys: [std::ptr::null(); _], values: [std::ptr::null(); _] };
+        let block_tokens = tile.kv.geometry().block_tokens;
+        for i in chunk.vectors() {
+            let position = chunk.start + i;
+            let block = tile.table[position / block_tokens] as usize;
+            let slot = position % block_tokens;
+            let words = |part| tile.kv.tile_ptr(block, tile.layer, part, tile.kv_head).cast_const().cast::<u32>();
+            places.keys[i / LANES] = words(KvPart::Key).wrapping_add(slot);
+            places.values[i / LANES] = words(KvPart::Value).wrapping_add(slot / per_word * tile.head_dim);
+        }
+        places
+    }
+}
+
 /// What one group of rows needs for one chunk. Nothing is read before the chunk has written it.
 pub(super) struct Scratch {
     scores: [[MaybeUninit<f32>; ATTENTION_CHUNK]; TILE_ROWS_MAX],
@@ -93,23 +119,25 @@ macro_rules! with_rows {
     };
 }
 
-/// `scores[r][i] = (query r · key i) * scale` for the positions of the chunk.
+/// `scores[r][i] = (query r · key i) * scale` for the positions of the chunk. Meanwhile its values are fetched.
 #[inline(always)]
 pub(super) unsafe fn score<F: Format>(
     tile: &QueryTile<'_>,
     chunk: &Chunk,
+    places: &Places,
     queries: *const u32,
     rows: usize,
     scratch: &mut Scratch,
 ) {
     // SAFETY: the caller has `rows` packed queries; see `score_rows`.
-    unsafe { with_rows!(rows, score_rows::<F>(tile, chunk, queries, scratch)) }
+    unsafe { with_rows!(rows, score_rows::<F>(tile, chunk, places, queries, scratch)) }
 }
 
 #[inline(always)]
 unsafe fn score_rows<F: Format, const ROWS: usize, const VECTORS: usize>(
     tile: &QueryTile<'_>,
     chunk: &Chunk,
+    places: &Places,
     queries: *const u32,
     scratch: &mut Scratch,
 ) {
@@ -117,21 +145,20 @@ unsafe fn score_rows<F: Format, const ROWS: usize, const VECTORS: usize>(
     for first in chunk.vectors().step_by(VECTORS) {
         // Past the last vector the first one is read again and its scores are dropped.
         let exists = |v: usize| first + v * LANES < chunk.to;
-        // While scores are computed, the values of the same positions are fetched.
-        let ahead = Ahead::of_words(tile.stored(KvPart::Value, chunk.start + first, tile.head_dim / F::PER_WORD));
-        // SAFETY: 16 positions from a multiple of 16 lie in one block, whose rows of keys are `block_tokens` words apart.
+        let vector = |v: usize| if exists(v) { first / LANES + v } else { first / LANES };
+        let ahead = Ahead { starts: [places.values[vector(0)], places.values[vector(VECTORS - 1)]], step: LANES };
+        // SAFETY: 16 positions lie in one block, whose rows of keys are `block_tokens` words apart.
         unsafe {
-            let keys = std::array::from_fn(|v| {
-                let vector = if exists(v) { first + v * LANES } else { first };
-                tile.stored(KvPart::Key, chunk.start + vector, 1)
-            });
+            let keys = std::array::from_fn(|v| places.keys[vector(v)]);
             let mut acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
             let words = tile.head_dim / F::PER_WORD;
             accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut acc, queries, keys, block_tokens, words, ahead);
             let scale = F::Lanes::splat(tile.log2_scale);
             for (row, scores) in acc.iter().zip(&mut scratch.scores) {
-                for (v, score) in row.iter().enumerate().filter(|(v, _)| exists(*v)) {
-                    score.mul(scale).store(scores.as_mut_ptr().cast::<f32>().add(first + v * LANES));
+                for (v, score) in row.iter().enumerate() {
+                    if exists(v) {
+                        score.mul(scale).store(scores.as_mut_ptr().cast::<f32>().add(first + v * LANES));
+                    }
                 }
             }
         }
@@ -179,17 +206,27 @@ pub(super) unsafe fn softmax<F: Format>(
     }
 }
 
-/// `values[r] = Σ weights[r][i] · value i`, from the first position to the last.
+/// `values[r] = Σ weights[r][i] · value i`, from the first position to the last. Meanwhile the keys of the next chunk,
+/// if there is one, are fetched.
 #[inline(always)]
-pub(super) unsafe fn weigh<F: Format>(tile: &QueryTile<'_>, chunk: &Chunk, rows: usize, scratch: &mut Scratch) {
+pub(super) unsafe fn weigh<F: Format>(
+    tile: &QueryTile<'_>,
+    chunk: &Chunk,
+    places: &Places,
+    next: Option<&Places>,
+    rows: usize,
+    scratch: &mut Scratch,
+) {
     // SAFETY: see `weigh_rows`.
-    unsafe { with_rows!(rows, weigh_rows::<F>(tile, chunk, scratch)) }
+    unsafe { with_rows!(rows, weigh_rows::<F>(tile, chunk, places, next, scratch)) }
 }
 
 #[inline(always)]
 unsafe fn weigh_rows<F: Format, const ROWS: usize, const VECTORS: usize>(
     tile: &QueryTile<'_>,
     chunk: &Chunk,
+    places: &Places,
+    next: Option<&Places>,
     scratch: &mut Scratch,
 ) {
     let block_tokens = tile.kv.geometry().block_tokens;
@@ -200,37 +237,28 @@ unsafe fn weigh_rows<F: Format, const ROWS: usize, const VECTORS: usize>(
         // positions below `chunk.to` are read; the slot beside the last one was zeroed when that was stored.
         unsafe {
             let mut acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
-            let mut from = chunk.from;
-            while from < chunk.to {
-                let in_block = block_tokens - (chunk.start + from) % block_tokens;
-                let to = chunk.to.min(from + in_block);
-                let block = tile.stored(KvPart::Value, chunk.start + from, tile.head_dim / F::PER_WORD);
+            for i in chunk.vectors() {
+                let values = places.values[i / LANES];
                 let right = std::array::from_fn(|v| {
-                    block.wrapping_add(if exists(v) { first_dim + v * LANES } else { first_dim })
+                    values.wrapping_add(if exists(v) { first_dim + v * LANES } else { first_dim })
                 });
-                let left = scratch.weights.as_ptr().cast::<u32>().add(from / F::PER_WORD);
-                let words = (to - from).div_ceil(F::PER_WORD);
-                let ahead = Ahead::of_words(next_keys::<F>(tile, chunk.start + from, first_dim));
+                let left = scratch.weights.as_ptr().cast::<u32>().add(i / F::PER_WORD);
+                let words = (chunk.to - i).min(LANES).div_ceil(F::PER_WORD);
+                // Two rows of keys with every word, which brings all rows once all dimensions are done.
+                let key_row = |row: usize| match next {
+                    Some(next) => next.keys[i / LANES].wrapping_add((first_dim / F::PER_WORD + row) * block_tokens),
+                    None => values,
+                };
+                let ahead = Ahead { starts: [key_row(0), key_row(1)], step: 2 * block_tokens };
                 accumulate::<F, ROWS, VECTORS, ATTENTION_CHUNK, 1>(&mut acc, left, right, tile.head_dim, words, ahead);
-                from = to;
             }
             for (row, values) in acc.iter().zip(&mut scratch.values) {
-                for (v, sum) in row.iter().enumerate().filter(|(v, _)| exists(*v)) {
-                    sum.store(values.as_mut_ptr().cast::<f32>().add(first_dim + v * LANES));
+                for (v, sum) in row.iter().enumerate() {
+                    if exists(v) {
+                        sum.store(values.as_mut_ptr().cast::<f32>().add(first_dim + v * LANES));
+                    }
                 }
             }
         }
     }
-}
-
-/// While values from `position` on are weighed, the keys one chunk later are fetched, a share with every step of `dim`.
-/// In the last chunk that is the values themselves.
-#[inline(always)]
-fn next_keys<F: Format>(tile: &QueryTile<'_>, position: usize, dim: usize) -> *const u32 {
-    let next = position + ATTENTION_CHUNK;
-    if !tile.reaches(next) {
-        return tile.stored(KvPart::Value, position, tile.head_dim / F::PER_WORD);
-    }
-    let block_tokens = tile.kv.geometry().block_tokens;
-    tile.stored(KvPart::Key, next, 1).wrapping_add(dim * block_tokens / F::PER_WORD)
 }

@@ -2,12 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use super::chunk::{Chunk, Scratch, score, softmax, weigh};
+use super::chunk::{Chunk, Places, Scratch, score, softmax, weigh};
 use crate::checks::first_visible;
 use crate::cpu::gemm::pack;
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{ATTENTION_CHUNK, LANES, exp2};
-use crate::{HEAD_DIM_MAX, KvPart, KvView};
+use crate::{HEAD_DIM_MAX, KvView};
 
 /// Query rows (tokens times heads) of one task.
 pub(in crate::cpu) const QUERY_ROWS_MAX: usize = 48;
@@ -51,20 +51,6 @@ impl QueryTile<'_> {
         let row = &self.qkv[(self.first_row + i / self.heads) * self.qkv_columns..];
         &row[(self.first_head + i % self.heads) * self.head_dim..][..self.head_dim]
     }
-
-    /// Some row of the tile sees `position` or a later one.
-    pub(super) fn reaches(&self, position: usize) -> bool {
-        position < self.first_position + self.tokens
-    }
-
-    /// The words of `part` at `position`, a multiple of 16: where the keys of 16 tokens, or the values of the tokens
-    /// from there on, begin.
-    pub(super) fn stored(&self, part: KvPart, position: usize, words_per_token: usize) -> *const u32 {
-        let block_tokens = self.kv.geometry().block_tokens;
-        let block = self.table[position / block_tokens] as usize;
-        let tile: *const u32 = self.kv.tile_ptr(block, self.layer, part, self.kv_head).cast_const().cast();
-        tile.wrapping_add(position % block_tokens * words_per_token)
-    }
 }
 
 /// Maximum, sum and weighted values of one query row over the chunks so far.
@@ -93,17 +79,20 @@ pub(in crate::cpu) unsafe fn attend<F: Format>(tile: &QueryTile<'_>) {
     // before any merge or the end reads them; the rest is the caller's promise.
     unsafe {
         pack_queries::<F>(tile, &mut queries);
-        let (first, _) = tile.visible(0);
-        let (_, last) = tile.visible(tile.rows() - 1);
-        for chunk in first / ATTENTION_CHUNK..=last / ATTENTION_CHUNK {
+        let (first, last) = (tile.visible(0).0, tile.visible(tile.rows() - 1).1);
+        let places = |chunk| Chunk::new(chunk, first, last).map(|span| Places::new(tile, &span, F::PER_WORD));
+        let mut next = places(first / ATTENTION_CHUNK);
+        for chunk in first / ATTENTION_CHUNK.. {
+            let Some(here) = next else { break };
+            next = places(chunk + 1);
             for group in (0..tile.rows()).step_by(F::ROWS_MAX) {
                 let rows = F::ROWS_MAX.min(tile.rows() - group);
                 let visible = |i: usize| tile.visible(group + i);
                 let Some(span) = Chunk::new(chunk, visible(0).0, visible(rows - 1).1) else { continue };
                 let query_words = queries.as_ptr().cast::<u32>().add(group * tile.head_dim / F::PER_WORD);
-                score::<F>(tile, &span, query_words, rows, &mut scratch);
+                score::<F>(tile, &span, &here, query_words, rows, &mut scratch);
                 softmax::<F>(&span, rows, visible, &mut scratch);
-                weigh::<F>(tile, &span, rows, &mut scratch);
+                weigh::<F>(tile, &span, &here, next.as_ref(), rows, &mut scratch);
                 for r in 0..rows {
                     let target = values.as_mut_ptr().cast::<f32>().add((group + r) * tile.head_dim);
                     merge::<F::Lanes>(tile.head_dim, &scratch, r, &mut states[group + r], target);

@@ -58,11 +58,7 @@ pub(in crate::cpu) unsafe fn panel<F: Format>(panel: &Panel<'_>) {
             let rows = panel.group_rows.min(panel.rows - first_row);
             let left = panel.left[first_row * panel.k_words..].as_ptr();
             let chunk_words = panel.k_words / panel.chunks;
-            let groups = panel.groups.len();
-            let ahead = match groups {
-                1 => Ahead::of_stream(right, BLOCK_COLUMNS),
-                _ => Ahead::of_next_block(right, panel.k_words, group - panel.groups.start, groups),
-            };
+            let ahead = Ahead::of_group(right, panel.k_words, group - panel.groups.start, panel.groups.len());
             let sides = Sides { left, right, chunks: panel.chunks, chunk_words, ahead };
             // SAFETY: both sides begin at the group and the block that the caller promises.
             unsafe {

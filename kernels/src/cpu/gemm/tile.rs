@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::cpu::lanes::{Format, Lanes};
+use crate::numerics::LANES;
 
 /// Columns of a packed block.
 pub(in crate::cpu) const BLOCK_COLUMNS: usize = 32;
@@ -13,39 +14,44 @@ pub(in crate::cpu) type Sums = [[f32; BLOCK_COLUMNS]; TILE_ROWS_MAX];
 /// How far ahead of the multiplications the right side is fetched when nothing better is known, in words.
 const AHEAD_WORDS: usize = 2048;
 
-/// Memory to fetch while a tile is computed: two lines from `start + p * step` on with word `p`.
+/// Memory to fetch while a tile is computed: with word `p` the lines at both `starts`, `p * step` words on.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Ahead {
-    start: *const u32,
-    step: usize,
+    pub(in crate::cpu) starts: [*const u32; 2],
+    pub(in crate::cpu) step: usize,
 }
 
 impl Ahead {
-    /// The same words that are multiplied, a little later.
-    pub(in crate::cpu) fn of_stream(right: *const u32, right_stride: usize) -> Self {
-        Self { start: right.wrapping_add(AHEAD_WORDS), step: right_stride }
+    /// The block that is multiplied, a little later.
+    fn of_this_block(block: *const u32) -> Self {
+        let start = block.wrapping_add(AHEAD_WORDS);
+        Self { starts: [start, start.wrapping_add(LANES)], step: BLOCK_COLUMNS }
     }
 
     /// The share of group `group` of `groups` in fetching the block after `block`, so that memory is busy all the time.
-    pub(in crate::cpu) fn of_next_block(block: *const u32, k_words: usize, group: usize, groups: usize) -> Self {
+    fn of_next_block(block: *const u32, k_words: usize, group: usize, groups: usize) -> Self {
         let step = BLOCK_COLUMNS.div_ceil(groups);
-        Self { start: block.wrapping_add(BLOCK_COLUMNS * k_words + group * step * k_words), step }
+        let start = block.wrapping_add(BLOCK_COLUMNS * k_words + group * step * k_words);
+        Self { starts: [start, start.wrapping_add(LANES)], step }
     }
 
-    /// 32 words per word multiplied, from `start` on.
-    pub(in crate::cpu) fn of_words(start: *const u32) -> Self {
-        Self { start, step: BLOCK_COLUMNS }
+    /// What group `group` of `groups` fetches while it multiplies `block`.
+    pub(super) fn of_group(block: *const u32, k_words: usize, group: usize, groups: usize) -> Self {
+        match groups {
+            1 => Self::of_this_block(block),
+            _ => Self::of_next_block(block, k_words, group, groups),
+        }
     }
 
     /// What to fetch from word `word` on.
     fn at_word(self, word: usize) -> Self {
-        Self { start: self.start.wrapping_add(word * self.step), step: self.step }
+        Self { starts: self.starts.map(|start| start.wrapping_add(word * self.step)), step: self.step }
     }
 
     #[inline(always)]
     fn fetch(self, p: usize) {
-        prefetch(self.start.wrapping_add(p * self.step));
-        prefetch(self.start.wrapping_add(p * self.step + 16));
+        prefetch(self.starts[0].wrapping_add(p * self.step));
+        prefetch(self.starts[1].wrapping_add(p * self.step));
     }
 }
 
@@ -75,7 +81,11 @@ pub(in crate::cpu) unsafe fn accumulate<
     for p in 0..words {
         // SAFETY: the caller promises that word `p` of both sides can be read; prefetching never faults.
         unsafe {
-            let loaded = right.map(|column| F::load(column.add(p * right_stride)));
+            // A loop rather than `map`: the load must be inlined here, where its instructions are enabled.
+            let mut loaded = [F::load(right[0].add(p * right_stride)); VECTORS];
+            for (words, column) in loaded.iter_mut().zip(right).skip(1) {
+                *words = F::load(column.add(p * right_stride));
+            }
             ahead.fetch(p);
             for (r, row) in sums.iter_mut().enumerate() {
                 let word = *left.add(r * ROW_STRIDE + p * WORD_STRIDE);

@@ -134,10 +134,12 @@ impl Format for Bf16Pairs {
         // SAFETY: see above.
         unsafe {
             let odd_bits = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
-            let words = [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())];
-            let even = words.map(|half| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(half)));
-            let odd = words.map(|half| _mm256_castsi256_ps(_mm256_and_si256(half, odd_bits)));
-            Widened { even: F32x16(even[0], even[1]), odd: F32x16(odd[0], odd[1]) }
+            let (low, high) = (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast()));
+            let even_low = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low));
+            let even_high = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high));
+            let odd_low = _mm256_castsi256_ps(_mm256_and_si256(low, odd_bits));
+            let odd_high = _mm256_castsi256_ps(_mm256_and_si256(high, odd_bits));
+            Widened { even: F32x16(even_low, even_high), odd: F32x16(odd_low, odd_high) }
         }
     }
     #[inline(always)]
@@ -154,8 +156,10 @@ impl Format for Bf16Pairs {
         // SAFETY: see above; the array has 16 values.
         unsafe {
             values.store(plain.as_mut_ptr());
-            let rounded = plain.map(crate::numerics::round_to_bf16);
-            F32x16::load(rounded.as_ptr())
+            for value in &mut plain {
+                *value = crate::numerics::round_to_bf16(*value);
+            }
+            F32x16::load(plain.as_ptr())
         }
     }
     #[inline(always)]

@@ -10,13 +10,19 @@ pub(in crate::cpu) struct F32x16(pub(super) [f32; LANES]);
 
 impl F32x16 {
     #[inline(always)]
-    fn map(self, f: impl Fn(f32) -> f32) -> Self {
-        Self(self.0.map(f))
+    fn map(mut self, f: impl Fn(f32) -> f32) -> Self {
+        for lane in &mut self.0 {
+            *lane = f(*lane);
+        }
+        self
     }
 
     #[inline(always)]
-    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    fn zip(mut self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        for (lane, other) in self.0.iter_mut().zip(other.0) {
+            *lane = f(*lane, other);
+        }
+        self
     }
 }
 
@@ -97,12 +103,13 @@ impl Format for Bf16Pairs {
         unsafe { from.cast::<Self::Words>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn mac(acc: F32x16, left: u32, right: Self::Words) -> F32x16 {
+    unsafe fn mac(mut acc: F32x16, left: u32, right: Self::Words) -> F32x16 {
         let (even, odd) = (f32::from_bits(left << 16), f32::from_bits(left & 0xffff_0000));
-        F32x16(std::array::from_fn(|i| {
-            let sum = acc.0[i] + odd * f32::from_bits(right[i] & 0xffff_0000);
-            sum + even * f32::from_bits(right[i] << 16)
-        }))
+        for (sum, pair) in acc.0.iter_mut().zip(right) {
+            *sum += odd * f32::from_bits(pair & 0xffff_0000);
+            *sum += even * f32::from_bits(pair << 16);
+        }
+        acc
     }
     #[inline(always)]
     unsafe fn round(values: F32x16) -> F32x16 {
