@@ -59,6 +59,8 @@ pub struct LimitsConfig {
     pub body_bytes_max: usize,
     /// Milliseconds that a client may take to send its body.
     pub body_ms_max: u64,
+    /// Connections at a time; more wait to be accepted.
+    pub connections_max: usize,
     /// Requests at a time; more are refused with 429.
     pub requests_max: usize,
     /// Bytes of all request bodies at a time; more are refused with 429.
@@ -157,6 +159,7 @@ impl Default for LimitsConfig {
         LimitsConfig {
             body_bytes_max: 8 << 20,
             body_ms_max: 30_000,
+            connections_max: 4_096,
             requests_max: 1_024,
             bytes_max: 256 << 20,
             n_max: 16,
@@ -194,7 +197,8 @@ impl Config {
     /// The key that is wrong.
     pub fn check(&self) -> Result<(), Error> {
         let limits = &self.limits;
-        let positive: [(&str, u64); 9] = [
+        let positive: [(&str, u64); 10] = [
+            ("limits.connections_max", limits.connections_max as u64),
             ("limits.body_bytes_max", limits.body_bytes_max as u64),
             ("limits.body_ms_max", limits.body_ms_max),
             ("limits.requests_max", limits.requests_max as u64),

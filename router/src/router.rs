@@ -4,19 +4,18 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use node::admin::{Admin, Gate, Version, upkeep};
 use node::telemetry::Metrics;
 use proto::session::{RouterHello, SessionLimits};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::info;
 
 use crate::admission::Admission;
 use crate::clock::{Clock, unix_seconds};
 use crate::dispatch::{Dispatcher, Driver, DriverParts};
-use crate::http::{App, routes};
+use crate::http::{App, routes, serve};
 use crate::metrics::RouterMetrics;
 use crate::random::{Numbers, instance};
 use crate::text::ModelText;
@@ -70,7 +69,7 @@ impl Router {
     /// within the configured time, fails those that have not, and returns.
     ///
     /// # Errors
-    /// What the listener reports.
+    /// When the dispatcher has ended, which only a defect makes it do.
     pub async fn run(
         self,
         listener: TcpListener,
@@ -79,8 +78,8 @@ impl Router {
     ) -> Result<(), Error> {
         let drain = self.config.drain();
         let (gate, metrics) = (self.gate.clone(), self.metrics.clone());
-        let mut tasks = JoinSet::new();
-        let (app, dispatcher) = self.start(&mut tasks);
+        let (mut tasks, mut driving) = (JoinSet::new(), JoinSet::new());
+        let (app, dispatcher) = self.start(&mut tasks, &mut driving);
         let (stopping, stopped) = watch::channel(());
         if let Some(listener) = admin {
             let surface = Admin { gate: gate.clone(), metrics: metrics.clone(), version: app.version.clone() };
@@ -99,11 +98,22 @@ impl Router {
             tokio::time::sleep(drain).await;
             dispatcher.shut_down();
         });
-        serve(listener, app, stopped, drain).await
+        let mut asked = stopped.clone();
+        let overdue = async move {
+            // The sender says nothing; that it is gone is the signal.
+            let _ = asked.changed().await;
+            tokio::time::sleep(drain + LAST_WORDS).await;
+        };
+        let connections_max = app.config.limits.connections_max;
+        tokio::select! {
+            () = serve(listener, routes(app), connections_max, stopped) => Ok(()),
+            () = overdue => Ok(()),
+            ended = driving.join_next() => Err(dispatcher_ended(ended)),
+        }
     }
 
     /// Starts the sessions and the dispatcher.
-    fn start(self, tasks: &mut JoinSet<()>) -> (Arc<App>, Dispatcher) {
+    fn start(self, tasks: &mut JoinSet<()>, driving: &mut JoinSet<()>) -> (Arc<App>, Dispatcher) {
         let clock = Clock::start();
         let workers = &self.config.workers;
         let addresses: Vec<String> = workers.prefill.iter().chain(&workers.decode).cloned().collect();
@@ -122,7 +132,7 @@ impl Router {
         let gate = self.gate.clone();
         let parts = DriverParts { clock, news, addresses, gate: gate.clone(), config: self.config.clone() };
         let (driver, dispatcher) = Driver::new(parts);
-        tasks.spawn(driver.run());
+        driving.spawn(driver.run());
         let limits = &self.config.limits;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let model_name = self.model_names.first().cloned().unwrap_or_default();
@@ -145,29 +155,10 @@ impl Router {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    app: Arc<App>,
-    mut stopped: watch::Receiver<()>,
-    drain: Duration,
-) -> Result<(), Error> {
-    let mut asked = stopped.clone();
-    let listener = listener.tap_io(|stream| {
-        // Tokens are small and must not wait for each other; a socket without the option is only slower.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
-    });
-    let serving = axum::serve(listener, routes(app)).with_graceful_shutdown(async move {
-        // The sender says nothing; that it is gone is the signal.
-        let _ = asked.changed().await;
-    });
-    let overdue = async move {
-        let _ = stopped.changed().await;
-        tokio::time::sleep(drain + LAST_WORDS).await;
+fn dispatcher_ended(how: Option<Result<(), JoinError>>) -> Error {
+    let reason = match how {
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(())) | None => "it has stopped".to_owned(),
     };
-    tokio::select! {
-        served = async { serving.await } => served.map_err(|source| Error::Io { operation: "serving HTTP", source }),
-        () = overdue => Ok(()),
-    }
+    Error::Io { operation: "running the dispatcher", source: std::io::Error::other(reason) }
 }

@@ -12,6 +12,7 @@ mod metrics;
 mod models;
 mod reply;
 mod request_id;
+mod serve;
 mod tokenize;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use axum::middleware;
 use axum::routing::{get, post};
 
 pub(crate) use app::App;
+pub(crate) use serve::serve;
 
 use crate::openai::ApiError;
 

@@ -200,7 +200,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::text::{GenerationPrompt, Message, Role, samples};
+    use crate::text::{AddSpecials, Detokenizer, GenerationPrompt, Message, Role, SpecialText, samples};
 
     /// A directory of model files that is gone when dropped.
     struct Dir(PathBuf);
@@ -276,6 +276,18 @@ mod tests {
                 .contains("chat_template.jinja: the chat template failed")
         );
         assert!(fails("d", &[("generation_config.json", r#"{"top_k": "x"}"#)]).contains("generation_config.json"));
+    }
+
+    #[test]
+    fn the_bundled_model_talks() {
+        let model = ModelText::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/demo"))).unwrap();
+        let prompt = hi(&model);
+        assert_eq!(prompt, "<|bos|><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+        let tokens = model.tokenizer.encode(&prompt, AddSpecials::No).unwrap();
+        assert_eq!(tokens.iter().filter(|token| model.tokenizer.pieces().is_special(**token)).count(), 4);
+        assert_eq!(Detokenizer::decode(&model.tokenizer, SpecialText::Show, &tokens), prompt);
+        let end = model.tokenizer.token_id("<|im_end|>").unwrap();
+        assert!(model.end_tokens.contains(&end));
     }
 
     #[test]
