@@ -18,7 +18,6 @@ mod tokenize;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::Method;
 use axum::middleware;
 use axum::routing::{get, post};
 
@@ -51,9 +50,8 @@ async fn no_such_path(request: Request) -> ApiError {
 }
 
 async fn wrong_method(request: Request) -> ApiError {
-    // Every path that takes POST takes nothing else, and the same holds for GET.
-    let allowed = if request.method() == Method::POST { "GET" } else { "POST" };
-    let allowed = if is_read_only(request.uri().path()) { "GET" } else { allowed };
+    // Every path takes exactly one of the two.
+    let allowed = if is_read_only(request.uri().path()) { "GET" } else { "POST" };
     ApiError::method_not_allowed(request.method().as_str(), request.uri().path(), allowed)
 }
 
