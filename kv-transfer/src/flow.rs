@@ -9,6 +9,7 @@ use crate::batch::Job;
 use crate::{RangeCopy, Ticket, TransferError, TransferEvent};
 
 /// How often a read that came back without its bytes, through no fault of its batch, is made again.
+#[cfg(any(feature = "ucx", test))]
 const RETRIES_PER_BATCH_MAX: u32 = 1;
 
 /// The open batches of one peer.
@@ -82,6 +83,7 @@ impl Flow {
     }
 
     /// A read came back without its bytes because its connection was closed for another batch's sake.
+    #[cfg(any(feature = "ucx", test))]
     pub(crate) fn came_back(&mut self, read: &Read, error: &TransferError, now: Instant) -> Option<TransferEvent> {
         let open = self.open(read.ticket)?;
         open.outstanding -= 1;
@@ -116,6 +118,7 @@ impl Flow {
     }
 
     /// Every batch whose reads were sent through the connection that was closed just now may be retried once more.
+    #[cfg(any(feature = "ucx", test))]
     pub(crate) fn connection_renewed(&mut self) {
         for open in &mut self.batches {
             if !open.again.is_empty() {
@@ -142,9 +145,10 @@ impl Flow {
         self.batches.iter().map(|open| open.ticket).collect()
     }
 
-    /// Whether a batch has been asked to end and waits for its outstanding reads.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.batches.iter().any(|open| open.ending.is_some())
+    /// The oldest batch that has been asked to end and waits for its outstanding reads.
+    #[cfg(any(feature = "ucx", test))]
+    pub(crate) fn draining(&self) -> Option<Ticket> {
+        self.batches.iter().find(|open| open.ending.is_some()).map(|open| open.ticket)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -258,7 +262,7 @@ mod tests {
         flow.push(Ticket(0), job(&[10, 10], 1000));
         assert!(flow.next_read(10).is_some());
         assert_eq!(flow.end(Ticket(0), Ending::Aborted, now), None);
-        assert!(flow.is_draining() && flow.next_read(10).is_none());
+        assert!(flow.draining().is_some() && flow.next_read(10).is_none());
         assert_eq!(flow.landed(Ticket(0), now), Some(TransferEvent::Aborted { ticket: Ticket(0) }));
         flow.push(Ticket(1), job(&[10], 1000));
         assert_eq!(flow.end(Ticket(1), Ending::Aborted, now), Some(TransferEvent::Aborted { ticket: Ticket(1) }));

@@ -33,6 +33,7 @@ pub use access::{AccessCheck, AccessDenied, LeaseTable};
 pub use batch::{Batch, RangeCopy};
 pub use error::{Side, TransferError};
 pub use front::Transport;
+pub use host::allow_readers;
 pub use limits::Limits;
 pub use open::{Options, open};
 pub use transport::{

@@ -14,7 +14,8 @@ pub(crate) const PROBE_BYTES: usize = 1 << 20;
 /// Reads that are measured, after one that warms up both sides.
 pub(crate) const PROBE_READS: u32 = 4;
 
-const HEADER_BYTES: usize = 32;
+/// The magic and the instance, with which the page begins.
+pub(crate) const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 16] = *b"kv-transfer page";
 
 /// Memory that begins with our instance and goes on with a pattern made from it.
@@ -71,11 +72,18 @@ impl Scratch {
     }
 }
 
-/// The page of an instance: a magic, the instance, then words of a Weyl sequence seeded with it.
+/// How the page of an instance begins.
+pub(crate) fn header(instance: InstanceId) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..MAGIC.len()].copy_from_slice(&MAGIC);
+    header[MAGIC.len()..].copy_from_slice(&instance.0.to_le_bytes());
+    header
+}
+
+/// The page of an instance: its header, then words of a Weyl sequence seeded with it.
 fn expected(instance: InstanceId) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(PROBE_BYTES);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&instance.0.to_le_bytes());
+    bytes.extend_from_slice(&header(instance));
     let mut word = instance.0 as u64 ^ (instance.0 >> 64) as u64;
     while bytes.len() < PROBE_BYTES {
         word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);

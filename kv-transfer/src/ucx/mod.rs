@@ -1,6 +1,96 @@
-//! ucx
-use crate::*;
-/// Opens.
-pub fn open(_: &Setup, _: &str) -> Result<Transport, TransferError> {
-    Err(TransferError::NotBuilt { kind: TransportKind::Ucx })
+//! Transport by one-sided UCX reads: RDMA between hosts, cross-memory attach on one. The owner takes no part in reads,
+//! so bounds are checked here at the reader, and admitted peers are trusted. Without a zero-copy path it refuses to
+//! connect; it never falls back to a slower one.
+
+mod address;
+mod connection;
+mod library;
+mod peer;
+mod rights;
+mod thread;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
+use kernels::memory::HostMemory;
+
+use crate::driver::{Command, Driver};
+use crate::outbox::Outbox;
+use crate::{RegionId, Setup, TransferError, Transport, TransportKind};
+use library::Bell;
+use thread::{Beginning, Message};
+
+/// How long the thread may take to open UCX or to register a pool.
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Opens UCX with the transports that `tls` allows, in the syntax of `UCX_TLS`.
+pub fn open(setup: &Setup, tls: &str) -> Result<Transport, TransferError> {
+    let (outbox, events) = Outbox::new(Arc::clone(&setup.notify));
+    let bell = Arc::new(Bell::new()?);
+    let (messages, inbox) = unbounded();
+    let (ready, opened) = bounded(1);
+    let beginning = Beginning {
+        inbox,
+        bell: Arc::clone(&bell),
+        outbox,
+        limits: setup.limits,
+        instance: setup.instance,
+        tls: tls.to_owned(),
+    };
+    let thread = std::thread::Builder::new().name("kv-ucx".to_owned());
+    let thread = thread.spawn(move || thread::run(beginning, &ready));
+    let thread = thread.map_err(|error| TransferError::system("start a transport thread", &error))?;
+    let threads = Ucx { messages, bell, thread: Some(thread) };
+    let address = opened.recv_timeout(CALL_DEADLINE).map_err(unanswered)??;
+    Ok(Transport::new(TransportKind::Ucx, setup, address, Box::new(threads), events))
+}
+
+fn unanswered(error: RecvTimeoutError) -> TransferError {
+    match error {
+        RecvTimeoutError::Timeout => TransferError::Deadline {
+            operation: "wait for the ucx thread",
+            deadline_ms: CALL_DEADLINE.as_secs() * 1000,
+        },
+        RecvTimeoutError::Disconnected => TransferError::Stopped,
+    }
+}
+
+/// The front's hold on the thread that owns everything of UCX.
+struct Ucx {
+    messages: Sender<Message>,
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ucx {
+    fn send(&self, message: Message) -> Result<(), TransferError> {
+        self.messages.send(message).map_err(|_| TransferError::Stopped)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+impl Driver for Ucx {
+    fn register(&mut self, _region: RegionId, memory: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError> {
+        let (reply, answer) = bounded(1);
+        self.send(Message::Register { memory: Arc::clone(memory), reply })?;
+        answer.recv_timeout(CALL_DEADLINE).map_err(unanswered)?
+    }
+
+    fn submit(&mut self, command: Command) -> Result<(), TransferError> {
+        self.send(Message::Command(command))
+    }
+}
+
+impl Drop for Ucx {
+    fn drop(&mut self) {
+        let _ended = self.send(Message::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the ucx transport's thread had panicked");
+        }
+    }
 }

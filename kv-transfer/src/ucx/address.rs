@@ -1,0 +1,75 @@
+//! What a peer must know to connect over UCX, in the address of our endpoint; knows no library.
+
+use crate::endpoint::{Endpoint, RemoteRegion};
+use crate::host::Host;
+use crate::wire::{Reader, Writer};
+
+/// Packed keys and worker addresses carry their own structure; UCX trusts it, so an empty one is refused here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) host: Host,
+    pub(super) pid: u32,
+    pub(super) worker: Vec<u8>,
+    /// The page of known bytes.
+    pub(super) page: Memory,
+}
+
+/// One memory: where it starts in its process, and the packed key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub(super) base: u64,
+    pub(super) key: Vec<u8>,
+}
+
+impl Memory {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        Writer::new().u64(self.base).string(&self.key).finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (base, key) = (reader.u64()?, reader.string()?.to_vec());
+        (reader.is_empty() && !key.is_empty()).then_some(Self { base, key })
+    }
+}
+
+impl Address {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let writer = Writer::new().string(self.host.boot.as_bytes()).u64(self.host.pid_namespace).u32(self.pid);
+        writer.string(&self.worker).string(&self.page.encode()).finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let boot = str::from_utf8(reader.string()?).ok()?.to_owned();
+        let host = Host { boot, pid_namespace: reader.u64()? };
+        let (pid, worker) = (reader.u32()?, reader.string()?.to_vec());
+        let page = Memory::decode(reader.string()?)?;
+        (reader.is_empty() && !worker.is_empty()).then_some(Self { host, pid, worker, page })
+    }
+}
+
+/// The keys of all regions of an endpoint; `None` if one of them is malformed.
+pub(super) fn regions(endpoint: &Endpoint) -> Option<Vec<Memory>> {
+    endpoint.regions.iter().map(|region: &RemoteRegion| Memory::decode(&region.key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_its_encoding() {
+        let address = Address {
+            host: Host { boot: "boot".to_owned(), pid_namespace: 7 },
+            pid: 8,
+            worker: vec![1; 200],
+            page: Memory { base: 1 << 46, key: vec![2; 9] },
+        };
+        let bytes = address.encode();
+        assert_eq!(Address::decode(&bytes), Some(address));
+        for length in 0..bytes.len() {
+            assert_eq!(Address::decode(&bytes[..length]), None, "{length} of {} bytes", bytes.len());
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Whether the kernel lets us read a process of this host, asked plainly: UCX would only say "input/output error".
+
+use std::io;
+
+use sched::InstanceId;
+
+use super::address::Address;
+use crate::host::Host;
+use crate::{TransferError, TransportKind, probe};
+
+/// Reads the first bytes of the peer's page the way the cross-memory transport will.
+pub(super) fn check(address: &Address, expected: InstanceId, here: &Host, tls: &str) -> Result<(), TransferError> {
+    if address.host != *here {
+        let one_host_only = tls.split(',').all(|tl| matches!(tl.trim(), "cma" | "tcp" | "self" | "posix" | "sysv"));
+        return if one_host_only { Err(TransferError::OtherHost { kind: TransportKind::Ucx }) } else { Ok(()) };
+    }
+    if !tls.split(',').any(|tl| tl.trim() == "cma") {
+        return Ok(());
+    }
+    let wanted = probe::header(expected);
+    let mut found = [0_u8; probe::HEADER_BYTES];
+    match read(address.pid, address.page.base, &mut found) {
+        Ok(read) if read == found.len() && found == wanted => Ok(()),
+        Ok(_) => Err(TransferError::WrongInstance { expected }),
+        Err(error) => Err(match error.raw_os_error() {
+            Some(libc::EPERM) => TransferError::NotPermitted { pid: address.pid },
+            Some(libc::ESRCH) => TransferError::lost("connect", format!("process {} is gone", address.pid)),
+            // Another process has that number now.
+            Some(libc::EFAULT) => TransferError::WrongInstance { expected },
+            Some(_) | None => TransferError::system("read the peer's memory", &error),
+        }),
+    }
+}
+
+fn read(pid: u32, address: u64, to: &mut [u8]) -> io::Result<usize> {
+    let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: to.len() };
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: the local part is a live buffer; the remote part is checked by the kernel in the other process.
+    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
+}
