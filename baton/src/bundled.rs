@@ -62,6 +62,7 @@ fn cache_root() -> Result<PathBuf> {
         _ => std::env::temp_dir(),
     };
     let root = base.join("baton").join("models");
-    fs::create_dir_all(&root).with_context(|| format!("creating {}; name another model with --model DIR", root.display()))?;
+    fs::create_dir_all(&root)
+        .with_context(|| format!("creating {}; name another model with --model DIR", root.display()))?;
     Ok(root)
 }

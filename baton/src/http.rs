@@ -26,7 +26,10 @@ pub struct Client {
 impl Client {
     /// A client of `target`, given as `http://host:port` or `host:port`.
     pub fn new(target: &str) -> Result<Client> {
-        ensure!(!target.starts_with("https://"), "target {target}: only http:// is spoken here, put TLS in front of it");
+        ensure!(
+            !target.starts_with("https://"),
+            "target {target}: only http:// is spoken here, put TLS in front of it"
+        );
         let authority = target.strip_prefix("http://").unwrap_or(target).trim_end_matches('/').to_string();
         ensure!(authority.contains(':') && !authority.contains('/'), "target {target}: expected http://HOST:PORT");
         Ok(Client { authority })

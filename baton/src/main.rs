@@ -1,2 +1,81 @@
-//! The one shipped binary.
-fn main() {}
+//! The one shipped binary: reads the command line and the configuration, and starts what was asked for.
+#![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers to its siblings")]
+
+mod bundled;
+mod chat;
+mod cli;
+mod config;
+mod http;
+mod role;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use node::drain::{Supervision, asked};
+use node::exit::Exit;
+
+use cli::{Arguments, Command};
+use config::{BatonConfig, DEFAULTS};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap knows the difference.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    match run(arguments.command) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            eprintln!("baton: {error:#}");
+            cli::exit_of(&error)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve(arguments) => {
+                let config = arguments.config()?;
+                node::telemetry::log_to_stderr(&config.telemetry.log)?;
+                serve::run(&config, stop_asked(Supervision::Alone)).await
+            }
+            Command::Router(arguments) => role::router(&arguments).await,
+            Command::Prefill(arguments) => role::prefill(&arguments).await,
+            Command::Decode(arguments) => role::decode(&arguments).await,
+            Command::Verify(arguments) => verify::run(arguments).await,
+            Command::Chat(arguments) => chat::run(arguments).await,
+            Command::Config(arguments) => print_config(&arguments),
+        }
+    })
+}
+
+/// Without changes the commented defaults, else the outcome of the changes.
+fn print_config(arguments: &cli::ConfigArgs) -> Result<()> {
+    if arguments.is_unchanged() {
+        print!("{DEFAULTS}");
+        return Ok(());
+    }
+    let config: BatonConfig = arguments.load()?;
+    print!("{}", toml::to_string(&config)?);
+    Ok(())
+}
+
+/// Resolves when this process shall end.
+async fn stop_asked(supervision: Supervision) {
+    match asked(supervision).await {
+        Ok(cause) => tracing::info!(?cause, "stopping"),
+        Err(error) => {
+            tracing::error!(%error, "cannot watch for signals; only the default actions end this process");
+            std::future::pending::<()>().await;
+        }
+    }
+}

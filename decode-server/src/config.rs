@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What it is for: decode takes KV caches over, aggregated runs whole requests.
+    /// What it is for: `decode` takes KV caches over, `aggregated` runs whole requests.
     pub role: DecodeRole,
     /// Where routers connect (gRPC).
     pub listen: String,

@@ -16,11 +16,11 @@ pub struct Config {
     pub model_dir: PathBuf,
     /// Name under which the model is served; empty is the directory's name.
     pub model_name: String,
-    /// What computes.
+    /// What computes: `cpu`, or `modelled`, which runs no maths and takes the time that a latency model says.
     pub backend: BackendKind,
-    /// Format of the weights that matrices are computed with; auto is as the files hold them.
+    /// Format of the weights that matrices are computed with: `f32`, `bf16`, or `auto`, as the files hold them.
     pub dtype: WeightsDtype,
-    /// Format of stored keys and values; auto is bf16 for bf16 weights and f32 for others.
+    /// Format of stored keys and values: `f32`, `bf16`, or `auto`, bf16 for bf16 weights and f32 for others.
     pub kv_dtype: KvDtypeChoice,
     /// Bytes of the KV pool; rounded down to whole blocks.
     pub kv_bytes: u64,
@@ -36,7 +36,7 @@ pub struct Config {
     pub step_tokens_max: u32,
     /// Legs that may wait for blocks; more are refused as overload.
     pub queue_legs_max: u32,
-    /// Whether the KV of ended requests is reused for equal prefixes.
+    /// Whether the KV of ended requests is reused for equal prefixes: `on` or `off`.
     pub prefix_cache: PrefixCacheChoice,
     /// Part of the pool that unfinished reservations may hold.
     pub filling_share: f32,
@@ -50,7 +50,7 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// Instruction level of the kernels: auto, avx512bf16, avx2 or portable.
     pub kernel_set: String,
-    /// What moves KV between workers.
+    /// What moves KV between workers: `ucx`, `tcp` or `shm`. There is no fallback.
     pub transport: TransportChoice,
     /// Where the tcp transport listens; port 0 lets the system choose.
     pub tcp_listen: String,

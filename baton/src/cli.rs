@@ -1,0 +1,161 @@
+//! The command line: what can be asked for and which exit code answers; knows nothing of how it is done.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use node::drain::Supervision;
+use node::exit::Exit;
+
+use crate::chat::ChatArgs;
+use crate::config::{BatonConfig, Mode};
+use crate::serve::EndedEarly;
+use crate::verify::VerifyArgs;
+
+/// Serves large language models with prefill and decode on different compute.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A whole deployment on this host: router, prefill and decode workers, the bundled model if no other is named.
+    Serve(ServeArgs),
+    /// The router alone.
+    Router(RoleArgs),
+    /// One prefill worker.
+    Prefill(RoleArgs),
+    /// One decode worker (or an aggregated one, by configuration).
+    Decode(RoleArgs),
+    /// The same prompts through every mode and transport; compares tokens and log-probabilities bit for bit.
+    Verify(VerifyArgs),
+    /// Talk to a model in the terminal.
+    Chat(ChatArgs),
+    /// Print the configuration: the commented defaults, or the outcome of --config and --set.
+    Config(ConfigArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// A TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Change one value, e.g. decode.engine.sequences_max=32; may be repeated, wins over the file.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+/// `baton serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Directory of a Hugging Face model.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// How prefill and decode are placed.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// What computes: cpu or modelled.
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<String>,
+    /// Where the OpenAI API listens.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// One role.
+#[derive(Debug, Clone, Args)]
+pub struct RoleArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Announce readiness on standard output and end when standard input closes.
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+impl ConfigArgs {
+    /// Whether nothing changes the defaults.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        self.config.is_none() && self.settings.is_empty()
+    }
+
+    /// The configuration.
+    pub fn load(&self) -> Result<BatonConfig> {
+        BatonConfig::load(self.config.as_deref(), &self.settings)
+    }
+}
+
+impl RoleArgs {
+    /// Whether a supervisor started this process.
+    #[must_use]
+    pub fn supervision(&self) -> Supervision {
+        if self.supervised { Supervision::Child } else { Supervision::Alone }
+    }
+
+    /// The configuration.
+    pub fn load(&self) -> Result<BatonConfig> {
+        self.config.load()
+    }
+}
+
+impl ServeArgs {
+    /// The configuration with the command line's short cuts applied as settings, so that they are checked alike.
+    pub fn config(&self) -> Result<BatonConfig> {
+        let mut all = self.config.clone();
+        if let Some(backend) = &self.backend {
+            all.settings.push(format!("serve.backend={backend}"));
+        }
+        let mut config = all.load()?;
+        if let Some(model) = &self.model {
+            config.serve.model_dir.clone_from(model);
+        }
+        if let Some(mode) = self.mode {
+            config.serve.mode = mode;
+        }
+        if let Some(listen) = &self.listen {
+            config.router.listen.clone_from(listen);
+        }
+        Ok(config)
+    }
+}
+
+/// The exit code that an error deserves.
+#[must_use]
+pub fn exit_of(error: &anyhow::Error) -> ExitCode {
+    if let Some(child) = error.downcast_ref::<EndedEarly>() {
+        // The child has classified its failure already.
+        let code = child.status.code().and_then(|code| u8::try_from(code).ok());
+        return code.map_or_else(|| Exit::Internal.into(), ExitCode::from);
+    }
+    classify(error).into()
+}
+
+fn classify(error: &anyhow::Error) -> Exit {
+    if error.downcast_ref::<node::config::ConfigError>().is_some() {
+        return Exit::Usage;
+    }
+    if error.downcast_ref::<node::bind::BindError>().is_some() {
+        return Exit::Unavailable;
+    }
+    if let Some(worker) = error.downcast_ref::<prefill_server::Error>() {
+        return worker.exit();
+    }
+    if let Some(worker) = error.downcast_ref::<decode_server::Error>() {
+        return worker.exit();
+    }
+    match error.downcast_ref::<router::Error>() {
+        Some(router::Error::ModelFile { .. } | router::Error::Tokenizer(_)) => Exit::ModelMissing,
+        Some(router::Error::Config(_)) => Exit::Usage,
+        Some(router::Error::Io { .. }) => Exit::Internal,
+        None => Exit::Failed,
+    }
+}

@@ -1,0 +1,145 @@
+//! The one configuration: every crate owns its section, this composes them; knows what the file looks like.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// The commented defaults: what `baton config` prints and what docs and chart show.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatonConfig {
+    /// What every process says of itself.
+    pub telemetry: TelemetryConfig,
+    /// What `baton serve` starts.
+    pub serve: ServeConfig,
+    /// The router.
+    pub router: router::Config,
+    /// A prefill worker.
+    pub prefill: prefill_server::Config,
+    /// A decode (or aggregated) worker.
+    pub decode: decode_server::Config,
+}
+
+/// What every process says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// Log filter: a level, or levels by module as in `info,router=debug`. The variable BATON_LOG wins over it.
+    pub log: String,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        TelemetryConfig { log: "info".to_string() }
+    }
+}
+
+/// What `baton serve` starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServeConfig {
+    /// How prefill and decode are placed: `disaggregated` or `aggregated`.
+    pub mode: Mode,
+    /// Directory of the model; empty is the bundled one.
+    pub model_dir: PathBuf,
+    /// Name under which it is served; empty is the directory's name.
+    pub model_name: String,
+    /// What computes, for all workers: `cpu`, or `modelled`, which only takes the time that a latency model says.
+    pub backend: engine::BackendKind,
+    /// What moves KV between the workers: `ucx`, `tcp`, `shm`, or `auto`, which is ucx where this host permits it and else
+    /// shm, said aloud.
+    pub transport: TransportChoice,
+    /// Prefill workers, in disaggregated mode.
+    pub prefill_workers: u32,
+    /// Decode workers, or aggregated ones.
+    pub decode_workers: u32,
+}
+
+/// How prefill and decode are placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Different processes; the KV cache moves between them.
+    Disaggregated,
+    /// One process does both, chunks mixed with decodes.
+    Aggregated,
+}
+
+/// What moves KV between the workers of `serve`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportChoice {
+    /// UCX where this host permits it, else shared memory, said aloud.
+    Auto,
+    /// UCX or nothing.
+    Ucx,
+    /// TCP or nothing.
+    Tcp,
+    /// Shared memory or nothing.
+    Shm,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        ServeConfig {
+            mode: Mode::Disaggregated,
+            model_dir: PathBuf::new(),
+            model_name: String::new(),
+            backend: engine::BackendKind::Cpu,
+            transport: TransportChoice::Auto,
+            prefill_workers: 1,
+            decode_workers: 1,
+        }
+    }
+}
+
+impl BatonConfig {
+    /// The defaults, changed by a file and then by `a.b=c` settings.
+    pub fn load(file: Option<&Path>, settings: &[String]) -> Result<BatonConfig> {
+        Ok(node::config::load(file, settings)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commented_defaults_are_the_defaults() {
+        let printed: BatonConfig = toml::from_str(DEFAULTS).unwrap();
+        assert_eq!(printed, BatonConfig::default());
+    }
+
+    #[test]
+    fn every_key_is_explained() {
+        let all = toml::Value::try_from(BatonConfig::default()).unwrap();
+        let printed: toml::Value = toml::from_str(DEFAULTS).unwrap();
+        assert_eq!(keys(&printed, ""), keys(&all, ""), "default.toml misses or adds keys");
+        let mut explained = false;
+        for line in DEFAULTS.lines() {
+            match line.trim() {
+                "" => explained = false,
+                comment if comment.starts_with('#') => explained = true,
+                table if table.starts_with('[') && !table.ends_with("],") => explained = false,
+                key if key.contains(" = ") => {
+                    assert!(explained, "no comment above {key:?}");
+                    explained = false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn keys(value: &toml::Value, path: &str) -> Vec<String> {
+        match value {
+            toml::Value::Table(table) => {
+                table.iter().flat_map(|(key, value)| keys(value, &format!("{path}.{key}"))).collect()
+            }
+            _ => vec![path.to_string()],
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! One role as a process of its own: `baton router`, `baton prefill`, `baton decode`.
+
+use anyhow::Result;
+use node::bind::{WorkerPorts, bind};
+use node::drain::Supervision;
+use node::started::Started;
+use node::telemetry::{Metrics, log_to_stderr};
+
+use crate::cli::RoleArgs;
+use crate::stop_asked;
+
+/// The router alone.
+pub async fn router(arguments: &RoleArgs) -> Result<()> {
+    let config = arguments.load()?;
+    log_to_stderr(&config.telemetry.log)?;
+    let front = bind(&config.router.listen, "the OpenAI API").await?;
+    let admin = match config.router.admin_listen.as_str() {
+        "" => None,
+        address => Some(bind(address, "admin HTTP").await?.listener),
+    };
+    let router = router::Router::load(config.router, Metrics::install()?)?;
+    tracing::info!(address = %front.address, models = ?router.model_names(), "router listens");
+    Ok(router.run(front.listener, admin, stop_asked(arguments.supervision())).await?)
+}
+
+/// One prefill worker.
+pub async fn prefill(arguments: &RoleArgs) -> Result<()> {
+    let config = arguments.load()?;
+    log_to_stderr(&config.telemetry.log)?;
+    let config = config.prefill;
+    let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
+    let supervision = arguments.supervision();
+    let started = |started: &Started| announce(supervision, started);
+    Ok(prefill_server::run(config, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
+}
+
+/// One decode or aggregated worker.
+pub async fn decode(arguments: &RoleArgs) -> Result<()> {
+    let config = arguments.load()?;
+    log_to_stderr(&config.telemetry.log)?;
+    let config = config.decode;
+    let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
+    let supervision = arguments.supervision();
+    let started = |started: &Started| announce(supervision, started);
+    Ok(decode_server::run(config, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
+}
+
+fn announce(supervision: Supervision, started: &Started) {
+    match supervision {
+        Supervision::Child => println!("{}", started.to_line()),
+        Supervision::Alone => tracing::info!(?started, "ready"),
+    }
+}

@@ -1,0 +1,136 @@
+//! Turns one configuration into one per child process: who listens where, on which cores, over which transport.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use engine::TransportChoice;
+
+use super::child::Launch;
+use crate::config::{BatonConfig, Mode};
+
+/// Where a child listens; port 0 until it has announced itself, the same ports ever after.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Sessions and peers.
+    pub listen: String,
+    /// Health and metrics.
+    pub admin_listen: String,
+}
+
+impl Places {
+    /// Free ports of this host.
+    #[must_use]
+    pub fn free() -> Places {
+        Places { listen: "127.0.0.1:0".to_string(), admin_listen: "127.0.0.1:0".to_string() }
+    }
+}
+
+/// One deployment's children, written as configuration files into its own directory.
+#[derive(Debug)]
+pub struct Composer {
+    config: BatonConfig,
+    model_dir: PathBuf,
+    directory: PathBuf,
+    transport: TransportChoice,
+}
+
+impl Composer {
+    /// Children of `config` that serve `model_dir`, with their files in `directory`.
+    #[must_use]
+    pub fn new(config: &BatonConfig, model_dir: &Path, directory: &Path, transport: TransportChoice) -> Composer {
+        Composer {
+            config: config.clone(),
+            model_dir: model_dir.to_path_buf(),
+            directory: directory.to_path_buf(),
+            transport,
+        }
+    }
+
+    /// The `index`-th prefill worker.
+    pub fn prefill(&self, index: usize, places: &Places) -> Result<Launch> {
+        let mut config = self.config.clone();
+        config.prefill.listen.clone_from(&places.listen);
+        config.prefill.admin_listen.clone_from(&places.admin_listen);
+        self.complete_engine(&mut config.prefill.engine, index);
+        self.write(format!("prefill-{index}"), "prefill", &config)
+    }
+
+    /// The `index`-th decode worker, which takes from `givers`; in aggregated mode there are none.
+    pub fn decode(&self, index: usize, places: &Places, givers: &[String]) -> Result<Launch> {
+        let mut config = self.config.clone();
+        config.decode.listen.clone_from(&places.listen);
+        config.decode.admin_listen.clone_from(&places.admin_listen);
+        config.decode.peers = givers.to_vec();
+        config.decode.role = match self.config.serve.mode {
+            Mode::Disaggregated => decode_server::DecodeRole::Decode,
+            Mode::Aggregated => decode_server::DecodeRole::Aggregated,
+        };
+        self.complete_engine(&mut config.decode.engine, self.prefill_workers() + index);
+        self.write(format!("decode-{index}"), "decode", &config)
+    }
+
+    /// How many prefill workers there are.
+    #[must_use]
+    pub fn prefill_workers(&self) -> usize {
+        match self.config.serve.mode {
+            Mode::Disaggregated => self.config.serve.prefill_workers as usize,
+            Mode::Aggregated => 0,
+        }
+    }
+
+    /// How many decode (or aggregated) workers there are.
+    #[must_use]
+    pub fn decode_workers(&self) -> usize {
+        self.config.serve.decode_workers as usize
+    }
+
+    fn complete_engine(&self, engine: &mut engine::Config, worker: usize) {
+        engine.model_dir.clone_from(&self.model_dir);
+        if engine.model_name.is_empty() {
+            engine.model_name.clone_from(&self.config.serve.model_name);
+        }
+        engine.transport = self.transport;
+        engine.backend = self.config.serve.backend;
+        if engine.cores.is_empty() && engine.threads == 0 {
+            engine.cores = cores_of(worker, self.prefill_workers() + self.decode_workers(), cores_of_host());
+        }
+    }
+
+    fn write(&self, name: String, command: &'static str, config: &BatonConfig) -> Result<Launch> {
+        let path = self.directory.join(format!("{name}.toml"));
+        let text = toml::to_string(config).context("writing a child's configuration")?;
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(Launch { name, command, config: path })
+    }
+}
+
+fn cores_of_host() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Cores of one of `workers` worker processes: all are divided between them, from four cores up one stays with the
+/// router (DESIGN: compute shares). With fewer cores than workers, they share.
+fn cores_of(worker: usize, workers: usize, cores: usize) -> Vec<usize> {
+    let first = usize::from(cores >= 4);
+    let divided = cores - first;
+    if workers > divided {
+        return vec![first + worker % divided];
+    }
+    let start = worker * divided / workers;
+    let end = (worker + 1) * divided / workers;
+    (first + start..first + end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_divided_between_workers() {
+        assert_eq!((cores_of(0, 2, 2), cores_of(1, 2, 2)), (vec![0], vec![1]));
+        assert_eq!(cores_of(0, 1, 2), [0, 1]);
+        assert_eq!((cores_of(0, 2, 8), cores_of(1, 2, 8)), (vec![1, 2, 3], vec![4, 5, 6, 7]));
+        assert_eq!((cores_of(0, 3, 2), cores_of(2, 3, 2)), (vec![0], vec![0]));
+        assert_eq!(cores_of(0, 2, 1), [0]);
+    }
+}

@@ -1,0 +1,237 @@
+//! `baton serve`: a whole deployment on one host, the router here and every worker a supervised child process.
+
+mod child;
+mod compose;
+mod narrator;
+mod supervisor;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::warn;
+
+pub use child::EndedEarly;
+pub use narrator::Narrator;
+use node::telemetry::Metrics;
+use router::Router;
+
+use crate::bundled;
+use crate::config::{BatonConfig, TransportChoice};
+use child::{Child, Launch};
+use compose::{Composer, Places};
+
+const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A deployment that answers.
+#[derive(Debug)]
+pub struct Deployment {
+    /// Where its router answers.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Result<()>>,
+    directory: RunDirectory,
+}
+
+/// Serves until `shutdown` resolves or the router fails.
+pub async fn run(config: &BatonConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let deployment = tokio::select! {
+        started = Deployment::start(config, Metrics::install()?, Narrator::Aloud) => started?,
+        () = &mut shutdown => return Ok(()),
+    };
+    deployment.run_until(shutdown).await
+}
+
+impl Deployment {
+    /// Starts every worker and the router, and waits until the whole answers.
+    pub async fn start(config: &BatonConfig, metrics: Metrics, narrator: Narrator) -> Result<Deployment> {
+        // The port is taken first: a port in use must not cost a model load.
+        let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
+        let model_dir = model_directory(config)?;
+        let directory = RunDirectory::create()?;
+        let workers = Workers::start(config, &model_dir, &directory.path, narrator).await?;
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let mut section = config.router.clone();
+        section.model_dir = model_dir;
+        if section.model_names.is_empty() && !config.serve.model_name.is_empty() {
+            section.model_names.push(config.serve.model_name.clone());
+        }
+        workers.tell(&mut section);
+        let router = Router::load(section, metrics)?;
+        let model = router.model_names().first().cloned().unwrap_or_default();
+        let gate = router.gate();
+        for (child, launch) in workers.children {
+            let stopped = stopped.clone();
+            tasks.spawn(async move {
+                supervisor::keep_alive(child, launch, stopped, narrator).await;
+                Ok(())
+            });
+        }
+        let address = front.address;
+        tasks.spawn(async move {
+            let mut stopped = stopped;
+            let asked = async move { supervisor::told_to_stop(&mut stopped).await };
+            router.run(front.listener, None, asked).await.context("the router failed")
+        });
+        timeout(ROUTER_READY_DEADLINE, gate.opened())
+            .await
+            .with_context(|| format!("the router has reached no worker within {ROUTER_READY_DEADLINE:?}"))?;
+        narrator.open(address, &model);
+        Ok(Deployment { address, stop, tasks, directory })
+    }
+
+    /// Goes on until `shutdown` resolves, or until a part that must not end has ended.
+    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            ended = self.tasks.join_next() => match ended {
+                Some(ended) => ended.context("a part of the deployment panicked").and_then(|ended| ended),
+                None => Ok(()),
+            },
+        };
+        self.stop().await?;
+        outcome
+    }
+
+    /// Stops the router, then every worker.
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended??;
+        }
+        self.directory.remove()
+    }
+}
+
+/// The children of a deployment, all ready.
+struct Workers {
+    children: Vec<(Child, Launch)>,
+}
+
+impl Workers {
+    async fn start(config: &BatonConfig, model_dir: &Path, directory: &Path, narrator: Narrator) -> Result<Workers> {
+        let (first, fallback) = match config.serve.transport {
+            TransportChoice::Auto => (engine::TransportChoice::Ucx, Some(engine::TransportChoice::Shm)),
+            TransportChoice::Ucx => (engine::TransportChoice::Ucx, None),
+            TransportChoice::Tcp => (engine::TransportChoice::Tcp, None),
+            TransportChoice::Shm => (engine::TransportChoice::Shm, None),
+        };
+        let workers = Workers::start_over(config, model_dir, directory, first).await?;
+        let Some(problem) = workers.broken_pair() else {
+            workers.announce(narrator);
+            return Ok(workers);
+        };
+        let Some(fallback) = fallback else {
+            bail!("KV cannot be moved over the configured transport: {problem}");
+        };
+        warn!(problem, "ucx cannot be used between these processes, using shared memory instead");
+        narrator.say(&format!("{:<10} ucx cannot be used here ({problem}): using shared memory instead", "kv"));
+        for (child, _) in workers.children {
+            child.stop().await?;
+        }
+        let workers = Workers::start_over(config, model_dir, directory, fallback).await?;
+        if let Some(problem) = workers.broken_pair() {
+            bail!("KV cannot be moved over shared memory either: {problem}");
+        }
+        workers.announce(narrator);
+        Ok(workers)
+    }
+
+    async fn start_over(
+        config: &BatonConfig,
+        model_dir: &Path,
+        directory: &Path,
+        transport: engine::TransportChoice,
+    ) -> Result<Workers> {
+        let composer = Composer::new(config, model_dir, directory, transport);
+        let launches = collect(composer.prefill_workers(), |index| composer.prefill(index, &Places::free()))?;
+        let prefill = supervisor::start_all(&launches).await?;
+        let givers: Vec<String> = prefill.iter().map(|child| child.started.address.clone()).collect();
+        let launches = collect(composer.decode_workers(), |index| composer.decode(index, &Places::free(), &givers))?;
+        let decode = supervisor::start_all(&launches).await?;
+        // From now on they are started again where they are known to be.
+        let mut children = Vec::with_capacity(prefill.len() + decode.len());
+        for (index, child) in prefill.into_iter().enumerate() {
+            let launch = composer.prefill(index, &places_of(&child))?;
+            children.push((child, launch));
+        }
+        for (index, child) in decode.into_iter().enumerate() {
+            let launch = composer.decode(index, &places_of(&child), &givers)?;
+            children.push((child, launch));
+        }
+        Ok(Workers { children })
+    }
+
+    fn broken_pair(&self) -> Option<String> {
+        let pairs = self.children.iter().flat_map(|(child, _)| &child.started.pairs);
+        pairs.filter_map(|pair| pair.problem.clone()).next()
+    }
+
+    fn announce(&self, narrator: Narrator) {
+        for (child, launch) in &self.children {
+            narrator.ready(&launch.name, child);
+        }
+    }
+
+    /// Writes into the router's section who works where.
+    fn tell(&self, section: &mut router::Config) {
+        for (child, launch) in &self.children {
+            let address = child.started.address.clone();
+            match launch.command {
+                "prefill" => section.workers.prefill.push(address),
+                _ => section.workers.decode.push(address),
+            }
+            let admin = child.started.admin_address.clone();
+            section.metrics_from.push(router::MetricsSource { worker: launch.name.clone(), address: admin });
+        }
+    }
+}
+
+fn collect(count: usize, launch: impl Fn(usize) -> Result<Launch>) -> Result<Vec<Launch>> {
+    (0..count).map(launch).collect()
+}
+
+fn places_of(child: &Child) -> Places {
+    Places { listen: child.started.address.clone(), admin_listen: child.started.admin_address.clone() }
+}
+
+fn model_directory(config: &BatonConfig) -> Result<PathBuf> {
+    match config.serve.model_dir.as_os_str().is_empty() {
+        true => bundled::directory(),
+        false => Ok(config.serve.model_dir.clone()),
+    }
+}
+
+/// A private directory for the children's files, removed at the end.
+#[derive(Debug)]
+struct RunDirectory {
+    path: PathBuf,
+}
+
+impl RunDirectory {
+    fn create() -> Result<RunDirectory> {
+        use std::os::unix::fs::DirBuilderExt;
+        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        let path = std::env::temp_dir().join(format!("baton-{}-{nanos:x}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(RunDirectory { path })
+    }
+
+    fn remove(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.path).with_context(|| format!("removing {}", self.path.display()))
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        // Only reached with files left when starting failed; there is nobody to tell if this fails too.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
