@@ -152,7 +152,7 @@ impl Connection {
             Err(status) => status,
         };
         // SAFETY: UCX did not keep the argument, so the box is still ours alone.
-        land(unsafe { Box::from_raw(flight) }, status);
+        land(*unsafe { Box::from_raw(flight) }, status);
     }
 
     /// A read came back.
@@ -238,12 +238,12 @@ unsafe extern "C" fn on_error(argument: *mut c_void, _endpoint: sys::ucp_ep_h, s
 /// UCX's callback for a read that came back.
 unsafe extern "C" fn on_return(request: *mut c_void, status: Status, flight: *mut c_void) {
     // SAFETY: the argument is the box that `get` gave away, and this callback runs once.
-    land(unsafe { Box::from_raw(flight.cast::<Flight>()) }, status);
+    land(*unsafe { Box::from_raw(flight.cast::<Flight>()) }, status);
     // SAFETY: the request is done, and nobody else knows it.
     unsafe { sys::ucp_request_free(request) };
 }
 
-fn land(flight: Box<Flight>, status: Status) {
-    let Flight { back, returned, _local } = *flight;
+fn land(flight: Flight, status: Status) {
+    let Flight { back, returned, _local } = flight;
     returned.borrow_mut().push_back(Return { status, ..back });
 }

@@ -20,8 +20,9 @@ use crate::host::Host;
 use crate::outbox::Outbox;
 use crate::{Limits, PeerId, TransferError, TransferEvent, probe};
 
-/// Calls of progress in a row before commands and deadlines are looked at.
-const PROGRESS_MAX: u32 = 64;
+/// Calls of progress in a row before commands and deadlines are looked at; over cross-memory attach each copies up to
+/// 512 KiB.
+const PROGRESS_MAX: u32 = 8;
 /// The longest sleep: UCX does not promise to wake every descriptor.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// The longest sleep while a connection closes, of which no descriptor tells.

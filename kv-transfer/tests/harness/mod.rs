@@ -173,3 +173,9 @@ pub fn expected(seed: u64, offset: u64, bytes: u64) -> Vec<u8> {
 pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
+
+/// A test that is killed must not leave its other process behind.
+pub fn die_with_parent() {
+    // SAFETY: sets an attribute of this process.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}

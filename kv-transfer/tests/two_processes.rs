@@ -1,0 +1,218 @@
+//! Transports between processes, and what a process that dies or freezes does to its peer. The other process is this
+//! test binary again, in a role.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+use harness::{POOL_BYTES, Worker, everything, expected, open_descriptors};
+use kv_transfer::{Batch, KvTransport, Limits, PeerId, TransferError, TransferEvent, TransportKind};
+
+const ROLE: &str = "KV_TRANSFER_TEST_ROLE";
+const KIND: &str = "KV_TRANSFER_TEST_KIND";
+const ENDPOINT: &str = "KV_TRANSFER_TEST_ENDPOINT";
+
+macro_rules! between_processes {
+    ($($scenario:ident),* $(,)?) => {
+        between_processes!(@transport tcp, TransportKind::Tcp, $($scenario),*);
+        between_processes!(@transport shm, TransportKind::Shm, $($scenario),*);
+        #[cfg(feature = "ucx")]
+        between_processes!(@transport ucx, TransportKind::Ucx, $($scenario),*);
+    };
+    (@transport $name:ident, $kind:expr, $($scenario:ident),*) => {
+        mod $name {
+            use super::TransportKind;
+            $(#[test] fn $scenario() { super::$scenario($kind); })*
+        }
+    };
+}
+
+between_processes![
+    an_owner_killed_while_it_is_read_can_be_replaced,
+    a_frozen_owner_hangs_nobody,
+    a_reader_killed_while_it_reads_harms_nobody,
+];
+
+/// Not a test: the other process, when the environment says so.
+#[test]
+fn other_process() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    harness::die_with_parent();
+    let kind: TransportKind = std::env::var(KIND).unwrap().parse().unwrap();
+    match role.as_str() {
+        "owner" => {
+            let worker = Worker::owner(kind, 3);
+            eprintln!("{}", hex(&worker.transport.endpoint()));
+            let _until_closed = std::io::stdin().read(&mut [0]);
+        }
+        "reader" => {
+            let mut worker = Worker::new(kind);
+            let endpoint = unhex(&std::env::var(ENDPOINT).unwrap());
+            let peer = worker.connect(&endpoint).unwrap().0;
+            loop {
+                assert_eq!(worker.pull(peer, everything()), Ok(POOL_BYTES as u64));
+                assert!(worker.bytes(0, POOL_BYTES as u64) == expected(1, 0, POOL_BYTES as u64));
+                eprintln!("pulled");
+            }
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+struct Process {
+    child: Child,
+    says: BufReader<ChildStderr>,
+}
+
+impl Process {
+    fn start(role: &str, kind: TransportKind, endpoint: &[u8]) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["other_process", "--exact", "--nocapture"])
+            .env(ROLE, role)
+            .env(KIND, kind.label())
+            .env(ENDPOINT, hex(endpoint))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let says = BufReader::new(child.stderr.take().unwrap());
+        Self { child, says }
+    }
+
+    fn owner(kind: TransportKind) -> (Self, Vec<u8>) {
+        let mut process = Self::start("owner", kind, &[]);
+        let endpoint = unhex(&process.line());
+        (process, endpoint)
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.says.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "the other process ended");
+        line.trim().to_owned()
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: sends a signal to a child that was not waited for yet, so its number is still its own.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _already_dead = self.child.kill();
+        let _waited_for = self.child.wait();
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
+}
+
+fn pulls_everything(reader: &mut Worker, peer: PeerId) {
+    reader.overwrite(0);
+    assert_eq!(reader.pull(peer, everything()), Ok(POOL_BYTES as u64));
+    assert!(reader.bytes(0, POOL_BYTES as u64) == expected(3, 0, POOL_BYTES as u64));
+}
+
+fn an_owner_killed_while_it_is_read_can_be_replaced(kind: TransportKind) {
+    let mut reader = Worker::new(kind);
+    let mut descriptors = 0;
+    for round in 0..6 {
+        let (mut owner, endpoint) = Process::owner(kind);
+        let peer = reader.connect(&endpoint).unwrap().0;
+        pulls_everything(&mut reader, peer);
+        let tickets: Vec<_> = (0..20).map(|_| reader.start(peer, everything())).collect();
+        std::thread::sleep(Duration::from_millis(round));
+        owner.kill();
+        let mut ended = Vec::new();
+        loop {
+            match reader.next() {
+                TransferEvent::Done { ticket, .. } | TransferEvent::Failed { ticket, .. } => ended.push(ticket),
+                TransferEvent::PeerDown { peer: down, error } => {
+                    assert_eq!(down, peer);
+                    assert!(matches!(error, TransferError::PeerLost { .. }), "{error}");
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        ended.sort();
+        assert_eq!(ended, tickets, "every batch ends once, before its peer");
+        reader.overwrite(0x55);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(reader.is_all(0x55), "bytes of a dead owner landed late");
+        let gone = reader.connect(&endpoint).unwrap_err();
+        assert!(!matches!(gone, TransferError::Deadline { .. }), "a dead owner is refused at once: {gone}");
+        drop(owner);
+        if round == 0 {
+            descriptors = open_descriptors();
+        }
+    }
+    // Tests that run beside this one hold a few descriptors; a leak would be five or more of each kind.
+    assert!(open_descriptors() < descriptors + 40, "{} descriptors, {descriptors} at first", open_descriptors());
+}
+
+fn a_frozen_owner_hangs_nobody(kind: TransportKind) {
+    let limits = Limits { connect_deadline: Duration::from_millis(700), ..Limits::default() };
+    let mut reader = Worker::with(kind, POOL_BYTES, limits);
+    let (owner, endpoint) = Process::owner(kind);
+    let peer = (0..20).find_map(|_| reader.connect(&endpoint).ok()).unwrap().0;
+    pulls_everything(&mut reader, peer);
+    owner.signal(libc::SIGSTOP);
+    let batch = Batch { deadline: Duration::from_millis(300), ..reader.batch(everything()) };
+    let ticket = reader.transport.start(peer, batch).unwrap();
+    let frozen = reader.end_of(ticket);
+    match kind {
+        // One-sided reads do not need the owner's help.
+        TransportKind::Shm | TransportKind::Ucx => assert_eq!(frozen, Ok(POOL_BYTES as u64)),
+        TransportKind::Tcp | TransportKind::InProcess => {
+            assert_eq!(frozen, Err(TransferError::Deadline { operation: "pull a batch", deadline_ms: 300 }));
+        }
+    }
+    let ticket = reader.start(peer, everything());
+    reader.transport.abort(ticket);
+    assert!(matches!(reader.next(), TransferEvent::Aborted { .. } | TransferEvent::Done { .. }));
+    match (kind, reader.connect(&endpoint)) {
+        // Even the greeting of one-sided reads needs no help; only heartbeats of the control channel see the frost.
+        (TransportKind::Ucx, Ok((second, _))) => pulls_everything(&mut reader, second),
+        (_, Ok(_)) => panic!("a frozen owner cannot have answered"),
+        (_, Err(error)) => {
+            assert_eq!(error, TransferError::Deadline { operation: "connect", deadline_ms: 700 });
+        }
+    }
+    reader.overwrite(0x55);
+    owner.signal(libc::SIGCONT);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(reader.is_all(0x55), "bytes of ended batches landed after the owner thawed");
+    pulls_everything(&mut reader, peer);
+    let again = (0..20).find_map(|_| reader.connect(&endpoint).ok()).unwrap().0;
+    pulls_everything(&mut reader, again);
+}
+
+fn a_reader_killed_while_it_reads_harms_nobody(kind: TransportKind) {
+    let mut owner = Worker::owner(kind, 1);
+    let endpoint = owner.transport.endpoint();
+    for _ in 0..3 {
+        let mut reader = Process::start("reader", kind, &endpoint);
+        assert_eq!(reader.line(), "pulled");
+        reader.kill();
+    }
+    let mut reader = Process::start("reader", kind, &endpoint);
+    assert_eq!(reader.line(), "pulled");
+    assert_eq!(owner.next_within(Duration::from_millis(50)), None, "serving makes no events");
+}
