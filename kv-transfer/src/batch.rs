@@ -49,6 +49,7 @@ pub(crate) struct Job {
     pub(crate) lease: LeaseId,
     pub(crate) remote: RegionId,
     pub(crate) local: Arc<HostMemory>,
+    #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) local_region: RegionId,
     pub(crate) copies: Vec<RangeCopy>,
     pub(crate) bytes: u64,

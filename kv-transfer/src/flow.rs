@@ -9,7 +9,7 @@ use crate::batch::Job;
 use crate::{RangeCopy, Ticket, TransferError, TransferEvent};
 
 /// How often a read that came back without its bytes, through no fault of its batch, is made again.
-#[cfg(any(feature = "ucx", test))]
+#[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
 const RETRIES_PER_BATCH_MAX: u32 = 1;
 
 /// The open batches of one peer.
@@ -51,6 +51,7 @@ struct Open {
     /// Ranges to read again.
     again: Vec<RangeCopy>,
     outstanding: u32,
+    #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     retries: u32,
     ending: Option<Ending>,
 }
@@ -83,7 +84,7 @@ impl Flow {
     }
 
     /// A read came back without its bytes because its connection was closed for another batch's sake.
-    #[cfg(any(feature = "ucx", test))]
+    #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) fn came_back(&mut self, read: &Read, error: &TransferError, now: Instant) -> Option<TransferEvent> {
         let open = self.open(read.ticket)?;
         open.outstanding -= 1;
@@ -118,7 +119,7 @@ impl Flow {
     }
 
     /// Every batch whose reads were sent through the connection that was closed just now may be retried once more.
-    #[cfg(any(feature = "ucx", test))]
+    #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) fn connection_renewed(&mut self) {
         for open in &mut self.batches {
             if !open.again.is_empty() {
@@ -146,7 +147,7 @@ impl Flow {
     }
 
     /// The oldest batch that has been asked to end and waits for its outstanding reads.
-    #[cfg(any(feature = "ucx", test))]
+    #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) fn draining(&self) -> Option<Ticket> {
         self.batches.iter().find(|open| open.ending.is_some()).map(|open| open.ticket)
     }

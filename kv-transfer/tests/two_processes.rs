@@ -59,6 +59,11 @@ fn other_process() {
                 eprintln!("pulled");
             }
         }
+        "stranger" => {
+            let mut worker = Worker::new(kind);
+            let endpoint = unhex(&std::env::var(ENDPOINT).unwrap());
+            eprintln!("{}", worker.connect(&endpoint).unwrap_err());
+        }
         other => panic!("no role {other}"),
     }
 }
@@ -70,7 +75,11 @@ struct Process {
 
 impl Process {
     fn start(role: &str, kind: TransportKind, endpoint: &[u8]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::run(&mut Command::new(std::env::current_exe().unwrap()), role, kind, endpoint)
+    }
+
+    fn run(program: &mut Command, role: &str, kind: TransportKind, endpoint: &[u8]) -> Self {
+        let mut child = program
             .args(["other_process", "--exact", "--nocapture"])
             .env(ROLE, role)
             .env(KIND, kind.label())
@@ -100,6 +109,15 @@ impl Process {
     fn signal(&self, signal: i32) {
         // SAFETY: sends a signal to a child that was not waited for yet, so its number is still its own.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// Stops every thread of the process, and returns when they have stopped.
+    fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        let mut status = 0;
+        // SAFETY: waits for a child of ours and fills a live integer.
+        let waited = unsafe { libc::waitpid(self.child.id() as i32, &raw mut status, libc::WUNTRACED) };
+        assert!(waited > 0 && libc::WIFSTOPPED(status), "the other process did not stop");
     }
 
     fn kill(&mut self) {
@@ -173,7 +191,7 @@ fn a_frozen_owner_hangs_nobody(kind: TransportKind) {
     let (owner, endpoint) = Process::owner(kind);
     let peer = (0..20).find_map(|_| reader.connect(&endpoint).ok()).unwrap().0;
     pulls_everything(&mut reader, peer);
-    owner.signal(libc::SIGSTOP);
+    owner.freeze();
     let batch = Batch { deadline: Duration::from_millis(300), ..reader.batch(everything()) };
     let ticket = reader.transport.start(peer, batch).unwrap();
     let frozen = reader.end_of(ticket);
@@ -215,4 +233,29 @@ fn a_reader_killed_while_it_reads_harms_nobody(kind: TransportKind) {
     let mut reader = Process::start("reader", kind, &endpoint);
     assert_eq!(reader.line(), "pulled");
     assert_eq!(owner.next_within(Duration::from_millis(50)), None, "serving makes no events");
+}
+
+/// Another user's process has no right to read ours, and hears which right that is. Only root can start one.
+#[cfg(feature = "ucx")]
+#[test]
+fn a_reader_without_the_right_is_told_so() {
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let directory = std::env::temp_dir().join(format!("kv-transfer-test-{}", std::process::id()));
+    // SAFETY: reads a number of the process.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("not run: only root can start a process of another user");
+        return;
+    }
+    std::fs::create_dir(&directory).unwrap();
+    let program = directory.join("stranger");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let owner = Worker::owner(TransportKind::Ucx, 1);
+    let mut command = Command::new(&program);
+    command.uid(NOBODY).current_dir("/");
+    let mut stranger = Process::run(&mut command, "stranger", TransportKind::Ucx, &owner.transport.endpoint());
+    let told = stranger.line();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let expected = format!("connect over ucx: reading process {} is not permitted", std::process::id());
+    assert!(told.starts_with(&expected), "{told}");
 }
