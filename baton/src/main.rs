@@ -21,6 +21,7 @@ use cli::{Arguments, Command};
 use config::{BatonConfig, DEFAULTS};
 
 fn main() -> ExitCode {
+    kv_transfer::restore_signals();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -26,6 +26,7 @@ mod limits;
 mod open;
 mod outbox;
 mod probe;
+mod signals;
 mod transport;
 mod wire;
 
@@ -36,6 +37,7 @@ pub use front::Transport;
 pub use host::allow_readers;
 pub use limits::Limits;
 pub use open::{Options, open};
+pub use signals::restore_signals;
 pub use transport::{
     KvTransport, Notify, PeerId, Probe, RegionId, Setup, Ticket, TransferEvent, TransportKind, UnknownTransport,
 };

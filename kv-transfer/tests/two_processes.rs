@@ -41,6 +41,7 @@ between_processes![
 #[test]
 fn other_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
+    kv_transfer::restore_signals();
     harness::die_with_parent();
     let kind: TransportKind = std::env::var(KIND).unwrap().parse().unwrap();
     match role.as_str() {
@@ -233,6 +234,15 @@ fn a_reader_killed_while_it_reads_harms_nobody(kind: TransportKind) {
     let mut reader = Process::start("reader", kind, &endpoint);
     assert_eq!(reader.line(), "pulled");
     assert_eq!(owner.next_within(Duration::from_millis(50)), None, "serving makes no events");
+}
+
+/// Linking UCX must not change what a hang-up does.
+#[test]
+fn a_hangup_still_ends_a_process() {
+    use std::os::unix::process::ExitStatusExt;
+    let (mut owner, _) = Process::owner(TransportKind::Tcp);
+    owner.signal(libc::SIGHUP);
+    assert_eq!(owner.child.wait().unwrap().signal(), Some(libc::SIGHUP));
 }
 
 /// Another user's process has no right to read ours, and hears which right that is. Only root can start one.

@@ -1,0 +1,19 @@
+//! Takes back the signals that UCX occupies before `main` begins; knows nothing of transports.
+
+/// Gives SIGHUP (and, where `UCX_HANDLE_ERRORS` asks for more, the fault signals) back to what they were when the process
+/// started. Linking UCX is enough to lose them: its constructors make a hang-up switch on tracing instead of ending the
+/// process. To be called first in `main`, before anything else installs handlers. Does nothing in a build without UCX.
+pub fn restore_signals() {
+    #[cfg(feature = "ucx")]
+    {
+        use ucx_rs as _;
+
+        unsafe extern "C" {
+            /// Restores every handler that UCX replaced (`ucs/debug/debug_int.h`).
+            fn ucs_debug_disable_signals();
+        }
+        // SAFETY: UCX's constructors have run, because `main` has begun; the call is guarded by UCX's own lock, and
+        // nothing is left to restore the second time.
+        unsafe { ucs_debug_disable_signals() };
+    }
+}
