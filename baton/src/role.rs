@@ -28,6 +28,10 @@ pub async fn prefill(arguments: &RoleArgs) -> Result<()> {
     let config = arguments.load()?;
     log_to_stderr(&config.telemetry.log)?;
     let config = config.prefill;
+    if arguments.supervision() == Supervision::Child {
+        // The readers are siblings: their common parent is whom this process may admit.
+        kv_transfer::allow_readers(std::os::unix::process::parent_id())?;
+    }
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
     let supervision = arguments.supervision();
     let started = |started: &Started| announce(supervision, started);

@@ -18,10 +18,30 @@ const STOP_DEADLINE: Duration = Duration::from_secs(8);
 pub struct Launch {
     /// Name for people and metrics, e.g. `prefill-0`.
     pub name: String,
-    /// The subcommand, e.g. `prefill`.
-    pub command: &'static str,
+    /// What it does.
+    pub role: WorkerRole,
     /// Its configuration file.
     pub config: PathBuf,
+}
+
+/// What a child does; its name is the subcommand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerRole {
+    /// `baton prefill`.
+    Prefill,
+    /// `baton decode`, also when it is aggregated.
+    Decode,
+}
+
+impl WorkerRole {
+    /// The subcommand.
+    #[must_use]
+    pub const fn command(self) -> &'static str {
+        match self {
+            WorkerRole::Prefill => "prefill",
+            WorkerRole::Decode => "decode",
+        }
+    }
 }
 
 /// A role that has announced itself.
@@ -51,7 +71,7 @@ impl Child {
     pub async fn start(launch: &Launch) -> Result<Child> {
         let own = std::env::current_exe().context("finding our own binary")?;
         let mut process = Command::new(own)
-            .args([launch.command, "--supervised", "--config"])
+            .args([launch.role.command(), "--supervised", "--config"])
             .arg(&launch.config)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

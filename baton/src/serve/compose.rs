@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use engine::TransportChoice;
 
-use super::child::Launch;
+use super::child::{Launch, WorkerRole};
 use crate::config::{BatonConfig, Mode};
 
 /// Where a child listens; port 0 until it has announced itself, the same ports ever after.
@@ -52,7 +52,7 @@ impl Composer {
         config.prefill.listen.clone_from(&places.listen);
         config.prefill.admin_listen.clone_from(&places.admin_listen);
         self.complete_engine(&mut config.prefill.engine, index);
-        self.write(format!("prefill-{index}"), "prefill", &config)
+        self.write(WorkerRole::Prefill, index, &config)
     }
 
     /// The `index`-th decode worker, which takes from `givers`; in aggregated mode there are none.
@@ -66,7 +66,7 @@ impl Composer {
             Mode::Aggregated => decode_server::DecodeRole::Aggregated,
         };
         self.complete_engine(&mut config.decode.engine, self.prefill_workers() + index);
-        self.write(format!("decode-{index}"), "decode", &config)
+        self.write(WorkerRole::Decode, index, &config)
     }
 
     /// How many prefill workers there are.
@@ -96,11 +96,12 @@ impl Composer {
         }
     }
 
-    fn write(&self, name: String, command: &'static str, config: &BatonConfig) -> Result<Launch> {
+    fn write(&self, role: WorkerRole, index: usize, config: &BatonConfig) -> Result<Launch> {
+        let name = format!("{}-{index}", role.command());
         let path = self.directory.join(format!("{name}.toml"));
         let text = toml::to_string(config).context("writing a child's configuration")?;
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        Ok(Launch { name, command, config: path })
+        Ok(Launch { name, role, config: path })
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -23,7 +23,7 @@ use router::Router;
 
 use crate::bundled;
 use crate::config::{BatonConfig, TransportChoice};
-use child::{Child, Launch};
+use child::{Child, Launch, WorkerRole};
 use compose::{Composer, Places};
 
 const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
@@ -33,8 +33,10 @@ const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Deployment {
     /// Where its router answers.
     pub address: SocketAddr,
-    stop: watch::Sender<bool>,
-    tasks: JoinSet<Result<()>>,
+    router: JoinHandle<Result<()>>,
+    workers: JoinSet<()>,
+    stop_router: watch::Sender<bool>,
+    stop_workers: watch::Sender<bool>,
     directory: RunDirectory,
 }
 
@@ -56,55 +58,55 @@ impl Deployment {
         let model_dir = model_directory(config)?;
         let directory = RunDirectory::create()?;
         let workers = Workers::start(config, &model_dir, &directory.path, narrator).await?;
-        let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        let mut section = config.router.clone();
-        section.model_dir = model_dir;
-        if section.model_names.is_empty() && !config.serve.model_name.is_empty() {
-            section.model_names.push(config.serve.model_name.clone());
-        }
-        workers.tell(&mut section);
-        let router = Router::load(section, metrics)?;
+        let router = Router::load(workers.router_section(config, model_dir), metrics)?;
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
-        for (child, launch) in workers.children {
-            let stopped = stopped.clone();
-            tasks.spawn(async move {
-                supervisor::keep_alive(child, launch, stopped, narrator).await;
-                Ok(())
-            });
-        }
-        let address = front.address;
-        tasks.spawn(async move {
-            let mut stopped = stopped;
-            let asked = async move { supervisor::told_to_stop(&mut stopped).await };
-            router.run(front.listener, None, asked).await.context("the router failed")
-        });
+        let (stop_router, mut router_stopped) = watch::channel(false);
+        let (stop_workers, workers_stopped) = watch::channel(false);
+        let asked = async move { supervisor::told_to_stop(&mut router_stopped).await };
+        let deployment = Deployment {
+            address: front.address,
+            router: tokio::spawn(async move { Ok(router.run(front.listener, None, asked).await?) }),
+            workers: workers.keep_alive(&workers_stopped, narrator),
+            stop_router,
+            stop_workers,
+            directory,
+        };
         timeout(ROUTER_READY_DEADLINE, gate.opened())
             .await
             .with_context(|| format!("the router has reached no worker within {ROUTER_READY_DEADLINE:?}"))?;
-        narrator.open(address, &model);
-        Ok(Deployment { address, stop, tasks, directory })
+        narrator.open(deployment.address, &model);
+        Ok(deployment)
     }
 
-    /// Goes on until `shutdown` resolves, or until a part that must not end has ended.
+    /// Goes on until `shutdown` resolves, or until the router, which must not end, has ended.
     pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let outcome = tokio::select! {
-            () = shutdown => Ok(()),
-            ended = self.tasks.join_next() => match ended {
-                Some(ended) => ended.context("a part of the deployment panicked").and_then(|ended| ended),
-                None => Ok(()),
-            },
+        let ended = tokio::select! {
+            () = shutdown => None,
+            ended = &mut self.router => Some(ended),
         };
-        self.stop().await?;
-        outcome
+        match ended {
+            None => self.stop().await,
+            Some(ended) => {
+                self.stop_workers().await?;
+                ended.context("the router panicked")?.context("the router failed")?;
+                bail!("the router ended by itself")
+            }
+        }
     }
 
-    /// Stops the router, then every worker.
+    /// Stops the router, which lets running requests end, then every worker.
     pub async fn stop(mut self) -> Result<()> {
-        self.stop.send_replace(true);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended??;
+        self.stop_router.send_replace(true);
+        let ended = (&mut self.router).await;
+        self.stop_workers().await?;
+        ended.context("the router panicked")?.context("the router failed")
+    }
+
+    async fn stop_workers(mut self) -> Result<()> {
+        self.stop_workers.send_replace(true);
+        while let Some(ended) = self.workers.join_next().await {
+            ended.context("a supervisor panicked")?;
         }
         self.directory.remove()
     }
@@ -180,17 +182,32 @@ impl Workers {
         }
     }
 
-    /// Writes into the router's section who works where.
-    fn tell(&self, section: &mut router::Config) {
+    /// The router's section with who works where.
+    fn router_section(&self, config: &BatonConfig, model_dir: PathBuf) -> router::Config {
+        let mut section = config.router.clone();
+        section.model_dir = model_dir;
+        if section.model_names.is_empty() && !config.serve.model_name.is_empty() {
+            section.model_names.push(config.serve.model_name.clone());
+        }
         for (child, launch) in &self.children {
             let address = child.started.address.clone();
-            match launch.command {
-                "prefill" => section.workers.prefill.push(address),
-                _ => section.workers.decode.push(address),
+            match launch.role {
+                WorkerRole::Prefill => section.workers.prefill.push(address),
+                WorkerRole::Decode => section.workers.decode.push(address),
             }
-            let admin = child.started.admin_address.clone();
-            section.metrics_from.push(router::MetricsSource { worker: launch.name.clone(), address: admin });
+            let address = child.started.admin_address.clone();
+            section.metrics_from.push(router::MetricsSource { worker: launch.name.clone(), address });
         }
+        section
+    }
+
+    /// One supervisor per child.
+    fn keep_alive(self, stopped: &watch::Receiver<bool>, narrator: Narrator) -> JoinSet<()> {
+        let mut supervisors = JoinSet::new();
+        for (child, launch) in self.children {
+            supervisors.spawn(supervisor::keep_alive(child, launch, stopped.clone(), narrator));
+        }
+        supervisors
     }
 }
 

@@ -83,6 +83,8 @@ impl Setup {
         config.serve.mode = self.mode;
         config.serve.model_dir = model.to_path_buf();
         config.router.listen = "127.0.0.1:0".to_string();
+        // A deployment per setup comes and goes: only what is wrong is worth a line between the rows of the table.
+        config.telemetry.log = "error".to_string();
         Ok(config)
     }
 }
