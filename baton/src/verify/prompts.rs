@@ -60,7 +60,7 @@ fn request(index: u64, prompt: &[u32], bounds: Bounds) -> Value {
     let max_tokens = if index % 11 == 5 { 1 } else { 1 + draw(index, 3, room) };
     let mut body = json!({
         "prompt": prompt, "max_tokens": max_tokens, "seed": index, "logprobs": 3, "return_token_ids": true,
-        "ignore_eos": index % 5 != 0,
+        "ignore_eos": !index.is_multiple_of(5),
     });
     match index % 6 {
         0 | 1 => body["temperature"] = json!(0.0),
