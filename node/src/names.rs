@@ -143,6 +143,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documentation_lists_every_metric() {
+        let page = include_str!("../../docs/metrics.md");
+        for metric in ALL {
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram(_) => "histogram",
+            };
+            let labels = if metric.labels.is_empty() { " ".to_owned() } else { metric.labels.join(", ") };
+            let row = format!("| `{}` | {kind} | {labels} | {} |", metric.name, metric.help);
+            assert!(page.contains(&row), "docs/metrics.md lacks the row {row}");
+        }
+        assert_eq!(page.matches("\n| `baton_").count(), ALL.len(), "docs/metrics.md has rows of no metric");
+    }
+
+    #[test]
     fn names_say_project_and_unit_once() {
         let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len(), "a name is used twice");

@@ -103,10 +103,11 @@ impl Deployment {
         words.nth(1).and_then(|pid| pid.parse().ok()).with_context(|| format!("no pid in {line:?}"))
     }
 
-    /// The sum of a metric's series whose labels contain all of `labels`, over router and workers.
+    /// The sum of a metric's series whose labels contain all of `labels`, over router and workers; an error where there
+    /// is no such series, so that a misspelt name is not taken for zero.
     pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
         let text = http::get(self.address, "/metrics")?.body;
-        Ok(sum_of(&text, name, labels))
+        sum_of(&text, name, labels).with_context(|| format!("no series {name} with {labels:?}"))
     }
 
     /// Polls until `met` holds, at most `within`.
@@ -119,12 +120,13 @@ impl Deployment {
         let deadline = Instant::now() + within;
         loop {
             // A router that has just lost its workers may not answer every scrape; only the end decides.
-            if met(self).unwrap_or(false) {
+            let state = met(self);
+            if let Ok(true) = state {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 let metrics = http::get(self.address, "/metrics").map(|a| a.body).unwrap_or_default();
-                bail!("not within {within:?}: {what}\n{}\nmetrics:\n{metrics}", self.log());
+                bail!("not within {within:?}: {what} ({state:?})\n{}\nmetrics:\n{metrics}", self.log());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -163,14 +165,15 @@ pub fn signal(pid: u32, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The sum of a metric's series whose labels contain all of `labels` in a Prometheus text.
+/// The sum of a metric's series whose labels contain all of `labels` in a Prometheus text; `None` without any.
 #[must_use]
-pub fn sum_of(text: &str, name: &str, labels: &[&str]) -> f64 {
+pub fn sum_of(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let series = text.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
             && labels.iter().all(|l| line.contains(l))
     });
-    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    let values: Vec<f64> = series.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
 }
 
 fn wait_ready(lines: &Receiver<String>, log: &Mutex<String>) -> Result<SocketAddr> {

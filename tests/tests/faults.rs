@@ -17,8 +17,10 @@ fn nothing_left(deployment: &Deployment) -> Result<()> {
     deployment.wait_until("gauges back to zero", SOON, |deployment| {
         let busy = deployment.metric("baton_kv_blocks", &["state=\"in_use\""])?
             + deployment.metric("baton_kv_blocks", &["state=\"quarantined\""])?
-            + deployment.metric("baton_requests_running", &[])?
-            + deployment.metric("baton_requests_waiting", &[])?;
+            + deployment.metric("baton_running_sequences", &[])?
+            + deployment.metric("baton_waiting_legs", &[])?
+            + deployment.metric("baton_held_legs", &[])?
+            + deployment.metric("baton_requests_in_flight", &[])?;
         Ok(busy == 0.0 && deployment.metric("baton_kv_blocks", &["state=\"free\""])? > 0.0)
     })
 }

@@ -117,7 +117,7 @@ fn everything_is_given_back(deployment: &Deployment) -> Result<()> {
     deployment.wait_until("no block in use, nothing running", Duration::from_secs(10), |deployment| {
         let in_use = deployment.metric("baton_kv_blocks", &["state=\"in_use\""])?;
         let quarantined = deployment.metric("baton_kv_blocks", &["state=\"quarantined\""])?;
-        Ok(in_use + quarantined + deployment.metric("baton_requests_running", &[])? == 0.0)
+        Ok(in_use + quarantined + deployment.metric("baton_running_sequences", &[])? == 0.0)
     })
 }
 
