@@ -9,8 +9,8 @@ use node::drain::Supervision;
 use node::exit::Exit;
 
 use crate::chat::ChatArgs;
-use crate::config::{BatonConfig, Mode};
-use crate::serve::EndedEarly;
+use crate::config::{BatonConfig, Mode, ServeConfigError};
+use crate::serve::{EndedEarly, ServeError};
 use crate::verify::VerifyArgs;
 
 /// Serves large language models with prefill and decode on different compute.
@@ -143,8 +143,16 @@ fn classify(error: &anyhow::Error) -> Exit {
     if error.downcast_ref::<node::config::ConfigError>().is_some() {
         return Exit::Usage;
     }
+    if error.downcast_ref::<ServeConfigError>().is_some() {
+        return Exit::Usage;
+    }
     if error.downcast_ref::<node::bind::BindError>().is_some() {
         return Exit::Unavailable;
+    }
+    match error.downcast_ref::<ServeError>() {
+        Some(ServeError::KvCannotMove { .. } | ServeError::NoWorker { .. }) => return Exit::Unavailable,
+        Some(ServeError::RouterEnded) => return Exit::Internal,
+        None => {}
     }
     if let Some(worker) = error.downcast_ref::<prefill_server::Error>() {
         return worker.exit();
@@ -157,5 +165,37 @@ fn classify(error: &anyhow::Error) -> Exit {
         Some(router::Error::Config(_)) => Exit::Usage,
         Some(router::Error::Io { .. }) => Exit::Internal,
         None => Exit::Failed,
+    }
+}
+
+/// The error with its causes. Some errors say their cause themselves; nobody wants to read it twice.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let cause = cause.trim_end();
+        if told.is_empty() {
+            told.push_str(cause);
+        } else if !told.contains(cause) {
+            told.push_str(": ");
+            told.push_str(cause);
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = BatonConfig::load(Some(std::path::Path::new("/nowhere/baton.toml")), &[]).unwrap_err();
+        let system = "No such file or directory (os error 2)";
+        assert_eq!(told(&error), format!("cannot read configuration file /nowhere/baton.toml: {system}"));
+        let layered = Err::<(), _>(anyhow::anyhow!("inner")).context("middle").context("outer").unwrap_err();
+        assert_eq!(told(&layered), "outer: middle: inner");
     }
 }

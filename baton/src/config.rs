@@ -104,6 +104,29 @@ impl BatonConfig {
     }
 }
 
+/// Worker processes of one role that `serve` starts at most: it is for one host.
+const WORKERS_MAX: u32 = 64;
+
+/// A value of `[serve]` that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("serve.{key} must lie between 1 and {WORKERS_MAX}, found {found}")]
+pub struct ServeConfigError {
+    key: &'static str,
+    found: u32,
+}
+
+impl ServeConfig {
+    /// Checks what can be checked before anything is started.
+    pub fn check(&self) -> Result<(), ServeConfigError> {
+        for (key, found) in [("prefill_workers", self.prefill_workers), ("decode_workers", self.decode_workers)] {
+            if !(1..=WORKERS_MAX).contains(&found) {
+                return Err(ServeConfigError { key, found });
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,16 +144,10 @@ mod tests {
         assert_eq!(keys(&printed, ""), keys(&all, ""), "default.toml misses or adds keys");
         let mut explained = false;
         for line in DEFAULTS.lines() {
-            match line.trim() {
-                "" => explained = false,
-                comment if comment.starts_with('#') => explained = true,
-                table if table.starts_with('[') && !table.ends_with("],") => explained = false,
-                key if key.contains(" = ") => {
-                    assert!(explained, "no comment above {key:?}");
-                    explained = false;
-                }
-                _ => {}
-            }
+            // Keys stand at the start of a line; entries of a list of tables are indented.
+            let key = line.starts_with(|first: char| first.is_ascii_lowercase()) && line.contains(" = ");
+            assert!(!key || explained, "no comment above {line:?}");
+            explained = line.starts_with('#');
         }
     }
 

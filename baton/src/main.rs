@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("baton: {error:#}");
+            eprintln!("baton: {}", cli::told(&error));
             cli::exit_of(&error)
         }
     }
@@ -52,7 +52,7 @@ fn run(command: Command) -> Result<()> {
             Command::Router(arguments) => role::router(&arguments).await,
             Command::Prefill(arguments) => role::prefill(&arguments).await,
             Command::Decode(arguments) => role::decode(&arguments).await,
-            Command::Verify(arguments) => verify::run(arguments).await,
+            Command::Verify(arguments) => verify::run(arguments, stop_asked(Supervision::Alone)).await,
             Command::Chat(arguments) => chat::run(arguments).await,
             Command::Config(arguments) => print_config(&arguments),
         }

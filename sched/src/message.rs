@@ -161,7 +161,7 @@ pub struct FirstTiming {
     pub prefill: Span,
 }
 
-/// Parts of the hand-off gap (DESIGN: wait + unhidden transfer + decode queue + first decode step).
+/// Parts of the hand-off gap (wait + unhidden transfer + decode queue + first decode step; what is left on the way to the client is relay).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JoinTiming {
     /// From the commit to the start of the pull: the offer had not been accepted yet.

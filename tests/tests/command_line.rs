@@ -33,14 +33,33 @@ fn unknown_configuration_is_named() -> Result<()> {
 }
 
 #[test]
+fn impossible_deployments_are_refused_before_anything_starts() -> Result<()> {
+    check(&["serve", "--listen", "127.0.0.1:0", "--set", "serve.decode_workers=0"], 64, "serve.decode_workers")?;
+    check(&["serve", "--listen", "127.0.0.1:0", "--set", "serve.prefill_workers=1000000"], 64, "serve.prefill_workers")
+}
+
+#[test]
+fn workers_that_cannot_exchange_kv_are_refused() -> Result<()> {
+    let f32_only_here = ["--set", "decode.engine.dtype=f32"];
+    check(&[&["serve", "--listen", "127.0.0.1:0"][..], &f32_only_here[..]].concat(), 69, "KV cache cannot be moved")
+}
+
+#[test]
 fn a_missing_or_broken_model_is_named() -> Result<()> {
     check(&["serve", "--model", "/no/such/model"], 66, "/no/such/model")?;
     let dir = std::env::temp_dir().join(format!("baton-broken-model-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let path = dir.to_string_lossy().into_owned();
     check(&["serve", "--model", &path], 66, "config.json")?;
-    std::fs::write(dir.join("config.json"), r#"{"architectures": ["GrandmotherForCausalLM"]}"#)?;
-    check(&["serve", "--model", &path], 66, "GrandmotherForCausalLM")?;
+    let fixture = baton_tests::repository::root().join("tests/fixtures/families/llama");
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixture.join(file), dir.join(file))?;
+    }
+    let config = std::fs::read_to_string(fixture.join("config.json"))?;
+    std::fs::write(dir.join("config.json"), config.replace("LlamaForCausalLM", "GrandmotherForCausalLM"))?;
+    check(&["serve", "--listen", "127.0.0.1:0", "--model", &path], 66, "GrandmotherForCausalLM")?;
+    std::fs::write(dir.join("config.json"), config)?;
+    check(&["serve", "--listen", "127.0.0.1:0", "--model", &path], 66, "safetensors")?;
     Ok(std::fs::remove_dir_all(&dir)?)
 }
 
@@ -48,7 +67,11 @@ fn a_missing_or_broken_model_is_named() -> Result<()> {
 fn a_port_in_use_is_named() -> Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
-    check(&["serve", "--listen", &address], 69, &address)
+    check(&["serve", "--listen", &address], 69, &address)?;
+    let said = baton(&["serve", "--listen", &address])?.stderr;
+    let causes = String::from_utf8_lossy(&said).matches("in use").count();
+    assert_eq!(causes, 1, "the cause is said once: {}", String::from_utf8_lossy(&said));
+    Ok(())
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn cores_of_host() -> usize {
 }
 
 /// Cores of one of `workers` worker processes: all are divided between them, from four cores up one stays with the
-/// router (DESIGN: compute shares). With fewer cores than workers, they share.
+/// router. With fewer cores than workers, they share.
 fn cores_of(worker: usize, workers: usize, cores: usize) -> Vec<usize> {
     let first = usize::from(cores >= 4);
     let divided = cores - first;

@@ -2,6 +2,7 @@
 
 mod child;
 mod compose;
+mod error;
 mod narrator;
 mod supervisor;
 
@@ -10,13 +11,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::warn;
 
 pub use child::EndedEarly;
+pub use error::ServeError;
 pub use narrator::Narrator;
 use node::telemetry::Metrics;
 use router::Router;
@@ -53,9 +55,11 @@ pub async fn run(config: &BatonConfig, shutdown: impl Future<Output = ()>) -> Re
 impl Deployment {
     /// Starts every worker and the router, and waits until the whole answers.
     pub async fn start(config: &BatonConfig, metrics: Metrics, narrator: Narrator) -> Result<Deployment> {
-        // The port is taken first: a port in use must not cost a model load.
+        // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
+        config.serve.check()?;
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
         let model_dir = model_directory(config)?;
+        router::text::ModelText::load(&model_dir)?;
         let directory = RunDirectory::create()?;
         let workers = Workers::start(config, &model_dir, &directory.path, narrator).await?;
         let router = Router::load(workers.router_section(config, model_dir), metrics)?;
@@ -74,7 +78,7 @@ impl Deployment {
         };
         timeout(ROUTER_READY_DEADLINE, gate.opened())
             .await
-            .with_context(|| format!("the router has reached no worker within {ROUTER_READY_DEADLINE:?}"))?;
+            .map_err(|_| ServeError::NoWorker { waited: ROUTER_READY_DEADLINE })?;
         narrator.open(deployment.address, &model);
         Ok(deployment)
     }
@@ -90,7 +94,7 @@ impl Deployment {
             Some(ended) => {
                 self.stop_workers().await?;
                 ended.context("the router panicked")?.context("the router failed")?;
-                bail!("the router ended by itself")
+                Err(ServeError::RouterEnded.into())
             }
         }
     }
@@ -131,7 +135,7 @@ impl Workers {
             return Ok(workers);
         };
         let Some(fallback) = fallback else {
-            bail!("KV cannot be moved over the configured transport: {problem}");
+            return Err(ServeError::KvCannotMove { transport: transport_name(first), problem }.into());
         };
         warn!(problem, "ucx cannot be used between these processes, using shared memory instead");
         narrator.say(&format!("{:<10} ucx cannot be used here ({problem}): using shared memory instead", "kv"));
@@ -140,7 +144,7 @@ impl Workers {
         }
         let workers = Workers::start_over(config, model_dir, directory, fallback).await?;
         if let Some(problem) = workers.broken_pair() {
-            bail!("KV cannot be moved over shared memory either: {problem}");
+            return Err(ServeError::KvCannotMove { transport: transport_name(fallback), problem }.into());
         }
         workers.announce(narrator);
         Ok(workers)
@@ -213,6 +217,10 @@ impl Workers {
 
 fn collect(count: usize, launch: impl Fn(usize) -> Result<Launch>) -> Result<Vec<Launch>> {
     (0..count).map(launch).collect()
+}
+
+fn transport_name(transport: engine::TransportChoice) -> &'static str {
+    transport.kind().label()
 }
 
 fn places_of(child: &Child) -> Places {

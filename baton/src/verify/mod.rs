@@ -4,6 +4,7 @@ mod outcome;
 mod prompts;
 mod setups;
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,8 +43,16 @@ pub struct VerifyArgs {
 /// Differences that are printed one by one; more are only counted.
 const DIFFERENCES_SHOWN: usize = 5;
 
-/// Runs every setup and compares each with the first.
-pub async fn run(arguments: VerifyArgs) -> Result<()> {
+/// Runs every setup and compares each with the first, unless it is asked to stop.
+pub async fn run(arguments: VerifyArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
+    tokio::select! {
+        // What is dropped here takes its processes and files with it.
+        () = shutdown => bail!("interrupted"),
+        outcome = run_setups(arguments) => outcome,
+    }
+}
+
+async fn run_setups(arguments: VerifyArgs) -> Result<()> {
     node::telemetry::log_to_stderr("warn")?;
     let metrics = Metrics::install()?;
     let model = match &arguments.model {

@@ -1,7 +1,7 @@
 //! The life of one request as its router sees it: legs, retries and in-order delivery; knows no text and no network.
 //!
 //! A request is served by one leg, or after a loss by one leg per unfinished choice. A leg runs whole at one worker or
-//! is prefilled by a giver and taken over by a reader (DESIGN 7). Whatever workers say, how often and in which order:
+//! is prefilled by a giver and taken over by a reader. Whatever workers say, how often and in which order:
 //! every choice's tokens come out in order without gap or repeat, and the request ends exactly once.
 
 mod api;
@@ -133,8 +133,9 @@ impl Journey {
         self.place_waiting(now, pick);
         self.forward_offers(now, pick);
         if self.gives_up_at().is_some_and(|time| time <= now) {
-            let detail = format!("no worker could take the request within {} s", self.config.worker_wait.secs_f64());
-            self.fail(Failure::new(FailureKind::Unavailable, detail));
+            let (waited, lack) = (self.config.worker_wait.secs_f64(), pick.lack());
+            let detail = format!("no worker could take the request within {waited} s: it waited for {lack}");
+            self.fail(Failure::new(lack.failure_kind(), detail));
         }
     }
 
