@@ -84,6 +84,8 @@ impl ChatTemplate {
     /// When the template is not valid.
     pub fn compile(source: String, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate, TemplateError> {
         let mut environment = Environment::new();
+        // Errors name the variable at fault; without this only debug builds would.
+        environment.set_debug(true);
         environment.set_syntax(syntax()?);
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_filter("tojson", tojson::tojson);
