@@ -59,6 +59,10 @@ pub struct LimitsConfig {
     pub body_bytes_max: usize,
     /// Milliseconds that a client may take to send its body.
     pub body_ms_max: u64,
+    /// Milliseconds that a client may take to send the head of a request, also the first one and the next one.
+    pub head_ms_max: u64,
+    /// Milliseconds in which a client may take nothing of its answer; then its connection is closed.
+    pub unread_ms_max: u64,
     /// Connections at a time; more wait to be accepted.
     pub connections_max: usize,
     /// Requests at a time; more are refused with 429.
@@ -159,6 +163,8 @@ impl Default for LimitsConfig {
         LimitsConfig {
             body_bytes_max: 8 << 20,
             body_ms_max: 30_000,
+            head_ms_max: 75_000,
+            unread_ms_max: 60_000,
             connections_max: 4_096,
             requests_max: 1_024,
             bytes_max: 256 << 20,
@@ -197,10 +203,12 @@ impl Config {
     /// The key that is wrong.
     pub fn check(&self) -> Result<(), Error> {
         let limits = &self.limits;
-        let positive: [(&str, u64); 10] = [
+        let positive: [(&str, u64); 12] = [
             ("limits.connections_max", limits.connections_max as u64),
             ("limits.body_bytes_max", limits.body_bytes_max as u64),
             ("limits.body_ms_max", limits.body_ms_max),
+            ("limits.head_ms_max", limits.head_ms_max),
+            ("limits.unread_ms_max", limits.unread_ms_max),
             ("limits.requests_max", limits.requests_max as u64),
             ("limits.bytes_max", limits.bytes_max as u64),
             ("limits.n_max", limits.n_max.into()),

@@ -15,7 +15,7 @@ use tracing::info;
 use crate::admission::Admission;
 use crate::clock::{Clock, unix_seconds};
 use crate::dispatch::{Dispatcher, Driver, DriverParts};
-use crate::http::{App, routes, serve};
+use crate::http::{App, ConnectionLimits, routes, serve};
 use crate::metrics::RouterMetrics;
 use crate::random::{Numbers, instance};
 use crate::text::ModelText;
@@ -104,9 +104,9 @@ impl Router {
             let _ = asked.changed().await;
             tokio::time::sleep(drain + LAST_WORDS).await;
         };
-        let connections_max = app.config.limits.connections_max;
+        let limits = ConnectionLimits::from(&app.config.limits);
         tokio::select! {
-            () = serve(listener, routes(app), connections_max, stopped) => Ok(()),
+            () = serve(listener, routes(app), limits, stopped) => Ok(()),
             () = overdue => Ok(()),
             ended = driving.join_next() => Err(dispatcher_ended(ended)),
         }

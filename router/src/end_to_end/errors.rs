@@ -28,6 +28,7 @@ async fn every_error_has_the_body_that_clients_parse_and_a_request_id() {
         (post("/v1/completions", &json!({"prompt": "x".repeat(5_000)})), 413, "4096"),
         (post("/v1/nothing", &json!({})), 404, "/v1/nothing"),
         (post("/v1/models", &json!({})), 405, "GET"),
+        (hyper::Request::get("/v1/models/%ff").header("host", "x").body(String::new()).unwrap(), 400, "UTF-8"),
         (hyper::Request::get(chat).header("host", "x").body(String::new()).unwrap(), 405, "POST"),
     ];
     for (request, status, said) in requests {

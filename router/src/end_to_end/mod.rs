@@ -1,5 +1,6 @@
 //! The whole router over real sockets: clients on one side, workers that parrot on the other.
 
+mod connections;
 mod deployment;
 mod errors;
 mod parrot;

@@ -14,6 +14,7 @@ mod reply;
 mod request_id;
 mod serve;
 mod tokenize;
+mod write_deadline;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use axum::middleware;
 use axum::routing::{get, post};
 
 pub(crate) use app::App;
-pub(crate) use serve::serve;
+pub(crate) use serve::{ConnectionLimits, serve};
 
 use crate::openai::ApiError;
 

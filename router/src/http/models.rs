@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 
@@ -12,7 +13,11 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Response {
     reply::json(model_list(&app.model_names, app.started, app.context_tokens()))
 }
 
-pub(super) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(id) = id.map_err(|error| ApiError::invalid("model", error.body_text()))?;
     let name = app.model_named(Some(&id))?;
     Ok(reply::json(model_object(&name, app.started, app.context_tokens())))
 }

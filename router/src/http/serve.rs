@@ -6,29 +6,49 @@ use std::time::Duration;
 use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::Service;
 use tracing::{debug, warn};
 
-/// How long a connection may take to send the head of a request, also the first and after an answer.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
-/// Requests at a time on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
+use super::write_deadline::WriteDeadline;
+use crate::LimitsConfig;
+
 /// Pause after the system refused to accept, for it does so again at once when it is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many connections there may be, and how long each may stand still.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionLimits {
+    /// Connections at a time.
+    pub(crate) connections_max: usize,
+    /// Time to send the head of a request, also the first and after an answer.
+    pub(crate) head_time_max: Duration,
+    /// Time in which a client may take nothing of its answer.
+    pub(crate) unread_time_max: Duration,
+}
+
+impl From<&LimitsConfig> for ConnectionLimits {
+    fn from(limits: &LimitsConfig) -> ConnectionLimits {
+        ConnectionLimits {
+            connections_max: limits.connections_max,
+            head_time_max: Duration::from_millis(limits.head_ms_max),
+            unread_time_max: Duration::from_millis(limits.unread_ms_max),
+        }
+    }
+}
 
 /// Serves `routes` until `stopped` loses its sender, then waits for the requests that still run.
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: Router,
-    connections_max: usize,
+    limits: ConnectionLimits,
     mut stopped: watch::Receiver<()>,
 ) {
-    let places = Arc::new(Semaphore::new(connections_max));
+    let places = Arc::new(Semaphore::new(limits.connections_max));
     let connections = GracefulShutdown::new();
     loop {
         let (stream, place) = tokio::select! {
@@ -38,8 +58,8 @@ pub(crate) async fn serve(
         };
         let routes = routes.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| routes.clone().call(request));
-        let connection = server().serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = connections.watch(connection);
+        let stream = TokioIo::new(WriteDeadline::new(stream, limits.unread_time_max));
+        let connection = connections.watch(server(limits).serve_connection(stream, service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "connection has ended badly");
@@ -51,10 +71,10 @@ pub(crate) async fn serve(
     connections.shutdown().await;
 }
 
-fn server() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
-    server.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+/// HTTP/1.1 only: of HTTP/2 there is no bound on how long a connection says nothing, or takes nothing by flow control.
+fn server(limits: ConnectionLimits) -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(limits.head_time_max);
     server
 }
 
