@@ -59,7 +59,7 @@ metrics_table! {
     TTFT_PART_SECONDS = "baton_ttft_part_seconds", Kind::Histogram(PART), ["part"];
     /// Gap between first and second token of a request that was handed over.
     HANDOFF_GAP_SECONDS = "baton_handoff_gap_seconds", Kind::Histogram(TOKEN_GAP), [];
-    /// Parts of the hand-off gap; they sum to the whole: wait, transfer, queue, step, relay.
+    /// Parts of the hand-off gap; they sum to the whole: wait, transfer, queue, step.
     HANDOFF_GAP_PART_SECONDS = "baton_handoff_gap_part_seconds", Kind::Histogram(PART), ["part"];
     /// Mean time per output token after the first, per request, by SLO class.
     TPOT_SECONDS = "baton_tpot_seconds", Kind::Histogram(TOKEN_GAP), ["class"];
