@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 /// A port could not be opened.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address} for {purpose}: {source}")]
+#[error("cannot listen on {address} for {purpose}")]
 pub struct BindError {
     /// The address as configured.
     pub address: String,
@@ -78,12 +78,16 @@ fn advertised(advertise: &str, bound: SocketAddr) -> Result<String, &'static str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::chain;
 
     #[tokio::test]
-    async fn a_port_in_use_is_named() {
+    async fn a_port_in_use_is_named_and_its_cause_is_said_once() {
         let first = bind("127.0.0.1:0", "sessions").await.unwrap();
-        let said = bind(&first.address.to_string(), "metrics").await.unwrap_err().to_string();
-        assert!(said.starts_with(&format!("cannot listen on {} for metrics: ", first.address)), "{said}");
+        let said = chain(&bind(&first.address.to_string(), "metrics").await.unwrap_err());
+        let start = format!("cannot listen on {} for metrics: ", first.address);
+        assert!(said.starts_with(&start), "{said}");
+        assert_eq!(said.matches("in use").count(), 1, "{said}");
+        assert_eq!(said.matches(&first.address.to_string()).count(), 1, "{said}");
         assert!(bind("nonsense", "metrics").await.unwrap_err().to_string().starts_with("cannot listen on nonsense"));
     }
 
@@ -95,7 +99,7 @@ mod tests {
         assert_eq!(ports.advertised, format!("decode-0.baton:{}", ports.grpc.address.port()));
         let ports = WorkerPorts::bind("0.0.0.0:0", "10.0.0.7:99", "127.0.0.1:0").await.unwrap();
         assert_eq!(ports.advertised, "10.0.0.7:99");
-        let said = WorkerPorts::bind("0.0.0.0:0", "", "127.0.0.1:0").await.unwrap_err().to_string();
+        let said = chain(&WorkerPorts::bind("0.0.0.0:0", "", "127.0.0.1:0").await.unwrap_err());
         assert!(said.contains("set advertise"), "{said}");
     }
 }

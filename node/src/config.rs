@@ -15,7 +15,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read configuration file {}: {source}", path.display())]
+    #[error("cannot read configuration file {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum ConfigError {
         bytes: u64,
     },
     /// The file is not TOML.
-    #[error("configuration file {} is not TOML: {source}", path.display())]
+    #[error("configuration file {} is not TOML", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -134,6 +134,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::chain::chain;
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(default, deny_unknown_fields)]
@@ -162,7 +163,7 @@ mod tests {
     fn loaded(text: &str, overrides: &[&str]) -> Result<Config, String> {
         let path = written(text);
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        let loaded = load(Some(&path), &overrides).map_err(|error| error.to_string());
+        let loaded = load(Some(&path), &overrides).map_err(|error| chain(&error));
         std::fs::remove_file(&path).unwrap();
         loaded.map_err(|error| error.replace(&path.display().to_string(), "FILE"))
     }
@@ -205,10 +206,12 @@ mod tests {
 
     #[test]
     fn a_file_that_is_missing_or_not_toml_is_named() {
-        let missing = load::<Config>(Some(Path::new("/nowhere/baton.toml")), &[]).unwrap_err().to_string();
+        let missing = chain(&load::<Config>(Some(Path::new("/nowhere/baton.toml")), &[]).unwrap_err());
         assert!(missing.starts_with("cannot read configuration file /nowhere/baton.toml: "), "{missing}");
+        assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
         let said = loaded("listen = ", &[]).unwrap_err();
         assert!(said.starts_with("configuration file FILE is not TOML: TOML parse error at line 1"), "{said}");
+        assert_eq!(said.matches("TOML parse error").count(), 1, "{said}");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 pub mod admin;
 pub mod bind;
+#[cfg(test)]
+mod chain;
 pub mod config;
 pub mod drain;
 pub mod exit;

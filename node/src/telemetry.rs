@@ -29,7 +29,7 @@ pub enum TelemetryError {
     #[error("metrics are set up already")]
     Metrics,
     /// A histogram's buckets are empty.
-    #[error("metric {name}: {source}")]
+    #[error("metric {name} cannot have its buckets")]
     Buckets {
         /// The metric.
         name: &'static str,

@@ -22,11 +22,25 @@ pub enum Error {
     #[error("router configuration: {0}")]
     Config(String),
     /// The operating system refused something.
-    #[error("{operation}: {source}")]
+    #[error("{operation} failed")]
     Io {
         /// What was tried.
         operation: &'static str,
         /// Why it failed.
         source: std::io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_left_to_the_chain() {
+        let error = Error::Io { operation: "running the dispatcher", source: std::io::Error::other("it has stopped") };
+        assert_eq!(error.to_string(), "running the dispatcher failed");
+        assert_eq!(error.source().map(ToString::to_string), Some("it has stopped".to_owned()));
+    }
 }
