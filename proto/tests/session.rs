@@ -270,9 +270,14 @@ async fn a_draining_worker_refuses_new_legs_and_says_so() {
     let mut session = router(&worker).await;
     worker.sessions.load(Load { running: 3, ..Load::default() });
     worker.sessions.drain();
-    for expected in [(0, Phase::Accepting), (3, Phase::Accepting), (3, Phase::Draining)] {
+    // A status that has not been written when the next one comes is never written.
+    loop {
         match next(&mut session).await {
-            WorkerUpdate::Status(status) => assert_eq!((status.load.running, status.phase), expected),
+            WorkerUpdate::Status(status) if status.phase == Phase::Draining => {
+                assert_eq!(status.load.running, 3);
+                break;
+            }
+            WorkerUpdate::Status(_) => {}
             other => panic!("{other:?}"),
         }
     }

@@ -375,7 +375,14 @@ impl Stream for WorkerStream {
             return Poll::Ready(Some(Ok(message(WorkerBody::Batch(wire::WorkerBatch { messages })))));
         }
         match self.next.take() {
-            Some(Outgoing::Status(status)) => Poll::Ready(Some(Ok(message(WorkerBody::Status(status.to_wire()))))),
+            // Taken only now, so that what changed while earlier messages were written is in it.
+            Some(Outgoing::Status) => match self.queue.status() {
+                Some(status) => Poll::Ready(Some(Ok(message(WorkerBody::Status(status.to_wire()))))),
+                None => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            },
             Some(Outgoing::End(failure)) => {
                 self.over = true;
                 Poll::Ready(Some(Err(status_of(&failure))))

@@ -1,8 +1,8 @@
 //! Which leg belongs to which session at a worker, and what waits to be written to each; knows no socket.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sched::message::{FromWorker, Load};
 use sched::{Choice, Failure, FailureKind, Leg, Request};
@@ -17,7 +17,8 @@ pub(super) struct SessionId(u64);
 /// Something to write to a session.
 pub(super) enum Outgoing {
     Messages(Vec<FromWorker>),
-    Status(Box<WorkerStatus>),
+    /// There is a status to write; [`QueueReader::status`] has it.
+    Status,
     /// The last thing: the session ends with this.
     End(Failure),
 }
@@ -27,6 +28,7 @@ pub(super) enum Outgoing {
 pub(super) struct Queue {
     sender: mpsc::UnboundedSender<Outgoing>,
     waiting: Arc<AtomicUsize>,
+    status: LatestStatus,
     /// Wakes the session's reader when the worker ends the session.
     pub(super) ending: Arc<Notify>,
 }
@@ -35,8 +37,9 @@ impl Queue {
     fn new() -> (Queue, QueueReader) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let reader = QueueReader { receiver, waiting: waiting.clone() };
-        (Queue { sender, waiting, ending: Arc::new(Notify::new()) }, reader)
+        let status = LatestStatus::default();
+        let reader = QueueReader { receiver, waiting: waiting.clone(), status: status.clone() };
+        (Queue { sender, waiting, status, ending: Arc::new(Notify::new()) }, reader)
     }
 
     /// Resolves when nobody will write any more: the connection is gone.
@@ -61,8 +64,22 @@ impl Queue {
         let _ = self.sender.send(Outgoing::Messages(messages));
     }
 
+    /// Replaces a status that has not been written yet: a router that reads slowly needs no old ones.
     fn put_status(&self, status: WorkerStatus) {
-        let _ = self.sender.send(Outgoing::Status(Box::new(status)));
+        let mut waiting = self.status.lock();
+        if waiting.replace(status).is_none() {
+            let _ = self.sender.send(Outgoing::Status);
+        }
+    }
+}
+
+/// The one status that waits to be written. While there is one, exactly one [`Outgoing::Status`] is on its way.
+#[derive(Clone, Default)]
+struct LatestStatus(Arc<Mutex<Option<WorkerStatus>>>);
+
+impl LatestStatus {
+    fn lock(&self) -> MutexGuard<'_, Option<WorkerStatus>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,11 +87,17 @@ impl Queue {
 pub(super) struct QueueReader {
     pub(super) receiver: mpsc::UnboundedReceiver<Outgoing>,
     waiting: Arc<AtomicUsize>,
+    status: LatestStatus,
 }
 
 impl QueueReader {
     pub(super) fn written(&self, messages: usize) {
         self.waiting.fetch_sub(messages, Ordering::Relaxed);
+    }
+
+    /// The status that an [`Outgoing::Status`] announced, as it is now.
+    pub(super) fn status(&self) -> Option<WorkerStatus> {
+        self.status.lock().take()
     }
 }
 
@@ -240,5 +263,27 @@ impl Table {
 
     pub(super) fn runs(&self, leg: Leg) -> bool {
         self.legs.contains_key(&leg)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_router_that_reads_nothing_has_one_status_waiting_the_latest() {
+        let mut table = Table::new(SessionLimits::default());
+        let (_, _, mut reader) = table.open();
+        for running in 1..=1000 {
+            table.publish(|status| status.load.running = running);
+        }
+        assert_eq!(reader.receiver.len(), 1);
+        assert!(matches!(reader.receiver.try_recv(), Ok(Outgoing::Status)));
+        assert_eq!(reader.status().map(|status| status.load.running), Some(1000));
+
+        table.drain();
+        assert!(matches!(reader.receiver.try_recv(), Ok(Outgoing::Status)), "the next one is announced again");
+        assert_eq!(reader.status().map(|status| status.phase), Some(Phase::Draining));
+        assert!(reader.receiver.is_empty());
     }
 }
