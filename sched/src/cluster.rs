@@ -41,8 +41,20 @@ pub struct Worker {
     pub load: Load,
     /// What was sent to it since then.
     pub assigned: Assigned,
+    /// Whether new legs may go to it.
+    pub intake: Intake,
     /// The givers it can read from.
     links: BTreeMap<InstanceId, Link>,
+}
+
+/// Whether new legs may go to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Intake {
+    /// They may.
+    #[default]
+    Open,
+    /// It ends what it has: no route leads to it, but its legs go on and its offers are passed on.
+    Draining,
 }
 
 /// Work that a worker's last load report cannot include yet.
@@ -70,7 +82,8 @@ impl Cluster {
     pub fn join(&mut self, info: WorkerInfo) -> WorkerId {
         let id = WorkerId(self.next);
         self.next += 1;
-        let worker = Worker { id, info, load: Load::default(), assigned: Assigned::default(), links: BTreeMap::new() };
+        let (load, assigned, intake) = (Load::default(), Assigned::default(), Intake::default());
+        let worker = Worker { id, info, load, assigned, intake, links: BTreeMap::new() };
         self.workers.insert(id, worker);
         id
     }
@@ -78,6 +91,13 @@ impl Cluster {
     /// A worker is lost or has left. Returns what it was, if it was known.
     pub fn leave(&mut self, id: WorkerId) -> Option<Worker> {
         self.workers.remove(&id)
+    }
+
+    /// A worker has said whether it takes new legs.
+    pub fn set_intake(&mut self, id: WorkerId, intake: Intake) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.intake = intake;
+        }
     }
 
     /// A worker has said how full it is; what was assigned before is part of that.
@@ -103,7 +123,7 @@ impl Cluster {
         }
     }
 
-    /// A worker that is up.
+    /// A worker that is up, also while it drains.
     #[must_use]
     pub fn get(&self, id: WorkerId) -> Option<&Worker> {
         self.workers.get(&id)
@@ -114,9 +134,9 @@ impl Cluster {
         self.workers.values()
     }
 
-    /// All workers of a role, in the order in which they joined.
+    /// All workers of a role that take new legs, in the order in which they joined.
     pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Worker> {
-        self.workers.values().filter(move |worker| worker.info.role == role)
+        self.workers.values().filter(move |worker| worker.info.role == role && worker.intake == Intake::Open)
     }
 
     /// The link over which `reader` reads from `giver`, if that pair is up and compatible.
@@ -203,6 +223,19 @@ mod tests {
         let again = cluster.join(info(1, Role::Prefill, 7));
         assert_ne!(again, prefill);
         assert_eq!(cluster.link(again, decode), Some(&link(1)), "the same incarnation, reconnected");
+    }
+
+    #[test]
+    fn a_draining_worker_is_known_but_no_route_leads_to_it() {
+        let mut cluster = Cluster::default();
+        let prefill = cluster.join(info(1, Role::Prefill, 7));
+        let decode = cluster.join(info(3, Role::Decode, 7));
+        cluster.set_links(decode, [link(1)]);
+        cluster.set_intake(prefill, Intake::Draining);
+        assert_eq!((cluster.links().count(), cluster.of_role(Role::Prefill).count()), (0, 0));
+        assert_eq!(cluster.link(prefill, decode), Some(&link(1)), "its offers can still be taken");
+        cluster.set_intake(prefill, Intake::Open);
+        assert_eq!(cluster.links().count(), 1);
     }
 
     #[test]

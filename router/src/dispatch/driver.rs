@@ -206,7 +206,7 @@ impl Driver {
         self.view.send_if_modified(|now| std::mem::replace(now, view) != view);
         match view.sequence_tokens_max {
             Some(_) => self.gate.open(),
-            None => self.gate.waits_for(self.fleet.missing()),
+            None => self.gate.waits_for(self.fleet.lack().to_string()),
         }
         if routes == Routes::More {
             self.tell_all(&JourneyEvent::WorkersChanged);

@@ -7,10 +7,10 @@ use metrics::gauge;
 use node::names;
 use proto::session::client::{Commands, SendError};
 use proto::session::{Phase, Welcome, WorkerStatus};
-use sched::cluster::{Cluster, Link, WorkerInfo};
+use sched::cluster::{Cluster, Intake, Link, WorkerInfo};
 use sched::compat::CompatParts;
 use sched::message::ToWorker;
-use sched::route::{Picker, RouteConfig, RoutePolicy};
+use sched::route::{Lack, Picker, RouteConfig, RoutePolicy};
 use sched::{Role, WorkerId};
 
 use crate::worker::Slot;
@@ -29,7 +29,7 @@ struct Connection {
     id: WorkerId,
     commands: Commands,
     compat: CompatParts,
-    info: WorkerInfo,
+    role: Role,
     phase: Phase,
     links: Vec<Link>,
 }
@@ -65,10 +65,11 @@ impl Fleet {
             context_max: welcome.context_max,
             capacity_tokens: welcome.capacity_tokens,
         };
-        let id = self.cluster.join(info.clone());
+        let role = info.role;
+        let id = self.cluster.join(info);
         let connection =
-            Connection { id, commands, compat: welcome.compat, info, phase: Phase::Accepting, links: Vec::new() };
-        self.publish(slot, connection.info.role, 1.0);
+            Connection { id, commands, compat: welcome.compat, role, phase: Phase::Accepting, links: Vec::new() };
+        self.publish(slot, connection.role, 1.0);
         self.connections.insert(slot, connection);
         Ok(())
     }
@@ -77,7 +78,7 @@ impl Fleet {
     pub(super) fn down(&mut self, slot: Slot) -> Option<WorkerId> {
         let connection = self.connections.remove(&slot)?;
         self.cluster.leave(connection.id);
-        self.publish(slot, connection.info.role, 0.0);
+        self.publish(slot, connection.role, 0.0);
         Some(connection.id)
     }
 
@@ -95,12 +96,10 @@ impl Fleet {
             .collect();
         let mut routes = if links == connection.links { Routes::Same } else { Routes::More };
         match (connection.phase, status.phase) {
-            (Phase::Accepting, Phase::Draining) => {
-                // Its session stays for the legs it has; new ones do not find it.
-                self.cluster.leave(connection.id);
-            }
+            // Its session stays for the legs it has; new ones do not find it.
+            (Phase::Accepting, Phase::Draining) => self.cluster.set_intake(connection.id, Intake::Draining),
             (Phase::Draining, Phase::Accepting) => {
-                connection.id = self.cluster.join(connection.info.clone());
+                self.cluster.set_intake(connection.id, Intake::Open);
                 routes = Routes::More;
             }
             (Phase::Accepting, Phase::Accepting) | (Phase::Draining, Phase::Draining) => {}
@@ -143,15 +142,9 @@ impl Fleet {
         self.cluster.sequence_tokens_max()
     }
 
-    /// What is missing before a request can be served, in words.
-    pub(super) fn missing(&self) -> &'static str {
-        let is_up = |role| self.cluster.of_role(role).next().is_some();
-        match (is_up(Role::Prefill), is_up(Role::Decode)) {
-            (false, false) => "a worker",
-            (true, false) => "a decode worker",
-            (false, true) => "a prefill worker",
-            (true, true) => "a connection between a decode and a prefill worker",
-        }
+    /// What is missing before a request can be served.
+    pub(super) fn lack(&self) -> Lack {
+        Lack::of(&self.cluster)
     }
 
     fn publish(&self, slot: Slot, role: Role, up: f64) {

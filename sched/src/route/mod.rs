@@ -1,9 +1,11 @@
 //! Where a leg runs: which routes exist and which of them a policy prefers; knows no request beyond its size.
 
 mod candidates;
+mod lack;
 mod policy;
 
 pub use candidates::{LocalPrefill, RouteConfig};
+pub use lack::Lack;
 pub use policy::{LeastLoaded, RoundRobin, RoutePolicy};
 
 use std::collections::BTreeSet;
@@ -69,6 +71,9 @@ pub trait Pick {
 
     /// How readers reach this giver; `None` once it is gone.
     fn giver(&self, giver: WorkerId) -> Option<Giver>;
+
+    /// What is missing while there is no route.
+    fn lack(&self) -> Lack;
 }
 
 /// The live implementation of [`Pick`]: a cluster, a policy and the router's settings.
@@ -111,6 +116,10 @@ impl Pick for Picker<'_> {
     fn giver(&self, giver: WorkerId) -> Option<Giver> {
         let info = &self.cluster.get(giver)?.info;
         Some(Giver { instance: info.instance, address: Arc::clone(&info.peer_address) })
+    }
+
+    fn lack(&self) -> Lack {
+        Lack::of(self.cluster)
     }
 }
 

@@ -5,7 +5,7 @@ use expect_test::expect;
 use super::*;
 use crate::cluster::{Link, WorkerInfo};
 use crate::message::Load;
-use crate::{CompatKey, Role};
+use crate::{CompatKey, FailureKind, Role};
 
 /// `roles` is one letter per worker (p, d, a); every decode worker is linked to every prefill worker of its key.
 fn cluster(roles: &str) -> Cluster {
@@ -139,4 +139,19 @@ fn avoided_workers_are_the_last_resort() {
     assert_eq!(picker.reader(WorkerId(1), &ask(10, 20, &all)), Some(WorkerId(2)));
     assert_eq!(picker.giver(WorkerId(1)).map(|giver| giver.instance), Some(InstanceId(1)));
     assert_eq!(picker.giver(WorkerId(9)), None);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let lack = |cluster: &Cluster| format!("{:?}", Lack::of(cluster));
+    let shown: Vec<String> = ["", "p", "d", "pd", "a"].iter().map(|roles| lack(&cluster(roles))).collect();
+    expect!["Worker Decode Prefill Room Room"].assert_eq(&shown.join(" "));
+    let mut apart = cluster("pd");
+    apart.set_links(WorkerId(1), []);
+    assert_eq!(Lack::of(&apart), Lack::Connection);
+    let other = WorkerInfo { compat: CompatKey(2), ..cluster("d").get(WorkerId(0)).unwrap().info.clone() };
+    apart.leave(WorkerId(1));
+    apart.join(other);
+    assert_eq!(Lack::of(&apart), Lack::Compatible);
+    assert_eq!(Lack::Compatible.failure_kind(), FailureKind::Incompatible);
 }

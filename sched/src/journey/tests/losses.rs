@@ -293,3 +293,24 @@ fn after_a_loss_it_waits_until_the_deadline() {
         "#]],
     );
 }
+
+#[test]
+fn a_giver_that_drains_still_has_its_offers_passed_on() {
+    check(
+        "pd",
+        1,
+        2,
+        "drain 0
+         0 offered 1
+         0 committed 1 50
+         1 token 1 0 1 51!",
+        &expect![[r#"
+            start                       | 0 <- Give 1 0:[]
+            drain 0                     |
+            0 offered 1                 | 1 <- offer 1 0:[] of host100:1
+            0 committed 1 50            | deliver 0#0=50 first; 1 <- commit 1 [50]
+            1 token 1 0 1 51!           | deliver 0#1=51 joined; finish 0 Stop; done
+            bound [], next timeout never
+        "#]],
+    );
+}

@@ -200,7 +200,7 @@ fn a_request_without_workers_waits_then_fails() {
         &expect![[r#"
             start                       |
             at 49                       |
-            at 50                       | failed unavailable: no worker could take the request within 0.05 s
+            at 50                       | failed unavailable: no worker could take the request within 0.05 s: it waited for a decode worker
             join d                      |
             bound [], next timeout never
         "#]],

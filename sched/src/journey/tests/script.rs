@@ -3,13 +3,14 @@
 use expect_test::Expect;
 
 use super::*;
+use crate::cluster::Intake;
 use crate::message::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming};
 use crate::{BlockId, LeaseId};
 
 /// A journey under a script. Each line is one fact; time passes 1 ms per line.
 ///
 /// `W offered A`, `W committed A token...`, `W handed A`, `W reader-lost A`, `W token A choice index token`,
-/// `W failed A kind`, `lost W`, `join role`, `gone`, `stop choice`, `at MS` (W: worker, A: attempt). A token with `!`
+/// `W failed A kind`, `lost W`, `drain W`, `join role`, `gone`, `stop choice`, `at MS` (W: worker, A: attempt). A token with `!`
 /// ends its choice.
 struct Script {
     world: World,
@@ -50,6 +51,10 @@ impl Script {
             ["lost", id] => {
                 self.world.cluster.leave(WorkerId(number(id)));
                 JourneyEvent::WorkerLost { worker: WorkerId(number(id)) }
+            }
+            ["drain", id] => {
+                self.world.cluster.set_intake(WorkerId(number(id)), Intake::Draining);
+                JourneyEvent::Tick
             }
             ["join", role] => {
                 self.world.join(role.chars().next().unwrap());

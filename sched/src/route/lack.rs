@@ -1,0 +1,64 @@
+//! What a deployment lacks while a leg finds no route; knows no leg.
+
+use std::fmt;
+
+use crate::cluster::Cluster;
+use crate::{FailureKind, Role};
+
+/// The first thing to bring up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// There is nobody.
+    Worker,
+    /// There is nobody who prefills.
+    Prefill,
+    /// There is nobody who decodes.
+    Decode,
+    /// Both are there, but no two of them can exchange KV caches.
+    Compatible,
+    /// Two that could exchange KV caches are not connected.
+    Connection,
+    /// Everything is there, but not for a sequence of this length.
+    Room,
+}
+
+impl Lack {
+    /// What `cluster` lacks.
+    #[must_use]
+    pub fn of(cluster: &Cluster) -> Lack {
+        let is_up = |role| cluster.of_role(role).next().is_some();
+        let compatible = |giver: &crate::cluster::Worker| {
+            cluster.of_role(Role::Decode).any(|reader| reader.info.compat == giver.info.compat)
+        };
+        match (is_up(Role::Prefill), is_up(Role::Decode)) {
+            _ if cluster.sequence_tokens_max().is_some() => Lack::Room,
+            (false, false) => Lack::Worker,
+            (true, false) => Lack::Decode,
+            (false, true) => Lack::Prefill,
+            (true, true) if cluster.of_role(Role::Prefill).any(compatible) => Lack::Connection,
+            (true, true) => Lack::Compatible,
+        }
+    }
+
+    /// How a request fails that has waited for it in vain.
+    #[must_use]
+    pub const fn failure_kind(self) -> FailureKind {
+        match self {
+            Lack::Worker | Lack::Prefill | Lack::Decode | Lack::Connection | Lack::Room => FailureKind::Unavailable,
+            Lack::Compatible => FailureKind::Incompatible,
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lack::Worker => "a worker",
+            Lack::Prefill => "a prefill worker",
+            Lack::Decode => "a decode worker",
+            Lack::Compatible => "a decode worker whose model, dtypes and numerics are those of a prefill worker",
+            Lack::Connection => "a connection between a decode and a prefill worker",
+            Lack::Room => "a worker with room for so long a sequence",
+        })
+    }
+}
