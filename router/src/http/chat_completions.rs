@@ -51,7 +51,6 @@ pub(super) fn conversation_tokens(conversation: &Conversation, model: &ModelText
         .render(&conversation.messages, conversation.generation_prompt, &conversation.template_variables)
         .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
     let tokens = model
-        .tokenizer
         .encode(&prompt, conversation.add_specials)
         .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
     if tokens.is_empty() {

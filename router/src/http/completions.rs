@@ -43,10 +43,9 @@ impl CompletionRequest {
     fn tokenized(&self, prompt: &Prompt, model: &ModelText) -> Result<Tokenized, ApiError> {
         let tokens = match prompt {
             Prompt::Tokens(tokens) => tokens.clone(),
-            Prompt::Text(text) => model
-                .tokenizer
-                .encode(text, self.add_specials)
-                .map_err(|error| ApiError::invalid("prompt", error.to_string()))?,
+            Prompt::Text(text) => {
+                model.encode(text, self.add_specials).map_err(|error| ApiError::invalid("prompt", error.to_string()))?
+            }
         };
         if tokens.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt has no tokens"));

@@ -56,7 +56,7 @@ fn tokens_of(input: &TokenizeInput, app: &App) -> Result<Vec<TokenId>, ApiError>
     match input {
         TokenizeInput::Conversation(conversation) => conversation_tokens(conversation, &app.model),
         TokenizeInput::Text(text, specials) => {
-            let encoded = app.model.tokenizer.encode(text, *specials);
+            let encoded = app.model.encode(text, *specials);
             encoded.map_err(|error| ApiError::invalid("prompt", error.to_string()))
         }
     }

@@ -6,7 +6,7 @@ use super::fields::{self, Fields};
 use super::generation::LOGPROBS_MAX;
 use super::refused::refuse_for_chat;
 use super::{ApiError, Generation, Limits};
-use crate::text::{AddSpecials, GenerationPrompt, Message, Role};
+use crate::text::{AddSpecials, GenerationPrompt, Message, Role, SERVER_VARIABLES};
 
 /// A parsed and checked chat request.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,12 +65,24 @@ impl Conversation {
                 Some(false) => GenerationPrompt::Omit,
                 Some(true) | None => GenerationPrompt::Add,
             },
-            template_variables: fields.object("chat_template_kwargs")?.unwrap_or_default(),
+            template_variables: take_template_variables(fields)?,
             add_specials: match fields.flag("add_special_tokens")? {
                 Some(true) => AddSpecials::Yes,
                 Some(false) | None => AddSpecials::No,
             },
         })
+    }
+}
+
+/// Variables for the template, except those that make the prompt what the server says it is.
+fn take_template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+    let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
+    match SERVER_VARIABLES.into_iter().find(|name| variables.contains_key(*name)) {
+        Some(name) => {
+            let message = format!("chat_template_kwargs must not have {name:?}, which the server sets itself");
+            Err(ApiError::invalid("chat_template_kwargs", message))
+        }
+        None => Ok(variables),
     }
 }
 

@@ -5,15 +5,14 @@ use serde_json::Value;
 
 use super::fields::{self, Fields};
 use super::{ApiError, Limits};
+use crate::text::sampling_defaults::{MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_K, TOP_P};
 use crate::text::{ModelText, SpecialText};
 
 /// Most alternatives per token that a client may ask for.
 pub(super) const LOGPROBS_MAX: u32 = 20;
 /// Below this a temperature is greedy: dividing by it would overflow.
 const TEMPERATURE_MIN: f32 = 1e-5;
-const TEMPERATURE_MAX: f32 = 2.0;
 const PENALTY_MAX: f32 = 2.0;
-const REPETITION_PENALTY_MAX: f32 = 100.0;
 const LOGIT_BIAS_MAX: f32 = 100.0;
 const LOGIT_BIAS_ENTRIES_MAX: usize = 1024;
 const STOP_TOKENS_MAX: usize = 256;
@@ -108,13 +107,13 @@ impl Generation {
             model: fields.string("model")?,
             max_tokens: None,
             min_tokens: fields.count("min_tokens", 0..=u32::MAX)?.unwrap_or(0),
-            temperature: fields.number("temperature", 0.0..=TEMPERATURE_MAX)?,
-            top_p: positive("top_p", fields.number("top_p", 0.0..=1.0)?)?,
-            top_k: fields.integer("top_k", -1..=i64::from(u32::MAX))?.map(|k| u32::try_from(k).unwrap_or(0)),
-            min_p: fields.number("min_p", 0.0..=1.0)?,
+            temperature: fields.number("temperature", TEMPERATURE)?,
+            top_p: positive("top_p", fields.number("top_p", TOP_P)?)?,
+            top_k: fields.integer("top_k", TOP_K)?.map(|k| u32::try_from(k).unwrap_or(0)),
+            min_p: fields.number("min_p", MIN_P)?,
             repetition_penalty: positive(
                 "repetition_penalty",
-                fields.number("repetition_penalty", 0.0..=REPETITION_PENALTY_MAX)?,
+                fields.number("repetition_penalty", REPETITION_PENALTY)?,
             )?,
             presence_penalty: fields.number("presence_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
             frequency_penalty: fields.number("frequency_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),

@@ -124,6 +124,11 @@ fn values_out_of_range() {
         json!({"logit_bias": [3]}),
         json!({"slo_class": 1}),
         json!({"return_token_ids": "y"}),
+        json!({"chat_template_kwargs": []}),
+        json!({"chat_template_kwargs": {"enable_thinking": false, "messages": []}}),
+        json!({"chat_template_kwargs": {"add_generation_prompt": false}}),
+        json!({"chat_template_kwargs": {"bos_token": ""}}),
+        json!({"chat_template_kwargs": {"eos_token": null}}),
     ];
     check_refused(
         &bodies,
@@ -166,6 +171,11 @@ fn values_out_of_range() {
             logit_bias: logit_bias must be an object, but is a list of 1
             slo_class: slo_class must be a string, but is 1
             return_token_ids: return_token_ids must be true or false, but is the string "y"
+            chat_template_kwargs: chat_template_kwargs must be an object, but is a list of 0
+            chat_template_kwargs: chat_template_kwargs must not have "messages", which the server sets itself
+            chat_template_kwargs: chat_template_kwargs must not have "add_generation_prompt", which the server sets itself
+            chat_template_kwargs: chat_template_kwargs must not have "bos_token", which the server sets itself
+            chat_template_kwargs: chat_template_kwargs must not have "eos_token", which the server sets itself
         "#]],
     );
 }

@@ -5,6 +5,7 @@ mod choice_text;
 mod detokenizer;
 mod model_text;
 mod pieces;
+pub(crate) mod sampling_defaults;
 mod stop;
 mod template;
 mod tojson;
@@ -12,11 +13,14 @@ mod tokenizer;
 
 pub use choice_text::ChoiceText;
 pub use detokenizer::{Detokenizer, SpecialText};
-pub use model_text::{ModelText, SamplingDefaults};
+pub use model_text::ModelText;
 pub use pieces::Pieces;
+pub use sampling_defaults::SamplingDefaults;
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, GenerationPrompt, Message, Role, TemplateError};
 pub use tokenizer::{AddSpecials, Tokenizer};
+
+pub(crate) use template::SERVER_VARIABLES;
 
 #[cfg(test)]
 pub(crate) mod samples;

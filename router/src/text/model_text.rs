@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use sched::TokenId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
-use super::{ChatTemplate, Tokenizer};
+use super::{AddSpecials, ChatTemplate, SamplingDefaults, Tokenizer};
 use crate::Error;
 
 /// The textual side of a model.
@@ -27,21 +28,6 @@ pub struct ModelText {
     pub defaults: SamplingDefaults,
 }
 
-/// What the model's authors recommend (`generation_config.json`).
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct SamplingDefaults {
-    /// Temperature.
-    pub temperature: Option<f32>,
-    /// Nucleus mass.
-    pub top_p: Option<f32>,
-    /// Most likely tokens to keep.
-    pub top_k: Option<u32>,
-    /// Smallest fraction of the highest probability to keep.
-    pub min_p: Option<f32>,
-    /// Penalty on tokens that have been seen.
-    pub repetition_penalty: Option<f32>,
-}
-
 impl ModelText {
     /// Reads `config.json`, `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and
     /// `generation_config.json`; only the first two must exist.
@@ -49,20 +35,29 @@ impl ModelText {
     /// # Errors
     /// When a file cannot be read or says something that this build does not support; the error names it.
     pub fn load(dir: &Path) -> Result<ModelText, Error> {
-        let config: ModelConfig =
-            read_json(&dir.join("config.json"))?.ok_or_else(|| missing(&dir.join("config.json")))?;
+        let config_path = dir.join("config.json");
+        let config: ModelConfig = read_json(&config_path)?.ok_or_else(|| missing(&config_path))?;
         let tokenizer_path = dir.join("tokenizer.json");
         if !tokenizer_path.exists() {
             return Err(missing(&tokenizer_path));
         }
         let tokenizer = Tokenizer::from_file(&tokenizer_path)?;
         let tokenizer_config: TokenizerConfig = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
-        let generation: GenerationConfig = read_json(&dir.join("generation_config.json"))?.unwrap_or_default();
+        let generation_path = dir.join("generation_config.json");
+        let generation: GenerationConfig = read_json(&generation_path)?.unwrap_or_default();
+        let defaults = SamplingDefaults::of(&generation.rest)
+            .map_err(|reason| Error::ModelFile { path: generation_path.clone(), reason })?;
         let template = load_template(dir, &tokenizer_config)?;
 
-        let mut end_tokens = generation.eos_token_id.or(config.eos_token_id).map_or_else(Vec::new, TokenIds::into_vec);
-        let eos = tokenizer_config.special_tokens().remove("eos_token");
-        end_tokens.extend(eos.and_then(|name| tokenizer.token_id(&name)));
+        let (ends_path, ends) = match generation.eos_token_id {
+            Some(ends) => (generation_path, Some(ends)),
+            None => (config_path, config.eos_token_id),
+        };
+        let mut end_tokens = ends.map_or_else(Vec::new, TokenIds::into_vec);
+        within(&end_tokens, config.vocab_size, ends_path, "eos_token_id")?;
+        let eos = tokenizer_config.special_tokens().remove("eos_token").and_then(|name| tokenizer.token_id(&name));
+        within(eos.as_slice(), config.vocab_size, tokenizer_path, "the eos_token's id")?;
+        end_tokens.extend(eos);
         end_tokens.sort_unstable();
         end_tokens.dedup();
 
@@ -72,8 +67,26 @@ impl ModelText {
             end_tokens,
             vocab_size: config.vocab_size,
             context_tokens: config.max_position_embeddings,
-            defaults: generation.sampling,
+            defaults,
         })
+    }
+
+    /// Token ids of `text`, all within the model's vocabulary. Some tokenizers have tokens, added for training, that
+    /// the model has no row for.
+    ///
+    /// # Errors
+    /// When a part of the text has no token, or one that the model does not have.
+    pub fn encode(&self, text: &str, specials: AddSpecials) -> Result<Vec<TokenId>, Error> {
+        let tokens = self.tokenizer.encode(text, specials)?;
+        if let Some(token) = tokens.iter().find(|token| token.0 >= self.vocab_size) {
+            let name = self.tokenizer.token_name(*token).unwrap_or_default();
+            return Err(Error::Tokenizer(format!(
+                "the text has token {} ({name:?}), but this model's token ids end at {}",
+                token.0,
+                self.vocab_size.saturating_sub(1)
+            )));
+        }
+        Ok(tokens)
     }
 }
 
@@ -88,7 +101,7 @@ struct ModelConfig {
 struct GenerationConfig {
     eos_token_id: Option<TokenIds>,
     #[serde(flatten)]
-    sampling: SamplingDefaults,
+    rest: Map<String, Value>,
 }
 
 /// Files write one end token as a number and several as a list.
@@ -187,6 +200,17 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     }
 }
 
+/// An end token that the model cannot say would be a request's stop token that no worker can look up.
+fn within(tokens: &[TokenId], vocab_size: u32, path: PathBuf, what: &str) -> Result<(), Error> {
+    match tokens.iter().find(|token| token.0 >= vocab_size) {
+        Some(token) => {
+            let reason = format!("{what} {} is not below vocab_size {vocab_size} of config.json", token.0);
+            Err(Error::ModelFile { path, reason })
+        }
+        None => Ok(()),
+    }
+}
+
 fn unreadable(path: PathBuf, error: &dyn std::error::Error) -> Error {
     Error::ModelFile { path, reason: error.to_string() }
 }
@@ -231,7 +255,7 @@ mod tests {
     fn hi(model: &ModelText) -> String {
         let messages = [Message { role: Role::User, content: "hi".to_owned(), name: None }];
         let template = model.template.as_ref().unwrap();
-        template.render(&messages, GenerationPrompt::Add, &serde_json::Map::new()).unwrap()
+        template.render(&messages, GenerationPrompt::Add, &Map::new()).unwrap()
     }
 
     #[test]
@@ -276,6 +300,41 @@ mod tests {
                 .contains("chat_template.jinja: the chat template failed")
         );
         assert!(fails("d", &[("generation_config.json", r#"{"top_k": "x"}"#)]).contains("generation_config.json"));
+    }
+
+    #[test]
+    fn tokens_that_the_model_has_no_row_for_are_named() {
+        // The byte-level sample has 266 tokens and then four control tokens.
+        let small = r#"{"vocab_size": 268, "max_position_embeddings": 64}"#;
+        let dir = Dir::with("small", &[("config.json", small)]);
+        let model = ModelText::load(&dir.0).unwrap();
+        assert_eq!(model.encode("<|end|>", AddSpecials::No).unwrap(), [TokenId(267)]);
+        let said = model.encode("hi<|user|>", AddSpecials::Yes).unwrap_err().to_string();
+        assert_eq!(said, r#"tokenizer: the text has token 268 ("<|user|>"), but this model's token ids end at 267"#);
+    }
+
+    #[test]
+    fn end_tokens_that_the_model_has_no_row_for_are_refused() {
+        let fails = |name: &str, files: &[(&str, &str)]| {
+            let dir = Dir::with(name, files);
+            ModelText::load(&dir.0).unwrap_err().to_string()
+        };
+        let said = fails("gen", &[("generation_config.json", r#"{"eos_token_id": [1, 300]}"#)]);
+        assert!(said.contains("generation_config.json: eos_token_id 300 is not below vocab_size 300"), "{said}");
+        let small = r#"{"vocab_size": 267, "max_position_embeddings": 64}"#;
+        let eos = r#"{"eos_token": "<|end|>"}"#;
+        let said = fails("eos", &[("config.json", small), ("tokenizer_config.json", eos)]);
+        assert!(said.contains("tokenizer.json: the eos_token's id 267 is not below vocab_size 267"), "{said}");
+    }
+
+    #[test]
+    fn recommended_sampling_is_checked_like_a_requests() {
+        let dir = Dir::with("zero", &[("generation_config.json", r#"{"repetition_penalty": 0}"#)]);
+        let said = ModelText::load(&dir.0).unwrap_err().to_string();
+        let expected = "generation_config.json: repetition_penalty must be a number above 0 to 100, but is 0";
+        assert!(said.ends_with(expected), "{said}");
+        let dir = Dir::with("greedy", &[("generation_config.json", r#"{"do_sample": false, "temperature": 0.7}"#)]);
+        assert_eq!(ModelText::load(&dir.0).unwrap().defaults.temperature, Some(0.0));
     }
 
     #[test]

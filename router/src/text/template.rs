@@ -72,7 +72,18 @@ pub enum TemplateError {
     /// The template cannot be compiled or fails on this conversation.
     #[error("the chat template failed: {0}")]
     Failed(String),
+    /// The template takes too long over this conversation.
+    #[error("the chat template took more than {STEPS_MAX} steps for this conversation")]
+    Endless,
 }
+
+/// Instructions of the template engine per prompt. A turn costs about a hundred, and a million take some tens of
+/// milliseconds.
+const STEPS_MAX: u64 = 10_000_000;
+
+/// The variables that the server itself gives to templates; clients cannot set them.
+pub(crate) const SERVER_VARIABLES: [&str; 6] =
+    ["messages", "add_generation_prompt", "bos_token", "eos_token", "unk_token", "pad_token"];
 
 const NAME: &str = "chat_template";
 
@@ -86,6 +97,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         // Errors name the variable at fault; without this only debug builds would.
         environment.set_debug(true);
+        environment.set_fuel(Some(STEPS_MAX));
         environment.set_syntax(syntax()?);
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_filter("tojson", tojson::tojson);
@@ -162,6 +174,10 @@ impl TemplateError {
         while let Some(error) = cause {
             if let Some(Raised(message)) = error.downcast_ref() {
                 return TemplateError::Refused(message.clone());
+            }
+            let engine = error.downcast_ref::<minijinja::Error>();
+            if engine.is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
+                return TemplateError::Endless;
             }
             cause = error.source();
         }
@@ -389,6 +405,22 @@ mod tests {
                 "error: the chat template failed: undefined value: `messages[0]` is undefined (in chat_template:1)"
             ],
         );
+    }
+
+    #[test]
+    fn a_template_does_not_loop_for_ever() {
+        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        let endless = "the chat template took more than 10000000 steps for this conversation";
+        assert_eq!(render(source, &[]).unwrap_err().to_string(), endless);
+        let in_macro = format!("{{% macro spin() %}}{source}{{% endmacro %}}{{{{ spin() }}}}");
+        assert_eq!(render(&in_macro, &[]), Err(TemplateError::Endless));
+    }
+
+    #[test]
+    fn a_long_conversation_is_within_the_steps() {
+        let turn = |index: usize| message(if index.is_multiple_of(2) { Role::User } else { Role::Assistant }, "x");
+        let messages: Vec<Message> = (0..20_000).map(turn).collect();
+        assert!(render(LLAMA_2, &messages).is_ok());
     }
 
     #[test]

@@ -1,0 +1,33 @@
+//! A tokenizer that knows more tokens than its model.
+
+use serde_json::json;
+
+use super::FAST;
+use super::deployment::Deployment;
+
+#[tokio::test]
+async fn text_with_a_token_that_the_model_lacks_is_refused_by_its_id() {
+    let small = r#"{"vocab_size": 268, "max_position_embeddings": 256}"#;
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |config| {
+        std::fs::write(config.model_dir.join("config.json"), small).unwrap();
+    })
+    .await;
+    let user = |text: &str| json!([{"role": "user", "content": text}]);
+    let refused = [
+        ("/v1/completions", json!({"prompt": "hi<|user|>"})),
+        ("/v1/completions", json!({"prompt": ["fine", "hi<|user|>"]})),
+        ("/v1/completions", json!({"prompt": [268]})),
+        ("/v1/chat/completions", json!({"messages": user("hi<|user|>")})),
+        ("/tokenize", json!({"prompt": "hi<|user|>"})),
+        ("/tokenize", json!({"messages": user("hi<|user|>")})),
+    ];
+    for (path, body) in refused {
+        let answer = deployment.post(path, &body).await;
+        assert_eq!(answer.status, 400, "{path} {body}: {}", answer.body);
+        let error = &answer.json()["error"];
+        assert!(error["message"].as_str().unwrap().contains("268"), "{path} {body}: {error}");
+    }
+    let fine = deployment.post("/v1/chat/completions", &json!({"messages": user("hi")})).await;
+    assert_eq!(fine.status, 200, "{}", fine.body);
+    deployment.stop().await;
+}
