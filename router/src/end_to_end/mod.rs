@@ -1,9 +1,11 @@
 //! The whole router over real sockets: clients on one side, workers that parrot on the other.
 
+mod accounts;
 mod connections;
 mod deployment;
 mod errors;
 mod parrot;
+mod vocabulary;
 mod workers;
 
 use std::time::Duration;

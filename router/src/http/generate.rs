@@ -73,8 +73,15 @@ pub(super) async fn answer<E: Endpoint>(app: Arc<App>, request: Request) -> Resp
 
 fn open_account(app: &App, request: &Request) -> Result<Account, ApiError> {
     let name = request.extensions().get::<RequestName>().map(|name| name.0.clone()).unwrap_or_default();
-    let slo = app.config.slo.resolve(None)?;
+    // The header counts from the first gate on. One that names no class is refused later, if the body names none either.
+    let named = class_of(request);
+    let slo = app.config.slo.resolve(named.as_deref()).or_else(|_| app.config.slo.resolve(None))?;
     Ok(Account::open(&app.metrics, app.clock, &app.config.slo, slo, name))
+}
+
+/// The latency class that the header names.
+fn class_of(request: &Request) -> Option<String> {
+    request.headers().get(CLASS_HEADER).map(|class| String::from_utf8_lossy(class.as_bytes()).into_owned())
 }
 
 /// Admits, reads, parses and tokenises.
@@ -85,7 +92,7 @@ async fn prepare<E: Endpoint>(
 ) -> Result<(Prepared, Permit), ApiError> {
     let bytes = body::announced(request.headers(), &app.config.limits)?;
     let permit = app.admission.enter(bytes)?;
-    let class = request.headers().get(CLASS_HEADER).map(|class| String::from_utf8_lossy(class.as_bytes()).into_owned());
+    let class = class_of(&request);
     let body = body::read(request.into_body(), &app.config.limits).await?;
     let prepared = blocking(app, move |app| prepare_parsed::<E>(app, &body, class.as_deref())).await??;
     let prompt_tokens = prepared.jobs.iter().map(|job| job.prompt.len() as u64).sum();
