@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use node::drain::Supervision;
 use node::exit::Exit;
+use node::telemetry::TelemetryError;
 
 use crate::chat::ChatArgs;
 use crate::config::{BatonConfig, Mode, ServeConfigError};
@@ -143,6 +144,9 @@ fn classify(error: &anyhow::Error) -> Exit {
     if error.downcast_ref::<node::config::ConfigError>().is_some() {
         return Exit::Usage;
     }
+    if let Some(TelemetryError::Filter { .. }) = error.downcast_ref() {
+        return Exit::Usage;
+    }
     if error.downcast_ref::<ServeConfigError>().is_some() {
         return Exit::Usage;
     }
@@ -189,6 +193,19 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+
+    #[test]
+    fn a_log_filter_that_is_none_is_a_wrong_configuration() {
+        let (text, problem) = ("nonsense=x".to_owned(), "no level".to_owned());
+        let error = TelemetryError::Filter { origin: "log level", text, problem };
+        assert_eq!(classify(&error.into()), Exit::Usage);
+    }
+
+    #[test]
+    fn nothing_to_verify_is_a_wrong_command_line() {
+        assert!(Arguments::try_parse_from(["baton", "verify", "--prompts", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["baton", "verify"]).is_ok());
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -5,6 +5,7 @@ mod prompts;
 mod setups;
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,8 +34,8 @@ pub struct VerifyArgs {
     #[arg(long, value_enum)]
     mode: Option<Mode>,
     /// How many prompts.
-    #[arg(long, default_value_t = 200)]
-    prompts: usize,
+    #[arg(long, default_value = "200")]
+    prompts: NonZeroUsize,
     /// Change one value of the configuration for every setup; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -60,7 +61,7 @@ async fn run_setups(arguments: VerifyArgs) -> Result<()> {
         None => bundled::directory()?,
     };
     let bounds = bounds_of(&model)?;
-    let requests: Arc<[Value]> = prompts::requests(arguments.prompts, bounds).into();
+    let requests: Arc<[Value]> = prompts::requests(arguments.prompts.get(), bounds).into();
     println!("{} requests on {}", requests.len(), model.display());
     println!("{}", Row::HEADER);
     let mut baseline: Option<Vec<Answer>> = None;
