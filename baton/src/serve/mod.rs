@@ -4,6 +4,7 @@ mod child;
 mod compose;
 mod error;
 mod narrator;
+mod run_directory;
 mod supervisor;
 
 use std::future::Future;
@@ -27,6 +28,7 @@ use crate::bundled;
 use crate::config::{BatonConfig, TransportChoice};
 use child::{Child, Launch, WorkerRole};
 use compose::{Composer, Places};
+use run_directory::RunDirectory;
 
 const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -231,32 +233,5 @@ fn model_directory(config: &BatonConfig) -> Result<PathBuf> {
     match config.serve.model_dir.as_os_str().is_empty() {
         true => bundled::directory(),
         false => Ok(config.serve.model_dir.clone()),
-    }
-}
-
-/// A private directory for the children's files, removed at the end.
-#[derive(Debug)]
-struct RunDirectory {
-    path: PathBuf,
-}
-
-impl RunDirectory {
-    fn create() -> Result<RunDirectory> {
-        use std::os::unix::fs::DirBuilderExt;
-        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
-        let path = std::env::temp_dir().join(format!("baton-{}-{nanos:x}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(RunDirectory { path })
-    }
-
-    fn remove(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.path).with_context(|| format!("removing {}", self.path.display()))
-    }
-}
-
-impl Drop for RunDirectory {
-    fn drop(&mut self) {
-        // Only reached with files left when starting failed; there is nobody to tell if this fails too.
-        let _ = std::fs::remove_dir_all(&self.path);
     }
 }

@@ -1,0 +1,96 @@
+//! A private directory for the files of a deployment's children; knows nothing of what they hold.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+
+const PREFIX: &str = "baton-";
+/// Locked by the process that the directory belongs to, for as long as it lives.
+const LOCK: &str = "lock";
+
+/// The directory, removed at the end. What a killed process left is removed by the next one.
+#[derive(Debug)]
+pub struct RunDirectory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Closed, and so unlocked, by the system when this process dies.
+    _lock: File,
+}
+
+impl RunDirectory {
+    /// A new one.
+    pub fn create() -> Result<RunDirectory> {
+        RunDirectory::create_in(&std::env::temp_dir())
+    }
+
+    fn create_in(root: &Path) -> Result<RunDirectory> {
+        sweep(root);
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        let path = root.join(format!("{PREFIX}{}-{nanos:x}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("creating {}", path.display()))?;
+        let lock = lock(&path).with_context(|| format!("locking {}", path.display()))?;
+        Ok(RunDirectory { path, _lock: lock })
+    }
+
+    /// Removes it; the error says why it could not be.
+    pub fn remove(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.path).with_context(|| format!("removing {}", self.path.display()))
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        // Only reached with files left when starting failed; there is nobody to tell if this fails too.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The lock gets its name when it is held: nobody ever finds it free while its owner lives.
+fn lock(directory: &Path) -> std::io::Result<File> {
+    let draft = directory.join("lock.draft");
+    let file = File::create(&draft)?;
+    file.lock()?;
+    std::fs::rename(&draft, directory.join(LOCK))?;
+    Ok(file)
+}
+
+/// Removes directories whose owner is dead. What cannot be read or removed is somebody else's and stays.
+fn sweep(root: &Path) {
+    let Ok(entries) = std::fs::read_dir(root) else { return };
+    for entry in entries.flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.path().is_dir();
+        if ours && owner_is_dead(&entry.path()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn owner_is_dead(directory: &Path) -> bool {
+    File::open(directory.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_dead_left_is_removed_and_the_living_keep_theirs() {
+        let root = RunDirectory::create().unwrap();
+        let left = |name: &str| {
+            let path = root.path.join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let (dead, stranger) = (left("baton-1-a"), left("baton-verify"));
+        File::create(dead.join(LOCK)).unwrap();
+        let living = RunDirectory::create_in(&root.path).unwrap();
+        assert!(!dead.exists() && stranger.exists());
+        let next = RunDirectory::create_in(&root.path).unwrap();
+        assert!(living.path.exists() && next.path.exists());
+        next.remove().unwrap();
+        assert!(!next.path.exists());
+    }
+}
