@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kernels::{BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, KernelError, KernelSet};
 use kv_transfer::TransportKind;
 use sched::cost::{DecodeFit, Fitted, PrefillFit};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub struct Config {
     pub kv_bytes: u64,
     /// Blocks of the KV pool; 0 is as many as fit in `kv_bytes`.
     pub kv_blocks: u32,
-    /// Tokens per KV block, a multiple of 16.
+    /// Tokens per KV block, a multiple of 16, at most 128.
     pub block_tokens: u32,
     /// Longest sequence of prompt and output in tokens; 0 is what the model was made for.
     pub context_max: u32,
@@ -58,6 +59,8 @@ pub struct Config {
     pub tcp_advertise: String,
     /// The UCX transports to allow, as `UCX_TLS` names them.
     pub ucx_tls: String,
+    /// Workers that this one reads KV from, and workers that read from it, at once.
+    pub peers_max: usize,
     /// Events that may wait for the replica thread.
     pub inbox_events_max: usize,
     /// Coefficients of the latency model, for the modelled backend.
@@ -172,6 +175,7 @@ impl Default for Config {
             tcp_listen: "127.0.0.1:0".to_owned(),
             tcp_advertise: String::new(),
             ucx_tls: "cma,tcp".to_owned(),
+            peers_max: 256,
             inbox_events_max: 16_384,
             modelled: ModelledConfig::default(),
         }
@@ -211,8 +215,10 @@ impl Config {
             let problem = format!("is {}, less than sequences_max {}", self.step_tokens_max, self.sequences_max);
             return wrong("step_tokens_max", problem);
         }
-        if !self.block_tokens.is_multiple_of(16) {
-            return wrong("block_tokens", format!("must be a multiple of 16, found {}", self.block_tokens));
+        let block_tokens = self.block_tokens as usize;
+        if !block_tokens.is_multiple_of(BLOCK_TOKENS_STEP) || block_tokens > BLOCK_TOKENS_MAX {
+            let rule = format!("must be a multiple of {BLOCK_TOKENS_STEP}, at most {BLOCK_TOKENS_MAX}");
+            return wrong("block_tokens", format!("{rule}, found {block_tokens}"));
         }
         if !(self.filling_share > 0.0 && self.filling_share <= 1.0) {
             return wrong("filling_share", format!("must lie in (0, 1], found {}", self.filling_share));
@@ -222,14 +228,44 @@ impl Config {
                 format!("must lie between 0 and lease_span_ms {}, found {}", self.lease_span_ms, self.lease_beat_ms);
             return wrong("lease_beat_ms", problem);
         }
-        if self.inbox_events_max == 0 {
-            return wrong("inbox_events_max", "must be at least 1, found 0".to_owned());
+        self.validate_threads()?;
+        for (key, value) in [("peers_max", self.peers_max), ("inbox_events_max", self.inbox_events_max)] {
+            if value == 0 {
+                return wrong(key, "must be at least 1, found 0".to_owned());
+            }
+        }
+        self.modelled.fitted().map(|_| ())
+    }
+
+    fn validate_threads(&self) -> Result<(), EngineError> {
+        const THREADS_MAX: usize = 1024;
+        let wrong = |key: &'static str, problem: String| Err(EngineError::Config { key, problem });
+        for (key, count) in [("threads", self.threads), ("cores", self.cores.len())] {
+            if count > THREADS_MAX {
+                return wrong(key, format!("asks for {count} threads, at most {THREADS_MAX} can run"));
+            }
         }
         if self.threads != 0 && !self.cores.is_empty() && self.threads != self.cores.len() {
             let problem = format!("is {}, but cores names {}", self.threads, self.cores.len());
             return wrong("threads", problem);
         }
-        self.modelled.fitted().map(|_| ())
+        self.instructions().map(|_| ())
+    }
+
+    /// The instruction level of the kernels: one that exists and that this processor has, if it computes.
+    pub(crate) fn instructions(&self) -> Result<KernelSet, EngineError> {
+        let wrong = |error: KernelError| EngineError::Config {
+            key: "kernel_set",
+            problem: format!("is {:?}: {error}", self.kernel_set),
+        };
+        if self.kernel_set == "auto" {
+            return Ok(KernelSet::best());
+        }
+        let set = self.kernel_set.parse::<KernelSet>().map_err(wrong)?;
+        match self.backend {
+            BackendKind::Cpu => set.require().map_err(wrong).map(|()| set),
+            BackendKind::Modelled => Ok(set),
+        }
     }
 
     /// The name under which the model is served.
@@ -301,7 +337,20 @@ mod tests {
 
     #[test]
     fn wrong_values_are_named() {
-        refused(|config| config.block_tokens = 24, &expect!["engine.block_tokens must be a multiple of 16, found 24"]);
+        refused(
+            |config| config.block_tokens = 24,
+            &expect!["engine.block_tokens must be a multiple of 16, at most 128, found 24"],
+        );
+        refused(
+            |config| config.block_tokens = 256,
+            &expect!["engine.block_tokens must be a multiple of 16, at most 128, found 256"],
+        );
+        refused(
+            |config| config.kernel_set = "sse9".to_owned(),
+            &expect![[r#"engine.kernel_set is "sse9": unknown kernel set "sse9"; known: avx512bf16, avx2, portable"#]],
+        );
+        refused(|config| config.threads = 5000, &expect!["engine.threads asks for 5000 threads, at most 1024 can run"]);
+        refused(|config| config.peers_max = 0, &expect!["engine.peers_max must be at least 1, found 0"]);
         refused(|config| config.sequences_max = 0, &expect!["engine.sequences_max must be at least 1, found 0"]);
         refused(
             |config| config.step_tokens_max = 8,

@@ -53,8 +53,8 @@ pub enum EngineError {
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor has an element type that is not supported.
-    #[error("{}: tensor {tensor} is {found}; supported are F32, F16 and BF16", file.display())]
+    /// A tensor has an element type that is not supported, or not beside the tensors it is computed with.
+    #[error("{}: tensor {tensor} is {found}; {rule}", file.display())]
     TensorDtype {
         /// The weight file.
         file: PathBuf,
@@ -62,6 +62,8 @@ pub enum EngineError {
         tensor: String,
         /// The type in the file.
         found: String,
+        /// What it must be.
+        rule: String,
     },
     /// A field of the engine's own configuration is out of range or contradicts another.
     #[error("engine.{key} {problem}")]
@@ -94,7 +96,7 @@ pub enum EngineError {
     },
     /// A numeric operation refused its arguments or failed.
     #[error("kernels: {0}")]
-    Kernels(#[from] kernels::KernelError),
+    Kernels(kernels::KernelError),
     /// A transfer operation failed.
     #[error("transport {transport}: {problem}")]
     Transport {
@@ -123,6 +125,13 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
+}
+
+impl From<kernels::KernelError> for EngineError {
+    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    fn from(cause: kernels::KernelError) -> EngineError {
+        EngineError::Kernels(cause)
+    }
 }
 
 /// Who can do something about an error; decides the exit code of a process that ends with it.
@@ -158,5 +167,19 @@ impl EngineError {
             | EngineError::Stopped
             | EngineError::Thread { .. } => Blame::Ours,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = EngineError::from(kernels::KernelError::Threads { what: "spawn".to_owned() });
+        assert_eq!(error.to_string(), "kernels: worker threads: spawn");
+        assert!(error.source().is_none());
     }
 }

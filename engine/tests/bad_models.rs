@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use engine::{Config, TransportChoice, open_backend};
+use engine::{Blame, Config, EngineError, TransportChoice, open_backend};
 use sched::SamplingParams;
 use serde_json::{Value, json};
 
@@ -48,6 +48,30 @@ impl Copy {
         let mut header = serde_json::to_vec(&value)?;
         header.resize(header.len().next_multiple_of(8), b' ');
         let parts = [&(header.len() as u64).to_le_bytes(), header.as_slice(), data];
+        Ok(std::fs::write(path, parts.concat())?)
+    }
+
+    /// Makes an F32 tensor a BF16 one with half the bytes; whatever lies behind it moves up.
+    fn narrow(&self, tensor: &str) -> Result<()> {
+        let path = self.file("model.safetensors");
+        let bytes = std::fs::read(&path)?;
+        let (prefix, rest) = bytes.split_first_chunk::<8>().context("no prefix")?;
+        let (header, data) = rest.split_at(u64::from_le_bytes(*prefix) as usize);
+        let mut value: Value = serde_json::from_slice(header)?;
+        let offset = |entry: &Value, index: usize| entry["data_offsets"][index].as_u64().context("no offset");
+        let (start, end) = (offset(&value[tensor], 0)?, offset(&value[tensor], 1)?);
+        let gone = (end - start) / 2;
+        value[tensor]["dtype"] = json!("BF16");
+        for (name, entry) in value.as_object_mut().context("no header")? {
+            if name != "__metadata__" {
+                let moved = |offset: u64| if offset >= end { offset - gone } else { offset };
+                entry["data_offsets"] = json!([moved(offset(entry, 0)?), moved(offset(entry, 1)?)]);
+            }
+        }
+        let (head, tail) = (&data[..(end - gone) as usize], &data[end as usize..]);
+        let mut header = serde_json::to_vec(&value)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let parts = [&(header.len() as u64).to_le_bytes(), header.as_slice(), head, tail];
         Ok(std::fs::write(path, parts.concat())?)
     }
 
@@ -167,6 +191,43 @@ fn wrong_tensors_are_named() -> Result<()> {
     model.edit_header(|header| header[QUERY]["dtype"] = json!("Q4"))?;
     assert!(model.error().starts_with("DIR/model.safetensors: "), "{}", model.error());
     assert!(model.error().contains("Q4"), "{}", model.error());
+    Ok(())
+}
+
+#[test]
+fn mixed_dtypes_in_one_matrix_are_named() -> Result<()> {
+    for (tensor, first) in [
+        ("model.layers.1.self_attn.k_proj.weight", QUERY),
+        ("model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.gate_proj.weight"),
+    ] {
+        let model = Copy::of("llama", "mixed-dtypes")?;
+        model.narrow(tensor)?;
+        let error = open_backend(&model.config(), std::sync::Arc::new(|| {})).err().context("it opens")?;
+        assert!(matches!(error, EngineError::TensorDtype { .. }), "{error}");
+        assert_eq!(error.blame(), Blame::Model);
+        let text = error.to_string();
+        assert!(text.contains(tensor) && text.contains(first), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn faults_of_the_configuration_are_blamed_on_it() -> Result<()> {
+    let model = Copy::of("llama", "config-faults")?;
+    let base = || Config { threads: 0, ..model.config() };
+    let on = |cores: &[usize]| Config { cores: cores.to_vec(), ..base() };
+    let faults = [
+        ("engine.cores is [4095]: worker threads: core 4095 must be less than 1024", on(&[4095])),
+        ("engine.cores is [0, 1023]: worker threads: pin to core 1023: ", on(&[0, 1023])),
+        ("engine.cores is [1023]: worker threads: pin to core 1023: ", on(&[1023])),
+        ("engine.block_tokens must be", Config { block_tokens: 144, ..base() }),
+        ("engine.kernel_set is \"mmx\"", Config { kernel_set: "mmx".to_owned(), ..base() }),
+    ];
+    for (expected, config) in faults {
+        let error = open_backend(&config, std::sync::Arc::new(|| {})).err().context("it opens")?;
+        assert!(error.to_string().starts_with(expected), "{error}");
+        assert_eq!(error.blame(), Blame::Config);
+    }
     Ok(())
 }
 

@@ -59,15 +59,23 @@ impl Fields {
         }
     }
 
-    /// A whole number of at least 1.
-    pub(crate) fn count(&self, key: &str) -> Result<u32, EngineError> {
-        self.count_opt(key)?.ok_or_else(|| self.problem(key, "is missing"))
-    }
-
     /// A whole number of at least 1, if there.
     pub(crate) fn count_opt(&self, key: &str) -> Result<Option<u32>, EngineError> {
         match self.whole_opt(key)? {
             Some(0) => Err(self.problem(key, "must be at least 1, found 0")),
+            other => Ok(other),
+        }
+    }
+
+    /// A whole number from 1 to `max`.
+    pub(crate) fn count_to(&self, key: &str, max: u32) -> Result<u32, EngineError> {
+        self.count_to_opt(key, max)?.ok_or_else(|| self.problem(key, "is missing"))
+    }
+
+    /// A whole number from 1 to `max`, if there.
+    pub(crate) fn count_to_opt(&self, key: &str, max: u32) -> Result<Option<u32>, EngineError> {
+        match self.count_opt(key)? {
+            Some(count) if count > max => Err(self.problem(key, format!("must be at most {max}, found {count}"))),
             other => Ok(other),
         }
     }

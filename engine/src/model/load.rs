@@ -131,6 +131,10 @@ impl<O: Ops> Loader<'_, O> {
     /// Matrices `[n, k]` stacked along n.
     fn matrix(&self, parts: &[(&str, u32)], k: u32, arrangement: Arrangement) -> Result<O::Matrix, EngineError> {
         let mut converted = Vec::with_capacity(parts.len());
+        if self.precision == Precision::AsStored {
+            let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+            self.weights.one_dtype(&names)?;
+        }
         for (name, n) in parts {
             let tensor = self.weights.tensor(name, &[*n as usize, k as usize])?;
             converted.push((*n as usize, self.converted(tensor)));

@@ -4,9 +4,19 @@
 
 use std::path::Path;
 
+use kernels::{HEAD_DIM_MAX, HEAD_DIM_STEP};
+
 use super::json::Fields;
 use super::rope::RopeSpec;
 use crate::EngineError;
+
+/// Bounds above every published model of these architectures. They hold before anything is allocated by layer or
+/// position, and no product of two widths overflows below them.
+const LAYERS_MAX: u32 = 1024;
+const HEADS_MAX: u32 = 1024;
+const WIDTH_MAX: u32 = 1 << 20;
+const VOCAB_MAX: u32 = 1 << 22;
+const CONTEXT_MAX: u32 = 1 << 22;
 
 /// What the forward pass needs to know about a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +33,7 @@ pub struct ModelSpec {
     pub heads: u32,
     /// Key/value heads; `heads` is a multiple of it.
     pub kv_heads: u32,
-    /// Width of one head; even.
+    /// Width of one head, a multiple of 16.
     pub head_dim: u32,
     /// Width of the gated MLP.
     pub mlp: u32,
@@ -82,19 +92,19 @@ impl ModelSpec {
         let architecture = Architecture::of(config)?;
         refuse_unsupported(config)?;
         let (heads, kv_heads, head_dim) = head_shape(config)?;
-        let layers = config.count("num_hidden_layers")?;
+        let layers = config.count_to("num_hidden_layers", LAYERS_MAX)?;
         let spec = ModelSpec {
             architecture,
-            vocab: config.count("vocab_size")?,
-            hidden: config.count("hidden_size")?,
+            vocab: config.count_to("vocab_size", VOCAB_MAX)?,
+            hidden: config.count_to("hidden_size", WIDTH_MAX)?,
             layers,
             heads,
             kv_heads,
             head_dim,
-            mlp: config.count("intermediate_size")?,
+            mlp: config.count_to("intermediate_size", WIDTH_MAX)?,
             norm_eps: config.positive("rms_norm_eps")? as f32,
             rope: RopeSpec::of(config)?,
-            context_max: config.count("max_position_embeddings")?,
+            context_max: config.count_to("max_position_embeddings", CONTEXT_MAX)?,
             windows: windows(config, architecture, layers)?,
             attention_bias: attention_bias(config, architecture)?,
             qk_norm: architecture == Architecture::Qwen3,
@@ -107,19 +117,9 @@ impl ModelSpec {
 
     /// Relations between fields that single keys cannot show.
     fn check(&self, config: &Fields) -> Result<(), EngineError> {
-        const HEAD_DIM_MAX: u32 = 512;
-        const LAYERS_MAX: u32 = 1024;
         if !self.heads.is_multiple_of(self.kv_heads) {
             let problem = format!("is {}, which does not divide num_attention_heads {}", self.kv_heads, self.heads);
             return Err(config.problem("num_key_value_heads", problem));
-        }
-        if !self.head_dim.is_multiple_of(2) || self.head_dim > HEAD_DIM_MAX {
-            let problem = format!("must be even and at most {HEAD_DIM_MAX}, found {}", self.head_dim);
-            return Err(config.problem("head_dim", problem));
-        }
-        if self.layers > LAYERS_MAX {
-            let problem = format!("must be at most {LAYERS_MAX}, found {}", self.layers);
-            return Err(config.problem("num_hidden_layers", problem));
         }
         if let Some(id) = self.eos.iter().find(|id| **id >= self.vocab) {
             let problem = format!("names token {id}, the vocabulary has {} entries", self.vocab);
@@ -184,17 +184,32 @@ fn refuse_unsupported(config: &Fields) -> Result<(), EngineError> {
 }
 
 fn head_shape(config: &Fields) -> Result<(u32, u32, u32), EngineError> {
-    let heads = config.count("num_attention_heads")?;
-    let kv_heads = config.count_opt("num_key_value_heads")?.unwrap_or(heads);
+    let heads = config.count_to("num_attention_heads", HEADS_MAX)?;
+    let kv_heads = config.count_to_opt("num_key_value_heads", HEADS_MAX)?.unwrap_or(heads);
     if let Some(head_dim) = config.count_opt("head_dim")? {
-        return Ok((heads, kv_heads, head_dim));
+        let served = is_served(head_dim);
+        return if served { Ok((heads, kv_heads, head_dim)) } else { Err(head_dim_problem(config, head_dim, "")) };
     }
-    let hidden = config.count("hidden_size")?;
+    let hidden = config.count_to("hidden_size", WIDTH_MAX)?;
     if !hidden.is_multiple_of(heads) {
         let problem = format!("is {hidden}, no multiple of num_attention_heads {heads}, and there is no head_dim");
         return Err(config.problem("hidden_size", problem));
     }
-    Ok((heads, kv_heads, hidden / heads))
+    match hidden / heads {
+        head_dim if is_served(head_dim) => Ok((heads, kv_heads, head_dim)),
+        head_dim => Err(head_dim_problem(config, head_dim, ", which is hidden_size / num_attention_heads")),
+    }
+}
+
+/// Whether the kernels have this width of a head.
+fn is_served(head_dim: u32) -> bool {
+    let head_dim = head_dim as usize;
+    head_dim.is_multiple_of(HEAD_DIM_STEP) && head_dim <= HEAD_DIM_MAX
+}
+
+fn head_dim_problem(config: &Fields, head_dim: u32, origin: &str) -> EngineError {
+    let problem = format!("must be a multiple of {HEAD_DIM_STEP}, at most {HEAD_DIM_MAX}, found {head_dim}{origin}");
+    config.problem("head_dim", problem)
 }
 
 fn windows(config: &Fields, architecture: Architecture, layers: u32) -> Result<Vec<Option<u32>>, EngineError> {
@@ -321,6 +336,47 @@ mod tests {
         assert_eq!(parse_generation(r#"{"eos_token_id": [9, 7]}"#).unwrap(), [7, 9]);
         assert_eq!(parse_generation("{}").unwrap(), [1]);
         assert!(parse_generation(r#"{"eos_token_id": 5000}"#).is_err());
+    }
+
+    #[test]
+    fn sizes_beyond_every_model_are_refused_before_they_are_used() {
+        for (key, max) in [
+            ("num_hidden_layers", LAYERS_MAX),
+            ("num_attention_heads", HEADS_MAX),
+            ("num_key_value_heads", HEADS_MAX),
+            ("hidden_size", WIDTH_MAX),
+            ("intermediate_size", WIDTH_MAX),
+            ("vocab_size", VOCAB_MAX),
+            ("max_position_embeddings", CONTEXT_MAX),
+        ] {
+            let found = 4_000_000_000_u32;
+            let expected = format!("config.json: {key} must be at most {max}, found {found}");
+            assert_eq!(parse(&with(&json!({ key: found }))).unwrap_err().to_string(), expected);
+        }
+        let largest = json!({"num_attention_heads": HEADS_MAX, "num_key_value_heads": HEADS_MAX, "head_dim": 256,
+            "hidden_size": WIDTH_MAX, "intermediate_size": WIDTH_MAX, "num_hidden_layers": LAYERS_MAX,
+            "vocab_size": VOCAB_MAX});
+        let largest = parse(&with(&largest)).unwrap();
+        assert_eq!(largest.q_width(), 1 << 18);
+        assert!(largest.multiplied_parameters() > 1 << 51);
+    }
+
+    #[test]
+    fn widths_of_heads_without_kernels_are_refused() {
+        refused(
+            &json!({"head_dim": 8}),
+            &expect!["config.json: head_dim must be a multiple of 16, at most 256, found 8"],
+        );
+        refused(
+            &json!({"head_dim": 300}),
+            &expect!["config.json: head_dim must be a multiple of 16, at most 256, found 300"],
+        );
+        refused(
+            &json!({"hidden_size": 64}),
+            &expect![
+                "config.json: head_dim must be a multiple of 16, at most 256, found 8, which is hidden_size / num_attention_heads"
+            ],
+        );
     }
 
     #[test]

@@ -101,7 +101,26 @@ impl WeightFiles {
             file: self.files[entry.file].path.clone(),
             tensor: name.to_owned(),
             found: format!("{:?}", entry.dtype),
+            rule: "supported are F32, F16 and BF16".to_owned(),
         })
+    }
+
+    /// Checks that tensors which are computed with as one matrix have one format.
+    pub(super) fn one_dtype(&self, names: &[&str]) -> Result<(), EngineError> {
+        let Some((first, others)) = names.split_first() else { return Ok(()) };
+        let expected = self.dtype(first)?;
+        for name in others {
+            if self.dtype(name)? != expected {
+                let entry = self.entry(name)?;
+                return Err(EngineError::TensorDtype {
+                    file: self.files[entry.file].path.clone(),
+                    tensor: (*name).to_owned(),
+                    found: format!("{:?}", entry.dtype),
+                    rule: format!("{first}, which it is computed with, is {:?}", self.entry(first)?.dtype),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The format of the first layer's queries, which stands for the whole model's.

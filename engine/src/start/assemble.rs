@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use kernels::memory::HostMemory;
-use kernels::{CpuOps, Dtype, KernelSet, KvGeometry, Placement, Pool};
+use kernels::{CpuOps, Dtype, KernelError, KvGeometry, Placement, Pool};
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Setup};
 use sched::layout::KvLayout;
 use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
@@ -53,7 +53,7 @@ pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Res
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
     let instance = InstanceId(random::incarnation()?);
     let leases = Arc::new(LeaseTable::new());
-    let setup = Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: Limits::default() };
+    let setup = Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: limits(config) };
     let (transport, region) = transport(config, &setup, &kv)?;
     let compat = compat(&spec, &layout, weights_digest, &backend.describe().numerics_id);
     let scheduler = scheduler(config, role, &spec, &geometry, context_max, &compat)?;
@@ -134,6 +134,11 @@ fn transport(config: &Config, setup: &Setup, kv: &KvStore) -> Result<(Box<dyn Kv
     Ok((Box::new(transport), region))
 }
 
+/// One bound for both directions: whom we read from, and who reads from us.
+fn limits(config: &Config) -> Limits {
+    Limits { peers_max: config.peers_max, readers_max: config.peers_max, ..Limits::default() }
+}
+
 fn transport_options(config: &Config) -> Result<Options, EngineError> {
     let tcp_listen = config.tcp_listen.parse::<SocketAddr>().map_err(|error| EngineError::Config {
         key: "tcp_listen",
@@ -154,25 +159,23 @@ fn cpu(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Re
     let precision = precision(config);
     let geometry = geometry::of_model(config, &spec, precision.of(weights.stored_dtype()?))?;
     let kv = pool(config, geometry)?;
-    let threads = Arc::new(Pool::new(&placement(config)?)?);
-    let ops = CpuOps::new(Arc::clone(&threads), kernel_set(config)?)?;
+    let threads = Arc::new(Pool::new(&placement(config)?).map_err(|error| unplaced(config, error))?);
+    let ops = CpuOps::new(Arc::clone(&threads), config.instructions()?)?;
     let weights_digest = digest(&spec, weights.digest());
     let model = Model::load(&ops, spec.clone(), &weights, precision, context_max)?;
     let limits =
         StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max };
-    let prepare = move || {
-        if let Err(error) = threads.pin_caller() {
-            tracing::warn!(%error, "the executor thread is not pinned");
-        }
-    };
+    let cores_named = config.clone();
+    let prepare = move || threads.pin_caller().map_err(|error| unplaced(&cores_named, error));
     let backend = CpuBackend::start(ops, model, kv.clone(), limits, notify, prepare)?;
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest })
 }
 
-fn kernel_set(config: &Config) -> Result<KernelSet, EngineError> {
-    match config.kernel_set.as_str() {
-        "auto" => Ok(KernelSet::best()),
-        name => Ok(name.parse::<KernelSet>()?),
+/// Threads that could not be placed: the configuration's fault where it names their cores.
+fn unplaced(config: &Config, error: KernelError) -> EngineError {
+    match config.cores.is_empty() {
+        true => EngineError::Kernels(error),
+        false => EngineError::Config { key: "cores", problem: format!("is {:?}: {error}", config.cores) },
     }
 }
 
@@ -252,4 +255,15 @@ fn scheduler(
         lease_seed: random::incarnation()? as u64,
     };
     Replica::new(config).map_err(|error| EngineError::Scheduler(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transport_takes_as_many_peers_as_configured() {
+        let limits = limits(&Config { peers_max: 300, ..Config::default() });
+        assert_eq!((limits.peers_max, limits.readers_max), (300, 300));
+    }
 }

@@ -20,7 +20,8 @@ pub(super) fn of_model(config: &Config, spec: &ModelSpec, weights: Dtype) -> Res
     };
     geometry.validate()?;
     geometry.blocks = blocks(config, geometry.block_bytes())?;
-    geometry.validate()?;
+    let key = if config.kv_blocks > 0 { "kv_blocks" } else { "kv_bytes" };
+    geometry.validate().map_err(|error| EngineError::Config { key, problem: format!("is out of range: {error}") })?;
     Ok(geometry)
 }
 

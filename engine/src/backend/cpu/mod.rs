@@ -60,28 +60,35 @@ pub struct CpuBackend {
 const COMMANDS_MAX: usize = 64;
 
 impl CpuBackend {
-    /// Starts the executor thread, which calls `prepare` first (to pin itself).
+    /// Starts the executor thread, which calls `prepare` first (to pin itself); its error is the start's.
     pub fn start<O: Ops + 'static>(
         ops: O,
         model: Model<O>,
         kv: KvStore,
         limits: StepLimits,
         notify: Notify,
-        prepare: impl FnOnce() + Send + 'static,
+        prepare: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
     ) -> Result<CpuBackend, EngineError> {
         let info = describe(&ops, &model);
         let (commands, inbox) = bounded(COMMANDS_MAX);
         // Unbounded, so that the executor never waits; bounded in truth by the layers of the steps in flight.
         let (outbox, events) = unbounded();
         let executor = Executor::new(ops, model, kv, limits)?;
+        let (prepared, outcome) = bounded(1);
         let body = move || {
-            prepare();
-            executor.run(&inbox, &outbox, &notify);
+            let result = prepare();
+            let serves = result.is_ok();
+            // Whoever starts the thread waits for this.
+            if prepared.send(result).is_ok() && serves {
+                executor.run(&inbox, &outbox, &notify);
+            }
         };
         let thread = std::thread::Builder::new()
             .name("executor".to_owned())
             .spawn(body)
             .map_err(|error| EngineError::Thread { name: "executor", reason: error.to_string() })?;
+        let died = |_| EngineError::Thread { name: "executor", reason: "it died at its start".to_owned() };
+        outcome.recv().map_err(died)??;
         Ok(CpuBackend { info, commands: Some(commands), events, running: BTreeMap::new(), thread: Some(thread) })
     }
 
