@@ -89,6 +89,8 @@ metrics_table! {
     CACHED_TOKENS_TOTAL = "baton_cached_tokens_total", Kind::Counter, [];
     /// Tokens that were generated.
     GENERATED_TOKENS_TOTAL = "baton_generated_tokens_total", Kind::Counter, [];
+    /// Sequences that lost their KV blocks to older ones and are computed again.
+    PREEMPTIONS_TOTAL = "baton_preemptions_total", Kind::Counter, [];
     /// Sequences in the running batch.
     RUNNING_SEQUENCES = "baton_running_sequences", Kind::Gauge, [];
     /// Legs that wait for their first chunk or for blocks.

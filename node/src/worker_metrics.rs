@@ -28,7 +28,9 @@ pub struct WorkerMetrics {
     held: Gauge,
     blocks: [Gauge; 4],
     prompt_tokens: Counter,
+    cached_tokens: Counter,
     generated_tokens: Counter,
+    preemptions: Counter,
     handed_over: Counter,
     reader_lost: Counter,
     joined: Counter,
@@ -55,7 +57,9 @@ impl WorkerMetrics {
             held: gauge!(names::HELD_LEGS, "role" => role),
             blocks: ["free", "cached", "in_use", "quarantined"].map(block),
             prompt_tokens: counter!(names::PROMPT_TOKENS_TOTAL, "role" => role),
+            cached_tokens: counter!(names::CACHED_TOKENS_TOTAL, "role" => role),
             generated_tokens: counter!(names::GENERATED_TOKENS_TOTAL, "role" => role),
+            preemptions: counter!(names::PREEMPTIONS_TOTAL, "role" => role),
             handed_over: handoff("handed_over"),
             reader_lost: handoff("reader_lost"),
             joined: handoff("joined"),
@@ -95,7 +99,7 @@ impl WorkerMetrics {
         }
     }
 
-    /// How full the worker is.
+    /// How full the worker is, and what its scheduler has counted since its start.
     pub fn load(&self, load: &Load) {
         self.running.set(f64::from(load.running));
         self.waiting.set(f64::from(load.waiting));
@@ -105,6 +109,8 @@ impl WorkerMetrics {
         for (gauge, count) in self.blocks.iter().zip(blocks) {
             gauge.set(f64::from(count));
         }
+        self.cached_tokens.absolute(load.cached_tokens);
+        self.preemptions.absolute(load.preemptions);
     }
 
     /// A router's message was taken in.
@@ -208,11 +214,14 @@ mod tests {
                 r#"baton_kv_transfer_bytes_total{role="decode",transport="ucx"} 0"#,
                 r#"baton_kv_blocks{role="decode",state="in_use"} 0"#,
                 r#"baton_engine_exact{role="decode"} 1"#,
+                r#"baton_cached_tokens_total{role="decode"} 0"#,
+                r#"baton_preemptions_total{role="decode"} 0"#,
             ] {
                 assert!(text.contains(line), "{line} is not in\n{text}");
             }
             metrics.transferred(1 << 20, Span::from_ms(3));
-            metrics.load(&Load { blocks_in_use: 7, ..Load::default() });
+            metrics.load(&Load { blocks_in_use: 7, cached_tokens: 32, preemptions: 1, ..Load::default() });
+            metrics.load(&Load { blocks_in_use: 7, cached_tokens: 48, preemptions: 2, ..Load::default() });
             let leg = Leg { request: RequestId(1), attempt: Attempt(0) };
             metrics.told(&FromWorker::HandedOver { leg });
         });
@@ -220,6 +229,8 @@ mod tests {
         for line in [
             r#"baton_kv_transfer_bytes_total{role="decode",transport="ucx"} 1048576"#,
             r#"baton_kv_blocks{role="decode",state="in_use"} 7"#,
+            r#"baton_cached_tokens_total{role="decode"} 48"#,
+            r#"baton_preemptions_total{role="decode"} 2"#,
             r#"baton_handoffs_total{role="decode",outcome="handed_over"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

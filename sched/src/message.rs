@@ -193,6 +193,11 @@ pub struct Load {
     pub blocks_in_use: u32,
     /// Blocks without references that a writer may still touch.
     pub blocks_quarantined: u32,
+    /// Since the start: prompt tokens whose KV was found in the prefix cache. For this worker's metrics; not told to
+    /// routers.
+    pub cached_tokens: u64,
+    /// Since the start: sequences that lost their blocks to older ones. For this worker's metrics; not told to routers.
+    pub preemptions: u64,
 }
 
 /// One fact for a worker's replica scheduler.

@@ -241,6 +241,7 @@ fn scheduler(
         blocks_total: geometry.blocks as u32,
         block_tokens: config.block_tokens,
         layers: spec.layers,
+        vocab: spec.vocab,
         context_max,
         sequences_max: config.sequences_max,
         step_tokens_max: config.step_tokens_max,

@@ -39,6 +39,8 @@ fn worker(letter: char, blocks: u32, lease_seed: u64) -> WorkerSpec {
         blocks_total: blocks,
         block_tokens: 16,
         layers: 12,
+        // Prompts of the workload have tokens of 20 bits.
+        vocab: 1 << 20,
         context_max: 2_048,
         sequences_max: 64,
         step_tokens_max: 512,

@@ -246,6 +246,8 @@ fn status() -> impl Strategy<Value = WorkerStatus> {
         blocks_cached: n[4],
         blocks_in_use: n[5],
         blocks_quarantined: n[6],
+        cached_tokens: 0,
+        preemptions: 0,
     });
     let pair = (any::<u128>(), "[a-z]{1,8}", proptest::num::f64::NORMAL).prop_map(|(giver, transport, rate)| Pair {
         giver: InstanceId(giver),

@@ -158,6 +158,9 @@ impl Wire for Load {
             blocks_cached: message.blocks_cached,
             blocks_in_use: message.blocks_in_use,
             blocks_quarantined: message.blocks_quarantined,
+            // Counted for a worker's own metrics only.
+            cached_tokens: 0,
+            preemptions: 0,
         })
     }
 }

@@ -121,6 +121,10 @@ impl Replica {
         sequence.spares.extend((0..spares).filter_map(|_| self.pool.allocate()));
         sequence.computed = found.len() as u32 * block_tokens;
         sequence.published = found.len() as u32;
+        if sequence.place == Place::Waiting {
+            // A preempted sequence finds its own blocks again, which saved its request nothing.
+            self.cached_tokens += u64::from(sequence.computed.min(sequence.prompt.len() as u32));
+        }
         true
     }
 

@@ -14,6 +14,8 @@ pub struct ReplicaConfig {
     pub block_tokens: u32,
     /// Layers of the model.
     pub layers: u32,
+    /// Entries of the model's vocabulary; every token of a leg lies below.
+    pub vocab: u32,
     /// Longest sequence of prompt and output, in tokens.
     pub context_max: u32,
     /// Sequences that run at once (sampler slots); at most `step_tokens_max`.
@@ -60,10 +62,11 @@ pub enum PrefixCache {
 
 impl ReplicaConfig {
     pub(super) fn validate(&self) -> Result<(), SchedError> {
-        let positive: [(&'static str, u32); 7] = [
+        let positive: [(&'static str, u32); 8] = [
             ("blocks_total", self.blocks_total),
             ("block_tokens", self.block_tokens),
             ("layers", self.layers),
+            ("vocab", self.vocab),
             ("context_max", self.context_max),
             ("sequences_max", self.sequences_max),
             ("step_tokens_max", self.step_tokens_max),

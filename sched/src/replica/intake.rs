@@ -12,7 +12,7 @@ use super::{Lane, Replica};
 use crate::block::{BlockTable, HashChain, blocks_for};
 use crate::handoff::Take;
 use crate::message::{FromWorker, Offer, Work};
-use crate::{Failure, FailureKind, LaneId, Leg, Request};
+use crate::{Failure, FailureKind, LaneId, Leg, Request, TokenId};
 
 impl Replica {
     pub(super) fn submit(&mut self, request: &Request, work: Work) {
@@ -61,7 +61,8 @@ impl Replica {
         if self.legs.contains_key(&request.leg) {
             return false;
         }
-        let verdict = self.check_names(request).and_then(|()| self.check_size(request, last));
+        let verdict = self.check_names(request).and_then(|()| self.check_tokens(request));
+        let verdict = verdict.and_then(|()| self.check_size(request, last));
         match verdict.and_then(|()| self.check_queue()) {
             Ok(()) => true,
             Err(failure) => {
@@ -94,6 +95,30 @@ impl Replica {
             return invalid("nothing is left to generate");
         }
         Ok(())
+    }
+
+    /// Every token is an index: of an embedding's row or of a logit.
+    fn check_tokens(&self, request: &Request) -> Result<(), Failure> {
+        let params = &request.params;
+        self.check_vocabulary("the prompt", request.prompt.iter().copied())?;
+        for state in &request.choices {
+            self.check_vocabulary("what was generated", state.generated.iter().copied())?;
+        }
+        self.check_vocabulary("stop_tokens", params.stop_tokens.iter().copied())?;
+        self.check_vocabulary("logit_bias", params.logit_bias.iter().map(|(token, _)| *token))
+    }
+
+    /// Whether the model has all these tokens; the refusal names the first that it has not.
+    pub(super) fn check_vocabulary(
+        &self,
+        place: &str,
+        mut tokens: impl Iterator<Item = TokenId>,
+    ) -> Result<(), Failure> {
+        let vocab = self.config.vocab;
+        tokens.find(|token| token.0 >= vocab).map_or(Ok(()), |TokenId(token)| {
+            let detail = format!("{place} names token {token}, the vocabulary has {vocab} entries");
+            Err(Failure::new(FailureKind::InvalidRequest, detail))
+        })
     }
 
     fn check_size(&self, request: &Request, last: LastPosition) -> Result<(), Failure> {

@@ -14,6 +14,8 @@ impl Replica {
             blocks_cached: self.pool.cached(),
             blocks_in_use: self.pool.in_use(),
             blocks_quarantined: self.pool.quarantined(),
+            cached_tokens: self.cached_tokens,
+            preemptions: self.preemptions,
             ..Load::default()
         };
         for lane in &self.lanes {

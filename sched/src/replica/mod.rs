@@ -67,6 +67,9 @@ pub struct Replica {
     arrivals: u64,
     leases: u64,
     steps: u64,
+    /// Prompt tokens of newcomers that were found in the prefix cache.
+    cached_tokens: u64,
+    preemptions: u64,
     out: VecDeque<Action>,
     /// Whether facts came in since the last decisions.
     stale: bool,
@@ -91,6 +94,8 @@ impl Replica {
             arrivals: 0,
             leases: 0,
             steps: 0,
+            cached_tokens: 0,
+            preemptions: 0,
             out: VecDeque::new(),
             stale: false,
             config,

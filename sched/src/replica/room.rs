@@ -80,6 +80,7 @@ impl Replica {
     }
 
     fn preempt(&mut self, key: SequenceKey) {
+        self.preemptions += 1;
         self.move_to(key, Place::Preempted);
         self.free_slots(key);
         let sequence = self.sequences.at_mut(key);

@@ -23,25 +23,28 @@ impl Replica {
         }
         match self.accept_firsts(leg, commit.firsts) {
             Ok(()) => self.start_reading(leg),
-            Err(detail) => self.fail(leg, Failure::new(FailureKind::Internal, detail)),
+            Err(failure) => self.fail(leg, failure),
         }
     }
 
     /// Keeps the first tokens of the choices that go on; the others end here without a word, as the giver told them.
-    fn accept_firsts(&mut self, leg: Leg, firsts: Vec<FirstToken>) -> Result<(), String> {
+    fn accept_firsts(&mut self, leg: Leg, firsts: Vec<FirstToken>) -> Result<(), Failure> {
         let Some(key) = self.prompt_of(leg) else {
             return Ok(());
         };
+        let wrong = |detail: String| Err(Failure::new(FailureKind::Internal, detail));
+        let (place, tokens) = (format!("the commit of {leg}"), firsts.iter().map(|first| first.token.token));
+        self.check_vocabulary(&place, tokens)?;
         let sequence = self.sequences.at(key);
         let (prompt, generated) = (sequence.prompt.len() as u32, sequence.generated.len() as u32 + 1);
         for member in &sequence.members {
             let mut named = firsts.iter().filter(|first| first.choice == member.choice);
             let (Some(first), None) = (named.next(), named.next()) else {
-                return Err(format!("the commit of {leg} does not name {} once", member.choice));
+                return wrong(format!("the commit of {leg} does not name {} once", member.choice));
             };
             let at_limit = finish(&sequence.params, prompt, generated, first.token.token, self.config.context_max);
             if first.ended.is_none() && at_limit.is_some() {
-                return Err(format!("the commit of {leg} goes on with {}, which has ended", member.choice));
+                return wrong(format!("the commit of {leg} goes on with {}, which has ended", member.choice));
             }
         }
         let members: Vec<_> = sequence.members.iter().map(|member| member.choice).collect();

@@ -3,6 +3,8 @@
 mod model;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use self::model::{Model, Op, Shape};
 use crate::Role;
@@ -88,5 +90,19 @@ proptest! {
             model.decisions
         };
         prop_assert_eq!(decisions(), decisions());
+    }
+}
+
+/// Leaks and counters that drift show only after many legs have lived in one scheduler.
+#[test]
+fn ten_thousand_events_in_one_life_leave_nothing_behind() {
+    for role in [Role::Prefill, Role::Decode, Role::Aggregated] {
+        let mut runner = TestRunner::deterministic();
+        let ops = proptest::collection::vec(op(), 10_000).new_tree(&mut runner).expect("events").current();
+        let mut model = Model::new(role, 16);
+        for op in ops {
+            model.apply(op);
+        }
+        model.bring_to_rest();
     }
 }

@@ -78,6 +78,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         blocks_total: words.number("blocks", 16),
         block_tokens: 16,
         layers: 4,
+        vocab: words.number("vocab", 1 << 24),
         context_max: words.number("context", 1024),
         sequences_max: words.number("seats", 8),
         step_tokens_max: words.number("rows", 64),
@@ -90,7 +91,7 @@ fn configured(words: &Words) -> ReplicaConfig {
     }
 }
 
-/// `prompt=20 family=3 n=2 max=5 min=0 stop=7 resume=4 deadline=60s`: equal families share the beginning of their prompts.
+/// `prompt=20 family=3 n=2 max=5 min=0 stop=7 bias=9 resume=4 deadline=60s`: equal families share the beginning of their prompts.
 fn request(words: &Words) -> Request {
     let leg = words.leg();
     let family = words.number("family", leg.request.0 as u32);
@@ -98,10 +99,12 @@ fn request(words: &Words) -> Request {
     let prompt = words.number("prompt", 1);
     let generated = tokens(prompt..prompt + words.number("resume", 0));
     let choice = |index| ChoiceState { choice: Choice(index), generated: generated.clone() };
+    let bias = words.named.get("bias").iter().map(|token| (TokenId(token.parse().expect("bias")), 1.0)).collect();
     let params = SamplingParams {
         max_tokens: words.number("max", 4),
         min_tokens: words.number("min", 0),
         stop_tokens: words.named.get("stop").iter().map(|stop| TokenId(stop.parse().expect("stop"))).collect(),
+        logit_bias: bias,
         ..SamplingParams::default()
     };
     Request {
@@ -280,7 +283,7 @@ impl World {
         let load = self.replica.load();
         writeln!(
             self.log,
-            "  running {} waiting {} ({} tokens) held {}; blocks free {} cached {} in use {} quarantined {}",
+            "  running {} waiting {} ({} tokens) held {}; blocks free {} cached {} in use {} quarantined {}{}",
             load.running,
             load.waiting,
             load.waiting_tokens,
@@ -288,7 +291,11 @@ impl World {
             load.blocks_free,
             load.blocks_cached,
             load.blocks_in_use,
-            load.blocks_quarantined
+            load.blocks_quarantined,
+            match (load.cached_tokens, load.preemptions) {
+                (0, 0) => String::new(),
+                (cached, preempted) => format!("; ever {cached} tokens found, {preempted} preempted"),
+            }
         )
         .expect("a string takes everything");
     }

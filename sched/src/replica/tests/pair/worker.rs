@@ -37,6 +37,7 @@ impl Worker {
             blocks_total,
             block_tokens: BLOCK_TOKENS,
             layers: LAYERS,
+            vocab: 1000,
             context_max: CONTEXT,
             sequences_max: 5,
             step_tokens_max: rows,

@@ -114,6 +114,7 @@ impl Model {
             blocks_total,
             block_tokens: BLOCK_TOKENS,
             layers: LAYERS,
+            vocab: 1000,
             context_max: CONTEXT,
             sequences_max: 4,
             step_tokens_max: ROWS,

@@ -45,6 +45,48 @@ fn bad_and_oversized_legs_are_refused_with_a_reason() {
 }
 
 #[test]
+fn tokens_beyond_the_vocabulary_are_refused_wherever_they_stand() {
+    check(
+        "config vocab=2005
+         submit r1 family=2 prompt=6
+         submit r2 family=2 prompt=4 resume=2
+         submit r3 family=1 prompt=2 stop=2005
+         submit r4 family=1 prompt=2 bias=2006
+         offer r5 family=2 prompt=6 lease=5
+         submit r6 family=2 prompt=5 stop=2004 bias=2004 max=1",
+        expect![[r#"
+            > submit r1 family=2 prompt=6
+              failed r1 invalid_request: the prompt names token 2005, the vocabulary has 2005 entries
+            > submit r2 family=2 prompt=4 resume=2
+              failed r2 invalid_request: what was generated names token 2005, the vocabulary has 2005 entries
+            > submit r3 family=1 prompt=2 stop=2005
+              failed r3 invalid_request: stop_tokens names token 2005, the vocabulary has 2005 entries
+            > submit r4 family=1 prompt=2 bias=2006
+              failed r4 invalid_request: logit_bias names token 2006, the vocabulary has 2005 entries
+            > offer r5 family=2 prompt=6 lease=5
+              failed r5 invalid_request: the prompt names token 2005, the vocabulary has 2005 entries
+            > submit r6 family=2 prompt=5 stop=2004 bias=2004 max=1
+              run step1: +slot0 | 0..5 @b0 → slot0
+        "#]],
+    );
+}
+
+#[test]
+fn a_commit_beyond_the_vocabulary_fails_its_leg_only() {
+    check(
+        "config role=decode vocab=2005
+         offer r1 family=1 prompt=5 lease=5
+         commit r1 2005",
+        expect![[r#"
+            > offer r1 family=1 prompt=5 lease=5
+            > commit r1 2005
+              failed r1 invalid_request: the commit of req1/try0 names token 2005, the vocabulary has 2005 entries
+              abort lease5
+        "#]],
+    );
+}
+
+#[test]
 fn a_full_queue_answers_overload() {
     check(
         "config seats=1 queue=1
@@ -90,6 +132,7 @@ fn a_configuration_out_of_range_is_named() {
         blocks_total: 4,
         block_tokens: 16,
         layers: 1,
+        vocab: 50,
         context_max: 64,
         sequences_max: 4,
         step_tokens_max: 4,
@@ -104,6 +147,7 @@ fn a_configuration_out_of_range_is_named() {
     let lease = LeaseConfig { span: Span(5), beat: Span(5) };
     let bad = [
         (ReplicaConfig { blocks_total: 0, ..good.clone() }, "blocks_total"),
+        (ReplicaConfig { vocab: 0, ..good.clone() }, "vocab"),
         (ReplicaConfig { block_tokens: 24, ..good.clone() }, "block_tokens"),
         (ReplicaConfig { step_tokens_max: 3, ..good.clone() }, "step_tokens_max"),
         (ReplicaConfig { filling_share: f32::NAN, ..good.clone() }, "filling_share"),

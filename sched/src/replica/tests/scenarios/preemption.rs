@@ -34,7 +34,7 @@ fn the_youngest_loses_its_blocks_and_comes_back_before_newcomers() {
               token r1 choice0#2=t5
               run step4: 32 @b0,b1,b3 → slot0
             > load
-              running 1 waiting 2 (38 tokens) held 0; blocks free 0 cached 1 in use 3 quarantined 0
+              running 1 waiting 2 (38 tokens) held 0; blocks free 0 cached 1 in use 3 quarantined 0; ever 0 tokens found, 1 preempted
             > step 7
               token r1 choice0#3=t7 Length
               run step5: -slot0 +slot0 +slot1 | 16..33 @b2,b3,b1 → slot0 | 0..5 @b0 → slot1
@@ -72,7 +72,7 @@ fn a_leg_that_fits_an_idle_pool_finishes_beside_a_held_prompt_only_when_that_is_
             > step 2
               token r2 choice0#1=t2
             > load
-              running 0 waiting 1 (17 tokens) held 1; blocks free 0 cached 1 in use 2 quarantined 0
+              running 0 waiting 1 (17 tokens) held 1; blocks free 0 cached 1 in use 2 quarantined 0; ever 0 tokens found, 1 preempted
             > reader-releases L1
               answer L1 Ok
               handed over r1
@@ -122,7 +122,7 @@ fn a_seat_that_preemption_frees_is_given_to_who_waits_with_its_blocks() {
               token r2 choice0#2=t3
               run step4: -slot0 +slot0 | 40 @b0,b1,b2 → slot0
             > load
-              running 1 waiting 1 (17 tokens) held 0; blocks free 0 cached 1 in use 4 quarantined 0
+              running 1 waiting 1 (17 tokens) held 0; blocks free 0 cached 1 in use 4 quarantined 0; ever 0 tokens found, 1 preempted
             > step 4
               token r1 choice0#1=t4 (wait 0us transfer 0us queue 30000us step 10000us)
               run step5: 41 @b0,b1,b2 → slot0

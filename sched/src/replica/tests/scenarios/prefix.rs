@@ -11,7 +11,8 @@ fn a_second_prompt_reuses_full_blocks_of_an_ended_one() {
          step
          load
          submit r2 prompt=50 family=1 max=1
-         step",
+         step
+         load",
         expect![[r#"
             > submit r1 prompt=40 family=1 max=1
               run step1: +slot0 | 0..40 @b0,b1,b2 → slot0
@@ -23,6 +24,8 @@ fn a_second_prompt_reuses_full_blocks_of_an_ended_one() {
               run step2: -slot0 +slot0 | 32..50 @b0,b1,b2,b3 → slot0
             > step
               token r2 choice0#0=t34 Length (queue 0us prefill 10000us)
+            > load
+              running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 3 in use 0 quarantined 0; ever 32 tokens found, 0 preempted
         "#]],
     );
 }
@@ -67,7 +70,7 @@ fn blocks_are_found_only_after_the_step_that_fills_them() {
               run step3: +slot0 | 32 @b0,b1,b2 → slot0 | 0..15 @b3
             > submit r3 prompt=33 family=1 max=1
             > load
-              running 2 waiting 1 (35 tokens) held 0; blocks free 9 cached 0 in use 7 quarantined 0
+              running 2 waiting 1 (35 tokens) held 0; blocks free 9 cached 0 in use 7 quarantined 0; ever 32 tokens found, 0 preempted
         "#]],
     );
 }
