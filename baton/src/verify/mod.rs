@@ -60,6 +60,7 @@ async fn run_setups(arguments: VerifyArgs) -> Result<()> {
         Some(model) => model.clone(),
         None => bundled::directory()?,
     };
+    router::text::ModelText::load(&model)?;
     let bounds = bounds_of(&model)?;
     let requests: Arc<[Value]> = prompts::requests(arguments.prompts.get(), bounds).into();
     println!("{} requests on {}", requests.len(), model.display());

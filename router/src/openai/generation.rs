@@ -197,7 +197,7 @@ impl Generation {
                 "This model's maximum context length is {context_tokens} tokens. However, your request has \
                  {prompt_tokens} input tokens. Please reduce the length of the input."
             );
-            return Err(ApiError::context_overflow("messages", message));
+            return Err(ApiError::context_overflow("input_tokens", message));
         }
         match self.max_tokens {
             Some(asked) if asked > left => {
