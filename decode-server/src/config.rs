@@ -15,7 +15,8 @@ pub struct Config {
     pub advertise: String,
     /// Where health, readiness and metrics are served (HTTP).
     pub admin_listen: String,
-    /// Prefill workers to take KV caches from, host:port each. Name all of them: routers use only pairs that are connected.
+    /// Prefill workers to take KV caches from, host:port each. Name all of them: routers use only pairs that are
+    /// connected.
     pub peers: Vec<String>,
     /// Most givers to be connected to at once.
     pub peers_max: usize,
