@@ -100,15 +100,17 @@ async fn run_setup(
     let start = Instant::now();
     let answers = send_all(&deployment, requests, setup.concurrency).await;
     let elapsed = start.elapsed();
-    let moved_bytes = moved_bytes(&deployment).await;
+    let metrics = Client::new(&deployment.address.to_string())?.get("/metrics").await;
     deployment.stop().await?;
     let answers = answers?;
-    let moved_bytes = moved_bytes?;
+    let (_, metrics) = metrics?;
+    let moved_bytes = sum_of(&metrics, "baton_kv_transfer_bytes_total");
+    let preemptions = sum_of(&metrics, "baton_preemptions_total");
     if setup.moves_kv() && moved_bytes == 0 {
         bail!("no KV byte was moved: this setup does not show what it is for");
     }
     let tokens = answers.iter().map(Answer::tokens).sum();
-    let row = Row { name: setup.name, tokens, moved_bytes, elapsed, verdict: String::new() };
+    let row = Row { name: setup.name, tokens, moved_bytes, preemptions, elapsed, verdict: String::new() };
     Ok((row, answers))
 }
 
@@ -138,10 +140,10 @@ async fn send_all(deployment: &Deployment, requests: Arc<[Value]>, concurrency: 
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-async fn moved_bytes(deployment: &Deployment) -> Result<u64> {
-    let (_, text) = Client::new(&deployment.address.to_string())?.get("/metrics").await?;
-    let series = text.lines().filter(|line| line.starts_with("baton_kv_transfer_bytes_total"));
-    Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64)
+/// The sum of a counter's series over all processes.
+fn sum_of(metrics: &str, name: &str) -> u64 {
+    let series = metrics.lines().filter(|line| line.starts_with(name));
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
 fn bounds_of(model: &std::path::Path) -> Result<Bounds> {
@@ -166,18 +168,21 @@ struct Row {
     name: &'static str,
     tokens: usize,
     moved_bytes: u64,
+    preemptions: u64,
     elapsed: Duration,
     verdict: String,
 }
 
 impl Row {
-    const HEADER: &str = "setup                                    tokens   KV moved   seconds  against the baseline";
+    const HEADER: &str =
+        "setup                                     tokens   KV moved  preempted  seconds  against the baseline";
 }
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let moved_mb = self.moved_bytes as f64 / 1e6;
         let seconds = self.elapsed.as_secs_f64();
-        write!(f, "{:<38} {:>8} {moved_mb:>7.1} MB {seconds:>8.1}  {}", self.name, self.tokens, self.verdict)
+        let Row { name, tokens, preemptions, verdict, .. } = self;
+        write!(f, "{name:<39} {tokens:>8} {moved_mb:>7.1} MB {preemptions:>10} {seconds:>8.1}  {verdict}")
     }
 }

@@ -53,10 +53,16 @@ pub fn all() -> &'static [Setup] {
             settings: &["serve.transport=shm", "prefill.engine.step_tokens_max=96"],
         },
         Setup {
-            name: "disaggregated, small pools",
-            concurrency: 24,
+            name: "aggregated, a pool that is too small",
+            concurrency: 32,
+            mode: Mode::Aggregated,
+            settings: &["decode.engine.kv_blocks=104"],
+        },
+        Setup {
+            name: "disaggregated, pools that are too small",
+            concurrency: 32,
             mode: Mode::Disaggregated,
-            settings: &["prefill.engine.kv_blocks=240", "decode.engine.kv_blocks=240"],
+            settings: &["prefill.engine.kv_blocks=128", "decode.engine.kv_blocks=104"],
         },
     ];
     SETUPS
