@@ -33,7 +33,7 @@ const MUST_NOT_KNOW: [(&str, &[&str]); 8] = [
     ("router", &["kernels", "engine", "kv-transfer", "half"]),
 ];
 
-const FILE_LINES_MAX: usize = 600;
+const FILE_LINES_MAX: usize = 500;
 
 #[test]
 fn imports_point_down_only() -> Result<()> {

@@ -143,7 +143,11 @@ impl Link {
                 tracing::warn!(%giver, address = self.address, reason, "a giver's connection has ended");
                 self.silent_since = Some(Instant::now());
             }
-            Interruption::WireDown => self.peers.shared.metrics.pair_down(giver),
+            Interruption::WireDown => {
+                self.peers.shared.metrics.pair_down(giver);
+                // A wire that goes down as soon as it is up must not be met again in a hot loop.
+                self.pause().await;
+            }
             Interruption::AskedToLook => {}
         }
     }
@@ -166,7 +170,16 @@ impl Link {
         let silent = match failure.kind {
             FailureKind::WorkerLost => self.silent_since.get_or_insert_with(Instant::now).elapsed(),
             // It answers, if only to say no.
-            _ => Duration::ZERO,
+            FailureKind::InvalidRequest
+            | FailureKind::TooLong
+            | FailureKind::NotFound
+            | FailureKind::Overloaded
+            | FailureKind::Unavailable
+            | FailureKind::DeadlineExceeded
+            | FailureKind::Cancelled
+            | FailureKind::KvLost
+            | FailureKind::Incompatible
+            | FailureKind::Internal => Duration::ZERO,
         };
         if let Some(giver) = self.giver.filter(|_| silent >= self.peers.shared.config.lost_after) {
             self.giver = None;

@@ -26,6 +26,9 @@ use tokio::sync::Notify;
 use link::Link;
 use table::{Table, Wire};
 
+/// How long to wait before a full inbox is tried again.
+const INBOX_RETRY: Duration = Duration::from_millis(1);
+
 /// How peers are met and when they are given up.
 #[derive(Debug, Clone)]
 pub(crate) struct PeersConfig {
@@ -173,6 +176,7 @@ impl Peers {
                     let detail = format!("the giver {offered_by} is gone; {giver} answers at {address}");
                     failed.push((leg, Failure::new(FailureKind::KvLost, detail)));
                 } else if let Err(error) = self.feed(messages) {
+                    self.withdraw(leg);
                     failed.push((leg, Failure::new(FailureKind::Overloaded, error.to_string())));
                 }
             }
@@ -186,6 +190,18 @@ impl Peers {
             self.shared.replica.send(Event::Router(message))?;
         }
         Ok(())
+    }
+
+    /// Takes back what the replica may have been told of a leg before its inbox was full, so that no block stays reserved
+    /// for it. Tries until there is room or the replica has ended.
+    fn withdraw(&self, leg: Leg) {
+        let replica = self.shared.replica.clone();
+        self.shared.runtime.spawn(async move {
+            let cancel = || Event::Router(ToWorker::Cancel { leg, choice: None });
+            while let Err(engine::EngineError::InboxFull { .. }) = replica.send(cancel()) {
+                tokio::time::sleep(INBOX_RETRY).await;
+            }
+        });
     }
 
     /// A link could not reach its giver: what waited for it fails, so that the router can go elsewhere.
