@@ -91,7 +91,9 @@ async fn answer(client: &Client, args: &ChatArgs, model: &str, messages: &[Value
         }
         tokens = event["usage"]["completion_tokens"].as_u64().unwrap_or(tokens);
     }
-    println!("\n\x1b[2m{}\x1b[0m", watch.summary(tokens));
+    println!();
+    // The answer goes to standard output; what is said about it must not end up in a pipe.
+    eprintln!("{}", watch.summary(tokens));
     Ok(text)
 }
 

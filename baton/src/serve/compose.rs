@@ -52,7 +52,7 @@ impl Composer {
         config.prefill.listen.clone_from(&places.listen);
         config.prefill.admin_listen.clone_from(&places.admin_listen);
         self.complete_engine(&mut config.prefill.engine, index);
-        self.write(WorkerRole::Prefill, index, &config)
+        self.write(WorkerRole::Prefill, format!("prefill-{index}"), &config)
     }
 
     /// The `index`-th decode worker, which takes from `givers`; in aggregated mode there are none.
@@ -61,12 +61,13 @@ impl Composer {
         config.decode.listen.clone_from(&places.listen);
         config.decode.admin_listen.clone_from(&places.admin_listen);
         config.decode.peers = givers.to_vec();
-        config.decode.role = match self.config.serve.mode {
-            Mode::Disaggregated => decode_server::DecodeRole::Decode,
-            Mode::Aggregated => decode_server::DecodeRole::Aggregated,
+        let (role, name) = match self.config.serve.mode {
+            Mode::Disaggregated => (decode_server::DecodeRole::Decode, "decode"),
+            Mode::Aggregated => (decode_server::DecodeRole::Aggregated, "aggregated"),
         };
+        config.decode.role = role;
         self.complete_engine(&mut config.decode.engine, self.prefill_workers() + index);
-        self.write(WorkerRole::Decode, index, &config)
+        self.write(WorkerRole::Decode, format!("{name}-{index}"), &config)
     }
 
     /// How many prefill workers there are.
@@ -96,8 +97,7 @@ impl Composer {
         }
     }
 
-    fn write(&self, role: WorkerRole, index: usize, config: &BatonConfig) -> Result<Launch> {
-        let name = format!("{}-{index}", role.command());
+    fn write(&self, role: WorkerRole, name: String, config: &BatonConfig) -> Result<Launch> {
         let path = self.directory.join(format!("{name}.toml"));
         let text = toml::to_string(config).context("writing a child's configuration")?;
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;

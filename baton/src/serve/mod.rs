@@ -140,7 +140,7 @@ impl Workers {
             return Err(ServeError::KvCannotMove { transport: transport_name(first), problem }.into());
         };
         warn!(problem, "ucx cannot be used between these processes, using shared memory instead");
-        narrator.say(&format!("{:<10} ucx cannot be used here ({problem}): using shared memory instead", "kv"));
+        narrator.say(&format!("{:<12} ucx cannot be used here ({problem}): using shared memory instead", "kv"));
         for (child, _) in workers.children {
             child.stop().await?;
         }
