@@ -13,7 +13,7 @@ use kernels::cpu::{Matrix, Rows};
 use kernels::memory::{Backing, HostMemory};
 use kernels::{
     Arrangement, AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype,
-    KvGeometry, KvView, MatrixSource, Ops, Placement, Pool, QkvSpec,
+    KvGeometry, KvView, Left, MatrixSource, Ops, Placement, Pool, QkvSpec,
 };
 
 const THREADS: [usize; 2] = [1, 2];
@@ -137,7 +137,7 @@ mod prefill {
         let mut next = 0;
         bencher.counter(ItemsCount::new(2 * ROWS * n * k)).bench_local(|| {
             next = (next + 1) % weights.len();
-            ops.linear(&x, &weights[next], None, Epilogue::Store, &mut out)
+            ops.linear(Left::plain(&x), &weights[next], None, Epilogue::Store, &mut out)
         });
     }
 
@@ -158,9 +158,9 @@ mod skinny {
         let x = filled(&ops, rows, k);
         let mut out = ops.rows(rows, n).expect("rows");
         // One sample reads every matrix once.
-        bencher
-            .counter(BytesCount::new(2 * n * k * weights.len()))
-            .bench_local(|| weights.iter().try_for_each(|w| ops.linear(&x, w, None, Epilogue::Store, &mut out)));
+        bencher.counter(BytesCount::new(2 * n * k * weights.len())).bench_local(|| {
+            weights.iter().try_for_each(|w| ops.linear(Left::plain(&x), w, None, Epilogue::Store, &mut out))
+        });
     }
 
     fn cases() -> Vec<(usize, usize, usize, usize)> {

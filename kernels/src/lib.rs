@@ -22,7 +22,7 @@ pub use kv::{
 };
 pub use numerics::{ATTENTION_CHUNK, K_CHUNKS};
 pub use ops::{
-    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, MatrixSource, Ops, OpsInfo, QkvSpec,
-    VectorSource,
+    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, Left, MatrixSource, Norm, NormKind, Ops,
+    OpsInfo, QkvSpec, VectorSource,
 };
 pub use pool::{Placement, Pool};

@@ -52,30 +52,23 @@ pub trait Ops: Send {
     /// `out[r] = table[tokens[r]]`. `table` is `[vocab, cols]`, arranged as `Table` or `Stacked`.
     fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
 
-    /// `out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`. The sum of squares runs in 16 interleaved lanes.
-    fn rms_norm(
-        &mut self,
-        x: &Self::Rows,
-        weight: &Self::Vector,
-        eps: f32,
-        out: &mut Self::Rows,
-    ) -> Result<(), KernelError>;
-
-    /// `y = x · wᵀ (+ bias)`, then as `epilogue` says into `out`. `w` is `[n, k]`, `Stacked`; `x` has `k` columns, `out` `n`.
+    /// `y = left · wᵀ (+ bias)`, then as `epilogue` says into `out`. `w` is `[n, k]`, `Stacked`; `left` has `k` columns,
+    /// `out` has `n`.
     ///
     /// `k` is cut into [`crate::K_CHUNKS`] equal chunks (after padding with zeros to a multiple of 16), each summed
     /// from left to right in f32, and the chunk sums meet in a fixed binary tree. Bias and residual come after the tree.
     fn linear(
         &mut self,
-        x: &Self::Rows,
+        left: Left<'_, Self>,
         w: &Self::Matrix,
         bias: Option<&Self::Vector>,
         epilogue: Epilogue,
         out: &mut Self::Rows,
     ) -> Result<(), KernelError>;
 
-    /// `out = silu(x · gateᵀ) * (x · upᵀ)`. `w` has the parts gate and up, arranged as `GateUp`; reduced as in `linear`.
-    fn gate_up(&mut self, x: &Self::Rows, w: &Self::Matrix, out: &mut Self::Rows) -> Result<(), KernelError>;
+    /// `out = silu(left · gateᵀ) * (left · upᵀ)`. `w` has the parts gate and up, arranged as `GateUp`; reduced as in
+    /// `linear`.
+    fn gate_up(&mut self, left: Left<'_, Self>, w: &Self::Matrix, out: &mut Self::Rows) -> Result<(), KernelError>;
 
     /// Finishes queries and stores keys and values of one layer.
     ///
@@ -111,8 +104,8 @@ pub trait Ops: Send {
     /// `out[i] = x[rows[i]]`.
     fn gather(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
 
-    /// `out = x · wᵀ` on the host, `[rows of x, n]` row-major; reduced as in `linear`.
-    fn logits(&mut self, x: &Self::Rows, w: &Self::Matrix, out: &mut [f32]) -> Result<(), KernelError>;
+    /// `out = left · wᵀ` on the host, `[rows of left, n]` row-major; reduced as in `linear`.
+    fn logits(&mut self, left: Left<'_, Self>, w: &Self::Matrix, out: &mut [f32]) -> Result<(), KernelError>;
 
     /// Copies whole blocks, all layers; pairs are (from, to) and are done in order.
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError>;
@@ -175,13 +168,70 @@ pub struct VectorSource<'a> {
     pub dtype: Dtype,
 }
 
+/// The left side of a product: rows as they are, or normed on their way in. No normed copy is kept.
+pub struct Left<'a, O: Ops + ?Sized> {
+    /// `[rows, k]`.
+    pub rows: &'a O::Rows,
+    /// Applied to each row by itself before it is rounded to the format of the weights.
+    pub norm: Option<Norm<'a, O>>,
+}
+
+/// `(x - shift) * scale * weight (+ bias)`, rounded after each step; [`crate::numerics::Standardize`] has shift and scale.
+pub struct Norm<'a, O: Ops + ?Sized> {
+    /// What shift and scale are.
+    pub kind: NormKind,
+    /// `[k]`.
+    pub weight: &'a O::Vector,
+    /// `[k]`.
+    pub bias: Option<&'a O::Vector>,
+    /// Added under the root.
+    pub eps: f32,
+}
+
+/// What a norm shifts and scales by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// Shift 0, scale `1 / sqrt(mean(x²) + eps)`.
+    Rms,
+    /// Shift `mean(x)`, scale `1 / sqrt(mean((x - mean)²) + eps)`.
+    Layer,
+}
+
+impl<'a, O: Ops + ?Sized> Left<'a, O> {
+    /// Rows as they are.
+    pub fn plain(rows: &'a O::Rows) -> Self {
+        Self { rows, norm: None }
+    }
+
+    /// Rows after `norm`.
+    pub fn normed(rows: &'a O::Rows, norm: Norm<'a, O>) -> Self {
+        Self { rows, norm: Some(norm) }
+    }
+}
+
+// Both are a few references, whatever `O` is; derived implementations would ask `O` itself to be `Copy`.
+impl<O: Ops + ?Sized> Clone for Left<'_, O> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<O: Ops + ?Sized> Copy for Left<'_, O> {}
+impl<O: Ops + ?Sized> Clone for Norm<'_, O> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<O: Ops + ?Sized> Copy for Norm<'_, O> {}
+
 /// What `linear` does with its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
     /// `out = y`.
     Store,
-    /// `out = out + y`, the residual; `out` already has as many rows as `x`.
+    /// `out = out + y`, the residual; `out` already has as many rows as `left`.
     AddTo,
+    /// `out = max(y, 0)`; NaN stays NaN.
+    Relu,
 }
 
 /// Heads of one layer on this rank.

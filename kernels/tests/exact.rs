@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{Cache, Layer, Weights, assert_same_bits, cpu, implementations, numbers, rows, values};
-use kernels::{Arrangement, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype, KvGeometry, Ops};
+use common::{Cache, Layer, Weights, assert_same_bits, cpu, implementations, numbers, rows, values, vector};
+use kernels::{
+    Arrangement, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype, KvGeometry, Left, Norm, NormKind, Ops,
+};
 use proptest::prelude::*;
 
 const LAYER: Layer =
@@ -38,8 +40,10 @@ fn products_do_not_depend_on_the_number_of_rows_or_threads() {
                     let mut ops = cpu(set, threads);
                     let matrix = ops.matrix(&[weights.source()], Arrangement::Stacked).expect("a matrix");
                     let mut out = ops.rows(m, n).expect("rows");
-                    let left = rows(&ops, k, &x[..m * k]);
-                    ops.linear(&left, &matrix, None, Epilogue::Store, &mut out).expect("linear");
+                    let (left, weight) = (rows(&ops, k, &x[..m * k]), vector(&ops, &x[..k]));
+                    let left =
+                        Left::normed(&left, Norm { kind: NormKind::Layer, weight: &weight, bias: None, eps: 1e-5 });
+                    ops.linear(left, &matrix, None, Epilogue::Store, &mut out).expect("linear");
                     let found = values(&ops, &out, m * n);
                     let whole = whole.get_or_insert_with(|| found.clone());
                     assert_same_bits(

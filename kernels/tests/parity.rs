@@ -6,7 +6,9 @@ mod common;
 
 use common::{Cache, Layer, Weights, assert_same_bits, encode, implementations, numbers, rows, values, vector};
 use kernels::reference::ReferenceOps;
-use kernels::{Arrangement, Dtype, Epilogue, HeadShape, KvDtype, KvGeometry, MatrixSource, Ops, VectorSource};
+use kernels::{
+    Arrangement, Dtype, Epilogue, HeadShape, KvDtype, KvGeometry, Left, MatrixSource, Norm, NormKind, Ops, VectorSource,
+};
 
 const DTYPES: [Dtype; 3] = [Dtype::Bf16, Dtype::F16, Dtype::F32];
 /// (n, k): neither needs to be a multiple of anything.
@@ -29,7 +31,7 @@ fn linear<O: Ops>(
         None => (Epilogue::Store, ops.rows(m, n).expect("rows")),
         Some(residual) => (Epilogue::AddTo, rows(ops, n, residual)),
     };
-    ops.linear(&x, &matrix, bias.as_ref(), epilogue, &mut out).expect("linear");
+    ops.linear(Left::plain(&x), &matrix, bias.as_ref(), epilogue, &mut out).expect("linear");
     values(ops, &out, m * n)
 }
 
@@ -61,13 +63,13 @@ fn gate_up_and_logits() {
         let matrix = ops.matrix(parts, Arrangement::GateUp).expect("a matrix");
         let x = rows(ops, parts[0].k, x);
         let mut out = ops.rows(m, n).expect("rows");
-        ops.gate_up(&x, &matrix, &mut out).expect("gate_up");
+        ops.gate_up(Left::plain(&x), &matrix, &mut out).expect("gate_up");
         values(ops, &out, m * n)
     }
     fn logits<O: Ops>(ops: &mut O, part: MatrixSource<'_>, x: &[f32]) -> Vec<f32> {
         let matrix = ops.matrix(&[part], Arrangement::Stacked).expect("a matrix");
         let mut out = vec![f32::NAN; x.len() / part.k * part.n];
-        ops.logits(&rows(ops, part.k, x), &matrix, &mut out).expect("logits");
+        ops.logits(Left::plain(&rows(ops, part.k, x)), &matrix, &mut out).expect("logits");
         out
     }
     for dtype in DTYPES {
@@ -88,6 +90,48 @@ fn gate_up_and_logits() {
     }
 }
 
+/// Both norms on the way into each product, their weights in two parts, with and without a bias; and ReLU.
+#[test]
+fn norms_on_the_way_in() {
+    fn all<O: Ops>(ops: &mut O, w: MatrixSource<'_>, kind: NormKind, bias: Option<&[f32]>, x: &[f32]) -> Vec<f32> {
+        let MatrixSource { dtype, n, k, .. } = w;
+        let m = x.len() / k;
+        let parts = [encode(&numbers(2, 1), dtype), encode(&numbers(3, k - 1), dtype)];
+        let weight = ops.vector(&[0, 1].map(|i| VectorSource { bytes: &parts[i], dtype })).expect("a vector");
+        let (x, bias) = (rows(ops, k, x), bias.map(|bias| vector(ops, bias)));
+        let left = Left::normed(&x, Norm { kind, weight: &weight, bias: bias.as_ref(), eps: 1e-6 });
+        let stacked = ops.matrix(&[w], Arrangement::Stacked).expect("a matrix");
+        let pair = ops.matrix(&[w, w], Arrangement::GateUp).expect("a matrix");
+        let (mut relu, mut gated) = (ops.rows(m, n).expect("rows"), ops.rows(m, n).expect("rows"));
+        let mut logits = vec![f32::NAN; m * n];
+        ops.linear(left, &stacked, None, Epilogue::Relu, &mut relu).expect("linear");
+        ops.gate_up(left, &pair, &mut gated).expect("gate_up");
+        ops.logits(left, &stacked, &mut logits).expect("logits");
+        let relu = values(ops, &relu, m * n);
+        assert!(relu.iter().zip(&logits).all(|(relu, y)| *relu == y.max(0.0)), "ReLU keeps what is above 0");
+        [relu, values(ops, &gated, m * n), logits].concat()
+    }
+    for dtype in DTYPES {
+        for (n, k) in [(31, 17), (33, 48), (80, 250), (32, 1000)] {
+            let w = Weights::new(1, dtype, n, k);
+            let bias = numbers(5, k);
+            for (kind, bias) in
+                [(NormKind::Rms, None), (NormKind::Layer, None), (NormKind::Layer, Some(bias.as_slice()))]
+            {
+                for m in [1, 7, 60] {
+                    let x: Vec<f32> = numbers(4, m * k).iter().map(|v| v * 30.0 + 7.0).collect();
+                    let expected = all(&mut ReferenceOps, w.source(), kind, bias, &x);
+                    for (name, mut ops) in implementations() {
+                        let found = all(&mut ops, w.source(), kind, bias, &x);
+                        let what = format!("{name}: {kind:?} bias {} {dtype} m={m} n={n} k={k}", bias.is_some());
+                        assert_same_bits(&found, &expected, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn row_operations() {
     fn all<O: Ops>(ops: &mut O, cols: usize, dtype: Dtype, arrangement: Arrangement) -> Vec<f32> {
@@ -96,12 +140,8 @@ fn row_operations() {
         let tokens: Vec<u32> = (0..90).map(|i| i * 7 % 45).collect();
         let mut x = ops.rows(100, cols).expect("rows");
         ops.embed(&table, &tokens, &mut x).expect("embed");
-        let parts = [encode(&numbers(2, 1), dtype), encode(&numbers(3, cols - 1), dtype)];
-        let weight = ops.vector(&[0, 1].map(|i| VectorSource { bytes: &parts[i], dtype })).expect("a vector");
-        let mut normed = ops.rows(90, cols).expect("rows");
-        ops.rms_norm(&x, &weight, 1e-6, &mut normed).expect("rms_norm");
         let mut picked = ops.rows(4, cols).expect("rows");
-        ops.gather(&normed, &[89, 0, 3, 3], &mut picked).expect("gather");
+        ops.gather(&x, &[89, 0, 3, 3], &mut picked).expect("gather");
         [values(ops, &x, 90 * cols), values(ops, &picked, 4 * cols)].concat()
     }
     for dtype in DTYPES {

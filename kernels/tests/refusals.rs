@@ -12,7 +12,7 @@ use kernels::memory::{Backing, HostMemory};
 use kernels::reference::ReferenceOps;
 use kernels::{
     Arrangement, AttentionSpec, Batch, BatchSequence, Dtype, Epilogue, HeadShape, KernelError, KernelSet, KvDtype,
-    KvGeometry, KvView, MatrixSource, Ops, QkvSpec, VectorSource,
+    KvGeometry, KvView, Left, MatrixSource, Norm, NormKind, Ops, QkvSpec, VectorSource,
 };
 
 const SHAPE: HeadShape = HeadShape { heads: 2, kv_heads: 1, head_dim: 16 };
@@ -64,16 +64,21 @@ fn product_refusals<O: Ops>(ops: &mut O) -> Vec<String> {
     let (x, wrong) = (rows(ops, 16, &[0.5; 48]), rows(ops, 8, &[0.5; 24]));
     let (mut four, mut two_rows) = (ops.rows(3, 4).expect("rows"), ops.rows(2, 4).expect("rows"));
     let (bias, weight) = (vector(ops, &[0.0; 5]), vector(ops, &[0.0; 15]));
+    let whole = vector(ops, &[0.0; 16]);
     let mut out = ops.rows(3, 16).expect("rows");
+    let left = Left::plain(&x);
+    let short = |weight, bias| Left::normed(&x, Norm { kind: NormKind::Layer, weight, bias, eps: 1e-5 });
     vec![
-        text(ops.linear(&wrong, &stacked, None, Epilogue::Store, &mut four)),
-        text(ops.linear(&x, &stacked, Some(&bias), Epilogue::Store, &mut four)),
-        text(ops.linear(&x, &stacked, None, Epilogue::Store, &mut two_rows)),
-        text(ops.linear(&x, &stacked, None, Epilogue::AddTo, &mut four)),
-        text(ops.linear(&x, &pair, None, Epilogue::Store, &mut four)),
-        text(ops.gate_up(&x, &stacked, &mut four)),
-        text(ops.logits(&x, &stacked, &mut [0.0; 11])),
-        text(ops.rms_norm(&x, &weight, 1e-5, &mut out)),
+        text(ops.linear(Left::plain(&wrong), &stacked, None, Epilogue::Store, &mut four)),
+        text(ops.linear(left, &stacked, Some(&bias), Epilogue::Store, &mut four)),
+        text(ops.linear(left, &stacked, None, Epilogue::Store, &mut two_rows)),
+        text(ops.linear(left, &stacked, None, Epilogue::AddTo, &mut four)),
+        text(ops.linear(left, &pair, None, Epilogue::Store, &mut four)),
+        text(ops.gate_up(left, &stacked, &mut four)),
+        text(ops.logits(left, &stacked, &mut [0.0; 11])),
+        text(ops.linear(short(&weight, None), &stacked, None, Epilogue::Relu, &mut four)),
+        text(ops.gate_up(short(&whole, Some(&bias)), &pair, &mut four)),
+        text(ops.logits(short(&weight, None), &stacked, &mut [0.0; 12])),
         text(ops.embed(&stacked, &[3, 4], &mut out)),
         text(ops.embed(&pair, &[0], &mut out)),
         text(ops.embed(&stacked, &[0; 4], &mut out)),
@@ -125,7 +130,9 @@ fn every_misfit_is_named() {
     let named = |text: &str| assert!(expected.iter().any(|found| found == text), "{text:?} is not in {expected:#?}");
     named("matrix: parts mix bf16 and f32");
     named("matrix: bytes of a part is 127, expected 128");
-    named("linear: columns of x is 8, expected 16");
+    named("linear: columns of the left side is 8, expected 16");
+    named("linear: weights of the norm is 15, expected 16");
+    named("gate_up: biases of the norm is 5, expected 16");
     named("linear: rows 3 must be less than 3");
     named("linear: the matrix was prepared as gate|up, not as stacked");
     named("embed: token 4 must be less than 4");

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use kernels::{AttentionSpec, Batch, Epilogue, HeadShape, KvView, Ops, QkvSpec};
+use kernels::{AttentionSpec, Batch, Epilogue, HeadShape, KvView, Left, Norm, NormKind, Ops, QkvSpec};
 
 use super::ModelSpec;
 use crate::EngineError;
@@ -44,7 +44,6 @@ pub(super) struct Layer<O: Ops> {
 /// Space for the rows of one step. `hidden` outlives a step that ends between layers.
 pub struct Activations<O: Ops> {
     hidden: O::Rows,
-    normed: O::Rows,
     qkv: O::Rows,
     attended: O::Rows,
     gated: O::Rows,
@@ -89,7 +88,6 @@ impl<O: Ops> Activations<O> {
         let hidden = spec.hidden as usize;
         Ok(Activations {
             hidden: rows(rows_max, hidden)?,
-            normed: rows(rows_max, hidden)?,
             qkv: rows(rows_max, shape.qkv_cols())?,
             attended: rows(rows_max, shape.out_cols())?,
             gated: rows(rows_max, spec.mlp as usize)?,
@@ -138,8 +136,8 @@ impl<O: Ops> Model<O> {
         let is_last = layer + 1 == self.spec.layers;
         self.attend(ops, space, pass, layer)?;
         if !is_last {
-            let Activations { hidden, attended, normed, gated, .. } = space;
-            return self.finish(ops, weights, attended, hidden, normed, gated);
+            let Activations { hidden, attended, gated, .. } = space;
+            return self.finish(ops, weights, attended, hidden, gated);
         }
         // Keys and values are stored by now: only rows that want logits need the rest of the last layer.
         if pass.wanted.is_empty() {
@@ -147,8 +145,8 @@ impl<O: Ops> Model<O> {
         }
         ops.gather(&space.hidden, pass.wanted, &mut space.last_hidden)?;
         ops.gather(&space.attended, pass.wanted, &mut space.last_attended)?;
-        let Activations { last_hidden, last_attended, normed, gated, .. } = space;
-        self.finish(ops, weights, last_attended, last_hidden, normed, gated)
+        let Activations { last_hidden, last_attended, gated, .. } = space;
+        self.finish(ops, weights, last_attended, last_hidden, gated)
     }
 
     /// Logits of the wanted rows, after the last layer.
@@ -159,10 +157,10 @@ impl<O: Ops> Model<O> {
         rows: usize,
     ) -> Result<LogitRows<'s>, EngineError> {
         let vocab = self.spec.vocab as usize;
-        let Activations { last_hidden, normed, logits, .. } = space;
+        let Activations { last_hidden, logits, .. } = space;
         logits.resize(rows * vocab, 0.0);
-        ops.rms_norm(last_hidden, &self.norm, self.spec.norm_eps, normed)?;
-        ops.logits(normed, self.head.as_ref().unwrap_or(&self.embedding), logits)?;
+        let left = self.normed(last_hidden, &self.norm);
+        ops.logits(left, self.head.as_ref().unwrap_or(&self.embedding), logits)?;
         Ok(LogitRows { logits, vocab })
     }
 
@@ -183,9 +181,9 @@ impl<O: Ops> Model<O> {
     fn attend(&self, ops: &mut O, space: &mut Activations<O>, pass: Pass<'_>, layer: u32) -> Result<(), EngineError> {
         let weights = &self.layers[layer as usize];
         let shape = self.spec.head_shape();
-        let Activations { hidden, normed, qkv, attended, .. } = space;
-        ops.rms_norm(hidden, &weights.attention_norm, self.spec.norm_eps, normed)?;
-        ops.linear(normed, &weights.qkv.weight, weights.qkv.bias.as_ref(), Epilogue::Store, qkv)?;
+        let Activations { hidden, qkv, attended, .. } = space;
+        let left = self.normed(hidden, &weights.attention_norm);
+        ops.linear(left, &weights.qkv.weight, weights.qkv.bias.as_ref(), Epilogue::Store, qkv)?;
         let finish = QkvSpec {
             shape,
             rope: &self.rope,
@@ -206,12 +204,16 @@ impl<O: Ops> Model<O> {
         weights: &Layer<O>,
         attended: &O::Rows,
         hidden: &mut O::Rows,
-        normed: &mut O::Rows,
         gated: &mut O::Rows,
     ) -> Result<(), EngineError> {
-        ops.linear(attended, &weights.output.weight, weights.output.bias.as_ref(), Epilogue::AddTo, hidden)?;
-        ops.rms_norm(hidden, &weights.mlp_norm, self.spec.norm_eps, normed)?;
-        ops.gate_up(normed, &weights.gate_up, gated)?;
-        Ok(ops.linear(gated, &weights.down, None, Epilogue::AddTo, hidden)?)
+        let output = &weights.output;
+        ops.linear(Left::plain(attended), &output.weight, output.bias.as_ref(), Epilogue::AddTo, hidden)?;
+        ops.gate_up(self.normed(hidden, &weights.mlp_norm), &weights.gate_up, gated)?;
+        Ok(ops.linear(Left::plain(gated), &weights.down, None, Epilogue::AddTo, hidden)?)
+    }
+
+    /// `rows` as a left side that is normed with `weight`.
+    fn normed<'a>(&self, rows: &'a O::Rows, weight: &'a O::Vector) -> Left<'a, O> {
+        Left::normed(rows, Norm { kind: NormKind::Rms, weight, bias: None, eps: self.spec.norm_eps })
     }
 }

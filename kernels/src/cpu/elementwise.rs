@@ -1,28 +1,14 @@
-//! Norms and rotations of single rows; the same source for every instruction level.
+//! Norms and rotations of single heads, in place; the same source for every instruction level.
 
-use crate::numerics::sum_of_squares;
+use crate::numerics::Standardize;
 
-/// `out = x / sqrt(mean(x²) + eps) * weight`.
-#[inline(always)]
-pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let inverse = inverse_rms(x, eps);
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = *x * inverse * weight;
-    }
-}
-
-/// As [`rms_norm`], in place.
+/// `x = x / sqrt(mean(x²) + eps) * weight`.
 #[inline(always)]
 pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
-    let inverse = inverse_rms(x, eps);
+    let standard = Standardize::rms(x, eps);
     for (x, weight) in x.iter_mut().zip(weight) {
-        *x = *x * inverse * weight;
+        *x = standard.apply(*x) * weight;
     }
-}
-
-#[inline(always)]
-fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt()
 }
 
 /// Rotates the pairs (i, i + half) of one head by the angles of one position.

@@ -23,12 +23,12 @@ use crate::checks::vector_parts;
 use crate::checks::{append_batch, attention_batch, below, embed_arrangement, heads, linear_arrangement, same};
 use crate::pool::Pool;
 use crate::{
-    Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, MatrixSource, Ops, OpsInfo, QkvSpec,
-    VectorSource,
+    Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, Left, MatrixSource, Norm, Ops, OpsInfo,
+    QkvSpec, VectorSource,
 };
 use append::Append;
 use attention::Attention;
-use gemm::{Finish, Product};
+use gemm::{Finish, Product, RowNorm};
 use matrix::WordFormat;
 use table::{FormatKernels, Kernels};
 use words::{Shared, Words};
@@ -88,20 +88,21 @@ impl CpuOps {
     fn multiply(
         &mut self,
         op: &'static str,
-        x: &Rows,
+        left: Left<'_, Self>,
         w: &Matrix,
         bias: Option<&Vector>,
         finish: Finish,
         out: &mut [f32],
     ) -> Result<(), KernelError> {
         let out_columns = match finish {
-            Finish::Store | Finish::AddTo => w.n,
+            Finish::Store | Finish::AddTo | Finish::Relu => w.n,
             Finish::SiluMul => w.n / 2,
         };
         let product = Product {
             op,
-            left: x.values(),
-            rows: x.count(),
+            left: left.rows.values(),
+            norm: left.norm.map(row_norm),
+            rows: left.rows.count(),
             k: w.k,
             right: w.words.as_slice(),
             k_words: w.k_words,
@@ -111,6 +112,25 @@ impl CpuOps {
         };
         gemm::multiply(&product, self.format(w.format), &self.pool, &mut self.packed, out)
     }
+}
+
+/// What every product checks about its sides.
+fn product_arguments(
+    op: &'static str,
+    left: Left<'_, CpuOps>,
+    w: &Matrix,
+    arrangement: Arrangement,
+) -> Result<(), KernelError> {
+    linear_arrangement(op, w.arrangement, arrangement)?;
+    same(op, "columns of the left side", w.k, left.rows.cols())?;
+    let Some(norm) = left.norm else { return Ok(()) };
+    same(op, "weights of the norm", w.k, norm.weight.values().len())?;
+    norm.bias.map_or(Ok(()), |bias| same(op, "biases of the norm", w.k, bias.values().len()))
+}
+
+fn row_norm(norm: Norm<'_, CpuOps>) -> RowNorm<'_> {
+    let Norm { kind, weight, bias, eps } = norm;
+    RowNorm { kind, weight: weight.padded(), bias: bias.map(Vector::padded), eps }
 }
 
 impl Ops for CpuOps {
@@ -172,52 +192,37 @@ impl Ops for CpuOps {
         })
     }
 
-    fn rms_norm(&mut self, x: &Rows, weight: &Vector, eps: f32, out: &mut Rows) -> Result<(), KernelError> {
-        let cols = x.cols();
-        same("rms_norm", "weights", cols, weight.values().len())?;
-        same("rms_norm", "columns of out", cols, out.cols())?;
-        out.set_count("rms_norm", x.count())?;
-        let target = Shared::new(out.values_mut());
-        self.for_rows("rms_norm", x.count(), cols, &|r| {
-            let row = &x.values()[r * cols..][..cols];
-            // SAFETY: rows do not overlap, and the kernels were chosen for this processor.
-            unsafe { (self.kernels.rms_norm)(row, weight.values(), eps, target.part(r * cols, cols)) };
-        })
-    }
-
     fn linear(
         &mut self,
-        x: &Rows,
+        left: Left<'_, Self>,
         w: &Matrix,
         bias: Option<&Vector>,
         epilogue: Epilogue,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        linear_arrangement("linear", w.arrangement, Arrangement::Stacked)?;
-        same("linear", "columns of x", w.k, x.cols())?;
-        same("linear", "columns of out", w.n, out.cols())?;
+        let (op, rows) = ("linear", left.rows.count());
+        product_arguments(op, left, w, Arrangement::Stacked)?;
+        same(op, "columns of out", w.n, out.cols())?;
         if let Some(bias) = bias {
-            same("linear", "biases", w.n, bias.values().len())?;
+            same(op, "biases", w.n, bias.values().len())?;
         }
         let finish = match epilogue {
-            Epilogue::Store => {
-                out.set_count("linear", x.count())?;
-                Finish::Store
-            }
-            Epilogue::AddTo => {
-                same("linear", "rows of the residual", x.count(), out.count())?;
-                Finish::AddTo
-            }
+            Epilogue::Store => Finish::Store,
+            Epilogue::AddTo => Finish::AddTo,
+            Epilogue::Relu => Finish::Relu,
         };
-        self.multiply("linear", x, w, bias, finish, out.values_mut())
+        match epilogue {
+            Epilogue::Store | Epilogue::Relu => out.set_count(op, rows)?,
+            Epilogue::AddTo => same(op, "rows of the residual", rows, out.count())?,
+        }
+        self.multiply(op, left, w, bias, finish, out.values_mut())
     }
 
-    fn gate_up(&mut self, x: &Rows, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
-        linear_arrangement("gate_up", w.arrangement, Arrangement::GateUp)?;
-        same("gate_up", "columns of x", w.k, x.cols())?;
+    fn gate_up(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
+        product_arguments("gate_up", left, w, Arrangement::GateUp)?;
         same("gate_up", "columns of out", w.n / 2, out.cols())?;
-        out.set_count("gate_up", x.count())?;
-        self.multiply("gate_up", x, w, None, Finish::SiluMul, out.values_mut())
+        out.set_count("gate_up", left.rows.count())?;
+        self.multiply("gate_up", left, w, None, Finish::SiluMul, out.values_mut())
     }
 
     fn qkv_append(
@@ -291,11 +296,10 @@ impl Ops for CpuOps {
         Ok(())
     }
 
-    fn logits(&mut self, x: &Rows, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
-        linear_arrangement("logits", w.arrangement, Arrangement::Stacked)?;
-        same("logits", "columns of x", w.k, x.cols())?;
-        same("logits", "values of out", x.count() * w.n, out.len())?;
-        self.multiply("logits", x, w, None, Finish::Store, out)
+    fn logits(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
+        product_arguments("logits", left, w, Arrangement::Stacked)?;
+        same("logits", "values of out", left.rows.count() * w.n, out.len())?;
+        self.multiply("logits", left, w, None, Finish::Store, out)
     }
 
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {

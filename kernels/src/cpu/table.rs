@@ -2,7 +2,6 @@
 
 use super::append::{Append, append_head};
 use super::attention::{QueryTile, attend};
-use super::elementwise;
 use super::gemm::{PackRows, Panel, pack_rows, panel};
 use super::kernel_set::KernelSet;
 use super::lanes::{Format, portable};
@@ -11,8 +10,6 @@ use super::lanes::{Format, portable};
 pub(super) struct Kernels {
     pub(super) bf16: FormatKernels,
     pub(super) f32: FormatKernels,
-    /// As `elementwise::rms_norm`.
-    pub(super) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     /// As `append::append_head`.
     pub(super) append_head: unsafe fn(&Append<'_>, usize),
 }
@@ -67,10 +64,6 @@ macro_rules! level {
                 unsafe { attend::<level::F32Words>(tile) }
             }
             $(#[$feature])?
-            unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-                elementwise::rms_norm(x, weight, eps, out);
-            }
-            $(#[$feature])?
             unsafe fn append(call: &Append<'_>, kv_head: usize) {
                 // SAFETY: as above.
                 unsafe { append_head(call, kv_head) }
@@ -89,7 +82,6 @@ macro_rules! level {
                     panel: panel_f32,
                     attend: attend_f32,
                 },
-                rms_norm,
                 append_head: append,
             };
         }

@@ -38,15 +38,21 @@ pub fn lane_tree_max(mut lanes: [f32; LANES]) -> f32 {
 /// Σ x² with element `i` in lane `i % 16`, each lane from left to right, then the lane tree.
 #[inline(always)]
 pub fn sum_of_squares(x: &[f32]) -> f32 {
+    lane_fold(x, |sum, v| v.mul_add(v, sum))
+}
+
+/// Folds element `i` into lane `i % 16`, each lane from left to right, then the lane tree of the sums.
+#[inline(always)]
+pub(super) fn lane_fold(x: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let (rows, rest) = x.as_chunks::<LANES>();
     for row in rows {
         for (lane, v) in lanes.iter_mut().zip(row) {
-            *lane = v.mul_add(*v, *lane);
+            *lane = add(*lane, *v);
         }
     }
     for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane = v.mul_add(*v, *lane);
+        *lane = add(*lane, *v);
     }
     lane_tree_sum(lanes)
 }

@@ -1,64 +1,99 @@
 //! Products with weights, element by element in the documented order.
 
-use super::{Matrix, Rows, Vector};
+use super::{Matrix, ReferenceOps, Rows, Vector};
 use crate::checks::{linear_arrangement, same};
-use crate::numerics::{K_CHUNKS, k_padded, round_to_bf16, silu, tree_of_chunks};
-use crate::{Arrangement, Dtype, Epilogue, KernelError};
+use crate::numerics::{K_CHUNKS, Standardize, k_padded, round_to_bf16, silu, tree_of_chunks};
+use crate::{Arrangement, Dtype, Epilogue, KernelError, Left, Norm, NormKind};
 
 pub(super) fn linear(
-    x: &Rows,
+    left: Left<'_, ReferenceOps>,
     w: &Matrix,
     bias: Option<&Vector>,
     epilogue: Epilogue,
     out: &mut Rows,
 ) -> Result<(), KernelError> {
-    linear_arrangement("linear", w.arrangement, Arrangement::Stacked)?;
-    same("linear", "columns of x", w.k, x.cols)?;
-    same("linear", "columns of out", w.n, out.cols)?;
+    let op = "linear";
+    product_arguments(op, left, w, Arrangement::Stacked)?;
+    same(op, "columns of out", w.n, out.cols)?;
     if let Some(bias) = bias {
-        same("linear", "biases", w.n, bias.0.len())?;
+        same(op, "biases", w.n, bias.0.len())?;
     }
     match epilogue {
-        Epilogue::Store => out.set_count("linear", x.count())?,
-        Epilogue::AddTo => same("linear", "rows of the residual", x.count(), out.count())?,
+        Epilogue::Store | Epilogue::Relu => out.set_count(op, left.rows.count())?,
+        Epilogue::AddTo => same(op, "rows of the residual", left.rows.count(), out.count())?,
     }
-    for r in 0..x.count() {
+    for r in 0..left.rows.count() {
+        let x = row(left, r);
         for n in 0..w.n {
-            let product = dot(x.row(r), w, n);
+            let product = dot(&x, w, n);
             let y = bias.map_or(product, |bias| product + bias.0[n]);
             let element = &mut out.row_mut(r)[n];
             *element = match epilogue {
                 Epilogue::Store => y,
                 Epilogue::AddTo => *element + y,
+                Epilogue::Relu if 0.0 > y => 0.0,
+                Epilogue::Relu => y,
             };
         }
     }
     Ok(())
 }
 
-pub(super) fn gate_up(x: &Rows, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
-    linear_arrangement("gate_up", w.arrangement, Arrangement::GateUp)?;
-    same("gate_up", "columns of x", w.k, x.cols)?;
+pub(super) fn gate_up(left: Left<'_, ReferenceOps>, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
+    product_arguments("gate_up", left, w, Arrangement::GateUp)?;
     same("gate_up", "columns of out", w.n / 2, out.cols)?;
-    out.set_count("gate_up", x.count())?;
-    for r in 0..x.count() {
+    out.set_count("gate_up", left.rows.count())?;
+    for r in 0..left.rows.count() {
+        let x = row(left, r);
         for n in 0..w.n / 2 {
-            out.row_mut(r)[n] = silu(dot(x.row(r), w, n)) * dot(x.row(r), w, w.n / 2 + n);
+            out.row_mut(r)[n] = silu(dot(&x, w, n)) * dot(&x, w, w.n / 2 + n);
         }
     }
     Ok(())
 }
 
-pub(super) fn logits(x: &Rows, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
-    linear_arrangement("logits", w.arrangement, Arrangement::Stacked)?;
-    same("logits", "columns of x", w.k, x.cols)?;
-    same("logits", "values of out", x.count() * w.n, out.len())?;
-    for r in 0..x.count() {
+pub(super) fn logits(left: Left<'_, ReferenceOps>, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
+    product_arguments("logits", left, w, Arrangement::Stacked)?;
+    same("logits", "values of out", left.rows.count() * w.n, out.len())?;
+    for r in 0..left.rows.count() {
+        let x = row(left, r);
         for n in 0..w.n {
-            out[r * w.n + n] = dot(x.row(r), w, n);
+            out[r * w.n + n] = dot(&x, w, n);
         }
     }
     Ok(())
+}
+
+/// What every product checks about its sides.
+fn product_arguments(
+    op: &'static str,
+    left: Left<'_, ReferenceOps>,
+    w: &Matrix,
+    arrangement: Arrangement,
+) -> Result<(), KernelError> {
+    linear_arrangement(op, w.arrangement, arrangement)?;
+    same(op, "columns of the left side", w.k, left.rows.cols)?;
+    let Some(norm) = left.norm else { return Ok(()) };
+    same(op, "weights of the norm", w.k, norm.weight.0.len())?;
+    norm.bias.map_or(Ok(()), |bias| same(op, "biases of the norm", w.k, bias.0.len()))
+}
+
+/// Row `r` of the left side, after its norm.
+fn row(left: Left<'_, ReferenceOps>, r: usize) -> Vec<f32> {
+    let x = left.rows.row(r);
+    left.norm.map_or_else(|| x.to_vec(), |norm| normed(x, norm))
+}
+
+fn normed(x: &[f32], norm: Norm<'_, ReferenceOps>) -> Vec<f32> {
+    let standard = match norm.kind {
+        NormKind::Rms => Standardize::rms(x, norm.eps),
+        NormKind::Layer => Standardize::layer(x, norm.eps),
+    };
+    let weighted = x.iter().zip(&norm.weight.0).map(|(v, weight)| standard.apply(*v) * weight);
+    match norm.bias {
+        None => weighted.collect(),
+        Some(bias) => weighted.zip(&bias.0).map(|(v, bias)| v + bias).collect(),
+    }
 }
 
 /// One output element: eight chunk sums from left to right, then the tree.

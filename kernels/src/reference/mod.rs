@@ -5,9 +5,8 @@ mod linear;
 mod qkv;
 
 use crate::checks::{at_most, below, matrix_parts, same, vector_parts};
-use crate::numerics::sum_of_squares;
 use crate::{
-    Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, MatrixSource, Ops, OpsInfo, QkvSpec,
+    Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, Left, MatrixSource, Ops, OpsInfo, QkvSpec,
     VectorSource, widen,
 };
 
@@ -125,30 +124,19 @@ impl Ops for ReferenceOps {
         Ok(())
     }
 
-    fn rms_norm(&mut self, x: &Rows, weight: &Vector, eps: f32, out: &mut Rows) -> Result<(), KernelError> {
-        same("rms_norm", "weights", x.cols, weight.0.len())?;
-        same("rms_norm", "columns of out", x.cols, out.cols)?;
-        out.set_count("rms_norm", x.count())?;
-        for r in 0..x.count() {
-            out.row_mut(r).copy_from_slice(x.row(r));
-            normalize(out.row_mut(r), &weight.0, eps);
-        }
-        Ok(())
-    }
-
     fn linear(
         &mut self,
-        x: &Rows,
+        left: Left<'_, Self>,
         w: &Matrix,
         bias: Option<&Vector>,
         epilogue: Epilogue,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        linear::linear(x, w, bias, epilogue, out)
+        linear::linear(left, w, bias, epilogue, out)
     }
 
-    fn gate_up(&mut self, x: &Rows, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
-        linear::gate_up(x, w, out)
+    fn gate_up(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
+        linear::gate_up(left, w, out)
     }
 
     fn qkv_append(
@@ -186,8 +174,8 @@ impl Ops for ReferenceOps {
         Ok(())
     }
 
-    fn logits(&mut self, x: &Rows, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
-        linear::logits(x, w, out)
+    fn logits(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
+        linear::logits(left, w, out)
     }
 
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
@@ -196,13 +184,5 @@ impl Ops for ReferenceOps {
             kv.copy_block(from as usize, to as usize);
         }
         Ok(())
-    }
-}
-
-/// `x = x / sqrt(mean(x²) + eps) * weight`.
-fn normalize(x: &mut [f32], weight: &[f32], eps: f32) {
-    let inverse = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
-    for (v, w) in x.iter_mut().zip(weight) {
-        *v = *v * inverse * w;
     }
 }

@@ -1,8 +1,9 @@
 //! Finishes queries and keys, stores keys and values.
 
-use super::{ReferenceOps, Rope, Rows, Vector, normalize};
+use super::{ReferenceOps, Rope, Rows, Vector};
 use crate::checks::{append_batch, below, heads, same};
 use crate::kv::Element;
+use crate::numerics::Standardize;
 use crate::{Batch, KernelError, KvPart, KvView, QkvSpec};
 
 pub(super) fn append(
@@ -65,7 +66,8 @@ fn append_row(row: &mut [f32], spec: &QkvSpec<'_, ReferenceOps>, position: usize
 /// Norm, then rotation.
 fn finish(head: &mut [f32], norm: Option<&Vector>, spec: &QkvSpec<'_, ReferenceOps>, position: usize) {
     if let Some(weight) = norm {
-        normalize(head, &weight.0, spec.norm_eps);
+        let standard = Standardize::rms(head, spec.norm_eps);
+        head.iter_mut().zip(&weight.0).for_each(|(v, weight)| *v = standard.apply(*v) * weight);
     }
     let Rope { half, cos, sin, .. } = spec.rope;
     let (low, high) = head.split_at_mut(*half);

@@ -4,7 +4,7 @@ mod pack_rows;
 mod panel;
 mod tile;
 
-pub(super) use pack_rows::{PackRows, pack, pack_rows};
+pub(super) use pack_rows::{PackRows, RowNorm, pack, pack_rows};
 pub(super) use panel::{Finish, Panel, panel};
 pub(super) use tile::{Ahead, BLOCK_COLUMNS, TILE_ROWS_MAX, accumulate};
 
@@ -30,6 +30,8 @@ pub(super) struct Product<'a> {
     pub(super) op: &'static str,
     /// Row-major activations.
     pub(super) left: &'a [f32],
+    /// Applied to each row of `left`.
+    pub(super) norm: Option<RowNorm<'a>>,
     pub(super) rows: usize,
     pub(super) k: usize,
     /// Packed weights.
@@ -104,7 +106,7 @@ fn pack_left(
         let first = group * group_rows;
         let count = group_rows.min(product.rows - first);
         let values = &product.left[first * product.k..][..count * product.k];
-        let rows = PackRows { values, columns: product.k, count };
+        let rows = PackRows { values, columns: product.k, count, norm: product.norm };
         // SAFETY: groups have disjoint rows, and the kernels were chosen for this processor.
         unsafe { (kernels.pack_rows)(&rows, packed.part(first * product.k_words, count * product.k_words)) }
     };

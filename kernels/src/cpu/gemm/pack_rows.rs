@@ -1,13 +1,26 @@
-//! Activations as the left side of a product: rounded to the word format, `[group][word][row]`.
+//! Activations as the left side of a product: normed, rounded to the word format, `[group][word][row]`.
 
+use super::tile::TILE_ROWS_MAX;
+use crate::NormKind;
 use crate::cpu::lanes::{Format, Lanes};
-use crate::numerics::LANES;
+use crate::numerics::{LANES, Standardize};
 
 /// Rows of one group, row-major.
 pub(in crate::cpu) struct PackRows<'a> {
     pub(in crate::cpu) values: &'a [f32],
     pub(in crate::cpu) columns: usize,
+    /// At most [`TILE_ROWS_MAX`].
     pub(in crate::cpu) count: usize,
+    pub(in crate::cpu) norm: Option<RowNorm<'a>>,
+}
+
+/// A norm whose weight and bias are padded with zeros to a multiple of 16.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct RowNorm<'a> {
+    pub(in crate::cpu) kind: NormKind,
+    pub(in crate::cpu) weight: &'a [f32],
+    pub(in crate::cpu) bias: Option<&'a [f32]>,
+    pub(in crate::cpu) eps: f32,
 }
 
 /// Packs a group as [`pack`] does.
@@ -18,7 +31,12 @@ pub(in crate::cpu) struct PackRows<'a> {
 pub(in crate::cpu) unsafe fn pack_rows<F: Format>(group: &PackRows<'_>, words: &mut [u32]) {
     let row = |r: usize| &group.values[r * group.columns..][..group.columns];
     // SAFETY: the caller's promise.
-    unsafe { pack::<F>(row, group.count, words) }
+    unsafe {
+        match group.norm {
+            None => pack::<F>(row, group.count, words),
+            Some(norm) => pack_after::<F, _>(row, group.count, &Normed::new(norm, row, group.count), words),
+        }
+    }
 }
 
 /// Packs `count` rows into `words`, `[word][row]`; columns up to a multiple of 16 are filled with zeros.
@@ -27,6 +45,18 @@ pub(in crate::cpu) unsafe fn pack_rows<F: Format>(group: &PackRows<'_>, words: &
 /// The level's instructions exist.
 #[inline(always)]
 pub(in crate::cpu) unsafe fn pack<'a, F: Format>(row: impl Fn(usize) -> &'a [f32], count: usize, words: &mut [u32]) {
+    // SAFETY: the caller's promise.
+    unsafe { pack_after::<F, _>(row, count, &AsIs, words) }
+}
+
+/// Packs rows after `change`.
+#[inline(always)]
+unsafe fn pack_after<'a, F: Format, C: Change<F::Lanes>>(
+    row: impl Fn(usize) -> &'a [f32],
+    count: usize,
+    change: &C,
+    words: &mut [u32],
+) {
     let words_per_step = LANES / F::PER_WORD;
     for (step, target) in words.chunks_exact_mut(words_per_step * count).enumerate() {
         for r in 0..count {
@@ -42,10 +72,64 @@ pub(in crate::cpu) unsafe fn pack<'a, F: Format>(row: impl Fn(usize) -> &'a [f32
                         F::Lanes::load(padded.as_ptr())
                     }
                 };
-                F::store_words(values, packed.as_mut_ptr());
+                F::store_words(change.apply(r, step, values), packed.as_mut_ptr());
             }
             for (p, word) in packed[..words_per_step].iter().enumerate() {
                 target[p * count + r] = *word;
+            }
+        }
+    }
+}
+
+/// What happens to values before they are rounded.
+trait Change<L: Lanes> {
+    /// Values `16 * step..` of row `r`, 16 of them.
+    ///
+    /// # Safety
+    /// The level's instructions exist.
+    unsafe fn apply(&self, r: usize, step: usize, values: L) -> L;
+}
+
+struct AsIs;
+
+impl<L: Lanes> Change<L> for AsIs {
+    #[inline(always)]
+    unsafe fn apply(&self, _: usize, _: usize, values: L) -> L {
+        values
+    }
+}
+
+/// A norm and what it shifts and scales each row of a group by.
+struct Normed<'a> {
+    norm: RowNorm<'a>,
+    rows: [Standardize; TILE_ROWS_MAX],
+}
+
+impl<'a> Normed<'a> {
+    #[inline(always)]
+    fn new<'r>(norm: RowNorm<'a>, row: impl Fn(usize) -> &'r [f32], count: usize) -> Self {
+        let mut rows = [Standardize::IDENTITY; TILE_ROWS_MAX];
+        for (r, standard) in rows.iter_mut().enumerate().take(count) {
+            *standard = match norm.kind {
+                NormKind::Rms => Standardize::rms(row(r), norm.eps),
+                NormKind::Layer => Standardize::layer(row(r), norm.eps),
+            };
+        }
+        Self { norm, rows }
+    }
+}
+
+impl<L: Lanes> Change<L> for Normed<'_> {
+    #[inline(always)]
+    unsafe fn apply(&self, r: usize, step: usize, values: L) -> L {
+        let (standard, first) = (self.rows[r], step * LANES);
+        // SAFETY: the caller promises the instructions, and the slices are cut to 16 values.
+        unsafe {
+            let weight = L::load(self.norm.weight[first..][..LANES].as_ptr());
+            let weighted = values.sub(L::splat(standard.shift)).mul(L::splat(standard.scale)).mul(weight);
+            match self.norm.bias {
+                None => weighted,
+                Some(bias) => weighted.add(L::load(bias[first..][..LANES].as_ptr())),
             }
         }
     }

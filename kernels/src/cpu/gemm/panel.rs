@@ -13,6 +13,8 @@ pub(in crate::cpu) enum Finish {
     Store,
     /// `out = out + (sum (+ bias))`.
     AddTo,
+    /// `out = max(sum (+ bias), 0)`.
+    Relu,
     /// The first 16 columns of a block are gates, the others their ups: `out = silu(gate) * up`.
     SiluMul,
 }
@@ -113,7 +115,7 @@ unsafe fn finish<L: Lanes>(panel: &Panel<'_>, block: usize, first_row: usize, ro
             let [low, high] = [L::load(sums.as_ptr()), L::load(sums.as_ptr().add(LANES))];
             match panel.finish {
                 Finish::SiluMul => store(low.silu().mul(high), row, block * LANES, panel.out_columns),
-                Finish::Store | Finish::AddTo => {
+                Finish::Store | Finish::AddTo | Finish::Relu => {
                     for (sum, column) in [(low, block * BLOCK_COLUMNS), (high, block * BLOCK_COLUMNS + LANES)] {
                         let y = match panel.bias {
                             Some(bias) => sum.add(L::load(bias[column..][..LANES].as_ptr())),
@@ -121,6 +123,7 @@ unsafe fn finish<L: Lanes>(panel: &Panel<'_>, block: usize, first_row: usize, ro
                         };
                         match panel.finish {
                             Finish::AddTo => add_to(y, row, column, panel.out_columns),
+                            Finish::Relu => store(L::splat(0.0).max(y), row, column, panel.out_columns),
                             Finish::Store | Finish::SiluMul => store(y, row, column, panel.out_columns),
                         }
                     }
