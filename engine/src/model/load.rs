@@ -31,10 +31,10 @@ impl<O: Ops> Model<O> {
         let layers = (0..spec.layers).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
         let embedding = loader.embedding()?;
         let head = if spec.tied_embeddings { None } else { Some(loader.head()?) };
-        let norm = loader.vector(&[("model.norm.weight", spec.hidden)])?;
+        let norm = loader.vector(&[(&loader.name(spec.architecture.tensors.norm, "weight"), spec.hidden)])?;
         let frequencies = spec.rope.inverse_frequencies(spec.head_dim);
         let rope = ops.rope(positions_max as usize, &frequencies, 1.0)?;
-        let weights_dtype = precision.of(weights.stored_dtype()?);
+        let weights_dtype = precision.of(spec.stored_dtype(weights)?);
         Ok(Model { spec, weights_dtype, embedding, layers, norm, head, rope })
     }
 }
@@ -61,34 +61,43 @@ impl Precision {
 impl<O: Ops> Loader<'_, O> {
     fn embedding(&self) -> Result<O::Matrix, EngineError> {
         let arrangement = if self.spec.tied_embeddings { Arrangement::Stacked } else { Arrangement::Table };
-        let part = ("model.embed_tokens.weight", self.spec.vocab);
-        self.matrix(&[part], self.spec.hidden, arrangement)
+        let name = self.name(self.spec.architecture.tensors.embedding, "weight");
+        self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, arrangement)
     }
 
     fn head(&self) -> Result<O::Matrix, EngineError> {
-        self.matrix(&[("lm_head.weight", self.spec.vocab)], self.spec.hidden, Arrangement::Stacked)
+        let name = format!("{}.weight", self.spec.architecture.tensors.head);
+        self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, Arrangement::Stacked)
+    }
+
+    /// A tensor outside of the layers.
+    fn name(&self, tensor: &str, end: &str) -> String {
+        format!("{}{tensor}.{end}", self.spec.architecture.tensors.prefix)
+    }
+
+    /// A tensor of a layer.
+    fn layer_name(&self, layer: u32, tensor: &str, end: &str) -> String {
+        self.name(&format!("layers.{layer}.{tensor}"), end)
     }
 
     fn layer(&self, layer: u32) -> Result<Layer<O>, EngineError> {
-        let spec = self.spec;
-        let name = |tensor: &str| format!("model.layers.{layer}.{tensor}.weight");
-        let (gate, up) = (name("mlp.gate_proj"), name("mlp.up_proj"));
+        let (spec, names) = (self.spec, &self.spec.architecture.tensors);
+        let name = |tensor: &str| self.layer_name(layer, tensor, "weight");
+        let [gate, up] = names.gate_up.map(name);
         let gate_up = [(gate.as_str(), spec.mlp), (up.as_str(), spec.mlp)];
-        let (q_norm, k_norm) = if spec.qk_norm {
-            let norm = |tensor: &str| self.vector(&[(&name(tensor), spec.head_dim)]).map(Some);
-            (norm("self_attn.q_norm")?, norm("self_attn.k_norm")?)
-        } else {
-            (None, None)
-        };
+        let [q_norm, k_norm] = names.qk_norms.map(|tensor| {
+            let norm = || self.vector(&[(&name(tensor), spec.head_dim)]);
+            spec.qk_norm.then(norm).transpose()
+        });
         Ok(Layer {
-            attention_norm: self.vector(&[(&name("input_layernorm"), spec.hidden)])?,
+            attention_norm: self.vector(&[(&name(names.attention_norm), spec.hidden)])?,
             qkv: self.qkv(layer)?,
-            q_norm,
-            k_norm,
+            q_norm: q_norm?,
+            k_norm: k_norm?,
             output: self.output(layer)?,
-            mlp_norm: self.vector(&[(&name("post_attention_layernorm"), spec.hidden)])?,
+            mlp_norm: self.vector(&[(&name(names.mlp_norm), spec.hidden)])?,
             gate_up: self.matrix(&gate_up, spec.hidden, Arrangement::GateUp)?,
-            down: self.matrix(&[(&name("mlp.down_proj"), spec.hidden)], spec.mlp, Arrangement::Stacked)?,
+            down: self.matrix(&[(&name(names.down), spec.hidden)], spec.mlp, Arrangement::Stacked)?,
             window: spec.windows[layer as usize],
         })
     }
@@ -96,9 +105,9 @@ impl<O: Ops> Loader<'_, O> {
     /// Queries, keys and values stacked into one projection.
     fn qkv(&self, layer: u32) -> Result<Projection<O>, EngineError> {
         let spec = self.spec;
-        let parts = [("q", spec.q_width()), ("k", spec.kv_width()), ("v", spec.kv_width())];
-        let named =
-            |suffix: &str| parts.map(|(part, n)| (format!("model.layers.{layer}.self_attn.{part}_proj.{suffix}"), n));
+        let [q, k, v] = spec.architecture.tensors.qkv;
+        let parts = [(q, spec.q_width()), (k, spec.kv_width()), (v, spec.kv_width())];
+        let named = |end: &str| parts.map(|(part, n)| (self.layer_name(layer, part, end), n));
         let biased = match spec.attention_bias {
             AttentionBias::None => false,
             AttentionBias::Qkv | AttentionBias::QkvOutput => true,
@@ -108,7 +117,7 @@ impl<O: Ops> Loader<'_, O> {
 
     fn output(&self, layer: u32) -> Result<Projection<O>, EngineError> {
         let spec = self.spec;
-        let named = |suffix: &str| [(format!("model.layers.{layer}.self_attn.o_proj.{suffix}"), spec.hidden)];
+        let named = |end: &str| [(self.layer_name(layer, spec.architecture.tensors.output, end), spec.hidden)];
         let biased = match spec.attention_bias {
             AttentionBias::None | AttentionBias::Qkv => false,
             AttentionBias::QkvOutput => true,

@@ -39,8 +39,7 @@ pub enum RopeScaling {
 
 impl RopeSpec {
     /// Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`.
-    pub(crate) fn of(config: &Fields) -> Result<RopeSpec, EngineError> {
-        const THETA_DEFAULT: f64 = 10_000.0;
+    pub(crate) fn of(config: &Fields, theta_default: f64) -> Result<RopeSpec, EngineError> {
         if config.number_opt("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
             return Err(config.problem("partial_rotary_factor", "other than 1 is not supported"));
         }
@@ -52,7 +51,7 @@ impl RopeSpec {
             Some(parameters) => parameters.number_opt("rope_theta")?,
             None => None,
         };
-        let theta = nested_theta.or(config.number_opt("rope_theta")?).unwrap_or(THETA_DEFAULT);
+        let theta = nested_theta.or(config.number_opt("rope_theta")?).unwrap_or(theta_default);
         if theta <= 1.0 {
             return Err(config.problem("rope_theta", format!("must be above 1, found {theta}")));
         }

@@ -123,11 +123,6 @@ impl WeightFiles {
         Ok(())
     }
 
-    /// The format of the first layer's queries, which stands for the whole model's.
-    pub fn stored_dtype(&self) -> Result<Dtype, EngineError> {
-        self.dtype("model.layers.0.self_attn.q_proj.weight")
-    }
-
     fn entry(&self, name: &str) -> Result<&Entry, EngineError> {
         let missing = || EngineError::TensorMissing { directory: self.directory.clone(), tensor: name.to_owned() };
         self.entries.get(name).ok_or_else(missing)

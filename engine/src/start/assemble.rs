@@ -157,7 +157,7 @@ fn transport_options(config: &Config) -> Result<Options, EngineError> {
 fn cpu(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Result<Opened, EngineError> {
     let weights = WeightFiles::open(&config.model_dir)?;
     let precision = precision(config);
-    let geometry = geometry::of_model(config, &spec, precision.of(weights.stored_dtype()?))?;
+    let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
     let kv = pool(config, geometry)?;
     let threads = Arc::new(Pool::new(&placement(config)?).map_err(|error| unplaced(config, error))?);
     let ops = CpuOps::new(Arc::clone(&threads), config.instructions()?)?;

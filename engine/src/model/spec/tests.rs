@@ -1,0 +1,145 @@
+//! config.json of every kind, right and wrong.
+
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use super::read::{CONTEXT_MAX, HEADS_MAX, LAYERS_MAX, VOCAB_MAX, WIDTH_MAX};
+use super::*;
+use crate::model::rope::RopeScaling;
+
+fn llama() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 1024, "hidden_size": 128, "intermediate_size": 256,
+        "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_act": "silu",
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "eos_token_id": 1
+    })
+}
+
+fn with(changes: &Value) -> Value {
+    let mut config = llama();
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+fn parse(config: &Value) -> Result<ModelSpec, EngineError> {
+    read::spec(&Fields::parse(Path::new("config.json"), &config.to_string()).unwrap(), None)
+}
+
+fn refused(changes: &Value, expected: &Expect) {
+    expected.assert_eq(&parse(&with(changes)).unwrap_err().to_string());
+}
+
+#[test]
+fn old_and_new_rope_names_mean_the_same() {
+    let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64});
+    let mut nested = llama3.clone();
+    nested["rope_theta"] = json!(500_000.0);
+    let old = parse(&with(&json!({"rope_theta": 500_000.0, "rope_scaling": llama3}))).unwrap();
+    let new = parse(&with(&json!({"rope_parameters": nested, "dtype": "bfloat16"}))).unwrap();
+    assert_eq!(old, new);
+    assert!(matches!(new.rope.scaling, RopeScaling::Llama3 { .. }));
+}
+
+#[test]
+fn architectures_differ_by_values_only() {
+    let qwen2 = parse(&with(&json!({"architectures": ["Qwen2ForCausalLM"], "sliding_window": 24}))).unwrap();
+    assert_eq!((qwen2.attention_bias, qwen2.windows[0], qwen2.head_dim), (AttentionBias::Qkv, None, 16));
+    let windowed = json!({"architectures": ["Qwen2ForCausalLM"], "sliding_window": 24,
+        "use_sliding_window": true, "max_window_layers": 3});
+    assert_eq!(parse(&with(&windowed)).unwrap().windows, [None, None, None, Some(24)]);
+    let qwen3 = json!({"architectures": ["Qwen3ForCausalLM"], "head_dim": 32, "tie_word_embeddings": true});
+    let qwen3 = parse(&with(&qwen3)).unwrap();
+    assert!(qwen3.qk_norm && qwen3.tied_embeddings && qwen3.q_width() == 256);
+    let mistral = json!({"architectures": ["MistralForCausalLM"], "sliding_window": 24});
+    assert_eq!(parse(&with(&mistral)).unwrap().windows, vec![Some(24); 4]);
+}
+
+#[test]
+fn generation_config_wins_for_end_tokens() {
+    let config = Fields::parse(Path::new("config.json"), &llama().to_string()).unwrap();
+    let parse_generation = |text: &str| {
+        let generation = Fields::parse(Path::new("generation_config.json"), text).unwrap();
+        read::spec(&config, Some(&generation)).map(|spec| spec.eos)
+    };
+    assert_eq!(parse_generation(r#"{"eos_token_id": [9, 7]}"#).unwrap(), [7, 9]);
+    assert_eq!(parse_generation("{}").unwrap(), [1]);
+    assert!(parse_generation(r#"{"eos_token_id": 5000}"#).is_err());
+}
+
+#[test]
+fn sizes_beyond_every_model_are_refused_before_they_are_used() {
+    for (key, max) in [
+        ("num_hidden_layers", LAYERS_MAX),
+        ("num_attention_heads", HEADS_MAX),
+        ("num_key_value_heads", HEADS_MAX),
+        ("hidden_size", WIDTH_MAX),
+        ("intermediate_size", WIDTH_MAX),
+        ("vocab_size", VOCAB_MAX),
+        ("max_position_embeddings", CONTEXT_MAX),
+    ] {
+        let found = 4_000_000_000_u32;
+        let expected = format!("config.json: {key} must be at most {max}, found {found}");
+        assert_eq!(parse(&with(&json!({ key: found }))).unwrap_err().to_string(), expected);
+    }
+    let largest = json!({"num_attention_heads": HEADS_MAX, "num_key_value_heads": HEADS_MAX, "head_dim": 256,
+        "hidden_size": WIDTH_MAX, "intermediate_size": WIDTH_MAX, "num_hidden_layers": LAYERS_MAX,
+        "vocab_size": VOCAB_MAX});
+    let largest = parse(&with(&largest)).unwrap();
+    assert_eq!(largest.q_width(), 1 << 18);
+    assert!(largest.multiplied_parameters() > 1 << 51);
+}
+
+#[test]
+fn widths_of_heads_without_kernels_are_refused() {
+    refused(&json!({"head_dim": 8}), &expect!["config.json: head_dim must be a multiple of 16, at most 256, found 8"]);
+    refused(
+        &json!({"head_dim": 300}),
+        &expect!["config.json: head_dim must be a multiple of 16, at most 256, found 300"],
+    );
+    refused(
+        &json!({"hidden_size": 64}),
+        &expect![
+            "config.json: head_dim must be a multiple of 16, at most 256, found 8, which is hidden_size / num_attention_heads"
+        ],
+    );
+}
+
+#[test]
+fn wrong_configurations_are_named() {
+    refused(
+        &json!({"architectures": ["MambaForCausalLM"]}),
+        &expect![[
+            r#"config.json: architectures ["MambaForCausalLM"] is not supported; supported are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"#
+        ]],
+    );
+    refused(
+        &json!({"quantization_config": {"quant_method": "gptq"}}),
+        &expect![
+            "config.json: quantization_config asks for quantised weights (gptq); supported are f32, f16 and bf16 weights"
+        ],
+    );
+    refused(&json!({"hidden_size": null}), &expect!["config.json: hidden_size is missing"]);
+    refused(
+        &json!({"vocab_size": "many"}),
+        &expect![[r#"config.json: vocab_size must be a whole number below 2^32, found "many""#]],
+    );
+    refused(
+        &json!({"num_key_value_heads": 3}),
+        &expect!["config.json: num_key_value_heads is 3, which does not divide num_attention_heads 8"],
+    );
+    refused(
+        &json!({"hidden_act": "gelu"}),
+        &expect![[r#"config.json: hidden_act "gelu" is not supported; supported is "silu""#]],
+    );
+    refused(
+        &json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+        &expect![[
+            r#"config.json: rope_scaling.rope_type "yarn" is not supported; supported are default, linear and llama3"#
+        ]],
+    );
+}
