@@ -215,7 +215,7 @@ mod attention {
             let memory = HostMemory::new(geometry.pool_bytes(), Backing::Anonymous).expect("memory");
             let kv = KvView::new(Arc::new(memory), geometry).expect("a view");
             let rope = ops.rope(CONTEXT, &vec![0.01; head_dim / 2], 1.0).expect("a table");
-            let spec = QkvSpec { shape: SHAPE, rope: &rope, q_norm: None, k_norm: None, norm_eps: 1e-5 };
+            let spec = QkvSpec { shape: SHAPE, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 1e-5 };
             let mut qkv = filled(&ops, sequences * CONTEXT, SHAPE.qkv_cols());
             with_batch(sequences, 0, CONTEXT, |batch| {
                 for layer in 0..LAYERS as u32 {

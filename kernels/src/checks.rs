@@ -136,17 +136,17 @@ fn batch(
     same(op, "rows covered by sequences", rows, next_row)
 }
 
-/// What `qkv_append` checks about its batch: the positions it writes.
+/// What `qkv_append` checks about its batch: the positions it writes. Only a table of rotations bounds them by itself.
 pub(crate) fn append_batch(
     op: &'static str,
     rows: usize,
-    positions_max: usize,
+    positions_max: Option<usize>,
     step: &Batch<'_>,
     geometry: &KvGeometry,
 ) -> Result<(), KernelError> {
     for sequence in step.sequences {
         let end = (sequence.first_position as usize).saturating_add(sequence.rows.len());
-        at_most(op, "end position", end, positions_max)?;
+        at_most(op, "end position", end, positions_max.unwrap_or(usize::MAX))?;
     }
     batch(op, rows, step, geometry, |first| first)
 }

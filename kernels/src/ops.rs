@@ -73,8 +73,8 @@ pub trait Ops: Send {
     /// Finishes queries and stores keys and values of one layer.
     ///
     /// `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`, columns in the order q, k, v. The optional norms are RMS
-    /// norms over each head; then q and k are rotated (halves `i` and `i + head_dim / 2` pair up) at their absolute
-    /// position. q stays in `qkv`; k and v are rounded to the KV dtype and stored at the position's slot.
+    /// norms over each head; then, with a rope, q and k are rotated (halves `i` and `i + head_dim / 2` pair up) at their
+    /// absolute position. q stays in `qkv`; k and v are rounded to the KV dtype and stored at the position's slot.
     ///
     /// Writing slot 0 clears the block's tiles of this layer, so no byte that was there before reaches a result.
     /// Appending a position forgets the later ones of its block. What the k columns of `qkv` hold afterwards is open.
@@ -261,8 +261,8 @@ impl HeadShape {
 pub struct QkvSpec<'a, O: Ops + ?Sized> {
     /// Heads.
     pub shape: HeadShape,
-    /// Rotation.
-    pub rope: &'a O::Rope,
+    /// Rotation; `None` for models that mark positions elsewhere.
+    pub rope: Option<&'a O::Rope>,
     /// Weight `[head_dim]` of the norm over each query head.
     pub q_norm: Option<&'a O::Vector>,
     /// Weight `[head_dim]` of the norm over each key head.

@@ -8,8 +8,12 @@ use kernels::{
 };
 use proptest::prelude::*;
 
-const LAYER: Layer =
-    Layer { shape: HeadShape { heads: 8, kv_heads: 2, head_dim: 32 }, head_norms: true, sliding_window: None };
+const LAYER: Layer = Layer {
+    shape: HeadShape { heads: 8, kv_heads: 2, head_dim: 32 },
+    head_norms: true,
+    rotated: true,
+    sliding_window: None,
+};
 const WINDOWED: Layer = Layer { sliding_window: Some(150), ..LAYER };
 /// Long enough for three chunks of attention.
 const TOKENS: usize = 300;
@@ -147,7 +151,7 @@ proptest! {
         cuts in prop::collection::vec(1usize..90, 1..6),
     ) {
         let shape = HeadShape { heads: kv_heads * group, kv_heads, head_dim: 16 * dim_steps };
-        let layer = Layer { shape, head_norms: false, sliding_window: window };
+        let layer = Layer { shape, head_norms: false, rotated: true, sliding_window: window };
         let dtype = if bf16 { KvDtype::Bf16 } else { KvDtype::F32 };
         let mut ops = cpu(KernelSet::best(), 2);
         let whole = in_chunks(&mut ops, layer, dtype, 16, &[cuts.iter().sum()]);

@@ -174,7 +174,7 @@ fn attention_with_its_cache() {
         for dtype in [KvDtype::Bf16, KvDtype::F32] {
             for (block_tokens, head_norms, sliding_window) in [(16, false, None), (48, true, Some(30))] {
                 let shape = HeadShape { heads, kv_heads, head_dim };
-                let layer = Layer { shape, head_norms, sliding_window };
+                let layer = Layer { shape, head_norms, rotated: true, sliding_window };
                 let geometry = KvGeometry { blocks: 33, layers: 2, kv_heads, head_dim, block_tokens, dtype };
                 let (expected, expected_bytes) = all(&mut ReferenceOps, layer, geometry);
                 assert!(expected.iter().all(|v| v.is_finite()), "{layer:?} {dtype:?}: the reference leaks NaN");
@@ -188,11 +188,28 @@ fn attention_with_its_cache() {
     }
 }
 
+/// Models with learned positions rotate nothing; their positions are bounded by the block table only.
+#[test]
+fn keys_and_queries_without_rotation() {
+    fn all<O: Ops>(ops: &mut O, rotated: bool) -> Vec<f32> {
+        let shape = HeadShape { heads: 4, kv_heads: 4, head_dim: 32 };
+        let geometry =
+            KvGeometry { blocks: 40, layers: 2, kv_heads: 4, head_dim: 32, block_tokens: 16, dtype: KvDtype::Bf16 };
+        let mut cache = Cache::new(ops, Layer { shape, head_norms: false, rotated, sliding_window: None }, geometry, 1);
+        [cache.step(&[(0, 150)]), cache.step(&[(0, 1)])].concat()
+    }
+    let expected = all(&mut ReferenceOps, false);
+    assert!(expected != all(&mut ReferenceOps, true), "a rotation changes the result");
+    for (name, mut ops) in implementations() {
+        assert_same_bits(&all(&mut ops, false), &expected, &name);
+    }
+}
+
 #[test]
 fn blocks_are_copied_in_order() {
     fn copied<O: Ops>(ops: &mut O) -> Vec<u8> {
         let shape = HeadShape { heads: 2, kv_heads: 1, head_dim: 16 };
-        let layer = Layer { shape, head_norms: false, sliding_window: None };
+        let layer = Layer { shape, head_norms: false, rotated: true, sliding_window: None };
         let geometry =
             KvGeometry { blocks: 4, layers: 2, kv_heads: 1, head_dim: 16, block_tokens: 16, dtype: KvDtype::Bf16 };
         let kv = {

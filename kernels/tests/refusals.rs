@@ -98,7 +98,7 @@ fn step_refusals<O: Ops>(ops: &mut O) -> Vec<String> {
     let mut both = |shape: HeadShape, window: Option<u32>, layer: u32, sequence: BatchSequence, blocks: &[u32]| {
         let sequences = [sequence];
         let batch = Batch { sequences: &sequences, blocks };
-        let spec = QkvSpec { shape, rope: &rope, q_norm: None, k_norm: None, norm_eps: 0.0 };
+        let spec = QkvSpec { shape, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 0.0 };
         let attention = AttentionSpec { shape, scale: 1.0, sliding_window: window };
         let append = ops.qkv_append(&mut qkv, &spec, &batch, &kv, layer);
         let attend = ops.attention(&qkv, &attention, &batch, &kv, layer, &mut out);
@@ -155,7 +155,7 @@ fn entries_before_the_window_are_not_looked_at() {
             let mut qkv = rows(ops, cols, &common::numbers(9, tokens * cols));
             let sequences = [BatchSequence { rows: 0..tokens as u32, blocks: 0..4, first_position: first }];
             let batch = Batch { sequences: &sequences, blocks: &blocks };
-            let spec = QkvSpec { shape: SHAPE, rope: &rope, q_norm: None, k_norm: None, norm_eps: 0.0 };
+            let spec = QkvSpec { shape: SHAPE, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 0.0 };
             ops.qkv_append(&mut qkv, &spec, &batch, &kv, 1).expect("qkv_append");
             let spec = AttentionSpec { shape: SHAPE, scale: 1.0, sliding_window: Some(13) };
             ops.attention(&qkv, &spec, &batch, &kv, 1, &mut out).expect("attention");

@@ -186,7 +186,7 @@ impl<O: Ops> Model<O> {
         ops.linear(left, &weights.qkv.weight, weights.qkv.bias.as_ref(), Epilogue::Store, qkv)?;
         let finish = QkvSpec {
             shape,
-            rope: &self.rope,
+            rope: Some(&self.rope),
             q_norm: weights.q_norm.as_ref(),
             k_norm: weights.k_norm.as_ref(),
             norm_eps: self.spec.norm_eps,

@@ -1,6 +1,7 @@
 //! Finishes the queries of one KV head's group and stores its keys and values; one task per KV head.
 
 use super::elementwise::{rms_norm_in_place, rotate};
+use super::rows::Rope;
 use crate::numerics::{bf16_bits, bf16_pair};
 use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView};
 
@@ -8,9 +9,7 @@ use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView}
 pub(super) struct Append<'a> {
     pub(super) qkv: *mut f32,
     pub(super) shape: HeadShape,
-    /// `[position][head_dim / 2]`.
-    pub(super) cos: &'a [f32],
-    pub(super) sin: &'a [f32],
+    pub(super) rope: Option<&'a Rope>,
     pub(super) q_norm: Option<&'a [f32]>,
     pub(super) k_norm: Option<&'a [f32]>,
     pub(super) norm_eps: f32,
@@ -62,8 +61,9 @@ fn finish(call: &Append<'_>, head: &mut [f32], norm: Option<&[f32]>, position: u
     if let Some(weight) = norm {
         rms_norm_in_place(head, weight, call.norm_eps);
     }
-    let half = head.len() / 2;
-    rotate(head, &call.cos[position * half..][..half], &call.sin[position * half..][..half]);
+    if let Some(Rope { half, cos, sin, .. }) = call.rope {
+        rotate(head, &cos[position * half..][..*half], &sin[position * half..][..*half]);
+    }
 }
 
 /// One tile of the cache, in the order of `TileOrder`.

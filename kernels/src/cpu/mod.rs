@@ -238,18 +238,19 @@ impl Ops for CpuOps {
         heads(op, &shape, geometry)?;
         below(op, "layer", layer as usize, geometry.layers)?;
         same(op, "columns of qkv", shape.qkv_cols(), qkv.cols())?;
-        same(op, "values of the rope per position", shape.head_dim / 2, spec.rope.half)?;
+        if let Some(rope) = spec.rope {
+            same(op, "values of the rope per position", shape.head_dim / 2, rope.half)?;
+        }
         for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
             same(op, "weights of a head norm", shape.head_dim, norm.values().len())?;
         }
-        append_batch(op, qkv.count(), spec.rope.positions_max, batch, geometry)?;
+        append_batch(op, qkv.count(), spec.rope.map(|rope| rope.positions_max), batch, geometry)?;
         let target = Shared::new(qkv.values_mut());
         self.pool.run(op, shape.kv_heads, &|kv_head| {
             let call = Append {
                 qkv: target.as_mut_ptr(),
                 shape,
-                cos: &spec.rope.cos,
-                sin: &spec.rope.sin,
+                rope: spec.rope,
                 q_norm: spec.q_norm.map(Vector::values),
                 k_norm: spec.k_norm.map(Vector::values),
                 norm_eps: spec.norm_eps,

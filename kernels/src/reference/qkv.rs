@@ -18,11 +18,13 @@ pub(super) fn append(
     heads(op, &shape, geometry)?;
     below(op, "layer", layer, geometry.layers)?;
     same(op, "columns of qkv", shape.qkv_cols(), qkv.cols)?;
-    same(op, "values of the rope per position", shape.head_dim / 2, spec.rope.half)?;
+    if let Some(rope) = spec.rope {
+        same(op, "values of the rope per position", shape.head_dim / 2, rope.half)?;
+    }
     for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
         same(op, "weights of a head norm", shape.head_dim, norm.0.len())?;
     }
-    append_batch(op, qkv.count(), spec.rope.positions_max, batch, geometry)?;
+    append_batch(op, qkv.count(), spec.rope.map(|rope| rope.positions_max), batch, geometry)?;
 
     for sequence in batch.sequences {
         let table = &batch.blocks[sequence.blocks.start as usize..];
@@ -63,13 +65,13 @@ fn append_row(row: &mut [f32], spec: &QkvSpec<'_, ReferenceOps>, position: usize
     }
 }
 
-/// Norm, then rotation.
+/// Norm, then rotation, where the model has them.
 fn finish(head: &mut [f32], norm: Option<&Vector>, spec: &QkvSpec<'_, ReferenceOps>, position: usize) {
     if let Some(weight) = norm {
         let standard = Standardize::rms(head, spec.norm_eps);
         head.iter_mut().zip(&weight.0).for_each(|(v, weight)| *v = standard.apply(*v) * weight);
     }
-    let Rope { half, cos, sin, .. } = spec.rope;
+    let Some(Rope { half, cos, sin, .. }) = spec.rope else { return };
     let (low, high) = head.split_at_mut(*half);
     for i in 0..*half {
         let (c, s) = (cos[position * half + i], sin[position * half + i]);

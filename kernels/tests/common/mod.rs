@@ -96,6 +96,7 @@ pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
 pub(crate) struct Layer {
     pub(crate) shape: HeadShape,
     pub(crate) head_norms: bool,
+    pub(crate) rotated: bool,
     pub(crate) sliding_window: Option<u32>,
 }
 
@@ -157,7 +158,8 @@ impl<'a, O: Ops> Cache<'a, O> {
         let mut qkv = rows(self.ops, cols, &qkv);
         let [q_norm, k_norm] = &self.norms;
         let norm = |vector| self.layer.head_norms.then_some(vector);
-        let spec = QkvSpec { shape, rope: &self.rope, q_norm: norm(q_norm), k_norm: norm(k_norm), norm_eps: 1e-5 };
+        let rope = self.layer.rotated.then_some(&self.rope);
+        let spec = QkvSpec { shape, rope, q_norm: norm(q_norm), k_norm: norm(k_norm), norm_eps: 1e-5 };
         self.ops.qkv_append(&mut qkv, &spec, &batch, &self.kv, LAYER).expect("qkv_append");
         let mut out = self.ops.rows(row as usize, shape.out_cols()).expect("rows");
         let spec = AttentionSpec {
