@@ -1,11 +1,12 @@
 //! Where keys and values lie: block-major tiles and the order inside a tile; knows no block table and no request.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
 
 use crate::KernelError;
-use crate::checks::below;
+use crate::checks::{at_most, below};
 use crate::memory::HostMemory;
 
 /// Largest head size.
@@ -175,10 +176,19 @@ fn invalid(what: String) -> KernelError {
 /// The bytes are plain memory that a remote peer may also write. Whoever accounts for blocks promises that a
 /// block has one writer at a time and that nobody reads a position before it was written; the kernels check block
 /// numbers, not that promise.
+///
+/// A view may be a window: some layers and kv heads of the pool, which the rank that computes them sees as if they
+/// were all. The pool under it stays whole.
 #[derive(Clone)]
 pub struct KvView {
     memory: Arc<HostMemory>,
+    /// Of the whole pool: decides where tiles lie.
+    pool: KvGeometry,
+    /// Of the window: what operations see.
     geometry: KvGeometry,
+    /// Layer and head of the pool with which the window begins.
+    first_layer: usize,
+    first_kv_head: usize,
 }
 
 impl KvView {
@@ -196,15 +206,30 @@ impl KvView {
         if !(memory.as_ptr() as usize).is_multiple_of(64) {
             return Err(invalid("the memory does not begin at a multiple of 64 bytes".to_owned()));
         }
-        Ok(Self { memory, geometry })
+        Ok(Self { memory, pool: geometry, geometry, first_layer: 0, first_kv_head: 0 })
     }
 
-    /// Its shape.
+    /// The window of some layers and kv heads of this view. Both ranges must be inside it and not empty.
+    pub fn window(&self, layers: Range<usize>, kv_heads: Range<usize>) -> Result<Self, KernelError> {
+        let op = "kv window";
+        at_most(op, "end of the layers", layers.end, self.geometry.layers)?;
+        at_most(op, "end of the kv heads", kv_heads.end, self.geometry.kv_heads)?;
+        let geometry = KvGeometry { layers: layers.len(), kv_heads: kv_heads.len(), ..self.geometry };
+        geometry.validate()?;
+        Ok(Self {
+            geometry,
+            first_layer: self.first_layer + layers.start,
+            first_kv_head: self.first_kv_head + kv_heads.start,
+            ..self.clone()
+        })
+    }
+
+    /// Its shape; of a window, the layers and heads that the window shows.
     pub fn geometry(&self) -> &KvGeometry {
         &self.geometry
     }
 
-    /// The memory under it.
+    /// The memory under it, which holds the whole pool.
     pub fn memory(&self) -> &Arc<HostMemory> {
         &self.memory
     }
@@ -221,17 +246,23 @@ impl KvView {
     pub(crate) fn tile_ptr(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> *mut u8 {
         let geometry = &self.geometry;
         assert!(block < geometry.blocks && layer < geometry.layers && kv_head < geometry.kv_heads);
-        // SAFETY: the offset of a tile inside the geometry is less than `pool_bytes`, which `new` checked against the
-        // length of the mapping that `memory` keeps alive.
-        unsafe { self.memory.as_ptr().add(geometry.tile_offset(block, layer, part, kv_head)) }
+        let offset = self.pool.tile_offset(block, self.first_layer + layer, part, self.first_kv_head + kv_head);
+        // SAFETY: a window lies inside its pool, so the tile does, and its offset is less than `pool_bytes`, which
+        // `new` checked against the length of the mapping that `memory` keeps alive.
+        unsafe { self.memory.as_ptr().add(offset) }
     }
 
-    /// Copies one block, all layers. Out-of-range numbers are a bug of the caller.
+    /// Copies what the view shows of one block. Out-of-range numbers are a bug of the caller.
     pub(crate) fn copy_block(&self, from: usize, to: usize) {
-        let source = self.tile_ptr(from, 0, KvPart::Key, 0);
-        let target = self.tile_ptr(to, 0, KvPart::Key, 0);
-        // SAFETY: both begin a block inside the pool, and a block has `block_bytes`; `copy` allows them to be the same.
-        unsafe { std::ptr::copy(source, target, self.geometry.block_bytes()) }
+        let run_bytes = self.geometry.kv_heads * self.geometry.tile_bytes();
+        for layer in 0..self.geometry.layers {
+            for part in [KvPart::Key, KvPart::Value] {
+                let [source, target] = [from, to].map(|block| self.tile_ptr(block, layer, part, 0));
+                // SAFETY: the tiles of one part of one layer follow each other by head, so both runs lie inside the
+                // pool; `copy` allows them to be the same.
+                unsafe { std::ptr::copy(source, target, run_bytes) }
+            }
+        }
     }
 
     /// Pointer to one element; the slot and dimension are asserted to lie inside the tile.

@@ -131,6 +131,17 @@ pub(super) fn sealed_memfd(bytes: usize) -> Result<OwnedFd, MemoryError> {
     Ok(fd)
 }
 
+/// How long the file behind `fd` is.
+pub(super) fn file_bytes(fd: BorrowedFd<'_>, wanted_bytes: usize) -> Result<usize, MemoryError> {
+    // SAFETY: `stat` is plain numbers, for which all zeros is a value.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and `stat` outlives the call.
+    if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
+        return Err(MemoryError::last("fstat", wanted_bytes));
+    }
+    Ok(usize::try_from(stat.st_size).unwrap_or(usize::MAX))
+}
+
 /// Whether the file behind `fd` can never become shorter.
 pub(super) fn cannot_shrink(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: asks for the seals of an open descriptor; other kinds of files answer with an error.

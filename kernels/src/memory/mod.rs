@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod inherit;
 mod mapping;
 mod peer;
 
@@ -9,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use error::MemoryError;
 pub use file::MappedFile;
+pub use inherit::bequeath;
 use mapping::Mapping;
 pub use peer::PeerMemory;
 
@@ -60,6 +62,21 @@ impl HostMemory {
                 Ok(Self { mapping, backing, fd: Some(fd) })
             }
         }
+    }
+
+    /// The memory that the process which started this one has bequeathed under `number` ([`bequeath`]): the same pages,
+    /// readable and writable at both sides. Refused unless the number is a sealed memfd of at least `bytes` bytes.
+    pub fn inherit(number: i32, bytes: usize) -> Result<Self, MemoryError> {
+        if bytes == 0 {
+            return Err(MemoryError::Empty);
+        }
+        let fd = inherit::take(number, bytes)?;
+        let has_bytes = mapping::file_bytes(fd.as_fd(), bytes)?;
+        if has_bytes < bytes {
+            return Err(MemoryError::TooShort { wanted_bytes: bytes, has_bytes });
+        }
+        let mapping = Mapping::shared(fd.as_fd(), bytes)?;
+        Ok(Self { mapping, backing: Backing::Memfd, fd: Some(fd) })
     }
 
     /// The first byte; aligned to a page at least, to 2 MiB when the mapping is that long.

@@ -1,0 +1,211 @@
+//! The mapping that the ranks of a worker share: which number and which array lies where. Knows no protocol.
+
+use std::sync::Arc;
+
+use super::CollectiveError;
+use super::counter::Counter;
+use crate::memory::{Backing, HostMemory};
+
+/// "BATR": a mapping that is a segment of this version.
+const MAGIC: u32 = 0x4241_5452;
+const VERSION: u32 = 1;
+/// Bytes that a rank may say about itself.
+pub(super) const REPORT_BYTES: usize = 1024;
+const LINE_BYTES: usize = size_of::<Counter>();
+/// Ranks of one worker at most.
+const RANKS_MAX: usize = 64;
+/// Sums are kept twice, so that a fast rank may begin the next one while a slow one still reads the last.
+const SLOT_SETS: usize = 2;
+
+/// What a segment has room for. All ranks must be told the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentShape {
+    /// All ranks of the worker, the leader (rank 0) included.
+    pub ranks: usize,
+    /// Ranks of one group that sums up together; group `g` has the ranks from `g * group_ranks` on.
+    pub group_ranks: usize,
+    /// Words of one order.
+    pub order_words_max: usize,
+    /// f32 values of the rows that are summed up or handed over at once.
+    pub row_values_max: usize,
+    /// f32 values of the logits of one step.
+    pub logit_values_max: usize,
+}
+
+/// Shared memory with the counters, orders, rows and sums of one worker's ranks.
+///
+/// Whoever uses a part of it keeps to the order that the counters give: orders, boards and sums are plain memory.
+pub struct Segment {
+    memory: HostMemory,
+    shape: SegmentShape,
+    offsets: Offsets,
+}
+
+/// Which of a rank's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Number {
+    /// The latest order that was given to it.
+    Ordered,
+    /// The latest order that it has answered.
+    Answered,
+    /// How far it is in its sums.
+    Summed,
+}
+
+const NUMBERS: usize = 3;
+
+/// Where the parts begin, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Offsets {
+    numbers: usize,
+    reports: usize,
+    order: usize,
+    rows: usize,
+    logits: usize,
+    slots: usize,
+    end: usize,
+}
+
+impl SegmentShape {
+    fn check(&self) -> Result<(), CollectiveError> {
+        let shape = |what, found, must: &str| Err(CollectiveError::Shape { what, found, must: must.to_owned() });
+        if !matches!(self.group_ranks, 1 | 2 | 4 | 8) {
+            return shape("number of tensor ranks", self.group_ranks, "1, 2, 4 or 8");
+        }
+        if self.ranks == 0 || self.ranks > RANKS_MAX || !self.ranks.is_multiple_of(self.group_ranks) {
+            return shape("number of ranks", self.ranks, "a multiple of the tensor ranks, at most 64");
+        }
+        Ok(())
+    }
+
+    /// `None` where the sizes cannot be addressed.
+    fn offsets(&self) -> Option<Offsets> {
+        let values = |count: usize| count.checked_mul(size_of::<f32>()).map(|bytes| bytes.next_multiple_of(LINE_BYTES));
+        let numbers = 2 * LINE_BYTES;
+        let reports = numbers + self.ranks * NUMBERS * LINE_BYTES;
+        let order = reports + self.ranks * REPORT_BYTES;
+        let rows = order.checked_add(values(self.order_words_max)?)?;
+        let logits = rows.checked_add(values(self.row_values_max)?)?;
+        let slots = logits.checked_add(values(self.logit_values_max)?)?;
+        let end = slots.checked_add(values(self.row_values_max)?.checked_mul(self.ranks * SLOT_SETS)?)?;
+        Some(Offsets { numbers, reports, order, rows, logits, slots, end })
+    }
+
+    /// As words that both sides can compare.
+    fn words(&self) -> [u32; 7] {
+        let sizes = [self.order_words_max, self.row_values_max, self.logit_values_max];
+        let [order, rows, logits] = sizes.map(|size| size as u32);
+        [MAGIC, VERSION, self.ranks as u32, self.group_ranks as u32, order, rows, logits]
+    }
+}
+
+impl Segment {
+    /// A fresh segment. Pages that are never used take no memory.
+    pub fn new(shape: SegmentShape, backing: Backing) -> Result<Arc<Segment>, CollectiveError> {
+        let offsets = laid_out(&shape)?;
+        let memory = HostMemory::new(offsets.end, backing)?;
+        let segment = Segment { memory, shape, offsets };
+        for (note, word) in segment.head().notes.iter().zip(shape.words()) {
+            note.store(word, std::sync::atomic::Ordering::Relaxed);
+        }
+        segment.head().raise(1);
+        Ok(Arc::new(segment))
+    }
+
+    /// A segment that another process has made, in `memory`.
+    pub fn open(memory: HostMemory, shape: SegmentShape) -> Result<Arc<Segment>, CollectiveError> {
+        let offsets = laid_out(&shape)?;
+        if memory.len() < offsets.end {
+            let must = format!("at least {}", offsets.end);
+            return Err(CollectiveError::Shape { what: "bytes of the segment", found: memory.len(), must });
+        }
+        let segment = Segment { memory, shape, offsets };
+        for (note, word) in segment.head().notes.iter().zip(shape.words()) {
+            let found = note.load(std::sync::atomic::Ordering::Relaxed);
+            if segment.head().value() != 1 || found != word {
+                let what = "a word of the segment's head";
+                return Err(CollectiveError::Shape { what, found: found as usize, must: word.to_string() });
+            }
+        }
+        Ok(Arc::new(segment))
+    }
+
+    /// Bytes of a segment of this shape.
+    pub fn bytes(shape: &SegmentShape) -> Result<usize, CollectiveError> {
+        laid_out(shape).map(|offsets| offsets.end)
+    }
+
+    /// The mapping, to be bequeathed to another process.
+    pub fn memory(&self) -> &HostMemory {
+        &self.memory
+    }
+
+    /// What it has room for.
+    pub fn shape(&self) -> &SegmentShape {
+        &self.shape
+    }
+
+    fn head(&self) -> &Counter {
+        self.counter(0)
+    }
+
+    /// 0 while the group exists; then who ended it.
+    pub(super) fn over(&self) -> &Counter {
+        self.counter(LINE_BYTES)
+    }
+
+    pub(super) fn number(&self, rank: usize, number: Number) -> &Counter {
+        assert!(rank < self.shape.ranks, "a rank of this segment");
+        self.counter(self.offsets.numbers + (rank * NUMBERS + number as usize) * LINE_BYTES)
+    }
+
+    fn counter(&self, offset: usize) -> &Counter {
+        // SAFETY: counters lie at multiples of 64 bytes below `offsets.numbers + ranks * NUMBERS` lines, inside the mapping;
+        // they are made of atomics only, for which zeroed memory is a value and which every process may share.
+        unsafe { &*self.memory.as_ptr().add(offset).cast::<Counter>() }
+    }
+
+    /// First byte of what `rank` says about itself.
+    pub(super) fn report(&self, rank: usize) -> *mut u8 {
+        assert!(rank < self.shape.ranks, "a rank of this segment");
+        self.at(self.offsets.reports + rank * REPORT_BYTES)
+    }
+
+    /// First of `order_words_max` words.
+    pub(super) fn order(&self) -> *mut u32 {
+        self.at(self.offsets.order).cast()
+    }
+
+    /// First of `row_values_max` values.
+    pub(super) fn rows(&self) -> *mut f32 {
+        self.at(self.offsets.rows).cast()
+    }
+
+    /// First of `logit_values_max` values.
+    pub(super) fn logits(&self) -> *mut f32 {
+        self.at(self.offsets.logits).cast()
+    }
+
+    /// First of the `row_values_max` values that `rank` puts into the sum of this `round`.
+    pub(super) fn slot(&self, rank: usize, round: u32) -> *mut f32 {
+        assert!(rank < self.shape.ranks, "a rank of this segment");
+        let slot_bytes = (self.offsets.end - self.offsets.slots) / (self.shape.ranks * SLOT_SETS);
+        let set = round as usize % SLOT_SETS;
+        self.at(self.offsets.slots + (set * self.shape.ranks + rank) * slot_bytes).cast()
+    }
+
+    fn at(&self, offset: usize) -> *mut u8 {
+        debug_assert!(offset <= self.offsets.end);
+        // SAFETY: every offset that is asked for lies inside the mapping, which has at least `offsets.end` bytes.
+        unsafe { self.memory.as_ptr().add(offset) }
+    }
+}
+
+fn laid_out(shape: &SegmentShape) -> Result<Offsets, CollectiveError> {
+    shape.check()?;
+    shape.offsets().ok_or_else(|| CollectiveError::Shape {
+        what: "values of the segment's rows",
+        found: shape.row_values_max,
+        must: "addressable together with orders and logits".to_owned(),
+    })
+}

@@ -1,0 +1,92 @@
+//! Memory that a process leaves to a child it starts: the memfd stays open across exec. Knows nothing of what is in it.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::{HostMemory, MemoryError, mapping};
+
+/// Lets the child that `command` starts use `memory`; the number to give to [`HostMemory::inherit`] there.
+///
+/// The command keeps the memory's descriptor, so it must be dropped for the memory to be freed.
+pub fn bequeath(command: &mut Command, memory: &HostMemory) -> io::Result<RawFd> {
+    let Some(fd) = memory.fd() else {
+        let what = "anonymous memory cannot be left to another process";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    };
+    let fd = fd.try_clone_to_owned()?;
+    let number = fd.as_raw_fd();
+    let keep_open = move || set_close_on_exec(fd.as_raw_fd(), 0);
+    // SAFETY: between fork and exec the closure makes one system call on a descriptor that it owns, and allocates nothing.
+    unsafe { command.pre_exec(keep_open) };
+    Ok(number)
+}
+
+/// Takes over a descriptor that was bequeathed under `number`; children of this process shall not have it.
+pub(super) fn take(number: RawFd, wanted_bytes: usize) -> Result<OwnedFd, MemoryError> {
+    if number < 0 {
+        return Err(MemoryError::NotSealed { wanted_bytes });
+    }
+    // SAFETY: borrowed for one question, which a number that is not open answers with an error.
+    if !mapping::cannot_shrink(unsafe { BorrowedFd::borrow_raw(number) }) {
+        return Err(MemoryError::NotSealed { wanted_bytes });
+    }
+    // SAFETY: a sealed memfd at a number that the starting process named is the one it left here, and nobody else of this
+    // process was told the number.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    set_close_on_exec(number, libc::FD_CLOEXEC).map_err(|source| MemoryError::System {
+        call: "fcntl(F_SETFD)",
+        wanted_bytes,
+        source,
+    })?;
+    Ok(fd)
+}
+
+fn set_close_on_exec(number: RawFd, flag: libc::c_int) -> io::Result<()> {
+    // SAFETY: changes a flag of a descriptor of this process; a number that is not open is an error.
+    match unsafe { libc::fcntl(number, libc::F_SETFD, flag) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Backing;
+
+    /// The name by which the child below knows what it was left.
+    const NUMBER: &str = "BATON_TEST_BEQUEATHED";
+    const BYTES: usize = 10_000;
+
+    /// Not a test: the child of the test below, when the environment says so.
+    #[test]
+    fn heir() {
+        let Ok(number) = std::env::var(NUMBER) else { return };
+        let memory = HostMemory::inherit(number.parse().unwrap(), BYTES).unwrap();
+        // SAFETY: the mapping has so many bytes, and the parent waits for this process to end.
+        unsafe { memory.as_ptr().add(BYTES - 1).write(77) };
+    }
+
+    #[test]
+    fn a_child_writes_what_its_parent_reads() {
+        let memory = HostMemory::new(BYTES, Backing::Memfd).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let number = bequeath(&mut command, &memory).unwrap();
+        command.args(["memory::inherit::tests::heir", "--exact", "--quiet"]).env(NUMBER, number.to_string());
+        assert!(command.output().unwrap().status.success());
+        // SAFETY: the mapping has so many bytes, and the writer has ended.
+        assert_eq!(unsafe { memory.as_ptr().add(BYTES - 1).read() }, 77);
+    }
+
+    #[test]
+    fn only_sealed_memory_is_inherited() {
+        assert!(HostMemory::inherit(-1, 1).is_err());
+        assert!(HostMemory::inherit(100_000, 1).is_err());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(HostMemory::inherit(file.as_raw_fd(), 1).is_err());
+        let anonymous = HostMemory::new(1, Backing::Anonymous).unwrap();
+        assert!(bequeath(&mut Command::new("true"), &anonymous).is_err());
+    }
+}
