@@ -151,7 +151,9 @@ fn errors_of_a_follower_are_told() {
     leader.give([1, 2], &[0]).expect("an order");
     leader.hear(PATIENCE).expect("they live on");
     drop(leader);
-    threads.map(|thread| thread.join().expect("a follower"));
+    for thread in threads {
+        thread.join().expect("a follower");
+    }
 }
 
 #[test]
@@ -164,7 +166,9 @@ fn the_end_of_one_ends_every_wait() {
     let error = leader.hear(PATIENCE).expect_err("it ended");
     assert!(matches!(error, CollectiveError::Ended { rank: 1, .. }), "{error}");
     // The other one, which was given nothing, ends too.
-    threads.map(|thread| thread.join().expect("a follower"));
+    for thread in threads {
+        thread.join().expect("a follower");
+    }
     assert!(began.elapsed() < Duration::from_secs(10), "waits ended at their limits only");
 }
 
