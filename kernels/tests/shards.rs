@@ -49,7 +49,7 @@ fn attend<O: Ops>(ops: &mut O, kv: &KvView, layer: u32, shape: HeadShape, qkv: &
     let frequencies: Vec<f32> = (0..shape.head_dim / 2).map(|i| 1.0 / (1.0 + i as f32)).collect();
     let rope = ops.rope(64, &frequencies, 1.0).expect("a table");
     let mut qkv = rows(ops, shape.qkv_cols(), qkv);
-    let finish = QkvSpec { shape, rope: &rope, q_norm: None, k_norm: None, norm_eps: 1e-5 };
+    let finish = QkvSpec { shape, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 1e-5 };
     ops.qkv_append(&mut qkv, &finish, &batch, kv, layer).expect("qkv_append");
     let mut out = ops.rows(TOKENS, shape.out_cols()).expect("rows");
     let weigh = AttentionSpec { shape, scale: 0.2, sliding_window: None };
