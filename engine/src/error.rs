@@ -65,6 +65,16 @@ pub enum EngineError {
         /// What it must be.
         rule: String,
     },
+    /// A tensor has an element that cannot be computed with.
+    #[error("{}: tensor {tensor} {problem}", file.display())]
+    TensorValue {
+        /// The weight file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The element, where it is, and what is wrong with it.
+        problem: String,
+    },
     /// A field of the engine's own configuration is out of range or contradicts another.
     #[error("engine.{key} {problem}")]
     Config {
@@ -157,7 +167,8 @@ impl EngineError {
             | EngineError::WeightFile { .. }
             | EngineError::TensorMissing { .. }
             | EngineError::TensorShape { .. }
-            | EngineError::TensorDtype { .. } => Blame::Model,
+            | EngineError::TensorDtype { .. }
+            | EngineError::TensorValue { .. } => Blame::Model,
             EngineError::Config { .. } | EngineError::Scheduler(_) => Blame::Config,
             EngineError::Memory { .. } | EngineError::Transport { .. } => Blame::Machine,
             EngineError::Plan(_)

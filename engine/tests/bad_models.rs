@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use engine::{Blame, Config, EngineError, TransportChoice, open_backend};
+use engine::{Blame, Config, EngineError, TransportChoice, WeightsDtype, open_backend};
 use sched::SamplingParams;
 use serde_json::{Value, json};
 
@@ -75,14 +75,16 @@ impl Copy {
         Ok(std::fs::write(path, parts.concat())?)
     }
 
-    /// Fills a tensor with bytes that are not a number in any float format.
-    fn poison(&self, tensor: &str) -> Result<()> {
+    /// Overwrites the elements of an F32 tensor from `first` to its end.
+    fn overwrite(&self, tensor: &str, first: usize, value: f32) -> Result<()> {
         let path = self.file("model.safetensors");
         let mut bytes = std::fs::read(&path)?;
         let header_end = 8 + u64::from_le_bytes(*bytes.first_chunk::<8>().context("no prefix")?) as usize;
         let header: Value = serde_json::from_slice(&bytes[8..header_end])?;
+        anyhow::ensure!(header[tensor]["dtype"] == "F32", "{tensor} is not F32");
         let offset = |index: usize| header[tensor]["data_offsets"][index].as_u64().context("no offset");
-        bytes[header_end + offset(0)? as usize..header_end + offset(1)? as usize].fill(0xff);
+        let data = &mut bytes[header_end + offset(0)? as usize..header_end + offset(1)? as usize];
+        data.as_chunks_mut::<4>().0[first..].fill(value.to_le_bytes());
         Ok(std::fs::write(path, bytes)?)
     }
 
@@ -243,12 +245,41 @@ fn unsupported_models_are_named() -> Result<()> {
 }
 
 #[test]
-fn weights_that_are_not_numbers_fail_the_step_by_row() -> Result<()> {
-    let model = Copy::of("llama", "nan")?;
-    model.poison("model.norm.weight")?;
+fn weights_that_are_not_finite_are_named() -> Result<()> {
+    let up = "model.layers.1.mlp.up_proj.weight";
+    for (tensor, first, value, expected) in [
+        (QUERY, 64 + 7, f32::NAN, "is NaN at [1, 7]; weights must be finite numbers"),
+        (up, 0, f32::NEG_INFINITY, "is -inf at [0, 0]; weights must be finite numbers"),
+        ("lm_head.weight", 384 * 64 - 1, f32::INFINITY, "is inf at [383, 63]; weights must be finite numbers"),
+        ("model.norm.weight", 63, f32::NAN, "is NaN at [63]; weights must be finite numbers"),
+    ] {
+        let model = Copy::of("llama", "not-finite")?;
+        model.overwrite(tensor, first, value)?;
+        assert_eq!(model.error(), format!("DIR/model.safetensors: tensor {tensor} {expected}"));
+        let error = open_backend(&model.config(), std::sync::Arc::new(|| {})).err().context("it opens")?;
+        assert_eq!(error.blame(), Blame::Model);
+    }
+    Ok(())
+}
+
+#[test]
+fn weights_that_only_their_format_can_hold_are_named() -> Result<()> {
+    let model = Copy::of("llama", "beyond-bf16")?;
+    model.overwrite(QUERY, 5, f32::MAX)?;
+    assert_eq!(model.error(), "no error");
+    let config = Config { dtype: WeightsDtype::Bf16, ..model.config() };
+    let error = open_backend(&config, std::sync::Arc::new(|| {})).err().context("it opens")?.to_string();
+    assert!(error.ends_with(&format!("tensor {QUERY} is 3.4028235e38 at [0, 5], which is infinite as bf16")), "{error}");
+    Ok(())
+}
+
+#[test]
+fn sums_that_overflow_fail_the_step_by_row() -> Result<()> {
+    let model = Copy::of("llama", "overflow")?;
+    model.overwrite("model.norm.weight", 0, f32::MAX)?;
     let mut workers = Workers::aggregated(&model.config())?;
     let prompt = request(1, tokens(1, 20, 384), 1, SamplingParams::default());
     let error = workers.run(&[prompt]).expect_err("nothing can be sampled").to_string();
-    assert!(error.ends_with("row 19: the logit of token 0 is not a number"), "{error}");
+    assert!(error.contains("row 19: the logit of token "), "{error}");
     Ok(())
 }

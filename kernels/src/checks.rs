@@ -3,6 +3,7 @@
 use crate::{
     Arrangement, AttentionSpec, Batch, Dtype, HEAD_DIM_MAX, HEAD_DIM_STEP, HeadShape, KernelError, KvGeometry,
 };
+use crate::finite::first_not_finite;
 use crate::{MatrixSource, VectorSource};
 
 /// Two sizes must be equal.
@@ -54,6 +55,14 @@ pub(crate) fn matrix_parts(parts: &[MatrixSource<'_>]) -> Result<(Dtype, usize, 
     Ok((first.dtype, parts.iter().map(|part| part.n).sum(), first.k))
 }
 
+/// Every element must be a finite number.
+pub(crate) fn finite(op: &'static str, part: usize, bytes: &[u8], dtype: Dtype) -> Result<(), KernelError> {
+    match first_not_finite(bytes, dtype) {
+        None => Ok(()),
+        Some(element) => Err(KernelError::NotFinite { op, part, element }),
+    }
+}
+
 /// `embed` reads rows of a table or of a stacked matrix.
 pub(crate) fn embed_arrangement(found: Arrangement) -> Result<(), KernelError> {
     match found {
@@ -77,11 +86,12 @@ pub(crate) fn linear_arrangement(
 /// All parts widened to f32, end to end.
 pub(crate) fn vector_parts(parts: &[VectorSource<'_>]) -> Result<Vec<f32>, KernelError> {
     let mut values = Vec::new();
-    for part in parts {
+    for (index, part) in parts.iter().enumerate() {
         if !part.bytes.len().is_multiple_of(part.dtype.bytes()) {
             let what = format!("{} bytes are not a whole number of {} values", part.bytes.len(), part.dtype);
             return Err(KernelError::Invalid { op: "vector", what });
         }
+        finite("vector", index, part.bytes, part.dtype)?;
         values.extend(crate::widen::values(part.bytes, part.dtype));
     }
     if values.is_empty() {

@@ -57,6 +57,16 @@ pub enum KernelError {
         /// The one that differs.
         other: Dtype,
     },
+    /// A weight is infinite or not a number: everything computed with it would be, too.
+    #[error("{op}: element {element} of part {part} is not a finite number")]
+    NotFinite {
+        /// The operation.
+        op: &'static str,
+        /// Index of the part.
+        part: usize,
+        /// Index of the first such element of the part, row-major.
+        element: usize,
+    },
     /// A kernel set was asked for that this processor cannot run.
     #[error("kernel set {name} needs {missing}, which this processor lacks")]
     KernelSetMissing {

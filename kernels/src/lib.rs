@@ -9,6 +9,7 @@ pub mod reference;
 mod checks;
 mod dtype;
 mod error;
+mod finite;
 mod kv;
 mod ops;
 mod pool;

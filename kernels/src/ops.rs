@@ -33,10 +33,10 @@ pub trait Ops: Send {
     /// Space for up to `rows_max` rows of `cols` values, with no rows in it.
     fn rows(&self, rows_max: usize, cols: usize) -> Result<Self::Rows, KernelError>;
 
-    /// Prepares a matrix from parts stacked along `n`; all parts share `k` and the dtype.
+    /// Prepares a matrix from parts stacked along `n`; all parts share `k` and the dtype. Infinities and NaN are refused.
     fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
 
-    /// A vector from parts laid end to end, widened to f32.
+    /// A vector from parts laid end to end, widened to f32. Infinities and NaN are refused.
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Self::Vector, KernelError>;
 
     /// Cosines and sines of `position * inverse_frequencies[i]` (the product rounded to f32), times `scale`, for

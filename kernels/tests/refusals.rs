@@ -43,6 +43,14 @@ fn weight_refusals<O: Ops>(ops: &O) -> Vec<String> {
     let cut = MatrixSource { bytes: &small.bytes[1..], ..small.source() };
     let empty = MatrixSource { bytes: &[], dtype: Dtype::F32, n: 0, k: 3 };
     let odd = VectorSource { bytes: &[0; 3], dtype: Dtype::F16 };
+    let big = Weights::new(2, Dtype::F16, 700, 1024);
+    let poisoned = |dtype: Dtype, elements: &[usize]| {
+        let mut weights = Weights::new(2, dtype, 700, 1024);
+        elements.iter().for_each(|i| weights.bytes[i * dtype.bytes()..][..dtype.bytes()].fill(0xff));
+        weights
+    };
+    let late = poisoned(Dtype::F16, &[600_000, 700_007]);
+    let infinite = VectorSource { bytes: &[0, 0, 0x80, 0x7f], dtype: Dtype::Bf16 };
     vec![
         text(ops.matrix(&[], Arrangement::Stacked)),
         text(ops.matrix(&[small.source(), other.source()], Arrangement::Stacked)),
@@ -50,6 +58,10 @@ fn weight_refusals<O: Ops>(ops: &O) -> Vec<String> {
         text(ops.matrix(&[cut], Arrangement::Table)),
         text(ops.matrix(&[empty], Arrangement::Table)),
         text(ops.matrix(&[small.source()], Arrangement::GateUp)),
+        text(ops.matrix(&[big.source(), late.source()], Arrangement::GateUp)),
+        text(ops.matrix(&[poisoned(Dtype::Bf16, &[0]).source()], Arrangement::Table)),
+        text(ops.matrix(&[poisoned(Dtype::F32, &[716_799]).source()], Arrangement::Stacked)),
+        text(ops.vector(&[infinite])),
         text(ops.vector(&[odd])),
         text(ops.vector(&[])),
         text(ops.rope(0, &[1.0], 1.0)),
@@ -130,6 +142,10 @@ fn every_misfit_is_named() {
     let named = |text: &str| assert!(expected.iter().any(|found| found == text), "{text:?} is not in {expected:#?}");
     named("matrix: parts mix bf16 and f32");
     named("matrix: bytes of a part is 127, expected 128");
+    named("matrix: element 600000 of part 1 is not a finite number");
+    named("matrix: element 0 of part 0 is not a finite number");
+    named("matrix: element 716799 of part 0 is not a finite number");
+    named("vector: element 1 of part 0 is not a finite number");
     named("linear: columns of the left side is 8, expected 16");
     named("linear: weights of the norm is 15, expected 16");
     named("gate_up: biases of the norm is 5, expected 16");

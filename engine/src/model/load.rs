@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use half::{bf16, f16};
-use kernels::{Arrangement, Dtype, MatrixSource, Ops, VectorSource};
+use kernels::{Arrangement, Dtype, KernelError, MatrixSource, Ops, VectorSource};
 
 use super::forward::{Layer, Model, Projection};
 use super::{AttentionBias, ModelSpec, Tensor, WeightFiles};
@@ -152,7 +152,7 @@ impl<O: Ops> Loader<'_, O> {
             .iter()
             .map(|(n, (bytes, dtype))| MatrixSource { bytes, dtype: *dtype, n: *n, k: k as usize })
             .collect();
-        Ok(self.ops.matrix(&sources, arrangement)?)
+        self.ops.matrix(&sources, arrangement).map_err(|error| self.refused(error, parts, self.precision))
     }
 
     fn vector(&self, parts: &[(&str, u32)]) -> Result<O::Vector, EngineError> {
@@ -161,7 +161,21 @@ impl<O: Ops> Loader<'_, O> {
             let tensor = self.weights.tensor(name, &[*n as usize])?;
             sources.push(VectorSource { bytes: tensor.bytes, dtype: tensor.dtype });
         }
-        Ok(self.ops.vector(&sources)?)
+        self.ops.vector(&sources).map_err(|error| self.refused(error, parts, Precision::AsStored))
+    }
+
+    /// What operations have refused, by the name of the tensor where it is one's fault.
+    fn refused(&self, error: KernelError, parts: &[(&str, u32)], precision: Precision) -> EngineError {
+        match error {
+            KernelError::NotFinite { part, .. } => {
+                let name = parts[part].0;
+                match self.weights.dtype(name) {
+                    Ok(stored) => self.weights.not_finite(name, precision.of(stored)),
+                    Err(error) => error,
+                }
+            }
+            other => other.into(),
+        }
     }
 
     fn converted<'t>(&self, tensor: Tensor<'t>) -> (Cow<'t, [u8]>, Dtype) {

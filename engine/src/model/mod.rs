@@ -1,6 +1,7 @@
 //! A model: its shape as data, its weights, its forward pass; knows no scheduler and no sampler.
 
 mod digest;
+mod finite;
 mod forward;
 mod json;
 mod load;

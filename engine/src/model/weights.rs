@@ -94,6 +94,13 @@ impl WeightFiles {
         Ok(Tensor { bytes: &file.bytes.as_bytes()[entry.start..entry.start + entry.len], dtype })
     }
 
+    /// The tensor `name` with its file and its shape, whatever that is.
+    pub(super) fn whole(&self, name: &str) -> Result<(&Path, &[usize], Tensor<'_>), EngineError> {
+        let entry = self.entry(name)?;
+        let tensor = self.tensor(name, &entry.shape)?;
+        Ok((&self.files[entry.file].path, &entry.shape, tensor))
+    }
+
     /// The format of the tensor `name`.
     pub fn dtype(&self, name: &str) -> Result<Dtype, EngineError> {
         let entry = self.entry(name)?;

@@ -1,8 +1,11 @@
 //! Weights packed for the register tile: `[n / 32][k / words][32]` words, zero-padded; or plain rows for `embed`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::gemm::BLOCK_COLUMNS;
 use super::words::{Shared, Words};
 use crate::checks::{gate_up_parts, matrix_parts};
+use crate::finite::first_not_finite;
 use crate::numerics::{LANES, k_padded};
 use crate::pool::Pool;
 use crate::{Arrangement, Dtype, KernelError, MatrixSource, widen};
@@ -56,6 +59,7 @@ impl Matrix {
                 (k_padded(k) / format.per_word(), 2 * (n / 2).next_multiple_of(LANES))
             }
         };
+        all_finite(parts, pool)?;
         let mut matrix = Self { arrangement, format, n, k, k_words, words: Words::zeroed(rows * k_words) };
         matrix.fill(parts, pool)?;
         Ok(matrix)
@@ -109,6 +113,26 @@ impl Matrix {
             }
         }
     }
+}
+
+/// Every element of the parts must be a finite number; all threads look. Says the first one that is not.
+fn all_finite(parts: &[MatrixSource<'_>], pool: &Pool) -> Result<(), KernelError> {
+    const TASK_BYTES: usize = 1 << 20;
+    for (index, part) in parts.iter().enumerate() {
+        let task_elements = TASK_BYTES / part.dtype.bytes();
+        let first = AtomicUsize::new(usize::MAX);
+        pool.run("matrix", part.bytes.len().div_ceil(TASK_BYTES), &|task| {
+            let end = ((task + 1) * TASK_BYTES).min(part.bytes.len());
+            if let Some(element) = first_not_finite(&part.bytes[task * TASK_BYTES..end], part.dtype) {
+                first.fetch_min(task * task_elements + element, Ordering::Relaxed);
+            }
+        })?;
+        match first.into_inner() {
+            usize::MAX => {}
+            element => return Err(KernelError::NotFinite { op: "matrix", part: index, element }),
+        }
+    }
+    Ok(())
 }
 
 /// The row of the sources that becomes column `column` of block `block`; `None` for padding.

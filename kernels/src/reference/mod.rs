@@ -4,7 +4,7 @@ mod attention;
 mod linear;
 mod qkv;
 
-use crate::checks::{at_most, below, matrix_parts, same, vector_parts};
+use crate::checks::{at_most, below, finite, matrix_parts, same, vector_parts};
 use crate::{
     Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, Left, MatrixSource, Ops, OpsInfo, QkvSpec,
     VectorSource, widen,
@@ -84,6 +84,9 @@ impl Ops for ReferenceOps {
         let (dtype, n, k) = matrix_parts(parts)?;
         if arrangement == Arrangement::GateUp {
             crate::checks::gate_up_parts(parts)?;
+        }
+        for (index, part) in parts.iter().enumerate() {
+            finite("matrix", index, part.bytes, part.dtype)?;
         }
         let data = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype)).collect();
         Ok(Matrix { dtype, arrangement, n, k, data })
