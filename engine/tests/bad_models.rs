@@ -269,7 +269,10 @@ fn weights_that_only_their_format_can_hold_are_named() -> Result<()> {
     assert_eq!(model.error(), "no error");
     let config = Config { dtype: WeightsDtype::Bf16, ..model.config() };
     let error = open_backend(&config, std::sync::Arc::new(|| {})).err().context("it opens")?.to_string();
-    assert!(error.ends_with(&format!("tensor {QUERY} is 3.4028235e38 at [0, 5], which is infinite as bf16")), "{error}");
+    assert!(
+        error.ends_with(&format!("tensor {QUERY} is 3.4028235e38 at [0, 5], which is infinite as bf16")),
+        "{error}"
+    );
     Ok(())
 }
 

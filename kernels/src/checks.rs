@@ -1,9 +1,9 @@
 //! Argument checks that every implementation of `Ops` makes before it computes.
 
+use crate::finite::first_not_finite;
 use crate::{
     Arrangement, AttentionSpec, Batch, Dtype, HEAD_DIM_MAX, HEAD_DIM_STEP, HeadShape, KernelError, KvGeometry,
 };
-use crate::finite::first_not_finite;
 use crate::{MatrixSource, VectorSource};
 
 /// Two sizes must be equal.

@@ -10,6 +10,7 @@ mod checks;
 mod dtype;
 mod error;
 mod finite;
+mod image;
 mod kv;
 mod ops;
 mod pool;
@@ -19,6 +20,7 @@ mod widen;
 pub use cpu::{CpuOps, KernelSet};
 pub use dtype::Dtype;
 pub use error::KernelError;
+pub use image::{IMAGE_ALIGN, MappedImage, MatrixImage};
 pub use kv::{
     BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, TileOrder,
 };

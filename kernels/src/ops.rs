@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use crate::{Dtype, KernelError, KvView};
+use crate::{Dtype, KernelError, KvView, MappedImage, MatrixImage};
 
 /// The operations of one device, driven by one thread at a time.
 pub trait Ops: Send {
@@ -35,6 +35,18 @@ pub trait Ops: Send {
 
     /// Prepares a matrix from parts stacked along `n`; all parts share `k` and the dtype. Infinities and NaN are refused.
     fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
+
+    /// What `matrix` made, taken apart so that other processes of this host can map it; `None` where none could.
+    fn image<'m>(&self, _matrix: &'m Self::Matrix) -> Option<MatrixImage<'m>> {
+        None
+    }
+
+    /// The matrix whose image lies in a file, without a copy. Whether the bytes are those that `image` gave is the
+    /// caller's to know; what cannot be an image at all is refused.
+    fn matrix_from_image(&self, _image: MappedImage<'_>) -> Result<Self::Matrix, KernelError> {
+        let what = "this backend maps no prepared matrices".to_owned();
+        Err(KernelError::Invalid { op: "matrix_from_image", what })
+    }
 
     /// A vector from parts laid end to end, widened to f32. Infinities and NaN are refused.
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Self::Vector, KernelError>;
@@ -143,6 +155,20 @@ impl Arrangement {
             Arrangement::GateUp => "gate|up",
             Arrangement::Table => "table",
         }
+    }
+
+    /// As images of matrices say it.
+    pub(crate) const fn code(self) -> u64 {
+        match self {
+            Arrangement::Stacked => 1,
+            Arrangement::GateUp => 2,
+            Arrangement::Table => 3,
+        }
+    }
+
+    pub(crate) fn of_code(code: u64) -> Option<Self> {
+        let all = [Arrangement::Stacked, Arrangement::GateUp, Arrangement::Table];
+        all.into_iter().find(|arrangement| arrangement.code() == code)
     }
 }
 

@@ -3,12 +3,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gemm::BLOCK_COLUMNS;
+use super::packed::PackedWords;
 use super::words::{Shared, Words};
 use crate::checks::{gate_up_parts, matrix_parts};
 use crate::finite::first_not_finite;
 use crate::numerics::{LANES, k_padded};
 use crate::pool::Pool;
-use crate::{Arrangement, Dtype, KernelError, MatrixSource, widen};
+use crate::{Arrangement, Dtype, KernelError, MappedImage, MatrixImage, MatrixSource, widen};
+
+/// Rows and columns of any real matrix are fewer; their product with an element's size can be addressed.
+const SIZE_MAX: usize = 1 << 30;
 
 /// What a word of a packed matrix holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,18 @@ impl WordFormat {
             WordFormat::F32 => 1,
         }
     }
+
+    /// As images say it.
+    fn code(self) -> u64 {
+        match self {
+            WordFormat::Bf16Pairs => 1,
+            WordFormat::F32 => 2,
+        }
+    }
+
+    fn of_code(code: u64) -> Option<Self> {
+        [WordFormat::Bf16Pairs, WordFormat::F32].into_iter().find(|format| format.code() == code)
+    }
 }
 
 /// A matrix prepared for the CPU.
@@ -43,7 +59,7 @@ pub struct Matrix {
     pub(super) k: usize,
     /// Words of a row along `k`, padding included; not padded in a table.
     pub(super) k_words: usize,
-    pub(super) words: Words,
+    pub(super) words: PackedWords,
 }
 
 impl Matrix {
@@ -51,40 +67,41 @@ impl Matrix {
     pub(super) fn new(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
         let (dtype, n, k) = matrix_parts(parts)?;
         let format = WordFormat::of(dtype);
-        let (k_words, rows) = match arrangement {
-            Arrangement::Table => (k.div_ceil(format.per_word()), n),
-            Arrangement::Stacked => (k_padded(k) / format.per_word(), n.next_multiple_of(BLOCK_COLUMNS)),
-            Arrangement::GateUp => {
-                gate_up_parts(parts)?;
-                (k_padded(k) / format.per_word(), 2 * (n / 2).next_multiple_of(LANES))
-            }
-        };
+        if arrangement == Arrangement::GateUp {
+            gate_up_parts(parts)?;
+        }
         all_finite(parts, pool)?;
-        let mut matrix = Self { arrangement, format, n, k, k_words, words: Words::zeroed(rows * k_words) };
-        matrix.fill(parts, pool)?;
-        Ok(matrix)
+        let (k_words, rows) = packed_shape(arrangement, format, n, k);
+        let mut words = Words::zeroed(rows * k_words);
+        fill(&mut words, parts, arrangement, k_words, pool)?;
+        Ok(Self { arrangement, format, n, k, k_words, words: PackedWords::Own(words) })
     }
 
-    fn fill(&mut self, parts: &[MatrixSource<'_>], pool: &Pool) -> Result<(), KernelError> {
-        let (arrangement, n, k_words) = (self.arrangement, self.n, self.k_words);
-        let block_words = BLOCK_COLUMNS * k_words;
-        let blocks = self.words.as_slice().len().div_ceil(block_words);
-        let total = self.words.as_slice().len();
-        let words = Shared::new(self.words.as_mut_slice());
-        pool.run("matrix", blocks, &|block| {
-            let first = block * block_words;
-            // SAFETY: blocks do not overlap.
-            let target = unsafe { words.part(first, block_words.min(total - first)) };
-            for column in 0..BLOCK_COLUMNS {
-                let Some((part, row)) = source_row(parts, arrangement, n, block, column) else { continue };
-                let row_bytes = part.k * part.dtype.bytes();
-                let source = RowWords { bytes: &part.bytes[row * row_bytes..][..row_bytes], dtype: part.dtype };
-                match arrangement {
-                    Arrangement::Table => source.write(&mut target[column * k_words..], 1),
-                    Arrangement::Stacked | Arrangement::GateUp => source.write(&mut target[column..], BLOCK_COLUMNS),
-                }
-            }
-        })
+    /// Its form is its fields, in the order of [`Matrix::from_image`].
+    pub(super) fn image(&self) -> MatrixImage<'_> {
+        let codes = [self.arrangement.code(), self.format.code()];
+        let sizes = [self.n, self.k, self.k_words].map(|size| size as u64);
+        MatrixImage { form: codes.into_iter().chain(sizes).collect(), sections: vec![self.words.as_bytes()] }
+    }
+
+    pub(super) fn from_image(image: MappedImage<'_>) -> Result<Self, KernelError> {
+        let invalid = || KernelError::Invalid {
+            op: "matrix_from_image",
+            what: format!("form {:?} with {} sections is no matrix", image.form, image.sections.len()),
+        };
+        let ([arrangement, format, n, k, k_words], [section]) = (image.form, image.sections) else {
+            return Err(invalid());
+        };
+        let arrangement = Arrangement::of_code(*arrangement).ok_or_else(invalid)?;
+        let format = WordFormat::of_code(*format).ok_or_else(invalid)?;
+        let size = |size: u64| usize::try_from(size).ok().filter(|size| (1..=SIZE_MAX).contains(size));
+        let (n, k) = (size(*n).ok_or_else(invalid)?, size(*k).ok_or_else(invalid)?);
+        let (k_words_expected, rows) = packed_shape(arrangement, format, n, k);
+        if *k_words != k_words_expected as u64 {
+            return Err(invalid());
+        }
+        let words = PackedWords::mapped(image.file, section, rows.saturating_mul(k_words_expected))?;
+        Ok(Self { arrangement, format, n, k, k_words: k_words_expected, words })
     }
 
     /// Widens row `n` into `out`, which has `k` values.
@@ -113,6 +130,43 @@ impl Matrix {
             }
         }
     }
+}
+
+/// (words of a row along `k`, rows with padding) of a packed matrix.
+fn packed_shape(arrangement: Arrangement, format: WordFormat, n: usize, k: usize) -> (usize, usize) {
+    match arrangement {
+        Arrangement::Table => (k.div_ceil(format.per_word()), n),
+        Arrangement::Stacked => (k_padded(k) / format.per_word(), n.next_multiple_of(BLOCK_COLUMNS)),
+        Arrangement::GateUp => (k_padded(k) / format.per_word(), 2 * (n / 2).next_multiple_of(LANES)),
+    }
+}
+
+/// Writes the rows of `parts` to their places.
+fn fill(
+    words: &mut Words,
+    parts: &[MatrixSource<'_>],
+    arrangement: Arrangement,
+    k_words: usize,
+    pool: &Pool,
+) -> Result<(), KernelError> {
+    let n = parts.iter().map(|part| part.n).sum();
+    let block_words = BLOCK_COLUMNS * k_words;
+    let total = words.as_slice().len();
+    let words = Shared::new(words.as_mut_slice());
+    pool.run("matrix", total.div_ceil(block_words), &|block| {
+        let first = block * block_words;
+        // SAFETY: blocks do not overlap.
+        let target = unsafe { words.part(first, block_words.min(total - first)) };
+        for column in 0..BLOCK_COLUMNS {
+            let Some((part, row)) = source_row(parts, arrangement, n, block, column) else { continue };
+            let row_bytes = part.k * part.dtype.bytes();
+            let source = RowWords { bytes: &part.bytes[row * row_bytes..][..row_bytes], dtype: part.dtype };
+            match arrangement {
+                Arrangement::Table => source.write(&mut target[column * k_words..], 1),
+                Arrangement::Stacked | Arrangement::GateUp => source.write(&mut target[column..], BLOCK_COLUMNS),
+            }
+        }
+    })
 }
 
 /// Every element of the parts must be a finite number; all threads look. Says the first one that is not.

@@ -9,6 +9,7 @@ mod gemm;
 mod kernel_set;
 mod lanes;
 mod matrix;
+mod packed;
 mod rows;
 mod table;
 mod words;
@@ -23,8 +24,8 @@ use crate::checks::vector_parts;
 use crate::checks::{append_batch, attention_batch, below, embed_arrangement, heads, linear_arrangement, same};
 use crate::pool::Pool;
 use crate::{
-    Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, Left, MatrixSource, Norm, Ops, OpsInfo,
-    QkvSpec, VectorSource,
+    Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, Left, MappedImage, MatrixImage,
+    MatrixSource, Norm, Ops, OpsInfo, QkvSpec, VectorSource,
 };
 use append::Append;
 use attention::Attention;
@@ -154,6 +155,14 @@ impl Ops for CpuOps {
 
     fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
         Matrix::new(parts, arrangement, &self.pool)
+    }
+
+    fn image<'m>(&self, matrix: &'m Matrix) -> Option<MatrixImage<'m>> {
+        Some(matrix.image())
+    }
+
+    fn matrix_from_image(&self, image: MappedImage<'_>) -> Result<Matrix, KernelError> {
+        Matrix::from_image(image)
     }
 
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
