@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
+use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use divan::{Bencher, black_box};
 use kernels::cpu::{Matrix, Rows};
 use kernels::memory::{Backing, HostMemory};
 use kernels::{
@@ -51,74 +51,32 @@ fn filled(ops: &CpuOps, rows: usize, cols: usize) -> Rows {
 mod machine {
     //! What the processor and its memory can do at most.
 
+    use kernels::ceiling::{Factors, MultiplyPass, ReadPass};
+
     use super::*;
 
     #[divan::bench(args = THREADS)]
     fn read(bencher: Bencher<'_, '_>, threads: usize) {
-        const BYTES: usize = 256 << 20;
         let pool = ops(threads).pool().clone();
-        let memory = HostMemory::new(BYTES, Backing::Anonymous).expect("memory");
-        // SAFETY: the mapping holds so many bytes, and only this function knows it. Pages that were never written are
-        // all the same zero page, so they are written first.
-        let lines = unsafe {
-            std::ptr::write_bytes(memory.as_ptr(), 1, BYTES);
-            std::slice::from_raw_parts(memory.as_ptr().cast::<[u64; 8]>(), BYTES / 64)
-        };
-        let chunks: Vec<&[[u64; 8]]> = lines.chunks(1 << 13).collect();
-        let sum = |i: usize| _ = black_box(xor_of_lines(chunks[i]));
-        bencher.counter(BytesCount::new(BYTES)).bench_local(|| pool.run("read", chunks.len(), &sum));
+        let pass = ReadPass::new(2 * WEIGHT_BYTES_MIN).expect("memory");
+        bencher.counter(BytesCount::new(pass.bytes())).bench_local(|| pass.run(&pool));
     }
 
-    /// Reads every word, fetching 4 KiB ahead as the kernels do.
-    fn xor_of_lines(lines: &[[u64; 8]]) -> u64 {
-        let mut sums = [0u64; 8];
-        for line in lines {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).wrapping_add(64).cast());
-            }
-            for (sum, word) in sums.iter_mut().zip(line) {
-                *sum ^= word;
-            }
-        }
-        sums.iter().fold(0, |a, b| a ^ b)
-    }
-
-    #[cfg(target_arch = "x86_64")]
     #[divan::bench(args = THREADS)]
     fn bf16_multiply_adds(bencher: Bencher<'_, '_>, threads: usize) {
-        const TASKS: usize = 64;
-        const ROUNDS: usize = 20_000;
-        let pool = ops(threads).pool().clone();
-        if !KernelSet::Avx512Bf16.is_available() {
-            return;
-        }
-        let flops = TASKS * ROUNDS * 12 * 16 * 4;
-        // SAFETY: the instructions were just found to exist.
-        let task = |_| _ = black_box(unsafe { multiply_adds(black_box(ROUNDS)) });
-        bencher.counter(ItemsCount::new(flops)).bench_local(|| pool.run("peak", TASKS, &task));
+        multiply_adds(bencher, threads, Factors::Bf16);
     }
 
-    /// Twelve independent chains of `VDPBF16PS`, more than its latency times its rate.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn multiply_adds(rounds: usize) -> f32 {
-        use std::arch::x86_64::*;
-        // SAFETY: `__m512bh` and `__m512i` are 64 plain bytes.
-        let ones: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi16(0x3f80)) };
-        let mut sums = [_mm512_setzero_ps(); 12];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, ones, ones);
-            }
+    #[divan::bench(args = THREADS)]
+    fn int8_multiply_adds(bencher: Bencher<'_, '_>, threads: usize) {
+        multiply_adds(bencher, threads, Factors::Int8);
+    }
+
+    fn multiply_adds(bencher: Bencher<'_, '_>, threads: usize, factors: Factors) {
+        let pool = ops(threads).pool().clone();
+        if let Some(pass) = MultiplyPass::new(factors, KernelSet::best()) {
+            bencher.counter(ItemsCount::new(pass.operations())).bench_local(|| pass.run(&pool));
         }
-        let mut total = sums[0];
-        for sum in &sums[1..] {
-            total = _mm512_add_ps(total, *sum);
-        }
-        _mm512_reduce_add_ps(total)
     }
 }
 

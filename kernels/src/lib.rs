@@ -1,5 +1,6 @@
 //! Numeric operations, device memory and mappings; knows no request, scheduler or model.
 
+pub mod ceiling;
 pub mod collective;
 pub mod cpu;
 pub mod memory;

@@ -1,0 +1,43 @@
+//! The engine against llama.cpp and against the machine, in one interleaved run.
+//!
+//! usage: compare [shape=1.1b|134m] [rounds=5] [threads=N] [cases=NAME,…] [chunk=512] [steps=32] [dir=DIR] [json=FILE]
+//!                [llama_cpp=DIR] [engine.KEY=VALUE]…
+//!
+//! Random-weight models of the shape are made where they are missing, for llama.cpp as GGUF too. It takes llama.cpp from
+//! `llama_cpp=`, the environment variable `LLAMA_CPP` or the PATH, and says so when there is none. What the machine can do
+//! is measured before, between and after the two programs; where it moved meanwhile, the sample is taken again.
+
+mod case;
+mod ceilings;
+mod gguf;
+mod llama_cpp;
+mod models;
+mod options;
+mod ours;
+mod report;
+mod rounds;
+mod statistics;
+
+#[path = "../random_model/generate/mod.rs"]
+mod generate;
+
+use anyhow::Result;
+
+use ceilings::Machine;
+use llama_cpp::LlamaCpp;
+use models::Models;
+use options::Options;
+use rounds::Bench;
+
+fn main() -> Result<()> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    let peer = LlamaCpp::find(&options)?;
+    if peer.is_none() {
+        println!("llama.cpp is not installed (llama_cpp=DIR, LLAMA_CPP=DIR or the PATH): measuring Baton alone");
+    }
+    let models = Models::prepare(&options, peer.is_some())?;
+    let machine = Machine::new(options.threads)?;
+    let results = Bench { options: &options, models: &models, machine: &machine, peer: peer.as_ref() }.run()?;
+    report::print(&options, &results);
+    report::write_json(&options, &results)
+}

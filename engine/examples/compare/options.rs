@@ -1,0 +1,148 @@
+//! The command line: `key=value` words, each checked; knows no measurement.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use engine::{Config, TransportChoice};
+
+use crate::case::{Case, Phase, Weights};
+use crate::generate::Shape;
+
+/// Tokens per KV block, as `serve` has them by default.
+pub(crate) const BLOCK_TOKENS: u32 = 16;
+/// Bounds that keep a typing error from running for days.
+const ROUNDS_MAX: usize = 1000;
+const STEPS_MAX: u32 = 1024;
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) shape_name: String,
+    pub(crate) shape: Shape,
+    pub(crate) rounds: usize,
+    pub(crate) threads: usize,
+    pub(crate) cases: Vec<Case>,
+    /// Rows of one prefill step, for both programs.
+    pub(crate) chunk: u32,
+    /// Decode steps of one sample.
+    pub(crate) steps: u32,
+    /// Where models lie and results go.
+    pub(crate) directory: PathBuf,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) llama_cpp: Option<PathBuf>,
+    /// Keys of the engine's configuration, set after everything else.
+    pub(crate) engine: Vec<(String, serde_json::Value)>,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Options> {
+        let mut options = Options {
+            shape_name: "1.1b".to_owned(),
+            shape: Shape::named("1.1b")?,
+            rounds: 5,
+            threads: std::thread::available_parallelism()?.get(),
+            cases: Case::ALL.to_vec(),
+            chunk: 512,
+            steps: 32,
+            directory: default_directory()?,
+            json: None,
+            llama_cpp: std::env::var_os("LLAMA_CPP").map(PathBuf::from),
+            engine: Vec::new(),
+        };
+        for argument in arguments {
+            let (key, value) = argument.split_once('=').with_context(|| format!("{argument:?} is not key=value"))?;
+            options.set(key, value).with_context(|| argument.clone())?;
+        }
+        options.check()?;
+        Ok(options)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        match key {
+            "shape" => (self.shape_name, self.shape) = (value.to_owned(), Shape::named(value)?),
+            "rounds" => self.rounds = value.parse()?,
+            "threads" => self.threads = value.parse()?,
+            "cases" => self.cases = value.split(',').map(Case::named).collect::<Result<_>>()?,
+            "chunk" => self.chunk = value.parse()?,
+            "steps" => self.steps = value.parse()?,
+            "dir" => self.directory = value.into(),
+            "json" => self.json = Some(value.into()),
+            "llama_cpp" => self.llama_cpp = Some(value.into()),
+            _ => match key.strip_prefix("engine.") {
+                Some(name) => self.engine.push((name.to_owned(), parse_value(value))),
+                None => bail!("unknown key {key:?}"),
+            },
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!((1..=ROUNDS_MAX).contains(&self.rounds), "rounds must be 1 to {ROUNDS_MAX}, found {}", self.rounds);
+        ensure!((1..=STEPS_MAX).contains(&self.steps), "steps must be 1 to {STEPS_MAX}, found {}", self.steps);
+        ensure!(self.threads > 0, "threads must be at least 1");
+        ensure!(self.chunk >= self.sequences(), "chunk must be at least the largest batch, {}", self.sequences());
+        let positions = self.cases.iter().map(|case| self.positions(case)).max().unwrap_or(0);
+        let most = self.shape.context as u32;
+        ensure!(positions <= most, "a case needs {positions} positions, the shape has {most}");
+        Ok(())
+    }
+
+    /// Positions of one sequence of a case.
+    fn positions(&self, case: &Case) -> u32 {
+        match case.phase {
+            Phase::Prefill { tokens } => tokens,
+            Phase::Decode { context, .. } => context + self.steps,
+        }
+    }
+
+    fn sequences(&self) -> u32 {
+        let batches = self.cases.iter().map(|case| match case.phase {
+            Phase::Prefill { .. } => 1,
+            Phase::Decode { batch, .. } => batch,
+        });
+        batches.max().unwrap_or(1)
+    }
+
+    /// Blocks of the pool that the cases with these weights need.
+    fn blocks(&self, weights: Weights) -> u32 {
+        let cases = self.cases.iter().filter(|case| case.weights == weights);
+        let tokens = cases.map(|case| match case.phase {
+            Phase::Prefill { .. } => self.positions(case).next_multiple_of(BLOCK_TOKENS),
+            Phase::Decode { batch, .. } => batch * self.positions(case).next_multiple_of(BLOCK_TOKENS),
+        });
+        tokens.max().unwrap_or(0).div_ceil(BLOCK_TOKENS).max(1)
+    }
+
+    /// The engine's configuration for cases with these weights.
+    pub(crate) fn config(&self, model_dir: &Path, weights: Weights) -> Result<Config> {
+        let config = Config {
+            model_dir: model_dir.to_path_buf(),
+            kv_blocks: self.blocks(weights),
+            block_tokens: BLOCK_TOKENS,
+            sequences_max: self.sequences(),
+            step_tokens_max: self.chunk,
+            cores: (0..self.threads).collect(),
+            transport: TransportChoice::InProcess,
+            ..Config::default()
+        };
+        let mut keys = serde_json::to_value(config)?;
+        keys["dtype"] = weights.dtype().into();
+        for (key, value) in &self.engine {
+            keys[key] = value.clone();
+        }
+        serde_json::from_value(keys).context("the engine's configuration")
+    }
+}
+
+/// Numbers and lists as JSON has them, everything else as text.
+fn parse_value(value: &str) -> serde_json::Value {
+    serde_json::from_str(value).unwrap_or_else(|_| value.into())
+}
+
+/// `engine-bench` in the target directory that this program was built into.
+fn default_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    // target/<profile>/examples/compare: the target directory lies three floors up.
+    let target = program.ancestors().nth(3).context("no target directory above this program; say dir=DIR")?;
+    Ok(target.join("engine-bench"))
+}

@@ -1,0 +1,159 @@
+//! Rounds of samples, ours and llama.cpp's in turn, with the machine measured around each; knows no table.
+
+use std::cell::RefCell;
+
+use anyhow::Result;
+
+use crate::case::{Case, Weights};
+use crate::ceilings::{Ceilings, Machine};
+use crate::llama_cpp::LlamaCpp;
+use crate::models::Models;
+use crate::options::Options;
+use crate::ours::Ours;
+use crate::statistics::median;
+
+/// A sample during which the machine moved further than this is taken again.
+const MOVED_MAX: f64 = 0.15;
+/// How often, at most, in one round of one case; after that the last one counts and is reported as unsteady.
+const REPEATS_MAX: usize = 3;
+
+/// One timed run of a case.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) tokens: u32,
+    pub(crate) seconds: f64,
+}
+
+/// All samples of one case.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) case: Case,
+    pub(crate) ours: Vec<Sample>,
+    /// Empty without llama.cpp.
+    pub(crate) theirs: Vec<Sample>,
+    pub(crate) ceilings: Vec<Ceilings>,
+    /// Samples that were taken again because the machine moved.
+    pub(crate) repeated: usize,
+    /// Samples that count although the machine moved.
+    pub(crate) unsteady: usize,
+    /// Why we could not run it.
+    pub(crate) refused: Option<String>,
+}
+
+/// Everything that takes part.
+pub(crate) struct Bench<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) models: &'a Models,
+    pub(crate) machine: &'a Machine,
+    pub(crate) peer: Option<&'a LlamaCpp>,
+}
+
+/// What one turn of a case brought.
+struct Turn {
+    ours: Sample,
+    theirs: Option<Sample>,
+    ceilings: Vec<Ceilings>,
+}
+
+/// Our engine with one format of weights, or why it does not start.
+type Opened = Result<RefCell<Ours>, String>;
+
+impl Bench<'_> {
+    /// Every round runs every case; who goes first changes from round to round.
+    pub(crate) fn run(&self) -> Result<Vec<Measured>> {
+        let engines = [(Weights::Bf16, self.open(Weights::Bf16)), (Weights::Int8, self.open(Weights::Int8))];
+        let mut results: Vec<Measured> = self.options.cases.iter().map(|case| Measured::new(*case)).collect();
+        for round in 0..self.options.rounds {
+            for measured in &mut results {
+                let engine = engines.iter().find(|(weights, _)| *weights == measured.case.weights);
+                match engine.and_then(|(_, opened)| opened.as_ref()) {
+                    None => {}
+                    Some(Err(problem)) => measured.refused = Some(problem.clone()),
+                    Some(Ok(ours)) => self.round(round, measured, &mut ours.borrow_mut())?,
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    /// `None` where no case needs it.
+    fn open(&self, weights: Weights) -> Option<Opened> {
+        self.options.cases.iter().find(|case| case.weights == weights)?;
+        let config = self.options.config(&self.models.directory, weights);
+        let opened = config.and_then(|config| Ours::open(&config, self.options.steps));
+        Some(opened.map(RefCell::new).map_err(|error| format!("{error:#}")))
+    }
+
+    fn round(&self, round: usize, measured: &mut Measured, ours: &mut Ours) -> Result<()> {
+        let case = measured.case;
+        let mut turn = self.turn(round, &case, ours)?;
+        for _ in 0..REPEATS_MAX {
+            if Ceilings::moved(&turn.ceilings, &case) <= MOVED_MAX {
+                break;
+            }
+            measured.repeated += 1;
+            turn = self.turn(round, &case, ours)?;
+        }
+        if Ceilings::moved(&turn.ceilings, &case) > MOVED_MAX {
+            measured.unsteady += 1;
+        }
+        println!("{}", progress(round, &case, &turn));
+        measured.ours.push(turn.ours);
+        measured.theirs.extend(turn.theirs);
+        measured.ceilings.extend(turn.ceilings);
+        Ok(())
+    }
+
+    fn turn(&self, round: usize, case: &Case, ours: &mut Ours) -> Result<Turn> {
+        let theirs = || self.peer.map(|peer| peer.sample(case, self.models.gguf(case))).transpose();
+        let before = self.machine.measure()?;
+        if round.is_multiple_of(2) {
+            let ours = ours.sample(case)?;
+            let between = self.machine.measure()?;
+            let theirs = theirs()?;
+            return Ok(Turn { ours, theirs, ceilings: vec![before, between, self.machine.measure()?] });
+        }
+        let theirs = theirs()?;
+        let between = self.machine.measure()?;
+        let ours = ours.sample(case)?;
+        Ok(Turn { ours, theirs, ceilings: vec![before, between, self.machine.measure()?] })
+    }
+}
+
+impl Sample {
+    pub(crate) fn tokens_per_s(&self) -> f64 {
+        f64::from(self.tokens) / self.seconds
+    }
+}
+
+impl Measured {
+    fn new(case: Case) -> Measured {
+        Measured {
+            case,
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            ceilings: Vec::new(),
+            repeated: 0,
+            unsteady: 0,
+            refused: None,
+        }
+    }
+
+    /// Median seconds of our samples.
+    pub(crate) fn our_seconds(&self) -> f64 {
+        median(self.ours.iter().map(|sample| sample.seconds))
+    }
+}
+
+fn progress(round: usize, case: &Case, turn: &Turn) -> String {
+    let theirs = turn.theirs.map_or_else(String::new, |sample| format!(", llama.cpp {:.1}", sample.tokens_per_s()));
+    let ours = turn.ours.tokens_per_s();
+    let at = Ceilings::median(&turn.ceilings);
+    let (read, multiply) = (at.read_bytes_per_s / 1e9, at.bf16_flops_per_s / 1e9);
+    let moved = 100.0 * Ceilings::moved(&turn.ceilings, case);
+    format!(
+        "round {}, {}: Baton {ours:.1}{theirs} tokens/s; machine {read:.1} GB/s, {multiply:.0} GFLOP/s, moved {moved:.0} %",
+        round + 1,
+        case.name
+    )
+}
