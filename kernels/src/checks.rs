@@ -64,10 +64,10 @@ pub(crate) fn finite(op: &'static str, part: usize, bytes: &[u8], dtype: Dtype) 
 }
 
 /// `embed` reads rows of a table or of a stacked matrix.
-pub(crate) fn embed_arrangement(found: Arrangement) -> Result<(), KernelError> {
+pub(crate) fn embed_arrangement(op: &'static str, found: Arrangement) -> Result<(), KernelError> {
     match found {
         Arrangement::Stacked | Arrangement::Table => Ok(()),
-        Arrangement::GateUp => Err(KernelError::Arrangement { op: "embed", expected: "table", found: found.name() }),
+        Arrangement::GateUp => Err(KernelError::Arrangement { op, expected: "table", found: found.name() }),
     }
 }
 
@@ -81,6 +81,23 @@ pub(crate) fn linear_arrangement(
         return Ok(());
     }
     Err(KernelError::Arrangement { op, expected: expected.name(), found: found.name() })
+}
+
+/// There is one matrix per expert, and all have one shape `(n, k)`, which is returned.
+pub(crate) fn expert_shapes(
+    op: &'static str,
+    experts: usize,
+    mut shapes: impl ExactSizeIterator<Item = (usize, usize)>,
+) -> Result<(usize, usize), KernelError> {
+    same(op, "expert matrices", experts, shapes.len())?;
+    let Some((n, k)) = shapes.next() else {
+        return Err(KernelError::Invalid { op, what: "no experts".to_owned() });
+    };
+    for (other_n, other_k) in shapes {
+        same(op, "rows of an expert matrix", n, other_n)?;
+        same(op, "columns of an expert matrix", k, other_k)?;
+    }
+    Ok((n, k))
 }
 
 /// All parts widened to f32, end to end.

@@ -10,6 +10,7 @@ pub mod reference;
 mod checks;
 mod dtype;
 mod error;
+mod experts;
 mod finite;
 mod image;
 mod kv;
@@ -21,6 +22,7 @@ mod widen;
 pub use cpu::{CpuOps, KernelSet};
 pub use dtype::Dtype;
 pub use error::KernelError;
+pub use experts::{ExpertWeights, Routes, Routing};
 pub use image::{IMAGE_ALIGN, MappedImage, MatrixImage};
 pub use kv::{
     BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, TileOrder,

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use crate::{Dtype, KernelError, KvView, MappedImage, MatrixImage};
+use crate::{Dtype, KernelError, KvView, MappedImage, MatrixImage, Routing};
 
 /// The operations of one device, driven by one thread at a time.
 pub trait Ops: Send {
@@ -26,6 +26,8 @@ pub trait Ops: Send {
     type Vector: Send + Sync;
     /// Cosines and sines of the rotary embedding for every position up to a bound.
     type Rope: Send + Sync;
+    /// Which experts compute the rows of a step, and with which weights.
+    type Routes: Send;
 
     /// What computes, for logs, metrics and the compatibility key.
     fn describe(&self) -> OpsInfo;
@@ -55,6 +57,9 @@ pub trait Ops: Send {
     /// positions `0..positions_max`. There are `head_dim / 2` frequencies, already adjusted by the model's scaling rule.
     fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Self::Rope, KernelError>;
 
+    /// Space for the choices of up to `rows_max` rows, with no rows in it.
+    fn routes(&self, rows_max: usize, routing: Routing) -> Result<Self::Routes, KernelError>;
+
     /// Replaces all rows by `data`, row-major from the host.
     fn write_rows(&self, rows: &mut Self::Rows, data: &[f32]) -> Result<(), KernelError>;
 
@@ -63,6 +68,10 @@ pub trait Ops: Send {
 
     /// `out[r] = table[tokens[r]]`. `table` is `[vocab, cols]`, arranged as `Table` or `Stacked`.
     fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
+
+    /// `out[r] = out[r] + table[indices[r]]`, for learned positions. `table` as in `embed`.
+    fn add_embedding(&mut self, table: &Self::Matrix, indices: &[u32], out: &mut Self::Rows)
+    -> Result<(), KernelError>;
 
     /// `y = left · wᵀ (+ bias)`, then as `epilogue` says into `out`. `w` is `[n, k]`, `Stacked`; `left` has `k` columns,
     /// `out` has `n`.
@@ -118,6 +127,38 @@ pub trait Ops: Send {
 
     /// `out = left · wᵀ` on the host, `[rows of left, n]` row-major; reduced as in `linear`.
     fn logits(&mut self, left: Left<'_, Self>, w: &Self::Matrix, out: &mut [f32]) -> Result<(), KernelError>;
+
+    /// Chooses the experts of each row: those with the greatest logits, of equal ones the lower. `logits` is
+    /// `[rows, experts]`; a choice depends on nothing but its row.
+    fn route(&mut self, logits: &Self::Rows, routes: &mut Self::Routes) -> Result<(), KernelError>;
+
+    /// The first half of the chosen experts' MLPs, one row of `out` per choice, grouped by expert as [`crate::Routes`] says:
+    /// `silu(left · gateᵀ) * (left · upᵀ)` with the row the choice is of and the matrix of its expert. `experts` has one
+    /// matrix per expert, all of one shape, arranged as `GateUp`; reduced as in `linear`.
+    fn expert_gate_up(
+        &mut self,
+        left: Left<'_, Self>,
+        experts: &[Self::Matrix],
+        routes: &Self::Routes,
+        out: &mut Self::Rows,
+    ) -> Result<(), KernelError>;
+
+    /// The second half, still one row per choice: `out[g] = x[g] · wᵀ` with the matrix of the expert that `g` belongs to.
+    /// The matrices are `Stacked`.
+    fn expert_down(
+        &mut self,
+        x: &Self::Rows,
+        experts: &[Self::Matrix],
+        routes: &Self::Routes,
+        out: &mut Self::Rows,
+    ) -> Result<(), KernelError>;
+
+    /// `out[r] = out[r] + Σ weight · y[g]` over the choices of `r`, summed in the order of their experts from 0, each
+    /// product and sum rounded. So a row's result does not depend on the other rows.
+    fn combine(&mut self, y: &Self::Rows, routes: &Self::Routes, out: &mut Self::Rows) -> Result<(), KernelError>;
+
+    /// Adds to `counts`, one per expert, how many rows each expert was chosen by.
+    fn count_choices(&self, routes: &Self::Routes, counts: &mut [u64]) -> Result<(), KernelError>;
 
     /// Copies whole blocks, all layers; pairs are (from, to) and are done in order.
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError>;

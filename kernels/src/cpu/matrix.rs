@@ -106,6 +106,16 @@ impl Matrix {
 
     /// Widens row `n` into `out`, which has `k` values.
     pub(super) fn read_row(&self, n: usize, out: &mut [f32]) {
+        self.for_row(n, out, |place, value| *place = value);
+    }
+
+    /// Adds row `n` to `out`, which has `k` values.
+    pub(super) fn add_row(&self, n: usize, out: &mut [f32]) {
+        self.for_row(n, out, |place, value| *place += value);
+    }
+
+    /// Calls `put` with each place of `out` and its value of row `n`.
+    fn for_row(&self, n: usize, out: &mut [f32], put: impl Fn(&mut f32, f32)) {
         let words = self.words.as_slice();
         let (first, stride) = match self.arrangement {
             Arrangement::Table => (n * self.k_words, 1),
@@ -117,15 +127,15 @@ impl Matrix {
             WordFormat::Bf16Pairs => {
                 for (p, pair) in out.chunks_mut(2).enumerate() {
                     let word = words[first + p * stride];
-                    pair[0] = f32::from_bits(word << 16);
+                    put(&mut pair[0], f32::from_bits(word << 16));
                     if let Some(odd) = pair.get_mut(1) {
-                        *odd = f32::from_bits(word & 0xffff_0000);
+                        put(odd, f32::from_bits(word & 0xffff_0000));
                     }
                 }
             }
             WordFormat::F32 => {
                 for (p, value) in out.iter_mut().enumerate() {
-                    *value = f32::from_bits(words[first + p * stride]);
+                    put(value, f32::from_bits(words[first + p * stride]));
                 }
             }
         }

@@ -5,6 +5,7 @@
 mod append;
 mod attention;
 mod elementwise;
+mod experts;
 mod gemm;
 mod kernel_set;
 mod lanes;
@@ -25,11 +26,11 @@ use crate::checks::{append_batch, attention_batch, below, embed_arrangement, hea
 use crate::pool::Pool;
 use crate::{
     Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, Left, MappedImage, MatrixImage,
-    MatrixSource, Norm, Ops, OpsInfo, QkvSpec, VectorSource,
+    MatrixSource, Norm, Ops, OpsInfo, QkvSpec, Routes, Routing, VectorSource,
 };
 use append::Append;
 use attention::Attention;
-use gemm::{Finish, Product, RowNorm};
+use gemm::{Finish, Part, Product, RowNorm};
 use matrix::WordFormat;
 use table::{FormatKernels, Kernels};
 use words::{Shared, Words};
@@ -102,10 +103,10 @@ impl CpuOps {
         let product = Product {
             op,
             left: left.rows.values(),
+            picked: None,
             norm: left.norm.map(row_norm),
-            rows: left.rows.count(),
+            parts: &[Part { rows: left.rows.count(), right: w.words.as_slice() }],
             k: w.k,
-            right: w.words.as_slice(),
             k_words: w.k_words,
             bias: bias.map(Vector::padded),
             finish,
@@ -139,6 +140,7 @@ impl Ops for CpuOps {
     type Matrix = Matrix;
     type Vector = Vector;
     type Rope = Rope;
+    type Routes = Routes;
 
     fn describe(&self) -> OpsInfo {
         OpsInfo {
@@ -174,6 +176,10 @@ impl Ops for CpuOps {
         Ok(Rope { half: inverse_frequencies.len(), positions_max, cos, sin })
     }
 
+    fn routes(&self, rows_max: usize, routing: Routing) -> Result<Routes, KernelError> {
+        Routes::new(rows_max, routing)
+    }
+
     fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
         same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols())?;
         rows.set_count("write_rows", data.len() / rows.cols())?;
@@ -188,7 +194,7 @@ impl Ops for CpuOps {
     }
 
     fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Rows) -> Result<(), KernelError> {
-        embed_arrangement(table.arrangement)?;
+        embed_arrangement("embed", table.arrangement)?;
         same("embed", "columns of out", table.k, out.cols())?;
         for &token in tokens {
             below("embed", "token", token as usize, table.n)?;
@@ -198,6 +204,21 @@ impl Ops for CpuOps {
         self.for_rows("embed", tokens.len(), table.k, &|r| {
             // SAFETY: rows do not overlap.
             table.read_row(tokens[r] as usize, unsafe { target.part(r * table.k, table.k) });
+        })
+    }
+
+    fn add_embedding(&mut self, table: &Matrix, indices: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+        let op = "add_embedding";
+        embed_arrangement(op, table.arrangement)?;
+        same(op, "columns of out", table.k, out.cols())?;
+        same(op, "rows of out", indices.len(), out.count())?;
+        for &index in indices {
+            below(op, "index", index as usize, table.n)?;
+        }
+        let target = Shared::new(out.values_mut());
+        self.for_rows(op, indices.len(), table.k, &|r| {
+            // SAFETY: rows do not overlap.
+            table.add_row(indices[r] as usize, unsafe { target.part(r * table.k, table.k) });
         })
     }
 
@@ -310,6 +331,38 @@ impl Ops for CpuOps {
         product_arguments("logits", left, w, Arrangement::Stacked)?;
         same("logits", "values of out", left.rows.count() * w.n, out.len())?;
         self.multiply("logits", left, w, None, Finish::Store, out)
+    }
+
+    fn route(&mut self, logits: &Rows, routes: &mut Routes) -> Result<(), KernelError> {
+        self.choose_experts(logits, routes)
+    }
+
+    fn expert_gate_up(
+        &mut self,
+        left: Left<'_, Self>,
+        experts: &[Matrix],
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        self.experts_of_rows(left, experts, routes, out)
+    }
+
+    fn expert_down(
+        &mut self,
+        x: &Rows,
+        experts: &[Matrix],
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        self.experts_of_choices(x, experts, routes, out)
+    }
+
+    fn combine(&mut self, y: &Rows, routes: &Routes, out: &mut Rows) -> Result<(), KernelError> {
+        self.add_choices(y, routes, out)
+    }
+
+    fn count_choices(&self, routes: &Routes, counts: &mut [u64]) -> Result<(), KernelError> {
+        routes.count_choices(counts)
     }
 
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {

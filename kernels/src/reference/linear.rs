@@ -65,7 +65,7 @@ pub(super) fn logits(left: Left<'_, ReferenceOps>, w: &Matrix, out: &mut [f32]) 
 }
 
 /// What every product checks about its sides.
-fn product_arguments(
+pub(super) fn product_arguments(
     op: &'static str,
     left: Left<'_, ReferenceOps>,
     w: &Matrix,

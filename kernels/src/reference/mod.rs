@@ -1,13 +1,14 @@
 //! The plainest form of every operation, written to be read: the oracle of all others. One thread, no vectors.
 
 mod attention;
+mod experts;
 mod linear;
 mod qkv;
 
 use crate::checks::{at_most, below, finite, matrix_parts, same, vector_parts};
 use crate::{
     Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, Left, MatrixSource, Ops, OpsInfo, QkvSpec,
-    VectorSource, widen,
+    Routes, Routing, VectorSource, widen,
 };
 
 /// The reference implementation.
@@ -70,6 +71,7 @@ impl Ops for ReferenceOps {
     type Matrix = Matrix;
     type Vector = Vector;
     type Rope = Rope;
+    type Routes = Routes;
 
     fn describe(&self) -> OpsInfo {
         OpsInfo { backend: "reference", kernel_set: "scalar", numerics_id: "reference-1".to_owned(), threads: 1 }
@@ -101,6 +103,10 @@ impl Ops for ReferenceOps {
         Ok(Rope { half: inverse_frequencies.len(), positions_max, cos, sin })
     }
 
+    fn routes(&self, rows_max: usize, routing: Routing) -> Result<Routes, KernelError> {
+        Routes::new(rows_max, routing)
+    }
+
     fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
         same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols)?;
         rows.set_count("write_rows", data.len() / rows.cols)?;
@@ -115,7 +121,7 @@ impl Ops for ReferenceOps {
     }
 
     fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Rows) -> Result<(), KernelError> {
-        crate::checks::embed_arrangement(table.arrangement)?;
+        crate::checks::embed_arrangement("embed", table.arrangement)?;
         same("embed", "columns of out", table.k, out.cols)?;
         for &token in tokens {
             below("embed", "token", token as usize, table.n)?;
@@ -123,6 +129,19 @@ impl Ops for ReferenceOps {
         out.set_count("embed", tokens.len())?;
         for (r, &token) in tokens.iter().enumerate() {
             out.row_mut(r).copy_from_slice(&table.data[token as usize * table.k..][..table.k]);
+        }
+        Ok(())
+    }
+
+    fn add_embedding(&mut self, table: &Matrix, indices: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+        let op = "add_embedding";
+        crate::checks::embed_arrangement(op, table.arrangement)?;
+        same(op, "columns of out", table.k, out.cols)?;
+        same(op, "rows of out", indices.len(), out.count())?;
+        for (r, &index) in indices.iter().enumerate() {
+            below(op, "index", index as usize, table.n)?;
+            let entry = &table.data[index as usize * table.k..][..table.k];
+            out.row_mut(r).iter_mut().zip(entry).for_each(|(v, entry)| *v += entry);
         }
         Ok(())
     }
@@ -179,6 +198,38 @@ impl Ops for ReferenceOps {
 
     fn logits(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
         linear::logits(left, w, out)
+    }
+
+    fn route(&mut self, logits: &Rows, routes: &mut Routes) -> Result<(), KernelError> {
+        experts::route(logits, routes)
+    }
+
+    fn expert_gate_up(
+        &mut self,
+        left: Left<'_, Self>,
+        experts: &[Matrix],
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        experts::expert_gate_up(left, experts, routes, out)
+    }
+
+    fn expert_down(
+        &mut self,
+        x: &Rows,
+        experts: &[Matrix],
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        experts::expert_down(x, experts, routes, out)
+    }
+
+    fn combine(&mut self, y: &Rows, routes: &Routes, out: &mut Rows) -> Result<(), KernelError> {
+        experts::combine(y, routes, out)
+    }
+
+    fn count_choices(&self, routes: &Routes, counts: &mut [u64]) -> Result<(), KernelError> {
+        routes.count_choices(counts)
     }
 
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {

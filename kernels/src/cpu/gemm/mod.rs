@@ -25,17 +25,18 @@ const TASK_BYTES_MIN: usize = 192 * 1024;
 /// Below this many values the caller packs alone.
 const PACK_ALONE_VALUES_MAX: usize = 48 * 1024;
 
-/// One product `left [rows, k] · rightᵀ [n, k]` and what to do with it.
+/// Products `left [rows, k] · rightᵀ [n, k]` that share everything but rows and weights, and what to do with them.
 pub(super) struct Product<'a> {
     pub(super) op: &'static str,
     /// Row-major activations.
     pub(super) left: &'a [f32],
+    /// Which rows of `left` are multiplied, one after the other; the first ones in their order if `None`.
+    pub(super) picked: Option<&'a [u32]>,
     /// Applied to each row of `left`.
     pub(super) norm: Option<RowNorm<'a>>,
-    pub(super) rows: usize,
+    /// The rows one after the other, cut by the weights they are multiplied with.
+    pub(super) parts: &'a [Part<'a>],
     pub(super) k: usize,
-    /// Packed weights.
-    pub(super) right: &'a [u32],
     /// Words of a weight row along `k`.
     pub(super) k_words: usize,
     /// Padded to whole blocks.
@@ -44,7 +45,14 @@ pub(super) struct Product<'a> {
     pub(super) out_columns: usize,
 }
 
-/// Computes `product` into `out`, `[rows, out_columns]`.
+/// Some rows and their weights.
+pub(super) struct Part<'a> {
+    pub(super) rows: usize,
+    /// Packed weights.
+    pub(super) right: &'a [u32],
+}
+
+/// Computes `product` into `out`, `[rows of all parts, out_columns]`, in one run of the pool.
 pub(super) fn multiply(
     product: &Product<'_>,
     kernels: &FormatKernels,
@@ -52,40 +60,72 @@ pub(super) fn multiply(
     scratch: &mut Words,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
-    if product.rows == 0 {
-        return Ok(());
-    }
-    assert_eq!(out.len(), product.rows * product.out_columns, "the output has a place for every row");
-    let group_rows = balanced_group(product.rows, kernels.rows_max);
-    let groups = product.rows.div_ceil(group_rows);
-    scratch.reserve(product.rows * product.k_words);
-    let packed = &mut scratch.as_mut_slice()[..product.rows * product.k_words];
-    pack_left(product, kernels, pool, group_rows, packed)?;
+    let cuts = Cut::all(product, kernels.rows_max, pool.threads());
+    let Some(last) = cuts.last() else { return Ok(()) };
+    let (rows, tasks) = (last.first_row + last.rows, last.first_task + last.grid.tasks());
+    assert_eq!(out.len(), rows * product.out_columns, "the output has a place for every row");
+    assert!(product.picked.is_none_or(|picked| picked.len() == rows), "every row is picked from somewhere");
+    scratch.reserve(rows * product.k_words);
+    let packed = &mut scratch.as_mut_slice()[..rows * product.k_words];
+    pack_left(product, &cuts, kernels, pool, packed)?;
 
-    let blocks = product.right.len() / (BLOCK_COLUMNS * product.k_words);
-    let grid = Grid::new(product, group_rows, groups, blocks, pool.threads());
     let out = Shared::new(out);
     let left: &[u32] = packed;
-    pool.run(product.op, grid.tasks(), &|task| {
-        let (groups, blocks) = grid.part(task);
+    pool.run(product.op, tasks, &|task| {
+        let cut = &cuts[cuts.partition_point(|cut| cut.first_task <= task) - 1];
+        let (groups, blocks) = cut.grid.part(task - cut.first_task);
         let part = Panel {
-            left,
-            rows: product.rows,
-            group_rows,
-            right: product.right,
+            left: &left[cut.first_row * product.k_words..],
+            rows: cut.rows,
+            group_rows: cut.group_rows,
+            right: cut.right,
             k_words: product.k_words,
             chunks: black_box(K_CHUNKS),
             bias: product.bias,
             finish: product.finish,
-            out: out.as_mut_ptr(),
+            // SAFETY: `out` was asserted to hold all rows.
+            out: unsafe { out.as_mut_ptr().add(cut.first_row * product.out_columns) },
             out_columns: product.out_columns,
             groups,
             blocks,
         };
-        // SAFETY: `out` was asserted to hold all rows, tasks have disjoint groups and blocks, the packed sides hold
-        // what the grid names, and the kernels were chosen for this processor.
+        // SAFETY: `out` holds the rows of the cut, tasks have disjoint groups and blocks, the packed sides hold what
+        // the grid names, and the kernels were chosen for this processor.
         unsafe { (kernels.panel)(&part) }
     })
+}
+
+/// A part with rows, and how it is cut into groups of rows and into tasks.
+struct Cut<'a> {
+    first_row: usize,
+    rows: usize,
+    group_rows: usize,
+    /// Number of its first group, those of earlier parts counted.
+    first_group: usize,
+    /// Likewise.
+    first_task: usize,
+    right: &'a [u32],
+    grid: Grid,
+}
+
+impl<'a> Cut<'a> {
+    /// One for each part that has rows.
+    fn all(product: &Product<'a>, rows_max: usize, threads: usize) -> Vec<Cut<'a>> {
+        let (mut first_row, mut first_group, mut first_task) = (0, 0, 0);
+        let parts = product.parts.iter().filter(|part| part.rows > 0);
+        let cuts = parts.map(|part| {
+            let group_rows = balanced_group(part.rows, rows_max);
+            let groups = part.rows.div_ceil(group_rows);
+            let blocks = part.right.len() / (BLOCK_COLUMNS * product.k_words);
+            let grid = Grid::new(product, group_rows, groups, blocks, threads);
+            let cut = Cut { first_row, rows: part.rows, group_rows, first_group, first_task, right: part.right, grid };
+            first_row += part.rows;
+            first_group += groups;
+            first_task += cut.grid.tasks();
+            cut
+        });
+        cuts.collect()
+    }
 }
 
 /// Rows per group so that all groups are about equally large: 16 rows are 8 + 8 rather than 12 + 4.
@@ -95,22 +135,28 @@ fn balanced_group(rows: usize, rows_max: usize) -> usize {
 
 fn pack_left(
     product: &Product<'_>,
+    cuts: &[Cut<'_>],
     kernels: &FormatKernels,
     pool: &Pool,
-    group_rows: usize,
     packed: &mut [u32],
 ) -> Result<(), KernelError> {
-    let groups = product.rows.div_ceil(group_rows);
+    let rows = packed.len() / product.k_words;
+    let groups = cuts.last().map_or(0, |cut| cut.first_group + cut.grid.groups);
     let packed = Shared::new(packed);
     let pack = |group: usize| {
-        let first = group * group_rows;
-        let count = group_rows.min(product.rows - first);
-        let values = &product.left[first * product.k..][..count * product.k];
-        let rows = PackRows { values, columns: product.k, count, norm: product.norm };
+        let cut = &cuts[cuts.partition_point(|cut| cut.first_group <= group) - 1];
+        let row_in_cut = (group - cut.first_group) * cut.group_rows;
+        let (first, count) = (cut.first_row + row_in_cut, cut.group_rows.min(cut.rows - row_in_cut));
+        let picked = product.picked.map(|picked| &picked[first..first + count]);
+        let values = match picked {
+            Some(_) => product.left,
+            None => &product.left[first * product.k..][..count * product.k],
+        };
+        let rows = PackRows { values, columns: product.k, picked, count, norm: product.norm };
         // SAFETY: groups have disjoint rows, and the kernels were chosen for this processor.
         unsafe { (kernels.pack_rows)(&rows, packed.part(first * product.k_words, count * product.k_words)) }
     };
-    if product.rows * product.k <= PACK_ALONE_VALUES_MAX {
+    if rows * product.k <= PACK_ALONE_VALUES_MAX {
         (0..groups).for_each(pack);
         return Ok(());
     }

@@ -5,10 +5,12 @@ use crate::NormKind;
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{LANES, Standardize};
 
-/// Rows of one group, row-major.
+/// Rows of one group out of a row-major matrix.
 pub(in crate::cpu) struct PackRows<'a> {
     pub(in crate::cpu) values: &'a [f32],
     pub(in crate::cpu) columns: usize,
+    /// Which rows of `values`; the first ones in their order if `None`.
+    pub(in crate::cpu) picked: Option<&'a [u32]>,
     /// At most [`TILE_ROWS_MAX`].
     pub(in crate::cpu) count: usize,
     pub(in crate::cpu) norm: Option<RowNorm<'a>>,
@@ -32,9 +34,21 @@ pub(in crate::cpu) unsafe fn pack_rows<F: Format>(group: &PackRows<'_>, words: &
     let row = |r: usize| &group.values[r * group.columns..][..group.columns];
     // SAFETY: the caller's promise.
     unsafe {
+        match group.picked {
+            None => pack_normed::<F>(row, group, words),
+            Some(picked) => pack_normed::<F>(|r| row(picked[r] as usize), group, words),
+        }
+    }
+}
+
+/// Packs rows after the group's norm.
+#[inline(always)]
+unsafe fn pack_normed<'a, F: Format>(row: impl Fn(usize) -> &'a [f32], group: &PackRows<'_>, words: &mut [u32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
         match group.norm {
             None => pack::<F>(row, group.count, words),
-            Some(norm) => pack_after::<F, _>(row, group.count, &Normed::new(norm, row, group.count), words),
+            Some(norm) => pack_after::<F, _>(&row, group.count, &Normed::new(norm, &row, group.count), words),
         }
     }
 }

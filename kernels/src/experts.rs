@@ -1,0 +1,212 @@
+//! Which experts compute which rows, and in which order; knows no weights and no product.
+//!
+//! Rows are *grouped*: all rows of expert 0 in ascending order, then those of expert 1, and so on. A grouped row is one
+//! choice of one row. Source of the router: Shazeer et al., "Outrageously Large Neural Networks" (2017), as published
+//! with Mixtral and Qwen3-MoE.
+
+use std::ops::Range;
+
+use crate::KernelError;
+use crate::checks::{at_most, same};
+use crate::numerics::{LOG2_E, exp2};
+
+/// How a router's logits become experts and weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// Experts to choose from.
+    pub experts: usize,
+    /// Experts per row, at most `experts`.
+    pub per_row: usize,
+    /// What the weights are.
+    pub weights: ExpertWeights,
+}
+
+/// What the weights of the chosen experts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertWeights {
+    /// The softmax over all experts.
+    AmongAll,
+    /// The softmax over the chosen ones; their sum is 1.
+    AmongChosen,
+}
+
+/// The choices of the rows of one step, in host memory.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    routing: Routing,
+    rows_max: usize,
+    rows: usize,
+    /// `[rows][per_row]`, ascending inside a row.
+    experts: Vec<u32>,
+    /// `[rows][per_row]`: the weight of each choice.
+    weights: Vec<f32>,
+    /// `[rows][per_row]`: the grouped row of each choice.
+    grouped: Vec<u32>,
+    /// `[rows * per_row]`: the row that each grouped row comes from.
+    sources: Vec<u32>,
+    /// `[experts + 1]`: where the grouped rows of each expert begin.
+    starts: Vec<usize>,
+}
+
+impl Routing {
+    /// Errors if no row could be routed so.
+    pub fn validate(&self) -> Result<(), KernelError> {
+        if self.per_row == 0 || self.per_row > self.experts {
+            let what = format!("{} of {} experts per row cannot be chosen", self.per_row, self.experts);
+            return Err(KernelError::Invalid { op: "routes", what });
+        }
+        Ok(())
+    }
+
+    /// The weight of each of `chosen`, ascending experts, given all `logits` of the row: `exp(logit − greatest)` over its
+    /// sum, taken from left to right.
+    pub(crate) fn weigh(&self, logits: &[f32], chosen: &[u32], weights: &mut [f32]) {
+        let among_chosen = chosen.iter().map(|expert| logits[*expert as usize]);
+        // The greatest of all is among the chosen.
+        let greatest =
+            among_chosen.clone().fold(f32::NEG_INFINITY, |greatest, v| if v > greatest { v } else { greatest });
+        let term = |logit: f32| exp2((logit - greatest) * LOG2_E);
+        let sum: f32 = match self.weights {
+            ExpertWeights::AmongAll => logits.iter().fold(0.0, |sum, logit| sum + term(*logit)),
+            ExpertWeights::AmongChosen => among_chosen.clone().fold(0.0, |sum, logit| sum + term(logit)),
+        };
+        for (weight, logit) in weights.iter_mut().zip(among_chosen) {
+            *weight = term(logit) / sum;
+        }
+    }
+}
+
+impl Routes {
+    /// Space for the choices of up to `rows_max` rows, with no rows in it.
+    pub(crate) fn new(rows_max: usize, routing: Routing) -> Result<Self, KernelError> {
+        routing.validate()?;
+        let starts = vec![0; routing.experts + 1];
+        let (experts, weights, grouped, sources) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { routing, rows_max, rows: 0, experts, weights, grouped, sources, starts })
+    }
+
+    /// How rows are routed.
+    #[must_use]
+    pub fn routing(&self) -> Routing {
+        self.routing
+    }
+
+    /// Rows that have been routed.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows after grouping: `per_row` of each.
+    #[must_use]
+    pub fn grouped_rows(&self) -> usize {
+        self.rows * self.routing.per_row
+    }
+
+    /// The grouped rows of an expert.
+    #[must_use]
+    pub fn of_expert(&self, expert: usize) -> Range<usize> {
+        self.starts[expert]..self.starts[expert + 1]
+    }
+
+    /// Which row each grouped row comes from.
+    #[must_use]
+    pub fn sources(&self) -> &[u32] {
+        &self.sources
+    }
+
+    /// The choices of a row in the order of their experts: grouped row and weight.
+    pub fn choices(&self, row: usize) -> impl Iterator<Item = (usize, f32)> {
+        let choices = row * self.routing.per_row..(row + 1) * self.routing.per_row;
+        let grouped = self.grouped[choices.clone()].iter().map(|grouped| *grouped as usize);
+        grouped.zip(self.weights[choices].iter().copied())
+    }
+
+    /// Adds to `counts`, one per expert, how many rows chose each.
+    pub(crate) fn count_choices(&self, counts: &mut [u64]) -> Result<(), KernelError> {
+        same("count_choices", "experts", self.routing.experts, counts.len())?;
+        for (expert, count) in counts.iter_mut().enumerate() {
+            *count += self.of_expert(expert).len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes room for `rows` rows; their choices are open until `choices_mut` is filled and `group` is called.
+    pub(crate) fn set_rows(&mut self, op: &'static str, rows: usize) -> Result<(), KernelError> {
+        at_most(op, "rows", rows, self.rows_max)?;
+        self.rows = rows;
+        let choices = self.grouped_rows();
+        self.experts.resize(choices, 0);
+        self.weights.resize(choices, 0.0);
+        self.grouped.resize(choices, 0);
+        self.sources.resize(choices, 0);
+        Ok(())
+    }
+
+    /// Experts and weights of all rows, `[rows][per_row]`; experts ascend inside a row.
+    pub(crate) fn choices_mut(&mut self) -> (&mut [u32], &mut [f32]) {
+        (&mut self.experts, &mut self.weights)
+    }
+
+    /// Puts every choice into its place: a counting sort by expert that keeps the order of rows.
+    pub(crate) fn group(&mut self) {
+        self.starts.fill(0);
+        for expert in &self.experts {
+            self.starts[*expert as usize + 1] += 1;
+        }
+        for expert in 0..self.routing.experts {
+            self.starts[expert + 1] += self.starts[expert];
+        }
+        let mut next = self.starts.clone();
+        for (choice, expert) in self.experts.iter().enumerate() {
+            let place = &mut next[*expert as usize];
+            self.grouped[choice] = *place as u32;
+            self.sources[*place] = (choice / self.routing.per_row) as u32;
+            *place += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTING: Routing = Routing { experts: 4, per_row: 2, weights: ExpertWeights::AmongChosen };
+
+    #[test]
+    fn rows_are_grouped_by_expert_in_their_order() {
+        let mut routes = Routes::new(3, ROUTING).unwrap();
+        routes.set_rows("route", 3).unwrap();
+        routes.choices_mut().0.copy_from_slice(&[1, 3, 0, 1, 1, 3]);
+        routes.choices_mut().1.copy_from_slice(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
+        routes.group();
+        assert_eq!([0, 1, 2, 3].map(|expert| routes.of_expert(expert)), [0..1, 1..4, 4..4, 4..6]);
+        assert_eq!(routes.sources(), [1, 0, 1, 2, 0, 2]);
+        let choices: Vec<Vec<(usize, f32)>> = (0..3).map(|row| routes.choices(row).collect()).collect();
+        assert_eq!(choices, [[(1, 0.1), (4, 0.2)], [(0, 0.3), (2, 0.4)], [(3, 0.5), (5, 0.6)]]);
+        assert!(routes.set_rows("route", 4).is_err());
+    }
+
+    #[test]
+    fn weights_are_a_softmax() {
+        let logits = [0.5f32, 2.0, -1.0, 1.0];
+        let exact = |among: &[usize], expert: usize| {
+            let sum: f64 = among.iter().map(|e| f64::from(logits[*e]).exp()).sum();
+            f64::from(logits[expert]).exp() / sum
+        };
+        for (weights, among) in [(ExpertWeights::AmongAll, &[0, 1, 2, 3][..]), (ExpertWeights::AmongChosen, &[1, 3])] {
+            let mut found = [0.0; 2];
+            Routing { weights, ..ROUTING }.weigh(&logits, &[1, 3], &mut found);
+            for (found, expert) in found.iter().zip([1, 3]) {
+                assert!((f64::from(*found) - exact(among, expert)).abs() < 1e-6, "{weights:?} {expert}: {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_routings_are_refused() {
+        for per_row in [0, 5] {
+            assert!(Routes::new(1, Routing { per_row, ..ROUTING }).is_err());
+        }
+    }
+}
