@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use kernels::{BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, KernelError, KernelSet};
 use kv_transfer::TransportKind;
 use sched::cost::{DecodeFit, Fitted, PrefillFit};
+use sched::replica::STEPS_IN_FLIGHT_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
@@ -35,6 +36,8 @@ pub struct Config {
     pub sequences_max: u32,
     /// Rows of one step (L_m): prompt tokens of all chunks and one per decoding sequence.
     pub step_tokens_max: u32,
+    /// Steps that are with the device at once, 1 or 2: with 2 the next is formed while one runs, so the device never waits.
+    pub steps_in_flight: u32,
     /// Legs that may wait for blocks; more are refused as overload.
     pub queue_legs_max: u32,
     /// Whether the KV of ended requests is reused for equal prefixes: `on` or `off`.
@@ -163,6 +166,7 @@ impl Default for Config {
             context_max: 0,
             sequences_max: 64,
             step_tokens_max: 512,
+            steps_in_flight: STEPS_IN_FLIGHT_MAX,
             queue_legs_max: 1024,
             prefix_cache: PrefixCacheChoice::On,
             filling_share: 0.5,
@@ -214,6 +218,9 @@ impl Config {
         if self.step_tokens_max < self.sequences_max {
             let problem = format!("is {}, less than sequences_max {}", self.step_tokens_max, self.sequences_max);
             return wrong("step_tokens_max", problem);
+        }
+        if !(1..=STEPS_IN_FLIGHT_MAX).contains(&self.steps_in_flight) {
+            return wrong("steps_in_flight", format!("must be 1 or 2, found {}", self.steps_in_flight));
         }
         let block_tokens = self.block_tokens as usize;
         if !block_tokens.is_multiple_of(BLOCK_TOKENS_STEP) || block_tokens > BLOCK_TOKENS_MAX {
@@ -356,6 +363,7 @@ mod tests {
             |config| config.step_tokens_max = 8,
             &expect!["engine.step_tokens_max is 8, less than sequences_max 64"],
         );
+        refused(|config| config.steps_in_flight = 3, &expect!["engine.steps_in_flight must be 1 or 2, found 3"]);
         refused(|config| config.filling_share = 0.0, &expect!["engine.filling_share must lie in (0, 1], found 0"]);
         refused(
             |config| config.modelled.decode_step_us = 0.0,

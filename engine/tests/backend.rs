@@ -187,6 +187,45 @@ fn a_cancelled_step_ends_with_the_layers_it_ran() -> Result<()> {
     Ok(())
 }
 
+/// The step behind one that was to sample slot 0: appends to that slot, and runs another prompt in slot 1.
+fn behind(position: u32) -> StepPlan {
+    let mut plan = append(position, 0);
+    let other = prompt(20, 20);
+    plan.admit = vec![SlotInit { slot: SlotId(1), ..slot(sampling()) }];
+    let blocks = plan.blocks.len() as u32;
+    plan.sequences.push(SequenceRows { rows: 1..21, blocks: blocks..blocks + 2, ..other.sequences[0].clone() });
+    plan.tokens.extend(other.tokens);
+    plan.blocks.extend(other.blocks);
+    plan.sample.push(SampleRow { row: 20, slot: SlotId(1) });
+    plan
+}
+
+#[test]
+fn the_step_behind_one_that_brings_nothing_runs_for_everybody_else() -> Result<()> {
+    let mut device = cpu()?;
+    let expected = bits(&device.run(prompt(20, 20))?.samples);
+    let again =
+        |retire: &[u32]| StepPlan { retire: retire.iter().map(|slot| SlotId(*slot)).collect(), ..prompt(400, 0) };
+
+    // Cancelled before its first layer, because a step before it runs.
+    let blocker = StepPlan { admit: Vec::new(), sample: Vec::new(), ..prompt(400, 40) };
+    device.submit(blocker)?;
+    let (cancelled, next) = (device.submit(again(&[0]))?, device.submit(behind(400))?);
+    device.opened.backend.cancel(cancelled);
+    device.done(StepId(cancelled.0 - 1))??;
+    assert_eq!(device.done(cancelled)??.samples, []);
+    let samples = device.done(next)??.samples;
+    assert_eq!(samples[0].token, TokenId(u32::MAX), "nobody can take this for a token");
+    assert_eq!(bits(&samples[1..]), expected);
+
+    // Failed: its layers are not those of the model.
+    let wrong = StepPlan { layers: 0..LAYERS + 1, ..again(&[0, 1]) };
+    let (failed, next) = (device.submit(wrong)?, device.submit(behind(400))?);
+    assert!(device.done(failed)?.is_err());
+    assert_eq!(bits(&device.done(next)??.samples[1..]), expected);
+    Ok(())
+}
+
 #[test]
 fn progress_comes_before_the_end_and_counts_layers() -> Result<()> {
     let mut device = cpu()?;

@@ -4,7 +4,7 @@ mod support;
 
 use anyhow::Result;
 use engine::{Config, PrefixCacheChoice};
-use sched::{Request, SamplingParams};
+use sched::{Request, SamplingParams, TokenId};
 
 use support::family;
 use support::requests::{mix, request, tokens};
@@ -19,9 +19,9 @@ fn aggregated(config: &Config) -> Result<Texts> {
     Ok(texts)
 }
 
-/// One request at a time, whole prompts, nothing reused.
+/// One request at a time, one step at a time, whole prompts, nothing reused.
 fn plain(base: &Config) -> Result<Texts> {
-    let config = Config { prefix_cache: PrefixCacheChoice::Off, ..base.clone() };
+    let config = Config { prefix_cache: PrefixCacheChoice::Off, steps_in_flight: 1, ..base.clone() };
     Workers::aggregated(&config)?.run_alone(&mix(VOCAB))
 }
 
@@ -73,10 +73,46 @@ fn growing() -> Vec<Request> {
 fn preemption_and_recomputation_change_nothing() -> Result<()> {
     let off = PrefixCacheChoice::Off;
     let base = Config { prefix_cache: off, ..config(&family("qwen3")) };
-    let expected = Workers::aggregated(&base)?.run_alone(&growing())?;
+    let alone = Config { steps_in_flight: 1, ..base.clone() };
+    let expected = Workers::aggregated(&alone)?.run_alone(&growing())?;
     let config = Config { kv_blocks: 30, filling_share: 1.0, ..base };
     let mut workers = Workers::aggregated(&config)?;
     assert_equal(&expected, &workers.run(&growing())?, "30 blocks");
+    workers.settle()
+}
+
+/// Requests that all begin alike and differ in where they end: one by its limit, the others by a stop token that the
+/// longest text has at that place first.
+fn ends_everywhere(longest: &[u32], params: &SamplingParams, prompt: &[TokenId]) -> Vec<Request> {
+    let first_there = |at: &usize| !longest[..*at].contains(&longest[*at]);
+    let ends = (0..longest.len()).filter(first_there);
+    let stopping = |at: usize| SamplingParams { stop_tokens: vec![TokenId(longest[at])], ..params.clone() };
+    let limited = |tokens| SamplingParams { max_tokens: tokens, ..params.clone() };
+    let kinds = ends.map(stopping).chain((1..=longest.len() as u32).map(limited));
+    (1..).zip(kinds).map(|(id, params)| request(id, prompt.to_vec(), 1, params)).collect()
+}
+
+#[test]
+fn an_end_that_is_noticed_a_step_late_changes_nothing() -> Result<()> {
+    let base = config(&family("llama-bf16"));
+    let params = SamplingParams { max_tokens: 20, logprobs: Some(1), seed: 3, ..SamplingParams::default() };
+    let prompt = tokens(9, 27, VOCAB);
+    let one_at_a_time = Config { steps_in_flight: 1, ..base.clone() };
+    let mut alone = Workers::aggregated(&one_at_a_time)?;
+    let whole = alone.run(&[request(1, prompt.clone(), 1, params.clone())])?;
+    let longest: Vec<u32> = whole[&(1, 0)].iter().map(|exact| exact.token).collect();
+    let requests = ends_everywhere(&longest, &params, &prompt);
+    assert!(requests.len() > 30, "{longest:?} ends at {} places", requests.len());
+    let expected = alone.run_alone(&requests)?;
+    for (step_tokens_max, kv_blocks) in [(512, 512), (33, 40), (32, 9)] {
+        let config = Config { step_tokens_max, kv_blocks, filling_share: 1.0, ..base.clone() };
+        let mut workers = Workers::aggregated(&config)?;
+        let context = format!("{step_tokens_max} rows, {kv_blocks} blocks");
+        assert_equal(&expected, &workers.run(&requests)?, &context);
+        workers.settle()?;
+    }
+    let mut workers = Workers::disaggregated(&base, &Config { kv_blocks: 30, ..base.clone() })?;
+    assert_equal(&expected, &workers.run(&requests)?, "handed over");
     workers.settle()
 }
 

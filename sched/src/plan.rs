@@ -7,8 +7,10 @@ use crate::{BlockId, SampledToken, SamplingParams, SlotId, TokenId};
 
 /// One step of one lane. Rows are grouped by sequence; all `*_start` arrays are CSR (one entry more than sequences).
 ///
-/// Order of effects: `retire`, `admit`, `copies`, then `layers` over all tokens, then `sample`. Slots retire and are
-/// admitted even in a step that fails or is cancelled before its first layer.
+/// Order of effects: `retire`, `admit`, `copies`, then `layers` over all tokens, then `sample`; all of it after the
+/// lane's step before. Slots retire and are admitted, and blocks are copied, even in a step that fails or is cancelled
+/// before its first layer. After such a step the slots that should have sampled are *void* until they retire: the next
+/// step may still have rows of them, which bring samples that nobody reads and must not disturb the other rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepPlan {
     /// Sampler slots that end here; their state is dropped before anything else.
@@ -47,7 +49,7 @@ pub struct SequenceRows {
 pub enum Input {
     /// `StepPlan::tokens` holds them.
     Given,
-    /// The one input token is the last token sampled into this slot, which the scheduler may not know yet.
+    /// The one input token is the last token sampled into this slot, which the scheduler does not know yet.
     FromSlot(SlotId),
 }
 

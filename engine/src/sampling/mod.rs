@@ -36,9 +36,24 @@ struct Slot {
     seed: u64,
     /// Tokens generated so far: the position of the next one.
     generated: u32,
-    last: Option<TokenId>,
+    last: Last,
     seen: Seen,
 }
+
+/// The last token of a choice.
+#[derive(Debug, Clone, Copy)]
+enum Last {
+    /// It has none yet.
+    Nothing,
+    Token(TokenId),
+    /// The step that should have sampled it did not; the scheduler reads nothing of this slot any more.
+    Void,
+}
+
+/// What void slots continue from; any token of a vocabulary will do.
+const VOID_INPUT: TokenId = TokenId(0);
+/// What void slots sample; no vocabulary has it, so nobody can take it for a token.
+const VOID_SAMPLE: TokenId = TokenId(u32::MAX);
 
 impl Default for Sampler {
     fn default() -> Self {
@@ -70,17 +85,28 @@ impl Sampler {
             params: Arc::clone(&init.params),
             seed: init.seed,
             generated: init.generated.len() as u32,
-            last: init.generated.last().copied(),
+            last: init.generated.last().map_or(Last::Nothing, |token| Last::Token(*token)),
             seen: Seen::new(&init.params, &init.prompt, &init.generated),
         };
         self.slots.insert(init.slot, slot);
         Ok(())
     }
 
-    /// The last token of a sequence, sampled here or admitted with it.
+    /// The last token of a sequence, sampled here or admitted with it; any token for a void slot.
     pub fn last_token(&self, slot: SlotId) -> Result<TokenId, EngineError> {
-        let known = self.slots.get(&slot).and_then(|slot| slot.last);
-        known.ok_or_else(|| EngineError::Plan(format!("{slot} has no last token to continue from")))
+        match self.slots.get(&slot).map(|slot| slot.last) {
+            Some(Last::Token(token)) => Ok(token),
+            Some(Last::Void) => Ok(VOID_INPUT),
+            Some(Last::Nothing) | None => Err(EngineError::Plan(format!("{slot} has no last token to continue from"))),
+        }
+    }
+
+    /// The step that was to sample this slot has ended without: until it retires, its samples mean nothing, and its
+    /// rows in the next step must not keep that step from running. Unknown slots are left alone.
+    pub fn void(&mut self, slot: SlotId) {
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.last = Last::Void;
+        }
     }
 
     /// Samples the next token of a sequence from one row of logits, `[vocab]`. `row` names it in errors.
@@ -89,6 +115,9 @@ impl Sampler {
         let Some(state) = slots.get_mut(&slot) else {
             return Err(EngineError::Plan(format!("{slot} samples but was not admitted")));
         };
+        if let Last::Void = state.last {
+            return Ok(SampledToken { token: VOID_SAMPLE, logprob: None, top: Vec::new() });
+        }
         let broken = |problem| EngineError::Logits { row, problem };
         let params = &state.params;
         let raw_maximum = order::maximum(logits).map_err(broken)?;
@@ -112,7 +141,7 @@ impl Slot {
     fn note(&mut self, token: TokenId) {
         self.seen.note(&self.params, token);
         self.generated += 1;
-        self.last = Some(token);
+        self.last = Last::Token(token);
     }
 }
 

@@ -165,6 +165,17 @@ fn broken_rows_and_unknown_slots_are_errors() {
 }
 
 #[test]
+fn a_void_slot_disturbs_nobody_and_samples_no_token_until_it_retires() {
+    let mut sampler = sampler(SamplingParams::default(), &[0], &[]);
+    sampler.void(SlotId(0));
+    sampler.void(SlotId(9));
+    assert_eq!(sampler.last_token(SlotId(0)).unwrap(), TokenId(0));
+    assert_eq!(sampler.sample(SlotId(0), 7, &[0.0, f32::NAN]).unwrap().token, TokenId(u32::MAX));
+    assert!(sampler.last_token(SlotId(9)).is_err());
+    sampler.retire(SlotId(0)).unwrap();
+}
+
+#[test]
 fn tiny_temperatures_are_greedy() {
     for temperature in [0.0, 1e-45, 1e-38, 1e-6] {
         let params = SamplingParams { temperature, ..SamplingParams::default() };

@@ -245,6 +245,7 @@ fn scheduler(
         context_max,
         sequences_max: config.sequences_max,
         step_tokens_max: config.step_tokens_max,
+        steps_in_flight: config.steps_in_flight,
         queue_legs_max: config.queue_legs_max,
         prefix_cache: match config.prefix_cache {
             PrefixCacheChoice::On => PrefixCache::On,

@@ -75,8 +75,9 @@ impl Simulation<'_> {
         let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
         match action {
             Action::Run { lane, step, plan } => {
-                let ends_at = sim.device.run(now, lane, step, &plan);
-                self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
+                if let Some((step, ends_at)) = sim.device.submit(now, lane, step, &plan) {
+                    self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
+                }
             }
             Action::CancelStep { lane, step } => {
                 if let Some(ends_at) = sim.device.cancel(now, lane, step) {
@@ -161,10 +162,12 @@ impl Simulation<'_> {
 
     pub(super) fn step_ends(&mut self, worker: WorkerId, lane: LaneId, step: StepId) {
         let Some(sim) = self.workers.get_mut(&worker) else { return };
-        if let Some(result) = sim.device.end(self.now, lane, step) {
-            self.steps += 1;
-            self.feed(worker, Event::StepDone { lane, step, result });
+        let Some((result, next)) = sim.device.end(self.now, lane, step) else { return };
+        if let Some((step, ends_at)) = next {
+            self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
         }
+        self.steps += 1;
+        self.feed(worker, Event::StepDone { lane, step, result });
     }
 
     /// The process is gone; peers and the router find out one hop later, after what it had already sent.

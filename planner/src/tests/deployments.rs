@@ -4,7 +4,7 @@ use crate::{LinkSpec, Poisson, Policy, SimConfig, WorkerSpec};
 use sched::cost::Fitted;
 use sched::journey::JourneyConfig;
 use sched::layout::{KvDtype, Shape, TileOrder};
-use sched::replica::{LeaseConfig, PrefixCache, ReplicaConfig};
+use sched::replica::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use sched::route::RouteConfig;
 use sched::{Role, Slo, Span};
 
@@ -44,6 +44,7 @@ fn worker(letter: char, blocks: u32, lease_seed: u64) -> WorkerSpec {
         context_max: 2_048,
         sequences_max: 64,
         step_tokens_max: 512,
+        steps_in_flight: STEPS_IN_FLIGHT_MAX,
         queue_legs_max: 100_000,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,

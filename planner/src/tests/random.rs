@@ -14,6 +14,7 @@ prop_compose! {
         policy in prop::sample::select(vec![Policy::LeastLoaded, Policy::RoundRobin]),
         sequences_max in 3_u32..64,
         step_tokens_max in 64_u32..600,
+        steps_in_flight in 1_u32..=2,
         queue_legs_max in 3_u32..100,
         link_mb_per_second in 1_u64..1_000,
         deadline_s in 1_u64..60,
@@ -23,6 +24,7 @@ prop_compose! {
         for worker in &mut config.workers {
             worker.replica.sequences_max = sequences_max;
             worker.replica.step_tokens_max = step_tokens_max;
+            worker.replica.steps_in_flight = steps_in_flight;
             worker.replica.queue_legs_max = queue_legs_max;
         }
         config.policy = policy;

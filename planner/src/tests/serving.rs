@@ -41,6 +41,17 @@ fn every_mode_gives_the_same_tokens() {
 }
 
 #[test]
+fn steps_in_flight_change_no_token() {
+    let arrivals = workload(8, 40.0, 200).arrivals();
+    for roles in ["pd", "a"] {
+        let ahead = all_done(&deployment(roles, 120), &arrivals);
+        let mut config = deployment(roles, 120);
+        config.workers.iter_mut().for_each(|worker| worker.replica.steps_in_flight = 1);
+        assert_eq!(outputs(&ahead), outputs(&all_done(&config, &arrivals)), "{roles}");
+    }
+}
+
+#[test]
 fn small_pools_and_full_load_only_delay() {
     // 60 blocks hold 960 tokens: at most a few sequences at a time, so preemption and full queues are the rule.
     let arrivals = workload(4, 60.0, 200).arrivals();

@@ -119,7 +119,7 @@ impl Replica {
             self.pool.allocate().into_iter().for_each(|block| sequence.table.push(block));
         }
         sequence.spares.extend((0..spares).filter_map(|_| self.pool.allocate()));
-        sequence.computed = found.len() as u32 * block_tokens;
+        sequence.has_stored(found.len() as u32 * block_tokens);
         sequence.published = found.len() as u32;
         if sequence.place == Place::Waiting {
             // A preempted sequence finds its own blocks again, which saved its request nothing.

@@ -3,6 +3,10 @@
 use crate::block::HASH_UNIT_TOKENS;
 use crate::{Role, SchedError, Span};
 
+/// Most steps of a lane that a backend holds at once: one that runs and one that follows it without a gap. A third would
+/// start no sooner and form on older news.
+pub const STEPS_IN_FLIGHT_MAX: u32 = 2;
+
 /// Role and limits of a replica. Every limit is a bound that is never exceeded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplicaConfig {
@@ -22,6 +26,9 @@ pub struct ReplicaConfig {
     pub sequences_max: u32,
     /// Rows of one step.
     pub step_tokens_max: u32,
+    /// Steps of a lane that the backend holds at once, at most [`STEPS_IN_FLIGHT_MAX`]: with 2 the next one is formed
+    /// while one runs.
+    pub steps_in_flight: u32,
     /// Legs that may wait for blocks or slots; more are refused as overload.
     pub queue_legs_max: u32,
     /// Whether content of earlier requests is reused.
@@ -79,6 +86,8 @@ impl ReplicaConfig {
         check("block_tokens", self.block_tokens, whole_units, "it must be a multiple of 16")?;
         let rows = self.step_tokens_max;
         check("step_tokens_max", rows, rows >= self.sequences_max, "it must be at least sequences_max")?;
+        let steps = self.steps_in_flight;
+        check("steps_in_flight", steps, (1..=STEPS_IN_FLIGHT_MAX).contains(&steps), "it must be 1 or 2")?;
         let share = self.filling_share;
         check("filling_share", share, share > 0.0 && share <= 1.0, "it must be above 0 and at most 1")?;
         let LeaseConfig { span, beat } = self.lease;

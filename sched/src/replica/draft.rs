@@ -5,7 +5,7 @@ use super::sequence::{Sequence, SequenceKey};
 use super::slots::Seat;
 use crate::block::{BlockPool, blocks_for};
 use crate::rng::choice_seed;
-use crate::{BlockCopy, BlockId, Input, SampleRow, SequenceRows, SlotId, SlotInit, StepPlan};
+use crate::{BlockCopy, BlockId, Input, SampleRow, SequenceRows, SlotId, SlotInit, StepPlan, TokenId};
 
 /// What has been put into the next step so far.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl Draft {
         self.plan.copies.push(BlockCopy { from, to });
     }
 
-    /// Adds the next `rows` tokens of a sequence; if they are its last, its choices sample.
+    /// Adds the next `rows` tokens of a sequence; if none is known or awaited after them, its choices sample.
     pub(super) fn add(
         &mut self,
         key: SequenceKey,
@@ -32,26 +32,32 @@ impl Draft {
         block_tokens: u32,
         pool: &mut BlockPool,
     ) {
-        let (start, end) = (sequence.computed, sequence.computed + rows);
+        let (start, end) = (sequence.submitted, sequence.submitted + rows);
+        let input = input(sequence, start);
         let first_row = self.plan.tokens.len() as u32;
         let first_block = self.plan.blocks.len() as u32;
         let covered = &sequence.table.blocks()[..blocks_for(end, block_tokens) as usize];
         for block in &covered[(start / block_tokens) as usize..] {
             self.touch(*block, pool);
         }
-        sequence.copy_tokens(start..end, &mut self.plan.tokens);
+        match input {
+            Input::Given => sequence.copy_tokens(start..end, &mut self.plan.tokens),
+            Input::FromSlot(_) => self.plan.tokens.push(TokenId(0)),
+        }
         self.plan.blocks.extend_from_slice(covered);
         self.plan.sequences.push(SequenceRows {
             rows: first_row..first_row + rows,
             blocks: first_block..self.plan.blocks.len() as u32,
             first_position: start,
-            input: Input::Given,
+            input,
         });
         let mut part = Part { key, computed: end, sampled: Vec::new() };
-        if end == sequence.len() {
+        if end == sequence.len() + sequence.awaited {
             self.sample(sequence, first_row + rows - 1, &mut part);
+            sequence.awaited += 1;
         }
-        sequence.in_flight = true;
+        sequence.submitted = end;
+        sequence.flights += 1;
         self.parts.push(part);
     }
 
@@ -72,6 +78,17 @@ impl Draft {
     fn touch(&mut self, block: BlockId, pool: &mut BlockPool) {
         pool.begin_access(block);
         self.touched.push(block);
+    }
+}
+
+/// Where the tokens from position `start` on come from: they are known, or the one there is awaited.
+fn input(sequence: &Sequence, start: u32) -> Input {
+    if start < sequence.len() {
+        return Input::Given;
+    }
+    match sequence.members.first().map(|member| member.slot) {
+        Some(Some((slot, Seat::Taken))) => Input::FromSlot(slot),
+        Some(Some((_, Seat::Promised)) | None) | None => unreachable!("a token is awaited that no slot samples"),
     }
 }
 

@@ -67,16 +67,10 @@ impl Replica {
             return;
         };
         sequence.drop_blocks(&mut self.pool);
-        let lane = self.lane_mut(sequence.lane);
-        let (id, Some(flight)) = (lane.id, lane.flight.as_mut()) else {
-            return;
-        };
-        if sequence.in_flight {
-            flight.living -= 1;
-            if flight.living == 0 {
-                let step = flight.step;
-                self.out.push_back(Action::CancelStep { lane: id, step });
-            }
+        let lane = sequence.lane;
+        if sequence.flights > 0 {
+            let lifeless = self.lane_mut(lane).abandon(key);
+            self.out.extend(lifeless.into_iter().map(|step| Action::CancelStep { lane, step }));
         }
     }
 

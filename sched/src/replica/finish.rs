@@ -13,8 +13,12 @@ pub(super) fn finish(
     if generated > params.min_tokens && params.stop_tokens.contains(&token) {
         return Some(FinishReason::Stop);
     }
-    let full = generated >= params.max_tokens || prompt.saturating_add(generated) >= context_max;
-    full.then_some(FinishReason::Length)
+    at_limit(params, prompt, generated, context_max).then_some(FinishReason::Length)
+}
+
+/// Whether the `generated`-th token is a choice's last whatever it is.
+pub(super) fn at_limit(params: &SamplingParams, prompt: u32, generated: u32, context_max: u32) -> bool {
+    generated >= params.max_tokens || prompt.saturating_add(generated) >= context_max
 }
 
 /// Most positions whose KV a sequence ever stores: its last token is delivered, but never an input.

@@ -174,11 +174,13 @@ impl Replica {
             generated: request.choices.first().map(|state| state.generated.clone()).unwrap_or_default(),
             members: request.choices.iter().map(|state| Member { choice: state.choice, slot: None }).collect(),
             computed: 0,
+            submitted: 0,
+            awaited: 0,
             table: BlockTable::default(),
             spares: Vec::new(),
             chain: HashChain::new(self.config.hash_salt, self.config.block_tokens),
             published: 0,
-            in_flight: false,
+            flights: 0,
         }
     }
 }

@@ -12,6 +12,7 @@ impl Replica {
     pub fn check_invariants(&self) -> Result<(), String> {
         self.pool.check(&self.held_references(), &self.held_accesses())?;
         self.check_sequences()?;
+        self.check_flights()?;
         self.check_legs()?;
         self.check_leases()?;
         self.check_slots()
@@ -23,7 +24,7 @@ impl Replica {
     }
 
     fn held_accesses(&self) -> BTreeMap<BlockId, u32> {
-        let steps = self.lanes.iter().filter_map(|lane| lane.flight.as_ref()).flat_map(|flight| &flight.touched);
+        let steps = self.lanes.iter().flat_map(|lane| &lane.flights).flat_map(|flight| &flight.touched);
         count(steps.chain(self.pulls.values().flatten()).copied())
     }
 
@@ -36,19 +37,43 @@ impl Replica {
             if !placed || !owned || sequence.members.is_empty() {
                 return Err(format!("{key:?} is placed: {placed}, owned: {owned}, {:?}", sequence.members));
             }
-            if sequence.computed > sequence.table.len() * self.config.block_tokens || sequence.computed > sequence.len()
+            let (stored, submitted, blocks) = (sequence.computed, sequence.submitted, sequence.table.len());
+            let reach = sequence.len() + sequence.awaited;
+            if stored > sequence.len() || stored > submitted || submitted > reach.min(blocks * self.config.block_tokens)
             {
-                return Err(format!(
-                    "{key:?} has {} tokens stored in {} blocks",
-                    sequence.computed,
-                    sequence.table.len()
-                ));
+                return Err(format!("{key:?} has {stored} tokens stored and {submitted} submitted in {blocks} blocks"));
             }
         }
         match filling == self.filling_blocks {
             true => Ok(()),
             false => Err(format!("{filling} blocks are filling, but {} are counted", self.filling_blocks)),
         }
+    }
+
+    /// What sequences and steps in flight say about each other.
+    fn check_flights(&self) -> Result<(), String> {
+        for lane in &self.lanes {
+            if lane.flights.len() > self.config.steps_in_flight as usize {
+                return Err(format!("{} steps are in flight", lane.flights.len()));
+            }
+            for flight in &lane.flights {
+                let living = flight.parts.iter().filter(|part| self.sequences.lives(part.key)).count();
+                if living != flight.living {
+                    return Err(format!("{living} parts of {} live, {} are counted", flight.step, flight.living));
+                }
+            }
+        }
+        for (key, sequence) in self.sequences.iter() {
+            let flights = &self.lane(sequence.lane).flights;
+            let parts: Vec<_> = flights.iter().flat_map(|f| &f.parts).filter(|part| part.key == key).collect();
+            let awaited = parts.iter().filter(|part| !part.sampled.is_empty()).count();
+            let submitted = parts.last().map_or(sequence.computed, |part| part.computed);
+            let counted = (sequence.flights as usize, sequence.awaited as usize, sequence.submitted);
+            if counted != (parts.len(), awaited, submitted) {
+                return Err(format!("{key:?} counts {counted:?} of {} parts, {awaited} sampling", parts.len()));
+            }
+        }
+        Ok(())
     }
 
     fn check_legs(&self) -> Result<(), String> {

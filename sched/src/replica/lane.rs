@@ -1,27 +1,29 @@
 //! A lane: one stream of steps with its own limits, over blocks it shares with other lanes; knows no blocks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::sequence::{Place, SequenceKey};
 use super::slots::Slots;
 use crate::{BlockId, Choice, LaneId, Role, StepId, Time};
 
-/// Who is where in one lane, and its step in flight.
+/// Who is where in one lane, and its steps in flight.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) id: LaneId,
     pub(super) role: Role,
     pub(super) slots: Slots,
-    pub(super) flight: Option<Flight>,
-    /// The last sequence that got a decode row, where rows are given in turn.
+    /// Steps that the backend holds, in the order in which it runs them.
+    pub(super) flights: VecDeque<Flight>,
+    /// Who got the last decode row of the step before; where rows are few, the next one's turn comes after it.
     pub(super) last_decoded: Option<SequenceKey>,
     places: [BTreeSet<SequenceKey>; Place::COUNT],
 }
 
-/// A step that the backend runs.
+/// A step that the backend runs, or will run next.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) step: StepId,
+    /// When it was formed or, if it had to wait for the step before it, when that one ended.
     pub(super) started: Time,
     pub(super) parts: Vec<Part>,
     /// Parts whose sequence still lives.
@@ -46,7 +48,7 @@ impl Lane {
             id,
             role,
             slots: Slots::new(sequences_max),
-            flight: None,
+            flights: VecDeque::new(),
             last_decoded: None,
             places: Default::default(),
         }
@@ -65,6 +67,18 @@ impl Lane {
     pub(super) fn leave(&mut self, place: Place, key: SequenceKey) {
         let known = self.places[place as usize].remove(&key);
         assert!(known, "{key:?} is not {place:?}");
+    }
+
+    /// A sequence has ended. Returns the steps in which nobody lives any more because of that, in their order.
+    pub(super) fn abandon(&mut self, key: SequenceKey) -> Vec<StepId> {
+        let mut lifeless = Vec::new();
+        for flight in self.flights.iter_mut().filter(|flight| flight.parts.iter().any(|part| part.key == key)) {
+            flight.living -= 1;
+            if flight.living == 0 {
+                lifeless.push(flight.step);
+            }
+        }
+        lifeless
     }
 
     /// Number of sequences in a place.

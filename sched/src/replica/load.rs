@@ -25,7 +25,7 @@ impl Replica {
             load.running += lane.count(Place::Running) + started;
             load.waiting += without_blocks + lane.count(Place::Ready) + filling.len() as u32 - started;
             load.held += lane.count(Place::Held);
-            let to_compute = [Place::Waiting, Place::Preempted, Place::Filling];
+            let to_compute = [Place::Waiting, Place::Preempted, Place::Filling, Place::Running];
             load.waiting_tokens += to_compute
                 .iter()
                 .flat_map(|place| lane.at(*place))
@@ -44,7 +44,8 @@ impl Replica {
         let sequence = self.sequences.at(key);
         let taken_over = sequence.place == Place::Waiting
             && matches!(self.legs.get(&sequence.leg).map(|run| &run.stage), Some(Stage::Take(_)));
-        match taken_over {
+        let decodes = sequence.place == Place::Running && sequence.computed >= sequence.prompt.len() as u32;
+        match taken_over || decodes {
             true => 0,
             false => u64::from(sequence.len() - sequence.computed),
         }

@@ -33,7 +33,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use config::{LeaseConfig, PrefixCache, ReplicaConfig};
+pub use config::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use lane::Lane;
 use leg::LegRun;
 use sequence::{Place, Sequence, SequenceKey, Sequences};
@@ -139,7 +139,7 @@ impl Replica {
     /// No leg lives here and nobody touches a block.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.legs.is_empty() && self.pulls.is_empty() && self.lanes.iter().all(|lane| lane.flight.is_none())
+        self.legs.is_empty() && self.pulls.is_empty() && self.lanes.iter().all(|lane| lane.flights.is_empty())
     }
 
     fn on_router(&mut self, message: ToWorker) {

@@ -1,4 +1,7 @@
 //! What a step brought: KV caches grow, tokens go out, choices end.
+//!
+//! The step after it may be in flight already. Whoever ends here has a row there: its blocks stay quarantined until that
+//! step has ended, and what the row brings finds no sequence any more.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +13,27 @@ use super::{PrefixCache, Replica};
 use crate::message::FromWorker;
 use crate::{Choice, Failure, FailureKind, LaneId, Leg, SampledToken, StepId, StepResult, Time};
 
+/// A step that has ended.
+struct Landed {
+    flight: Flight,
+    order: Order,
+}
+
+/// Whether the steps of a lane end as they were submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    AsSubmitted,
+    /// One that was submitted before is still in flight.
+    TooEarly,
+}
+
 impl Replica {
     pub(super) fn step_done(&mut self, lane: LaneId, step: StepId, result: StepResult) {
-        let Some(flight) = self.land(lane, step) else {
+        let Some(Landed { flight, order }) = self.land(lane, step) else {
             return;
         };
-        let wanted: usize = flight.parts.iter().map(|part| part.sampled.len()).sum();
-        if result.layers_done < self.config.layers || result.samples.len() != wanted {
-            let (samples, layers) = (result.samples.len(), result.layers_done);
-            let detail = format!("the backend ended {step} after {layers} layers with {samples} of {wanted} samples");
-            return self.fail_parts(&flight, &Failure::new(FailureKind::Internal, detail));
+        if let Some(defect) = self.defect(&flight, order, &result) {
+            return self.fail_parts(&flight, &Failure::new(FailureKind::Internal, defect));
         }
         let mut samples = result.samples.into_iter();
         for part in flight.parts {
@@ -29,22 +43,42 @@ impl Replica {
     }
 
     pub(super) fn step_failed(&mut self, lane: LaneId, step: StepId, failure: &Failure) {
-        if let Some(flight) = self.land(lane, step) {
+        if let Some(Landed { flight, .. }) = self.land(lane, step) {
             self.fail_parts(&flight, failure);
         }
     }
 
-    /// The step in flight, which touches no block any more; `None` if it is not the one.
-    fn land(&mut self, lane: LaneId, step: StepId) -> Option<Flight> {
-        let lane = self.lanes.get_mut(usize::from(lane.0))?;
-        let flight = lane.flight.take_if(|flight| flight.step == step)?;
+    /// A step that was in flight and touches no block any more; `None` if it was not.
+    fn land(&mut self, id: LaneId, step: StepId) -> Option<Landed> {
+        let lane = self.lanes.get_mut(usize::from(id.0))?;
+        let at = lane.flights.iter().position(|flight| flight.step == step)?;
+        let flight = lane.flights.remove(at)?;
         flight.touched.iter().for_each(|block| self.pool.end_access(*block));
         for part in &flight.parts {
             if let Some(sequence) = self.sequences.find(part.key) {
-                sequence.in_flight = false;
+                sequence.flights -= 1;
+                sequence.awaited -= u32::from(!part.sampled.is_empty());
             }
         }
-        Some(flight)
+        if at > 0 {
+            return Some(Landed { flight, order: Order::TooEarly });
+        }
+        self.front_starts(id);
+        Some(Landed { flight, order: Order::AsSubmitted })
+    }
+
+    /// What a backend must not do, if it did.
+    fn defect(&self, flight: &Flight, order: Order, result: &StepResult) -> Option<String> {
+        let step = flight.step;
+        let wanted: usize = flight.parts.iter().map(|part| part.sampled.len()).sum();
+        let (samples, layers) = (result.samples.len(), result.layers_done);
+        match order {
+            Order::TooEarly => Some(format!("the backend ended {step} before the step that it follows")),
+            Order::AsSubmitted if layers < self.config.layers || samples != wanted => {
+                Some(format!("the backend ended {step} after {layers} layers with {samples} of {wanted} samples"))
+            }
+            Order::AsSubmitted => None,
+        }
     }
 
     fn fail_parts(&mut self, flight: &Flight, failure: &Failure) {

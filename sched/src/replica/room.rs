@@ -29,6 +29,14 @@ impl Replica {
         kept
     }
 
+    /// Whether every sequence of `picked` can have its block without anybody losing one. What counts a block that two
+    /// of them could share too often errs on the safe side.
+    pub(super) fn has_room(&self, picked: &[SequenceKey]) -> bool {
+        let wants =
+            |key: &&SequenceKey| self.need(**key) != Need::Nothing && self.sequences.at(**key).spares.is_empty();
+        picked.iter().filter(wants).count() <= self.pool.available() as usize
+    }
+
     fn make_room_for(&mut self, key: SequenceKey, draft: &mut Draft) -> bool {
         loop {
             let need = self.need(key);
@@ -58,7 +66,7 @@ impl Replica {
 
     fn need(&self, key: SequenceKey) -> Need {
         let sequence = self.sequences.at(key);
-        let index = sequence.computed / self.config.block_tokens;
+        let index = sequence.submitted / self.config.block_tokens;
         match sequence.table.blocks().get(index as usize) {
             None => Need::Growth,
             Some(block) if self.pool.references(*block) > 1 => Need::Copy(index),
@@ -84,7 +92,7 @@ impl Replica {
         self.move_to(key, Place::Preempted);
         self.free_slots(key);
         let sequence = self.sequences.at_mut(key);
-        assert!(!sequence.in_flight, "{key:?} is preempted while a step computes it");
+        assert!(sequence.flights == 0, "{key:?} is preempted while a step computes it");
         sequence.drop_blocks(&mut self.pool);
     }
 }

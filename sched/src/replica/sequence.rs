@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::finish::at_limit;
 use super::slots::Seat;
 use crate::block::{BlockPool, BlockTable, ContentHash, HashChain, blocks_for};
 use crate::{BlockId, Choice, LaneId, Leg, SamplingParams, SlotId, TokenId};
@@ -60,20 +61,37 @@ pub(super) struct Sequence {
     pub(super) members: Vec<Member>,
     /// Positions `0..computed` have their KV stored in every layer.
     pub(super) computed: u32,
+    /// Positions `0..submitted` have, or will have when the steps in flight are done.
+    pub(super) submitted: u32,
+    /// Tokens of each of its choices that steps in flight will bring.
+    pub(super) awaited: u32,
     pub(super) table: BlockTable,
     /// Reserved blocks that no position uses yet.
     pub(super) spares: Vec<BlockId>,
     pub(super) chain: HashChain,
     /// Leading blocks whose content can be found by others.
     pub(super) published: u32,
-    /// Whether a step in flight computes rows of it.
-    pub(super) in_flight: bool,
+    /// Steps in flight that compute rows of it.
+    pub(super) flights: u32,
 }
 
 impl Sequence {
     /// Tokens known so far: those of the prompt and the generated ones.
     pub(super) fn len(&self) -> u32 {
         (self.prompt.len() + self.generated.len()) as u32
+    }
+
+    /// Whether it has another token to come after those that are awaited. A stop token may end it earlier, which nobody
+    /// knows before it is there.
+    pub(super) fn goes_on(&self, context_max: u32) -> bool {
+        let generated = self.generated.len() as u32 + self.awaited;
+        !at_limit(&self.params, self.prompt.len() as u32, generated, context_max)
+    }
+
+    /// Its first `positions` are stored, and no step in flight computes more.
+    pub(super) fn has_stored(&mut self, positions: u32) {
+        self.computed = positions;
+        self.submitted = positions;
     }
 
     /// Appends the tokens of some positions.
@@ -121,7 +139,7 @@ impl Sequence {
     pub(super) fn drop_blocks(&mut self, pool: &mut BlockPool) {
         self.table.release(pool);
         self.spares.drain(..).for_each(|block| pool.release(block));
-        self.computed = 0;
+        self.has_stored(0);
         self.published = 0;
     }
 
@@ -144,11 +162,13 @@ impl Sequence {
             generated,
             members: vec![member],
             computed: self.computed,
+            submitted: self.submitted,
+            awaited: 0,
             table: self.table.fork(pool),
             spares: Vec::new(),
             chain: self.chain.clone(),
             published: self.published,
-            in_flight: false,
+            flights: 0,
         }
     }
 }
@@ -183,6 +203,10 @@ impl Sequences {
     #[expect(clippy::expect_used, reason = "sets and legs name living sequences only; check_invariants tests it")]
     pub(super) fn at_mut(&mut self, key: SequenceKey) -> &mut Sequence {
         self.by_key.get_mut(&key).expect("a set or a leg names a living sequence")
+    }
+
+    pub(super) fn lives(&self, key: SequenceKey) -> bool {
+        self.by_key.contains_key(&key)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SequenceKey, &Sequence)> {

@@ -1,9 +1,13 @@
 //! Which rows the next step has: decodes and chunks of prompts share its budget as the role prefers.
+//!
+//! It is formed while the step before it runs, so some of its decodes continue with a token that nobody knows yet: they
+//! take it from their slot. A sequence that turns out to have ended leaves a row behind whose token is dropped.
 
 use super::Replica;
 use super::draft::Draft;
 use super::lane::Flight;
-use super::sequence::{Place, SequenceKey};
+use super::leg::Stage;
+use super::sequence::{Place, Sequence, SequenceKey};
 use crate::message::Action;
 use crate::{LaneId, Role};
 
@@ -13,7 +17,9 @@ const PREFILL_DECODE_PART: u32 = 8;
 /// What came of forming a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Formed {
-    /// One is in flight, or there is nothing to run.
+    /// One more is in flight.
+    Submitted,
+    /// Enough are in flight, there is nothing to run, or what there is waits for the steps in flight.
     Settled,
     /// Nothing runs because sequences were preempted; their blocks may admit others.
     BlocksFreed,
@@ -24,19 +30,32 @@ impl Replica {
     pub(super) fn schedule(&mut self) {
         for lane in (0..self.lanes.len()).map(|index| LaneId(index as u8)) {
             self.admit(lane);
-            while self.form_step(lane) == Formed::BlocksFreed {
-                self.admit(lane);
+            loop {
+                match self.form_step(lane) {
+                    Formed::Submitted => {}
+                    Formed::Settled => break,
+                    Formed::BlocksFreed => self.admit(lane),
+                }
             }
         }
     }
 
     fn form_step(&mut self, lane: LaneId) -> Formed {
-        if self.lane(lane).flight.is_some() {
+        let in_flight = self.lane(lane).flights.len();
+        if in_flight >= self.config.steps_in_flight as usize {
             return Formed::Settled;
         }
+        let mut picked = self.pick_decodes(lane);
+        // Whoever would have to make room may be in flight, and what a step touches is not taken from it.
+        if in_flight > 0 && !self.has_room(&picked) {
+            return Formed::Settled;
+        }
+        if let Some(last) = picked.last() {
+            self.lane_mut(lane).last_decoded = Some(*last);
+        }
+        picked.sort_unstable();
         let mut draft = Draft::default();
         let preempted_before = self.lane(lane).count(Place::Preempted);
-        let picked = self.pick_decodes(lane);
         let decodes = self.make_room(picked, &mut draft);
         let chunks = self.pick_chunks(lane, self.config.step_tokens_max - decodes.len() as u32);
         if decodes.is_empty() && chunks.is_empty() {
@@ -49,27 +68,25 @@ impl Replica {
             Role::Decode | Role::Aggregated => decode_rows.chain(chunks).collect(),
         };
         self.submit_step(lane, draft, &rows);
-        Formed::Settled
+        Formed::Submitted
     }
 
-    /// Running sequences that get a row, oldest first. Where not all of them do, they take turns.
-    fn pick_decodes(&mut self, lane: LaneId) -> Vec<SequenceKey> {
-        let budget = self.config.step_tokens_max;
-        let lane = self.lane_mut(lane);
+    /// Running sequences that get a row, the one whose turn it is first. Where not all of them do, they take turns.
+    fn pick_decodes(&self, lane: LaneId) -> Vec<SequenceKey> {
+        let (budget, context_max) = (self.config.step_tokens_max, self.config.context_max);
+        let lane = self.lane(lane);
+        let chunks_wait = lane.at(Place::Filling).iter().any(|key| chunk_left(self.sequences.at(*key)) > 0);
         let rows_max = match lane.role {
-            Role::Prefill if !lane.at(Place::Filling).is_empty() => (budget / PREFILL_DECODE_PART).max(1),
+            Role::Prefill if chunks_wait => (budget / PREFILL_DECODE_PART).max(1),
             Role::Prefill | Role::Decode | Role::Aggregated => budget,
         };
-        let running = lane.at(Place::Running);
-        if running.len() <= rows_max as usize {
-            return running.iter().copied().collect();
+        let running = lane.at(Place::Running).iter().copied();
+        let mut picked: Vec<_> = running.filter(|key| self.sequences.at(*key).goes_on(context_max)).collect();
+        if picked.len() > rows_max as usize {
+            let first = lane.last_decoded.map_or(0, |last| picked.partition_point(|key| *key <= last));
+            picked.rotate_left(first);
+            picked.truncate(rows_max as usize);
         }
-        let is_next = |key: &&SequenceKey| lane.last_decoded.is_none_or(|last| **key > last);
-        let after = running.iter().filter(is_next);
-        let before = running.iter().filter(|key| !is_next(key));
-        let mut picked: Vec<_> = after.chain(before).take(rows_max as usize).copied().collect();
-        lane.last_decoded = picked.last().copied();
-        picked.sort_unstable();
         picked
     }
 
@@ -77,11 +94,14 @@ impl Replica {
     fn pick_chunks(&self, lane: LaneId, mut rows: u32) -> Vec<(SequenceKey, u32)> {
         let mut chunks = Vec::new();
         for key in self.lane(lane).at(Place::Filling) {
-            let sequence = self.sequences.at(*key);
-            let chunk = rows.min(sequence.len() - sequence.computed);
-            if chunk == 0 {
+            let left = chunk_left(self.sequences.at(*key));
+            if left == 0 {
+                continue; // the rest of it is in flight
+            }
+            if rows == 0 {
                 break;
             }
+            let chunk = rows.min(left);
             rows -= chunk;
             chunks.push((*key, chunk));
         }
@@ -91,18 +111,52 @@ impl Replica {
     fn submit_step(&mut self, lane: LaneId, mut draft: Draft, rows: &[(SequenceKey, u32)]) {
         for (key, rows) in rows {
             let sequence = self.sequences.at_mut(*key);
-            if let Some(run) = self.legs.get_mut(&sequence.leg) {
-                run.timing.chunk_started(self.now);
-            }
             draft.add(*key, sequence, *rows, self.config.block_tokens, &mut self.pool);
+            if self.decodes_next(*key) {
+                self.move_to(*key, Place::Running);
+            }
         }
         let (step, started, layers) = (self.next_step(), self.now, self.config.layers);
         let Draft { mut plan, parts, touched } = draft;
-        let lane = self.lane_mut(lane);
-        plan.retire = lane.slots.drain_retired();
+        let flights = &mut self.lane_mut(lane).flights;
+        let runs_at_once = flights.is_empty();
+        flights.push_back(Flight { step, started, living: parts.len(), parts, touched });
+        plan.retire = self.lane_mut(lane).slots.drain_retired();
         plan.layers = 0..layers;
-        lane.flight = Some(Flight { step, started, living: parts.len(), parts, touched });
-        let lane = lane.id;
+        if runs_at_once {
+            self.front_starts(lane);
+        }
         self.out.push_back(Action::Run { lane, step, plan });
     }
+
+    /// Whether a prompt whose last chunk is in flight goes on here. Several choices first need a sequence each, for
+    /// which their first tokens must be known.
+    fn decodes_next(&self, key: SequenceKey) -> bool {
+        let sequence = self.sequences.at(key);
+        let stays = || match self.legs.get(&sequence.leg).map(|run| &run.stage) {
+            Some(Stage::Whole | Stage::Take(_)) => true,
+            Some(Stage::Give(_)) | None => false,
+        };
+        sequence.place == Place::Filling && sequence.awaited > 0 && sequence.members.len() == 1 && stays()
+    }
+
+    /// The backend has nothing before the oldest step in flight any more.
+    pub(super) fn front_starts(&mut self, lane: LaneId) {
+        let now = self.now;
+        let Some(front) = self.lanes[usize::from(lane.0)].flights.front_mut() else {
+            return;
+        };
+        front.started = now;
+        for part in &front.parts {
+            let leg = self.sequences.find(part.key).map(|sequence| sequence.leg);
+            if let Some(run) = leg.and_then(|leg| self.legs.get_mut(&leg)) {
+                run.timing.chunk_started(now);
+            }
+        }
+    }
+}
+
+/// Known tokens of a prompt that are in no step yet.
+fn chunk_left(sequence: &Sequence) -> u32 {
+    sequence.len() - sequence.submitted
 }

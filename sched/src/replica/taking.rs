@@ -172,7 +172,7 @@ impl Replica {
             run.timing.verified(now);
         }
         let sequence = self.sequences.at_mut(key);
-        sequence.computed = sequence.len();
+        sequence.has_stored(sequence.len());
         if self.config.prefix_cache == PrefixCache::On {
             sequence.publish(self.config.block_tokens, &mut self.pool);
         }

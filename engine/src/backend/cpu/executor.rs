@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use kernels::Ops;
-use sched::{Failure, FailureKind, LaneId, StepId, StepPlan, StepResult};
+use sched::{Failure, FailureKind, LaneId, SlotId, StepId, StepPlan, StepResult};
 
 use super::lanes::Lanes;
 use super::prepared::Prepared;
@@ -47,6 +47,16 @@ enum Phase {
     Submitted(StepPlan),
     /// Its first `done` planned layers have run.
     Layers { prepared: Prepared, done: u32 },
+}
+
+impl Phase {
+    /// The slots that the step is to sample.
+    fn slots(&self) -> Vec<SlotId> {
+        match self {
+            Phase::Submitted(plan) => plan.sample.iter().map(|sample| sample.slot).collect(),
+            Phase::Layers { prepared, .. } => prepared.sample.iter().map(|(sample, _)| sample.slot).collect(),
+        }
+    }
 }
 
 /// What one turn of a step led to.
@@ -90,8 +100,16 @@ impl<O: Ops> Executor<O> {
         }
     }
 
-    /// One layer of a step, with what comes before the first and after the last.
+    /// One layer of a step, with what comes before the first and after the last. An error ends the step.
     fn turn(&mut self, step: &mut Step) -> Result<Turn, EngineError> {
+        let turn = self.try_turn(step);
+        if turn.is_err() {
+            step.phase.slots().into_iter().for_each(|slot| self.sampler.void(slot));
+        }
+        turn
+    }
+
+    fn try_turn(&mut self, step: &mut Step) -> Result<Turn, EngineError> {
         if let Phase::Submitted(plan) = &step.phase {
             let prepared = self.begin(plan)?;
             if prepared.is_empty() {
@@ -107,6 +125,7 @@ impl<O: Ops> Executor<O> {
         let planned = prepared.layers.end - prepared.layers.start;
         if *done < planned && step.cancelled.load(Ordering::Acquire) {
             self.space(step.lane)?.kept = None;
+            prepared.sample.iter().for_each(|(sample, _)| self.sampler.void(sample.slot));
             return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done: *done }));
         }
         if *done < planned {

@@ -9,6 +9,7 @@ use proptest::test_runner::TestRunner;
 use self::model::{Model, Op, Shape};
 use crate::Role;
 use crate::message::{PullOutcome, ReleaseAnswer};
+use crate::replica::STEPS_IN_FLIGHT_MAX;
 
 fn shape() -> impl Strategy<Value = Shape> {
     (0_u32..4, 1_u32..70, 1_u32..4, 1_u32..14, 0_u32..3, 0_u32..5).prop_map(
@@ -62,16 +63,17 @@ fn role() -> impl Strategy<Value = Role> {
 }
 
 proptest! {
-    // 120 runs of up to 300 events.
-    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    // 200 runs of up to 300 events.
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_leg_ends_once_with_the_right_tokens_and_every_block_comes_back(
         role in role(),
         blocks in 6_u32..20,
+        steps_in_flight in 1..=STEPS_IN_FLIGHT_MAX,
         ops in proptest::collection::vec(op(), 100..300),
     ) {
-        let mut model = Model::new(role, blocks);
+        let mut model = Model::new(role, blocks, steps_in_flight);
         for op in ops {
             model.apply(op);
         }
@@ -85,7 +87,7 @@ proptest! {
     #[test]
     fn the_same_events_give_the_same_decisions(ops in proptest::collection::vec(op(), 50..150)) {
         let decisions = || {
-            let mut model = Model::new(Role::Aggregated, 12);
+            let mut model = Model::new(Role::Aggregated, 12, STEPS_IN_FLIGHT_MAX);
             ops.iter().for_each(|op| model.apply(op.clone()));
             model.decisions
         };
@@ -99,7 +101,7 @@ fn ten_thousand_events_in_one_life_leave_nothing_behind() {
     for role in [Role::Prefill, Role::Decode, Role::Aggregated] {
         let mut runner = TestRunner::deterministic();
         let ops = proptest::collection::vec(op(), 10_000).new_tree(&mut runner).expect("events").current();
-        let mut model = Model::new(role, 16);
+        let mut model = Model::new(role, 16, STEPS_IN_FLIGHT_MAX);
         for op in ops {
             model.apply(op);
         }

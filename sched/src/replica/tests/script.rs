@@ -1,6 +1,6 @@
 //! A tiny language for scenarios: one event per line in, the decisions that follow it out.
 //!
-//! `submit r1 prompt=20 max=3`, `step`, `offer r2 prompt=20 lease=5`, `wait 30s` ... see `World::run_line`.
+//! `config ahead=2`, `submit r1 prompt=20 max=3`, `step`, `offer r2 prompt=20 lease=5`, `wait 30s` ... see `World::run_line`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,8 +14,8 @@ use crate::message::{
 };
 use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use crate::{
-    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
-    Request, RequestId, Role, SamplingParams, Slo, Span, StepPlan, Time, TokenId,
+    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, Input, InstanceId, LaneId, LeaseId, Leg,
+    Request, RequestId, Role, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
@@ -82,6 +82,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         context_max: words.number("context", 1024),
         sequences_max: words.number("seats", 8),
         step_tokens_max: words.number("rows", 64),
+        steps_in_flight: words.number("ahead", 1),
         queue_legs_max: words.number("queue", 8),
         prefix_cache: if words.plain.contains(&"uncached") { PrefixCache::Off } else { PrefixCache::On },
         filling_share: words.number("filling", 50) as f32 / 100.0,
@@ -184,6 +185,8 @@ impl World {
             "renew" => router(ToWorker::Renew(words.plain.iter().map(|word| leg(word)).collect())),
             "step" => self.finish_steps(words),
             "fail-step" => self.backend.abandon().into_iter().map(step_failed).collect(),
+            "refuse-step" => self.backend.refuse().into_iter().map(step_failed).collect(),
+            "overtake" => self.backend.refuse().into_iter().map(step_done_too_early).collect(),
             "pull" => vec![Event::PullEnded { leg: words.leg(), outcome: pull_outcome(words.plain[1]) }],
             "answer" => vec![Event::ReleaseAnswered { leg: words.leg(), answer: release_answer(words.plain[1]) }],
             "gone" => vec![Event::LeasesGone(vec![LeaseId(words.number("lease", 0).into())])],
@@ -199,7 +202,7 @@ impl World {
         }
     }
 
-    /// Ends the step in flight 10 ms later; tokens in the line replace the first of those it brought.
+    /// Ends the oldest step in flight 10 ms later; tokens in the line replace the first of those it brought.
     fn finish_steps(&mut self, words: &Words) -> Vec<Event> {
         self.now = self.now + Span::from_ms(10);
         let (step, mut result) = self.backend.finish().expect("a step is in flight");
@@ -317,6 +320,10 @@ fn step_failed(step: crate::StepId) -> Event {
     Event::StepFailed { lane: LaneId(0), step, failure: Failure::new(FailureKind::Internal, "no device") }
 }
 
+fn step_done_too_early(step: crate::StepId) -> Event {
+    Event::StepDone { lane: LaneId(0), step, result: StepResult::default() }
+}
+
 fn show_leg(leg: Leg) -> String {
     match leg.attempt.0 {
         0 => format!("r{}", leg.request.0),
@@ -328,7 +335,7 @@ fn list(blocks: &[BlockId]) -> String {
     blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// `-slot0 +slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 @b4,b5,b6 → slot2`
+/// `-slot0 +slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`
 fn show_plan(plan: &StepPlan) -> String {
     let mut effects: Vec<String> = plan.retire.iter().map(|slot| format!("-{slot}")).collect();
     effects.extend(plan.admit.iter().map(|init| format!("+{}", init.slot)));
@@ -341,7 +348,11 @@ fn show_plan(plan: &StepPlan) -> String {
         let of_rows = plan.sample.iter().filter(|sample| rows.rows.contains(&sample.row));
         let slots: Vec<_> = of_rows.map(|sample| sample.slot.to_string()).collect();
         let samples = if slots.is_empty() { String::new() } else { format!(" → {}", slots.join(",")) };
-        parts.push(format!("{positions} @{}{samples}", list(blocks)));
+        let input = match rows.input {
+            Input::Given => String::new(),
+            Input::FromSlot(slot) => format!(" ← {slot}"),
+        };
+        parts.push(format!("{positions}{input} @{}{samples}", list(blocks)));
     }
     parts.join(" | ")
 }

@@ -6,6 +6,7 @@ use super::dice::Dice;
 use super::router::Router;
 use super::worker::{BLOCK_TOKENS, Worker};
 use crate::message::{Action, Event, FromWorker, Pull, PullOutcome, ReleaseAnswer, ToWorker};
+use crate::replica::STEPS_IN_FLIGHT_MAX;
 use crate::replica::tests::backend::Effects;
 use crate::{InstanceId, LaneId, LeaseId, Leg, Request, Role, Span, StepId, Time};
 
@@ -22,6 +23,8 @@ pub(super) struct Seen {
     pub(super) crashes: u64,
     pub(super) retries: u64,
     pub(super) finished: u64,
+    /// Decodes of tokens that their worker's scheduler did not know yet.
+    pub(super) continued: u64,
 }
 
 impl Seen {
@@ -33,11 +36,13 @@ impl Seen {
         self.crashes += other.crashes;
         self.retries += other.retries;
         self.finished += other.finished;
+        self.continued += other.continued;
     }
 }
 
 pub(super) struct Network {
     dice: Dice,
+    steps_in_flight: u32,
     now: Time,
     sent: u64,
     deliveries: BTreeMap<(Time, u64), Delivery>,
@@ -112,15 +117,18 @@ impl Network {
             }
         }
         deliveries.push((Span::from_secs(5), Delivery::RouterBeat));
+        // Mostly as it is served; the rest of the histories wait for every step.
+        let steps_in_flight = if seed.is_multiple_of(4) { 1 } else { STEPS_IN_FLIGHT_MAX };
         let mut network = Network {
             dice,
+            steps_in_flight,
             now: Time(0),
             sent: 0,
             deliveries: BTreeMap::new(),
             session_busy_until: BTreeMap::new(),
             router: Router::default(),
-            giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1),
-            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2),
+            giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1, steps_in_flight),
+            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, steps_in_flight),
             pulls: BTreeMap::new(),
             offered: BTreeMap::new(),
             pulled: BTreeMap::new(),
@@ -151,7 +159,8 @@ impl Network {
         self.giver.assert_at_rest();
         self.taker.assert_at_rest();
         assert!(self.router.is_at_rest());
-        Seen { retries: self.router.retries, finished: self.router.finished, ..self.seen }
+        let continued = self.giver.backend.continued + self.taker.backend.continued;
+        Seen { retries: self.router.retries, finished: self.router.finished, continued, ..self.seen }
     }
 
     fn send(&mut self, after: Span, delivery: Delivery) {
@@ -269,8 +278,11 @@ impl Network {
             Action::Run { step, plan, .. } => {
                 let effects = if self.dice.percent(50) { Effects::Early } else { Effects::Late };
                 self.worker(role).backend.submit(step, plan, effects);
-                let takes = self.dice.ms(3, 15);
-                self.send(takes, Delivery::StepEnds(role, instance, step));
+                let (now, takes) = (self.now, self.dice.ms(3, 15));
+                let busy_until = &mut self.worker(role).busy_until;
+                *busy_until = now.max(*busy_until) + takes;
+                let ends_in = busy_until.since(now);
+                self.send(ends_in, Delivery::StepEnds(role, instance, step));
             }
             Action::CancelStep { step, .. } => self.worker(role).backend.cancel(step),
             Action::Tell(message) => {
@@ -406,7 +418,7 @@ impl Network {
     fn crash(&mut self, role: Role) {
         self.seen.crashes += 1;
         let old = self.worker(role).instance;
-        *self.worker(role) = Worker::new(role, old.0 + 10);
+        *self.worker(role) = Worker::new(role, old.0 + 10, self.steps_in_flight);
         if role == Role::Prefill {
             let (taker, after) = (self.taker.instance, self.dice.ms(1, 2_000));
             self.send(after, Delivery::GiverLost(taker, old));

@@ -20,6 +20,8 @@ pub(super) struct Worker {
     pub(super) frozen_until: Time,
     /// When it is woken next, at the latest.
     pub(super) next_tick: Option<Time>,
+    /// When the last of its steps ends.
+    pub(super) busy_until: Time,
     watch: BTreeMap<Leg, Watch>,
 }
 
@@ -30,7 +32,7 @@ struct Watch {
 }
 
 impl Worker {
-    pub(super) fn new(role: Role, instance: u128) -> Worker {
+    pub(super) fn new(role: Role, instance: u128, steps_in_flight: u32) -> Worker {
         let (blocks_total, rows) = (14, 24);
         let config = ReplicaConfig {
             role,
@@ -41,6 +43,7 @@ impl Worker {
             context_max: CONTEXT,
             sequences_max: 5,
             step_tokens_max: rows,
+            steps_in_flight,
             queue_legs_max: 16,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
@@ -56,6 +59,7 @@ impl Worker {
             granted: BTreeMap::new(),
             frozen_until: Time(0),
             next_tick: None,
+            busy_until: Time(0),
             watch: BTreeMap::new(),
         }
     }

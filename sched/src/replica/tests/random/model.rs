@@ -108,7 +108,7 @@ impl LegModel {
 }
 
 impl Model {
-    pub(super) fn new(role: Role, blocks_total: u32) -> Model {
+    pub(super) fn new(role: Role, blocks_total: u32, steps_in_flight: u32) -> Model {
         let config = ReplicaConfig {
             role,
             blocks_total,
@@ -118,6 +118,7 @@ impl Model {
             context_max: CONTEXT,
             sequences_max: 4,
             step_tokens_max: ROWS,
+            steps_in_flight,
             queue_legs_max: 6,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
@@ -183,7 +184,7 @@ impl Model {
         for _ in 0..5_000 {
             let uncommitted = self.offers.keys().find(|leg| !self.legs[*leg].committed && !self.legs[*leg].over);
             let committed_grant = self.grants.keys().find(|lease| self.legs[&self.leg_of_grant[*lease]].committed);
-            if self.backend.step_in_flight().is_some() {
+            if !self.backend.is_idle() {
                 self.finish_step();
             } else if !self.pulls.is_empty() {
                 self.end_pull(0, PullOutcome::Complete);
@@ -343,7 +344,7 @@ impl Model {
     fn nonsense(&mut self, pick: u16) {
         let leg = picked(&self.legs, pick).unwrap_or(Leg { request: RequestId(u64::MAX), attempt: Attempt(0) });
         let (lane, step) = (LaneId((pick % 3) as u8), crate::StepId(u64::from(pick)));
-        if Some(step) != self.backend.step_in_flight() {
+        if !self.backend.has(step) {
             self.feed(Event::StepDone { lane, step, result: StepResult::default() });
         }
         if !self.pulls.contains_key(&leg) {

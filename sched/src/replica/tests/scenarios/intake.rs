@@ -136,6 +136,7 @@ fn a_configuration_out_of_range_is_named() {
         context_max: 64,
         sequences_max: 4,
         step_tokens_max: 4,
+        steps_in_flight: 2,
         queue_legs_max: 1,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
@@ -150,6 +151,7 @@ fn a_configuration_out_of_range_is_named() {
         (ReplicaConfig { vocab: 0, ..good.clone() }, "vocab"),
         (ReplicaConfig { block_tokens: 24, ..good.clone() }, "block_tokens"),
         (ReplicaConfig { step_tokens_max: 3, ..good.clone() }, "step_tokens_max"),
+        (ReplicaConfig { steps_in_flight: 3, ..good.clone() }, "steps_in_flight"),
         (ReplicaConfig { filling_share: f32::NAN, ..good.clone() }, "filling_share"),
         (ReplicaConfig { lease, ..good }, "lease.beat"),
     ];

@@ -1,5 +1,6 @@
 //! What the scheduler decides, told as scripts, by subject.
 
+mod ahead;
 mod batching;
 mod choices;
 mod ending;
