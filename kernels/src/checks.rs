@@ -1,8 +1,12 @@
 //! Argument checks that every implementation of `Ops` makes before it computes.
 
+use std::ops::Range;
+
 use crate::finite::first_not_finite;
+use crate::numerics::K_STEP;
 use crate::{
-    Arrangement, AttentionSpec, Batch, Dtype, HEAD_DIM_MAX, HEAD_DIM_STEP, HeadShape, KernelError, KvGeometry,
+    Arrangement, AttentionSpec, Batch, Dtype, Epilogue, HEAD_DIM_MAX, HEAD_DIM_STEP, HeadShape, KShard, KernelError,
+    KvGeometry,
 };
 use crate::{MatrixSource, VectorSource};
 
@@ -67,8 +71,40 @@ pub(crate) fn finite(op: &'static str, part: usize, bytes: &[u8], dtype: Dtype) 
 pub(crate) fn embed_arrangement(op: &'static str, found: Arrangement) -> Result<(), KernelError> {
     match found {
         Arrangement::Stacked | Arrangement::Table => Ok(()),
-        Arrangement::GateUp => Err(KernelError::Arrangement { op, expected: "table", found: found.name() }),
+        Arrangement::GateUp | Arrangement::Partial(_) => {
+            Err(KernelError::Arrangement { op, expected: "table", found: found.name() })
+        }
     }
+}
+
+/// The arrangement that `linear` computes with: a partial product has neither bias nor residual, which come after the
+/// sum over all ranks.
+pub(crate) fn linear_parts<V>(
+    found: Arrangement,
+    bias: Option<&V>,
+    epilogue: Epilogue,
+) -> Result<Arrangement, KernelError> {
+    match (found, bias, epilogue) {
+        (Arrangement::Partial(_), None, Epilogue::Store) => Ok(found),
+        (Arrangement::Partial(_), _, _) => {
+            let what = "a partial product is stored as it is: bias and epilogue come after the sum".to_owned();
+            Err(KernelError::Invalid { op: "linear", what })
+        }
+        _ => Ok(Arrangement::Stacked),
+    }
+}
+
+/// The columns of `k` that a shard has.
+pub(crate) fn shard_columns(shard: KShard, k: usize) -> Result<Range<usize>, KernelError> {
+    let invalid = |what| Err(KernelError::Invalid { op: "matrix", what });
+    let KShard { index, of } = shard;
+    if !matches!(of, 1 | 2 | 4 | 8) || index >= of {
+        return invalid(format!("part {index} of {of} parts of k: there are 1, 2, 4 or 8, counted from 0"));
+    }
+    if !k.is_multiple_of(K_STEP * of) {
+        return invalid(format!("k is {k}, must be a multiple of {} to have {of} parts", K_STEP * of));
+    }
+    Ok(index * (k / of)..(index + 1) * (k / of))
 }
 
 /// A product takes exactly one arrangement.

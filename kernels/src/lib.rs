@@ -29,7 +29,7 @@ pub use kv::{
 };
 pub use numerics::{ATTENTION_CHUNK, K_CHUNKS};
 pub use ops::{
-    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, Left, MatrixSource, Norm, NormKind, Ops,
-    OpsInfo, QkvSpec, VectorSource,
+    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, KShard, Left, MatrixSource, Norm, NormKind,
+    Ops, OpsInfo, QkvSpec, VectorSource,
 };
 pub use pool::{Placement, Pool};

@@ -78,6 +78,7 @@ pub trait Ops: Send {
     ///
     /// `k` is cut into [`crate::K_CHUNKS`] equal chunks (after padding with zeros to a multiple of 16), each summed
     /// from left to right in f32, and the chunk sums meet in a fixed binary tree. Bias and residual come after the tree.
+    /// A `Partial` matrix has some of the chunks and yields the root of their sub-tree, to be stored.
     fn linear(
         &mut self,
         left: Left<'_, Self>,
@@ -90,6 +91,9 @@ pub trait Ops: Send {
     /// `out = silu(left · gateᵀ) * (left · upᵀ)`. `w` has the parts gate and up, arranged as `GateUp`; reduced as in
     /// `linear`.
     fn gate_up(&mut self, left: Left<'_, Self>, w: &Self::Matrix, out: &mut Self::Rows) -> Result<(), KernelError>;
+
+    /// `out = out + (x (+ bias))`: what `linear` does after the tree, for products whose partial sums met elsewhere.
+    fn add(&mut self, x: &Self::Rows, bias: Option<&Self::Vector>, out: &mut Self::Rows) -> Result<(), KernelError>;
 
     /// Finishes queries and stores keys and values of one layer.
     ///
@@ -186,6 +190,9 @@ pub enum Arrangement {
     GateUp,
     /// Rows as they are, for `embed` only.
     Table,
+    /// Parts one below the other of which a rank holds some columns, for `linear` without bias and residual: the product
+    /// is the root of the rank's sub-tree of the sum over `k`. The left side has the rank's columns only.
+    Partial(KShard),
 }
 
 impl Arrangement {
@@ -195,6 +202,7 @@ impl Arrangement {
             Arrangement::Stacked => "stacked",
             Arrangement::GateUp => "gate|up",
             Arrangement::Table => "table",
+            Arrangement::Partial(_) => "partial",
         }
     }
 
@@ -204,13 +212,29 @@ impl Arrangement {
             Arrangement::Stacked => 1,
             Arrangement::GateUp => 2,
             Arrangement::Table => 3,
+            Arrangement::Partial(KShard { index, of }) => PARTIAL_CODES + of as u64 * SHARDS_MAX + index as u64,
         }
     }
 
     pub(crate) fn of_code(code: u64) -> Option<Self> {
-        let all = [Arrangement::Stacked, Arrangement::GateUp, Arrangement::Table];
-        all.into_iter().find(|arrangement| arrangement.code() == code)
+        let shards = [1, 2, 4, 8].into_iter().flat_map(|of| (0..of).map(move |index| KShard { index, of }));
+        let whole = [Arrangement::Stacked, Arrangement::GateUp, Arrangement::Table];
+        let mut all = whole.into_iter().chain(shards.map(Arrangement::Partial));
+        all.find(|arrangement| arrangement.code() == code)
     }
+}
+
+/// The codes of shards begin here, `SHARDS_MAX` of them for each number of parts.
+const PARTIAL_CODES: u64 = 1 << 8;
+const SHARDS_MAX: u64 = 16;
+
+/// One of several equal parts of `k`, each a whole number of the [`crate::K_CHUNKS`] chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KShard {
+    /// Which part, from 0.
+    pub index: usize,
+    /// How many parts there are: 1, 2, 4 or 8. `k` must be a multiple of 16 for each of them.
+    pub of: usize,
 }
 
 /// A part of a matrix as a model file holds it: row-major `[n, k]`, little-endian, any alignment.

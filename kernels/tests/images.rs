@@ -11,7 +11,7 @@ use std::sync::Arc;
 use common::{Weights, assert_same_bits, implementations, numbers, rows, values};
 use kernels::memory::MappedFile;
 use kernels::reference::ReferenceOps;
-use kernels::{Arrangement, CpuOps, Dtype, Epilogue, IMAGE_ALIGN, Left, MappedImage, MatrixImage, Ops};
+use kernels::{Arrangement, CpuOps, Dtype, Epilogue, IMAGE_ALIGN, KShard, Left, MappedImage, MatrixImage, Ops};
 
 /// Bytes before the first section, so that offsets count.
 const HEAD: usize = 4096;
@@ -78,14 +78,26 @@ fn outcomes(
             ops.gate_up(Left::plain(&x), matrix, &mut out).expect("gate_up");
             values(ops, &out, ROWS * n / 2)
         }
+        Arrangement::Partial(KShard { of, .. }) => {
+            let mut out = ops.rows(ROWS * of, n).expect("rows");
+            let part = rows(ops, k / of, &numbers(9, ROWS * k));
+            ops.linear(Left::plain(&part), matrix, None, Epilogue::Store, &mut out).expect("linear");
+            values(ops, &out, ROWS * of * n)
+        }
     }
 }
 
 #[test]
 fn a_mapped_matrix_is_the_packed_one() {
-    for arrangement in [Arrangement::Table, Arrangement::Stacked, Arrangement::GateUp] {
+    let whole = [Arrangement::Table, Arrangement::Stacked, Arrangement::GateUp];
+    let shards = [(0, 2), (3, 4)].map(|(index, of)| Arrangement::Partial(KShard { index, of }));
+    for arrangement in whole.into_iter().chain(shards) {
         for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
-            for (n, k) in [(1, 1), (33, 48), (80, 250)] {
+            let sizes = match arrangement {
+                Arrangement::Partial(_) => [(1, 64), (33, 128), (80, 192)],
+                Arrangement::Table | Arrangement::Stacked | Arrangement::GateUp => [(1, 1), (33, 48), (80, 250)],
+            };
+            for (n, k) in sizes {
                 let parts = [Weights::new(1, dtype, n, k), Weights::new(2, dtype, n, k)];
                 let sources = [parts[0].source(), parts[1].source()];
                 for (name, mut ops) in implementations() {

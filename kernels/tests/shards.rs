@@ -6,10 +6,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{assert_same_bits, cpu, implementations, numbers, rows, values};
+use common::{Weights, assert_same_bits, cpu, implementations, numbers, rows, values, vector};
 use kernels::memory::{Backing, HostMemory};
 use kernels::reference::ReferenceOps;
-use kernels::{AttentionSpec, Batch, BatchSequence, HeadShape, KernelSet, KvDtype, KvGeometry, KvView, Ops, QkvSpec};
+use kernels::{
+    Arrangement, AttentionSpec, Batch, BatchSequence, Dtype, Epilogue, HeadShape, KShard, KernelSet, KvDtype,
+    KvGeometry, KvView, Left, MatrixSource, Ops, QkvSpec,
+};
 
 const LAYERS: usize = 3;
 const TOKENS: usize = 45;
@@ -111,4 +114,102 @@ fn windows_outside_their_pool_are_refused() {
     assert!(inner.window(0..2, 0..1).is_err());
     let mut ops = cpu(KernelSet::best(), 1);
     assert!(ops.copy_blocks(&inner, &[(0, 6)]).is_err());
+}
+
+/// A product with bias and residual; whole where `ranks` is `None`, else the sum of so many shards.
+fn product<O: Ops>(ops: &mut O, parts: &[MatrixSource<'_>], x: &[f32], ranks: Option<usize>) -> Vec<f32> {
+    let (n, k): (usize, usize) = (parts.iter().map(|part| part.n).sum(), parts[0].k);
+    let m = x.len() / k;
+    let bias = vector(ops, &numbers(8, n));
+    let mut out = rows(ops, n, &numbers(9, m * n));
+    match ranks {
+        None => {
+            let matrix = ops.matrix(parts, Arrangement::Stacked).expect("a matrix");
+            let left = rows(ops, k, x);
+            ops.linear(Left::plain(&left), &matrix, Some(&bias), Epilogue::AddTo, &mut out).expect("linear");
+        }
+        Some(ranks) => {
+            let roots: Vec<Vec<f32>> = (0..ranks).map(|rank| shard(ops, parts, x, rank, ranks)).collect();
+            let sum = rows(ops, n, &tree(&roots));
+            ops.add(&sum, Some(&bias), &mut out).expect("add");
+        }
+    }
+    values(ops, &out, m * n)
+}
+
+/// What one rank computes of a product.
+fn shard<O: Ops>(ops: &mut O, parts: &[MatrixSource<'_>], x: &[f32], index: usize, of: usize) -> Vec<f32> {
+    let (n, k): (usize, usize) = (parts.iter().map(|part| part.n).sum(), parts[0].k);
+    let matrix = ops.matrix(parts, Arrangement::Partial(KShard { index, of })).expect("a shard");
+    let own = k / of;
+    let columns: Vec<f32> = x.chunks_exact(k).flat_map(|row| &row[index * own..(index + 1) * own]).copied().collect();
+    let left = rows(ops, own, &columns);
+    let mut out = ops.rows(x.len() / k, n).expect("rows");
+    ops.linear(Left::plain(&left), &matrix, None, Epilogue::Store, &mut out).expect("a partial product");
+    values(ops, &out, x.len() / k * n)
+}
+
+fn tree(roots: &[Vec<f32>]) -> Vec<f32> {
+    match roots {
+        [root] => root.clone(),
+        _ => {
+            let (low, high) = roots.split_at(roots.len() / 2);
+            tree(low).iter().zip(tree(high)).map(|(a, b)| a + b).collect()
+        }
+    }
+}
+
+#[test]
+fn shards_of_a_product_meet_to_the_whole() {
+    for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
+        for (n, k) in [(33, 128), (64, 384), (70, 1408)] {
+            let parts = [Weights::new(1, dtype, n, k), Weights::new(2, dtype, 5, k)];
+            let sources = [parts[0].source(), parts[1].source()];
+            for m in [1, 3, 13, 40] {
+                let x = numbers(4, m * k);
+                let expected = product(&mut ReferenceOps, &sources, &x, None);
+                for ranks in [1, 2, 4, 8] {
+                    let what = format!("{dtype} n={n}+5 k={k} m={m} ranks={ranks}");
+                    let found = product(&mut ReferenceOps, &sources, &x, Some(ranks));
+                    assert_same_bits(&found, &expected, &format!("reference: {what}"));
+                    for (name, mut ops) in implementations() {
+                        let found = product(&mut ops, &sources, &x, Some(ranks));
+                        assert_same_bits(&found, &expected, &format!("{name}: {what}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn misused_shards_are_refused() {
+    fn texts<O: Ops>(ops: &mut O) -> Vec<String> {
+        let weights = Weights::new(1, Dtype::Bf16, 4, 96);
+        let shard = |index, of| ops.matrix(&[weights.source()], Arrangement::Partial(KShard { index, of }));
+        let refused = [shard(0, 3), shard(2, 2), shard(0, 4)];
+        let mut texts: Vec<_> = refused.map(|made| made.err().expect("refused").to_string()).into();
+        let part = shard(1, 2).expect("a shard");
+        let (x, whole) = (rows(ops, 48, &[1.0; 48]), rows(ops, 96, &[1.0; 96]));
+        let (bias, short) = (vector(ops, &[1.0; 4]), vector(ops, &[1.0; 3]));
+        let (mut out, mut longer) = (rows(ops, 4, &[0.0; 4]), rows(ops, 4, &[0.0; 8]));
+        let (plain, four) = (Left::plain(&x), rows(ops, 4, &[0.0; 4]));
+        let results = [
+            ops.linear(plain, &part, Some(&bias), Epilogue::Store, &mut out),
+            ops.linear(plain, &part, None, Epilogue::AddTo, &mut out),
+            ops.linear(Left::plain(&whole), &part, None, Epilogue::Store, &mut out),
+            ops.gate_up(plain, &part, &mut out),
+            ops.logits(plain, &part, &mut [0.0; 4]),
+            ops.embed(&part, &[0], &mut out),
+            ops.add(&x, None, &mut out),
+            ops.add(&four, Some(&short), &mut out),
+            ops.add(&four, None, &mut longer),
+        ];
+        texts.extend(results.map(|result| result.expect_err("refused").to_string()));
+        texts
+    }
+    let expected = texts(&mut ReferenceOps);
+    assert_eq!(expected[0], "matrix: part 0 of 3 parts of k: there are 1, 2, 4 or 8, counted from 0");
+    assert_eq!(expected[2], "matrix: k is 96, must be a multiple of 64 to have 4 parts");
+    assert_eq!(texts(&mut cpu(KernelSet::best(), 1)), expected);
 }

@@ -1,4 +1,4 @@
-//! Norms and rotations of single heads, in place; the same source for every instruction level.
+//! Norms, rotations and sums of single heads and rows, in place; the same source for every instruction level.
 
 use crate::numerics::Standardize;
 
@@ -8,6 +8,15 @@ pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
     let standard = Standardize::rms(x, eps);
     for (x, weight) in x.iter_mut().zip(weight) {
         *x = standard.apply(*x) * weight;
+    }
+}
+
+/// `out = out + (x (+ bias))`.
+#[inline(always)]
+pub(super) fn add(x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    match bias {
+        None => out.iter_mut().zip(x).for_each(|(out, x)| *out += x),
+        Some(bias) => out.iter_mut().zip(x).zip(bias).for_each(|((out, x), bias)| *out += x + bias),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Weights packed for the register tile: `[n / 32][k / words][32]` words, zero-padded; or plain rows for `embed`.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gemm::BLOCK_COLUMNS;
 use super::packed::PackedWords;
 use super::words::{Shared, Words};
-use crate::checks::{gate_up_parts, matrix_parts};
+use crate::checks::{gate_up_parts, matrix_parts, shard_columns};
 use crate::finite::first_not_finite;
-use crate::numerics::{LANES, k_padded};
+use crate::numerics::{K_CHUNKS, K_STEP, LANES, k_padded};
 use crate::pool::Pool;
 use crate::{Arrangement, Dtype, KernelError, MappedImage, MatrixImage, MatrixSource, widen};
 
@@ -56,7 +57,10 @@ pub struct Matrix {
     pub(super) arrangement: Arrangement,
     pub(super) format: WordFormat,
     pub(super) n: usize,
+    /// Columns held: all, or a shard's.
     pub(super) k: usize,
+    /// Chunks of `k` held, of eight.
+    pub(super) chunks: usize,
     /// Words of a row along `k`, padding included; not padded in a table.
     pub(super) k_words: usize,
     pub(super) words: PackedWords,
@@ -65,16 +69,21 @@ pub struct Matrix {
 impl Matrix {
     /// Packs `parts` as `arrangement` says.
     pub(super) fn new(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
-        let (dtype, n, k) = matrix_parts(parts)?;
+        let (dtype, n, k_whole) = matrix_parts(parts)?;
         let format = WordFormat::of(dtype);
         if arrangement == Arrangement::GateUp {
             gate_up_parts(parts)?;
         }
         all_finite(parts, pool)?;
+        let columns = match arrangement {
+            Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => 0..k_whole,
+            Arrangement::Partial(shard) => shard_columns(shard, k_whole)?,
+        };
+        let (k, chunks) = (columns.len(), chunks_held(arrangement));
         let (k_words, rows) = packed_shape(arrangement, format, n, k);
         let mut words = Words::zeroed(rows * k_words);
-        fill(&mut words, parts, arrangement, k_words, pool)?;
-        Ok(Self { arrangement, format, n, k, k_words, words: PackedWords::Own(words) })
+        fill(&mut words, parts, arrangement, &columns, k_words, pool)?;
+        Ok(Self { arrangement, format, n, k, chunks, k_words, words: PackedWords::Own(words) })
     }
 
     /// Its form is its fields, in the order of [`Matrix::from_image`].
@@ -96,12 +105,14 @@ impl Matrix {
         let format = WordFormat::of_code(*format).ok_or_else(invalid)?;
         let size = |size: u64| usize::try_from(size).ok().filter(|size| (1..=SIZE_MAX).contains(size));
         let (n, k) = (size(*n).ok_or_else(invalid)?, size(*k).ok_or_else(invalid)?);
+        let is_cut_well = !matches!(arrangement, Arrangement::Partial(_)) || k.is_multiple_of(K_STEP);
         let (k_words_expected, rows) = packed_shape(arrangement, format, n, k);
-        if *k_words != k_words_expected as u64 {
+        if *k_words != k_words_expected as u64 || !is_cut_well {
             return Err(invalid());
         }
         let words = PackedWords::mapped(image.file, section, rows.saturating_mul(k_words_expected))?;
-        Ok(Self { arrangement, format, n, k, k_words: k_words_expected, words })
+        let chunks = chunks_held(arrangement);
+        Ok(Self { arrangement, format, n, k, chunks, k_words: k_words_expected, words })
     }
 
     /// Widens row `n` into `out`, which has `k` values.
@@ -119,7 +130,7 @@ impl Matrix {
         let words = self.words.as_slice();
         let (first, stride) = match self.arrangement {
             Arrangement::Table => (n * self.k_words, 1),
-            Arrangement::Stacked | Arrangement::GateUp => {
+            Arrangement::Stacked | Arrangement::GateUp | Arrangement::Partial(_) => {
                 (n / BLOCK_COLUMNS * BLOCK_COLUMNS * self.k_words + n % BLOCK_COLUMNS, BLOCK_COLUMNS)
             }
         };
@@ -142,20 +153,31 @@ impl Matrix {
     }
 }
 
+/// How many of the eight chunks of `k` a matrix has.
+fn chunks_held(arrangement: Arrangement) -> usize {
+    match arrangement {
+        Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => K_CHUNKS,
+        Arrangement::Partial(shard) => K_CHUNKS / shard.of,
+    }
+}
+
 /// (words of a row along `k`, rows with padding) of a packed matrix.
 fn packed_shape(arrangement: Arrangement, format: WordFormat, n: usize, k: usize) -> (usize, usize) {
     match arrangement {
         Arrangement::Table => (k.div_ceil(format.per_word()), n),
-        Arrangement::Stacked => (k_padded(k) / format.per_word(), n.next_multiple_of(BLOCK_COLUMNS)),
+        Arrangement::Stacked | Arrangement::Partial(_) => {
+            (k_padded(k) / format.per_word(), n.next_multiple_of(BLOCK_COLUMNS))
+        }
         Arrangement::GateUp => (k_padded(k) / format.per_word(), 2 * (n / 2).next_multiple_of(LANES)),
     }
 }
 
-/// Writes the rows of `parts` to their places.
+/// Writes the `columns` of the rows of `parts` to their places.
 fn fill(
     words: &mut Words,
     parts: &[MatrixSource<'_>],
     arrangement: Arrangement,
+    columns: &Range<usize>,
     k_words: usize,
     pool: &Pool,
 ) -> Result<(), KernelError> {
@@ -169,11 +191,13 @@ fn fill(
         let target = unsafe { words.part(first, block_words.min(total - first)) };
         for column in 0..BLOCK_COLUMNS {
             let Some((part, row)) = source_row(parts, arrangement, n, block, column) else { continue };
-            let row_bytes = part.k * part.dtype.bytes();
-            let source = RowWords { bytes: &part.bytes[row * row_bytes..][..row_bytes], dtype: part.dtype };
+            let byte = |column: usize| (row * part.k + column) * part.dtype.bytes();
+            let source = RowWords { bytes: &part.bytes[byte(columns.start)..byte(columns.end)], dtype: part.dtype };
             match arrangement {
                 Arrangement::Table => source.write(&mut target[column * k_words..], 1),
-                Arrangement::Stacked | Arrangement::GateUp => source.write(&mut target[column..], BLOCK_COLUMNS),
+                Arrangement::Stacked | Arrangement::GateUp | Arrangement::Partial(_) => {
+                    source.write(&mut target[column..], BLOCK_COLUMNS);
+                }
             }
         }
     })
@@ -208,7 +232,7 @@ fn source_row<'a>(
     column: usize,
 ) -> Option<(&'a MatrixSource<'a>, usize)> {
     let mut row = match arrangement {
-        Arrangement::Stacked | Arrangement::Table => block * BLOCK_COLUMNS + column,
+        Arrangement::Stacked | Arrangement::Table | Arrangement::Partial(_) => block * BLOCK_COLUMNS + column,
         Arrangement::GateUp => {
             let row = block * LANES + column % LANES;
             if row >= n / 2 {

@@ -22,7 +22,9 @@ pub use matrix::Matrix;
 pub use rows::{Rope, Rows, Vector};
 
 use crate::checks::vector_parts;
-use crate::checks::{append_batch, attention_batch, below, embed_arrangement, heads, linear_arrangement, same};
+use crate::checks::{
+    append_batch, attention_batch, below, embed_arrangement, heads, linear_arrangement, linear_parts, same,
+};
 use crate::pool::Pool;
 use crate::{
     Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, Left, MappedImage, MatrixImage,
@@ -108,6 +110,7 @@ impl CpuOps {
             parts: &[Part { rows: left.rows.count(), right: w.words.as_slice() }],
             k: w.k,
             k_words: w.k_words,
+            chunks: w.chunks,
             bias: bias.map(Vector::padded),
             finish,
             out_columns,
@@ -231,7 +234,7 @@ impl Ops for CpuOps {
         out: &mut Rows,
     ) -> Result<(), KernelError> {
         let (op, rows) = ("linear", left.rows.count());
-        product_arguments(op, left, w, Arrangement::Stacked)?;
+        product_arguments(op, left, w, linear_parts(w.arrangement, bias, epilogue)?)?;
         same(op, "columns of out", w.n, out.cols())?;
         if let Some(bias) = bias {
             same(op, "biases", w.n, bias.values().len())?;
@@ -253,6 +256,21 @@ impl Ops for CpuOps {
         same("gate_up", "columns of out", w.n / 2, out.cols())?;
         out.set_count("gate_up", left.rows.count())?;
         self.multiply("gate_up", left, w, None, Finish::SiluMul, out.values_mut())
+    }
+
+    fn add(&mut self, x: &Rows, bias: Option<&Vector>, out: &mut Rows) -> Result<(), KernelError> {
+        let (op, cols) = ("add", x.cols());
+        same(op, "columns of out", cols, out.cols())?;
+        same(op, "rows of out", x.count(), out.count())?;
+        if let Some(bias) = bias {
+            same(op, "biases", cols, bias.values().len())?;
+        }
+        let target = Shared::new(out.values_mut());
+        self.for_rows(op, x.count(), cols, &|r| {
+            // SAFETY: rows do not overlap.
+            let row = unsafe { target.part(r * cols, cols) };
+            elementwise::add(&x.values()[r * cols..][..cols], bias.map(Vector::values), row);
+        })
     }
 
     fn qkv_append(

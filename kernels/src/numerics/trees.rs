@@ -1,16 +1,23 @@
 //! Orders of reduction: the tree over chunks of k and the tree over lanes.
 
-use super::{K_CHUNKS, K_STEP, LANES};
+use super::{K_STEP, LANES};
 
 /// `k` with its padding; a chunk has `k_padded(k) / K_CHUNKS` elements.
 pub const fn k_padded(k: usize) -> usize {
     k.next_multiple_of(K_STEP)
 }
 
-/// The chunk sums meet in pairs, then pairs of pairs. A rank that owns consecutive chunks owns a sub-tree.
-pub fn tree_of_chunks(sums: [f32; K_CHUNKS]) -> f32 {
-    let [a, b, c, d, e, f, g, h] = sums;
-    ((a + b) + (c + d)) + ((e + f) + (g + h))
+/// The chunk sums meet in pairs, then pairs of pairs: `((a + b) + (c + d)) + ((e + f) + (g + h))`. A rank that owns
+/// consecutive chunks owns a sub-tree.
+pub fn tree_of_chunks(sums: &[f32]) -> f32 {
+    match sums {
+        [] => 0.0,
+        [sum] => *sum,
+        _ => {
+            let (low, high) = sums.split_at(sums.len() / 2);
+            tree_of_chunks(low) + tree_of_chunks(high)
+        }
+    }
 }
 
 /// Lane `j` meets lane `j + 8`, then `j + 4`, `j + 2`, `j + 1`.

@@ -1,7 +1,7 @@
 //! Products with weights, element by element in the documented order.
 
 use super::{Matrix, ReferenceOps, Rows, Vector};
-use crate::checks::{linear_arrangement, same};
+use crate::checks::{linear_arrangement, linear_parts, same};
 use crate::numerics::{K_CHUNKS, Standardize, k_padded, round_to_bf16, silu, tree_of_chunks};
 use crate::{Arrangement, Dtype, Epilogue, KernelError, Left, Norm, NormKind};
 
@@ -13,7 +13,7 @@ pub(super) fn linear(
     out: &mut Rows,
 ) -> Result<(), KernelError> {
     let op = "linear";
-    product_arguments(op, left, w, Arrangement::Stacked)?;
+    product_arguments(op, left, w, linear_parts(w.arrangement, bias, epilogue)?)?;
     same(op, "columns of out", w.n, out.cols)?;
     if let Some(bias) = bias {
         same(op, "biases", w.n, bias.0.len())?;
@@ -96,12 +96,27 @@ fn normed(x: &[f32], norm: Norm<'_, ReferenceOps>) -> Vec<f32> {
     }
 }
 
-/// One output element: eight chunk sums from left to right, then the tree.
+pub(super) fn add(x: &Rows, bias: Option<&Vector>, out: &mut Rows) -> Result<(), KernelError> {
+    let op = "add";
+    same(op, "columns of out", x.cols, out.cols)?;
+    same(op, "rows of out", x.count(), out.count())?;
+    if let Some(bias) = bias {
+        same(op, "biases", x.cols, bias.0.len())?;
+    }
+    for r in 0..x.count() {
+        for (n, element) in out.row_mut(r).iter_mut().enumerate() {
+            *element += bias.map_or(x.row(r)[n], |bias| x.row(r)[n] + bias.0[n]);
+        }
+    }
+    Ok(())
+}
+
+/// One output element: the chunk sums from left to right, eight or a shard's share of them, then the tree.
 fn dot(x: &[f32], w: &Matrix, n: usize) -> f32 {
     let w_row = &w.data[n * w.k..][..w.k];
     let at = |values: &[f32], i: usize| values.get(i).copied().unwrap_or(0.0);
-    let chunk = k_padded(w.k) / K_CHUNKS;
-    tree_of_chunks(std::array::from_fn(|c| {
+    let chunk = k_padded(w.k) / w.chunks;
+    let sum_of_chunk = |c: usize| {
         let range = c * chunk..(c + 1) * chunk;
         match w.dtype {
             // A product of two bf16 is exact in f32; of each pair the odd one is added first, as VDPBF16PS does.
@@ -112,5 +127,7 @@ fn dot(x: &[f32], w: &Matrix, n: usize) -> f32 {
             }),
             Dtype::F16 | Dtype::F32 => range.fold(0.0f32, |sum, i| at(x, i).mul_add(at(w_row, i), sum)),
         }
-    }))
+    };
+    let sums: [f32; K_CHUNKS] = std::array::from_fn(|c| if c < w.chunks { sum_of_chunk(c) } else { 0.0 });
+    tree_of_chunks(&sums[..w.chunks])
 }

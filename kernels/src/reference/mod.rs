@@ -5,7 +5,8 @@ mod experts;
 mod linear;
 mod qkv;
 
-use crate::checks::{at_most, below, finite, matrix_parts, same, vector_parts};
+use crate::checks::{at_most, below, finite, matrix_parts, same, shard_columns, vector_parts};
+use crate::numerics::K_CHUNKS;
 use crate::{
     Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, Left, MatrixSource, Ops, OpsInfo, QkvSpec,
     Routes, Routing, VectorSource, widen,
@@ -49,7 +50,10 @@ pub struct Matrix {
     dtype: Dtype,
     arrangement: Arrangement,
     n: usize,
+    /// Columns held: all, or a shard's.
     k: usize,
+    /// Chunks of `k` held, of eight.
+    chunks: usize,
     data: Vec<f32>,
 }
 
@@ -90,8 +94,18 @@ impl Ops for ReferenceOps {
         for (index, part) in parts.iter().enumerate() {
             finite("matrix", index, part.bytes, part.dtype)?;
         }
-        let data = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype)).collect();
-        Ok(Matrix { dtype, arrangement, n, k, data })
+        let whole = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype));
+        match arrangement {
+            Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => {
+                Ok(Matrix { dtype, arrangement, n, k, chunks: K_CHUNKS, data: whole.collect() })
+            }
+            Arrangement::Partial(shard) => {
+                let columns = shard_columns(shard, k)?;
+                let whole: Vec<f32> = whole.collect();
+                let data = whole.chunks_exact(k).flat_map(|row| &row[columns.clone()]).copied().collect();
+                Ok(Matrix { dtype, arrangement, n, k: columns.len(), chunks: K_CHUNKS / shard.of, data })
+            }
+        }
     }
 
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
@@ -159,6 +173,10 @@ impl Ops for ReferenceOps {
 
     fn gate_up(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
         linear::gate_up(left, w, out)
+    }
+
+    fn add(&mut self, x: &Rows, bias: Option<&Vector>, out: &mut Rows) -> Result<(), KernelError> {
+        linear::add(x, bias, out)
     }
 
     fn qkv_append(

@@ -13,7 +13,6 @@ use std::hint::black_box;
 use super::table::FormatKernels;
 use super::words::{Shared, Words};
 use crate::KernelError;
-use crate::numerics::K_CHUNKS;
 use crate::pool::Pool;
 
 /// Packed activations of a task stay below this many bytes, so that they live in the second-level cache.
@@ -39,6 +38,8 @@ pub(super) struct Product<'a> {
     pub(super) k: usize,
     /// Words of a weight row along `k`.
     pub(super) k_words: usize,
+    /// Chunks of `k`: all eight, or a shard's share.
+    pub(super) chunks: usize,
     /// Padded to whole blocks.
     pub(super) bias: Option<&'a [f32]>,
     pub(super) finish: Finish,
@@ -80,7 +81,7 @@ pub(super) fn multiply(
             group_rows: cut.group_rows,
             right: cut.right,
             k_words: product.k_words,
-            chunks: black_box(K_CHUNKS),
+            chunks: black_box(product.chunks),
             bias: product.bias,
             finish: product.finish,
             // SAFETY: `out` was asserted to hold all rows.
