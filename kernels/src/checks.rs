@@ -136,6 +136,14 @@ pub(crate) fn expert_shapes(
     Ok((n, k))
 }
 
+/// The arrangement that `expert_down` takes from all experts: that of the first if it is a shard, else stacked.
+pub(crate) fn expert_down_parts(mut found: impl Iterator<Item = Arrangement>) -> Arrangement {
+    match found.next() {
+        Some(Arrangement::Partial(shard)) => Arrangement::Partial(shard),
+        Some(Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table) | None => Arrangement::Stacked,
+    }
+}
+
 /// All parts widened to f32, end to end.
 pub(crate) fn vector_parts(parts: &[VectorSource<'_>]) -> Result<Vec<f32>, KernelError> {
     let mut values = Vec::new();

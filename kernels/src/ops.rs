@@ -148,7 +148,7 @@ pub trait Ops: Send {
     ) -> Result<(), KernelError>;
 
     /// The second half, still one row per choice: `out[g] = x[g] · wᵀ` with the matrix of the expert that `g` belongs to.
-    /// The matrices are `Stacked`.
+    /// The matrices are `Stacked`, or all the same `Partial`: then the rows are the roots of sub-trees, as in `linear`.
     fn expert_down(
         &mut self,
         x: &Self::Rows,

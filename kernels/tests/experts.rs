@@ -6,7 +6,7 @@ mod common;
 
 use common::{Weights, assert_same_bits, implementations, numbers, rows, values, vector};
 use kernels::reference::ReferenceOps;
-use kernels::{Arrangement, Dtype, ExpertWeights, Left, Norm, NormKind, Ops, Routing};
+use kernels::{Arrangement, Dtype, ExpertWeights, KShard, Left, Norm, NormKind, Ops, Routing};
 
 /// An MLP of experts behind a norm and a router.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +59,38 @@ impl Mixture {
             outcome.out.extend(values(ops, &stream, x.len()));
         }
         outcome
+    }
+}
+
+/// Ranks that hold columns of the down projections meet in the tree before the choices are combined.
+#[test]
+fn shards_of_the_down_projections_meet_to_the_whole() {
+    fn down<O: Ops>(ops: &mut O, x: &[f32], shard: Option<KShard>) -> Vec<f32> {
+        const WIDTH: usize = 128;
+        let routing = Routing { experts: 3, per_row: 2, weights: ExpertWeights::AmongChosen };
+        let mut routes = ops.routes(4, routing).expect("routes");
+        ops.route(&rows(ops, 3, &numbers(1, 12)), &mut routes).expect("route");
+        let (arrangement, columns) = match shard {
+            None => (Arrangement::Stacked, 0..WIDTH),
+            Some(KShard { index, of }) => {
+                (Arrangement::Partial(KShard { index, of }), index * (WIDTH / of)..(index + 1) * (WIDTH / of))
+            }
+        };
+        let weights = [20, 21, 22].map(|seed| Weights::new(seed, Dtype::Bf16, 40, WIDTH));
+        let experts = weights.each_ref().map(|w| ops.matrix(&[w.source()], arrangement).expect("a matrix"));
+        let x: Vec<f32> = x.chunks_exact(WIDTH).flat_map(|row| &row[columns.clone()]).copied().collect();
+        let mut out = ops.rows(8, 40).expect("rows");
+        ops.expert_down(&rows(ops, columns.len(), &x), &experts, &routes, &mut out).expect("expert_down");
+        values(ops, &out, 8 * 40)
+    }
+    let x = numbers(3, 8 * 128);
+    let expected = down(&mut ReferenceOps, &x, None);
+    for (name, mut ops) in implementations() {
+        let [a, b] = [0, 1].map(|index| down(&mut ops, &x, Some(KShard { index, of: 2 })));
+        let reference = down(&mut ReferenceOps, &x, Some(KShard { index: 0, of: 2 }));
+        assert_same_bits(&a, &reference, &format!("{name}: a shard"));
+        let sum: Vec<f32> = a.iter().zip(b).map(|(a, b)| a + b).collect();
+        assert_same_bits(&sum, &expected, &name);
     }
 }
 

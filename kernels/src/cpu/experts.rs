@@ -3,7 +3,7 @@
 use super::gemm::{self, Finish, Part, Product};
 use super::words::Shared;
 use super::{CpuOps, Matrix, Rows, product_arguments, row_norm};
-use crate::checks::{expert_shapes, same};
+use crate::checks::{expert_down_parts, expert_shapes, same};
 use crate::{Arrangement, KernelError, Left, Routes};
 
 impl CpuOps {
@@ -52,7 +52,8 @@ impl CpuOps {
         let op = "expert_down";
         same(op, "rows of the left side", routes.grouped_rows(), x.count())?;
         let product = ExpertProduct { op, left: Left::plain(x), picked: None, finish: Finish::Store };
-        self.multiply_experts(&product, experts, Arrangement::Stacked, routes, out)
+        let arrangement = expert_down_parts(experts.iter().map(|w| w.arrangement));
+        self.multiply_experts(&product, experts, arrangement, routes, out)
     }
 
     fn multiply_experts(
@@ -86,6 +87,7 @@ impl CpuOps {
             parts: &parts.collect::<Vec<_>>(),
             k,
             k_words: first.k_words,
+            chunks: first.chunks,
             bias: None,
             finish,
             out_columns,

@@ -2,7 +2,7 @@
 
 use super::linear::{gate_up, linear, product_arguments};
 use super::{Matrix, ReferenceOps, Rows};
-use crate::checks::{expert_shapes, same};
+use crate::checks::{expert_down_parts, expert_shapes, same};
 use crate::{Arrangement, Epilogue, KernelError, Left, Routes};
 
 pub(super) fn route(logits: &Rows, routes: &mut Routes) -> Result<(), KernelError> {
@@ -50,7 +50,8 @@ pub(super) fn expert_down(x: &Rows, experts: &[Matrix], routes: &Routes, out: &m
     let op = "expert_down";
     let (n, _) = expert_shapes(op, routes.routing().experts, experts.iter().map(|w| (w.n, w.k)))?;
     same(op, "rows of the left side", routes.grouped_rows(), x.count())?;
-    experts.iter().try_for_each(|w| product_arguments(op, Left::plain(x), w, Arrangement::Stacked))?;
+    let arrangement = expert_down_parts(experts.iter().map(|w| w.arrangement));
+    experts.iter().try_for_each(|w| product_arguments(op, Left::plain(x), w, arrangement))?;
     same(op, "columns of out", n, out.cols)?;
     out.set_count(op, routes.grouped_rows())?;
     for (expert, w) in experts.iter().enumerate() {
