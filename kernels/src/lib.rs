@@ -3,6 +3,7 @@
 pub mod ceiling;
 pub mod collective;
 pub mod cpu;
+pub mod cuda;
 pub mod memory;
 pub mod numerics;
 pub mod reference;

@@ -1,0 +1,80 @@
+//! What a part of the SMs can do: reading and multiplying rates over the sizes that partitions come in.
+
+use kernels::cuda::{ComputeCapability, Coscheduling, DeviceBytes, Partition, SmResource};
+
+use super::bandwidth::filled;
+use super::read_rate::Reader;
+use super::tensor_rate::Multiplier;
+use super::{Bench, Failure, Measured, unavailable};
+use crate::json::Json;
+use crate::ptx::TensorLoop;
+
+const MEMORY_BYTES: usize = 1 << 30;
+const WORD: u32 = 3;
+/// Of the multiplying rate: 0.15 s per size.
+const SAMPLES: usize = 3;
+
+pub(super) fn measure(bench: &Bench) -> Result<Measured, Failure> {
+    let device = bench.context.device();
+    let capability = device.compute_capability()?;
+    let tensor_loop = match (capability.major, capability.minor) {
+        (9, 0) => TensorLoop::wgmma(),
+        (8.., _) => TensorLoop::mma(),
+        _ => return Ok(unavailable(too_old(capability))),
+    };
+    let all = SmResource::of(device)?;
+    let entry = tensor_loop.entry;
+    let sweep = Sweep {
+        bench,
+        memory: filled(bench, bench.buffer_bytes(MEMORY_BYTES)?, WORD)?,
+        reader: Reader::new(bench)?,
+        multiplier: Multiplier::new(bench, tensor_loop, all.count())?,
+    };
+    let mut rows = Vec::new();
+    for sms in group_sizes(&all) {
+        rows.push(sweep.row(&all, sms).unwrap_or_else(|failure| {
+            Json::Object(vec![("sms", Json::Count(sms.into())), ("error", Json::text(failure.to_string()))])
+        }));
+    }
+    Ok(Json::Object(vec![
+        ("multiplied_by", Json::text(entry)),
+        ("read_by", Json::text("read_sum")),
+        ("read_bytes", Json::Count(sweep.memory.range().len() as u64)),
+        ("rows", Json::List(rows)),
+    ]))
+}
+
+fn too_old(capability: ComputeCapability) -> String {
+    format!("bf16 needs compute capability 8.0, this device is {capability}")
+}
+
+/// The sizes that a group can have, each once.
+fn group_sizes(all: &SmResource) -> Vec<u32> {
+    let mut sizes: Vec<u32> = (1..=all.count())
+        .filter_map(|asked| all.split(asked, Coscheduling::Kept).ok())
+        .map(|(group, _)| group.count())
+        .collect();
+    sizes.dedup();
+    sizes
+}
+
+struct Sweep<'a> {
+    bench: &'a Bench,
+    memory: DeviceBytes,
+    reader: Reader,
+    multiplier: Multiplier,
+}
+
+impl Sweep<'_> {
+    fn row(&self, all: &SmResource, sms: u32) -> Result<Json, Failure> {
+        let (group, _) = all.split(sms, Coscheduling::Kept)?;
+        let stream = Partition::new(&self.bench.context, group)?.stream()?;
+        let read = self.reader.gb_per_s(self.bench, &stream, sms, &self.memory, WORD)?;
+        let multiplied = self.multiplier.tflop_per_s(self.bench, &stream, sms, SAMPLES)?;
+        Ok(Json::Object(vec![
+            ("sms", Json::Count(sms.into())),
+            ("read_gb_per_s", Json::Number(read.median())),
+            ("tflop_per_s", Json::Number(multiplied.median())),
+        ]))
+    }
+}
