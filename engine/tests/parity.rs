@@ -17,7 +17,7 @@ const TOLERANCE_F32: f32 = 2e-3;
 /// The same with weights, activations and keys rounded to bf16; the logits are about 8 at most.
 const TOLERANCE_BF16: f32 = 0.25;
 
-const FAMILIES_F32: [&str; 5] = ["llama", "llama3rope", "mistral", "qwen2", "qwen3"];
+const FAMILIES_F32: [&str; 8] = ["llama", "llama3rope", "mistral", "qwen2", "qwen3", "mixtral", "qwen3moe", "opt"];
 
 fn difference(ours: &[f32], theirs: &[(u32, f32)]) -> f32 {
     theirs.iter().map(|(token, theirs)| (ours[*token as usize] - theirs).abs()).fold(0.0, f32::max)
@@ -98,7 +98,8 @@ fn cpu_agrees_in_f32() -> Result<()> {
 #[test]
 fn cpu_agrees_in_bf16() -> Result<()> {
     check_family(cpu()?, "llama-bf16", Precision::AsStored, KvDtype::Bf16, TOLERANCE_BF16)?;
-    check_family(cpu()?, "llama", Precision::Converted(Dtype::Bf16), KvDtype::Bf16, 2.0 * TOLERANCE_BF16)
+    check_family(cpu()?, "llama", Precision::Converted(Dtype::Bf16), KvDtype::Bf16, 2.0 * TOLERANCE_BF16)?;
+    check_family(cpu()?, "opt", Precision::Converted(Dtype::Bf16), KvDtype::Bf16, 2.0 * TOLERANCE_BF16)
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The one forward pass of every supported architecture, cut at any layer; knows no file and no sampler.
 //!
-//! Layer: hidden += Wo · attention(norm(hidden)); hidden += Wdown · (silu(gate) * up)(norm(hidden)).
+//! Layer: hidden += Wo · attention(norm(hidden)); hidden += mlp(norm(hidden)).
 
 use std::ops::Range;
 
-use kernels::{AttentionSpec, Batch, Epilogue, HeadShape, KvView, Left, Norm, NormKind, Ops, QkvSpec};
+use kernels::{AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, KvView, Left, Norm, Ops, QkvSpec};
 
-use super::ModelSpec;
+use super::mlp::{Mlp, MlpSpace};
+use super::{ExpertCounts, ModelSpec};
 use crate::EngineError;
 
 /// A model whose weights are prepared for one kind of operations.
@@ -15,11 +16,26 @@ pub struct Model<O: Ops> {
     pub(super) weights_dtype: kernels::Dtype,
     /// `[vocab, hidden]`; also the output projection where embeddings are tied.
     pub(super) embedding: O::Matrix,
+    pub(super) positions: PositionWeights<O>,
     pub(super) layers: Vec<Layer<O>>,
-    pub(super) norm: O::Vector,
+    pub(super) norm: NormWeights<O>,
     /// `[vocab, hidden]`, where embeddings are not tied.
     pub(super) head: Option<O::Matrix>,
-    pub(super) rope: O::Rope,
+    pub(super) expert_counts: Option<ExpertCounts>,
+}
+
+/// How positions reach the model.
+pub(super) enum PositionWeights<O: Ops> {
+    /// Queries and keys are rotated.
+    Rope(O::Rope),
+    /// Position `p` adds row `p + offset` of the table to the embedding.
+    Learned { table: O::Matrix, offset: u32 },
+}
+
+/// A norm over the residual stream.
+pub(super) struct NormWeights<O: Ops> {
+    pub(super) weight: O::Vector,
+    pub(super) bias: Option<O::Vector>,
 }
 
 /// A matrix `[n, k]` with an optional bias.
@@ -30,14 +46,13 @@ pub(super) struct Projection<O: Ops> {
 
 /// The weights of one decoder layer.
 pub(super) struct Layer<O: Ops> {
-    pub(super) attention_norm: O::Vector,
+    pub(super) attention_norm: NormWeights<O>,
     pub(super) qkv: Projection<O>,
     pub(super) q_norm: Option<O::Vector>,
     pub(super) k_norm: Option<O::Vector>,
     pub(super) output: Projection<O>,
-    pub(super) mlp_norm: O::Vector,
-    pub(super) gate_up: O::Matrix,
-    pub(super) down: O::Matrix,
+    pub(super) mlp_norm: NormWeights<O>,
+    pub(super) mlp: Mlp<O>,
     pub(super) window: Option<u32>,
 }
 
@@ -46,11 +61,13 @@ pub struct Activations<O: Ops> {
     hidden: O::Rows,
     qkv: O::Rows,
     attended: O::Rows,
-    gated: O::Rows,
+    mlp: MlpSpace<O>,
     /// The rows that go through the end of the last layer.
     last_hidden: O::Rows,
     last_attended: O::Rows,
     logits: Vec<f32>,
+    /// Rows of the table of learned positions.
+    positions: Vec<u32>,
 }
 
 /// One step as the model sees it.
@@ -90,10 +107,11 @@ impl<O: Ops> Activations<O> {
             hidden: rows(rows_max, hidden)?,
             qkv: rows(rows_max, shape.qkv_cols())?,
             attended: rows(rows_max, shape.out_cols())?,
-            gated: rows(rows_max, spec.mlp as usize)?,
+            mlp: MlpSpace::new(ops, spec, rows_max as usize)?,
             last_hidden: rows(wanted_max, hidden)?,
             last_attended: rows(wanted_max, shape.out_cols())?,
             logits: Vec::new(),
+            positions: Vec::new(),
         })
     }
 }
@@ -121,7 +139,25 @@ impl<O: Ops> Model<O> {
 
     /// Embeds the input tokens of a step: what comes before layer 0.
     pub fn embed(&self, ops: &mut O, space: &mut Activations<O>, pass: Pass<'_>) -> Result<(), EngineError> {
-        Ok(ops.embed(&self.embedding, pass.tokens, &mut space.hidden)?)
+        ops.embed(&self.embedding, pass.tokens, &mut space.hidden)?;
+        match &self.positions {
+            PositionWeights::Rope(_) => Ok(()),
+            PositionWeights::Learned { table, offset } => {
+                let rows_of = |sequence: &BatchSequence| {
+                    let first = sequence.first_position + offset;
+                    first..first + sequence.rows.len() as u32
+                };
+                space.positions.clear();
+                space.positions.extend(pass.batch.sequences.iter().flat_map(rows_of));
+                Ok(ops.add_embedding(table, &space.positions, &mut space.hidden)?)
+            }
+        }
+    }
+
+    /// How many rows each expert has computed; `None` for a model without experts.
+    #[must_use]
+    pub fn expert_counts(&self) -> Option<&ExpertCounts> {
+        self.expert_counts.as_ref()
     }
 
     /// Runs one layer. After the last one, hidden states exist for the wanted rows only.
@@ -132,12 +168,11 @@ impl<O: Ops> Model<O> {
         pass: Pass<'_>,
         layer: u32,
     ) -> Result<(), EngineError> {
-        let weights = &self.layers[layer as usize];
         let is_last = layer + 1 == self.spec.layers;
         self.attend(ops, space, pass, layer)?;
         if !is_last {
-            let Activations { hidden, attended, gated, .. } = space;
-            return self.finish(ops, weights, attended, hidden, gated);
+            let Activations { hidden, attended, mlp, .. } = space;
+            return self.finish(ops, layer, attended, hidden, mlp);
         }
         // Keys and values are stored by now: only rows that want logits need the rest of the last layer.
         if pass.wanted.is_empty() {
@@ -145,8 +180,8 @@ impl<O: Ops> Model<O> {
         }
         ops.gather(&space.hidden, pass.wanted, &mut space.last_hidden)?;
         ops.gather(&space.attended, pass.wanted, &mut space.last_attended)?;
-        let Activations { last_hidden, last_attended, gated, .. } = space;
-        self.finish(ops, weights, last_attended, last_hidden, gated)
+        let Activations { last_hidden, last_attended, mlp, .. } = space;
+        self.finish(ops, layer, last_attended, last_hidden, mlp)
     }
 
     /// Logits of the wanted rows, after the last layer.
@@ -159,7 +194,7 @@ impl<O: Ops> Model<O> {
         let vocab = self.spec.vocab as usize;
         let Activations { last_hidden, logits, .. } = space;
         logits.resize(rows * vocab, 0.0);
-        let left = self.normed(last_hidden, &self.norm);
+        let left = Left::normed(last_hidden, self.norm(&self.norm));
         ops.logits(left, self.head.as_ref().unwrap_or(&self.embedding), logits)?;
         Ok(LogitRows { logits, vocab })
     }
@@ -182,11 +217,14 @@ impl<O: Ops> Model<O> {
         let weights = &self.layers[layer as usize];
         let shape = self.spec.head_shape();
         let Activations { hidden, qkv, attended, .. } = space;
-        let left = self.normed(hidden, &weights.attention_norm);
+        let left = Left::normed(hidden, self.norm(&weights.attention_norm));
         ops.linear(left, &weights.qkv.weight, weights.qkv.bias.as_ref(), Epilogue::Store, qkv)?;
         let finish = QkvSpec {
             shape,
-            rope: Some(&self.rope),
+            rope: match &self.positions {
+                PositionWeights::Rope(rope) => Some(rope),
+                PositionWeights::Learned { .. } => None,
+            },
             q_norm: weights.q_norm.as_ref(),
             k_norm: weights.k_norm.as_ref(),
             norm_eps: self.spec.norm_eps,
@@ -201,19 +239,18 @@ impl<O: Ops> Model<O> {
     fn finish(
         &self,
         ops: &mut O,
-        weights: &Layer<O>,
+        layer: u32,
         attended: &O::Rows,
         hidden: &mut O::Rows,
-        gated: &mut O::Rows,
+        space: &mut MlpSpace<O>,
     ) -> Result<(), EngineError> {
-        let output = &weights.output;
+        let Layer { output, mlp_norm, mlp, .. } = &self.layers[layer as usize];
         ops.linear(Left::plain(attended), &output.weight, output.bias.as_ref(), Epilogue::AddTo, hidden)?;
-        ops.gate_up(self.normed(hidden, &weights.mlp_norm), &weights.gate_up, gated)?;
-        Ok(ops.linear(Left::plain(gated), &weights.down, None, Epilogue::AddTo, hidden)?)
+        mlp.add_to(ops, self.norm(mlp_norm), hidden, space, (self.expert_counts.as_ref(), layer))
     }
 
-    /// `rows` as a left side that is normed with `weight`.
-    fn normed<'a>(&self, rows: &'a O::Rows, weight: &'a O::Vector) -> Left<'a, O> {
-        Left::normed(rows, Norm { kind: NormKind::Rms, weight, bias: None, eps: self.spec.norm_eps })
+    fn norm<'a>(&self, weights: &'a NormWeights<O>) -> Norm<'a, O> {
+        let NormWeights { weight, bias } = weights;
+        Norm { kind: self.spec.norm, weight, bias: bias.as_ref(), eps: self.spec.norm_eps }
     }
 }

@@ -142,6 +142,14 @@ impl Fields {
         ids.ok_or_else(|| self.wrong(key, "a token id or a list of token ids", value))
     }
 
+    /// A list of whole numbers; empty when absent.
+    pub(crate) fn whole_list(&self, key: &str) -> Result<Vec<u32>, EngineError> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let whole = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let list = value.as_array().and_then(|list| list.iter().map(whole).collect());
+        list.ok_or_else(|| self.wrong(key, "a list of whole numbers below 2^32", value))
+    }
+
     fn wrong(&self, key: &str, expected: &str, found: &Value) -> EngineError {
         self.problem(key, format!("must be {expected}, found {}", shortened(found)))
     }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use kernels::{Arrangement, Dtype, KernelError, MatrixSource, Ops, VectorSource};
 
-use super::forward::{Layer, Model, Projection};
-use super::{AttentionBias, ModelSpec, Tensor, WeightFiles};
+use super::forward::{Model, PositionWeights, Projection};
+use super::{ExpertCounts, ModelSpec, Positions, Tensor, WeightFiles};
 use crate::EngineError;
 
 /// In which format matrices are computed with.
@@ -27,23 +27,26 @@ impl<O: Ops> Model<O> {
         precision: Precision,
         positions_max: u32,
     ) -> Result<Model<O>, EngineError> {
-        let loader = Loader { ops, spec: &spec, weights, precision };
+        let prefix = spec.prefix(weights);
+        let loader = Loader { ops, spec: &spec, weights, prefix, precision };
         let layers = (0..spec.layers).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
         let embedding = loader.embedding()?;
         let head = if spec.tied_embeddings { None } else { Some(loader.head()?) };
-        let norm = loader.vector(&[(&loader.name(spec.architecture.tensors.norm, "weight"), spec.hidden)])?;
-        let frequencies = spec.rope.inverse_frequencies(spec.head_dim);
-        let rope = ops.rope(positions_max as usize, &frequencies, 1.0)?;
+        let norm = loader.norm(spec.architecture.tensors.norm)?;
+        let positions = loader.positions(positions_max)?;
+        let expert_counts = ExpertCounts::of(&spec);
         let weights_dtype = precision.of(spec.stored_dtype(weights)?);
-        Ok(Model { spec, weights_dtype, embedding, layers, norm, head, rope })
+        Ok(Model { spec, weights_dtype, embedding, positions, layers, norm, head, expert_counts })
     }
 }
 
 /// Finds tensors by the names that published models use.
-struct Loader<'a, O: Ops> {
+pub(super) struct Loader<'a, O: Ops> {
     ops: &'a O,
-    spec: &'a ModelSpec,
-    weights: &'a WeightFiles,
+    pub(super) spec: &'a ModelSpec,
+    pub(super) weights: &'a WeightFiles,
+    /// What the names of all tensors but the head begin with.
+    pub(super) prefix: &'static str,
     precision: Precision,
 }
 
@@ -65,67 +68,28 @@ impl<O: Ops> Loader<'_, O> {
         self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, arrangement)
     }
 
+    fn positions(&self, positions_max: u32) -> Result<PositionWeights<O>, EngineError> {
+        match &self.spec.positions {
+            Positions::Rope(rope) => {
+                let frequencies = rope.inverse_frequencies(self.spec.head_dim);
+                Ok(PositionWeights::Rope(self.ops.rope(positions_max as usize, &frequencies, 1.0)?))
+            }
+            Positions::Learned { offset } => {
+                let name = self.name(self.spec.architecture.tensors.positions, "weight");
+                let rows = self.spec.context_max + offset;
+                let table = self.matrix(&[(&name, rows)], self.spec.hidden, Arrangement::Table)?;
+                Ok(PositionWeights::Learned { table, offset: *offset })
+            }
+        }
+    }
+
     fn head(&self) -> Result<O::Matrix, EngineError> {
         let name = format!("{}.weight", self.spec.architecture.tensors.head);
         self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, Arrangement::Stacked)
     }
 
-    /// A tensor outside of the layers.
-    fn name(&self, tensor: &str, end: &str) -> String {
-        format!("{}{tensor}.{end}", self.spec.architecture.tensors.prefix)
-    }
-
-    /// A tensor of a layer.
-    fn layer_name(&self, layer: u32, tensor: &str, end: &str) -> String {
-        self.name(&format!("layers.{layer}.{tensor}"), end)
-    }
-
-    fn layer(&self, layer: u32) -> Result<Layer<O>, EngineError> {
-        let (spec, names) = (self.spec, &self.spec.architecture.tensors);
-        let name = |tensor: &str| self.layer_name(layer, tensor, "weight");
-        let [gate, up] = names.gate_up.map(name);
-        let gate_up = [(gate.as_str(), spec.mlp), (up.as_str(), spec.mlp)];
-        let [q_norm, k_norm] = names.qk_norms.map(|tensor| {
-            let norm = || self.vector(&[(&name(tensor), spec.head_dim)]);
-            spec.qk_norm.then(norm).transpose()
-        });
-        Ok(Layer {
-            attention_norm: self.vector(&[(&name(names.attention_norm), spec.hidden)])?,
-            qkv: self.qkv(layer)?,
-            q_norm: q_norm?,
-            k_norm: k_norm?,
-            output: self.output(layer)?,
-            mlp_norm: self.vector(&[(&name(names.mlp_norm), spec.hidden)])?,
-            gate_up: self.matrix(&gate_up, spec.hidden, Arrangement::GateUp)?,
-            down: self.matrix(&[(&name(names.down), spec.hidden)], spec.mlp, Arrangement::Stacked)?,
-            window: spec.windows[layer as usize],
-        })
-    }
-
-    /// Queries, keys and values stacked into one projection.
-    fn qkv(&self, layer: u32) -> Result<Projection<O>, EngineError> {
-        let spec = self.spec;
-        let [q, k, v] = spec.architecture.tensors.qkv;
-        let parts = [(q, spec.q_width()), (k, spec.kv_width()), (v, spec.kv_width())];
-        let named = |end: &str| parts.map(|(part, n)| (self.layer_name(layer, part, end), n));
-        let biased = match spec.attention_bias {
-            AttentionBias::None => false,
-            AttentionBias::Qkv | AttentionBias::QkvOutput => true,
-        };
-        self.projection(&named("weight"), &named("bias"), biased, spec.hidden)
-    }
-
-    fn output(&self, layer: u32) -> Result<Projection<O>, EngineError> {
-        let spec = self.spec;
-        let named = |end: &str| [(self.layer_name(layer, spec.architecture.tensors.output, end), spec.hidden)];
-        let biased = match spec.attention_bias {
-            AttentionBias::None | AttentionBias::Qkv => false,
-            AttentionBias::QkvOutput => true,
-        };
-        self.projection(&named("weight"), &named("bias"), biased, spec.q_width())
-    }
-
-    fn projection(
+    /// Matrices stacked along n, with their biases.
+    pub(super) fn projection(
         &self,
         weights: &[(String, u32)],
         biases: &[(String, u32)],
@@ -138,7 +102,12 @@ impl<O: Ops> Loader<'_, O> {
     }
 
     /// Matrices `[n, k]` stacked along n.
-    fn matrix(&self, parts: &[(&str, u32)], k: u32, arrangement: Arrangement) -> Result<O::Matrix, EngineError> {
+    pub(super) fn matrix(
+        &self,
+        parts: &[(&str, u32)],
+        k: u32,
+        arrangement: Arrangement,
+    ) -> Result<O::Matrix, EngineError> {
         let mut converted = Vec::with_capacity(parts.len());
         if self.precision == Precision::AsStored {
             let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
@@ -155,7 +124,8 @@ impl<O: Ops> Loader<'_, O> {
         self.ops.matrix(&sources, arrangement).map_err(|error| self.refused(error, parts, self.precision))
     }
 
-    fn vector(&self, parts: &[(&str, u32)]) -> Result<O::Vector, EngineError> {
+    /// Vectors laid end to end.
+    pub(super) fn vector(&self, parts: &[(&str, u32)]) -> Result<O::Vector, EngineError> {
         let mut sources = Vec::with_capacity(parts.len());
         for (name, n) in parts {
             let tensor = self.weights.tensor(name, &[*n as usize])?;

@@ -1,16 +1,21 @@
 //! A model: its shape as data, its weights, its forward pass; knows no scheduler and no sampler.
 
 mod digest;
+mod experts;
 mod finite;
 mod forward;
+mod fused;
 mod json;
+mod layers;
 mod load;
+mod mlp;
 mod rope;
 mod spec;
 mod weights;
 
+pub use experts::ExpertCounts;
 pub use forward::{Activations, LogitRows, Model, Pass};
 pub use load::Precision;
 pub use rope::{RopeScaling, RopeSpec};
-pub use spec::{Architecture, AttentionBias, ModelSpec};
+pub use spec::{Architecture, AttentionBias, MlpSpec, ModelSpec, Positions};
 pub use weights::{Tensor, WeightFiles};

@@ -8,6 +8,7 @@ use kernels::memory::MappedFile;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
+use super::fused;
 use super::json::Fields;
 use crate::EngineError;
 
@@ -25,13 +26,13 @@ struct File {
 
 /// Where a tensor lies.
 #[derive(Debug, Clone)]
-struct Entry {
-    file: usize,
-    start: usize,
-    len: usize,
-    shape: Vec<usize>,
+pub(super) struct Entry {
+    pub(super) file: usize,
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) shape: Vec<usize>,
     /// As the file names it; only types that can be computed with become a [`Dtype`].
-    dtype: safetensors::Dtype,
+    pub(super) dtype: safetensors::Dtype,
 }
 
 /// One tensor in its file.
@@ -51,6 +52,7 @@ impl WeightFiles {
         for path in file_list(directory)? {
             weights.add(path)?;
         }
+        fused::take_apart(&mut weights.entries);
         Ok(weights)
     }
 

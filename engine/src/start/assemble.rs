@@ -220,7 +220,7 @@ fn compat(spec: &ModelSpec, layout: &KvLayout, weights_digest: u128, numerics: &
         layers: shape.layers_total,
         kv_heads: shape.kv_heads_total,
         head_dim: shape.head_dim,
-        rope: format!("{:?}", spec.rope),
+        rope: format!("{:?}", spec.positions),
         kv_dtype: shape.dtype,
         scale_rule: "none".to_owned(),
         numerics: numerics.to_owned(),

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use kernels::ExpertWeights;
+
 use super::AttentionBias;
 
 /// One supported architecture: where its config.json and its weight files say what, and what they leave unsaid.
@@ -18,13 +20,11 @@ pub struct Architecture {
 
 /// How a configuration is read: keys, and what holds without one.
 pub(super) struct ConfigRules {
-    /// Key of the width of the MLP.
-    pub(super) mlp: &'static str,
+    pub(super) mlp: MlpRule,
     /// Key of the activation and the names of the one that is built.
     pub(super) activation: (&'static str, &'static [&'static str]),
-    pub(super) norm_eps: &'static str,
-    /// Base of the rotary embedding where the file names none.
-    pub(super) rope_theta: f64,
+    pub(super) norm: NormRule,
+    pub(super) positions: PositionRule,
     pub(super) attention_bias: BiasRule,
     /// Whether queries and keys are normed per head.
     pub(super) qk_norm: bool,
@@ -34,6 +34,57 @@ pub(super) struct ConfigRules {
     /// Truth values that other maths would hide behind: the only value that is built, which is also the one that an
     /// absent key means.
     pub(super) flags: &'static [(&'static str, bool)],
+    /// Widths that must be `hidden_size` where they are named.
+    pub(super) as_wide_as_hidden: &'static [&'static str],
+}
+
+/// What the MLPs are, with the keys of their widths.
+pub(super) enum MlpRule {
+    /// `down · (silu(gate) * up)`.
+    Gated { width: &'static str },
+    /// `down · relu(up)`, with biases.
+    Relu { width: &'static str },
+    /// Gated ones behind a router.
+    Experts {
+        /// Keys of their number; the first that is there counts.
+        experts: &'static [&'static str],
+        width: &'static str,
+        weights: ExpertWeightRule,
+        dense: DenseRule,
+    },
+}
+
+/// What the weights of chosen experts are.
+pub(super) enum ExpertWeightRule {
+    Always(ExpertWeights),
+    /// Among the chosen if `norm_topk_prob` is true, else among all.
+    Asked,
+}
+
+/// Which layers have one MLP in place of experts.
+pub(super) enum DenseRule {
+    None,
+    /// Those of `mlp_only_layers` and all but every `decoder_sparse_step`th; the key is that of their width.
+    Asked(&'static str),
+}
+
+/// The norm of all layers and its epsilon.
+pub(super) enum NormRule {
+    /// The key is that of the epsilon.
+    Rms(&'static str),
+    /// With biases; the epsilon is in no file.
+    Layer(f32),
+}
+
+/// How positions reach the model.
+pub(super) enum PositionRule {
+    /// By rotation.
+    Rope {
+        /// Base where the file names none.
+        theta: f64,
+    },
+    /// By a table that is added to the embedding; position 0 is its row `offset`.
+    Learned { offset: u32 },
 }
 
 /// Which attention projections have a bias.
@@ -48,14 +99,17 @@ pub(super) enum WindowRule {
     None,
     /// All, if there is a window.
     All,
+    /// All, if there is a window and `use_sliding_window` is true.
+    AllSwitched,
     /// If `use_sliding_window` is true: those that `layer_types` names, or those from `max_window_layers` on.
     Switched,
 }
 
 /// Names of tensors without their ends `.weight` and `.bias`. Those of a layer follow `layers.N.`, and everything but the
-/// head follows `prefix`.
+/// head follows a prefix.
 pub(in crate::model) struct TensorNames {
-    pub(in crate::model) prefix: &'static str,
+    /// The first under which there is an embedding counts.
+    pub(in crate::model) prefixes: &'static [&'static str],
     pub(in crate::model) embedding: &'static str,
     pub(in crate::model) norm: &'static str,
     pub(in crate::model) head: &'static str,
@@ -66,29 +120,45 @@ pub(in crate::model) struct TensorNames {
     pub(in crate::model) qk_norms: [&'static str; 2],
     pub(in crate::model) output: &'static str,
     pub(in crate::model) mlp_norm: &'static str,
+    /// Of a gated MLP.
+    pub(in crate::model) gate_up: [&'static str; 2],
+    /// Of an MLP without a gate.
+    pub(in crate::model) up: &'static str,
+    pub(in crate::model) down: &'static str,
+    /// The table of learned positions.
+    pub(in crate::model) positions: &'static str,
+    /// The first whose router is there counts.
+    pub(in crate::model) experts: &'static [ExpertNames],
+}
+
+/// Names of a router and its experts; those of an expert follow `{experts}.N.`.
+pub(in crate::model) struct ExpertNames {
+    pub(in crate::model) router: &'static str,
+    pub(in crate::model) experts: &'static str,
     pub(in crate::model) gate_up: [&'static str; 2],
     pub(in crate::model) down: &'static str,
 }
 
 impl Architecture {
     /// All that are supported.
-    pub const ALL: [&'static Architecture; 4] = [&LLAMA, &MISTRAL, &QWEN2, &QWEN3];
+    pub const ALL: [&'static Architecture; 7] = [&LLAMA, &MISTRAL, &QWEN2, &QWEN3, &MIXTRAL, &QWEN3_MOE, &OPT];
 }
 
 const LLAMA_CONFIG: ConfigRules = ConfigRules {
-    mlp: "intermediate_size",
+    mlp: MlpRule::Gated { width: "intermediate_size" },
     activation: ("hidden_act", &["silu", "swish"]),
-    norm_eps: "rms_norm_eps",
-    rope_theta: 10_000.0,
+    norm: NormRule::Rms("rms_norm_eps"),
+    positions: PositionRule::Rope { theta: 10_000.0 },
     attention_bias: BiasRule::Asked,
     qk_norm: false,
     windows: WindowRule::None,
     tied_embeddings: false,
     flags: &[("mlp_bias", false)],
+    as_wide_as_hidden: &[],
 };
 
 const LLAMA_TENSORS: TensorNames = TensorNames {
-    prefix: "model.",
+    prefixes: &["model."],
     embedding: "embed_tokens",
     norm: "norm",
     head: "lm_head",
@@ -98,7 +168,21 @@ const LLAMA_TENSORS: TensorNames = TensorNames {
     output: "self_attn.o_proj",
     mlp_norm: "post_attention_layernorm",
     gate_up: ["mlp.gate_proj", "mlp.up_proj"],
+    up: "mlp.up_proj",
     down: "mlp.down_proj",
+    positions: "embed_positions",
+    experts: &[MLP_EXPERTS],
+};
+
+const MLP_EXPERTS: ExpertNames =
+    ExpertNames { router: "mlp.gate", experts: "mlp.experts", gate_up: ["gate_proj", "up_proj"], down: "down_proj" };
+
+/// As Mixtral was published.
+const BLOCK_SPARSE_EXPERTS: ExpertNames = ExpertNames {
+    router: "block_sparse_moe.gate",
+    experts: "block_sparse_moe.experts",
+    gate_up: ["w1", "w3"],
+    down: "w2",
 };
 
 /// Llama 2 and 3.
@@ -131,6 +215,73 @@ static QWEN3: Architecture = Architecture {
     name: "Qwen3ForCausalLM",
     config: ConfigRules { qk_norm: true, windows: WindowRule::Switched, ..LLAMA_CONFIG },
     tensors: LLAMA_TENSORS,
+};
+
+/// Mixtral: experts in every layer, weights among the chosen.
+static MIXTRAL: Architecture = Architecture {
+    name: "MixtralForCausalLM",
+    config: ConfigRules {
+        mlp: MlpRule::Experts {
+            experts: &["num_local_experts"],
+            width: "intermediate_size",
+            weights: ExpertWeightRule::Always(ExpertWeights::AmongChosen),
+            dense: DenseRule::None,
+        },
+        positions: PositionRule::Rope { theta: 1e6 },
+        attention_bias: BiasRule::Always(AttentionBias::None),
+        windows: WindowRule::All,
+        ..LLAMA_CONFIG
+    },
+    tensors: TensorNames { experts: &[BLOCK_SPARSE_EXPERTS, MLP_EXPERTS], ..LLAMA_TENSORS },
+};
+
+/// Qwen3-MoE: Qwen3 with experts in all or some layers.
+static QWEN3_MOE: Architecture = Architecture {
+    name: "Qwen3MoeForCausalLM",
+    config: ConfigRules {
+        mlp: MlpRule::Experts {
+            experts: &["num_experts", "num_local_experts"],
+            width: "moe_intermediate_size",
+            weights: ExpertWeightRule::Asked,
+            dense: DenseRule::Asked("intermediate_size"),
+        },
+        qk_norm: true,
+        windows: WindowRule::AllSwitched,
+        ..LLAMA_CONFIG
+    },
+    tensors: LLAMA_TENSORS,
+};
+
+/// OPT: learned positions, layer norms before attention and MLP, biases everywhere.
+static OPT: Architecture = Architecture {
+    name: "OPTForCausalLM",
+    config: ConfigRules {
+        mlp: MlpRule::Relu { width: "ffn_dim" },
+        activation: ("activation_function", &["relu"]),
+        norm: NormRule::Layer(1e-5),
+        positions: PositionRule::Learned { offset: 2 },
+        attention_bias: BiasRule::Always(AttentionBias::QkvOutput),
+        qk_norm: false,
+        windows: WindowRule::None,
+        tied_embeddings: true,
+        flags: &[
+            ("do_layer_norm_before", true),
+            ("_remove_final_layer_norm", false),
+            ("enable_bias", true),
+            ("layer_norm_elementwise_affine", true),
+        ],
+        as_wide_as_hidden: &["word_embed_proj_dim"],
+    },
+    tensors: TensorNames {
+        prefixes: &["model.decoder.", "decoder."],
+        norm: "final_layer_norm",
+        attention_norm: "self_attn_layer_norm",
+        output: "self_attn.out_proj",
+        mlp_norm: "final_layer_norm",
+        up: "fc1",
+        down: "fc2",
+        ..LLAMA_TENSORS
+    },
 };
 
 impl fmt::Debug for Architecture {

@@ -10,11 +10,13 @@ mod tests;
 use std::path::Path;
 
 pub use architecture::Architecture;
+pub(super) use architecture::ExpertNames;
 
 use super::WeightFiles;
 use super::json::Fields;
 use super::rope::RopeSpec;
 use crate::EngineError;
+use kernels::{Dtype, NormKind, Routing};
 
 /// What the forward pass needs to know about a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,12 +35,14 @@ pub struct ModelSpec {
     pub kv_heads: u32,
     /// Width of one head, a multiple of 16.
     pub head_dim: u32,
-    /// Width of the gated MLP.
-    pub mlp: u32,
-    /// Epsilon of every RMS norm.
+    /// Per layer: its MLP. Dense ones all have one shape, and so have those of experts.
+    pub mlps: Vec<MlpSpec>,
+    /// The norm before attention, MLP and output; a layer norm has biases.
+    pub norm: NormKind,
+    /// Epsilon of every norm.
     pub norm_eps: f32,
-    /// Rotary position embedding.
-    pub rope: RopeSpec,
+    /// How positions reach the model.
+    pub positions: Positions,
     /// Longest sequence the model was made for, in tokens.
     pub context_max: u32,
     /// Per layer: how many positions a query sees, its own included; `None` is all.
@@ -51,6 +55,40 @@ pub struct ModelSpec {
     pub tied_embeddings: bool,
     /// Tokens that end a text: generation_config.json, else config.json. Sorted.
     pub eos: Vec<u32>,
+}
+
+/// The MLP of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlpSpec {
+    /// `down · (silu(gate) * up)`.
+    Gated {
+        /// Rows of gate and of up.
+        width: u32,
+    },
+    /// `down · relu(up)`, with biases.
+    Relu {
+        /// Rows of up.
+        width: u32,
+    },
+    /// Gated ones of which a router chooses some for each row.
+    Experts {
+        /// Rows of gate and of up of one expert.
+        width: u32,
+        /// How it chooses.
+        routing: Routing,
+    },
+}
+
+/// How positions reach the model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Positions {
+    /// Queries and keys are rotated.
+    Rope(RopeSpec),
+    /// A table of `context_max + offset` rows is added to the embedding.
+    Learned {
+        /// The row of position 0.
+        offset: u32,
+    },
 }
 
 /// Which attention projections carry a bias.
@@ -74,9 +112,33 @@ impl ModelSpec {
     }
 
     /// The format of the first layer's queries in the weight files, which stands for the whole model's.
-    pub fn stored_dtype(&self, weights: &WeightFiles) -> Result<kernels::Dtype, EngineError> {
+    pub fn stored_dtype(&self, weights: &WeightFiles) -> Result<Dtype, EngineError> {
+        weights.dtype(&format!("{}layers.0.{}.weight", self.prefix(weights), self.architecture.tensors.qkv[0]))
+    }
+
+    /// What the names of all tensors but the head begin with.
+    pub(super) fn prefix(&self, weights: &WeightFiles) -> &'static str {
         let names = &self.architecture.tensors;
-        weights.dtype(&format!("{}layers.0.{}.weight", names.prefix, names.qkv[0]))
+        let has_embedding = |prefix: &&&str| weights.contains(&format!("{prefix}{}.weight", names.embedding));
+        names.prefixes.iter().find(has_embedding).unwrap_or(&names.prefixes[0])
+    }
+
+    /// Width of the dense MLPs, if there are any.
+    #[must_use]
+    pub fn dense_width(&self) -> Option<u32> {
+        self.mlps.iter().find_map(|mlp| match mlp {
+            MlpSpec::Gated { width } | MlpSpec::Relu { width } => Some(*width),
+            MlpSpec::Experts { .. } => None,
+        })
+    }
+
+    /// Width of one expert and how they are chosen, if there are any.
+    #[must_use]
+    pub fn experts(&self) -> Option<(u32, Routing)> {
+        self.mlps.iter().find_map(|mlp| match mlp {
+            MlpSpec::Experts { width, routing } => Some((*width, *routing)),
+            MlpSpec::Gated { .. } | MlpSpec::Relu { .. } => None,
+        })
     }
 
     /// Width of all query heads together.
@@ -94,8 +156,15 @@ impl ModelSpec {
     /// Parameters that a token is multiplied with, the embedding look-up not counted.
     #[must_use]
     pub fn multiplied_parameters(&self) -> u64 {
-        let [hidden, q, kv, mlp] = [self.hidden, self.q_width(), self.kv_width(), self.mlp].map(u64::from);
-        let layer = hidden * (q + 2 * kv) + q * hidden + 3 * hidden * mlp;
-        u64::from(self.layers) * layer + hidden * u64::from(self.vocab)
+        let [hidden, q, kv] = [self.hidden, self.q_width(), self.kv_width()].map(u64::from);
+        let attention = u64::from(self.layers) * (hidden * (q + 2 * kv) + q * hidden);
+        let mlps = self.mlps.iter().map(|mlp| match mlp {
+            MlpSpec::Gated { width } => 3 * hidden * u64::from(*width),
+            MlpSpec::Relu { width } => 2 * hidden * u64::from(*width),
+            MlpSpec::Experts { width, routing } => {
+                hidden * routing.experts as u64 + routing.per_row as u64 * 3 * hidden * u64::from(*width)
+            }
+        });
+        attention + mlps.sum::<u64>() + hidden * u64::from(self.vocab)
     }
 }

@@ -1,9 +1,11 @@
 //! From config.json to a `ModelSpec`, as the row of the architecture says; knows no architecture by name.
 
-use kernels::{HEAD_DIM_MAX, HEAD_DIM_STEP};
+use kernels::{ExpertWeights, HEAD_DIM_MAX, HEAD_DIM_STEP, NormKind, Routing};
 
-use super::architecture::{Architecture, BiasRule, ConfigRules, WindowRule};
-use super::{AttentionBias, ModelSpec};
+use super::architecture::{
+    Architecture, BiasRule, ConfigRules, DenseRule, ExpertWeightRule, MlpRule, NormRule, PositionRule, WindowRule,
+};
+use super::{AttentionBias, MlpSpec, ModelSpec, Positions};
 use crate::EngineError;
 use crate::model::json::Fields;
 use crate::model::rope::RopeSpec;
@@ -15,6 +17,7 @@ pub(super) const HEADS_MAX: u32 = 1024;
 pub(super) const WIDTH_MAX: u32 = 1 << 20;
 pub(super) const VOCAB_MAX: u32 = 1 << 22;
 pub(super) const CONTEXT_MAX: u32 = 1 << 22;
+pub(super) const EXPERTS_MAX: u32 = 1024;
 
 /// The spec that `config` describes; `generation` is generation_config.json, where there is one.
 pub(super) fn spec(config: &Fields, generation: Option<&Fields>) -> Result<ModelSpec, EngineError> {
@@ -23,6 +26,7 @@ pub(super) fn spec(config: &Fields, generation: Option<&Fields>) -> Result<Model
     refuse_unsupported(config, rules)?;
     let (heads, kv_heads, head_dim) = head_shape(config)?;
     let layers = config.count_to("num_hidden_layers", LAYERS_MAX)?;
+    let (norm, norm_eps) = norm(config, rules)?;
     let spec = ModelSpec {
         architecture,
         vocab: config.count_to("vocab_size", VOCAB_MAX)?,
@@ -31,9 +35,10 @@ pub(super) fn spec(config: &Fields, generation: Option<&Fields>) -> Result<Model
         heads,
         kv_heads,
         head_dim,
-        mlp: config.count_to(rules.mlp, WIDTH_MAX)?,
-        norm_eps: config.positive(rules.norm_eps)? as f32,
-        rope: RopeSpec::of(config, rules.rope_theta)?,
+        mlps: mlps(config, rules, layers)?,
+        norm,
+        norm_eps,
+        positions: positions(config, rules)?,
         context_max: config.count_to("max_position_embeddings", CONTEXT_MAX)?,
         windows: windows(config, rules, layers)?,
         attention_bias: attention_bias(config, rules)?,
@@ -80,6 +85,13 @@ fn refuse_unsupported(config: &Fields, rules: &ConfigRules) -> Result<(), Engine
             return Err(config.problem(key, format!("{found} is not supported")));
         }
     }
+    for key in rules.as_wide_as_hidden {
+        let (width, hidden) = (config.count_opt(key)?, config.count_to("hidden_size", WIDTH_MAX)?);
+        if let Some(width) = width.filter(|width| *width != hidden) {
+            let problem = format!("is {width}, other than hidden_size {hidden}, which is not supported");
+            return Err(config.problem(key, problem));
+        }
+    }
     let (key, built) = rules.activation;
     match config.text_opt(key)? {
         Some(other) if !built.contains(&other) => {
@@ -118,14 +130,77 @@ fn head_dim_problem(config: &Fields, head_dim: u32, origin: &str) -> EngineError
     config.problem("head_dim", problem)
 }
 
+fn norm(config: &Fields, rules: &ConfigRules) -> Result<(NormKind, f32), EngineError> {
+    match rules.norm {
+        NormRule::Rms(eps) => Ok((NormKind::Rms, config.positive(eps)? as f32)),
+        NormRule::Layer(eps) => Ok((NormKind::Layer, eps)),
+    }
+}
+
+fn positions(config: &Fields, rules: &ConfigRules) -> Result<Positions, EngineError> {
+    match rules.positions {
+        PositionRule::Rope { theta } => Ok(Positions::Rope(RopeSpec::of(config, theta)?)),
+        PositionRule::Learned { offset } => Ok(Positions::Learned { offset }),
+    }
+}
+
+fn mlps(config: &Fields, rules: &ConfigRules, layers: u32) -> Result<Vec<MlpSpec>, EngineError> {
+    let width = |key| config.count_to(key, WIDTH_MAX);
+    let all = |mlp| Ok(vec![mlp; layers as usize]);
+    match &rules.mlp {
+        MlpRule::Gated { width: key } => all(MlpSpec::Gated { width: width(key)? }),
+        MlpRule::Relu { width: key } => all(MlpSpec::Relu { width: width(key)? }),
+        MlpRule::Experts { experts, width: key, weights, dense } => {
+            let routing = routing(config, experts, weights)?;
+            let experts = MlpSpec::Experts { width: width(key)?, routing };
+            match dense {
+                DenseRule::None => all(experts),
+                DenseRule::Asked(key) => with_dense(config, experts, key, layers),
+            }
+        }
+    }
+}
+
+fn routing(config: &Fields, keys: &[&str], weights: &ExpertWeightRule) -> Result<Routing, EngineError> {
+    let key = keys.iter().find(|key| config.get(key).is_some()).unwrap_or(&keys[0]);
+    let experts = config.count_to(key, EXPERTS_MAX)?;
+    let per_row = config.count_to("num_experts_per_tok", EXPERTS_MAX)?;
+    if per_row > experts {
+        return Err(config.problem("num_experts_per_tok", format!("is {per_row}, {key} is {experts}")));
+    }
+    let weights = match weights {
+        ExpertWeightRule::Always(weights) => *weights,
+        ExpertWeightRule::Asked if config.flag("norm_topk_prob", false)? => ExpertWeights::AmongChosen,
+        ExpertWeightRule::Asked => ExpertWeights::AmongAll,
+    };
+    Ok(Routing { experts: experts as usize, per_row: per_row as usize, weights })
+}
+
+/// Experts in every `decoder_sparse_step`th layer that is not one of `mlp_only_layers`.
+fn with_dense(config: &Fields, experts: MlpSpec, key: &str, layers: u32) -> Result<Vec<MlpSpec>, EngineError> {
+    let only = config.whole_list("mlp_only_layers")?;
+    if let Some(layer) = only.iter().find(|layer| **layer >= layers) {
+        return Err(config.problem("mlp_only_layers", format!("names layer {layer} of {layers}")));
+    }
+    let step = config.count_opt("decoder_sparse_step")?.unwrap_or(1);
+    let is_dense = |layer: &u32| only.contains(layer) || !(layer + 1).is_multiple_of(step);
+    if !(0..layers).any(|layer| is_dense(&layer)) {
+        return Ok(vec![experts; layers as usize]);
+    }
+    let dense = MlpSpec::Gated { width: config.count_to(key, WIDTH_MAX)? };
+    Ok((0..layers).map(|layer| if is_dense(&layer) { dense } else { experts }).collect())
+}
+
 fn windows(config: &Fields, rules: &ConfigRules, layers: u32) -> Result<Vec<Option<u32>>, EngineError> {
     let window = config.count_opt("sliding_window")?;
+    let switched = config.flag("use_sliding_window", false)?;
     let all = |window| Ok(vec![window; layers as usize]);
     match rules.windows {
         WindowRule::None => all(None),
         WindowRule::All => all(window),
+        WindowRule::AllSwitched => all(window.filter(|_| switched)),
         WindowRule::Switched => {
-            let (Some(window), true) = (window, config.flag("use_sliding_window", false)?) else { return all(None) };
+            let (Some(window), true) = (window, switched) else { return all(None) };
             if let Some(types) = config.texts_opt("layer_types")? {
                 return windows_by_type(config, &types, window, layers);
             }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use expect_test::{Expect, expect};
+use kernels::ExpertWeights;
 use serde_json::{Value, json};
 
 use super::read::{CONTEXT_MAX, HEADS_MAX, LAYERS_MAX, VOCAB_MAX, WIDTH_MAX};
@@ -42,7 +43,7 @@ fn old_and_new_rope_names_mean_the_same() {
     let old = parse(&with(&json!({"rope_theta": 500_000.0, "rope_scaling": llama3}))).unwrap();
     let new = parse(&with(&json!({"rope_parameters": nested, "dtype": "bfloat16"}))).unwrap();
     assert_eq!(old, new);
-    assert!(matches!(new.rope.scaling, RopeScaling::Llama3 { .. }));
+    assert!(matches!(new.positions, Positions::Rope(RopeSpec { scaling: RopeScaling::Llama3 { .. }, .. })));
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn wrong_configurations_are_named() {
     refused(
         &json!({"architectures": ["MambaForCausalLM"]}),
         &expect![[
-            r#"config.json: architectures ["MambaForCausalLM"] is not supported; supported are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"#
+            r#"config.json: architectures ["MambaForCausalLM"] is not supported; supported are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, MixtralForCausalLM, Qwen3MoeForCausalLM, OPTForCausalLM"#
         ]],
     );
     refused(
@@ -141,5 +142,94 @@ fn wrong_configurations_are_named() {
         &expect![[
             r#"config.json: rope_scaling.rope_type "yarn" is not supported; supported are default, linear and llama3"#
         ]],
+    );
+}
+
+fn experts(changes: &Value) -> Value {
+    let mut config =
+        with(&json!({"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 8, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48}));
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+#[test]
+fn experts_and_dense_layers_are_told_apart() {
+    let sparse = |weights| MlpSpec::Experts { width: 48, routing: Routing { experts: 8, per_row: 2, weights } };
+    let (all, chosen, dense) =
+        (sparse(ExpertWeights::AmongAll), sparse(ExpertWeights::AmongChosen), MlpSpec::Gated { width: 256 });
+    for (changes, expected) in [
+        (json!({}), [all; 4]),
+        (json!({"norm_topk_prob": true}), [chosen; 4]),
+        (json!({"num_experts": null, "num_local_experts": 8}), [all; 4]),
+        (json!({"mlp_only_layers": [0, 2]}), [dense, all, dense, all]),
+        (json!({"decoder_sparse_step": 2}), [dense, all, dense, all]),
+        (json!({"decoder_sparse_step": 2, "mlp_only_layers": [3]}), [dense, all, dense, dense]),
+    ] {
+        assert_eq!(parse(&experts(&changes)).unwrap().mlps, expected, "{changes}");
+    }
+    let mixtral = json!({"architectures": ["MixtralForCausalLM"], "num_local_experts": 8, "num_experts": null,
+        "intermediate_size": 48});
+    assert_eq!(parse(&experts(&mixtral)).unwrap().mlps, [chosen; 4]);
+    let spec = parse(&experts(&json!({}))).unwrap();
+    let fewer = parse(&llama()).unwrap().multiplied_parameters() - spec.multiplied_parameters();
+    assert_eq!(fewer, 4 * 128 * (3 * 256 - 8 - 2 * 3 * 48), "a router and two experts in place of a dense MLP");
+}
+
+#[test]
+fn wrong_experts_are_named() {
+    let refused = |changes: Value, expected: Expect| {
+        expected.assert_eq(&parse(&experts(&changes)).unwrap_err().to_string());
+    };
+    refused(json!({"num_experts": null}), expect!["config.json: num_experts is missing"]);
+    refused(json!({"num_experts": 5000}), expect!["config.json: num_experts must be at most 1024, found 5000"]);
+    refused(json!({"num_experts_per_tok": 9}), expect!["config.json: num_experts_per_tok is 9, num_experts is 8"]);
+    refused(json!({"mlp_only_layers": [4]}), expect!["config.json: mlp_only_layers names layer 4 of 4"]);
+    refused(
+        json!({"mlp_only_layers": "all"}),
+        expect![[r#"config.json: mlp_only_layers must be a list of whole numbers below 2^32, found "all""#]],
+    );
+    refused(json!({"decoder_sparse_step": 0}), expect!["config.json: decoder_sparse_step must be at least 1, found 0"]);
+}
+
+fn opt(changes: &Value) -> Value {
+    let mut config = json!({
+        "architectures": ["OPTForCausalLM"], "vocab_size": 1024, "hidden_size": 128, "ffn_dim": 512,
+        "num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 512, "eos_token_id": 2,
+        "word_embed_proj_dim": 128, "do_layer_norm_before": true, "activation_function": "relu"
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+#[test]
+fn opt_is_a_row_like_the_others() {
+    let spec = parse(&opt(&json!({}))).unwrap();
+    assert_eq!((spec.norm, spec.norm_eps, spec.positions), (NormKind::Layer, 1e-5, Positions::Learned { offset: 2 }));
+    assert_eq!((spec.attention_bias, spec.tied_embeddings), (AttentionBias::QkvOutput, true));
+    assert_eq!((spec.kv_heads, spec.mlps.as_slice()), (8, [MlpSpec::Relu { width: 512 }; 2].as_slice()));
+}
+
+#[test]
+fn opt_of_other_shapes_is_refused() {
+    let refused = |changes: Value, expected: Expect| {
+        expected.assert_eq(&parse(&opt(&changes)).unwrap_err().to_string());
+    };
+    refused(
+        json!({"word_embed_proj_dim": 64}),
+        expect!["config.json: word_embed_proj_dim is 64, other than hidden_size 128, which is not supported"],
+    );
+    refused(
+        json!({"do_layer_norm_before": false}),
+        expect!["config.json: do_layer_norm_before false is not supported"],
+    );
+    refused(json!({"enable_bias": false}), expect!["config.json: enable_bias false is not supported"]);
+    refused(
+        json!({"activation_function": "gelu"}),
+        expect![[r#"config.json: activation_function "gelu" is not supported; supported is "relu""#]],
     );
 }

@@ -1,0 +1,109 @@
+//! A router and its experts in the forward pass, and how many rows each expert has computed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kernels::{Epilogue, Left, Norm, Ops, Routing};
+
+use super::{MlpSpec, ModelSpec};
+use crate::EngineError;
+
+/// The weights of one layer's experts.
+pub(super) struct Experts<O: Ops> {
+    /// `[experts, hidden]`.
+    pub(super) router: O::Matrix,
+    /// Per expert.
+    pub(super) gate_up: Vec<O::Matrix>,
+    /// Per expert.
+    pub(super) down: Vec<O::Matrix>,
+}
+
+/// Space for the choices of one step and what the chosen experts make of them.
+pub(super) struct ExpertSpace<O: Ops> {
+    /// `[rows, experts]`.
+    logits: O::Rows,
+    routes: O::Routes,
+    /// `[rows * per_row, width]`.
+    gated: O::Rows,
+    /// `[rows * per_row, hidden]`.
+    outputs: O::Rows,
+    /// Choices per expert in the layer that runs.
+    counts: Vec<u64>,
+}
+
+/// How many rows each expert of each layer has computed since the start; read while steps run.
+#[derive(Debug, Clone)]
+pub struct ExpertCounts {
+    /// The layers that have experts.
+    pub layers: Vec<u32>,
+    /// Experts of each.
+    pub experts: usize,
+    /// `[layers][experts]`.
+    pub rows: Arc<[AtomicU64]>,
+}
+
+impl ExpertCounts {
+    /// All zero; `None` for a model without experts.
+    pub(super) fn of(spec: &ModelSpec) -> Option<ExpertCounts> {
+        let (_, routing) = spec.experts()?;
+        let has_experts = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Experts { .. });
+        let layers: Vec<u32> =
+            (0..).zip(&spec.mlps).filter(|(_, mlp)| has_experts(mlp)).map(|(layer, _)| layer).collect();
+        let rows = (0..layers.len() * routing.experts).map(|_| AtomicU64::new(0)).collect();
+        Some(ExpertCounts { layers, experts: routing.experts, rows })
+    }
+
+    fn add(&self, layer: u32, counts: &[u64]) {
+        let Ok(index) = self.layers.binary_search(&layer) else { return };
+        let totals = &self.rows[index * self.experts..(index + 1) * self.experts];
+        for (total, count) in totals.iter().zip(counts) {
+            total.fetch_add(*count, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<O: Ops> ExpertSpace<O> {
+    /// Space for up to `rows_max` rows.
+    pub(super) fn new(
+        ops: &O,
+        rows_max: usize,
+        hidden: usize,
+        width: usize,
+        routing: Routing,
+    ) -> Result<ExpertSpace<O>, EngineError> {
+        let choices_max = rows_max * routing.per_row;
+        Ok(ExpertSpace {
+            logits: ops.rows(rows_max, routing.experts)?,
+            routes: ops.routes(rows_max, routing)?,
+            gated: ops.rows(choices_max, width)?,
+            outputs: ops.rows(choices_max, hidden)?,
+            counts: vec![0; routing.experts],
+        })
+    }
+}
+
+impl<O: Ops> Experts<O> {
+    /// `hidden += Σ weight · expert(norm(hidden))` over the experts that the router chooses for each row.
+    pub(super) fn add_to(
+        &self,
+        ops: &mut O,
+        norm: Norm<'_, O>,
+        hidden: &mut O::Rows,
+        space: &mut ExpertSpace<O>,
+        (totals, layer): (Option<&ExpertCounts>, u32),
+    ) -> Result<(), EngineError> {
+        let ExpertSpace { logits, routes, gated, outputs, counts } = space;
+        let left = Left::normed(hidden, norm);
+        ops.linear(left, &self.router, None, Epilogue::Store, logits)?;
+        ops.route(logits, routes)?;
+        ops.expert_gate_up(left, &self.gate_up, routes, gated)?;
+        ops.expert_down(gated, &self.down, routes, outputs)?;
+        ops.combine(outputs, routes, hidden)?;
+        if let Some(totals) = totals {
+            counts.fill(0);
+            ops.count_choices(routes, counts)?;
+            totals.add(layer, counts);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! The MLP of a layer in each of its forms, added to the residual stream; knows no attention and no file.
+
+use kernels::{Epilogue, Left, Norm, Ops};
+
+use super::experts::{ExpertSpace, Experts};
+use super::forward::Projection;
+use super::{ExpertCounts, ModelSpec};
+use crate::EngineError;
+
+/// The weights of one layer's MLP.
+pub(super) enum Mlp<O: Ops> {
+    /// `down · (silu(gate) * up)`.
+    Gated { gate_up: O::Matrix, down: O::Matrix },
+    /// `down · relu(up)`.
+    Relu { up: Projection<O>, down: Projection<O> },
+    /// Gated ones behind a router.
+    Experts(Experts<O>),
+}
+
+/// Space for what is between the products of an MLP; a part is there if some layer needs it.
+pub(super) struct MlpSpace<O: Ops> {
+    /// `[rows, width]` of the dense layers.
+    dense: Option<O::Rows>,
+    experts: Option<ExpertSpace<O>>,
+}
+
+impl<O: Ops> MlpSpace<O> {
+    /// Space for up to `rows_max` rows.
+    pub(super) fn new(ops: &O, spec: &ModelSpec, rows_max: usize) -> Result<MlpSpace<O>, EngineError> {
+        let dense = spec.dense_width().map(|width| ops.rows(rows_max, width as usize)).transpose()?;
+        let experts = spec
+            .experts()
+            .map(|(width, routing)| ExpertSpace::new(ops, rows_max, spec.hidden as usize, width as usize, routing));
+        Ok(MlpSpace { dense, experts: experts.transpose()? })
+    }
+}
+
+impl<O: Ops> Mlp<O> {
+    /// `hidden += mlp(norm(hidden))`. `counts` takes the choices of experts under `layer`.
+    pub(super) fn add_to(
+        &self,
+        ops: &mut O,
+        norm: Norm<'_, O>,
+        hidden: &mut O::Rows,
+        space: &mut MlpSpace<O>,
+        counts: (Option<&ExpertCounts>, u32),
+    ) -> Result<(), EngineError> {
+        let absent = || EngineError::Plan("a layer's MLP has no space".to_owned());
+        match self {
+            Mlp::Gated { gate_up, down } => {
+                let between = space.dense.as_mut().ok_or_else(absent)?;
+                ops.gate_up(Left::normed(hidden, norm), gate_up, between)?;
+                Ok(ops.linear(Left::plain(between), down, None, Epilogue::AddTo, hidden)?)
+            }
+            Mlp::Relu { up, down } => {
+                let between = space.dense.as_mut().ok_or_else(absent)?;
+                ops.linear(Left::normed(hidden, norm), &up.weight, up.bias.as_ref(), Epilogue::Relu, between)?;
+                Ok(ops.linear(Left::plain(between), &down.weight, down.bias.as_ref(), Epilogue::AddTo, hidden)?)
+            }
+            Mlp::Experts(experts) => {
+                experts.add_to(ops, norm, hidden, space.experts.as_mut().ok_or_else(absent)?, counts)
+            }
+        }
+    }
+}
