@@ -89,6 +89,12 @@ pub enum KernelError {
         /// The panic's message.
         message: String,
     },
+    /// Memory for a matrix or for rows could not be mapped.
+    #[error("memory: {what}")]
+    Memory {
+        /// What failed, with the bytes wanted and the system's reason.
+        what: String,
+    },
     /// The worker threads could not be made.
     #[error("worker threads: {what}")]
     Threads {

@@ -81,7 +81,7 @@ impl Matrix {
         };
         let (k, chunks) = (columns.len(), chunks_held(arrangement));
         let (k_words, rows) = packed_shape(arrangement, format, n, k);
-        let mut words = Words::zeroed(rows * k_words);
+        let mut words = Words::zeroed(rows * k_words)?;
         fill(&mut words, parts, arrangement, &columns, k_words, pool)?;
         Ok(Self { arrangement, format, n, k, chunks, k_words, words: PackedWords::Own(words) })
     }

@@ -53,7 +53,7 @@ impl CpuOps {
     /// Operations on the threads of `pool`. Errors if the processor lacks the kernel set.
     pub fn new(pool: Arc<Pool>, set: KernelSet) -> Result<Self, KernelError> {
         set.require()?;
-        Ok(Self { pool, set, kernels: table::kernels(set), packed: Words::zeroed(0) })
+        Ok(Self { pool, set, kernels: table::kernels(set), packed: Words::zeroed(0)? })
     }
 
     /// The pool it computes on.
@@ -171,7 +171,7 @@ impl Ops for CpuOps {
     }
 
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
-        vector_parts(parts).map(|values| Vector::new(&values))
+        Vector::new(&vector_parts(parts)?)
     }
 
     fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Rope, KernelError> {

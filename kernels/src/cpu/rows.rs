@@ -20,7 +20,7 @@ impl Rows {
             let what = format!("[{rows_max}, {cols}] values are too many to address");
             return Err(KernelError::Invalid { op: "rows", what });
         };
-        Ok(Self { cols, rows_max, count: 0, words: Words::zeroed(values) })
+        Ok(Self { cols, rows_max, count: 0, words: Words::zeroed(values)? })
     }
 
     pub(super) fn cols(&self) -> usize {
@@ -54,10 +54,10 @@ pub struct Vector {
 }
 
 impl Vector {
-    pub(super) fn new(values: &[f32]) -> Self {
-        let mut words = Words::zeroed(values.len().next_multiple_of(BLOCK_COLUMNS));
+    pub(super) fn new(values: &[f32]) -> Result<Self, KernelError> {
+        let mut words = Words::zeroed(values.len().next_multiple_of(BLOCK_COLUMNS))?;
         words.as_mut_f32()[..values.len()].copy_from_slice(values);
-        Self { len: values.len(), words }
+        Ok(Self { len: values.len(), words })
     }
 
     pub(super) fn values(&self) -> &[f32] {

@@ -15,8 +15,9 @@ use super::words::{Shared, Words};
 use crate::KernelError;
 use crate::pool::Pool;
 
-/// Packed activations of a task stay below this many bytes, so that they live in the second-level cache.
-const LEFT_BYTES_MAX: usize = 512 * 1024;
+/// Packed activations of a task stay below this many bytes, so that they live in the second-level cache (1 MiB on Zen 4)
+/// beside the block of weights they meet and the next one.
+const LEFT_BYTES_MAX: usize = 256 * 1024;
 /// Multiply-adds that one task should have at least: about 20 µs at the bf16 rate of one core.
 const TASK_MACS_MIN: usize = 5 << 20;
 /// Bytes of weights that one task should read at least when there are few rows: about 5 µs at one core's bandwidth.
@@ -66,7 +67,7 @@ pub(super) fn multiply(
     let (rows, tasks) = (last.first_row + last.rows, last.first_task + last.grid.tasks());
     assert_eq!(out.len(), rows * product.out_columns, "the output has a place for every row");
     assert!(product.picked.is_none_or(|picked| picked.len() == rows), "every row is picked from somewhere");
-    scratch.reserve(rows * product.k_words);
+    scratch.reserve(rows * product.k_words)?;
     let packed = &mut scratch.as_mut_slice()[..rows * product.k_words];
     pack_left(product, &cuts, kernels, pool, packed)?;
 

@@ -63,6 +63,7 @@ impl Ahead {
 /// # Safety
 /// All those words can be read, and the level's instructions exist.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "through iterators the vectors go to the stack and back for every word")]
 pub(in crate::cpu) unsafe fn accumulate<
     F: Format,
     const ROWS: usize,
@@ -81,16 +82,15 @@ pub(in crate::cpu) unsafe fn accumulate<
     for p in 0..words {
         // SAFETY: the caller promises that word `p` of both sides can be read; prefetching never faults.
         unsafe {
-            // A loop rather than `map`: the load must be inlined here, where its instructions are enabled.
             let mut loaded = [F::load(right[0].add(p * right_stride)); VECTORS];
-            for (words, column) in loaded.iter_mut().zip(right).skip(1) {
-                *words = F::load(column.add(p * right_stride));
+            for v in 1..VECTORS {
+                loaded[v] = F::load(right[v].add(p * right_stride));
             }
             ahead.fetch(p);
-            for (r, row) in sums.iter_mut().enumerate() {
+            for r in 0..ROWS {
                 let word = *left.add(r * ROW_STRIDE + p * WORD_STRIDE);
-                for (sum, words) in row.iter_mut().zip(loaded) {
-                    *sum = F::mac(*sum, word, words);
+                for v in 0..VECTORS {
+                    sums[r][v] = F::mac(sums[r][v], word, loaded[v]);
                 }
             }
         }
