@@ -21,25 +21,36 @@ fn gpu_check(arguments: &[&str]) -> Command {
 /// gpu-check on a machine whose driver is the imitation.
 fn imitated(arguments: &[&str]) -> Command {
     let mut command = gpu_check(arguments);
-    command.env("LD_LIBRARY_PATH", imitation());
+    command.env("LD_LIBRARY_PATH", driver());
     command
 }
 
-/// The directory of the compiled imitation.
-fn imitation() -> &'static Path {
-    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
-    DIRECTORY.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("imitation");
-        std::fs::create_dir_all(&directory).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/imitation/libcuda.c");
-        let built = Command::new("cc")
-            .args(["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
-            .args([&directory.join("libcuda.so"), &source])
-            .output()
-            .unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        directory
-    })
+/// The same with the imitation of cuBLASLt as well.
+fn imitated_with_blas(arguments: &[&str]) -> Command {
+    static BLAS: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = gpu_check(arguments);
+    let directories = [driver(), BLAS.get_or_init(|| imitation("libcublasLt"))];
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(directories).unwrap());
+    command
+}
+
+fn driver() -> &'static PathBuf {
+    static DRIVER: OnceLock<PathBuf> = OnceLock::new();
+    DRIVER.get_or_init(|| imitation("libcuda"))
+}
+
+/// Compiles an imitation, once per test run; the directory it lies in.
+fn imitation(library: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("imitation").join(library);
+    std::fs::create_dir_all(&directory).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/imitation").join(library).with_extension("c");
+    let built = Command::new("cc")
+        .args(["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
+        .args([&directory.join(library).with_extension("so"), &source])
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    directory
 }
 
 fn document(output: &Output) -> Value {
@@ -77,7 +88,8 @@ fn mistakes_on_the_command_line_measure_nothing() {
 
 #[test]
 fn every_measurement_is_reached_and_reported() {
-    let output = imitated(&[]).output().unwrap();
+    let everything_but_the_library = "bandwidth,mma_sync,wgmma,partitions,sm_sweep,ipc";
+    let output = imitated(&["--only", everything_but_the_library]).output().unwrap();
     let document = document(&output);
     assert_eq!(output.status.code(), Some(0), "{document:#}");
     for pointer in [
@@ -96,7 +108,6 @@ fn every_measurement_is_reached_and_reported() {
     ] {
         assert!(document.pointer(pointer).is_some_and(Value::is_number), "{pointer}: {document:#}");
     }
-    assert!(document["gpu"]["bf16_matrix_rate"]["cublas_lt"].is_object(), "{document:#}");
     // What the imitation's rules (multiples of 8 of 132) must lead to.
     let partitions = &document["gpu"]["partitions"];
     assert_eq!(partitions["group_step_sms"], 8);
@@ -106,6 +117,21 @@ fn every_measurement_is_reached_and_reported() {
     assert_eq!(partitions["placement"]["sm_numbers_seen"], serde_json::json!([72, 60]));
     assert_eq!(partitions["placement"]["sm_numbers_seen_in_both"], 0);
     assert_eq!(document["gpu"]["sm_sweep"]["rows"].as_array().map(Vec::len), Some(16));
+}
+
+#[test]
+fn the_product_of_the_library_is_planned_timed_and_checked() {
+    let output = imitated_with_blas(&["--only", "cublas_lt"]).output().unwrap();
+    let document = self::document(&output);
+    assert_eq!(output.status.code(), Some(0), "{document:#}");
+    let rate = &document["gpu"]["bf16_matrix_rate"]["cublas_lt"];
+    assert!(rate["tflop_per_s"]["median"].is_number(), "{document:#}");
+    assert_eq!((&rate["algorithms_tried"], &rate["cublas_lt_version"]), (&2.into(), &130_000.into()), "{document:#}");
+
+    let lying = imitated_with_blas(&["--only", "cublas_lt"]).env("IMITATION_FAULT", "product lies").output().unwrap();
+    let document = self::document(&lying);
+    let said = error_at(&document, "/gpu/bf16_matrix_rate/cublas_lt");
+    assert!(said.starts_with("wrong result: out[0][0] is "), "{said}");
 }
 
 #[test]
