@@ -40,6 +40,7 @@ impl Outlet for TakerOutlet {
                 TransferEnd::Failed => self.metrics.transfer_broken("failed"),
                 TransferEnd::Aborted => self.metrics.transfer_broken("aborted"),
             },
+            Outbound::Stepped { lane: _, took, gap } => self.metrics.stepped(took, gap),
             Outbound::InvariantBroken(_) => self.metrics.invariant_broken(),
             Outbound::Stopped(failure) => self.stop(failure),
             Outbound::AnswerRelease { .. } => tracing::error!(?out, "a decode worker gives nothing"),
@@ -74,6 +75,7 @@ impl TakerOutlet {
             | Outbound::AnswerRelease { .. }
             | Outbound::Load(_)
             | Outbound::Transferred { .. }
+            | Outbound::Stepped { .. }
             | Outbound::InvariantBroken(_)
             | Outbound::Stopped(_) => {}
         }

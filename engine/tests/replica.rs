@@ -90,6 +90,33 @@ fn a_cancelled_leg_gives_its_blocks_back() -> Result<()> {
     })
 }
 
+/// Runs a request of `tokens` tokens alone; for each of its steps whether it followed another without idleness between.
+fn steps_of(started: &Started, said: &Receiver<Outbound>, id: u64, max_tokens: u32) -> Result<Vec<bool>> {
+    let request = request(id, tokens(id, 40, 384), 1, SamplingParams { max_tokens, ..SamplingParams::default() });
+    started.handle.send(Event::Router(ToWorker::Submit(request, Work::Whole)))?;
+    let mut steps = Vec::new();
+    wait(said, |out| match out {
+        Outbound::Stepped { gap, .. } => {
+            steps.push(gap.is_some());
+            None
+        }
+        Outbound::Tell(FromWorker::Token { ended: Some(_), .. }) => Some(()),
+        _ => None,
+    })?;
+    Ok(steps)
+}
+
+#[test]
+fn the_time_between_steps_counts_as_a_gap_only_while_there_is_work() -> Result<()> {
+    for steps_in_flight in [1, 2] {
+        let (started, said) = modelled(Role::Aggregated, |config| config.steps_in_flight = steps_in_flight)?;
+        for id in [1, 2] {
+            assert_eq!(steps_of(&started, &said, id, 4)?, [false, true, true, true], "{steps_in_flight} in flight");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_full_inbox_is_an_error_with_its_size() -> Result<()> {
     let (started, _said) = modelled(Role::Aggregated, |config| config.inbox_events_max = 2)?;

@@ -42,6 +42,10 @@ const PART: &[f64] = &[
     30.0,
 ];
 
+/// Bounds for the time that a device stands still between two steps.
+const STEP_GAP: &[f64] =
+    &[0.000001, 0.000002, 0.000005, 0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1];
+
 macro_rules! metrics_table {
     ($(#[doc = $help:literal] $constant:ident = $name:literal, $kind:expr, [$($label:literal),*];)*) => {
         $(#[doc = $help] pub const $constant: &str = $name;)*
@@ -91,6 +95,10 @@ metrics_table! {
     GENERATED_TOKENS_TOTAL = "baton_generated_tokens_total", Kind::Counter, [];
     /// Sequences that lost their KV blocks to older ones and are computed again.
     PREEMPTIONS_TOTAL = "baton_preemptions_total", Kind::Counter, [];
+    /// Time of each step, from the first thing that the device does for it to its last token.
+    STEP_SECONDS = "baton_step_seconds", Kind::Histogram(TOKEN_GAP), [];
+    /// Time that the device stood still before a step although there was work; over the steps' time it should be a few thousandths.
+    STEP_GAP_SECONDS = "baton_step_gap_seconds", Kind::Histogram(STEP_GAP), [];
     /// Sequences in the running batch.
     RUNNING_SEQUENCES = "baton_running_sequences", Kind::Gauge, [];
     /// Legs that wait for their first chunk or for blocks.

@@ -1,5 +1,7 @@
 //! What a worker counts, whatever its role: load, tokens, hand-offs, transfers. Knows messages, not who computes.
 
+use std::time::Duration;
+
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use sched::message::{FromWorker, Load, ToWorker};
 use sched::{InstanceId, Role, Span};
@@ -40,6 +42,8 @@ pub struct WorkerMetrics {
     peers_up: Gauge,
     transfer_bytes: Counter,
     transfer_seconds: Histogram,
+    step_seconds: Histogram,
+    step_gap_seconds: Histogram,
 }
 
 impl WorkerMetrics {
@@ -69,6 +73,8 @@ impl WorkerMetrics {
             peers_up: gauge!(names::PEERS_UP, "role" => role),
             transfer_bytes: counter!(names::KV_TRANSFER_BYTES_TOTAL, "role" => role, "transport" => transport.clone()),
             transfer_seconds: histogram!(names::KV_TRANSFER_SECONDS, "role" => role, "transport" => transport.clone()),
+            step_seconds: histogram!(names::STEP_SECONDS, "role" => role),
+            step_gap_seconds: histogram!(names::STEP_GAP_SECONDS, "role" => role),
             transport,
         };
         metrics.start_at_zero();
@@ -177,6 +183,14 @@ impl WorkerMetrics {
         self.transfer_ended(end);
     }
 
+    /// A step has ended; `gap` is how long the device had waited for it, where there was work.
+    pub fn stepped(&self, took: Duration, gap: Option<Duration>) {
+        self.step_seconds.record(took.as_secs_f64());
+        if let Some(gap) = gap {
+            self.step_gap_seconds.record(gap.as_secs_f64());
+        }
+    }
+
     /// The accounting of KV blocks did not add up.
     pub fn invariant_broken(&self) {
         self.invariants_broken.increment(1);
@@ -220,6 +234,8 @@ mod tests {
                 assert!(text.contains(line), "{line} is not in\n{text}");
             }
             metrics.transferred(1 << 20, Span::from_ms(3));
+            metrics.stepped(Duration::from_millis(4), None);
+            metrics.stepped(Duration::from_millis(4), Some(Duration::from_micros(8)));
             metrics.load(&Load { blocks_in_use: 7, cached_tokens: 32, preemptions: 1, ..Load::default() });
             metrics.load(&Load { blocks_in_use: 7, cached_tokens: 48, preemptions: 2, ..Load::default() });
             let leg = Leg { request: RequestId(1), attempt: Attempt(0) };
@@ -232,6 +248,8 @@ mod tests {
             r#"baton_cached_tokens_total{role="decode"} 48"#,
             r#"baton_preemptions_total{role="decode"} 2"#,
             r#"baton_handoffs_total{role="decode",outcome="handed_over"} 1"#,
+            r#"baton_step_seconds_count{role="decode"} 2"#,
+            r#"baton_step_gap_seconds_sum{role="decode"} 0.000008"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

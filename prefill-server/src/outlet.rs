@@ -37,6 +37,7 @@ impl Outlet for GiverOutlet {
                 TransferEnd::Failed => self.metrics.transfer_broken("failed"),
                 TransferEnd::Aborted => self.metrics.transfer_broken("aborted"),
             },
+            Outbound::Stepped { lane: _, took, gap } => self.metrics.stepped(took, gap),
             Outbound::InvariantBroken(_) => self.metrics.invariant_broken(),
             Outbound::Stopped(failure) => self.stop(failure),
             Outbound::RenewLeases { .. }

@@ -7,6 +7,7 @@ mod cpu;
 mod modelled;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sched::{Failure, LaneId, StepId, StepPlan, StepResult};
 
@@ -55,9 +56,35 @@ pub enum BackendEvent {
         lane: LaneId,
         /// Step.
         step: StepId,
+        /// When it ran.
+        ran: StepSpan,
         /// What it brought, or why it could not run.
         result: Result<StepResult, Failure>,
     },
+}
+
+/// When a step ran: from the first thing that was done for it to the last. What it waited before is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepSpan {
+    /// It began.
+    pub started: Instant,
+    /// It ended.
+    pub ended: Instant,
+}
+
+impl StepSpan {
+    /// A step that ended at once.
+    #[must_use]
+    pub fn nothing() -> StepSpan {
+        let now = Instant::now();
+        StepSpan { started: now, ended: now }
+    }
+
+    /// How long it took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.ended.saturating_duration_since(self.started)
+    }
 }
 
 /// What a backend is.

@@ -3,6 +3,7 @@
 //! One thread owns scheduler, backend handle and transport handle by `&mut` and never computes or copies. Whoever serves
 //! it (a session with a router, a service for peers) talks to it through a bounded inbox and an [`Outlet`].
 
+mod gaps;
 mod peers;
 mod perform;
 mod run;
@@ -10,12 +11,13 @@ mod wake;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 use kv_transfer::TransportKind;
 use sched::layout::KvLayout;
 use sched::message::{Event, FromWorker, Load, ReleaseAnswer};
-use sched::{Failure, InstanceId, LeaseId, Leg};
+use sched::{Failure, InstanceId, LaneId, LeaseId, Leg};
 
 use crate::EngineError;
 
@@ -85,6 +87,15 @@ pub enum Outbound {
         elapsed_us: u64,
         /// How it ended.
         end: TransferEnd,
+    },
+    /// A step has ended; for metrics.
+    Stepped {
+        /// Its lane.
+        lane: LaneId,
+        /// How long it ran.
+        took: Duration,
+        /// How long the device had stood still before it although there was work; `None` if there was none.
+        gap: Option<Duration>,
     },
     /// How full the worker is: when it changed, at most ten times a second, and every second.
     Load(Load),

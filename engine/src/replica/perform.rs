@@ -10,19 +10,20 @@ use kv_transfer::{
 };
 use sched::layout::{self, KvLayout, PullBlocks};
 use sched::message::{Action, Event, Pull, PullOutcome};
-use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, Leg, StepId, StepPlan};
+use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, Leg, StepId, StepPlan, StepResult};
 
+use super::gaps::Gaps;
 use super::peers::{Link, Peer, Peers};
 use super::{Outbound, Outlet, PeerInfo, TransferEnd};
 use crate::EngineError;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendEvent};
 
 /// The pool is the first region that every worker registers.
 const POOL_REGION: RegionId = RegionId(0);
 
 /// The hands of the replica thread.
 pub(super) struct Performer {
-    pub(super) backend: Box<dyn Backend>,
+    backend: Box<dyn Backend>,
     transport: Box<dyn KvTransport>,
     leases: Arc<LeaseTable>,
     region: RegionId,
@@ -32,6 +33,7 @@ pub(super) struct Performer {
     /// Pulls in flight.
     pulls: BTreeMap<Ticket, (Leg, InstanceId)>,
     tickets: BTreeMap<Leg, Ticket>,
+    gaps: Gaps,
     broken: Option<Failure>,
 }
 
@@ -54,6 +56,7 @@ impl Performer {
             peers: Peers::default(),
             pulls: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            gaps: Gaps::default(),
             broken: None,
         }
     }
@@ -89,12 +92,36 @@ impl Performer {
     }
 
     fn run(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Option<Event> {
-        let error = self.backend.submit(lane, step, plan).err()?;
+        let Err(error) = self.backend.submit(lane, step, plan) else {
+            self.gaps.submitted(lane);
+            return None;
+        };
         let failure = Failure::new(FailureKind::Internal, error.to_string());
         if matches!(error, EngineError::Stopped) {
             self.broken = Some(Failure::new(FailureKind::Internal, "the backend has stopped"));
         }
         Some(Event::StepFailed { lane, step, failure })
+    }
+
+    /// The next thing that happened to a step; for metrics its time goes to the outlet.
+    pub(super) fn poll_backend(&mut self) -> Option<Event> {
+        loop {
+            match self.backend.poll()? {
+                // The watermark of a hand-off that is pulled while it fills will start here.
+                BackendEvent::Progress { .. } => {}
+                BackendEvent::Done { lane, step, ran, result } => {
+                    let gap = self.gaps.ended(lane, ran);
+                    self.outlet.put(Outbound::Stepped { lane, took: ran.took(), gap });
+                    return Some(step_ended(lane, step, result));
+                }
+            }
+        }
+    }
+
+    /// Everything at hand was taken in and acted upon.
+    pub(super) fn turn_over(&mut self) {
+        self.gaps.turn_over();
+        self.outlet.flush();
     }
 
     fn byte_range(&self, block: BlockId) -> Range<u64> {
@@ -209,5 +236,15 @@ impl Performer {
     /// Whether a byte may still land.
     pub(super) fn has_transfers(&self) -> bool {
         !self.pulls.is_empty()
+    }
+}
+
+fn step_ended(lane: LaneId, step: StepId, result: Result<StepResult, Failure>) -> Event {
+    match result {
+        Ok(result) => Event::StepDone { lane, step, result },
+        Err(failure) => {
+            tracing::error!(%lane, %step, %failure, "step failed");
+            Event::StepFailed { lane, step, failure }
+        }
     }
 }

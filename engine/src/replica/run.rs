@@ -17,7 +17,7 @@ use super::perform::Performer;
 use super::wake::{Sleeper, Waker};
 use super::{Command, Outbound, Outlet, ReplicaHandle};
 use crate::EngineError;
-use crate::backend::{Backend, BackendEvent};
+use crate::backend::Backend;
 use crate::clock::Clock;
 
 /// Facts taken in before the scheduler decides again, so that a flood delays no step for ever.
@@ -111,7 +111,7 @@ impl ReplicaThread {
                 return Some(failure);
             }
             self.report();
-            self.performer.outlet.flush();
+            self.performer.turn_over();
             if self.inbox.is_empty() {
                 self.sleeper.sleep_until(self.clock.instant(self.next_wake()));
             }
@@ -132,18 +132,8 @@ impl ReplicaThread {
                 Err(TryRecvError::Disconnected) => return Inbox::Closed,
             }
         }
-        while let Some(event) = self.performer.backend.poll() {
-            match event {
-                // The watermark of a hand-off that is pulled while it fills will start here.
-                BackendEvent::Progress { .. } => {}
-                BackendEvent::Done { lane, step, result: Ok(result) } => {
-                    self.fact(Event::StepDone { lane, step, result });
-                }
-                BackendEvent::Done { lane, step, result: Err(failure) } => {
-                    tracing::error!(%lane, %step, %failure, "step failed");
-                    self.fact(Event::StepFailed { lane, step, failure });
-                }
-            }
+        while let Some(event) = self.performer.poll_backend() {
+            self.fact(event);
         }
         while let Some(event) = self.performer.poll_transport() {
             self.fact(event);

@@ -205,7 +205,7 @@ impl Workers {
                 self.bytes_moved += bytes;
                 Ok(())
             }
-            Outbound::PeerUp { .. } => Ok(()),
+            Outbound::PeerUp { .. } | Outbound::Stepped { .. } => Ok(()),
             Outbound::PeerDown { reason, .. } => bail!("peer down: {reason}"),
             Outbound::InvariantBroken(detail) => bail!("invariant broken: {detail}"),
             Outbound::Stopped(failure) => bail!("{name:?} stopped: {failure:?}"),

@@ -12,7 +12,7 @@ use sched::{Failure, FailureKind, LaneId, SlotId, StepId, StepPlan, StepResult};
 use super::lanes::Lanes;
 use super::prepared::Prepared;
 use super::{Command, StepLimits, Submitted};
-use crate::backend::{BackendEvent, Notify};
+use crate::backend::{BackendEvent, Notify, StepSpan};
 use crate::model::{Activations, Model};
 use crate::sampling::Sampler;
 use crate::{EngineError, KvStore};
@@ -39,6 +39,8 @@ struct Step {
     lane: LaneId,
     id: StepId,
     cancelled: Arc<AtomicBool>,
+    /// Since its first turn.
+    started: Option<Instant>,
     phase: Phase,
 }
 
@@ -80,12 +82,16 @@ impl<O: Ops> Executor<O> {
             let Some(lane) = lanes.next() else { continue };
             let Some(step) = lanes.front(lane) else { continue };
             let begun = Instant::now();
-            let event = match self.turn(step) {
-                Ok(Turn::Continues { layers_done }) => BackendEvent::Progress { lane, step: step.id, layers_done },
-                Ok(Turn::Ends(result)) => BackendEvent::Done { lane, step: step.id, result: Ok(result) },
-                Err(error) => BackendEvent::Done { lane, step: step.id, result: Err(failure(&error)) },
+            let started = *step.started.get_or_insert(begun);
+            let (id, turn) = (step.id, self.turn(step));
+            let ended = Instant::now();
+            let ran = StepSpan { started, ended };
+            let event = match turn {
+                Ok(Turn::Continues { layers_done }) => BackendEvent::Progress { lane, step: id, layers_done },
+                Ok(Turn::Ends(result)) => BackendEvent::Done { lane, step: id, ran, result: Ok(result) },
+                Err(error) => BackendEvent::Done { lane, step: id, ran, result: Err(failure(&error)) },
             };
-            lanes.charge(lane, begun.elapsed());
+            lanes.charge(lane, ended - begun);
             let has_ended = matches!(event, BackendEvent::Done { .. });
             if has_ended {
                 lanes.pop(lane);
@@ -228,7 +234,7 @@ fn take(command: Command, lanes: &mut Lanes<Step>) {
     match command {
         Command::Step(submitted) => {
             let Submitted { lane, step, plan, cancelled } = *submitted;
-            lanes.push(lane, Step { lane, id: step, cancelled, phase: Phase::Submitted(plan) });
+            lanes.push(lane, Step { lane, id: step, cancelled, started: None, phase: Phase::Submitted(plan) });
         }
         Command::Share(lane, share) => lanes.set_share(lane, share),
     }

@@ -17,7 +17,7 @@ use kernels::Ops;
 use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 
 use self::executor::Executor;
-use super::{Backend, BackendEvent, BackendInfo, Notify};
+use super::{Backend, BackendEvent, BackendInfo, Notify, StepSpan};
 use crate::model::Model;
 use crate::{EngineError, KvStore};
 
@@ -106,7 +106,7 @@ impl CpuBackend {
     fn fail_next(&mut self) -> Option<BackendEvent> {
         let (step, (lane, _)) = self.running.pop_first()?;
         let failure = Failure::new(FailureKind::Internal, "the executor thread has died");
-        Some(BackendEvent::Done { lane, step, result: Err(failure) })
+        Some(BackendEvent::Done { lane, step, ran: StepSpan::nothing(), result: Err(failure) })
     }
 }
 

@@ -17,7 +17,7 @@ use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 
 use self::timing::Timing;
 use self::tokens::HashedTokens;
-use super::{Backend, BackendEvent, BackendInfo, Notify};
+use super::{Backend, BackendEvent, BackendInfo, Notify, StepSpan};
 use crate::EngineError;
 
 /// What a modelled device pretends to be.
@@ -110,7 +110,7 @@ impl Backend for ModelledBackend {
             Err(TryRecvError::Disconnected) => {
                 let (step, lane) = self.running.pop_first()?;
                 let failure = Failure::new(FailureKind::Internal, "the modelled device's thread has died");
-                Some(BackendEvent::Done { lane, step, result: Err(failure) })
+                Some(BackendEvent::Done { lane, step, ran: StepSpan::nothing(), result: Err(failure) })
             }
         }
     }

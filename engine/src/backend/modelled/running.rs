@@ -30,6 +30,7 @@ struct Current {
     plan: StepPlan,
     phase: Phase,
     clock: StepClock,
+    began: Time,
     /// After a cancel: how many layers run, and when the last of them ends.
     cut: Option<(u32, Time)>,
 }
@@ -41,7 +42,7 @@ pub(super) struct Ended {
     pub(super) plan: StepPlan,
     /// Layers that ran; all of the plan's unless it was cancelled.
     pub(super) layers_done: u32,
-    #[cfg(test)]
+    pub(super) began: Time,
     pub(super) at: Time,
 }
 
@@ -87,14 +88,7 @@ impl Running {
         let current = self.lane(id).current.take()?;
         let layers_done = current.cut.map_or(planned_layers(&current.plan), |(layers, _)| layers);
         self.begin_next(at, id);
-        Some(Ended {
-            lane: id,
-            step: current.step,
-            plan: current.plan,
-            layers_done,
-            #[cfg(test)]
-            at,
-        })
+        Some(Ended { lane: id, step: current.step, plan: current.plan, layers_done, began: current.began, at })
     }
 
     fn begin_next(&mut self, now: Time, id: LaneId) {
@@ -106,7 +100,7 @@ impl Running {
             let work = StepWork::of_plan(&plan, layers);
             let clock = StepClock::start(now, cost.work(&work), 1.0);
             let cut = cancelled.then_some((0, now));
-            lane.current = Some(Current { step, phase: work.phase(), plan, clock, cut });
+            lane.current = Some(Current { step, phase: work.phase(), plan, clock, began: now, cut });
         }
         self.retime(now);
     }

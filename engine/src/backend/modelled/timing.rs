@@ -9,7 +9,7 @@ use sched::{Failure, FailureKind, StepPlan, StepResult};
 use super::Command;
 use super::running::{Ended, Running};
 use super::tokens::HashedTokens;
-use crate::backend::{BackendEvent, Notify};
+use crate::backend::{BackendEvent, Notify, StepSpan};
 use crate::{EngineError, clock::Clock};
 
 /// Sleeping ends this much before a deadline; the rest is spun, because a sleep may overrun by as much.
@@ -92,9 +92,10 @@ impl Timing {
     }
 
     fn finish(&mut self, ended: Ended) -> BackendEvent {
-        let Ended { lane, step, plan, layers_done, .. } = ended;
+        let Ended { lane, step, plan, layers_done, began, at } = ended;
+        let ran = StepSpan { started: self.clock.instant(began), ended: self.clock.instant(at) };
         let result = self.effects(&plan, layers_done).map_err(|error| failure(&error));
-        BackendEvent::Done { lane, step, result }
+        BackendEvent::Done { lane, step, ran, result }
     }
 
     /// What the plan changes; slots come and go even when the step was cancelled.

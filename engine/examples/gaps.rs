@@ -1,0 +1,180 @@
+//! How long the device stands still between decode steps: a real replica with one and with two steps in flight.
+//!
+//! usage: gaps DIR [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] [kernel_set=NAME]
+//!
+//! Both replicas live in this process and take turns, so that what else the machine does hits both. Every request
+//! generates the same number of tokens; steps count once all of them have their first.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use engine::replica::{Outbound, Outlet};
+use engine::{Config, PrefixCacheChoice, Started, TransportChoice, start};
+use sched::message::{Event, FromWorker, ToWorker, Work};
+use sched::{
+    Attempt, Choice, ChoiceState, Leg, Request, RequestId, Role, SamplingParams, Slo, Span, TokenId, rng::token_hash,
+};
+use serde_json::json;
+
+struct Options {
+    config: Config,
+    batches: Vec<u32>,
+    prompt: u32,
+    tokens: u32,
+    rounds: u32,
+}
+
+/// A replica and what it has been asked.
+struct Served {
+    steps_in_flight: u32,
+    started: Started,
+    said: Receiver<Outbound>,
+    requests: u64,
+}
+
+/// What was measured of one batch size.
+#[derive(Default)]
+struct Measured {
+    steps: Vec<Duration>,
+    gaps: Vec<Duration>,
+    wall: Duration,
+}
+
+struct ToChannel(Sender<Outbound>);
+
+impl Outlet for ToChannel {
+    fn put(&mut self, out: Outbound) {
+        let _measurement_is_over = self.0.send(out);
+    }
+
+    fn flush(&mut self) {}
+}
+
+fn main() -> Result<()> {
+    let options = parse(std::env::args().skip(1))?;
+    let mut replicas = [Served::start(&options, 1)?, Served::start(&options, 2)?];
+    for batch in &options.batches {
+        let mut measured = [Measured::default(), Measured::default()];
+        for _ in 0..options.rounds {
+            for (replica, measured) in replicas.iter_mut().zip(&mut measured) {
+                replica.run(&options, *batch, measured)?;
+            }
+        }
+        for (replica, measured) in replicas.iter().zip(&mut measured) {
+            println!("{}", measured.report(*batch, replica.steps_in_flight)?);
+        }
+    }
+    Ok(())
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let usage =
+        "usage: gaps DIR [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] [kernel_set=NAME]";
+    let directory = arguments.next().context(usage)?;
+    let config = Config {
+        model_dir: directory.into(),
+        kv_bytes: 256 << 20,
+        prefix_cache: PrefixCacheChoice::Off,
+        transport: TransportChoice::InProcess,
+        ..Config::default()
+    };
+    let mut options = Options { config, batches: vec![1, 8], prompt: 64, tokens: 32, rounds: 3 };
+    for argument in arguments {
+        let (key, value) = argument.split_once('=').with_context(|| format!("{argument:?} is not key=value"))?;
+        match key {
+            "batch" => options.batches = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "prompt" => options.prompt = value.parse()?,
+            "tokens" => options.tokens = value.parse()?,
+            "rounds" => options.rounds = value.parse()?,
+            "threads" => options.config.threads = value.parse()?,
+            "cores" => options.config.cores = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "kernel_set" => options.config.kernel_set = value.to_owned(),
+            other => bail!("unknown key {other:?}; {usage}"),
+        }
+    }
+    Ok(options)
+}
+
+impl Served {
+    fn start(options: &Options, steps_in_flight: u32) -> Result<Served> {
+        let (out, said) = unbounded();
+        let config = Config { steps_in_flight, ..options.config.clone() };
+        let started = start(&config, Role::Aggregated, Box::new(ToChannel(out)))?;
+        Ok(Served { steps_in_flight, started, said, requests: 0 })
+    }
+
+    /// Generates for `batch` requests at once.
+    fn run(&mut self, options: &Options, batch: u32, measured: &mut Measured) -> Result<()> {
+        for _ in 0..batch {
+            self.requests += 1;
+            let request = request(self.requests, options, self.started.info.vocab);
+            self.started.handle.send(Event::Router(ToWorker::Submit(request, Work::Whole)))?;
+        }
+        let (mut begun, mut ended, mut since) = (BTreeSet::new(), BTreeSet::new(), None);
+        while ended.len() < batch as usize {
+            match self.said.recv_timeout(Duration::from_secs(120)).context("a step takes longer than two minutes")? {
+                Outbound::Stepped { took, gap, .. } if since.is_some() => measured.add(took, gap),
+                Outbound::Tell(FromWorker::Token { leg, ended: end, .. }) => {
+                    begun.insert(leg);
+                    if begun.len() == batch as usize {
+                        since.get_or_insert_with(Instant::now);
+                    }
+                    if end.is_some() {
+                        ended.insert(leg);
+                    }
+                }
+                Outbound::Tell(FromWorker::Failed { failure, .. }) => bail!("{failure}"),
+                Outbound::Stopped(failure) => bail!("the replica stopped: {failure:?}"),
+                _ => {}
+            }
+        }
+        measured.wall += since.map_or(Duration::ZERO, |since| since.elapsed());
+        Ok(())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.started.handle.shutdown();
+    }
+}
+
+impl Measured {
+    fn add(&mut self, took: Duration, gap: Option<Duration>) {
+        self.steps.push(took);
+        self.gaps.extend(gap);
+    }
+
+    fn report(&mut self, batch: u32, steps_in_flight: u32) -> Result<serde_json::Value> {
+        self.steps.sort_unstable();
+        self.gaps.sort_unstable();
+        let micros = |sorted: &[Duration], percent: usize| {
+            let at = sorted.get((sorted.len().saturating_sub(1)) * percent / 100);
+            at.map(|span| span.as_secs_f64() * 1e6).context("nothing was measured")
+        };
+        let sum = |spans: &[Duration]| spans.iter().sum::<Duration>().as_secs_f64();
+        Ok(json!({
+            "batch": batch, "steps_in_flight": steps_in_flight, "steps": self.steps.len(),
+            "step_ms_median": micros(&self.steps, 50)? / 1e3, "step_ms_max": micros(&self.steps, 100)? / 1e3,
+            "gap_us_median": micros(&self.gaps, 50)?, "gap_us_p99": micros(&self.gaps, 99)?,
+            "gap_percent_of_step": 100.0 * sum(&self.gaps) / sum(&self.steps),
+            "tokens_per_s": self.steps.len() as f64 * f64::from(batch) / self.wall.as_secs_f64(),
+        }))
+    }
+}
+
+fn request(id: u64, options: &Options, vocab: u32) -> Request {
+    let token = |at: u32| TokenId((token_hash(id, u64::from(at)) % u64::from(vocab)) as u32);
+    let params = SamplingParams { max_tokens: options.tokens, temperature: 0.0, ..SamplingParams::default() };
+    Request {
+        leg: Leg { request: RequestId(id), attempt: Attempt(0) },
+        prompt: (0..options.prompt).map(token).collect(),
+        choices: vec![ChoiceState { choice: Choice(0), generated: Vec::new() }],
+        params: Arc::new(params),
+        slo: Slo::default(),
+        deadline_in: Span::from_secs(600),
+    }
+}
