@@ -9,8 +9,8 @@ use kernels::{KernelError, KernelSet, Placement, Pool};
 use crate::case::{Case, Cost, Phase, Weights};
 use crate::statistics::{median, range};
 
-/// Passes whose median is one measurement, 0.1 s together.
-const PASSES: usize = 9;
+/// Passes whose median is one measurement: a quarter of a second, so that a burst of a neighbour does not decide it.
+const PASSES: usize = 21;
 /// More than caches hold.
 const READ_BYTES: usize = 256 << 20;
 

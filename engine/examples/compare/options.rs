@@ -1,6 +1,7 @@
 //! The command line: `key=value` words, each checked; knows no measurement.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::{Config, TransportChoice};
@@ -29,6 +30,8 @@ pub(crate) struct Options {
     /// Where models lie and results go.
     pub(crate) directory: PathBuf,
     pub(crate) json: Option<PathBuf>,
+    /// No round begins that would end later than this after the start; the first one always does.
+    pub(crate) limit: Option<Duration>,
     pub(crate) llama_cpp: Option<PathBuf>,
     /// Keys of the engine's configuration, set after everything else.
     pub(crate) engine: Vec<(String, serde_json::Value)>,
@@ -46,6 +49,7 @@ impl Options {
             steps: 32,
             directory: default_directory()?,
             json: None,
+            limit: None,
             llama_cpp: std::env::var_os("LLAMA_CPP").map(PathBuf::from),
             engine: Vec::new(),
         };
@@ -67,6 +71,7 @@ impl Options {
             "steps" => self.steps = value.parse()?,
             "dir" => self.directory = value.into(),
             "json" => self.json = Some(value.into()),
+            "limit_s" => self.limit = Some(Duration::from_secs(value.parse()?)),
             "llama_cpp" => self.llama_cpp = Some(value.into()),
             _ => match key.strip_prefix("engine.") {
                 Some(name) => self.engine.push((name.to_owned(), parse_value(value))),

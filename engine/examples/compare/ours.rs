@@ -38,8 +38,9 @@ impl Ours {
         let notify = Arc::new(move || {
             let _already_woken = wake.try_send(());
         });
+        let began = Instant::now();
         let opened = open_backend(config, notify)?;
-        println!("Baton: {:?}", opened.backend.describe());
+        println!("Baton, loaded in {:.1} s: {:?}", began.elapsed().as_secs_f64(), opened.backend.describe());
         let (vocab, chunk) = (opened.spec.vocab, config.step_tokens_max);
         Ok(Ours { opened, woken, vocab, chunk, steps, submitted: 0, filled: Vec::new() })
     }

@@ -49,9 +49,10 @@ pub(crate) fn print(options: &Options, results: &[Measured]) {
             }
         }
     }
+    let rounds = results.iter().map(|measured| measured.ours.len()).max().unwrap_or(0);
     println!(
-        "\n{}; {} threads, {} rounds, chunks of {}, {} decode steps a sample; sampling is in Baton's figures only.",
-        options.shape_name, options.threads, options.rounds, options.chunk, options.steps
+        "\n{}; {} threads, {rounds} rounds, chunks of {}, {} decode steps a sample; sampling is in Baton's figures only.",
+        options.shape_name, options.threads, options.chunk, options.steps
     );
     println!("GB/s and GFLOP/s: what the machine could do, median and range over the case's samples.");
 }

@@ -1,6 +1,7 @@
 //! Rounds of samples, ours and llama.cpp's in turn, with the machine measured around each; knows no table.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -15,7 +16,7 @@ use crate::statistics::median;
 /// A sample during which the machine moved further than this is taken again.
 const MOVED_MAX: f64 = 0.15;
 /// How often, at most, in one round of one case; after that the last one counts and is reported as unsteady.
-const REPEATS_MAX: usize = 3;
+const REPEATS_MAX: usize = 2;
 
 /// One timed run of a case.
 #[derive(Debug, Clone, Copy)]
@@ -61,9 +62,14 @@ type Opened = Result<RefCell<Ours>, String>;
 impl Bench<'_> {
     /// Every round runs every case; who goes first changes from round to round.
     pub(crate) fn run(&self) -> Result<Vec<Measured>> {
+        let began = Instant::now();
         let engines = [(Weights::Bf16, self.open(Weights::Bf16)), (Weights::Int8, self.open(Weights::Int8))];
         let mut results: Vec<Measured> = self.options.cases.iter().map(|case| Measured::new(*case)).collect();
         for round in 0..self.options.rounds {
+            if self.is_over(began, round) {
+                println!("stopped after {round} of {} rounds: another one would not end in time", self.options.rounds);
+                break;
+            }
             for measured in &mut results {
                 let engine = engines.iter().find(|(weights, _)| *weights == measured.case.weights);
                 match engine.and_then(|(_, opened)| opened.as_ref()) {
@@ -74,6 +80,12 @@ impl Bench<'_> {
             }
         }
         Ok(results)
+    }
+
+    /// Whether another round, as long as those before, would end after the limit.
+    fn is_over(&self, began: Instant, rounds_done: usize) -> bool {
+        let (spent, round) = (began.elapsed(), rounds_done as u32);
+        rounds_done > 0 && self.options.limit.is_some_and(|limit| spent + spent / round > limit)
     }
 
     /// `None` where no case needs it.
