@@ -18,6 +18,8 @@ mod report;
 mod rounds;
 mod statistics;
 
+#[path = "../shared/driver.rs"]
+mod driver;
 #[path = "../random_model/generate/mod.rs"]
 mod generate;
 

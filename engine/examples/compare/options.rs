@@ -7,10 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use engine::{Config, TransportChoice};
 
 use crate::case::{Case, Phase, Weights};
+use crate::driver::BLOCK_TOKENS;
 use crate::generate::Shape;
 
-/// Tokens per KV block, as `serve` has them by default.
-pub(crate) const BLOCK_TOKENS: u32 = 16;
 /// Bounds that keep a typing error from running for days.
 const ROUNDS_MAX: usize = 1000;
 const STEPS_MAX: u32 = 1024;
