@@ -11,10 +11,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use kernels::cpu::{Matrix, Rows};
 use kernels::memory::{Backing, HostMemory};
-use kernels::{
-    Arrangement, AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype,
-    KvGeometry, KvView, Left, MatrixSource, Ops, Placement, Pool, QkvSpec,
-};
+use kernels::{Arrangement, CpuOps, Dtype, Epilogue, KernelSet, Left, MatrixSource, Ops, Placement, Pool};
 
 const THREADS: [usize; 2] = [1, 2];
 /// More than the last-level cache of the machines this is run on.
@@ -125,85 +122,5 @@ mod skinny {
         let rows = [1, 8, 16];
         let shapes = SHAPES.iter().flat_map(|&(n, k)| rows.map(|rows| (rows, n, k)));
         shapes.flat_map(|(rows, n, k)| THREADS.map(|threads| (threads, rows, n, k))).collect()
-    }
-}
-
-mod attention {
-    //! Attention of the 1.1B shape: 32 heads over 4, 64 values each.
-
-    use super::*;
-
-    const SHAPE: HeadShape = HeadShape { heads: 32, kv_heads: 4, head_dim: 64 };
-    const CONTEXT: usize = 2048;
-    const LAYERS: usize = 8;
-
-    /// Bytes of keys and values read, over layers that do not fit into caches together.
-    #[divan::bench(args = [(1, 1), (2, 1), (1, 8), (2, 8)])]
-    fn decode(bencher: Bencher<'_, '_>, (threads, sequences): (usize, usize)) {
-        let mut bench = Bench::new(threads, sequences);
-        let bytes = LAYERS * sequences * CONTEXT * SHAPE.kv_heads * SHAPE.head_dim * 2 * 2;
-        bencher.counter(BytesCount::new(bytes)).bench_local(|| {
-            (0..LAYERS).for_each(|layer| bench.attend(layer as u32, CONTEXT - 1, 1));
-        });
-    }
-
-    /// Floating-point operations of the causal part of 512 rows.
-    #[divan::bench(args = THREADS)]
-    fn prefill(bencher: Bencher<'_, '_>, threads: usize) {
-        let mut bench = Bench::new(threads, 1);
-        let flops = 4 * SHAPE.heads * SHAPE.head_dim * (512 * 513 / 2);
-        bencher.counter(ItemsCount::new(flops)).bench_local(|| bench.attend(0, 0, 512));
-    }
-
-    struct Bench {
-        ops: CpuOps,
-        kv: KvView,
-        qkv: Rows,
-        out: Rows,
-        sequences: usize,
-    }
-
-    impl Bench {
-        fn new(threads: usize, sequences: usize) -> Self {
-            let mut ops = ops(threads);
-            let (kv_heads, head_dim, block_tokens) = (SHAPE.kv_heads, SHAPE.head_dim, 64);
-            let blocks = sequences * CONTEXT / block_tokens;
-            let geometry =
-                KvGeometry { blocks, layers: LAYERS, kv_heads, head_dim, block_tokens, dtype: KvDtype::Bf16 };
-            let memory = HostMemory::new(geometry.pool_bytes(), Backing::Anonymous).expect("memory");
-            let kv = KvView::new(Arc::new(memory), geometry).expect("a view");
-            let rope = ops.rope(CONTEXT, &vec![0.01; head_dim / 2], 1.0).expect("a table");
-            let spec = QkvSpec { shape: SHAPE, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 1e-5 };
-            let mut qkv = filled(&ops, sequences * CONTEXT, SHAPE.qkv_cols());
-            with_batch(sequences, 0, CONTEXT, |batch| {
-                for layer in 0..LAYERS as u32 {
-                    ops.qkv_append(&mut qkv, &spec, batch, &kv, layer).expect("qkv_append");
-                }
-            });
-            let out = ops.rows(512.max(sequences), SHAPE.out_cols()).expect("rows");
-            Self { ops, kv, qkv, out, sequences }
-        }
-
-        fn attend(&mut self, layer: u32, first_position: usize, tokens: usize) {
-            let spec = AttentionSpec { shape: SHAPE, scale: 0.125, sliding_window: None };
-            let count = self.sequences * tokens;
-            let values = vec![0.1; count * SHAPE.qkv_cols()];
-            self.ops.write_rows(&mut self.qkv, &values).expect("whole rows");
-            with_batch(self.sequences, first_position, tokens, |batch| {
-                self.ops.attention(&self.qkv, &spec, batch, &self.kv, layer, &mut self.out).expect("attention");
-            });
-        }
-    }
-
-    fn with_batch(sequences: usize, first_position: usize, tokens: usize, run: impl FnOnce(&Batch<'_>)) {
-        let per_sequence = (CONTEXT / 64) as u32;
-        let blocks: Vec<u32> = (0..sequences as u32 * per_sequence).collect();
-        let sequence = |i: u32| BatchSequence {
-            rows: i * tokens as u32..(i + 1) * tokens as u32,
-            blocks: i * per_sequence..(i + 1) * per_sequence,
-            first_position: first_position as u32,
-        };
-        let sequences: Vec<BatchSequence> = (0..sequences as u32).map(sequence).collect();
-        run(&Batch { sequences: &sequences, blocks: &blocks });
     }
 }
