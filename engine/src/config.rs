@@ -22,7 +22,8 @@ pub struct Config {
     pub backend: BackendKind,
     /// Format of the weights that matrices are computed with: `f32`, `bf16`, or `auto`, as the files hold them.
     pub dtype: WeightsDtype,
-    /// Format of stored keys and values: `f32`, `bf16`, or `auto`, bf16 for bf16 weights and f32 for others.
+    /// Format of stored keys and values: `f32`, `bf16`, `int8` (one scale per token and head; half the memory and the
+    /// transfer of bf16), or `auto`, bf16 for bf16 weights and f32 for others.
     pub kv_dtype: KvDtypeChoice,
     /// Bytes of the KV pool; rounded down to whole blocks.
     pub kv_bytes: u64,
@@ -102,6 +103,8 @@ pub enum KvDtypeChoice {
     F32,
     /// bf16.
     Bf16,
+    /// Integers of 8 bits with one scale per token and head.
+    Int8,
 }
 
 /// Whether the KV of ended requests is reused.

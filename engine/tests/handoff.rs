@@ -3,7 +3,7 @@
 mod support;
 
 use anyhow::Result;
-use engine::{BackendKind, Config, TransportChoice};
+use engine::{BackendKind, Config, KvDtypeChoice, TransportChoice};
 
 use support::family;
 use support::requests::mix;
@@ -29,6 +29,16 @@ fn every_family_in_process() -> Result<()> {
     for name in ["llama", "llama3rope", "mistral", "qwen2", "qwen3", "llama-f16", "llama-bf16"] {
         let base = config(&family(name));
         check(name, &base, &base)?;
+    }
+    Ok(())
+}
+
+/// The scales travel inside the tiles.
+#[test]
+fn int8_caches_in_process() -> Result<()> {
+    for name in ["llama-bf16", "mistral"] {
+        let base = Config { kv_dtype: KvDtypeChoice::Int8, ..config(&family(name)) };
+        check(name, &base, &Config { step_tokens_max: 40, ..base.clone() })?;
     }
     Ok(())
 }

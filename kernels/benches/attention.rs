@@ -53,7 +53,7 @@ const CONTEXTS: [Contexts; 5] = [
     Contexts::Equal(8, 4096),
     Contexts::OneLong(16384),
 ];
-const DTYPES: [KvDtype; 1] = [KvDtype::Bf16];
+const DTYPES: [KvDtype; 2] = [KvDtype::Bf16, KvDtype::Int8];
 
 fn cases() -> Vec<(usize, KvDtype, Contexts)> {
     let dtypes = CONTEXTS.iter().flat_map(|&contexts| DTYPES.map(|dtype| (dtype, contexts)));

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use kernels::cpu::{Matrix, Rows};
-use kernels::memory::{Backing, HostMemory};
 use kernels::{Arrangement, CpuOps, Dtype, Epilogue, KernelSet, Left, MatrixSource, Ops, Placement, Pool};
 
 const THREADS: [usize; 2] = [1, 2];

@@ -25,6 +25,9 @@ pub enum KvDtype {
     Bf16,
     /// f32.
     F32,
+    /// Integers of 8 bits with one f32 scale per token and head, fixed when the token is appended (`numerics::quantise`).
+    /// They are widened to bf16, which holds them exactly; attention weights take the scale before they are rounded.
+    Int8,
 }
 
 impl KvDtype {
@@ -33,14 +36,32 @@ impl KvDtype {
         match self {
             KvDtype::Bf16 => 2,
             KvDtype::F32 => 4,
+            KvDtype::Int8 => 1,
         }
     }
 
-    /// `bf16` or `f32`, as configuration and the compatibility key write it.
+    /// Bytes of the scale of one token of a tile.
+    pub const fn scale_bytes(self) -> usize {
+        match self {
+            KvDtype::Bf16 | KvDtype::F32 => 0,
+            KvDtype::Int8 => size_of::<f32>(),
+        }
+    }
+
+    /// How elements are scaled, as the compatibility key writes it.
+    pub const fn scale_rule(self) -> &'static str {
+        match self {
+            KvDtype::Bf16 | KvDtype::F32 => "none",
+            KvDtype::Int8 => "largest/127 per token and kv head",
+        }
+    }
+
+    /// `bf16`, `f32` or `int8`, as configuration writes it.
     pub const fn name(self) -> &'static str {
         match self {
             KvDtype::Bf16 => "bf16",
             KvDtype::F32 => "f32",
+            KvDtype::Int8 => "int8",
         }
     }
 }
@@ -61,6 +82,8 @@ pub enum TileOrder {
     Paired,
     /// K `[dim][token]`, V `[token][dim]`: for f32.
     Plain,
+    /// As `Paired`, then the scales of all tokens as f32: integers that become bf16 in place.
+    PairedScaled,
 }
 
 impl TileOrder {
@@ -69,21 +92,27 @@ impl TileOrder {
         match self {
             TileOrder::Paired => "k:dim/2.token.2,v:token/2.dim.2",
             TileOrder::Plain => "k:dim.token,v:token.dim",
+            TileOrder::PairedScaled => "k:dim/2.token.2,v:token/2.dim.2;token.f32",
         }
     }
 
     /// Index, in elements, of one element of a tile of `block_tokens` tokens of `head_dim` values.
     pub const fn element(self, part: KvPart, token: usize, dim: usize, block_tokens: usize, head_dim: usize) -> usize {
         match (self, part) {
-            (TileOrder::Paired, KvPart::Key) => (dim / 2 * block_tokens + token) * 2 + dim % 2,
-            (TileOrder::Paired, KvPart::Value) => (token / 2 * head_dim + dim) * 2 + token % 2,
+            (TileOrder::Paired | TileOrder::PairedScaled, KvPart::Key) => {
+                (dim / 2 * block_tokens + token) * 2 + dim % 2
+            }
+            (TileOrder::Paired | TileOrder::PairedScaled, KvPart::Value) => {
+                (token / 2 * head_dim + dim) * 2 + token % 2
+            }
             (TileOrder::Plain, KvPart::Key) => dim * block_tokens + token,
             (TileOrder::Plain, KvPart::Value) => token * head_dim + dim,
         }
     }
 }
 
-/// Shape of a pool of KV blocks: `[block][layer][K, V][kv_head]` tiles of `block_tokens * head_dim` elements.
+/// Shape of a pool of KV blocks: `[block][layer][K, V][kv_head]` tiles of `block_tokens * head_dim` elements and, in int8,
+/// `block_tokens` scales behind them. Tiles and scales begin at multiples of 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvGeometry {
     /// Blocks in the pool.
@@ -124,6 +153,11 @@ impl KvGeometry {
 
     /// Bytes of one tile: one block, one layer, K or V, one head.
     pub const fn tile_bytes(&self) -> usize {
+        self.scales_offset() + self.block_tokens * self.dtype.scale_bytes()
+    }
+
+    /// Where the scales of a tile begin, in bytes from its start.
+    pub(crate) const fn scales_offset(&self) -> usize {
         self.block_tokens * self.head_dim * self.dtype.bytes()
     }
 
@@ -151,6 +185,7 @@ impl KvGeometry {
         match self.dtype {
             KvDtype::Bf16 => TileOrder::Paired,
             KvDtype::F32 => TileOrder::Plain,
+            KvDtype::Int8 => TileOrder::PairedScaled,
         }
     }
 
@@ -275,7 +310,31 @@ impl KvView {
         unsafe { tile.add(index * geometry.dtype.bytes()) }
     }
 
-    /// Reads one element as f32.
+    /// Pointer to the scale of a token's vector; the slot is asserted to lie inside the tile. `dim` is not looked at.
+    fn scale_ptr(&self, place: Element) -> *mut f32 {
+        let geometry = &self.geometry;
+        assert!(place.token < geometry.block_tokens && geometry.dtype.scale_bytes() == size_of::<f32>());
+        let tile = self.tile_ptr(place.block, place.layer, place.part, place.kv_head);
+        // SAFETY: the scales lie behind the elements of the tile, one per token.
+        unsafe { tile.add(geometry.scales_offset()).cast::<f32>().add(place.token) }
+    }
+
+    /// The scale of a token's vector; 1 where the dtype has none.
+    pub(crate) fn scale(&self, place: Element) -> f32 {
+        match self.geometry.dtype {
+            KvDtype::Bf16 | KvDtype::F32 => 1.0,
+            // SAFETY: `scale_ptr` points into the pool, aligned because tiles and their scales begin at cache lines.
+            KvDtype::Int8 => unsafe { self.scale_ptr(place).read() },
+        }
+    }
+
+    /// Writes the scale of a token's vector, which must have one.
+    pub(crate) fn set_scale(&self, place: Element, scale: f32) {
+        // SAFETY: as in `scale`; blocks have one writer at a time, as the type promises.
+        unsafe { self.scale_ptr(place).write(scale) }
+    }
+
+    /// Reads one element as f32, not scaled.
     pub(crate) fn get(&self, place: Element) -> f32 {
         let element = self.element_ptr(place);
         // SAFETY: `element_ptr` points at an element inside the pool, aligned to its size because tiles are.
@@ -283,11 +342,12 @@ impl KvView {
             match self.geometry.dtype {
                 KvDtype::Bf16 => bf16::from_bits(element.cast::<u16>().read()).to_f32(),
                 KvDtype::F32 => element.cast::<f32>().read(),
+                KvDtype::Int8 => f32::from(element.cast::<i8>().read()),
             }
         }
     }
 
-    /// Writes one element, rounded to the pool's dtype.
+    /// Writes one element, rounded to the pool's dtype; in int8 it has been scaled already.
     pub(crate) fn set(&self, place: Element, value: f32) {
         let element = self.element_ptr(place);
         // SAFETY: as in `get`; blocks have one writer at a time, as the type promises.
@@ -295,6 +355,7 @@ impl KvView {
             match self.geometry.dtype {
                 KvDtype::Bf16 => element.cast::<u16>().write(bf16::from_f32(value).to_bits()),
                 KvDtype::F32 => element.cast::<f32>().write(value),
+                KvDtype::Int8 => element.cast::<i8>().write(value as i8),
             }
         }
     }

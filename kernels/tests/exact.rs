@@ -8,6 +8,7 @@ use kernels::{
 };
 use proptest::prelude::*;
 
+const KV_DTYPES: [KvDtype; 3] = [KvDtype::Bf16, KvDtype::F32, KvDtype::Int8];
 const LAYER: Layer = Layer {
     shape: HeadShape { heads: 8, kv_heads: 2, head_dim: 32 },
     head_norms: true,
@@ -67,7 +68,7 @@ fn prefill_in_any_chunks_equals_decode() {
     let chunkings: [&[usize]; 6] =
         [&[129, 171], &[37, 37, 37, 37, 37, 37, 37, 37, 4], &[1, 298, 1], &[128, 128, 44], &[15, 1, 1, 283], &decode];
     for layer in [LAYER, WINDOWED] {
-        for dtype in [KvDtype::Bf16, KvDtype::F32] {
+        for dtype in KV_DTYPES {
             for (name, mut ops) in implementations() {
                 let whole = in_chunks(&mut ops, layer, dtype, 16, &[TOKENS]);
                 for chunks in chunkings {
@@ -85,7 +86,7 @@ fn prefill_in_any_chunks_equals_decode() {
 
 #[test]
 fn block_sizes_are_equal_bit_for_bit() {
-    for dtype in [KvDtype::Bf16, KvDtype::F32] {
+    for dtype in KV_DTYPES {
         for (name, mut ops) in implementations() {
             let expected = in_chunks(&mut ops, LAYER, dtype, 16, &[200, 1, 99]);
             for block_tokens in [32, 48, 64, 112, 128] {
@@ -113,7 +114,7 @@ fn a_sequence_does_not_notice_its_batch() {
 /// Memory is full of NaN before it is used: neither results nor the bytes of filled blocks may show it.
 #[test]
 fn what_was_in_memory_before_never_shows() {
-    for dtype in [KvDtype::Bf16, KvDtype::F32] {
+    for dtype in KV_DTYPES {
         for (name, mut ops) in implementations() {
             let geometry = geometry(LAYER, dtype, 32);
             let mut cache = Cache::new(&mut ops, LAYER, geometry, 3);
@@ -131,11 +132,50 @@ fn what_was_in_memory_before_never_shows() {
                 let nan = match dtype {
                     KvDtype::Bf16 => layer.chunks_exact(2).any(|b| b == [0xff; 2]),
                     KvDtype::F32 => layer.chunks_exact(4).any(|b| b == [0xff; 4]),
+                    // All ones is an honest integer; as a scale it is a NaN.
+                    KvDtype::Int8 => layer.chunks_exact(geometry.tile_bytes()).any(|tile| {
+                        let scales = &tile[geometry.block_tokens * geometry.head_dim..];
+                        scales.chunks_exact(4).any(|b| b == [0xff; 4])
+                    }),
                 };
                 assert!(!nan, "{name} {dtype:?}: block {block} keeps bytes from before");
             }
         }
     }
+}
+
+/// One sequence over few heads is cut along its keys when there are more threads than heads; nothing may show it.
+#[test]
+fn cutting_along_the_keys_changes_nothing() {
+    let shapes = [HeadShape { heads: 3, kv_heads: 1, head_dim: 32 }, HeadShape { heads: 2, kv_heads: 2, head_dim: 16 }];
+    for (shape, window) in shapes.into_iter().flat_map(|shape| [(shape, None), (shape, Some(530))]) {
+        let layer = Layer { shape, head_norms: false, rotated: true, sliding_window: window };
+        for dtype in KV_DTYPES {
+            for set in KernelSet::ALL.into_iter().filter(|set| set.is_available()) {
+                let mut expected = None;
+                for threads in [1, 2, 3, 8] {
+                    let mut ops = cpu(set, threads);
+                    let mut cache = Cache::new(&mut ops, layer, geometry(layer, dtype, 16), 3);
+                    let steps: [&[(usize, usize)]; 4] = [&[(0, 560)], &[(0, 1)], &[(0, 5)], &[(1, 3), (0, 1), (2, 40)]];
+                    let found: Vec<f32> = steps.into_iter().flat_map(|step| cache.step(step)).collect();
+                    let expected = expected.get_or_insert_with(|| found.clone());
+                    let what = format!("{set} {threads} threads {shape:?} {dtype:?} window {window:?}");
+                    assert_same_bits(&found, expected, &what);
+                }
+            }
+        }
+    }
+}
+
+/// Integers of 8 bits with a scale per token and head are close to what they stand for.
+#[test]
+fn int8_keys_and_values_are_close_to_f32() {
+    let mut ops = cpu(KernelSet::best(), 1);
+    let exact = in_chunks(&mut ops, LAYER, KvDtype::F32, 16, &[TOKENS]);
+    let int8 = in_chunks(&mut ops, LAYER, KvDtype::Int8, 16, &[TOKENS]);
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+    let error = square(&mut exact.iter().zip(&int8).map(|(a, b)| a - b)) / square(&mut exact.iter().copied());
+    assert!(error < 0.02, "relative error {error}");
 }
 
 proptest! {
@@ -147,12 +187,11 @@ proptest! {
         (kv_heads, group, dim_steps) in (1usize..=3, 1usize..=7, 1usize..=8),
         window in prop::option::of(1u32..200),
         block_steps in 1usize..=8,
-        bf16 in any::<bool>(),
+        dtype in prop::sample::select(KV_DTYPES.to_vec()),
         cuts in prop::collection::vec(1usize..90, 1..6),
     ) {
         let shape = HeadShape { heads: kv_heads * group, kv_heads, head_dim: 16 * dim_steps };
         let layer = Layer { shape, head_norms: false, rotated: true, sliding_window: window };
-        let dtype = if bf16 { KvDtype::Bf16 } else { KvDtype::F32 };
         let mut ops = cpu(KernelSet::best(), 2);
         let whole = in_chunks(&mut ops, layer, dtype, 16, &[cuts.iter().sum()]);
         let found = in_chunks(&mut ops, layer, dtype, 16 * block_steps, &cuts);

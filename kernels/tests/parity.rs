@@ -171,7 +171,7 @@ fn attention_with_its_cache() {
         (outputs, cache.bytes())
     }
     for (heads, kv_heads, head_dim) in HEADS {
-        for dtype in [KvDtype::Bf16, KvDtype::F32] {
+        for dtype in [KvDtype::Bf16, KvDtype::F32, KvDtype::Int8] {
             for (block_tokens, head_norms, sliding_window) in [(16, false, None), (48, true, Some(30))] {
                 let shape = HeadShape { heads, kv_heads, head_dim };
                 let layer = Layer { shape, head_norms, rotated: true, sliding_window };

@@ -55,7 +55,7 @@ pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Res
     let leases = Arc::new(LeaseTable::new());
     let setup = Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: limits(config) };
     let (transport, region) = transport(config, &setup, &kv)?;
-    let compat = compat(&spec, &layout, weights_digest, &backend.describe().numerics_id);
+    let compat = compat(&spec, &kv, &layout, weights_digest, &backend.describe().numerics_id);
     let scheduler = scheduler(config, role, &spec, &geometry, context_max, &compat)?;
     let info = ModelInfo {
         instance,
@@ -213,7 +213,7 @@ fn digest(spec: &ModelSpec, weights: u128) -> u128 {
     xxh3_128(format!("{weights:032x} {maths:?}").as_bytes())
 }
 
-fn compat(spec: &ModelSpec, layout: &KvLayout, weights_digest: u128, numerics: &str) -> CompatParts {
+fn compat(spec: &ModelSpec, kv: &KvStore, layout: &KvLayout, weights_digest: u128, numerics: &str) -> CompatParts {
     let shape = layout.shape();
     CompatParts {
         weights_digest,
@@ -222,7 +222,7 @@ fn compat(spec: &ModelSpec, layout: &KvLayout, weights_digest: u128, numerics: &
         head_dim: shape.head_dim,
         rope: format!("{:?}", spec.positions),
         kv_dtype: shape.dtype,
-        scale_rule: "none".to_owned(),
+        scale_rule: kv.geometry().dtype.scale_rule().to_owned(),
         numerics: numerics.to_owned(),
         wire_version: WIRE_VERSION,
     }

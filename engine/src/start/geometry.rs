@@ -14,6 +14,7 @@ pub(super) fn of_model(config: &Config, spec: &ModelSpec, weights: Dtype) -> Res
         head_dim: spec.head_dim as usize,
         block_tokens: config.block_tokens as usize,
         dtype: match (config.kv_dtype, weights) {
+            (KvDtypeChoice::Int8, _) => KvDtype::Int8,
             (KvDtypeChoice::F32, _) | (KvDtypeChoice::Auto, Dtype::F16 | Dtype::F32) => KvDtype::F32,
             (KvDtypeChoice::Bf16, _) | (KvDtypeChoice::Auto, Dtype::Bf16) => KvDtype::Bf16,
         },

@@ -2,7 +2,7 @@
 
 use super::elementwise::{rms_norm_in_place, rotate};
 use super::rows::Rope;
-use crate::numerics::{bf16_bits, bf16_pair};
+use crate::numerics::{bf16_bits, bf16_pair, quantise};
 use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView};
 
 /// Everything the tasks of one call share. The arguments have been checked.
@@ -79,7 +79,8 @@ impl Tile<'_> {
     unsafe fn store_key(&self, slot: usize, key: &[f32]) {
         let block_tokens = self.geometry.block_tokens;
         let words = self.start.cast::<u32>();
-        // SAFETY: word `i * block_tokens + slot` is the slot's word in row `i` of `[word][token]`.
+        // SAFETY: word `i * block_tokens + slot` is the slot's word in row `i` of `[word][token]`; in int8 it has half
+        // the size.
         unsafe {
             self.clear_if_first(slot);
             match self.geometry.dtype {
@@ -97,6 +98,13 @@ impl Tile<'_> {
                         words.add(i * block_tokens + slot).write(value.to_bits());
                     }
                 }
+                KvDtype::Int8 => {
+                    let mut integers = [0; HEAD_DIM_MAX];
+                    self.scale(slot).write(quantise(key, &mut integers));
+                    for (i, pair) in integers[..key.len()].as_chunks::<2>().0.iter().enumerate() {
+                        self.start.cast::<[i8; 2]>().add(i * block_tokens + slot).write(*pair);
+                    }
+                }
             }
         }
     }
@@ -107,7 +115,7 @@ impl Tile<'_> {
     unsafe fn store_value(&self, slot: usize, value: &[f32]) {
         let head_dim = self.geometry.head_dim;
         let words = self.start.cast::<u32>();
-        // SAFETY: `[token / 2][dim]` words for bf16, `[token][dim]` for f32.
+        // SAFETY: `[token / 2][dim]` words for bf16, `[token][dim]` for f32, `[token / 2][dim]` half words for int8.
         unsafe {
             self.clear_if_first(slot);
             match self.geometry.dtype {
@@ -128,8 +136,25 @@ impl Tile<'_> {
                     let target = std::slice::from_raw_parts_mut(words.cast::<f32>().add(slot * head_dim), head_dim);
                     target.copy_from_slice(value);
                 }
+                KvDtype::Int8 => {
+                    let mut integers = [0; HEAD_DIM_MAX];
+                    self.scale(slot).write(quantise(value, &mut integers));
+                    let first = self.start.cast::<[i8; 2]>().add(slot / 2 * head_dim);
+                    let pairs = std::slice::from_raw_parts_mut(first, head_dim);
+                    for (pair, integer) in pairs.iter_mut().zip(integers) {
+                        // As for bf16, the partner of an even slot becomes zero.
+                        *pair = if slot.is_multiple_of(2) { [integer, 0] } else { [pair[0], integer] };
+                    }
+                }
             }
         }
+    }
+
+    /// The slot's scale, where the dtype has scales.
+    #[inline(always)]
+    unsafe fn scale(&self, slot: usize) -> *mut f32 {
+        // SAFETY: the scales lie behind the elements of the tile, one per token.
+        unsafe { self.start.add(self.geometry.scales_offset()).cast::<f32>().add(slot) }
     }
 
     /// The first token of a block clears the whole tile: its bytes then depend on nothing but its tokens.

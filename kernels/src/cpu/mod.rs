@@ -31,7 +31,7 @@ use crate::{
     MatrixSource, Norm, Ops, OpsInfo, QkvSpec, Routes, Routing, VectorSource,
 };
 use append::Append;
-use attention::Attention;
+use attention::{Attention, AttentionKernels};
 use gemm::{Finish, Part, Product, RowNorm};
 use matrix::WordFormat;
 use table::{FormatKernels, Kernels};
@@ -68,10 +68,11 @@ impl CpuOps {
         }
     }
 
-    fn kv_format(&self, dtype: KvDtype) -> &'static FormatKernels {
+    fn over_cache(&self, dtype: KvDtype) -> AttentionKernels {
         match dtype {
-            KvDtype::Bf16 => &self.kernels.bf16,
-            KvDtype::F32 => &self.kernels.f32,
+            KvDtype::Bf16 => self.kernels.attention.bf16,
+            KvDtype::F32 => self.kernels.attention.f32,
+            KvDtype::Int8 => self.kernels.attention.int8,
         }
     }
 
@@ -329,7 +330,7 @@ impl Ops for CpuOps {
         attention_batch(op, qkv.count(), spec, batch, geometry)?;
         out.set_count(op, qkv.count())?;
         let call = Attention { qkv: qkv.values(), spec, batch, kv, layer: layer as usize };
-        attention::attention(&call, self.kv_format(geometry.dtype), &self.pool, out.values_mut())
+        attention::attention(&call, self.over_cache(geometry.dtype), &self.pool, out.values_mut())
     }
 
     fn gather(&mut self, x: &Rows, rows: &[u32], out: &mut Rows) -> Result<(), KernelError> {

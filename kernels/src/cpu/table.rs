@@ -1,7 +1,7 @@
 //! The kernels compiled once per instruction level, as tables of functions.
 
 use super::append::{Append, append_head};
-use super::attention::{QueryTile, attend};
+use super::attention::{AsStored, AttentionKernels, QueryTile, Scaled, attend, join};
 use super::gemm::{PackRows, Panel, pack_rows, panel};
 use super::kernel_set::KernelSet;
 use super::lanes::{Format, portable};
@@ -10,6 +10,7 @@ use super::lanes::{Format, portable};
 pub(super) struct Kernels {
     pub(super) bf16: FormatKernels,
     pub(super) f32: FormatKernels,
+    pub(super) attention: CacheKernels,
     /// As `append::append_head`.
     pub(super) append_head: unsafe fn(&Append<'_>, usize),
 }
@@ -22,8 +23,13 @@ pub(super) struct FormatKernels {
     pub(super) pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
     /// As `gemm::panel`.
     pub(super) panel: unsafe fn(&Panel<'_>),
-    /// As `attention::attend`.
-    pub(super) attend: unsafe fn(&QueryTile<'_>),
+}
+
+/// Attention over a cache of each dtype.
+pub(super) struct CacheKernels {
+    pub(super) bf16: AttentionKernels,
+    pub(super) f32: AttentionKernels,
+    pub(super) int8: AttentionKernels,
 }
 
 /// Compiles the generic kernels with one level's instructions.
@@ -56,12 +62,22 @@ macro_rules! level {
             $(#[$feature])?
             unsafe fn attend_bf16(tile: &QueryTile<'_>) {
                 // SAFETY: as above.
-                unsafe { attend::<level::Bf16Pairs>(tile) }
+                unsafe { attend::<AsStored<level::Bf16Pairs>>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn attend_int8(tile: &QueryTile<'_>) {
+                // SAFETY: as above.
+                unsafe { attend::<Scaled<level::Bf16Pairs>>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn join_chunks(tile: &QueryTile<'_>) {
+                // SAFETY: as above.
+                unsafe { join::<level::F32x16>(tile) }
             }
             $(#[$feature])?
             unsafe fn attend_f32(tile: &QueryTile<'_>) {
                 // SAFETY: as above.
-                unsafe { attend::<level::F32Words>(tile) }
+                unsafe { attend::<AsStored<level::F32Words>>(tile) }
             }
             $(#[$feature])?
             unsafe fn append(call: &Append<'_>, kv_head: usize) {
@@ -74,13 +90,16 @@ macro_rules! level {
                     rows_max: level::Bf16Pairs::ROWS_MAX,
                     pack_rows: pack_bf16,
                     panel: panel_bf16,
-                    attend: attend_bf16,
                 },
                 f32: FormatKernels {
                     rows_max: level::F32Words::ROWS_MAX,
                     pack_rows: pack_f32,
                     panel: panel_f32,
-                    attend: attend_f32,
+                },
+                attention: CacheKernels {
+                    bf16: AttentionKernels { attend: attend_bf16, join: join_chunks },
+                    f32: AttentionKernels { attend: attend_f32, join: join_chunks },
+                    int8: AttentionKernels { attend: attend_int8, join: join_chunks },
                 },
                 append_head: append,
             };
@@ -95,7 +114,7 @@ level!(avx2_fma, crate::cpu::lanes::avx2, #[target_feature(enable = "avx2,fma,f1
 level!(
     avx512_bf16,
     crate::cpu::lanes::avx512,
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,avx2,fma,f16c")]
 );
 
 /// The table of a kernel set that this processor has.

@@ -4,12 +4,14 @@
 
 mod exp2;
 mod norms;
+mod quantise;
 mod rounding;
 mod trees;
 
 pub(crate) use exp2::{COEFFICIENTS, EXP2_MAX, LOG2_E, ROUND_TO_INTEGER, ZERO_BELOW};
 pub use exp2::{exp2, silu};
 pub use norms::Standardize;
+pub use quantise::quantise;
 pub(crate) use rounding::bf16_bits;
 pub use rounding::{bf16_pair, round_to_bf16};
 pub use trees::{k_padded, lane_tree_max, lane_tree_sum, sum_of_squares, tree_of_chunks};

@@ -61,30 +61,49 @@ struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// An element as it is multiplied: what is stored, without its scale.
     fn at(&self, part: KvPart, position: usize, dim: usize) -> f32 {
+        self.kv.get(self.element(part, position, dim))
+    }
+
+    /// What the elements of one position are scaled with.
+    fn scale(&self, part: KvPart, position: usize) -> f32 {
+        self.kv.scale(self.element(part, position, 0))
+    }
+
+    fn element(&self, part: KvPart, position: usize, dim: usize) -> Element {
         let block_tokens = self.kv.geometry().block_tokens;
-        self.kv.get(Element {
+        Element {
             block: self.table[position / block_tokens] as usize,
             layer: self.layer,
             part,
             kv_head: self.kv_head,
             token: position % block_tokens,
             dim,
-        })
+        }
     }
 
     /// Rounds a query value or a weight to what it is multiplied with.
     fn round(&self, value: f32) -> f32 {
         match self.kv.geometry().dtype {
-            KvDtype::Bf16 => round_to_bf16(value),
+            KvDtype::Bf16 | KvDtype::Int8 => round_to_bf16(value),
             KvDtype::F32 => value,
+        }
+    }
+
+    /// A weight as the sum of weights takes it, and as it is multiplied with the values of its position. Only where
+    /// values are scaled do the two differ: then the scale goes into the weight before it is rounded.
+    fn weight(&self, position: usize, weight: f32) -> (f32, f32) {
+        match self.kv.geometry().dtype {
+            KvDtype::Bf16 | KvDtype::F32 => (self.round(weight), self.round(weight)),
+            KvDtype::Int8 => (weight, self.round(weight * self.scale(KvPart::Value, position))),
         }
     }
 
     /// Σ left(i) · right(i), i ascending, in the order of the stored dtype.
     fn dot(&self, count: usize, left: impl Fn(usize) -> f32, right: impl Fn(usize) -> f32) -> f32 {
         match self.kv.geometry().dtype {
-            KvDtype::Bf16 => (0..count).step_by(2).fold(0.0, |sum, i| {
+            KvDtype::Bf16 | KvDtype::Int8 => (0..count).step_by(2).fold(0.0, |sum, i| {
                 let odd = left(i + 1) * right(i + 1);
                 let even = left(i) * right(i);
                 (sum + odd) + even
@@ -117,15 +136,17 @@ fn attend_chunk(query: &Query<'_>, stored: &Stored<'_>, chunk: usize) -> State {
     let visible = |i: usize| (query.visible.0..=query.visible.1).contains(&(start + i));
     let score = |i: usize| {
         let q = |dim| stored.round(query.values[dim]);
-        stored.dot(query.values.len(), q, |dim| stored.at(KvPart::Key, start + i, dim)) * query.scale
+        let product = stored.dot(query.values.len(), q, |dim| stored.at(KvPart::Key, start + i, dim));
+        product * (stored.scale(KvPart::Key, start + i) * query.scale)
     };
     let scores: Vec<f32> =
         (0..ATTENTION_CHUNK).map(|i| if visible(i) { score(i) } else { f32::NEG_INFINITY }).collect();
     let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
-    let weights: Vec<f32> = scores.iter().map(|s| stored.round(exp2(s - maximum))).collect();
+    let weight = |i: usize| if visible(i) { stored.weight(start + i, exp2(scores[i] - maximum)) } else { (0.0, 0.0) };
+    let (summed, weights): (Vec<f32>, Vec<f32>) = (0..ATTENTION_CHUNK).map(weight).unzip();
 
     let mut lanes = [0.0; LANES];
-    weights.iter().enumerate().for_each(|(i, weight)| lanes[i % LANES] += weight);
+    summed.iter().enumerate().for_each(|(i, weight)| lanes[i % LANES] += weight);
     let value = |i, dim| {
         if visible(i) { stored.at(KvPart::Value, start + i, dim) } else { 0.0 }
     };

@@ -3,8 +3,8 @@
 use super::{ReferenceOps, Rope, Rows, Vector};
 use crate::checks::{append_batch, below, heads, same};
 use crate::kv::Element;
-use crate::numerics::Standardize;
-use crate::{Batch, KernelError, KvPart, KvView, QkvSpec};
+use crate::numerics::{Standardize, quantise};
+use crate::{Batch, KernelError, KvDtype, KvPart, KvView, QkvSpec};
 
 pub(super) fn append(
     qkv: &mut Rows,
@@ -84,12 +84,21 @@ fn finish(head: &mut [f32], norm: Option<&Vector>, spec: &QkvSpec<'_, ReferenceO
 fn store(values: &[f32], part: KvPart, kv_head: usize, kv: &KvView, place: Place) {
     let Place { block, slot, layer } = place;
     let set = |token, dim, value| kv.set(Element { block, layer, part, kv_head, token, dim }, value);
+    let set_scale = |token, scale| kv.set_scale(Element { block, layer, part, kv_head, token, dim: 0 }, scale);
     if slot == 0 {
         for token in 0..kv.geometry().block_tokens {
             (0..values.len()).for_each(|dim| set(token, dim, 0.0));
+            if kv.geometry().dtype.scale_bytes() > 0 {
+                set_scale(token, 0.0);
+            }
         }
     }
-    for (dim, &value) in values.iter().enumerate() {
-        set(slot, dim, value);
+    match kv.geometry().dtype {
+        KvDtype::Bf16 | KvDtype::F32 => values.iter().enumerate().for_each(|(dim, &value)| set(slot, dim, value)),
+        KvDtype::Int8 => {
+            let mut integers = vec![0; values.len()];
+            set_scale(slot, quantise(values, &mut integers));
+            integers.iter().enumerate().for_each(|(dim, &integer)| set(slot, dim, f32::from(integer)));
+        }
     }
 }

@@ -1,15 +1,22 @@
-//! Causal attention over the paged cache: cuts a step into tasks of some query rows and one KV head.
+//! Causal attention over the paged cache: runs the tasks of a step and joins what was cut along the keys.
 
+mod cached;
 mod chunk;
+mod dot;
+mod plan;
 mod tile;
 
-pub(super) use tile::{QUERY_ROWS_MAX, QueryTile, attend};
+pub(super) use cached::{AsStored, Scaled};
+pub(super) use tile::{QueryTile, attend, join};
 
-use super::table::FormatKernels;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::words::Shared;
 use crate::numerics::LOG2_E;
 use crate::pool::Pool;
 use crate::{AttentionSpec, Batch, KernelError, KvView};
+use plan::{Plan, RowTile};
+use tile::{Keep, state_values};
 
 /// Everything the tasks of one call share.
 pub(super) struct Attention<'a> {
@@ -21,68 +28,76 @@ pub(super) struct Attention<'a> {
     pub(super) layer: usize,
 }
 
+/// The kernels of one level and one dtype of the cache.
+#[derive(Clone, Copy)]
+pub(super) struct AttentionKernels {
+    /// As `tile::attend`.
+    pub(super) attend: unsafe fn(&QueryTile<'_>),
+    /// As `tile::join`.
+    pub(super) join: unsafe fn(&QueryTile<'_>),
+}
+
 /// Computes all rows into `out`, `[rows, heads * head_dim]`. The arguments have been checked.
+///
+/// Where a tile was cut into pieces, each stores the states of its chunks, and the piece that ends last merges all of
+/// them from left to right: the same operations in the same order as one task does.
 pub(super) fn attention(
     call: &Attention<'_>,
-    kernels: &FormatKernels,
+    kernels: AttentionKernels,
     pool: &Pool,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
-    let shape = call.spec.shape;
-    let group_heads = shape.heads / shape.kv_heads;
-    let tiles = row_tiles(call.batch, (QUERY_ROWS_MAX / group_heads).max(1));
-    let out = Shared::new(out);
-    pool.run("attention", tiles.len() * shape.kv_heads, &|task| {
-        let tile = &tiles[task / shape.kv_heads];
-        let kv_head = task % shape.kv_heads;
-        // Groups of more query heads than a tile has rows are cut too.
-        for first_head in (0..group_heads).step_by(QUERY_ROWS_MAX) {
-            let heads = QUERY_ROWS_MAX.min(group_heads - first_head);
-            let query_tile = QueryTile {
-                qkv: call.qkv,
-                qkv_columns: shape.qkv_cols(),
-                first_row: tile.first_row,
-                tokens: tile.tokens,
-                first_position: tile.first_position,
-                first_head: kv_head * group_heads + first_head,
-                heads,
-                head_dim: shape.head_dim,
-                log2_scale: call.spec.scale * LOG2_E,
-                sliding_window: call.spec.sliding_window,
-                table: tile.table,
-                kv: call.kv,
-                layer: call.layer,
-                kv_head,
-                out: out.as_mut_ptr(),
-                out_columns: shape.out_cols(),
-            };
-            // SAFETY: tiles have disjoint rows, KV heads disjoint columns of `out`; the arguments were checked; the
-            // kernels were chosen for this processor.
-            unsafe { (kernels.attend)(&query_tile) };
+    let plan = Plan::new(call.spec, call.batch, pool.threads(), state_values(call.spec.shape.head_dim));
+    let mut states = vec![0.0; plan.states];
+    let unfinished: Vec<AtomicUsize> = plan.tiles.iter().map(|_| AtomicUsize::new(0)).collect();
+    for piece in &plan.pieces {
+        unfinished[piece.tile].fetch_add(1, Ordering::Relaxed);
+    }
+    let (states, out) = (Shared::new(&mut states), Shared::new(out));
+    pool.run("attention", plan.pieces.len(), &|task| {
+        let piece = &plan.pieces[task];
+        let tile = &plan.tiles[piece.tile];
+        let keep = match piece.states {
+            None => Keep::Merged,
+            // SAFETY: the plan counted the states of all cut tiles, and they do not overlap.
+            Some(first) => Keep::Each(unsafe { states.as_mut_ptr().add(first) }),
+        };
+        let mut query_tile = query_tile(call, tile, out.as_mut_ptr());
+        query_tile.keep = keep;
+        query_tile.chunks = piece.chunks.clone();
+        // SAFETY: tiles have disjoint rows or columns of `out`, pieces disjoint chunks; the arguments were checked; the
+        // kernels were chosen for this processor.
+        unsafe { (kernels.attend)(&query_tile) };
+        // Whoever ends last sees what the others have stored.
+        if unfinished[piece.tile].fetch_sub(1, Ordering::AcqRel) == 1 && piece.states.is_some() {
+            query_tile.chunks = tile.chunks.clone();
+            // SAFETY: as above, and every chunk of the tile has been stored.
+            unsafe { (kernels.join)(&query_tile) };
         }
     })
 }
 
-/// Consecutive rows of one sequence.
-struct RowTile<'a> {
-    first_row: usize,
-    tokens: usize,
-    first_position: usize,
-    table: &'a [u32],
-}
-
-/// Cuts every sequence into tiles, the last rows first: they see most keys, so the run ends with short tasks.
-fn row_tiles<'a>(batch: &Batch<'a>, tokens_max: usize) -> Vec<RowTile<'a>> {
-    let mut tiles = Vec::new();
-    for sequence in batch.sequences {
-        let table = &batch.blocks[sequence.blocks.start as usize..sequence.blocks.end as usize];
-        let first_row = sequence.rows.start as usize;
-        for start in (0..sequence.rows.len()).step_by(tokens_max) {
-            let tokens = tokens_max.min(sequence.rows.len() - start);
-            let first_position = sequence.first_position as usize + start;
-            tiles.push(RowTile { first_row: first_row + start, tokens, first_position, table });
-        }
+fn query_tile<'a>(call: &Attention<'a>, tile: &RowTile<'a>, out: *mut f32) -> QueryTile<'a> {
+    let shape = call.spec.shape;
+    QueryTile {
+        qkv: call.qkv,
+        qkv_columns: shape.qkv_cols(),
+        first_row: tile.first_row,
+        tokens: tile.tokens,
+        first_position: tile.first_position,
+        first_head: tile.first_head,
+        heads: tile.heads,
+        head_dim: shape.head_dim,
+        log2_scale: call.spec.scale * LOG2_E,
+        sliding_window: call.spec.sliding_window,
+        table: tile.table,
+        kv: call.kv,
+        layer: call.layer,
+        kv_head: tile.kv_head,
+        first_chunk: tile.chunks.start,
+        chunks: tile.chunks.clone(),
+        keep: Keep::Merged,
+        out,
+        out_columns: shape.out_cols(),
     }
-    tiles.sort_by_key(|tile| std::cmp::Reverse(tile.first_position));
-    tiles
 }

@@ -1,16 +1,18 @@
-//! One task: the query rows of a tile walk the chunks of their keys and merge them from left to right.
+//! One task: the query rows of a tile walk chunks of their keys and merge them from left to right, or store each.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::chunk::{Chunk, Places, Scratch, score, softmax, weigh};
+use super::cached::{Cached, FormatLanes, Places, Wide};
+use super::chunk::{Chunk, Scratch, score, softmax, weigh};
 use crate::checks::first_visible;
 use crate::cpu::gemm::pack;
 use crate::cpu::lanes::{Format, Lanes};
-use crate::numerics::{ATTENTION_CHUNK, LANES, exp2};
+use crate::numerics::{LANES, exp2};
 use crate::{HEAD_DIM_MAX, KvView};
 
 /// Query rows (tokens times heads) of one task.
-pub(in crate::cpu) const QUERY_ROWS_MAX: usize = 48;
+pub(super) const QUERY_ROWS_MAX: usize = 48;
 
 /// Some tokens of one sequence and the query heads that read one KV head.
 pub(in crate::cpu) struct QueryTile<'a> {
@@ -30,8 +32,27 @@ pub(in crate::cpu) struct QueryTile<'a> {
     pub(super) kv: &'a KvView,
     pub(super) layer: usize,
     pub(super) kv_head: usize,
+    /// The first chunk that some row sees.
+    pub(super) first_chunk: usize,
+    /// The chunks of this task, in order.
+    pub(super) chunks: Range<usize>,
+    pub(super) keep: Keep,
     pub(super) out: *mut f32,
     pub(super) out_columns: usize,
+}
+
+/// What becomes of the states of single chunks.
+#[derive(Clone, Copy)]
+pub(super) enum Keep {
+    /// They are merged as they come; the task has all chunks of its tile.
+    Merged,
+    /// They are stored, `[chunk][row]` states from the tile's first chunk on.
+    Each(*mut f32),
+}
+
+/// Values of one row's state of one chunk: the weighted values, the maximum, the sum, and room up to a whole vector.
+pub(super) const fn state_values(head_dim: usize) -> usize {
+    head_dim + LANES
 }
 
 impl QueryTile<'_> {
@@ -51,58 +72,108 @@ impl QueryTile<'_> {
         let row = &self.qkv[(self.first_row + i / self.heads) * self.qkv_columns..];
         &row[(self.first_head + i % self.heads) * self.head_dim..][..self.head_dim]
     }
+
+    /// The stored state of row `i` and chunk `chunk`.
+    fn state(&self, states: *mut f32, chunk: usize, i: usize) -> *mut f32 {
+        states.wrapping_add(((chunk - self.first_chunk) * self.rows() + i) * state_values(self.head_dim))
+    }
 }
 
-/// Maximum, sum and weighted values of one query row over the chunks so far.
-struct RowState {
+/// Maximum, sum and weighted values of one row and one chunk.
+#[derive(Clone, Copy)]
+struct ChunkState {
     maximum: f32,
     sum: f32,
-    /// No chunk had a visible key yet.
-    empty: bool,
+    values: *const f32,
 }
+
+/// Maximum and sum of one query row over the chunks so far; `None` before the first with a visible key.
+type Total = Option<(f32, f32)>;
 
 /// Values of all query rows, `[row][dim]`.
 type Values = [MaybeUninit<f32>; QUERY_ROWS_MAX * HEAD_DIM_MAX];
 
-/// Computes the tile.
+/// Computes the task.
 ///
 /// # Safety
-/// The rows, heads, layer and every visible position's block exist; nobody else writes the tile's part of `out`; the
-/// visible positions have been stored; the level's instructions exist.
+/// The rows, heads, layer and every visible position's block exist; nobody else writes the tile's part of `out` or the
+/// states of these chunks; the visible positions have been stored; the level's instructions exist.
 #[inline(always)]
-pub(in crate::cpu) unsafe fn attend<F: Format>(tile: &QueryTile<'_>) {
+pub(in crate::cpu) unsafe fn attend<C: Cached>(tile: &QueryTile<'_>) {
     let mut queries = [const { MaybeUninit::<u32>::uninit() }; QUERY_ROWS_MAX * HEAD_DIM_MAX];
     let mut values: Values = [const { MaybeUninit::uninit() }; QUERY_ROWS_MAX * HEAD_DIM_MAX];
-    let mut states = [const { RowState { maximum: 0.0, sum: 0.0, empty: true } }; QUERY_ROWS_MAX];
-    let mut scratch = Scratch::new();
+    let mut totals: [Total; QUERY_ROWS_MAX] = [None; QUERY_ROWS_MAX];
+    let (mut scratch, mut wide_keys, mut wide_values) = (Scratch::new(), Wide::new(), Wide::new());
     // SAFETY: `pack_queries` writes all words that the chunks read; a row's values are written by its first chunk
     // before any merge or the end reads them; the rest is the caller's promise.
     unsafe {
-        pack_queries::<F>(tile, &mut queries);
+        pack_queries::<C::Format>(tile, &mut queries);
         let (first, last) = (tile.visible(0).0, tile.visible(tile.rows() - 1).1);
-        let places = |chunk| Chunk::new(chunk, first, last).map(|span| Places::new(tile, &span, F::PER_WORD));
-        let mut next = places(first / ATTENTION_CHUNK);
-        for chunk in first / ATTENTION_CHUNK.. {
-            let Some(here) = next else { break };
+        let span = |chunk| Chunk::new(chunk, first, last).filter(|_| tile.chunks.contains(&chunk));
+        let places = |chunk| span(chunk).map(|span| Places::new::<C>(tile, &span));
+        let mut next = places(tile.chunks.start);
+        for chunk in tile.chunks.clone() {
+            let (Some(here), Some(all)) = (next, span(chunk)) else { break };
             next = places(chunk + 1);
-            for group in (0..tile.rows()).step_by(F::ROWS_MAX) {
-                let rows = F::ROWS_MAX.min(tile.rows() - group);
+            let keys = C::keys(tile, &all, &here, &mut wide_keys);
+            let stored_values = C::values(tile, &all, &here, &mut wide_values);
+            for group in (0..tile.rows()).step_by(C::Format::ROWS_MAX) {
+                let rows = C::Format::ROWS_MAX.min(tile.rows() - group);
                 let visible = |i: usize| tile.visible(group + i);
-                let Some(span) = Chunk::new(chunk, visible(0).0, visible(rows - 1).1) else { continue };
-                let query_words = queries.as_ptr().cast::<u32>().add(group * tile.head_dim / F::PER_WORD);
-                score::<F>(tile, &span, &here, query_words, rows, &mut scratch);
-                softmax::<F>(&span, rows, visible, &mut scratch);
-                weigh::<F>(tile, &span, &here, next.as_ref(), rows, &mut scratch);
+                scratch.forget();
+                if let Some(span) = Chunk::new(chunk, visible(0).0, visible(rows - 1).1) {
+                    let query_words = queries.as_ptr().cast::<u32>().add(group * tile.head_dim / C::Format::PER_WORD);
+                    score::<C>(tile, &span, &here, &keys, query_words, rows, &mut scratch);
+                    softmax::<C>(&span, &here, rows, visible, &mut scratch);
+                    weigh::<C>(tile, &span, &here, &stored_values, next.as_ref(), rows, &mut scratch);
+                }
                 for r in 0..rows {
-                    let target = values.as_mut_ptr().cast::<f32>().add((group + r) * tile.head_dim);
-                    merge::<F::Lanes>(tile.head_dim, &scratch, r, &mut states[group + r], target);
+                    let (maximum, sum) = scratch.total(r);
+                    let state = ChunkState { maximum, sum, values: scratch.values(r) };
+                    match tile.keep {
+                        Keep::Merged => {
+                            let target = values.as_mut_ptr().cast::<f32>().add((group + r) * tile.head_dim);
+                            merge::<FormatLanes<C>>(tile.head_dim, state, &mut totals[group + r], target);
+                        }
+                        Keep::Each(states) => {
+                            store_state::<FormatLanes<C>>(tile.head_dim, state, tile.state(states, chunk, group + r));
+                        }
+                    }
                 }
             }
         }
-        for (i, state) in states.iter().enumerate().take(tile.rows()) {
-            let from = values.as_ptr().cast::<f32>().add(i * tile.head_dim);
-            write_out::<F::Lanes>(tile, i, state.sum, from);
+        if let Keep::Each(_) = tile.keep {
+            return;
         }
+        for (i, total) in totals.iter().enumerate().take(tile.rows()) {
+            let from = values.as_ptr().cast::<f32>().add(i * tile.head_dim);
+            write_out::<FormatLanes<C>>(tile, i, *total, from);
+        }
+    }
+}
+
+/// Merges the stored states of all chunks of a tile that was cut.
+///
+/// # Safety
+/// As for `attend`, and the states of all `chunks` have been stored.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn join<L: Lanes>(tile: &QueryTile<'_>) {
+    let Keep::Each(states) = tile.keep else { return };
+    let mut values = [const { MaybeUninit::<f32>::uninit() }; HEAD_DIM_MAX];
+    let values = values.as_mut_ptr().cast::<f32>();
+    for i in 0..tile.rows() {
+        let mut total = None;
+        for chunk in tile.chunks.clone() {
+            let stored = tile.state(states, chunk, i);
+            // SAFETY: the state was stored; the first one that is not empty writes all values.
+            unsafe {
+                let maximum = stored.add(tile.head_dim).read();
+                let state = ChunkState { maximum, sum: stored.add(tile.head_dim + 1).read(), values: stored };
+                merge::<L>(tile.head_dim, state, &mut total, values);
+            }
+        }
+        // SAFETY: a row sees its own position, so some chunk was not empty.
+        unsafe { write_out::<L>(tile, i, total, values) };
     }
 }
 
@@ -122,32 +193,51 @@ unsafe fn pack_queries<F: Format>(tile: &QueryTile<'_>, queries: &mut [MaybeUnin
     }
 }
 
-/// Brings a row's state and its new chunk to their common maximum. The first chunk is copied.
+/// Brings a row's total and its new chunk to their common maximum. The first chunk is copied, one without a visible key
+/// is skipped.
 #[inline(always)]
-unsafe fn merge<L: Lanes>(head_dim: usize, scratch: &Scratch, r: usize, state: &mut RowState, values: *mut f32) {
-    let Some((maximum, sum)) = scratch.row(r) else { return };
-    let chunk_values = scratch.values(r);
+unsafe fn merge<L: Lanes>(head_dim: usize, state: ChunkState, total: &mut Total, values: *mut f32) {
+    if state.maximum == f32::NEG_INFINITY {
+        return;
+    }
     // SAFETY: both hold `head_dim` values, a multiple of 16.
     unsafe {
-        if state.empty {
-            *state = RowState { maximum, sum, empty: false };
-            std::ptr::copy_nonoverlapping(chunk_values, values, head_dim);
+        let Some((maximum, sum)) = *total else {
+            *total = Some((state.maximum, state.sum));
+            std::ptr::copy_nonoverlapping(state.values, values, head_dim);
             return;
-        }
-        let common = if state.maximum > maximum { state.maximum } else { maximum };
-        let (a, b) = (exp2(state.maximum - common), exp2(maximum - common));
-        state.sum = state.sum.mul_add(a, sum * b);
-        state.maximum = common;
+        };
+        let common = if maximum > state.maximum { maximum } else { state.maximum };
+        let (a, b) = (exp2(maximum - common), exp2(state.maximum - common));
+        *total = Some((common, sum.mul_add(a, state.sum * b)));
         for dim in (0..head_dim).step_by(LANES) {
-            let new = L::load(chunk_values.add(dim)).mul(L::splat(b));
+            let new = L::load(state.values.add(dim)).mul(L::splat(b));
             L::load(values.add(dim)).mul_add(L::splat(a), new).store(values.add(dim));
         }
     }
 }
 
+/// Keeps the state of a chunk for `join`. The values of one without a visible key are left as they are.
 #[inline(always)]
-unsafe fn write_out<L: Lanes>(tile: &QueryTile<'_>, i: usize, sum: f32, values: *const f32) {
+unsafe fn store_state<L: Lanes>(head_dim: usize, state: ChunkState, to: *mut f32) {
+    // SAFETY: a stored state has room for `head_dim` values, the maximum and the sum.
+    unsafe {
+        to.add(head_dim).write(state.maximum);
+        to.add(head_dim + 1).write(state.sum);
+        if state.maximum == f32::NEG_INFINITY {
+            return;
+        }
+        for dim in (0..head_dim).step_by(LANES) {
+            L::load(state.values.add(dim)).store(to.add(dim));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn write_out<L: Lanes>(tile: &QueryTile<'_>, i: usize, total: Total, values: *const f32) {
     let (token, head) = (i / tile.heads, i % tile.heads);
+    // A row sees its own position, so there is a total.
+    let sum = total.map_or(1.0, |(_, sum)| sum);
     // SAFETY: the row and the head lie inside `out`, as the caller of `attend` promises.
     unsafe {
         let row = tile.out.add((tile.first_row + token) * tile.out_columns);

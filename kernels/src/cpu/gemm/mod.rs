@@ -6,7 +6,7 @@ mod tile;
 
 pub(super) use pack_rows::{PackRows, RowNorm, pack, pack_rows};
 pub(super) use panel::{Finish, Panel, panel};
-pub(super) use tile::{Ahead, BLOCK_COLUMNS, TILE_ROWS_MAX, accumulate};
+pub(super) use tile::{BLOCK_COLUMNS, TILE_ROWS_MAX};
 
 use std::hint::black_box;
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Format, Lanes};
+use super::{Format, Lanes, Widen};
 use crate::numerics::bf16_pair;
 
 /// Sixteen f32 in two registers.
@@ -151,19 +151,7 @@ impl Format for Bf16Pairs {
         }
     }
     #[inline(always)]
-    unsafe fn round(values: F32x16) -> F32x16 {
-        let mut plain = [0.0f32; 16];
-        // SAFETY: see above; the array has 16 values.
-        unsafe {
-            values.store(plain.as_mut_ptr());
-            for value in &mut plain {
-                *value = crate::numerics::round_to_bf16(*value);
-            }
-            F32x16::load(plain.as_ptr())
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) {
+    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
         let mut plain = [0.0f32; 16];
         // SAFETY: see above; the array has 16 values.
         unsafe { values.store(plain.as_mut_ptr()) };
@@ -172,8 +160,15 @@ impl Format for Bf16Pairs {
             // SAFETY: the caller promises room for 8 words.
             unsafe { to.add(i).write(bf16_pair(*even, *odd)) };
         }
+        for value in &mut plain {
+            *value = crate::numerics::round_to_bf16(*value);
+        }
+        // SAFETY: see above; the array has 16 values.
+        unsafe { F32x16::load(plain.as_ptr()) }
     }
 }
+
+impl Widen for Bf16Pairs {}
 
 /// Single f32.
 pub(in crate::cpu) struct F32Words;
@@ -196,12 +191,9 @@ impl Format for F32Words {
         unsafe { F32x16::splat(f32::from_bits(left)).mul_add(right, acc) }
     }
     #[inline(always)]
-    unsafe fn round(values: F32x16) -> F32x16 {
-        values
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) {
+    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
         // SAFETY: see above.
-        unsafe { values.store(to.cast()) }
+        unsafe { values.store(to.cast()) };
+        values
     }
 }

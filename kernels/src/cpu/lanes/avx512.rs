@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Format, Lanes};
+use super::{Format, Lanes, Widen};
 
 /// Sixteen f32 in a register.
 #[derive(Clone, Copy)]
@@ -126,19 +126,55 @@ impl Format for Bf16Pairs {
         }
     }
     #[inline(always)]
-    unsafe fn round(values: F32x16) -> F32x16 {
-        // SAFETY: see above; `__m256bh` and `__m256i` are 32 plain bytes.
-        unsafe {
-            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values.0));
-            F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded))))
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) {
+    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
         // SAFETY: see above; `__m256bh` and `__m256i` are 32 plain bytes.
         unsafe {
             let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values.0));
             _mm256_storeu_si256(to.cast(), rounded);
+            F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded))))
+        }
+    }
+}
+
+/// The bytes of the bf16 of 0 to 127, low bytes first: tables for `VPERMI2B`.
+static MAGNITUDES: [[u8; 128]; 2] = {
+    let mut tables = [[0; 128]; 2];
+    let mut magnitude = 0;
+    while magnitude < 128 {
+        let [low, high] = (((magnitude as f32).to_bits() >> 16) as u16).to_le_bytes();
+        tables[0][magnitude] = low;
+        tables[1][magnitude] = high;
+        magnitude += 1;
+    }
+    tables
+};
+
+#[inline(always)]
+unsafe fn look_up(table: &[u8; 128], indices: __m512i) -> __m512i {
+    // SAFETY: called where the level's instructions are promised; the table has 128 bytes.
+    unsafe {
+        let low = _mm512_loadu_si512(table.as_ptr().cast());
+        let high = _mm512_loadu_si512(table.as_ptr().add(64).cast());
+        _mm512_permutex2var_epi8(low, indices, high)
+    }
+}
+
+impl Widen for Bf16Pairs {
+    /// Both bytes of a bf16 are looked up by the integer's magnitude; its sign is in the right place already.
+    #[inline(always)]
+    unsafe fn widen(from: [*const i8; 2], to: [*mut u32; 2]) {
+        // SAFETY: see above; the caller promises 32 integers and 16 words each, the tables have 128 bytes.
+        unsafe {
+            let first = _mm512_castsi256_si512(_mm256_loadu_si256(from[0].cast()));
+            let both = _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(from[1].cast()));
+            // Every 16 bytes become 8 of the first and 8 of the second, because unpacking works on 16 bytes each.
+            let mixed = _mm512_permutexvar_epi64(_mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0), both);
+            let magnitudes = _mm512_abs_epi8(mixed);
+            let signs = _mm512_and_si512(mixed, _mm512_set1_epi8(i8::MIN));
+            let low = look_up(&MAGNITUDES[0], magnitudes);
+            let high = _mm512_or_si512(look_up(&MAGNITUDES[1], magnitudes), signs);
+            _mm512_storeu_si512(to[0].cast(), _mm512_unpacklo_epi8(low, high));
+            _mm512_storeu_si512(to[1].cast(), _mm512_unpackhi_epi8(low, high));
         }
     }
 }
@@ -164,12 +200,9 @@ impl Format for F32Words {
         F32x16(unsafe { _mm512_fmadd_ps(_mm512_set1_ps(f32::from_bits(left)), right, acc.0) })
     }
     #[inline(always)]
-    unsafe fn round(values: F32x16) -> F32x16 {
-        values
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) {
+    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
         // SAFETY: see above.
-        unsafe { values.store(to.cast()) }
+        unsafe { values.store(to.cast()) };
+        values
     }
 }

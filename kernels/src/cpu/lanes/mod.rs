@@ -83,8 +83,28 @@ pub(super) trait Format {
     unsafe fn load(from: *const u32) -> Self::Words;
     /// `acc + left · right` for one word of the left side against 16 of the right; of a pair, the odd product first.
     unsafe fn mac(acc: Self::Lanes, left: u32, right: Self::Words) -> Self::Lanes;
-    /// Rounds values to the format.
-    unsafe fn round(values: Self::Lanes) -> Self::Lanes;
-    /// Stores 16 values as `16 / PER_WORD` words, rounded to the format.
-    unsafe fn store_words(values: Self::Lanes, to: *mut u32);
+    /// Stores 16 values as `16 / PER_WORD` words, rounded to the format; returns them as rounded.
+    unsafe fn store_words(values: Self::Lanes, to: *mut u32) -> Self::Lanes;
+}
+
+/// A format whose words can also be made of integers of 8 bits, exactly.
+///
+/// # Safety
+/// As for [`Lanes`].
+pub(super) trait Widen: Format {
+    /// Twice 32 integers become twice 16 words: pairs of integers become pairs of values.
+    #[inline(always)]
+    unsafe fn widen(from: [*const i8; 2], to: [*mut u32; 2]) {
+        for (from, to) in from.into_iter().zip(to) {
+            // SAFETY: the caller promises 32 integers and 16 words.
+            unsafe {
+                let integers = from.cast::<[i8; 32]>().read_unaligned();
+                let mut words = [0; 32];
+                for (word, integer) in words.iter_mut().zip(integers) {
+                    *word = (f32::from(integer).to_bits() >> 16) as u16;
+                }
+                to.cast::<[u16; 32]>().write_unaligned(words);
+            }
+        }
+    }
 }

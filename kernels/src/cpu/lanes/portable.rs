@@ -1,6 +1,6 @@
 //! Plain arrays that the compiler vectorises for whatever the target has.
 
-use super::{Format, Lanes};
+use super::{Format, Lanes, Widen};
 use crate::numerics::{LANES, bf16_pair, lane_tree_max, lane_tree_sum, round_to_bf16};
 
 /// Sixteen f32 in an array.
@@ -112,18 +112,17 @@ impl Format for Bf16Pairs {
         acc
     }
     #[inline(always)]
-    unsafe fn round(values: F32x16) -> F32x16 {
-        values.map(round_to_bf16)
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) {
+    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
         let (pairs, _) = values.0.as_chunks::<2>();
         for (i, [even, odd]) in pairs.iter().enumerate() {
             // SAFETY: the caller promises room for 8 words.
             unsafe { to.add(i).write(bf16_pair(*even, *odd)) };
         }
+        values.map(round_to_bf16)
     }
 }
+
+impl Widen for Bf16Pairs {}
 
 /// Single f32. The fused multiply-add is a library call where the target has no such instruction: slow, same bits.
 pub(in crate::cpu) struct F32Words;
@@ -146,12 +145,9 @@ impl Format for F32Words {
         unsafe { F32x16::splat(f32::from_bits(left)).mul_add(right, acc) }
     }
     #[inline(always)]
-    unsafe fn round(values: F32x16) -> F32x16 {
-        values
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) {
+    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
         // SAFETY: the caller promises room for 16 words.
-        unsafe { values.store(to.cast()) }
+        unsafe { values.store(to.cast()) };
+        values
     }
 }

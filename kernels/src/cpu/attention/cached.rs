@@ -1,0 +1,185 @@
+//! How a cache holds keys and values, and how they become the words of a product: as they are, or widened.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use super::chunk::{Chunk, VECTORS_PER_CHUNK};
+use super::dot::fetch;
+use super::tile::QueryTile;
+use crate::cpu::lanes::{Format, Lanes, Widen};
+use crate::numerics::{ATTENTION_CHUNK, LANES};
+use crate::{HEAD_DIM_MAX, KvPart};
+
+/// Where the keys and values of each vector of 16 positions of a chunk are stored, and their scales if they have any.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Places {
+    pub(super) keys: [*const u8; VECTORS_PER_CHUNK],
+    pub(super) values: [*const u8; VECTORS_PER_CHUNK],
+    key_scales: [*const f32; VECTORS_PER_CHUNK],
+    value_scales: [*const f32; VECTORS_PER_CHUNK],
+}
+
+impl Places {
+    /// Looks up the blocks of the chunk. A block holds whole vectors of positions.
+    pub(super) fn new<C: Cached>(tile: &QueryTile<'_>, chunk: &Chunk) -> Self {
+        let none = [std::ptr::null(); VECTORS_PER_CHUNK];
+        let no_scales = [std::ptr::null(); VECTORS_PER_CHUNK];
+        let mut places = Self { keys: none, values: none, key_scales: no_scales, value_scales: no_scales };
+        let geometry = tile.kv.geometry();
+        for i in chunk.vectors() {
+            let position = chunk.start + i;
+            let (block, slot) = (position / geometry.block_tokens, position % geometry.block_tokens);
+            let stored =
+                |part| tile.kv.tile_ptr(tile.table[block] as usize, tile.layer, part, tile.kv_head).cast_const();
+            let (keys, values) = (stored(KvPart::Key), stored(KvPart::Value));
+            places.keys[i / LANES] = keys.wrapping_add(slot * C::WORD_BYTES);
+            places.values[i / LANES] =
+                values.wrapping_add(slot / C::Format::PER_WORD * geometry.head_dim * C::WORD_BYTES);
+            if geometry.dtype.scale_bytes() > 0 {
+                let scales = |tile: *const u8| tile.wrapping_add(geometry.scales_offset()).cast::<f32>();
+                places.key_scales[i / LANES] = scales(keys).wrapping_add(slot);
+                places.value_scales[i / LANES] = scales(values).wrapping_add(slot);
+                fetch(places.key_scales[i / LANES].cast());
+                fetch(places.value_scales[i / LANES].cast());
+            }
+        }
+        places
+    }
+}
+
+/// Words to be multiplied: per vector of 16 positions the first row of words, and how far apart its rows are.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Words {
+    pub(super) vectors: [*const u32; VECTORS_PER_CHUNK],
+    pub(super) stride: usize,
+}
+
+/// Space for the keys or the values of one chunk as words.
+#[repr(align(64))]
+pub(in crate::cpu) struct Wide([MaybeUninit<u32>; ATTENTION_CHUNK / 2 * HEAD_DIM_MAX]);
+
+impl Wide {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; ATTENTION_CHUNK / 2 * HEAD_DIM_MAX])
+    }
+
+    /// Where the words of vector `vector` go.
+    fn vector(&mut self, vector: usize, head_dim: usize) -> *mut u32 {
+        self.0[vector * LANES / 2 * head_dim..].as_mut_ptr().cast()
+    }
+}
+
+/// What a kernel knows about the stored numbers.
+///
+/// # Safety
+/// Pointers of places and words must be good for the chunk they were made for; the level's instructions exist.
+pub(in crate::cpu) trait Cached {
+    type Format: Format;
+    /// Bytes in which a word of the format is stored.
+    const WORD_BYTES: usize;
+
+    /// The keys of a chunk, `[word][16]` per vector.
+    unsafe fn keys(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words;
+    /// The values of a chunk, `[word of positions][head_dim]` per vector.
+    unsafe fn values(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words;
+    /// What the products of a vector's 16 keys are multiplied with.
+    unsafe fn score_scale(tile: &QueryTile<'_>, places: &Places, vector: usize) -> FormatLanes<Self>;
+    /// Stores the weights of a vector's 16 values as words; returns them as they are summed.
+    unsafe fn store_weights(
+        weights: FormatLanes<Self>,
+        places: &Places,
+        vector: usize,
+        to: *mut u32,
+    ) -> FormatLanes<Self>;
+}
+
+/// The lanes of a cache's format.
+pub(in crate::cpu) type FormatLanes<C> = <<C as Cached>::Format as Format>::Lanes;
+
+/// Keys and values are stored as they are multiplied.
+pub(in crate::cpu) struct AsStored<F>(PhantomData<F>);
+
+impl<F: Format> Cached for AsStored<F> {
+    type Format = F;
+    const WORD_BYTES: usize = size_of::<u32>();
+
+    #[inline(always)]
+    unsafe fn keys(tile: &QueryTile<'_>, _: &Chunk, places: &Places, _: &mut Wide) -> Words {
+        Words { vectors: places.keys.map(<*const u8>::cast), stride: tile.kv.geometry().block_tokens }
+    }
+    #[inline(always)]
+    unsafe fn values(tile: &QueryTile<'_>, _: &Chunk, places: &Places, _: &mut Wide) -> Words {
+        Words { vectors: places.values.map(<*const u8>::cast), stride: tile.head_dim }
+    }
+    #[inline(always)]
+    unsafe fn score_scale(tile: &QueryTile<'_>, _: &Places, _: usize) -> F::Lanes {
+        // SAFETY: the caller's promise.
+        unsafe { F::Lanes::splat(tile.log2_scale) }
+    }
+    #[inline(always)]
+    unsafe fn store_weights(weights: F::Lanes, _: &Places, _: usize, to: *mut u32) -> F::Lanes {
+        // SAFETY: the caller's promise.
+        unsafe { F::store_words(weights, to) }
+    }
+}
+
+/// Keys and values are integers with a scale per position. Once a chunk is widened, all rows of a task use it.
+pub(in crate::cpu) struct Scaled<F>(PhantomData<F>);
+
+impl<F: Widen> Cached for Scaled<F> {
+    type Format = F;
+    const WORD_BYTES: usize = size_of::<[i8; 2]>();
+
+    #[inline(always)]
+    unsafe fn keys(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words {
+        let row_bytes = tile.kv.geometry().block_tokens * Self::WORD_BYTES;
+        let mut words = Words { vectors: [std::ptr::null(); VECTORS_PER_CHUNK], stride: LANES };
+        for vector in chunk.vectors().map(|i| i / LANES) {
+            let (from, to) = (places.keys[vector].cast::<i8>(), wide.vector(vector, tile.head_dim));
+            words.vectors[vector] = to;
+            // The rows of a head are an even number, 16 pairs of integers each.
+            for row in (0..tile.head_dim / 2).step_by(2) {
+                // SAFETY: the rows of 16 positions lie in one tile, `row_bytes` apart; `wide` has room for all of them.
+                unsafe {
+                    let from = [from.add(row * row_bytes), from.add((row + 1) * row_bytes)];
+                    F::widen(from, [to.add(row * LANES), to.add((row + 1) * LANES)]);
+                }
+            }
+        }
+        words
+    }
+
+    #[inline(always)]
+    unsafe fn values(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words {
+        let mut words = Words { vectors: [std::ptr::null(); VECTORS_PER_CHUNK], stride: tile.head_dim };
+        for vector in chunk.vectors().map(|i| i / LANES) {
+            let (from, to) = (places.values[vector].cast::<i8>(), wide.vector(vector, tile.head_dim));
+            words.vectors[vector] = to;
+            // 8 rows of `head_dim` pairs follow each other; 16 pairs are widened into 16 words.
+            for pair in (0..LANES / 2 * tile.head_dim).step_by(2 * LANES) {
+                // SAFETY: all pairs of 16 positions lie in one tile; `wide` has room for them.
+                unsafe {
+                    let from = [from.add(2 * pair), from.add(2 * (pair + LANES))];
+                    F::widen(from, [to.add(pair), to.add(pair + LANES)]);
+                }
+            }
+        }
+        words
+    }
+
+    #[inline(always)]
+    unsafe fn score_scale(tile: &QueryTile<'_>, places: &Places, vector: usize) -> F::Lanes {
+        // SAFETY: a vector has 16 scales in its tile.
+        unsafe { F::Lanes::load(places.key_scales[vector]).mul(F::Lanes::splat(tile.log2_scale)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_weights(weights: F::Lanes, places: &Places, vector: usize, to: *mut u32) -> F::Lanes {
+        // SAFETY: a vector has 16 scales in its tile.
+        unsafe {
+            F::store_words(weights.mul(F::Lanes::load(places.value_scales[vector])), to);
+        }
+        weights
+    }
+}

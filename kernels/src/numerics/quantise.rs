@@ -1,0 +1,61 @@
+//! Rounding to int8 with one scale per vector.
+
+use super::ROUND_TO_INTEGER;
+
+/// The largest integer that is used: −128 is not, so that negation stays exact.
+const INTEGER_MAX: f32 = 127.0;
+
+/// Writes `values / scale`, rounded to the nearest integer (ties to even), and returns the scale: the largest magnitude
+/// divided by 127. A vector of zeros has scale 0. One with an infinite value or a NaN becomes zeros with an infinite or
+/// NaN scale, so that whatever it is multiplied into shows it.
+#[inline(always)]
+pub fn quantise(values: &[f32], integers: &mut [i8]) -> f32 {
+    // As bits, magnitudes have the order of numbers, with infinity and NaN above all: no order of comparison matters.
+    let largest = values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff));
+    let largest = f32::from_bits(largest);
+    let inverse = INTEGER_MAX / largest;
+    // Too small to be divided by, or nothing that a number could be.
+    let inverse = if inverse.is_finite() && largest.is_finite() { inverse } else { 0.0 };
+    for (integer, value) in integers.iter_mut().zip(values) {
+        // The low mantissa bits of a number shifted so are its integer in two's complement.
+        let shifted = if inverse == 0.0 { ROUND_TO_INTEGER } else { value * inverse + ROUND_TO_INTEGER };
+        *integer = shifted.to_bits() as i8;
+    }
+    if inverse == 0.0 && largest.is_finite() { 0.0 } else { largest / INTEGER_MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quantised(values: &[f32]) -> (Vec<i8>, f32) {
+        let mut integers = vec![1; values.len()];
+        let scale = quantise(values, &mut integers);
+        (integers, scale)
+    }
+
+    #[test]
+    fn integers_times_the_scale_are_close() {
+        let values: Vec<f32> = (0..1000).map(|i| (i * 7919 % 1999) as f32 / 999.0 - 1.0).collect();
+        let (integers, scale) = quantised(&values);
+        assert_eq!(integers.iter().map(|i| i.unsigned_abs()).max(), Some(127));
+        for (value, integer) in values.iter().zip(integers) {
+            assert!((value - f32::from(integer) * scale).abs() <= scale * 0.500_1, "{value} became {integer}");
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_even_integer() {
+        assert_eq!(quantised(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -127.0]), (vec![127, 0, 2, 2, 0, -2, -127], 1.0));
+    }
+
+    #[test]
+    fn vectors_without_a_scale_become_zeros() {
+        assert_eq!(quantised(&[0.0, -0.0]), (vec![0, 0], 0.0));
+        assert_eq!(quantised(&[1e-40, -1e-41]), (vec![0, 0], 0.0));
+        assert_eq!(quantised(&[1.0, f32::NEG_INFINITY]), (vec![0, 0], f32::INFINITY));
+        let (integers, scale) = quantised(&[f32::NAN, f32::INFINITY, 3.0]);
+        assert!(integers == [0, 0, 0] && scale.is_nan());
+        assert_eq!(quantised(&[f32::MAX, -f32::MAX]).0, [127, -127]);
+    }
+}
