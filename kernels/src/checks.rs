@@ -94,6 +94,19 @@ pub(crate) fn linear_parts<V>(
     }
 }
 
+/// Most columns of an int8 matrix: up to here sums of products fit into i32 and sums of activations are exact in f32.
+const INT8_COLUMNS_MAX: usize = 1 << 20;
+
+/// What int8 cannot be.
+pub(crate) fn int8_parts(parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<(), KernelError> {
+    let op = "int8_matrix";
+    if arrangement == Arrangement::Table {
+        let what = "a table is looked up, not multiplied with: it stays as stored".to_owned();
+        return Err(KernelError::Invalid { op, what });
+    }
+    parts.iter().try_for_each(|part| at_most(op, "columns", part.k, INT8_COLUMNS_MAX))
+}
+
 /// The columns of `k` that a shard has.
 pub(crate) fn shard_columns(shard: KShard, k: usize) -> Result<Range<usize>, KernelError> {
     let invalid = |what| Err(KernelError::Invalid { op: "matrix", what });

@@ -38,6 +38,13 @@ pub trait Ops: Send {
     /// Prepares a matrix from parts stacked along `n`; all parts share `k` and the dtype. Infinities and NaN are refused.
     fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
 
+    /// As `matrix`, with weights of one byte. A row `w` becomes `round(w * 127 / max|w|)`, the maximum taken over the whole
+    /// row, also where a shard holds a part of it. In a product the row's activations are rounded the same way, each of the
+    /// [`crate::K_CHUNKS`] chunks of `k` with a scale of its own; a chunk's sum is exact in i32 and is worth
+    /// `sum · scale of the chunk · scale of the weights`, rounded after each product; then comes the tree. Columns up to
+    /// 2^20. A table cannot be int8.
+    fn int8_matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
+
     /// What `matrix` made, taken apart so that other processes of this host can map it; `None` where none could.
     fn image<'m>(&self, _matrix: &'m Self::Matrix) -> Option<MatrixImage<'m>> {
         None

@@ -87,6 +87,24 @@ fn outcomes(
     }
 }
 
+fn is_mapped_as_packed(
+    ops: &mut CpuOps,
+    packed: <CpuOps as Ops>::Matrix,
+    arrangement: Arrangement,
+    (n, k): (usize, usize),
+    what: &str,
+) {
+    let stored = Stored::new("same", &ops.image(&packed).expect("an image"));
+    let expected = outcomes(ops, &packed, arrangement, n, k);
+    drop(packed);
+    let mapped = ops.matrix_from_image(stored.image()).expect("a mapped matrix");
+    assert_same_bits(&outcomes(ops, &mapped, arrangement, n, k), &expected, what);
+    let again = ops.image(&mapped).expect("an image");
+    assert_eq!(again.form, stored.form, "{what}");
+    let bytes = stored.sections.iter().map(|section| &stored.file.as_bytes()[section.clone()]);
+    assert!(again.sections.iter().copied().eq(bytes), "{what}");
+}
+
 #[test]
 fn a_mapped_matrix_is_the_packed_one() {
     let whole = [Arrangement::Table, Arrangement::Stacked, Arrangement::GateUp];
@@ -103,15 +121,11 @@ fn a_mapped_matrix_is_the_packed_one() {
                 for (name, mut ops) in implementations() {
                     let what = format!("{name}: {} {dtype} n=2*{n} k={k}", arrangement.name());
                     let packed = ops.matrix(&sources, arrangement).expect("a matrix");
-                    let stored = Stored::new("same", &ops.image(&packed).expect("an image"));
-                    let expected = outcomes(&mut ops, &packed, arrangement, 2 * n, k);
-                    drop(packed);
-                    let mapped = ops.matrix_from_image(stored.image()).expect("a mapped matrix");
-                    assert_same_bits(&outcomes(&mut ops, &mapped, arrangement, 2 * n, k), &expected, &what);
-                    let again = ops.image(&mapped).expect("an image");
-                    assert_eq!(again.form, stored.form, "{what}");
-                    let bytes = stored.sections.iter().map(|section| &stored.file.as_bytes()[section.clone()]);
-                    assert!(again.sections.iter().copied().eq(bytes), "{what}");
+                    is_mapped_as_packed(&mut ops, packed, arrangement, (2 * n, k), &what);
+                    if arrangement != Arrangement::Table {
+                        let packed = ops.int8_matrix(&sources, arrangement).expect("a matrix");
+                        is_mapped_as_packed(&mut ops, packed, arrangement, (2 * n, k), &format!("int8 of {what}"));
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Routing, the experts' products in one run of the pool each, and the sum of a row's choices.
 
-use super::gemm::{self, Finish, Part, Product};
+use super::gemm::{self, Finish, Product};
 use super::words::Shared;
 use super::{CpuOps, Matrix, Rows, product_arguments, row_norm};
 use crate::checks::{expert_down_parts, expert_shapes, same};
@@ -78,7 +78,7 @@ impl CpuOps {
         same(op, "columns of out", out_columns, out.cols())?;
         out.set_count(op, routes.grouped_rows())?;
         let parts = experts.iter().enumerate();
-        let parts = parts.map(|(e, w)| Part { rows: routes.of_expert(e).len(), right: w.words.as_slice() });
+        let parts = parts.map(|(e, w)| w.part(routes.of_expert(e).len()));
         let product = Product {
             op,
             left: left.rows.values(),

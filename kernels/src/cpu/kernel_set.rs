@@ -8,7 +8,7 @@ use crate::KernelError;
 /// An instruction level that the CPU kernels are compiled for, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KernelSet {
-    /// AVX-512 F, BW, DQ, VL, VBMI and BF16 (Zen 4, Sapphire Rapids and later).
+    /// AVX-512 F, BW, DQ, VL, VBMI, VNNI and BF16 (Zen 4, Sapphire Rapids and later).
     Avx512Bf16,
     /// AVX2 and FMA (since 2013).
     Avx2,
@@ -40,7 +40,7 @@ impl KernelSet {
             return Ok(());
         }
         let missing = match self {
-            KernelSet::Avx512Bf16 => "AVX-512 F, BW, DQ, VL, VBMI, BF16",
+            KernelSet::Avx512Bf16 => "AVX-512 F, BW, DQ, VL, VBMI, VNNI, BF16",
             KernelSet::Avx2 => "AVX2, FMA",
             KernelSet::Portable => "nothing",
         };
@@ -80,6 +80,7 @@ fn has_avx512_bf16() -> bool {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("avx512bf16")
 }
 

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::gemm::BLOCK_COLUMNS;
+use super::gemm::{BLOCK_COLUMNS, INT8_PER_WORD, Part, int8_chunk_words};
 use super::packed::PackedWords;
+use super::quantize;
 use super::words::{Shared, Words};
-use crate::checks::{gate_up_parts, matrix_parts, shard_columns};
+use crate::checks::{gate_up_parts, int8_parts, matrix_parts, shard_columns};
 use crate::finite::first_not_finite;
 use crate::numerics::{K_CHUNKS, K_STEP, LANES, k_padded};
 use crate::pool::Pool;
@@ -22,6 +23,8 @@ pub(super) enum WordFormat {
     Bf16Pairs,
     /// One f32.
     F32,
+    /// Four int8 that are neighbours along `k` within one chunk, as bytes `w + 128`.
+    Int8Quads,
 }
 
 impl WordFormat {
@@ -32,10 +35,21 @@ impl WordFormat {
         }
     }
 
-    fn per_word(self) -> usize {
+    /// Words of a row of `k` columns, as the register tile reads it.
+    fn row_words(self, k: usize, chunks: usize) -> usize {
         match self {
-            WordFormat::Bf16Pairs => 2,
-            WordFormat::F32 => 1,
+            WordFormat::Bf16Pairs => k_padded(k) / 2,
+            WordFormat::F32 => k_padded(k),
+            WordFormat::Int8Quads => chunks * int8_chunk_words(k, chunks),
+        }
+    }
+
+    /// Words of a row of a table.
+    fn table_row_words(self, k: usize) -> usize {
+        match self {
+            WordFormat::Bf16Pairs => k.div_ceil(2),
+            WordFormat::F32 => k,
+            WordFormat::Int8Quads => k.div_ceil(INT8_PER_WORD),
         }
     }
 
@@ -44,11 +58,13 @@ impl WordFormat {
         match self {
             WordFormat::Bf16Pairs => 1,
             WordFormat::F32 => 2,
+            WordFormat::Int8Quads => 3,
         }
     }
 
     fn of_code(code: u64) -> Option<Self> {
-        [WordFormat::Bf16Pairs, WordFormat::F32].into_iter().find(|format| format.code() == code)
+        let all = [WordFormat::Bf16Pairs, WordFormat::F32, WordFormat::Int8Quads];
+        all.into_iter().find(|format| format.code() == code)
     }
 }
 
@@ -64,33 +80,45 @@ pub struct Matrix {
     /// Words of a row along `k`, padding included; not padded in a table.
     pub(super) k_words: usize,
     pub(super) words: PackedWords,
+    /// One f32 per packed row, of int8 only.
+    scales: Option<PackedWords>,
 }
 
 impl Matrix {
     /// Packs `parts` as `arrangement` says.
     pub(super) fn new(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
-        let (dtype, n, k_whole) = matrix_parts(parts)?;
-        let format = WordFormat::of(dtype);
-        if arrangement == Arrangement::GateUp {
-            gate_up_parts(parts)?;
-        }
-        all_finite(parts, pool)?;
-        let columns = match arrangement {
-            Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => 0..k_whole,
-            Arrangement::Partial(shard) => shard_columns(shard, k_whole)?,
-        };
-        let (k, chunks) = (columns.len(), chunks_held(arrangement));
+        let (dtype, n, columns) = checked(parts, arrangement, pool)?;
+        let (format, k, chunks) = (WordFormat::of(dtype), columns.len(), chunks_held(arrangement));
         let (k_words, rows) = packed_shape(arrangement, format, n, k);
         let mut words = Words::zeroed(rows * k_words)?;
         fill(&mut words, parts, arrangement, &columns, k_words, pool)?;
-        Ok(Self { arrangement, format, n, k, chunks, k_words, words: PackedWords::Own(words) })
+        Ok(Self { arrangement, format, n, k, chunks, k_words, words: PackedWords::Own(words), scales: None })
+    }
+
+    /// Rounds `parts` to int8 and packs them.
+    pub(super) fn int8(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
+        int8_parts(parts, arrangement)?;
+        let (_, n, columns) = checked(parts, arrangement, pool)?;
+        let (format, k, chunks) = (WordFormat::Int8Quads, columns.len(), chunks_held(arrangement));
+        let (k_words, rows) = packed_shape(arrangement, format, n, k);
+        let (mut words, mut scales) = (Words::zeroed(rows * k_words)?, Words::zeroed(rows)?);
+        let source = |block, column| source_row(parts, arrangement, n, block, column);
+        quantize::fill(&mut words, &mut scales, &source, &quantize::Cut { columns, chunks }, pool)?;
+        let (words, scales) = (PackedWords::Own(words), Some(PackedWords::Own(scales)));
+        Ok(Self { arrangement, format, n, k, chunks, k_words, words, scales })
+    }
+
+    /// Its weights as a part of a product with `rows` rows.
+    pub(super) fn part(&self, rows: usize) -> Part<'_> {
+        Part { rows, right: self.words.as_slice(), scales: self.scales.as_ref().map(PackedWords::as_f32) }
     }
 
     /// Its form is its fields, in the order of [`Matrix::from_image`].
     pub(super) fn image(&self) -> MatrixImage<'_> {
         let codes = [self.arrangement.code(), self.format.code()];
         let sizes = [self.n, self.k, self.k_words].map(|size| size as u64);
-        MatrixImage { form: codes.into_iter().chain(sizes).collect(), sections: vec![self.words.as_bytes()] }
+        let sections = [Some(&self.words), self.scales.as_ref()].into_iter().flatten().map(PackedWords::as_bytes);
+        MatrixImage { form: codes.into_iter().chain(sizes).collect(), sections: sections.collect() }
     }
 
     pub(super) fn from_image(image: MappedImage<'_>) -> Result<Self, KernelError> {
@@ -98,11 +126,16 @@ impl Matrix {
             op: "matrix_from_image",
             what: format!("form {:?} with {} sections is no matrix", image.form, image.sections.len()),
         };
-        let ([arrangement, format, n, k, k_words], [section]) = (image.form, image.sections) else {
+        let ([arrangement, format, n, k, k_words], [section, scales @ ..]) = (image.form, image.sections) else {
             return Err(invalid());
         };
         let arrangement = Arrangement::of_code(*arrangement).ok_or_else(invalid)?;
         let format = WordFormat::of_code(*format).ok_or_else(invalid)?;
+        let scales = match (format, scales) {
+            (WordFormat::Bf16Pairs | WordFormat::F32, []) => None,
+            (WordFormat::Int8Quads, [scales]) if arrangement != Arrangement::Table => Some(scales),
+            (WordFormat::Bf16Pairs | WordFormat::F32 | WordFormat::Int8Quads, _) => return Err(invalid()),
+        };
         let size = |size: u64| usize::try_from(size).ok().filter(|size| (1..=SIZE_MAX).contains(size));
         let (n, k) = (size(*n).ok_or_else(invalid)?, size(*k).ok_or_else(invalid)?);
         let is_cut_well = !matches!(arrangement, Arrangement::Partial(_)) || k.is_multiple_of(K_STEP);
@@ -111,8 +144,9 @@ impl Matrix {
             return Err(invalid());
         }
         let words = PackedWords::mapped(image.file, section, rows.saturating_mul(k_words_expected))?;
+        let scales = scales.map(|scales| PackedWords::mapped(image.file, scales, rows)).transpose()?;
         let chunks = chunks_held(arrangement);
-        Ok(Self { arrangement, format, n, k, chunks, k_words: k_words_expected, words })
+        Ok(Self { arrangement, format, n, k, chunks, k_words: k_words_expected, words, scales })
     }
 
     /// Widens row `n` into `out`, which has `k` values.
@@ -149,8 +183,35 @@ impl Matrix {
                     put(value, f32::from_bits(words[first + p * stride]));
                 }
             }
+            WordFormat::Int8Quads => {
+                let cut = quantize::Cut { columns: 0..self.k, chunks: self.chunks };
+                let scale = self.scales.as_ref().map_or(0.0, |scales| scales.as_f32()[n]);
+                for (i, place) in out.iter_mut().enumerate() {
+                    let (word, byte) = cut.place(i);
+                    let q = quantize::stored(words[first + word * stride].to_le_bytes()[byte]);
+                    put(place, f32::from(q) * scale);
+                }
+            }
         }
     }
+}
+
+/// What the parts are after all checks: (dtype, rows, columns held).
+fn checked(
+    parts: &[MatrixSource<'_>],
+    arrangement: Arrangement,
+    pool: &Pool,
+) -> Result<(Dtype, usize, Range<usize>), KernelError> {
+    let (dtype, n, k_whole) = matrix_parts(parts)?;
+    if arrangement == Arrangement::GateUp {
+        gate_up_parts(parts)?;
+    }
+    all_finite(parts, pool)?;
+    let columns = match arrangement {
+        Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => 0..k_whole,
+        Arrangement::Partial(shard) => shard_columns(shard, k_whole)?,
+    };
+    Ok((dtype, n, columns))
 }
 
 /// How many of the eight chunks of `k` a matrix has.
@@ -163,12 +224,11 @@ fn chunks_held(arrangement: Arrangement) -> usize {
 
 /// (words of a row along `k`, rows with padding) of a packed matrix.
 fn packed_shape(arrangement: Arrangement, format: WordFormat, n: usize, k: usize) -> (usize, usize) {
+    let row_words = format.row_words(k, chunks_held(arrangement));
     match arrangement {
-        Arrangement::Table => (k.div_ceil(format.per_word()), n),
-        Arrangement::Stacked | Arrangement::Partial(_) => {
-            (k_padded(k) / format.per_word(), n.next_multiple_of(BLOCK_COLUMNS))
-        }
-        Arrangement::GateUp => (k_padded(k) / format.per_word(), 2 * (n / 2).next_multiple_of(LANES)),
+        Arrangement::Table => (format.table_row_words(k), n),
+        Arrangement::Stacked | Arrangement::Partial(_) => (row_words, n.next_multiple_of(BLOCK_COLUMNS)),
+        Arrangement::GateUp => (row_words, 2 * (n / 2).next_multiple_of(LANES)),
     }
 }
 

@@ -11,6 +11,7 @@ mod kernel_set;
 mod lanes;
 mod matrix;
 mod packed;
+mod quantize;
 mod rows;
 mod table;
 mod words;
@@ -32,9 +33,9 @@ use crate::{
 };
 use append::Append;
 use attention::{Attention, AttentionKernels};
-use gemm::{Finish, Part, Product, RowNorm};
+use gemm::{Finish, Product, RowNorm};
 use matrix::WordFormat;
-use table::{FormatKernels, Kernels};
+use table::{Kernels, ProductKernels};
 use words::{Shared, Words};
 
 /// Values that one task of a row-wise operation handles at least.
@@ -61,10 +62,11 @@ impl CpuOps {
         &self.pool
     }
 
-    fn format(&self, format: WordFormat) -> &'static FormatKernels {
+    fn format(&self, format: WordFormat) -> &'static ProductKernels {
         match format {
             WordFormat::Bf16Pairs => &self.kernels.bf16,
             WordFormat::F32 => &self.kernels.f32,
+            WordFormat::Int8Quads => &self.kernels.int8,
         }
     }
 
@@ -108,7 +110,7 @@ impl CpuOps {
             left: left.rows.values(),
             picked: None,
             norm: left.norm.map(row_norm),
-            parts: &[Part { rows: left.rows.count(), right: w.words.as_slice() }],
+            parts: &[w.part(left.rows.count())],
             k: w.k,
             k_words: w.k_words,
             chunks: w.chunks,
@@ -161,6 +163,10 @@ impl Ops for CpuOps {
 
     fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
         Matrix::new(parts, arrangement, &self.pool)
+    }
+
+    fn int8_matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
+        Matrix::int8(parts, arrangement, &self.pool)
     }
 
     fn image<'m>(&self, matrix: &'m Matrix) -> Option<MatrixImage<'m>> {

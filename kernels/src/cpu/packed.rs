@@ -42,6 +42,13 @@ impl PackedWords {
         }
     }
 
+    /// The words as f32.
+    pub(super) fn as_f32(&self) -> &[f32] {
+        let words = self.as_slice();
+        // SAFETY: size and alignment are equal, and every pattern of 32 bits is an f32.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         let words = self.as_slice();
         // SAFETY: the words are plain and initialised, bytes need no alignment, and the length is theirs in bytes.

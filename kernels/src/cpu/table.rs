@@ -2,27 +2,40 @@
 
 use super::append::{Append, append_head};
 use super::attention::{AsStored, AttentionKernels, QueryTile, Scaled, attend, join};
-use super::gemm::{PackRows, Panel, pack_rows, panel};
+use super::gemm::{PackRows, Panel, pack_int8, pack_rows, panel};
 use super::kernel_set::KernelSet;
-use super::lanes::{Format, portable};
+use super::lanes::{ChunkFormat, Int8Quads, Int8Sums, portable};
 
 /// The kernels of one level. All of them need the level's instructions.
 pub(super) struct Kernels {
-    pub(super) bf16: FormatKernels,
-    pub(super) f32: FormatKernels,
+    pub(super) bf16: ProductKernels,
+    pub(super) f32: ProductKernels,
+    /// Products with int8 weights.
+    pub(super) int8: ProductKernels,
     pub(super) attention: CacheKernels,
     /// As `append::append_head`.
     pub(super) append_head: unsafe fn(&Append<'_>, usize),
 }
 
-/// The kernels of one level for one word format.
-pub(super) struct FormatKernels {
+/// Products of one level for one word format.
+pub(super) struct ProductKernels {
     /// Rows of the largest register tile.
     pub(super) rows_max: usize,
-    /// As `gemm::pack_rows`.
+    /// Words of the left side before each chunk.
+    pub(super) head_words: usize,
+    /// As `gemm::pack_rows` or `gemm::pack_int8`.
     pub(super) pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
     /// As `gemm::panel`.
     pub(super) panel: unsafe fn(&Panel<'_>),
+}
+
+impl ProductKernels {
+    const fn new<F: ChunkFormat>(
+        pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
+        panel: unsafe fn(&Panel<'_>),
+    ) -> Self {
+        Self { rows_max: F::ROWS_MAX, head_words: F::HEAD_WORDS, pack_rows, panel }
+    }
 }
 
 /// Attention over a cache of each dtype.
@@ -60,6 +73,16 @@ macro_rules! level {
                 unsafe { panel::<level::F32Words>(part) }
             }
             $(#[$feature])?
+            unsafe fn pack_i8(rows: &PackRows<'_>, words: &mut [u32]) {
+                // SAFETY: as above.
+                unsafe { pack_int8::<<level::I32x16 as Int8Sums>::Lanes>(rows, words) }
+            }
+            $(#[$feature])?
+            unsafe fn panel_i8(part: &Panel<'_>) {
+                // SAFETY: as above.
+                unsafe { panel::<Int8Quads<level::I32x16>>(part) }
+            }
+            $(#[$feature])?
             unsafe fn attend_bf16(tile: &QueryTile<'_>) {
                 // SAFETY: as above.
                 unsafe { attend::<AsStored<level::Bf16Pairs>>(tile) }
@@ -86,21 +109,14 @@ macro_rules! level {
             }
 
             pub(super) static KERNELS: Kernels = Kernels {
-                bf16: FormatKernels {
-                    rows_max: level::Bf16Pairs::ROWS_MAX,
-                    pack_rows: pack_bf16,
-                    panel: panel_bf16,
-                },
-                f32: FormatKernels {
-                    rows_max: level::F32Words::ROWS_MAX,
-                    pack_rows: pack_f32,
-                    panel: panel_f32,
-                },
+                bf16: ProductKernels::new::<level::Bf16Pairs>(pack_bf16, panel_bf16),
+                f32: ProductKernels::new::<level::F32Words>(pack_f32, panel_f32),
                 attention: CacheKernels {
                     bf16: AttentionKernels { attend: attend_bf16, join: join_chunks },
                     f32: AttentionKernels { attend: attend_f32, join: join_chunks },
                     int8: AttentionKernels { attend: attend_int8, join: join_chunks },
                 },
+                int8: ProductKernels::new::<Int8Quads<level::I32x16>>(pack_i8, panel_i8),
                 append_head: append,
             };
         }
@@ -114,7 +130,7 @@ level!(avx2_fma, crate::cpu::lanes::avx2, #[target_feature(enable = "avx2,fma,f1
 level!(
     avx512_bf16,
     crate::cpu::lanes::avx512,
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
 );
 
 /// The table of a kernel set that this processor has.

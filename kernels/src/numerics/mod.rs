@@ -3,6 +3,7 @@
 //! Every function here is the definition that vector code repeats lane by lane, operation by operation.
 
 mod exp2;
+mod int8;
 mod norms;
 mod quantise;
 mod rounding;
@@ -10,6 +11,7 @@ mod trees;
 
 pub(crate) use exp2::{COEFFICIENTS, EXP2_MAX, LOG2_E, ROUND_TO_INTEGER, ZERO_BELOW};
 pub use exp2::{exp2, silu};
+pub use int8::Int8Scale;
 pub use norms::Standardize;
 pub use quantise::quantise;
 pub(crate) use rounding::bf16_bits;

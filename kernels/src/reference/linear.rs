@@ -2,7 +2,7 @@
 
 use super::{Matrix, ReferenceOps, Rows, Vector};
 use crate::checks::{linear_arrangement, linear_parts, same};
-use crate::numerics::{K_CHUNKS, Standardize, k_padded, round_to_bf16, silu, tree_of_chunks};
+use crate::numerics::{Int8Scale, K_CHUNKS, Standardize, k_padded, round_to_bf16, silu, tree_of_chunks};
 use crate::{Arrangement, Dtype, Epilogue, KernelError, Left, Norm, NormKind};
 
 pub(super) fn linear(
@@ -118,6 +118,13 @@ fn dot(x: &[f32], w: &Matrix, n: usize) -> f32 {
     let chunk = k_padded(w.k) / w.chunks;
     let sum_of_chunk = |c: usize| {
         let range = c * chunk..(c + 1) * chunk;
+        if let Some(scales) = &w.scales {
+            let x: Vec<f32> = range.clone().map(|i| at(x, i)).collect();
+            let scale = Int8Scale::of_activations(&x);
+            // At most 2^17 products of at most 127²: exact.
+            let sum: i32 = x.iter().zip(range).map(|(x, i)| i32::from(scale.quantize(*x)) * at(w_row, i) as i32).sum();
+            return (sum as f32 * scale.scale) * scales[n];
+        }
         match w.dtype {
             // A product of two bf16 is exact in f32; of each pair the odd one is added first, as VDPBF16PS does.
             Dtype::Bf16 => range.step_by(2).fold(0.0, |sum, i| {

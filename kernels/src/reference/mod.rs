@@ -5,8 +5,8 @@ mod experts;
 mod linear;
 mod qkv;
 
-use crate::checks::{at_most, below, finite, matrix_parts, same, shard_columns, vector_parts};
-use crate::numerics::K_CHUNKS;
+use crate::checks::{at_most, below, finite, int8_parts, matrix_parts, same, shard_columns, vector_parts};
+use crate::numerics::{Int8Scale, K_CHUNKS};
 use crate::{
     Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, Left, MatrixSource, Ops, OpsInfo, QkvSpec,
     Routes, Routing, VectorSource, widen,
@@ -54,7 +54,18 @@ pub struct Matrix {
     k: usize,
     /// Chunks of `k` held, of eight.
     chunks: usize,
+    /// Values, or the integers of an int8 matrix.
     data: Vec<f32>,
+    /// Scale of each row of an int8 matrix.
+    scales: Option<Vec<f32>>,
+}
+
+impl Matrix {
+    /// The values of row `n`.
+    fn values(&self, n: usize) -> impl Iterator<Item = f32> {
+        let scale = self.scales.as_ref().map_or(1.0, |scales| scales[n]);
+        self.data[n * self.k..][..self.k].iter().map(move |v| v * scale)
+    }
 }
 
 /// Values on the host.
@@ -97,15 +108,27 @@ impl Ops for ReferenceOps {
         let whole = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype));
         match arrangement {
             Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => {
-                Ok(Matrix { dtype, arrangement, n, k, chunks: K_CHUNKS, data: whole.collect() })
+                Ok(Matrix { dtype, arrangement, n, k, chunks: K_CHUNKS, data: whole.collect(), scales: None })
             }
             Arrangement::Partial(shard) => {
                 let columns = shard_columns(shard, k)?;
                 let whole: Vec<f32> = whole.collect();
                 let data = whole.chunks_exact(k).flat_map(|row| &row[columns.clone()]).copied().collect();
-                Ok(Matrix { dtype, arrangement, n, k: columns.len(), chunks: K_CHUNKS / shard.of, data })
+                Ok(Matrix { dtype, arrangement, n, k: columns.len(), chunks: K_CHUNKS / shard.of, data, scales: None })
             }
         }
+    }
+
+    fn int8_matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
+        int8_parts(parts, arrangement)?;
+        let mut matrix = self.matrix(parts, arrangement)?;
+        let whole: Vec<f32> = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype)).collect();
+        let scales: Vec<Int8Scale> = whole.chunks_exact(parts[0].k).map(Int8Scale::of_values).collect();
+        for (row, scale) in matrix.data.chunks_exact_mut(matrix.k).zip(&scales) {
+            row.iter_mut().for_each(|v| *v = f32::from(scale.quantize(*v)));
+        }
+        matrix.scales = Some(scales.iter().map(|scale| scale.scale).collect());
+        Ok(matrix)
     }
 
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
@@ -142,7 +165,7 @@ impl Ops for ReferenceOps {
         }
         out.set_count("embed", tokens.len())?;
         for (r, &token) in tokens.iter().enumerate() {
-            out.row_mut(r).copy_from_slice(&table.data[token as usize * table.k..][..table.k]);
+            out.row_mut(r).iter_mut().zip(table.values(token as usize)).for_each(|(place, v)| *place = v);
         }
         Ok(())
     }
@@ -154,8 +177,7 @@ impl Ops for ReferenceOps {
         same(op, "rows of out", indices.len(), out.count())?;
         for (r, &index) in indices.iter().enumerate() {
             below(op, "index", index as usize, table.n)?;
-            let entry = &table.data[index as usize * table.k..][..table.k];
-            out.row_mut(r).iter_mut().zip(entry).for_each(|(v, entry)| *v += entry);
+            out.row_mut(r).iter_mut().zip(table.values(index as usize)).for_each(|(v, entry)| *v += entry);
         }
         Ok(())
     }

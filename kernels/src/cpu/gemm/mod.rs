@@ -1,16 +1,18 @@
 //! Products with packed weights: packs the activations, cuts the product into tasks, runs them.
 
+mod pack_int8;
 mod pack_rows;
 mod panel;
 mod tile;
 
+pub(super) use pack_int8::{PER_WORD as INT8_PER_WORD, chunk_words as int8_chunk_words, pack_int8};
 pub(super) use pack_rows::{PackRows, RowNorm, pack, pack_rows};
 pub(super) use panel::{Finish, Panel, panel};
 pub(super) use tile::{BLOCK_COLUMNS, TILE_ROWS_MAX};
 
 use std::hint::black_box;
 
-use super::table::FormatKernels;
+use super::table::ProductKernels;
 use super::words::{Shared, Words};
 use crate::KernelError;
 use crate::pool::Pool;
@@ -52,12 +54,14 @@ pub(super) struct Part<'a> {
     pub(super) rows: usize,
     /// Packed weights.
     pub(super) right: &'a [u32],
+    /// As in [`Panel`].
+    pub(super) scales: Option<&'a [f32]>,
 }
 
 /// Computes `product` into `out`, `[rows of all parts, out_columns]`, in one run of the pool.
 pub(super) fn multiply(
     product: &Product<'_>,
-    kernels: &FormatKernels,
+    kernels: &ProductKernels,
     pool: &Pool,
     scratch: &mut Words,
     out: &mut [f32],
@@ -67,8 +71,9 @@ pub(super) fn multiply(
     let (rows, tasks) = (last.first_row + last.rows, last.first_task + last.grid.tasks());
     assert_eq!(out.len(), rows * product.out_columns, "the output has a place for every row");
     assert!(product.picked.is_none_or(|picked| picked.len() == rows), "every row is picked from somewhere");
-    scratch.reserve(rows * product.k_words)?;
-    let packed = &mut scratch.as_mut_slice()[..rows * product.k_words];
+    let row_words = product.k_words + product.chunks * kernels.head_words;
+    scratch.reserve(rows * row_words)?;
+    let packed = &mut scratch.as_mut_slice()[..rows * row_words];
     pack_left(product, &cuts, kernels, pool, packed)?;
 
     let out = Shared::new(out);
@@ -77,10 +82,11 @@ pub(super) fn multiply(
         let cut = &cuts[cuts.partition_point(|cut| cut.first_task <= task) - 1];
         let (groups, blocks) = cut.grid.part(task - cut.first_task);
         let part = Panel {
-            left: &left[cut.first_row * product.k_words..],
+            left: &left[cut.first_row * row_words..],
             rows: cut.rows,
             group_rows: cut.group_rows,
             right: cut.right,
+            scales: cut.scales,
             k_words: product.k_words,
             chunks: black_box(product.chunks),
             bias: product.bias,
@@ -107,6 +113,7 @@ struct Cut<'a> {
     /// Likewise.
     first_task: usize,
     right: &'a [u32],
+    scales: Option<&'a [f32]>,
     grid: Grid,
 }
 
@@ -120,7 +127,8 @@ impl<'a> Cut<'a> {
             let groups = part.rows.div_ceil(group_rows);
             let blocks = part.right.len() / (BLOCK_COLUMNS * product.k_words);
             let grid = Grid::new(product, group_rows, groups, blocks, threads);
-            let cut = Cut { first_row, rows: part.rows, group_rows, first_group, first_task, right: part.right, grid };
+            let Part { rows, right, scales } = *part;
+            let cut = Cut { first_row, rows, group_rows, first_group, first_task, right, scales, grid };
             first_row += part.rows;
             first_group += groups;
             first_task += cut.grid.tasks();
@@ -138,11 +146,12 @@ fn balanced_group(rows: usize, rows_max: usize) -> usize {
 fn pack_left(
     product: &Product<'_>,
     cuts: &[Cut<'_>],
-    kernels: &FormatKernels,
+    kernels: &ProductKernels,
     pool: &Pool,
     packed: &mut [u32],
 ) -> Result<(), KernelError> {
-    let rows = packed.len() / product.k_words;
+    let row_words = product.k_words + product.chunks * kernels.head_words;
+    let rows = packed.len() / row_words;
     let groups = cuts.last().map_or(0, |cut| cut.first_group + cut.grid.groups);
     let packed = Shared::new(packed);
     let pack = |group: usize| {
@@ -154,9 +163,9 @@ fn pack_left(
             Some(_) => product.left,
             None => &product.left[first * product.k..][..count * product.k],
         };
-        let rows = PackRows { values, columns: product.k, picked, count, norm: product.norm };
+        let rows = PackRows { values, columns: product.k, chunks: product.chunks, picked, count, norm: product.norm };
         // SAFETY: groups have disjoint rows, and the kernels were chosen for this processor.
-        unsafe { (kernels.pack_rows)(&rows, packed.part(first * product.k_words, count * product.k_words)) }
+        unsafe { (kernels.pack_rows)(&rows, packed.part(first * row_words, count * row_words)) }
     };
     if rows * product.k <= PACK_ALONE_VALUES_MAX {
         (0..groups).for_each(pack);

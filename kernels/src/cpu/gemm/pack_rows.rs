@@ -9,6 +9,8 @@ use crate::numerics::{LANES, Standardize};
 pub(in crate::cpu) struct PackRows<'a> {
     pub(in crate::cpu) values: &'a [f32],
     pub(in crate::cpu) columns: usize,
+    /// Chunks of `k` in `columns`.
+    pub(in crate::cpu) chunks: usize,
     /// Which rows of `values`; the first ones in their order if `None`.
     pub(in crate::cpu) picked: Option<&'a [u32]>,
     /// At most [`TILE_ROWS_MAX`].
@@ -86,7 +88,7 @@ unsafe fn pack_after<'a, F: Format, C: Change<F::Lanes>>(
                         F::Lanes::load(padded.as_ptr())
                     }
                 };
-                F::store_words(change.apply(r, step, values), packed.as_mut_ptr());
+                F::store_words(change.apply(r, step * LANES, values), packed.as_mut_ptr());
             }
             for (p, word) in packed[..words_per_step].iter().enumerate() {
                 target[p * count + r] = *word;
@@ -96,32 +98,38 @@ unsafe fn pack_after<'a, F: Format, C: Change<F::Lanes>>(
 }
 
 /// What happens to values before they are rounded.
-trait Change<L: Lanes> {
-    /// Values `16 * step..` of row `r`, 16 of them.
+pub(super) trait Change<L: Lanes> {
+    /// Values `first..` of row `r`, 16 of them.
     ///
     /// # Safety
     /// The level's instructions exist.
-    unsafe fn apply(&self, r: usize, step: usize, values: L) -> L;
+    unsafe fn apply(&self, r: usize, first: usize, values: L) -> L;
+    /// The same for one value.
+    fn apply_to_one(&self, r: usize, column: usize, value: f32) -> f32;
 }
 
-struct AsIs;
+pub(super) struct AsIs;
 
 impl<L: Lanes> Change<L> for AsIs {
     #[inline(always)]
     unsafe fn apply(&self, _: usize, _: usize, values: L) -> L {
         values
     }
+    #[inline(always)]
+    fn apply_to_one(&self, _: usize, _: usize, value: f32) -> f32 {
+        value
+    }
 }
 
 /// A norm and what it shifts and scales each row of a group by.
-struct Normed<'a> {
+pub(super) struct Normed<'a> {
     norm: RowNorm<'a>,
     rows: [Standardize; TILE_ROWS_MAX],
 }
 
 impl<'a> Normed<'a> {
     #[inline(always)]
-    fn new<'r>(norm: RowNorm<'a>, row: impl Fn(usize) -> &'r [f32], count: usize) -> Self {
+    pub(super) fn new<'r>(norm: RowNorm<'a>, row: impl Fn(usize) -> &'r [f32], count: usize) -> Self {
         let mut rows = [Standardize::IDENTITY; TILE_ROWS_MAX];
         for (r, standard) in rows.iter_mut().enumerate().take(count) {
             *standard = match norm.kind {
@@ -135,8 +143,8 @@ impl<'a> Normed<'a> {
 
 impl<L: Lanes> Change<L> for Normed<'_> {
     #[inline(always)]
-    unsafe fn apply(&self, r: usize, step: usize, values: L) -> L {
-        let (standard, first) = (self.rows[r], step * LANES);
+    unsafe fn apply(&self, r: usize, first: usize, values: L) -> L {
+        let standard = self.rows[r];
         // SAFETY: the caller promises the instructions, and the slices are cut to 16 values.
         unsafe {
             let weight = L::load(self.norm.weight[first..][..LANES].as_ptr());
@@ -146,5 +154,10 @@ impl<L: Lanes> Change<L> for Normed<'_> {
                 Some(bias) => weighted.add(L::load(bias[first..][..LANES].as_ptr())),
             }
         }
+    }
+    #[inline(always)]
+    fn apply_to_one(&self, r: usize, column: usize, value: f32) -> f32 {
+        let weighted = self.rows[r].apply(value) * self.norm.weight[column];
+        self.norm.bias.map_or(weighted, |bias| weighted + bias[column])
     }
 }

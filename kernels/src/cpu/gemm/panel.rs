@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::tile::{Ahead, BLOCK_COLUMNS, Sides, Sums, TILE_ROWS_MAX, tile};
-use crate::cpu::lanes::{Format, Lanes};
+use crate::cpu::lanes::{ChunkFormat, Lanes};
 use crate::numerics::LANES;
 
 /// What happens to the sums of a tile.
@@ -21,7 +21,7 @@ pub(in crate::cpu) enum Finish {
 
 /// A product and the part of it that one task computes.
 pub(in crate::cpu) struct Panel<'a> {
-    /// Packed activations, `[group][word][row]`.
+    /// Packed activations, `[group][chunk][head words, then words][row]`.
     pub(super) left: &'a [u32],
     /// Rows of all groups.
     pub(super) rows: usize,
@@ -29,7 +29,9 @@ pub(in crate::cpu) struct Panel<'a> {
     pub(super) group_rows: usize,
     /// Packed weights, `[block][word][32]`.
     pub(super) right: &'a [u32],
-    /// Words of a row along `k`.
+    /// `[columns]` as packed, padded to whole blocks, if the format has scales.
+    pub(super) scales: Option<&'a [f32]>,
+    /// Words of a row of weights along `k`.
     pub(super) k_words: usize,
     /// As in [`Sides`].
     pub(super) chunks: usize,
@@ -51,17 +53,18 @@ pub(in crate::cpu) struct Panel<'a> {
 /// `out` has `rows * out_columns` elements and nobody else touches the task's part; both sides have the rows and
 /// blocks that the task names; the level's instructions exist.
 #[inline(always)]
-pub(in crate::cpu) unsafe fn panel<F: Format>(panel: &Panel<'_>) {
+pub(in crate::cpu) unsafe fn panel<F: ChunkFormat>(panel: &Panel<'_>) {
     let mut sums: Sums = [[0.0; BLOCK_COLUMNS]; TILE_ROWS_MAX];
     for block in panel.blocks.clone() {
         let right = panel.right[block * BLOCK_COLUMNS * panel.k_words..].as_ptr();
+        let scales = panel.scales.map_or(std::ptr::null(), |scales| scales[block * BLOCK_COLUMNS..].as_ptr());
         for group in panel.groups.clone() {
             let first_row = group * panel.group_rows;
             let rows = panel.group_rows.min(panel.rows - first_row);
-            let left = panel.left[first_row * panel.k_words..].as_ptr();
+            let left = panel.left[first_row * (panel.k_words + panel.chunks * F::HEAD_WORDS)..].as_ptr();
             let chunk_words = panel.k_words / panel.chunks;
             let ahead = Ahead::of_group(right, panel.k_words, group - panel.groups.start, panel.groups.len());
-            let sides = Sides { left, right, chunks: panel.chunks, chunk_words, ahead };
+            let sides = Sides { left, right, scales, chunks: panel.chunks, chunk_words, ahead };
             // SAFETY: both sides begin at the group and the block that the caller promises.
             unsafe {
                 block_of_rows::<F>(rows, sides, &mut sums);
@@ -73,7 +76,7 @@ pub(in crate::cpu) unsafe fn panel<F: Format>(panel: &Panel<'_>) {
 
 /// All 32 columns of a block for `rows` rows, in tiles as wide as the level's registers allow.
 #[inline(always)]
-unsafe fn block_of_rows<F: Format>(rows: usize, sides: Sides, sums: &mut Sums) {
+unsafe fn block_of_rows<F: ChunkFormat>(rows: usize, sides: Sides, sums: &mut Sums) {
     // SAFETY: the caller promises the words; a group has 1 to `F::ROWS_MAX` rows.
     unsafe {
         if F::VECTORS == 2 {
@@ -93,7 +96,8 @@ unsafe fn block_of_rows<F: Format>(rows: usize, sides: Sides, sums: &mut Sums) {
             }
         } else {
             for column in [0, LANES] {
-                let half = Sides { right: sides.right.add(column), ..sides };
+                let right = sides.right.add(column);
+                let half = Sides { right, scales: sides.scales.wrapping_add(column), ..sides };
                 match rows {
                     1 => tile::<F, 1, 1>(half, sums, column),
                     2 => tile::<F, 2, 1>(half, sums, column),

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::cpu::lanes::{Format, Lanes};
+use crate::cpu::lanes::{ChunkFormat, Lanes};
 use crate::numerics::LANES;
 
 /// Columns of a packed block.
@@ -65,13 +65,13 @@ impl Ahead {
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "through iterators the vectors go to the stack and back for every word")]
 pub(in crate::cpu) unsafe fn accumulate<
-    F: Format,
+    F: ChunkFormat,
     const ROWS: usize,
     const VECTORS: usize,
     const ROW_STRIDE: usize,
     const WORD_STRIDE: usize,
 >(
-    acc: &mut [[F::Lanes; VECTORS]; ROWS],
+    acc: &mut [[F::Sums; VECTORS]; ROWS],
     left: *const u32,
     right: [*const u32; VECTORS],
     right_stride: usize,
@@ -90,7 +90,7 @@ pub(in crate::cpu) unsafe fn accumulate<
             for r in 0..ROWS {
                 let word = *left.add(r * ROW_STRIDE + p * WORD_STRIDE);
                 for v in 0..VECTORS {
-                    sums[r][v] = F::mac(sums[r][v], word, loaded[v]);
+                    sums[r][v] = F::add(sums[r][v], word, loaded[v]);
                 }
             }
         }
@@ -112,10 +112,12 @@ fn prefetch(address: *const u32) {
 /// The two packed sides of a product and how `k` is cut.
 #[derive(Clone, Copy)]
 pub(super) struct Sides {
-    /// One row group, `[word][row]`.
+    /// One row group, `[chunk][head words, then words][row]`.
     pub(super) left: *const u32,
     /// 16 or 32 columns of one block, `[word][32]`.
     pub(super) right: *const u32,
+    /// Scales of those columns, where the format has any.
+    pub(super) scales: *const f32,
     /// Chunks of `k`, always `K_CHUNKS`. A variable on purpose: when the compiler knows the number it unrolls the
     /// chunks and spills the tile.
     pub(super) chunks: usize,
@@ -130,10 +132,12 @@ pub(super) struct Sides {
 /// trailing ones.
 ///
 /// # Safety
-/// Both sides hold `chunks * chunk_words` words for `ROWS` rows and `16 * VECTORS` columns; `ROWS` is at most
-/// `TILE_ROWS_MAX`; the level's instructions exist.
+/// Both sides hold `chunks * chunk_words` words for `ROWS` rows and `16 * VECTORS` columns, the left one its head words
+/// too; scales of so many columns exist if the format has scales; `ROWS` is at most `TILE_ROWS_MAX`; the level's
+/// instructions exist.
 #[inline(always)]
-pub(super) unsafe fn tile<F: Format, const ROWS: usize, const VECTORS: usize>(
+#[expect(clippy::needless_range_loop, reason = "as in `accumulate`")]
+pub(super) unsafe fn tile<F: ChunkFormat, const ROWS: usize, const VECTORS: usize>(
     sides: Sides,
     sums: &mut Sums,
     column: usize,
@@ -145,11 +149,20 @@ pub(super) unsafe fn tile<F: Format, const ROWS: usize, const VECTORS: usize>(
         let mut acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
         for chunk in 0..sides.chunks {
             let first = chunk * sides.chunk_words;
-            let left = sides.left.add(first * ROWS);
+            let head = sides.left.add(chunk * (F::HEAD_WORDS + sides.chunk_words) * ROWS);
+            let left = head.add(F::HEAD_WORDS * ROWS);
             let right = std::array::from_fn(|v| sides.right.add(first * BLOCK_COLUMNS + v * 16));
-            acc = [[F::Lanes::splat(0.0); VECTORS]; ROWS];
-            let ahead = sides.ahead.at_word(first);
-            accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut acc, left, right, BLOCK_COLUMNS, sides.chunk_words, ahead);
+            let mut chunk_sums = [[F::begin(head); VECTORS]; ROWS];
+            for r in 1..ROWS {
+                chunk_sums[r] = [F::begin(head.add(r)); VECTORS];
+            }
+            let (words, ahead) = (sides.chunk_words, sides.ahead.at_word(first));
+            accumulate::<F, ROWS, VECTORS, 1, ROWS>(&mut chunk_sums, left, right, BLOCK_COLUMNS, words, ahead);
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    acc[r][v] = F::end(chunk_sums[r][v], head.add(r), ROWS, sides.scales.wrapping_add(v * LANES));
+                }
+            }
             let closed = chunk.trailing_ones() as usize;
             for level in 0..closed {
                 let waiting = levels[level & 3].assume_init();

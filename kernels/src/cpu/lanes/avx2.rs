@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Format, Lanes, Widen};
+use super::{Format, Int8Sums, Lanes, Widen};
 use crate::numerics::bf16_pair;
 
 /// Sixteen f32 in two registers.
@@ -101,6 +101,15 @@ impl Lanes for F32x16 {
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         }
     }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut u8) {
+        let mut plain = [0.0f32; 16];
+        // SAFETY: the array has 16 values, and the caller promises room for 16 bytes.
+        unsafe {
+            self.store(plain.as_mut_ptr());
+            to.cast::<[u8; 16]>().write_unaligned(plain.map(|value| value.to_bits() as u8));
+        }
+    }
 }
 
 #[inline(always)]
@@ -109,6 +118,61 @@ unsafe fn power_of_half(shifted: __m256) -> __m256 {
     unsafe {
         let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
         _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(127 << 23)))
+    }
+}
+
+/// Sixteen i32 in two registers. Bytes are widened to i16 first: `VPMADDUBSW` would saturate.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct I32x16(__m256i, __m256i);
+
+/// The bytes 0 and 2 of 16 words, and the bytes 1 and 3, each as i16.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct WidenedQuads {
+    even: (__m256i, __m256i),
+    odd: (__m256i, __m256i),
+}
+
+impl Int8Sums for I32x16 {
+    type Lanes = F32x16;
+    type Words = WidenedQuads;
+    const ROWS_MAX: usize = 4;
+    const VECTORS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> WidenedQuads {
+        // SAFETY: see above.
+        unsafe {
+            let low_bytes = _mm256_set1_epi16(0xff);
+            let (low, high) = (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast()));
+            WidenedQuads {
+                even: (_mm256_and_si256(low, low_bytes), _mm256_and_si256(high, low_bytes)),
+                odd: (_mm256_srli_epi16::<8>(low), _mm256_srli_epi16::<8>(high)),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        // SAFETY: see above.
+        let half = unsafe { _mm256_set1_epi32(value) };
+        Self(half, half)
+    }
+    #[inline(always)]
+    unsafe fn add(self, left: u32, right: WidenedQuads) -> Self {
+        let [b0, b1, b2, b3] = left.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
+        // SAFETY: see above.
+        unsafe {
+            let (even, odd) = (_mm256_set1_epi32(b0 & 0xffff | b2 << 16), _mm256_set1_epi32(b1 & 0xffff | b3 << 16));
+            let add = |sum, evens, odds| {
+                let pairs = _mm256_add_epi32(_mm256_madd_epi16(evens, even), _mm256_madd_epi16(odds, odd));
+                _mm256_add_epi32(sum, pairs)
+            };
+            Self(add(self.0, right.even.0, right.odd.0), add(self.1, right.even.1, right.odd.1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(self) -> F32x16 {
+        // SAFETY: see above.
+        unsafe { F32x16(_mm256_cvtepi32_ps(self.0), _mm256_cvtepi32_ps(self.1)) }
     }
 }
 

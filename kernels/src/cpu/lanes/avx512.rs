@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Format, Lanes, Widen};
+use super::{Format, Int8Sums, Lanes, Widen};
 
 /// Sixteen f32 in a register.
 #[derive(Clone, Copy)]
@@ -99,6 +99,44 @@ impl Lanes for F32x16 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut u8) {
+        // SAFETY: see above.
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(self.0))) }
+    }
+}
+
+/// Sixteen i32 for `VPDPBUSD`.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(in crate::cpu) struct I32x16(__m512i);
+
+impl Int8Sums for I32x16 {
+    type Lanes = F32x16;
+    type Words = __m512i;
+    const ROWS_MAX: usize = 12;
+    const VECTORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_set1_epi32(value) })
+    }
+    #[inline(always)]
+    unsafe fn add(self, left: u32, right: __m512i) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_dpbusd_epi32(self.0, right, _mm512_set1_epi32(left.cast_signed())) })
+    }
+    #[inline(always)]
+    unsafe fn to_f32(self) -> F32x16 {
+        // SAFETY: see above.
+        F32x16(unsafe { _mm512_cvtepi32_ps(self.0) })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sixteen f32 lanes and the two word formats, once per instruction level; knows no operation.
+//! Sixteen f32 lanes and the three word formats, once per instruction level; knows no operation.
 //!
 //! Kernels are written once over these traits and compiled once per level (`cpu::table`), so that all levels do the
 //! same operations in the same order. Everything is `inline(always)`: the code only exists inside functions that
@@ -38,6 +38,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn tree_sum(self) -> f32;
     /// As `numerics::lane_tree_max`.
     unsafe fn tree_max(self) -> f32;
+    /// Stores the lowest byte of each lane, 16 bytes.
+    unsafe fn store_low_bytes(self, to: *mut u8);
 
     /// As `numerics::exp2`.
     #[inline(always)]
@@ -108,3 +110,119 @@ pub(super) trait Widen: Format {
         }
     }
 }
+
+/// How a product sums a chunk of `k`: what a sum begins with, what a word adds to it, what the sum is worth in f32.
+///
+/// # Safety
+/// As for [`Lanes`].
+pub(super) trait ChunkFormat {
+    type Lanes: Lanes;
+    /// Sixteen running sums of one row.
+    type Sums: Copy;
+    /// Sixteen words of the right-hand side, ready to be multiplied.
+    type Words: Copy;
+    /// Rows of the largest register tile.
+    const ROWS_MAX: usize;
+    /// Vectors of 16 columns in a register tile.
+    const VECTORS: usize;
+    /// Words of the left side that stand before each chunk of a row and belong to it.
+    const HEAD_WORDS: usize;
+
+    unsafe fn load(from: *const u32) -> Self::Words;
+    /// What the sums of a row begin with; `head` is the first of its head words.
+    unsafe fn begin(head: *const u32) -> Self::Sums;
+    /// `sums + left · right` for one word of the left side against 16 of the right.
+    unsafe fn add(sums: Self::Sums, left: u32, right: Self::Words) -> Self::Sums;
+    /// The value of the sums. Head words lie `stride` apart; `scales` are those of the 16 columns, where there are any.
+    unsafe fn end(sums: Self::Sums, head: *const u32, stride: usize, scales: *const f32) -> Self::Lanes;
+}
+
+/// Sums of floating-point formats are what they are worth.
+impl<F: Format> ChunkFormat for F {
+    type Lanes = F::Lanes;
+    type Sums = F::Lanes;
+    type Words = F::Words;
+    const ROWS_MAX: usize = F::ROWS_MAX;
+    const VECTORS: usize = F::VECTORS;
+    const HEAD_WORDS: usize = 0;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> F::Words {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { <F as Format>::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn begin(_: *const u32) -> F::Lanes {
+        // SAFETY: as above.
+        unsafe { F::Lanes::splat(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(sums: F::Lanes, left: u32, right: F::Words) -> F::Lanes {
+        // SAFETY: as above.
+        unsafe { F::mac(sums, left, right) }
+    }
+    #[inline(always)]
+    unsafe fn end(sums: F::Lanes, _: *const u32, _: usize, _: *const f32) -> F::Lanes {
+        sums
+    }
+}
+
+/// Sums of products of int8, four to a word: exact in i32, whatever the level.
+///
+/// The right side holds bytes `w + 128`, the left side bytes `q`; a chunk's head is `-128 · Σ q`, where sums begin, and
+/// the scale of the chunk. So a sum is `Σ w · q` when it ends.
+///
+/// # Safety
+/// As for [`Lanes`].
+pub(super) trait Int8Sums: Copy {
+    type Lanes: Lanes;
+    type Words: Copy;
+    const ROWS_MAX: usize;
+    const VECTORS: usize;
+
+    unsafe fn load(from: *const u32) -> Self::Words;
+    unsafe fn splat(value: i32) -> Self;
+    /// `self + Σ left[j] · right[j]` over the four bytes of a word; sums wrap around.
+    unsafe fn add(self, left: u32, right: Self::Words) -> Self;
+    /// Rounded to f32, ties to even.
+    unsafe fn to_f32(self) -> Self::Lanes;
+}
+
+/// Four int8 in a word.
+pub(super) struct Int8Quads<S>(std::marker::PhantomData<S>);
+
+impl<S: Int8Sums> ChunkFormat for Int8Quads<S> {
+    type Lanes = S::Lanes;
+    type Sums = S;
+    type Words = S::Words;
+    const ROWS_MAX: usize = S::ROWS_MAX;
+    const VECTORS: usize = S::VECTORS;
+    const HEAD_WORDS: usize = INT8_HEAD_WORDS;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> S::Words {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { S::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn begin(head: *const u32) -> S {
+        // SAFETY: as above.
+        unsafe { S::splat((*head).cast_signed()) }
+    }
+    #[inline(always)]
+    unsafe fn add(sums: S, left: u32, right: S::Words) -> S {
+        // SAFETY: as above.
+        unsafe { S::add(sums, left, right) }
+    }
+    #[inline(always)]
+    unsafe fn end(sums: S, head: *const u32, stride: usize, scales: *const f32) -> S::Lanes {
+        // SAFETY: as above; the head has two words.
+        unsafe {
+            let of_chunk = S::Lanes::splat(f32::from_bits(*head.add(stride)));
+            sums.to_f32().mul(of_chunk).mul(S::Lanes::load(scales))
+        }
+    }
+}
+
+/// What the sums begin with, then the scale.
+pub(super) const INT8_HEAD_WORDS: usize = 2;

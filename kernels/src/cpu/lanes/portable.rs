@@ -1,6 +1,6 @@
 //! Plain arrays that the compiler vectorises for whatever the target has.
 
-use super::{Format, Lanes, Widen};
+use super::{Format, Int8Sums, Lanes, Widen};
 use crate::numerics::{LANES, bf16_pair, lane_tree_max, lane_tree_sum, round_to_bf16};
 
 /// Sixteen f32 in an array.
@@ -84,6 +84,51 @@ impl Lanes for F32x16 {
     #[inline(always)]
     unsafe fn tree_max(self) -> f32 {
         lane_tree_max(self.0)
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut u8) {
+        let mut plain = [0.0f32; 16];
+        // SAFETY: the array has 16 values, and the caller promises room for 16 bytes.
+        unsafe {
+            self.store(plain.as_mut_ptr());
+            to.cast::<[u8; 16]>().write_unaligned(plain.map(|value| value.to_bits() as u8));
+        }
+    }
+}
+
+/// Sixteen i32 in an array.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(in crate::cpu) struct I32x16([i32; LANES]);
+
+impl Int8Sums for I32x16 {
+    type Lanes = F32x16;
+    type Words = [u32; LANES];
+    const ROWS_MAX: usize = 2;
+    const VECTORS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> Self::Words {
+        // SAFETY: the caller promises 16 words.
+        unsafe { from.cast::<Self::Words>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        Self([value; LANES])
+    }
+    #[inline(always)]
+    unsafe fn add(mut self, left: u32, right: Self::Words) -> Self {
+        for (sum, word) in self.0.iter_mut().zip(right) {
+            for shift in [0, 8, 16, 24] {
+                let (q, w) = ((left >> shift) as i8, (word >> shift) as u8);
+                *sum = sum.wrapping_add(i32::from(q) * i32::from(w));
+            }
+        }
+        self
+    }
+    #[inline(always)]
+    unsafe fn to_f32(self) -> F32x16 {
+        F32x16(self.0.map(|sum| sum as f32))
     }
 }
 
