@@ -11,7 +11,7 @@ use node::drain::Stop;
 use node::life::{Life, LifeError, TEARDOWN};
 use node::started::Started;
 use node::telemetry::Metrics;
-use node::worker_metrics::{WorkerFacts, WorkerMetrics};
+use node::worker_metrics::{ExpertTokens, WorkerFacts, WorkerMetrics};
 use proto::listen::Services;
 use proto::peer::PeerHello;
 use proto::session::SessionLimits;
@@ -95,6 +95,9 @@ impl Worker {
             backend: info.backend.numerics_id.clone(),
             exact: info.backend.exact,
         });
+        if let Some(counts) = started.expert_counts {
+            metrics.count_experts(ExpertTokens { layers: counts.layers, experts: counts.experts, tokens: counts.rows });
+        }
         let hello = PeerHello { compat: info.compat.clone(), instance: info.instance };
         let (sessions_too, metrics_too) = (sessions.clone(), metrics.clone());
         let surroundings =

@@ -3,7 +3,7 @@
 mod support;
 
 use anyhow::Result;
-use engine::{Config, KvDtypeChoice, PrefixCacheChoice};
+use engine::{Config, KvDtypeChoice, PrefixCacheChoice, WeightsDtype};
 use sched::{Request, SamplingParams, TokenId};
 
 use support::family;
@@ -27,10 +27,16 @@ fn plain(base: &Config) -> Result<Texts> {
 
 #[test]
 fn batches_chunks_blocks_and_threads_change_nothing() -> Result<()> {
-    for (name, kv_dtype) in
-        [("llama-bf16", KvDtypeChoice::Auto), ("mistral", KvDtypeChoice::Auto), ("llama-bf16", KvDtypeChoice::Int8)]
-    {
-        let base = Config { kv_dtype, ..config(&family(name)) };
+    let families = [
+        ("llama-bf16", WeightsDtype::Auto, KvDtypeChoice::Auto),
+        ("llama-bf16", WeightsDtype::Auto, KvDtypeChoice::Int8),
+        ("mistral", WeightsDtype::Auto, KvDtypeChoice::Auto),
+        ("mixtral", WeightsDtype::Bf16, KvDtypeChoice::Auto),
+        ("qwen3moe", WeightsDtype::Auto, KvDtypeChoice::Auto),
+        ("opt", WeightsDtype::Bf16, KvDtypeChoice::Int8),
+    ];
+    for (name, dtype, kv_dtype) in families {
+        let base = Config { dtype, kv_dtype, ..config(&family(name)) };
         let expected = plain(&base)?;
         one_row_per_step(&base, &expected)?;
         for (step_tokens_max, sequences_max) in [(3, 3), (7, 5), (16, 16), (64, 3), (512, 32)] {

@@ -26,7 +26,9 @@ fn check(name: &str, prefill: &Config, decode: &Config) -> Result<()> {
 
 #[test]
 fn every_family_in_process() -> Result<()> {
-    for name in ["llama", "llama3rope", "mistral", "qwen2", "qwen3", "llama-f16", "llama-bf16"] {
+    for name in
+        ["llama", "llama3rope", "mistral", "qwen2", "qwen3", "mixtral", "qwen3moe", "opt", "llama-f16", "llama-bf16"]
+    {
         let base = config(&family(name));
         check(name, &base, &base)?;
     }

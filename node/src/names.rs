@@ -99,6 +99,8 @@ metrics_table! {
     STEP_SECONDS = "baton_step_seconds", Kind::Histogram(TOKEN_GAP), [];
     /// Time that the device stood still before a step although there was work; over the steps' time it should be a few thousandths.
     STEP_GAP_SECONDS = "baton_step_gap_seconds", Kind::Histogram(STEP_GAP), [];
+    /// Tokens that each expert of each layer has computed; only for models with experts. In the last layer only tokens that the next one is sampled after.
+    EXPERT_TOKENS_TOTAL = "baton_expert_tokens_total", Kind::Counter, ["layer", "expert"];
     /// Sequences in the running batch.
     RUNNING_SEQUENCES = "baton_running_sequences", Kind::Gauge, [];
     /// Legs that wait for their first chunk or for blocks.

@@ -1,5 +1,7 @@
 //! What a worker counts, whatever its role: load, tokens, hand-offs, transfers. Knows messages, not who computes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -17,6 +19,23 @@ pub struct WorkerFacts {
     pub backend: String,
     /// Whether results depend on nothing but the request.
     pub exact: bool,
+}
+
+/// How many tokens each expert of each layer has computed; whoever computes goes on counting.
+#[derive(Debug, Clone)]
+pub struct ExpertTokens {
+    /// The layers that have experts.
+    pub layers: Vec<u32>,
+    /// Experts of each.
+    pub experts: usize,
+    /// `[layers][experts]`.
+    pub tokens: Arc<[AtomicU64]>,
+}
+
+/// The series of an [`ExpertTokens`], in its order.
+struct ExpertSeries {
+    tokens: Arc<[AtomicU64]>,
+    counters: Vec<Counter>,
 }
 
 /// The series of one worker, registered once.
@@ -44,6 +63,8 @@ pub struct WorkerMetrics {
     transfer_seconds: Histogram,
     step_seconds: Histogram,
     step_gap_seconds: Histogram,
+    /// There once the model is loaded, if it has experts.
+    experts: Arc<OnceLock<ExpertSeries>>,
 }
 
 impl WorkerMetrics {
@@ -76,6 +97,7 @@ impl WorkerMetrics {
             step_seconds: histogram!(names::STEP_SECONDS, "role" => role),
             step_gap_seconds: histogram!(names::STEP_GAP_SECONDS, "role" => role),
             transport,
+            experts: Arc::default(),
         };
         metrics.start_at_zero();
         metrics
@@ -92,6 +114,18 @@ impl WorkerMetrics {
             ("transport", self.transport.clone()),
         ];
         gauge!(names::BUILD_INFO, &labels).set(1.0);
+    }
+
+    /// Exports the tokens of each expert from now on, whenever the load is. The first call counts.
+    pub fn count_experts(&self, counted: ExpertTokens) {
+        let ExpertTokens { layers, experts, tokens } = counted;
+        let pairs = layers.iter().flat_map(|layer| (0..experts).map(move |expert| (*layer, expert)));
+        let counters = pairs.map(|(layer, expert)| {
+            let labels = [("role", self.role.to_owned()), ("layer", layer.to_string()), ("expert", expert.to_string())];
+            counter!(names::EXPERT_TOKENS_TOTAL, &labels)
+        });
+        let series = ExpertSeries { counters: counters.collect(), tokens };
+        self.experts.get_or_init(|| series).export();
     }
 
     fn start_at_zero(&self) {
@@ -117,6 +151,9 @@ impl WorkerMetrics {
         }
         self.cached_tokens.absolute(load.cached_tokens);
         self.preemptions.absolute(load.preemptions);
+        if let Some(experts) = self.experts.get() {
+            experts.export();
+        }
     }
 
     /// A router's message was taken in.
@@ -208,6 +245,14 @@ impl WorkerMetrics {
     }
 }
 
+impl ExpertSeries {
+    fn export(&self) {
+        for (counter, tokens) in self.counters.iter().zip(self.tokens.iter()) {
+            counter.absolute(tokens.load(Ordering::Relaxed));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
@@ -252,6 +297,26 @@ mod tests {
             r#"baton_step_gap_seconds_sum{role="decode"} 0.000008"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn experts_are_exported_with_the_load() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let metrics = WorkerMetrics::new(Role::Prefill, "ucx");
+            let tokens: Arc<[AtomicU64]> = (0..4).map(AtomicU64::new).collect();
+            let outlet = metrics.clone();
+            metrics.count_experts(ExpertTokens { layers: vec![1, 3], experts: 2, tokens: tokens.clone() });
+            tokens[2].fetch_add(40, Ordering::Relaxed);
+            outlet.load(&Load::default());
+        });
+        let text = handle.render();
+        for (layer, expert, tokens) in [(1, 0, 0), (1, 1, 1), (3, 0, 42), (3, 1, 3)] {
+            let line =
+                format!(r#"baton_expert_tokens_total{{role="prefill",layer="{layer}",expert="{expert}"}} {tokens}"#);
+            assert!(text.contains(&line), "{line} is not in\n{text}");
         }
     }
 }

@@ -11,7 +11,7 @@ use node::drain::Stop;
 use node::life::{Life, LifeError, TEARDOWN};
 use node::started::Started;
 use node::telemetry::Metrics;
-use node::worker_metrics::{WorkerFacts, WorkerMetrics};
+use node::worker_metrics::{ExpertTokens, WorkerFacts, WorkerMetrics};
 use proto::listen::Services;
 use proto::peer::server::PeerService;
 use proto::session::SessionLimits;
@@ -89,6 +89,9 @@ impl Worker {
             backend: info.backend.numerics_id.clone(),
             exact: info.backend.exact,
         });
+        if let Some(counts) = started.expert_counts {
+            metrics.count_experts(ExpertTokens { layers: counts.layers, experts: counts.experts, tokens: counts.rows });
+        }
         let (replica, endpoint, address) = (started.handle, started.endpoint, address.to_owned());
         let giver = Giver { replica, info, endpoint, address, sessions, book, metrics, leaving: Stop::new() };
         Ok(Worker { giver: Arc::new(giver), thread: started.join, stopped })

@@ -22,7 +22,7 @@ fn the_bundled_model_is_exact() -> Result<()> {
 #[test]
 fn each_family_is_exact() -> Result<()> {
     let families = repository::root().join("tests/fixtures/families");
-    for family in ["llama", "llama3rope", "mistral", "qwen2", "qwen3"] {
+    for family in ["llama", "llama3rope", "mistral", "qwen2", "qwen3", "mixtral", "qwen3moe", "opt"] {
         let model = families.join(family);
         verify(&["--model", &model.to_string_lossy(), "--prompts", "40"]).with_context(|| family.to_string())?;
     }

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::{ModelInfo, Started, geometry, random};
 use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, Notify, StepLimits};
-use crate::model::{Model, ModelSpec, Precision, WeightFiles};
+use crate::model::{ExpertCounts, Model, ModelSpec, Precision, WeightFiles};
 use crate::replica::{Outlet, Parts, Waker, spawn};
 use crate::{BackendKind, Config, EngineError, KvStore, PrefixCacheChoice, WeightsDtype};
 
@@ -33,6 +33,8 @@ pub struct Opened {
     pub context_max: u32,
     /// Weights and everything else that decides the maths.
     pub weights_digest: u128,
+    /// What each expert has computed; `None` where no expert computes.
+    pub expert_counts: Option<ExpertCounts>,
 }
 
 /// Loads the model and starts its backend, without scheduler and transport: for measuring and for tests.
@@ -49,7 +51,8 @@ pub fn open_backend(config: &Config, notify: Notify) -> Result<Opened, EngineErr
 
 pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
     let (waker, sleeper) = Waker::pair();
-    let Opened { backend, kv, spec, context_max, weights_digest } = open_backend(config, waker.notify())?;
+    let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } =
+        open_backend(config, waker.notify())?;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
     let instance = InstanceId(random::incarnation()?);
     let leases = Arc::new(LeaseTable::new());
@@ -75,7 +78,7 @@ pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Res
     let inbox_events_max = config.inbox_events_max;
     let parts = Parts { scheduler, backend, transport, leases, region, layout, outlet, inbox_events_max };
     let (handle, join) = spawn(parts, waker, sleeper)?;
-    Ok(Started { handle, info, endpoint, join })
+    Ok(Started { handle, info, endpoint, join, expert_counts })
 }
 
 fn log(info: &ModelInfo) {
@@ -167,8 +170,9 @@ fn cpu(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Re
         StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max };
     let cores_named = config.clone();
     let prepare = move || threads.pin_caller().map_err(|error| unplaced(&cores_named, error));
+    let expert_counts = model.expert_counts().cloned();
     let backend = CpuBackend::start(ops, model, kv.clone(), limits, notify, prepare)?;
-    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest })
+    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts })
 }
 
 /// Threads that could not be placed: the configuration's fault where it names their cores.
@@ -204,7 +208,7 @@ fn modelled(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) 
     };
     let backend = ModelledBackend::start(device, notify)?;
     let weights_digest = digest(&spec, 0);
-    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest })
+    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts: None })
 }
 
 /// Weights and everything of the configuration that changes the maths; context and end tokens do not.

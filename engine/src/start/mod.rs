@@ -11,6 +11,7 @@ use sched::layout::KvLayout;
 use sched::{CompatKey, CompatParts, InstanceId, Role};
 
 use crate::backend::BackendInfo;
+use crate::model::ExpertCounts;
 use crate::replica::{Outlet, ReplicaHandle};
 use crate::{Config, EngineError};
 
@@ -26,6 +27,8 @@ pub struct Started {
     pub endpoint: Vec<u8>,
     /// Its thread; ends after `handle.shutdown()` or when the last handle is gone.
     pub join: JoinHandle<()>,
+    /// What each expert has computed; `None` for a model without experts.
+    pub expert_counts: Option<ExpertCounts>,
 }
 
 /// What a replica serves and how.
