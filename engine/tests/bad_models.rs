@@ -197,6 +197,48 @@ fn wrong_tensors_are_named() -> Result<()> {
 }
 
 #[test]
+fn wrong_experts_and_positions_are_named() -> Result<()> {
+    for (family, key, value, expected) in [
+        (
+            "mixtral",
+            "num_local_experts",
+            json!(7),
+            "DIR/model.safetensors: tensor model.layers.0.block_sparse_moe.gate.weight has shape [6, 64], \
+             config.json implies [7, 64]",
+        ),
+        (
+            "qwen3moe",
+            "moe_intermediate_size",
+            json!(48),
+            "DIR/model.safetensors: tensor model.layers.0.mlp.experts.0.gate_proj.weight has shape [32, 64], \
+             config.json implies [48, 64]",
+        ),
+        ("qwen3moe", "mlp_only_layers", json!([]), "DIR: no tensor model.layers.1.mlp.gate.weight in any weight file"),
+        (
+            "opt",
+            "max_position_embeddings",
+            json!(512),
+            "DIR/model.safetensors: tensor model.decoder.embed_positions.weight has shape [1026, 64], \
+             config.json implies [514, 64]",
+        ),
+        ("opt", "do_layer_norm_before", json!(false), "DIR/config.json: do_layer_norm_before false is not supported"),
+    ] {
+        let model = Copy::of(family, &format!("{family}-{key}"))?;
+        model.edit("config.json", |config| config[key] = value)?;
+        assert_eq!(model.error(), expected);
+    }
+    let model = Copy::of("mixtral", "missing-expert")?;
+    let gone = "model.layers.1.block_sparse_moe.experts.5.w2.weight";
+    model.edit_header(|header| {
+        let map = header.as_object_mut().unwrap();
+        let entry = map.remove(gone).unwrap();
+        map.insert("renamed".to_owned(), entry);
+    })?;
+    assert_eq!(model.error(), format!("DIR: no tensor {gone} in any weight file"));
+    Ok(())
+}
+
+#[test]
 fn mixed_dtypes_in_one_matrix_are_named() -> Result<()> {
     for (tensor, first) in [
         ("model.layers.1.self_attn.k_proj.weight", QUERY),

@@ -82,7 +82,12 @@ fn fused_and_separate_experts_are_one_model() -> Result<()> {
 fn every_choice_is_counted() -> Result<()> {
     const PROMPT: usize = 60;
     const OUTPUT: u64 = 7;
-    let base = Config { prefix_cache: PrefixCacheChoice::Off, step_tokens_max: 16, ..config(&family("qwen3moe")) };
+    let base = Config {
+        prefix_cache: PrefixCacheChoice::Off,
+        step_tokens_max: 16,
+        sequences_max: 8,
+        ..config(&family("qwen3moe"))
+    };
     let mut workers = Workers::aggregated(&base)?;
     let params = SamplingParams { max_tokens: OUTPUT as u32, ..SamplingParams::default() };
     let requests: Vec<_> = (0..3)

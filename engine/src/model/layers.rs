@@ -109,12 +109,13 @@ impl<O: Ops> Loader<'_, O> {
         let router = |names: &ExpertNames| self.layer_name(layer, names.router, "weight");
         let is_there = |names: &&ExpertNames| self.weights.contains(&router(names));
         let names = named.iter().find(is_there).unwrap_or(&named[0]);
+        // The router first: its shape shows a wrong number of experts.
+        let router = self.matrix(&[(&router(names), experts as u32)], self.spec.hidden, Arrangement::Stacked)?;
         let matrices = (0..experts).map(|expert| {
             let name = |tensor| self.layer_name(layer, &format!("{}.{expert}.{tensor}", names.experts), "weight");
             self.gated(names.gate_up.map(name), &name(names.down), width)
         });
         let (gate_up, down) = matrices.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-        let router = self.matrix(&[(&router(names), experts as u32)], self.spec.hidden, Arrangement::Stacked)?;
         Ok(Experts { router, gate_up, down })
     }
 }
