@@ -38,6 +38,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Talk to a model in the terminal.
     Chat(ChatArgs),
+    /// One rank of a worker, which starts it and tells it its job on standard input.
+    #[command(hide = true)]
+    Rank(RankArgs),
     /// Print the configuration: the commented defaults, or the outcome of --config and --set.
     Config(ConfigArgs),
 }
@@ -80,6 +83,14 @@ pub struct RoleArgs {
     /// Announce readiness on standard output and end when standard input closes.
     #[arg(long, hide = true)]
     supervised: bool,
+}
+
+/// One rank of a worker.
+#[derive(Debug, Clone, Args)]
+pub struct RankArgs {
+    /// The worker's log filter.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
 }
 
 impl ConfigArgs {

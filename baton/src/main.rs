@@ -55,6 +55,8 @@ fn run(command: Command) -> Result<()> {
             Command::Verify(arguments) => verify::run(arguments, stop_asked(Supervision::Alone)).await,
             Command::Chat(arguments) => chat::run(arguments).await,
             Command::Config(arguments) => print_config(&arguments),
+            // Follows its leader on this thread; the runtime has nothing to do.
+            Command::Rank(arguments) => role::rank(&arguments),
         }
     })
 }

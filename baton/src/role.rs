@@ -1,4 +1,7 @@
-//! One role as a process of its own: `baton router`, `baton prefill`, `baton decode`.
+//! One role as a process of its own: `baton router`, `baton prefill`, `baton decode`; and `baton rank`, part of a worker.
+
+use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::Result;
 use node::bind::{WorkerPorts, bind};
@@ -6,7 +9,7 @@ use node::drain::Supervision;
 use node::started::Started;
 use node::telemetry::{Metrics, log_to_stderr};
 
-use crate::cli::RoleArgs;
+use crate::cli::{RankArgs, RoleArgs};
 use crate::stop_asked;
 
 /// The router alone.
@@ -27,6 +30,7 @@ pub async fn router(arguments: &RoleArgs) -> Result<()> {
 pub async fn prefill(arguments: &RoleArgs) -> Result<()> {
     let config = arguments.load()?;
     log_to_stderr(&config.telemetry.log)?;
+    let ranks = Arc::new(OwnBinary { log: config.telemetry.log });
     let config = config.prefill;
     if arguments.supervision() == Supervision::Child {
         // The readers are siblings: their common parent is whom this process may admit.
@@ -35,18 +39,38 @@ pub async fn prefill(arguments: &RoleArgs) -> Result<()> {
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
     let supervision = arguments.supervision();
     let started = |started: &Started| announce(supervision, started);
-    Ok(prefill_server::run(config, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
+    Ok(prefill_server::run(config, ranks, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
 }
 
 /// One decode or aggregated worker.
 pub async fn decode(arguments: &RoleArgs) -> Result<()> {
     let config = arguments.load()?;
     log_to_stderr(&config.telemetry.log)?;
+    let ranks = Arc::new(OwnBinary { log: config.telemetry.log });
     let config = config.decode;
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
     let supervision = arguments.supervision();
     let started = |started: &Started| announce(supervision, started);
-    Ok(decode_server::run(config, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
+    Ok(decode_server::run(config, ranks, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
+}
+
+/// One rank of a worker: follows its leader and ends with it.
+pub fn rank(arguments: &RankArgs) -> Result<()> {
+    log_to_stderr(&arguments.log)?;
+    Ok(engine::serve_rank()?)
+}
+
+/// Ranks are this very binary in another role.
+struct OwnBinary {
+    log: String,
+}
+
+impl engine::RankProgram for OwnBinary {
+    fn command(&self) -> std::io::Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["rank", "--log", &self.log]);
+        Ok(command)
+    }
 }
 
 fn announce(supervision: Supervision, started: &Started) {

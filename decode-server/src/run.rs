@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use engine::RankProgram;
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
 use node::drain::Stop;
@@ -25,12 +26,14 @@ use crate::peers::{Peers, PeersConfig, Surroundings};
 use crate::{Config, Error};
 
 /// Runs a decode or aggregated worker on ports that are open already, until `shutdown` or until it cannot go on.
-/// `started` hears once that it is ready: its configured givers were tried by then.
+/// `started` hears once that it is ready: its configured givers were tried by then. `ranks` starts the processes of its
+/// ranks, where they are processes.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on; nothing is left running then.
 pub async fn run(
     config: Config,
+    ranks: Arc<dyn RankProgram>,
     ports: WorkerPorts,
     metrics: Metrics,
     started: impl FnOnce(&Started),
@@ -41,7 +44,7 @@ pub async fn run(
     let admin = Admin { gate: Gate::starting("the model"), metrics, version };
     let mut life = Life::begin(admin, ports.admin.listener);
 
-    let Worker { taker, sessions, thread, stopped } = Worker::start(&config, role, life.stop()).await?;
+    let Worker { taker, sessions, thread, stopped } = Worker::start(&config, ranks, role, life.stop()).await?;
     let taker = Arc::new(taker);
     let worker = WorkerService::new(taker.clone(), sessions.clone());
     let services = Services::new(worker, &SessionLimits::default());
@@ -74,7 +77,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(config: &Config, role: Role, stop: &Stop) -> Result<Worker, Error> {
+    async fn start(config: &Config, ranks: Arc<dyn RankProgram>, role: Role, stop: &Stop) -> Result<Worker, Error> {
         let sessions = Sessions::new(SessionLimits::default());
         let metrics = WorkerMetrics::new(role, config.engine.transport.kind().label());
         let peers = Arc::new(OnceLock::new());
@@ -87,7 +90,9 @@ impl Worker {
             stopped: Some(tell),
         };
         let engine = config.engine.clone();
-        let loading = tokio::task::spawn_blocking(move || engine::start(&engine, role, Box::new(outlet)));
+        let loading = tokio::task::spawn_blocking(move || {
+            engine::start_with_ranks(&engine, role, Box::new(outlet), ranks.as_ref())
+        });
         let started = loading.await.map_err(|error| LifeError::task("loading the model", error))??;
         let (replica, info) = (started.handle, started.info);
         metrics.runs(&WorkerFacts {

@@ -53,6 +53,12 @@ pub struct Config {
     pub threads: usize,
     /// Cores to pin the computing threads to; empty leaves them to the system.
     pub cores: Vec<usize>,
+    /// Tensor parallelism: ranks that share every layer, 1, 2, 4 or 8. Must divide the model's heads and kv heads.
+    pub tp: u32,
+    /// Pipeline parallelism: groups of consecutive layers, each with its own ranks.
+    pub pp: u32,
+    /// What the ranks of `tp` and `pp` are: `threads` of the worker, or `processes` that share its KV pool.
+    pub ranks: RanksChoice,
     /// Instruction level of the kernels: auto, avx512bf16, avx2 or portable.
     pub kernel_set: String,
     /// What moves KV between workers: `ucx`, `tcp` or `shm`. There is no fallback.
@@ -105,6 +111,16 @@ pub enum KvDtypeChoice {
     Bf16,
     /// Integers of 8 bits with one scale per token and head.
     Int8,
+}
+
+/// What the ranks of a worker are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RanksChoice {
+    /// Groups of threads in the worker's process.
+    Threads,
+    /// Processes that the worker starts.
+    Processes,
 }
 
 /// Whether the KV of ended requests is reused.
@@ -177,6 +193,9 @@ impl Default for Config {
             lease_beat_ms: 5_000,
             threads: 0,
             cores: Vec::new(),
+            tp: 1,
+            pp: 1,
+            ranks: RanksChoice::Threads,
             kernel_set: "auto".to_owned(),
             transport: TransportChoice::Ucx,
             tcp_listen: "127.0.0.1:0".to_owned(),
@@ -239,12 +258,33 @@ impl Config {
             return wrong("lease_beat_ms", problem);
         }
         self.validate_threads()?;
+        self.validate_ranks()?;
         for (key, value) in [("peers_max", self.peers_max), ("inbox_events_max", self.inbox_events_max)] {
             if value == 0 {
                 return wrong(key, "must be at least 1, found 0".to_owned());
             }
         }
         self.modelled.fitted().map(|_| ())
+    }
+
+    /// What can be said without the model; `tp` and `pp` are checked against its shape at start.
+    fn validate_ranks(&self) -> Result<(), EngineError> {
+        let wrong = |key: &'static str, problem: String| Err(EngineError::Config { key, problem });
+        if !matches!(self.tp, 1 | 2 | 4 | 8) {
+            return wrong("tp", format!("must be 1, 2, 4 or 8, found {}", self.tp));
+        }
+        if self.pp == 0 {
+            return wrong("pp", "must be at least 1, found 0".to_owned());
+        }
+        match self.backend {
+            BackendKind::Modelled if self.tp > 1 => {
+                wrong("tp", format!("is {}, but the modelled backend is one device", self.tp))
+            }
+            BackendKind::Modelled if self.pp > 1 => {
+                wrong("pp", format!("is {}, but the modelled backend is one device", self.pp))
+            }
+            BackendKind::Modelled | BackendKind::Cpu => Ok(()),
+        }
     }
 
     fn validate_threads(&self) -> Result<(), EngineError> {
@@ -360,6 +400,12 @@ mod tests {
             &expect![[r#"engine.kernel_set is "sse9": unknown kernel set "sse9"; known: avx512bf16, avx2, portable"#]],
         );
         refused(|config| config.threads = 5000, &expect!["engine.threads asks for 5000 threads, at most 1024 can run"]);
+        refused(|config| config.tp = 3, &expect!["engine.tp must be 1, 2, 4 or 8, found 3"]);
+        refused(|config| config.pp = 0, &expect!["engine.pp must be at least 1, found 0"]);
+        refused(
+            |config| (config.backend, config.pp) = (BackendKind::Modelled, 2),
+            &expect!["engine.pp is 2, but the modelled backend is one device"],
+        );
         refused(|config| config.peers_max = 0, &expect!["engine.peers_max must be at least 1, found 0"]);
         refused(|config| config.sequences_max = 0, &expect!["engine.sequences_max must be at least 1, found 0"]);
         refused(

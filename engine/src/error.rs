@@ -107,6 +107,9 @@ pub enum EngineError {
     /// A numeric operation refused its arguments or failed.
     #[error("kernels: {0}")]
     Kernels(kernels::KernelError),
+    /// The ranks of the worker cannot go on together; whatever follows fails too.
+    #[error("ranks: {0}")]
+    Ranks(String),
     /// A transfer operation failed.
     #[error("transport {transport}: {problem}")]
     Transport {
@@ -135,6 +138,13 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
+}
+
+impl From<kernels::collective::CollectiveError> for EngineError {
+    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    fn from(cause: kernels::collective::CollectiveError) -> EngineError {
+        EngineError::Ranks(cause.to_string())
+    }
 }
 
 impl From<kernels::KernelError> for EngineError {
@@ -174,6 +184,7 @@ impl EngineError {
             EngineError::Plan(_)
             | EngineError::Logits { .. }
             | EngineError::Kernels(_)
+            | EngineError::Ranks(_)
             | EngineError::InboxFull { .. }
             | EngineError::Stopped
             | EngineError::Thread { .. } => Blame::Ours,

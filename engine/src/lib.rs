@@ -14,8 +14,10 @@ pub mod sampling;
 mod start;
 
 pub use config::{
-    BackendKind, Config, KvDtypeChoice, ModelledConfig, PrefixCacheChoice, TransportChoice, WeightsDtype,
+    BackendKind, Config, KvDtypeChoice, ModelledConfig, PrefixCacheChoice, RanksChoice, TransportChoice, WeightsDtype,
 };
 pub use error::{Blame, EngineError};
 pub use kv_store::{KvStore, layout_of};
-pub use start::{ModelInfo, Opened, Started, open_backend, start};
+pub use start::{
+    ModelInfo, NoRankProgram, Opened, RankProgram, Started, open_backend, serve_rank, start, start_with_ranks,
+};

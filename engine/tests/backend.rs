@@ -59,6 +59,7 @@ impl Device {
                 BackendEvent::Done { step, result, .. } if step == wanted => return Ok(result),
                 BackendEvent::Done { step, .. } => bail!("{step} ended while {wanted} was awaited"),
                 BackendEvent::Progress { .. } => {}
+                BackendEvent::Stopped(failure) => bail!("the backend has stopped: {failure}"),
             }
         }
     }
@@ -238,6 +239,7 @@ fn progress_comes_before_the_end_and_counts_layers() -> Result<()> {
                 assert_eq!((ended, result?.layers_done), (step, LAYERS));
                 break;
             }
+            BackendEvent::Stopped(failure) => bail!("the backend has stopped: {failure}"),
         }
     }
     assert_eq!(seen, [1, 2]);

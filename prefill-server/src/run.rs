@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use engine::RankProgram;
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
 use node::drain::Stop;
@@ -25,12 +26,13 @@ use crate::outlet::GiverOutlet;
 use crate::{Config, Error};
 
 /// Runs a prefill worker on ports that are open already, until `shutdown` or until it cannot go on. `started` hears
-/// once that it is ready.
+/// once that it is ready. `ranks` starts the processes of its ranks, where they are processes.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on; nothing is left running then.
 pub async fn run(
     config: Config,
+    ranks: Arc<dyn RankProgram>,
     ports: WorkerPorts,
     metrics: Metrics,
     started: impl FnOnce(&Started),
@@ -40,7 +42,7 @@ pub async fn run(
     let admin = Admin { gate: Gate::starting("the model"), metrics, version };
     let mut life = Life::begin(admin, ports.admin.listener);
 
-    let Worker { giver, thread, stopped } = Worker::start(&config, &ports.advertised).await?;
+    let Worker { giver, thread, stopped } = Worker::start(&config, ranks, &ports.advertised).await?;
     let sessions = giver.sessions.clone();
     let worker = WorkerService::new(giver.clone(), sessions.clone());
     let services = Services::new(worker, &SessionLimits::default()).with_peer(PeerService::new(giver.clone()));
@@ -68,7 +70,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(config: &Config, address: &str) -> Result<Worker, Error> {
+    async fn start(config: &Config, ranks: Arc<dyn RankProgram>, address: &str) -> Result<Worker, Error> {
         let sessions = Sessions::new(SessionLimits::default());
         let book = Arc::new(LeaseBook::default());
         let metrics = WorkerMetrics::new(Role::Prefill, config.engine.transport.kind().label());
@@ -81,7 +83,9 @@ impl Worker {
             stopped: Some(tell),
         };
         let engine = config.engine.clone();
-        let loading = tokio::task::spawn_blocking(move || engine::start(&engine, Role::Prefill, Box::new(outlet)));
+        let loading = tokio::task::spawn_blocking(move || {
+            engine::start_with_ranks(&engine, Role::Prefill, Box::new(outlet), ranks.as_ref())
+        });
         let started = loading.await.map_err(|error| LifeError::task("loading the model", error))??;
         let info = started.info;
         metrics.runs(&WorkerFacts {

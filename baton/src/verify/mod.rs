@@ -69,6 +69,10 @@ async fn run_setups(arguments: VerifyArgs) -> Result<()> {
     let mut differing = 0;
     for setup in setups::all().iter().filter(|setup| setup.is_wanted(arguments.mode)) {
         let config = setup.config(&model, &arguments.settings)?;
+        if let Some(reason) = setup.unfit(&config, &model)? {
+            println!("{:<39} left out: {reason}", setup.name);
+            continue;
+        }
         let row = run_setup(setup, config, metrics.clone(), Arc::clone(&requests)).await;
         let (mut row, answers) = row.with_context(|| format!("in setup {}", setup.name))?;
         match &baseline {

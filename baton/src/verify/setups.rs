@@ -1,8 +1,9 @@
-//! The deployments that `verify` compares: modes, transports, chunkings, block sizes, batch mixes.
+//! The deployments that `verify` compares: modes, transports, chunkings, block sizes, batch mixes, ranks.
 
 use std::path::Path;
 
 use anyhow::Result;
+use engine::model::Grid;
 
 use crate::config::{BatonConfig, Mode};
 
@@ -15,6 +16,13 @@ pub struct Setup {
     pub concurrency: usize,
     mode: Mode,
     settings: &'static [&'static str],
+}
+
+impl Setup {
+    /// An aggregated worker of several ranks.
+    const fn of_ranks(name: &'static str, settings: &'static [&'static str]) -> Setup {
+        Setup { name, concurrency: 16, mode: Mode::Aggregated, settings }
+    }
 }
 
 /// The first is the baseline that all others are compared with.
@@ -64,6 +72,17 @@ pub fn all() -> &'static [Setup] {
             mode: Mode::Disaggregated,
             settings: &["prefill.engine.kv_blocks=128", "decode.engine.kv_blocks=104"],
         },
+        Setup::of_ranks("aggregated, tp 2", &["decode.engine.tp=2"]),
+        Setup::of_ranks("aggregated, tp 4 as processes", &["decode.engine.tp=4", "decode.engine.ranks=processes"]),
+        Setup::of_ranks("aggregated, pp 2 as processes", &["decode.engine.pp=2", "decode.engine.ranks=processes"]),
+        Setup {
+            name: "disaggregated, tp 2 to tp 2 x pp 2",
+            concurrency: 16,
+            mode: Mode::Disaggregated,
+            settings: &["prefill.engine.tp=2", "decode.engine.tp=2", "decode.engine.pp=2"],
+        },
+        Setup::of_ranks("aggregated, one thread", &["decode.engine.threads=1"]),
+        Setup::of_ranks("aggregated, two threads", &["decode.engine.threads=2"]),
     ];
     SETUPS
 }
@@ -79,6 +98,17 @@ impl Setup {
     #[must_use]
     pub fn moves_kv(&self) -> bool {
         self.mode == Mode::Disaggregated
+    }
+
+    /// Why a model cannot be served with the ranks of this setup's configuration, if so.
+    pub fn unfit(&self, config: &BatonConfig, model: &Path) -> Result<Option<String>> {
+        let spec = engine::model::ModelSpec::read(model)?;
+        let workers = match self.mode {
+            Mode::Disaggregated => vec![&config.prefill.engine, &config.decode.engine],
+            Mode::Aggregated => vec![&config.decode.engine],
+        };
+        let checked = workers.iter().map(|worker| Grid { tensor: worker.tp, stages: worker.pp }.check(&spec));
+        Ok(checked.filter_map(Result::err).map(|error| error.to_string()).next())
     }
 
     /// Its configuration.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use decode_server::DecodeRole;
-use engine::{BackendKind, ModelledConfig, TransportChoice};
+use engine::{BackendKind, ModelledConfig, NoRankProgram, TransportChoice};
 use node::bind::WorkerPorts;
 use node::started::Started;
 use node::telemetry::Metrics;
@@ -96,7 +96,7 @@ impl Process {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
             let tell = |started: &Started| tell.send(started.clone()).unwrap();
-            let run = prefill_server::run(config, ports, metrics, tell, stopped);
+            let run = prefill_server::run(config, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
             run.await.map_err(|error| error.to_string())
         })
         .await
@@ -112,7 +112,7 @@ impl Process {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
             let tell = |started: &Started| tell.send(started.clone()).unwrap();
-            let run = decode_server::run(config, ports, metrics, tell, stopped);
+            let run = decode_server::run(config, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
             run.await.map_err(|error| error.to_string())
         })
         .await

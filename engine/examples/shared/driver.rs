@@ -76,6 +76,7 @@ impl Driver {
                     BackendEvent::Progress { .. } => {}
                     BackendEvent::Done { result: Ok(result), .. } => return Ok(result),
                     BackendEvent::Done { result: Err(failure), step, .. } => bail!("{step}: {failure}"),
+                    BackendEvent::Stopped(failure) => bail!("the backend has stopped: {failure}"),
                 }
             }
             let woken = self.woken.recv_timeout(STEP_DEADLINE);

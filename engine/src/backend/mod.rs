@@ -14,6 +14,7 @@ use sched::{Failure, LaneId, StepId, StepPlan, StepResult};
 use crate::EngineError;
 
 pub use cpu::{CpuBackend, StepLimits};
+pub(crate) use cpu::{Group, Order, Orders, Runner, follow, words_max};
 pub use modelled::{ModelledBackend, ModelledDevice};
 
 /// Wakes the replica thread; may be called from any thread, as often as one likes, and never blocks.
@@ -61,6 +62,8 @@ pub enum BackendEvent {
         /// What it brought, or why it could not run.
         result: Result<StepResult, Failure>,
     },
+    /// It can run nothing any more; every step has ended before.
+    Stopped(Failure),
 }
 
 /// When a step ran: from the first thing that was done for it to the last. What it waited before is not in it.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::{Epilogue, Left, Norm, Ops, Routing};
 
+use super::sum::Summed;
 use super::{MlpSpec, ModelSpec};
 use crate::EngineError;
 
@@ -27,6 +28,8 @@ pub(super) struct ExpertSpace<O: Ops> {
     gated: O::Rows,
     /// `[rows * per_row, hidden]`.
     outputs: O::Rows,
+    /// Values of `outputs` per row of the step.
+    choice_values: usize,
     /// Choices per expert in the layer that runs.
     counts: Vec<u64>,
 }
@@ -77,6 +80,7 @@ impl<O: Ops> ExpertSpace<O> {
             routes: ops.routes(rows_max, routing)?,
             gated: ops.rows(choices_max, width)?,
             outputs: ops.rows(choices_max, hidden)?,
+            choice_values: routing.per_row * hidden,
             counts: vec![0; routing.experts],
         })
     }
@@ -88,17 +92,19 @@ impl<O: Ops> Experts<O> {
         &self,
         ops: &mut O,
         norm: Norm<'_, O>,
-        hidden: &mut O::Rows,
+        sum: &mut Summed<'_, O>,
         space: &mut ExpertSpace<O>,
         (totals, layer): (Option<&ExpertCounts>, u32),
     ) -> Result<(), EngineError> {
-        let ExpertSpace { logits, routes, gated, outputs, counts } = space;
-        let left = Left::normed(hidden, norm);
+        let ExpertSpace { logits, routes, gated, outputs, choice_values, counts } = space;
+        let left = Left::normed(sum.hidden, norm);
         ops.linear(left, &self.router, None, Epilogue::Store, logits)?;
         ops.route(logits, routes)?;
         ops.expert_gate_up(left, &self.gate_up, routes, gated)?;
         ops.expert_down(gated, &self.down, routes, outputs)?;
-        ops.combine(outputs, routes, hidden)?;
+        let values = sum.rows * *choice_values;
+        sum.over_ranks(ops, outputs, values)?;
+        ops.combine(outputs, routes, sum.hidden)?;
         if let Some(totals) = totals {
             counts.fill(0);
             ops.count_choices(routes, counts)?;

@@ -4,7 +4,7 @@ use kernels::{Arrangement, NormKind, Ops};
 
 use super::experts::Experts;
 use super::forward::{Layer, NormWeights, Projection};
-use super::load::Loader;
+use super::load::{Cut, Loader};
 use super::mlp::Mlp;
 use super::spec::ExpertNames;
 use super::{AttentionBias, MlpSpec};
@@ -15,7 +15,7 @@ impl<O: Ops> Loader<'_, O> {
     pub(super) fn layer(&self, layer: u32) -> Result<Layer<O>, EngineError> {
         let (spec, names) = (self.spec, &self.spec.architecture.tensors);
         let [q_norm, k_norm] = names.qk_norms.map(|tensor| {
-            let norm = || self.vector(&[(&self.layer_name(layer, tensor, "weight"), spec.head_dim)]);
+            let norm = || self.vector(&[(&self.layer_name(layer, tensor, "weight"), spec.head_dim)], Cut::Whole);
             spec.qk_norm.then(norm).transpose()
         });
         Ok(Layer {
@@ -32,7 +32,7 @@ impl<O: Ops> Loader<'_, O> {
 
     /// A norm over the residual stream.
     pub(super) fn norm(&self, tensor: &str) -> Result<NormWeights<O>, EngineError> {
-        let part = |end: &str| self.vector(&[(&self.name(tensor, end), self.spec.hidden)]);
+        let part = |end: &str| self.vector(&[(&self.name(tensor, end), self.spec.hidden)], Cut::Whole);
         let bias = match self.spec.norm {
             NormKind::Rms => None,
             NormKind::Layer => Some(part("bias")?),
@@ -56,21 +56,23 @@ impl<O: Ops> Loader<'_, O> {
         let [q, k, v] = spec.architecture.tensors.qkv;
         let parts = [(q, spec.q_width()), (k, spec.kv_width()), (v, spec.kv_width())];
         let named = |end: &str| parts.map(|(part, n)| (self.layer_name(layer, part, end), n));
-        let biased = match spec.attention_bias {
-            AttentionBias::None => false,
-            AttentionBias::Qkv | AttentionBias::QkvOutput => true,
+        let biases = named("bias");
+        let biases = match spec.attention_bias {
+            AttentionBias::None => None,
+            AttentionBias::Qkv | AttentionBias::QkvOutput => Some(&biases[..]),
         };
-        self.projection(&named("weight"), &named("bias"), biased, spec.hidden)
+        self.projection(&named("weight"), biases, spec.hidden, Cut::Rows)
     }
 
     fn output(&self, layer: u32) -> Result<Projection<O>, EngineError> {
         let spec = self.spec;
         let named = |end: &str| [(self.layer_name(layer, spec.architecture.tensors.output, end), spec.hidden)];
-        let biased = match spec.attention_bias {
-            AttentionBias::None | AttentionBias::Qkv => false,
-            AttentionBias::QkvOutput => true,
+        let biases = named("bias");
+        let biases = match spec.attention_bias {
+            AttentionBias::None | AttentionBias::Qkv => None,
+            AttentionBias::QkvOutput => Some(&biases[..]),
         };
-        self.projection(&named("weight"), &named("bias"), biased, spec.q_width())
+        self.projection(&named("weight"), biases, spec.q_width(), Cut::Columns)
     }
 
     fn mlp(&self, layer: u32, mlp: MlpSpec) -> Result<Mlp<O>, EngineError> {
@@ -84,24 +86,24 @@ impl<O: Ops> Loader<'_, O> {
             MlpSpec::Relu { width } => {
                 let hidden = self.spec.hidden;
                 Ok(Mlp::Relu {
-                    up: self.biased(layer, names.up, width, hidden)?,
-                    down: self.biased(layer, names.down, hidden, width)?,
+                    up: self.biased(layer, names.up, width, hidden, Cut::Rows)?,
+                    down: self.biased(layer, names.down, hidden, width, Cut::Columns)?,
                 })
             }
             MlpSpec::Experts { width, routing } => Ok(Mlp::Experts(self.experts(layer, width, routing.experts)?)),
         }
     }
 
-    fn biased(&self, layer: u32, tensor: &str, n: u32, k: u32) -> Result<Projection<O>, EngineError> {
+    fn biased(&self, layer: u32, tensor: &str, n: u32, k: u32, cut: Cut) -> Result<Projection<O>, EngineError> {
         let named = |end: &str| [(self.layer_name(layer, tensor, end), n)];
-        self.projection(&named("weight"), &named("bias"), true, k)
+        self.projection(&named("weight"), Some(&named("bias")), k, cut)
     }
 
     /// Gate and up as one matrix, and down.
     fn gated(&self, [gate, up]: [String; 2], down: &str, width: u32) -> Result<(O::Matrix, O::Matrix), EngineError> {
         let hidden = self.spec.hidden;
-        let gate_up = self.matrix(&[(&gate, width), (&up, width)], hidden, Arrangement::GateUp)?;
-        Ok((gate_up, self.matrix(&[(down, hidden)], width, Arrangement::Stacked)?))
+        let gate_up = self.matrix(&[(&gate, width), (&up, width)], hidden, Arrangement::GateUp, Cut::Rows)?;
+        Ok((gate_up, self.matrix(&[(down, hidden)], width, Arrangement::Stacked, Cut::Columns)?))
     }
 
     fn experts(&self, layer: u32, width: u32, experts: usize) -> Result<Experts<O>, EngineError> {
@@ -110,7 +112,8 @@ impl<O: Ops> Loader<'_, O> {
         let is_there = |names: &&ExpertNames| self.weights.contains(&router(names));
         let names = named.iter().find(is_there).unwrap_or(&named[0]);
         // The router first: its shape shows a wrong number of experts.
-        let router = self.matrix(&[(&router(names), experts as u32)], self.spec.hidden, Arrangement::Stacked)?;
+        let router =
+            self.matrix(&[(&router(names), experts as u32)], self.spec.hidden, Arrangement::Stacked, Cut::Whole)?;
         let matrices = (0..experts).map(|expert| {
             let name = |tensor| self.layer_name(layer, &format!("{}.{expert}.{tensor}", names.experts), "weight");
             self.gated(names.gate_up.map(name), &name(names.down), width)

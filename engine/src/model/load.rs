@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use half::{bf16, f16};
-use kernels::{Arrangement, Dtype, KernelError, MatrixSource, Ops, VectorSource};
+use kernels::{Arrangement, Dtype, KShard, KernelError, MatrixSource, Ops, VectorSource};
 
 use super::forward::{Model, PositionWeights, Projection};
-use super::{ExpertCounts, ModelSpec, Positions, Tensor, WeightFiles};
+use super::{ExpertCounts, ModelSpec, Part, Positions, Tensor, WeightFiles};
 use crate::EngineError;
 
 /// In which format matrices are computed with.
@@ -18,25 +18,39 @@ pub enum Precision {
     Converted(Dtype),
 }
 
+/// What of a matrix the ranks of a group share out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Nothing: every rank has the whole.
+    Whole,
+    /// Its rows: every rank computes some outputs.
+    Rows,
+    /// Its columns: every rank computes a part of the sum of every output.
+    Columns,
+}
+
 impl<O: Ops> Model<O> {
-    /// Prepares the weights of `spec` for `ops`. `positions_max` is the longest sequence that will be run.
+    /// Prepares the weights of one part of `spec` for `ops`. `positions_max` is the longest sequence that will be run.
     pub fn load(
         ops: &O,
         spec: ModelSpec,
+        part: Part,
         weights: &WeightFiles,
         precision: Precision,
         positions_max: u32,
     ) -> Result<Model<O>, EngineError> {
         let prefix = spec.prefix(weights);
-        let loader = Loader { ops, spec: &spec, weights, prefix, precision };
-        let layers = (0..spec.layers).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
-        let embedding = loader.embedding()?;
-        let head = if spec.tied_embeddings { None } else { Some(loader.head()?) };
+        let loader = Loader { ops, spec: &spec, part: &part, weights, prefix, precision };
+        let layers = part.layers.clone().map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
+        let embeds = part.is_first() || (part.is_last() && spec.tied_embeddings);
+        let embedding = if embeds { Some(loader.embedding()?) } else { None };
+        let head = if part.is_last() && !spec.tied_embeddings { Some(loader.head()?) } else { None };
         let norm = loader.norm(spec.architecture.tensors.norm)?;
         let positions = loader.positions(positions_max)?;
         let expert_counts = ExpertCounts::of(&spec);
         let weights_dtype = precision.of(spec.stored_dtype(weights)?);
-        Ok(Model { spec, weights_dtype, embedding, positions, layers, norm, head, expert_counts })
+        let narrowed = part.narrowed(&spec);
+        Ok(Model { spec, part, narrowed, weights_dtype, embedding, positions, layers, norm, head, expert_counts })
     }
 }
 
@@ -44,6 +58,7 @@ impl<O: Ops> Model<O> {
 pub(super) struct Loader<'a, O: Ops> {
     ops: &'a O,
     pub(super) spec: &'a ModelSpec,
+    pub(super) part: &'a Part,
     pub(super) weights: &'a WeightFiles,
     /// What the names of all tensors but the head begin with.
     pub(super) prefix: &'static str,
@@ -65,7 +80,7 @@ impl<O: Ops> Loader<'_, O> {
     fn embedding(&self) -> Result<O::Matrix, EngineError> {
         let arrangement = if self.spec.tied_embeddings { Arrangement::Stacked } else { Arrangement::Table };
         let name = self.name(self.spec.architecture.tensors.embedding, "weight");
-        self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, arrangement)
+        self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, arrangement, Cut::Rows)
     }
 
     fn positions(&self, positions_max: u32) -> Result<PositionWeights<O>, EngineError> {
@@ -77,7 +92,7 @@ impl<O: Ops> Loader<'_, O> {
             Positions::Learned { offset } => {
                 let name = self.name(self.spec.architecture.tensors.positions, "weight");
                 let rows = self.spec.context_max + offset;
-                let table = self.matrix(&[(&name, rows)], self.spec.hidden, Arrangement::Table)?;
+                let table = self.matrix(&[(&name, rows)], self.spec.hidden, Arrangement::Table, Cut::Whole)?;
                 Ok(PositionWeights::Learned { table, offset: *offset })
             }
         }
@@ -85,28 +100,29 @@ impl<O: Ops> Loader<'_, O> {
 
     fn head(&self) -> Result<O::Matrix, EngineError> {
         let name = format!("{}.weight", self.spec.architecture.tensors.head);
-        self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, Arrangement::Stacked)
+        self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, Arrangement::Stacked, Cut::Rows)
     }
 
-    /// Matrices stacked along n, with their biases.
+    /// Matrices stacked along n, and their biases if there are any. A bias is added after the sum over the columns.
     pub(super) fn projection(
         &self,
         weights: &[(String, u32)],
-        biases: &[(String, u32)],
-        biased: bool,
+        biases: Option<&[(String, u32)]>,
         k: u32,
+        cut: Cut,
     ) -> Result<Projection<O>, EngineError> {
-        let weight = self.matrix(&borrowed(weights), k, Arrangement::Stacked)?;
-        let bias = if biased { Some(self.vector(&borrowed(biases))?) } else { None };
+        let weight = self.matrix(&borrowed(weights), k, Arrangement::Stacked, cut)?;
+        let bias = biases.map(|biases| self.vector(&borrowed(biases), cut)).transpose()?;
         Ok(Projection { weight, bias })
     }
 
-    /// Matrices `[n, k]` stacked along n.
+    /// Matrices `[n, k]` stacked along n; of each the rows or columns that are this rank's.
     pub(super) fn matrix(
         &self,
         parts: &[(&str, u32)],
         k: u32,
         arrangement: Arrangement,
+        cut: Cut,
     ) -> Result<O::Matrix, EngineError> {
         let mut converted = Vec::with_capacity(parts.len());
         if self.precision == Precision::AsStored {
@@ -115,8 +131,13 @@ impl<O: Ops> Loader<'_, O> {
         }
         for (name, n) in parts {
             let tensor = self.weights.tensor(name, &[*n as usize, k as usize])?;
-            converted.push((*n as usize, self.converted(tensor)));
+            let (tensor, rows) = self.own_rows(tensor, *n, cut);
+            converted.push((rows, self.converted(tensor)));
         }
+        let arrangement = match (cut, self.part.is_shared()) {
+            (Cut::Columns, true) => Arrangement::Partial(self.k_shard()),
+            (Cut::Columns, false) | (Cut::Whole | Cut::Rows, _) => arrangement,
+        };
         let sources: Vec<MatrixSource<'_>> = converted
             .iter()
             .map(|(n, (bytes, dtype))| MatrixSource { bytes, dtype: *dtype, n: *n, k: k as usize })
@@ -124,11 +145,26 @@ impl<O: Ops> Loader<'_, O> {
         self.ops.matrix(&sources, arrangement).map_err(|error| self.refused(error, parts, self.precision))
     }
 
-    /// Vectors laid end to end.
-    pub(super) fn vector(&self, parts: &[(&str, u32)]) -> Result<O::Vector, EngineError> {
+    fn k_shard(&self) -> KShard {
+        KShard { index: self.part.tensor.index as usize, of: self.part.tensor.of as usize }
+    }
+
+    /// The rows of a tensor of `n` rows (or elements) that are this rank's.
+    fn own_rows<'t>(&self, tensor: Tensor<'t>, n: u32, cut: Cut) -> (Tensor<'t>, usize) {
+        let rows = match cut {
+            Cut::Whole | Cut::Columns => 0..n,
+            Cut::Rows => self.part.tensor.range(n),
+        };
+        let row_bytes = tensor.bytes.len() / n as usize;
+        let bytes = &tensor.bytes[rows.start as usize * row_bytes..rows.end as usize * row_bytes];
+        (Tensor { bytes, ..tensor }, rows.len())
+    }
+
+    /// Vectors laid end to end; of each the elements that go with this rank's rows of the matrix.
+    pub(super) fn vector(&self, parts: &[(&str, u32)], cut: Cut) -> Result<O::Vector, EngineError> {
         let mut sources = Vec::with_capacity(parts.len());
         for (name, n) in parts {
-            let tensor = self.weights.tensor(name, &[*n as usize])?;
+            let (tensor, _) = self.own_rows(self.weights.tensor(name, &[*n as usize])?, *n, cut);
             sources.push(VectorSource { bytes: tensor.bytes, dtype: tensor.dtype });
         }
         self.ops.vector(&sources).map_err(|error| self.refused(error, parts, Precision::AsStored))

@@ -4,6 +4,7 @@ use kernels::{Epilogue, Left, Norm, Ops};
 
 use super::experts::{ExpertSpace, Experts};
 use super::forward::Projection;
+use super::sum::Summed;
 use super::{ExpertCounts, ModelSpec};
 use crate::EngineError;
 
@@ -21,6 +22,8 @@ pub(super) enum Mlp<O: Ops> {
 pub(super) struct MlpSpace<O: Ops> {
     /// `[rows, width]` of the dense layers.
     dense: Option<O::Rows>,
+    /// Width of the residual stream.
+    hidden: u32,
     experts: Option<ExpertSpace<O>>,
 }
 
@@ -31,7 +34,7 @@ impl<O: Ops> MlpSpace<O> {
         let experts = spec
             .experts()
             .map(|(width, routing)| ExpertSpace::new(ops, rows_max, spec.hidden as usize, width as usize, routing));
-        Ok(MlpSpace { dense, experts: experts.transpose()? })
+        Ok(MlpSpace { dense, hidden: spec.hidden, experts: experts.transpose()? })
     }
 }
 
@@ -41,7 +44,7 @@ impl<O: Ops> Mlp<O> {
         &self,
         ops: &mut O,
         norm: Norm<'_, O>,
-        hidden: &mut O::Rows,
+        sum: &mut Summed<'_, O>,
         space: &mut MlpSpace<O>,
         counts: (Option<&ExpertCounts>, u32),
     ) -> Result<(), EngineError> {
@@ -49,17 +52,16 @@ impl<O: Ops> Mlp<O> {
         match self {
             Mlp::Gated { gate_up, down } => {
                 let between = space.dense.as_mut().ok_or_else(absent)?;
-                ops.gate_up(Left::normed(hidden, norm), gate_up, between)?;
-                Ok(ops.linear(Left::plain(between), down, None, Epilogue::AddTo, hidden)?)
+                ops.gate_up(Left::normed(sum.hidden, norm), gate_up, between)?;
+                sum.add_product(ops, between, down, None, space.hidden)
             }
             Mlp::Relu { up, down } => {
                 let between = space.dense.as_mut().ok_or_else(absent)?;
-                ops.linear(Left::normed(hidden, norm), &up.weight, up.bias.as_ref(), Epilogue::Relu, between)?;
-                Ok(ops.linear(Left::plain(between), &down.weight, down.bias.as_ref(), Epilogue::AddTo, hidden)?)
+                let left = Left::normed(sum.hidden, norm);
+                ops.linear(left, &up.weight, up.bias.as_ref(), Epilogue::Relu, between)?;
+                sum.add_product(ops, between, &down.weight, down.bias.as_ref(), space.hidden)
             }
-            Mlp::Experts(experts) => {
-                experts.add_to(ops, norm, hidden, space.experts.as_mut().ok_or_else(absent)?, counts)
-            }
+            Mlp::Experts(experts) => experts.add_to(ops, norm, sum, space.experts.as_mut().ok_or_else(absent)?, counts),
         }
     }
 }

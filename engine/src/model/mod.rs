@@ -9,13 +9,16 @@ mod json;
 mod layers;
 mod load;
 mod mlp;
+mod part;
 mod rope;
 mod spec;
+mod sum;
 mod weights;
 
 pub use experts::ExpertCounts;
 pub use forward::{Activations, LogitRows, Model, Pass};
 pub use load::Precision;
+pub use part::{Grid, Part, Share};
 pub use rope::{RopeScaling, RopeSpec};
 pub use spec::{Architecture, AttentionBias, MlpSpec, ModelSpec, Positions};
 pub use weights::{Tensor, WeightFiles};

@@ -109,6 +109,9 @@ impl Performer {
             match self.backend.poll()? {
                 // The watermark of a hand-off that is pulled while it fills will start here.
                 BackendEvent::Progress { .. } => {}
+                BackendEvent::Stopped(failure) => {
+                    self.broken.get_or_insert(failure);
+                }
                 BackendEvent::Done { lane, step, ran, result } => {
                     let gap = self.gaps.ended(lane, ran);
                     self.outlet.put(Outbound::Stepped { lane, took: ran.took(), gap });

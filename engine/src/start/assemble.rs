@@ -2,21 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
-use kernels::memory::HostMemory;
-use kernels::{CpuOps, Dtype, KernelError, KvGeometry, Placement, Pool};
+use kernels::memory::{Backing, HostMemory};
+use kernels::{Dtype, KvGeometry};
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Setup};
 use sched::layout::KvLayout;
 use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use super::ranks::{Crew, NoRankProgram, Rank, RankProgram, unplaced};
 use super::{ModelInfo, Started, geometry, random};
 use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, Notify, StepLimits};
-use crate::model::{ExpertCounts, Model, ModelSpec, Precision, WeightFiles};
+use crate::model::{ExpertCounts, Grid, ModelSpec, Precision, WeightFiles};
 use crate::replica::{Outlet, Parts, Waker, spawn};
-use crate::{BackendKind, Config, EngineError, KvStore, PrefixCacheChoice, WeightsDtype};
+use crate::{BackendKind, Config, EngineError, KvStore, PrefixCacheChoice, RanksChoice, WeightsDtype};
 
 /// Version of the hand-off protocol between workers.
 const WIRE_VERSION: u32 = 1;
@@ -40,19 +40,28 @@ pub struct Opened {
 /// Loads the model and starts its backend, without scheduler and transport: for measuring and for tests.
 /// `notify` is called whenever the backend has something to poll.
 pub fn open_backend(config: &Config, notify: Notify) -> Result<Opened, EngineError> {
+    open_with_ranks(config, notify, &NoRankProgram)
+}
+
+fn open_with_ranks(config: &Config, notify: Notify, program: &dyn RankProgram) -> Result<Opened, EngineError> {
     config.validate()?;
     let spec = ModelSpec::read(&config.model_dir)?;
     let context_max = context_max(config, &spec)?;
     match config.backend {
-        BackendKind::Cpu => cpu(config, spec, context_max, notify),
+        BackendKind::Cpu => cpu(config, spec, context_max, notify, program),
         BackendKind::Modelled => modelled(config, spec, context_max, notify),
     }
 }
 
-pub(super) fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
+pub(super) fn start(
+    config: &Config,
+    role: Role,
+    outlet: Box<dyn Outlet>,
+    program: &dyn RankProgram,
+) -> Result<Started, EngineError> {
     let (waker, sleeper) = Waker::pair();
-    let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } =
-        open_backend(config, waker.notify())?;
+    let opened = open_with_ranks(config, waker.notify(), program)?;
+    let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } = opened;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
     let instance = InstanceId(random::incarnation()?);
     let leases = Arc::new(LeaseTable::new());
@@ -97,7 +106,7 @@ fn log(info: &ModelInfo) {
     );
 }
 
-fn context_max(config: &Config, spec: &ModelSpec) -> Result<u32, EngineError> {
+pub(super) fn context_max(config: &Config, spec: &ModelSpec) -> Result<u32, EngineError> {
     match config.context_max {
         0 => Ok(spec.context_max),
         asked if asked > spec.context_max => {
@@ -108,7 +117,7 @@ fn context_max(config: &Config, spec: &ModelSpec) -> Result<u32, EngineError> {
     }
 }
 
-fn precision(config: &Config) -> Precision {
+pub(super) fn precision(config: &Config) -> Precision {
     match config.dtype {
         WeightsDtype::Auto => Precision::AsStored,
         WeightsDtype::F32 => Precision::Converted(Dtype::F32),
@@ -116,9 +125,23 @@ fn precision(config: &Config) -> Precision {
     }
 }
 
-fn pool(config: &Config, geometry: KvGeometry) -> Result<KvStore, EngineError> {
+/// Bounds of one step of this worker.
+pub(super) fn step_limits(config: &Config, context_max: u32) -> StepLimits {
+    StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max }
+}
+
+/// The pool's memory. Where ranks are processes it must be a memfd, whatever the transport would rather have.
+fn pool(config: &Config, geometry: KvGeometry, grid: Grid) -> Result<KvStore, EngineError> {
     let bytes = geometry.pool_bytes();
-    let memory = HostMemory::new(bytes, config.transport.kind().backing()).map_err(|error| EngineError::Memory {
+    let wished = config.transport.kind().backing();
+    let backing = match config.ranks {
+        RanksChoice::Processes if grid != Grid::ALONE => Backing::Memfd,
+        RanksChoice::Processes | RanksChoice::Threads => wished,
+    };
+    if backing != wished {
+        tracing::info!(?backing, "the KV pool is shared with the processes of the ranks, not private memory");
+    }
+    let memory = HostMemory::new(bytes, backing).map_err(|error| EngineError::Memory {
         what: "the KV pool",
         bytes: bytes as u64,
         reason: error.to_string(),
@@ -157,48 +180,37 @@ fn transport_options(config: &Config) -> Result<Options, EngineError> {
     Ok(Options { tcp_listen, tcp_advertise, ucx_tls: config.ucx_tls.clone() })
 }
 
-fn cpu(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Result<Opened, EngineError> {
+fn cpu(
+    config: &Config,
+    spec: ModelSpec,
+    context_max: u32,
+    notify: Notify,
+    program: &dyn RankProgram,
+) -> Result<Opened, EngineError> {
+    let grid = Crew::grid(config, &spec)?;
     let weights = WeightFiles::open(&config.model_dir)?;
     let precision = precision(config);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
-    let kv = pool(config, geometry)?;
-    let threads = Arc::new(Pool::new(&placement(config)?).map_err(|error| unplaced(config, error))?);
-    let ops = CpuOps::new(Arc::clone(&threads), config.instructions()?)?;
+    let kv = pool(config, geometry, grid)?;
     let weights_digest = digest(&spec, weights.digest());
-    let model = Model::load(&ops, spec.clone(), &weights, precision, context_max)?;
-    let limits =
-        StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max };
-    let cores_named = config.clone();
-    let prepare = move || threads.pin_caller().map_err(|error| unplaced(&cores_named, error));
-    let expert_counts = model.expert_counts().cloned();
-    let backend = CpuBackend::start(ops, model, kv.clone(), limits, notify, prepare)?;
+    let limits = step_limits(config, context_max);
+    let crew = Crew { config: config.clone(), spec: spec.clone(), grid, precision, limits };
+    let named = config.clone();
+    let pin = |threads: Arc<kernels::Pool>| move || threads.pin_caller().map_err(|error| unplaced(&named, error));
+    let (backend, expert_counts) = if grid == Grid::ALONE {
+        let Rank { forward, threads } = crew.alone(&weights, &kv)?;
+        let (info, counts) = (forward.describe(grid.tensor), forward.expert_counts());
+        (CpuBackend::start(forward, (info, None), limits, notify, pin(threads))?, counts)
+    } else {
+        let (Rank { forward, threads }, segment) = crew.group(&weights, &kv, program, &notify)?;
+        let (info, counts) = (forward.describe(), forward.expert_counts());
+        (CpuBackend::start(forward, (info, Some(segment)), limits, notify, pin(threads))?, counts)
+    };
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts })
 }
 
-/// Threads that could not be placed: the configuration's fault where it names their cores.
-fn unplaced(config: &Config, error: KernelError) -> EngineError {
-    match config.cores.is_empty() {
-        true => EngineError::Kernels(error),
-        false => EngineError::Config { key: "cores", problem: format!("is {:?}: {error}", config.cores) },
-    }
-}
-
-fn placement(config: &Config) -> Result<Placement, EngineError> {
-    if !config.cores.is_empty() {
-        return Ok(Placement::Cores(config.cores.clone()));
-    }
-    if config.threads > 0 {
-        return Ok(Placement::Floating(config.threads));
-    }
-    let cores = available_parallelism().map_err(|error| EngineError::Config {
-        key: "threads",
-        problem: format!("is 0, and the number of cores is unknown: {error}"),
-    })?;
-    Ok(Placement::Floating(cores.get()))
-}
-
 fn modelled(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Result<Opened, EngineError> {
-    let kv = pool(config, geometry::of_modelled(config, &spec)?)?;
+    let kv = pool(config, geometry::of_modelled(config, &spec)?, Grid::ALONE)?;
     let device = ModelledDevice {
         cost: config.modelled.fitted()?,
         layers: spec.layers,

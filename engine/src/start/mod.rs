@@ -3,6 +3,7 @@
 mod assemble;
 mod geometry;
 mod random;
+mod ranks;
 
 use std::thread::JoinHandle;
 
@@ -16,6 +17,7 @@ use crate::replica::{Outlet, ReplicaHandle};
 use crate::{Config, EngineError};
 
 pub use assemble::{Opened, open_backend};
+pub use ranks::{NoRankProgram, RankProgram, serve_rank};
 
 /// A running replica.
 pub struct Started {
@@ -79,6 +81,17 @@ impl ModelInfo {
 }
 
 /// Starts a replica. Returns when the model is loaded and the thread runs; nothing is left behind after an error.
+/// Its ranks are threads; see [`start_with_ranks`].
 pub fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
-    assemble::start(config, role, outlet)
+    assemble::start(config, role, outlet, &NoRankProgram)
+}
+
+/// Starts a replica as [`start`] does, with a program for the case that its ranks are processes.
+pub fn start_with_ranks(
+    config: &Config,
+    role: Role,
+    outlet: Box<dyn Outlet>,
+    program: &dyn RankProgram,
+) -> Result<Started, EngineError> {
+    assemble::start(config, role, outlet, program)
 }

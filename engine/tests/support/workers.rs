@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
-use engine::{Config, Started, TransportChoice, start};
+use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start, start_with_ranks};
 use sched::message::{Commit, Event, FromWorker, Load, Offer, ToWorker, Work};
 use sched::{FinishReason, LeaseId, Leg, Request, Role, SampledToken};
 
@@ -88,8 +88,14 @@ pub struct Workers {
 impl Workers {
     /// One aggregated worker.
     pub fn aggregated(config: &Config) -> Result<Workers> {
+        Workers::aggregated_with(config, &NoRankProgram)
+    }
+
+    /// One aggregated worker whose ranks may be processes of `program`.
+    pub fn aggregated_with(config: &Config, program: &dyn RankProgram) -> Result<Workers> {
         let (out, said) = unbounded();
-        let first = start(config, Role::Aggregated, Box::new(ToChannel { name: Name::First, out }))?;
+        let outlet = Box::new(ToChannel { name: Name::First, out });
+        let first = start_with_ranks(config, Role::Aggregated, outlet, program)?;
         Ok(Workers::new(first, None, said))
     }
 

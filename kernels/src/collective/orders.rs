@@ -157,9 +157,14 @@ impl Segment {
         }
     }
 
-    /// Whether the group still exists.
+    /// Whether the group has ended.
     pub fn is_over(&self) -> bool {
         self.over().value() != 0
+    }
+
+    /// Why the group has ended, if it has.
+    pub fn why_over(&self) -> Option<CollectiveError> {
+        self.is_over().then(|| self.unmet(Unmet::Over, 0, ""))
     }
 
     /// Why a wait for `rank` has failed.

@@ -6,32 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use kernels::Ops;
 use sched::{Failure, FailureKind, LaneId, SlotId, StepId, StepPlan, StepResult};
 
+use super::forward::Forward;
+use super::input::StepInput;
 use super::lanes::Lanes;
+use super::order::Entry;
 use super::prepared::Prepared;
 use super::{Command, StepLimits, Submitted};
+use crate::EngineError;
 use crate::backend::{BackendEvent, Notify, StepSpan};
-use crate::model::{Activations, Model};
 use crate::sampling::Sampler;
-use crate::{EngineError, KvStore};
 
 /// Everything that steps touch.
-pub(super) struct Executor<O: Ops> {
-    ops: O,
-    model: Model<O>,
-    kv: KvStore,
+pub(super) struct Executor<F: Forward> {
+    forward: F,
     limits: StepLimits,
     sampler: Sampler,
-    /// Activations per lane: hidden states outlive a step that ends between layers.
-    spaces: BTreeMap<LaneId, Space<O>>,
-}
-
-struct Space<O: Ops> {
-    activations: Activations<O>,
-    /// The rows whose hidden states are kept, and the layer they are ready for.
-    kept: Option<(usize, u32)>,
+    /// Per lane the rows whose hidden states are kept, and the layer they are ready for: they outlive a step that ends
+    /// between layers.
+    kept: BTreeMap<LaneId, (usize, u32)>,
 }
 
 /// A step on its way through the layers.
@@ -67,15 +61,12 @@ enum Turn {
     Ends(StepResult),
 }
 
-impl<O: Ops> Executor<O> {
-    pub(super) fn new(ops: O, model: Model<O>, kv: KvStore, limits: StepLimits) -> Result<Executor<O>, EngineError> {
-        let mut executor = Executor { ops, model, kv, limits, sampler: Sampler::new(), spaces: BTreeMap::new() };
-        // Lane 0 always exists; making its space now turns a lack of memory into an error at start.
-        executor.space(LaneId(0))?;
-        Ok(executor)
+impl<F: Forward> Executor<F> {
+    pub(super) fn new(forward: F, limits: StepLimits) -> Executor<F> {
+        Executor { forward, limits, sampler: Sampler::new(), kept: BTreeMap::new() }
     }
 
-    /// Runs until the handle is dropped.
+    /// Runs until the handle is dropped, or until the ranks cannot go on together.
     pub(super) fn run(mut self, inbox: &Receiver<Command>, outbox: &Sender<BackendEvent>, notify: &Notify) {
         let mut lanes = Lanes::new();
         while take_commands(inbox, &mut lanes) {
@@ -86,6 +77,7 @@ impl<O: Ops> Executor<O> {
             let (id, turn) = (step.id, self.turn(step));
             let ended = Instant::now();
             let ran = StepSpan { started, ended };
+            let is_over = matches!(turn, Err(EngineError::Ranks(_)));
             let event = match turn {
                 Ok(Turn::Continues { layers_done }) => BackendEvent::Progress { lane, step: id, layers_done },
                 Ok(Turn::Ends(result)) => BackendEvent::Done { lane, step: id, ran, result: Ok(result) },
@@ -103,6 +95,9 @@ impl<O: Ops> Executor<O> {
             if has_ended {
                 notify();
             }
+            if is_over {
+                return;
+            }
         }
     }
 
@@ -117,12 +112,12 @@ impl<O: Ops> Executor<O> {
 
     fn try_turn(&mut self, step: &mut Step) -> Result<Turn, EngineError> {
         if let Phase::Submitted(plan) = &step.phase {
-            let prepared = self.begin(plan)?;
-            if prepared.is_empty() {
+            let (prepared, input) = self.begin(plan)?;
+            if prepared.rows == 0 {
                 let layers_done = prepared.layers.end - prepared.layers.start;
                 return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done }));
             }
-            self.enter(step.lane, &prepared)?;
+            self.enter(step.lane, &prepared, input)?;
             step.phase = Phase::Layers { prepared, done: 0 };
         }
         let Phase::Layers { prepared, done } = &mut step.phase else {
@@ -130,12 +125,14 @@ impl<O: Ops> Executor<O> {
         };
         let planned = prepared.layers.end - prepared.layers.start;
         if *done < planned && step.cancelled.load(Ordering::Acquire) {
-            self.space(step.lane)?.kept = None;
+            self.kept.remove(&step.lane);
             prepared.sample.iter().for_each(|(sample, _)| self.sampler.void(sample.slot));
             return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done: *done }));
         }
         if *done < planned {
-            self.layer(step.lane, prepared, prepared.layers.start + *done)?;
+            let layer = prepared.layers.start + *done;
+            self.forward.layer(step.lane, layer)?;
+            self.kept.insert(step.lane, (prepared.rows, layer + 1));
             *done += 1;
         }
         if *done < planned {
@@ -146,7 +143,7 @@ impl<O: Ops> Executor<O> {
     }
 
     /// Retires, admits and copies, then checks what is left of the plan.
-    fn begin(&mut self, plan: &StepPlan) -> Result<Prepared, EngineError> {
+    fn begin(&mut self, plan: &StepPlan) -> Result<(Prepared, StepInput), EngineError> {
         for slot in &plan.retire {
             self.sampler.retire(*slot)?;
         }
@@ -155,61 +152,32 @@ impl<O: Ops> Executor<O> {
         }
         if !plan.copies.is_empty() {
             let pairs: Vec<(u32, u32)> = plan.copies.iter().map(|copy| (copy.from.0, copy.to.0)).collect();
-            self.ops.copy_blocks(self.kv.view(), &pairs)?;
+            self.forward.copy_blocks(pairs)?;
         }
-        Prepared::new(plan, self.model.spec(), self.limits, &self.sampler)
+        Prepared::new(plan, self.forward.spec(), self.limits, &self.sampler)
     }
 
-    /// Embeds, or checks that the lane keeps the hidden states that the step continues from.
-    fn enter(&mut self, lane: LaneId, prepared: &Prepared) -> Result<(), EngineError> {
+    /// Hands the input over; without layer 0, the lane must keep the hidden states that the step continues from.
+    fn enter(&mut self, lane: LaneId, prepared: &Prepared, input: StepInput) -> Result<(), EngineError> {
         let start = prepared.layers.start;
-        let wanted = Some((prepared.rows(), start));
-        let kept = self.space(lane)?.kept.take();
+        let wanted = Some((prepared.rows, start));
+        let kept = self.kept.remove(&lane);
         if start > 0 && kept != wanted {
             let problem = format!("{lane} continues {wanted:?} (rows, layer) but has kept {kept:?}");
             return Err(EngineError::Plan(problem));
         }
-        if start == 0 {
-            let Executor { ops, model, kv, spaces, .. } = self;
-            if let Some(space) = spaces.get_mut(&lane) {
-                model.embed(ops, &mut space.activations, prepared.pass(kv.view()))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn layer(&mut self, lane: LaneId, prepared: &Prepared, layer: u32) -> Result<(), EngineError> {
-        let Executor { ops, model, kv, spaces, .. } = self;
-        let Some(space) = spaces.get_mut(&lane) else {
-            return Err(EngineError::Plan(format!("{lane} has no activations")));
-        };
-        model.layer(ops, &mut space.activations, prepared.pass(kv.view()), layer)?;
-        space.kept = Some((prepared.rows(), layer + 1));
-        Ok(())
+        let entry = if start == 0 { Entry::Embed } else { Entry::Kept };
+        self.forward.enter(lane, input, entry)
     }
 
     fn sample(&mut self, lane: LaneId, prepared: &Prepared) -> Result<Vec<sched::SampledToken>, EngineError> {
         if prepared.sample.is_empty() {
             return Ok(Vec::new());
         }
-        let Executor { ops, model, sampler, spaces, .. } = self;
-        let Some(space) = spaces.get_mut(&lane) else {
-            return Err(EngineError::Plan(format!("{lane} has no activations")));
-        };
-        let logits = model.logits(ops, &mut space.activations, prepared.wanted_rows())?;
+        let Executor { forward, sampler, .. } = self;
+        let logits = forward.logits(lane)?;
         let samples = prepared.sample.iter();
         samples.map(|(sample, index)| sampler.sample(sample.slot, sample.row, logits.row(*index))).collect()
-    }
-
-    fn space(&mut self, lane: LaneId) -> Result<&mut Space<O>, EngineError> {
-        let Executor { ops, model, limits, spaces, .. } = self;
-        match spaces.entry(lane) {
-            std::collections::btree_map::Entry::Occupied(space) => Ok(space.into_mut()),
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                let activations = Activations::new(ops, model.spec(), limits.rows_max, limits.wanted_max)?;
-                Ok(vacant.insert(Space { activations, kept: None }))
-            }
-        }
     }
 }
 

@@ -1,11 +1,17 @@
-//! The CPU backend: one executor thread owns operations, weights, KV bytes and sampler.
+//! The CPU backend: one executor thread owns operations, weights, KV bytes and sampler. Where a worker has several
+//! ranks, it leads them; the others are threads or processes that follow.
 //!
 //! Where several lanes have steps, the executor runs them layer by layer, always the lane that has used the least
 //! time in proportion to its share.
 
 mod executor;
+mod forward;
+mod group;
+mod input;
 mod lanes;
+mod order;
 mod prepared;
+mod runner;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +19,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use kernels::Ops;
+use kernels::collective::Segment;
 use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 
 use self::executor::Executor;
 use super::{Backend, BackendEvent, BackendInfo, Notify, StepSpan};
-use crate::model::Model;
-use crate::{EngineError, KvStore};
+use crate::EngineError;
+
+pub(crate) use forward::Forward;
+pub(crate) use group::{Group, Orders, follow};
+pub(crate) use order::{Order, words_max};
+pub(crate) use runner::Runner;
 
 /// Bounds of one step, which fix how much memory activations take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +63,8 @@ pub struct CpuBackend {
     events: Receiver<BackendEvent>,
     /// Steps that have not ended, with the flag that cancels each.
     running: BTreeMap<StepId, (LaneId, Arc<AtomicBool>)>,
+    /// What the ranks share, where there are several; given up once its end was told.
+    ranks: Option<Arc<Segment>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,19 +73,17 @@ const COMMANDS_MAX: usize = 64;
 
 impl CpuBackend {
     /// Starts the executor thread, which calls `prepare` first (to pin itself); its error is the start's.
-    pub fn start<O: Ops + 'static>(
-        ops: O,
-        model: Model<O>,
-        kv: KvStore,
+    pub(crate) fn start<F: Forward + 'static>(
+        forward: F,
+        (info, ranks): (BackendInfo, Option<Arc<Segment>>),
         limits: StepLimits,
         notify: Notify,
         prepare: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
     ) -> Result<CpuBackend, EngineError> {
-        let info = describe(&ops, &model);
         let (commands, inbox) = bounded(COMMANDS_MAX);
         // Unbounded, so that the executor never waits; bounded in truth by the layers of the steps in flight.
         let (outbox, events) = unbounded();
-        let executor = Executor::new(ops, model, kv, limits)?;
+        let executor = Executor::new(forward, limits);
         let (prepared, outcome) = bounded(1);
         let body = move || {
             let result = prepare();
@@ -89,7 +99,8 @@ impl CpuBackend {
             .map_err(|error| EngineError::Thread { name: "executor", reason: error.to_string() })?;
         let died = |_| EngineError::Thread { name: "executor", reason: "it died at its start".to_owned() };
         outcome.recv().map_err(died)??;
-        Ok(CpuBackend { info, commands: Some(commands), events, running: BTreeMap::new(), thread: Some(thread) })
+        let running = BTreeMap::new();
+        Ok(CpuBackend { info, commands: Some(commands), events, running, ranks, thread: Some(thread) })
     }
 
     fn send(&self, command: Command) -> Result<(), EngineError> {
@@ -107,6 +118,16 @@ impl CpuBackend {
         let (step, (lane, _)) = self.running.pop_first()?;
         let failure = Failure::new(FailureKind::Internal, "the executor thread has died");
         Some(BackendEvent::Done { lane, step, ran: StepSpan::nothing(), result: Err(failure) })
+    }
+
+    /// Once, after the last step has ended: that a rank is gone and no other step can run.
+    fn ranks_have_ended(&mut self) -> Option<BackendEvent> {
+        if !self.running.is_empty() {
+            return None;
+        }
+        let cause = self.ranks.as_ref()?.why_over()?;
+        self.ranks = None;
+        Some(BackendEvent::Stopped(Failure::new(FailureKind::Internal, format!("ranks: {cause}"))))
     }
 }
 
@@ -131,8 +152,8 @@ impl Backend for CpuBackend {
                 }
                 Some(event)
             }
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => self.fail_next(),
+            Err(TryRecvError::Empty) => self.ranks_have_ended(),
+            Err(TryRecvError::Disconnected) => self.fail_next().or_else(|| self.ranks_have_ended()),
         }
     }
 
@@ -160,17 +181,5 @@ impl Drop for CpuBackend {
         {
             tracing::error!("the executor thread panicked");
         }
-    }
-}
-
-fn describe<O: Ops>(ops: &O, model: &Model<O>) -> BackendInfo {
-    let ops = ops.describe();
-    BackendInfo {
-        backend: ops.backend,
-        kernel_set: ops.kernel_set.to_owned(),
-        numerics_id: format!("{} weights:{}", ops.numerics_id, model.weights_dtype()),
-        weights_dtype: model.weights_dtype().to_string(),
-        threads: ops.threads,
-        exact: true,
     }
 }

@@ -2,34 +2,31 @@
 
 use std::ops::Range;
 
-use kernels::{Batch, BatchSequence, KvView};
+use kernels::BatchSequence;
 use sched::{Input, SampleRow, SequenceRows, StepPlan};
 
 use super::StepLimits;
+use super::input::StepInput;
 use crate::EngineError;
-use crate::model::{ModelSpec, Pass};
+use crate::model::ModelSpec;
 use crate::sampling::Sampler;
 
-/// A plan whose numbers all fit, as flat arrays.
+/// What is left of a plan whose numbers all fit, beside its input.
 pub(super) struct Prepared {
-    tokens: Vec<u32>,
-    sequences: Vec<BatchSequence>,
-    blocks: Vec<u32>,
-    /// Rows that want logits, ascending, each once.
-    wanted: Vec<u32>,
-    /// Who samples, with the index of its row in `wanted`.
+    pub(super) rows: usize,
+    /// Who samples, with the index of its row among those that want logits.
     pub(super) sample: Vec<(SampleRow, usize)>,
     pub(super) layers: Range<u32>,
 }
 
 impl Prepared {
-    /// Checks a plan. Slots must have been admitted before.
+    /// Checks a plan, and its input as flat arrays. Slots must have been admitted before.
     pub(super) fn new(
         plan: &StepPlan,
         spec: &ModelSpec,
         limits: StepLimits,
         sampler: &Sampler,
-    ) -> Result<Prepared, EngineError> {
+    ) -> Result<(Prepared, StepInput), EngineError> {
         check_layers(plan, spec)?;
         check_rows(plan, limits)?;
         let tokens = input_tokens(plan, spec, sampler)?;
@@ -41,33 +38,9 @@ impl Prepared {
             blocks: sequence.blocks.clone(),
             first_position: sequence.first_position,
         });
-        Ok(Prepared {
-            tokens,
-            sequences: sequences.collect(),
-            blocks: plan.blocks.iter().map(|block| block.0).collect(),
-            wanted,
-            sample,
-            layers: plan.layers.clone(),
-        })
-    }
-
-    /// Whether there is anything to compute.
-    pub(super) fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.tokens.len()
-    }
-
-    pub(super) fn wanted_rows(&self) -> usize {
-        self.wanted.len()
-    }
-
-    /// The step as the model sees it.
-    pub(super) fn pass<'a>(&'a self, kv: &'a KvView) -> Pass<'a> {
-        let batch = Batch { sequences: &self.sequences, blocks: &self.blocks };
-        Pass { tokens: &self.tokens, batch, wanted: &self.wanted, kv }
+        let prepared = Prepared { rows: tokens.len(), sample, layers: plan.layers.clone() };
+        let blocks = plan.blocks.iter().map(|block| block.0).collect();
+        Ok((prepared, StepInput { tokens, sequences: sequences.collect(), blocks, wanted }))
     }
 }
 

@@ -1,0 +1,51 @@
+//! What the executor drives: the layers of a step, wherever they run. Knows no slot and no sampler.
+
+use kernels::Ops;
+use sched::LaneId;
+
+use super::input::StepInput;
+use super::order::Entry;
+use super::runner::Runner;
+use crate::EngineError;
+use crate::model::{LogitRows, ModelSpec};
+
+/// Runs the layers of steps, lane by lane.
+pub(crate) trait Forward: Send {
+    /// The shape of the whole model.
+    fn spec(&self) -> &ModelSpec;
+
+    /// Copies whole blocks, (from, to) each, in order.
+    fn copy_blocks(&mut self, pairs: Vec<(u32, u32)>) -> Result<(), EngineError>;
+
+    /// Takes the input of a lane's next layers.
+    fn enter(&mut self, lane: LaneId, input: StepInput, entry: Entry) -> Result<(), EngineError>;
+
+    /// Runs one layer of the lane's input. When it returns, keys and values of the layer are stored.
+    fn layer(&mut self, lane: LaneId, layer: u32) -> Result<(), EngineError>;
+
+    /// Logits of the wanted rows, after the last layer.
+    fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError>;
+}
+
+/// A rank that is alone runs everything itself.
+impl<O: Ops> Forward for Runner<O> {
+    fn spec(&self) -> &ModelSpec {
+        self.model().spec()
+    }
+
+    fn copy_blocks(&mut self, pairs: Vec<(u32, u32)>) -> Result<(), EngineError> {
+        Runner::copy_blocks(self, &pairs)
+    }
+
+    fn enter(&mut self, lane: LaneId, input: StepInput, entry: Entry) -> Result<(), EngineError> {
+        Runner::enter(self, lane, input, entry)
+    }
+
+    fn layer(&mut self, lane: LaneId, layer: u32) -> Result<(), EngineError> {
+        Runner::layer(self, lane, layer)
+    }
+
+    fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError> {
+        Runner::logits(self, lane)
+    }
+}

@@ -1,0 +1,141 @@
+//! From a configuration to ranks at work: one alone, or a leader with followers in threads or processes.
+
+mod placement;
+mod processes;
+mod threads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernels::collective::{Follower, Patience, Segment, SegmentShape};
+use kernels::memory::Backing;
+use kernels::{CpuOps, Pool};
+
+use crate::backend::{Group, Notify, Order, Orders, Runner, StepLimits, follow, words_max};
+use crate::model::{Grid, Model, ModelSpec, Precision, WeightFiles};
+use crate::{Config, EngineError, KvStore, RanksChoice};
+
+pub(super) use placement::unplaced;
+pub use processes::{NoRankProgram, RankProgram, serve_rank};
+
+/// Who does not take part in a layer for so long is taken for stuck.
+const LAYER_MAX: Duration = Duration::from_secs(30);
+/// Every rank has loaded its part by then.
+const LOADING_MAX: Duration = Duration::from_secs(900);
+/// Ranks with cores of their own spin so long for each other before they sleep.
+const SPIN: Duration = Duration::from_micros(60);
+
+/// What every rank of a worker needs to know to make its part.
+#[derive(Clone)]
+pub(super) struct Crew {
+    pub(super) config: Config,
+    pub(super) spec: ModelSpec,
+    pub(super) grid: Grid,
+    pub(super) precision: Precision,
+    pub(super) limits: StepLimits,
+}
+
+/// A rank that is ready, and the threads it computes with.
+pub(super) struct Rank<F> {
+    pub(super) forward: F,
+    pub(super) threads: Arc<Pool>,
+}
+
+impl Crew {
+    /// The grid that a configuration asks for.
+    pub(super) fn grid(config: &Config, spec: &ModelSpec) -> Result<Grid, EngineError> {
+        let grid = Grid { tensor: config.tp, stages: config.pp };
+        grid.check(spec)?;
+        Ok(grid)
+    }
+
+    /// The only rank.
+    pub(super) fn alone(&self, weights: &WeightFiles, kv: &KvStore) -> Result<Rank<Runner<CpuOps>>, EngineError> {
+        let (ops, threads, model) = self.load(weights, 0)?;
+        Ok(Rank { forward: Runner::alone(ops, model, kv.view(), self.limits)?, threads })
+    }
+
+    /// The leader of a group whose followers have loaded their parts. `notify` is called when one of them ends.
+    pub(super) fn group(
+        &self,
+        weights: &WeightFiles,
+        kv: &KvStore,
+        program: &dyn RankProgram,
+        notify: &Notify,
+    ) -> Result<(Rank<Group<CpuOps>>, Arc<Segment>), EngineError> {
+        let backing = match self.config.ranks {
+            RanksChoice::Threads => Backing::Anonymous,
+            RanksChoice::Processes => Backing::Memfd,
+        };
+        let segment = Segment::new(self.segment_shape(kv), backing)?;
+        // Declared before the orders: these are dropped first, which closes the segment, and then followers are waited for.
+        let followers: Box<dyn Send> = match self.config.ranks {
+            RanksChoice::Threads => Box::new(threads::start(self, kv, &segment, notify)?),
+            RanksChoice::Processes => Box::new(processes::start(self, kv, &segment, program, notify)?),
+        };
+        let mut orders = Orders::new(&segment);
+        orders.give(0..self.grid.ranks(), &Order::Ready)?;
+        let (runner, threads) = self.runner(weights, 0, &segment, kv)?;
+        orders.hear(Patience { spin: Duration::ZERO, limit: LOADING_MAX })?;
+        let forward = Group::new(runner, self.grid, &segment, orders, self.patience(), followers);
+        Ok((Rank { forward, threads }, segment))
+    }
+
+    /// Makes the part of rank `rank` and follows the leader until the group is over.
+    fn follow(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<(), EngineError> {
+        let mut follower = Follower::new(segment, rank as usize)?;
+        let weights = WeightFiles::open(&self.config.model_dir);
+        let made = weights.and_then(|weights| self.runner(&weights, rank, segment, kv));
+        let runner = made.and_then(|(runner, threads)| {
+            threads.pin_caller().map_err(|error| unplaced(&self.config, error))?;
+            Ok(runner)
+        });
+        follow(&mut follower, runner, self.patience().spin);
+        Ok(())
+    }
+
+    fn runner(
+        &self,
+        weights: &WeightFiles,
+        rank: u32,
+        segment: &Arc<Segment>,
+        kv: &KvStore,
+    ) -> Result<(Runner<CpuOps>, Arc<Pool>), EngineError> {
+        let (ops, threads, model) = self.load(weights, rank)?;
+        let of_group = (segment, rank as usize);
+        let runner = Runner::of_group(ops, model, kv.view(), self.limits, of_group, self.patience())?;
+        Ok((runner, threads))
+    }
+
+    fn load(&self, weights: &WeightFiles, rank: u32) -> Result<(CpuOps, Arc<Pool>, Model<CpuOps>), EngineError> {
+        let part = self.grid.part(&self.spec, rank);
+        let placement = placement::of_rank(&self.config, part.tensor)?;
+        let pool = Pool::new(&placement).map_err(|error| unplaced(&self.config, error))?;
+        let threads = Arc::new(pool);
+        let ops = CpuOps::new(Arc::clone(&threads), self.config.instructions()?)?;
+        let positions_max = self.limits.positions_max;
+        let model = Model::load(&ops, self.spec.clone(), part, weights, self.precision, positions_max)?;
+        Ok((ops, threads, model))
+    }
+
+    fn segment_shape(&self, kv: &KvStore) -> SegmentShape {
+        let StepLimits { rows_max, wanted_max, positions_max } = self.limits;
+        let [rows_max, wanted_max, positions_max] = [rows_max, wanted_max, positions_max].map(|count| count as usize);
+        let geometry = kv.geometry();
+        let blocks_per_sequence = positions_max.div_ceil(geometry.block_tokens);
+        // The outputs of a row's experts are summed up one by one.
+        let rows_per_row = self.spec.experts().map_or(1, |(_, routing)| routing.per_row);
+        SegmentShape {
+            ranks: self.grid.ranks() as usize,
+            group_ranks: self.grid.tensor as usize,
+            order_words_max: words_max(rows_max, wanted_max, blocks_per_sequence, geometry.blocks),
+            row_values_max: rows_max * rows_per_row * self.spec.hidden as usize,
+            logit_values_max: wanted_max * self.spec.vocab as usize,
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        let spin = if placement::have_own_cores(self.grid.tensor) { SPIN } else { Duration::ZERO };
+        Patience { spin, limit: LAYER_MAX }
+    }
+}
