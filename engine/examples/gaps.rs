@@ -1,9 +1,10 @@
 //! How long the device stands still between decode steps: a real replica with one and with two steps in flight.
 //!
-//! usage: gaps DIR [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] [kernel_set=NAME]
+//! usage: gaps DIR [ahead=1,2] [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] [kernel_set=NAME]
 //!
-//! Both replicas live in this process and take turns, so that what else the machine does hits both. Every request
-//! generates the same number of tokens; steps count once all of them have their first.
+//! The replicas live in this process and take turns, so that what else the machine does hits all of them; `ahead` says
+//! with how many steps in flight each, in the order of their start. Every request generates the same number of tokens;
+//! steps count once all of them have their first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde_json::json;
 
 struct Options {
     config: Config,
+    ahead: Vec<u32>,
     batches: Vec<u32>,
     prompt: u32,
     tokens: u32,
@@ -55,9 +57,10 @@ impl Outlet for ToChannel {
 
 fn main() -> Result<()> {
     let options = parse(std::env::args().skip(1))?;
-    let mut replicas = [Served::start(&options, 1)?, Served::start(&options, 2)?];
+    let replicas = options.ahead.iter().map(|steps| Served::start(&options, *steps));
+    let mut replicas = replicas.collect::<Result<Vec<_>>>()?;
     for batch in &options.batches {
-        let mut measured = [Measured::default(), Measured::default()];
+        let mut measured: Vec<_> = replicas.iter().map(|_| Measured::default()).collect();
         for _ in 0..options.rounds {
             for (replica, measured) in replicas.iter_mut().zip(&mut measured) {
                 replica.run(&options, *batch, measured)?;
@@ -71,8 +74,8 @@ fn main() -> Result<()> {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let usage =
-        "usage: gaps DIR [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] [kernel_set=NAME]";
+    let usage = "usage: gaps DIR [ahead=1,2] [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] \
+                 [kernel_set=NAME]";
     let directory = arguments.next().context(usage)?;
     let config = Config {
         model_dir: directory.into(),
@@ -81,10 +84,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         transport: TransportChoice::InProcess,
         ..Config::default()
     };
-    let mut options = Options { config, batches: vec![1, 8], prompt: 64, tokens: 32, rounds: 3 };
+    let mut options = Options { config, ahead: vec![1, 2], batches: vec![1, 8], prompt: 64, tokens: 32, rounds: 3 };
     for argument in arguments {
         let (key, value) = argument.split_once('=').with_context(|| format!("{argument:?} is not key=value"))?;
         match key {
+            "ahead" => options.ahead = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "batch" => options.batches = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "prompt" => options.prompt = value.parse()?,
             "tokens" => options.tokens = value.parse()?,
