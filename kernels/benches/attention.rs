@@ -1,7 +1,7 @@
 //! Speed of attention over the paged cache, in the 1.1B shape: 32 heads over 4, 64 values each.
 //!
-//! `cargo bench -p kernels -- 'attention|machine'`. Decode reports the bytes of keys and values that it has to read, to be
-//! compared with `machine::read`; `flops` reports the same runs as floating-point operations, to be compared with
+//! `cargo bench -p kernels -- 'decode|prefill|machine'`. Decode reports the bytes of keys and values that it has to read,
+//! to be compared with `machine::read`; the others report floating-point operations, to be compared with
 //! `machine::bf16_multiply_adds`. Layers rotate over more memory than the caches hold.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to report")]
@@ -71,14 +71,13 @@ fn decode(bencher: Bencher<'_, '_>, (threads, dtype, contexts): (usize, KvDtype,
     bencher.counter(BytesCount::new(bytes)).bench_local(|| bench.attend_all_layers());
 }
 
-/// As `decode`, in floating-point operations.
-#[divan::bench(args = cases())]
-fn flops(bencher: Bencher<'_, '_>, (threads, dtype, contexts): (usize, KvDtype, Contexts)) {
-    let lengths = contexts.lengths();
-    let mut bench = Bench::new(threads, SHAPE, dtype, &lengths, 1);
-    let positions = lengths.iter().sum::<usize>() * bench.kv.geometry().layers;
-    let flops = 4 * SHAPE.out_cols() * positions;
-    bencher.counter(ItemsCount::new(flops)).bench_local(|| bench.attend_all_layers());
+/// Floating-point operations of one sequence whose keys and values stay in the second-level cache: what is left of
+/// `decode` when memory takes no time.
+#[divan::bench(args = DTYPES.iter().flat_map(|&dtype| THREADS.map(|threads| (threads, dtype))).collect::<Vec<_>>())]
+fn decode_from_cache(bencher: Bencher<'_, '_>, (threads, dtype): (usize, KvDtype)) {
+    const CONTEXT: usize = 768;
+    let mut bench = Bench::new(threads, SHAPE, dtype, &[CONTEXT], 1);
+    bencher.counter(ItemsCount::new(4 * SHAPE.out_cols() * CONTEXT)).bench_local(|| bench.attend(0));
 }
 
 /// Bytes of keys and values read where every query head has its own.

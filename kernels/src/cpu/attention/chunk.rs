@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::cached::{Cached, FormatLanes, Places, Words};
-use super::dot::{Ahead, accumulate};
+use super::dot::{Ahead, accumulate, fetch};
 use super::tile::QueryTile;
 use crate::HEAD_DIM_MAX;
 use crate::cpu::gemm::TILE_ROWS_MAX;
@@ -38,6 +38,45 @@ impl Chunk {
 /// Vectors of 16 positions in a chunk.
 pub(super) const VECTORS_PER_CHUNK: usize = ATTENTION_CHUNK / LANES;
 
+/// The keys of the next chunk, which are fetched while this one is computed: some rows with the weights, so that memory is
+/// not idle meanwhile, the others with the weighted values.
+#[derive(Clone, Copy)]
+pub(super) struct KeysAhead<'a> {
+    places: &'a Places,
+    row_bytes: usize,
+}
+
+impl<'a> KeysAhead<'a> {
+    pub(super) fn new<C: Cached>(tile: &QueryTile<'_>, places: &'a Places) -> Self {
+        Self { places, row_bytes: tile.kv.geometry().block_tokens * C::WORD_BYTES }
+    }
+
+    /// Fetches what belongs to the weights of query row `r`: two rows.
+    fn fetch_with_weights(self, vector: usize, r: usize) {
+        fetch(self.row(vector, 2 * r));
+        fetch(self.row(vector, 2 * r + 1));
+    }
+
+    /// What to fetch with the weighted values from `first_dim` on: two rows with every word bring all rows.
+    fn with_values<C: Cached>(self, vector: usize, first_dim: usize) -> Ahead {
+        let first = first_dim / C::Format::PER_WORD;
+        Ahead { starts: [0, 1].map(|row| self.row(vector, first + row)), step: 2 * self.row_bytes }
+    }
+
+    /// Row `row` of the keys of a vector of positions.
+    fn row(self, vector: usize, row: usize) -> *const u8 {
+        self.places.keys[vector].wrapping_add(row * self.row_bytes)
+    }
+}
+
+/// Maximum, sum and weighted values of one row and one chunk. The maximum is −∞ if the row sees nothing of the chunk.
+#[derive(Clone, Copy)]
+pub(super) struct ChunkState {
+    pub(super) maximum: f32,
+    pub(super) sum: f32,
+    pub(super) values: *const f32,
+}
+
 /// What one group of rows needs for one chunk. Nothing is read before the chunk has written it.
 pub(super) struct Scratch {
     scores: [[MaybeUninit<f32>; ATTENTION_CHUNK]; TILE_ROWS_MAX],
@@ -63,14 +102,10 @@ impl Scratch {
         self.totals = [(f32::NEG_INFINITY, 0.0); TILE_ROWS_MAX];
     }
 
-    /// Maximum and sum of row `r`; the maximum is −∞ if it sees nothing of the chunk.
-    pub(super) fn total(&self, r: usize) -> (f32, f32) {
-        self.totals[r]
-    }
-
-    /// Weighted values of row `r`.
-    pub(super) fn values(&self, r: usize) -> *const f32 {
-        self.values[r].as_ptr().cast()
+    /// What row `r` has seen of the chunk.
+    pub(super) fn state(&self, r: usize) -> ChunkState {
+        let (maximum, sum) = self.totals[r];
+        ChunkState { maximum, sum, values: self.values[r].as_ptr().cast() }
     }
 }
 
@@ -155,6 +190,7 @@ unsafe fn score_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
 pub(super) unsafe fn softmax<C: Cached>(
     chunk: &Chunk,
     places: &Places,
+    ahead: Option<KeysAhead<'_>>,
     rows: usize,
     visible: impl Fn(usize) -> (usize, usize),
     scratch: &mut Scratch,
@@ -174,6 +210,9 @@ pub(super) unsafe fn softmax<C: Cached>(
         unsafe {
             let mut maximum = FormatLanes::<C>::splat(f32::NEG_INFINITY);
             for i in chunk.vectors() {
+                if let Some(ahead) = ahead {
+                    ahead.fetch_with_weights(i / LANES, r);
+                }
                 maximum = FormatLanes::<C>::load(scores.add(i)).max(maximum);
             }
             let maximum = maximum.tree_max();
@@ -198,26 +237,23 @@ pub(super) unsafe fn softmax<C: Cached>(
 pub(super) unsafe fn weigh<C: Cached>(
     tile: &QueryTile<'_>,
     chunk: &Chunk,
-    places: &Places,
     stored: &Words,
-    next: Option<&Places>,
+    ahead: Option<KeysAhead<'_>>,
     rows: usize,
     scratch: &mut Scratch,
 ) {
     // SAFETY: see `weigh_rows`.
-    unsafe { with_rows!(rows, weigh_rows::<C>(tile, chunk, places, stored, next, scratch)) }
+    unsafe { with_rows!(rows, weigh_rows::<C>(tile, chunk, stored, ahead, scratch)) }
 }
 
 #[inline(always)]
 unsafe fn weigh_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
     tile: &QueryTile<'_>,
     chunk: &Chunk,
-    places: &Places,
     stored: &Words,
-    next: Option<&Places>,
+    ahead: Option<KeysAhead<'_>>,
     scratch: &mut Scratch,
 ) {
-    let key_row_bytes = tile.kv.geometry().block_tokens * C::WORD_BYTES;
     let per_word = C::Format::PER_WORD;
     for first_dim in (0..tile.head_dim).step_by(VECTORS * LANES) {
         // Past the last dimension the first vector is read again and its sums are dropped.
@@ -233,12 +269,10 @@ unsafe fn weigh_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
                 });
                 let left = scratch.weights.as_ptr().cast::<u32>().add(i / per_word);
                 let words = (chunk.to - i).min(LANES).div_ceil(per_word);
-                // Two rows of keys with every word, which brings all rows once all dimensions are done.
-                let key_row = |row: usize| match next {
-                    Some(next) => next.keys[i / LANES].wrapping_add((first_dim / per_word + row) * key_row_bytes),
-                    None => places.values[i / LANES],
+                let ahead = match ahead {
+                    Some(ahead) => ahead.with_values::<C>(i / LANES, first_dim),
+                    None => Ahead { starts: [values.cast(); 2], step: 0 },
                 };
-                let ahead = Ahead { starts: [key_row(0), key_row(1)], step: 2 * key_row_bytes };
                 accumulate::<C::Format, ROWS, VECTORS, ATTENTION_CHUNK, 1>(
                     &mut acc,
                     left,

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::cached::{Cached, FormatLanes, Places, Wide};
-use super::chunk::{Chunk, Scratch, score, softmax, weigh};
+use super::chunk::{Chunk, ChunkState, KeysAhead, Scratch, score, softmax, weigh};
 use crate::checks::first_visible;
 use crate::cpu::gemm::pack;
 use crate::cpu::lanes::{Format, Lanes};
@@ -79,14 +79,6 @@ impl QueryTile<'_> {
     }
 }
 
-/// Maximum, sum and weighted values of one row and one chunk.
-#[derive(Clone, Copy)]
-struct ChunkState {
-    maximum: f32,
-    sum: f32,
-    values: *const f32,
-}
-
 /// Maximum and sum of one query row over the chunks so far; `None` before the first with a visible key.
 type Total = Option<(f32, f32)>;
 
@@ -116,7 +108,7 @@ pub(in crate::cpu) unsafe fn attend<C: Cached>(tile: &QueryTile<'_>) {
             let (Some(here), Some(all)) = (next, span(chunk)) else { break };
             next = places(chunk + 1);
             let keys = C::keys(tile, &all, &here, &mut wide_keys);
-            let stored_values = C::values(tile, &all, &here, &mut wide_values);
+            let mut stored_values = None;
             for group in (0..tile.rows()).step_by(C::Format::ROWS_MAX) {
                 let rows = C::Format::ROWS_MAX.min(tile.rows() - group);
                 let visible = |i: usize| tile.visible(group + i);
@@ -124,19 +116,25 @@ pub(in crate::cpu) unsafe fn attend<C: Cached>(tile: &QueryTile<'_>) {
                 if let Some(span) = Chunk::new(chunk, visible(0).0, visible(rows - 1).1) {
                     let query_words = queries.as_ptr().cast::<u32>().add(group * tile.head_dim / C::Format::PER_WORD);
                     score::<C>(tile, &span, &here, &keys, query_words, rows, &mut scratch);
-                    softmax::<C>(&span, &here, rows, visible, &mut scratch);
-                    weigh::<C>(tile, &span, &here, &stored_values, next.as_ref(), rows, &mut scratch);
+                    let ahead = next.as_ref().map(|next| KeysAhead::new::<C>(tile, next));
+                    softmax::<C>(&span, &here, ahead, rows, visible, &mut scratch);
+                    // Not before the first scores, which fetch them.
+                    let words = match stored_values {
+                        Some(words) => words,
+                        None => C::values(tile, &all, &here, &mut wide_values),
+                    };
+                    stored_values = Some(words);
+                    weigh::<C>(tile, &span, &words, ahead, rows, &mut scratch);
                 }
                 for r in 0..rows {
-                    let (maximum, sum) = scratch.total(r);
-                    let state = ChunkState { maximum, sum, values: scratch.values(r) };
+                    let (i, state) = (group + r, scratch.state(r));
                     match tile.keep {
                         Keep::Merged => {
-                            let target = values.as_mut_ptr().cast::<f32>().add((group + r) * tile.head_dim);
-                            merge::<FormatLanes<C>>(tile.head_dim, state, &mut totals[group + r], target);
+                            let target = values.as_mut_ptr().cast::<f32>().add(i * tile.head_dim);
+                            merge::<FormatLanes<C>>(tile.head_dim, state, &mut totals[i], target);
                         }
                         Keep::Each(states) => {
-                            store_state::<FormatLanes<C>>(tile.head_dim, state, tile.state(states, chunk, group + r));
+                            store_state::<FormatLanes<C>>(tile.head_dim, state, tile.state(states, chunk, i));
                         }
                     }
                 }
