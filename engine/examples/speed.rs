@@ -71,6 +71,7 @@ fn parse() -> Result<(Config, usize, u32)> {
             "rounds" => rounds = value.parse()?,
             "decode_steps" => decode_steps = value.parse()?,
             "kernel_set" => config.kernel_set = value.to_owned(),
+            "weights_cache" => config.weights_cache = value.to_owned(),
             other => bail!("unknown key {other:?}"),
         }
     }

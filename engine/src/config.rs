@@ -25,6 +25,9 @@ pub struct Config {
     /// Format of stored keys and values: `f32`, `bf16`, `int8` (one scale per token and head; half the memory and the
     /// transfer of bf16), or `auto`, bf16 for bf16 weights and f32 for others.
     pub kv_dtype: KvDtypeChoice,
+    /// Directory of packed weights, which the workers of a host share: the first one packs, all of them map the file.
+    /// Empty is $XDG_CACHE_HOME/baton or ~/.cache/baton; `off` packs into each worker's own memory.
+    pub weights_cache: String,
     /// Bytes of the KV pool; rounded down to whole blocks.
     pub kv_bytes: u64,
     /// Blocks of the KV pool; 0 is as many as fit in `kv_bytes`.
@@ -179,6 +182,7 @@ impl Default for Config {
             backend: BackendKind::Cpu,
             dtype: WeightsDtype::Auto,
             kv_dtype: KvDtypeChoice::Auto,
+            weights_cache: String::new(),
             kv_bytes: 512 << 20,
             kv_blocks: 0,
             block_tokens: 16,

@@ -93,6 +93,9 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
+    /// Packed weights could not be shared with other processes; never leaves a start, which goes on without them.
+    #[error("weights cache: {0}")]
+    WeightsCache(crate::model::CacheFault),
     /// A step plan contradicts the pool, the model or itself; a defect of the scheduler.
     #[error("step plan: {0}")]
     Plan(String),
@@ -180,7 +183,7 @@ impl EngineError {
             | EngineError::TensorDtype { .. }
             | EngineError::TensorValue { .. } => Blame::Model,
             EngineError::Config { .. } | EngineError::Scheduler(_) => Blame::Config,
-            EngineError::Memory { .. } | EngineError::Transport { .. } => Blame::Machine,
+            EngineError::Memory { .. } | EngineError::WeightsCache(_) | EngineError::Transport { .. } => Blame::Machine,
             EngineError::Plan(_)
             | EngineError::Logits { .. }
             | EngineError::Kernels(_)

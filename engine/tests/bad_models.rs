@@ -95,6 +95,7 @@ impl Copy {
             threads: 1,
             context_max: 256,
             transport: TransportChoice::InProcess,
+            weights_cache: "off".to_owned(),
             ..Config::default()
         }
     }

@@ -21,6 +21,14 @@ pub fn binary() -> Result<PathBuf> {
     BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
+/// A command that starts it. What it keeps between runs lies beside it, not in the user's cache directory.
+pub fn command() -> Result<Command> {
+    let binary = binary()?;
+    let mut command = Command::new(&binary);
+    command.env("XDG_CACHE_HOME", binary.with_file_name("test-caches"));
+    Ok(command)
+}
+
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // target/<profile>/deps/<test>: the binary lies two floors up.
@@ -52,7 +60,7 @@ pub struct Deployment {
 impl Deployment {
     /// Starts `baton serve --listen 127.0.0.1:0 <arguments>` and waits until the router is ready.
     pub fn start(arguments: &[&str]) -> Result<Deployment> {
-        let mut child = Command::new(binary()?)
+        let mut child = command()?
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdin(Stdio::null())

@@ -1,13 +1,13 @@
 //! The command line's promises: exit codes and messages that name what was wrong.
 
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use anyhow::{Context, Result};
-use baton_tests::deployment::binary;
+use baton_tests::deployment::command;
 
 fn baton(arguments: &[&str]) -> Result<Output> {
-    Command::new(binary()?).args(arguments).output().with_context(|| format!("baton {arguments:?}"))
+    command()?.args(arguments).output().with_context(|| format!("baton {arguments:?}"))
 }
 
 #[track_caller]

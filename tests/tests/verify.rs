@@ -1,13 +1,11 @@
 //! `baton verify` over the bundled model and one random-weight model of each family: not one bit may differ.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
-use baton_tests::deployment::binary;
+use baton_tests::deployment::command;
 use baton_tests::repository;
 
 fn verify(arguments: &[&str]) -> Result<()> {
-    let output = Command::new(binary()?).arg("verify").args(arguments).output().context("baton verify")?;
+    let output = command()?.arg("verify").args(arguments).output().context("baton verify")?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "baton verify {arguments:?}: {}\n{stdout}\n{stderr}", output.status);

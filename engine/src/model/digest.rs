@@ -1,19 +1,45 @@
 //! The digest of a model's weights, part of the compatibility key: equal digests mean equal tensors.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::WeightFiles;
+use crate::EngineError;
+
+/// More threads read no faster.
+const THREADS_MAX: usize = 16;
 
 impl WeightFiles {
-    /// XXH3 over every tensor's name, type, shape and content in the order of names. Reads all bytes once, which the
-    /// preparation of the weights does anyway; does not depend on how tensors are spread over files.
-    #[must_use]
-    pub fn digest(&self) -> u128 {
-        let mut hasher = Xxh3::new();
-        for (name, dtype, shape, bytes) in self.in_order() {
-            hasher.update(format!("{name} {dtype} {shape:?} ").as_bytes());
-            hasher.update(&xxh3_128(bytes).to_le_bytes());
+    /// XXH3 over every tensor's name, type, shape and content in the order of names. Reads all bytes once, on all cores;
+    /// does not depend on how tensors are spread over files.
+    pub fn digest(&self) -> Result<u128, EngineError> {
+        let tensors: Vec<_> = self.in_order().collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut digests = Vec::new();
+            while let Some((name, _, _, bytes)) = tensors.get(next.fetch_add(1, Ordering::Relaxed)) {
+                digests.push((*name, xxh3_128(bytes)));
+                self.forget(name);
+            }
+            digests
+        };
+        let threads = available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let ended: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+        });
+        let mut contents = std::collections::BTreeMap::new();
+        for digests in ended {
+            let panicked = |_| EngineError::Thread { name: "digest", reason: "it panicked".to_owned() };
+            contents.extend(digests.map_err(panicked)?);
         }
-        hasher.digest128()
+        let mut hasher = Xxh3::new();
+        for (name, dtype, shape, _) in &tensors {
+            hasher.update(format!("{name} {dtype} {shape:?} ").as_bytes());
+            hasher.update(&contents.get(name).copied().unwrap_or_default().to_le_bytes());
+        }
+        Ok(hasher.digest128())
     }
 }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use kernels::{Arrangement, Dtype, KShard, KernelError, MatrixSource, Ops, VectorSource};
 
 use super::forward::{Model, PositionWeights, Projection};
-use super::{ExpertCounts, ModelSpec, Part, Positions, Tensor, WeightFiles};
+use super::{ExpertCounts, ModelSpec, Part, Positions, Shelf, Tensor, WeightFiles};
 use crate::EngineError;
 
 /// In which format matrices are computed with.
@@ -29,18 +29,29 @@ pub(super) enum Cut {
     Columns,
 }
 
+/// Where weights come from and what becomes of them.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The files of the model.
+    pub weights: &'a WeightFiles,
+    /// The format that matrices are computed with in.
+    pub precision: Precision,
+    /// Where prepared matrices are found or kept.
+    pub shelf: &'a Shelf,
+}
+
 impl<O: Ops> Model<O> {
     /// Prepares the weights of one part of `spec` for `ops`. `positions_max` is the longest sequence that will be run.
     pub fn load(
         ops: &O,
         spec: ModelSpec,
         part: Part,
-        weights: &WeightFiles,
-        precision: Precision,
+        source: Source<'_>,
         positions_max: u32,
     ) -> Result<Model<O>, EngineError> {
+        let Source { weights, precision, shelf } = source;
         let prefix = spec.prefix(weights);
-        let loader = Loader { ops, spec: &spec, part: &part, weights, prefix, precision };
+        let loader = Loader { ops, spec: &spec, part: &part, weights, prefix, precision, shelf };
         let layers = part.layers.clone().map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
         let embeds = part.is_first() || (part.is_last() && spec.tied_embeddings);
         let embedding = if embeds { Some(loader.embedding()?) } else { None };
@@ -63,6 +74,7 @@ pub(super) struct Loader<'a, O: Ops> {
     /// What the names of all tensors but the head begin with.
     pub(super) prefix: &'static str,
     precision: Precision,
+    shelf: &'a Shelf,
 }
 
 impl Precision {
@@ -124,6 +136,23 @@ impl<O: Ops> Loader<'_, O> {
         arrangement: Arrangement,
         cut: Cut,
     ) -> Result<O::Matrix, EngineError> {
+        let arrangement = match (cut, self.part.is_shared()) {
+            (Cut::Columns, true) => Arrangement::Partial(self.k_shard()),
+            (Cut::Columns, false) | (Cut::Whole | Cut::Rows, _) => arrangement,
+        };
+        let mut name = format!("{arrangement:?} {:?} {cut:?}:", self.precision);
+        parts.iter().for_each(|(part, n)| name.push_str(&format!(" {part}[{n},{k}]")));
+        self.shelf.matrix(self.ops, &name, || self.packed(parts, k, arrangement, cut))
+    }
+
+    /// Packs matrices from their source, whose pages are let go of at once.
+    fn packed(
+        &self,
+        parts: &[(&str, u32)],
+        k: u32,
+        arrangement: Arrangement,
+        cut: Cut,
+    ) -> Result<O::Matrix, EngineError> {
         let mut converted = Vec::with_capacity(parts.len());
         if self.precision == Precision::AsStored {
             let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
@@ -134,15 +163,14 @@ impl<O: Ops> Loader<'_, O> {
             let (tensor, rows) = self.own_rows(tensor, *n, cut);
             converted.push((rows, self.converted(tensor)));
         }
-        let arrangement = match (cut, self.part.is_shared()) {
-            (Cut::Columns, true) => Arrangement::Partial(self.k_shard()),
-            (Cut::Columns, false) | (Cut::Whole | Cut::Rows, _) => arrangement,
-        };
         let sources: Vec<MatrixSource<'_>> = converted
             .iter()
             .map(|(n, (bytes, dtype))| MatrixSource { bytes, dtype: *dtype, n: *n, k: k as usize })
             .collect();
-        self.ops.matrix(&sources, arrangement).map_err(|error| self.refused(error, parts, self.precision))
+        let packed =
+            self.ops.matrix(&sources, arrangement).map_err(|error| self.refused(error, parts, self.precision))?;
+        parts.iter().for_each(|(name, _)| self.weights.forget(name));
+        Ok(packed)
     }
 
     fn k_shard(&self) -> KShard {

@@ -1,5 +1,6 @@
 //! A model: its shape as data, its weights, its forward pass; knows no scheduler and no sampler.
 
+mod cache;
 mod digest;
 mod experts;
 mod finite;
@@ -15,9 +16,10 @@ mod spec;
 mod sum;
 mod weights;
 
+pub use cache::{CacheFault, CacheKey, Shelf, WeightsCache};
 pub use experts::ExpertCounts;
 pub use forward::{Activations, LogitRows, Model, Pass};
-pub use load::Precision;
+pub use load::{Precision, Source};
 pub use part::{Grid, Part, Share};
 pub use rope::{RopeScaling, RopeSpec};
 pub use spec::{Architecture, AttentionBias, MlpSpec, ModelSpec, Positions};

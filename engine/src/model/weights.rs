@@ -8,6 +8,7 @@ use kernels::memory::MappedFile;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
+use super::Precision;
 use super::fused;
 use super::json::Fields;
 use crate::EngineError;
@@ -135,6 +136,24 @@ impl WeightFiles {
     fn entry(&self, name: &str) -> Result<&Entry, EngineError> {
         let missing = || EngineError::TensorMissing { directory: self.directory.clone(), tensor: name.to_owned() };
         self.entries.get(name).ok_or_else(missing)
+    }
+
+    /// Lets go of the pages of a tensor: they no longer count for this process until it reads them again.
+    pub(super) fn forget(&self, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            self.files[entry.file].bytes.forget(entry.start..entry.start + entry.len);
+        }
+    }
+
+    /// About how many bytes all tensors take once they are prepared in the format that `precision` says.
+    #[must_use]
+    pub fn prepared_bytes(&self, precision: Precision) -> u64 {
+        let bytes = |entry: &Entry| match dtype_of(entry.dtype).map(|stored| precision.of(stored)) {
+            None => entry.len as u64,
+            Some(Dtype::Bf16) => 2 * entry.shape.iter().product::<usize>() as u64,
+            Some(Dtype::F16 | Dtype::F32) => 4 * entry.shape.iter().product::<usize>() as u64,
+        };
+        self.entries.values().map(bytes).sum()
     }
 
     /// Every tensor in the order of its name: name, type, shape, bytes. Sharding does not change it.

@@ -192,9 +192,9 @@ fn cpu(
     let precision = precision(config);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
     let kv = pool(config, geometry, grid)?;
-    let weights_digest = digest(&spec, weights.digest());
+    let weights_digest = digest(&spec, weights.digest()?);
     let limits = step_limits(config, context_max);
-    let crew = Crew { config: config.clone(), spec: spec.clone(), grid, precision, limits };
+    let crew = Crew { config: config.clone(), spec: spec.clone(), grid, precision, limits, weights_digest };
     let named = config.clone();
     let pin = |threads: Arc<kernels::Pool>| move || threads.pin_caller().map_err(|error| unplaced(&named, error));
     let (backend, expert_counts) = if grid == Grid::ALONE {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use engine::KvStore;
-use engine::model::{Activations, Model, ModelSpec, Part, Pass, Precision, WeightFiles};
+use engine::model::{Activations, Model, ModelSpec, Part, Pass, Precision, Shelf, Source, WeightFiles};
 use kernels::memory::{Backing, HostMemory};
 use kernels::{Batch, BatchSequence, KvDtype, KvGeometry, Ops};
 use serde_json::Value;
@@ -79,7 +79,8 @@ impl<O: Ops> ByHand<O> {
         const BLOCK_TOKENS: usize = 16;
         let spec = ModelSpec::read(directory)?;
         let weights = WeightFiles::open(directory)?;
-        let model = Model::load(&ops, spec.clone(), Part::whole(&spec), &weights, precision, POSITIONS_MAX)?;
+        let source = Source { weights: &weights, precision, shelf: &Shelf::private() };
+        let model = Model::load(&ops, spec.clone(), Part::whole(&spec), source, POSITIONS_MAX)?;
         let space = Activations::new(&ops, &model, POSITIONS_MAX, 1)?;
         let geometry = KvGeometry {
             blocks: POSITIONS_MAX as usize / BLOCK_TOKENS,

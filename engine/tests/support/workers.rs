@@ -48,6 +48,7 @@ pub fn config(model_dir: &Path) -> Config {
         threads: 1,
         context_max: 512,
         transport: TransportChoice::InProcess,
+        weights_cache: "off".to_owned(),
         ..Config::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -25,17 +26,42 @@ unsafe impl Sync for MappedFile {}
 impl MappedFile {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> io::Result<MappedFile> {
-        let file = File::open(path)?;
+        MappedFile::whole(&File::open(path)?)
+    }
+
+    /// Maps an open file.
+    pub fn whole(file: &File) -> io::Result<MappedFile> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let bytes = usize::try_from(metadata.len()).map_err(io::Error::other)?;
+        MappedFile::range(file, 0..metadata.len())
+    }
+
+    /// Maps a range of an open file, which begins at a multiple of the page size and which the file holds.
+    pub fn range(file: &File, range: Range<u64>) -> io::Result<MappedFile> {
+        let file_bytes = file.metadata()?.len();
+        if range.start > range.end || range.end > file_bytes {
+            let what = format!("bytes {range:?} of a file of {file_bytes}");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+        let bytes = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mapping = match bytes {
             0 => None,
-            bytes => Some(Mapping::read_only(file.as_fd(), bytes).map_err(io::Error::other)?),
+            bytes => Some(Mapping::read_only(file.as_fd(), range.start, bytes).map_err(io::Error::other)?),
         };
         Ok(MappedFile { mapping })
+    }
+
+    /// Asks the system to read the file ahead, in huge pages where it can.
+    pub fn prefetch(&self) {
+        self.mapping.iter().for_each(Mapping::prefetch);
+    }
+
+    /// Lets go of the pages that lie wholly in `range`: they no longer count for this process, and come back from the
+    /// page cache or the disk when they are read again.
+    pub fn forget(&self, range: Range<usize>) {
+        self.mapping.iter().for_each(|mapping| mapping.forget(range.clone()));
     }
 
     /// The bytes of the file.
@@ -59,7 +85,18 @@ mod tests {
         let path = std::env::temp_dir().join(format!("baton-mapped-file-{}", std::process::id()));
         for content in [&b""[..], b"weights", &[7; 10_000]] {
             std::fs::write(&path, content).unwrap();
-            assert_eq!(MappedFile::open(&path).unwrap().as_bytes(), content);
+            let mapped = MappedFile::open(&path).unwrap();
+            assert_eq!(mapped.as_bytes(), content);
+            mapped.prefetch();
+            mapped.forget(0..content.len());
+            mapped.forget(1..usize::MAX);
+            assert_eq!(mapped.as_bytes(), content);
+        }
+        let file = File::open(&path).unwrap();
+        assert_eq!(MappedFile::range(&file, 4096..10_000).unwrap().as_bytes(), &[7; 10_000 - 4096]);
+        assert!(MappedFile::range(&file, 1..2).is_err(), "no page begins at 1");
+        for (start, end) in [(0, 10_001), (9_000, 8_000), (20_000, 20_001)] {
+            assert_eq!(MappedFile::range(&file, start..end).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(MappedFile::open(&path).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -1,5 +1,6 @@
 //! One range of the address space, unmapped when dropped; the system calls of the folder are all here.
 
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 
@@ -17,21 +18,42 @@ pub(super) struct Mapping {
 impl Mapping {
     /// Private zero pages, readable and writable.
     pub(super) fn anonymous(bytes: usize) -> Result<Self, MemoryError> {
-        let mapping = Self::aligned(bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE, None)?;
+        let mapping = Self::aligned(bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE, None, 0)?;
         mapping.advise_huge_pages();
         Ok(mapping)
     }
 
     /// A file's first bytes, readable and writable, shared with everybody who maps it.
     pub(super) fn shared(fd: BorrowedFd<'_>, bytes: usize) -> Result<Self, MemoryError> {
-        let mapping = Self::aligned(bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, Some(fd))?;
+        let mapping = Self::aligned(bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, Some(fd), 0)?;
         mapping.advise_huge_pages();
         Ok(mapping)
     }
 
-    /// A file's first bytes, readable only.
-    pub(super) fn read_only(fd: BorrowedFd<'_>, bytes: usize) -> Result<Self, MemoryError> {
-        Self::aligned(bytes, libc::PROT_READ, libc::MAP_SHARED, Some(fd))
+    /// A file's bytes from `offset` on, a multiple of the page size; readable only.
+    pub(super) fn read_only(fd: BorrowedFd<'_>, offset: u64, bytes: usize) -> Result<Self, MemoryError> {
+        Self::aligned(bytes, libc::PROT_READ, libc::MAP_SHARED, Some(fd), offset)
+    }
+
+    /// Asks for the pages of a file before they are touched, in huge pages where its file system has them.
+    /// The system may decline, which changes no result, so a refusal is not an error.
+    pub(super) fn prefetch(&self) {
+        self.advise_huge_pages();
+        // SAFETY: the range is this mapping's own, and the advice does not change its contents.
+        unsafe { libc::madvise(self.start.cast(), self.bytes, libc::MADV_WILLNEED) };
+    }
+
+    /// Lets go of the whole pages in `range` of a mapped file: they leave this process, not the page cache.
+    pub(super) fn forget(&self, range: Range<usize>) {
+        let page = page_bytes();
+        let (start, end) =
+            (range.start.min(self.bytes).next_multiple_of(page), range.end.min(self.bytes) / page * page);
+        if start >= end {
+            return;
+        }
+        // SAFETY: the pages are this mapping's own; only shared file mappings are told to forget, whose pages come back
+        // from the file with the same contents when they are touched again.
+        unsafe { libc::madvise(self.start.wrapping_add(start).cast(), end - start, libc::MADV_DONTNEED) };
     }
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
@@ -49,6 +71,7 @@ impl Mapping {
         protection: libc::c_int,
         sharing: libc::c_int,
         fd: Option<BorrowedFd<'_>>,
+        offset: u64,
     ) -> Result<Self, MemoryError> {
         let overflow = || MemoryError::System {
             call: "mmap",
@@ -56,6 +79,7 @@ impl Mapping {
             source: std::io::Error::from_raw_os_error(libc::ENOMEM),
         };
         let length = bytes.checked_next_multiple_of(page_bytes()).ok_or_else(overflow)?;
+        let offset = libc::off_t::try_from(offset).map_err(|_| overflow())?;
         let spare = if length >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { 0 };
         let reserved = length.checked_add(spare).ok_or_else(overflow)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -70,9 +94,10 @@ impl Mapping {
         unmap(start.wrapping_add(length), spare - head);
         let mapping = Self { start, bytes };
         let (fd, kind) = fd.map_or((-1, libc::MAP_ANONYMOUS), |fd| (fd.as_raw_fd(), 0));
+        let flags = sharing | kind | libc::MAP_FIXED;
         // SAFETY: `start..start + length` is the reservation made above, which nobody else knows, so replacing it in
         // place touches no other mapping.
-        let placed = unsafe { libc::mmap(start.cast(), length, protection, sharing | kind | libc::MAP_FIXED, fd, 0) };
+        let placed = unsafe { libc::mmap(start.cast(), length, protection, flags, fd, offset) };
         if placed == libc::MAP_FAILED {
             return Err(MemoryError::last("mmap", bytes));
         }

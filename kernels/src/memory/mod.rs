@@ -1,5 +1,6 @@
 //! Host memory that several threads and other processes may touch at once; knows nothing of what is stored in it.
 
+mod disk;
 mod error;
 mod file;
 mod inherit;
@@ -8,6 +9,7 @@ mod peer;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+pub use disk::free_disk_bytes;
 pub use error::MemoryError;
 pub use file::MappedFile;
 pub use inherit::bequeath;

@@ -36,7 +36,7 @@ impl PeerMemory {
         if has_bytes < bytes {
             return Err(MemoryError::TooShort { wanted_bytes: bytes, has_bytes });
         }
-        Ok(Self { mapping: Mapping::read_only(file.as_fd(), bytes)? })
+        Ok(Self { mapping: Mapping::read_only(file.as_fd(), 0, bytes)? })
     }
 
     /// The first byte; valid for reads of [`PeerMemory::len`] bytes.

@@ -4,6 +4,7 @@ mod placement;
 mod processes;
 mod threads;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use kernels::memory::Backing;
 use kernels::{CpuOps, Pool};
 
 use crate::backend::{Group, Notify, Order, Orders, Runner, StepLimits, follow, words_max};
-use crate::model::{Grid, Model, ModelSpec, Precision, WeightFiles};
+use crate::model::{CacheKey, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
 use crate::{Config, EngineError, KvStore, RanksChoice};
 
 pub(super) use placement::unplaced;
@@ -33,6 +34,8 @@ pub(super) struct Crew {
     pub(super) grid: Grid,
     pub(super) precision: Precision,
     pub(super) limits: StepLimits,
+    /// Of the whole model, whatever part a rank has.
+    pub(super) weights_digest: u128,
 }
 
 /// A rank that is ready, and the threads it computes with.
@@ -113,8 +116,13 @@ impl Crew {
         let pool = Pool::new(&placement).map_err(|error| unplaced(&self.config, error))?;
         let threads = Arc::new(pool);
         let ops = CpuOps::new(Arc::clone(&threads), self.config.instructions()?)?;
-        let positions_max = self.limits.positions_max;
-        let model = Model::load(&ops, self.spec.clone(), part, weights, self.precision, positions_max)?;
+        let cache = WeightsCache::of_key(&self.config.weights_cache, |name| std::env::var_os(name).map(PathBuf::from));
+        let bytes = weights.prepared_bytes(self.precision) / u64::from(self.grid.ranks());
+        let key = CacheKey::new(&ops, self.weights_digest, &format!("{:?} {part:?}", self.precision), bytes)?;
+        let model = cache.load(key, &threads, |shelf| {
+            let source = Source { weights, precision: self.precision, shelf };
+            Model::load(&ops, self.spec.clone(), part.clone(), source, self.limits.positions_max)
+        })?;
         Ok((ops, threads, model))
     }
 

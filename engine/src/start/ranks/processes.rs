@@ -45,6 +45,8 @@ struct Job {
     /// Numbers under which the memory was left to it.
     segment: i32,
     pool: i32,
+    /// As [`Crew::weights_digest`], in hexadecimal digits.
+    weights_digest: String,
     config: Config,
 }
 
@@ -80,6 +82,7 @@ pub(super) fn start(
             rank,
             segment: bequeath(&mut command, segment.memory()).map_err(problem)?,
             pool: bequeath(&mut command, kv.memory()).map_err(problem)?,
+            weights_digest: format!("{:032x}", crew.weights_digest),
             config: crew.config.clone(),
         };
         // Ctrl-C in a terminal reaches the leader only, which ends its ranks in order.
@@ -155,7 +158,8 @@ pub fn serve_rank() -> Result<(), EngineError> {
     std::io::stdin().lock().read_line(&mut line).map_err(|error| problem(error.to_string()))?;
     let job: Job = serde_json::from_str(&line).map_err(|error| problem(error.to_string()))?;
     end_with_leader()?;
-    let Job { rank, segment, pool, config } = job;
+    let Job { rank, segment, pool, weights_digest, config } = job;
+    let weights_digest = u128::from_str_radix(&weights_digest, 16).map_err(|error| problem(error.to_string()))?;
     let spec = ModelSpec::read(&config.model_dir)?;
     let weights = WeightFiles::open(&config.model_dir)?;
     let precision = precision(&config);
@@ -164,7 +168,7 @@ pub fn serve_rank() -> Result<(), EngineError> {
     let inherited = |number, bytes| HostMemory::inherit(number, bytes).map_err(|error| problem(error.to_string()));
     let kv = KvStore::new(Arc::new(inherited(pool, geometry.pool_bytes())?), geometry)?;
     let grid = Crew::grid(&config, &spec)?;
-    let crew = Crew { config, spec, grid, precision, limits };
+    let crew = Crew { config, spec, grid, precision, limits, weights_digest };
     let shape = crew.segment_shape(&kv);
     let segment = Segment::open(inherited(segment, Segment::bytes(&shape)?)?, shape)?;
     drop(weights);

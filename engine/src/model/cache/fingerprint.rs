@@ -1,0 +1,59 @@
+//! What a set of operations makes of a few small matrices: a changed layout changes it, so no version must be kept.
+
+use half::{bf16, f16};
+use kernels::{Arrangement, Dtype, MatrixSource, Ops};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::EngineError;
+
+/// Rows and columns that are no multiple of anything, so that padding counts.
+const SHAPE: (usize, usize) = (53, 75);
+
+/// A digest of how `ops` lays out matrices of every format and arrangement; `None` where they cannot be mapped.
+pub(super) fn of<O: Ops>(ops: &O) -> Result<Option<u128>, EngineError> {
+    let mut hasher = Xxh3::new();
+    for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
+        let bytes = numbers(dtype);
+        let source = MatrixSource { bytes: &bytes, dtype, n: SHAPE.0, k: SHAPE.1 };
+        for arrangement in [Arrangement::Stacked, Arrangement::GateUp, Arrangement::Table] {
+            let matrix = ops.matrix(&[source, source], arrangement)?;
+            let Some(image) = ops.image(&matrix) else { return Ok(None) };
+            image.form.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+            image.sections.iter().for_each(|section| hasher.update(&xxh3_64(section).to_le_bytes()));
+        }
+    }
+    Ok(Some(hasher.digest128()))
+}
+
+/// Numbers that differ from those around them.
+fn numbers(dtype: Dtype) -> Vec<u8> {
+    let (rows, columns) = SHAPE;
+    let value = |index: usize| (index % 251) as f32 - (index % 7) as f32 / 8.0;
+    let values = (0..rows * columns).map(value);
+    match dtype {
+        Dtype::Bf16 => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kernels::reference::ReferenceOps;
+    use kernels::{CpuOps, KernelSet, Placement, Pool};
+
+    use super::*;
+
+    #[test]
+    fn the_same_operations_have_the_same_fingerprint() {
+        let of_threads = |threads| {
+            let pool = Pool::new(&Placement::Floating(threads)).unwrap();
+            of(&CpuOps::new(Arc::new(pool), KernelSet::best()).unwrap()).unwrap()
+        };
+        assert!(of_threads(1).is_some());
+        assert_eq!(of_threads(1), of_threads(2));
+        assert_eq!(of(&ReferenceOps).unwrap(), None);
+    }
+}

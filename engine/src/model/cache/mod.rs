@@ -1,0 +1,220 @@
+//! Packed weights in files that all processes of a host map; knows no architecture and no layout of a matrix.
+//!
+//! One file holds every prepared matrix of one model, for one kernel layout, number format and part of the model. Its
+//! name is its key: whatever decides the bytes is in it. The first process that needs a file packs it while the others
+//! wait; all of them map it, so a host holds the weights once. A file is complete and never changes from the moment it
+//! has its name.
+
+mod file;
+mod fingerprint;
+mod place;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kernels::{Ops, Pool};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::EngineError;
+use file::Stored;
+use place::{Claim, Place};
+pub use shelf::Shelf;
+
+/// How often a file that is damaged as soon as it is written is written again.
+const ATTEMPTS: usize = 3;
+/// How long a process waits for another one that packs the same weights.
+const PACKING_MAX: Duration = Duration::from_secs(600);
+
+/// Where packed weights are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WeightsCache {
+    /// Nowhere: each process packs into its own memory.
+    Off,
+    /// In the user's cache directory. Where that cannot be used, each process packs into its own memory and says so.
+    Default(Option<PathBuf>),
+    /// In the directory that the configuration names, which must be of use.
+    Named(PathBuf),
+}
+
+/// Why the cache could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheFault {
+    /// There is neither `XDG_CACHE_HOME` nor `HOME`.
+    #[error("neither XDG_CACHE_HOME nor HOME names a directory for packed weights")]
+    NoDirectory,
+    /// A file or directory cannot be made, read or written.
+    #[error("{}: {problem}", path.display())]
+    Unusable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        problem: String,
+    },
+    /// The disk is too small.
+    #[error("{}: {needed_bytes} bytes of packed weights do not fit, {missing_bytes} are missing", path.display())]
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// What the file takes.
+        needed_bytes: u64,
+        /// What the disk lacks.
+        missing_bytes: u64,
+    },
+    /// Another process holds the file and does not finish.
+    #[error("{}: another process has been packing these weights for {waited_s} s", path.display())]
+    Busy {
+        /// The file that it writes.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited_s: u64,
+    },
+    /// A file is not what its name says.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheKey {
+    /// Everything that decides the bytes of every matrix.
+    pub(super) digest: u128,
+    /// About how many bytes all matrices take.
+    pub(super) bytes: u64,
+}
+
+impl CacheKey {
+    /// The key of the weights `weights` (and whatever else decides which matrices there are) as `ops` lays them out in
+    /// the format and the part of the model that `part` says. `None` where `ops` keeps no matrix that can be mapped.
+    pub fn new<O: Ops>(ops: &O, weights: u128, part: &str, bytes: u64) -> Result<Option<CacheKey>, EngineError> {
+        let layout = fingerprint::of(ops)?;
+        let version = env!("CARGO_PKG_VERSION");
+        let digest = |layout: u128| xxh3_128(format!("{version} {layout:032x} {weights:032x} {part}").as_bytes());
+        Ok(layout.map(|layout| CacheKey { digest: digest(layout), bytes }))
+    }
+}
+
+impl WeightsCache {
+    /// What the value of the key `weights_cache` asks for; `variable` reads the environment.
+    pub fn of_key(key: &str, variable: impl Fn(&str) -> Option<PathBuf>) -> WeightsCache {
+        match key {
+            "off" => WeightsCache::Off,
+            "" => {
+                let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
+                let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+                WeightsCache::Default(caches.map(|caches| caches.join("baton")))
+            }
+            named => WeightsCache::Named(PathBuf::from(named)),
+        }
+    }
+
+    /// Runs `load` with a shelf of packed weights. `load` may run twice: once to pack, once to map what was packed.
+    pub fn load<T>(
+        &self,
+        key: Option<CacheKey>,
+        pool: &Pool,
+        load: impl Fn(&Shelf) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let Some(key) = key else { return load(&Shelf::private()) };
+        let outcome = match self {
+            WeightsCache::Off => return load(&Shelf::private()),
+            WeightsCache::Default(None) => Err(CacheFault::NoDirectory.into()),
+            WeightsCache::Default(Some(directory)) | WeightsCache::Named(directory) => {
+                in_directory(directory, key, pool, &load)
+            }
+        };
+        match outcome {
+            Err(EngineError::WeightsCache(fault)) => {
+                self.may_go_on_without(&fault)?;
+                tracing::warn!(reason = %fault, "packed weights are not shared: they take this process's own memory");
+                load(&Shelf::private())
+            }
+            other => other,
+        }
+    }
+
+    /// A directory that was asked for by name must be of use; what only the machine lacks is no reason to stop.
+    fn may_go_on_without(&self, fault: &CacheFault) -> Result<(), EngineError> {
+        match (self, fault) {
+            (WeightsCache::Named(named), CacheFault::Unusable { .. } | CacheFault::Damaged { .. }) => {
+                let problem = format!("is {:?}, which cannot be used: {fault}", named.display().to_string());
+                Err(EngineError::Config { key: "weights_cache", problem })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<CacheFault> for EngineError {
+    fn from(fault: CacheFault) -> EngineError {
+        EngineError::WeightsCache(fault)
+    }
+}
+
+/// Maps the file of `key`, packing it first where there is none, or none that is sound.
+fn in_directory<T>(
+    directory: &Path,
+    key: CacheKey,
+    pool: &Pool,
+    load: &impl Fn(&Shelf) -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    let place = Place::new(directory, key)?;
+    for _ in 0..ATTEMPTS {
+        match found(&place, key, pool)? {
+            Some(stored) => match load(&Shelf::mapped(stored)) {
+                Err(EngineError::WeightsCache(CacheFault::Damaged { path, problem })) => {
+                    tracing::warn!(file = %path.display(), problem, "packed weights are packed again");
+                    place.discard()?;
+                }
+                other => return other,
+            },
+            None => {
+                // Whoever had the claim before may have completed the file since it was looked for.
+                let claim = place.claim(PACKING_MAX)?;
+                if let Some(claim) = claim.filter(|_| !matches!(Stored::open(place.file(), key, pool), Ok(Some(_)))) {
+                    pack(&place, claim, key, load)?;
+                }
+            }
+        }
+    }
+    let problem = "is found damaged as soon as it is written".to_owned();
+    Err(CacheFault::Damaged { path: place.file().to_path_buf(), problem }.into())
+}
+
+/// The file of `key`, if it is there and sound.
+fn found(place: &Place, key: CacheKey, pool: &Pool) -> Result<Option<Stored>, CacheFault> {
+    match Stored::open(place.file(), key, pool) {
+        Err(CacheFault::Damaged { path, problem }) => {
+            tracing::warn!(file = %path.display(), problem, "packed weights are damaged and packed again");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// Writes the file of a claimed place.
+fn pack<T>(
+    place: &Place,
+    claim: Claim,
+    key: CacheKey,
+    load: &impl Fn(&Shelf) -> Result<T, EngineError>,
+) -> Result<(), EngineError> {
+    place.sweep();
+    place.require_space(key.bytes)?;
+    let began = std::time::Instant::now();
+    let shelf = Shelf::packing(claim.writer(key)?);
+    // What was packed is dropped: the file is mapped as every other process maps it.
+    drop(load(&shelf)?);
+    let bytes = shelf.finish()?;
+    claim.publish()?;
+    let took_ms = began.elapsed().as_millis() as u64;
+    tracing::info!(file = %place.file().display(), bytes, took_ms, "weights packed");
+    Ok(())
+}
