@@ -6,6 +6,7 @@ mod experts;
 mod finite;
 mod forward;
 mod fused;
+mod header;
 mod json;
 mod layers;
 mod load;

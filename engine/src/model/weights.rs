@@ -8,9 +8,8 @@ use kernels::memory::MappedFile;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::Precision;
-use super::fused;
 use super::json::Fields;
+use super::{Precision, fused, header};
 use crate::EngineError;
 
 /// All weight files of a directory and where each tensor lies.
@@ -61,7 +60,7 @@ impl WeightFiles {
         let bytes = MappedFile::open(&path)
             .map_err(|error| EngineError::Read { file: path.clone(), reason: error.to_string() })?;
         let broken = |problem: String| EngineError::WeightFile { file: path.clone(), problem };
-        check_length(bytes.as_bytes()).map_err(broken)?;
+        header::check(bytes.as_bytes()).map_err(broken)?;
         let tensors = SafeTensors::deserialize(bytes.as_bytes()).map_err(|error| broken(error.to_string()))?;
         let base = bytes.as_bytes().as_ptr() as usize;
         let file = self.files.len();
@@ -192,30 +191,6 @@ fn file_list(directory: &Path) -> Result<Vec<PathBuf>, EngineError> {
         return Err(fields.problem("weight_map", format!("names {name:?}, which is not a plain file name")));
     }
     Ok(names.into_iter().map(|name| directory.join(name)).collect())
-}
-
-/// Says how much of a truncated file is missing, which the parser does not.
-fn check_length(bytes: &[u8]) -> Result<(), String> {
-    let Some((prefix, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(format!("is {} bytes long, a safetensors file has at least 8", bytes.len()));
-    };
-    let header_bytes = u64::from_le_bytes(*prefix);
-    let Some(header) = usize::try_from(header_bytes).ok().and_then(|len| rest.get(..len)) else {
-        return Err(format!(
-            "its header should have {header_bytes} bytes, the file has {} after the prefix",
-            rest.len()
-        ));
-    };
-    let Ok(serde_json::Value::Object(map)) = serde_json::from_slice(header) else {
-        return Err("its header is not a JSON object".to_owned());
-    };
-    let end_of = |entry: &serde_json::Value| entry.get("data_offsets")?.get(1)?.as_u64();
-    let expected = map.values().filter_map(end_of).max().unwrap_or(0);
-    let found = (rest.len() - header.len()) as u64;
-    if found < expected {
-        return Err(format!("is truncated: its tensors need {expected} bytes, {} are missing", expected - found));
-    }
-    Ok(())
 }
 
 fn dtype_of(dtype: safetensors::Dtype) -> Option<Dtype> {

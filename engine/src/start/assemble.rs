@@ -11,6 +11,7 @@ use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use super::memory::Needs;
 use super::ranks::{Crew, NoRankProgram, Rank, RankProgram, unplaced};
 use super::{ModelInfo, Started, geometry, random};
 use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, Notify, StepLimits};
@@ -190,7 +191,9 @@ fn cpu(
     let grid = Crew::grid(config, &spec)?;
     let weights = WeightFiles::open(&config.model_dir)?;
     let precision = precision(config);
+    let bytes = weights.prepared_bytes(precision);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
+    Needs::of(config, &spec, &geometry, bytes, context_max).require()?;
     let kv = pool(config, geometry, grid)?;
     let weights_digest = digest(&spec, weights.digest()?);
     let limits = step_limits(config, context_max);
@@ -210,7 +213,9 @@ fn cpu(
 }
 
 fn modelled(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Result<Opened, EngineError> {
-    let kv = pool(config, geometry::of_modelled(config, &spec)?, Grid::ALONE)?;
+    let geometry = geometry::of_modelled(config, &spec)?;
+    Needs::of_pool(config, &geometry).require()?;
+    let kv = pool(config, geometry, Grid::ALONE)?;
     let device = ModelledDevice {
         cost: config.modelled.fitted()?,
         layers: spec.layers,

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod geometry;
+mod memory;
 mod random;
 mod ranks;
 

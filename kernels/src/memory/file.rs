@@ -53,9 +53,10 @@ impl MappedFile {
         Ok(MappedFile { mapping })
     }
 
-    /// Asks the system to read the file ahead, in huge pages where it can.
-    pub fn prefetch(&self) {
-        self.mapping.iter().for_each(Mapping::prefetch);
+    /// Asks for huge pages, before any page is touched: in these the system then reads the file, and maps them whole,
+    /// where its file system can. Another one is mapped in small pages.
+    pub fn want_huge_pages(&self) {
+        self.mapping.iter().for_each(Mapping::advise_huge_pages);
     }
 
     /// Lets go of the pages that lie wholly in `range`: they no longer count for this process, and come back from the
@@ -87,7 +88,7 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let mapped = MappedFile::open(&path).unwrap();
             assert_eq!(mapped.as_bytes(), content);
-            mapped.prefetch();
+            mapped.want_huge_pages();
             mapped.forget(0..content.len());
             mapped.forget(1..usize::MAX);
             assert_eq!(mapped.as_bytes(), content);

@@ -35,14 +35,6 @@ impl Mapping {
         Self::aligned(bytes, libc::PROT_READ, libc::MAP_SHARED, Some(fd), offset)
     }
 
-    /// Asks for the pages of a file before they are touched, in huge pages where its file system has them.
-    /// The system may decline, which changes no result, so a refusal is not an error.
-    pub(super) fn prefetch(&self) {
-        self.advise_huge_pages();
-        // SAFETY: the range is this mapping's own, and the advice does not change its contents.
-        unsafe { libc::madvise(self.start.cast(), self.bytes, libc::MADV_WILLNEED) };
-    }
-
     /// Lets go of the whole pages in `range` of a mapped file: they leave this process, not the page cache.
     pub(super) fn forget(&self, range: Range<usize>) {
         let page = page_bytes();
@@ -106,7 +98,7 @@ impl Mapping {
 
     /// Huge pages are worth a factor of two when another process copies from here. A kernel without them refuses the
     /// advice, which changes no result, so the refusal is not an error.
-    fn advise_huge_pages(&self) {
+    pub(super) fn advise_huge_pages(&self) {
         // SAFETY: the range is this mapping's own, and the advice does not change its contents.
         unsafe { libc::madvise(self.start.cast(), self.bytes, libc::MADV_HUGEPAGE) };
     }

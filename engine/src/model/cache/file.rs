@@ -6,6 +6,9 @@
 //! ...        index: JSON, one entry per matrix
 //! ```
 //!
+//! The file is written in whole huge pages, so that file systems which hold it in such pages do: reading weights from
+//! small pages is limited by address translation.
+//!
 //! Everything is checked before any of it is used: the header by its own checksum, the length of the file, the index
 //! and every section by theirs. Reading a section for its checksum is what brings it into memory.
 
@@ -32,6 +35,11 @@ pub(super) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"BatonWts";
 /// No page is larger, so every section can be mapped by itself.
 const ALIGN: u64 = 64 << 10;
+/// What is written at once is this, or several of it, and begins at a multiple of it.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// What lies between sections.
+static PADDING: [u8; ALIGN as usize] = [0; ALIGN as usize];
 
 /// The first bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,27 +110,33 @@ pub(super) struct Writer {
     file: File,
     path: PathBuf,
     key: CacheKey,
-    end: u64,
     entries: Vec<Entry>,
+    /// Bytes in the file, a multiple of a huge page.
+    written: u64,
+    /// The bytes that follow, less than a huge page.
+    pending: Vec<u8>,
 }
 
 impl Writer {
     /// Begins anew in an open file.
     pub(super) fn new(file: File, path: PathBuf, key: CacheKey) -> Result<Writer, CacheFault> {
         file.set_len(0).map_err(|error| unusable(&path, &error))?;
-        Ok(Writer { file, path, key, end: ALIGN, entries: Vec::new() })
+        // The place of the header, which comes last.
+        let pending = vec![0; ALIGN as usize];
+        Ok(Writer { file, path, key, entries: Vec::new(), written: 0, pending })
     }
 
-    /// Appends a matrix and maps it.
+    /// Appends a matrix and maps it. Its last bytes are zero in the mapping until the ones that follow are appended, so
+    /// what is made of it may be kept, not used.
     pub(super) fn put(&mut self, name: &str, image: &MatrixImage<'_>) -> Result<Sections, CacheFault> {
-        let first = self.end;
+        let first = self.end();
         let mut sections = Vec::with_capacity(image.sections.len());
         for bytes in &image.sections {
-            let section = Section { start: self.end, bytes: bytes.len() as u64, xxh3: xxh3_64(bytes) };
-            self.write(bytes, section.start)?;
-            self.end = (section.start + section.bytes).next_multiple_of(ALIGN);
-            sections.push(section);
+            sections.push(Section { start: self.end(), bytes: bytes.len() as u64, xxh3: xxh3_64(bytes) });
+            self.append(bytes)?;
+            self.append(&PADDING[..(self.end().next_multiple_of(ALIGN) - self.end()) as usize])?;
         }
+        self.file.set_len(self.end()).map_err(|error| unusable(&self.path, &error))?;
         let last = sections.last().map_or(first, |section| section.start + section.bytes);
         let file = MappedFile::range(&self.file, first..last).map_err(|error| unusable(&self.path, &error))?;
         let ranges = sections.iter().map(|section| range(section, first)).collect();
@@ -131,16 +145,17 @@ impl Writer {
     }
 
     /// Writes index and header and returns the length of the file.
-    pub(super) fn finish(self) -> Result<u64, CacheFault> {
+    pub(super) fn finish(mut self) -> Result<u64, CacheFault> {
         let index = serde_json::to_vec(&self.entries).map_err(|error| self.damaged(error.to_string()))?;
         let header = Header {
             key: self.key.digest,
-            index_start: self.end,
+            index_start: self.end(),
             index_bytes: index.len() as u64,
             index_checksum: xxh3_64(&index),
-            file_bytes: self.end + index.len() as u64,
+            file_bytes: self.end() + index.len() as u64,
         };
-        self.write(&index, header.index_start)?;
+        self.append(&index)?;
+        self.write(&self.pending, self.written)?;
         self.write(&header.encode(), 0)?;
         Ok(header.file_bytes)
     }
@@ -148,6 +163,28 @@ impl Writer {
     /// A fault of this file.
     pub(super) fn damaged(&self, problem: String) -> CacheFault {
         CacheFault::Damaged { path: self.path.clone(), problem }
+    }
+
+    /// Where the next byte goes.
+    fn end(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    /// Appends bytes, whose last ones wait until they fill a huge page.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), CacheFault> {
+        let (head, rest) = bytes.split_at(bytes.len().min(HUGE_PAGE_BYTES - self.pending.len()));
+        self.pending.extend_from_slice(head);
+        if self.pending.len() < HUGE_PAGE_BYTES {
+            return Ok(());
+        }
+        self.write(&self.pending, self.written)?;
+        self.written += HUGE_PAGE_BYTES as u64;
+        let (pages, tail) = rest.split_at(rest.len() / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
+        self.write(pages, self.written)?;
+        self.written += pages.len() as u64;
+        self.pending.clear();
+        self.pending.extend_from_slice(tail);
+        Ok(())
     }
 
     fn write(&self, bytes: &[u8], start: u64) -> Result<(), CacheFault> {
@@ -180,7 +217,7 @@ impl Stored {
         let mapped = MappedFile::whole(&file).map_err(|error| unusable(path, &error))?;
         let damaged = |problem: String| CacheFault::Damaged { path: path.to_path_buf(), problem };
         let entries = index(mapped.as_bytes(), key).map_err(damaged)?;
-        mapped.prefetch();
+        mapped.want_huge_pages();
         check_sections(mapped.as_bytes(), &entries, pool).map_err(damaged)?;
         // Says that the file is in use, to whoever looks for files that are not. On a read-only disk nobody looks.
         let _unchanged_on_a_read_only_disk = file.set_modified(SystemTime::now());
@@ -189,6 +226,14 @@ impl Stored {
             by_name.entry(entry.name.clone()).or_default().push_back(entry);
         }
         Ok(Some(Stored { path: path.to_path_buf(), file: Arc::new(mapped), entries: by_name }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.file.as_bytes().len() as u64
     }
 
     /// The next matrix of this name.

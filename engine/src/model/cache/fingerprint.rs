@@ -1,21 +1,27 @@
 //! What a set of operations makes of a few small matrices: a changed layout changes it, so no version must be kept.
 
 use half::{bf16, f16};
-use kernels::{Arrangement, Dtype, MatrixSource, Ops};
+use kernels::{Arrangement, Dtype, KShard, MatrixSource, Ops};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::EngineError;
 
-/// Rows and columns that are no multiple of anything, so that padding counts.
-const SHAPE: (usize, usize) = (53, 75);
+/// Rows are no multiple of anything, and neither are columns where they may be anything, so that padding counts.
+const ROWS: usize = 53;
+const LAYOUTS: [(Arrangement, usize); 4] = [
+    (Arrangement::Stacked, 75),
+    (Arrangement::GateUp, 75),
+    (Arrangement::Table, 75),
+    (Arrangement::Partial(KShard { index: 1, of: 2 }), 96),
+];
 
 /// A digest of how `ops` lays out matrices of every format and arrangement; `None` where they cannot be mapped.
 pub(super) fn of<O: Ops>(ops: &O) -> Result<Option<u128>, EngineError> {
     let mut hasher = Xxh3::new();
     for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
-        let bytes = numbers(dtype);
-        let source = MatrixSource { bytes: &bytes, dtype, n: SHAPE.0, k: SHAPE.1 };
-        for arrangement in [Arrangement::Stacked, Arrangement::GateUp, Arrangement::Table] {
+        for (arrangement, columns) in LAYOUTS {
+            let bytes = numbers(dtype, ROWS * columns);
+            let source = MatrixSource { bytes: &bytes, dtype, n: ROWS, k: columns };
             let matrix = ops.matrix(&[source, source], arrangement)?;
             let Some(image) = ops.image(&matrix) else { return Ok(None) };
             image.form.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
@@ -26,10 +32,9 @@ pub(super) fn of<O: Ops>(ops: &O) -> Result<Option<u128>, EngineError> {
 }
 
 /// Numbers that differ from those around them.
-fn numbers(dtype: Dtype) -> Vec<u8> {
-    let (rows, columns) = SHAPE;
+fn numbers(dtype: Dtype, count: usize) -> Vec<u8> {
     let value = |index: usize| (index % 251) as f32 - (index % 7) as f32 / 8.0;
-    let values = (0..rows * columns).map(value);
+    let values = (0..count).map(value);
     match dtype {
         Dtype::Bf16 => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
         Dtype::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),

@@ -7,6 +7,7 @@
 
 mod file;
 mod fingerprint;
+mod pages;
 mod place;
 mod shelf;
 #[cfg(test)]
@@ -168,7 +169,7 @@ fn in_directory<T>(
     let place = Place::new(directory, key)?;
     for _ in 0..ATTEMPTS {
         match found(&place, key, pool)? {
-            Some(stored) => match load(&Shelf::mapped(stored)) {
+            Some(stored) => match load(&mapped(stored)) {
                 Err(EngineError::WeightsCache(CacheFault::Damaged { path, problem })) => {
                     tracing::warn!(file = %path.display(), problem, "packed weights are packed again");
                     place.discard()?;
@@ -197,6 +198,11 @@ fn found(place: &Place, key: CacheKey, pool: &Pool) -> Result<Option<Stored>, Ca
         }
         other => other,
     }
+}
+
+fn mapped(stored: Stored) -> Shelf {
+    pages::report(&stored);
+    Shelf::mapped(stored)
 }
 
 /// Writes the file of a claimed place.

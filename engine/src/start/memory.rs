@@ -1,0 +1,255 @@
+//! Whether the machine has the memory that a worker needs, asked before any of it is taken.
+
+use std::path::{Path, PathBuf};
+
+use kernels::KvGeometry;
+
+use crate::model::ModelSpec;
+use crate::{Config, EngineError};
+
+/// What a worker needs, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// Prepared matrices. If they are mapped from a file, their pages can be evicted, but a worker that does not hold
+    /// them reads the disk in every step.
+    pub(super) weights: u64,
+    /// Rows of one step, logits and rotation tables.
+    pub(super) activations: u64,
+    /// The pool of keys and values.
+    pub(super) kv: u64,
+    /// One block of the pool.
+    pub(super) kv_block: u64,
+    /// The field that decides the size of the pool.
+    pub(super) kv_key: &'static str,
+}
+
+/// The least that any bound leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Room {
+    bytes: u64,
+    /// Whose bound it is.
+    bound: String,
+}
+
+impl Needs {
+    /// What a model with so many bytes of `weights` needs.
+    pub(super) fn of(config: &Config, spec: &ModelSpec, geometry: &KvGeometry, weights: u64, positions: u32) -> Needs {
+        let shape = spec.head_shape();
+        let [hidden, vocab] = [spec.hidden, spec.vocab].map(u64::from);
+        let dense = u64::from(spec.dense_width().unwrap_or(0));
+        // Each row goes to several experts, each with its own inner and outer row.
+        let experts = spec.experts().map_or(0, |(width, routing)| routing.per_row as u64 * (u64::from(width) + hidden));
+        let [qkv, attended] = [shape.qkv_cols(), shape.out_cols()].map(|columns| columns as u64);
+        let packed = hidden.max(dense).max(experts).max(attended);
+        let step = u64::from(config.step_tokens_max) * (hidden + qkv + attended + dense + experts + packed);
+        let wanted = u64::from(config.sequences_max) * (hidden + attended + vocab);
+        let rotation = u64::from(positions) * u64::from(spec.head_dim);
+        let activations = (step + wanted + rotation).saturating_mul(size_of::<f32>() as u64);
+        Needs { weights, activations, ..Needs::of_pool(config, geometry) }
+    }
+
+    /// What a device without weights needs: its pool.
+    pub(super) fn of_pool(config: &Config, geometry: &KvGeometry) -> Needs {
+        Needs {
+            weights: 0,
+            activations: 0,
+            kv: geometry.pool_bytes() as u64,
+            kv_block: geometry.block_bytes() as u64,
+            kv_key: if config.kv_blocks > 0 { "kv_blocks" } else { "kv_bytes" },
+        }
+    }
+
+    /// Refuses what this machine and the control groups of this process do not have.
+    pub(super) fn require(&self) -> Result<(), EngineError> {
+        match room(Path::new("/")) {
+            Some(room) => self.require_in(&room),
+            None => {
+                tracing::warn!("/proc/meminfo cannot be read: whether memory suffices shows when it is taken");
+                Ok(())
+            }
+        }
+    }
+
+    fn require_in(&self, room: &Room) -> Result<(), EngineError> {
+        let Needs { weights, activations, kv, kv_block, kv_key } = *self;
+        let fixed = weights.saturating_add(activations);
+        let needed = fixed.saturating_add(kv);
+        let Some(missing) = needed.checked_sub(room.bytes).filter(|missing| *missing > 0) else { return Ok(()) };
+        let Room { bytes: available, bound } = room;
+        let short = format!("{available} are available ({bound}), {missing} are missing");
+        let spare = available.saturating_sub(fixed) / kv_block * kv_block;
+        if spare > 0 {
+            let problem = format!(
+                "makes a KV pool of {kv} bytes: with weights of {weights} and activations of {activations} bytes \
+                 {needed} are needed, {short}; a pool of {spare} bytes would fit"
+            );
+            return Err(EngineError::Config { key: kv_key, problem });
+        }
+        Err(EngineError::Memory {
+            what: "a worker",
+            bytes: needed,
+            reason: format!(
+                "weights take {weights}, activations {activations}, the KV pool {kv} bytes; {short}. engine.dtype, \
+                 engine.step_tokens_max and engine.{kv_key} change what is needed"
+            ),
+        })
+    }
+}
+
+/// What the machine and every control group above this process leave. Files in the page cache count as free, because
+/// the system drops them for whoever needs memory.
+fn room(root: &Path) -> Option<Room> {
+    let available = number(&root.join("proc/meminfo"), "MemAvailable:")?.saturating_mul(1024);
+    let machine = Room { bytes: available, bound: "MemAvailable of the machine".to_owned() };
+    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let bounds = groups.lines().filter_map(|line| Controller::of(root, line)).flat_map(|group| group.rooms());
+    bounds.chain([machine]).min_by_key(|room| room.bytes)
+}
+
+/// The memory controller of one hierarchy of control groups, and where this process is in it.
+struct Controller {
+    base: PathBuf,
+    group: PathBuf,
+    limit: &'static str,
+    usage: &'static str,
+    /// Keys of memory.stat that count pages of files.
+    files: [&'static str; 2],
+}
+
+impl Controller {
+    /// From a line of /proc/self/cgroup: `number:controllers:path`, where version 2 names no controllers.
+    fn of(root: &Path, line: &str) -> Option<Controller> {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let group = PathBuf::from(path.trim_start_matches('/'));
+        if controllers.is_empty() {
+            let files = ["inactive_file", "active_file"];
+            let base = root.join("sys/fs/cgroup");
+            return Some(Controller { base, group, limit: "memory.max", usage: "memory.current", files });
+        }
+        controllers.split(',').any(|controller| controller == "memory").then(|| Controller {
+            base: root.join("sys/fs/cgroup/memory"),
+            group,
+            limit: "memory.limit_in_bytes",
+            usage: "memory.usage_in_bytes",
+            files: ["total_inactive_file", "total_active_file"],
+        })
+    }
+
+    /// What the group and those above it leave; one without a limit, or that this process cannot see, bounds nothing.
+    fn rooms(&self) -> Vec<Room> {
+        self.group.ancestors().filter_map(|group| self.room(&self.base.join(group))).collect()
+    }
+
+    fn room(&self, directory: &Path) -> Option<Room> {
+        let read = |file: &str| std::fs::read_to_string(directory.join(file)).ok()?.trim().parse::<u64>().ok();
+        let (limit, usage) = (read(self.limit)?, read(self.usage)?);
+        let files = self.files.iter().filter_map(|key| number(&directory.join("memory.stat"), key)).sum();
+        let bytes = limit.saturating_sub(usage.saturating_sub(files));
+        Some(Room { bytes, bound: directory.join(self.limit).display().to_string() })
+    }
+}
+
+/// The number behind the word `key` at the beginning of a line.
+fn number(file: &Path, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let mut lines = text.lines().map(str::split_whitespace);
+    lines.find_map(|mut words| (words.next() == Some(key)).then(|| words.next()?.parse().ok()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Blame;
+
+    const NEEDS: Needs = Needs { weights: 1000, activations: 100, kv: 500, kv_block: 50, kv_key: "kv_bytes" };
+
+    fn in_room(bytes: u64) -> Result<(), EngineError> {
+        NEEDS.require_in(&Room { bytes, bound: "memory.max".to_owned() })
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_blamed() {
+        in_room(1600).unwrap();
+        in_room(u64::MAX).unwrap();
+        let error = in_room(1599).unwrap_err();
+        assert_eq!(error.blame(), Blame::Config);
+        assert_eq!(
+            error.to_string(),
+            "engine.kv_bytes makes a KV pool of 500 bytes: with weights of 1000 and activations of 100 bytes 1600 are \
+             needed, 1599 are available (memory.max), 1 are missing; a pool of 450 bytes would fit"
+        );
+        assert_eq!(in_room(1150).unwrap_err().blame(), Blame::Config);
+        let error = in_room(1149).unwrap_err();
+        assert_eq!(error.blame(), Blame::Machine);
+        assert_eq!(
+            error.to_string(),
+            "cannot allocate 1600 bytes for a worker: weights take 1000, activations 100, the KV pool 500 bytes; \
+             1149 are available (memory.max), 451 are missing. engine.dtype, engine.step_tokens_max and \
+             engine.kv_bytes change what is needed"
+        );
+        let endless = Needs { kv: u64::MAX, ..NEEDS };
+        assert!(endless.require_in(&Room { bytes: 5000, bound: String::new() }).is_err());
+    }
+
+    /// A machine as far as this module looks at it.
+    struct Machine(PathBuf);
+
+    impl Machine {
+        fn new(name: &str, files: &[(&str, &str)]) -> Machine {
+            let root = std::env::temp_dir().join(format!("baton-machine-{}-{name}", std::process::id()));
+            for (path, text) in files {
+                let path = root.join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            Machine(root)
+        }
+
+        fn room(&self) -> Option<(u64, String)> {
+            let prefix = format!("{}/", self.0.display());
+            room(&self.0).map(|room| (room.bytes, room.bound.replace(&prefix, "")))
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _left_for_the_system = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const MEMORY: (&str, &str) = ("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:    4000 kB\n");
+
+    #[test]
+    fn the_machine_itself_is_a_bound() {
+        assert_eq!(Machine::new("bare", &[MEMORY]).room(), Some((4_096_000, "MemAvailable of the machine".to_owned())));
+        assert_eq!(Machine::new("none", &[("proc/x", "")]).room(), None);
+        assert!(room(Path::new("/")).is_some_and(|room| room.bytes > 0), "this machine has memory left");
+    }
+
+    #[test]
+    fn the_tightest_control_group_is_the_bound() {
+        let groups = [
+            MEMORY,
+            ("proc/self/cgroup", "0::/pods/one\n"),
+            ("sys/fs/cgroup/pods/one/memory.max", "max\n"),
+            ("sys/fs/cgroup/pods/one/memory.current", "5\n"),
+            ("sys/fs/cgroup/pods/memory.max", "3000000\n"),
+            ("sys/fs/cgroup/pods/memory.current", "1000000\n"),
+            ("sys/fs/cgroup/pods/memory.stat", "anon 7\ninactive_file 300\nactive_file 20\n"),
+        ];
+        let expected = (2_000_320, "sys/fs/cgroup/pods/memory.max".to_owned());
+        assert_eq!(Machine::new("version-2", &groups).room(), Some(expected));
+        let groups = [
+            MEMORY,
+            ("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:hugetlb,memory:/one\n0::/\n"),
+            ("sys/fs/cgroup/memory/one/memory.limit_in_bytes", "2000\n"),
+            ("sys/fs/cgroup/memory/one/memory.usage_in_bytes", "2500\n"),
+            ("sys/fs/cgroup/memory/one/memory.stat", "total_inactive_file 400\ntotal_active_file 300\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "8000\n"),
+        ];
+        let expected = (200, "sys/fs/cgroup/memory/one/memory.limit_in_bytes".to_owned());
+        assert_eq!(Machine::new("version-1", &groups).room(), Some(expected));
+    }
+}
