@@ -15,6 +15,14 @@ struct Mixture {
     dtype: Dtype,
     hidden: usize,
     width: usize,
+    experts: Prepared,
+}
+
+/// What becomes of the experts' weights; the router's stay as they are.
+#[derive(Debug, Clone, Copy)]
+enum Prepared {
+    AsStored,
+    Int8,
 }
 
 /// What it makes of rows, and how often each expert was chosen.
@@ -27,19 +35,22 @@ struct Outcome {
 impl Mixture {
     /// Runs the rows of `x` in steps of up to `step` rows; `out` begins as `x`, the residual.
     fn run<O: Ops>(self, ops: &mut O, x: &[f32], step: usize) -> Outcome {
-        let Mixture { routing, dtype, hidden, width } = self;
-        let matrix = |ops: &O, seed: u64, n: usize, k: usize, arrangement: Arrangement| {
+        let Mixture { routing, dtype, hidden, width, experts } = self;
+        let matrix = |ops: &O, seed: u64, n: usize, k: usize, arrangement: Arrangement, prepared: Prepared| {
             let parts = [Weights::new(seed, dtype, n, k), Weights::new(seed + 1, dtype, n, k)];
             let sources = [parts[0].source(), parts[1].source()];
             let count = if arrangement == Arrangement::GateUp { 2 } else { 1 };
-            ops.matrix(&sources[..count], arrangement).expect("a matrix")
+            match prepared {
+                Prepared::AsStored => ops.matrix(&sources[..count], arrangement).expect("a matrix"),
+                Prepared::Int8 => ops.int8_matrix(&sources[..count], arrangement).expect("a matrix"),
+            }
         };
-        let gate = matrix(ops, 50, routing.experts, hidden, Arrangement::Stacked);
+        let gate = matrix(ops, 50, routing.experts, hidden, Arrangement::Stacked, Prepared::AsStored);
         let seeds = (0..routing.experts as u64).map(|expert| 100 + 10 * expert);
         let gate_up: Vec<O::Matrix> =
-            seeds.clone().map(|seed| matrix(ops, seed, width, hidden, Arrangement::GateUp)).collect();
+            seeds.clone().map(|seed| matrix(ops, seed, width, hidden, Arrangement::GateUp, experts)).collect();
         let down: Vec<O::Matrix> =
-            seeds.map(|seed| matrix(ops, seed + 5, hidden, width, Arrangement::Stacked)).collect();
+            seeds.map(|seed| matrix(ops, seed + 5, hidden, width, Arrangement::Stacked, experts)).collect();
         let weight = vector(ops, &numbers(7, hidden));
         let mut outcome = Outcome { out: Vec::new(), counts: vec![0; routing.experts] };
         for x in x.chunks(step * hidden) {
@@ -99,6 +110,7 @@ const MIXTRAL: Mixture = Mixture {
     dtype: Dtype::Bf16,
     hidden: 48,
     width: 80,
+    experts: Prepared::AsStored,
 };
 
 #[test]
@@ -111,6 +123,8 @@ fn kernel_sets_agree_with_the_reference() {
         (MIXTRAL, Dtype::F32),
         (Mixture { routing: all, hidden: 130, width: 17, ..MIXTRAL }, Dtype::Bf16),
         (Mixture { routing: all, hidden: 31, width: 33, ..MIXTRAL }, Dtype::F16),
+        (Mixture { experts: Prepared::Int8, ..MIXTRAL }, Dtype::Bf16),
+        (Mixture { routing: all, hidden: 130, width: 17, experts: Prepared::Int8, ..MIXTRAL }, Dtype::F32),
         (Mixture { routing: only, ..MIXTRAL }, Dtype::F32),
         (Mixture { routing: every, ..MIXTRAL }, Dtype::Bf16),
     ] {
@@ -131,14 +145,19 @@ fn kernel_sets_agree_with_the_reference() {
 #[test]
 fn a_row_does_not_notice_its_company() {
     const ROWS: usize = 97;
-    for dtype in [Dtype::Bf16, Dtype::F32] {
-        let mixture = Mixture { dtype, ..MIXTRAL };
+    let formats = [(Dtype::Bf16, Prepared::AsStored), (Dtype::F32, Prepared::AsStored), (Dtype::Bf16, Prepared::Int8)];
+    for (dtype, experts) in formats {
+        let mixture = Mixture { dtype, experts, ..MIXTRAL };
         let x = numbers(4, ROWS * mixture.hidden);
         for (name, mut ops) in implementations() {
             let alone = mixture.run(&mut ops, &x, 1);
             for step in [2, 7, 16, ROWS] {
                 let together = mixture.run(&mut ops, &x, step);
-                assert_same_bits(&together.out, &alone.out, &format!("{name}: {dtype}, steps of {step} rows"));
+                assert_same_bits(
+                    &together.out,
+                    &alone.out,
+                    &format!("{name}: {dtype} {experts:?}, steps of {step} rows"),
+                );
                 assert_eq!(together.counts, alone.counts);
             }
         }
