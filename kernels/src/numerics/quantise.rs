@@ -1,27 +1,20 @@
-//! Rounding to int8 with one scale per vector.
+//! A vector as int8 with one scale: how keys and values are stored.
 
-use super::ROUND_TO_INTEGER;
+use super::Int8Scale;
 
-/// The largest integer that is used: −128 is not, so that negation stays exact.
-const INTEGER_MAX: f32 = 127.0;
-
-/// Writes `values / scale`, rounded to the nearest integer (ties to even), and returns the scale: the largest magnitude
-/// divided by 127. A vector of zeros has scale 0. One with an infinite value or a NaN becomes zeros with an infinite or
-/// NaN scale, so that whatever it is multiplied into shows it.
+/// Writes the nearest integers of `values / scale` (ties to even) and returns the scale: the largest magnitude divided by
+/// 127. A vector of zeros has scale 0. One with an infinite value or a NaN becomes zeros with an infinite or NaN scale,
+/// so that whatever it is multiplied into shows it.
 #[inline(always)]
 pub fn quantise(values: &[f32], integers: &mut [i8]) -> f32 {
     // As bits, magnitudes have the order of numbers, with infinity and NaN above all: no order of comparison matters.
     let largest = values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
-    let inverse = INTEGER_MAX / largest;
-    // Too small to be divided by, or nothing that a number could be.
-    let inverse = if inverse.is_finite() && largest.is_finite() { inverse } else { 0.0 };
+    let rule = if largest.is_finite() { Int8Scale::of(largest) } else { Int8Scale { scale: largest, inverse: 0.0 } };
     for (integer, value) in integers.iter_mut().zip(values) {
-        // The low mantissa bits of a number shifted so are its integer in two's complement.
-        let shifted = if inverse == 0.0 { ROUND_TO_INTEGER } else { value * inverse + ROUND_TO_INTEGER };
-        *integer = shifted.to_bits() as i8;
+        *integer = if largest.is_finite() { rule.quantize(*value) } else { 0 };
     }
-    if inverse == 0.0 && largest.is_finite() { 0.0 } else { largest / INTEGER_MAX }
+    rule.scale
 }
 
 #[cfg(test)]
