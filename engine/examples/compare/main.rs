@@ -5,12 +5,14 @@
 //!
 //! Random-weight models of the shape are made where they are missing, for llama.cpp as GGUF too. It takes llama.cpp from
 //! `llama_cpp=`, the environment variable `LLAMA_CPP` or the PATH, and says so when there is none. What the machine can do
-//! is measured before, between and after the two programs; where it moved meanwhile, the sample is taken again.
+//! is measured before, between and after the two programs; where it moved, or where other processes computed meanwhile,
+//! the sample is taken again.
 
 mod case;
 mod ceilings;
 mod gguf;
 mod llama_cpp;
+mod load;
 mod models;
 mod options;
 mod ours;

@@ -147,6 +147,8 @@ fn case_json(options: &Options, results: &[Measured], measured: &Measured) -> Va
         "baton_s": seconds(&measured.ours), "llama_cpp_s": seconds(&measured.theirs),
         "read_bytes_per_s": rates(|at| at.read_bytes_per_s), "bf16_flops_per_s": rates(|at| at.bf16_flops_per_s),
         "int8_flops_per_s": rates(|at| at.int8_flops_per_s),
+        "others": measured.disturbances.iter().map(|during| during.others).collect::<Vec<_>>(),
+        "stolen": measured.disturbances.iter().map(|during| during.stolen).collect::<Vec<_>>(),
         "repeated": measured.repeated, "unsteady": measured.unsteady,
         "baton_tokens_per_s": row.as_ref().map(|row| row.ours),
         "llama_cpp_tokens_per_s": row.as_ref().and_then(|row| row.theirs),

@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::case::{Case, Weights};
 use crate::ceilings::{Ceilings, Machine};
 use crate::llama_cpp::LlamaCpp;
+use crate::load::{Disturbance, Ticks};
 use crate::models::Models;
 use crate::options::Options;
 use crate::ours::Ours;
@@ -15,6 +16,8 @@ use crate::statistics::median;
 
 /// A sample during which the machine moved further than this is taken again.
 const MOVED_MAX: f64 = 0.15;
+/// So is one during which other processes used more of the processor than this.
+const OTHERS_MAX: f64 = 0.05;
 /// How often, at most, in one round of one case; after that the last one counts and is reported as unsteady.
 const REPEATS_MAX: usize = 2;
 
@@ -33,9 +36,10 @@ pub(crate) struct Measured {
     /// Empty without llama.cpp.
     pub(crate) theirs: Vec<Sample>,
     pub(crate) ceilings: Vec<Ceilings>,
-    /// Samples that were taken again because the machine moved.
+    pub(crate) disturbances: Vec<Disturbance>,
+    /// Samples that were taken again because the machine was not steady.
     pub(crate) repeated: usize,
-    /// Samples that count although the machine moved.
+    /// Samples that count although it was not.
     pub(crate) unsteady: usize,
     /// Why we could not run it.
     pub(crate) refused: Option<String>,
@@ -54,6 +58,7 @@ struct Turn {
     ours: Sample,
     theirs: Option<Sample>,
     ceilings: Vec<Ceilings>,
+    disturbance: Disturbance,
 }
 
 /// Our engine with one format of weights, or why it does not start.
@@ -100,35 +105,44 @@ impl Bench<'_> {
         let case = measured.case;
         let mut turn = self.turn(round, &case, ours)?;
         for _ in 0..REPEATS_MAX {
-            if Ceilings::moved(&turn.ceilings, &case) <= MOVED_MAX {
+            if turn.is_steady(&case) {
                 break;
             }
             measured.repeated += 1;
             turn = self.turn(round, &case, ours)?;
         }
-        if Ceilings::moved(&turn.ceilings, &case) > MOVED_MAX {
+        if !turn.is_steady(&case) {
             measured.unsteady += 1;
         }
         println!("{}", progress(round, &case, &turn));
         measured.ours.push(turn.ours);
         measured.theirs.extend(turn.theirs);
         measured.ceilings.extend(turn.ceilings);
+        measured.disturbances.push(turn.disturbance);
         Ok(())
     }
 
     fn turn(&self, round: usize, case: &Case, ours: &mut Ours) -> Result<Turn> {
         let theirs = || self.peer.map(|peer| peer.sample(case, self.models.gguf(case))).transpose();
-        let before = self.machine.measure()?;
-        if round.is_multiple_of(2) {
+        let began = Ticks::now()?;
+        let mut ceilings = vec![self.machine.measure()?];
+        let (ours, theirs) = if round.is_multiple_of(2) {
             let ours = ours.sample(case)?;
-            let between = self.machine.measure()?;
+            ceilings.push(self.machine.measure()?);
+            (ours, theirs()?)
+        } else {
             let theirs = theirs()?;
-            return Ok(Turn { ours, theirs, ceilings: vec![before, between, self.machine.measure()?] });
-        }
-        let theirs = theirs()?;
-        let between = self.machine.measure()?;
-        let ours = ours.sample(case)?;
-        Ok(Turn { ours, theirs, ceilings: vec![before, between, self.machine.measure()?] })
+            ceilings.push(self.machine.measure()?);
+            (ours.sample(case)?, theirs)
+        };
+        ceilings.push(self.machine.measure()?);
+        Ok(Turn { ours, theirs, ceilings, disturbance: Ticks::now()?.since(began) })
+    }
+}
+
+impl Turn {
+    fn is_steady(&self, case: &Case) -> bool {
+        Ceilings::moved(&self.ceilings, case) <= MOVED_MAX && self.disturbance.others <= OTHERS_MAX
     }
 }
 
@@ -145,6 +159,7 @@ impl Measured {
             ours: Vec::new(),
             theirs: Vec::new(),
             ceilings: Vec::new(),
+            disturbances: Vec::new(),
             repeated: 0,
             unsteady: 0,
             refused: None,
@@ -163,8 +178,10 @@ fn progress(round: usize, case: &Case, turn: &Turn) -> String {
     let at = Ceilings::median(&turn.ceilings);
     let (read, multiply) = (at.read_bytes_per_s / 1e9, at.bf16_flops_per_s / 1e9);
     let moved = 100.0 * Ceilings::moved(&turn.ceilings, case);
+    let (others, stolen) = (100.0 * turn.disturbance.others, 100.0 * turn.disturbance.stolen);
     format!(
-        "round {}, {}: Baton {ours:.1}{theirs} tokens/s; machine {read:.1} GB/s, {multiply:.0} GFLOP/s, moved {moved:.0} %",
+        "round {}, {}: Baton {ours:.1}{theirs} tokens/s; machine {read:.1} GB/s, {multiply:.0} GFLOP/s, moved {moved:.0} %; \
+         others used {others:.0} %, the host took {stolen:.0} %",
         round + 1,
         case.name
     )
