@@ -1,7 +1,7 @@
 //! The engine against llama.cpp and against the machine, in one interleaved run.
 //!
-//! usage: compare [shape=1.1b|134m] [rounds=5] [threads=N] [cases=NAME,…] [chunk=512] [steps=32] [dir=DIR] [json=FILE]
-//!                [llama_cpp=DIR] [limit_s=N] [engine.KEY=VALUE]…
+//! usage: compare [shape=1.1b|134m] [rounds=5] [repeats=2] [threads=N] [cases=NAME,…] [chunk=512] [steps=32] [dir=DIR]
+//!                [json=FILE] [llama_cpp=DIR] [limit_s=N] [engine.KEY=VALUE]…
 //!
 //! Random-weight models of the shape are made where they are missing, for llama.cpp as GGUF too. It takes llama.cpp from
 //! `llama_cpp=`, the environment variable `LLAMA_CPP` or the PATH, and says so when there is none. What the machine can do

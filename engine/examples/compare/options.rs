@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) shape_name: String,
     pub(crate) shape: Shape,
     pub(crate) rounds: usize,
+    /// How often, at most, a sample is taken again in one round of one case; the steadiest counts.
+    pub(crate) repeats: usize,
     pub(crate) threads: usize,
     pub(crate) cases: Vec<Case>,
     /// Rows of one prefill step, for both programs.
@@ -42,6 +44,7 @@ impl Options {
             shape_name: "1.1b".to_owned(),
             shape: Shape::named("1.1b")?,
             rounds: 5,
+            repeats: 2,
             threads: std::thread::available_parallelism()?.get(),
             cases: Case::ALL.to_vec(),
             chunk: 512,
@@ -64,6 +67,7 @@ impl Options {
         match key {
             "shape" => (self.shape_name, self.shape) = (value.to_owned(), Shape::named(value)?),
             "rounds" => self.rounds = value.parse()?,
+            "repeats" => self.repeats = value.parse()?,
             "threads" => self.threads = value.parse()?,
             "cases" => self.cases = value.split(',').map(Case::named).collect::<Result<_>>()?,
             "chunk" => self.chunk = value.parse()?,
@@ -82,6 +86,7 @@ impl Options {
 
     fn check(&self) -> Result<()> {
         ensure!((1..=ROUNDS_MAX).contains(&self.rounds), "rounds must be 1 to {ROUNDS_MAX}, found {}", self.rounds);
+        ensure!(self.repeats <= ROUNDS_MAX, "repeats must be at most {ROUNDS_MAX}, found {}", self.repeats);
         ensure!((1..=STEPS_MAX).contains(&self.steps), "steps must be 1 to {STEPS_MAX}, found {}", self.steps);
         ensure!(self.threads > 0, "threads must be at least 1");
         ensure!(self.chunk >= self.sequences(), "chunk must be at least the largest batch, {}", self.sequences());
