@@ -74,6 +74,12 @@ fn cpu() -> Result<Device> {
     Device::open(&workers::config(&family("qwen3")))
 }
 
+/// One rank, two that share each layer, two that follow each other, and both.
+fn cpus() -> Result<Vec<Device>> {
+    let ranks = [(1, 1), (2, 1), (1, 2), (2, 2)].into_iter();
+    ranks.map(|(tp, pp)| Device::open(&Config { tp, pp, ..workers::config(&family("qwen3")) })).collect()
+}
+
 fn modelled(model_dir: &Path, step_us: f64) -> Result<Device> {
     let mut config = Config { backend: BackendKind::Modelled, ..workers::config(model_dir) };
     config.modelled.prefill_step_us = step_us;
@@ -127,45 +133,48 @@ fn bits(samples: &[SampledToken]) -> Vec<(u32, u32)> {
 
 #[test]
 fn steps_cut_by_layers_give_the_same_bits() -> Result<()> {
-    let mut device = cpu()?;
-    let whole = device.run(prompt(50, 0))?;
-    let whole_next = device.run(append(50, 0))?;
-    let mut head = prompt(50, 8);
-    (head.retire, head.layers, head.sample) = (vec![SlotId(0)], 0..1, Vec::new());
-    assert_eq!(device.run(head)?, StepResult { samples: Vec::new(), layers_done: 1 });
-    let middle = StepPlan { admit: Vec::new(), layers: 1..2, sample: Vec::new(), ..prompt(50, 8) };
-    device.run(middle)?;
-    let tail = StepPlan { admit: Vec::new(), layers: 2..LAYERS, ..prompt(50, 8) };
-    assert_eq!(bits(&device.run(tail)?.samples), bits(&whole.samples));
-    assert_eq!(bits(&device.run(append(50, 8))?.samples), bits(&whole_next.samples));
+    for mut device in cpus()? {
+        let whole = device.run(prompt(50, 0))?;
+        let whole_next = device.run(append(50, 0))?;
+        let mut head = prompt(50, 8);
+        (head.retire, head.layers, head.sample) = (vec![SlotId(0)], 0..1, Vec::new());
+        assert_eq!(device.run(head)?, StepResult { samples: Vec::new(), layers_done: 1 });
+        let middle = StepPlan { admit: Vec::new(), layers: 1..2, sample: Vec::new(), ..prompt(50, 8) };
+        device.run(middle)?;
+        let tail = StepPlan { admit: Vec::new(), layers: 2..LAYERS, ..prompt(50, 8) };
+        assert_eq!(bits(&device.run(tail)?.samples), bits(&whole.samples));
+        assert_eq!(bits(&device.run(append(50, 8))?.samples), bits(&whole_next.samples));
+    }
     Ok(())
 }
 
 #[test]
 fn copied_blocks_continue_with_the_same_bits() -> Result<()> {
-    let mut device = cpu()?;
-    device.run(prompt(20, 0))?;
-    let expected = device.run(append(20, 0))?;
-    let mut again = prompt(20, 4);
-    again.retire = vec![SlotId(0)];
-    device.run(again)?;
-    let mut copied = append(20, 10);
-    copied.copies =
-        vec![BlockCopy { from: BlockId(4), to: BlockId(10) }, BlockCopy { from: BlockId(5), to: BlockId(11) }];
-    assert_eq!(bits(&device.run(copied)?.samples), bits(&expected.samples));
+    for mut device in cpus()? {
+        device.run(prompt(20, 0))?;
+        let expected = device.run(append(20, 0))?;
+        let mut again = prompt(20, 4);
+        again.retire = vec![SlotId(0)];
+        device.run(again)?;
+        let mut copied = append(20, 10);
+        copied.copies =
+            vec![BlockCopy { from: BlockId(4), to: BlockId(10) }, BlockCopy { from: BlockId(5), to: BlockId(11) }];
+        assert_eq!(bits(&device.run(copied)?.samples), bits(&expected.samples));
+    }
     Ok(())
 }
 
 #[test]
 fn a_token_is_taken_from_its_slot_before_anybody_else_knows_it() -> Result<()> {
-    let mut device = cpu()?;
-    let first = device.run(prompt(20, 0))?;
-    let second = device.run(append(20, 0))?;
-    let mut both = prompt(20, 4);
-    both.retire = vec![SlotId(0)];
-    let (one, two) = (device.submit(both)?, device.submit(append(20, 4))?);
-    assert_eq!(bits(&device.done(one)??.samples), bits(&first.samples));
-    assert_eq!(bits(&device.done(two)??.samples), bits(&second.samples));
+    for mut device in cpus()? {
+        let first = device.run(prompt(20, 0))?;
+        let second = device.run(append(20, 0))?;
+        let mut both = prompt(20, 4);
+        both.retire = vec![SlotId(0)];
+        let (one, two) = (device.submit(both)?, device.submit(append(20, 4))?);
+        assert_eq!(bits(&device.done(one)??.samples), bits(&first.samples));
+        assert_eq!(bits(&device.done(two)??.samples), bits(&second.samples));
+    }
     Ok(())
 }
 

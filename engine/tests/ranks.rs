@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, unbounded};
 use engine::replica::{Outbound, Outlet};
 use engine::{
-    Config, NoRankProgram, PrefixCacheChoice, RankProgram, RanksChoice, WeightsDtype, serve_rank, start_with_ranks,
+    Config, KvDtypeChoice, NoRankProgram, PrefixCacheChoice, RankProgram, RanksChoice, WeightsDtype, serve_rank,
+    start_with_ranks,
 };
 use sched::message::{Event, FromWorker, ToWorker, Work};
 use sched::{Request, Role, SamplingParams};
@@ -77,13 +78,15 @@ fn ranks_of_every_family_are_one_model() -> Result<()> {
 
 #[test]
 fn four_ranks_and_uneven_stages_are_one_model() -> Result<()> {
-    for dtype in [WeightsDtype::Bf16, WeightsDtype::F32] {
-        let base = Config { dtype, step_tokens_max: 128, ..config(&demo()) };
+    let auto = KvDtypeChoice::Auto;
+    let formats = [(WeightsDtype::Bf16, auto), (WeightsDtype::F32, auto), (WeightsDtype::Bf16, KvDtypeChoice::Int8)];
+    for (dtype, kv_dtype) in formats {
+        let base = Config { dtype, kv_dtype, step_tokens_max: 128, ..config(&demo()) };
         let requests: Vec<Request> = some(2048).into_iter().step_by(2).collect();
         let expected = texts(&base, &requests)?;
         for (tp, pp) in [(4, 1), (4, 2), (2, 2), (1, 4)] {
             let found = texts(&with_ranks(&base, tp, pp, RanksChoice::Threads), &requests)?;
-            assert_equal(&expected, &found, &format!("{dtype:?}: tp {tp}, pp {pp}"));
+            assert_equal(&expected, &found, &format!("{dtype:?}, KV {kv_dtype:?}: tp {tp}, pp {pp}"));
         }
     }
     Ok(())

@@ -95,7 +95,7 @@ fn windows_equal_the_whole<O: Ops>(ops: &mut O, dtype: KvDtype, name: &str) {
 
 #[test]
 fn windows_of_a_pool_are_the_pool() {
-    for dtype in [KvDtype::Bf16, KvDtype::F32] {
+    for dtype in [KvDtype::Bf16, KvDtype::F32, KvDtype::Int8] {
         windows_equal_the_whole(&mut ReferenceOps, dtype, "reference");
         for (name, mut ops) in implementations() {
             windows_equal_the_whole(&mut ops, dtype, &name);

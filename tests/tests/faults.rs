@@ -25,12 +25,26 @@ fn nothing_left(deployment: &Deployment) -> Result<()> {
     })
 }
 
-/// Kills `role` in the middle of a stream; the client must get the same tokens as without the kill, or a clean error.
-fn kill_during_stream(role: &str) -> Result<()> {
-    let deployment = Deployment::start(&[])?;
+/// Which process of a worker is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Worker,
+    /// A rank that the worker has started.
+    Rank,
+}
+
+/// Kills (a part of) `role` in the middle of a stream; the client must get the same tokens as without the kill, or a clean
+/// error.
+fn kill_during_stream(arguments: &[&str], role: &str, victim: Victim) -> Result<()> {
+    let deployment = Deployment::start(arguments)?;
     let undisturbed = http::stream(deployment.address, "/v1/completions", &long_stream())?.collect()?;
     let undisturbed: String = undisturbed.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
-    let victim = deployment.child_pid(role)?;
+    let worker = deployment.child_pid(role)?;
+    let ranks = children_of(worker)?;
+    let victim = match victim {
+        Victim::Worker => worker,
+        Victim::Rank => *ranks.first().context("the worker has no rank to kill")?,
+    };
     let mut events = http::stream(deployment.address, "/v1/completions", &long_stream())?;
     let mut text = String::new();
     let mut seen = 0;
@@ -53,7 +67,8 @@ fn kill_during_stream(role: &str) -> Result<()> {
     } else {
         assert!(undisturbed.starts_with(&text), "what was sent before the error was right");
     }
-    deployment.wait_until("the process is restarted", SOON, |d| Ok(d.child_pid(role)? != victim))?;
+    deployment.wait_until("the process is restarted", SOON, |d| Ok(d.child_pid(role)? != worker))?;
+    deployment.wait_until("its ranks are gone", SOON, |_| Ok(!ranks.iter().any(|rank| is_alive(*rank))))?;
     deployment.wait_until("the restarted process serves", SOON, |deployment| {
         let answer = http::post(deployment.address, "/v1/completions", &json!({"prompt": "Hello", "max_tokens": 8}))?;
         Ok(answer.status == 200)
@@ -61,14 +76,50 @@ fn kill_during_stream(role: &str) -> Result<()> {
     nothing_left(&deployment)
 }
 
+/// Processes that `parent` has started and that have not ended.
+fn children_of(parent: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if parent_of(pid) == Some(parent) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}
+
+/// The parent of a process that runs; its state and parent are the first fields behind the name in brackets.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    (fields.next()? != "Z").then(|| fields.next()?.parse().ok())?
+}
+
+fn is_alive(pid: u32) -> bool {
+    parent_of(pid).is_some()
+}
+
+const TWO_PROCESSES: [&str; 4] = ["--set", "decode.engine.tp=2", "--set", "decode.engine.ranks=processes"];
+
 #[test]
 fn killing_decode_during_a_stream_is_survived() -> Result<()> {
-    kill_during_stream("decode")
+    kill_during_stream(&[], "decode", Victim::Worker)
 }
 
 #[test]
 fn killing_prefill_during_a_stream_is_survived() -> Result<()> {
-    kill_during_stream("prefill")
+    kill_during_stream(&[], "prefill", Victim::Worker)
+}
+
+#[test]
+fn killing_a_rank_during_a_stream_is_survived() -> Result<()> {
+    kill_during_stream(&TWO_PROCESSES, "decode", Victim::Rank)
+}
+
+#[test]
+fn ranks_do_not_outlive_their_worker() -> Result<()> {
+    kill_during_stream(&TWO_PROCESSES, "decode", Victim::Worker)
 }
 
 #[test]
