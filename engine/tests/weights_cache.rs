@@ -104,3 +104,16 @@ fn other_formats_are_other_files() -> Result<()> {
     assert_eq!(cache.files()?.len(), 3);
     Ok(())
 }
+
+#[test]
+fn every_rank_has_a_file_of_its_own() -> Result<()> {
+    let cache = Cache::new("ranks");
+    let config = cache.config("llama-bf16", WeightsDtype::Auto);
+    let expected = texts(&Config { weights_cache: "off".to_owned(), ..config.clone() })?;
+    let ranks = Config { tp: 2, pp: 2, ..config };
+    assert_eq!(texts(&ranks)?, expected, "just packed");
+    assert_eq!(cache.files()?.len(), 4);
+    assert_eq!(texts(&ranks)?, expected, "found packed");
+    assert_eq!(cache.files()?.len(), 4);
+    Ok(())
+}
