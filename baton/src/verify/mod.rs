@@ -1,12 +1,13 @@
 //! `baton verify`: the same prompts through every mode, transport and shape; not one bit may differ.
 
+mod formats;
 mod outcome;
 mod prompts;
 mod setups;
 
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::bundled;
 use crate::config::{BatonConfig, Mode};
 use crate::http::Client;
 use crate::serve::{Deployment, Narrator};
+use formats::{Format, Formats};
 use outcome::{Answer, Difference};
 use prompts::Bounds;
 use setups::Setup;
@@ -33,6 +35,9 @@ pub struct VerifyArgs {
     /// Only this mode against the baseline.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
+    /// Number formats of weights and of keys and values: `configured`, `all`, or pairs such as `bf16/int8`.
+    #[arg(long, default_value = "configured", value_name = "PAIRS")]
+    formats: Formats,
     /// How many prompts.
     #[arg(long, default_value = "200")]
     prompts: NonZeroUsize,
@@ -64,34 +69,50 @@ async fn run_setups(arguments: VerifyArgs) -> Result<()> {
     let bounds = bounds_of(&model)?;
     let requests: Arc<[Value]> = prompts::requests(arguments.prompts.get(), bounds).into();
     println!("{} requests on {}", requests.len(), model.display());
-    println!("{}", Row::HEADER);
-    let mut baseline: Option<Vec<Answer>> = None;
     let mut differing = 0;
-    for setup in setups::all().iter().filter(|setup| setup.is_wanted(arguments.mode)) {
-        let config = setup.config(&model, &arguments.settings)?;
-        if let Some(reason) = setup.unfit(&config, &model)? {
-            println!("{:<39} left out: {reason}", setup.name);
-            continue;
-        }
-        let row = run_setup(setup, config, metrics.clone(), Arc::clone(&requests)).await;
-        let (mut row, answers) = row.with_context(|| format!("in setup {}", setup.name))?;
-        match &baseline {
-            None => row.verdict = "baseline".to_string(),
-            Some(baseline) => {
-                let differences = outcome::compare(baseline, &answers);
-                row.verdict = outcome::verdict(&differences);
-                differing += differences.len();
-                println!("{row}");
-                show(&differences);
-                continue;
-            }
-        }
-        println!("{row}");
-        baseline = Some(answers);
+    for format in arguments.formats.iter() {
+        println!("{format}");
+        println!("{}", Row::HEADER);
+        let run = Run { arguments: &arguments, model: &model, metrics: &metrics, requests: &requests };
+        differing += run.every_setup(format).await.with_context(|| format!("with {format}"))?;
     }
-    ensure!(differing == 0, "{differing} choices differ from the baseline");
+    ensure!(differing == 0, "{differing} choices differ from their baseline");
     println!("bit-equal: every token and every log-probability, in every setup");
     Ok(())
+}
+
+/// What all setups share.
+struct Run<'a> {
+    arguments: &'a VerifyArgs,
+    model: &'a Path,
+    metrics: &'a Metrics,
+    requests: &'a Arc<[Value]>,
+}
+
+impl Run<'_> {
+    /// Compares every setup with the first, in one pair of number formats; the number of choices that differ.
+    async fn every_setup(&self, format: &Format) -> Result<usize> {
+        let settings = [format.settings(), self.arguments.settings.clone()].concat();
+        let mut baseline: Option<Vec<Answer>> = None;
+        let mut differing = 0;
+        for setup in setups::all().iter().filter(|setup| setup.is_wanted(self.arguments.mode)) {
+            let config = setup.config(self.model, &settings)?;
+            if let Some(reason) = setup.unfit(&config, self.model)? {
+                println!("{:<39} left out: {reason}", setup.name);
+                continue;
+            }
+            let row = run_setup(setup, config, self.metrics.clone(), Arc::clone(self.requests)).await;
+            let (mut row, answers) = row.with_context(|| format!("in setup {}", setup.name))?;
+            let differences = baseline.as_ref().map(|baseline| outcome::compare(baseline, &answers));
+            row.verdict = differences.as_ref().map_or("baseline".to_string(), |found| outcome::verdict(found));
+            println!("{row}");
+            let differences = differences.unwrap_or_default();
+            show(&differences);
+            differing += differences.len();
+            baseline.get_or_insert(answers);
+        }
+        Ok(differing)
+    }
 }
 
 async fn run_setup(
@@ -150,7 +171,7 @@ fn sum_of(metrics: &str, name: &str) -> u64 {
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-fn bounds_of(model: &std::path::Path) -> Result<Bounds> {
+fn bounds_of(model: &Path) -> Result<Bounds> {
     let path = model.join("config.json");
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let config: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
