@@ -26,3 +26,8 @@ fn each_family_is_exact() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn int8_is_exact_in_every_setup() -> Result<()> {
+    verify(&["--formats", "int8/int8", "--prompts", "40"])
+}
