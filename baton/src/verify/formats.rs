@@ -55,17 +55,19 @@ impl Format {
 impl FromStr for Formats {
     type Err = String;
 
-    /// `configured`, `all`, or pairs such as `bf16/int8,f32/f32`.
+    /// `all`, or a list such as `configured,bf16/int8`.
     fn from_str(text: &str) -> Result<Formats, String> {
         match text {
-            "configured" => Ok(Formats(vec![Format::Configured])),
             "all" => Ok(Formats::every_pair()),
-            pairs => pairs.split(',').map(pair).collect::<Result<_, _>>().map(Formats),
+            list => list.split(',').map(format).collect::<Result<_, _>>().map(Formats),
         }
     }
 }
 
-fn pair(text: &str) -> Result<Format, String> {
+fn format(text: &str) -> Result<Format, String> {
+    if text == "configured" {
+        return Ok(Format::Configured);
+    }
     let known = |names: &[&'static str], name: &str| names.iter().find(|known| **known == name).copied();
     let named = text.split_once('/').and_then(|(weights, kv)| {
         Some(Format::Named { weights: known(&WEIGHTS, weights)?, kv: known(&KEYS_AND_VALUES, kv)? })
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn pairs_are_read_and_become_settings() {
-        let formats: Formats = "bf16/int8,f32/f32".parse().unwrap();
+        let formats: Formats = "bf16/int8,configured".parse().unwrap();
         let first = formats.iter().next().unwrap();
         assert_eq!(first.to_string(), "weights bf16, keys and values int8");
         assert_eq!(
@@ -104,7 +106,7 @@ mod tests {
             ]
         );
         assert_eq!("all".parse::<Formats>().unwrap().iter().count(), 9);
-        assert!("configured".parse::<Formats>().unwrap().iter().all(|format| format.settings().is_empty()));
+        assert_eq!(formats.iter().nth(1).unwrap().settings(), [""; 0]);
     }
 
     #[test]
