@@ -20,10 +20,11 @@ pub struct Config {
     pub model_name: String,
     /// What computes: `cpu`, or `modelled`, which runs no maths and takes the time that a latency model says.
     pub backend: BackendKind,
-    /// Format of the weights that matrices are computed with: `f32`, `bf16`, or `auto`, as the files hold them.
+    /// Format of the weights that matrices are computed with: `f32`, `bf16`, `int8` (one scale per row; half the memory
+    /// and the reading of bf16; embeddings and routers stay as stored), or `auto`, as the files hold them.
     pub dtype: WeightsDtype,
     /// Format of stored keys and values: `f32`, `bf16`, `int8` (one scale per token and head; half the memory and the
-    /// transfer of bf16), or `auto`, bf16 for bf16 weights and f32 for others.
+    /// transfer of bf16), or `auto`, bf16 where weights are bf16 (as stored, for int8), else f32.
     pub kv_dtype: KvDtypeChoice,
     /// Directory of packed weights, which the workers of a host share: the first one packs, all of them map the file.
     /// Empty is $XDG_CACHE_HOME/baton or ~/.cache/baton; `off` packs into each worker's own memory.
@@ -100,6 +101,8 @@ pub enum WeightsDtype {
     F32,
     /// Converted to bf16.
     Bf16,
+    /// Rounded to int8 with one scale per row.
+    Int8,
 }
 
 /// Format of stored keys and values.

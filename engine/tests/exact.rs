@@ -34,6 +34,8 @@ fn batches_chunks_blocks_and_threads_change_nothing() -> Result<()> {
         ("mixtral", WeightsDtype::Bf16, KvDtypeChoice::Auto),
         ("qwen3moe", WeightsDtype::Auto, KvDtypeChoice::Auto),
         ("opt", WeightsDtype::Bf16, KvDtypeChoice::Int8),
+        ("llama-bf16", WeightsDtype::Int8, KvDtypeChoice::Auto),
+        ("qwen3", WeightsDtype::Int8, KvDtypeChoice::Int8),
     ];
     for (name, dtype, kv_dtype) in families {
         let base = Config { dtype, kv_dtype, ..config(&family(name)) };

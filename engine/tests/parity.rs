@@ -17,6 +17,10 @@ const TOLERANCE_F32: f32 = 2e-3;
 /// The same with weights, activations and keys rounded to bf16; the logits are about 8 at most.
 const TOLERANCE_BF16: f32 = 0.25;
 
+/// Of the size of all logits, with weights and activations rounded to int8: over a family's prompts, and of one.
+const MEDIAN_ERROR_INT8: f32 = 0.1;
+const LARGEST_ERROR_INT8: f32 = 0.5;
+
 const FAMILIES_F32: [&str; 8] = ["llama", "llama3rope", "mistral", "qwen2", "qwen3", "mixtral", "qwen3moe", "opt"];
 
 fn difference(ours: &[f32], theirs: &[(u32, f32)]) -> f32 {
@@ -100,6 +104,32 @@ fn cpu_agrees_in_bf16() -> Result<()> {
     check_family(cpu()?, "llama-bf16", Precision::AsStored, KvDtype::Bf16, TOLERANCE_BF16)?;
     check_family(cpu()?, "llama", Precision::Converted(Dtype::Bf16), KvDtype::Bf16, 2.0 * TOLERANCE_BF16)?;
     check_family(cpu()?, "opt", Precision::Converted(Dtype::Bf16), KvDtype::Bf16, 2.0 * TOLERANCE_BF16)
+}
+
+/// Rounding to int8 is coarse beside these small models with their exaggerated norms, so logits are compared as a whole.
+/// A rounded value may turn an attention weight or the choice of an expert over: single prompts get a wide bound.
+#[test]
+fn cpu_agrees_in_int8() -> Result<()> {
+    for name in FAMILIES_F32 {
+        let mut by_hand = ByHand::new(cpu()?, &family(name), Precision::Int8, KvDtype::F32)?;
+        let mut errors = Vec::new();
+        for answer in answers(&family(name))? {
+            by_hand.clear();
+            errors.push(relative_error(&by_hand.append(&answer.prompt)?, &answer.last_logits));
+        }
+        errors.sort_by(f32::total_cmp);
+        let (least, median, most) = (errors[0], errors[errors.len() / 2], errors[errors.len() - 1]);
+        assert!(least > 0.0, "{name}: int8 weights round something");
+        assert!(median <= MEDIAN_ERROR_INT8, "{name}: logits are off by {errors:?} of their size");
+        assert!(most <= LARGEST_ERROR_INT8, "{name}: logits are off by {errors:?} of their size");
+    }
+    Ok(())
+}
+
+/// Root of the squared differences over the root of the squares.
+fn relative_error(ours: &[f32], theirs: &[(u32, f32)]) -> f32 {
+    let differences: f32 = theirs.iter().map(|(token, theirs)| (ours[*token as usize] - theirs).powi(2)).sum();
+    (differences / theirs.iter().map(|(_, theirs)| theirs.powi(2)).sum::<f32>()).sqrt()
 }
 
 #[test]

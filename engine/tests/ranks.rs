@@ -79,7 +79,12 @@ fn ranks_of_every_family_are_one_model() -> Result<()> {
 #[test]
 fn four_ranks_and_uneven_stages_are_one_model() -> Result<()> {
     let auto = KvDtypeChoice::Auto;
-    let formats = [(WeightsDtype::Bf16, auto), (WeightsDtype::F32, auto), (WeightsDtype::Bf16, KvDtypeChoice::Int8)];
+    let formats = [
+        (WeightsDtype::Bf16, auto),
+        (WeightsDtype::F32, auto),
+        (WeightsDtype::Bf16, KvDtypeChoice::Int8),
+        (WeightsDtype::Int8, auto),
+    ];
     for (dtype, kv_dtype) in formats {
         let base = Config { dtype, kv_dtype, step_tokens_max: 128, ..config(&demo()) };
         let requests: Vec<Request> = some(2048).into_iter().step_by(2).collect();

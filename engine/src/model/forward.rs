@@ -19,7 +19,7 @@ pub struct Model<O: Ops> {
     pub(super) part: Part,
     /// As the layers of this part are.
     pub(super) narrowed: ModelSpec,
-    pub(super) weights_dtype: kernels::Dtype,
+    pub(super) weights_dtype: String,
     /// `[vocab, hidden]` of its share of the vocabulary, where the part embeds or embeddings are tied.
     pub(super) embedding: Option<O::Matrix>,
     pub(super) positions: PositionWeights<O>,
@@ -142,8 +142,8 @@ impl ModelSpec {
 impl<O: Ops> Model<O> {
     /// The format of the weights that its matrices are computed with.
     #[must_use]
-    pub fn weights_dtype(&self) -> kernels::Dtype {
-        self.weights_dtype
+    pub fn weights_dtype(&self) -> &str {
+        &self.weights_dtype
     }
 
     /// The shape of the whole model.

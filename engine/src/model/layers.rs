@@ -112,8 +112,9 @@ impl<O: Ops> Loader<'_, O> {
         let is_there = |names: &&ExpertNames| self.weights.contains(&router(names));
         let names = named.iter().find(is_there).unwrap_or(&named[0]);
         // The router first: its shape shows a wrong number of experts.
-        let router =
-            self.matrix(&[(&router(names), experts as u32)], self.spec.hidden, Arrangement::Stacked, Cut::Whole)?;
+        let part = (router(names), experts as u32);
+        let part = [(part.0.as_str(), part.1)];
+        let router = self.without_int8().matrix(&part, self.spec.hidden, Arrangement::Stacked, Cut::Whole)?;
         let matrices = (0..experts).map(|expert| {
             let name = |tensor| self.layer_name(layer, &format!("{}.{expert}.{tensor}", names.experts), "weight");
             self.gated(names.gate_up.map(name), &name(names.down), width)

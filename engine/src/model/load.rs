@@ -16,6 +16,9 @@ pub enum Precision {
     AsStored,
     /// Converted to this format when loaded.
     Converted(Dtype),
+    /// Rounded to int8 with a scale per row when loaded. Embeddings, positions and routers stay as stored: they are
+    /// looked up, or small and decisive. So a tied embedding is there twice, as a table and as an int8 projection.
+    Int8,
 }
 
 /// What of a matrix the ranks of a group share out.
@@ -53,13 +56,13 @@ impl<O: Ops> Model<O> {
         let prefix = spec.prefix(weights);
         let loader = Loader { ops, spec: &spec, part: &part, weights, prefix, precision, shelf };
         let layers = part.layers.clone().map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
-        let embeds = part.is_first() || (part.is_last() && spec.tied_embeddings);
+        let embeds = part.is_first() || (part.is_last() && loader.head_is_embedding());
         let embedding = if embeds { Some(loader.embedding()?) } else { None };
-        let head = if part.is_last() && !spec.tied_embeddings { Some(loader.head()?) } else { None };
+        let head = if part.is_last() && !loader.head_is_embedding() { Some(loader.head()?) } else { None };
         let norm = loader.norm(spec.architecture.tensors.norm)?;
         let positions = loader.positions(positions_max)?;
         let expert_counts = ExpertCounts::of(&spec);
-        let weights_dtype = precision.of(spec.stored_dtype(weights)?);
+        let weights_dtype = precision.name(spec.stored_dtype(weights)?);
         let narrowed = part.narrowed(&spec);
         Ok(Model { spec, part, narrowed, weights_dtype, embedding, positions, layers, norm, head, expert_counts })
     }
@@ -78,19 +81,42 @@ pub(super) struct Loader<'a, O: Ops> {
 }
 
 impl Precision {
-    /// The format that matrices stored as `stored` are computed with.
+    /// The format that matrices stored as `stored` are brought into; of int8, the one they are rounded from.
     #[must_use]
     pub fn of(self, stored: Dtype) -> Dtype {
         match self {
-            Precision::AsStored => stored,
+            Precision::AsStored | Precision::Int8 => stored,
             Precision::Converted(wanted) => wanted,
+        }
+    }
+
+    /// The name of the format that matrices stored as `stored` are multiplied in.
+    #[must_use]
+    pub fn name(self, stored: Dtype) -> String {
+        match self {
+            Precision::AsStored | Precision::Converted(_) => self.of(stored).to_string(),
+            Precision::Int8 => "int8".to_owned(),
         }
     }
 }
 
 impl<O: Ops> Loader<'_, O> {
+    /// The same for matrices that are never int8.
+    pub(super) fn without_int8(&self) -> Self {
+        let precision = match self.precision {
+            Precision::Int8 => Precision::AsStored,
+            other @ (Precision::AsStored | Precision::Converted(_)) => other,
+        };
+        Self { precision, ..*self }
+    }
+
+    /// Whether one matrix is both the table of the embedding and the output projection.
+    fn head_is_embedding(&self) -> bool {
+        self.spec.tied_embeddings && self.precision != Precision::Int8
+    }
+
     fn embedding(&self) -> Result<O::Matrix, EngineError> {
-        let arrangement = if self.spec.tied_embeddings { Arrangement::Stacked } else { Arrangement::Table };
+        let arrangement = if self.head_is_embedding() { Arrangement::Stacked } else { Arrangement::Table };
         let name = self.name(self.spec.architecture.tensors.embedding, "weight");
         self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, arrangement, Cut::Rows)
     }
@@ -111,7 +137,11 @@ impl<O: Ops> Loader<'_, O> {
     }
 
     fn head(&self) -> Result<O::Matrix, EngineError> {
-        let name = format!("{}.weight", self.spec.architecture.tensors.head);
+        let tensors = &self.spec.architecture.tensors;
+        let name = match self.spec.tied_embeddings {
+            true => self.name(tensors.embedding, "weight"),
+            false => format!("{}.weight", tensors.head),
+        };
         self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, Arrangement::Stacked, Cut::Rows)
     }
 
@@ -154,7 +184,7 @@ impl<O: Ops> Loader<'_, O> {
         cut: Cut,
     ) -> Result<O::Matrix, EngineError> {
         let mut converted = Vec::with_capacity(parts.len());
-        if self.precision == Precision::AsStored {
+        if matches!(self.precision, Precision::AsStored | Precision::Int8) {
             let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
             self.weights.one_dtype(&names)?;
         }
@@ -167,8 +197,15 @@ impl<O: Ops> Loader<'_, O> {
             .iter()
             .map(|(n, (bytes, dtype))| MatrixSource { bytes, dtype: *dtype, n: *n, k: k as usize })
             .collect();
-        let packed =
-            self.ops.matrix(&sources, arrangement).map_err(|error| self.refused(error, parts, self.precision))?;
+        let prepared = match (self.precision, arrangement) {
+            (Precision::Int8, Arrangement::Stacked | Arrangement::GateUp | Arrangement::Partial(_)) => {
+                self.ops.int8_matrix(&sources, arrangement)
+            }
+            (Precision::Int8, Arrangement::Table) | (Precision::AsStored | Precision::Converted(_), _) => {
+                self.ops.matrix(&sources, arrangement)
+            }
+        };
+        let packed = prepared.map_err(|error| self.refused(error, parts, self.precision))?;
         parts.iter().for_each(|(name, _)| self.weights.forget(name));
         Ok(packed)
     }
@@ -215,7 +252,9 @@ impl<O: Ops> Loader<'_, O> {
     fn converted<'t>(&self, tensor: Tensor<'t>) -> (Cow<'t, [u8]>, Dtype) {
         match self.precision {
             Precision::Converted(wanted) if wanted != tensor.dtype => (Cow::Owned(convert(tensor, wanted)), wanted),
-            Precision::Converted(_) | Precision::AsStored => (Cow::Borrowed(tensor.bytes), tensor.dtype),
+            Precision::Converted(_) | Precision::AsStored | Precision::Int8 => {
+                (Cow::Borrowed(tensor.bytes), tensor.dtype)
+            }
         }
     }
 }

@@ -152,7 +152,15 @@ impl WeightFiles {
             Some(Dtype::Bf16) => 2 * entry.shape.iter().product::<usize>() as u64,
             Some(Dtype::F16 | Dtype::F32) => 4 * entry.shape.iter().product::<usize>() as u64,
         };
-        self.entries.values().map(bytes).sum()
+        let stored = || self.entries.values().map(bytes);
+        match precision {
+            Precision::AsStored | Precision::Converted(_) => stored().sum(),
+            // The largest tensor is a table, which stays as stored and may be an int8 projection too.
+            Precision::Int8 => {
+                let elements = self.entries.values().map(|entry| entry.shape.iter().product::<usize>() as u64);
+                elements.sum::<u64>() + stored().max().unwrap_or(0)
+            }
+        }
     }
 
     /// Every tensor in the order of its name: name, type, shape, bytes. Sharding does not change it.

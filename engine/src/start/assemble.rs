@@ -123,6 +123,7 @@ pub(super) fn precision(config: &Config) -> Precision {
         WeightsDtype::Auto => Precision::AsStored,
         WeightsDtype::F32 => Precision::Converted(Dtype::F32),
         WeightsDtype::Bf16 => Precision::Converted(Dtype::Bf16),
+        WeightsDtype::Int8 => Precision::Int8,
     }
 }
 

@@ -85,7 +85,7 @@ impl<O: Ops> Runner<O> {
             backend: ops.backend,
             kernel_set: ops.kernel_set.to_owned(),
             numerics_id: format!("{} weights:{weights_dtype}", ops.numerics_id),
-            weights_dtype: weights_dtype.to_string(),
+            weights_dtype: weights_dtype.to_owned(),
             threads: ops.threads * tensor as usize,
             exact: true,
         }

@@ -22,10 +22,15 @@ pub(super) fn of<O: Ops>(ops: &O) -> Result<Option<u128>, EngineError> {
         for (arrangement, columns) in LAYOUTS {
             let bytes = numbers(dtype, ROWS * columns);
             let source = MatrixSource { bytes: &bytes, dtype, n: ROWS, k: columns };
-            let matrix = ops.matrix(&[source, source], arrangement)?;
-            let Some(image) = ops.image(&matrix) else { return Ok(None) };
-            image.form.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
-            image.sections.iter().for_each(|section| hasher.update(&xxh3_64(section).to_le_bytes()));
+            let mut matrices = vec![ops.matrix(&[source, source], arrangement)?];
+            if arrangement != Arrangement::Table {
+                matrices.push(ops.int8_matrix(&[source, source], arrangement)?);
+            }
+            for matrix in &matrices {
+                let Some(image) = ops.image(matrix) else { return Ok(None) };
+                image.form.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+                image.sections.iter().for_each(|section| hasher.update(&xxh3_64(section).to_le_bytes()));
+            }
         }
     }
     Ok(Some(hasher.digest128()))
