@@ -209,5 +209,10 @@ fn take(command: Command, lanes: &mut Lanes<Step>) {
 }
 
 fn failure(error: &EngineError) -> Failure {
-    Failure::new(FailureKind::Internal, error.to_string())
+    let kind = match error {
+        // The worker ends, the request is fine: another worker may have it.
+        EngineError::Ranks(_) => FailureKind::WorkerLost,
+        _ => FailureKind::Internal,
+    };
+    Failure::new(kind, error.to_string())
 }

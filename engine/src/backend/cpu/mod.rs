@@ -116,7 +116,10 @@ impl CpuBackend {
     /// After the executor has died: every step that was running fails, once.
     fn fail_next(&mut self) -> Option<BackendEvent> {
         let (step, (lane, _)) = self.running.pop_first()?;
-        let failure = Failure::new(FailureKind::Internal, "the executor thread has died");
+        let failure = match self.ranks.as_ref().and_then(|ranks| ranks.why_over()) {
+            Some(cause) => Failure::new(FailureKind::WorkerLost, format!("ranks: {cause}")),
+            None => Failure::new(FailureKind::Internal, "the executor thread has died"),
+        };
         Some(BackendEvent::Done { lane, step, ran: StepSpan::nothing(), result: Err(failure) })
     }
 
@@ -127,7 +130,7 @@ impl CpuBackend {
         }
         let cause = self.ranks.as_ref()?.why_over()?;
         self.ranks = None;
-        Some(BackendEvent::Stopped(Failure::new(FailureKind::Internal, format!("ranks: {cause}"))))
+        Some(BackendEvent::Stopped(Failure::new(FailureKind::WorkerLost, format!("ranks: {cause}"))))
     }
 }
 
