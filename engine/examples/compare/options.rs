@@ -132,6 +132,7 @@ impl Options {
             step_tokens_max: self.chunk,
             cores: (0..self.threads).collect(),
             transport: TransportChoice::InProcess,
+            weights_cache: self.directory.join("packed").display().to_string(),
             ..Config::default()
         };
         let mut keys = serde_json::to_value(config)?;

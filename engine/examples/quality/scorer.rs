@@ -42,6 +42,8 @@ impl Scorer {
             sequences_max: rows,
             step_tokens_max: rows,
             transport: TransportChoice::InProcess,
+            // A model converted for one measurement is worth no file.
+            weights_cache: "off".to_owned(),
             ..Config::default()
         };
         let mut keys = serde_json::to_value(config)?;
