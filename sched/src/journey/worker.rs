@@ -3,7 +3,7 @@
 use super::leg::{Commitment, Course, Effect, Handoff, LegState, Part, Told};
 use super::{Delivery, Journey};
 use crate::message::{Commit, FirstTiming, FromWorker, TokenTiming};
-use crate::{BlockId, Choice, FinishReason, LeaseId};
+use crate::{Attempt, BlockId, Choice, FinishReason, LeaseId};
 use crate::{Failure, FailureKind, SampledToken, Time, WorkerId};
 
 /// What a message means for its leg.
@@ -52,14 +52,12 @@ impl Journey {
     }
 
     pub(super) fn on_worker_lost(&mut self, now: Time, worker: WorkerId) {
-        let mut lost = Vec::new();
-        for (attempt, mut leg) in std::mem::take(&mut self.legs) {
-            match leg.drop_worker(worker) {
-                Effect::GoesOn => drop(self.legs.insert(attempt, leg)),
-                Effect::Lost => lost.push(leg),
-            }
-        }
-        for leg in lost {
+        let drop = |leg: &mut LegState| leg.drop_worker(worker) == Effect::Lost;
+        let lost: Vec<Attempt> =
+            self.legs.iter_mut().filter_map(|(attempt, leg)| drop(leg).then_some(*attempt)).collect();
+        for attempt in lost {
+            // One loss may end the request; then everybody at the other legs has been told, and they are gone.
+            let Some(leg) = self.legs.remove(&attempt) else { return };
             let failure = Failure::new(FailureKind::WorkerLost, format!("{worker} was lost"));
             self.lose(now, &leg, failure, worker);
         }

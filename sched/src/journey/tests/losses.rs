@@ -56,6 +56,34 @@ fn attempts_are_bounded() {
     );
 }
 
+/// Choice 0 has lost too often, choice 1 could be tried again, and one worker had both.
+#[test]
+fn nothing_follows_when_one_of_several_losses_ends_the_request() {
+    check(
+        "aa",
+        2,
+        9,
+        "0 token 1 0 0 50
+         0 token 1 1 0 60
+         lost 0
+         1 failed 2 worker_lost
+         1 failed 3 worker_lost
+         1 token 5 1 1 61
+         lost 1",
+        &expect![[r#"
+            start                       | 0 <- Whole 1 0:[] 1:[]
+            0 token 1 0 0 50            | deliver 0#0=50
+            0 token 1 1 0 60            | deliver 1#0=60
+            lost 0                      | retry after worker_lost; 1 <- Whole 2 0:[50]; 1 <- Whole 3 1:[60]
+            1 failed 2 worker_lost      | retry after worker_lost; 1 <- Whole 4 0:[50]
+            1 failed 3 worker_lost      | retry after worker_lost; 1 <- Whole 5 1:[60]
+            1 token 5 1 1 61            | deliver 1#1=61 joined
+            lost 1                      | failed worker_lost: worker1 was lost
+            bound [], next timeout never
+        "#]],
+    );
+}
+
 #[test]
 fn a_refused_leg_pauses_and_avoids_who_refused_it() {
     check(
