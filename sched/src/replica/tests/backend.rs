@@ -28,6 +28,8 @@ pub(super) struct FakeBackend {
     cells: Vec<Vec<u64>>,
     slots: BTreeMap<SlotId, Slot>,
     running: VecDeque<Running>,
+    /// The step that left last, unless it was cancelled: the scheduler may not have heard of its end yet.
+    left: Option<StepId>,
     /// Rows that continued with a token which the scheduler did not know when it formed their step.
     pub(super) continued: u64,
 }
@@ -64,6 +66,7 @@ impl FakeBackend {
             cells,
             slots: BTreeMap::new(),
             running: VecDeque::new(),
+            left: None,
             continued: 0,
         }
     }
@@ -83,15 +86,19 @@ impl FakeBackend {
         self.run_ahead();
     }
 
-    /// A cancel may cross the end of its step; it cannot name another one.
+    /// A cancel may cross the end of its step: what is due by then happens in the scheduler before it hears of the end.
+    /// It cannot name any other step that does not run.
     pub(super) fn cancel(&mut self, step: StepId) {
-        let running = self.running.iter_mut().find(|running| running.step == step && !running.cancelled);
-        running.expect("a step is cancelled twice or was never submitted").cancelled = true;
+        match self.running.iter_mut().find(|running| running.step == step) {
+            Some(running) => assert!(!std::mem::replace(&mut running.cancelled, true), "{step} is cancelled twice"),
+            None => assert_eq!(self.left.take(), Some(step), "a step is cancelled that does not run"),
+        }
     }
 
     /// Ends the oldest step; one that was cancelled in time leaves torn blocks and brings nothing.
     pub(super) fn finish(&mut self) -> Option<(StepId, StepResult)> {
         let Running { step, plan, result, cancelled, .. } = self.running.pop_front()?;
+        self.left = (!cancelled).then_some(step);
         let result = match result {
             Some(early) if !cancelled || self.has_begun_next() => early,
             None if !cancelled => self.execute(&plan),
@@ -109,7 +116,8 @@ impl FakeBackend {
         if self.running.get(1).is_some_and(|next| next.result.is_some()) {
             return None;
         }
-        let Running { step, plan, result, .. } = self.running.pop_front()?;
+        let Running { step, plan, result, cancelled, .. } = self.running.pop_front()?;
+        self.left = (!cancelled).then_some(step);
         self.cut(&plan, result.is_some());
         self.run_ahead();
         Some(step)
@@ -117,7 +125,9 @@ impl FakeBackend {
 
     /// Takes the youngest step back before it ran, as one that could not be handed over.
     pub(super) fn refuse(&mut self) -> Option<StepId> {
-        self.running.pop_back().map(|running| running.step)
+        let Running { step, cancelled, .. } = self.running.pop_back()?;
+        self.left = (!cancelled).then_some(step);
+        Some(step)
     }
 
     /// Whether what is the oldest step now has run, so that the one before it had ended.

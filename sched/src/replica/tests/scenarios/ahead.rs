@@ -436,3 +436,32 @@ fn a_step_that_waited_behind_another_starts_when_that_one_ends() {
         "#]],
     );
 }
+
+#[test]
+fn a_deadline_that_passes_when_a_step_ends_cancels_it_too_late() {
+    check(
+        "config ahead=2 rows=20
+         submit r1 prompt=20 max=9 deadline=10ms +
+         submit r2 prompt=10 max=2
+         step
+         step 98 3
+         step 4
+         load",
+        expect![[r#"
+            > submit r1 prompt=20 max=9 deadline=10ms +
+            > submit r2 prompt=10 max=2
+              run step1: +slot0 | 0..20 @b0,b1 → slot0
+              run step2: +slot1 | 20 ← slot0 @b0,b1 → slot0 | 0..10 @b2 → slot1
+            > step
+              failed r1 deadline_exceeded: the request's deadline has passed
+              cancel step1
+              run step3: -slot0 | 10 ← slot1 @b2 → slot1
+            > step 98 3
+              token r2 choice0#0=t3 (queue 10000us prefill 10000us)
+            > step 4
+              token r2 choice0#1=t4 Length
+            > load
+              running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
+        "#]],
+    );
+}
