@@ -103,7 +103,9 @@ fn every_measurement_is_reached_and_reported() {
         "/gpu/partitions/side_by_side/together_ms/median",
         "/gpu/partitions/switching/change_us",
         "/gpu/ipc/peer/pull_gb_per_s/median",
-        "/gpu/ipc/peer/pull_64_kib_tiles_gb_per_s/median",
+        "/gpu/ipc/peer/pull_by_copies_of_64_kib_gb_per_s/median",
+        "/gpu/ipc/peer/pull_by_kernel_4_kib_tiles_gb_per_s/median",
+        "/gpu/ipc/peer/pull_by_kernel_64_kib_tiles_gb_per_s/median",
         "/gpu/ipc/peer/push_gb_per_s/median",
     ] {
         assert!(document.pointer(pointer).is_some_and(Value::is_number), "{pointer}: {document:#}");
@@ -161,7 +163,9 @@ fn a_driver_that_hangs_is_left_at_the_limit() {
         let began = Instant::now();
         let (document, code) = with_fault(fault, &["--only", "mma_sync", "--limit-s", "1"]);
         assert_eq!(code, Some(1), "{document:#}");
-        assert_eq!(error_at(&document, "/gpu/bf16_matrix_rate/mma_sync"), "no result within 1s");
+        // The process ends itself or, if that comes late on a busy machine, the wait for the device ends first.
+        let error = error_at(&document, "/gpu/bf16_matrix_rate/mma_sync");
+        assert!(error == "no result within 1s" || error.ends_with("the device did not finish within 1s"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(60));
     }
 }

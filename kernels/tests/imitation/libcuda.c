@@ -199,6 +199,13 @@ R cuLaunchKernel(char *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, un
         *(unsigned *)*(uint64_t *)p[2] += *(unsigned *)*(uint64_t *)p[0] * (unsigned)words;
         return OK;
     }
+    if (is(f, "copy_tiles")) {
+        char *to = *(char **)p[0], *from = *(char **)p[1];
+        size_t stride = *(uint64_t *)p[2], tile = *(unsigned *)p[3];
+        if (!inside((uint64_t)to, gx * tile) || !inside((uint64_t)from, (gx - 1) * stride + tile)) return ILLEGAL_ADDRESS;
+        for (size_t b = 0; b < gx; b++) memcpy(to + b * tile, from + b * stride, tile);
+        return OK;
+    }
     if (is(f, "mma_loop") || is(f, "wgmma_loop")) {
         if (fault("wgmma faults") && is(f, "wgmma_loop")) return ILLEGAL_ADDRESS;
         float sum = (is(f, "mma_loop") ? 2048.f : 32768.f) * *(unsigned *)p[0];

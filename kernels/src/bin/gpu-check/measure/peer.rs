@@ -3,18 +3,22 @@
 use std::io::BufRead;
 use std::time::Instant;
 
-use kernels::cuda::{Context, Driver, PeerBytes};
+use kernels::cuda::{Argument, Context, CudaError, DeviceBytes, Driver, Function, Grid, Module, PeerBytes};
 
 use super::bandwidth::{expect_words, filled};
 use super::ipc::{PEERS_WORD, Task};
 use super::{Bench, Failure, Measured};
 use crate::json::Json;
 use crate::options::Options;
+use crate::ptx::BASIC;
+use crate::samples::Samples;
 
 const ROUNDS: usize = 10;
-/// The size of a tile of KV, about: what a pull consists of where nothing is contiguous.
-const TILE_BYTES: usize = 64 << 10;
-const TILES: usize = 256;
+/// Of one copy each: where nothing is contiguous, a pull that leaves it to the driver consists of such.
+const COPY_BYTES: usize = 64 << 10;
+const COPIES: usize = 256;
+/// Of a tile of KV, 16 tokens of one head with 128 elements in bf16; and of 16 such.
+const TILE_BYTES: [usize; 2] = [4 << 10, 64 << 10];
 
 pub(crate) fn run(options: &Options) -> Result<Measured, Failure> {
     let mut line = String::new();
@@ -39,16 +43,19 @@ fn exchange(bench: &Bench, peer: &PeerBytes, task: &Task, open_ms: f64) -> Resul
         unsafe { bench.stream.copy_within(own.range(), peer.range()) }
     })?;
     expect_words(&own, &ends, task.word)?;
-    let tiles = bench.gb_per_s(&bench.stream, TILE_BYTES * TILES, ROUNDS, || {
-        (0..TILES).try_for_each(|tile| {
+    let copies = bench.gb_per_s(&bench.stream, COPY_BYTES * COPIES, ROUNDS, || {
+        (0..COPIES).try_for_each(|copy| {
             // Far apart in the peer's memory, as blocks of a pool are.
-            let stride = task.bytes / TILES / TILE_BYTES * TILE_BYTES;
+            let stride = task.bytes / COPIES / COPY_BYTES * COPY_BYTES;
             let (to, from) =
-                (own.range().part(tile * TILE_BYTES, TILE_BYTES)?, peer.range().part(tile * stride, TILE_BYTES)?);
+                (own.range().part(copy * COPY_BYTES, COPY_BYTES)?, peer.range().part(copy * stride, COPY_BYTES)?);
             // SAFETY: as above.
             unsafe { bench.stream.copy_within(to, from) }
         })
     })?;
+    let gather = Gather::new(bench)?;
+    let [small_tiles, large_tiles] =
+        TILE_BYTES.map(|tile_bytes| gather.gb_per_s(bench, peer, &own, tile_bytes, task.word));
     // SAFETY: nothing uses the allocation; the stream is waited for.
     unsafe { bench.stream.fill(own.range(), PEERS_WORD) }?;
     bench.finish()?;
@@ -59,7 +66,47 @@ fn exchange(bench: &Bench, peer: &PeerBytes, task: &Task, open_ms: f64) -> Resul
     Ok(Json::Object(vec![
         ("open_ms", Json::Number(open_ms)),
         ("pull_gb_per_s", pulled.to_json()),
-        ("pull_64_kib_tiles_gb_per_s", tiles.to_json()),
+        ("pull_by_copies_of_64_kib_gb_per_s", copies.to_json()),
+        ("pull_by_kernel_4_kib_tiles_gb_per_s", small_tiles?.to_json()),
+        ("pull_by_kernel_64_kib_tiles_gb_per_s", large_tiles?.to_json()),
         ("push_gb_per_s", pushed.to_json()),
     ]))
+}
+
+/// One kernel that pulls many tiles.
+struct Gather(Function);
+
+impl Gather {
+    fn new(bench: &Bench) -> Result<Gather, CudaError> {
+        Ok(Gather(Module::from_ptx(&bench.context, BASIC)?.function("copy_tiles")?))
+    }
+
+    /// Pulls every second tile of `peer`, which is full of `word`, to the beginning of `own`.
+    fn gb_per_s(
+        &self,
+        bench: &Bench,
+        peer: &PeerBytes,
+        own: &DeviceBytes,
+        tile_bytes: usize,
+        word: u32,
+    ) -> Result<Samples, Failure> {
+        let tiles = peer.range().len() / (2 * tile_bytes);
+        // SAFETY: nothing uses the allocation.
+        unsafe { bench.stream.fill(own.range(), 0) }?;
+        let grid = Grid { blocks: tiles as u32, threads_per_block: (tile_bytes / 16).min(512) as u32 };
+        let arguments = [
+            Argument::U64(own.range().address()),
+            Argument::U64(peer.range().address()),
+            Argument::U64(2 * tile_bytes as u64),
+            Argument::U32(tile_bytes as u32),
+        ];
+        let rate = bench.gb_per_s(&bench.stream, tiles * tile_bytes, ROUNDS, || {
+            // SAFETY: the arguments are copy_tiles'; the last tile ends before `peer` does, and `own` is as long;
+            // `gb_per_s` waits; the owner neither writes nor frees its memory until we end.
+            unsafe { self.0.launch(&bench.stream, grid, &arguments) }
+        })?;
+        let bytes = tiles * tile_bytes;
+        expect_words(own, &[0, bytes / 2, bytes - 4], word)?;
+        Ok(rate)
+    }
 }
