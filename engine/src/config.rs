@@ -63,7 +63,7 @@ pub struct Config {
     pub pp: u32,
     /// What the ranks of `tp` and `pp` are: `threads` of the worker, or `processes` that share its KV pool.
     pub ranks: RanksChoice,
-    /// Instruction level of the kernels: auto, avx512bf16, avx2 or portable.
+    /// Instruction level of the kernels: auto, amx, avx512bf16, avx2 or portable.
     pub kernel_set: String,
     /// What moves KV between workers: `ucx`, `tcp` or `shm`. There is no fallback.
     pub transport: TransportChoice,
@@ -404,7 +404,9 @@ mod tests {
         );
         refused(
             |config| config.kernel_set = "sse9".to_owned(),
-            &expect![[r#"engine.kernel_set is "sse9": unknown kernel set "sse9"; known: avx512bf16, avx2, portable"#]],
+            &expect![[
+                r#"engine.kernel_set is "sse9": unknown kernel set "sse9"; known: amx, avx512bf16, avx2, portable"#
+            ]],
         );
         refused(|config| config.threads = 5000, &expect!["engine.threads asks for 5000 threads, at most 1024 can run"]);
         refused(|config| config.tp = 3, &expect!["engine.tp must be 1, 2, 4 or 8, found 3"]);

@@ -65,7 +65,7 @@ fn fused() -> Result<Scratch> {
 }
 
 fn logits(directory: &Path) -> Result<Vec<u32>> {
-    let mut by_hand = ByHand::new(ReferenceOps, directory, Precision::AsStored, KvDtype::F32)?;
+    let mut by_hand = ByHand::new(ReferenceOps::default(), directory, Precision::AsStored, KvDtype::F32)?;
     let logits = by_hand.append(&[3, 70, 200, 11])?;
     Ok(logits.into_iter().map(f32::to_bits).collect())
 }

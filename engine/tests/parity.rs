@@ -75,17 +75,17 @@ fn check_directory<O: Ops>(ops: O, directory: &Path, precision: Precision, kv: K
 #[test]
 fn reference_agrees_in_f32() -> Result<()> {
     for name in FAMILIES_F32 {
-        check_family(ReferenceOps, name, Precision::AsStored, KvDtype::F32, TOLERANCE_F32)?;
+        check_family(ReferenceOps::default(), name, Precision::AsStored, KvDtype::F32, TOLERANCE_F32)?;
     }
     for name in ["llama-f16", "llama-bf16"] {
-        check_family(ReferenceOps, name, Precision::Converted(Dtype::F32), KvDtype::F32, TOLERANCE_F32)?;
+        check_family(ReferenceOps::default(), name, Precision::Converted(Dtype::F32), KvDtype::F32, TOLERANCE_F32)?;
     }
-    check_family(ReferenceOps, "llama-f16", Precision::AsStored, KvDtype::F32, TOLERANCE_F32)
+    check_family(ReferenceOps::default(), "llama-f16", Precision::AsStored, KvDtype::F32, TOLERANCE_F32)
 }
 
 #[test]
 fn reference_agrees_in_bf16() -> Result<()> {
-    check_family(ReferenceOps, "llama-bf16", Precision::AsStored, KvDtype::Bf16, TOLERANCE_BF16)
+    check_family(ReferenceOps::default(), "llama-bf16", Precision::AsStored, KvDtype::Bf16, TOLERANCE_BF16)
 }
 
 #[test]

@@ -20,11 +20,16 @@ use kernels::{
 const THREADS: [usize; 2] = [1, 2];
 const SHAPE: HeadShape = HeadShape { heads: 32, kv_heads: 4, head_dim: 64 };
 const BLOCK_TOKENS: usize = 16;
-/// More than the last-level cache of the machines this is run on.
-const POOL_BYTES_MIN: usize = 128 << 20;
+/// More than the largest last-level cache of the machines this is run on, 480 MiB.
+const POOL_BYTES_MIN: usize = 768 << 20;
+
+/// `KERNEL_SET`, or the best one of this processor.
+fn kernel_set() -> KernelSet {
+    std::env::var("KERNEL_SET").map_or_else(|_| KernelSet::best(), |name| name.parse().expect("a kernel set"))
+}
 
 fn main() {
-    println!("kernel set {}", KernelSet::best());
+    println!("kernel set {}", kernel_set());
     divan::main();
 }
 
@@ -61,7 +66,7 @@ fn cases() -> Vec<(usize, KvDtype, Contexts)> {
 }
 
 /// Bytes of keys and values read.
-#[divan::bench(args = cases())]
+#[divan::bench(args = cases(), sample_count = 20)]
 fn decode(bencher: Bencher<'_, '_>, (threads, dtype, contexts): (usize, KvDtype, Contexts)) {
     let lengths = contexts.lengths();
     let mut bench = Bench::new(threads, SHAPE, dtype, &lengths, 1);
@@ -112,7 +117,7 @@ impl Bench {
     fn new(threads: usize, shape: HeadShape, dtype: KvDtype, lengths: &[usize], tokens: usize) -> Self {
         let pool = Pool::new(&Placement::Cores((0..threads).collect())).expect("cores exist");
         pool.pin_caller().expect("core 0 exists");
-        let ops = CpuOps::new(Arc::new(pool), KernelSet::best()).expect("the best set is available");
+        let ops = CpuOps::new(Arc::new(pool), kernel_set()).expect("the best set is available");
         let (mut sequences, mut blocks) = (Vec::new(), 0);
         for (i, length) in (0..).zip(lengths) {
             let end = blocks + length.div_ceil(BLOCK_TOKENS) as u32;

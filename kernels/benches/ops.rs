@@ -13,20 +13,25 @@ use kernels::cpu::{Matrix, Rows};
 use kernels::{Arrangement, CpuOps, Dtype, Epilogue, KernelSet, Left, MatrixSource, Ops, Placement, Pool};
 
 const THREADS: [usize; 2] = [1, 2];
-/// More than the last-level cache of the machines this is run on.
-const WEIGHT_BYTES_MIN: usize = 128 << 20;
+/// More than the largest last-level cache of the machines this is run on, 480 MiB.
+const WEIGHT_BYTES_MIN: usize = 768 << 20;
 /// (n, k) of the projections of the 134M and the 1.1B shape.
 const SHAPES: [(usize, usize); 4] = [(768, 768), (2048, 768), (768, 2048), (2048, 2048)];
 
+/// `KERNEL_SET`, or the best one of this processor.
+fn kernel_set() -> KernelSet {
+    std::env::var("KERNEL_SET").map_or_else(|_| KernelSet::best(), |name| name.parse().expect("a kernel set"))
+}
+
 fn main() {
-    println!("kernel set {}", KernelSet::best());
+    println!("kernel set {}", kernel_set());
     divan::main();
 }
 
 fn ops(threads: usize) -> CpuOps {
     let pool = Pool::new(&Placement::Cores((0..threads).collect())).expect("cores exist");
     pool.pin_caller().expect("core 0 exists");
-    CpuOps::new(Arc::new(pool), KernelSet::best()).expect("the best set is available")
+    CpuOps::new(Arc::new(pool), kernel_set()).expect("the best set is available")
 }
 
 /// Matrices of one shape that do not fit into caches together.
@@ -54,7 +59,7 @@ mod machine {
     #[divan::bench(args = THREADS)]
     fn read(bencher: Bencher<'_, '_>, threads: usize) {
         let pool = ops(threads).pool().clone();
-        let pass = ReadPass::new(2 * WEIGHT_BYTES_MIN).expect("memory");
+        let pass = ReadPass::new(WEIGHT_BYTES_MIN).expect("memory");
         bencher.counter(BytesCount::new(pass.bytes())).bench_local(|| pass.run(&pool));
     }
 
@@ -70,7 +75,7 @@ mod machine {
 
     fn multiply_adds(bencher: Bencher<'_, '_>, threads: usize, factors: Factors) {
         let pool = ops(threads).pool().clone();
-        if let Some(pass) = MultiplyPass::new(factors, KernelSet::best()) {
+        if let Some(pass) = MultiplyPass::new(factors, kernel_set()) {
             bencher.counter(ItemsCount::new(pass.operations())).bench_local(|| pass.run(&pool));
         }
     }

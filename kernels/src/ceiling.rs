@@ -6,6 +6,8 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::amx::{bf16_chains, int8_chains};
 use crate::memory::{Backing, HostMemory, MemoryError};
 use crate::{KernelError, KernelSet, Pool};
 
@@ -114,6 +116,19 @@ impl MultiplyPass {
             return None;
         }
         match (set, factors) {
+            // A round is one instruction; the rounds are a multiple of four.
+            #[cfg(target_arch = "x86_64")]
+            (KernelSet::Amx, Factors::Bf16) => Some(Self {
+                operations_per_round: 16 * 16 * 16 * 2 * 2,
+                // SAFETY: the set is available.
+                chains: |rounds| unsafe { bf16_chains(rounds / 4, black_box(0x3f80_3f80)) },
+            }),
+            #[cfg(target_arch = "x86_64")]
+            (KernelSet::Amx, Factors::Int8) => Some(Self {
+                operations_per_round: 16 * 16 * 16 * 4 * 2,
+                // SAFETY: the set is available.
+                chains: |rounds| unsafe { int8_chains(rounds / 4, black_box(0x0101_0101)) },
+            }),
             #[cfg(target_arch = "x86_64")]
             (KernelSet::Avx512Bf16, Factors::Bf16) => Some(Self {
                 operations_per_round: chains::COUNT * 16 * 2 * 2,
@@ -132,6 +147,8 @@ impl MultiplyPass {
                 // SAFETY: the set is available.
                 chains: |rounds| unsafe { chains::f32(rounds) },
             }),
+            #[cfg(not(target_arch = "x86_64"))]
+            (KernelSet::Amx, Factors::Bf16 | Factors::Int8) => None,
             (KernelSet::Avx512Bf16 | KernelSet::Avx2 | KernelSet::Portable, Factors::Bf16 | Factors::Int8) => None,
         }
     }

@@ -76,7 +76,7 @@ pub enum KernelError {
         missing: &'static str,
     },
     /// A kernel set name that does not exist.
-    #[error("unknown kernel set {name:?}; known: avx512bf16, avx2, portable")]
+    #[error("unknown kernel set {name:?}; known: amx, avx512bf16, avx2, portable")]
     KernelSetUnknown {
         /// What was asked for.
         name: String,

@@ -58,10 +58,10 @@ fn groups_sum_in_the_tree() {
                     for round in 0..60 {
                         let count = COUNTS[round % COUNTS.len()];
                         let parts: Vec<_> = (first..first + group_ranks).map(|r| part(r, round, count)).collect();
-                        let mut own = rows(&ReferenceOps, 1, &parts[rank - first]);
-                        group.all_reduce(&mut ReferenceOps, &mut own, count).expect("a sum");
+                        let mut own = rows(&ReferenceOps::default(), 1, &parts[rank - first]);
+                        group.all_reduce(&mut ReferenceOps::default(), &mut own, count).expect("a sum");
                         let what = format!("rank {rank} of {ranks} in groups of {group_ranks}, {count} values");
-                        assert_same_bits(&values(&ReferenceOps, &own, count), &tree(&parts), &what);
+                        assert_same_bits(&values(&ReferenceOps::default(), &own, count), &tree(&parts), &what);
                     }
                 });
             }
@@ -71,29 +71,29 @@ fn groups_sum_in_the_tree() {
 
 #[test]
 fn one_rank_alone_has_its_sum() {
-    let mut own = rows(&ReferenceOps, 2, &[1.0, 2.0]);
-    Alone.all_reduce(&mut ReferenceOps, &mut own, 2).expect("nothing to wait for");
+    let mut own = rows(&ReferenceOps::default(), 2, &[1.0, 2.0]);
+    Alone.all_reduce(&mut ReferenceOps::default(), &mut own, 2).expect("nothing to wait for");
     let mut group = SharedReduce::new(&segment(3, 1), 2, SHORT).expect("a rank");
-    group.all_reduce(&mut ReferenceOps, &mut own, 2).expect("nothing to wait for");
-    assert_same_bits(&values(&ReferenceOps, &own, 2), &[1.0, 2.0], "alone");
+    group.all_reduce(&mut ReferenceOps::default(), &mut own, 2).expect("nothing to wait for");
+    assert_same_bits(&values(&ReferenceOps::default(), &own, 2), &[1.0, 2.0], "alone");
 }
 
 #[test]
 fn a_rank_that_does_not_come_or_sums_other_rows_is_named() {
     let segment = segment(2, 2);
     let mut group = SharedReduce::new(&segment, 0, SHORT).expect("a rank");
-    let mut own = rows(&ReferenceOps, 1, &[1.0; 4]);
-    let late = group.all_reduce(&mut ReferenceOps, &mut own, 4).expect_err("nobody comes");
+    let mut own = rows(&ReferenceOps::default(), 1, &[1.0; 4]);
+    let late = group.all_reduce(&mut ReferenceOps::default(), &mut own, 4).expect_err("nobody comes");
     assert!(matches!(late, CollectiveError::Late { rank: 1, .. }), "{late}");
 
     let mut other = SharedReduce::new(&segment, 1, SHORT).expect("a rank");
-    let mut fewer = rows(&ReferenceOps, 1, &[1.0; 3]);
-    let error = other.all_reduce(&mut ReferenceOps, &mut fewer, 3).expect_err("4 values are not 3");
+    let mut fewer = rows(&ReferenceOps::default(), 1, &[1.0; 3]);
+    let error = other.all_reduce(&mut ReferenceOps::default(), &mut fewer, 3).expect_err("4 values are not 3");
     assert_eq!(error.to_string(), "values another rank sums up is 4, must be 3, as this rank has");
 
-    let mut many = rows(&ReferenceOps, 1, &vec![0.0; VALUES_MAX + 1]);
+    let mut many = rows(&ReferenceOps::default(), 1, &vec![0.0; VALUES_MAX + 1]);
     assert!(matches!(
-        group.all_reduce(&mut ReferenceOps, &mut many, VALUES_MAX + 1),
+        group.all_reduce(&mut ReferenceOps::default(), &mut many, VALUES_MAX + 1),
         Err(CollectiveError::TooLarge { max: VALUES_MAX, .. })
     ));
 }
@@ -182,8 +182,8 @@ fn a_keeper_can_declare_a_rank_ended() {
         keeper.declare_ended(1, "signal: 9");
         keeper.declare_ended(0, "too late");
     });
-    let mut own = rows(&ReferenceOps, 1, &[1.0]);
-    let error = group.all_reduce(&mut ReferenceOps, &mut own, 1).expect_err("nobody comes");
+    let mut own = rows(&ReferenceOps::default(), 1, &[1.0]);
+    let error = group.all_reduce(&mut ReferenceOps::default(), &mut own, 1).expect_err("nobody comes");
     assert_eq!(error.to_string(), "rank 1 has ended: signal: 9");
     assert!(segment.is_over());
     thread.join().expect("the keeper");
@@ -225,6 +225,6 @@ fn segments_of_another_shape_are_refused() {
 fn nothing_is_summed_when_rows_do_not_hold_the_values() {
     let segment = segment(2, 2);
     let mut group = SharedReduce::new(&segment, 0, SHORT).expect("a rank");
-    let mut own = ReferenceOps.rows(4, 1).expect("rows");
-    assert!(matches!(group.all_reduce(&mut ReferenceOps, &mut own, 4), Err(CollectiveError::Kernel(_))));
+    let mut own = ReferenceOps::default().rows(4, 1).expect("rows");
+    assert!(matches!(group.all_reduce(&mut ReferenceOps::default(), &mut own, 4), Err(CollectiveError::Kernel(_))));
 }

@@ -162,5 +162,5 @@ fn what_can_be_no_image_is_refused() {
         let text = refused(&stored.form, &[range]);
         assert!(text.starts_with("matrix_from_image: section") && text.contains(expected), "{text}");
     }
-    assert!(ReferenceOps.matrix_from_image(stored.image()).is_err(), "the reference maps nothing");
+    assert!(ReferenceOps::default().matrix_from_image(stored.image()).is_err(), "the reference maps nothing");
 }

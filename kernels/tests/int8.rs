@@ -49,7 +49,7 @@ fn every_kernel_set_returns_the_bits_of_the_reference() {
             let weights = Weights::new(1, dtype, n, k);
             for m in ROWS {
                 let x = activations(2, m, k);
-                let expected = all(&mut ReferenceOps, weights.source(), &x);
+                let expected = all(&mut ReferenceOps::default(), weights.source(), &x);
                 for (name, mut ops) in implementations() {
                     let found = all(&mut ops, weights.source(), &x);
                     assert_same_bits(&found, &expected, &format!("{name}: {dtype} m={m} n={n} k={k}"));
@@ -98,7 +98,7 @@ fn shards_meet_in_the_tree_to_the_whole() {
                     let columns = index * k / of..(index + 1) * k / of;
                     let x: Vec<f32> = x.chunks(k).flat_map(|row| &row[columns.clone()]).copied().collect();
                     let shard = Arrangement::Partial(KShard { index, of });
-                    let expected = product(&mut ReferenceOps, weights.source(), shard, &x, k / of);
+                    let expected = product(&mut ReferenceOps::default(), weights.source(), shard, &x, k / of);
                     let found = product(&mut ops, weights.source(), shard, &x, k / of);
                     assert_same_bits(&found, &expected, &format!("{name}: shard {index} of {of}"));
                     found
@@ -168,7 +168,7 @@ fn misfits_are_named() {
         (part(&wide[..6], 2, 2), Arrangement::Stacked),
         (infinite, Arrangement::Stacked),
     ];
-    let expected = texts(&ReferenceOps, &cases);
+    let expected = texts(&ReferenceOps::default(), &cases);
     assert_eq!(texts(&cpu(KernelSet::best(), 2), &cases), expected);
     assert_eq!(expected[0], "int8_matrix: columns 1048577 must be less than 1048577");
     assert_eq!(expected[1], "int8_matrix: a table is looked up, not multiplied with: it stays as stored");

@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         println!("llama.cpp is not installed (llama_cpp=DIR, LLAMA_CPP=DIR or the PATH): measuring Baton alone");
     }
     let models = Models::prepare(&options, peer.is_some())?;
-    let machine = Machine::new(options.threads)?;
+    let machine = Machine::new(options.threads, options.kernel_set()?)?;
     let results = Bench { options: &options, models: &models, machine: &machine, peer: peer.as_ref() }.run()?;
     report::print(&options, &results);
     report::write_json(&options, &results)

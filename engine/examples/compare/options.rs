@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::{Config, TransportChoice};
+use kernels::KernelSet;
 
 use crate::case::{Case, Phase, Weights};
 use crate::driver::BLOCK_TOKENS;
@@ -39,6 +40,15 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The instructions that Baton computes with.
+    pub(crate) fn kernel_set(&self) -> Result<KernelSet> {
+        let named = self.engine.iter().rev().find(|(key, _)| key == "kernel_set").and_then(|(_, value)| value.as_str());
+        match named {
+            None | Some("auto") => Ok(KernelSet::best()),
+            Some(name) => Ok(name.parse()?),
+        }
+    }
+
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Options> {
         let mut options = Options {
             shape_name: "1.1b".to_owned(),

@@ -4,10 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::KernelError;
+use crate::numerics::PairOrder;
 
 /// An instruction level that the CPU kernels are compiled for, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KernelSet {
+    /// The set below, and tile registers (AMX-TILE, AMX-BF16, AMX-INT8) for products of bf16 and int8 (Sapphire Rapids and
+    /// later).
+    Amx,
     /// AVX-512 F, BW, DQ, VL, VBMI, VNNI and BF16 (Zen 4, Sapphire Rapids and later).
     Avx512Bf16,
     /// AVX2 and FMA (since 2013).
@@ -18,7 +22,7 @@ pub enum KernelSet {
 
 impl KernelSet {
     /// All sets, the best first.
-    pub const ALL: [KernelSet; 3] = [KernelSet::Avx512Bf16, KernelSet::Avx2, KernelSet::Portable];
+    pub const ALL: [KernelSet; 4] = [KernelSet::Amx, KernelSet::Avx512Bf16, KernelSet::Avx2, KernelSet::Portable];
 
     /// The best set of this processor.
     pub fn best() -> Self {
@@ -28,6 +32,7 @@ impl KernelSet {
     /// This processor can run it.
     pub fn is_available(self) -> bool {
         match self {
+            KernelSet::Amx => has_avx512_bf16() && has_amx(),
             KernelSet::Avx512Bf16 => has_avx512_bf16(),
             KernelSet::Avx2 => has_avx2(),
             KernelSet::Portable => true,
@@ -40,6 +45,7 @@ impl KernelSet {
             return Ok(());
         }
         let missing = match self {
+            KernelSet::Amx => "AMX-TILE, AMX-BF16, AMX-INT8 (and the system's permission), or what avx512bf16 needs",
             KernelSet::Avx512Bf16 => "AVX-512 F, BW, DQ, VL, VBMI, VNNI, BF16",
             KernelSet::Avx2 => "AVX2, FMA",
             KernelSet::Portable => "nothing",
@@ -47,9 +53,18 @@ impl KernelSet {
         Err(KernelError::KernelSetMissing { name: self.name(), missing })
     }
 
-    /// `avx512bf16`, `avx2` or `portable`.
+    /// The order in which it sums products of bf16.
+    pub const fn pair_order(self) -> PairOrder {
+        match self {
+            KernelSet::Amx => PairOrder::Steps,
+            KernelSet::Avx512Bf16 | KernelSet::Avx2 | KernelSet::Portable => PairOrder::OddFirst,
+        }
+    }
+
+    /// `amx`, `avx512bf16`, `avx2` or `portable`.
     pub const fn name(self) -> &'static str {
         match self {
+            KernelSet::Amx => "amx",
             KernelSet::Avx512Bf16 => "avx512bf16",
             KernelSet::Avx2 => "avx2",
             KernelSet::Portable => "portable",
@@ -70,6 +85,16 @@ impl FromStr for KernelSet {
         let found = Self::ALL.into_iter().find(|set| set.name() == name);
         found.ok_or_else(|| KernelError::KernelSetUnknown { name: name.to_owned() })
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    super::amx::is_available()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_amx() -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -2,6 +2,8 @@
 //!
 //! Kernels are written once over vector traits (`lanes`) and compiled once per instruction level (`table`).
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 mod append;
 mod attention;
 mod elementwise;
@@ -55,6 +57,11 @@ impl CpuOps {
     pub fn new(pool: Arc<Pool>, set: KernelSet) -> Result<Self, KernelError> {
         set.require()?;
         Ok(Self { pool, set, kernels: table::kernels(set), packed: Words::zeroed(0)? })
+    }
+
+    /// The instructions it computes with.
+    pub fn kernel_set(&self) -> KernelSet {
+        self.set
     }
 
     /// The pool it computes on.

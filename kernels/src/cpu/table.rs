@@ -1,8 +1,8 @@
 //! The kernels compiled once per instruction level, as tables of functions.
 
 use super::append::{Append, append_head};
-use super::attention::{AsStored, AttentionKernels, QueryTile, Scaled, attend, join};
-use super::gemm::{PackRows, Panel, pack_int8, pack_rows, panel};
+use super::attention::{AsStored, AttentionKernels, InVectors, QueryTile, Scaled, attend, join};
+use super::gemm::{GroupSizes, Grouping, PackRows, Panel, pack_int8, pack_rows, panel};
 use super::kernel_set::KernelSet;
 use super::lanes::{ChunkFormat, Int8Quads, Int8Sums, portable};
 
@@ -18,14 +18,14 @@ pub(super) struct Kernels {
 }
 
 /// Products of one level for one word format.
+#[derive(Clone, Copy)]
 pub(super) struct ProductKernels {
-    /// Rows of the largest register tile.
-    pub(super) rows_max: usize,
-    /// Words of the left side before each chunk.
-    pub(super) head_words: usize,
-    /// As `gemm::pack_rows` or `gemm::pack_int8`.
+    pub(super) grouping: Grouping,
+    /// Words of the left side for a chunk of so many words of a row.
+    pub(super) left_chunk_words: fn(usize) -> usize,
+    /// As `gemm::pack_rows`, `gemm::pack_int8` or `gemm::pack_tiles`.
     pub(super) pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
-    /// As `gemm::panel`.
+    /// As `gemm::panel` or `gemm::panel_tiles`.
     pub(super) panel: unsafe fn(&Panel<'_>),
 }
 
@@ -34,11 +34,19 @@ impl ProductKernels {
         pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
         panel: unsafe fn(&Panel<'_>),
     ) -> Self {
-        Self { rows_max: F::ROWS_MAX, head_words: F::HEAD_WORDS, pack_rows, panel }
+        // A quarter of the second-level cache of Zen 4.
+        let grouping = Grouping {
+            rows_max: F::ROWS_MAX,
+            sizes: GroupSizes::Even,
+            band_bytes_max: 256 * 1024,
+            task_macs_min: 5 << 20,
+        };
+        Self { grouping, left_chunk_words: |words| F::HEAD_WORDS + words, pack_rows, panel }
     }
 }
 
 /// Attention over a cache of each dtype.
+#[derive(Clone, Copy)]
 pub(super) struct CacheKernels {
     pub(super) bf16: AttentionKernels,
     pub(super) f32: AttentionKernels,
@@ -85,12 +93,12 @@ macro_rules! level {
             $(#[$feature])?
             unsafe fn attend_bf16(tile: &QueryTile<'_>) {
                 // SAFETY: as above.
-                unsafe { attend::<AsStored<level::Bf16Pairs>>(tile) }
+                unsafe { attend::<AsStored<level::Bf16Pairs>, InVectors>(tile) }
             }
             $(#[$feature])?
             unsafe fn attend_int8(tile: &QueryTile<'_>) {
                 // SAFETY: as above.
-                unsafe { attend::<Scaled<level::Bf16Pairs>>(tile) }
+                unsafe { attend::<Scaled<level::Bf16Pairs>, InVectors>(tile) }
             }
             $(#[$feature])?
             unsafe fn join_chunks(tile: &QueryTile<'_>) {
@@ -100,7 +108,7 @@ macro_rules! level {
             $(#[$feature])?
             unsafe fn attend_f32(tile: &QueryTile<'_>) {
                 // SAFETY: as above.
-                unsafe { attend::<AsStored<level::F32Words>>(tile) }
+                unsafe { attend::<AsStored<level::F32Words>, InVectors>(tile) }
             }
             $(#[$feature])?
             unsafe fn append(call: &Append<'_>, kv_head: usize) {
@@ -133,10 +141,80 @@ level!(
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
 );
 
+/// Products of bf16 and int8 on tile registers; everything else is the AVX-512 level's.
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use super::*;
+    use crate::cpu::attention::InTiles;
+    use crate::cpu::gemm::{Bf16Tiles, GROUP_ROWS, Int8Tiles, TileFormat, left_chunk_words, pack_tiles, panel_tiles};
+    use crate::cpu::lanes::avx512::Bf16Pairs;
+
+    /// Defines the functions of one format.
+    macro_rules! tiled {
+        ($format:ty, $pack:ident, $panel:ident) => {
+            #[target_feature(
+                enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c"
+            )]
+            unsafe fn $pack(rows: &PackRows<'_>, words: &mut [u32]) {
+                // SAFETY: this function's contract is the kernel's; so for all functions of this module.
+                unsafe { pack_tiles::<$format>(rows, words) }
+            }
+            #[target_feature(
+                enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c"
+            )]
+            unsafe fn $panel(part: &Panel<'_>) {
+                // SAFETY: as above.
+                unsafe { panel_tiles::<$format>(part) }
+            }
+        };
+    }
+
+    tiled!(Bf16Tiles, pack_bf16, panel_bf16);
+    tiled!(Int8Tiles, pack_int8, panel_int8);
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
+    unsafe fn attend_bf16(tile: &QueryTile<'_>) {
+        // SAFETY: as above.
+        unsafe { attend::<AsStored<Bf16Pairs>, InTiles>(tile) }
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
+    unsafe fn attend_int8(tile: &QueryTile<'_>) {
+        // SAFETY: as above.
+        unsafe { attend::<Scaled<Bf16Pairs>, InTiles>(tile) }
+    }
+
+    const fn products<T: TileFormat>(
+        pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
+        panel: unsafe fn(&Panel<'_>),
+    ) -> ProductKernels {
+        // Half of the second-level cache of Sapphire Rapids.
+        let grouping = Grouping {
+            rows_max: GROUP_ROWS,
+            sizes: GroupSizes::Full,
+            band_bytes_max: 1 << 20,
+            task_macs_min: 64 << 20,
+        };
+        ProductKernels { grouping, left_chunk_words: left_chunk_words::<T>, pack_rows, panel }
+    }
+
+    pub(super) static KERNELS: Kernels = Kernels {
+        bf16: products::<Bf16Tiles>(pack_bf16, panel_bf16),
+        int8: products::<Int8Tiles>(pack_int8, panel_int8),
+        f32: avx512_bf16::KERNELS.f32,
+        attention: CacheKernels {
+            bf16: AttentionKernels { attend: attend_bf16, ..avx512_bf16::KERNELS.attention.bf16 },
+            int8: AttentionKernels { attend: attend_int8, ..avx512_bf16::KERNELS.attention.int8 },
+            f32: avx512_bf16::KERNELS.attention.f32,
+        },
+        append_head: avx512_bf16::KERNELS.append_head,
+    };
+}
+
 /// The table of a kernel set that this processor has.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn kernels(set: KernelSet) -> &'static Kernels {
     match set {
+        KernelSet::Amx => &amx::KERNELS,
         KernelSet::Avx512Bf16 => &avx512_bf16::KERNELS,
         KernelSet::Avx2 => &avx2_fma::KERNELS,
         KernelSet::Portable => &plain::KERNELS,

@@ -5,6 +5,7 @@
 mod exp2;
 mod int8;
 mod norms;
+mod pairs;
 mod quantise;
 mod rounding;
 mod trees;
@@ -13,6 +14,7 @@ pub(crate) use exp2::{COEFFICIENTS, EXP2_MAX, LOG2_E, ROUND_TO_INTEGER, ZERO_BEL
 pub use exp2::{exp2, silu};
 pub use int8::Int8Scale;
 pub use norms::Standardize;
+pub use pairs::{PairOrder, STEP_PRODUCTS};
 pub use quantise::quantise;
 pub(crate) use rounding::bf16_bits;
 pub use rounding::{bf16_pair, round_to_bf16};

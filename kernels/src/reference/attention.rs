@@ -3,10 +3,11 @@
 use super::Rows;
 use crate::checks::{attention_batch, below, first_visible, heads, same};
 use crate::kv::Element;
-use crate::numerics::{ATTENTION_CHUNK, LANES, LOG2_E, exp2, lane_tree_sum, round_to_bf16};
+use crate::numerics::{ATTENTION_CHUNK, LANES, LOG2_E, PairOrder, STEP_PRODUCTS, exp2, lane_tree_sum, round_to_bf16};
 use crate::{AttentionSpec, Batch, KernelError, KvDtype, KvPart, KvView};
 
 pub(super) fn attention(
+    pairs: PairOrder,
     qkv: &Rows,
     spec: &AttentionSpec,
     batch: &Batch<'_>,
@@ -35,7 +36,7 @@ pub(super) fn attention(
                     visible: (first_visible(position, spec.sliding_window), position),
                     scale: spec.scale * LOG2_E,
                 };
-                let stored = Stored { kv, table, layer, kv_head };
+                let stored = Stored { kv, table, layer, kv_head, pairs };
                 out.row_mut(row as usize)[head * dim..][..dim].copy_from_slice(&attend(&query, &stored));
             }
         }
@@ -58,6 +59,7 @@ struct Stored<'a> {
     table: &'a [u32],
     layer: usize,
     kv_head: usize,
+    pairs: PairOrder,
 }
 
 impl Stored<'_> {
@@ -100,14 +102,10 @@ impl Stored<'_> {
         }
     }
 
-    /// Σ left(i) · right(i), i ascending, in the order of the stored dtype.
-    fn dot(&self, count: usize, left: impl Fn(usize) -> f32, right: impl Fn(usize) -> f32) -> f32 {
+    /// Σ left(i) · right(i) over `count` elements, in the order of the stored dtype; `step` is what [`PairOrder::sum`] takes.
+    fn dot(&self, count: usize, step: usize, left: impl Fn(usize) -> f32, right: impl Fn(usize) -> f32) -> f32 {
         match self.kv.geometry().dtype {
-            KvDtype::Bf16 | KvDtype::Int8 => (0..count).step_by(2).fold(0.0, |sum, i| {
-                let odd = left(i + 1) * right(i + 1);
-                let even = left(i) * right(i);
-                (sum + odd) + even
-            }),
+            KvDtype::Bf16 | KvDtype::Int8 => self.pairs.sum(count, step, |i| left(i) * right(i)),
             KvDtype::F32 => (0..count).fold(0.0f32, |sum, i| left(i).mul_add(right(i), sum)),
         }
     }
@@ -136,7 +134,7 @@ fn attend_chunk(query: &Query<'_>, stored: &Stored<'_>, chunk: usize) -> State {
     let visible = |i: usize| (query.visible.0..=query.visible.1).contains(&(start + i));
     let score = |i: usize| {
         let q = |dim| stored.round(query.values[dim]);
-        let product = stored.dot(query.values.len(), q, |dim| stored.at(KvPart::Key, start + i, dim));
+        let product = stored.dot(query.values.len(), STEP_PRODUCTS, q, |dim| stored.at(KvPart::Key, start + i, dim));
         product * (stored.scale(KvPart::Key, start + i) * query.scale)
     };
     let scores: Vec<f32> =
@@ -150,8 +148,9 @@ fn attend_chunk(query: &Query<'_>, stored: &Stored<'_>, chunk: usize) -> State {
     let value = |i, dim| {
         if visible(i) { stored.at(KvPart::Value, start + i, dim) } else { 0.0 }
     };
-    let values =
-        (0..query.values.len()).map(|dim| stored.dot(ATTENTION_CHUNK, |i| weights[i], |i| value(i, dim))).collect();
+    let values = (0..query.values.len())
+        .map(|dim| stored.dot(ATTENTION_CHUNK, LANES, |i| weights[i], |i| value(i, dim)))
+        .collect();
     State { maximum, sum: lane_tree_sum(lanes), values }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Matrix, ReferenceOps, Rows, Vector};
 use crate::checks::{linear_arrangement, linear_parts, same};
-use crate::numerics::{Int8Scale, K_CHUNKS, Standardize, k_padded, round_to_bf16, silu, tree_of_chunks};
+use crate::numerics::{Int8Scale, K_CHUNKS, STEP_PRODUCTS, Standardize, k_padded, round_to_bf16, silu, tree_of_chunks};
 use crate::{Arrangement, Dtype, Epilogue, KernelError, Left, Norm, NormKind};
 
 pub(super) fn linear(
@@ -126,12 +126,9 @@ fn dot(x: &[f32], w: &Matrix, n: usize) -> f32 {
             return (sum as f32 * scale.scale) * scales[n];
         }
         match w.dtype {
-            // A product of two bf16 is exact in f32; of each pair the odd one is added first, as VDPBF16PS does.
-            Dtype::Bf16 => range.step_by(2).fold(0.0, |sum, i| {
-                let odd = round_to_bf16(at(x, i + 1)) * at(w_row, i + 1);
-                let even = round_to_bf16(at(x, i)) * at(w_row, i);
-                (sum + odd) + even
-            }),
+            Dtype::Bf16 => w
+                .pairs
+                .sum(chunk, STEP_PRODUCTS, |i| round_to_bf16(at(x, range.start + i)) * at(w_row, range.start + i)),
             Dtype::F16 | Dtype::F32 => range.fold(0.0f32, |sum, i| at(x, i).mul_add(at(w_row, i), sum)),
         }
     };

@@ -6,15 +6,25 @@ mod linear;
 mod qkv;
 
 use crate::checks::{at_most, below, finite, int8_parts, matrix_parts, same, shard_columns, vector_parts};
-use crate::numerics::{Int8Scale, K_CHUNKS};
+use crate::numerics::{Int8Scale, K_CHUNKS, PairOrder};
 use crate::{
     Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, Left, MatrixSource, Ops, OpsInfo, QkvSpec,
     Routes, Routing, VectorSource, widen,
 };
 
-/// The reference implementation.
+/// The reference implementation, in one of the orders that kernel sets sum in.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct ReferenceOps;
+pub struct ReferenceOps {
+    pairs: PairOrder,
+}
+
+impl ReferenceOps {
+    /// One that sums products of bf16 in the order `pairs`.
+    #[must_use]
+    pub fn in_order(pairs: PairOrder) -> Self {
+        Self { pairs }
+    }
+}
 
 /// Rows on the host.
 #[derive(Debug, Clone)]
@@ -48,6 +58,7 @@ impl Rows {
 #[derive(Debug, Clone)]
 pub struct Matrix {
     dtype: Dtype,
+    pairs: PairOrder,
     arrangement: Arrangement,
     n: usize,
     /// Columns held: all, or a shard's.
@@ -106,15 +117,18 @@ impl Ops for ReferenceOps {
             finite("matrix", index, part.bytes, part.dtype)?;
         }
         let whole = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype));
+        let pairs = self.pairs;
         match arrangement {
             Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => {
-                Ok(Matrix { dtype, arrangement, n, k, chunks: K_CHUNKS, data: whole.collect(), scales: None })
+                let data = whole.collect();
+                Ok(Matrix { dtype, pairs, arrangement, n, k, chunks: K_CHUNKS, data, scales: None })
             }
             Arrangement::Partial(shard) => {
                 let columns = shard_columns(shard, k)?;
                 let whole: Vec<f32> = whole.collect();
                 let data = whole.chunks_exact(k).flat_map(|row| &row[columns.clone()]).copied().collect();
-                Ok(Matrix { dtype, arrangement, n, k: columns.len(), chunks: K_CHUNKS / shard.of, data, scales: None })
+                let (k, chunks) = (columns.len(), K_CHUNKS / shard.of);
+                Ok(Matrix { dtype, pairs, arrangement, n, k, chunks, data, scales: None })
             }
         }
     }
@@ -221,7 +235,7 @@ impl Ops for ReferenceOps {
         layer: u32,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        attention::attention(qkv, spec, batch, kv, layer as usize, out)
+        attention::attention(self.pairs, qkv, spec, batch, kv, layer as usize, out)
     }
 
     fn gather(&mut self, x: &Rows, rows: &[u32], out: &mut Rows) -> Result<(), KernelError> {

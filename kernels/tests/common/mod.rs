@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use kernels::memory::{Backing, HostMemory};
+use kernels::numerics::PairOrder;
+use kernels::reference::ReferenceOps;
 use kernels::{
     AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, HeadShape, KernelSet, KvGeometry, KvView, MatrixSource, Ops,
     Placement, Pool, QkvSpec, VectorSource,
@@ -15,6 +17,26 @@ use kernels::{
 pub(crate) fn implementations() -> Vec<(String, CpuOps)> {
     let sets = KernelSet::ALL.into_iter().filter(|set| set.is_available());
     sets.flat_map(|set| [1, 2].map(|threads| (format!("{set}, {threads} threads"), cpu(set, threads)))).collect()
+}
+
+/// What the reference computes, in each order of sums that kernel sets have.
+pub(crate) struct Expected<T>([T; 2]);
+
+impl<T> Expected<T> {
+    pub(crate) fn new(compute: impl Fn(&mut ReferenceOps) -> T) -> Self {
+        Self(PairOrder::ALL.map(|order| compute(&mut ReferenceOps::in_order(order))))
+    }
+
+    /// What it computes in the first order.
+    pub(crate) fn first(&self) -> &T {
+        &self.0[0]
+    }
+
+    /// What `ops` should compute.
+    pub(crate) fn of(&self, ops: &CpuOps) -> &T {
+        let index = PairOrder::ALL.iter().position(|order| *order == ops.kernel_set().pair_order());
+        &self.0[index.expect("one of all orders")]
+    }
 }
 
 pub(crate) fn cpu(set: KernelSet, threads: usize) -> CpuOps {

@@ -64,6 +64,6 @@ mod tests {
         };
         assert!(of_threads(1).is_some());
         assert_eq!(of_threads(1), of_threads(2));
-        assert_eq!(of(&ReferenceOps).unwrap(), None);
+        assert_eq!(of(&ReferenceOps::default()).unwrap(), None);
     }
 }

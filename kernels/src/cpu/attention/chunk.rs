@@ -1,12 +1,13 @@
 //! One chunk of keys for one group of query rows: scores, weights, weighted values.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::cached::{Cached, FormatLanes, Places, Words};
 use super::dot::{Ahead, accumulate, fetch};
+use super::products::{GroupChunk, Products};
 use super::tile::QueryTile;
 use crate::HEAD_DIM_MAX;
-use crate::cpu::gemm::TILE_ROWS_MAX;
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{ATTENTION_CHUNK, LANES};
 
@@ -17,7 +18,7 @@ pub(in crate::cpu) struct Chunk {
     pub(super) start: usize,
     /// First and one past the last position that is looked at, relative to the chunk.
     from: usize,
-    to: usize,
+    pub(super) to: usize,
 }
 
 impl Chunk {
@@ -29,6 +30,11 @@ impl Chunk {
         (from < to).then_some(Self { start, from, to })
     }
 
+    /// The first and the last of its vectors.
+    pub(super) fn vector_range(&self) -> (usize, usize) {
+        (self.from / LANES, (self.to - 1) / LANES)
+    }
+
     /// The 16-position vectors of the chunk.
     pub(super) fn vectors(&self) -> impl Iterator<Item = usize> + use<> {
         (self.from..self.to).step_by(LANES)
@@ -38,34 +44,38 @@ impl Chunk {
 /// Vectors of 16 positions in a chunk.
 pub(super) const VECTORS_PER_CHUNK: usize = ATTENTION_CHUNK / LANES;
 
-/// The keys of the next chunk, which are fetched while this one is computed: some rows with the weights, so that memory is
-/// not idle meanwhile, the others with the weighted values.
+/// Where the chunk lies that a task walks next; it is fetched while this one is computed.
 #[derive(Clone, Copy)]
-pub(super) struct KeysAhead<'a> {
+pub(in crate::cpu) struct NextChunk<'a> {
     places: &'a Places,
-    row_bytes: usize,
+    /// Bytes from one row of keys to the next.
+    keys_row_bytes: usize,
 }
 
-impl<'a> KeysAhead<'a> {
+impl<'a> NextChunk<'a> {
     pub(super) fn new<C: Cached>(tile: &QueryTile<'_>, places: &'a Places) -> Self {
-        Self { places, row_bytes: tile.kv.geometry().block_tokens * C::WORD_BYTES }
+        Self { places, keys_row_bytes: tile.kv.geometry().block_tokens * C::WORD_BYTES }
     }
 
-    /// Fetches what belongs to the weights of query row `r`: two rows.
-    fn fetch_with_weights(self, vector: usize, r: usize) {
-        fetch(self.row(vector, 2 * r));
-        fetch(self.row(vector, 2 * r + 1));
+    /// Fetches some rows of the keys of a vector of positions.
+    pub(super) fn fetch_keys(self, vector: usize, rows: Range<usize>) {
+        rows.for_each(|row| fetch(self.keys_row(vector, row)));
     }
 
-    /// What to fetch with the weighted values from `first_dim` on: two rows with every word bring all rows.
-    fn with_values<C: Cached>(self, vector: usize, first_dim: usize) -> Ahead {
+    /// Fetches some lines of the values of a vector of positions.
+    pub(super) fn fetch_values(self, vector: usize, lines: Range<usize>) {
+        lines.for_each(|line| fetch(self.places.values[vector].wrapping_add(line * 64)));
+    }
+
+    /// What to fetch with the weighted values from `first_dim` on: two rows of keys with every word bring all rows.
+    fn keys_with_values<C: Cached>(self, vector: usize, first_dim: usize) -> Ahead {
         let first = first_dim / C::Format::PER_WORD;
-        Ahead { starts: [0, 1].map(|row| self.row(vector, first + row)), step: 2 * self.row_bytes }
+        Ahead { starts: [0, 1].map(|row| self.keys_row(vector, first + row)), step: 2 * self.keys_row_bytes }
     }
 
     /// Row `row` of the keys of a vector of positions.
-    fn row(self, vector: usize, row: usize) -> *const u8 {
-        self.places.keys[vector].wrapping_add(row * self.row_bytes)
+    fn keys_row(self, vector: usize, row: usize) -> *const u8 {
+        self.places.keys[vector].wrapping_add(row * self.keys_row_bytes)
     }
 }
 
@@ -77,29 +87,33 @@ pub(super) struct ChunkState {
     pub(super) values: *const f32,
 }
 
+/// Rows of the largest group of any level.
+pub(super) const GROUP_ROWS_MAX: usize = 16;
+
 /// What one group of rows needs for one chunk. Nothing is read before the chunk has written it.
-pub(super) struct Scratch {
-    scores: [[MaybeUninit<f32>; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-    weights: [[MaybeUninit<u32>; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-    values: [[MaybeUninit<f32>; HEAD_DIM_MAX]; TILE_ROWS_MAX],
+#[repr(align(64))]
+pub(in crate::cpu) struct Scratch {
+    pub(super) scores: [[MaybeUninit<f32>; ATTENTION_CHUNK]; GROUP_ROWS_MAX],
+    pub(super) weights: [[MaybeUninit<u32>; ATTENTION_CHUNK]; GROUP_ROWS_MAX],
+    pub(super) values: [[MaybeUninit<f32>; HEAD_DIM_MAX]; GROUP_ROWS_MAX],
     /// Maximum and sum of every row.
-    totals: [(f32, f32); TILE_ROWS_MAX],
+    totals: [(f32, f32); GROUP_ROWS_MAX],
 }
 
 impl Scratch {
     #[inline(always)]
     pub(super) fn new() -> Self {
         Self {
-            scores: [[const { MaybeUninit::uninit() }; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-            weights: [[const { MaybeUninit::uninit() }; ATTENTION_CHUNK]; TILE_ROWS_MAX],
-            values: [[const { MaybeUninit::uninit() }; HEAD_DIM_MAX]; TILE_ROWS_MAX],
-            totals: [(f32::NEG_INFINITY, 0.0); TILE_ROWS_MAX],
+            scores: [[const { MaybeUninit::uninit() }; ATTENTION_CHUNK]; GROUP_ROWS_MAX],
+            weights: [[const { MaybeUninit::uninit() }; ATTENTION_CHUNK]; GROUP_ROWS_MAX],
+            values: [[const { MaybeUninit::uninit() }; HEAD_DIM_MAX]; GROUP_ROWS_MAX],
+            totals: [(f32::NEG_INFINITY, 0.0); GROUP_ROWS_MAX],
         }
     }
 
     /// Forgets the chunk before: no row has seen anything.
     pub(super) fn forget(&mut self) {
-        self.totals = [(f32::NEG_INFINITY, 0.0); TILE_ROWS_MAX];
+        self.totals = [(f32::NEG_INFINITY, 0.0); GROUP_ROWS_MAX];
     }
 
     /// What row `r` has seen of the chunk.
@@ -138,17 +152,10 @@ macro_rules! with_rows {
     };
 }
 
-/// `scores[r][i] = (query r · key i) * scale` for the positions of the chunk. Meanwhile its values are fetched.
+/// As `Products::score`, in vector registers.
 #[inline(always)]
-pub(super) unsafe fn score<C: Cached>(
-    tile: &QueryTile<'_>,
-    chunk: &Chunk,
-    places: &Places,
-    keys: &Words,
-    queries: *const u32,
-    rows: usize,
-    scratch: &mut Scratch,
-) {
+pub(super) unsafe fn score<C: Cached>(group: GroupChunk<'_>, queries: *const u32, keys: &Words, scratch: &mut Scratch) {
+    let GroupChunk { tile, chunk, places, rows, .. } = group;
     // SAFETY: the caller has `rows` packed queries; see `score_rows`.
     unsafe { with_rows!(rows, score_rows::<C>(tile, chunk, places, keys, queries, scratch)) }
 }
@@ -187,14 +194,12 @@ unsafe fn score_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
 
 /// `weights[r][i] = 2^(score − maximum)`, 0 where row `r` does not see position `i`, and their sums in 16 lanes.
 #[inline(always)]
-pub(super) unsafe fn softmax<C: Cached>(
-    chunk: &Chunk,
-    places: &Places,
-    ahead: Option<KeysAhead<'_>>,
-    rows: usize,
+pub(super) unsafe fn softmax<C: Cached, P: Products<C>>(
+    group: GroupChunk<'_>,
     visible: impl Fn(usize) -> (usize, usize),
     scratch: &mut Scratch,
 ) {
+    let GroupChunk { chunk, places, rows, .. } = group;
     for r in 0..rows {
         let (first, last) = visible(r);
         let scores = &mut scratch.scores[r];
@@ -210,14 +215,13 @@ pub(super) unsafe fn softmax<C: Cached>(
         unsafe {
             let mut maximum = FormatLanes::<C>::splat(f32::NEG_INFINITY);
             for i in chunk.vectors() {
-                if let Some(ahead) = ahead {
-                    ahead.fetch_with_weights(i / LANES, r);
-                }
+                P::fetch_with_weights(group, i / LANES, r);
                 maximum = FormatLanes::<C>::load(scores.add(i)).max(maximum);
             }
             let maximum = maximum.tree_max();
             let mut sum = FormatLanes::<C>::splat(0.0);
             for i in chunk.vectors() {
+                P::fetch_with_sums(group, i / LANES, r);
                 // A row that sees nothing of the chunk has weights 0, because other rows of its group go on.
                 let weight = match maximum == f32::NEG_INFINITY {
                     true => FormatLanes::<C>::splat(0.0),
@@ -231,19 +235,12 @@ pub(super) unsafe fn softmax<C: Cached>(
     }
 }
 
-/// `values[r] = Σ weights[r][i] · value i`, from the first position to the last. Meanwhile the keys of the next chunk,
-/// if there is one, are fetched.
+/// As `Products::weigh`, in vector registers.
 #[inline(always)]
-pub(super) unsafe fn weigh<C: Cached>(
-    tile: &QueryTile<'_>,
-    chunk: &Chunk,
-    stored: &Words,
-    ahead: Option<KeysAhead<'_>>,
-    rows: usize,
-    scratch: &mut Scratch,
-) {
+pub(super) unsafe fn weigh<C: Cached>(group: GroupChunk<'_>, stored: &Words, scratch: &mut Scratch) {
+    let GroupChunk { tile, chunk, rows, next, .. } = group;
     // SAFETY: see `weigh_rows`.
-    unsafe { with_rows!(rows, weigh_rows::<C>(tile, chunk, stored, ahead, scratch)) }
+    unsafe { with_rows!(rows, weigh_rows::<C>(tile, chunk, stored, next, scratch)) }
 }
 
 #[inline(always)]
@@ -251,7 +248,7 @@ unsafe fn weigh_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
     tile: &QueryTile<'_>,
     chunk: &Chunk,
     stored: &Words,
-    ahead: Option<KeysAhead<'_>>,
+    next: Option<NextChunk<'_>>,
     scratch: &mut Scratch,
 ) {
     let per_word = C::Format::PER_WORD;
@@ -269,8 +266,8 @@ unsafe fn weigh_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
                 });
                 let left = scratch.weights.as_ptr().cast::<u32>().add(i / per_word);
                 let words = (chunk.to - i).min(LANES).div_ceil(per_word);
-                let ahead = match ahead {
-                    Some(ahead) => ahead.with_values::<C>(i / LANES, first_dim),
+                let ahead = match next {
+                    Some(next) => next.keys_with_values::<C>(i / LANES, first_dim),
                     None => Ahead { starts: [values.cast(); 2], step: 0 },
                 };
                 accumulate::<C::Format, ROWS, VECTORS, ATTENTION_CHUNK, 1>(

@@ -4,10 +4,16 @@ mod cached;
 mod chunk;
 mod dot;
 mod plan;
+mod products;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 pub(super) use cached::{AsStored, Scaled};
+pub(super) use products::InVectors;
 pub(super) use tile::{QueryTile, attend, join};
+#[cfg(target_arch = "x86_64")]
+pub(super) use tiled::InTiles;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

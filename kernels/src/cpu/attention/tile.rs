@@ -4,10 +4,10 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::cached::{Cached, FormatLanes, Places, Wide};
-use super::chunk::{Chunk, ChunkState, KeysAhead, Scratch, score, softmax, weigh};
+use super::chunk::{Chunk, ChunkState, NextChunk, Scratch, softmax};
+use super::products::{GroupChunk, Products};
 use crate::checks::first_visible;
-use crate::cpu::gemm::pack;
-use crate::cpu::lanes::{Format, Lanes};
+use crate::cpu::lanes::Lanes;
 use crate::numerics::{LANES, exp2};
 use crate::{HEAD_DIM_MAX, KvView};
 
@@ -82,6 +82,10 @@ impl QueryTile<'_> {
 /// Maximum and sum of one query row over the chunks so far; `None` before the first with a visible key.
 type Total = Option<(f32, f32)>;
 
+/// Words of all packed queries.
+#[repr(align(64))]
+struct Queries([MaybeUninit<u32>; QUERY_ROWS_MAX * HEAD_DIM_MAX]);
+
 /// Values of all query rows, `[row][dim]`.
 type Values = [MaybeUninit<f32>; QUERY_ROWS_MAX * HEAD_DIM_MAX];
 
@@ -91,15 +95,16 @@ type Values = [MaybeUninit<f32>; QUERY_ROWS_MAX * HEAD_DIM_MAX];
 /// The rows, heads, layer and every visible position's block exist; nobody else writes the tile's part of `out` or the
 /// states of these chunks; the visible positions have been stored; the level's instructions exist.
 #[inline(always)]
-pub(in crate::cpu) unsafe fn attend<C: Cached>(tile: &QueryTile<'_>) {
-    let mut queries = [const { MaybeUninit::<u32>::uninit() }; QUERY_ROWS_MAX * HEAD_DIM_MAX];
+pub(in crate::cpu) unsafe fn attend<C: Cached, P: Products<C>>(tile: &QueryTile<'_>) {
+    let mut queries = Queries([const { MaybeUninit::uninit() }; QUERY_ROWS_MAX * HEAD_DIM_MAX]);
     let mut values: Values = [const { MaybeUninit::uninit() }; QUERY_ROWS_MAX * HEAD_DIM_MAX];
     let mut totals: [Total; QUERY_ROWS_MAX] = [None; QUERY_ROWS_MAX];
     let (mut scratch, mut wide_keys, mut wide_values) = (Scratch::new(), Wide::new(), Wide::new());
     // SAFETY: `pack_queries` writes all words that the chunks read; a row's values are written by its first chunk
     // before any merge or the end reads them; the rest is the caller's promise.
     unsafe {
-        pack_queries::<C::Format>(tile, &mut queries);
+        pack_queries::<C, P>(tile, &mut queries);
+        let mut products = P::new();
         let (first, last) = (tile.visible(0).0, tile.visible(tile.rows() - 1).1);
         let span = |chunk| Chunk::new(chunk, first, last).filter(|_| tile.chunks.contains(&chunk));
         let places = |chunk| span(chunk).map(|span| Places::new::<C>(tile, &span));
@@ -109,22 +114,23 @@ pub(in crate::cpu) unsafe fn attend<C: Cached>(tile: &QueryTile<'_>) {
             next = places(chunk + 1);
             let keys = C::keys(tile, &all, &here, &mut wide_keys);
             let mut stored_values = None;
-            for group in (0..tile.rows()).step_by(C::Format::ROWS_MAX) {
-                let rows = C::Format::ROWS_MAX.min(tile.rows() - group);
+            for group in (0..tile.rows()).step_by(P::ROWS_MAX) {
+                let rows = P::ROWS_MAX.min(tile.rows() - group);
                 let visible = |i: usize| tile.visible(group + i);
                 scratch.forget();
                 if let Some(span) = Chunk::new(chunk, visible(0).0, visible(rows - 1).1) {
-                    let query_words = queries.as_ptr().cast::<u32>().add(group * tile.head_dim / C::Format::PER_WORD);
-                    score::<C>(tile, &span, &here, &keys, query_words, rows, &mut scratch);
-                    let ahead = next.as_ref().map(|next| KeysAhead::new::<C>(tile, next));
-                    softmax::<C>(&span, &here, ahead, rows, visible, &mut scratch);
+                    let query_words = queries.0.as_ptr().cast::<u32>().add(group * P::query_words(tile.head_dim));
+                    let next = next.as_ref().map(|next| NextChunk::new::<C>(tile, next));
+                    let part = GroupChunk { tile, chunk: &span, places: &here, rows, next };
+                    products.score(part, query_words, &keys, &mut scratch);
+                    softmax::<C, P>(part, visible, &mut scratch);
                     // Not before the first scores, which fetch them.
                     let words = match stored_values {
                         Some(words) => words,
                         None => C::values(tile, &all, &here, &mut wide_values),
                     };
                     stored_values = Some(words);
-                    weigh::<C>(tile, &span, &words, ahead, rows, &mut scratch);
+                    products.weigh(part, &words, &mut scratch);
                 }
                 for r in 0..rows {
                     let (i, state) = (group + r, scratch.state(r));
@@ -175,18 +181,18 @@ pub(in crate::cpu) unsafe fn join<L: Lanes>(tile: &QueryTile<'_>) {
     }
 }
 
-/// Rounds the queries to words, `[word][row]` per group of tile rows.
+/// Rounds the queries to words, group after group.
 #[inline(always)]
-unsafe fn pack_queries<F: Format>(tile: &QueryTile<'_>, queries: &mut [MaybeUninit<u32>]) {
-    let words_per_row = tile.head_dim / F::PER_WORD;
-    for group in (0..tile.rows()).step_by(F::ROWS_MAX) {
-        let count = F::ROWS_MAX.min(tile.rows() - group);
-        let target = &mut queries[group * words_per_row..][..count * words_per_row];
+unsafe fn pack_queries<C: Cached, P: Products<C>>(tile: &QueryTile<'_>, queries: &mut Queries) {
+    let words_per_row = P::query_words(tile.head_dim);
+    for group in (0..tile.rows()).step_by(P::ROWS_MAX) {
+        let count = P::ROWS_MAX.min(tile.rows() - group);
+        let target = &mut queries.0[group * words_per_row..][..count * words_per_row];
         target.fill(MaybeUninit::new(0));
         // SAFETY: the words were just initialised, and the level's instructions exist.
         unsafe {
             let target = std::slice::from_raw_parts_mut(target.as_mut_ptr().cast(), target.len());
-            pack::<F>(|r| tile.query(group + r), count, target);
+            P::pack_queries(|r| tile.query(group + r), count, target);
         }
     }
 }

@@ -3,12 +3,17 @@
 mod pack_int8;
 mod pack_rows;
 mod panel;
+mod row_part;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 pub(super) use pack_int8::{PER_WORD as INT8_PER_WORD, chunk_words as int8_chunk_words, pack_int8};
 pub(super) use pack_rows::{PackRows, RowNorm, pack, pack_rows};
 pub(super) use panel::{Finish, Panel, panel};
-pub(super) use tile::{BLOCK_COLUMNS, TILE_ROWS_MAX};
+pub(super) use tile::BLOCK_COLUMNS;
+#[cfg(target_arch = "x86_64")]
+pub(super) use tiled::{Bf16Tiles, GROUP_ROWS, Int8Tiles, TileFormat, left_chunk_words, pack_tiles, panel_tiles};
 
 use std::hint::black_box;
 
@@ -17,13 +22,8 @@ use super::words::{Shared, Words};
 use crate::KernelError;
 use crate::pool::Pool;
 
-/// Packed activations of a task stay below this many bytes, so that they live in the second-level cache (1 MiB on Zen 4)
-/// beside the block of weights they meet and the next one.
-const LEFT_BYTES_MAX: usize = 256 * 1024;
-/// Multiply-adds that one task should have at least: about 20 µs at the bf16 rate of one core.
-const TASK_MACS_MIN: usize = 5 << 20;
 /// Bytes of weights that one task should read at least when there are few rows: about 5 µs at one core's bandwidth.
-const TASK_BYTES_MIN: usize = 192 * 1024;
+const TASK_BYTES_MIN: usize = 768 * 1024;
 /// Below this many values the caller packs alone.
 const PACK_ALONE_VALUES_MAX: usize = 48 * 1024;
 
@@ -66,14 +66,14 @@ pub(super) fn multiply(
     scratch: &mut Words,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
-    let cuts = Cut::all(product, kernels.rows_max, pool.threads());
+    let left_row_words = product.chunks * (kernels.left_chunk_words)(product.k_words / product.chunks);
+    let cuts = Cut::all(product, kernels.grouping, left_row_words, pool.threads());
     let Some(last) = cuts.last() else { return Ok(()) };
     let (rows, tasks) = (last.first_row + last.rows, last.first_task + last.grid.tasks());
     assert_eq!(out.len(), rows * product.out_columns, "the output has a place for every row");
     assert!(product.picked.is_none_or(|picked| picked.len() == rows), "every row is picked from somewhere");
-    let row_words = product.k_words + product.chunks * kernels.head_words;
-    scratch.reserve(rows * row_words)?;
-    let packed = &mut scratch.as_mut_slice()[..rows * row_words];
+    scratch.reserve(rows * left_row_words)?;
+    let packed = &mut scratch.as_mut_slice()[..rows * left_row_words];
     pack_left(product, &cuts, kernels, pool, packed)?;
 
     let out = Shared::new(out);
@@ -82,7 +82,7 @@ pub(super) fn multiply(
         let cut = &cuts[cuts.partition_point(|cut| cut.first_task <= task) - 1];
         let (groups, blocks) = cut.grid.part(task - cut.first_task);
         let part = Panel {
-            left: &left[cut.first_row * row_words..],
+            left: &left[cut.first_row * left_row_words..],
             rows: cut.rows,
             group_rows: cut.group_rows,
             right: cut.right,
@@ -119,14 +119,18 @@ struct Cut<'a> {
 
 impl<'a> Cut<'a> {
     /// One for each part that has rows.
-    fn all(product: &Product<'a>, rows_max: usize, threads: usize) -> Vec<Cut<'a>> {
+    fn all(product: &Product<'a>, grouping: Grouping, left_row_words: usize, threads: usize) -> Vec<Cut<'a>> {
         let (mut first_row, mut first_group, mut first_task) = (0, 0, 0);
         let parts = product.parts.iter().filter(|part| part.rows > 0);
         let cuts = parts.map(|part| {
-            let group_rows = balanced_group(part.rows, rows_max);
+            let group_rows = grouping.group_rows(part.rows);
             let groups = part.rows.div_ceil(group_rows);
             let blocks = part.right.len() / (BLOCK_COLUMNS * product.k_words);
-            let grid = Grid::new(product, group_rows, groups, blocks, threads);
+            let group_bytes = group_rows * left_row_words * size_of::<u32>();
+            let band_groups = (grouping.band_bytes_max / group_bytes).clamp(4, 16).min(groups);
+            let band = Band { groups: band_groups, rows: band_groups * group_rows };
+            let enough = enough_blocks(product, &band, grouping.task_macs_min);
+            let grid = Grid::new(band, enough, groups, blocks, threads);
             let Part { rows, right, scales } = *part;
             let cut = Cut { first_row, rows, group_rows, first_group, first_task, right, scales, grid };
             first_row += part.rows;
@@ -138,9 +142,36 @@ impl<'a> Cut<'a> {
     }
 }
 
-/// Rows per group so that all groups are about equally large: 16 rows are 8 + 8 rather than 12 + 4.
-fn balanced_group(rows: usize, rows_max: usize) -> usize {
-    rows.div_ceil(rows.div_ceil(rows_max))
+/// How the rows of a product are cut into groups, which one register tile takes, and bands, which one task takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grouping {
+    /// Rows of the largest group.
+    pub(super) rows_max: usize,
+    pub(super) sizes: GroupSizes,
+    /// Packed activations of a task stay below this many bytes if four groups do, so that they live in the second-level
+    /// cache beside the block of weights they meet and the next one.
+    pub(super) band_bytes_max: usize,
+    /// Multiply-adds that one task should have at least: some 20 to 100 µs at the rate of one core.
+    pub(super) task_macs_min: usize,
+}
+
+/// Which groups a product's rows make.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum GroupSizes {
+    /// About equally large ones: 16 rows are 8 + 8 rather than 12 + 4.
+    Even,
+    /// Full ones and a rest: a tile of few rows costs less than two half-full ones.
+    Full,
+}
+
+impl Grouping {
+    /// Rows of every group but perhaps the last.
+    fn group_rows(self, rows: usize) -> usize {
+        match self.sizes {
+            GroupSizes::Even => rows.div_ceil(rows.div_ceil(self.rows_max)),
+            GroupSizes::Full => rows.min(self.rows_max),
+        }
+    }
 }
 
 fn pack_left(
@@ -150,8 +181,8 @@ fn pack_left(
     pool: &Pool,
     packed: &mut [u32],
 ) -> Result<(), KernelError> {
-    let row_words = product.k_words + product.chunks * kernels.head_words;
-    let rows = packed.len() / row_words;
+    let rows = cuts.last().map_or(0, |cut| cut.first_row + cut.rows);
+    let row_words = packed.len() / rows.max(1);
     let groups = cuts.last().map_or(0, |cut| cut.first_group + cut.grid.groups);
     let packed = Shared::new(packed);
     let pack = |group: usize| {
@@ -182,17 +213,26 @@ struct Grid {
     blocks_per_task: usize,
 }
 
+/// The row groups of one task.
+struct Band {
+    groups: usize,
+    rows: usize,
+}
+
+/// Blocks that make a task of a band worth claiming. Several groups fetch the next block of their task while they multiply
+/// one, so the first block of a task is waited for and there should be more of them; a single group fetches its own.
+fn enough_blocks(product: &Product<'_>, band: &Band, task_macs_min: usize) -> usize {
+    let block_macs = band.rows * BLOCK_COLUMNS * product.k;
+    let block_bytes = BLOCK_COLUMNS * product.k_words * size_of::<u32>();
+    let enough = task_macs_min.div_ceil(block_macs);
+    if band.groups == 1 { enough.min(TASK_BYTES_MIN.div_ceil(block_bytes)) } else { enough }
+}
+
 impl Grid {
-    fn new(product: &Product<'_>, group_rows: usize, groups: usize, blocks: usize, threads: usize) -> Self {
-        let group_bytes = group_rows * product.k_words * size_of::<u32>();
-        let groups_per_band = (LEFT_BYTES_MAX / group_bytes).clamp(4, 16).min(groups);
-        let rows = groups_per_band * group_rows;
-        let block_macs = rows * BLOCK_COLUMNS * product.k;
-        let block_bytes = BLOCK_COLUMNS * product.k_words * size_of::<u32>();
-        let enough = TASK_MACS_MIN.div_ceil(block_macs).min(TASK_BYTES_MIN.div_ceil(block_bytes));
+    fn new(band: Band, enough: usize, groups: usize, blocks: usize, threads: usize) -> Self {
         // Even a small product gives every thread something to do.
         let blocks_per_task = enough.clamp(1, blocks.div_ceil(threads).max(1));
-        Self { groups, blocks, groups_per_band, blocks_per_task }
+        Self { groups, blocks, groups_per_band: band.groups, blocks_per_task }
     }
 
     fn tasks(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Activations as the left side of an int8 product: normed, then rounded chunk by chunk with a scale of its own.
 
 use super::pack_rows::{AsIs, Change, Normed, PackRows};
+use super::row_part::RowPart;
 use crate::cpu::lanes::{INT8_HEAD_WORDS, Lanes};
 use crate::numerics::{Int8Scale, LANES, ROUND_TO_INTEGER, k_padded};
 
@@ -46,30 +47,40 @@ unsafe fn pack_after<'a, L: Lanes, C: Change<L>>(
         let end = (first + chunk_columns).min(group.columns);
         for r in 0..group.count {
             let part = RowPart { values: &row(r)[first..end], change, r, first };
+            let place = |word: usize| (INT8_HEAD_WORDS + word) * group.count + r;
+            // Words behind the last value belong to padding, whose left side must be 0.
+            (0..chunk_words - INT8_HEAD_WORDS).for_each(|word| target[place(word)] = 0);
             // SAFETY: the caller's promise.
-            unsafe { pack_part::<L, C>(&part, &mut target[r..], group.count) };
+            let head = unsafe {
+                pack_part::<L, C>(&part, |first, words| {
+                    for (word, bytes) in (first..).zip(words) {
+                        // The last words may reach beyond the chunk.
+                        if let Some(place) = target.get_mut(place(word)) {
+                            *place = bytes;
+                        }
+                    }
+                })
+            };
+            target[r] = head[0];
+            target[group.count + r] = head[1];
         }
     }
 }
 
-/// The columns `first..` of a row that lie in one chunk.
-struct RowPart<'a, C> {
-    values: &'a [f32],
-    change: &'a C,
-    r: usize,
-    first: usize,
-}
-
-/// Writes head and words of one row of a chunk to every `stride`th word of `target`.
+/// Rounds one row of a chunk to bytes. `put(word, words)` gets them in their order, four words at a time: where the first
+/// one goes, counted from the chunk's first. Returns the head.
 #[inline(always)]
-unsafe fn pack_part<L: Lanes, C: Change<L>>(part: &RowPart<'_, C>, target: &mut [u32], stride: usize) {
+pub(super) unsafe fn pack_part<L: Lanes, C: Change<L>>(
+    part: &RowPart<'_, C>,
+    mut put: impl FnMut(usize, [u32; LANES / PER_WORD]),
+) -> [u32; INT8_HEAD_WORDS] {
     let steps = part.values.len().div_ceil(LANES);
     // SAFETY: the caller's promise; `bytes` has room for 16.
     unsafe {
         let zero = L::splat(0.0);
         let (mut largest, mut poison) = (zero, zero);
         for step in 0..steps {
-            let values = sixteen::<L, C>(part, step * LANES);
+            let values = part.sixteen::<L>(step * LANES);
             largest = largest.max(values.max(zero.sub(values)));
             poison = poison.add(values.sub(values));
         }
@@ -78,40 +89,13 @@ unsafe fn pack_part<L: Lanes, C: Change<L>>(part: &RowPart<'_, C>, target: &mut 
         let (inverse, round) = (L::splat(scale.inverse), L::splat(ROUND_TO_INTEGER));
         let mut total = zero;
         for step in 0..steps {
-            let rounded = sixteen::<L, C>(part, step * LANES).mul(inverse).add(round);
+            let rounded = part.sixteen::<L>(step * LANES).mul(inverse).add(round);
             total = total.add(rounded.sub(round));
-            let mut bytes = [0u8; LANES];
-            rounded.store_low_bytes(bytes.as_mut_ptr());
-            let first = INT8_HEAD_WORDS + step * LANES / PER_WORD;
-            for (i, word) in bytes.as_chunks::<PER_WORD>().0.iter().enumerate() {
-                // The last step may reach beyond the chunk.
-                if let Some(place) = target.get_mut((first + i) * stride) {
-                    *place = u32::from_le_bytes(*word);
-                }
-            }
+            let mut bytes = [[0u8; PER_WORD]; LANES / PER_WORD];
+            rounded.store_low_bytes(bytes.as_mut_ptr().cast());
+            put(step * LANES / PER_WORD, bytes.map(u32::from_le_bytes));
         }
-        // Words behind the last value belong to padding, whose left side must be 0.
-        let packed = INT8_HEAD_WORDS + steps * LANES / PER_WORD;
-        target.iter_mut().step_by(stride).skip(packed).for_each(|place| *place = 0);
         // A sum of integers below 2^24 is exact in f32; a NaN among the values makes the cast 0 and the scale NaN.
-        target[0] = (total.tree_sum() as i32 * -128).cast_unsigned();
-        target[stride] = (scale.scale + poison.tree_sum()).to_bits();
-    }
-}
-
-/// Sixteen values of the part from `at` on, changed; zeros behind its end.
-#[inline(always)]
-unsafe fn sixteen<L: Lanes, C: Change<L>>(part: &RowPart<'_, C>, at: usize) -> L {
-    let rest = &part.values[at..];
-    // SAFETY: 16 values are read from a row or an array that has them; the caller promises the instructions.
-    unsafe {
-        if let Some(values) = rest.first_chunk::<LANES>() {
-            return part.change.apply(part.r, part.first + at, L::load(values.as_ptr()));
-        }
-        let mut padded = [0.0f32; LANES];
-        for (i, (place, value)) in padded.iter_mut().zip(rest).enumerate() {
-            *place = part.change.apply_to_one(part.r, part.first + at + i, *value);
-        }
-        L::load(padded.as_ptr())
+        [(total.tree_sum() as i32 * -128).cast_unsigned(), (scale.scale + poison.tree_sum()).to_bits()]
     }
 }

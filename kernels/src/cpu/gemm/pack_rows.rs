@@ -1,9 +1,11 @@
 //! Activations as the left side of a product: normed, rounded to the word format, `[group][word][row]`.
 
-use super::tile::TILE_ROWS_MAX;
 use crate::NormKind;
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{LANES, Standardize};
+
+/// Rows of the largest group of any level.
+const GROUP_ROWS_MAX: usize = 32;
 
 /// Rows of one group out of a row-major matrix.
 pub(in crate::cpu) struct PackRows<'a> {
@@ -13,7 +15,7 @@ pub(in crate::cpu) struct PackRows<'a> {
     pub(in crate::cpu) chunks: usize,
     /// Which rows of `values`; the first ones in their order if `None`.
     pub(in crate::cpu) picked: Option<&'a [u32]>,
-    /// At most [`TILE_ROWS_MAX`].
+    /// At most [`GROUP_ROWS_MAX`].
     pub(in crate::cpu) count: usize,
     pub(in crate::cpu) norm: Option<RowNorm<'a>>,
 }
@@ -98,7 +100,7 @@ unsafe fn pack_after<'a, F: Format, C: Change<F::Lanes>>(
 }
 
 /// What happens to values before they are rounded.
-pub(super) trait Change<L: Lanes> {
+pub(in crate::cpu) trait Change<L: Lanes> {
     /// Values `first..` of row `r`, 16 of them.
     ///
     /// # Safety
@@ -124,13 +126,13 @@ impl<L: Lanes> Change<L> for AsIs {
 /// A norm and what it shifts and scales each row of a group by.
 pub(super) struct Normed<'a> {
     norm: RowNorm<'a>,
-    rows: [Standardize; TILE_ROWS_MAX],
+    rows: [Standardize; GROUP_ROWS_MAX],
 }
 
 impl<'a> Normed<'a> {
     #[inline(always)]
     pub(super) fn new<'r>(norm: RowNorm<'a>, row: impl Fn(usize) -> &'r [f32], count: usize) -> Self {
-        let mut rows = [Standardize::IDENTITY; TILE_ROWS_MAX];
+        let mut rows = [Standardize::IDENTITY; GROUP_ROWS_MAX];
         for (r, standard) in rows.iter_mut().enumerate().take(count) {
             *standard = match norm.kind {
                 NormKind::Rms => Standardize::rms(row(r), norm.eps),

@@ -21,7 +21,7 @@ pub(in crate::cpu) enum Finish {
 
 /// A product and the part of it that one task computes.
 pub(in crate::cpu) struct Panel<'a> {
-    /// Packed activations, `[group][chunk][head words, then words][row]`.
+    /// Packed activations, by group and chunk, as the kernels' packing leaves them.
     pub(super) left: &'a [u32],
     /// Rows of all groups.
     pub(super) rows: usize,
@@ -68,7 +68,7 @@ pub(in crate::cpu) unsafe fn panel<F: ChunkFormat>(panel: &Panel<'_>) {
             // SAFETY: both sides begin at the group and the block that the caller promises.
             unsafe {
                 block_of_rows::<F>(rows, sides, &mut sums);
-                finish::<F::Lanes>(panel, block, first_row, rows, &sums);
+                finish::<F::Lanes>(panel, block, first_row, &sums[..rows]);
             }
         }
     }
@@ -111,8 +111,13 @@ unsafe fn block_of_rows<F: ChunkFormat>(rows: usize, sides: Sides, sums: &mut Su
 
 /// Bias, activation and residual; writes the columns that exist.
 #[inline(always)]
-unsafe fn finish<L: Lanes>(panel: &Panel<'_>, block: usize, first_row: usize, rows: usize, sums: &Sums) {
-    for (r, sums) in sums.iter().enumerate().take(rows) {
+pub(super) unsafe fn finish<L: Lanes>(
+    panel: &Panel<'_>,
+    block: usize,
+    first_row: usize,
+    sums: &[[f32; BLOCK_COLUMNS]],
+) {
+    for (r, sums) in sums.iter().enumerate() {
         // SAFETY: row and columns lie inside `out`, as the caller promises; `sums` has 32 columns.
         unsafe {
             let row = panel.out.add((first_row + r) * panel.out_columns);

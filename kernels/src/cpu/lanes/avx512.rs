@@ -112,6 +112,21 @@ impl Lanes for F32x16 {
 #[repr(transparent)]
 pub(in crate::cpu) struct I32x16(__m512i);
 
+impl I32x16 {
+    /// Sums that were stored.
+    #[inline(always)]
+    pub(in crate::cpu) unsafe fn load_sums(from: *const u32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_loadu_si512(from.cast()) })
+    }
+    /// Adds `value` to each; wraps around.
+    #[inline(always)]
+    pub(in crate::cpu) unsafe fn plus(self, value: i32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_add_epi32(self.0, _mm512_set1_epi32(value)) })
+    }
+}
+
 impl Int8Sums for I32x16 {
     type Lanes = F32x16;
     type Words = __m512i;
