@@ -149,39 +149,25 @@ mod amx {
     use crate::cpu::gemm::{Bf16Tiles, GROUP_ROWS, Int8Tiles, TileFormat, left_chunk_words, pack_tiles, panel_tiles};
     use crate::cpu::lanes::avx512::Bf16Pairs;
 
-    /// Defines the functions of one format.
-    macro_rules! tiled {
-        ($format:ty, $pack:ident, $panel:ident) => {
+    /// A kernel compiled with the instructions of the AVX-512 level.
+    macro_rules! kernel {
+        ($name:ident($($argument:ident: $type:ty),*) = $kernel:expr) => {
             #[target_feature(
                 enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c"
             )]
-            unsafe fn $pack(rows: &PackRows<'_>, words: &mut [u32]) {
-                // SAFETY: this function's contract is the kernel's; so for all functions of this module.
-                unsafe { pack_tiles::<$format>(rows, words) }
-            }
-            #[target_feature(
-                enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c"
-            )]
-            unsafe fn $panel(part: &Panel<'_>) {
-                // SAFETY: as above.
-                unsafe { panel_tiles::<$format>(part) }
+            unsafe fn $name($($argument: $type),*) {
+                // SAFETY: this function's contract is the kernel's.
+                unsafe { $kernel($($argument),*) }
             }
         };
     }
 
-    tiled!(Bf16Tiles, pack_bf16, panel_bf16);
-    tiled!(Int8Tiles, pack_int8, panel_int8);
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-    unsafe fn attend_bf16(tile: &QueryTile<'_>) {
-        // SAFETY: as above.
-        unsafe { attend::<AsStored<Bf16Pairs>, InTiles>(tile) }
-    }
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-    unsafe fn attend_int8(tile: &QueryTile<'_>) {
-        // SAFETY: as above.
-        unsafe { attend::<Scaled<Bf16Pairs>, InTiles>(tile) }
-    }
+    kernel!(pack_bf16(rows: &PackRows<'_>, words: &mut [u32]) = pack_tiles::<Bf16Tiles>);
+    kernel!(panel_bf16(part: &Panel<'_>) = panel_tiles::<Bf16Tiles>);
+    kernel!(pack_int8(rows: &PackRows<'_>, words: &mut [u32]) = pack_tiles::<Int8Tiles>);
+    kernel!(panel_int8(part: &Panel<'_>) = panel_tiles::<Int8Tiles>);
+    kernel!(attend_bf16(tile: &QueryTile<'_>) = attend::<AsStored<Bf16Pairs>, InTiles>);
+    kernel!(attend_int8(tile: &QueryTile<'_>) = attend::<Scaled<Bf16Pairs>, InTiles>);
 
     const fn products<T: TileFormat>(
         pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),

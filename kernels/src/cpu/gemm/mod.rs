@@ -22,7 +22,8 @@ use super::words::{Shared, Words};
 use crate::KernelError;
 use crate::pool::Pool;
 
-/// Bytes of weights that one task should read at least when there are few rows: about 5 µs at one core's bandwidth.
+/// Bytes of weights that one task should read at least when there are few rows: 25 to 50 µs at one core's bandwidth. A task
+/// begins where nothing was fetched ahead, so there should not be many.
 const TASK_BYTES_MIN: usize = 768 * 1024;
 /// Below this many values the caller packs alone.
 const PACK_ALONE_VALUES_MAX: usize = 48 * 1024;

@@ -39,6 +39,8 @@ pub(in crate::cpu) const fn left_chunk_words<T: TileFormat>(words: usize) -> usi
 pub(in crate::cpu) trait TileFormat {
     /// Words of the left side that stand before each row of a chunk, `[row][HEAD_WORDS]`; whole cache lines.
     const HEAD_WORDS: usize;
+    /// Sums are worth what they are.
+    const SUMS_ARE_F32: bool;
 
     /// Writes the values of one row of a chunk: its head, and 16 words to each step.
     unsafe fn pack<C: Change<F32x16>>(part: &RowPart<'_, C>, head: &mut [u32], steps: &mut StepsOfRow<'_>);
@@ -70,6 +72,7 @@ pub(in crate::cpu) struct Bf16Tiles;
 
 impl TileFormat for Bf16Tiles {
     const HEAD_WORDS: usize = 0;
+    const SUMS_ARE_F32: bool = true;
 
     #[inline(always)]
     unsafe fn pack<C: Change<F32x16>>(part: &RowPart<'_, C>, _: &mut [u32], steps: &mut StepsOfRow<'_>) {
@@ -101,6 +104,7 @@ pub(in crate::cpu) struct Int8Tiles;
 
 impl TileFormat for Int8Tiles {
     const HEAD_WORDS: usize = TILE_WORDS;
+    const SUMS_ARE_F32: bool = false;
 
     #[inline(always)]
     unsafe fn pack<C: Change<F32x16>>(part: &RowPart<'_, C>, head: &mut [u32], steps: &mut StepsOfRow<'_>) {
@@ -179,7 +183,7 @@ unsafe fn pack_after<'a, T: TileFormat, C: Change<F32x16>>(
 #[inline(always)]
 pub(in crate::cpu) unsafe fn panel_tiles<T: TileFormat>(panel: &Panel<'_>) {
     let mut tiles = Tiles::new();
-    let mut tree = Tree::new();
+    let mut room = Room::new();
     let left_row_words = panel.chunks * left_chunk_words::<T>(panel.k_words / panel.chunks);
     for block in panel.blocks.clone() {
         for group in panel.groups.clone() {
@@ -191,7 +195,7 @@ pub(in crate::cpu) unsafe fn panel_tiles<T: TileFormat>(panel: &Panel<'_>) {
             unsafe {
                 tiles.shape_for_product(rows);
                 fetch_output(panel, block, first_row, rows);
-                let sums = block_of_group::<T>(panel, block, left, rows, ahead, &mut tree);
+                let sums = block_of_group::<T>(panel, block, left, rows, ahead, &mut room);
                 finish::<F32x16>(panel, block, first_row, sums);
             }
         }
@@ -244,7 +248,38 @@ impl Ahead {
     }
 }
 
-/// The sums of all chunks of `k`.
+/// What a task needs for one group and one block. Nothing is read before it was written for them.
+struct Room {
+    /// The words of a chunk that fill no step; zeros behind them.
+    tail: Aligned<[[u32; BLOCK_COLUMNS]; TILE_WORDS]>,
+    /// Sums of a chunk as tiles leave them.
+    raw: Aligned<[[u32; BLOCK_COLUMNS]; GROUP_ROWS]>,
+    /// Sums of chunks that wait for their neighbour in the tree: chunk `c` closes as many levels as `c` has trailing ones.
+    levels: Aligned<[Sums; TREE_LEVELS]>,
+}
+
+impl Room {
+    #[inline(always)]
+    fn new() -> Self {
+        Self {
+            tail: Aligned([[0; BLOCK_COLUMNS]; TILE_WORDS]),
+            raw: Aligned([[0; BLOCK_COLUMNS]; GROUP_ROWS]),
+            levels: Aligned([[[0.0; BLOCK_COLUMNS]; GROUP_ROWS]; TREE_LEVELS]),
+        }
+    }
+
+    /// The last step of a chunk, from the words that fill none; null if there are none.
+    #[inline(always)]
+    fn tail_of(&mut self, words: &[u32]) -> *const u32 {
+        if words.is_empty() {
+            return std::ptr::null();
+        }
+        self.tail.0.as_flattened_mut()[..words.len()].copy_from_slice(words);
+        self.tail.0.as_ptr().cast()
+    }
+}
+
+/// The sums of all chunks of `k` for a block and a group, whose packed left side is `left`.
 ///
 /// # Safety
 /// As for `panel_tiles`; the registers are shaped for `rows`.
@@ -255,72 +290,54 @@ unsafe fn block_of_group<'t, T: TileFormat>(
     left: &[u32],
     rows: usize,
     ahead: Ahead,
-    tree: &'t mut Tree,
+    room: &'t mut Room,
 ) -> &'t [[f32; BLOCK_COLUMNS]] {
     let words = panel.k_words / panel.chunks;
-    let (whole_steps, rest) = (words / TILE_WORDS, words % TILE_WORDS);
+    let whole_steps = words / TILE_WORDS;
     let right = &panel.right[block * BLOCK_COLUMNS * panel.k_words..][..BLOCK_COLUMNS * panel.k_words];
     let scales = panel.scales.map_or(std::ptr::null(), |scales| scales[block * BLOCK_COLUMNS..].as_ptr());
-    let mut tail = Aligned([[0u32; BLOCK_COLUMNS]; TILE_WORDS]);
-    let mut raw = Aligned([[0u32; BLOCK_COLUMNS]; GROUP_ROWS]);
-    let (left_chunks, right_chunks) =
-        (left.chunks_exact(rows * left_chunk_words::<T>(words)), right.chunks_exact(BLOCK_COLUMNS * words));
-    let mut level = 0;
-    for (chunk, (left, right)) in left_chunks.zip(right_chunks).enumerate() {
+    let left_chunks = left.chunks_exact(rows * left_chunk_words::<T>(words));
+    let mut closed = 0;
+    for (chunk, (left, right)) in left_chunks.zip(right.chunks_exact(BLOCK_COLUMNS * words)).enumerate() {
         let (heads, steps) = left.split_at(rows * T::HEAD_WORDS);
-        if rest > 0 {
-            let words = &right[whole_steps * TILE_WORDS * BLOCK_COLUMNS..];
-            tail.0.as_flattened_mut()[..words.len()].copy_from_slice(words);
-        }
+        closed = chunk.trailing_ones() as usize;
+        let waits_as_it_is = T::SUMS_ARE_F32 && closed == 0;
         let sides = TileChunk {
             left: steps.as_ptr(),
             left_step_bytes: rows * TILE_WORDS * size_of::<u32>(),
             right: right.as_ptr(),
             whole_steps,
-            tail: if rest == 0 { std::ptr::null() } else { tail.0.as_ptr().cast() },
-            sums: raw.0.as_mut_ptr().cast(),
-            ahead: ahead.at_step(chunk * (whole_steps + usize::from(rest > 0))),
+            tail: room.tail_of(&right[whole_steps * TILE_WORDS * BLOCK_COLUMNS..]),
+            sums: if waits_as_it_is { room.levels.0[0].as_mut_ptr().cast() } else { room.raw.0.as_mut_ptr().cast() },
+            ahead: ahead.at_step(chunk * words.div_ceil(TILE_WORDS)),
             ahead_lines: ahead.lines_per_step,
         };
-        // SAFETY: the left side has `rows` rows of every step, the right side its words, `raw` a place for every sum.
+        // SAFETY: the left side has `rows` rows of every step, the right side its words; there is a place for every sum.
         unsafe {
             T::sum(&sides, rows);
-            level = tree.add(chunk, rows, |r, v| {
-                let head = heads[r * T::HEAD_WORDS..].as_ptr();
-                T::worth(raw.0[r][v * LANES..].as_ptr(), head, scales.wrapping_add(v * LANES))
-            });
-        }
-    }
-    &tree.levels.0[level][..rows]
-}
-
-/// Sums of chunks that wait for their neighbour in the tree: chunk `c` closes as many levels as `c` has trailing ones.
-struct Tree {
-    levels: Aligned<[Sums; TREE_LEVELS]>,
-}
-
-impl Tree {
-    #[inline(always)]
-    fn new() -> Self {
-        Self { levels: Aligned([[[0.0; BLOCK_COLUMNS]; GROUP_ROWS]; TREE_LEVELS]) }
-    }
-
-    /// Adds the sums of the next chunk, 16 of row `r` and vector `v` at a time; says at which level they wait.
-    #[inline(always)]
-    unsafe fn add(&mut self, chunk: usize, rows: usize, sums: impl Fn(usize, usize) -> F32x16) -> usize {
-        let closed = chunk.trailing_ones() as usize;
-        for r in 0..rows {
-            for v in 0..BLOCK_COLUMNS / LANES {
-                let mut sum = sums(r, v);
-                // SAFETY: rows and vectors lie inside the levels; the caller promises the instructions.
-                unsafe {
-                    for waiting in &self.levels.0[..closed] {
-                        sum = F32x16::load(waiting[r][v * LANES..].as_ptr()).add(sum);
-                    }
-                    sum.store(self.levels.0[closed][r][v * LANES..].as_mut_ptr());
-                }
+            if !waits_as_it_is {
+                close::<T>(room, rows, closed, heads, scales);
             }
         }
-        closed
+    }
+    &room.levels.0[closed][..rows]
+}
+
+/// Adds the raw sums of a chunk to those that wait at the `closed` lowest levels, and lets the result wait.
+#[inline(always)]
+unsafe fn close<T: TileFormat>(room: &mut Room, rows: usize, closed: usize, heads: &[u32], scales: *const f32) {
+    let (waiting, target) = room.levels.0.split_at_mut(closed);
+    for r in 0..rows {
+        let head = heads[r * T::HEAD_WORDS..].as_ptr();
+        for first in [0, LANES] {
+            // SAFETY: vectors of 16 lie inside a row; the rest is the caller's promise.
+            unsafe {
+                let mut sum = T::worth(room.raw.0[r][first..].as_ptr(), head, scales.wrapping_add(first));
+                for level in &*waiting {
+                    sum = F32x16::load(level[r][first..].as_ptr()).add(sum);
+                }
+                sum.store(target[0][r][first..].as_mut_ptr());
+            }
+        }
     }
 }

@@ -1,0 +1,157 @@
+//! Loops over one chunk of `k` of a product: up to 32 rows against 32 columns.
+
+use std::arch::asm;
+
+/// The sides of one chunk of `k`, cut into steps of 16 words, and where its sums go.
+pub(in crate::cpu) struct TileChunk {
+    /// `[step][row][16 words]`; the rows are those that the registers are shaped for.
+    pub(in crate::cpu) left: *const u32,
+    /// Bytes from one step of the left side to the next.
+    pub(in crate::cpu) left_step_bytes: usize,
+    /// `[word][32]`.
+    pub(in crate::cpu) right: *const u32,
+    /// Steps whose 16 words are all there.
+    pub(in crate::cpu) whole_steps: usize,
+    /// 16 words of the right side, `[word][32]`, for one more step; null if there is none.
+    pub(in crate::cpu) tail: *const u32,
+    /// `[row][32]`.
+    pub(in crate::cpu) sums: *mut u32,
+    /// What to fetch into the second-level cache: so many lines per step, at least one, from here on.
+    pub(in crate::cpu) ahead: *const u32,
+    pub(in crate::cpu) ahead_lines: usize,
+}
+
+/// Defines the loops over a chunk for one instruction: with rows in one register, and with rows in two.
+macro_rules! chunk_loops {
+    ($(#[$doc:meta])* $one:ident, $two:ident, $multiply:literal) => {
+        $(#[$doc])*
+        /// For 1 to 16 rows.
+        ///
+        /// # Safety
+        /// The registers are shaped for the rows; both sides and the sums have them; there is a step.
+        pub(in crate::cpu) unsafe fn $one(chunk: &TileChunk) {
+            // SAFETY: the caller's promise; tile registers belong to nobody else, and a prefetch never faults.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "test {steps}, {steps}",
+                    "jz 3f",
+                    "2:",
+                    "tileloadd tmm6, [{right} + {line_pair}]",
+                    "tileloadd tmm7, [{right} + {line_pair} + 64]",
+                    "tileloadd tmm4, [{left} + {line}]",
+                    concat!($multiply, " tmm0, tmm4, tmm6"),
+                    concat!($multiply, " tmm1, tmm4, tmm7"),
+                    "mov {count}, {lines}",
+                    "4:",
+                    "prefetcht1 [{ahead}]",
+                    "add {ahead}, 64",
+                    "dec {count}",
+                    "jnz 4b",
+                    "add {left}, {left_step}",
+                    "add {right}, 2048",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "3:",
+                    "test {tail}, {tail}",
+                    "jz 5f",
+                    "mov {right}, {tail}",
+                    "xor {tail:e}, {tail:e}",
+                    "mov {steps:e}, 1",
+                    "jmp 2b",
+                    "5:",
+                    "tilestored [{sums} + {line_pair}], tmm0",
+                    "tilestored [{sums} + {line_pair} + 64], tmm1",
+                    left = inout(reg) chunk.left => _,
+                    right = inout(reg) chunk.right => _,
+                    steps = inout(reg) chunk.whole_steps => _,
+                    tail = inout(reg) chunk.tail => _,
+                    ahead = inout(reg) chunk.ahead => _,
+                    count = out(reg) _,
+                    lines = in(reg) chunk.ahead_lines,
+                    left_step = in(reg) chunk.left_step_bytes,
+                    sums = in(reg) chunk.sums,
+                    line = in(reg) 64usize,
+                    line_pair = in(reg) 128usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+
+        $(#[$doc])*
+        /// For 17 to 32 rows.
+        ///
+        /// # Safety
+        /// As for the other.
+        pub(in crate::cpu) unsafe fn $two(chunk: &TileChunk) {
+            // SAFETY: as for the other.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "test {steps}, {steps}",
+                    "jz 3f",
+                    "2:",
+                    "tileloadd tmm6, [{right} + {line_pair}]",
+                    "tileloadd tmm4, [{left} + {line}]",
+                    concat!($multiply, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm7, [{right} + {line_pair} + 64]",
+                    concat!($multiply, " tmm1, tmm4, tmm7"),
+                    "tileloadd tmm5, [{left} + {line} + 1024]",
+                    concat!($multiply, " tmm2, tmm5, tmm6"),
+                    concat!($multiply, " tmm3, tmm5, tmm7"),
+                    "mov {count}, {lines}",
+                    "4:",
+                    "prefetcht1 [{ahead}]",
+                    "add {ahead}, 64",
+                    "dec {count}",
+                    "jnz 4b",
+                    "add {left}, {left_step}",
+                    "add {right}, 2048",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "3:",
+                    "test {tail}, {tail}",
+                    "jz 5f",
+                    "mov {right}, {tail}",
+                    "xor {tail:e}, {tail:e}",
+                    "mov {steps:e}, 1",
+                    "jmp 2b",
+                    "5:",
+                    "tilestored [{sums} + {line_pair}], tmm0",
+                    "tilestored [{sums} + {line_pair} + 64], tmm1",
+                    "add {sums}, 2048",
+                    "tilestored [{sums} + {line_pair}], tmm2",
+                    "tilestored [{sums} + {line_pair} + 64], tmm3",
+                    left = inout(reg) chunk.left => _,
+                    right = inout(reg) chunk.right => _,
+                    steps = inout(reg) chunk.whole_steps => _,
+                    tail = inout(reg) chunk.tail => _,
+                    ahead = inout(reg) chunk.ahead => _,
+                    count = out(reg) _,
+                    lines = in(reg) chunk.ahead_lines,
+                    left_step = in(reg) chunk.left_step_bytes,
+                    sums = inout(reg) chunk.sums => _,
+                    line = in(reg) 64usize,
+                    line_pair = in(reg) 128usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+chunk_loops!(
+    /// Pairs of bf16 into f32, summed as `PairOrder::Tiles` says.
+    bf16_one, bf16_two, "tdpbf16ps"
+);
+chunk_loops!(
+    /// Quads of signed by unsigned bytes into i32.
+    int8_one, int8_two, "tdpbsud"
+);
