@@ -80,11 +80,22 @@ impl LlamaCpp {
         command.arg("-m").arg(model).args(["--output-format", "jsonl", "-pps", "-b", LOGICAL_BATCH]);
         command.args(["-c", &cells.to_string(), "-ub", &self.chunk, "-t", &self.threads, "-tb", &self.threads]);
         command.args(["-npp", &context.to_string(), "-ntg", &self.steps.to_string(), "-npl", &batch.to_string()]);
-        let printed = run(&mut command)?;
-        let line = printed.lines().find(|line| line.starts_with('{'));
-        let result: Value = serde_json::from_str(line.with_context(|| format!("no result in {printed:?}"))?)?;
+        let result = result_of(&mut command)?;
         result["t_tg"].as_f64().with_context(|| format!("no t_tg in {result}"))
     }
+}
+
+/// The line of JSON that the program prints. Its log is written by a thread that now and then loses the race with the end of
+/// the process, which then has succeeded and said nothing: such a run is made again.
+fn result_of(command: &mut Command) -> Result<Value> {
+    const RUNS_MAX: usize = 3;
+    for _ in 0..RUNS_MAX {
+        let printed = run(command)?;
+        if let Some(line) = printed.lines().find(|line| line.starts_with('{')) {
+            return Ok(serde_json::from_str(line)?);
+        }
+    }
+    bail!("{RUNS_MAX} runs have printed no result")
 }
 
 fn on_path() -> Option<PathBuf> {
