@@ -62,6 +62,34 @@ fn products_do_not_depend_on_the_number_of_rows_or_threads() {
     }
 }
 
+/// Rows so long that a chunk of them is cut into pieces, and results so large that they are written past the caches.
+#[test]
+fn large_products_are_what_single_rows_give() {
+    let [m, n, k] = [150, 4100, 2500];
+    let x = numbers(3, m * k);
+    let weights = Weights::new(4, Dtype::Bf16, n, k);
+    let residual = numbers(5, m * n);
+    let mut ops = cpu(KernelSet::best(), 2);
+    let matrices = [
+        ops.matrix(&[weights.source()], Arrangement::Stacked).expect("a matrix"),
+        ops.int8_matrix(&[weights.source()], Arrangement::Stacked).expect("a matrix"),
+    ];
+    for (format, matrix) in ["bf16", "int8"].into_iter().zip(&matrices) {
+        for epilogue in [Epilogue::Store, Epilogue::AddTo, Epilogue::Relu] {
+            let mut of_rows = |first: usize, count: usize| {
+                let left = rows(&ops, k, &x[first * k..][..count * k]);
+                let mut out = rows(&ops, n, &residual[first * n..][..count * n]);
+                ops.linear(Left::plain(&left), matrix, None, epilogue, &mut out).expect("linear");
+                values(&ops, &out, count * n)
+            };
+            let whole = of_rows(0, m);
+            for row in [0, 31, 32, 127, 128, m - 1] {
+                assert_same_bits(&whole[row * n..][..n], &of_rows(row, 1), &format!("{format} {epilogue:?} row {row}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn prefill_in_any_chunks_equals_decode() {
     let decode = vec![1; TOKENS];

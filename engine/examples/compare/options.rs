@@ -59,7 +59,7 @@ impl Options {
             cases: Case::ALL.to_vec(),
             chunk: 512,
             steps: 32,
-            directory: default_directory()?,
+            directory: PathBuf::new(),
             json: None,
             limit: None,
             llama_cpp: std::env::var_os("LLAMA_CPP").map(PathBuf::from),
@@ -68,6 +68,9 @@ impl Options {
         for argument in arguments {
             let (key, value) = argument.split_once('=').with_context(|| format!("{argument:?} is not key=value"))?;
             options.set(key, value).with_context(|| argument.clone())?;
+        }
+        if options.directory.as_os_str().is_empty() {
+            options.directory = default_directory()?;
         }
         options.check()?;
         Ok(options)

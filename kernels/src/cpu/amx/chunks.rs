@@ -14,6 +14,8 @@ pub(in crate::cpu) struct TileChunk {
     pub(in crate::cpu) whole_steps: usize,
     /// 16 words of the right side, `[word][32]`, for one more step; null if there is none.
     pub(in crate::cpu) tail: *const u32,
+    /// `[row][32]`: the sums of earlier steps of the chunk, which these are added to; null if there were none.
+    pub(in crate::cpu) before: *const u32,
     /// `[row][32]`.
     pub(in crate::cpu) sums: *mut u32,
     /// What to fetch into the second-level cache: so many lines per step, at least one, from here on.
@@ -35,6 +37,11 @@ macro_rules! chunk_loops {
                 asm!(
                     "tilezero tmm0",
                     "tilezero tmm1",
+                    "test {count}, {count}",
+                    "jz 6f",
+                    "tileloadd tmm0, [{count} + {line_pair}]",
+                    "tileloadd tmm1, [{count} + {line_pair} + 64]",
+                    "6:",
                     "test {steps}, {steps}",
                     "jz 3f",
                     "2:",
@@ -68,7 +75,7 @@ macro_rules! chunk_loops {
                     steps = inout(reg) chunk.whole_steps => _,
                     tail = inout(reg) chunk.tail => _,
                     ahead = inout(reg) chunk.ahead => _,
-                    count = out(reg) _,
+                    count = inout(reg) chunk.before => _,
                     lines = in(reg) chunk.ahead_lines,
                     left_step = in(reg) chunk.left_step_bytes,
                     sums = in(reg) chunk.sums,
@@ -93,6 +100,14 @@ macro_rules! chunk_loops {
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3",
+                    "test {count}, {count}",
+                    "jz 6f",
+                    "tileloadd tmm0, [{count} + {line_pair}]",
+                    "tileloadd tmm1, [{count} + {line_pair} + 64]",
+                    "add {count}, 2048",
+                    "tileloadd tmm2, [{count} + {line_pair}]",
+                    "tileloadd tmm3, [{count} + {line_pair} + 64]",
+                    "6:",
                     "test {steps}, {steps}",
                     "jz 3f",
                     "2:",
@@ -132,7 +147,7 @@ macro_rules! chunk_loops {
                     steps = inout(reg) chunk.whole_steps => _,
                     tail = inout(reg) chunk.tail => _,
                     ahead = inout(reg) chunk.ahead => _,
-                    count = out(reg) _,
+                    count = inout(reg) chunk.before => _,
                     lines = in(reg) chunk.ahead_lines,
                     left_step = in(reg) chunk.left_step_bytes,
                     sums = inout(reg) chunk.sums => _,

@@ -6,6 +6,8 @@ mod panel;
 mod row_part;
 mod tile;
 #[cfg(target_arch = "x86_64")]
+mod tile_format;
+#[cfg(target_arch = "x86_64")]
 mod tiled;
 
 pub(super) use pack_int8::{PER_WORD as INT8_PER_WORD, chunk_words as int8_chunk_words, pack_int8};
@@ -13,7 +15,9 @@ pub(super) use pack_rows::{PackRows, RowNorm, pack, pack_rows};
 pub(super) use panel::{Finish, Panel, panel};
 pub(super) use tile::BLOCK_COLUMNS;
 #[cfg(target_arch = "x86_64")]
-pub(super) use tiled::{Bf16Tiles, GROUP_ROWS, Int8Tiles, TileFormat, left_chunk_words, pack_tiles, panel_tiles};
+pub(super) use tile_format::{Bf16Tiles, Int8Tiles, TileFormat, left_chunk_words, pack_tiles};
+#[cfg(target_arch = "x86_64")]
+pub(super) use tiled::{GROUP_ROWS, panel_tiles};
 
 use std::hint::black_box;
 
@@ -25,6 +29,8 @@ use crate::pool::Pool;
 /// Bytes of weights that one task should read at least when there are few rows: 25 to 50 µs at one core's bandwidth. A task
 /// begins where nothing was fetched ahead, so there should not be many.
 const TASK_BYTES_MIN: usize = 768 * 1024;
+/// Groups of rows that one task takes at most.
+const BAND_GROUPS_MAX: usize = 16;
 /// Below this many values the caller packs alone.
 const PACK_ALONE_VALUES_MAX: usize = 48 * 1024;
 
@@ -128,7 +134,7 @@ impl<'a> Cut<'a> {
             let groups = part.rows.div_ceil(group_rows);
             let blocks = part.right.len() / (BLOCK_COLUMNS * product.k_words);
             let group_bytes = group_rows * left_row_words * size_of::<u32>();
-            let band_groups = (grouping.band_bytes_max / group_bytes).clamp(4, 16).min(groups);
+            let band_groups = (grouping.band_bytes_max / group_bytes).clamp(4, BAND_GROUPS_MAX).min(groups);
             let band = Band { groups: band_groups, rows: band_groups * group_rows };
             let enough = enough_blocks(product, &band, grouping.task_macs_min);
             let grid = Grid::new(band, enough, groups, blocks, threads);

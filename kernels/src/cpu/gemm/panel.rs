@@ -68,7 +68,7 @@ pub(in crate::cpu) unsafe fn panel<F: ChunkFormat>(panel: &Panel<'_>) {
             // SAFETY: both sides begin at the group and the block that the caller promises.
             unsafe {
                 block_of_rows::<F>(rows, sides, &mut sums);
-                finish::<F::Lanes>(panel, block, first_row, &sums[..rows]);
+                finish::<F::Lanes, IntoCaches>(panel, block, first_row, &sums[..rows]);
             }
         }
     }
@@ -109,9 +109,29 @@ unsafe fn block_of_rows<F: ChunkFormat>(rows: usize, sides: Sides, sums: &mut Su
     }
 }
 
+/// How results are written.
+pub(super) trait Stores<L: Lanes> {
+    /// Writes 16 values.
+    ///
+    /// # Safety
+    /// There is room for them, and the level's instructions exist.
+    unsafe fn store(values: L, to: *mut f32);
+}
+
+/// As usual: a line is fetched before it is written, and stays near.
+pub(super) struct IntoCaches;
+
+impl<L: Lanes> Stores<L> for IntoCaches {
+    #[inline(always)]
+    unsafe fn store(values: L, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { values.store(to) }
+    }
+}
+
 /// Bias, activation and residual; writes the columns that exist.
 #[inline(always)]
-pub(super) unsafe fn finish<L: Lanes>(
+pub(super) unsafe fn finish<L: Lanes, S: Stores<L>>(
     panel: &Panel<'_>,
     block: usize,
     first_row: usize,
@@ -123,7 +143,7 @@ pub(super) unsafe fn finish<L: Lanes>(
             let row = panel.out.add((first_row + r) * panel.out_columns);
             let [low, high] = [L::load(sums.as_ptr()), L::load(sums.as_ptr().add(LANES))];
             match panel.finish {
-                Finish::SiluMul => store(low.silu().mul(high), row, block * LANES, panel.out_columns),
+                Finish::SiluMul => store::<L, S>(low.silu().mul(high), row, block * LANES, panel.out_columns),
                 Finish::Store | Finish::AddTo | Finish::Relu => {
                     for (sum, column) in [(low, block * BLOCK_COLUMNS), (high, block * BLOCK_COLUMNS + LANES)] {
                         let y = match panel.bias {
@@ -132,8 +152,8 @@ pub(super) unsafe fn finish<L: Lanes>(
                         };
                         match panel.finish {
                             Finish::AddTo => add_to(y, row, column, panel.out_columns),
-                            Finish::Relu => store(L::splat(0.0).max(y), row, column, panel.out_columns),
-                            Finish::Store | Finish::SiluMul => store(y, row, column, panel.out_columns),
+                            Finish::Relu => store::<L, S>(L::splat(0.0).max(y), row, column, panel.out_columns),
+                            Finish::Store | Finish::SiluMul => store::<L, S>(y, row, column, panel.out_columns),
                         }
                     }
                 }
@@ -143,11 +163,11 @@ pub(super) unsafe fn finish<L: Lanes>(
 }
 
 #[inline(always)]
-unsafe fn store<L: Lanes>(values: L, row: *mut f32, column: usize, columns: usize) {
+unsafe fn store<L: Lanes, S: Stores<L>>(values: L, row: *mut f32, column: usize, columns: usize) {
     // SAFETY: only columns below `columns` are written.
     unsafe {
         if column + LANES <= columns {
-            values.store(row.add(column));
+            S::store(values, row.add(column));
         } else {
             let mut plain = [0.0f32; LANES];
             values.store(plain.as_mut_ptr());

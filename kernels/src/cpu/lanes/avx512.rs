@@ -9,6 +9,18 @@ use super::{Format, Int8Sums, Lanes, Widen};
 #[repr(transparent)]
 pub(in crate::cpu) struct F32x16(__m512);
 
+impl F32x16 {
+    /// Writes a whole cache line without fetching it. Other stores may overtake it until an `sfence`.
+    ///
+    /// # Safety
+    /// The level's instructions exist; `to` begins a line that may be written.
+    #[inline(always)]
+    pub(in crate::cpu) unsafe fn store_past_caches(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_stream_ps(to, self.0) }
+    }
+}
+
 // SAFETY of every block below: the trait's contract is that the caller runs on a processor with these instructions and
 // that pointers are good for 16 values; the instructions themselves have no other precondition.
 impl Lanes for F32x16 {
