@@ -79,13 +79,22 @@ fn fused_and_separate_experts_are_one_model() -> Result<()> {
 }
 
 #[test]
-fn every_choice_is_counted() -> Result<()> {
+fn every_choice_is_counted_once_whoever_computes_it() -> Result<()> {
+    for (tp, pp) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+        choices_are_counted(tp, pp).with_context(|| format!("tp {tp}, pp {pp}"))?;
+    }
+    Ok(())
+}
+
+fn choices_are_counted(tp: u32, pp: u32) -> Result<()> {
     const PROMPT: usize = 60;
     const OUTPUT: u64 = 7;
     let base = Config {
         prefix_cache: PrefixCacheChoice::Off,
         step_tokens_max: 16,
         sequences_max: 8,
+        tp,
+        pp,
         ..config(&family("qwen3moe"))
     };
     let mut workers = Workers::aggregated(&base)?;
@@ -96,11 +105,12 @@ fn every_choice_is_counted() -> Result<()> {
     let generated: u64 = workers.run(&requests)?.values().map(|text| text.len() as u64).sum();
     let counts = workers.first.expert_counts.as_ref().context("a model with experts counts")?;
     assert_eq!((counts.layers.as_slice(), counts.experts), ([0, 2].as_slice(), 8), "layer 1 is dense");
+    let rows = (*counts.rows).as_ref();
     let sums: Vec<u64> =
-        counts.rows.chunks(8).map(|layer| layer.iter().map(|rows| rows.load(Ordering::Relaxed)).sum()).collect();
+        rows.chunks(8).map(|layer| layer.iter().map(|rows| rows.load(Ordering::Relaxed)).sum()).collect();
     // The last token of a text is never an input; the surplus row of a text that ended early may be one.
     let inputs = 3 * PROMPT as u64 + generated - 3;
-    assert!((3 * inputs..=3 * (inputs + 3)).contains(&sums[0]), "{sums:?} choices of {inputs} rows");
+    assert!((3 * inputs..=3 * (inputs + 3)).contains(&sums[0]), "tp {tp}, pp {pp}: {sums:?} choices of {inputs} rows");
     assert!((3 * generated..=3 * (generated + 3)).contains(&sums[1]), "{sums:?}: the last layer has wanted rows only");
     Ok(())
 }

@@ -5,6 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,20 @@ fn processes_are_one_model_too() -> Result<()> {
         let found = texts(&with_ranks(&base, tp, pp, RanksChoice::Processes), &requests)?;
         assert_equal(&expected, &found, &format!("processes: tp {tp}, pp {pp}"));
     }
+    Ok(())
+}
+
+#[test]
+fn experts_of_other_processes_are_counted() -> Result<()> {
+    let base = with_ranks(&config(&family("qwen3moe")), 1, 2, RanksChoice::Processes);
+    let mut workers = Workers::aggregated_with(&base, &Again)?;
+    let params = SamplingParams { max_tokens: 5, ..SamplingParams::default() };
+    workers.run(&[request(1, tokens(1, 20, 384), 1, params)])?;
+    let counts = workers.first.expert_counts.as_ref().context("a model with experts counts")?;
+    let rows = (*counts.rows).as_ref();
+    let sums = rows.chunks(counts.experts).map(|layer| layer.iter().map(|rows| rows.load(Ordering::Relaxed)).sum());
+    let sums: Vec<u64> = sums.collect();
+    assert!(sums.len() == 2 && sums.iter().all(|sum| *sum > 0), "{sums:?}: the second layer is another process's");
     Ok(())
 }
 

@@ -5,12 +5,14 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{assert_same_bits, numbers, rows, values};
 use kernels::Ops;
 use kernels::collective::{
     Alone, Board, Collective, CollectiveError, Follower, Heard, Leader, Patience, Segment, SegmentShape, SharedReduce,
+    Tallies,
 };
 use kernels::memory::{Backing, HostMemory};
 use kernels::reference::ReferenceOps;
@@ -20,7 +22,14 @@ const SHORT: Patience = Patience { spin: Duration::ZERO, limit: Duration::from_m
 const VALUES_MAX: usize = 10_000;
 
 fn shape(ranks: usize, group_ranks: usize) -> SegmentShape {
-    SegmentShape { ranks, group_ranks, order_words_max: 8, row_values_max: VALUES_MAX, logit_values_max: 64 }
+    SegmentShape {
+        ranks,
+        group_ranks,
+        order_words_max: 8,
+        row_values_max: VALUES_MAX,
+        logit_values_max: 64,
+        tallies: 3,
+    }
 }
 
 fn segment(ranks: usize, group_ranks: usize) -> Arc<Segment> {
@@ -41,6 +50,22 @@ fn tree(parts: &[Vec<f32>]) -> Vec<f32> {
             tree(low).iter().zip(tree(high)).map(|(a, b)| a + b).collect()
         }
     }
+}
+
+/// The tallies lie between other parts of the segment and are nobody else's.
+#[test]
+fn every_rank_counts_in_the_same_tallies() {
+    let segment = segment(2, 1);
+    let (first, second) = (Tallies::of(&segment), Tallies::of(&segment));
+    assert_eq!(first.as_ref().len(), 3);
+    Board::of_rows(&segment).put(0, &[f32::NAN; VALUES_MAX]).expect("rows");
+    Leader::new(&segment).give([1], &[u32::MAX; 8]).expect("an order");
+    segment.declare_ended(1, &"x".repeat(5000));
+    for (tally, add) in first.as_ref().iter().zip(1..) {
+        tally.fetch_add(add, Ordering::Relaxed);
+    }
+    let seen: Vec<u64> = second.as_ref().iter().map(|tally| tally.load(Ordering::Relaxed)).collect();
+    assert_eq!(seen, [1, 2, 3]);
 }
 
 #[test]

@@ -22,19 +22,19 @@ pub struct WorkerFacts {
 }
 
 /// How many tokens each expert of each layer has computed; whoever computes goes on counting.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ExpertTokens {
     /// The layers that have experts.
     pub layers: Vec<u32>,
     /// Experts of each.
     pub experts: usize,
     /// `[layers][experts]`.
-    pub tokens: Arc<[AtomicU64]>,
+    pub tokens: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>,
 }
 
 /// The series of an [`ExpertTokens`], in its order.
 struct ExpertSeries {
-    tokens: Arc<[AtomicU64]>,
+    tokens: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>,
     counters: Vec<Counter>,
 }
 
@@ -247,7 +247,7 @@ impl WorkerMetrics {
 
 impl ExpertSeries {
     fn export(&self) {
-        for (counter, tokens) in self.counters.iter().zip(self.tokens.iter()) {
+        for (counter, tokens) in self.counters.iter().zip((*self.tokens).as_ref()) {
             counter.absolute(tokens.load(Ordering::Relaxed));
         }
     }
@@ -306,7 +306,7 @@ mod tests {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
             let metrics = WorkerMetrics::new(Role::Prefill, "ucx");
-            let tokens: Arc<[AtomicU64]> = (0..4).map(AtomicU64::new).collect();
+            let tokens: Arc<Vec<AtomicU64>> = Arc::new((0..4).map(AtomicU64::new).collect());
             let outlet = metrics.clone();
             metrics.count_experts(ExpertTokens { layers: vec![1, 3], experts: 2, tokens: tokens.clone() });
             tokens[2].fetch_add(40, Ordering::Relaxed);

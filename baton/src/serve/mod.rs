@@ -139,8 +139,8 @@ impl Workers {
         let Some(fallback) = fallback else {
             return Err(ServeError::KvCannotMove { transport: transport_name(first), problem }.into());
         };
-        warn!(problem, "ucx cannot be used between these processes, using shared memory instead");
-        narrator.say(&format!("{:<12} ucx cannot be used here ({problem}): using shared memory instead", "kv"));
+        warn!(problem, "a pair does not work over ucx, starting again over shared memory");
+        narrator.say(&format!("{:<12} a pair does not work over ucx ({problem}): trying shared memory", "kv"));
         for (child, _) in workers.children {
             child.stop().await?;
         }

@@ -34,31 +34,39 @@ pub(super) struct ExpertSpace<O: Ops> {
     counts: Vec<u64>,
 }
 
+/// Numbers that are counted in while others read them: memory of this process, or shared with other ranks.
+pub type Tally = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
+
 /// How many rows each expert of each layer has computed since the start; read while steps run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ExpertCounts {
     /// The layers that have experts.
     pub layers: Vec<u32>,
     /// Experts of each.
     pub experts: usize,
     /// `[layers][experts]`.
-    pub rows: Arc<[AtomicU64]>,
+    pub rows: Tally,
 }
 
 impl ExpertCounts {
-    /// All zero; `None` for a model without experts.
+    /// How many numbers a model counts in.
+    pub(crate) fn tallies(spec: &ModelSpec) -> usize {
+        ExpertCounts::of(spec).map_or(0, |counts| counts.layers.len() * counts.experts)
+    }
+
+    /// All zero, in memory of this process; `None` for a model without experts.
     pub(super) fn of(spec: &ModelSpec) -> Option<ExpertCounts> {
         let (_, routing) = spec.experts()?;
         let has_experts = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Experts { .. });
         let layers: Vec<u32> =
             (0..).zip(&spec.mlps).filter(|(_, mlp)| has_experts(mlp)).map(|(layer, _)| layer).collect();
-        let rows = (0..layers.len() * routing.experts).map(|_| AtomicU64::new(0)).collect();
-        Some(ExpertCounts { layers, experts: routing.experts, rows })
+        let rows: Vec<AtomicU64> = (0..layers.len() * routing.experts).map(|_| AtomicU64::new(0)).collect();
+        Some(ExpertCounts { layers, experts: routing.experts, rows: Arc::new(rows) })
     }
 
     fn add(&self, layer: u32, counts: &[u64]) {
         let Ok(index) = self.layers.binary_search(&layer) else { return };
-        let totals = &self.rows[index * self.experts..(index + 1) * self.experts];
+        let totals = &(*self.rows).as_ref()[index * self.experts..(index + 1) * self.experts];
         for (total, count) in totals.iter().zip(counts) {
             total.fetch_add(*count, Ordering::Relaxed);
         }

@@ -9,7 +9,7 @@ use kernels::{AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, KvView, 
 
 use super::mlp::{Mlp, MlpSpace};
 use super::sum::Summed;
-use super::{ExpertCounts, ModelSpec, Part};
+use super::{ExpertCounts, ModelSpec, Part, Tally};
 use crate::EngineError;
 
 /// A part of a model (or all of it) whose weights are prepared for one kind of operations.
@@ -223,6 +223,12 @@ impl<O: Ops> Model<O> {
     #[must_use]
     pub fn expert_counts(&self) -> Option<&ExpertCounts> {
         self.expert_counts.as_ref()
+    }
+
+    /// Counts in `rows` from now on, and not at all where there are none.
+    pub(crate) fn count_experts_in(&mut self, rows: Option<Tally>) {
+        let counts = self.expert_counts.take().zip(rows);
+        self.expert_counts = counts.map(|(counts, rows)| ExpertCounts { rows, ..counts });
     }
 
     /// Runs one layer. After the last one, hidden states exist for the wanted rows only.

@@ -11,6 +11,7 @@ mod error;
 mod orders;
 mod reduce;
 mod segment;
+mod tallies;
 
 use crate::Ops;
 
@@ -20,6 +21,7 @@ pub use error::CollectiveError;
 pub use orders::{Follower, Heard, Leader};
 pub use reduce::SharedReduce;
 pub use segment::{Segment, SegmentShape};
+pub use tallies::Tallies;
 
 /// Sums over the ranks that hold the parts of one matrix.
 ///

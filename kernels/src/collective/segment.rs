@@ -1,6 +1,7 @@
 //! The mapping that the ranks of a worker share: which number and which array lies where. Knows no protocol.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::CollectiveError;
 use super::counter::Counter;
@@ -8,7 +9,7 @@ use crate::memory::{Backing, HostMemory};
 
 /// "BATR": a mapping that is a segment of this version.
 const MAGIC: u32 = 0x4241_5452;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes that a rank may say about itself.
 pub(super) const REPORT_BYTES: usize = 1024;
 const LINE_BYTES: usize = size_of::<Counter>();
@@ -30,6 +31,8 @@ pub struct SegmentShape {
     pub row_values_max: usize,
     /// f32 values of the logits of one step.
     pub logit_values_max: usize,
+    /// Numbers that all ranks count in.
+    pub tallies: usize,
 }
 
 /// Shared memory with the counters, orders, rows and sums of one worker's ranks.
@@ -59,6 +62,7 @@ const NUMBERS: usize = 3;
 struct Offsets {
     numbers: usize,
     reports: usize,
+    tallies: usize,
     order: usize,
     rows: usize,
     logits: usize,
@@ -83,19 +87,20 @@ impl SegmentShape {
         let values = |count: usize| count.checked_mul(size_of::<f32>()).map(|bytes| bytes.next_multiple_of(LINE_BYTES));
         let numbers = 2 * LINE_BYTES;
         let reports = numbers + self.ranks * NUMBERS * LINE_BYTES;
-        let order = reports + self.ranks * REPORT_BYTES;
+        let tallies = reports + self.ranks * REPORT_BYTES;
+        let order = tallies.checked_add(values(self.tallies.checked_mul(2)?)?)?;
         let rows = order.checked_add(values(self.order_words_max)?)?;
         let logits = rows.checked_add(values(self.row_values_max)?)?;
         let slots = logits.checked_add(values(self.logit_values_max)?)?;
         let end = slots.checked_add(values(self.row_values_max)?.checked_mul(self.ranks * SLOT_SETS)?)?;
-        Some(Offsets { numbers, reports, order, rows, logits, slots, end })
+        Some(Offsets { numbers, reports, tallies, order, rows, logits, slots, end })
     }
 
     /// As words that both sides can compare.
-    fn words(&self) -> [u32; 7] {
-        let sizes = [self.order_words_max, self.row_values_max, self.logit_values_max];
-        let [order, rows, logits] = sizes.map(|size| size as u32);
-        [MAGIC, VERSION, self.ranks as u32, self.group_ranks as u32, order, rows, logits]
+    fn words(&self) -> [u32; 8] {
+        let sizes = [self.order_words_max, self.row_values_max, self.logit_values_max, self.tallies];
+        let [order, rows, logits, tallies] = sizes.map(|size| size as u32);
+        [MAGIC, VERSION, self.ranks as u32, self.group_ranks as u32, order, rows, logits, tallies]
     }
 }
 
@@ -169,6 +174,12 @@ impl Segment {
     pub(super) fn report(&self, rank: usize) -> *mut u8 {
         assert!(rank < self.shape.ranks, "a rank of this segment");
         self.at(self.offsets.reports + rank * REPORT_BYTES)
+    }
+
+    pub(super) fn tallies(&self) -> &[AtomicU64] {
+        // SAFETY: so many numbers lie at this multiple of 64 bytes, inside the mapping; atomics may be shared by every
+        // process, and zeroed memory is a value of theirs.
+        unsafe { std::slice::from_raw_parts(self.at(self.offsets.tallies).cast(), self.shape.tallies) }
     }
 
     /// First of `order_words_max` words.

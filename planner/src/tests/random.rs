@@ -36,7 +36,6 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn every_request_ends_once_with_the_right_tokens_and_nothing_leaks(
         config in hostile_deployment(), seed in any::<u64>(), rate_per_second in 5_u32..100,

@@ -255,7 +255,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn every_pair_of_ranks_moves_what_a_gather_would(
             layers in 1_u32..6, heads_log in 0_u32..3, tp_from in 0_u32..4, tp_to in 0_u32..4,

@@ -87,7 +87,7 @@ impl<O: Ops> Group<O> {
         self.runner.describe(self.grid.tensor)
     }
 
-    /// What the experts of the leader's layers have computed.
+    /// What the experts of all stages have computed; the leader is one of those who count.
     pub(crate) fn expert_counts(&self) -> Option<ExpertCounts> {
         self.runner.expert_counts()
     }

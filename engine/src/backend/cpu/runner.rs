@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernels::collective::{Alone, Board, Collective, Patience, Segment, SharedReduce};
+use kernels::collective::{Alone, Board, Collective, Patience, Segment, SharedReduce, Tallies};
 use kernels::{KvView, Ops};
 use sched::LaneId;
 
@@ -13,7 +13,7 @@ use super::input::StepInput;
 use super::order::{Entry, Order};
 use crate::EngineError;
 use crate::backend::BackendInfo;
-use crate::model::{Activations, ExpertCounts, LogitRows, Model};
+use crate::model::{Activations, ExpertCounts, LogitRows, Model, Tally};
 
 /// A rank: alone, or one of several around a segment.
 pub(crate) struct Runner<O: Ops> {
@@ -46,12 +46,15 @@ impl<O: Ops> Runner<O> {
     /// Rank `rank` of those around `segment`.
     pub(crate) fn of_group(
         ops: O,
-        model: Model<O>,
+        mut model: Model<O>,
         kv: &KvView,
         limits: StepLimits,
         (segment, rank): (&Arc<Segment>, usize),
         patience: Patience,
     ) -> Result<Runner<O>, EngineError> {
+        // All ranks of a stage route alike: the first one counts for them, where every stage and the leader can see it.
+        let counts = rank.is_multiple_of(segment.shape().group_ranks);
+        model.count_experts_in(counts.then(|| Arc::new(Tallies::of(segment)) as Tally));
         let ranks = Box::new(SharedReduce::new(segment, rank, patience)?);
         let boards = Boards { rows: Board::of_rows(segment), logits: Board::of_logits(segment) };
         Runner::new(ops, model, kv, limits, ranks, Some(boards))

@@ -13,7 +13,7 @@ use kernels::memory::Backing;
 use kernels::{CpuOps, Pool};
 
 use crate::backend::{Group, Notify, Order, Orders, Runner, StepLimits, follow, words_max};
-use crate::model::{CacheKey, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
+use crate::model::{CacheKey, ExpertCounts, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
 use crate::{Config, EngineError, KvStore, RanksChoice};
 
 pub(super) use placement::unplaced;
@@ -139,6 +139,7 @@ impl Crew {
             order_words_max: words_max(rows_max, wanted_max, blocks_per_sequence, geometry.blocks),
             row_values_max: rows_max * rows_per_row * self.spec.hidden as usize,
             logit_values_max: wanted_max * self.spec.vocab as usize,
+            tallies: ExpertCounts::tallies(&self.spec),
         }
     }
 

@@ -159,7 +159,7 @@ impl Held {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_block_is_counted_once_whatever_is_called(calls in proptest::collection::vec(call(), 1..200)) {

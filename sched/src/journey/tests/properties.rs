@@ -335,7 +335,6 @@ impl Seen {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn one_end_ordered_tokens_and_no_word_to_who_has_let_go(
         roles in prop::sample::select(vec!["ppdd", "pd", "ppdda", "aa", "p", ""]),

@@ -63,8 +63,8 @@ fn role() -> impl Strategy<Value = Role> {
 }
 
 proptest! {
-    // 200 runs of up to 300 events.
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    // Each run has up to 300 events.
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_leg_ends_once_with_the_right_tokens_and_every_block_comes_back(
@@ -82,7 +82,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_same_events_give_the_same_decisions(ops in proptest::collection::vec(op(), 50..150)) {
