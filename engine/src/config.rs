@@ -231,6 +231,9 @@ impl Default for ModelledConfig {
     }
 }
 
+/// The places of an inbox are all made at start; so many take some 200 MB.
+const INBOX_EVENTS_MAX: usize = 1 << 20;
+
 impl Config {
     /// Checks what single fields and their relations allow; whatever depends on the model is checked at start.
     pub fn validate(&self) -> Result<(), EngineError> {
@@ -266,10 +269,12 @@ impl Config {
         }
         self.validate_threads()?;
         self.validate_ranks()?;
-        for (key, value) in [("peers_max", self.peers_max), ("inbox_events_max", self.inbox_events_max)] {
-            if value == 0 {
-                return wrong(key, "must be at least 1, found 0".to_owned());
-            }
+        if self.peers_max == 0 {
+            return wrong("peers_max", "must be at least 1, found 0".to_owned());
+        }
+        if !(1..=INBOX_EVENTS_MAX).contains(&self.inbox_events_max) {
+            let problem = format!("must lie between 1 and {INBOX_EVENTS_MAX}, found {}", self.inbox_events_max);
+            return wrong("inbox_events_max", problem);
         }
         self.modelled.fitted().map(|_| ())
     }
@@ -414,6 +419,10 @@ mod tests {
         refused(
             |config| (config.backend, config.pp) = (BackendKind::Modelled, 2),
             &expect!["engine.pp is 2, but the modelled backend is one device"],
+        );
+        refused(
+            |config| config.inbox_events_max = 1 << 32,
+            &expect!["engine.inbox_events_max must lie between 1 and 1048576, found 4294967296"],
         );
         refused(|config| config.peers_max = 0, &expect!["engine.peers_max must be at least 1, found 0"]);
         refused(|config| config.sequences_max = 0, &expect!["engine.sequences_max must be at least 1, found 0"]);

@@ -52,6 +52,22 @@ fn tree(parts: &[Vec<f32>]) -> Vec<f32> {
     }
 }
 
+/// The follower's end on the way out of a panic does not hide what its keeper knows.
+#[test]
+fn whoever_catches_a_panic_says_what_it_was() {
+    let segment = segment(2, 2);
+    let (of_rank, mut leader) = (Arc::clone(&segment), Leader::new(&segment));
+    let thread = std::thread::spawn(move || {
+        let _follower = Follower::new(&of_rank, 1).expect("a rank");
+        panic!("on purpose");
+    });
+    assert!(thread.join().is_err());
+    assert!(!segment.is_over());
+    segment.declare_ended(1, "its thread panicked");
+    leader.give([1], &[1]).expect("an order");
+    assert_eq!(leader.hear(PATIENCE).expect_err("it has ended").to_string(), "rank 1 has ended: its thread panicked");
+}
+
 /// The tallies lie between other parts of the segment and are nobody else's.
 #[test]
 fn every_rank_counts_in_the_same_tallies() {

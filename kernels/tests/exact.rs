@@ -172,6 +172,27 @@ fn what_was_in_memory_before_never_shows() {
     }
 }
 
+/// Scores that are no numbers give results that are none: memory that nobody wrote must not come out instead.
+#[test]
+fn scores_that_are_no_numbers_show() {
+    for (head_dim, dtype) in [(32, KvDtype::Bf16), (64, KvDtype::F32), (80, KvDtype::Int8)] {
+        let shape = HeadShape { heads: 4, kv_heads: 1, head_dim };
+        let layer = Layer { shape, head_norms: false, rotated: false, sliding_window: None };
+        for set in KernelSet::ALL.into_iter().filter(|set| set.is_available()) {
+            // With many threads and one head, the keys are cut among them.
+            for threads in [1, 8] {
+                let mut ops = cpu(set, threads);
+                let mut cache = Cache::new(&mut ops, layer, geometry(layer, dtype, 16), 3);
+                cache.queries_scaled_by(f32::NAN);
+                for step in [[(0, 560)].as_slice(), &[(0, 1)]] {
+                    let out = cache.step(step);
+                    assert!(out.iter().all(|value| value.is_nan()), "{set} {threads} threads {dtype:?}: a number");
+                }
+            }
+        }
+    }
+}
+
 /// One sequence over few heads is cut along its keys when there are more threads than heads; nothing may show it.
 #[test]
 fn cutting_along_the_keys_changes_nothing() {

@@ -39,7 +39,7 @@ pub enum RopeScaling {
 
 impl RopeSpec {
     /// Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`.
-    pub(crate) fn of(config: &Fields, theta_default: f64) -> Result<RopeSpec, EngineError> {
+    pub(crate) fn of(config: &Fields, theta_default: f64, head_dim: u32) -> Result<RopeSpec, EngineError> {
         if config.number_opt("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
             return Err(config.problem("partial_rotary_factor", "other than 1 is not supported"));
         }
@@ -56,7 +56,11 @@ impl RopeSpec {
             return Err(config.problem("rope_theta", format!("must be above 1, found {theta}")));
         }
         let scaling = parameters.as_ref().map_or(Ok(RopeScaling::None), RopeScaling::of)?;
-        Ok(RopeSpec { theta, scaling })
+        let rope = RopeSpec { theta, scaling };
+        match rope.inverse_frequencies(head_dim).into_iter().find(|frequency| !(0.0..=1.0e6).contains(frequency)) {
+            Some(frequency) => Err(config.problem("rope_parameters", format!("imply a frequency of {frequency}"))),
+            None => Ok(rope),
+        }
     }
 
     /// Inverse frequencies for a head of `head_dim`, `head_dim / 2` of them, in radians per position.

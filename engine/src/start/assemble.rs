@@ -194,10 +194,10 @@ fn cpu(
     let precision = precision(config);
     let bytes = weights.prepared_bytes(precision);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
-    Needs::of(config, &spec, &geometry, bytes, context_max).require()?;
+    let limits = step_limits(config, context_max);
+    Needs::of(config, (&spec, grid), &geometry, bytes, limits).require()?;
     let kv = pool(config, geometry, grid)?;
     let weights_digest = digest(&spec, weights.digest()?);
-    let limits = step_limits(config, context_max);
     let crew = Crew { config: config.clone(), spec: spec.clone(), grid, precision, limits, weights_digest };
     let named = config.clone();
     let pin = |threads: Arc<kernels::Pool>| move || threads.pin_caller().map_err(|error| unplaced(&named, error));

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use kernels::KvGeometry;
+use kernels::collective::{Segment, SegmentShape};
 
-use crate::model::ModelSpec;
+use super::ranks::segment_shape;
+use crate::backend::StepLimits;
+use crate::model::{Grid, ModelSpec, Part};
 use crate::{Config, EngineError};
 
 /// What a worker needs, in bytes.
@@ -13,7 +16,7 @@ pub(super) struct Needs {
     /// Prepared matrices. If they are mapped from a file, their pages can be evicted, but a worker that does not hold
     /// them reads the disk in every step.
     pub(super) weights: u64,
-    /// Rows of one step, logits and rotation tables.
+    /// Rows of one step, logits and rotation tables of every rank, and what ranks share.
     pub(super) activations: u64,
     /// The pool of keys and values.
     pub(super) kv: u64,
@@ -32,8 +35,28 @@ struct Room {
 }
 
 impl Needs {
-    /// What a model with so many bytes of `weights` needs.
-    pub(super) fn of(config: &Config, spec: &ModelSpec, geometry: &KvGeometry, weights: u64, positions: u32) -> Needs {
+    /// What a model with so many bytes of `weights` needs on all ranks of a grid.
+    pub(super) fn of(
+        config: &Config,
+        (spec, grid): (&ModelSpec, Grid),
+        geometry: &KvGeometry,
+        weights: u64,
+        limits: StepLimits,
+    ) -> Needs {
+        let ranks = (0..grid.ranks()).map(|rank| Needs::of_rank(spec, &grid.part(spec, rank), limits));
+        let shared = match grid {
+            Grid::ALONE => 0,
+            // The pages behind the longest order are never touched.
+            _ => Segment::bytes(&SegmentShape { order_words_max: 0, ..segment_shape(grid, spec, limits, geometry) })
+                .map_or(u64::MAX, |bytes| bytes as u64),
+        };
+        let activations = ranks.fold(shared, u64::saturating_add);
+        Needs { weights, activations, ..Needs::of_pool(config, geometry) }
+    }
+
+    /// Bytes of one rank's activations.
+    fn of_rank(spec: &ModelSpec, part: &Part, limits: StepLimits) -> u64 {
+        let spec = part.narrowed(spec);
         let shape = spec.head_shape();
         let [hidden, vocab] = [spec.hidden, spec.vocab].map(u64::from);
         let dense = u64::from(spec.dense_width().unwrap_or(0));
@@ -41,11 +64,12 @@ impl Needs {
         let experts = spec.experts().map_or(0, |(width, routing)| routing.per_row as u64 * (u64::from(width) + hidden));
         let [qkv, attended] = [shape.qkv_cols(), shape.out_cols()].map(|columns| columns as u64);
         let packed = hidden.max(dense).max(experts).max(attended);
-        let step = u64::from(config.step_tokens_max) * (hidden + qkv + attended + dense + experts + packed);
-        let wanted = u64::from(config.sequences_max) * (hidden + attended + vocab);
-        let rotation = u64::from(positions) * u64::from(spec.head_dim);
-        let activations = (step + wanted + rotation).saturating_mul(size_of::<f32>() as u64);
-        Needs { weights, activations, ..Needs::of_pool(config, geometry) }
+        let partial = if part.is_shared() { hidden } else { 0 };
+        let logits = if part.is_last() { vocab.div_ceil(u64::from(part.tensor.of)) } else { 0 };
+        let step = u64::from(limits.rows_max) * (hidden + qkv + attended + dense + experts + packed + partial);
+        let wanted = u64::from(limits.wanted_max) * (hidden + attended + logits);
+        let rotation = u64::from(limits.positions_max) * u64::from(spec.head_dim);
+        (step + wanted + rotation).saturating_mul(size_of::<f32>() as u64)
     }
 
     /// What a device without weights needs: its pool.
@@ -190,6 +214,29 @@ mod tests {
         );
         let endless = Needs { kv: u64::MAX, ..NEEDS };
         assert!(endless.require_in(&Room { bytes: 5000, bound: String::new() }).is_err());
+    }
+
+    #[test]
+    fn every_rank_and_what_ranks_share_count() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families/mixtral");
+        let spec = ModelSpec::read(&fixture).unwrap();
+        let config = Config { model_dir: fixture, ..Config::default() };
+        let geometry = crate::start::geometry::of_model(&config, &spec, kernels::Dtype::F32).unwrap();
+        let limits = StepLimits { rows_max: 512, wanted_max: 64, positions_max: 2048 };
+        let of =
+            |tensor, stages| Needs::of(&config, (&spec, Grid { tensor, stages }), &geometry, 1000, limits).activations;
+        // Sums of the two experts of each row: once for the rows that change hands and twice for each rank.
+        let shared = |ranks: u64| (1 + 2 * ranks) * 512 * 2 * u64::from(spec.hidden) * 4;
+        let hidden = 512 * u64::from(spec.hidden) * 4;
+        for (tensor, stages) in [(2, 1), (1, 2), (2, 2)] {
+            let ranks = u64::from(tensor * stages);
+            let least = shared(ranks) + ranks * hidden + of(1, 1) / u64::from(tensor);
+            assert!(
+                of(tensor, stages) > least,
+                "tp {tensor}, pp {stages}: {} is less than {least}",
+                of(tensor, stages)
+            );
+        }
     }
 
     /// A machine as far as this module looks at it.

@@ -134,6 +134,7 @@ pub(crate) struct Cache<'a, O: Ops> {
     norms: [O::Vector; 2],
     lengths: Vec<usize>,
     blocks_per_sequence: usize,
+    query_scale: f32,
 }
 
 /// Most tokens of one sequence in these tests.
@@ -152,7 +153,12 @@ impl<'a, O: Ops> Cache<'a, O> {
         let rope = ops.rope(TOKENS_MAX, &frequencies, 1.0).expect("a table");
         let norms = [vector(ops, &numbers(71, dim)), vector(ops, &numbers(72, dim))];
         let blocks_per_sequence = geometry.blocks / sequences;
-        Self { ops, layer, kv, rope, norms, lengths: vec![0; sequences], blocks_per_sequence }
+        Self { ops, layer, kv, rope, norms, lengths: vec![0; sequences], blocks_per_sequence, query_scale: 1.0 }
+    }
+
+    /// From now on.
+    pub(crate) fn queries_scaled_by(&mut self, scale: f32) {
+        self.query_scale = scale;
     }
 
     /// Appends tokens to sequences and attends; the tokens' outputs, one after the other. A token's q, k and v
@@ -163,7 +169,9 @@ impl<'a, O: Ops> Cache<'a, O> {
         for &(sequence, tokens) in step {
             let first = self.lengths[sequence];
             for position in first..first + tokens {
-                qkv.extend(numbers(1000 + (sequence * TOKENS_MAX + position) as u64, cols).iter().map(|v| v * 3.0));
+                let values = numbers(1000 + (sequence * TOKENS_MAX + position) as u64, cols);
+                let scale = |column| if column < shape.out_cols() { 3.0 * self.query_scale } else { 3.0 };
+                qkv.extend(values.iter().enumerate().map(|(column, value)| value * scale(column)));
             }
             let table_start = (sequence * self.blocks_per_sequence) as u32;
             sequences.push(BatchSequence {

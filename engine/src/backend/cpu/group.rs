@@ -150,8 +150,8 @@ impl<O: Ops> Forward for Group<O> {
     }
 }
 
-/// Follows the orders of a group until it is over. A rank whose part could not be made answers the first order with
-/// the reason.
+/// Follows the orders of a group until it is over, or until one fails: then others may wait for this rank in the middle of
+/// a layer, and its end tells them. A rank whose part could not be made answers the first order with the reason.
 pub(crate) fn follow<O: Ops>(follower: &mut Follower, runner: Result<Runner<O>, EngineError>, spin: Duration) {
     let mut words = Vec::new();
     let mut runner = match runner {
@@ -166,7 +166,7 @@ pub(crate) fn follow<O: Ops>(follower: &mut Follower, runner: Result<Runner<O>, 
     while follower.next(&mut words, spin) == Heard::Order {
         match Order::decode(&words).and_then(|order| runner.obey(order)) {
             Ok(()) => follower.answer(Ok(())),
-            Err(error) => follower.answer(Err(&error.to_string())),
+            Err(error) => return follower.answer(Err(&error.to_string())),
         }
     }
 }

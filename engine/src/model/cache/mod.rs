@@ -14,7 +14,7 @@ mod shelf;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernels::{Ops, Pool};
 use xxhash_rust::xxh3::xxh3_128;
@@ -167,22 +167,32 @@ fn in_directory<T>(
     load: &impl Fn(&Shelf) -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
     let place = Place::new(directory, key)?;
-    for _ in 0..ATTEMPTS {
+    let began = Instant::now();
+    let mut attempts = 0;
+    while attempts < ATTEMPTS {
         match found(&place, key, pool)? {
             Some(stored) => match load(&mapped(stored)) {
                 Err(EngineError::WeightsCache(CacheFault::Damaged { path, problem })) => {
                     tracing::warn!(file = %path.display(), problem, "packed weights are packed again");
                     place.discard()?;
+                    attempts += 1;
                 }
                 other => return other,
             },
-            None => {
+            None => match place.claim(PACKING_MAX)? {
                 // Whoever had the claim before may have completed the file since it was looked for.
-                let claim = place.claim(PACKING_MAX)?;
-                if let Some(claim) = claim.filter(|_| !matches!(Stored::open(place.file(), key, pool), Ok(Some(_)))) {
+                Some(_) if matches!(Stored::open(place.file(), key, pool), Ok(Some(_))) => {}
+                Some(claim) => {
                     pack(&place, claim, key, load)?;
+                    attempts += 1;
                 }
-            }
+                // Another process has had it, and has completed the file or given up.
+                None if began.elapsed() < PACKING_MAX => {}
+                None => {
+                    let path = place.file().to_path_buf();
+                    return Err(CacheFault::Busy { path, waited_s: PACKING_MAX.as_secs() }.into());
+                }
+            },
         }
     }
     let problem = "is found damaged as soon as it is written".to_owned();
@@ -214,7 +224,7 @@ fn pack<T>(
 ) -> Result<(), EngineError> {
     place.sweep();
     place.require_space(key.bytes)?;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let shelf = Shelf::packing(claim.writer(key)?);
     // What was packed is dropped: the file is mapped as every other process maps it.
     drop(load(&shelf)?);

@@ -109,8 +109,11 @@ impl Place {
     pub(super) fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
-            if path != self.file && path != self.partial && is_stale(&path) {
-                match std::fs::remove_file(&path) {
+            if path == self.file || path == self.partial {
+                continue;
+            }
+            if let Some(stale) = Stale::found(&path) {
+                match stale.remove(&path) {
                     Ok(()) => tracing::info!(file = %path.display(), "packed weights that nobody uses are removed"),
                     Err(error) => tracing::warn!(file = %path.display(), %error, "packed weights cannot be removed"),
                 }
@@ -128,10 +131,13 @@ impl Claim {
 
     /// Gives the complete file its name. From now on nobody may write it.
     pub(super) fn publish(self) -> Result<(), CacheFault> {
-        let failed = |error| unusable(&self.partial, &error);
-        std::fs::rename(&self.partial, &self.file).map_err(failed)?;
+        std::fs::rename(&self.partial, &self.file).map_err(|error| unusable(&self.partial, &error))?;
         self.is_published.set(true);
-        self.lock.set_permissions(Permissions::from_mode(0o444)).map_err(failed)
+        if let Err(error) = self.lock.set_permissions(Permissions::from_mode(0o444)) {
+            // Some file systems have no permissions; the file is complete all the same.
+            tracing::warn!(file = %self.file.display(), %error, "packed weights cannot be made read-only");
+        }
+        Ok(())
     }
 }
 
@@ -150,28 +156,37 @@ fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Whether a file of the directory is one of ours that may go.
-fn is_stale(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let parts: Vec<&str> = name.split('.').collect();
-    let [key, version, end] = parts.as_slice() else { return false };
-    let version = version.strip_prefix('v').and_then(|version| version.parse::<u32>().ok());
-    let (true, Some(version)) = (key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), version) else {
-        return false;
-    };
-    match *end {
-        "packed" => version < VERSION || has_rested(path),
-        "partial" => has_rested(path) && is_unlocked(path),
-        _ => false,
+/// A file of ours that may go. One that nobody completes is locked until it is gone: whoever opens it meanwhile finds it
+/// gone once it has the lock.
+struct Stale {
+    _lock: Option<File>,
+}
+
+impl Stale {
+    fn found(path: &Path) -> Option<Stale> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let parts: Vec<&str> = name.split('.').collect();
+        let [key, version, end] = parts.as_slice() else { return None };
+        let version = version.strip_prefix('v')?.parse::<u32>().ok()?;
+        if key.len() != 32 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        match *end {
+            "packed" if version < VERSION || has_rested(path) => Some(Stale { _lock: None }),
+            "partial" if has_rested(path) => {
+                let file = File::open(path).ok()?;
+                file.try_lock().ok().map(|()| Stale { _lock: Some(file) })
+            }
+            _ => None,
+        }
+    }
+
+    fn remove(self, path: &Path) -> std::io::Result<()> {
+        std::fs::remove_file(path)
     }
 }
 
 fn has_rested(path: &Path) -> bool {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|age| age > UNUSED_MAX))
-}
-
-/// Whether no process writes it. One that opens it between this look and its removal finds it gone once it has locked it.
-fn is_unlocked(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
 }

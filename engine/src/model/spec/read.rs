@@ -38,7 +38,7 @@ pub(super) fn spec(config: &Fields, generation: Option<&Fields>) -> Result<Model
         mlps: mlps(config, rules, layers)?,
         norm,
         norm_eps,
-        positions: positions(config, rules)?,
+        positions: positions(config, rules, head_dim)?,
         context_max: config.count_to("max_position_embeddings", CONTEXT_MAX)?,
         windows: windows(config, rules, layers)?,
         attention_bias: attention_bias(config, rules)?,
@@ -137,9 +137,9 @@ fn norm(config: &Fields, rules: &ConfigRules) -> Result<(NormKind, f32), EngineE
     }
 }
 
-fn positions(config: &Fields, rules: &ConfigRules) -> Result<Positions, EngineError> {
+fn positions(config: &Fields, rules: &ConfigRules, head_dim: u32) -> Result<Positions, EngineError> {
     match rules.positions {
-        PositionRule::Rope { theta } => Ok(Positions::Rope(RopeSpec::of(config, theta)?)),
+        PositionRule::Rope { theta } => Ok(Positions::Rope(RopeSpec::of(config, theta, head_dim)?)),
         PositionRule::Learned { offset } => Ok(Positions::Learned { offset }),
     }
 }

@@ -47,6 +47,14 @@ fn old_and_new_rope_names_mean_the_same() {
 }
 
 #[test]
+fn frequencies_that_are_no_numbers_are_refused() {
+    refused(
+        &json!({"rope_scaling": {"type": "linear", "factor": 1e-39}}),
+        &expect!["config.json: rope_parameters imply a frequency of inf"],
+    );
+}
+
+#[test]
 fn architectures_differ_by_values_only() {
     let qwen2 = parse(&with(&json!({"architectures": ["Qwen2ForCausalLM"], "sliding_window": 24}))).unwrap();
     assert_eq!((qwen2.attention_bias, qwen2.windows[0], qwen2.head_dim), (AttentionBias::Qkv, None, 16));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kernels::collective::{Follower, Patience, Segment, SegmentShape};
 use kernels::memory::Backing;
-use kernels::{CpuOps, Pool};
+use kernels::{CpuOps, KvGeometry, Pool};
 
 use crate::backend::{Group, Notify, Order, Orders, Runner, StepLimits, follow, words_max};
 use crate::model::{CacheKey, ExpertCounts, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
@@ -19,8 +19,10 @@ use crate::{Config, EngineError, KvStore, RanksChoice};
 pub(super) use placement::unplaced;
 pub use processes::{NoRankProgram, RankProgram, serve_rank};
 
-/// Who does not take part in a layer for so long is taken for stuck.
-const LAYER_MAX: Duration = Duration::from_secs(30);
+/// What a rank may be late for other reasons than its computing.
+const LAYER_MARGIN: Duration = Duration::from_secs(30);
+/// Operations per second of the slowest rank that is waited for.
+const SLOWEST_OPERATIONS_PER_S: f64 = 4e9;
 /// Every rank has loaded its part by then.
 const LOADING_MAX: Duration = Duration::from_secs(900);
 /// Ranks with cores of their own spin so long for each other before they sleep.
@@ -54,7 +56,8 @@ impl Crew {
 
     /// The only rank.
     pub(super) fn alone(&self, weights: &WeightFiles, kv: &KvStore) -> Result<Rank<Runner<CpuOps>>, EngineError> {
-        let (ops, threads, model) = self.load(weights, 0)?;
+        let threads = self.threads(0)?;
+        let (ops, model) = self.load(weights, 0, &threads)?;
         Ok(Rank { forward: Runner::alone(ops, model, kv.view(), self.limits)?, threads })
     }
 
@@ -70,7 +73,9 @@ impl Crew {
             RanksChoice::Threads => Backing::Anonymous,
             RanksChoice::Processes => Backing::Memfd,
         };
-        let segment = Segment::new(self.segment_shape(kv), backing)?;
+        // Before anybody begins to load: cores that do not exist are told at once.
+        let threads = self.threads(0)?;
+        let segment = Segment::new(segment_shape(self.grid, &self.spec, self.limits, kv.geometry()), backing)?;
         // Declared before the orders: these are dropped first, which closes the segment, and then followers are waited for.
         let followers: Box<dyn Send> = match self.config.ranks {
             RanksChoice::Threads => Box::new(threads::start(self, kv, &segment, notify)?),
@@ -78,7 +83,7 @@ impl Crew {
         };
         let mut orders = Orders::new(&segment);
         orders.give(0..self.grid.ranks(), &Order::Ready)?;
-        let (runner, threads) = self.runner(weights, 0, &segment, kv)?;
+        let runner = self.runner(weights, (0, &threads), &segment, kv)?;
         orders.hear(Patience { spin: Duration::ZERO, limit: LOADING_MAX })?;
         let forward = Group::new(runner, self.grid, &segment, orders, self.patience(), followers);
         Ok((Rank { forward, threads }, segment))
@@ -87,64 +92,83 @@ impl Crew {
     /// Makes the part of rank `rank` and follows the leader until the group is over.
     fn follow(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<(), EngineError> {
         let mut follower = Follower::new(segment, rank as usize)?;
-        let weights = WeightFiles::open(&self.config.model_dir);
-        let made = weights.and_then(|weights| self.runner(&weights, rank, segment, kv));
-        let runner = made.and_then(|(runner, threads)| {
-            threads.pin_caller().map_err(|error| unplaced(&self.config, error))?;
-            Ok(runner)
-        });
-        follow(&mut follower, runner, self.patience().spin);
+        follow(&mut follower, self.follower(rank, segment, kv), self.patience().spin);
         Ok(())
+    }
+
+    fn follower(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<Runner<CpuOps>, EngineError> {
+        let threads = self.threads(rank)?;
+        let runner = self.runner(&WeightFiles::open(&self.config.model_dir)?, (rank, &threads), segment, kv)?;
+        threads.pin_caller().map_err(|error| unplaced(&self.config, error))?;
+        Ok(runner)
     }
 
     fn runner(
         &self,
         weights: &WeightFiles,
-        rank: u32,
+        (rank, threads): (u32, &Arc<Pool>),
         segment: &Arc<Segment>,
         kv: &KvStore,
-    ) -> Result<(Runner<CpuOps>, Arc<Pool>), EngineError> {
-        let (ops, threads, model) = self.load(weights, rank)?;
+    ) -> Result<Runner<CpuOps>, EngineError> {
+        let (ops, model) = self.load(weights, rank, threads)?;
         let of_group = (segment, rank as usize);
-        let runner = Runner::of_group(ops, model, kv.view(), self.limits, of_group, self.patience())?;
-        Ok((runner, threads))
+        Runner::of_group(ops, model, kv.view(), self.limits, of_group, self.patience())
     }
 
-    fn load(&self, weights: &WeightFiles, rank: u32) -> Result<(CpuOps, Arc<Pool>, Model<CpuOps>), EngineError> {
+    /// The threads that a rank computes with.
+    fn threads(&self, rank: u32) -> Result<Arc<Pool>, EngineError> {
+        let placement = placement::of_rank(&self.config, self.grid.part(&self.spec, rank).tensor)?;
+        Ok(Arc::new(Pool::new(&placement).map_err(|error| unplaced(&self.config, error))?))
+    }
+
+    fn load(
+        &self,
+        weights: &WeightFiles,
+        rank: u32,
+        threads: &Arc<Pool>,
+    ) -> Result<(CpuOps, Model<CpuOps>), EngineError> {
         let part = self.grid.part(&self.spec, rank);
-        let placement = placement::of_rank(&self.config, part.tensor)?;
-        let pool = Pool::new(&placement).map_err(|error| unplaced(&self.config, error))?;
-        let threads = Arc::new(pool);
-        let ops = CpuOps::new(Arc::clone(&threads), self.config.instructions()?)?;
+        let ops = CpuOps::new(Arc::clone(threads), self.config.instructions()?)?;
         let cache = WeightsCache::of_key(&self.config.weights_cache, |name| std::env::var_os(name).map(PathBuf::from));
         let bytes = weights.prepared_bytes(self.precision) / u64::from(self.grid.ranks());
         let key = CacheKey::new(&ops, self.weights_digest, &format!("{:?} {part:?}", self.precision), bytes)?;
-        let model = cache.load(key, &threads, |shelf| {
+        let model = cache.load(key, threads, |shelf| {
             let source = Source { weights, precision: self.precision, shelf };
             Model::load(&ops, self.spec.clone(), part.clone(), source, self.limits.positions_max)
         })?;
-        Ok((ops, threads, model))
-    }
-
-    fn segment_shape(&self, kv: &KvStore) -> SegmentShape {
-        let StepLimits { rows_max, wanted_max, positions_max } = self.limits;
-        let [rows_max, wanted_max, positions_max] = [rows_max, wanted_max, positions_max].map(|count| count as usize);
-        let geometry = kv.geometry();
-        let blocks_per_sequence = positions_max.div_ceil(geometry.block_tokens);
-        // The outputs of a row's experts are summed up one by one.
-        let rows_per_row = self.spec.experts().map_or(1, |(_, routing)| routing.per_row);
-        SegmentShape {
-            ranks: self.grid.ranks() as usize,
-            group_ranks: self.grid.tensor as usize,
-            order_words_max: words_max(rows_max, wanted_max, blocks_per_sequence, geometry.blocks),
-            row_values_max: rows_max * rows_per_row * self.spec.hidden as usize,
-            logit_values_max: wanted_max * self.spec.vocab as usize,
-            tallies: ExpertCounts::tallies(&self.spec),
-        }
+        Ok((ops, model))
     }
 
     fn patience(&self) -> Patience {
         let spin = if placement::have_own_cores(self.grid.tensor) { SPIN } else { Duration::ZERO };
-        Patience { spin, limit: LAYER_MAX }
+        Patience { spin, limit: self.layer_max() }
+    }
+
+    /// Whoever does not take part in a layer for so long is taken for stuck: the time that the largest layer takes a very slow
+    /// processor with all rows of a step, and some more.
+    fn layer_max(&self) -> Duration {
+        let (spec, shape) = (&self.spec, self.spec.head_shape());
+        let experts = spec.experts().map_or(0, |(width, routing)| routing.per_row * width as usize);
+        let mlp = 3 * experts.max(spec.dense_width().unwrap_or(0) as usize);
+        let operations =
+            2.0 * self.limits.rows_max as f64 * spec.hidden as f64 * (shape.qkv_cols() + shape.out_cols() + mlp) as f64;
+        LAYER_MARGIN + Duration::from_secs_f64(operations / SLOWEST_OPERATIONS_PER_S)
+    }
+}
+
+/// What a segment of the ranks of `grid` has room for.
+pub(super) fn segment_shape(grid: Grid, spec: &ModelSpec, limits: StepLimits, geometry: &KvGeometry) -> SegmentShape {
+    let StepLimits { rows_max, wanted_max, positions_max } = limits;
+    let [rows_max, wanted_max, positions_max] = [rows_max, wanted_max, positions_max].map(|count| count as usize);
+    let blocks_per_sequence = positions_max.div_ceil(geometry.block_tokens);
+    // The outputs of a row's experts are summed up one by one.
+    let rows_per_row = spec.experts().map_or(1, |(_, routing)| routing.per_row);
+    SegmentShape {
+        ranks: grid.ranks() as usize,
+        group_ranks: grid.tensor as usize,
+        order_words_max: words_max(rows_max, wanted_max, blocks_per_sequence, geometry.blocks),
+        row_values_max: rows_max * rows_per_row * spec.hidden as usize,
+        logit_values_max: wanted_max * spec.vocab as usize,
+        tallies: ExpertCounts::tallies(spec),
     }
 }

@@ -12,7 +12,7 @@ use kernels::collective::Segment;
 use kernels::memory::{HostMemory, bequeath};
 use serde::{Deserialize, Serialize};
 
-use super::Crew;
+use super::{Crew, segment_shape};
 use crate::backend::Notify;
 use crate::model::{ModelSpec, WeightFiles};
 use crate::start::assemble::{context_max, precision, step_limits};
@@ -169,7 +169,7 @@ pub fn serve_rank() -> Result<(), EngineError> {
     let kv = KvStore::new(Arc::new(inherited(pool, geometry.pool_bytes())?), geometry)?;
     let grid = Crew::grid(&config, &spec)?;
     let crew = Crew { config, spec, grid, precision, limits, weights_digest };
-    let shape = crew.segment_shape(&kv);
+    let shape = segment_shape(crew.grid, &crew.spec, limits, &geometry);
     let segment = Segment::open(inherited(segment, Segment::bytes(&shape)?)?, shape)?;
     drop(weights);
     crew.follow(rank, &segment, &kv)

@@ -100,8 +100,8 @@ pub(in crate::cpu) unsafe fn attend<C: Cached, P: Products<C>>(tile: &QueryTile<
     let mut values: Values = [const { MaybeUninit::uninit() }; QUERY_ROWS_MAX * HEAD_DIM_MAX];
     let mut totals: [Total; QUERY_ROWS_MAX] = [None; QUERY_ROWS_MAX];
     let (mut scratch, mut wide_keys, mut wide_values) = (Scratch::new(), Wide::new(), Wide::new());
-    // SAFETY: `pack_queries` writes all words that the chunks read; a row's values are written by its first chunk
-    // before any merge or the end reads them; the rest is the caller's promise.
+    // SAFETY: `pack_queries` writes all words that the chunks read; a row's values are written together with its first
+    // total, before any merge or the end reads them; the rest is the caller's promise.
     unsafe {
         pack_queries::<C, P>(tile, &mut queries);
         let mut products = P::new();
@@ -176,7 +176,7 @@ pub(in crate::cpu) unsafe fn join<L: Lanes>(tile: &QueryTile<'_>) {
                 merge::<L>(tile.head_dim, state, &mut total, values);
             }
         }
-        // SAFETY: a row sees its own position, so some chunk was not empty.
+        // SAFETY: the caller's promise; a total comes with values.
         unsafe { write_out::<L>(tile, i, total, values) };
     }
 }
@@ -240,14 +240,18 @@ unsafe fn store_state<L: Lanes>(head_dim: usize, state: ChunkState, to: *mut f32
 #[inline(always)]
 unsafe fn write_out<L: Lanes>(tile: &QueryTile<'_>, i: usize, total: Total, values: *const f32) {
     let (token, head) = (i / tile.heads, i % tile.heads);
-    // A row sees its own position, so there is a total.
-    let sum = total.map_or(1.0, |(_, sum)| sum);
-    // SAFETY: the row and the head lie inside `out`, as the caller of `attend` promises.
+    // SAFETY: the row and the head lie inside `out`, as the caller of `attend` promises; where there is a total there are
+    // values.
     unsafe {
         let row = tile.out.add((tile.first_row + token) * tile.out_columns);
         let target = row.add((tile.first_head + head) * tile.head_dim);
         for dim in (0..tile.head_dim).step_by(LANES) {
-            L::load(values.add(dim)).div(L::splat(sum)).store(target.add(dim));
+            // A row sees its own position, so without a total no score was a number, and the result is none either.
+            let result = match total {
+                Some((_, sum)) => L::load(values.add(dim)).div(L::splat(sum)),
+                None => L::splat(f32::NAN),
+            };
+            result.store(target.add(dim));
         }
     }
 }

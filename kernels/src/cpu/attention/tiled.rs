@@ -130,13 +130,14 @@ where
                     (behind.div_ceil(2)..VECTOR_WORDS).for_each(|word| words.add(word).write(0));
                 }
             }
+            let sums = scratch.values.as_mut_ptr().cast::<f32>();
             let sides = |dim: usize| TileValues {
                 weights: scratch.weights.as_ptr().cast::<u32>().add(first * VECTOR_WORDS),
                 weights_stride_bytes: size_of::<[u32; ATTENTION_CHUNK]>(),
                 values: &vectors[first..=last],
                 values_stride_bytes: stored.stride * WORD_BYTES,
                 column_bytes: dim * WORD_BYTES,
-                sums: scratch.values.as_ptr().cast_mut().cast::<f32>().add(dim),
+                sums: sums.add(dim),
                 sums_stride_bytes: size_of::<[f32; HEAD_DIM_MAX]>(),
             };
             let quads = tile.head_dim / (QUAD * LANES) * (QUAD * LANES);
