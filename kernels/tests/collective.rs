@@ -126,6 +126,8 @@ fn a_rank_that_does_not_come_or_sums_other_rows_is_named() {
     let mut own = rows(&ReferenceOps::default(), 1, &[1.0; 4]);
     let late = group.all_reduce(&mut ReferenceOps::default(), &mut own, 4).expect_err("nobody comes");
     assert!(matches!(late, CollectiveError::Late { rank: 1, .. }), "{late}");
+    let reason = segment.why_over().expect("nobody goes on without it").to_string();
+    assert!(reason.starts_with("rank 1 has not come within 3"), "{reason}");
 
     let mut other = SharedReduce::new(&segment, 1, SHORT).expect("a rank");
     let mut fewer = rows(&ReferenceOps::default(), 1, &[1.0; 3]);

@@ -51,17 +51,18 @@ pub struct ExpertCounts {
 impl ExpertCounts {
     /// How many numbers a model counts in.
     pub(crate) fn tallies(spec: &ModelSpec) -> usize {
-        ExpertCounts::of(spec).map_or(0, |counts| counts.layers.len() * counts.experts)
+        spec.experts().map_or(0, |(_, routing)| layers_with_experts(spec).count() * routing.experts)
     }
 
     /// All zero, in memory of this process; `None` for a model without experts.
     pub(super) fn of(spec: &ModelSpec) -> Option<ExpertCounts> {
         let (_, routing) = spec.experts()?;
-        let has_experts = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Experts { .. });
-        let layers: Vec<u32> =
-            (0..).zip(&spec.mlps).filter(|(_, mlp)| has_experts(mlp)).map(|(layer, _)| layer).collect();
-        let rows: Vec<AtomicU64> = (0..layers.len() * routing.experts).map(|_| AtomicU64::new(0)).collect();
-        Some(ExpertCounts { layers, experts: routing.experts, rows: Arc::new(rows) })
+        let rows: Vec<AtomicU64> = (0..Self::tallies(spec)).map(|_| AtomicU64::new(0)).collect();
+        Some(ExpertCounts {
+            layers: layers_with_experts(spec).collect(),
+            experts: routing.experts,
+            rows: Arc::new(rows),
+        })
     }
 
     fn add(&self, layer: u32, counts: &[u64]) {
@@ -71,6 +72,11 @@ impl ExpertCounts {
             total.fetch_add(*count, Ordering::Relaxed);
         }
     }
+}
+
+fn layers_with_experts(spec: &ModelSpec) -> impl Iterator<Item = u32> {
+    let has_experts = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Experts { .. });
+    (0..).zip(&spec.mlps).filter(move |(_, mlp)| has_experts(mlp)).map(|(layer, _)| layer)
 }
 
 impl<O: Ops> ExpertSpace<O> {

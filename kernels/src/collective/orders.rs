@@ -174,12 +174,31 @@ impl Segment {
     /// Why a wait for `rank` has failed.
     pub(super) fn unmet(&self, unmet: Unmet, rank: usize, what: &'static str) -> CollectiveError {
         match (unmet, self.over().value()) {
-            (Unmet::Late(waited), _) => CollectiveError::Late { rank, what, waited },
+            (Unmet::Late(waited), _) => {
+                self.give_up(rank, waited);
+                CollectiveError::Late { rank, what, waited }
+            }
             (Unmet::Over, CLOSED) => CollectiveError::Closed,
             (Unmet::Over, ended) => {
                 let rank = (ended as usize).saturating_sub(1).min(self.shape().ranks - 1);
-                CollectiveError::Ended { rank, said: self.said(rank) }
+                match self.over().notes[0].load(Ordering::Relaxed) {
+                    0 => CollectiveError::Ended { rank, said: self.said(rank) },
+                    waited_ms => CollectiveError::Late {
+                        rank,
+                        what: "come",
+                        waited: Duration::from_millis(u64::from(waited_ms)),
+                    },
+                }
             }
+        }
+    }
+
+    /// Ends the group because `rank` was waited for in vain: whoever asks later hears the same reason.
+    fn give_up(&self, rank: usize, waited: Duration) {
+        if !self.is_over() {
+            let waited_ms = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX).max(1);
+            self.over().notes[0].store(waited_ms, Ordering::Relaxed);
+            self.over().set_once(1 + rank as u32);
         }
     }
 
