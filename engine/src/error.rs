@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kernels::collective::CollectiveError;
 use thiserror::Error;
 
 /// An error of the engine. Names the file, key, tensor or number that is wrong.
@@ -111,8 +112,13 @@ pub enum EngineError {
     #[error("kernels: {0}")]
     Kernels(kernels::KernelError),
     /// The ranks of the worker cannot go on together; whatever follows fails too.
-    #[error("ranks: {0}")]
-    Ranks(String),
+    #[error("ranks: {problem}")]
+    Ranks {
+        /// What has happened, and to which rank.
+        problem: String,
+        /// Who can do something about the error of that rank.
+        blame: Blame,
+    },
     /// A transfer operation failed.
     #[error("transport {transport}: {problem}")]
     Transport {
@@ -143,10 +149,14 @@ pub enum EngineError {
     },
 }
 
-impl From<kernels::collective::CollectiveError> for EngineError {
+impl From<CollectiveError> for EngineError {
     /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
-    fn from(cause: kernels::collective::CollectiveError) -> EngineError {
-        EngineError::Ranks(cause.to_string())
+    fn from(cause: CollectiveError) -> EngineError {
+        let blame = match &cause {
+            CollectiveError::Failed { kind, .. } | CollectiveError::Ended { kind, .. } => Blame::of_kind(*kind),
+            _ => Blame::Ours,
+        };
+        EngineError::Ranks { problem: cause.to_string(), blame }
     }
 }
 
@@ -170,7 +180,31 @@ pub enum Blame {
     Ours,
 }
 
+impl Blame {
+    /// The number by which ranks tell each other.
+    pub(crate) fn kind(self) -> u32 {
+        match self {
+            Blame::Ours => 0,
+            Blame::Model => 1,
+            Blame::Config => 2,
+            Blame::Machine => 3,
+        }
+    }
+
+    fn of_kind(kind: u32) -> Blame {
+        [Blame::Model, Blame::Config, Blame::Machine]
+            .into_iter()
+            .find(|blame| blame.kind() == kind)
+            .unwrap_or(Blame::Ours)
+    }
+}
+
 impl EngineError {
+    /// A defect of ranks that nobody outside can do something about.
+    pub(crate) fn ranks(problem: impl std::fmt::Display) -> EngineError {
+        EngineError::Ranks { problem: problem.to_string(), blame: Blame::Ours }
+    }
+
     /// Who can do something about it.
     #[must_use]
     pub fn blame(&self) -> Blame {
@@ -184,10 +218,10 @@ impl EngineError {
             | EngineError::TensorValue { .. } => Blame::Model,
             EngineError::Config { .. } | EngineError::Scheduler(_) => Blame::Config,
             EngineError::Memory { .. } | EngineError::WeightsCache(_) | EngineError::Transport { .. } => Blame::Machine,
+            EngineError::Ranks { blame, .. } => *blame,
             EngineError::Plan(_)
             | EngineError::Logits { .. }
             | EngineError::Kernels(_)
-            | EngineError::Ranks(_)
             | EngineError::InboxFull { .. }
             | EngineError::Stopped
             | EngineError::Thread { .. } => Blame::Ours,

@@ -329,3 +329,17 @@ fn sums_that_overflow_fail_the_step_by_row() -> Result<()> {
     assert!(error.contains("row 19: the logit of token "), "{error}");
     Ok(())
 }
+
+/// The leader of the ranks has only its own part before its eyes.
+#[test]
+fn what_another_rank_finds_is_named_and_blamed_likewise() -> Result<()> {
+    let model = Copy::of("llama", "other-rank")?;
+    model.overwrite(QUERY, 5, f32::NAN)?;
+    for (tp, pp) in [(1, 1), (1, 2), (2, 2)] {
+        let config = Config { tp, pp, ..model.config() };
+        let error = open_backend(&config, std::sync::Arc::new(|| {})).err().context("it has no layer 1")?;
+        assert_eq!(error.blame(), Blame::Model, "tp {tp}, pp {pp}: {error}");
+        assert!(error.to_string().contains(QUERY), "tp {tp}, pp {pp}: {error}");
+    }
+    Ok(())
+}

@@ -150,7 +150,7 @@ fn follow(segment: &Arc<Segment>, rank: usize) -> std::thread::JoinHandle<Vec<Ve
         while follower.next(&mut order, Duration::ZERO) == Heard::Order {
             heard.push(order.clone());
             match order.first() {
-                Some(1) => follower.answer(Err("order 1 is none")),
+                Some(1) => follower.answer(Err((7, "order 1 is none"))),
                 Some(2) => return heard,
                 _ => follower.answer(Ok(())),
             }
@@ -190,7 +190,9 @@ fn errors_of_a_follower_are_told() {
     leader.give([1, 2], &[1]).expect("an order");
     let error = leader.give([1], &[0]).expect_err("the last order was not heard");
     assert!(matches!(error, CollectiveError::Late { rank: 1, .. }), "{error}");
-    assert_eq!(leader.hear(PATIENCE).expect_err("an error").to_string(), "rank 1: order 1 is none");
+    let error = leader.hear(PATIENCE).expect_err("an error");
+    assert!(matches!(error, CollectiveError::Failed { rank: 1, kind: 7, .. }));
+    assert_eq!(error.to_string(), "rank 1: order 1 is none");
     leader.give([1, 2], &[0]).expect("an order");
     leader.hear(PATIENCE).expect("they live on");
     drop(leader);

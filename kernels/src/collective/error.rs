@@ -13,6 +13,8 @@ pub enum CollectiveError {
     Failed {
         /// Which.
         rank: usize,
+        /// What kind of error it is, as its program numbers them.
+        kind: u32,
         /// Its error.
         said: String,
     },
@@ -21,6 +23,8 @@ pub enum CollectiveError {
     Ended {
         /// Which.
         rank: usize,
+        /// What kind of error it said last, as its program numbers them; 0 if none.
+        kind: u32,
         /// What it or its keeper said last; empty if nothing.
         said: String,
     },

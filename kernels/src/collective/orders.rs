@@ -13,6 +13,8 @@ use super::{CollectiveError, Segment};
 
 /// The value of `Segment::over` after the leader has gone; others are `1 + rank` of a rank that has ended.
 const CLOSED: u32 = u32::MAX;
+/// Length and kind before the text of a report.
+const REPORT_HEAD_BYTES: usize = 2 * size_of::<u32>();
 /// How an order went, in the note beside its answer.
 const WENT_WELL: u32 = 1;
 
@@ -59,7 +61,8 @@ impl Leader {
             let met = answered.wait_for(self.sequence, self.segment.over(), patience);
             met.map_err(|unmet| self.segment.unmet(unmet, rank, "answered"))?;
             if answered.notes[0].load(Ordering::Relaxed) != WENT_WELL && first.is_ok() {
-                first = Err(CollectiveError::Failed { rank, said: self.segment.said(rank) });
+                let (kind, said) = self.segment.said(rank);
+                first = Err(CollectiveError::Failed { rank, kind, said });
             }
         }
         first
@@ -130,10 +133,10 @@ impl Follower {
         Heard::Order
     }
 
-    /// Answers the order that was heard last.
-    pub fn answer(&mut self, outcome: Result<(), &str>) {
-        if let Err(said) = outcome {
-            self.segment.say(self.rank, said);
+    /// Answers the order that was heard last; an error has a kind, of which this knows nothing, and a text.
+    pub fn answer(&mut self, outcome: Result<(), (u32, &str)>) {
+        if let Err((kind, said)) = outcome {
+            self.segment.say(self.rank, kind, said);
         }
         let answered = self.segment.number(self.rank, Number::Answered);
         let went = if outcome.is_ok() { WENT_WELL } else { 0 };
@@ -156,7 +159,7 @@ impl Segment {
     /// Ends the group because `rank` has ended; for whoever keeps it. Does nothing when the group is over.
     pub fn declare_ended(&self, rank: usize, said: &str) {
         if rank < self.shape().ranks && self.over().value() == 0 {
-            self.say(rank, said);
+            self.say(rank, 0, said);
             self.over().set_once(1 + rank as u32);
         }
     }
@@ -182,7 +185,10 @@ impl Segment {
             (Unmet::Over, ended) => {
                 let rank = (ended as usize).saturating_sub(1).min(self.shape().ranks - 1);
                 match self.over().notes[0].load(Ordering::Relaxed) {
-                    0 => CollectiveError::Ended { rank, said: self.said(rank) },
+                    0 => {
+                        let (kind, said) = self.said(rank);
+                        CollectiveError::Ended { rank, kind, said }
+                    }
                     waited_ms => CollectiveError::Late {
                         rank,
                         what: "come",
@@ -202,25 +208,26 @@ impl Segment {
         }
     }
 
-    /// Leaves a text in a rank's name, cut to what fits. Its length is the first word.
-    fn say(&self, rank: usize, said: &str) {
-        let bytes = &said.as_bytes()[..said.len().min(REPORT_BYTES - size_of::<u32>())];
+    /// Leaves a text in a rank's name, cut to what fits, behind its length and its kind.
+    fn say(&self, rank: usize, kind: u32, said: &str) {
+        let bytes = &said.as_bytes()[..said.len().min(REPORT_BYTES - REPORT_HEAD_BYTES)];
         let report = self.report(rank);
         // SAFETY: a report has `REPORT_BYTES` bytes and begins at a multiple of 64; one rank writes it, or its keeper when
         // the rank is no more.
         unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), report.add(size_of::<u32>()), bytes.len());
-            report.cast::<u32>().write(bytes.len() as u32);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), report.add(REPORT_HEAD_BYTES), bytes.len());
+            report.cast::<[u32; 2]>().write([bytes.len() as u32, kind]);
         }
     }
 
-    fn said(&self, rank: usize) -> String {
+    fn said(&self, rank: usize) -> (u32, String) {
         let report = self.report(rank);
         let mut bytes = [0; REPORT_BYTES];
         // SAFETY: a report has `REPORT_BYTES` bytes; its writer has answered or ended.
         unsafe { std::ptr::copy_nonoverlapping(report.cast_const(), bytes.as_mut_ptr(), REPORT_BYTES) };
-        let (len, text) = bytes.split_at(size_of::<u32>());
-        let len = len.iter().rev().fold(0usize, |len, byte| len << 8 | usize::from(*byte));
-        String::from_utf8_lossy(&text[..len.min(text.len())]).into_owned()
+        let (head, text) = bytes.split_at(REPORT_HEAD_BYTES);
+        let word = |at: usize| head[at..at + 4].iter().rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+        let (len, kind) = (word(0) as usize, word(4));
+        (kind, String::from_utf8_lossy(&text[..len.min(text.len())]).into_owned())
     }
 }

@@ -77,7 +77,7 @@ impl<F: Forward> Executor<F> {
             let (id, turn) = (step.id, self.turn(step));
             let ended = Instant::now();
             let ran = StepSpan { started, ended };
-            let is_over = matches!(turn, Err(EngineError::Ranks(_)));
+            let is_over = matches!(turn, Err(EngineError::Ranks { .. }));
             let event = match turn {
                 Ok(Turn::Continues { layers_done }) => BackendEvent::Progress { lane, step: id, layers_done },
                 Ok(Turn::Ends(result)) => BackendEvent::Done { lane, step: id, ran, result: Ok(result) },
@@ -211,7 +211,7 @@ fn take(command: Command, lanes: &mut Lanes<Step>) {
 fn failure(error: &EngineError) -> Failure {
     let kind = match error {
         // The worker ends, the request is fine: another worker may have it.
-        EngineError::Ranks(_) => FailureKind::WorkerLost,
+        EngineError::Ranks { .. } => FailureKind::WorkerLost,
         _ => FailureKind::Internal,
     };
     Failure::new(kind, error.to_string())

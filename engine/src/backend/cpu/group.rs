@@ -97,8 +97,8 @@ impl<O: Ops> Group<O> {
         self.orders.give(ranks.clone(), &order)?;
         if ranks.contains(&LEADER) {
             self.runner.obey(order).map_err(|error| match error {
-                EngineError::Ranks(problem) => EngineError::Ranks(problem),
-                other => EngineError::Ranks(format!("rank {LEADER}: {other}")),
+                ranks @ EngineError::Ranks { .. } => ranks,
+                other => EngineError::ranks(format!("rank {LEADER}: {other}")),
             })?;
         }
         Ok(self.orders.hear(self.patience)?)
@@ -158,7 +158,7 @@ pub(crate) fn follow<O: Ops>(follower: &mut Follower, runner: Result<Runner<O>, 
         Ok(runner) => runner,
         Err(error) => {
             if follower.next(&mut words, spin) == Heard::Order {
-                follower.answer(Err(&error.to_string()));
+                follower.answer(Err((error.blame().kind(), &error.to_string())));
             }
             return;
         }
@@ -166,7 +166,7 @@ pub(crate) fn follow<O: Ops>(follower: &mut Follower, runner: Result<Runner<O>, 
     while follower.next(&mut words, spin) == Heard::Order {
         match Order::decode(&words).and_then(|order| runner.obey(order)) {
             Ok(()) => follower.answer(Ok(())),
-            Err(error) => return follower.answer(Err(&error.to_string())),
+            Err(error) => return follower.answer(Err((error.blame().kind(), &error.to_string()))),
         }
     }
 }

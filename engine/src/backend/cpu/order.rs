@@ -81,7 +81,7 @@ impl Order {
     pub(super) fn decode(words: &[u32]) -> Result<Order, EngineError> {
         Order::read(words).ok_or_else(|| {
             let start = &words[..words.len().min(8)];
-            EngineError::Ranks(format!("an order of {} words that begins {start:?} says nothing", words.len()))
+            EngineError::ranks(format!("an order of {} words that begins {start:?} says nothing", words.len()))
         })
     }
 

@@ -74,7 +74,7 @@ pub(super) fn start(
 ) -> Result<Processes, EngineError> {
     let mut started = Processes { segment: Arc::clone(segment), kept: Vec::new() };
     for rank in 1..crew.grid.ranks() {
-        let problem = |error: std::io::Error| EngineError::Ranks(format!("starting rank {rank}: {error}"));
+        let problem = |error: std::io::Error| EngineError::ranks(format!("starting rank {rank}: {error}"));
         let mut command = program
             .command()
             .map_err(|error| EngineError::Config { key: "ranks", problem: format!("is \"processes\": {error}") })?;
@@ -119,7 +119,7 @@ impl Processes {
         };
         self.kept.push(Kept { rank, child, lifeline, keeper });
         result?;
-        written.map_err(|error| EngineError::Ranks(format!("telling rank {rank} its job: {error}")))
+        written.map_err(|error| EngineError::ranks(format!("telling rank {rank} its job: {error}")))
     }
 }
 
@@ -154,7 +154,7 @@ impl Drop for Processes {
 /// return while the group exists.
 pub fn serve_rank() -> Result<(), EngineError> {
     let mut line = String::new();
-    let problem = |problem: String| EngineError::Ranks(format!("the job of this rank: {problem}"));
+    let problem = |problem: String| EngineError::ranks(format!("the job of this rank: {problem}"));
     std::io::stdin().lock().read_line(&mut line).map_err(|error| problem(error.to_string()))?;
     let job: Job = serde_json::from_str(&line).map_err(|error| problem(error.to_string()))?;
     end_with_leader()?;
