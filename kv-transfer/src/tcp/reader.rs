@@ -190,6 +190,8 @@ impl<'a> Reader<'a> {
 
     async fn run(&mut self, orders: &mut UnboundedReceiver<Order>) -> Result<(), TransferError> {
         loop {
+            // The timer below is up to a millisecond late, in which bytes may come.
+            self.end_late();
             self.ask();
             let deadline = self.flow.next_deadline();
             let wake = tokio::time::Instant::from_std(deadline.unwrap_or_else(Instant::now));
