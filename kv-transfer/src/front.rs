@@ -1,7 +1,7 @@
 //! The side of every transport that its owner sees: allots ids, checks arguments, bounds queues. Moves no byte and knows
 //! no implementation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -19,6 +19,8 @@ pub struct Transport {
     /// First, so that dropping stops the threads before the memory they use is let go.
     driver: Box<dyn Driver>,
     events: Receiver<TransferEvent>,
+    /// The end of a peer and of its batches, to be told before the next event.
+    endings: VecDeque<TransferEvent>,
     kind: TransportKind,
     limits: Limits,
     /// Our own endpoint, which grows with each registered region.
@@ -54,6 +56,7 @@ impl Transport {
         Self {
             driver,
             events,
+            endings: VecDeque::new(),
             kind,
             limits: setup.limits,
             endpoint: Endpoint { kind, instance: setup.instance, address, regions: Vec::new() },
@@ -98,6 +101,15 @@ impl Transport {
             }
             TransferEvent::Done { .. } | TransferEvent::Failed { .. } | TransferEvent::Aborted { .. } => {}
         }
+    }
+
+    /// A batch that was started while its peer went down may not have reached the threads when they tell so. It ends here,
+    /// before its peer; what they say of it later is dropped.
+    fn went_down(&mut self, peer: PeerId, error: TransferError) {
+        let batches = self.open.iter().filter(|(_, of)| **of == peer);
+        let lost = || TransferError::lost("start a batch", "it went down meanwhile");
+        self.endings.extend(batches.map(|(ticket, _)| TransferEvent::Failed { ticket: *ticket, error: lost() }));
+        self.endings.push_back(TransferEvent::PeerDown { peer, error });
     }
 
     /// The threads have ended by themselves: everything still open ends here, batches first.
@@ -163,13 +175,21 @@ impl KvTransport for Transport {
     }
 
     fn poll(&mut self) -> Option<TransferEvent> {
-        match self.events.try_recv() {
-            Ok(event) => {
+        loop {
+            if let Some(event) = self.endings.pop_front() {
                 self.note(&event);
-                Some(event)
+                return Some(event);
             }
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => self.stopped(),
+            match self.events.try_recv() {
+                Ok(TransferEvent::PeerDown { peer, error }) => self.went_down(peer, error),
+                Ok(event) if event.ended().is_some_and(|ticket| !self.open.contains_key(&ticket)) => {}
+                Ok(event) => {
+                    self.note(&event);
+                    return Some(event);
+                }
+                Err(TryRecvError::Empty) => return None,
+                Err(TryRecvError::Disconnected) => return self.stopped(),
+            }
         }
     }
 
@@ -184,5 +204,71 @@ impl KvTransport for Transport {
         if self.peers.contains_key(&peer) {
             let _stopped = self.driver.submit(Command::Disconnect { peer });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::{Sender, unbounded};
+    use kernels::memory::Backing;
+
+    use super::*;
+    use crate::{LeaseTable, RangeCopy};
+
+    /// Threads that get everything and do nothing.
+    struct Idle;
+
+    impl Driver for Idle {
+        fn register(&mut self, _: RegionId, _: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError> {
+            Ok(Vec::new())
+        }
+
+        fn submit(&mut self, _: Command) -> Result<(), TransferError> {
+            Ok(())
+        }
+    }
+
+    fn transport() -> (Transport, Sender<TransferEvent>) {
+        let (tell, events) = unbounded();
+        let setup = Setup {
+            instance: sched::InstanceId(1),
+            notify: Arc::new(|| {}),
+            access: Arc::new(LeaseTable::new()),
+            limits: Limits::default(),
+        };
+        (Transport::new(TransportKind::Tcp, &setup, Vec::new(), Box::new(Idle), events), tell)
+    }
+
+    #[test]
+    fn batches_that_the_threads_did_not_see_end_before_their_peer() {
+        let (mut transport, tell) = transport();
+        let memory = Arc::new(HostMemory::new(4096, Backing::Anonymous).unwrap());
+        let local = transport.register(memory).unwrap();
+        let endpoint = transport.endpoint();
+        let [lost, other] = [(); 2].map(|()| transport.connect(&endpoint).unwrap());
+        let batch = |lease| Batch {
+            remote: RegionId(0),
+            lease,
+            local,
+            copies: vec![RangeCopy { remote_offset: 0, local_offset: 0, bytes: 64 }],
+            deadline: Duration::from_secs(1),
+        };
+        for peer in [lost, other] {
+            tell.send(TransferEvent::PeerUp { peer, probe: crate::Probe { bytes: 1, elapsed_ns: 1 } }).unwrap();
+            assert!(transport.poll().is_some());
+        }
+        let lease = sched::LeaseId(7);
+        let (first, second) =
+            (transport.start(lost, batch(lease)).unwrap(), transport.start(lost, batch(lease)).unwrap());
+        let elsewhere = transport.start(other, batch(lease)).unwrap();
+        let gone = || TransferError::lost("read", "it closed the connection");
+        tell.send(TransferEvent::Failed { ticket: first, error: gone() }).unwrap();
+        tell.send(TransferEvent::PeerDown { peer: lost, error: gone() }).unwrap();
+        tell.send(TransferEvent::Failed { ticket: second, error: gone() }).unwrap();
+        tell.send(TransferEvent::Done { ticket: elsewhere, bytes: 64, elapsed_us: 1 }).unwrap();
+        let ended: Vec<Option<Ticket>> = std::iter::from_fn(|| transport.poll()).map(|event| event.ended()).collect();
+        assert_eq!(ended, [Some(first), Some(second), None, Some(elsewhere)]);
     }
 }

@@ -91,7 +91,7 @@ impl Setup {
     /// Whether it runs when only `mode` is asked for; the baseline always does.
     #[must_use]
     pub fn is_wanted(&self, mode: Option<Mode>) -> bool {
-        mode.is_none_or(|mode| mode == self.mode) || std::ptr::eq(self, &all()[0])
+        mode.is_none_or(|mode| mode == self.mode) || self.name == all()[0].name
     }
 
     /// Whether KV bytes must have moved in it.
@@ -122,5 +122,20 @@ impl Setup {
         // A deployment per setup comes and goes: only what is wrong is worth a line between the rows of the table.
         config.telemetry.log = "error".to_string();
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_baseline_is_part_of_every_mode() {
+        for mode in [None, Some(Mode::Aggregated), Some(Mode::Disaggregated)] {
+            let wanted: Vec<_> = all().iter().filter(|setup| setup.is_wanted(mode)).collect();
+            assert_eq!(wanted[0].name, all()[0].name);
+            let others = &wanted[1..];
+            assert!(!others.is_empty() && others.iter().all(|setup| mode.is_none_or(|mode| mode == setup.mode)));
+        }
     }
 }
