@@ -8,7 +8,7 @@ use engine::replica::ReplicaHandle;
 use engine::{EngineError, ModelInfo};
 use node::drain::Stop;
 use node::worker_metrics::WorkerMetrics;
-use proto::peer::server::PeerHost;
+use proto::peer::server::{Identity, PeerHost};
 use proto::peer::{Endpoint, PeerWelcome};
 use proto::session::server::{Refused, SessionHost, Sessions};
 use proto::session::{Exactness, Welcome};
@@ -73,19 +73,21 @@ impl Giver {
 }
 
 impl PeerHost for Giver {
-    fn welcome(&self) -> PeerWelcome {
+    fn identity(&self) -> Identity {
+        Identity { instance: self.info.instance, compat: self.info.compat.clone() }
+    }
+
+    fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure> {
+        tracing::info!(%reader, "a reader has introduced itself");
         let endpoint = Endpoint { transport: self.info.transport.label().to_owned(), address: self.endpoint.clone() };
-        PeerWelcome {
+        Ok(PeerWelcome {
             compat: self.info.compat.clone(),
             instance: self.info.instance,
             layout: self.info.layout.clone(),
             blocks: self.info.blocks,
             endpoints: vec![endpoint],
-        }
-    }
-
-    fn met(&self, reader: InstanceId) {
-        tracing::info!(%reader, "a reader has introduced itself");
+            data_token: proto::random::bytes()?,
+        })
     }
 
     fn renew(&self, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {

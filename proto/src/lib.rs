@@ -8,6 +8,7 @@ mod convert;
 mod generated;
 pub mod listen;
 pub mod peer;
+pub mod random;
 pub mod session;
 mod status;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proto::listen::Services;
 use proto::peer::client::{Peer, connect};
-use proto::peer::server::{PeerHost, PeerService};
+use proto::peer::server::{Identity, PeerHost, PeerService};
 use proto::peer::{Endpoint, PeerHello, PeerWelcome};
 use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
 use proto::session::{Exactness, SessionLimits, Welcome};
@@ -37,13 +37,15 @@ impl Giver {
 }
 
 impl PeerHost for Giver {
-    fn welcome(&self) -> PeerWelcome {
-        let endpoints = vec![Endpoint { transport: "tcp".into(), address: b"127.0.0.1:9".to_vec() }];
-        PeerWelcome { compat: compat(), instance: self.instance, layout: layout(), blocks: 100, endpoints }
+    fn identity(&self) -> Identity {
+        Identity { instance: self.instance, compat: compat() }
     }
 
-    fn met(&self, reader: InstanceId) {
+    fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure> {
         self.met.lock().unwrap().push(reader);
+        let (instance, data_token) = (self.instance, reader.0.to_le_bytes());
+        let endpoints = vec![Endpoint { transport: "tcp".into(), address: b"127.0.0.1:9".to_vec() }];
+        Ok(PeerWelcome { compat: compat(), instance, layout: layout(), blocks: 100, endpoints, data_token })
     }
 
     fn renew(&self, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
@@ -163,9 +165,9 @@ async fn a_reader_learns_layout_and_endpoints_and_manages_its_leases() {
     let (listener, address) = bound().await;
     let _process = serve(giver.clone(), listener).await;
     let (peer, welcome) = meet(&address).await;
-    assert_eq!(welcome, PeerHost::welcome(&*giver));
-    assert_eq!(peer.giver(), InstanceId(1));
     assert_eq!(*giver.met.lock().unwrap(), [InstanceId(2)]);
+    assert_eq!(Ok(welcome), PeerHost::welcome(&*giver, InstanceId(2)));
+    assert_eq!(peer.giver(), InstanceId(1));
     assert_eq!(peer.renew(&[LeaseId(1), DEAD]).await, Ok(vec![DEAD]));
     for _ in 0..2 {
         assert_eq!(peer.release(LeaseId(1), PATIENCE).await, Ok(ReleaseAnswer::Ok));

@@ -121,8 +121,8 @@ impl Link {
                 format!("the giver at {} can be read over {offered}, this reader uses {transport}", self.address);
             return Err(Failure::new(FailureKind::Incompatible, detail));
         };
-        let PeerWelcome { instance, layout, blocks, .. } = welcome;
-        Ok(PeerInfo { instance, layout, blocks, endpoint: endpoint.address })
+        let PeerWelcome { instance, layout, blocks, data_token, .. } = welcome;
+        Ok(PeerInfo { instance, layout, blocks, endpoint: endpoint.address, data_token })
     }
 
     /// The giver is up; stays until something about it changes.

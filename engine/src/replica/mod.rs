@@ -136,6 +136,8 @@ pub struct PeerInfo {
     pub blocks: u32,
     /// How its transport is reached, as that transport wrote it.
     pub endpoint: Vec<u8>,
+    /// What its data port asks us for.
+    pub data_token: [u8; 16],
 }
 
 /// What travels through the inbox, in order.

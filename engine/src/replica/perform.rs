@@ -162,7 +162,7 @@ impl Performer {
 
     /// Meets a peer; an earlier connection to the same incarnation is closed.
     pub(super) fn add_peer(&mut self, info: PeerInfo) {
-        let PeerInfo { instance, layout, blocks, endpoint } = info;
+        let PeerInfo { instance, layout, blocks, endpoint, data_token: _ } = info;
         if let Some(former) = self.peers.remove(instance) {
             self.transport.disconnect(former.id);
         }

@@ -111,6 +111,7 @@ impl Workers {
             layout: first.info.layout.clone(),
             blocks: first.info.blocks,
             endpoint: first.endpoint.clone(),
+            data_token: [0; 16],
         };
         decode.handle.add_peer(peer)?;
         let mut workers = Workers::new(first, Some(decode), said);

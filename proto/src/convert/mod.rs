@@ -74,12 +74,12 @@ pub enum Problem {
     /// It may not come at this point.
     #[error("is not expected here")]
     Unexpected,
-    /// Two arrays that belong together differ in length.
-    #[error("has {count} elements where its pair has {pair}")]
+    /// An array has another length than the one it belongs to, or than it must have.
+    #[error("has {count} elements where {pair} are expected")]
     Uneven {
         /// Elements here.
         count: usize,
-        /// Elements there.
+        /// Elements that are expected.
         pair: usize,
     },
 }
@@ -119,6 +119,11 @@ impl Field {
     pub(crate) fn text(self, text: String, bytes_max: usize) -> Result<String, ConvertError> {
         self.at_most(text.len(), bytes_max)?;
         Ok(text)
+    }
+
+    /// Bytes of a fixed number.
+    pub(crate) fn exactly<const N: usize>(self, bytes: &[u8]) -> Result<[u8; N], ConvertError> {
+        bytes.try_into().map_err(|_| self.error(Problem::Uneven { count: bytes.len(), pair: N }))
     }
 
     pub(crate) fn u16(self, value: u32) -> Result<u16, ConvertError> {

@@ -37,6 +37,7 @@ impl Wire for PeerWelcome {
             layout: Some(self.layout.to_wire()),
             blocks: self.blocks,
             endpoints: self.endpoints.iter().map(Wire::to_wire).collect(),
+            data_token: self.data_token.to_vec(),
         }
     }
 
@@ -47,6 +48,7 @@ impl Wire for PeerWelcome {
             layout: Field("PeerWelcome", "layout").take(message.layout)?,
             blocks: message.blocks,
             endpoints: Field("PeerWelcome", "endpoints").take_all(message.endpoints, TRANSPORTS_MAX)?,
+            data_token: Field("PeerWelcome", "data_token").exactly(&message.data_token)?,
         })
     }
 }

@@ -291,7 +291,7 @@ proptest! {
         let hello = PeerHello { compat: compat.clone(), instance: InstanceId(id) };
         prop_assert_eq!(carried(&hello), hello);
         let endpoints = vec![Endpoint { transport: "tcp".into(), address: vec![0, 255, 7] }];
-        let welcome = PeerWelcome { compat, instance: InstanceId(id), layout, blocks, endpoints };
+        let welcome = PeerWelcome { compat, instance: InstanceId(id), layout, blocks, endpoints, data_token: id.to_le_bytes() };
         prop_assert_eq!(carried(&welcome), welcome);
     }
 }
@@ -339,7 +339,7 @@ fn a_wrong_message_is_refused_with_its_field() {
         "message Request, field choices: is empty",
         "message Slo, field class: is 65536, more than 65535",
         "message SamplingParams, field logprobs: is 256, more than 255",
-        "message SamplingParams, field logit_bias_values: has 0 elements where its pair has 1",
+        "message SamplingParams, field logit_bias_values: has 0 elements where 1 are expected",
     ];
     assert_eq!(said, expected);
 }

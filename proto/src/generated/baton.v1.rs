@@ -967,6 +967,9 @@ pub struct PeerWelcome {
     pub blocks: u32,
     #[prost(message, repeated, tag = "6")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// What the giver's data port asks this reader for: 16 random bytes, new for every hello.
+    #[prost(bytes = "vec", tag = "7")]
+    pub data_token: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

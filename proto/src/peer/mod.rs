@@ -29,7 +29,12 @@ pub struct PeerWelcome {
     pub blocks: u32,
     /// Where its transports can be reached.
     pub endpoints: Vec<Endpoint>,
+    /// What its data port asks this reader for, new for every hello.
+    pub data_token: DataToken,
 }
+
+/// Admits one reader to a giver's data port.
+pub type DataToken = [u8; 16];
 
 /// Where one transport can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,11 +18,14 @@ use crate::status::status_of;
 
 /// The giver behind the service.
 pub trait PeerHost: Send + Sync + 'static {
-    /// What a compatible reader is told.
-    fn welcome(&self) -> PeerWelcome;
+    /// Who this giver is and what its KV cache is compatible with.
+    fn identity(&self) -> Identity;
 
-    /// A compatible reader has said hello.
-    fn met(&self, reader: InstanceId);
+    /// A compatible reader has said hello: what it is told. Its data token is the only one that admits it from now on.
+    ///
+    /// # Errors
+    /// Nobody can be welcomed now.
+    fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure>;
 
     /// Renews these leases; returns those that are gone.
     ///
@@ -43,6 +46,15 @@ pub trait PeerHost: Send + Sync + 'static {
     fn leaving(&self) -> impl Future<Output = ()> + Send + 'static;
 }
 
+/// What a giver is known by before it welcomes anybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its incarnation.
+    pub instance: InstanceId,
+    /// What its KV cache is compatible with.
+    pub compat: CompatParts,
+}
+
 /// Serves readers for a host.
 pub struct PeerService<H> {
     host: Arc<H>,
@@ -60,16 +72,14 @@ impl<H: PeerHost> PeerService<H> {
             return Err(Failure::new(FailureKind::Incompatible, detail));
         }
         let hello = PeerHello::from_wire(hello)?;
-        let welcome = self.host.welcome();
-        compare(&welcome.compat, &hello.compat)?;
-        self.host.met(hello.instance);
-        Ok(welcome.to_wire())
+        compare(&self.host.identity().compat, &hello.compat)?;
+        Ok(self.host.welcome(hello.instance)?.to_wire())
     }
 
     /// A message for an earlier incarnation behind the same address must not touch leases of this one.
     fn meant_for_us(&self, giver: Option<wire::Instance>) -> Result<(), Failure> {
         let meant: InstanceId = Field("request", "giver").take(giver)?;
-        let ours = self.host.welcome().instance;
+        let ours = self.host.identity().instance;
         if meant == ours {
             return Ok(());
         }

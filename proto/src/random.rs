@@ -1,0 +1,15 @@
+//! Bytes that nobody can foresee, from the operating system's generator.
+
+use sched::{Failure, FailureKind};
+
+/// Fresh random bytes.
+///
+/// # Errors
+/// `Internal`: the system has none to give.
+pub fn bytes<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    let filled = getrandom::fill(&mut bytes);
+    filled
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("the system gives no random bytes: {error}")))?;
+    Ok(bytes)
+}
