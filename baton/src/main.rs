@@ -11,14 +11,18 @@ mod serve;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use node::drain::{Supervision, asked};
+use node::drain::{Cause, Supervision, asked};
 use node::exit::Exit;
 
 use cli::{Arguments, Command};
 use config::{BatonConfig, DEFAULTS};
+
+/// How long work on threads of its own may take to end after everything else.
+const LAST_WORK: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     kv_transfer::restore_signals();
@@ -41,8 +45,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
+    node::door::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match command {
             Command::Serve(arguments) => {
                 let config = arguments.config()?;
@@ -52,13 +57,22 @@ fn run(command: Command) -> Result<()> {
             Command::Router(arguments) => role::router(&arguments).await,
             Command::Prefill(arguments) => role::prefill(&arguments).await,
             Command::Decode(arguments) => role::decode(&arguments).await,
-            Command::Verify(arguments) => verify::run(arguments, stop_asked(Supervision::Alone)).await,
+            Command::Verify(arguments) => {
+                let interrupted = async {
+                    stop_asked(Supervision::Alone).await;
+                };
+                verify::run(arguments, interrupted).await
+            }
             Command::Chat(arguments) => chat::run(arguments).await,
             Command::Config(arguments) => print_config(&arguments),
             // Follows its leader on this thread; the runtime has nothing to do.
             Command::Rank(arguments) => role::rank(&arguments),
         }
-    })
+    });
+    // What has ended in order left nothing behind; work that cannot be stopped, on a text that nobody waits for any more,
+    // must not keep the process.
+    runtime.shutdown_timeout(LAST_WORK);
+    outcome
 }
 
 /// Without changes the commented defaults, else the outcome of the changes.
@@ -72,13 +86,16 @@ fn print_config(arguments: &cli::ConfigArgs) -> Result<()> {
     Ok(())
 }
 
-/// Resolves when this process shall end.
-async fn stop_asked(supervision: Supervision) {
+/// Resolves when this process shall end, and says why.
+async fn stop_asked(supervision: Supervision) -> Cause {
     match asked(supervision).await {
-        Ok(cause) => tracing::info!(?cause, "stopping"),
+        Ok(cause) => {
+            tracing::info!(?cause, "stopping");
+            cause
+        }
         Err(error) => {
             tracing::error!(%error, "cannot watch for signals; only the default actions end this process");
-            std::future::pending::<()>().await;
+            std::future::pending().await
         }
     }
 }

@@ -23,7 +23,7 @@ pub async fn router(arguments: &RoleArgs) -> Result<()> {
     };
     let router = router::Router::load(config.router, Metrics::install()?)?;
     tracing::info!(address = %front.address, models = ?router.model_names(), "router listens");
-    Ok(router.run(front.listener, admin, stop_asked(arguments.supervision())).await?)
+    Ok(router.run(front.listener, admin, relief(), stop_asked(arguments.supervision())).await?)
 }
 
 /// One prefill worker.
@@ -39,7 +39,7 @@ pub async fn prefill(arguments: &RoleArgs) -> Result<()> {
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
     let supervision = arguments.supervision();
     let started = |started: &Started| announce(supervision, started);
-    Ok(prefill_server::run(config, ranks, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
+    Ok(prefill_server::run(config, ranks, ports, Metrics::install()?, started, stopped(supervision)).await?)
 }
 
 /// One decode or aggregated worker.
@@ -51,7 +51,17 @@ pub async fn decode(arguments: &RoleArgs) -> Result<()> {
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
     let supervision = arguments.supervision();
     let started = |started: &Started| announce(supervision, started);
-    Ok(decode_server::run(config, ranks, ports, Metrics::install()?, started, stop_asked(supervision)).await?)
+    Ok(decode_server::run(config, ranks, ports, Metrics::install()?, started, stopped(supervision)).await?)
+}
+
+/// A router's large requests leave memory behind that this allocator gives back when told to.
+pub fn relief() -> router::Relief {
+    router::Relief::with(kv_transfer::give_heap_back)
+}
+
+/// Resolves when a worker shall end; why is nothing to it.
+async fn stopped(supervision: Supervision) {
+    stop_asked(supervision).await;
 }
 
 /// One rank of a worker: follows its leader and ends with it.

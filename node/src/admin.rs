@@ -12,11 +12,21 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tower::Service;
 
+use crate::door::{ConnectionLimits, Guard, Phase, connections_within_files, serve};
 use crate::telemetry::Metrics;
 
 /// Histograms are folded this often; without it their samples would pile up between two scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Scrapes and probes are few.
+const CONNECTIONS_MAX: usize = 64;
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    connections_max: CONNECTIONS_MAX,
+    head_time_max: Duration::from_secs(75),
+    unread_time_max: Duration::from_secs(10),
+};
 
 /// Whether a process takes work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,10 +149,28 @@ impl Admin {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let upkeep = upkeep(self.metrics.clone());
-        let served = axum::serve(listener, self.routes()).with_graceful_shutdown(shutdown);
+        let guard = Arc::new(Guard::new(listener.local_addr()?, "", &[], &[]));
+        let (door, phase) = watch::channel(Phase::Open);
+        let routes = self.routes();
+        let answer = move |request: hyper::Request<hyper::body::Incoming>| {
+            let (guard, mut routes) = (Arc::clone(&guard), routes.clone());
+            async move {
+                match guard.check(request.method(), request.uri(), request.headers()) {
+                    Ok(()) => routes.call(request).await.unwrap_or_else(|never| match never {}),
+                    Err(strange) => (StatusCode::FORBIDDEN, format!("{strange}\n")).into_response(),
+                }
+            }
+        };
+        let shut = async move {
+            shutdown.await;
+            door.send_replace(Phase::Shut);
+            std::future::pending::<()>().await;
+        };
+        let limits = ConnectionLimits { connections_max: connections_within_files(CONNECTIONS_MAX), ..LIMITS };
         tokio::select! {
-            served = async { served.await } => served,
+            () = serve(listener, limits, phase, answer) => Ok(()),
             () = upkeep => Ok(()),
+            () = shut => Ok(()),
         }
     }
 }

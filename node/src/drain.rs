@@ -21,6 +21,18 @@ pub enum Cause {
     SupervisorGone,
 }
 
+impl Cause {
+    /// Whether somebody who sends requests here may first have to hear of it. SIGTERM comes from systems that put clients
+    /// in front of several servers; after Ctrl-C or the supervisor's end somebody waits for the end itself.
+    #[must_use]
+    pub const fn has_a_load_balancer(self) -> bool {
+        match self {
+            Cause::Terminated => true,
+            Cause::Interrupted | Cause::SupervisorGone => false,
+        }
+    }
+}
+
 /// Whether a supervisor started this process and holds the other end of its standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supervision {

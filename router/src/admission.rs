@@ -1,4 +1,7 @@
-//! The first gate: how many requests and bytes are inside at a time; decides before anything is parsed.
+//! The first gate: how many requests are inside at a time, and how many bytes of bodies and of answers they hold.
+//!
+//! What a client announces costs it nothing and counts for nothing; bytes count when they have arrived, a place when the
+//! whole request has. So neither idle connections nor large promises keep anybody out.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,12 +14,26 @@ use crate::openai::ApiError;
 const NEWEST_WEIGHT: f64 = 0.1;
 const RETRY_AFTER_MIN: Span = Span::from_ms(100);
 const RETRY_AFTER_MAX: Span = Span::from_secs(30);
+/// Bytes that every request may hold uncounted, so that large ones cannot keep small ones out. Places bound their sum.
+const BYTES_FREE: usize = 16 << 10;
+
+/// How much may be inside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdmissionLimits {
+    /// Requests.
+    pub(crate) requests_max: usize,
+    /// Bytes of their bodies.
+    pub(crate) bytes_max: usize,
+    /// Bytes of answers that are held until they are whole, of all requests.
+    pub(crate) answers_bytes_max: usize,
+    /// Bytes of one such answer.
+    pub(crate) answer_bytes_max: usize,
+}
 
 /// Lets requests in; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
-    requests_max: usize,
-    bytes_max: usize,
+    limits: AdmissionLimits,
     clock: Clock,
     inside: Arc<Mutex<Inside>>,
 }
@@ -24,46 +41,152 @@ pub(crate) struct Admission {
 #[derive(Debug, Default)]
 struct Inside {
     requests: usize,
-    bytes: usize,
+    body_bytes: usize,
+    answer_bytes: usize,
     last_end: Option<Time>,
     /// Running mean of the gap between two ends.
     end_gap_us: Option<f64>,
 }
 
+/// A request whose body is arriving.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    held: Held,
+}
+
 /// A place inside; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
+    held: Held,
+}
+
+/// What a request holds; given back when dropped.
+#[derive(Debug)]
+struct Held {
     admission: Admission,
-    bytes: usize,
+    place: Place,
+    body_bytes: usize,
+    answer_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Outside,
+    Inside,
 }
 
 impl Admission {
-    pub(crate) fn new(requests_max: usize, bytes_max: usize, clock: Clock) -> Admission {
-        Admission { requests_max, bytes_max, clock, inside: Arc::default() }
+    pub(crate) fn new(limits: AdmissionLimits, clock: Clock) -> Admission {
+        Admission { limits, clock, inside: Arc::default() }
     }
 
-    /// A place for a request of `bytes`.
+    /// A request begins to arrive; one that would find no place needs not arrive at all.
     ///
     /// # Errors
     /// 429, with the time after which a place should be free: the mean gap between two ends.
-    pub(crate) fn enter(&self, bytes: usize) -> Result<Permit, ApiError> {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.requests >= self.requests_max {
-            let message = format!("The service is overloaded: {} requests are being served.", inside.requests);
-            return Err(ApiError::overloaded(message, inside.retry_after()));
-        }
-        // A request that alone is above the bound gets in when nobody else is inside, else it would never.
-        if inside.requests > 0 && inside.bytes.saturating_add(bytes) > self.bytes_max {
-            let message = format!("The service is overloaded: requests of {} bytes are being served.", inside.bytes);
-            return Err(ApiError::overloaded(message, inside.retry_after()));
-        }
-        inside.requests += 1;
-        inside.bytes += bytes;
-        Ok(Permit { admission: self.clone(), bytes })
+    pub(crate) fn arrives(&self) -> Result<Arriving, ApiError> {
+        self.locked().place_left(&self.limits)?;
+        let held = Held { admission: self.clone(), place: Place::Outside, body_bytes: 0, answer_bytes: 0 };
+        Ok(Arriving { held })
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Arriving {
+    /// So many more bytes of the body are there.
+    ///
+    /// # Errors
+    /// 429 when all bodies together are above their bound.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let held = &mut self.held;
+        let mut inside = held.admission.locked();
+        let others = counted(inside.body_bytes, held.body_bytes);
+        let after = held.body_bytes + bytes;
+        // A body that alone is above the bound gets in when it is the only large one, else it would never.
+        let fits = after <= BYTES_FREE || others == 0 || others + after <= held.admission.limits.bytes_max;
+        if !fits {
+            let message = format!("The service is overloaded: requests of {others} bytes are being served.");
+            return Err(ApiError::overloaded(message, inside.retry_after()));
+        }
+        inside.body_bytes = others + over_free(after);
+        held.body_bytes = after;
+        Ok(())
+    }
+
+    /// The body is complete: a place for the request.
+    ///
+    /// # Errors
+    /// 429 when there is none any more.
+    pub(crate) fn enter(mut self) -> Result<Permit, ApiError> {
+        let mut inside = self.held.admission.locked();
+        inside.place_left(&self.held.admission.limits)?;
+        inside.requests += 1;
+        drop(inside);
+        self.held.place = Place::Inside;
+        Ok(Permit { held: self.held })
+    }
+}
+
+impl Permit {
+    /// The answer, which is held until it is whole, has so many more bytes.
+    ///
+    /// # Errors
+    /// 400 when it is above what one answer may have, 429 when all answers together are above their bound.
+    pub(crate) fn grow_answer(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let held = &mut self.held;
+        let limits = held.admission.limits;
+        let after = held.answer_bytes + bytes;
+        if after > limits.answer_bytes_max {
+            return Err(ApiError::answer_too_large(limits.answer_bytes_max));
+        }
+        let mut inside = held.admission.locked();
+        let others = counted(inside.answer_bytes, held.answer_bytes);
+        let fits = after <= BYTES_FREE || others == 0 || others + after <= limits.answers_bytes_max;
+        if !fits {
+            let message = format!("The service is overloaded: answers of {others} bytes are being put together.");
+            return Err(ApiError::overloaded(message, inside.retry_after()));
+        }
+        inside.answer_bytes = others + over_free(after);
+        held.answer_bytes = after;
+        Ok(())
+    }
+
+    /// Bytes of the body.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.held.body_bytes
+    }
+
+    /// The body is not needed any more.
+    pub(crate) fn body_done(&mut self) {
+        let held = &mut self.held;
+        let mut inside = held.admission.locked();
+        inside.body_bytes = counted(inside.body_bytes, held.body_bytes);
+        held.body_bytes = 0;
+    }
+}
+
+/// What of a sum is not this request's.
+fn counted(sum: usize, own: usize) -> usize {
+    sum - over_free(own)
+}
+
+/// What counts of a request's bytes: small ones are free.
+fn over_free(bytes: usize) -> usize {
+    if bytes <= BYTES_FREE { 0 } else { bytes }
+}
+
 impl Inside {
+    fn place_left(&self, limits: &AdmissionLimits) -> Result<(), ApiError> {
+        if self.requests < limits.requests_max {
+            return Ok(());
+        }
+        let message = format!("The service is overloaded: {} requests are being served.", self.requests);
+        Err(ApiError::overloaded(message, self.retry_after()))
+    }
+
     fn retry_after(&self) -> Span {
         let gap = self.end_gap_us.map_or(Span::from_secs(1), |us| Span(us as u64));
         gap.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
@@ -79,13 +202,19 @@ impl Inside {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Held {
     fn drop(&mut self) {
         let now = self.admission.clock.now();
-        let mut inside = self.admission.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.requests -= 1;
-        inside.bytes -= self.bytes;
-        inside.ended(now);
+        let mut inside = self.admission.locked();
+        inside.body_bytes = counted(inside.body_bytes, self.body_bytes);
+        inside.answer_bytes = counted(inside.answer_bytes, self.answer_bytes);
+        match self.place {
+            Place::Inside => {
+                inside.requests -= 1;
+                inside.ended(now);
+            }
+            Place::Outside => {}
+        }
     }
 }
 
@@ -94,19 +223,64 @@ mod tests {
     use super::*;
     use crate::openai::Advice;
 
+    const KIB: usize = 1 << 10;
+
+    fn admission() -> Admission {
+        let limits = AdmissionLimits {
+            requests_max: 2,
+            bytes_max: 100 * KIB,
+            answers_bytes_max: 100 * KIB,
+            answer_bytes_max: 90 * KIB,
+        };
+        Admission::new(limits, Clock::start())
+    }
+
     #[test]
-    fn requests_and_bytes_are_bounded_and_given_back() {
-        let admission = Admission::new(2, 100, Clock::start());
-        let large = admission.enter(90).unwrap();
-        let refused = admission.enter(11).unwrap_err();
+    fn places_are_bounded_and_given_back() {
+        let admission = admission();
+        let late = admission.arrives().unwrap();
+        let first = admission.arrives().unwrap().enter().unwrap();
+        let second = admission.arrives().unwrap().enter().unwrap();
+        let refused = admission.arrives().unwrap_err();
         assert_eq!((refused.status, refused.advice), (429, Some(Advice::RetryAfter(Span::from_secs(1)))));
-        let small = admission.enter(10).unwrap();
-        assert!(admission.enter(0).is_err(), "two requests are inside");
-        drop((large, small));
-        let giant = admission.enter(1_000).unwrap();
-        assert!(admission.enter(1).is_err());
+        assert_eq!(late.enter().unwrap_err().status, 429, "the places went to others while it arrived");
+        drop((first, second));
+        admission.arrives().unwrap().enter().unwrap();
+    }
+
+    #[test]
+    fn bytes_count_when_they_have_arrived_and_small_requests_are_never_kept_out() {
+        let admission = admission();
+        let mut large = admission.arrives().unwrap();
+        large.grow(90 * KIB).unwrap();
+        let mut other = admission.arrives().unwrap();
+        other.grow(BYTES_FREE).unwrap();
+        assert_eq!(other.grow(1).unwrap_err().status, 429);
+        assert!(admission.arrives().unwrap().enter().is_ok(), "what has no bytes yet has a place");
+        let mut permit = large.enter().unwrap();
+        permit.body_done();
+        other.grow(KIB).unwrap();
+        drop((permit, other));
+        let mut giant = admission.arrives().unwrap();
+        giant.grow(1_000 * KIB).unwrap();
         drop(giant);
-        assert!(admission.enter(1).is_ok());
+        assert_eq!(admission.locked().body_bytes, 0);
+    }
+
+    #[test]
+    fn answers_are_bounded_one_by_one_and_together() {
+        let admission = admission();
+        let mut first = admission.arrives().unwrap().enter().unwrap();
+        first.grow_answer(90 * KIB).unwrap();
+        let refused = first.grow_answer(1).unwrap_err();
+        assert_eq!((refused.status, refused.code), (400, Some("answer_too_large")));
+        let mut second = admission.arrives().unwrap().enter().unwrap();
+        second.grow_answer(BYTES_FREE).unwrap();
+        assert_eq!(second.grow_answer(1).unwrap_err().status, 429);
+        drop(first);
+        second.grow_answer(1).unwrap();
+        drop(second);
+        assert_eq!(admission.locked().answer_bytes, 0);
     }
 
     #[test]

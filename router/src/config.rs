@@ -35,8 +35,17 @@ pub struct Config {
     pub request: RequestSection,
     /// Sessions with workers.
     pub session: SessionSection,
+    /// Names besides those of this machine that clients may call the router by in their `Host` header. On loopback all
+    /// others are refused, so that no web page can reach it under a name of its own; elsewhere they are when this has some.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use the API, like `https://chat.example`; `*` is all of them. Pages of others are
+    /// refused.
+    pub allowed_origins: Vec<String>,
     /// Milliseconds that running requests get to end when the router is asked to stop.
     pub drain_ms: u64,
+    /// Milliseconds before that, after SIGTERM, in which the router is not ready any more but still takes requests, and
+    /// closes connections with their next answer: time for load balancers and clients to go elsewhere. Ctrl-C skips it.
+    pub lame_duck_ms: u64,
     /// Other processes whose metrics `GET /metrics` carries too, each under the label `worker`.
     pub metrics_from: Vec<MetricsSource>,
 }
@@ -59,18 +68,36 @@ pub struct LimitsConfig {
     pub body_bytes_max: usize,
     /// Milliseconds that a client may take to send its body.
     pub body_ms_max: u64,
+    /// Bytes of a body that must arrive per second, on the average of five; slower ones are given up.
+    pub body_bytes_per_s_min: u64,
     /// Milliseconds that a client may take to send the head of a request, also the first one and the next one.
     pub head_ms_max: u64,
     /// Milliseconds in which a client may take nothing of its answer; then its connection is closed.
     pub unread_ms_max: u64,
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time, or as many as the limit of open files has room for; when all places are taken, those
+    /// that wait for a request are closed for new ones, longest first.
     pub connections_max: usize,
     /// Requests at a time; more are refused with 429.
     pub requests_max: usize,
-    /// Bytes of all request bodies at a time; more are refused with 429.
+    /// Bytes of all request bodies at a time, counted as they arrive; more are refused with 429. Up to 16 KiB of each
+    /// are free.
     pub bytes_max: usize,
+    /// Milliseconds of a processor that turning one request's text into tokens may take; more is refused with 400.
+    pub text_cpu_ms_max: u64,
+    /// Bytes of text without a place to cut it between two words; more is refused with 400.
+    pub unbroken_bytes_max: usize,
     /// Choices per prompt.
     pub n_max: u32,
+    /// Answer tokens that one request may ask for: prompts times choices times `max_tokens`. One choice may always have
+    /// as many as the context.
+    pub output_tokens_max: u64,
+    /// Bytes of one answer that is not streamed.
+    pub answer_bytes_max: usize,
+    /// Bytes of all answers that are not streamed at a time; more are refused with 429.
+    pub answers_bytes_max: usize,
+    /// Choices at a time, for each worker that generates, of requests with several; the others wait their turn, so that
+    /// requests with one choice find room.
+    pub wide_choices_max: u32,
     /// Prompts in one completion request.
     pub prompts_max: usize,
     /// Stop strings of one request.
@@ -81,6 +108,8 @@ pub struct LimitsConfig {
     pub chat_max_tokens_default: u32,
     /// Batches of tokens that may wait for a client that reads slowly before its request is cancelled.
     pub unread_batches_max: usize,
+    /// Bytes of tokens that may wait for such a client.
+    pub unread_bytes_max: usize,
 }
 
 /// Which worker serves which request.
@@ -152,7 +181,10 @@ impl Default for Config {
             route: RouteSection::default(),
             request: RequestSection::default(),
             session: SessionSection::default(),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
             drain_ms: 5_000,
+            lame_duck_ms: 1_000,
             metrics_from: Vec::new(),
         }
     }
@@ -163,17 +195,25 @@ impl Default for LimitsConfig {
         LimitsConfig {
             body_bytes_max: 8 << 20,
             body_ms_max: 30_000,
+            body_bytes_per_s_min: 16 << 10,
             head_ms_max: 75_000,
             unread_ms_max: 60_000,
             connections_max: 4_096,
             requests_max: 1_024,
             bytes_max: 256 << 20,
+            text_cpu_ms_max: 5_000,
+            unbroken_bytes_max: 1 << 20,
             n_max: 16,
+            output_tokens_max: 1 << 19,
+            answer_bytes_max: 64 << 20,
+            answers_bytes_max: 128 << 20,
+            wide_choices_max: 48,
             prompts_max: 64,
             stop_max: 16,
             stop_bytes_max: 1_024,
             chat_max_tokens_default: 0,
             unread_batches_max: 4_096,
+            unread_bytes_max: 4 << 20,
         }
     }
 }
@@ -203,17 +243,25 @@ impl Config {
     /// The key that is wrong.
     pub fn check(&self) -> Result<(), Error> {
         let limits = &self.limits;
-        let positive: [(&str, u64); 12] = [
+        let positive: [(&str, u64); 20] = [
             ("limits.connections_max", limits.connections_max as u64),
             ("limits.body_bytes_max", limits.body_bytes_max as u64),
             ("limits.body_ms_max", limits.body_ms_max),
+            ("limits.body_bytes_per_s_min", limits.body_bytes_per_s_min),
             ("limits.head_ms_max", limits.head_ms_max),
             ("limits.unread_ms_max", limits.unread_ms_max),
             ("limits.requests_max", limits.requests_max as u64),
             ("limits.bytes_max", limits.bytes_max as u64),
+            ("limits.text_cpu_ms_max", limits.text_cpu_ms_max),
+            ("limits.unbroken_bytes_max", limits.unbroken_bytes_max as u64),
             ("limits.n_max", limits.n_max.into()),
+            ("limits.output_tokens_max", limits.output_tokens_max),
+            ("limits.answer_bytes_max", limits.answer_bytes_max as u64),
+            ("limits.answers_bytes_max", limits.answers_bytes_max as u64),
+            ("limits.wide_choices_max", limits.wide_choices_max.into()),
             ("limits.prompts_max", limits.prompts_max as u64),
             ("limits.unread_batches_max", limits.unread_batches_max as u64),
+            ("limits.unread_bytes_max", limits.unread_bytes_max as u64),
             ("request.deadline_ms", self.request.deadline_ms),
             ("session.beat_ms", self.session.beat_ms),
         ];
@@ -241,6 +289,10 @@ impl Config {
 
     pub(crate) fn beat(&self) -> Span {
         Span::from_ms(self.session.beat_ms)
+    }
+
+    pub(crate) fn lame_duck(&self) -> Duration {
+        Duration::from_millis(self.lame_duck_ms)
     }
 
     pub(crate) fn drain(&self) -> Duration {

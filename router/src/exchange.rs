@@ -2,10 +2,10 @@
 
 use sched::journey::Ending;
 use sched::{Choice, FinishReason, RequestId};
-use tokio::sync::mpsc;
 
+use crate::LimitsConfig;
 use crate::admission::Permit;
-use crate::dispatch::{Batch, Dispatcher, Job, RequestEvent};
+use crate::dispatch::{Batch, Dispatcher, Inbox, Job, RequestEvent};
 use crate::metrics::Account;
 use crate::openai::{ApiError, Delta, Generation, TokenIds, TokenLogprob, Usage};
 use crate::text::{ChoiceText, Detokenizer, Tokenizer};
@@ -17,7 +17,7 @@ const BATCHES_MAX: usize = 64;
 pub(crate) struct Exchange {
     tokenizer: Tokenizer,
     dispatcher: Dispatcher,
-    events: mpsc::Receiver<Batch>,
+    events: Inbox,
     /// The workers' request for each prompt; `None` once it has ended.
     requests: Vec<Option<RequestId>>,
     choices_per_prompt: u32,
@@ -26,8 +26,8 @@ pub(crate) struct Exchange {
     usage: Usage,
     account: Account,
     stage: Stage,
-    /// Held until the answer is over.
-    _permit: Permit,
+    /// Held until the answer is over; gone when the answer keeps it.
+    permit: Option<Permit>,
 }
 
 /// What a client wants to know about each token besides its text.
@@ -68,7 +68,7 @@ pub(crate) struct ExchangeParts<'a> {
     pub(crate) generation: &'a Generation,
     /// One per prompt.
     pub(crate) jobs: Vec<Job>,
-    pub(crate) unread_batches_max: usize,
+    pub(crate) limits: &'a LimitsConfig,
     pub(crate) account: Account,
     pub(crate) permit: Permit,
 }
@@ -77,38 +77,50 @@ impl Exchange {
     /// Hands the jobs to the workers.
     pub(crate) fn begin(parts: ExchangeParts<'_>) -> Exchange {
         let generation = parts.generation;
-        let (sender, events) = mpsc::channel(parts.unread_batches_max);
         let mut account = parts.account;
         account.admitted();
-        let mut exchange = Exchange {
+        let mut usage = Usage::default();
+        let mut choices = Vec::new();
+        for job in &parts.jobs {
+            usage.prompt_tokens += job.prompt.len() as u64;
+            for index in (choices.len() as u32..).take(job.choices as usize) {
+                let detokenizer = Detokenizer::after(parts.tokenizer, generation.special_text, &job.prompt);
+                let text = ChoiceText::new(detokenizer, &generation.stops, generation.min_tokens);
+                let pending = Delta { index, ..Delta::default() };
+                choices.push(ChoiceState { text, pending, finish: None });
+            }
+        }
+        let (events, requests) = parts.dispatcher.submit(parts.jobs, parts.limits);
+        Exchange {
             tokenizer: parts.tokenizer.clone(),
             dispatcher: parts.dispatcher.clone(),
             events,
-            requests: Vec::new(),
+            requests: requests.into_iter().map(Some).collect(),
             choices_per_prompt: generation.n,
-            choices: Vec::new(),
+            choices,
             reports: Reports {
                 logprobs: generation.logprobs.is_some(),
                 token_ids: generation.token_ids == TokenIds::Include,
             },
-            usage: Usage::default(),
+            usage,
             account,
             stage: Stage::Running,
-            _permit: parts.permit,
-        };
-        for job in parts.jobs {
-            exchange.usage.prompt_tokens += job.prompt.len() as u64;
-            let first_choice = exchange.choices.len() as u32;
-            for index in (first_choice..).take(job.choices as usize) {
-                let detokenizer = Detokenizer::after(parts.tokenizer, generation.special_text, &job.prompt);
-                let text = ChoiceText::new(detokenizer, &generation.stops, generation.min_tokens);
-                let pending = Delta { index, ..Delta::default() };
-                exchange.choices.push(ChoiceState { text, pending, finish: None });
-            }
-            let request = exchange.dispatcher.submit(job, first_choice, sender.clone());
-            exchange.requests.push(Some(request));
+            permit: Some(parts.permit),
         }
-        exchange
+    }
+
+    /// More of the answer is held until it is whole.
+    ///
+    /// # Errors
+    /// When it is too large; the request has failed then.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let Some(permit) = &mut self.permit else { return Ok(()) };
+        permit.grow_answer(bytes).inspect_err(|error| self.account.failed(error))
+    }
+
+    /// The place inside, for the answer to keep.
+    pub(crate) fn into_permit(mut self) -> Option<Permit> {
+        self.permit.take()
     }
 
     /// Waits for what comes next. After `Done` or `Failed` there is nothing more to ask.
@@ -122,12 +134,12 @@ impl Exchange {
                 self.account.done();
                 return Turn::Done(self.usage);
             }
-            match self.events.recv().await {
+            match self.events.take().await {
                 Some(batch) => self.take(batch),
                 None => self.fail(ApiError::from(too_slow())),
             }
             for _ in 0..BATCHES_MAX {
-                let Ok(batch) = self.events.try_recv() else { break };
+                let Some(batch) = self.events.try_take() else { break };
                 self.take(batch);
             }
             let deltas = self.deltas();

@@ -10,6 +10,7 @@ mod http;
 mod metrics;
 pub mod openai;
 mod random;
+mod relief;
 mod router;
 mod slo;
 pub mod text;
@@ -19,6 +20,7 @@ pub use config::{
     Config, LimitsConfig, MetricsSource, PolicyName, RequestSection, RouteSection, SessionSection, Workers,
 };
 pub use error::Error;
+pub use relief::Relief;
 pub use router::Router;
 pub use slo::{SloClass, SloConfig};
 

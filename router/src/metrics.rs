@@ -222,15 +222,43 @@ impl Account {
     }
 }
 
-/// Nobody has said how it ended: its client has gone.
+/// Nobody has said how it ended: its client has gone, or we have failed.
 impl Drop for Account {
     fn drop(&mut self) {
-        self.close(Outcome::ClientGone, FailureKind::Cancelled.label());
+        if std::thread::panicking() {
+            self.close(Outcome::Failed, FailureKind::Internal.label());
+        } else {
+            self.close(Outcome::ClientGone, FailureKind::Cancelled.label());
+        }
     }
 }
 
-/// Counts an answer by its path and status.
-pub(crate) fn count_response(path: String, status: u16) {
-    let status = status.to_string();
-    counter!(names::HTTP_RESPONSES_TOTAL, "role" => ROLE, "path" => path, "status" => status).increment(1);
+/// One request at the HTTP surface: counted once, by its path and the status of its answer.
+#[derive(Debug)]
+pub(crate) struct ResponseCount {
+    path: &'static str,
+    /// What counts when nobody says otherwise.
+    status: u16,
+}
+
+/// Stands for an answer that nobody was there to get; the number that other servers use.
+const CLIENT_GONE: u16 = 499;
+
+impl ResponseCount {
+    /// A request for `path` has come.
+    pub(crate) fn open(path: &'static str) -> ResponseCount {
+        ResponseCount { path, status: CLIENT_GONE }
+    }
+
+    /// It has an answer.
+    pub(crate) fn close(mut self, status: u16) {
+        self.status = status;
+    }
+}
+
+impl Drop for ResponseCount {
+    fn drop(&mut self) {
+        let (path, status) = (self.path, self.status.to_string());
+        counter!(names::HTTP_RESPONSES_TOTAL, "role" => ROLE, "path" => path, "status" => status).increment(1);
+    }
 }

@@ -5,22 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node::admin::{Admin, Gate, Version, upkeep};
+use node::door::{ConnectionLimits, Guard, Phase, connections_within_files, serve};
+use node::drain::Cause;
 use node::telemetry::Metrics;
 use proto::session::{RouterHello, SessionLimits};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::info;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, AdmissionLimits};
 use crate::clock::{Clock, unix_seconds};
 use crate::dispatch::{Dispatcher, Driver, DriverParts};
-use crate::http::{App, ConnectionLimits, routes, serve};
+use crate::http::{App, Lanes, Reception, routes};
 use crate::metrics::RouterMetrics;
 use crate::random::{Numbers, instance};
 use crate::text::ModelText;
 use crate::worker::{Dialling, Slot, keep_connected};
-use crate::{Config, Error};
+use crate::{Config, Error, LimitsConfig, Relief};
 
 /// News of workers that may wait to be taken in; when it is full, the sessions' own queues fill.
 const NEWS_MAX: usize = 4_096;
@@ -65,22 +67,29 @@ impl Router {
         &self.model_names
     }
 
-    /// Serves clients on `listener`, and the admin surface on `admin`, until `shutdown`; then lets running requests end
-    /// within the configured time, fails those that have not, and returns.
+    /// Serves clients on `listener`, and the admin surface on `admin`, until `shutdown`. Then, unless a person waits for
+    /// it, it says for a while that it leaves; lets running requests end within the configured time, fails those that
+    /// have not, and returns. `relief` gives memory back that large requests have freed.
     ///
     /// # Errors
-    /// When the dispatcher has ended, which only a defect makes it do.
+    /// When the listener has no address, or the dispatcher has ended, which only a defect makes it do.
     pub async fn run(
         self,
         listener: TcpListener,
         admin: Option<TcpListener>,
-        shutdown: impl Future<Output = ()> + Send + 'static,
+        relief: Relief,
+        shutdown: impl Future<Output = Cause> + Send + 'static,
     ) -> Result<(), Error> {
-        let drain = self.config.drain();
+        let (drain, lame_duck) = (self.config.drain(), self.config.lame_duck());
+        let address =
+            listener.local_addr().map_err(|source| Error::Io { operation: "asking for our address", source })?;
+        let config = &self.config;
+        let guard = Guard::new(address, &config.listen, &config.allowed_hosts, &config.allowed_origins);
         let (gate, metrics) = (self.gate.clone(), self.metrics.clone());
         let (mut tasks, mut driving) = (JoinSet::new(), JoinSet::new());
-        let (app, dispatcher) = self.start(&mut tasks, &mut driving);
-        let (stopping, stopped) = watch::channel(());
+        tasks.spawn(relief.clone().keep());
+        let (app, dispatcher) = self.start(&mut tasks, &mut driving, relief);
+        let (door, phase) = watch::channel(Phase::Open);
         if let Some(listener) = admin {
             let surface = Admin { gate: gate.clone(), metrics: metrics.clone(), version: app.version.clone() };
             tasks.spawn(async move {
@@ -91,29 +100,34 @@ impl Router {
         }
         tasks.spawn(upkeep(metrics));
         tasks.spawn(async move {
-            shutdown.await;
+            let cause = shutdown.await;
             gate.drain();
             info!("router drains");
-            drop(stopping);
+            if cause.has_a_load_balancer() {
+                door.send_replace(Phase::Leaving);
+                tokio::time::sleep(lame_duck).await;
+            }
+            door.send_replace(Phase::Shut);
             tokio::time::sleep(drain).await;
             dispatcher.shut_down();
         });
-        let mut asked = stopped.clone();
+        let mut shut = phase.clone();
         let overdue = async move {
-            // The sender says nothing; that it is gone is the signal.
-            let _ = asked.changed().await;
+            // The error says that the task that shuts the door is gone, after which nothing is left to wait for either.
+            let _ = shut.wait_for(|phase| *phase == Phase::Shut).await;
             tokio::time::sleep(drain + LAST_WORDS).await;
         };
-        let limits = ConnectionLimits::from(&app.config.limits);
+        let limits = connection_limits(&app.config.limits);
+        let reception = Reception::new(Arc::clone(&app), guard, routes(app));
         tokio::select! {
-            () = serve(listener, routes(app), limits, stopped) => Ok(()),
+            () = serve(listener, limits, phase, move |request| reception.receive(request)) => Ok(()),
             () = overdue => Ok(()),
             ended = driving.join_next() => Err(dispatcher_ended(ended)),
         }
     }
 
     /// Starts the sessions and the dispatcher.
-    fn start(self, tasks: &mut JoinSet<()>, driving: &mut JoinSet<()>) -> (Arc<App>, Dispatcher) {
+    fn start(self, tasks: &mut JoinSet<()>, driving: &mut JoinSet<()>, relief: Relief) -> (Arc<App>, Dispatcher) {
         let clock = Clock::start();
         let workers = &self.config.workers;
         let addresses: Vec<String> = workers.prefill.iter().chain(&workers.decode).cloned().collect();
@@ -137,7 +151,7 @@ impl Router {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let model_name = self.model_names.first().cloned().unwrap_or_default();
         let app = App {
-            admission: Admission::new(limits.requests_max, limits.bytes_max, clock),
+            admission: Admission::new(admission_limits(limits), clock),
             metrics: Arc::new(RouterMetrics::new(&self.config.slo)),
             model: self.model,
             model_names: self.model_names,
@@ -148,10 +162,27 @@ impl Router {
             clock,
             started: unix_seconds(),
             numbers: Numbers::new(),
-            tokenizing: Semaphore::new(cores),
+            lanes: Lanes::new(cores, relief),
             config: self.config,
         };
         (Arc::new(app), dispatcher)
+    }
+}
+
+fn admission_limits(limits: &LimitsConfig) -> AdmissionLimits {
+    AdmissionLimits {
+        requests_max: limits.requests_max,
+        bytes_max: limits.bytes_max,
+        answers_bytes_max: limits.answers_bytes_max,
+        answer_bytes_max: limits.answer_bytes_max,
+    }
+}
+
+fn connection_limits(limits: &LimitsConfig) -> ConnectionLimits {
+    ConnectionLimits {
+        connections_max: connections_within_files(limits.connections_max),
+        head_time_max: Duration::from_millis(limits.head_ms_max),
+        unread_time_max: Duration::from_millis(limits.unread_ms_max),
     }
 }
 

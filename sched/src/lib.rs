@@ -23,6 +23,7 @@ mod role;
 pub mod route;
 pub mod slo;
 mod time;
+pub mod turns;
 
 pub use compat::{CompatKey, CompatParts};
 pub use error::SchedError;

@@ -96,6 +96,12 @@ impl Deployment {
         }
     }
 
+    /// Process id of `baton serve` itself, which is the router and the supervisor.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything it has printed so far.
     #[must_use]
     pub fn log(&self) -> String {

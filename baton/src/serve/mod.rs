@@ -21,11 +21,13 @@ use tracing::warn;
 pub use child::EndedEarly;
 pub use error::ServeError;
 pub use narrator::Narrator;
+use node::drain::Cause;
 use node::telemetry::Metrics;
 use router::Router;
 
 use crate::bundled;
 use crate::config::{BatonConfig, TransportChoice};
+use crate::role::relief;
 use child::{Child, Launch, WorkerRole};
 use compose::{Composer, Places};
 use run_directory::RunDirectory;
@@ -39,17 +41,17 @@ pub struct Deployment {
     pub address: SocketAddr,
     router: JoinHandle<Result<()>>,
     workers: JoinSet<()>,
-    stop_router: watch::Sender<bool>,
+    stop_router: watch::Sender<Option<Cause>>,
     stop_workers: watch::Sender<bool>,
     directory: RunDirectory,
 }
 
 /// Serves until `shutdown` resolves or the router fails.
-pub async fn run(config: &BatonConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(config: &BatonConfig, shutdown: impl Future<Output = Cause>) -> Result<()> {
     let mut shutdown = std::pin::pin!(shutdown);
     let deployment = tokio::select! {
         started = Deployment::start(config, Metrics::install()?, Narrator::Aloud) => started?,
-        () = &mut shutdown => return Ok(()),
+        _ = &mut shutdown => return Ok(()),
     };
     deployment.run_until(shutdown).await
 }
@@ -67,12 +69,12 @@ impl Deployment {
         let router = Router::load(workers.router_section(config, model_dir), metrics)?;
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
-        let (stop_router, mut router_stopped) = watch::channel(false);
+        let (stop_router, router_stopped) = watch::channel(None);
         let (stop_workers, workers_stopped) = watch::channel(false);
-        let asked = async move { supervisor::told_to_stop(&mut router_stopped).await };
+        let asked = why_stopped(router_stopped);
         let deployment = Deployment {
             address: front.address,
-            router: tokio::spawn(async move { Ok(router.run(front.listener, None, asked).await?) }),
+            router: tokio::spawn(async move { Ok(router.run(front.listener, None, relief(), asked).await?) }),
             workers: workers.keep_alive(&workers_stopped, narrator),
             stop_router,
             stop_workers,
@@ -86,14 +88,14 @@ impl Deployment {
     }
 
     /// Goes on until `shutdown` resolves, or until the router, which must not end, has ended.
-    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
+    pub async fn run_until(mut self, shutdown: impl Future<Output = Cause>) -> Result<()> {
         let ended = tokio::select! {
-            () = shutdown => None,
-            ended = &mut self.router => Some(ended),
+            cause = shutdown => Err(cause),
+            ended = &mut self.router => Ok(ended),
         };
         match ended {
-            None => self.stop().await,
-            Some(ended) => {
+            Err(cause) => self.stop(cause).await,
+            Ok(ended) => {
                 self.stop_workers().await?;
                 ended.context("the router panicked")?.context("the router failed")?;
                 Err(ServeError::RouterEnded.into())
@@ -102,8 +104,8 @@ impl Deployment {
     }
 
     /// Stops the router, which lets running requests end, then every worker.
-    pub async fn stop(mut self) -> Result<()> {
-        self.stop_router.send_replace(true);
+    pub async fn stop(mut self, cause: Cause) -> Result<()> {
+        self.stop_router.send_replace(Some(cause));
         let ended = (&mut self.router).await;
         self.stop_workers().await?;
         ended.context("the router panicked")?.context("the router failed")
@@ -215,6 +217,12 @@ impl Workers {
         }
         supervisors
     }
+}
+
+/// Resolves when the router shall stop; nobody left to say why is the supervisor's end.
+async fn why_stopped(mut stopped: watch::Receiver<Option<Cause>>) -> Cause {
+    let cause = stopped.wait_for(Option::is_some).await.map(|cause| *cause);
+    cause.ok().flatten().unwrap_or(Cause::SupervisorGone)
 }
 
 fn collect(count: usize, launch: impl Fn(usize) -> Result<Launch>) -> Result<Vec<Launch>> {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use node::drain::Cause;
 use node::telemetry::Metrics;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -126,7 +127,7 @@ async fn run_setup(
     let answers = send_all(&deployment, requests, setup.concurrency).await;
     let elapsed = start.elapsed();
     let metrics = Client::new(&deployment.address.to_string())?.get("/metrics").await;
-    deployment.stop().await?;
+    deployment.stop(Cause::Interrupted).await?;
     let answers = answers?;
     let (_, metrics) = metrics?;
     let moved_bytes = sum_of(&metrics, "baton_kv_transfer_bytes_total");

@@ -9,12 +9,13 @@ use proto::session::WorkerUpdate;
 use sched::journey::{Ending, Journey, JourneyAction, JourneyConfig, JourneyEvent};
 use sched::message::{FromWorker, ToWorker};
 use sched::{Failure, FailureKind, Leg, RequestId, Span, Time, WorkerId};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
 
 use super::fleet::{Fleet, Routes};
-use super::{Batch, Command, Dispatcher, RequestEvent, Submission, View};
+use super::inbox::Outbox;
+use super::wide::Wide;
+use super::{Batch, Command, Dispatcher, RequestEvent, Submission, View, Width};
 use crate::clock::Clock;
 use crate::random::Numbers;
 use crate::worker::{News, Slot};
@@ -39,6 +40,9 @@ pub(crate) struct Driver {
     news: mpsc::Receiver<(Slot, News)>,
     fleet: Fleet,
     requests: BTreeMap<RequestId, Entry>,
+    /// Requests of several choices that wait for their turn.
+    wide: Wide,
+    wide_choices_max: u32,
     /// When which journey wants to be called again.
     timers: BTreeSet<(Time, RequestId)>,
     /// Journeys with decisions to perform.
@@ -61,8 +65,10 @@ enum Stage {
 struct Entry {
     journey: Journey,
     first_choice: u32,
-    events: mpsc::Sender<Batch>,
+    events: Outbox,
     timer: Option<Time>,
+    /// Choices that run in turns; none of a request with one.
+    wide_choices: u32,
 }
 
 /// What woke the task.
@@ -87,6 +93,8 @@ impl Driver {
             news: parts.news,
             fleet: Fleet::new(parts.addresses, config.route.policy(), config.route.config()),
             requests: BTreeMap::new(),
+            wide: Wide::default(),
+            wide_choices_max: config.limits.wide_choices_max,
             timers: BTreeSet::new(),
             touched: BTreeSet::new(),
             failed: Vec::new(),
@@ -135,7 +143,11 @@ impl Driver {
             Fact::Command(Command::StopChoice { request, choice }) => {
                 self.tell(request, JourneyEvent::StopChoice { choice });
             }
-            Fact::Command(Command::Gone(request)) => self.tell(request, JourneyEvent::ClientGone),
+            Fact::Command(Command::Gone(request)) => {
+                if self.wide.forget(request).is_none() {
+                    self.tell(request, JourneyEvent::ClientGone);
+                }
+            }
             Fact::Command(Command::ShutDown) => self.shut_down(),
             Fact::News(slot, news) => self.take_news(slot, news),
             Fact::Timer | Fact::Orphaned => {}
@@ -143,17 +155,34 @@ impl Driver {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let id = submission.parts.id;
         if self.stage == Stage::ShuttingDown {
-            let ending = Ending::Failed(shutting_down());
-            // A client that has gone already needs no answer.
-            let _ = submission.events.try_send(vec![RequestEvent::End { request: id, ending }]);
+            refuse(&submission, shutting_down());
             return;
         }
+        match submission.width {
+            Width::Narrow => self.begin(submission),
+            Width::Wide(group) => self.wide.wait(self.clock.now(), group, submission),
+        }
+    }
+
+    fn begin(&mut self, submission: Submission) {
+        let id = submission.parts.id;
+        let wide_choices = match submission.width {
+            Width::Narrow => 0,
+            Width::Wide(_) => submission.parts.choices,
+        };
         let journey = Journey::new(self.clock.now(), submission.parts, self.journey);
-        let entry = Entry { journey, first_choice: submission.first_choice, events: submission.events, timer: None };
-        self.requests.insert(id, entry);
+        let (first_choice, events) = (submission.first_choice, submission.events);
+        self.requests.insert(id, Entry { journey, first_choice, events, timer: None, wide_choices });
         self.tell(id, JourneyEvent::Tick);
+    }
+
+    /// Begins those of several choices whose turn it is.
+    fn begin_wide(&mut self) {
+        let choices_max = self.wide_choices_max.saturating_mul(self.fleet.generators().max(1));
+        while let Some(submission) = self.wide.next(choices_max) {
+            self.begin(submission);
+        }
     }
 
     /// Feeds one journey. A request that has ended needs nothing any more.
@@ -227,6 +256,9 @@ impl Driver {
         if now >= self.next_beat {
             self.next_beat = now + self.beat;
             self.renew();
+            for submission in self.wide.overdue(now, self.journey.deadline) {
+                refuse(&submission, Failure::new(FailureKind::DeadlineExceeded, "its turn did not come in time"));
+            }
         }
     }
 
@@ -253,19 +285,27 @@ impl Driver {
                     self.perform_one(request, entry);
                 }
             }
-            let Some(slot) = self.failed.pop() else { return };
-            self.lose(slot);
+            match self.failed.pop() {
+                Some(slot) => self.lose(slot),
+                None => {
+                    self.begin_wide();
+                    if self.touched.is_empty() {
+                        return;
+                    }
+                }
+            }
         }
     }
 
     fn perform_one(&mut self, request: RequestId, mut entry: Entry) {
         let batch = self.decisions_of(request, &mut entry);
-        let delivered = deliver(&entry.events, batch);
+        let delivered = entry.events.put(batch);
         if delivered.is_err() && !entry.journey.is_over() {
             entry.journey.on(self.clock.now(), JourneyEvent::ClientGone, &mut self.fleet.picker());
             self.touched.insert(request);
         } else if entry.journey.is_over() {
             self.set_timer(request, &mut entry, None);
+            self.wide.ended(entry.wide_choices);
             return;
         }
         let due = entry.journey.next_timeout();
@@ -328,13 +368,14 @@ impl Driver {
 
     fn shut_down(&mut self) {
         self.stage = Stage::ShuttingDown;
+        self.wide.all().iter().for_each(|submission| refuse(submission, shutting_down()));
         let requests: Vec<RequestId> = self.requests.keys().copied().collect();
         debug!(requests = requests.len(), "requests that did not end in time are failed");
         for request in requests {
             if let Some(entry) = self.requests.get(&request) {
                 let ending = Ending::Failed(shutting_down());
                 // A client that does not read is gone in a moment anyway.
-                let _ = entry.events.try_send(vec![RequestEvent::End { request, ending }]);
+                let _ = entry.events.put(vec![RequestEvent::End { request, ending }]);
             }
             self.tell(request, JourneyEvent::ClientGone);
         }
@@ -345,14 +386,9 @@ fn shutting_down() -> Failure {
     Failure::new(FailureKind::Unavailable, "the router is shutting down")
 }
 
-/// The client has gone or reads so slowly that its queue is full.
-struct Undeliverable;
-
-fn deliver(events: &mpsc::Sender<Batch>, batch: Batch) -> Result<(), Undeliverable> {
-    if batch.is_empty() {
-        return if events.is_closed() { Err(Undeliverable) } else { Ok(()) };
-    }
-    events.try_send(batch).map_err(|error| match error {
-        TrySendError::Full(_) | TrySendError::Closed(_) => Undeliverable,
-    })
+/// Ends a request that has not begun.
+fn refuse(submission: &Submission, failure: Failure) {
+    let end = RequestEvent::End { request: submission.parts.id, ending: Ending::Failed(failure) };
+    // A client that has gone already needs no answer.
+    let _ = submission.events.put(vec![end]);
 }

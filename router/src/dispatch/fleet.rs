@@ -142,6 +142,15 @@ impl Fleet {
         self.cluster.sequence_tokens_max()
     }
 
+    /// Workers that are up and generate.
+    pub(super) fn generators(&self) -> u32 {
+        let generates = |connection: &&Connection| match connection.role {
+            Role::Decode | Role::Aggregated => true,
+            Role::Prefill => false,
+        };
+        u32::try_from(self.connections.values().filter(generates).count()).unwrap_or(u32::MAX)
+    }
+
     /// What is missing before a request can be served.
     pub(super) fn lack(&self) -> Lack {
         Lack::of(&self.cluster)

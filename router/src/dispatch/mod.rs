@@ -5,6 +5,8 @@
 
 mod driver;
 mod fleet;
+mod inbox;
+mod wide;
 
 use std::sync::Arc;
 
@@ -13,13 +15,17 @@ use sched::{Choice, FinishReason, RequestId, SamplingParams, Slo, TokenId};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use driver::{Driver, DriverParts};
+pub(crate) use inbox::Inbox;
 
+use inbox::{Outbox, inbox};
+
+use crate::LimitsConfig;
 use crate::random::Numbers;
 
 /// Talks to the task; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Dispatcher {
-    /// Unbounded, but admission bounds the requests and each sends a handful of commands.
+    /// Unbounded, but admission bounds the requests, and each sends a handful of commands per prompt.
     commands: mpsc::UnboundedSender<Command>,
     numbers: Arc<Numbers>,
     view: watch::Receiver<View>,
@@ -50,8 +56,22 @@ struct Submission {
     parts: Parts,
     /// The first of the request's choices as the client numbers them.
     first_choice: u32,
-    events: mpsc::Sender<Batch>,
+    events: Outbox,
+    width: Width,
 }
+
+/// Whether a request of a client is one choice, or so many that they take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Width {
+    /// One prompt, one choice: it is sent on at once.
+    Narrow,
+    /// All of these belong together and are begun in portions.
+    Wide(Group),
+}
+
+/// What one client request asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Group(u64);
 
 /// News for a client that belong together.
 pub(crate) type Batch = Vec<RequestEvent>;
@@ -87,12 +107,22 @@ pub(crate) struct Job {
 }
 
 impl Dispatcher {
-    /// Begins a request; its news go to `events`.
-    pub(crate) fn submit(&self, job: Job, first_choice: u32, events: mpsc::Sender<Batch>) -> RequestId {
-        let id = RequestId(self.numbers.next());
-        let parts = Parts { id, prompt: job.prompt, choices: job.choices, params: job.params, slo: job.slo };
-        self.send(Command::Submit(Box::new(Submission { parts, first_choice, events })));
-        id
+    /// Begins all that one client asked for: where its news come, and the workers' request for each job.
+    pub(crate) fn submit(&self, jobs: Vec<Job>, limits: &LimitsConfig) -> (Inbox, Vec<RequestId>) {
+        let (outbox, inbox) = inbox(limits.unread_batches_max, limits.unread_bytes_max);
+        let choices: u64 = jobs.iter().map(|job| u64::from(job.choices)).sum();
+        let width = if choices > 1 { Width::Wide(Group(self.numbers.next())) } else { Width::Narrow };
+        let mut first_choice = 0;
+        let submit = |job: Job| {
+            let id = RequestId(self.numbers.next());
+            let parts = Parts { id, prompt: job.prompt, choices: job.choices, params: job.params, slo: job.slo };
+            let submission = Submission { parts, first_choice, events: outbox.clone(), width };
+            first_choice += job.choices;
+            self.send(Command::Submit(Box::new(submission)));
+            id
+        };
+        let requests = jobs.into_iter().map(submit).collect();
+        (inbox, requests)
     }
 
     /// A stop string was found: nothing more of this choice is wanted.

@@ -14,7 +14,7 @@ use super::deployment::{Deployment, PATIENCE};
 async fn a_connection_without_a_request_is_closed() {
     let (deployment, _parrot) = Deployment::aggregated(FAST, |config| config.limits.head_ms_max = 50).await;
     let http2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    for said in ["", "G", "GET /health HTTP/1.1\r\nhost: x\r\n", "PRI * HT", http2] {
+    for said in ["", "G", "GET /health HTTP/1.1\r\nhost: localhost\r\n", "PRI * HT", http2] {
         let mut client = TcpStream::connect(deployment.address).await.unwrap();
         client.write_all(said.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -38,7 +38,7 @@ async fn a_client_that_reads_nothing_gives_its_place_back() {
     let body = json!({
         "prompt": vec!["abc"; 16], "n": 16, "max_tokens": 200, "stream": true, "logprobs": 0, "return_token_ids": true,
     });
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length";
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length";
     let request = format!("{head}: {}\r\n\r\n{body}", body.to_string().len());
     client.write_all(request.as_bytes()).await.unwrap();
     super::deployment::until("it runs", || parrot.legs() > 0).await;

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use node::drain::Cause;
 use node::telemetry::Metrics;
 use sched::Role;
 use serde_json::Value;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 
 use super::parrot::Parrot;
 use crate::text::samples;
-use crate::{Config, Error, Router, Workers};
+use crate::{Config, Error, Relief, Router, Workers};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -34,7 +35,7 @@ pub(super) fn metrics() -> Metrics {
 
 pub(super) struct Deployment {
     pub(super) address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Mutex<Option<oneshot::Sender<Cause>>>,
     running: JoinHandle<Result<(), Error>>,
     directory: PathBuf,
 }
@@ -83,10 +84,11 @@ impl Deployment {
         change(&mut config);
         let router = Router::load(config, metrics()).unwrap();
         let gate = router.gate();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(router.run(listener, None, async { stopped.await.unwrap_or(()) }));
+        let (stop, stopped) = oneshot::channel::<Cause>();
+        let asked = async { stopped.await.unwrap_or(Cause::Interrupted) };
+        let running = tokio::spawn(router.run(listener, None, Relief::none(), asked));
         timeout(PATIENCE, gate.opened()).await.expect("ready");
-        Deployment { address, stop: Some(stop), running, directory }
+        Deployment { address, stop: Mutex::new(Some(stop)), running, directory }
     }
 
     async fn connect(&self) -> SendRequest<Full<Bytes>> {
@@ -111,22 +113,32 @@ impl Deployment {
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
-        self.call(hyper::Request::get(path).header("host", "x").body(String::new()).unwrap()).await
+        self.call(hyper::Request::get(path).header("host", "localhost").body(String::new()).unwrap()).await
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.call(post(path, body)).await
     }
 
+    /// Asks to stop as a system with a load balancer does.
+    pub(super) fn ask_to_leave(&self) {
+        let stop = self.stop.lock().unwrap().take();
+        stop.expect("asked once").send(Cause::Terminated).unwrap();
+    }
+
     /// Asks to stop and waits for the end.
     pub(super) async fn stop(mut self) {
-        self.stop.take();
+        self.stop.lock().unwrap().take();
         timeout(PATIENCE, &mut self.running).await.expect("an end in time").unwrap().unwrap();
     }
 }
 
 pub(super) fn post(path: &str, body: &Value) -> hyper::Request<String> {
-    hyper::Request::post(path).header("host", "x").body(body.to_string()).unwrap()
+    hyper::Request::post(path)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(body.to_string())
+        .unwrap()
 }
 
 impl Drop for Deployment {

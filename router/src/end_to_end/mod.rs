@@ -3,6 +3,7 @@
 mod accounts;
 mod connections;
 mod deployment;
+mod door;
 mod errors;
 mod parrot;
 mod vocabulary;

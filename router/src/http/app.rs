@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use node::admin::{Gate, Version};
 use node::telemetry::Metrics;
-use tokio::sync::Semaphore;
 
+use super::work::Lanes;
 use crate::Config;
 use crate::admission::Admission;
 use crate::clock::Clock;
@@ -32,8 +32,8 @@ pub(crate) struct App {
     pub(crate) started: u64,
     /// Names of answers and requests.
     pub(crate) numbers: Numbers,
-    /// Tokenising is work: no more of it at a time than there are cores.
-    pub(crate) tokenizing: Semaphore,
+    /// Turns at heavy work.
+    pub(crate) lanes: Lanes,
 }
 
 impl App {

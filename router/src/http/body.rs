@@ -1,48 +1,144 @@
-//! Reads a request body within its bounds of size and time.
+//! Receives a request's body within its bounds of size, time and pace.
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
 
+use super::App;
 use crate::LimitsConfig;
+use crate::admission::{Arriving, Permit};
 use crate::openai::ApiError;
 
-/// Bytes that a body may have: what its header says, else the most that is allowed.
+/// Time over which the pace of a body is measured.
+const PACE_OVER: Duration = Duration::from_secs(5);
+/// A body's buffer first has this size, whatever is announced; it grows with what arrives.
+const FIRST_BYTES: usize = 4 << 10;
+
+/// The whole body, and the place inside that the request has from now on.
 ///
 /// # Errors
-/// When the header says more than is allowed; nothing needs to be read then.
-pub(super) fn announced(headers: &HeaderMap, limits: &LimitsConfig) -> Result<usize, ApiError> {
+/// When it is larger than allowed, comes too slowly, or ends early; and when there is no room for it.
+pub(super) async fn receive(app: &App, request: Request) -> Result<(Bytes, Permit), ApiError> {
+    let limits = &app.config.limits;
+    let mut arriving = app.admission.arrives()?;
+    let announced = announced(request.headers(), limits)?;
+    let whole = read(request.into_body(), announced, limits, &mut arriving).await?;
+    Ok((whole, arriving.enter()?))
+}
+
+/// Bytes that the header says the body has; they are not there yet.
+fn announced(headers: &HeaderMap, limits: &LimitsConfig) -> Result<Option<usize>, ApiError> {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     match length {
         Some(bytes) if bytes > limits.body_bytes_max => Err(ApiError::body_too_large(limits.body_bytes_max)),
-        Some(bytes) => Ok(bytes),
-        None => Ok(limits.body_bytes_max),
+        length => Ok(length),
     }
 }
 
-/// The whole body.
-///
-/// # Errors
-/// When it is larger than allowed, comes too slowly, or ends early.
-pub(super) async fn read(body: Body, limits: &LimitsConfig) -> Result<Bytes, ApiError> {
-    let time = Duration::from_millis(limits.body_ms_max);
-    match tokio::time::timeout(time, to_bytes(body, limits.body_bytes_max)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&error) => Err(ApiError::body_too_large(limits.body_bytes_max)),
-        Ok(Err(error)) => Err(ApiError::malformed(format!("the request body cannot be read: {error}"))),
-        Err(_) => Err(ApiError::body_too_slow(time)),
-    }
-}
-
-fn is_too_large(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
+async fn read(
+    mut body: Body,
+    announced: Option<usize>,
+    limits: &LimitsConfig,
+    arriving: &mut Arriving,
+) -> Result<Bytes, ApiError> {
+    let mut whole = Vec::new();
+    let mut pace = Pace::begin(limits);
+    while let Some(frame) = pace.hold(body.frame(), whole.len()).await? {
+        let frame = frame.map_err(|error| ApiError::malformed(format!("the request body cannot be read: {error}")))?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        if whole.len() + bytes.len() > limits.body_bytes_max {
+            return Err(ApiError::body_too_large(limits.body_bytes_max));
         }
-        cause = error.source();
+        arriving.grow(bytes.len())?;
+        append(&mut whole, &bytes, announced);
     }
-    false
+    Ok(whole.into())
+}
+
+/// Grows with what is there, but not beyond what is announced.
+fn append(whole: &mut Vec<u8>, bytes: &[u8], announced: Option<usize>) {
+    if whole.capacity() - whole.len() < bytes.len() {
+        let doubled = (2 * whole.len()).max(FIRST_BYTES);
+        let wanted = announced.map_or(doubled, |announced| doubled.min(announced)).max(whole.len() + bytes.len());
+        whole.reserve_exact(wanted - whole.len());
+    }
+    whole.extend_from_slice(bytes);
+}
+
+/// How fast a body must come.
+struct Pace {
+    time_max: Duration,
+    end: Instant,
+    bytes_per_window: usize,
+    window_end: Instant,
+    /// Bytes that must be there when the window ends.
+    due: usize,
+}
+
+impl Pace {
+    fn begin(limits: &LimitsConfig) -> Pace {
+        let now = Instant::now();
+        let time_max = Duration::from_millis(limits.body_ms_max);
+        let per_window = limits.body_bytes_per_s_min.saturating_mul(PACE_OVER.as_secs());
+        let bytes_per_window = usize::try_from(per_window).unwrap_or(usize::MAX);
+        Pace { time_max, end: now + time_max, bytes_per_window, window_end: now + PACE_OVER, due: bytes_per_window }
+    }
+
+    /// Waits for `frame` as long as the pace is held; `arrived` bytes were there before it.
+    async fn hold<T>(&mut self, frame: impl Future<Output = T>, arrived: usize) -> Result<T, ApiError> {
+        let mut frame = std::pin::pin!(frame);
+        loop {
+            if let Ok(frame) = timeout_at(self.end.min(self.window_end), frame.as_mut()).await {
+                return Ok(frame);
+            }
+            if Instant::now() >= self.end {
+                return Err(ApiError::body_too_slow(self.time_max));
+            }
+            if arrived < self.due {
+                return Err(ApiError::body_too_slow(PACE_OVER));
+            }
+            self.due = arrived.saturating_add(self.bytes_per_window);
+            self.window_end += PACE_OVER;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> LimitsConfig {
+        LimitsConfig { body_ms_max: 60_000, body_bytes_per_s_min: 100, ..LimitsConfig::default() }
+    }
+
+    /// How long a body lives of which `bytes` come every `pause`.
+    async fn lives(bytes: usize, pause: Duration) -> Duration {
+        let (began, mut pace, mut arrived) = (Instant::now(), Pace::begin(&limits()), 0);
+        while pace.hold(tokio::time::sleep(pause), arrived).await.is_ok() {
+            arrived += bytes;
+        }
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_must_come_at_a_pace() {
+        assert_eq!(lives(0, Duration::from_secs(1)).await, PACE_OVER, "nothing comes");
+        assert_eq!(lives(99, Duration::from_secs(1)).await, PACE_OVER, "too little comes");
+        assert_eq!(lives(8 << 20, Duration::from_secs(7)).await, PACE_OVER, "the first byte must not wait either");
+        assert_eq!(lives(200, Duration::from_secs(1)).await, Duration::from_secs(60), "the whole has an end");
+    }
+
+    #[test]
+    fn a_buffer_grows_with_what_arrives() {
+        let mut whole = Vec::new();
+        append(&mut whole, b"x", Some(8 << 20));
+        assert_eq!(whole.capacity(), FIRST_BYTES);
+        append(&mut whole, &[0; FIRST_BYTES], Some(FIRST_BYTES + 1));
+        assert_eq!((whole.len(), whole.capacity()), (FIRST_BYTES + 1, FIRST_BYTES + 1));
+    }
 }

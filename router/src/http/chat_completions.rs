@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use sched::TokenId;
 
 use super::App;
 use super::form::Form;
 use super::generate::{Endpoint, Tokenized, answer};
+use super::room::Room;
 use crate::openai::{ApiError, ChatAnswer, ChatRequest, Conversation, Generation, Head, Limits};
-use crate::text::ModelText;
+use crate::text::{AddSpecials, ModelText};
 
 pub(super) async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     answer::<ChatRequest>(app, request).await
@@ -27,8 +27,16 @@ impl Endpoint for ChatRequest {
         &self.generation
     }
 
-    fn prompts(&self, model: &ModelText) -> Result<Vec<Tokenized>, ApiError> {
-        let tokens = conversation_tokens(&self.conversation, model)?;
+    fn prompts_count(&self) -> usize {
+        1
+    }
+
+    fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError> {
+        let (prompt, specials) = conversation_text(&self.conversation, model, room)?;
+        let tokens = room.prompt(model, &prompt, specials, "messages")?;
+        if tokens.is_empty() {
+            return Err(ApiError::invalid("messages", "the messages make a prompt of no tokens"));
+        }
         Ok(vec![Tokenized { tokens: tokens.into(), echo: String::new() }])
     }
 
@@ -41,20 +49,19 @@ impl Endpoint for ChatRequest {
     }
 }
 
-/// A conversation as prompt tokens, by the model's own template.
-pub(super) fn conversation_tokens(conversation: &Conversation, model: &ModelText) -> Result<Vec<TokenId>, ApiError> {
+/// A conversation as a prompt, by the model's own template.
+pub(super) fn conversation_text(
+    conversation: &Conversation,
+    model: &ModelText,
+    room: &Room<'_>,
+) -> Result<(String, AddSpecials), ApiError> {
     let Some(template) = &model.template else {
         let message = "this model has no chat template: use /v1/completions instead";
         return Err(ApiError::invalid("messages", message));
     };
+    room.look("messages")?;
     let prompt = template
         .render(&conversation.messages, conversation.generation_prompt, &conversation.template_variables)
         .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
-    let tokens = model
-        .encode(&prompt, conversation.add_specials)
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
-    if tokens.is_empty() {
-        return Err(ApiError::invalid("messages", "the messages make a prompt of no tokens"));
-    }
-    Ok(tokens)
+    Ok((prompt, conversation.add_specials))
 }

@@ -8,6 +8,7 @@ use axum::response::Response;
 use super::App;
 use super::form::Form;
 use super::generate::{Endpoint, Tokenized, answer};
+use super::room::Room;
 use crate::openai::{ApiError, CompletionAnswer, CompletionRequest, Echo, Generation, Head, Limits, Prompt};
 use crate::text::{Detokenizer, ModelText};
 
@@ -26,8 +27,18 @@ impl Endpoint for CompletionRequest {
         &self.generation
     }
 
-    fn prompts(&self, model: &ModelText) -> Result<Vec<Tokenized>, ApiError> {
-        self.prompts.iter().map(|prompt| self.tokenized(prompt, model)).collect()
+    fn prompts_count(&self) -> usize {
+        self.prompts.len()
+    }
+
+    fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError> {
+        for prompt in &self.prompts {
+            match prompt {
+                Prompt::Text(text) => room.fits(model, text)?,
+                Prompt::Tokens(_) => {}
+            }
+        }
+        self.prompts.iter().map(|prompt| self.tokenized(prompt, model, room)).collect()
     }
 
     fn max_tokens_default(_: &App) -> Option<u32> {
@@ -40,12 +51,10 @@ impl Endpoint for CompletionRequest {
 }
 
 impl CompletionRequest {
-    fn tokenized(&self, prompt: &Prompt, model: &ModelText) -> Result<Tokenized, ApiError> {
+    fn tokenized(&self, prompt: &Prompt, model: &ModelText, room: &Room<'_>) -> Result<Tokenized, ApiError> {
         let tokens = match prompt {
             Prompt::Tokens(tokens) => tokens.clone(),
-            Prompt::Text(text) => {
-                model.encode(text, self.add_specials).map_err(|error| ApiError::invalid("prompt", error.to_string()))?
-            }
+            Prompt::Text(text) => room.prompt(model, text, self.add_specials, "prompt")?,
         };
         if tokens.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt has no tokens"));

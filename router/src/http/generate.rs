@@ -9,19 +9,21 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use sched::{Failure, FailureKind, TokenId};
 
+use super::arrival::{Arrival, class_of};
 use super::form::Form;
-use super::request_id::RequestName;
+use super::room::Room;
+use super::work::work;
 use super::{App, body, reply};
 use crate::admission::Permit;
 use crate::clock::unix_seconds;
 use crate::dispatch::Job;
 use crate::exchange::{Exchange, ExchangeParts, Turn};
 use crate::metrics::Account;
-use crate::openai::{ApiError, Choice, Delivery, Generation, Head, Limits, UsageChunk, sse};
+use crate::openai::{ApiError, Choice, Delivery, Delta, Generation, Head, Limits, Usage, UsageChunk, sse};
 use crate::text::ModelText;
 
-/// Names the latency class where the body does not.
-const CLASS_HEADER: &str = "x-baton-slo-class";
+/// An answer up to this size is put together at once, a larger one where it holds nobody up.
+const SMALL_ANSWER_BYTES: usize = 64 << 10;
 
 /// An endpoint that generates text.
 pub(super) trait Endpoint: Sized + Send + 'static {
@@ -32,8 +34,11 @@ pub(super) trait Endpoint: Sized + Send + 'static {
 
     fn generation(&self) -> &Generation;
 
+    /// How many prompts there are.
+    fn prompts_count(&self) -> usize;
+
     /// The prompts as tokens.
-    fn prompts(&self, model: &ModelText) -> Result<Vec<Tokenized>, ApiError>;
+    fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError>;
 
     /// Answer tokens where the client names no number; `None` is all that the context has left.
     fn max_tokens_default(app: &App) -> Option<u32>;
@@ -58,9 +63,8 @@ struct Prepared {
 
 /// Answers one request.
 pub(super) async fn answer<E: Endpoint>(app: Arc<App>, request: Request) -> Response {
-    let mut account = match open_account(&app, &request) {
-        Ok(account) => account,
-        Err(error) => return error.into_response(),
+    let Some(mut account) = request.extensions().get::<Arrival>().and_then(Arrival::account) else {
+        return ApiError::from(Failure::new(FailureKind::Internal, "the request has no account")).into_response();
     };
     match prepare::<E>(&app, request, &mut account).await {
         Ok((prepared, permit)) => respond(&app, prepared, permit, account).await,
@@ -71,30 +75,19 @@ pub(super) async fn answer<E: Endpoint>(app: Arc<App>, request: Request) -> Resp
     }
 }
 
-fn open_account(app: &App, request: &Request) -> Result<Account, ApiError> {
-    let name = request.extensions().get::<RequestName>().map(|name| name.0.clone()).unwrap_or_default();
-    // The header counts from the first gate on. One that names no class is refused later, if the body names none either.
-    let named = class_of(request);
-    let slo = app.config.slo.resolve(named.as_deref()).or_else(|_| app.config.slo.resolve(None))?;
-    Ok(Account::open(&app.metrics, app.clock, &app.config.slo, slo, name))
-}
-
-/// The latency class that the header names.
-fn class_of(request: &Request) -> Option<String> {
-    request.headers().get(CLASS_HEADER).map(|class| String::from_utf8_lossy(class.as_bytes()).into_owned())
-}
-
-/// Admits, reads, parses and tokenises.
+/// Receives, admits, parses and tokenises.
 async fn prepare<E: Endpoint>(
     app: &Arc<App>,
     request: Request,
     account: &mut Account,
 ) -> Result<(Prepared, Permit), ApiError> {
-    let bytes = body::announced(request.headers(), &app.config.limits)?;
-    let permit = app.admission.enter(bytes)?;
     let class = class_of(&request);
-    let body = body::read(request.into_body(), &app.config.limits).await?;
-    let prepared = blocking(app, move |app| prepare_parsed::<E>(app, &body, class.as_deref())).await??;
+    let (body, permit) = body::receive(app, request).await?;
+    let task = move |app: &App, room: Room<'_>| prepare_parsed::<E>(app, &body, class.as_deref(), &room);
+    let bytes = permit.body_bytes();
+    let (prepared, mut permit) = work(app, bytes, permit, task).await?;
+    permit.body_done();
+    let prepared = prepared?;
     let prompt_tokens = prepared.jobs.iter().map(|job| job.prompt.len() as u64).sum();
     if let Some(job) = prepared.jobs.first() {
         account.parsed(job.slo, prompt_tokens);
@@ -102,31 +95,23 @@ async fn prepare<E: Endpoint>(
     Ok((prepared, permit))
 }
 
-/// Runs heavy work off the threads that serve connections, on no more threads than there are cores.
-pub(super) async fn blocking<T: Send + 'static>(
-    app: &Arc<App>,
-    work: impl FnOnce(&App) -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let internal = |what: String| ApiError::from(Failure::new(FailureKind::Internal, what));
-    let turn = app.tokenizing.acquire().await.map_err(|error| internal(error.to_string()))?;
-    let shared = Arc::clone(app);
-    let done = tokio::task::spawn_blocking(move || work(&shared)).await;
-    drop(turn);
-    done.map_err(|error| internal(format!("tokenising failed: {error}")))
-}
-
-fn prepare_parsed<E: Endpoint>(app: &App, body: &[u8], class: Option<&str>) -> Result<Prepared, ApiError> {
+fn prepare_parsed<E: Endpoint>(
+    app: &App,
+    body: &[u8],
+    class: Option<&str>,
+    room: &Room<'_>,
+) -> Result<Prepared, ApiError> {
     let request = E::parse(body, &app.limits())?;
     let generation = request.generation().clone();
     let model = app.model_named(generation.model.as_deref())?;
     let slo = app.config.slo.resolve(generation.slo_class.as_deref().or(class))?;
-    let prompts = request.prompts(&app.model)?;
+    let default = output_default::<E>(app, &generation, request.prompts_count(), room.context_tokens)?;
+    let prompts = request.prompts(&app.model, room)?;
     let jobs = prompts
         .iter()
         .map(|prompt| {
-            let default = E::max_tokens_default(app);
             let seed = app.dispatcher.seed();
-            let params = generation.resolve(&app.model, app.context_tokens(), prompt.tokens.len(), default, seed)?;
+            let params = generation.resolve(&app.model, room.context_tokens, prompt.tokens.len(), default, seed)?;
             let prompt = Arc::clone(&prompt.tokens);
             Ok(Job { prompt, choices: generation.n, params: params.into(), slo })
         })
@@ -136,37 +121,87 @@ fn prepare_parsed<E: Endpoint>(app: &App, body: &[u8], class: Option<&str>) -> R
     Ok(Prepared { generation, jobs, form })
 }
 
-async fn respond(app: &App, prepared: Prepared, permit: Permit, account: Account) -> Response {
+/// Answer tokens of a choice where the client names no number, such that all choices stay within what one request may ask
+/// for.
+fn output_default<E: Endpoint>(
+    app: &App,
+    generation: &Generation,
+    prompts: usize,
+    context_tokens: u32,
+) -> Result<Option<u32>, ApiError> {
+    let default = E::max_tokens_default(app);
+    let choices = prompts as u64 * u64::from(generation.n);
+    let tokens_max = app.config.limits.output_tokens_max.max(context_tokens.into());
+    let share = u32::try_from(tokens_max / choices.max(1)).unwrap_or(u32::MAX);
+    match generation.max_tokens {
+        Some(asked) if choices > 1 && asked > share => {
+            let message = format!(
+                "{choices} choices of up to {asked} tokens are more than the {tokens_max} tokens that one request may ask \
+                 for: send several requests or lower n or max_tokens"
+            );
+            Err(ApiError::invalid("max_tokens", message))
+        }
+        Some(_) | None if choices <= 1 => Ok(default),
+        Some(_) | None => Ok(Some(default.unwrap_or(u32::MAX).min(share.max(1)))),
+    }
+}
+
+async fn respond(app: &Arc<App>, prepared: Prepared, permit: Permit, account: Account) -> Response {
     let Prepared { generation, jobs, form } = prepared;
     let exchange = Exchange::begin(ExchangeParts {
         tokenizer: &app.model.tokenizer,
         dispatcher: &app.dispatcher,
         generation: &generation,
         jobs,
-        unread_batches_max: app.config.limits.unread_batches_max,
+        limits: &app.config.limits,
         account,
         permit,
     });
     match generation.delivery {
-        Delivery::Whole => whole(exchange, &form, generation.n).await,
+        Delivery::Whole => whole(app, exchange, form, generation.n).await,
         Delivery::Stream(usage) => stream(exchange, form, generation.n, usage).await,
     }
 }
 
-async fn whole(mut exchange: Exchange, form: &Form, n: u32) -> Response {
+async fn whole(app: &Arc<App>, mut exchange: Exchange, form: Form, n: u32) -> Response {
     let mut choices = vec![Choice::default(); form.choices(n)];
+    let mut bytes = 0;
     loop {
         match exchange.next().await {
             Turn::Deltas(deltas) => {
+                let more: usize = deltas.iter().map(Delta::json_bytes).sum();
+                bytes += more;
+                if let Err(error) = exchange.hold(more) {
+                    return error.into_response();
+                }
                 for delta in deltas {
                     if let Some(choice) = choices.get_mut(delta.index as usize) {
                         choice.extend(delta);
                     }
                 }
             }
-            Turn::Done(usage) => return reply::json(form.whole(choices, n, usage)),
+            Turn::Done(usage) => return written(app, bytes, exchange.into_permit(), form, choices, n, usage).await,
             Turn::Failed(error) => return error.into_response(),
         }
+    }
+}
+
+/// The whole answer as JSON; its place inside is given back when the client has taken it.
+async fn written(
+    app: &Arc<App>,
+    bytes: usize,
+    permit: Option<Permit>,
+    form: Form,
+    choices: Vec<Choice>,
+    n: u32,
+    usage: Usage,
+) -> Response {
+    if bytes <= SMALL_ANSWER_BYTES {
+        return reply::json_keeping(form.whole(choices, n, usage), permit);
+    }
+    match work(app, bytes, permit, move |_, _| form.whole(choices, n, usage)).await {
+        Ok((body, permit)) => reply::json_keeping(body, permit),
+        Err(error) => error.into_response(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP surface: one file per endpoint; knows no worker and no tensor.
 
 mod app;
+mod arrival;
 mod body;
 mod chat_completions;
 mod completions;
@@ -12,18 +13,18 @@ mod metrics;
 mod models;
 mod reply;
 mod request_id;
-mod serve;
+mod room;
 mod tokenize;
-mod write_deadline;
+mod work;
 
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::middleware;
 use axum::routing::{get, post};
 
 pub(crate) use app::App;
-pub(crate) use serve::{ConnectionLimits, serve};
+pub(crate) use arrival::Reception;
+pub(crate) use work::Lanes;
 
 use crate::openai::ApiError;
 
@@ -42,7 +43,6 @@ pub(crate) fn routes(app: Arc<App>) -> axum::Router {
         .route("/metrics", get(metrics::handle))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), request_id::label))
         .with_state(app)
 }
 

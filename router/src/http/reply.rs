@@ -1,6 +1,6 @@
 //! Answers and errors as HTTP responses.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +9,22 @@ use crate::openai::{Advice, ApiError};
 
 /// A JSON answer.
 pub(super) fn json(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// A JSON answer that keeps `kept` until the client has taken it.
+pub(super) fn json_keeping<K: Send + 'static>(body: Vec<u8>, kept: K) -> Response {
+    /// Bytes with what they hold.
+    struct Keeping<K> {
+        body: Vec<u8>,
+        _kept: K,
+    }
+    impl<K> AsRef<[u8]> for Keeping<K> {
+        fn as_ref(&self) -> &[u8] {
+            &self.body
+        }
+    }
+    let body = Body::from(Bytes::from_owner(Keeping { body, _kept: kept }));
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 

@@ -2,62 +2,66 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use sched::TokenId;
 
-use super::chat_completions::conversation_tokens;
-use super::generate::blocking;
+use super::chat_completions::conversation_text;
+use super::room::Room;
+use super::work::work;
 use super::{App, body, reply};
-use crate::admission::Permit;
 use crate::openai::{
     ApiError, DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized,
 };
 use crate::text::{Detokenizer, SpecialText};
 
+/// Tokens that a text may have which is only counted.
+const TOKENS_MAX: usize = 1 << 20;
+
 pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let (body, _permit) = admitted(&app, request).await?;
-    blocking(&app, move |app| {
-        let request = TokenizeRequest::parse(&body)?;
-        app.model_named(request.model.as_deref())?;
-        let tokens = tokens_of(&request.input, app)?;
-        let strings = match request.strings {
-            TokenStrings::Include => {
-                let name = |token: &TokenId| app.model.tokenizer.token_name(*token).unwrap_or_default();
-                Some(tokens.iter().map(name).collect::<Vec<String>>())
-            }
-            TokenStrings::Omit => None,
-        };
-        Ok(reply::json(tokenized(&tokens, strings.as_deref(), app.context_tokens())))
-    })
-    .await?
+    let (body, permit) = body::receive(&app, request).await?;
+    let (answer, permit) =
+        work(&app, permit.body_bytes(), permit, move |app, room| tokens_in(app, &body, &room)).await?;
+    Ok(reply::json_keeping(answer?, permit))
+}
+
+fn tokens_in(app: &App, body: &[u8], room: &Room<'_>) -> Result<Vec<u8>, ApiError> {
+    let request = TokenizeRequest::parse(body)?;
+    app.model_named(request.model.as_deref())?;
+    let tokens = match &request.input {
+        TokenizeInput::Conversation(conversation) => {
+            let (prompt, specials) = conversation_text(conversation, &app.model, room)?;
+            room.text(&app.model, &prompt, specials, TOKENS_MAX)?
+        }
+        TokenizeInput::Text(text, specials) => room.text(&app.model, text, *specials, TOKENS_MAX)?,
+    };
+    let strings = match request.strings {
+        TokenStrings::Include => {
+            let name = |token: &TokenId| app.model.tokenizer.token_name(*token).unwrap_or_default();
+            Some(tokens.iter().map(name).collect::<Vec<String>>())
+        }
+        TokenStrings::Omit => None,
+    };
+    Ok(tokenized(&tokens, strings.as_deref(), room.context_tokens))
 }
 
 pub(super) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let (body, _permit) = admitted(&app, request).await?;
-    blocking(&app, move |app| {
-        let request = DetokenizeRequest::parse(&body, &app.limits())?;
-        app.model_named(request.model.as_deref())?;
-        let text = Detokenizer::decode(&app.model.tokenizer, SpecialText::Show, &request.tokens);
-        Ok(reply::json(detokenized(&text)))
-    })
-    .await?
+    let (body, permit) = body::receive(&app, request).await?;
+    let (answer, permit) = work(&app, permit.body_bytes(), permit, move |app, _| text_of(app, &body)).await?;
+    Ok(reply::json_keeping(answer?, permit))
 }
 
-/// The body, and the place inside that it takes.
-async fn admitted(app: &App, request: Request) -> Result<(Bytes, Permit), ApiError> {
-    let limits = &app.config.limits;
-    let permit = app.admission.enter(body::announced(request.headers(), limits)?)?;
-    Ok((body::read(request.into_body(), limits).await?, permit))
-}
-
-fn tokens_of(input: &TokenizeInput, app: &App) -> Result<Vec<TokenId>, ApiError> {
-    match input {
-        TokenizeInput::Conversation(conversation) => conversation_tokens(conversation, &app.model),
-        TokenizeInput::Text(text, specials) => {
-            let encoded = app.model.encode(text, *specials);
-            encoded.map_err(|error| ApiError::invalid("prompt", error.to_string()))
-        }
+fn text_of(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let request = DetokenizeRequest::parse(body, &app.limits())?;
+    app.model_named(request.model.as_deref())?;
+    // A few bytes of numbers can stand for a long token each.
+    let pieces = app.model.tokenizer.pieces();
+    let bytes: usize = request.tokens.iter().map(|token| pieces.bytes(*token).len()).sum();
+    let bytes_max = app.config.limits.body_bytes_max;
+    if bytes > bytes_max {
+        let message = format!("the tokens stand for {bytes} bytes of text, more than the limit of {bytes_max}");
+        return Err(ApiError::invalid("tokens", message));
     }
+    let text = Detokenizer::decode(&app.model.tokenizer, SpecialText::Show, &request.tokens);
+    Ok(detokenized(&text))
 }

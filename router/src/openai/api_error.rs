@@ -122,6 +122,30 @@ impl ApiError {
         }
     }
 
+    /// Whoever sends this is not let in.
+    #[must_use]
+    pub fn forbidden(code: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError { status: 403, code: Some(code), ..ApiError::new(FailureKind::InvalidRequest, message) }
+    }
+
+    /// The body is not said to be JSON.
+    #[must_use]
+    pub fn not_json(message: impl Into<String>) -> ApiError {
+        ApiError { status: 415, code: Some("unsupported_media_type"), ..ApiError::malformed(message) }
+    }
+
+    /// The answer is larger than what may be held until it is whole.
+    #[must_use]
+    pub fn answer_too_large(answer_bytes_max: usize) -> ApiError {
+        ApiError {
+            code: Some("answer_too_large"),
+            ..ApiError::malformed(format!(
+                "The answer is larger than the limit of {answer_bytes_max} bytes: ask for fewer tokens, choices or \
+                 log-probabilities, or stream it."
+            ))
+        }
+    }
+
     /// Admission refuses; the client should come back after `retry_after`.
     pub fn overloaded(message: impl Into<String>, retry_after: Span) -> ApiError {
         ApiError { advice: Some(Advice::RetryAfter(retry_after)), ..ApiError::new(FailureKind::Overloaded, message) }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{self, Fields};
 use super::generation::LOGPROBS_MAX;
+use super::known::note_unknown;
 use super::refused::refuse_for_chat;
 use super::{ApiError, Generation, Limits};
 use crate::text::{AddSpecials, GenerationPrompt, Message, Role, SERVER_VARIABLES};
@@ -36,14 +37,26 @@ impl ChatRequest {
     /// # Errors
     /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<ChatRequest, ApiError> {
+        let (request, rest) = ChatRequest::parse_fields(body, limits)?;
+        note_unknown(&rest);
+        Ok(request)
+    }
+
+    /// The request and the fields that nobody has taken.
+    pub(super) fn parse_fields(body: &[u8], limits: &Limits) -> Result<(ChatRequest, Fields), ApiError> {
         let mut fields = Fields::parse(body)?;
         refuse_for_chat(&mut fields)?;
-        let conversation = Conversation::take(&mut fields)?;
+        let effort = fields.string("reasoning_effort")?;
+        let mut conversation = Conversation::take(&mut fields)?;
+        if let Some(effort) = effort {
+            // Templates that know efforts read this variable; what the client says itself wins.
+            conversation.template_variables.entry("reasoning_effort").or_insert(Value::String(effort));
+        }
         let mut generation = Generation::take(&mut fields, limits)?;
         let max_tokens = fields.count("max_tokens", 1..=u32::MAX)?;
         generation.max_tokens = fields.count("max_completion_tokens", 1..=u32::MAX)?.or(max_tokens);
         generation.logprobs = take_logprobs(&mut fields)?;
-        Ok(ChatRequest { generation, conversation })
+        Ok((ChatRequest { generation, conversation }, fields))
     }
 }
 

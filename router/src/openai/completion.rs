@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::fields::{self, Fields};
 use super::generation::{LOGPROBS_MAX, token};
+use super::known::note_unknown;
 use super::refused::refuse_for_completion;
 use super::{ApiError, Generation, Limits};
 use crate::text::AddSpecials;
@@ -52,6 +53,13 @@ impl CompletionRequest {
     /// # Errors
     /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<CompletionRequest, ApiError> {
+        let (request, rest) = CompletionRequest::parse_fields(body, limits)?;
+        note_unknown(&rest);
+        Ok(request)
+    }
+
+    /// The request and the fields that nobody has taken.
+    pub(super) fn parse_fields(body: &[u8], limits: &Limits) -> Result<(CompletionRequest, Fields), ApiError> {
         let mut fields = Fields::parse(body)?;
         refuse_for_completion(&mut fields)?;
         let prompts = take_prompts(&mut fields, limits)?;
@@ -75,7 +83,7 @@ impl CompletionRequest {
             Some(false) => AddSpecials::No,
             Some(true) | None => AddSpecials::Yes,
         };
-        Ok(CompletionRequest { generation, prompts, echo, add_specials })
+        Ok((CompletionRequest { generation, prompts, echo, add_specials }, fields))
     }
 }
 

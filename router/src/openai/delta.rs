@@ -21,6 +21,15 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// About how many bytes of JSON this is.
+    #[must_use]
+    pub fn json_bytes(&self) -> usize {
+        /// A token id and its comma.
+        const TOKEN_ID: usize = 7;
+        let logprobs: usize = self.logprobs.iter().map(TokenLogprob::json_bytes).sum();
+        self.text.len() + TOKEN_ID * self.tokens.len() + logprobs
+    }
+
     /// Whether there is nothing to tell a client.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -73,6 +73,16 @@ impl Fields {
             .transpose()
     }
 
+    /// Names of the fields that nobody has taken.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    #[cfg(test)]
+    pub(super) fn owned_names(&self) -> Vec<String> {
+        self.names().map(str::to_owned).collect()
+    }
+
     /// The fields of a nested object.
     pub(super) fn of(map: Map<String, Value>) -> Fields {
         Fields { map }

@@ -39,6 +39,19 @@ impl TokenLogprob {
     }
 }
 
+impl TokenLogprob {
+    /// About how many bytes of JSON this is, in the larger of the two forms.
+    #[must_use]
+    pub fn json_bytes(&self) -> usize {
+        /// Field names, punctuation and a number of twenty digits.
+        const EACH: usize = 64;
+        /// A byte is there as text and as a number.
+        const PER_BYTE: usize = 5;
+        let named = std::iter::once(&self.chosen).chain(&self.top);
+        named.map(|one| EACH + PER_BYTE * one.bytes.len()).sum()
+    }
+}
+
 impl Named {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()

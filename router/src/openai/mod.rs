@@ -8,6 +8,7 @@ mod completion_answer;
 mod delta;
 mod fields;
 mod generation;
+mod known;
 mod limits;
 mod logprobs;
 mod models;

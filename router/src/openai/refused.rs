@@ -5,7 +5,17 @@ use serde_json::Value;
 use super::ApiError;
 use super::fields::Fields;
 
+/// A field that this server knows and does not do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) name: &'static str,
+    asks: Asks,
+    /// What to send instead, or nothing.
+    instead: &'static str,
+}
+
 /// When a field asks for something.
+#[derive(Debug, Clone, Copy)]
 enum Asks {
     /// Whenever it is there.
     Always,
@@ -15,42 +25,114 @@ enum Asks {
     WhenFilled,
     /// When it is not one of these words.
     Unless(&'static [&'static str]),
+    /// When it is not this number, with which it does nothing.
+    UnlessNumber(f64),
 }
 
+const fn refused(name: &'static str, asks: Asks) -> Refused {
+    Refused { name, asks, instead: "" }
+}
+
+const fn instead(name: &'static str, asks: Asks, instead: &'static str) -> Refused {
+    Refused { name, asks, instead }
+}
+
+/// Where the name of a sampling field of another server means something that this one has under another.
+const TOP_LEVEL: &str = "send its fields beside the others";
+
 /// Fields of both endpoints.
-const COMMON: &[(&str, Asks)] = &[
-    ("allowed_token_ids", Asks::Always),
-    ("bad_words", Asks::WhenFilled),
-    ("cache_salt", Asks::Always),
-    ("guided_choice", Asks::Always),
-    ("guided_grammar", Asks::Always),
-    ("guided_json", Asks::Always),
-    ("guided_regex", Asks::Always),
-    ("include_stop_str_in_output", Asks::WhenTrue),
-    ("kv_transfer_params", Asks::Always),
-    ("logits_processors", Asks::WhenFilled),
-    ("prompt_logprobs", Asks::Always),
-    ("return_tokens_as_token_ids", Asks::WhenTrue),
-    ("structured_outputs", Asks::Always),
-    ("truncate_prompt_tokens", Asks::Always),
-    ("use_beam_search", Asks::WhenTrue),
+pub(super) const COMMON: &[Refused] = &[
+    refused("allowed_token_ids", Asks::Always),
+    refused("bad_words", Asks::WhenFilled),
+    refused("bootstrap_host", Asks::Always),
+    refused("cache_salt", Asks::Always),
+    refused("custom_logit_processor", Asks::WhenFilled),
+    instead("do_sample", Asks::Always, "send temperature 0 for the likeliest tokens"),
+    refused("dry_multiplier", Asks::UnlessNumber(0.0)),
+    refused("dynatemp_range", Asks::UnlessNumber(0.0)),
+    refused("ebnf", Asks::WhenFilled),
+    refused("epsilon_cutoff", Asks::UnlessNumber(0.0)),
+    refused("eta_cutoff", Asks::UnlessNumber(0.0)),
+    refused("format", Asks::WhenFilled),
+    refused("grammar", Asks::WhenFilled),
+    refused("guided_choice", Asks::Always),
+    refused("guided_grammar", Asks::Always),
+    refused("guided_json", Asks::Always),
+    refused("guided_regex", Asks::Always),
+    refused("include_stop_str_in_output", Asks::WhenTrue),
+    instead("input_ids", Asks::Always, "send prompt, which may be token ids"),
+    instead("inputs", Asks::Always, "send prompt"),
+    refused("json_schema", Asks::WhenFilled),
+    refused("kv_transfer_params", Asks::Always),
+    refused("logits_processors", Asks::WhenFilled),
+    refused("lora", Asks::WhenFilled),
+    refused("lora_path", Asks::WhenFilled),
+    instead("max_length", Asks::Always, "send max_tokens"),
+    instead("max_new_tokens", Asks::Always, "send max_tokens"),
+    instead("min_new_tokens", Asks::Always, "send min_tokens"),
+    refused("mirostat", Asks::UnlessNumber(0.0)),
+    refused("mirostat_mode", Asks::UnlessNumber(0.0)),
+    instead("n_predict", Asks::Always, "send max_tokens"),
+    instead("n_probs", Asks::UnlessNumber(0.0), "send logprobs"),
+    refused("no_repeat_ngram_size", Asks::UnlessNumber(0.0)),
+    refused("num_beams", Asks::UnlessNumber(1.0)),
+    instead("num_predict", Asks::Always, "send max_tokens"),
+    instead("options", Asks::WhenFilled, TOP_LEVEL),
+    instead("parameters", Asks::WhenFilled, TOP_LEVEL),
+    refused("penalty_alpha", Asks::UnlessNumber(0.0)),
+    refused("prompt_logprobs", Asks::Always),
+    refused("raw", Asks::WhenTrue),
+    refused("regex", Asks::WhenFilled),
+    instead("repeat_penalty", Asks::UnlessNumber(1.0), "send repetition_penalty"),
+    instead("return_full_text", Asks::WhenTrue, "send echo to /v1/completions"),
+    refused("return_hidden_states", Asks::WhenTrue),
+    instead("return_logprob", Asks::WhenTrue, "send logprobs"),
+    refused("return_tokens_as_token_ids", Asks::WhenTrue),
+    refused("samplers", Asks::WhenFilled),
+    instead("sampling_params", Asks::WhenFilled, TOP_LEVEL),
+    refused("service_tier", Asks::Unless(&["auto", "default"])),
+    refused("smoothing_factor", Asks::UnlessNumber(0.0)),
+    instead("stop_sequences", Asks::WhenFilled, "send stop"),
+    refused("store", Asks::WhenTrue),
+    refused("structured_outputs", Asks::Always),
+    refused("tfs_z", Asks::UnlessNumber(1.0)),
+    instead("thinking", Asks::Always, "send chat_template_kwargs where the model's template has a switch"),
+    refused("thinking_budget", Asks::Always),
+    refused("top_a", Asks::UnlessNumber(0.0)),
+    refused("truncate", Asks::Always),
+    refused("truncate_prompt_tokens", Asks::Always),
+    refused("typical_p", Asks::UnlessNumber(1.0)),
+    refused("use_beam_search", Asks::WhenTrue),
+    refused("watermark", Asks::WhenTrue),
+    refused("xtc_probability", Asks::UnlessNumber(0.0)),
 ];
 
 /// Fields of chat completions.
-const CHAT: &[(&str, Asks)] = &[
-    ("audio", Asks::Always),
-    ("chat_template", Asks::Always),
-    ("continue_final_message", Asks::WhenTrue),
-    ("documents", Asks::WhenFilled),
-    ("echo", Asks::WhenTrue),
-    ("function_call", Asks::Unless(&["none"])),
-    ("functions", Asks::WhenFilled),
-    ("prediction", Asks::Always),
-    ("web_search_options", Asks::Always),
+pub(super) const CHAT: &[Refused] = &[
+    refused("audio", Asks::Always),
+    refused("chat_template", Asks::Always),
+    refused("continue_final_message", Asks::WhenTrue),
+    refused("documents", Asks::WhenFilled),
+    instead("echo", Asks::WhenTrue, "use /v1/completions"),
+    instead("enable_thinking", Asks::Always, "send chat_template_kwargs: {\"enable_thinking\": ...}"),
+    refused("function_call", Asks::Unless(&["none"])),
+    refused("functions", Asks::WhenFilled),
+    refused("prediction", Asks::Always),
+    instead("prompt", Asks::WhenFilled, "send messages, or use /v1/completions"),
+    instead("reasoning", Asks::WhenFilled, "send reasoning_effort or chat_template_kwargs"),
+    instead("system", Asks::WhenFilled, "send a message with the role system"),
+    refused("verbosity", Asks::Unless(&["medium"])),
+    refused("web_search_options", Asks::Always),
 ];
 
 /// Fields of text completions.
-const COMPLETION: &[(&str, Asks)] = &[("prompt_embeds", Asks::Always), ("suffix", Asks::WhenFilled)];
+pub(super) const COMPLETION: &[Refused] = &[
+    instead("max_completion_tokens", Asks::Always, "send max_tokens"),
+    instead("messages", Asks::WhenFilled, "send prompt, or use /v1/chat/completions"),
+    refused("prompt_embeds", Asks::Always),
+    refused("suffix", Asks::WhenFilled),
+    instead("top_logprobs", Asks::UnlessNumber(0.0), "send the number as logprobs"),
+];
 
 /// Refuses what a chat client asks for in vain.
 pub(super) fn refuse_for_chat(fields: &mut Fields) -> Result<(), ApiError> {
@@ -72,17 +154,20 @@ pub(super) fn refuse_for_completion(fields: &mut Fields) -> Result<(), ApiError>
     refuse_response_format(fields)
 }
 
-fn refuse(fields: &mut Fields, table: &[(&str, Asks)]) -> Result<(), ApiError> {
-    for (name, asks) in table {
+fn refuse(fields: &mut Fields, table: &[Refused]) -> Result<(), ApiError> {
+    for Refused { name, asks, instead } in table {
         let Some(value) = fields.take(name) else { continue };
         let asked = match asks {
             Asks::Always => true,
             Asks::WhenTrue => value != Value::Bool(false),
             Asks::WhenFilled => is_filled(&value),
             Asks::Unless(words) => !value.as_str().is_some_and(|word| words.contains(&word)),
+            Asks::UnlessNumber(neutral) => value.as_f64() != Some(*neutral),
         };
         if asked {
-            return Err(ApiError::unsupported(name));
+            let refusal = ApiError::unsupported(name);
+            let hint = if instead.is_empty() { String::new() } else { format!("; {instead}") };
+            return Err(ApiError { message: refusal.message.clone() + &hint, ..refusal });
         }
     }
     Ok(())

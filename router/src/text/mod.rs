@@ -2,9 +2,13 @@
 
 mod calendar;
 mod choice_text;
+mod cuts;
 mod detokenizer;
+mod effort;
+mod encode;
 mod model_text;
 mod pieces;
+mod reach;
 pub(crate) mod sampling_defaults;
 mod stop;
 mod template;
@@ -13,6 +17,8 @@ mod tokenizer;
 
 pub use choice_text::ChoiceText;
 pub use detokenizer::{Detokenizer, SpecialText};
+pub use effort::{Effort, Stopped, Waiting, Wanted};
+pub use encode::EncodeError;
 pub use model_text::ModelText;
 pub use pieces::Pieces;
 pub use sampling_defaults::SamplingDefaults;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{AddSpecials, ChatTemplate, SamplingDefaults, Tokenizer};
+use super::{AddSpecials, ChatTemplate, Effort, EncodeError, SamplingDefaults, Tokenizer};
 use crate::Error;
 
 /// The textual side of a model.
@@ -75,12 +75,17 @@ impl ModelText {
     /// the model has no row for.
     ///
     /// # Errors
-    /// When a part of the text has no token, or one that the model does not have.
-    pub fn encode(&self, text: &str, specials: AddSpecials) -> Result<Vec<TokenId>, Error> {
-        let tokens = self.tokenizer.encode(text, specials)?;
+    /// When a part of the text has no token, or one that the model does not have, or a bound of `effort` is reached.
+    pub fn encode_within(
+        &self,
+        text: &str,
+        specials: AddSpecials,
+        effort: &Effort,
+    ) -> Result<Vec<TokenId>, EncodeError> {
+        let tokens = self.tokenizer.encode_within(text, specials, effort)?;
         if let Some(token) = tokens.iter().find(|token| token.0 >= self.vocab_size) {
             let name = self.tokenizer.token_name(*token).unwrap_or_default();
-            return Err(Error::Tokenizer(format!(
+            return Err(EncodeError::Tokenizer(format!(
                 "the text has token {} ({name:?}), but this model's token ids end at {}",
                 token.0,
                 self.vocab_size.saturating_sub(1)
@@ -308,8 +313,8 @@ mod tests {
         let small = r#"{"vocab_size": 268, "max_position_embeddings": 64}"#;
         let dir = Dir::with("small", &[("config.json", small)]);
         let model = ModelText::load(&dir.0).unwrap();
-        assert_eq!(model.encode("<|end|>", AddSpecials::No).unwrap(), [TokenId(267)]);
-        let said = model.encode("hi<|user|>", AddSpecials::Yes).unwrap_err().to_string();
+        assert_eq!(model.encode_within("<|end|>", AddSpecials::No, &Effort::unbounded()).unwrap(), [TokenId(267)]);
+        let said = model.encode_within("hi<|user|>", AddSpecials::Yes, &Effort::unbounded()).unwrap_err().to_string();
         assert_eq!(said, r#"tokenizer: the text has token 268 ("<|user|>"), but this model's token ids end at 267"#);
     }
 

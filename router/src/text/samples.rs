@@ -35,7 +35,7 @@ pub(crate) fn byte_level() -> Tokenizer {
 }
 
 /// SentencePiece BPE with byte fallback (Llama 2, Mistral 7B).
-fn sentencepiece_json() -> Value {
+pub(crate) fn sentencepiece_json() -> Value {
     let mut vocab = serde_json::Map::new();
     for name in ["<unk>", "<s>", "</s>"] {
         vocab.insert(name.to_owned(), json!(vocab.len()));

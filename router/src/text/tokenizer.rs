@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use sched::TokenId;
 
+use super::effort::Effort;
+use super::encode::{EncodeError, Encoder};
 use super::pieces::Pieces;
+use super::reach::bytes_per_token_max;
 use crate::Error;
 
 /// A model's tokenizer. Cheap to clone.
@@ -13,6 +16,8 @@ use crate::Error;
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     pieces: Arc<Pieces>,
+    encoder: Arc<Encoder>,
+    bytes_per_token_max: Option<usize>,
 }
 
 /// Whether the tokenizer adds the tokens that frame a text (usually one that begins it).
@@ -46,7 +51,8 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
         let pieces = Arc::new(Pieces::compile(&inner)?);
-        Ok(Tokenizer { inner: Arc::new(inner), pieces })
+        let (encoder, bytes_per_token_max) = (Arc::new(Encoder::of(&inner)), bytes_per_token_max(&inner, &pieces));
+        Ok(Tokenizer { inner: Arc::new(inner), pieces, encoder, bytes_per_token_max })
     }
 
     /// Token ids of `text`.
@@ -54,11 +60,29 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer has no token for a part of the text.
     pub fn encode(&self, text: &str, specials: AddSpecials) -> Result<Vec<TokenId>, Error> {
-        let encoding = self
-            .inner
-            .encode_fast(text, specials == AddSpecials::Yes)
-            .map_err(|error| Error::Tokenizer(error.to_string()))?;
-        Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
+        self.encode_within(text, specials, &Effort::unbounded()).map_err(|error| match error {
+            EncodeError::Tokenizer(reason) => Error::Tokenizer(reason),
+            EncodeError::Stopped(stopped) => Error::Tokenizer(stopped.to_string()),
+        })
+    }
+
+    /// Token ids of `text`, worked out within the bounds of `effort`.
+    ///
+    /// # Errors
+    /// When the tokenizer has no token for a part of the text, or a bound is reached.
+    pub fn encode_within(
+        &self,
+        text: &str,
+        specials: AddSpecials,
+        effort: &Effort,
+    ) -> Result<Vec<TokenId>, EncodeError> {
+        self.encoder.encode(&self.inner, text, specials, effort)
+    }
+
+    /// Fewest tokens that a text of so many bytes can have.
+    #[must_use]
+    pub fn tokens_min(&self, text_bytes: usize) -> usize {
+        self.bytes_per_token_max.map_or(0, |most| text_bytes.div_ceil(most))
     }
 
     /// The bytes behind tokens.

@@ -1,0 +1,75 @@
+//! Connections need file descriptors: how many the system gives this process; knows no socket.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{debug, warn};
+
+/// Descriptors that are kept for everything that is no client's connection: workers, files, pipes.
+const RESERVE_MAX: u64 = 128;
+/// Some systems let a process have a thousand million, for which others in it might make room.
+const FILES_MAX: u64 = 1 << 20;
+/// Even with too few descriptors the door stays open.
+const CONNECTIONS_MIN: usize = 4;
+
+/// Raises the number of descriptors that this process and its children may open to what the system lets it have. The
+/// usual first limit is for programs that wait on descriptors in a way that servers do not.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(FILES_MAX).min(FILES_MAX);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+        Ok(()) => debug!(before = limit.current, now = wanted, "may open more files"),
+        Err(error) => debug!(%error, "the limit of open files stays as it was"),
+    }
+}
+
+/// How many of `wanted` connections there are descriptors for; says so when that is fewer.
+#[must_use]
+pub fn connections_within_files(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    let within = limit.map_or(wanted, |limit| connections(wanted, limit, open_now()));
+    if within < wanted {
+        warn!(
+            connections_max = within,
+            configured = wanted,
+            open_files_max = limit,
+            "fewer connections than configured: the limit of open files (ulimit -n) allows no more"
+        );
+    }
+    within
+}
+
+fn connections(wanted: usize, limit: u64, open: u64) -> usize {
+    let reserve = RESERVE_MAX.min(limit / 4);
+    let left = limit.saturating_sub(open + reserve);
+    usize::try_from(left).unwrap_or(usize::MAX).min(wanted).max(CONNECTIONS_MIN.min(wanted))
+}
+
+/// Descriptors that are open now; where the system does not say, a guess.
+fn open_now() -> u64 {
+    const GUESS: u64 = 32;
+    std::fs::read_dir("/proc/self/fd").map_or(GUESS, |entries| entries.count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        assert_eq!(connections(4_096, 1_048_576, 30), 4_096);
+        assert_eq!(connections(4_096, 1_024, 30), 1_024 - 30 - 128);
+        assert_eq!(connections(4_096, 64, 30), 64 - 30 - 16);
+        assert_eq!(connections(4_096, 32, 30), CONNECTIONS_MIN);
+        assert_eq!(connections(2, 32, 30), 2);
+    }
+
+    #[test]
+    fn the_limit_is_raised_to_what_may_be_had() {
+        raise_open_files();
+        let limit = getrlimit(Resource::Nofile);
+        let wanted = limit.maximum.unwrap_or(FILES_MAX).min(FILES_MAX);
+        assert!(limit.current.is_none_or(|current| current >= wanted), "{limit:?}");
+    }
+}

@@ -1,0 +1,205 @@
+//! Which requests a web page could have sent behind its reader's back, and which of them are let in; knows no route.
+//!
+//! A browser lets any page send requests to any address. Three rules keep pages out that the operator does not name: on
+//! loopback the `Host` must be a name of this machine, for a name that somebody else resolves to 127.0.0.1 makes their page
+//! look like ours; an `Origin` must be ours or named; and what changes anything must be JSON, which no page can send to
+//! another origin without asking first.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, Method, Uri};
+use thiserror::Error;
+
+/// Characters of a header that an error shows.
+const SHOWN_CHARS_MAX: usize = 80;
+
+/// The rules of one listener.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    /// Hosts that are let in, in lower case, without port; `None` is all of them.
+    hosts: Option<Vec<String>>,
+    /// Origins that are let in, in lower case; `*` is all of them.
+    origins: Vec<String>,
+}
+
+/// A request that is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Strange {
+    /// Its host is none of ours.
+    #[error("the Host header is {0:?}, which is not a name of this server (allowed_hosts)")]
+    Host(String),
+    /// It comes from a page of another origin.
+    #[error("requests of pages from {0:?} are not allowed here (allowed_origins)")]
+    Origin(String),
+    /// Its body is not said to be JSON.
+    #[error("the body must be sent with the header 'content-type: application/json', but its type is {0:?}")]
+    NotJson(String),
+}
+
+impl Guard {
+    /// Rules for a listener at `address`, configured as `listen`. `hosts` are let in besides; off loopback every host is
+    /// let in while there are none.
+    #[must_use]
+    pub fn new(address: SocketAddr, listen: &str, hosts: &[String], origins: &[String]) -> Guard {
+        let strict = address.ip().is_loopback() || !hosts.is_empty();
+        let configured = [host_of(listen).to_owned(), address.ip().to_string()];
+        let named = || hosts.iter().map(|host| host_of(host).to_ascii_lowercase()).chain(configured.clone()).collect();
+        Guard {
+            hosts: strict.then(named),
+            origins: origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect(),
+        }
+    }
+
+    /// Whether a request may go on.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Strange> {
+        let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+        for host in [host.as_deref(), uri.authority().map(axum::http::uri::Authority::as_str)].into_iter().flatten() {
+            if !self.knows_host(host) {
+                return Err(Strange::Host(shown(host)));
+            }
+        }
+        if let Some(origin) = origin_of(headers)
+            && !self.lets_in(&origin)
+            && !is_same(&origin, host.as_deref())
+        {
+            return Err(Strange::Origin(shown(&origin)));
+        }
+        match *method {
+            Method::POST | Method::PUT | Method::PATCH => check_json(headers),
+            _ => Ok(()),
+        }
+    }
+
+    /// The origin of a request that the operator has named: pages from there may read the answer.
+    #[must_use]
+    pub fn named_origin(&self, headers: &HeaderMap) -> Option<String> {
+        origin_of(headers).filter(|origin| self.lets_in(origin))
+    }
+
+    fn lets_in(&self, origin: &str) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        self.origins.iter().any(|known| known == "*" || *known == origin)
+    }
+
+    fn knows_host(&self, host: &str) -> bool {
+        let Some(hosts) = &self.hosts else { return true };
+        let host = host_of(host).to_ascii_lowercase();
+        let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let local = host == "localhost" || host.ends_with(".localhost");
+        loopback || local || hosts.contains(&host)
+    }
+}
+
+fn origin_of(headers: &HeaderMap) -> Option<String> {
+    headers.get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned())
+}
+
+/// A page that this very server has given out.
+fn is_same(origin: &str, host: Option<&str>) -> bool {
+    let named = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    named.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
+}
+
+/// `application/json` and its kin, with any parameters.
+fn check_json(headers: &HeaderMap) -> Result<(), Strange> {
+    let sent = headers.get(CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
+    let sent = sent.unwrap_or_default();
+    let kind = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    if is_json { Ok(()) } else { Err(Strange::NotJson(shown(&sent))) }
+}
+
+/// The host of `host:port`, of `[address]:port` or of itself.
+fn host_of(named: &str) -> &str {
+    if let Some(bracketed) = named.strip_prefix('[') {
+        return bracketed.split(']').next().unwrap_or_default();
+    }
+    match named.rsplit_once(':') {
+        // More than one colon without brackets is an address, not a port.
+        Some((host, _)) if !host.contains(':') => host,
+        _ => named,
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(address: &str, hosts: &[&str], origins: &[&str]) -> Guard {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<String>>();
+        Guard::new(address.parse().unwrap(), address, &owned(hosts), &owned(origins))
+    }
+
+    fn get(guard: &Guard, headers: &[(&'static str, &str)]) -> Result<(), Strange> {
+        call(guard, &Method::GET, headers)
+    }
+
+    fn call(guard: &Guard, method: &Method, headers: &[(&'static str, &str)]) -> Result<(), Strange> {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        guard.check(method, &Uri::from_static("/"), &headers)
+    }
+
+    #[test]
+    fn on_loopback_the_host_must_be_this_machine() {
+        let ours = guard("127.0.0.1:8000", &["gpu-box:9000"], &[]);
+        for host in
+            ["localhost", "localhost:8000", "127.0.0.1:8000", "127.9.9.9", "[::1]:8000", "GPU-box", "a.localhost:1"]
+        {
+            assert_eq!(get(&ours, &[("host", host)]), Ok(()), "{host}");
+        }
+        assert_eq!(get(&ours, &[]), Ok(()), "HTTP/1.0 has none");
+        for host in
+            ["evil.example", "evil.example:8000", "localhost.evil.example", "10.0.0.1", "", "127.0.0.1.evil.example"]
+        {
+            assert_eq!(get(&ours, &[("host", host)]), Err(Strange::Host(host.to_owned())), "{host}");
+        }
+        let absolute = Uri::from_static("http://evil.example/v1/models");
+        let local: HeaderMap = [(HOST, "localhost".parse().unwrap())].into_iter().collect();
+        assert_eq!(ours.check(&Method::GET, &absolute, &local), Err(Strange::Host("evil.example".to_owned())));
+    }
+
+    #[test]
+    fn off_loopback_hosts_are_checked_when_some_are_named() {
+        assert_eq!(get(&guard("0.0.0.0:8000", &[], &[]), &[("host", "api.example")]), Ok(()));
+        let named = guard("0.0.0.0:8000", &["api.example"], &[]);
+        assert_eq!(get(&named, &[("host", "api.example:443")]), Ok(()));
+        assert!(get(&named, &[("host", "evil.example")]).is_err());
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_kept_out_unless_named() {
+        let ours = guard("127.0.0.1:8000", &[], &["https://chat.example/"]);
+        let from = |origin| get(&ours, &[("host", "localhost:8000"), ("origin", origin)]);
+        assert_eq!(from("http://localhost:8000"), Ok(()));
+        assert_eq!(from("https://Chat.example"), Ok(()));
+        for origin in ["http://localhost:3000", "https://evil.example", "null", "http://localhost:8000.evil.example"] {
+            assert_eq!(from(origin), Err(Strange::Origin(origin.to_owned())));
+        }
+        assert_eq!(get(&guard("127.0.0.1:1", &[], &["*"]), &[("origin", "null")]), Ok(()));
+    }
+
+    #[test]
+    fn what_changes_anything_is_json() {
+        let ours = guard("127.0.0.1:8000", &[], &[]);
+        let kinds =
+            ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"];
+        for kind in kinds {
+            assert_eq!(call(&ours, &Method::POST, &[("content-type", kind)]), Ok(()), "{kind}");
+        }
+        let strange =
+            ["text/plain", "text/plain; application/json", "application/x-www-form-urlencoded", "", "text/json"];
+        for kind in strange {
+            let refused = call(&ours, &Method::POST, &[("content-type", kind)]);
+            assert_eq!(refused, Err(Strange::NotJson(kind.to_owned())), "{kind}");
+        }
+        assert_eq!(call(&ours, &Method::POST, &[]), Err(Strange::NotJson(String::new())));
+    }
+}

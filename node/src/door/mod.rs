@@ -1,0 +1,199 @@
+//! Where HTTP clients come in: accepts connections within bounds of number, idleness and unread answers, and ends them in
+//! good order. Knows no route.
+
+mod files;
+mod guard;
+mod seats;
+mod write_deadline;
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+pub use files::{connections_within_files, raise_open_files};
+pub use guard::{Guard, Strange};
+use seats::{Occupied, Seat, Seats};
+use write_deadline::WriteDeadline;
+
+/// Pause after the system refused to accept, for it does so again at once when it is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Accept errors of one kind are logged once in so many.
+const ACCEPT_ERRORS_PER_LINE: u64 = 1_000;
+/// Bytes that a connection may hold of what it has read and what it has to write. The head of a request must fit.
+const BUFFER_BYTES: usize = 64 << 10;
+/// How long a connection that was asked to close may take: it has nothing left to say.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// How many connections there may be, and how long each may stand still.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// Connections at a time; when all places are taken, those that wait for a request give theirs up, longest first.
+    pub connections_max: usize,
+    /// Time to send the head of a request, also the first and after an answer.
+    pub head_time_max: Duration,
+    /// Time in which a client may take nothing of its answer.
+    pub unread_time_max: Duration,
+}
+
+/// How the door stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Clients come and stay.
+    Open,
+    /// Clients still come, and each is told with its next answer to come back elsewhere.
+    Leaving,
+    /// Nobody comes any more; whoever has no answer coming is sent away.
+    Shut,
+}
+
+/// Serves with `answer` until `phase` says `Shut` (or nobody can say anything any more), then waits for the requests that
+/// still run.
+pub async fn serve<A, F>(listener: TcpListener, limits: ConnectionLimits, mut phase: watch::Receiver<Phase>, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let seats = Seats::new(limits.connections_max);
+    let (alive, mut all_gone) = mpsc::channel::<()>(1);
+    loop {
+        let (stream, seat) = tokio::select! {
+            accepted = accept(&listener, &seats) => accepted,
+            () = shut(&mut phase) => break,
+        };
+        let (answer, phase, alive) = (answer.clone(), phase.clone(), alive.clone());
+        tokio::spawn(async move {
+            converse(stream, seat, limits, phase, answer).await;
+            drop(alive);
+        });
+    }
+    drop((listener, alive));
+    // Nothing is ever sent: the channel closes when the last connection has gone.
+    let _ = all_gone.recv().await;
+}
+
+async fn shut(phase: &mut watch::Receiver<Phase>) {
+    // The error says that nobody can open the door again.
+    let _ = phase.wait_for(|phase| *phase == Phase::Shut).await;
+}
+
+/// One connection from its first byte to its last.
+async fn converse<A, F>(
+    stream: TcpStream,
+    seat: Seat,
+    limits: ConnectionLimits,
+    mut phase: watch::Receiver<Phase>,
+    answer: A,
+) where
+    A: Fn(Request<Incoming>) -> F + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let (now, seat) = (phase.clone(), Arc::new(seat));
+    let place = Arc::clone(&seat);
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        // Before the first `await`: whatever becomes of the connection, the request has been seen.
+        let (occupied, answered, now) = (place.occupy(), answer(request), now.clone());
+        async move { Ok::<_, std::convert::Infallible>(finish(answered.await, occupied, &now)) }
+    });
+    let stream = TokioIo::new(WriteDeadline::new(stream, limits.unread_time_max));
+    let mut connection = pin!(server(limits).serve_connection(stream, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = seat.asked_to_go() => None,
+        () = shut(&mut phase) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = seat.idle_for(CLOSE_TIME) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection has ended badly");
+    }
+}
+
+/// The answer as it goes out: the place counts as taken until its last byte, and a door that is being left says so.
+fn finish(response: Response, occupied: Occupied, phase: &watch::Receiver<Phase>) -> hyper::Response<Answered> {
+    let mut response = response.map(|body| Answered { body, _occupied: occupied });
+    if *phase.borrow() != Phase::Open {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// HTTP/1.1 only: of HTTP/2 there is no bound on how long a connection says nothing, or takes nothing by flow control.
+fn server(limits: ConnectionLimits) -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(limits.head_time_max).max_buf_size(BUFFER_BYTES);
+    server
+}
+
+/// The next connection, as soon as there is a place for it; until then clients wait in the listener's queue.
+async fn accept(listener: &TcpListener, seats: &Seats) -> (TcpStream, Seat) {
+    let seat = seats.take().await;
+    let mut errors = 0_u64;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Tokens are small and must not wait for each other; a socket without the option is only slower.
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "no TCP_NODELAY");
+                }
+                return (stream, seat);
+            }
+            Err(error) => {
+                if errors.is_multiple_of(ACCEPT_ERRORS_PER_LINE) {
+                    warn!(%error, "a connection could not be accepted");
+                }
+                errors += 1;
+                // The most likely reason is that there are no descriptors left.
+                seats.ask_longest_idle_to_go();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A body that keeps its connection's place taken.
+struct Answered {
+    body: Body,
+    _occupied: Occupied,
+}
+
+impl hyper::body::Body for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,194 @@
+//! The places that connections take, and which of them can be had back; knows no socket.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A connection that has waited for a request this long may be asked to go; a shorter wait may be its way here.
+const IDLE_MIN: Duration = Duration::from_millis(50);
+
+/// All places; clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Seats {
+    max: usize,
+    table: Arc<Mutex<Table>>,
+    freed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    taken: usize,
+    next: u64,
+    /// Connections that wait for a request, by when they began to.
+    idle: BTreeMap<(Instant, u64), Arc<Notify>>,
+}
+
+/// A place; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Seats,
+    number: u64,
+    go: Arc<Notify>,
+    usage: Mutex<Use>,
+}
+
+/// What a place is used for.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    /// Requests whose answers are not over.
+    requests: u32,
+    /// Since when there are none.
+    idle_since: Instant,
+}
+
+/// A request is being answered; keeps the place.
+#[derive(Debug)]
+pub(super) struct Occupied {
+    seat: Arc<Seat>,
+}
+
+impl Seats {
+    pub(super) fn new(max: usize) -> Seats {
+        Seats { max: max.max(1), table: Arc::default(), freed: Arc::default() }
+    }
+
+    /// A place, as soon as there is one; while there is none, connections that only wait are asked to go.
+    pub(super) async fn take(&self) -> Seat {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(seat) = self.try_take() {
+                return seat;
+            }
+            self.ask_longest_idle_to_go();
+            // Nobody may be idle yet, so it asks again after a while.
+            let _ = tokio::time::timeout(IDLE_MIN, freed).await;
+        }
+    }
+
+    /// Asks the connection that has waited longest for a request to close.
+    pub(super) fn ask_longest_idle_to_go(&self) {
+        let mut table = locked(&self.table);
+        let longest = table.idle.first_key_value().map(|(key, go)| (*key, Arc::clone(go)));
+        if let Some((key, go)) = longest
+            && key.0.elapsed() >= IDLE_MIN
+        {
+            table.idle.remove(&key);
+            go.notify_one();
+        }
+    }
+
+    fn try_take(&self) -> Option<Seat> {
+        let mut table = locked(&self.table);
+        if table.taken >= self.max {
+            return None;
+        }
+        table.taken += 1;
+        table.next += 1;
+        let (number, now, go) = (table.next, Instant::now(), Arc::new(Notify::new()));
+        table.idle.insert((now, number), Arc::clone(&go));
+        Some(Seat { seats: self.clone(), number, go, usage: Mutex::new(Use { requests: 0, idle_since: now }) })
+    }
+}
+
+impl Seat {
+    /// A request has come.
+    pub(super) fn occupy(self: &Arc<Self>) -> Occupied {
+        let mut usage = locked(&self.usage);
+        if usage.requests == 0 {
+            locked(&self.seats.table).idle.remove(&(usage.idle_since, self.number));
+        }
+        usage.requests += 1;
+        drop(usage);
+        Occupied { seat: Arc::clone(self) }
+    }
+
+    /// Resolves when the place is wanted for others.
+    pub(super) async fn asked_to_go(&self) {
+        self.go.notified().await;
+    }
+
+    /// Resolves when no request has been answered here for `time`.
+    pub(super) async fn idle_for(&self, time: Duration) {
+        loop {
+            tokio::time::sleep(time).await;
+            let usage = *locked(&self.usage);
+            if usage.requests == 0 && usage.idle_since.elapsed() >= time {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        let seat = &self.seat;
+        let mut usage = locked(&seat.usage);
+        usage.requests -= 1;
+        if usage.requests == 0 {
+            usage.idle_since = Instant::now();
+            locked(&seat.seats.table).idle.insert((usage.idle_since, seat.number), Arc::clone(&seat.go));
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let idle_since = locked(&self.usage).idle_since;
+        let mut table = locked(&self.seats.table);
+        table.idle.remove(&(idle_since, self.number));
+        table.taken -= 1;
+        drop(table);
+        self.seats.freed.notify_one();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_goes_first_and_the_busy_stay() {
+        let seats = Seats::new(3);
+        let busy = Arc::new(seats.take().await);
+        let occupied = busy.occupy();
+        tokio::time::advance(IDLE_MIN).await;
+        let first = seats.take().await;
+        tokio::time::advance(IDLE_MIN).await;
+        let second = seats.take().await;
+        let newcomer = tokio::spawn({
+            let seats = seats.clone();
+            async move { seats.take().await }
+        });
+        first.asked_to_go().await;
+        drop(first);
+        let third = newcomer.await.unwrap();
+        assert_eq!(locked(&seats.table).idle.len(), 2, "two wait for a request, one is busy");
+        drop((second, third, busy, occupied));
+        let table = locked(&seats.table);
+        assert_eq!((table.taken, table.idle.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_answers_is_never_asked_to_go() {
+        let seats = Seats::new(1);
+        let busy = Arc::new(seats.take().await);
+        let occupied = busy.occupy();
+        let late = tokio::time::timeout(Duration::from_secs(5), seats.take()).await;
+        assert!(late.is_err(), "all places are busy");
+        drop(occupied);
+        tokio::time::timeout(Duration::from_secs(5), async {
+            tokio::join!(busy.asked_to_go(), async {
+                let _ = tokio::time::timeout(Duration::from_secs(1), seats.take()).await;
+            })
+        })
+        .await
+        .expect("idle at last");
+    }
+}

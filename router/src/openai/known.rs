@@ -1,0 +1,183 @@
+//! Every field of a request body by name: honoured, or without effect; what is refused stands in `refused`. The tables are
+//! compared with docs/api.md by a test.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use tracing::info;
+
+use super::fields::Fields;
+
+/// Unknown names that are remembered and logged; names come from clients, so there is an end to them.
+const NAMES_MAX: usize = 128;
+/// Characters of an unknown name that are logged.
+const NAME_CHARS_MAX: usize = 64;
+
+/// Fields that both endpoints honour.
+#[cfg(test)]
+pub(super) const HONOURED: &[&str] = &[
+    "add_special_tokens",
+    "frequency_penalty",
+    "ignore_eos",
+    "logit_bias",
+    "logprobs",
+    "max_tokens",
+    "min_p",
+    "min_tokens",
+    "model",
+    "n",
+    "presence_penalty",
+    "repetition_penalty",
+    "response_format",
+    "return_token_ids",
+    "seed",
+    "skip_special_tokens",
+    "slo_class",
+    "stop",
+    "stop_token_ids",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_k",
+    "top_p",
+];
+/// Fields that chat completions honour.
+#[cfg(test)]
+pub(super) const HONOURED_BY_CHAT: &[&str] = &[
+    "add_generation_prompt",
+    "chat_template_kwargs",
+    "max_completion_tokens",
+    "messages",
+    "modalities",
+    "reasoning_effort",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+];
+/// Fields that text completions honour.
+#[cfg(test)]
+pub(super) const HONOURED_BY_COMPLETION: &[&str] = &["best_of", "echo", "prompt"];
+
+/// Fields without effect on the answer here, by what they mean elsewhere.
+pub(super) const IGNORED: &[&str] = &[
+    "cache_prompt",
+    "early_stopping",
+    "include_reasoning",
+    "keep_alive",
+    "length_penalty",
+    "metadata",
+    "parallel_tool_calls",
+    "priority",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "request_id",
+    "rid",
+    "safety_identifier",
+    "separate_reasoning",
+    "spaces_between_special_tokens",
+    "stream_reasoning",
+    "timings_per_token",
+    "user",
+];
+
+static UNKNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Fields that nobody has taken: those without effect are dropped, unknown ones are logged, each name once.
+pub(super) fn note_unknown(fields: &Fields) {
+    let unknown = fields.names().filter(|name| !IGNORED.contains(name));
+    for name in unknown {
+        let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
+        let mut seen = UNKNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < NAMES_MAX && seen.insert(shown.clone()) {
+            info!(field = shown, "a request has a field that this server does not know; it has no effect");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Map, Value, json};
+
+    use super::super::refused::{CHAT, COMMON, COMPLETION};
+    use super::super::{ChatRequest, CompletionRequest, Limits};
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
+    }
+
+    /// The names in the first column of the table under each heading of docs/api.md.
+    fn documented() -> BTreeMap<String, Vec<String>> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (mut tables, mut heading) = (BTreeMap::<String, Vec<String>>::new(), String::new());
+        for line in text.lines() {
+            if let Some(title) = line.strip_prefix("### ") {
+                title.clone_into(&mut heading);
+            }
+            let Some(cell) = line.strip_prefix("| `").and_then(|row| row.split('|').next()) else { continue };
+            let names = cell.split('`').step_by(2).map(str::to_owned).filter(|name| !name.trim().is_empty());
+            tables.entry(heading.clone()).or_default().extend(names);
+        }
+        tables.values_mut().for_each(|names| names.sort());
+        tables
+    }
+
+    #[test]
+    fn docs_list_every_field_and_no_other() {
+        let documented = documented();
+        let refused = |table: &[super::super::refused::Refused]| {
+            table.iter().map(|refused| refused.name.to_owned()).collect::<Vec<String>>()
+        };
+        let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<String>>();
+        let tables = [
+            ("Honoured by both", named(HONOURED)),
+            ("Honoured by chat completions", named(HONOURED_BY_CHAT)),
+            ("Honoured by completions", named(HONOURED_BY_COMPLETION)),
+            ("Without effect", named(IGNORED)),
+            ("Refused by both", refused(COMMON)),
+            ("Refused by chat completions", refused(CHAT)),
+            ("Refused by completions", refused(COMPLETION)),
+        ];
+        for (heading, mut names) in tables {
+            names.sort();
+            assert_eq!(documented.get(heading), Some(&names), "docs/api.md, table {heading:?}");
+        }
+    }
+
+    fn nulls(names: &[&str]) -> Map<String, Value> {
+        names.iter().map(|&name| (name.to_owned(), Value::Null)).collect()
+    }
+
+    /// Names that nobody takes out of a body.
+    fn left(mut body: Map<String, Value>, own: &[&str], parse: fn(&[u8]) -> Vec<String>) -> Vec<String> {
+        body.extend(nulls(own).into_iter().filter(|(name, _)| name != "messages" && name != "prompt"));
+        parse(Value::Object(body).to_string().as_bytes())
+    }
+
+    #[test]
+    fn every_honoured_field_is_taken() {
+        let mut chat = nulls(HONOURED);
+        chat.insert("messages".into(), json!([{"role": "user", "content": "x"}]));
+        let rest =
+            left(chat, HONOURED_BY_CHAT, |body| ChatRequest::parse_fields(body, &limits()).unwrap().1.owned_names());
+        assert_eq!(rest, Vec::<String>::new());
+        let mut text = nulls(HONOURED);
+        text.insert("prompt".into(), json!("x"));
+        let rest = left(text, HONOURED_BY_COMPLETION, |body| {
+            CompletionRequest::parse_fields(body, &limits()).unwrap().1.owned_names()
+        });
+        assert_eq!(rest, Vec::<String>::new());
+    }
+
+    #[test]
+    fn unknown_names_are_remembered_up_to_a_bound() {
+        let body: Map<String, Value> = (0..300).map(|number| (format!("unknown-{number}"), json!(1))).collect();
+        note_unknown(&Fields::of(body));
+        note_unknown(&Fields::of(nulls(IGNORED)));
+        let seen = UNKNOWN.lock().unwrap();
+        assert!(seen.len() <= NAMES_MAX && seen.contains("unknown-0") && !seen.contains("user"));
+    }
+}

@@ -1,0 +1,275 @@
+//! What hostile clients cost: memory of the router, and time of another client's small requests. The script is fixed.
+//!
+//! `cargo test --release -p baton-tests --test hostile -- --ignored --nocapture` is the bench; a tenth of it is a test.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use baton_tests::deployment::Deployment;
+use baton_tests::http;
+use serde_json::json;
+
+const ATTACKERS: usize = 8;
+const MIB: u64 = 1 << 20;
+const EXTRA_MEMORY_MAX: u64 = 512 * MIB;
+const EXTRA_P99_MAX: Duration = Duration::from_secs(1);
+const VICTIM_PAUSE: Duration = Duration::from_millis(50);
+/// An attack without traffic would never end by traffic.
+const ATTACK_TIME_MAX: Duration = Duration::from_secs(120);
+
+#[test]
+#[ignore = "a bench of minutes; .ci/long runs it"]
+fn a_hundred_megabytes_of_hostility_cost_others_little() -> Result<()> {
+    let cost = attacked(100 * MIB)?;
+    let extra = cost.p99_under_attack.saturating_sub(cost.p99_before);
+    ensure!(extra <= EXTRA_P99_MAX, "a small request takes {extra:?} longer (p99)");
+    Ok(())
+}
+
+#[test]
+fn hostile_clients_cost_neither_memory_nor_other_requests() -> Result<()> {
+    attacked(12 * MIB).map(|_| ())
+}
+
+/// What an attack has cost.
+struct Cost {
+    p99_before: Duration,
+    p99_under_attack: Duration,
+}
+
+/// Attacks a deployment with `bytes` of traffic beside a client with small requests, all of which must be served.
+fn attacked(bytes: u64) -> Result<Cost> {
+    let deployment = Deployment::start(&["--backend", "modelled"])?;
+    let before = Victim::start(deployment.address);
+    thread::sleep(Duration::from_secs(2));
+    let before = before.stop()?;
+    let idle = Memory::of(deployment.pid())?;
+
+    let (victim, sampler) = (Victim::start(deployment.address), Sampler::start(deployment.pid()));
+    let began = Instant::now();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let attackers: Vec<JoinHandle<()>> = (0..ATTACKERS)
+        .map(|number| {
+            let (sent, address) = (Arc::clone(&sent), deployment.address);
+            thread::spawn(move || attack(address, number, bytes, &sent))
+        })
+        .collect();
+    for attacker in attackers {
+        attacker.join().ok().context("an attacker panicked")?;
+    }
+    let took = began.elapsed();
+    let during = victim.stop()?;
+    let most = sampler.stop()?;
+    thread::sleep(Duration::from_secs(3));
+    let after = Memory::of(deployment.pid())?;
+
+    println!("{} MiB sent by {ATTACKERS} attackers in {took:.1?}", sent.load(Ordering::Relaxed) as u64 / MIB);
+    println!("small requests before: {before}");
+    println!("small requests under attack: {during}");
+    let mib = |memory: Memory| memory.0 / MIB;
+    println!("router memory: idle {} MiB, most {} MiB, 3 s after {} MiB", mib(idle), mib(most), mib(after));
+    ensure!(during.failed == 0, "small requests failed: {during}");
+    ensure!(most.0 <= idle.0 + EXTRA_MEMORY_MAX, "the router took {} MiB more", (most.0 - idle.0) / MIB);
+    Ok(Cost { p99_before: before.quantile(0.99), p99_under_attack: during.quantile(0.99) })
+}
+
+/// One attacker: one attack after the other, each attacker beginning elsewhere, until all together have sent enough.
+fn attack(address: SocketAddr, number: usize, bytes: u64, sent: &AtomicUsize) {
+    let began = Instant::now();
+    for round in number * 5.. {
+        if sent.load(Ordering::Relaxed) as u64 >= bytes || began.elapsed() > ATTACK_TIME_MAX {
+            return;
+        }
+        // A refused attack is a good defence, not a failure of the bench.
+        let _ = ATTACKS[round % ATTACKS.len()](&Target { address, sent });
+    }
+}
+
+type Attack = fn(&Target<'_>) -> Result<()>;
+
+const ATTACKS: [Attack; 12] = [
+    |target| target.post_and_leave("/v1/completions", &prompt(&"7".repeat(2 << 20)), Duration::from_millis(100)),
+    |target| target.post("/v1/completions", &prompt(&"7".repeat(8_000_000))),
+    |target| target.post("/v1/completions", &prompt(&"some words and a few more ".repeat(100_000))),
+    |target| target.post("/tokenize", &prompt(&"some words and a few more ".repeat(20_000))),
+    |target| target.post("/tokenize", &prompt(&"7".repeat(1_000_000))),
+    |target| target.announce(8 << 20, 64 << 10, Duration::from_secs(2)),
+    |target| target.post_and_leave("/v1/completions", &wide("false"), Duration::from_secs(3)),
+    |target| target.post_and_leave("/v1/completions", &wide("true"), Duration::from_secs(3)),
+    |target| target.post("/v1/completions", &format!(r#"{{"prompt": [{}7]}}"#, "7,".repeat(2_000_000))),
+    |target| target.post("/detokenize", &format!(r#"{{"tokens": [{}7]}}"#, "2000,".repeat(800_000))),
+    |target| target.post("/v1/chat/completions", &format!(r#"{{"messages": [{}{{}}]}}"#, "{},".repeat(700_000))),
+    |target| {
+        let turn = r#"{"role":"user","content":"hi"},"#;
+        let last = r#"{"role":"user","content":"hi"}"#;
+        target.post("/v1/chat/completions", &format!(r#"{{"messages": [{}{last}]}}"#, turn.repeat(60_000)))
+    },
+];
+
+fn prompt(text: &str) -> String {
+    json!({"prompt": text}).to_string()
+}
+
+/// As much output as one request may ask for.
+fn wide(stream: &str) -> String {
+    let prompts = json!(vec!["hello"; 64]);
+    format!(r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 500, "logprobs": 20, "stream": {stream}}}"#)
+}
+
+/// What is attacked, and how much was sent to it.
+struct Target<'a> {
+    address: SocketAddr,
+    sent: &'a AtomicUsize,
+}
+
+impl Target<'_> {
+    fn open(&self, path: &str, length: usize) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n",
+            self.address
+        );
+        self.send(&mut stream, head.as_bytes())?;
+        Ok(stream)
+    }
+
+    fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> Result<()> {
+        for part in bytes.chunks(64 << 10) {
+            stream.write_all(part)?;
+            self.sent.fetch_add(part.len(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Sends a request and takes its answer.
+    fn post(&self, path: &str, body: &str) -> Result<()> {
+        let mut stream = self.open(path, body.len())?;
+        self.send(&mut stream, body.as_bytes())?;
+        stream.read_to_end(&mut Vec::new())?;
+        Ok(())
+    }
+
+    /// Sends a request, reads nothing, and leaves.
+    fn post_and_leave(&self, path: &str, body: &str, after: Duration) -> Result<()> {
+        let mut stream = self.open(path, body.len())?;
+        self.send(&mut stream, body.as_bytes())?;
+        thread::sleep(after);
+        Ok(())
+    }
+
+    /// Announces a body and sends a part of it.
+    fn announce(&self, length: usize, part: usize, after: Duration) -> Result<()> {
+        let mut stream = self.open("/v1/completions", length)?;
+        self.send(&mut stream, &vec![b' '; part])?;
+        thread::sleep(after);
+        Ok(())
+    }
+}
+
+/// A client with small requests.
+struct Victim {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Served>,
+}
+
+/// How its requests went.
+struct Served {
+    times: Vec<Duration>,
+    failed: usize,
+}
+
+impl Victim {
+    fn start(address: SocketAddr) -> Victim {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let (mut times, mut failed) = (Vec::new(), 0);
+            let body = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2});
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                match http::post(address, "/v1/chat/completions", &body) {
+                    Ok(answer) if answer.status == 200 => times.push(began.elapsed()),
+                    Ok(answer) => {
+                        println!("a small request got {} {}", answer.status, answer.body);
+                        failed += 1;
+                    }
+                    Err(error) => {
+                        println!("a small request failed: {error:#}");
+                        failed += 1;
+                    }
+                }
+                thread::sleep(VICTIM_PAUSE);
+            }
+            times.sort_unstable();
+            Served { times, failed }
+        });
+        Victim { stop, thread }
+    }
+
+    fn stop(self) -> Result<Served> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the client panicked")
+    }
+}
+
+impl Served {
+    fn quantile(&self, quantile: f64) -> Duration {
+        let last = self.times.len().saturating_sub(1);
+        let index = (last as f64 * quantile).round() as usize;
+        self.times.get(index).copied().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [middle, high, most] = [0.5, 0.99, 1.0].map(|quantile| self.quantile(quantile));
+        let (served, failed) = (self.times.len(), self.failed);
+        write!(f, "{served} served, {failed} failed; p50 {middle:.1?}, p99 {high:.1?}, most {most:.1?}")
+    }
+}
+
+/// Resident bytes of a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Memory(u64);
+
+impl Memory {
+    fn of(pid: u32) -> Result<Memory> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(Memory(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10))
+    }
+}
+
+/// Watches the memory of a process.
+struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Memory>>,
+}
+
+impl Sampler {
+    fn start(pid: u32) -> Sampler {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut most = Memory::of(pid)?;
+            while !stopped.load(Ordering::Relaxed) {
+                most = most.max(Memory::of(pid)?);
+                thread::sleep(Duration::from_millis(10));
+            }
+            Ok(most)
+        });
+        Sampler { stop, thread }
+    }
+
+    fn stop(self) -> Result<Memory> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the sampler panicked")?
+    }
+}
