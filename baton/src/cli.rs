@@ -7,11 +7,14 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use node::drain::Supervision;
 use node::exit::Exit;
-use node::telemetry::TelemetryError;
+use node::telemetry::{LogFormat, TelemetryError};
 
 use crate::chat::ChatArgs;
-use crate::config::{BatonConfig, Mode, ServeConfigError};
+use crate::config::{BatonConfig, Mode, NotSet};
+use crate::ending::CutShort;
+use crate::http::{Unreachable, WrongTarget};
 use crate::serve::{EndedEarly, ServeError};
+use crate::terminal::OutputError;
 use crate::verify::VerifyArgs;
 
 /// Serves large language models with prefill and decode on different compute.
@@ -59,7 +62,10 @@ pub struct ConfigArgs {
 /// `baton serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Directory of a Hugging Face model.
+    /// Directory of a Hugging Face model; the bundled one if not given.
+    #[arg(value_name = "DIR", conflicts_with = "model")]
+    directory: Option<PathBuf>,
+    /// The same.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// How prefill and decode are placed.
@@ -68,9 +74,15 @@ pub struct ServeArgs {
     /// What computes: cpu or modelled.
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
-    /// Where the OpenAI API listens.
-    #[arg(long, value_name = "ADDRESS")]
+    /// Where the OpenAI API listens: host:port, or a port alone for this host only.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["host", "port"])]
     listen: Option<String>,
+    /// The host part of --listen: a name or address of this machine, 0.0.0.0 or :: for all of them.
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// The port part of --listen.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -91,6 +103,17 @@ pub struct RankArgs {
     /// The worker's log filter.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
+    /// How its log lines are written.
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = log_format)]
+    pub log_format: LogFormat,
+    /// The name of the worker.
+    #[arg(long, value_name = "NAME", default_value = "worker")]
+    pub worker: String,
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    let known = [LogFormat::Text, LogFormat::Json].into_iter().find(|format| format.label() == text);
+    known.ok_or_else(|| "expected text or json".to_owned())
 }
 
 impl ConfigArgs {
@@ -123,21 +146,45 @@ impl ServeArgs {
     /// The configuration with the command line's short cuts applied as settings, so that they are checked alike.
     pub fn config(&self) -> Result<BatonConfig> {
         let mut all = self.config.clone();
+        let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
         if let Some(backend) = &self.backend {
-            all.settings.push(format!("serve.backend={backend}"));
+            all.settings.push(format!("serve.backend={}", text(backend)));
+        }
+        if let Some(listen) = self.listen(&all)? {
+            all.settings.push(format!("router.listen={}", text(&listen)));
         }
         let mut config = all.load()?;
-        if let Some(model) = &self.model {
+        if let Some(model) = self.model.as_ref().or(self.directory.as_ref()) {
             config.serve.model_dir.clone_from(model);
         }
         if let Some(mode) = self.mode {
             config.serve.mode = mode;
         }
-        if let Some(listen) = &self.listen {
-            config.router.listen.clone_from(listen);
-        }
         Ok(config)
     }
+
+    /// Where to listen, if the command line says so, or a part of it; the other part is the configuration's.
+    fn listen(&self, configured: &ConfigArgs) -> Result<Option<String>> {
+        if self.host.is_none() && self.port.is_none() {
+            return Ok(self.listen.clone());
+        }
+        let configured = configured.load()?.router.listen;
+        let configured = node::bind::listen_address(&configured).map_err(anyhow::Error::msg)?;
+        let (host, port) = configured.rsplit_once(':').unwrap_or((&configured, "0"));
+        let host = match self.host.as_deref() {
+            Some(host) if host.parse::<std::net::Ipv6Addr>().is_ok() => format!("[{host}]"),
+            Some(host) => host.to_owned(),
+            None => host.to_owned(),
+        };
+        let port = self.port.map_or_else(|| port.to_owned(), |port| port.to_string());
+        Ok(Some(format!("{host}:{port}")))
+    }
+}
+
+/// Whether an error needs no words: whoever asked for it knows, or reads no more.
+#[must_use]
+pub fn is_quiet(error: &anyhow::Error) -> bool {
+    error.is::<CutShort>() || matches!(error.downcast_ref(), Some(OutputError::Closed))
 }
 
 /// The exit code that an error deserves.
@@ -158,13 +205,25 @@ fn classify(error: &anyhow::Error) -> Exit {
     if let Some(TelemetryError::Filter { .. }) = error.downcast_ref() {
         return Exit::Usage;
     }
-    if error.downcast_ref::<ServeConfigError>().is_some() {
+    if error.is::<NotSet>() || error.is::<WrongTarget>() {
         return Exit::Usage;
     }
-    if error.downcast_ref::<node::bind::BindError>().is_some() {
+    if error.is::<Unreachable>() {
         return Exit::Unavailable;
     }
+    match error.downcast_ref() {
+        Some(OutputError::Closed) => return Exit::Done,
+        Some(OutputError::Failed(_)) => return Exit::OutputLost,
+        None => {}
+    }
+    if let Some(bind) = error.downcast_ref::<node::bind::BindError>() {
+        return match bind.source.kind() {
+            std::io::ErrorKind::InvalidInput => Exit::Usage,
+            _ => Exit::Unavailable,
+        };
+    }
     match error.downcast_ref::<ServeError>() {
+        Some(ServeError::Incompatible { .. }) => return Exit::Usage,
         Some(ServeError::KvCannotMove { .. } | ServeError::NoWorker { .. }) => return Exit::Unavailable,
         Some(ServeError::RouterEnded) => return Exit::Internal,
         None => {}
@@ -174,6 +233,10 @@ fn classify(error: &anyhow::Error) -> Exit {
     }
     if let Some(worker) = error.downcast_ref::<decode_server::Error>() {
         return worker.exit();
+    }
+    // The machine refuses a file, a directory, a process.
+    if error.is::<std::io::Error>() {
+        return Exit::Unavailable;
     }
     match error.downcast_ref::<router::Error>() {
         Some(router::Error::ModelFile { .. } | router::Error::Tokenizer(_)) => Exit::ModelMissing,

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use node::config::{Fault, MS_MAX};
+use node::telemetry::{LogFormat, TelemetryError, check_filter};
 use serde::{Deserialize, Serialize};
 
 /// The commented defaults: what `baton config` prints and what docs and chart show.
@@ -30,11 +32,20 @@ pub struct BatonConfig {
 pub struct TelemetryConfig {
     /// Log filter: a level, or levels by module as in `info,router=debug`. The variable BATON_LOG wins over it.
     pub log: String,
+    /// How log lines are written: `text`, or `json`, one object per line.
+    pub format: LogFormat,
+}
+
+impl TelemetryConfig {
+    /// Logs from now on, under `name`.
+    pub fn start(&self, name: &str) -> Result<(), TelemetryError> {
+        node::telemetry::log_to_stderr(&self.log, self.format, name)
+    }
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        TelemetryConfig { log: "info".to_string() }
+        TelemetryConfig { log: "info".to_string(), format: LogFormat::Text }
     }
 }
 
@@ -100,27 +111,63 @@ impl Default for ServeConfig {
 impl BatonConfig {
     /// The defaults, changed by a file and then by `a.b=c` settings.
     pub fn load(file: Option<&Path>, settings: &[String]) -> Result<BatonConfig> {
-        Ok(node::config::load(file, settings)?)
+        Ok(node::config::load_checked(file, settings, BatonConfig::check)?)
+    }
+
+    /// Checks every section, whichever command reads it: before anything starts, on any machine, without a model.
+    pub fn check(&self) -> Result<(), Fault> {
+        check_filter(&self.telemetry.log).map_err(|error| Fault::of("telemetry.log", error.to_string()))?;
+        self.serve.check()?;
+        self.router.check_values()?;
+        self.prefill.check()?;
+        self.decode.check()?;
+        let all = toml::Value::try_from(self).map_err(|error| Fault::of("", error.to_string()))?;
+        check_times(&all, "")
+    }
+}
+
+/// No time is longer than anybody waits, so that no sum of two overflows.
+fn check_times(value: &toml::Value, path: &str) -> Result<(), Fault> {
+    match value {
+        toml::Value::Table(table) => table.iter().try_for_each(|(key, value)| match path {
+            "" => check_times(value, key),
+            path => check_times(value, &format!("{path}.{key}")),
+        }),
+        toml::Value::Integer(ms) if path.ends_with("_ms") || path.ends_with("_ms_max") => {
+            match u64::try_from(*ms).is_ok_and(|ms| ms <= MS_MAX) {
+                true => Ok(()),
+                false => Err(Fault::of(path, format!("must not be above {MS_MAX} (30 days), found {ms}"))),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A key that has no default and was left out.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} is not set: {hint}")]
+pub struct NotSet {
+    key: &'static str,
+    hint: &'static str,
+}
+
+impl NotSet {
+    /// Refuses a model directory that was left out.
+    pub fn check_model(key: &'static str, model_dir: &Path) -> Result<(), NotSet> {
+        let hint = "name the directory of a model, in a file that --config names or with --set";
+        if model_dir.as_os_str().is_empty() { Err(NotSet { key, hint }) } else { Ok(()) }
     }
 }
 
 /// Worker processes of one role that `serve` starts at most: it is for one host.
 const WORKERS_MAX: u32 = 64;
 
-/// A value of `[serve]` that cannot be.
-#[derive(Debug, thiserror::Error)]
-#[error("serve.{key} must lie between 1 and {WORKERS_MAX}, found {found}")]
-pub struct ServeConfigError {
-    key: &'static str,
-    found: u32,
-}
-
 impl ServeConfig {
-    /// Checks what can be checked before anything is started.
-    pub fn check(&self) -> Result<(), ServeConfigError> {
+    fn check(&self) -> Result<(), Fault> {
         for (key, found) in [("prefill_workers", self.prefill_workers), ("decode_workers", self.decode_workers)] {
             if !(1..=WORKERS_MAX).contains(&found) {
-                return Err(ServeConfigError { key, found });
+                let problem = format!("must lie between 1 and {WORKERS_MAX}, found {found}");
+                return Err(Fault::of(format!("serve.{key}"), problem));
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 client for the commands that talk to a router; knows no OpenAI types, only JSON and event streams.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use node::bind::{host_and_port, listen_address};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,18 +22,48 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct Client {
     authority: String,
+    /// What stands before `/v1`; mostly nothing.
+    base: String,
+}
+
+/// What was given as a target is none.
+#[derive(Debug, thiserror::Error)]
+#[error("target {target}: {problem}")]
+pub struct WrongTarget {
+    target: String,
+    problem: String,
+}
+
+/// Nobody answers at the address.
+#[derive(Debug, thiserror::Error)]
+#[error("connecting to {authority}")]
+pub struct Unreachable {
+    authority: String,
+    source: std::io::Error,
 }
 
 impl Client {
-    /// A client of `target`, given as `http://host:port` or `host:port`.
-    pub fn new(target: &str) -> Result<Client> {
-        ensure!(
-            !target.starts_with("https://"),
-            "target {target}: only http:// is spoken here, put TLS in front of it"
-        );
-        let authority = target.strip_prefix("http://").unwrap_or(target).trim_end_matches('/').to_string();
-        ensure!(authority.contains(':') && !authority.contains('/'), "target {target}: expected http://HOST:PORT");
-        Ok(Client { authority })
+    /// A client of `target`: `http://host:port`, with or without the `/v1` that other clients want, or a port alone.
+    pub fn new(target: &str) -> Result<Client, WrongTarget> {
+        let wrong = |problem: &str| WrongTarget { target: target.to_owned(), problem: problem.to_owned() };
+        if target.starts_with("https://") {
+            return Err(wrong("only http:// is spoken here, put TLS in front of it"));
+        }
+        let bare = target.strip_prefix("http://");
+        let (authority, path) = bare.unwrap_or(target).split_once('/').unwrap_or((bare.unwrap_or(target), ""));
+        let with_port = match bare {
+            // Without a port a URL means 80.
+            Some(_) if !authority.is_empty() && host_and_port(authority).is_err() => format!("{authority}:80"),
+            _ => authority.to_owned(),
+        };
+        let authority = listen_address(&with_port).map_err(|_| wrong("expected http://HOST:PORT"))?;
+        let path = path.trim_end_matches('/');
+        let path = path.strip_suffix("v1").filter(|rest| rest.is_empty() || rest.ends_with('/')).unwrap_or(path);
+        if path.contains(|letter: char| !letter.is_ascii_graphic() || "?#".contains(letter)) {
+            return Err(wrong("expected http://HOST:PORT"));
+        }
+        let base = if path.is_empty() { String::new() } else { format!("/{}", path.trim_matches('/')) };
+        Ok(Client { authority, base })
     }
 
     /// `GET path`, as text with its status.
@@ -59,11 +90,12 @@ impl Client {
             let bytes = collect(response).await?;
             bail!("POST {path}: {status}: {}", message_of(&bytes));
         }
-        Ok(EventStream { body: response.into_body(), buffer: Vec::new() })
+        Ok(EventStream { body: response.into_body(), buffer: Vec::new(), arrived: Instant::now() })
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
         let mut sender = self.connect().await?;
+        let path = format!("{}{path}", self.base);
         let uri: Uri = path.parse().with_context(|| format!("path {path}"))?;
         let request = Request::builder()
             .method(method)
@@ -79,7 +111,7 @@ impl Client {
         let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(&self.authority)).await;
         let stream = connected
             .with_context(|| format!("connecting to {} took too long", self.authority))?
-            .with_context(|| format!("connecting to {}", self.authority))?;
+            .map_err(|source| Unreachable { authority: self.authority.clone(), source })?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         // The connection ends with its sender; an error on it reaches the caller through the response.
@@ -93,6 +125,7 @@ impl Client {
 pub struct EventStream {
     body: Incoming,
     buffer: Vec<u8>,
+    arrived: Instant,
 }
 
 impl EventStream {
@@ -112,6 +145,7 @@ impl EventStream {
             let frame = timeout(ANSWER_DEADLINE, self.body.frame()).await.context("the stream stalled")?;
             match frame {
                 Some(frame) => {
+                    self.arrived = Instant::now();
                     if let Ok(data) = frame.context("the stream broke")?.into_data() {
                         self.buffer.extend_from_slice(&data);
                     }
@@ -120,6 +154,12 @@ impl EventStream {
                 None => bail!("the stream ended without [DONE]"),
             }
         }
+    }
+
+    /// When the bytes of the last event arrived: several may have come at once.
+    #[must_use]
+    pub fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     fn take_event(&mut self) -> Option<String> {
@@ -143,4 +183,30 @@ fn message_of(body: &[u8]) -> String {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let message = parsed.as_ref().and_then(|value| value["error"]["message"].as_str());
     message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_understood_as_people_copy_them() {
+        for (target, authority, base) in [
+            ("http://127.0.0.1:8000", "127.0.0.1:8000", ""),
+            ("http://127.0.0.1:8000/", "127.0.0.1:8000", ""),
+            ("http://127.0.0.1:8000/v1", "127.0.0.1:8000", ""),
+            ("http://127.0.0.1:8000/v1/", "127.0.0.1:8000", ""),
+            ("localhost:8000/v1", "localhost:8000", ""),
+            ("http://host/models/a/v1", "host:80", "/models/a"),
+            ("http://[::1]:8000/v1", "[::1]:8000", ""),
+            ("8000", "127.0.0.1:8000", ""),
+            ("http://a:1/v11", "a:1", "/v11"),
+        ] {
+            let client = Client::new(target).unwrap();
+            assert_eq!((client.authority.as_str(), client.base.as_str()), (authority, base), "{target}");
+        }
+        for target in ["", "https://a:1", "http://", "localhost", "http://a b:1", "ftp://a:1", "http://a:1/x y"] {
+            assert!(Client::new(target).is_err(), "{target:?}");
+        }
+    }
 }

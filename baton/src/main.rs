@@ -5,9 +5,11 @@ mod bundled;
 mod chat;
 mod cli;
 mod config;
+mod ending;
 mod http;
 mod role;
 mod serve;
+mod terminal;
 mod verify;
 
 use std::process::ExitCode;
@@ -15,14 +17,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use node::drain::{Cause, Supervision, asked};
+use node::drain::Supervision;
 use node::exit::Exit;
+use node::telemetry::{LAST_LINES, Stream};
 
-use cli::{Arguments, Command};
+use cli::{Arguments, Command, RoleArgs};
 use config::{BatonConfig, DEFAULTS};
+use ending::{CutShort, Ending};
 
-/// How long work on threads of its own may take to end after everything else.
-const LAST_WORK: Duration = Duration::from_millis(500);
+/// How long tasks that nobody waits for any more may take to end.
+const LAST_TASKS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     kv_transfer::restore_signals();
@@ -35,67 +39,66 @@ fn main() -> ExitCode {
             return exit.into();
         }
     };
-    match run(arguments.command) {
+    let ended = run(arguments.command);
+    if let Err(error) = &ended
+        && !cli::is_quiet(error)
+    {
+        Stream::Stderr.line(&format!("baton: {}", cli::told(error)));
+    }
+    Stream::ALL.iter().for_each(|stream| stream.flush(LAST_LINES));
+    match ended {
         Ok(()) => Exit::Done.into(),
-        Err(error) => {
-            eprintln!("baton: {}", cli::told(&error));
-            cli::exit_of(&error)
-        }
+        Err(error) => match error.downcast_ref::<CutShort>() {
+            Some(cut) => kv_transfer::exit_now(cut.code()),
+            None => cli::exit_of(&error),
+        },
     }
 }
 
 fn run(command: Command) -> Result<()> {
     node::door::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let outcome = runtime.block_on(async {
-        match command {
-            Command::Serve(arguments) => {
-                let config = arguments.config()?;
-                node::telemetry::log_to_stderr(&config.telemetry.log)?;
-                serve::run(&config, stop_asked(Supervision::Alone)).await
-            }
-            Command::Router(arguments) => role::router(&arguments).await,
-            Command::Prefill(arguments) => role::prefill(&arguments).await,
-            Command::Decode(arguments) => role::decode(&arguments).await,
-            Command::Verify(arguments) => {
-                let interrupted = async {
-                    stop_asked(Supervision::Alone).await;
-                };
-                verify::run(arguments, interrupted).await
-            }
-            Command::Chat(arguments) => chat::run(arguments).await,
-            Command::Config(arguments) => print_config(&arguments),
-            // Follows its leader on this thread; the runtime has nothing to do.
-            Command::Rank(arguments) => role::rank(&arguments),
+    let ended = runtime.block_on(perform(command));
+    // What computes for nobody any more (a long text that is cut into tokens) does not keep the process.
+    runtime.shutdown_timeout(LAST_TASKS);
+    ended
+}
+
+async fn perform(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(arguments) => {
+            let config = arguments.config()?;
+            config.telemetry.start("router")?;
+            serve::run(&config, &Ending::watch(Supervision::Alone)).await
         }
-    });
-    // What has ended in order left nothing behind; work that cannot be stopped, on a text that nobody waits for any more,
-    // must not keep the process.
-    runtime.shutdown_timeout(LAST_WORK);
-    outcome
+        Command::Router(arguments) => at_once_or(&arguments, |ending| role::router(&arguments, ending)).await,
+        Command::Prefill(arguments) => at_once_or(&arguments, |ending| role::prefill(&arguments, ending)).await,
+        Command::Decode(arguments) => at_once_or(&arguments, |ending| role::decode(&arguments, ending)).await,
+        Command::Verify(arguments) => verify::run(arguments, &Ending::watch(Supervision::Alone)).await,
+        Command::Chat(arguments) => chat::run(arguments).await,
+        Command::Config(arguments) => print_config(&arguments),
+        // Follows its leader on this thread; the runtime has nothing to do.
+        Command::Rank(arguments) => role::rank(&arguments),
+    }
+}
+
+/// Runs a role until it has ended, or until somebody insists that it ends.
+async fn at_once_or<F: Future<Output = Result<()>>>(
+    arguments: &RoleArgs,
+    role: impl FnOnce(Ending) -> F,
+) -> Result<()> {
+    let ending = Ending::watch(arguments.supervision());
+    tokio::select! {
+        cut = ending.insisted() => Err(cut.into()),
+        ended = role(ending.clone()) => ended,
+    }
 }
 
 /// Without changes the commented defaults, else the outcome of the changes.
 fn print_config(arguments: &cli::ConfigArgs) -> Result<()> {
     if arguments.is_unchanged() {
-        print!("{DEFAULTS}");
-        return Ok(());
+        return Ok(terminal::print(DEFAULTS)?);
     }
     let config: BatonConfig = arguments.load()?;
-    print!("{}", toml::to_string(&config)?);
-    Ok(())
-}
-
-/// Resolves when this process shall end, and says why.
-async fn stop_asked(supervision: Supervision) -> Cause {
-    match asked(supervision).await {
-        Ok(cause) => {
-            tracing::info!(?cause, "stopping");
-            cause
-        }
-        Err(error) => {
-            tracing::error!(%error, "cannot watch for signals; only the default actions end this process");
-            std::future::pending().await
-        }
-    }
+    Ok(terminal::print(&toml::to_string(&config)?)?)
 }

@@ -6,52 +6,56 @@ use std::sync::Arc;
 use anyhow::Result;
 use node::bind::{WorkerPorts, bind};
 use node::drain::Supervision;
-use node::started::Started;
-use node::telemetry::{Metrics, log_to_stderr};
+use node::started::Report;
+use node::telemetry::{Metrics, Stream, set_process_name};
 
 use crate::cli::{RankArgs, RoleArgs};
-use crate::stop_asked;
+use crate::config::{BatonConfig, NotSet, TelemetryConfig};
+use crate::ending::Ending;
 
 /// The router alone.
-pub async fn router(arguments: &RoleArgs) -> Result<()> {
+pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let config = arguments.load()?;
-    log_to_stderr(&config.telemetry.log)?;
+    config.telemetry.start("router")?;
+    NotSet::check_model("router.model_dir", &config.router.model_dir)?;
+    config.router.check()?;
     let front = bind(&config.router.listen, "the OpenAI API").await?;
     let admin = match config.router.admin_listen.as_str() {
         "" => None,
         address => Some(bind(address, "admin HTTP").await?.listener),
     };
-    let router = router::Router::load(config.router, Metrics::install()?)?;
-    tracing::info!(address = %front.address, models = ?router.model_names(), "router listens");
-    Ok(router.run(front.listener, admin, relief(), stop_asked(arguments.supervision())).await?)
+    let router = router::Router::load(config.router, Metrics::install("router")?)?;
+    tracing::info!(address = %front.address, model = router.model_names().join(", "), "router listens");
+    Ok(router.run(front.listener, admin, relief(), async move { ending.asked().await }).await?)
 }
 
 /// One prefill worker.
-pub async fn prefill(arguments: &RoleArgs) -> Result<()> {
-    let config = arguments.load()?;
-    log_to_stderr(&config.telemetry.log)?;
-    let ranks = Arc::new(OwnBinary { log: config.telemetry.log });
-    let config = config.prefill;
+pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
+    let BatonConfig { telemetry, prefill: mut config, .. } = arguments.load()?;
+    telemetry.start(or(&config.name, "prefill"))?;
+    NotSet::check_model("prefill.engine.model_dir", &config.engine.model_dir)?;
     if arguments.supervision() == Supervision::Child {
         // The readers are siblings: their common parent is whom this process may admit.
         kv_transfer::allow_readers(std::os::unix::process::parent_id())?;
     }
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
-    let supervision = arguments.supervision();
-    let started = |started: &Started| announce(supervision, started);
-    Ok(prefill_server::run(config, ranks, ports, Metrics::install()?, started, stopped(supervision)).await?)
+    name_by_address(&mut config.name, "prefill", &ports);
+    let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
+    let report = |report: Report| announce(arguments.supervision(), &report);
+    Ok(prefill_server::run(config, ranks, ports, Metrics::install("prefill")?, report, stopped(&ending)).await?)
 }
 
 /// One decode or aggregated worker.
-pub async fn decode(arguments: &RoleArgs) -> Result<()> {
-    let config = arguments.load()?;
-    log_to_stderr(&config.telemetry.log)?;
-    let ranks = Arc::new(OwnBinary { log: config.telemetry.log });
-    let config = config.decode;
+pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
+    let BatonConfig { telemetry, decode: mut config, .. } = arguments.load()?;
+    let role = sched::Role::from(config.role).label();
+    telemetry.start(or(&config.name, role))?;
+    NotSet::check_model("decode.engine.model_dir", &config.engine.model_dir)?;
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
-    let supervision = arguments.supervision();
-    let started = |started: &Started| announce(supervision, started);
-    Ok(decode_server::run(config, ranks, ports, Metrics::install()?, started, stopped(supervision)).await?)
+    name_by_address(&mut config.name, role, &ports);
+    let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
+    let report = |report: Report| announce(arguments.supervision(), &report);
+    Ok(decode_server::run(config, ranks, ports, Metrics::install(role)?, report, stopped(&ending)).await?)
 }
 
 /// A router's large requests leave memory behind that this allocator gives back when told to.
@@ -60,32 +64,56 @@ pub fn relief() -> router::Relief {
 }
 
 /// Resolves when a worker shall end; why is nothing to it.
-async fn stopped(supervision: Supervision) {
-    stop_asked(supervision).await;
+async fn stopped(ending: &Ending) {
+    ending.asked().await;
 }
 
 /// One rank of a worker: follows its leader and ends with it.
 pub fn rank(arguments: &RankArgs) -> Result<()> {
-    log_to_stderr(&arguments.log)?;
+    let telemetry = TelemetryConfig { log: arguments.log.clone(), format: arguments.log_format };
+    telemetry.start(&format!("{}/rank", arguments.worker))?;
     Ok(engine::serve_rank()?)
 }
 
 /// Ranks are this very binary in another role.
 struct OwnBinary {
-    log: String,
+    telemetry: TelemetryConfig,
+    /// The name of the worker that they belong to.
+    worker: String,
 }
 
 impl engine::RankProgram for OwnBinary {
     fn command(&self) -> std::io::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["rank", "--log", &self.log]);
+        command.args(["rank", "--worker", &self.worker, "--log", &self.telemetry.log]);
+        command.args(["--log-format", self.telemetry.format.label()]);
         Ok(command)
     }
 }
 
-fn announce(supervision: Supervision, started: &Started) {
-    match supervision {
-        Supervision::Child => println!("{}", started.to_line()),
-        Supervision::Alone => tracing::info!(?started, "ready"),
+fn or<'a>(name: &'a str, other: &'a str) -> &'a str {
+    if name.is_empty() { other } else { name }
+}
+
+/// A worker that was given no name is called by its role and by where others reach it.
+fn name_by_address(name: &mut String, role: &str, ports: &WorkerPorts) {
+    if name.is_empty() {
+        *name = format!("{role}@{}", ports.advertised);
+        set_process_name(name);
+    }
+}
+
+fn announce(supervision: Supervision, report: &Report) {
+    match (supervision, report) {
+        (Supervision::Child, report) => Stream::Stdout.line(&report.to_line()),
+        (Supervision::Alone, Report::Loading(doing)) => tracing::info!("{doing}"),
+        (Supervision::Alone, Report::Ready(started)) => tracing::info!(
+            address = started.address,
+            model = started.model,
+            transport = started.transport,
+            backend = started.backend,
+            kv_tokens = started.capacity_tokens,
+            "ready"
+        ),
     }
 }

@@ -1,5 +1,8 @@
 //! The decode section of the configuration; knows no file format.
 
+use engine::EngineError;
+use node::bind::{check_name, host_and_port, listen_address};
+use node::config::Fault;
 use sched::Role;
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Its name in logs, metrics and errors, the same everywhere; empty is its role and address, `decode@host:port`.
+    pub name: String,
     /// What it is for: `decode` takes KV caches over, `aggregated` runs whole requests.
     pub role: DecodeRole,
     /// Where routers connect (gRPC).
@@ -24,6 +29,8 @@ pub struct Config {
     pub peers_wait_ms: u64,
     /// A giver that cannot be reached for this long is lost, in milliseconds.
     pub giver_lost_ms: u64,
+    /// A start that gets no further for this long has failed, in milliseconds; one that does may take as long as it takes.
+    pub start_stall_ms: u64,
     /// How long running legs may take to end once the process was asked to, in milliseconds.
     pub drain_ms: u64,
     /// What computes and moves KV.
@@ -52,6 +59,7 @@ impl From<DecodeRole> for Role {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            name: String::new(),
             role: DecodeRole::Decode,
             listen: "127.0.0.1:7421".to_owned(),
             advertise: String::new(),
@@ -60,8 +68,36 @@ impl Default for Config {
             peers_max: 256,
             peers_wait_ms: 5_000,
             giver_lost_ms: 1_000,
+            start_stall_ms: 120_000,
             drain_ms: 30_000,
             engine: engine::Config::default(),
         }
+    }
+}
+
+impl Config {
+    /// Checks what can be said without a model, as keys of the section `decode`.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn check(&self) -> Result<(), Fault> {
+        let fault = |key: &str, problem: String| Fault::of(format!("decode.{key}"), problem);
+        check_name(&self.name).map_err(|problem| fault("name", problem))?;
+        for (key, address) in [("listen", &self.listen), ("admin_listen", &self.admin_listen)] {
+            listen_address(address).map_err(|problem| fault(key, problem))?;
+        }
+        for (place, peer) in self.peers.iter().enumerate() {
+            host_and_port(peer).map_err(|problem| fault(&format!("peers[{place}]"), problem))?;
+        }
+        if self.peers_max == 0 {
+            return Err(fault("peers_max", "must be above 0".to_owned()));
+        }
+        if self.start_stall_ms == 0 {
+            return Err(fault("start_stall_ms", "must be above 0".to_owned()));
+        }
+        self.engine.check().map_err(|error| match error {
+            EngineError::Config { key, problem } => fault(&format!("engine.{key}"), problem),
+            other => fault("engine", other.to_string()),
+        })
     }
 }

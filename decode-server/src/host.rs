@@ -12,6 +12,8 @@ use crate::peers::{Peers, Way};
 
 /// The taker behind the sessions.
 pub(crate) struct Taker {
+    /// What it is called.
+    pub(crate) name: String,
     pub(crate) replica: ReplicaHandle,
     pub(crate) info: ModelInfo,
     pub(crate) peers: Peers,
@@ -32,6 +34,7 @@ impl SessionHost for Taker {
             backend: self.info.backend.numerics_id.clone(),
             exactness: if self.info.backend.exact { Exactness::Exact } else { Exactness::Inexact },
             transports: vec![self.info.transport.label().to_owned()],
+            name: self.name.clone(),
         }
     }
 

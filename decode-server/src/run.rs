@@ -1,16 +1,18 @@
 //! The life of a decode or aggregated worker: model, givers, sessions, ready, drain, end.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::RankProgram;
+use engine::{Progress, RankProgram};
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
 use node::drain::Stop;
 use node::life::{Life, LifeError, TEARDOWN};
-use node::started::Started;
+use node::loading::{Sight, StallMax, Watch};
+use node::started::{Report, Started};
 use node::telemetry::Metrics;
 use node::worker_metrics::{ExpertTokens, WorkerFacts, WorkerMetrics};
 use proto::listen::Services;
@@ -26,7 +28,7 @@ use crate::peers::{Peers, PeersConfig, Surroundings};
 use crate::{Config, Error};
 
 /// Runs a decode or aggregated worker on ports that are open already, until `shutdown` or until it cannot go on.
-/// `started` hears once that it is ready: its configured givers were tried by then. `ranks` starts the processes of its
+/// `report` hears how far its start is, and once that it is ready: its configured givers were tried by then. `ranks` starts the processes of its
 /// ranks, where they are processes.
 ///
 /// # Errors
@@ -36,7 +38,7 @@ pub async fn run(
     ranks: Arc<dyn RankProgram>,
     ports: WorkerPorts,
     metrics: Metrics,
-    started: impl FnOnce(&Started),
+    report: impl Fn(Report) + Sync,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let role = Role::from(config.role);
@@ -44,7 +46,17 @@ pub async fn run(
     let admin = Admin { gate: Gate::starting("the model"), metrics, version };
     let mut life = Life::begin(admin, ports.admin.listener);
 
-    let Worker { taker, sessions, thread, stopped } = Worker::start(&config, ranks, role, life.stop()).await?;
+    let progress = Progress::default();
+    let watch = Watch {
+        look: &|| Sight { ticks: progress.seen().ticks, doing: progress.seen().to_string() },
+        told: &|doing| report(Report::Loading(doing.to_owned())),
+        stop: &|| progress.stop(),
+        stall: StallMax { key: "decode.start_stall_ms", limit: Duration::from_millis(config.start_stall_ms) },
+    };
+    let mut shutdown = pin!(shutdown);
+    let loading = Worker::start(&config, ranks, life.stop(), &progress);
+    let Some(loaded) = life.load(loading, watch, &mut shutdown).await? else { return Ok(()) };
+    let Worker { taker, sessions, thread, stopped } = loaded?;
     let taker = Arc::new(taker);
     let worker = WorkerService::new(taker.clone(), sessions.clone());
     let services = Services::new(worker, &SessionLimits::default());
@@ -53,10 +65,11 @@ pub async fn run(
     life.waits_for("the configured givers to be tried");
     let peers_wait = Duration::from_millis(config.peers_wait_ms);
     if tokio::time::timeout(peers_wait, taker.peers.tried()).await.is_err() {
-        tracing::warn!(?peers_wait, "not every configured giver has answered; ready without them");
+        let waited_ms = peers_wait.as_millis() as u64;
+        tracing::warn!(waited_ms, "not every configured giver has answered; ready without them");
     }
     life.open();
-    started(&report(&taker, ports.advertised, ports.admin.address.to_string()));
+    report(Report::Ready(Box::new(started(&taker, &config, ports.advertised, ports.admin.address.to_string()))));
     let lived = life.live(shutdown, stopped, serving).await;
     if lived.is_ok() {
         sessions.drain();
@@ -77,7 +90,13 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(config: &Config, ranks: Arc<dyn RankProgram>, role: Role, stop: &Stop) -> Result<Worker, Error> {
+    async fn start(
+        config: &Config,
+        ranks: Arc<dyn RankProgram>,
+        stop: &Stop,
+        progress: &Progress,
+    ) -> Result<Worker, Error> {
+        let role = Role::from(config.role);
         let sessions = Sessions::new(SessionLimits::default());
         let metrics = WorkerMetrics::new(role, config.engine.transport.kind().label());
         let peers = Arc::new(OnceLock::new());
@@ -89,9 +108,9 @@ impl Worker {
             told: Vec::new(),
             stopped: Some(tell),
         };
-        let engine = config.engine.clone();
+        let (engine, progress) = (config.engine.clone(), progress.clone());
         let loading = tokio::task::spawn_blocking(move || {
-            engine::start_with_ranks(&engine, role, Box::new(outlet), ranks.as_ref())
+            engine::start_watched(&engine, role, Box::new(outlet), ranks.as_ref(), &progress)
         });
         let started = loading.await.map_err(|error| LifeError::task("loading the model", error))??;
         let (replica, info) = (started.handle, started.info);
@@ -103,14 +122,14 @@ impl Worker {
         if let Some(counts) = started.expert_counts {
             metrics.count_experts(ExpertTokens { layers: counts.layers, experts: counts.experts, tokens: counts.rows });
         }
-        let hello = PeerHello { compat: info.compat.clone(), instance: info.instance };
+        let hello = PeerHello { compat: info.compat.clone(), instance: info.instance, name: config.name.clone() };
         let (sessions_too, metrics_too) = (sessions.clone(), metrics.clone());
         let surroundings =
             Surroundings { replica: replica.clone(), sessions: sessions_too, metrics: metrics_too, stop: stop.clone() };
         let givers = Peers::new(peers_config(config), hello, surroundings);
         let givers = peers.get_or_init(|| givers).clone();
         config.peers.iter().for_each(|address| givers.know(address));
-        let taker = Taker { replica, info, peers: givers, metrics };
+        let taker = Taker { name: config.name.clone(), replica, info, peers: givers, metrics };
         Ok(Worker { taker, sessions, thread: started.join, stopped })
     }
 }
@@ -125,7 +144,7 @@ fn peers_config(config: &Config) -> PeersConfig {
     }
 }
 
-fn report(taker: &Taker, address: String, admin_address: String) -> Started {
+fn started(taker: &Taker, config: &Config, address: String, admin_address: String) -> Started {
     let info = &taker.info;
     Started {
         role: info.role.label().to_owned(),
@@ -135,6 +154,7 @@ fn report(taker: &Taker, address: String, admin_address: String) -> Started {
         model: info.name.clone(),
         backend: info.backend.numerics_id.clone(),
         transport: info.transport.label().to_owned(),
+        ranks: config.engine.ranks_label(),
         context_max: info.context_max,
         capacity_tokens: info.capacity_tokens(),
         pairs: taker.peers.reports(),

@@ -27,7 +27,7 @@ fn value(metrics: &str, series: &str) -> f64 {
 
 #[tokio::test]
 async fn metrics_follow_a_hand_off_and_gauges_return_to_zero() {
-    let metrics = Metrics::install().unwrap();
+    let metrics = Metrics::install("decode").unwrap();
     let prefill = Process::prefill_with(prefill(engine("llama", Tcp, 1_000.0)), metrics.clone()).await;
     let decode = decode(engine("llama", Tcp, 1_000.0), &[&prefill.started.address]);
     let decode = Process::decode_with(decode, metrics).await;
@@ -50,7 +50,7 @@ async fn metrics_follow_a_hand_off_and_gauges_return_to_zero() {
     assert_eq!(value(&text, r#"baton_kv_transfers_total{role="decode",transport="tcp",end="done"}"#), 1.0);
     let speed = format!(
         r#"baton_kv_transfer_bytes_per_second{{role="decode",transport="tcp",peer="{}"}}"#,
-        prefill.started.instance
+        prefill.started.address
     );
     assert!(value(&text, &speed) > 0.0);
     assert_eq!(value(&text, r#"baton_prompt_tokens_total{role="prefill"}"#), 100.0);

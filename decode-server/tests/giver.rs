@@ -14,7 +14,8 @@ use support::{Line, PATIENCE, Process, engine, prefill, request};
 async fn giver() -> (Process, Line, Peer) {
     let process = Process::prefill(prefill(engine("llama", Tcp, 1_000.0))).await;
     let line = Line::to(&process.started.address).await;
-    let hello = PeerHello { compat: line.session.welcome.compat.clone(), instance: InstanceId(5) };
+    let hello =
+        PeerHello { compat: line.session.welcome.compat.clone(), instance: InstanceId(5), name: "reader".into() };
     let (peer, welcome) = connect(&process.started.address, &hello, &SessionLimits::default()).await.unwrap();
     assert_eq!(welcome.instance, line.session.welcome.instance);
     assert_eq!(welcome.endpoints[0].transport, "tcp");

@@ -1,5 +1,6 @@
 //! The engine's section of the configuration; knows no file format and no command line.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use kernels::{BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, KernelError, KernelSet};
@@ -173,6 +174,8 @@ pub struct ModelledConfig {
     pub decode_sequence_us: f64,
     /// How much a neighbour that has the whole device slows a lane down.
     pub contention: f64,
+    /// Milliseconds that loading takes, layer by layer: to rehearse the start of a large model.
+    pub load_ms: u64,
     /// Tokens after which a choice ends with its stop token; 0 runs to `max_tokens`.
     pub output_tokens: u32,
 }
@@ -226,6 +229,7 @@ impl Default for ModelledConfig {
             decode_context_token_us: decode.context_token_us,
             decode_sequence_us: decode.sequence_us,
             contention,
+            load_ms: 0,
             output_tokens: 0,
         }
     }
@@ -235,8 +239,15 @@ impl Default for ModelledConfig {
 const INBOX_EVENTS_MAX: usize = 1 << 20;
 
 impl Config {
-    /// Checks what single fields and their relations allow; whatever depends on the model is checked at start.
+    /// Checks as [`Config::check`] does, and whether this machine has the kernels.
     pub fn validate(&self) -> Result<(), EngineError> {
+        self.check()?;
+        self.instructions().map(|_| ())
+    }
+
+    /// Checks what single fields and their relations allow, on any machine; whatever depends on the model is checked at
+    /// start.
+    pub fn check(&self) -> Result<(), EngineError> {
         let wrong = |key: &'static str, problem: String| Err(EngineError::Config { key, problem });
         let positive = [
             ("sequences_max", self.sequences_max),
@@ -276,7 +287,27 @@ impl Config {
             let problem = format!("must lie between 1 and {INBOX_EVENTS_MAX}, found {}", self.inbox_events_max);
             return wrong("inbox_events_max", problem);
         }
+        if self.kv_bytes == 0 && self.kv_blocks == 0 {
+            return wrong("kv_bytes", "must be above 0 where kv_blocks is 0".to_owned());
+        }
+        self.addresses()?;
         self.modelled.fitted().map(|_| ())
+    }
+
+    /// Where the tcp transport listens, and what peers are told instead.
+    pub(crate) fn addresses(&self) -> Result<(SocketAddr, Option<IpAddr>), EngineError> {
+        let listen = self.tcp_listen.parse().map_err(|error| EngineError::Config {
+            key: "tcp_listen",
+            problem: format!("is {:?}, expected an IP address and a port: {error}", self.tcp_listen),
+        })?;
+        let advertise = match self.tcp_advertise.as_str() {
+            "" => None,
+            address => Some(address.parse().map_err(|error| EngineError::Config {
+                key: "tcp_advertise",
+                problem: format!("is {address:?}: {error}"),
+            })?),
+        };
+        Ok((listen, advertise))
     }
 
     /// What can be said without the model; `tp` and `pp` are checked against its shape at start.
@@ -311,22 +342,40 @@ impl Config {
             let problem = format!("is {}, but cores names {}", self.threads, self.cores.len());
             return wrong("threads", problem);
         }
-        self.instructions().map(|_| ())
+        self.named_set().map(|_| ())
+    }
+
+    /// The instruction level that is named, whether this processor has it or not; `None` is the best it has.
+    fn named_set(&self) -> Result<Option<KernelSet>, EngineError> {
+        if self.kernel_set == "auto" {
+            return Ok(None);
+        }
+        self.kernel_set.parse::<KernelSet>().map(Some).map_err(|error| self.wrong_set(&error))
+    }
+
+    fn wrong_set(&self, error: &KernelError) -> EngineError {
+        EngineError::Config { key: "kernel_set", problem: format!("is {:?}: {error}", self.kernel_set) }
     }
 
     /// The instruction level of the kernels: one that exists and that this processor has, if it computes.
     pub(crate) fn instructions(&self) -> Result<KernelSet, EngineError> {
-        let wrong = |error: KernelError| EngineError::Config {
-            key: "kernel_set",
-            problem: format!("is {:?}: {error}", self.kernel_set),
-        };
-        if self.kernel_set == "auto" {
-            return Ok(KernelSet::best());
+        match (self.named_set()?, self.backend) {
+            (None, _) => Ok(KernelSet::best()),
+            (Some(set), BackendKind::Cpu) => set.require().map_err(|error| self.wrong_set(&error)).map(|()| set),
+            (Some(set), BackendKind::Modelled) => Ok(set),
         }
-        let set = self.kernel_set.parse::<KernelSet>().map_err(wrong)?;
-        match self.backend {
-            BackendKind::Cpu => set.require().map_err(wrong).map(|()| set),
-            BackendKind::Modelled => Ok(set),
+    }
+
+    /// The ranks of a worker, for people; empty where it is one.
+    #[must_use]
+    pub fn ranks_label(&self) -> String {
+        let kind = match self.ranks {
+            RanksChoice::Threads => "threads",
+            RanksChoice::Processes => "processes",
+        };
+        match (self.tp, self.pp) {
+            (1, 1) => String::new(),
+            (tp, pp) => format!("tp {tp} × pp {pp} ({kind})"),
         }
     }
 

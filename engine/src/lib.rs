@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod kv_store;
 pub mod model;
+mod progress;
 pub mod replica;
 pub mod sampling;
 mod start;
@@ -18,6 +19,8 @@ pub use config::{
 };
 pub use error::{Blame, EngineError};
 pub use kv_store::{KvStore, layout_of};
+pub use progress::{Phase, Progress, Seen};
 pub use start::{
-    ModelInfo, NoRankProgram, Opened, RankProgram, Started, open_backend, serve_rank, start, start_with_ranks,
+    ModelInfo, NoRankProgram, Opened, RankProgram, Started, open_backend, serve_rank, start, start_watched,
+    start_with_ranks,
 };

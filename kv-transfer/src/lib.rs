@@ -39,7 +39,7 @@ pub use heap::give_heap_back;
 pub use host::allow_readers;
 pub use limits::Limits;
 pub use open::{Options, open};
-pub use signals::restore_signals;
+pub use signals::{exit_now, restore_signals};
 pub use transport::{
     KvTransport, Notify, PeerId, Probe, RegionId, Setup, Ticket, TransferEvent, TransportKind, UnknownTransport,
 };

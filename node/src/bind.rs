@@ -1,9 +1,58 @@
 //! Opens listening ports, with errors that say which one and what for.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
+
+/// What an address in a configuration must look like.
+const FORM: &str = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000";
+
+/// An address to listen on, `host:port`; a port alone (`8000` or `:8000`) is one of this host only, on 127.0.0.1.
+///
+/// # Errors
+/// It is neither.
+pub fn listen_address(text: &str) -> Result<String, String> {
+    match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        Ok(port) if text.ends_with(|last: char| last.is_ascii_digit()) && !text.starts_with('+') => {
+            Ok(format!("127.0.0.1:{port}"))
+        }
+        _ => host_and_port(text).map_err(|problem| format!("{problem}, or a port alone")),
+    }
+}
+
+/// An address of another process, `host:port`.
+///
+/// # Errors
+/// It is none.
+pub fn host_and_port(text: &str) -> Result<String, String> {
+    let wrong = || format!("is {text:?}, {FORM}");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let is_port = port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if is_port && is_host(host) { Ok(text.to_owned()) } else { Err(wrong()) }
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inside) => inside.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.chars().all(|letter| letter.is_alphanumeric() || "-._".contains(letter)),
+    }
+}
+
+/// Bytes of the name of a worker.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Checks the name of a worker: it becomes a label and a word of log lines.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Result<(), String> {
+    match name.len() <= NAME_BYTES_MAX && name.bytes().all(|letter| letter.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(format!("is {name:?}, expected at most {NAME_BYTES_MAX} visible ASCII characters")),
+    }
+}
 
 /// A port could not be opened.
 #[derive(Debug, Error)]
@@ -26,13 +75,17 @@ pub struct Bound {
     pub address: SocketAddr,
 }
 
-/// Listens on `address` (`host:port`).
+/// Listens on `address`; see [`listen_address`].
 ///
 /// # Errors
 /// The address is not one, is in use, or is not ours.
 pub async fn bind(address: &str, purpose: &'static str) -> Result<Bound, BindError> {
     let failed = |source| BindError { address: address.to_owned(), purpose, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let wanted = listen_address(address).map_err(|problem| {
+        let problem = format!("the address {problem}");
+        failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem))
+    })?;
+    let listener = TcpListener::bind(&wanted).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok(Bound { listener, address })
 }
@@ -66,11 +119,12 @@ impl WorkerPorts {
 }
 
 fn advertised(advertise: &str, bound: SocketAddr) -> Result<String, &'static str> {
-    let names_port = advertise.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let names_port = host_and_port(advertise).is_ok();
     match advertise {
         "" if bound.ip().is_unspecified() => Err("it has no address to tell others: set advertise"),
         "" => Ok(bound.to_string()),
         _ if names_port => Ok(advertise.to_owned()),
+        host if host.parse::<Ipv6Addr>().is_ok() => Ok(format!("[{host}]:{}", bound.port())),
         host => Ok(format!("{host}:{}", bound.port())),
     }
 }
@@ -91,6 +145,47 @@ mod tests {
         assert!(bind("nonsense", "metrics").await.unwrap_err().to_string().starts_with("cannot listen on nonsense"));
     }
 
+    #[test]
+    fn addresses_are_understood_as_people_write_them() {
+        for (text, meant) in [
+            ("127.0.0.1:8001", "127.0.0.1:8001"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("8001", "127.0.0.1:8001"),
+            (":8001", "127.0.0.1:8001"),
+            ("localhost:8001", "localhost:8001"),
+            ("[::1]:8001", "[::1]:8001"),
+            ("[fe80::1%eth0]:1", "[fe80::1%eth0]:1"),
+            ("worker-0.baton_pool.svc:0", "worker-0.baton_pool.svc:0"),
+        ] {
+            assert_eq!(listen_address(text).as_deref(), Ok(meant), "{text:?}");
+        }
+        for text in [
+            "",
+            ":",
+            "localhost",
+            "::1:8001",
+            "[::1]",
+            "1:2:3",
+            "a b:1",
+            "host:",
+            "host:99999",
+            "99999",
+            "+80",
+            ":+80",
+            "http://a:1",
+            "host:+1",
+            "-1",
+            "[x]:1",
+            "a:1/",
+            "\n:1",
+        ] {
+            let said = listen_address(text).unwrap_err();
+            assert!(said.contains("expected host:port"), "{text:?}: {said}");
+            assert!(host_and_port(text).is_err(), "{text:?}");
+        }
+        assert!(host_and_port("8001").is_err(), "a port alone is no other process");
+    }
+
     #[tokio::test]
     async fn others_are_told_an_address_that_they_can_reach() {
         let ports = WorkerPorts::bind("127.0.0.1:0", "", "127.0.0.1:0").await.unwrap();
@@ -99,6 +194,8 @@ mod tests {
         assert_eq!(ports.advertised, format!("decode-0.baton:{}", ports.grpc.address.port()));
         let ports = WorkerPorts::bind("0.0.0.0:0", "10.0.0.7:99", "127.0.0.1:0").await.unwrap();
         assert_eq!(ports.advertised, "10.0.0.7:99");
+        let ports = WorkerPorts::bind("0.0.0.0:0", "fd00::7", "127.0.0.1:0").await.unwrap();
+        assert_eq!(ports.advertised, format!("[fd00::7]:{}", ports.grpc.address.port()));
         let said = chain(&WorkerPorts::bind("0.0.0.0:0", "", "127.0.0.1:0").await.unwrap_err());
         assert!(said.contains("set advertise"), "{said}");
     }

@@ -2,6 +2,8 @@
 //!
 //! Every error names where the value came from and its key. Structs deny unknown fields, so a misspelt key is an error.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -23,12 +25,10 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is too large to be a configuration.
-    #[error("configuration file {} has {bytes} bytes, more than {FILE_BYTES_MAX}", path.display())]
+    #[error("configuration file {} has more than {FILE_BYTES_MAX} bytes", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// The file is not TOML.
     #[error("configuration file {} is not TOML", path.display())]
@@ -64,6 +64,57 @@ pub enum ConfigError {
     },
 }
 
+/// A value that cannot be, although it has the right type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, with its sections.
+    pub key: String,
+    /// What is wrong with its value.
+    pub problem: String,
+}
+
+impl Fault {
+    /// The fault of `key`.
+    pub fn of(key: impl Into<String>, problem: impl Into<String>) -> Fault {
+        Fault { key: key.into(), problem: problem.into() }
+    }
+}
+
+/// Longest time that a key whose name says milliseconds may ask for: 30 days.
+pub const MS_MAX: u64 = 30 * 24 * 3600 * 1000;
+
+/// Reads as [`load`] does and checks the values before anybody uses one.
+///
+/// # Errors
+/// As [`load`], and the first fault that `check` finds.
+pub fn load_checked<T: DeserializeOwned>(
+    file: Option<&Path>,
+    overrides: &[String],
+    check: impl FnOnce(&T) -> Result<(), Fault>,
+) -> Result<T, ConfigError> {
+    let loaded = load(file, overrides)?;
+    let origin = |key: &str| {
+        let of_key = |text: &&String| text.split_once('=').is_some_and(|(changed, _)| is_about(changed.trim(), key));
+        origin(overrides.iter().rfind(of_key).map(String::as_str), file)
+    };
+    let Err(Fault { key, problem }) = check(&loaded) else { return Ok(loaded) };
+    Err(ConfigError::Key { origin: origin(&key), key, problem })
+}
+
+/// Whether changing `changed` changes `key`: it is the key, or a section or list of it.
+fn is_about(changed: &str, key: &str) -> bool {
+    key.strip_prefix(changed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Where a value came from.
+fn origin(overridden: Option<&str>, file: Option<&Path>) -> String {
+    match (overridden, file) {
+        (Some(text), _) => format!("override {text:?}"),
+        (None, Some(path)) => format!("configuration file {}", path.display()),
+        (None, None) => "configuration".to_owned(),
+    }
+}
+
 /// Reads `file` (nothing, if there is none), applies the overrides in order and fills the struct.
 ///
 /// The value of an override is TOML (`8`, `true`, `"text"`, `[1, 2]`); what is not TOML is taken as text.
@@ -82,22 +133,20 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, overrides: &[String]) -> R
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let key = error.path().to_string();
         let from_override = overridden.iter().rfind(|(overridden, _)| *overridden == key);
-        let origin = match (from_override, file) {
-            (Some((_, text)), _) => format!("override {text:?}"),
-            (None, Some(path)) => format!("configuration file {}", path.display()),
-            (None, None) => "configuration".to_owned(),
-        };
+        let origin = origin(from_override.map(|(_, text)| text.as_str()), file);
         ConfigError::Key { origin, key, problem: error.inner().to_string().trim_end().to_owned() }
     })
 }
 
 fn read(path: &Path) -> Result<Table, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    let bytes = std::fs::metadata(path).map_err(failed)?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(ConfigError::TooLarge { path: path.to_owned(), bytes });
+    // Its length is not asked for: a pipe or a device has none.
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
     }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
     text.parse().map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
 }
 
@@ -202,6 +251,26 @@ mod tests {
         assert!(loaded("", &["engine..blocks=1"]).is_err());
         let said = loaded("listen = 'a'", &["listen.port=1"]).unwrap_err();
         assert_eq!(said, "override \"listen.port=1\": listen is a value, not a section");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_named_with_where_it_came_from() {
+        let path = written("[engine]\nblocks = 0");
+        let check = |config: &Config| match config.engine.blocks {
+            0 => Err(Fault::of("engine.blocks", "must be above 0")),
+            _ => Ok(()),
+        };
+        let said = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+            load_checked(Some(&path), &overrides, check).map_err(|error| error.to_string())
+        };
+        let in_file = format!("configuration file {}, key engine.blocks: must be above 0", path.display());
+        assert_eq!(said(&[]), Err(in_file.clone()));
+        assert_eq!(said(&["listen=x"]), Err(in_file));
+        let by_override = "override \"engine.blocks=0\", key engine.blocks: must be above 0".to_owned();
+        assert_eq!(said(&["engine.blocks=1", "engine.blocks=0"]), Err(by_override));
+        assert!(said(&["engine.blocks=1"]).is_ok());
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Exit {
     Unavailable,
     /// A defect of ours.
     Internal,
+    /// What was to be printed could not be written: a full disk.
+    OutputLost,
 }
 
 impl Exit {
@@ -30,6 +32,7 @@ impl Exit {
             Exit::ModelMissing => 66,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
+            Exit::OutputLost => 74,
         }
     }
 }

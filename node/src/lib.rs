@@ -11,6 +11,7 @@ pub mod door;
 pub mod drain;
 pub mod exit;
 pub mod life;
+pub mod loading;
 pub mod names;
 pub mod started;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::pin::pin;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::drain::{Drained, Stop, drain};
+use crate::loading::{Stalled, Watch, loaded};
 
 /// How long each part may take to end after draining.
 pub const TEARDOWN: Duration = Duration::from_secs(5);
@@ -24,6 +26,9 @@ pub enum LifeError {
     /// The replica thread has ended by itself.
     #[error("the replica has stopped: {0}")]
     Replica(Failure),
+    /// The start stands still.
+    #[error(transparent)]
+    Stalled(#[from] Stalled),
     /// A listener or a task failed.
     #[error("{purpose} failed: {reason}")]
     Task {
@@ -63,6 +68,36 @@ impl Life {
         &self.stop
     }
 
+    /// Waits for `loading` while it gets further, and says how far it is: at `/ready`, and to whoever watches. `None` if
+    /// `shutdown` came first: then what is half loaded has been given back, or is left behind where it did not come to an
+    /// end.
+    ///
+    /// # Errors
+    /// It stands still.
+    pub async fn load<T>(
+        &self,
+        loading: impl Future<Output = T>,
+        watch: Watch<'_>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<Option<T>, LifeError> {
+        let told = |doing: &str| {
+            self.admin.gate.waits_for(doing);
+            (watch.told)(doing);
+        };
+        let mut loading = pin!(loaded(loading, Watch { told: &told, ..watch }));
+        tokio::select! {
+            loaded = &mut loading => {
+                (watch.stop)();
+                Ok(Some(loaded?))
+            }
+            () = shutdown => {
+                (watch.stop)();
+                let _ = timeout(TEARDOWN, loading).await;
+                Ok(None)
+            }
+        }
+    }
+
     /// Says what readiness waits for.
     pub fn waits_for(&self, what: &str) {
         self.admin.gate.waits_for(what);
@@ -94,8 +129,11 @@ impl Life {
     /// Shuts the gate and waits for `idle`, at most `limit`.
     pub async fn drain(&self, limit: Duration, idle: impl Future<Output = ()>) {
         match drain(&self.admin.gate, limit, idle).await {
-            Drained::Empty => tracing::info!("drained"),
-            Drained::CutOff => tracing::warn!(?limit, "what still runs is cut off: draining took too long"),
+            Drained::Empty => tracing::debug!("drained"),
+            Drained::CutOff => {
+                let limit_ms = limit.as_millis() as u64;
+                tracing::warn!(limit_ms, "what still runs is cut off: draining took too long");
+            }
         }
     }
 

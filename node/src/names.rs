@@ -28,6 +28,18 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
+impl Kind {
+    /// Its name in Prometheus' text format.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        }
+    }
+}
+
 /// Bounds for TTFT and whole requests: from a cached prompt on a GPU to a long one on a laptop.
 const FIRST_TOKEN: &[f64] =
     &[0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 120.0];
@@ -133,6 +145,8 @@ metrics_table! {
     INVARIANTS_BROKEN_TOTAL = "baton_invariants_broken_total", Kind::Counter, [];
     /// 1 when tokens and log-probabilities do not depend on batch, chunking and placement.
     ENGINE_EXACT = "baton_engine_exact", Kind::Gauge, [];
+    /// Lines to standard error or output that were dropped because nobody took them in time: logging never holds up serving.
+    LOG_LINES_DROPPED_TOTAL = "baton_log_lines_dropped_total", Kind::Counter, ["stream"];
     /// Always 1; the labels say what runs.
     BUILD_INFO = "baton_build_info", Kind::Gauge, ["version", "model", "backend", "transport"];
 }
@@ -158,11 +172,7 @@ mod tests {
     fn the_documentation_lists_every_metric() {
         let page = include_str!("../../docs/metrics.md");
         for metric in ALL {
-            let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram(_) => "histogram",
-            };
+            let kind = metric.kind.label();
             let labels = if metric.labels.is_empty() { " ".to_owned() } else { metric.labels.join(", ") };
             let row = format!("| `{}` | {kind} | {labels} | {} |", metric.name, metric.help);
             assert!(page.contains(&row), "docs/metrics.md lacks the row {row}");

@@ -1,4 +1,4 @@
-//! What a worker process tells its supervisor once it is ready: one JSON line.
+//! What a worker process tells its supervisor: how far its start is, then that it is ready; one JSON line each.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,9 @@ pub struct Started {
     pub backend: String,
     /// What moves KV.
     pub transport: String,
+    /// Its ranks, such as `tp 2 × pp 2 (processes)`; empty where it is one.
+    #[serde(default)]
+    pub ranks: String,
     /// Longest sequence in tokens.
     pub context_max: u32,
     /// Tokens its KV pool can hold.
@@ -39,20 +42,44 @@ pub struct PairReport {
     pub bytes_per_second: Option<u64>,
     /// Why it did not come up.
     pub problem: Option<String>,
+    /// What it did not come up for.
+    #[serde(default)]
+    pub blame: PairBlame,
 }
 
-impl Started {
+/// What keeps a pair from coming up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairBlame {
+    /// The transport, or whatever it stands on: another one may do.
+    #[default]
+    Transport,
+    /// The two do not fit each other (number formats, versions): no transport helps.
+    Workers,
+}
+
+/// One thing that a worker says of its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// It is not ready yet and does this.
+    Loading(String),
+    /// It is ready.
+    Ready(Box<Started>),
+}
+
+impl Report {
     /// The line, without its end.
     #[must_use]
     pub fn to_line(&self) -> String {
         serde_json::json!(self).to_string()
     }
 
-    /// The worker that wrote this line.
+    /// What a worker says in this line.
     ///
     /// # Errors
     /// The line is not one of ours.
-    pub fn from_line(line: &str) -> Result<Started, serde_json::Error> {
+    pub fn from_line(line: &str) -> Result<Report, serde_json::Error> {
         serde_json::from_str(line)
     }
 }
@@ -71,6 +98,7 @@ mod tests {
             model: "demo".into(),
             backend: "cpu".into(),
             transport: "ucx".into(),
+            ranks: "tp 2 × pp 1 (threads)".into(),
             context_max: 4096,
             capacity_tokens: 8192,
             pairs: vec![PairReport {
@@ -78,11 +106,14 @@ mod tests {
                 transport: "ucx".into(),
                 bytes_per_second: None,
                 problem: Some("no right to read its memory".into()),
+                blame: PairBlame::Transport,
             }],
         };
-        let line = started.to_line();
-        assert!(!line.contains('\n'));
-        assert_eq!(Started::from_line(&line).unwrap(), started);
-        assert!(Started::from_line("hello").is_err());
+        for report in [Report::Ready(Box::new(started)), Report::Loading("packing weights".into())] {
+            let line = report.to_line();
+            assert!(!line.contains('\n'));
+            assert_eq!(Report::from_line(&line).unwrap(), report);
+        }
+        assert!(Report::from_line("hello").is_err());
     }
 }

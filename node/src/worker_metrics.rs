@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use sched::message::{FromWorker, Load, ToWorker};
-use sched::{InstanceId, Role, Span};
+use sched::{Role, Span};
 
 use crate::names;
+use crate::telemetry::LiveGauge;
 
 /// Facts about a worker that never change.
 #[derive(Debug, Clone)]
@@ -193,14 +194,12 @@ impl WorkerMetrics {
         self.session_legs.set(legs as f64);
     }
 
-    /// A giver can be read from, so fast.
-    pub fn pair_up(&self, giver: InstanceId, bytes_per_second: f64) {
-        self.pair(giver).set(bytes_per_second);
-    }
-
-    /// A giver cannot be read from any more.
-    pub fn pair_down(&self, giver: InstanceId) {
-        self.pair(giver).set(0.0);
+    /// A giver can be read from, so fast; its series ends with what is returned.
+    #[must_use]
+    pub fn pair_up(&self, giver: &str, bytes_per_second: f64) -> LiveGauge {
+        let labels = [("role", self.role), ("transport", &self.transport), ("peer", giver)];
+        let labels = labels.map(|(label, text)| (label, text.to_owned()));
+        LiveGauge::new(names::KV_TRANSFER_BYTES_PER_SECOND, labels.into(), bytes_per_second)
     }
 
     /// How many givers can be read from.
@@ -236,12 +235,6 @@ impl WorkerMetrics {
     fn transfer_ended(&self, end: &'static str) {
         let labels = [("role", self.role.to_owned()), ("transport", self.transport.clone()), ("end", end.to_owned())];
         counter!(names::KV_TRANSFERS_TOTAL, &labels).increment(1);
-    }
-
-    fn pair(&self, giver: InstanceId) -> Gauge {
-        let labels =
-            [("role", self.role.to_owned()), ("transport", self.transport.clone()), ("peer", giver.to_string())];
-        gauge!(names::KV_TRANSFER_BYTES_PER_SECOND, &labels)
     }
 }
 

@@ -13,11 +13,26 @@ pub enum Error {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The model, the configuration or the transport.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
+    #[error("{}", in_section(.0))]
+    Engine(EngineError),
     /// It cannot go on.
     #[error(transparent)]
     Life(#[from] LifeError),
+}
+
+impl From<EngineError> for Error {
+    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    fn from(error: EngineError) -> Error {
+        Error::Engine(error)
+    }
+}
+
+/// Keys are named as they stand in the configuration.
+fn in_section(error: &EngineError) -> String {
+    match error {
+        EngineError::Config { .. } => format!("prefill.{error}"),
+        other => other.to_string(),
+    }
 }
 
 impl Error {
@@ -32,7 +47,8 @@ impl Error {
                 Blame::Machine => Exit::Unavailable,
                 Blame::Ours => Exit::Internal,
             },
-            Error::Life(_) => Exit::Internal,
+            Error::Life(LifeError::Stalled(_)) => Exit::Unavailable,
+            Error::Life(LifeError::Replica(_) | LifeError::Task { .. }) => Exit::Internal,
         }
     }
 }

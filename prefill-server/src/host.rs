@@ -22,6 +22,8 @@ const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
 /// The giver behind sessions and peers.
 pub(crate) struct Giver {
+    /// What it is called.
+    pub(crate) name: String,
     pub(crate) replica: ReplicaHandle,
     pub(crate) info: ModelInfo,
     pub(crate) endpoint: Vec<u8>,
@@ -47,6 +49,7 @@ impl SessionHost for Giver {
             backend: self.info.backend.numerics_id.clone(),
             exactness: if self.info.backend.exact { Exactness::Exact } else { Exactness::Inexact },
             transports: vec![self.info.transport.label().to_owned()],
+            name: self.name.clone(),
         }
     }
 
@@ -78,7 +81,7 @@ impl PeerHost for Giver {
     }
 
     fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure> {
-        tracing::info!(%reader, "a reader has introduced itself");
+        tracing::debug!(%reader, "a reader has introduced itself");
         let endpoint = Endpoint { transport: self.info.transport.label().to_owned(), address: self.endpoint.clone() };
         Ok(PeerWelcome {
             compat: self.info.compat.clone(),
@@ -87,6 +90,7 @@ impl PeerHost for Giver {
             blocks: self.info.blocks,
             endpoints: vec![endpoint],
             data_token: proto::random::bytes()?,
+            name: self.name.clone(),
         })
     }
 

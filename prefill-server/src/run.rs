@@ -1,16 +1,18 @@
 //! The life of a prefill worker: model, sessions and peers, ready, drain, end.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::RankProgram;
+use engine::{Progress, RankProgram};
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
 use node::drain::Stop;
 use node::life::{Life, LifeError, TEARDOWN};
-use node::started::Started;
+use node::loading::{Sight, StallMax, Watch};
+use node::started::{Report, Started};
 use node::telemetry::Metrics;
 use node::worker_metrics::{ExpertTokens, WorkerFacts, WorkerMetrics};
 use proto::listen::Services;
@@ -25,8 +27,8 @@ use crate::host::Giver;
 use crate::outlet::GiverOutlet;
 use crate::{Config, Error};
 
-/// Runs a prefill worker on ports that are open already, until `shutdown` or until it cannot go on. `started` hears
-/// once that it is ready. `ranks` starts the processes of its ranks, where they are processes.
+/// Runs a prefill worker on ports that are open already, until `shutdown` or until it cannot go on. `report` hears how
+/// far its start is, and once that it is ready. `ranks` starts the processes of its ranks, where they are processes.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on; nothing is left running then.
@@ -35,21 +37,31 @@ pub async fn run(
     ranks: Arc<dyn RankProgram>,
     ports: WorkerPorts,
     metrics: Metrics,
-    started: impl FnOnce(&Started),
+    report: impl Fn(Report) + Sync,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let version = Version::of_role(Role::Prefill.label()).with("model", config.engine.served_name());
     let admin = Admin { gate: Gate::starting("the model"), metrics, version };
     let mut life = Life::begin(admin, ports.admin.listener);
 
-    let Worker { giver, thread, stopped } = Worker::start(&config, ranks, &ports.advertised).await?;
+    let progress = Progress::default();
+    let watch = Watch {
+        look: &|| Sight { ticks: progress.seen().ticks, doing: progress.seen().to_string() },
+        told: &|doing| report(Report::Loading(doing.to_owned())),
+        stop: &|| progress.stop(),
+        stall: StallMax { key: "prefill.start_stall_ms", limit: Duration::from_millis(config.start_stall_ms) },
+    };
+    let mut shutdown = pin!(shutdown);
+    let loading = Worker::start(&config, ranks, &ports.advertised, &progress);
+    let Some(loaded) = life.load(loading, watch, &mut shutdown).await? else { return Ok(()) };
+    let Worker { giver, thread, stopped } = loaded?;
     let sessions = giver.sessions.clone();
     let worker = WorkerService::new(giver.clone(), sessions.clone());
     let services = Services::new(worker, &SessionLimits::default()).with_peer(PeerService::new(giver.clone()));
     let serving = tokio::spawn(services.serve(ports.grpc.listener, life.stop().asked(), TEARDOWN));
 
     life.open();
-    started(&report(&giver, ports.admin.address.to_string()));
+    report(Report::Ready(Box::new(started(&giver, &config, ports.admin.address.to_string()))));
     let lived = life.live(shutdown, stopped, serving).await;
     if lived.is_ok() {
         sessions.drain();
@@ -70,7 +82,12 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(config: &Config, ranks: Arc<dyn RankProgram>, address: &str) -> Result<Worker, Error> {
+    async fn start(
+        config: &Config,
+        ranks: Arc<dyn RankProgram>,
+        address: &str,
+        progress: &Progress,
+    ) -> Result<Worker, Error> {
         let sessions = Sessions::new(SessionLimits::default());
         let book = Arc::new(LeaseBook::default());
         let metrics = WorkerMetrics::new(Role::Prefill, config.engine.transport.kind().label());
@@ -82,9 +99,9 @@ impl Worker {
             told: Vec::new(),
             stopped: Some(tell),
         };
-        let engine = config.engine.clone();
+        let (engine, progress) = (config.engine.clone(), progress.clone());
         let loading = tokio::task::spawn_blocking(move || {
-            engine::start_with_ranks(&engine, Role::Prefill, Box::new(outlet), ranks.as_ref())
+            engine::start_watched(&engine, Role::Prefill, Box::new(outlet), ranks.as_ref(), &progress)
         });
         let started = loading.await.map_err(|error| LifeError::task("loading the model", error))??;
         let info = started.info;
@@ -97,12 +114,13 @@ impl Worker {
             metrics.count_experts(ExpertTokens { layers: counts.layers, experts: counts.experts, tokens: counts.rows });
         }
         let (replica, endpoint, address) = (started.handle, started.endpoint, address.to_owned());
-        let giver = Giver { replica, info, endpoint, address, sessions, book, metrics, leaving: Stop::new() };
+        let name = config.name.clone();
+        let giver = Giver { name, replica, info, endpoint, address, sessions, book, metrics, leaving: Stop::new() };
         Ok(Worker { giver: Arc::new(giver), thread: started.join, stopped })
     }
 }
 
-fn report(giver: &Giver, admin_address: String) -> Started {
+fn started(giver: &Giver, config: &Config, admin_address: String) -> Started {
     let info = &giver.info;
     Started {
         role: info.role.label().to_owned(),
@@ -112,6 +130,7 @@ fn report(giver: &Giver, admin_address: String) -> Started {
         model: info.name.clone(),
         backend: info.backend.numerics_id.clone(),
         transport: info.transport.label().to_owned(),
+        ranks: config.engine.ranks_label(),
         context_max: info.context_max,
         capacity_tokens: info.capacity_tokens(),
         pairs: Vec::new(),

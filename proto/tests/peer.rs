@@ -45,7 +45,8 @@ impl PeerHost for Giver {
         self.met.lock().unwrap().push(reader);
         let (instance, data_token) = (self.instance, reader.0.to_le_bytes());
         let endpoints = vec![Endpoint { transport: "tcp".into(), address: b"127.0.0.1:9".to_vec() }];
-        Ok(PeerWelcome { compat: compat(), instance, layout: layout(), blocks: 100, endpoints, data_token })
+        let name = "giver".into();
+        Ok(PeerWelcome { compat: compat(), instance, layout: layout(), blocks: 100, endpoints, data_token, name })
     }
 
     fn renew(&self, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
@@ -88,6 +89,7 @@ impl SessionHost for Giver {
             backend: String::new(),
             exactness: Exactness::Exact,
             transports: vec![],
+            name: "giver".into(),
         }
     }
 
@@ -152,7 +154,7 @@ async fn bound() -> (TcpListener, String) {
 }
 
 fn hello() -> PeerHello {
-    PeerHello { compat: compat(), instance: InstanceId(2) }
+    PeerHello { compat: compat(), instance: InstanceId(2), name: "reader".into() }
 }
 
 async fn meet(address: &str) -> (Peer, PeerWelcome) {

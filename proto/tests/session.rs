@@ -61,6 +61,7 @@ impl SessionHost for Host {
             backend: "test".into(),
             exactness: Exactness::Exact,
             transports: vec!["tcp".into()],
+            name: "prefill-0".into(),
         }
     }
 

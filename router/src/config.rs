@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use node::bind::{host_and_port, listen_address};
+use node::config::Fault;
 use sched::Span;
 use sched::journey::JourneyConfig;
 use sched::route::{LeastLoaded, LocalPrefill, RoundRobin, RouteConfig, RoutePolicy};
@@ -237,11 +239,24 @@ impl Default for SessionSection {
 }
 
 impl Config {
-    /// Whether the parts fit each other.
+    /// Whether it can serve: its values are in their ranges, and it has workers.
     ///
     /// # Errors
     /// The key that is wrong.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_values().map_err(|fault| Error::Config(format!("{} {}", fault.key, fault.problem)))?;
+        if self.workers.prefill.is_empty() && self.workers.decode.is_empty() {
+            return Err(Error::Config("router.workers names no worker".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether every value is in its range, whoever the workers are.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn check_values(&self) -> Result<(), Fault> {
+        self.check_addresses()?;
         let limits = &self.limits;
         let positive: [(&str, u64); 20] = [
             ("limits.connections_max", limits.connections_max as u64),
@@ -266,16 +281,30 @@ impl Config {
             ("session.beat_ms", self.session.beat_ms),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(Error::Config(format!("router.{key} must be above 0")));
+            return Err(Fault::of(format!("router.{key}"), "must be above 0"));
         }
         let choices_max = proto::limits::CHOICES_MAX as u64;
         if u64::from(limits.n_max) > choices_max {
-            return Err(Error::Config(format!("router.limits.n_max must not be above {choices_max}")));
-        }
-        if self.workers.prefill.is_empty() && self.workers.decode.is_empty() {
-            return Err(Error::Config("router.workers names no worker".to_owned()));
+            return Err(Fault::of("router.limits.n_max", format!("must not be above {choices_max}")));
         }
         self.slo.check()
+    }
+
+    fn check_addresses(&self) -> Result<(), Fault> {
+        let fault = |key: String| move |problem: String| Fault::of(format!("router.{key}"), problem);
+        listen_address(&self.listen).map_err(fault("listen".to_owned()))?;
+        if !self.admin_listen.is_empty() {
+            listen_address(&self.admin_listen).map_err(fault("admin_listen".to_owned()))?;
+        }
+        for (role, addresses) in [("prefill", &self.workers.prefill), ("decode", &self.workers.decode)] {
+            for (place, address) in addresses.iter().enumerate() {
+                host_and_port(address).map_err(fault(format!("workers.{role}[{place}]")))?;
+            }
+        }
+        for (place, source) in self.metrics_from.iter().enumerate() {
+            host_and_port(&source.address).map_err(fault(format!("metrics_from[{place}].address")))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn journey(&self) -> JourneyConfig {
@@ -333,7 +362,7 @@ mod tests {
     fn defaults_are_a_configuration_except_for_workers() {
         assert!(workers().check().is_ok());
         let error = Config::default().check().unwrap_err();
-        assert_eq!(error.to_string(), "router configuration: router.workers names no worker");
+        assert_eq!(error.to_string(), "router.workers names no worker");
     }
 
     #[test]

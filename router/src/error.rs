@@ -19,7 +19,7 @@ pub enum Error {
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// The configuration contradicts itself.
-    #[error("router configuration: {0}")]
+    #[error("{0}")]
     Config(String),
     /// The operating system refused something.
     #[error("{operation} failed")]

@@ -90,7 +90,8 @@ impl Exchange {
                 choices.push(ChoiceState { text, pending, finish: None });
             }
         }
-        let (events, requests) = parts.dispatcher.submit(parts.jobs, parts.limits);
+        let (name, id) = account.called();
+        let (events, requests) = parts.dispatcher.submit((&name, id), parts.jobs, parts.limits);
         Exchange {
             tokenizer: parts.tokenizer.clone(),
             dispatcher: parts.dispatcher.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use node::names;
 use sched::slo::{GapParts, Observation, Outcome, RequestRecord, Summary, Target, TtftParts};
-use sched::{Choice, FailureKind, Slo, Span, Time};
+use sched::{Choice, FailureKind, RequestId, Slo, Span, Time};
 use tracing::info;
 
 use crate::clock::Clock;
@@ -127,7 +127,10 @@ impl ClassMetrics {
 pub(crate) struct Account {
     metrics: Arc<RouterMetrics>,
     clock: Clock,
-    request_id: String,
+    /// What the client calls it.
+    name: Arc<str>,
+    /// What workers call it.
+    id: RequestId,
     slo: Slo,
     record: RequestRecord,
     stage: Stage,
@@ -147,11 +150,20 @@ impl Account {
         clock: Clock,
         config: &SloConfig,
         slo: Slo,
-        request_id: String,
+        (name, id): (String, RequestId),
     ) -> Account {
         metrics.in_flight.increment(1.0);
         let record = RequestRecord::new(clock.now(), slo, config.itl_quantile(&slo));
-        Account { metrics: Arc::clone(metrics), clock, request_id, slo, record, stage: Stage::Open, prompt_tokens: 0 }
+        Account {
+            metrics: Arc::clone(metrics),
+            clock,
+            name: name.into(),
+            id,
+            slo,
+            record,
+            stage: Stage::Open,
+            prompt_tokens: 0,
+        }
     }
 
     /// It has been parsed and tokenised.
@@ -196,6 +208,11 @@ impl Account {
         self.close(outcome, error.kind.label());
     }
 
+    /// What the client calls it, and what workers call it.
+    pub(crate) fn called(&self) -> (Arc<str>, RequestId) {
+        (Arc::clone(&self.name), self.id)
+    }
+
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
     }
@@ -208,9 +225,12 @@ impl Account {
         self.metrics.in_flight.decrement(1.0);
         let summary = self.record.clone().end(self.clock.now(), outcome);
         self.metrics.ended(&summary, label);
-        let ms = |span: Span| span.us() as f64 / 1e3;
+        let ms = |span: Span| (span.us() as f64 / 10.0).round() / 100.0;
+        let id = self.id.to_string();
         info!(
-            request = self.request_id,
+            request = &*self.name,
+            // A name of ours says the number already.
+            id = (id != *self.name).then_some(id),
             outcome = label,
             prompt_tokens = self.prompt_tokens,
             tokens = summary.tokens,

@@ -12,7 +12,7 @@ use proto::session::{RouterHello, SessionLimits};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tracing::info;
+use tracing::debug;
 
 use crate::admission::{Admission, AdmissionLimits};
 use crate::clock::{Clock, unix_seconds};
@@ -102,7 +102,7 @@ impl Router {
         tasks.spawn(async move {
             let cause = shutdown.await;
             gate.drain();
-            info!("router drains");
+            debug!("router drains");
             if cause.has_a_load_balancer() {
                 door.send_replace(Phase::Leaving);
                 tokio::time::sleep(lame_duck).await;

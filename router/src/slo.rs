@@ -1,9 +1,9 @@
 //! Latency classes: their targets in the configuration and their names in requests; knows no request.
 
+use node::config::Fault;
 use sched::{Slo, Span};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::openai::ApiError;
 
 /// The latency classes.
@@ -61,20 +61,23 @@ impl SloConfig {
     ///
     /// # Errors
     /// The key that is wrong.
-    pub fn check(&self) -> Result<(), Error> {
-        let wrong = |what: String| Err(Error::Config(format!("router.slo: {what}")));
+    pub fn check(&self) -> Result<(), Fault> {
+        let wrong = |key: String, problem: String| Err(Fault::of(format!("router.slo.{key}"), problem));
         if self.index_of(&self.default_class).is_none() {
-            return wrong(format!("default_class {:?} is none of the classes", self.default_class));
+            let problem = format!("is {:?}, which is none of the classes", self.default_class);
+            return wrong("default_class".to_owned(), problem);
         }
         if u16::try_from(self.classes.len()).is_err() {
-            return wrong("there are too many classes".to_owned());
+            return wrong("classes".to_owned(), format!("are {}, too many", self.classes.len()));
         }
         for (index, class) in self.classes.iter().enumerate() {
             if self.index_of(&class.name) != Some(index) {
-                return wrong(format!("there are two classes named {:?}", class.name));
+                let problem = format!("is {:?}: there are two classes of this name", class.name);
+                return wrong(format!("classes[{index}].name"), problem);
             }
             if !(class.itl_quantile > 0.0 && class.itl_quantile <= 1.0) {
-                return wrong(format!("itl_quantile of class {:?} must be in (0, 1]", class.name));
+                let problem = format!("must lie in (0, 1], found {}", class.itl_quantile);
+                return wrong(format!("classes[{index}].itl_quantile"), problem);
             }
         }
         Ok(())
@@ -135,12 +138,12 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         let mut slo = SloConfig { default_class: "gold".to_owned(), ..SloConfig::default() };
-        assert!(slo.check().unwrap_err().to_string().contains("gold"));
+        assert!(slo.check().unwrap_err().problem.contains("gold"));
         slo = SloConfig::default();
         slo.classes[1].name = "interactive".to_owned();
-        assert!(slo.check().unwrap_err().to_string().contains("two classes"));
+        assert!(slo.check().unwrap_err().problem.contains("two classes"));
         slo = SloConfig::default();
         slo.classes[1].itl_quantile = 0.0;
-        assert!(slo.check().unwrap_err().to_string().contains("itl_quantile"));
+        assert_eq!(slo.check().unwrap_err().key, "router.slo.classes[1].itl_quantile");
     }
 }

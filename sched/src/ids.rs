@@ -2,11 +2,17 @@
 
 use std::fmt;
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident($raw:ty), $prefix:literal) => {
+macro_rules! newtype {
+    ($(#[$doc:meta])* $name:ident($raw:ty)) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub $raw);
+    };
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($raw:ty), $prefix:literal) => {
+        newtype!($(#[$doc])* $name($raw));
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,9 +22,27 @@ macro_rules! id {
     };
 }
 
-id!(
+/// Numbers that are drawn at random are shown in hexadecimal digits, so many that people can tell them apart; small
+/// ones, as tests have them, as they are.
+macro_rules! drawn_id {
+    ($(#[$doc:meta])* $name:ident($raw:ty), $prefix:literal, $shown:ty, $format:literal) => {
+        newtype!($(#[$doc])* $name($raw));
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if self.0 <= <$raw>::from(u32::MAX) {
+                    write!(f, concat!($prefix, "{}"), self.0)
+                } else {
+                    write!(f, concat!($prefix, $format), self.0 as $shown)
+                }
+            }
+        }
+    };
+}
+
+drawn_id!(
     /// One client request. The router draws it: a random base plus a counter, unique over all routers.
-    RequestId(u64), "req"
+    RequestId(u64), "req", u64, "-{:016x}"
 );
 id!(
     /// Which try of a request a message belongs to. `Journey` counts them up over all choices of the request,
@@ -33,17 +57,17 @@ id!(
     /// A worker as the router's cluster table numbers it. Not stable over a restart of either side.
     WorkerId(u32), "worker"
 );
-id!(
+drawn_id!(
     /// A process incarnation, random per start. A worker that restarts behind the same address has another one.
-    InstanceId(u128), "inst"
+    InstanceId(u128), "inst", u32, "-{:08x}"
 );
 id!(
     /// A block of the KV pool of one worker.
     BlockId(u32), "b"
 );
-id!(
+drawn_id!(
     /// A reader's right to the blocks of one leg, drawn by the giver.
-    LeaseId(u64), "lease"
+    LeaseId(u64), "lease", u32, "-{:08x}"
 );
 id!(
     /// An entry of the model's vocabulary.
@@ -74,5 +98,20 @@ pub struct Leg {
 impl fmt::Display for Leg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.request, self.attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_numbers_are_short_and_small_ones_plain() {
+        assert_eq!(InstanceId(7).to_string(), "inst7");
+        assert_eq!(InstanceId(0xabcd_ef01_2345_6789_abcd_ef01_2345_6789).to_string(), "inst-23456789");
+        assert_eq!(LeaseId(0xabcd_ef01_0000_0012).to_string(), "lease-00000012");
+        assert_eq!(RequestId(0xabcd_ef01_0000_0012).to_string(), "req-abcdef0100000012");
+        let leg = Leg { request: RequestId(3), attempt: Attempt(1) };
+        assert_eq!(leg.to_string(), "req3/try1");
     }
 }

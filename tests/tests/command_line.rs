@@ -1,7 +1,8 @@
 //! The command line's promises: exit codes and messages that name what was wrong.
 
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result};
 use baton_tests::deployment::command;
@@ -41,7 +42,11 @@ fn impossible_deployments_are_refused_before_anything_starts() -> Result<()> {
 #[test]
 fn workers_that_cannot_exchange_kv_are_refused() -> Result<()> {
     let f32_only_here = ["--set", "decode.engine.dtype=f32"];
-    check(&[&["serve", "--listen", "127.0.0.1:0"][..], &f32_only_here[..]].concat(), 69, "KV cache cannot be moved")
+    let arguments = [&["serve", "--listen", "127.0.0.1:0"][..], &f32_only_here[..]].concat();
+    check(&arguments, 64, "cannot hand KV over, whatever the transport")?;
+    let said = String::from_utf8_lossy(&baton(&arguments)?.stderr).into_owned();
+    assert!(!said.contains("starting again") && said.contains("f32"), "the first reason, at once: {said}");
+    Ok(())
 }
 
 #[test]
@@ -72,6 +77,129 @@ fn a_port_in_use_is_named() -> Result<()> {
     let causes = String::from_utf8_lossy(&said).matches("in use").count();
     assert_eq!(causes, 1, "the cause is said once: {}", String::from_utf8_lossy(&said));
     Ok(())
+}
+
+#[test]
+fn addresses_are_understood_or_refused_with_their_form() -> Result<()> {
+    for address in ["nonsense", "localhost", "::1:8001", "127.0.0.1", "127.0.0.1:99999", ""] {
+        check(&["serve", "--listen", address], 64, "expected host:port")?;
+        check(&["serve", "--listen", address], 64, "router.listen")?;
+    }
+    check(&["prefill", "--set", "prefill.listen=here"], 64, "prefill.listen")?;
+    check(&["decode", "--set", "decode.peers=[\"there\"]"], 64, "decode.peers[0]")?;
+    check(&["serve", "--port", "99999"], 64, "--port")?;
+    check(&["serve", "--port", "1", "--listen", "127.0.0.1:1"], 64, "--listen")?;
+    for taken in [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("[::1]:0")?] {
+        let address = taken.local_addr()?;
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        check(&["serve", "--listen", &address.to_string()], 69, &port)?;
+        check(&["serve", "--host", &host, "--port", &port], 69, &port)?;
+        if address.is_ipv4() {
+            check(&["serve", "--listen", &port], 69, &port)?;
+            check(&["serve", "--listen", &format!(":{port}")], 69, &port)?;
+            check(&["serve", "--port", &port], 69, &port)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn values_out_of_range_are_refused_at_once_with_file_section_and_key() -> Result<()> {
+    let file = std::env::temp_dir().join(format!("baton-ranges-{}.toml", std::process::id()));
+    let path = file.to_string_lossy().into_owned();
+    let mut commands = ["config", "serve", "router", "prefill", "decode"].into_iter().cycle();
+    for (section, setting) in [
+        ("router.limits", "n_max = 0"),
+        ("router.limits", "n_max = 1000"),
+        ("router.request", "deadline_ms = 0"),
+        ("router.slo", "default_class = \"gold\""),
+        ("router", "drain_ms = 9000000000000"),
+        ("router.workers", "decode = [\"x\"]"),
+        ("prefill.engine", "block_tokens = 24"),
+        ("decode.engine", "filling_share = 0.0"),
+        ("decode.engine", "kernel_set = \"sse9\""),
+        ("decode.engine.modelled", "decode_step_us = 0.0"),
+        ("prefill", "start_stall_ms = 0"),
+        ("decode", "name = \"two words\""),
+        ("serve", "decode_workers = 0"),
+        ("telemetry", "log = \"=loud=\""),
+    ] {
+        std::fs::write(&file, format!("[{section}]\n{setting}\n"))?;
+        // Each command reads all sections in the same way: they take turns.
+        let command = commands.next().unwrap_or("config");
+        let output = baton(&[command, "--config", &path])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(64), "{command} {section} {setting}: {said}");
+        assert!(output.stdout.is_empty(), "{command} prints nothing of a wrong configuration");
+        let key = format!("key {}.", section.trim_end_matches(".modelled"));
+        assert!(said.contains(&path) && said.contains(&key), "{command} {section} {setting}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    check(&["config", "--set", "router.limits.n_max=0"], 64, "override \"router.limits.n_max=0\"")?;
+    Ok(std::fs::remove_file(&file)?)
+}
+
+/// What a shell's `| head -1` leaves of it, and how it ended.
+fn piped_into_head(arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let mut child =
+        command()?.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+    let mut said = String::new();
+    child.stderr.take().context("no stderr")?.read_to_string(&mut said)?;
+    Ok((child.wait()?.code(), said))
+}
+
+#[test]
+fn closed_pipes_end_quietly_and_full_disks_are_said() -> Result<()> {
+    for arguments in
+        [&["config"][..], &["config", "--set", "serve.decode_workers=2"], &["--help"], &["serve", "--help"]]
+    {
+        assert_eq!(piped_into_head(arguments)?, (Some(0), String::new()), "{arguments:?}");
+    }
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    let output = command()?.arg("config").stdout(full()?).output()?;
+    assert_eq!(output.status.code(), Some(74));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("baton: cannot write to standard output: No space left"), "{said}");
+    let output = command()?.args(["serve", "--set", "nonsense"]).stderr(full()?).output()?;
+    assert_eq!(output.status.code(), Some(64), "a reason that cannot be told is still a code");
+    Ok(())
+}
+
+#[test]
+fn arguments_that_are_no_text_are_refused() -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"a\xff=1");
+    for option in ["--set", "--listen", "--backend", "--nonsense"] {
+        let output = command()?.arg("serve").arg(option).arg(odd).output()?;
+        assert_eq!(output.status.code(), Some(64), "{option}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let long = "x".repeat(100_000);
+    check(&["serve", "--set", &long], 64, "is not of the form")?;
+    check(&["serve", "--config", "/dev/zero"], 64, "/dev/zero")?;
+    check(&["serve", "--config", "/"], 64, "cannot read configuration file /")?;
+    check(&["serve", "--config", ""], 64, "a value is required")?;
+    check(&["serve", "--model", ""], 64, "a value is required")?;
+    check(&["serve", "/no/such/model"], 66, "/no/such/model")?;
+    check(&["serve", "a", "--model", "b"], 64, "--model")?;
+    let output = command()?.args(["serve", "--listen", "127.0.0.1:0"]).env("TMPDIR", "/no/such/place").output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("/no/such/place"), "{said}");
+    check(&["nonsense"], 64, "nonsense")?;
+    check(&[], 64, "Usage")?;
+    check(&["chat", "--target", "https://x:1", "hi"], 64, "only http:// is spoken")?;
+    check(&["chat", "--target", "x y", "hi"], 64, "expected http://HOST:PORT")?;
+    check(&["chat", "--target", "127.0.0.1:9", "hi"], 69, "connecting to 127.0.0.1:9")
+}
+
+#[test]
+fn a_role_without_a_model_says_which_key_is_missing() -> Result<()> {
+    check(&["prefill"], 64, "prefill.engine.model_dir is not set")?;
+    check(&["decode"], 64, "decode.engine.model_dir is not set")?;
+    check(&["router"], 64, "router.model_dir is not set")?;
+    check(&["router", "--set", "router.model_dir=/nowhere"], 64, "router.workers names no worker")
 }
 
 #[test]

@@ -5,13 +5,19 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use node::started::Started;
+use node::started::{Report, Started};
+use node::telemetry::{COLOURS_VARIABLE, wants_colours};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child as Process, ChildStdin, Command};
 use tokio::time::timeout;
 
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+use super::narrator::Narrator;
+use super::relay;
+use crate::ending::Ending;
+
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
+/// How long the last lines of a child that has ended may take to be passed on.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How to start a role.
 #[derive(Debug, Clone)]
@@ -22,6 +28,8 @@ pub struct Launch {
     pub role: WorkerRole,
     /// Its configuration file.
     pub config: PathBuf,
+    /// It may say nothing for so long before it is ready. It watches its own progress, too, with a shorter bound.
+    pub silence_max: Duration,
 }
 
 /// What a child does; its name is the subcommand.
@@ -66,25 +74,44 @@ pub struct EndedEarly {
     pub status: ExitStatus,
 }
 
+/// Everything was asked to end while a role started.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} was stopped before it was ready")]
+pub struct Interrupted {
+    name: String,
+}
+
 impl Child {
-    /// Starts the role and waits until it is ready.
-    pub async fn start(launch: &Launch) -> Result<Child> {
+    /// Starts the role and waits until it is ready, for as long as it gets further.
+    pub async fn start(launch: &Launch, narrator: Narrator, ending: &Ending) -> Result<Child> {
         let own = std::env::current_exe().context("finding our own binary")?;
         let mut process = Command::new(own)
             .args([launch.role.command(), "--supervised", "--config"])
             .arg(&launch.config)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env(COLOURS_VARIABLE, if wants_colours() { "1" } else { "0" })
             // Ctrl-C in a terminal reaches the supervisor only; it stops its children in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {}", launch.name))?;
         let lifeline = process.stdin.take();
+        let stderr = process.stderr.take().context("a child without standard error")?;
+        let relayed = tokio::spawn(relay::to_stderr(launch.name.clone(), stderr));
         let pid = process.id().context("a child that has just started has a process id")?;
-        match timeout(READY_DEADLINE, wait_ready(&mut process, &launch.name)).await {
-            Ok(started) => Ok(Child { process, lifeline, pid, started: started? }),
-            Err(_) => anyhow::bail!("{} was not ready within {READY_DEADLINE:?}", launch.name),
+        let ready = tokio::select! {
+            ready = wait_ready(&mut process, launch, narrator) => ready,
+            _ = ending.asked() => Err(Interrupted { name: launch.name.clone() }.into()),
+        };
+        match ready {
+            Ok(started) => Ok(Child { process, lifeline, pid, started }),
+            Err(error) => {
+                stop(process, lifeline).await?;
+                let _ = timeout(LAST_WORDS, relayed).await;
+                Err(error)
+            }
         }
     }
 
@@ -94,25 +121,41 @@ impl Child {
     }
 
     /// Asks it to stop by closing its lifeline, then insists.
-    pub async fn stop(mut self) -> Result<()> {
-        self.lifeline = None;
-        match timeout(STOP_DEADLINE, self.process.wait()).await {
-            Ok(status) => status.map(|_| ()).context("waiting for a child"),
-            Err(_) => self.process.kill().await.context("killing a child that did not stop"),
-        }
+    pub async fn stop(self) -> Result<()> {
+        stop(self.process, self.lifeline).await
     }
 }
 
-async fn wait_ready(process: &mut Process, name: &str) -> Result<Started> {
+async fn stop(mut process: Process, lifeline: Option<ChildStdin>) -> Result<()> {
+    drop(lifeline);
+    match timeout(STOP_DEADLINE, process.wait()).await {
+        Ok(status) => status.map(|_| ()).context("waiting for a child"),
+        Err(_) => process.kill().await.context("killing a child that did not stop"),
+    }
+}
+
+async fn wait_ready(process: &mut Process, launch: &Launch, narrator: Narrator) -> Result<Started> {
     let stdout = process.stdout.take().context("a child without standard output")?;
     let mut lines = BufReader::new(stdout).lines();
-    while let Some(line) = lines.next_line().await? {
-        if let Ok(started) = Started::from_line(&line) {
-            // Nothing more is expected there, but a full pipe must never block the child.
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok(started);
+    let mut last = "nothing".to_owned();
+    loop {
+        let line = timeout(launch.silence_max, lines.next_line()).await.with_context(|| {
+            format!("{} has said nothing for {} s; the last was: {last}", launch.name, launch.silence_max.as_secs())
+        })?;
+        let Some(line) = line? else { break };
+        match Report::from_line(&line) {
+            Ok(Report::Loading(doing)) => {
+                narrator.loading(&launch.name, &doing);
+                last = doing;
+            }
+            Ok(Report::Ready(started)) => {
+                // Nothing more is expected there, but a full pipe must never block the child.
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return Ok(*started);
+            }
+            Err(_) => {}
         }
     }
     let status = process.wait().await?;
-    Err(EndedEarly { name: name.to_string(), status }.into())
+    Err(EndedEarly { name: launch.name.clone(), status }.into())
 }

@@ -1,12 +1,16 @@
 //! Turns one configuration into one per child process: who listens where, on which cores, over which transport.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use engine::TransportChoice;
 
 use super::child::{Launch, WorkerRole};
 use crate::config::{BatonConfig, Mode};
+
+/// What a worker may be silent beyond its own bound.
+const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 
 /// Where a child listens; port 0 until it has announced itself, the same ports ever after.
 #[derive(Debug, Clone)]
@@ -49,10 +53,13 @@ impl Composer {
     /// The `index`-th prefill worker.
     pub fn prefill(&self, index: usize, places: &Places) -> Result<Launch> {
         let mut config = self.config.clone();
+        let name = format!("prefill-{index}");
+        config.prefill.name.clone_from(&name);
         config.prefill.listen.clone_from(&places.listen);
         config.prefill.admin_listen.clone_from(&places.admin_listen);
         self.complete_engine(&mut config.prefill.engine, index);
-        self.write(WorkerRole::Prefill, format!("prefill-{index}"), &config)
+        let silence_max = silence_max(config.prefill.start_stall_ms, 0);
+        self.write(WorkerRole::Prefill, name, &config, silence_max)
     }
 
     /// The `index`-th decode worker, which takes from `givers`; in aggregated mode there are none.
@@ -66,8 +73,11 @@ impl Composer {
             Mode::Aggregated => (decode_server::DecodeRole::Aggregated, "aggregated"),
         };
         config.decode.role = role;
+        let name = format!("{name}-{index}");
+        config.decode.name.clone_from(&name);
         self.complete_engine(&mut config.decode.engine, self.prefill_workers() + index);
-        self.write(WorkerRole::Decode, format!("{name}-{index}"), &config)
+        let silence_max = silence_max(config.decode.start_stall_ms, config.decode.peers_wait_ms);
+        self.write(WorkerRole::Decode, name, &config, silence_max)
     }
 
     /// How many prefill workers there are.
@@ -97,12 +107,17 @@ impl Composer {
         }
     }
 
-    fn write(&self, role: WorkerRole, name: String, config: &BatonConfig) -> Result<Launch> {
+    fn write(&self, role: WorkerRole, name: String, config: &BatonConfig, silence_max: Duration) -> Result<Launch> {
         let path = self.directory.join(format!("{name}.toml"));
         let text = toml::to_string(config).context("writing a child's configuration")?;
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        Ok(Launch { name, role, config: path })
+        Ok(Launch { name, role, config: path, silence_max })
     }
+}
+
+/// A worker that has noticed that it stands still needs some time to say so.
+fn silence_max(start_stall_ms: u64, wait_ms: u64) -> Duration {
+    Duration::from_millis(start_stall_ms).saturating_add(Duration::from_millis(wait_ms)).saturating_add(SILENCE_MARGIN)
 }
 
 fn cores_of_host() -> usize {

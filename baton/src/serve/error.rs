@@ -15,6 +15,12 @@ pub enum ServeError {
         /// What the pair said.
         problem: String,
     },
+    /// Prefill and decode do not fit each other.
+    #[error("prefill and decode cannot hand KV over, whatever the transport: {problem}")]
+    Incompatible {
+        /// What the pair said.
+        problem: String,
+    },
     /// The router found nobody to work for it.
     #[error("the router has reached no worker within {waited:?}")]
     NoWorker {

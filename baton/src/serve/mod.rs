@@ -4,6 +4,7 @@ mod child;
 mod compose;
 mod error;
 mod narrator;
+mod relay;
 mod run_directory;
 mod supervisor;
 
@@ -22,11 +23,13 @@ pub use child::EndedEarly;
 pub use error::ServeError;
 pub use narrator::Narrator;
 use node::drain::Cause;
+use node::started::PairBlame;
 use node::telemetry::Metrics;
 use router::Router;
 
 use crate::bundled;
-use crate::config::{BatonConfig, TransportChoice};
+use crate::config::{BatonConfig, Mode, TransportChoice};
+use crate::ending::Ending;
 use crate::role::relief;
 use child::{Child, Launch, WorkerRole};
 use compose::{Composer, Places};
@@ -46,26 +49,40 @@ pub struct Deployment {
     directory: RunDirectory,
 }
 
-/// Serves until `shutdown` resolves or the router fails.
-pub async fn run(config: &BatonConfig, shutdown: impl Future<Output = Cause>) -> Result<()> {
-    let mut shutdown = std::pin::pin!(shutdown);
-    let deployment = tokio::select! {
-        started = Deployment::start(config, Metrics::install()?, Narrator::Aloud) => started?,
-        _ = &mut shutdown => return Ok(()),
-    };
-    deployment.run_until(shutdown).await
+/// Serves until asked to end, or until the router fails. Whoever insists ends it at once, children included.
+pub async fn run(config: &BatonConfig, ending: &Ending) -> Result<()> {
+    tokio::select! {
+        cut = ending.insisted() => Err(cut.into()),
+        served = serve(config, ending) => served,
+    }
+}
+
+async fn serve(config: &BatonConfig, ending: &Ending) -> Result<()> {
+    match Deployment::start(config, Metrics::install("router")?, Narrator::Aloud, ending).await {
+        Ok(deployment) => deployment.run_until(ending.asked()).await,
+        // Not a failure of its own: it was stopped while it started, and has stopped what had started.
+        Err(_) if ending.is_asked() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 impl Deployment {
     /// Starts every worker and the router, and waits until the whole answers.
-    pub async fn start(config: &BatonConfig, metrics: Metrics, narrator: Narrator) -> Result<Deployment> {
+    pub async fn start(
+        config: &BatonConfig,
+        metrics: Metrics,
+        narrator: Narrator,
+        ending: &Ending,
+    ) -> Result<Deployment> {
         // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
-        config.serve.check()?;
+        if config.serve.mode == Mode::Aggregated && config.prefill != prefill_server::Config::default() {
+            warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
+        }
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
         let model_dir = model_directory(config)?;
         router::text::ModelText::load(&model_dir)?;
         let directory = RunDirectory::create()?;
-        let workers = Workers::start(config, &model_dir, &directory.path, narrator).await?;
+        let workers = Workers::start(config, &model_dir, &directory.path, (narrator, ending)).await?;
         let router = Router::load(workers.router_section(config, model_dir), metrics)?;
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
@@ -75,7 +92,7 @@ impl Deployment {
         let deployment = Deployment {
             address: front.address,
             router: tokio::spawn(async move { Ok(router.run(front.listener, None, relief(), asked).await?) }),
-            workers: workers.keep_alive(&workers_stopped, narrator),
+            workers: workers.keep_alive(&workers_stopped, (narrator, ending)),
             stop_router,
             stop_workers,
             directory,
@@ -126,14 +143,23 @@ struct Workers {
 }
 
 impl Workers {
-    async fn start(config: &BatonConfig, model_dir: &Path, directory: &Path, narrator: Narrator) -> Result<Workers> {
+    async fn start(
+        config: &BatonConfig,
+        model_dir: &Path,
+        directory: &Path,
+        (narrator, ending): (Narrator, &Ending),
+    ) -> Result<Workers> {
         let (first, fallback) = match config.serve.transport {
             TransportChoice::Auto => (engine::TransportChoice::Ucx, Some(engine::TransportChoice::Shm)),
             TransportChoice::Ucx => (engine::TransportChoice::Ucx, None),
             TransportChoice::Tcp => (engine::TransportChoice::Tcp, None),
             TransportChoice::Shm => (engine::TransportChoice::Shm, None),
         };
-        let workers = Workers::start_over(config, model_dir, directory, first).await?;
+        let watched = (narrator, ending);
+        let workers = Workers::start_over(config, model_dir, directory, first, watched).await?;
+        if let Some(problem) = workers.unfit_pair() {
+            return Err(ServeError::Incompatible { problem }.into());
+        }
         let Some(problem) = workers.broken_pair() else {
             workers.announce(narrator);
             return Ok(workers);
@@ -146,7 +172,7 @@ impl Workers {
         for (child, _) in workers.children {
             child.stop().await?;
         }
-        let workers = Workers::start_over(config, model_dir, directory, fallback).await?;
+        let workers = Workers::start_over(config, model_dir, directory, fallback, watched).await?;
         if let Some(problem) = workers.broken_pair() {
             return Err(ServeError::KvCannotMove { transport: transport_name(fallback), problem }.into());
         }
@@ -159,13 +185,14 @@ impl Workers {
         model_dir: &Path,
         directory: &Path,
         transport: engine::TransportChoice,
+        watched: (Narrator, &Ending),
     ) -> Result<Workers> {
         let composer = Composer::new(config, model_dir, directory, transport);
         let launches = collect(composer.prefill_workers(), |index| composer.prefill(index, &Places::free()))?;
-        let prefill = supervisor::start_all(&launches).await?;
+        let prefill = supervisor::start_all(&launches, watched).await?;
         let givers: Vec<String> = prefill.iter().map(|child| child.started.address.clone()).collect();
         let launches = collect(composer.decode_workers(), |index| composer.decode(index, &Places::free(), &givers))?;
-        let decode = supervisor::start_all(&launches).await?;
+        let decode = supervisor::start_all(&launches, watched).await?;
         // From now on they are started again where they are known to be.
         let mut children = Vec::with_capacity(prefill.len() + decode.len());
         for (index, child) in prefill.into_iter().enumerate() {
@@ -179,6 +206,12 @@ impl Workers {
         Ok(Workers { children })
     }
 
+    /// What no transport can mend.
+    fn unfit_pair(&self) -> Option<String> {
+        let pairs = self.children.iter().flat_map(|(child, _)| &child.started.pairs);
+        pairs.filter(|pair| pair.blame == PairBlame::Workers).find_map(|pair| pair.problem.clone())
+    }
+
     fn broken_pair(&self) -> Option<String> {
         let pairs = self.children.iter().flat_map(|(child, _)| &child.started.pairs);
         pairs.filter_map(|pair| pair.problem.clone()).next()
@@ -188,6 +221,7 @@ impl Workers {
         for (child, launch) in &self.children {
             narrator.ready(&launch.name, child);
         }
+        narrator.pairs(self.children.iter().map(|(child, _)| child));
     }
 
     /// The router's section with who works where.
@@ -210,10 +244,11 @@ impl Workers {
     }
 
     /// One supervisor per child.
-    fn keep_alive(self, stopped: &watch::Receiver<bool>, narrator: Narrator) -> JoinSet<()> {
+    fn keep_alive(self, stopped: &watch::Receiver<bool>, (narrator, ending): (Narrator, &Ending)) -> JoinSet<()> {
         let mut supervisors = JoinSet::new();
         for (child, launch) in self.children {
-            supervisors.spawn(supervisor::keep_alive(child, launch, stopped.clone(), narrator));
+            let watched = (narrator, ending.clone());
+            supervisors.spawn(supervisor::keep_alive(child, launch, stopped.clone(), watched));
         }
         supervisors
     }

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use node::started::PairReport;
+use node::telemetry::Stream;
+
 use super::child::Child;
 
 /// Prints, or keeps quiet.
@@ -17,25 +20,36 @@ impl Narrator {
     /// Any line.
     pub fn say(self, line: &str) {
         match self {
-            Narrator::Aloud => println!("{line}"),
+            Narrator::Aloud => Stream::Stdout.line(line),
             Narrator::Silent => {}
         }
+    }
+
+    /// A child is not ready yet, and does this.
+    pub fn loading(self, name: &str, doing: &str) {
+        self.say(&format!("{name:<12} {doing}"));
     }
 
     /// A child is ready.
     pub fn ready(self, name: &str, child: &Child) {
         let said = &child.started;
-        self.say(&format!(
-            "{name:<12} ready  pid {:<7} {}  metrics http://{}/metrics  {}, {} KV tokens",
-            child.pid, said.address, said.admin_address, said.backend, said.capacity_tokens
-        ));
-        for pair in &said.pairs {
-            if let Some(rate) = pair.bytes_per_second {
-                let gb_per_second = rate as f64 / 1e9;
-                self.say(&format!(
-                    "{:<12} ready  {} from {} at {gb_per_second:.1} GB/s",
-                    "kv", pair.transport, pair.giver
-                ));
+        let ranks = if said.ranks.is_empty() { String::new() } else { format!(", {}", said.ranks) };
+        let (pid, backend, tokens) = (child.pid, &said.backend, said.capacity_tokens);
+        self.say(&format!("{name:<12} ready  pid {pid}  {backend}{ranks}, room for {tokens} tokens"));
+        tracing::debug!(worker = name, address = said.address, admin_address = said.admin_address, "worker is ready");
+    }
+
+    /// KV moves between all workers.
+    pub fn pairs<'a>(self, children: impl Iterator<Item = &'a Child>) {
+        let pairs: Vec<&PairReport> = children.flat_map(|child| &child.started.pairs).collect();
+        let rates = pairs.iter().filter_map(|pair| pair.bytes_per_second).map(|rate| rate as f64 / 1e9);
+        let (slowest, fastest) = rates.fold((f64::MAX, 0.0_f64), |(min, max), rate| (min.min(rate), max.max(rate)));
+        let Some(first) = pairs.first() else { return };
+        match pairs.len() {
+            1 => self.say(&format!("{:<12} ready  {} at {fastest:.1} GB/s", "kv", first.transport)),
+            count => {
+                let rates = format!("{slowest:.1} to {fastest:.1} GB/s");
+                self.say(&format!("{:<12} ready  {} between {count} pairs at {rates}", "kv", first.transport));
             }
         }
     }

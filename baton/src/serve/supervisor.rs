@@ -9,6 +9,8 @@ use tracing::{error, warn};
 
 use super::child::{Child, Launch};
 use super::narrator::Narrator;
+use crate::cli::told;
+use crate::ending::Ending;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -16,37 +18,49 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 /// Watches `child` until `stop` turns true. `launch` must name the addresses that `child` announced.
-pub async fn keep_alive(mut child: Child, launch: Launch, mut stop: watch::Receiver<bool>, narrator: Narrator) {
+pub async fn keep_alive(
+    mut child: Child,
+    launch: Launch,
+    mut stop: watch::Receiver<bool>,
+    (narrator, ending): (Narrator, Ending),
+) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let since = Instant::now();
         tokio::select! {
             () = told_to_stop(&mut stop) => {
                 if let Err(problem) = child.stop().await {
-                    error!(child = launch.name, %problem, "child did not stop cleanly");
+                    error!(worker = launch.name, problem = told(&problem), "a worker did not stop in order");
                 }
                 return;
             }
-            ended = child.ended() => warn!(child = launch.name, pid = child.pid, status = ?ended.ok(), "child ended, restarting it"),
+            ended = child.ended() => {
+                let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+                warn!(worker = launch.name, pid = child.pid, status, "a worker has ended: starting it again");
+            }
         }
         if since.elapsed() > HEALTHY_AFTER {
             backoff = BACKOFF_MIN;
         }
         child = tokio::select! {
             () = told_to_stop(&mut stop) => return,
-            restarted = restart(&launch, &mut backoff) => restarted,
+            restarted = restart(&launch, &mut backoff, (narrator, &ending)) => restarted,
         };
         narrator.ready(&launch.name, &child);
     }
 }
 
-async fn restart(launch: &Launch, backoff: &mut Duration) -> Child {
+async fn restart(launch: &Launch, backoff: &mut Duration, (narrator, ending): (Narrator, &Ending)) -> Child {
     loop {
         sleep(*backoff).await;
         *backoff = (*backoff * 2).min(BACKOFF_MAX);
-        match Child::start(launch).await {
+        match Child::start(launch, narrator, ending).await {
             Ok(child) => return child,
-            Err(problem) => error!(child = launch.name, %problem, "restart failed"),
+            // Whoever stops everything drops us soon.
+            Err(_) if ending.is_asked() => std::future::pending().await,
+            Err(problem) => {
+                error!(worker = launch.name, problem = told(&problem), "a worker cannot be started again; tried on");
+            }
         }
     }
 }
@@ -57,14 +71,26 @@ pub async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Starts every launch at the same time; all or none.
-pub async fn start_all(launches: &[Launch]) -> Result<Vec<Child>> {
+pub async fn start_all(launches: &[Launch], (narrator, ending): (Narrator, &Ending)) -> Result<Vec<Child>> {
     let mut starts = tokio::task::JoinSet::new();
     for (index, launch) in launches.iter().cloned().enumerate() {
-        starts.spawn(async move { Child::start(&launch).await.map(|child| (index, child)) });
+        let ending = ending.clone();
+        starts.spawn(async move { Child::start(&launch, narrator, &ending).await.map(|child| (index, child)) });
     }
     let mut children = Vec::with_capacity(launches.len());
+    let mut first_error = None;
     while let Some(started) = starts.join_next().await {
-        children.push(started??);
+        match started? {
+            Ok(child) => children.push(child),
+            // The first one tells why; that the others are stopped is its consequence.
+            Err(error) if first_error.is_none() && !ending.is_asked() => return Err(error),
+            Err(error) => {
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = first_error {
+        return Err(error);
     }
     children.sort_by_key(|(index, _)| *index);
     Ok(children.into_iter().map(|(_, child)| child).collect())

@@ -5,7 +5,6 @@ mod outcome;
 mod prompts;
 mod setups;
 
-use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +18,11 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::bundled;
-use crate::config::{BatonConfig, Mode};
+use crate::config::{BatonConfig, Mode, TelemetryConfig};
+use crate::ending::Ending;
 use crate::http::Client;
 use crate::serve::{Deployment, Narrator};
+use crate::terminal::{OutputError, say};
 use formats::{Format, Formats};
 use outcome::{Answer, Difference};
 use prompts::Bounds;
@@ -51,17 +52,17 @@ pub struct VerifyArgs {
 const DIFFERENCES_SHOWN: usize = 5;
 
 /// Runs every setup and compares each with the first, unless it is asked to stop.
-pub async fn run(arguments: VerifyArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
     tokio::select! {
         // What is dropped here takes its processes and files with it.
-        () = shutdown => bail!("interrupted"),
-        outcome = run_setups(arguments) => outcome,
+        _ = ending.asked() => bail!("interrupted"),
+        outcome = run_setups(arguments, ending) => outcome,
     }
 }
 
-async fn run_setups(arguments: VerifyArgs) -> Result<()> {
-    node::telemetry::log_to_stderr("warn")?;
-    let metrics = Metrics::install()?;
+async fn run_setups(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
+    TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() }.start("verify")?;
+    let metrics = Metrics::install("router")?;
     let model = match &arguments.model {
         Some(model) => model.clone(),
         None => bundled::directory()?,
@@ -69,17 +70,16 @@ async fn run_setups(arguments: VerifyArgs) -> Result<()> {
     router::text::ModelText::load(&model)?;
     let bounds = bounds_of(&model)?;
     let requests: Arc<[Value]> = prompts::requests(arguments.prompts.get(), bounds).into();
-    println!("{} requests on {}", requests.len(), model.display());
+    say(format_args!("{} requests on {}", requests.len(), model.display()))?;
     let mut differing = 0;
     for format in arguments.formats.iter() {
-        println!("{format}");
-        println!("{}", Row::HEADER);
-        let run = Run { arguments: &arguments, model: &model, metrics: &metrics, requests: &requests };
+        say(format)?;
+        say(Row::HEADER)?;
+        let run = Run { arguments: &arguments, model: &model, metrics: &metrics, requests: &requests, ending };
         differing += run.every_setup(format).await.with_context(|| format!("with {format}"))?;
     }
     ensure!(differing == 0, "{differing} choices differ from their baseline");
-    println!("bit-equal: every token and every log-probability, in every setup");
-    Ok(())
+    Ok(say("bit-equal: every token and every log-probability, in every setup")?)
 }
 
 /// What all setups share.
@@ -88,6 +88,7 @@ struct Run<'a> {
     model: &'a Path,
     metrics: &'a Metrics,
     requests: &'a Arc<[Value]>,
+    ending: &'a Ending,
 }
 
 impl Run<'_> {
@@ -99,16 +100,16 @@ impl Run<'_> {
         for setup in setups::all().iter().filter(|setup| setup.is_wanted(self.arguments.mode)) {
             let config = setup.config(self.model, &settings)?;
             if let Some(reason) = setup.unfit(&config, self.model)? {
-                println!("{:<39} left out: {reason}", setup.name);
+                say(format_args!("{:<39} left out: {reason}", setup.name))?;
                 continue;
             }
-            let row = run_setup(setup, config, self.metrics.clone(), Arc::clone(self.requests)).await;
+            let row = run_setup(setup, config, self).await;
             let (mut row, answers) = row.with_context(|| format!("in setup {}", setup.name))?;
             let differences = baseline.as_ref().map(|baseline| outcome::compare(baseline, &answers));
             row.verdict = differences.as_ref().map_or("baseline".to_string(), |found| outcome::verdict(found));
-            println!("{row}");
+            say(&row)?;
             let differences = differences.unwrap_or_default();
-            show(&differences);
+            show(&differences)?;
             differing += differences.len();
             baseline.get_or_insert(answers);
         }
@@ -116,15 +117,10 @@ impl Run<'_> {
     }
 }
 
-async fn run_setup(
-    setup: &Setup,
-    config: BatonConfig,
-    metrics: Metrics,
-    requests: Arc<[Value]>,
-) -> Result<(Row, Vec<Answer>)> {
-    let deployment = Deployment::start(&config, metrics, Narrator::Silent).await?;
+async fn run_setup(setup: &Setup, config: BatonConfig, run: &Run<'_>) -> Result<(Row, Vec<Answer>)> {
+    let deployment = Deployment::start(&config, run.metrics.clone(), Narrator::Silent, run.ending).await?;
     let start = Instant::now();
-    let answers = send_all(&deployment, requests, setup.concurrency).await;
+    let answers = send_all(&deployment, Arc::clone(run.requests), setup.concurrency).await;
     let elapsed = start.elapsed();
     let metrics = Client::new(&deployment.address.to_string())?.get("/metrics").await;
     deployment.stop(Cause::Interrupted).await?;
@@ -183,10 +179,8 @@ fn bounds_of(model: &Path) -> Result<Bounds> {
     Ok(Bounds { vocab: number("vocab_size")?, context_max: number("max_position_embeddings")? })
 }
 
-fn show(differences: &[Difference]) {
-    for difference in differences.iter().take(DIFFERENCES_SHOWN) {
-        println!("    {difference}");
-    }
+fn show(differences: &[Difference]) -> Result<(), OutputError> {
+    differences.iter().take(DIFFERENCES_SHOWN).try_for_each(|difference| say(format_args!("    {difference}")))
 }
 
 /// One line of the table.

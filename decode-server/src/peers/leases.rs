@@ -20,13 +20,13 @@ impl Peers {
     /// Renews leases; those that are gone are told to the replica.
     pub(crate) fn renew(&self, giver: InstanceId, leases: Vec<LeaseId>) {
         let Some(peer) = self.table().peer(giver) else { return };
-        let peers = self.clone();
+        let (peers, giver) = (self.clone(), self.table().name(giver));
         self.shared.runtime.spawn(async move {
             match peer.renew(&leases).await {
                 Ok(gone) if gone.is_empty() => {}
                 Ok(gone) => peers.tell_replica(Event::LeasesGone(gone)).await,
                 // Whether the giver is gone is the link's to find out; the next beat is near.
-                Err(failure) => tracing::warn!(%giver, %failure, "a heartbeat was not answered"),
+                Err(failure) => tracing::warn!(giver, reason = failure.detail, "a heartbeat was not answered"),
             }
         });
     }
@@ -48,9 +48,10 @@ impl Peers {
     /// Tells a giver that nothing will be read any more. If it is not heard, the lease runs out by itself.
     pub(crate) fn abort(&self, giver: InstanceId, lease: LeaseId) {
         let Some(peer) = self.table().peer(giver) else { return };
+        let giver = self.table().name(giver);
         self.shared.runtime.spawn(async move {
             if let Err(failure) = peer.abort(lease).await {
-                tracing::warn!(%giver, %lease, %failure, "an abort was not heard; the lease will run out");
+                tracing::warn!(giver, %lease, reason = failure.detail, "an abort was not heard; the lease will run out");
             }
         });
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::replica::PeerInfo;
+use node::telemetry::LiveGauge;
 use proto::peer::PeerWelcome;
 use proto::peer::client::{Peer, Watch, connect};
 use sched::{Failure, FailureKind, InstanceId};
@@ -28,6 +29,10 @@ pub(super) struct Link {
     wake: Arc<Notify>,
     /// The process that was met here last and is not known to be gone.
     giver: Option<InstanceId>,
+    /// What it calls itself; until it has said so, its address.
+    name: String,
+    /// Its speed, exported while it can be read from.
+    speed: Option<LiveGauge>,
     silent_since: Option<Instant>,
     backoff: Duration,
     /// The last problem, so that a repeated one is logged once.
@@ -52,7 +57,8 @@ enum Interruption {
 
 impl Link {
     pub(super) fn new(peers: Peers, address: String, wake: Arc<Notify>) -> Link {
-        Link { peers, address, wake, giver: None, silent_since: None, backoff: BACKOFF_FIRST, problem: None }
+        let (name, backoff) = (address.clone(), BACKOFF_FIRST);
+        Link { peers, address, wake, giver: None, name, speed: None, silent_since: None, backoff, problem: None }
     }
 
     /// Meets, holds on, meets again; ends when its address is forgotten.
@@ -83,13 +89,16 @@ impl Link {
             self.lose(former, "another process answers at its address");
         }
         self.giver = Some(welcome.instance);
+        if !welcome.name.is_empty() {
+            self.name.clone_from(&welcome.name);
+        }
         self.connect_wire(peer, welcome).await
     }
 
     async fn connect_wire(&self, peer: Peer, welcome: PeerWelcome) -> Result<(InstanceId, Up), Failure> {
         let (giver, watch) = (welcome.instance, peer.watch().await?);
         let info = self.peer_info(welcome)?;
-        let (mut wire, introduction) = self.peers.table().greet(peer);
+        let (mut wire, introduction) = self.peers.table().greet(peer, &self.name);
         if introduction == Introduction::Needed {
             let added = self.peers.shared.replica.add_peer(info);
             added.map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))?;
@@ -97,7 +106,8 @@ impl Link {
         let settled = timeout(WIRE_WAIT, wire.wait_for(|wire| *wire != Wire::Connecting)).await;
         let settled = settled.map(|state| state.map(|state| state.clone()));
         let transport = self.peers.shared.config.transport;
-        let lost = |reason: String| Failure::new(FailureKind::KvLost, format!("{transport} to {giver}: {reason}"));
+        let name = &self.name;
+        let lost = |reason: String| Failure::new(FailureKind::KvLost, format!("{transport} to {name}: {reason}"));
         let state = match settled {
             Ok(Ok(state)) => state,
             Ok(Err(_)) => return Err(lost("the giver was lost meanwhile".to_owned())),
@@ -131,20 +141,25 @@ impl Link {
             Wire::Up { bytes_per_second } => bytes_per_second,
             Wire::Connecting | Wire::Down { .. } => 0.0,
         };
-        if self.problem.take().is_some() || self.backoff == BACKOFF_FIRST {
+        let again = self.problem.take().is_some();
+        if again || self.backoff == BACKOFF_FIRST {
             let transport = self.peers.shared.config.transport;
-            tracing::info!(%giver, address = self.address, transport, gb_per_second = rate / 1e9, "a giver is up");
+            let gb_per_second = (rate / 1e8).round() / 10.0;
+            match again {
+                true => tracing::info!(giver = self.name, transport, gb_per_second, "a giver is up again"),
+                false => tracing::debug!(giver = self.name, transport, gb_per_second, "a giver is up"),
+            }
         }
         self.backoff = BACKOFF_FIRST;
-        self.peers.shared.metrics.pair_up(giver, rate);
+        self.speed = Some(self.peers.shared.metrics.pair_up(&self.name, rate));
         self.peers.met(&self.address, giver);
         match self.interrupted(&mut up).await {
             Interruption::Ended(reason) => {
-                tracing::warn!(%giver, address = self.address, reason, "a giver's connection has ended");
+                tracing::debug!(giver = self.name, reason, "a giver's connection has ended");
                 self.silent_since = Some(Instant::now());
             }
             Interruption::WireDown => {
-                self.peers.shared.metrics.pair_down(giver);
+                self.speed = None;
                 // A wire that goes down as soon as it is up must not be met again in a hot loop.
                 self.pause().await;
             }
@@ -163,7 +178,7 @@ impl Link {
     /// Nobody to read from here. True if the address is forgotten.
     fn failed(&mut self, failure: &Failure) -> bool {
         if self.problem.as_ref() != Some(&failure.detail) {
-            tracing::warn!(address = self.address, %failure, "a giver is not up");
+            tracing::warn!(giver = self.name, address = self.address, reason = failure.detail, "a giver is not up");
             self.problem = Some(failure.detail.clone());
         }
         self.peers.not_met(&self.address, failure);
@@ -188,12 +203,12 @@ impl Link {
         silent >= FORGET_AFTER && self.peers.table().forget(&self.address)
     }
 
-    fn lose(&self, giver: InstanceId, why: &str) {
-        tracing::warn!(%giver, address = self.address, why, "a giver is lost");
+    fn lose(&mut self, giver: InstanceId, why: &str) {
+        tracing::warn!(giver = self.name, address = self.address, why, "a giver is lost");
         self.peers.table().lose(giver);
-        self.peers.shared.metrics.pair_down(giver);
+        self.speed = None;
         if let Err(error) = self.peers.shared.replica.remove_peer(giver) {
-            tracing::error!(%giver, %error, "the replica was not told that a giver is lost; its leases will expire");
+            tracing::error!(giver = self.name, %error, "the replica was not told that a giver is lost; its leases will expire");
         }
         self.peers.publish();
     }

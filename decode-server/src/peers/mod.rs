@@ -146,7 +146,8 @@ impl Peers {
 
     /// The transport cannot read from a giver.
     pub(crate) fn wire_down(&self, giver: InstanceId, reason: String) {
-        tracing::warn!(%giver, %reason, transport = self.shared.config.transport, "a giver cannot be read from");
+        let (name, transport) = (self.table().name(giver), self.shared.config.transport);
+        tracing::warn!(giver = name, %reason, transport, "a giver cannot be read from");
         self.table().set_wire(giver, Wire::Down { reason });
         self.publish();
     }

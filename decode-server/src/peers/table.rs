@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use node::started::PairReport;
+use node::started::{PairBlame, PairReport};
 use proto::peer::client::Peer;
 use sched::message::Offer;
 use sched::{Failure, FailureKind, InstanceId};
@@ -48,6 +48,8 @@ struct LinkEntry {
 /// One process that was met.
 struct Giver {
     peer: Peer,
+    /// What it is called.
+    name: String,
     wire: watch::Sender<Wire>,
 }
 
@@ -116,7 +118,7 @@ impl Table {
     }
 
     /// A giver was met (again): its wire, and whether the transport has to be told.
-    pub(super) fn greet(&mut self, peer: Peer) -> (watch::Receiver<Wire>, Introduction) {
+    pub(super) fn greet(&mut self, peer: Peer, name: &str) -> (watch::Receiver<Wire>, Introduction) {
         let instance = peer.giver();
         if let Some(giver) = self.givers.get_mut(&instance) {
             giver.peer = peer;
@@ -131,7 +133,7 @@ impl Table {
         }
         let wire = watch::Sender::new(Wire::Connecting);
         let watching = wire.subscribe();
-        self.givers.insert(instance, Giver { peer, wire });
+        self.givers.insert(instance, Giver { peer, name: name.to_owned(), wire });
         (watching, Introduction::Needed)
     }
 
@@ -148,6 +150,11 @@ impl Table {
 
     pub(super) fn peer(&self, giver: InstanceId) -> Option<Peer> {
         self.givers.get(&giver).map(|giver| giver.peer.clone())
+    }
+
+    /// What a giver is called; one that is not known any more has only its number.
+    pub(super) fn name(&self, giver: InstanceId) -> String {
+        self.givers.get(&giver).map_or_else(|| giver.to_string(), |giver| giver.name.clone())
     }
 
     pub(super) fn is_up(&self, giver: InstanceId) -> bool {
@@ -179,7 +186,11 @@ impl Table {
                 },
             };
             let transport = transport.to_owned();
-            PairReport { giver: address.clone(), transport, bytes_per_second: rate, problem }
+            let blame = match &link.tried {
+                Some(Err(failure)) if failure.kind == FailureKind::Incompatible => PairBlame::Workers,
+                _ => PairBlame::Transport,
+            };
+            PairReport { giver: address.clone(), transport, bytes_per_second: rate, problem, blame }
         };
         configured.map(report).collect()
     }

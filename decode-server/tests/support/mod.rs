@@ -16,7 +16,7 @@ use std::time::Duration;
 use decode_server::DecodeRole;
 use engine::{BackendKind, ModelledConfig, NoRankProgram, TransportChoice};
 use node::bind::WorkerPorts;
-use node::started::Started;
+use node::started::{Report, Started};
 use node::telemetry::Metrics;
 use proto::session::client::{Session, connect};
 use proto::session::{RouterHello, SessionLimits, WorkerStatus, WorkerUpdate};
@@ -80,6 +80,15 @@ pub struct Process {
     runtime: Option<Runtime>,
 }
 
+/// Passes on that a worker is ready, not how far its start is.
+fn once_ready(tell: oneshot::Sender<Started>) -> impl Fn(Report) {
+    let tell = std::sync::Mutex::new(Some(tell));
+    move |report| match report {
+        Report::Ready(started) => tell.lock().unwrap().take().unwrap().send(*started).unwrap(),
+        Report::Loading(_) => {}
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.runtime.take().unwrap().shutdown_background();
@@ -95,7 +104,7 @@ impl Process {
         Process::launch(|tell, stopped| async move {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
-            let tell = |started: &Started| tell.send(started.clone()).unwrap();
+            let tell = once_ready(tell);
             let run = prefill_server::run(config, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
             run.await.map_err(|error| error.to_string())
         })
@@ -111,7 +120,7 @@ impl Process {
         Process::launch(|tell, stopped| async move {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
-            let tell = |started: &Started| tell.send(started.clone()).unwrap();
+            let tell = once_ready(tell);
             let run = decode_server::run(config, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
             run.await.map_err(|error| error.to_string())
         })

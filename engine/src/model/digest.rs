@@ -3,27 +3,30 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::WeightFiles;
-use crate::EngineError;
+use crate::{EngineError, Phase};
 
 /// More threads read no faster.
 const THREADS_MAX: usize = 16;
+/// How much is read between two reports.
+const PIECE_BYTES: usize = 8 << 20;
 
 impl WeightFiles {
     /// XXH3 over every tensor's name, type, shape and content in the order of names. Reads all bytes once, on all cores;
     /// does not depend on how tensors are spread over files.
     pub fn digest(&self) -> Result<u128, EngineError> {
         let tensors: Vec<_> = self.in_order().collect();
+        self.progress().begins(Phase::Reading, self.bytes());
         let next = AtomicUsize::new(0);
         let work = || {
             let mut digests = Vec::new();
             while let Some((name, _, _, bytes)) = tensors.get(next.fetch_add(1, Ordering::Relaxed)) {
-                digests.push((*name, xxh3_128(bytes)));
+                digests.push((*name, self.read(bytes)?));
                 self.forget(name);
             }
-            digests
+            Ok::<_, EngineError>(digests)
         };
         let threads = available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         let ended: Vec<_> = std::thread::scope(|scope| {
@@ -33,12 +36,23 @@ impl WeightFiles {
         let mut contents = std::collections::BTreeMap::new();
         for digests in ended {
             let panicked = |_| EngineError::Thread { name: "digest", reason: "it panicked".to_owned() };
-            contents.extend(digests.map_err(panicked)?);
+            contents.extend(digests.map_err(panicked)??);
         }
         let mut hasher = Xxh3::new();
         for (name, dtype, shape, _) in &tensors {
             hasher.update(format!("{name} {dtype} {shape:?} ").as_bytes());
             hasher.update(&contents.get(name).copied().unwrap_or_default().to_le_bytes());
+        }
+        Ok(hasher.digest128())
+    }
+
+    /// The digest of the bytes of one tensor, read piece by piece: a large one on a slow disk takes minutes.
+    fn read(&self, bytes: &[u8]) -> Result<u128, EngineError> {
+        let mut hasher = Xxh3::new();
+        for piece in bytes.chunks(PIECE_BYTES) {
+            self.progress().check()?;
+            hasher.update(piece);
+            self.progress().advance(piece.len() as u64);
         }
         Ok(hasher.digest128())
     }

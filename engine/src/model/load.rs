@@ -166,6 +166,7 @@ impl<O: Ops> Loader<'_, O> {
         arrangement: Arrangement,
         cut: Cut,
     ) -> Result<O::Matrix, EngineError> {
+        self.weights.progress().check()?;
         let arrangement = match (cut, self.part.is_shared()) {
             (Cut::Columns, true) => Arrangement::Partial(self.k_shard()),
             (Cut::Columns, false) | (Cut::Whole | Cut::Rows, _) => arrangement,
@@ -183,7 +184,7 @@ impl<O: Ops> Loader<'_, O> {
         arrangement: Arrangement,
         cut: Cut,
     ) -> Result<O::Matrix, EngineError> {
-        let mut converted = Vec::with_capacity(parts.len());
+        let (mut converted, mut bytes) = (Vec::with_capacity(parts.len()), 0);
         if matches!(self.precision, Precision::AsStored | Precision::Int8) {
             let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
             self.weights.one_dtype(&names)?;
@@ -191,6 +192,7 @@ impl<O: Ops> Loader<'_, O> {
         for (name, n) in parts {
             let tensor = self.weights.tensor(name, &[*n as usize, k as usize])?;
             let (tensor, rows) = self.own_rows(tensor, *n, cut);
+            bytes += tensor.bytes.len() as u64;
             converted.push((rows, self.converted(tensor)));
         }
         let sources: Vec<MatrixSource<'_>> = converted
@@ -207,6 +209,7 @@ impl<O: Ops> Loader<'_, O> {
         };
         let packed = prepared.map_err(|error| self.refused(error, parts, self.precision))?;
         parts.iter().for_each(|(name, _)| self.weights.forget(name));
+        self.weights.progress().advance(bytes);
         Ok(packed)
     }
 

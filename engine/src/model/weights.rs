@@ -10,13 +10,15 @@ use safetensors::tensor::TensorView;
 
 use super::json::Fields;
 use super::{Precision, fused, header};
-use crate::EngineError;
+use crate::{EngineError, Progress};
 
 /// All weight files of a directory and where each tensor lies.
 pub struct WeightFiles {
     directory: PathBuf,
     files: Vec<File>,
     entries: BTreeMap<String, Entry>,
+    /// Told of everything that is read.
+    progress: Progress,
 }
 
 struct File {
@@ -47,13 +49,28 @@ pub struct Tensor<'a> {
 impl WeightFiles {
     /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, and reads their headers.
     pub fn open(directory: &Path) -> Result<WeightFiles, EngineError> {
-        let mut weights =
-            WeightFiles { directory: directory.to_path_buf(), files: Vec::new(), entries: BTreeMap::new() };
+        let (files, entries, progress) = (Vec::new(), BTreeMap::new(), Progress::default());
+        let mut weights = WeightFiles { directory: directory.to_path_buf(), files, entries, progress };
         for path in file_list(directory)? {
             weights.add(path)?;
         }
         fused::take_apart(&mut weights.entries);
         Ok(weights)
+    }
+
+    /// Tells `progress` what is read from now on.
+    pub(crate) fn reporting_to(self, progress: &Progress) -> WeightFiles {
+        WeightFiles { progress: progress.clone(), ..self }
+    }
+
+    /// Who is told what is read.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.entries.values().map(|entry| entry.len as u64).sum()
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), EngineError> {

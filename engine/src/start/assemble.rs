@@ -1,7 +1,7 @@
 //! Puts the parts of a replica together; each step's failure names what it was about.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kernels::memory::{Backing, HostMemory};
 use kernels::{Dtype, KvGeometry};
@@ -17,10 +17,12 @@ use super::{ModelInfo, Started, geometry, random};
 use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, Notify, StepLimits};
 use crate::model::{ExpertCounts, Grid, ModelSpec, Precision, WeightFiles};
 use crate::replica::{Outlet, Parts, Waker, spawn};
-use crate::{BackendKind, Config, EngineError, KvStore, PrefixCacheChoice, RanksChoice, WeightsDtype};
+use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice, Progress, RanksChoice, WeightsDtype};
 
 /// Version of the hand-off protocol between workers.
 const WIRE_VERSION: u32 = 1;
+/// How often a modelled device that loads looks whether it shall stop.
+const LOADING_SLICE: Duration = Duration::from_millis(20);
 
 /// A backend with its model and its pool, as [`open_backend`] makes them.
 pub struct Opened {
@@ -41,16 +43,21 @@ pub struct Opened {
 /// Loads the model and starts its backend, without scheduler and transport: for measuring and for tests.
 /// `notify` is called whenever the backend has something to poll.
 pub fn open_backend(config: &Config, notify: Notify) -> Result<Opened, EngineError> {
-    open_with_ranks(config, notify, &NoRankProgram)
+    open_with_ranks(config, notify, &NoRankProgram, &Progress::default())
 }
 
-fn open_with_ranks(config: &Config, notify: Notify, program: &dyn RankProgram) -> Result<Opened, EngineError> {
+fn open_with_ranks(
+    config: &Config,
+    notify: Notify,
+    program: &dyn RankProgram,
+    progress: &Progress,
+) -> Result<Opened, EngineError> {
     config.validate()?;
     let spec = ModelSpec::read(&config.model_dir)?;
     let context_max = context_max(config, &spec)?;
     match config.backend {
-        BackendKind::Cpu => cpu(config, spec, context_max, notify, program),
-        BackendKind::Modelled => modelled(config, spec, context_max, notify),
+        BackendKind::Cpu => cpu(config, (spec, context_max), notify, program, progress),
+        BackendKind::Modelled => modelled(config, spec, context_max, notify, progress),
     }
 }
 
@@ -59,9 +66,11 @@ pub(super) fn start(
     role: Role,
     outlet: Box<dyn Outlet>,
     program: &dyn RankProgram,
+    progress: &Progress,
 ) -> Result<Started, EngineError> {
     let (waker, sleeper) = Waker::pair();
-    let opened = open_with_ranks(config, waker.notify(), program)?;
+    let opened = open_with_ranks(config, waker.notify(), program, progress)?;
+    progress.begins(Phase::Assembling, 0);
     let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } = opened;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
     let instance = InstanceId(random::incarnation()?);
@@ -92,7 +101,7 @@ pub(super) fn start(
 }
 
 fn log(info: &ModelInfo) {
-    tracing::info!(
+    tracing::debug!(
         model = info.name,
         role = info.role.label(),
         backend = info.backend.backend,
@@ -141,7 +150,7 @@ fn pool(config: &Config, geometry: KvGeometry, grid: Grid) -> Result<KvStore, En
         RanksChoice::Processes | RanksChoice::Threads => wished,
     };
     if backing != wished {
-        tracing::info!(?backing, "the KV pool is shared with the processes of the ranks, not private memory");
+        tracing::debug!("the KV pool is shared with the processes of the ranks, not private memory");
     }
     let memory = HostMemory::new(bytes, backing).map_err(|error| EngineError::Memory {
         what: "the KV pool",
@@ -168,29 +177,19 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn transport_options(config: &Config) -> Result<Options, EngineError> {
-    let tcp_listen = config.tcp_listen.parse::<SocketAddr>().map_err(|error| EngineError::Config {
-        key: "tcp_listen",
-        problem: format!("is {:?}: {error}", config.tcp_listen),
-    })?;
-    let tcp_advertise = match config.tcp_advertise.as_str() {
-        "" => None,
-        address => Some(address.parse::<IpAddr>().map_err(|error| EngineError::Config {
-            key: "tcp_advertise",
-            problem: format!("is {address:?}: {error}"),
-        })?),
-    };
+    let (tcp_listen, tcp_advertise) = config.addresses()?;
     Ok(Options { tcp_listen, tcp_advertise, ucx_tls: config.ucx_tls.clone() })
 }
 
 fn cpu(
     config: &Config,
-    spec: ModelSpec,
-    context_max: u32,
+    (spec, context_max): (ModelSpec, u32),
     notify: Notify,
     program: &dyn RankProgram,
+    progress: &Progress,
 ) -> Result<Opened, EngineError> {
     let grid = Crew::grid(config, &spec)?;
-    let weights = WeightFiles::open(&config.model_dir)?;
+    let weights = WeightFiles::open(&config.model_dir)?.reporting_to(progress);
     let precision = precision(config);
     let bytes = weights.prepared_bytes(precision);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
@@ -198,7 +197,8 @@ fn cpu(
     Needs::of(config, (&spec, grid), &geometry, bytes, limits).require()?;
     let kv = pool(config, geometry, grid)?;
     let weights_digest = digest(&spec, weights.digest()?);
-    let crew = Crew { config: config.clone(), spec: spec.clone(), grid, precision, limits, weights_digest };
+    let (spec_too, progress) = (spec.clone(), progress.clone());
+    let crew = Crew { config: config.clone(), spec: spec_too, grid, precision, limits, weights_digest, progress };
     let named = config.clone();
     let pin = |threads: Arc<kernels::Pool>| move || threads.pin_caller().map_err(|error| unplaced(&named, error));
     let (backend, expert_counts) = if grid == Grid::ALONE {
@@ -213,7 +213,13 @@ fn cpu(
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts })
 }
 
-fn modelled(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) -> Result<Opened, EngineError> {
+fn modelled(
+    config: &Config,
+    spec: ModelSpec,
+    context_max: u32,
+    notify: Notify,
+    progress: &Progress,
+) -> Result<Opened, EngineError> {
     let geometry = geometry::of_modelled(config, &spec)?;
     Needs::of_pool(config, &geometry).require()?;
     let kv = pool(config, geometry, Grid::ALONE)?;
@@ -224,9 +230,25 @@ fn modelled(config: &Config, spec: ModelSpec, context_max: u32, notify: Notify) 
         eos: spec.eos.clone(),
         output_tokens: (config.modelled.output_tokens > 0).then_some(config.modelled.output_tokens),
     };
+    take_loading_time(config, device.layers, progress)?;
     let backend = ModelledBackend::start(device, notify)?;
     let weights_digest = digest(&spec, 0);
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts: None })
+}
+
+/// A modelled device takes the time to load that a real one would, layer by layer.
+fn take_loading_time(config: &Config, layers: u32, progress: &Progress) -> Result<(), EngineError> {
+    let layers = layers.max(1);
+    let pause = Duration::from_millis(config.modelled.load_ms) / layers;
+    for _ in 0..layers {
+        progress.begins(Phase::Modelled, 0);
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            progress.check()?;
+            std::thread::sleep(LOADING_SLICE.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+    Ok(())
 }
 
 /// Weights and everything of the configuration that changes the maths; context and end tokens do not.

@@ -15,7 +15,7 @@ use sched::{CompatKey, CompatParts, InstanceId, Role};
 use crate::backend::BackendInfo;
 use crate::model::ExpertCounts;
 use crate::replica::{Outlet, ReplicaHandle};
-use crate::{Config, EngineError};
+use crate::{Config, EngineError, Progress};
 
 pub use assemble::{Opened, open_backend};
 pub use ranks::{NoRankProgram, RankProgram, serve_rank};
@@ -84,7 +84,7 @@ impl ModelInfo {
 /// Starts a replica. Returns when the model is loaded and the thread runs; nothing is left behind after an error.
 /// Its ranks are threads; see [`start_with_ranks`].
 pub fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
-    assemble::start(config, role, outlet, &NoRankProgram)
+    start_with_ranks(config, role, outlet, &NoRankProgram)
 }
 
 /// Starts a replica as [`start`] does, with a program for the case that its ranks are processes.
@@ -94,5 +94,17 @@ pub fn start_with_ranks(
     outlet: Box<dyn Outlet>,
     program: &dyn RankProgram,
 ) -> Result<Started, EngineError> {
-    assemble::start(config, role, outlet, program)
+    start_watched(config, role, outlet, program, &Progress::default())
+}
+
+/// Starts a replica as [`start_with_ranks`] does, and reports how far it is. Once asked to stop it ends at the next
+/// tensor with [`EngineError::Stopped`].
+pub fn start_watched(
+    config: &Config,
+    role: Role,
+    outlet: Box<dyn Outlet>,
+    program: &dyn RankProgram,
+    progress: &Progress,
+) -> Result<Started, EngineError> {
+    assemble::start(config, role, outlet, program, progress)
 }

@@ -24,6 +24,8 @@ pub const MESSAGE_BYTES_MAX: usize = 24 << 20;
 pub const DETAIL_BYTES_MAX: usize = 4096;
 /// Bytes of a name (model, dtype, transport, backend).
 pub const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of the name of a worker.
+pub const WORKER_NAME_BYTES_MAX: usize = 128;
 /// Bytes of an address, `host:port`.
 pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Pairs a status reports.

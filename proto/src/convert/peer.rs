@@ -2,7 +2,7 @@
 
 use sched::message::ReleaseAnswer;
 
-use super::limits::{ENDPOINT_BYTES_MAX, NAME_BYTES_MAX, TRANSPORTS_MAX};
+use super::limits::{ENDPOINT_BYTES_MAX, NAME_BYTES_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
 use crate::generated as wire;
 use crate::peer::{Endpoint, PeerHello, PeerWelcome};
@@ -15,6 +15,7 @@ impl Wire for PeerHello {
             version: crate::VERSION,
             compat: Some(self.compat.to_wire()),
             instance: Some(self.instance.to_wire()),
+            name: self.name.clone(),
         }
     }
 
@@ -22,6 +23,7 @@ impl Wire for PeerHello {
         Ok(PeerHello {
             compat: Field("PeerHello", "compat").take(message.compat)?,
             instance: Field("PeerHello", "instance").take(message.instance)?,
+            name: Field("PeerHello", "name").text(message.name, WORKER_NAME_BYTES_MAX)?,
         })
     }
 }
@@ -38,6 +40,7 @@ impl Wire for PeerWelcome {
             blocks: self.blocks,
             endpoints: self.endpoints.iter().map(Wire::to_wire).collect(),
             data_token: self.data_token.to_vec(),
+            name: self.name.clone(),
         }
     }
 
@@ -49,6 +52,7 @@ impl Wire for PeerWelcome {
             blocks: message.blocks,
             endpoints: Field("PeerWelcome", "endpoints").take_all(message.endpoints, TRANSPORTS_MAX)?,
             data_token: Field("PeerWelcome", "data_token").exactly(&message.data_token)?,
+            name: Field("PeerWelcome", "name").text(message.name, WORKER_NAME_BYTES_MAX)?,
         })
     }
 }

@@ -233,6 +233,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
             backend: "cpu avx2".into(),
             exactness,
             transports,
+            name: "decode-0".into(),
         })
 }
 
@@ -288,10 +289,11 @@ proptest! {
 
     #[test]
     fn peer_messages_survive(compat in compat(), layout in layout(), blocks in any::<u32>(), id in any::<u128>()) {
-        let hello = PeerHello { compat: compat.clone(), instance: InstanceId(id) };
+        let hello = PeerHello { compat: compat.clone(), instance: InstanceId(id), name: "decode-0".into() };
         prop_assert_eq!(carried(&hello), hello);
         let endpoints = vec![Endpoint { transport: "tcp".into(), address: vec![0, 255, 7] }];
-        let welcome = PeerWelcome { compat, instance: InstanceId(id), layout, blocks, endpoints, data_token: id.to_le_bytes() };
+        let (data_token, name) = (id.to_le_bytes(), "prefill-0".into());
+        let welcome = PeerWelcome { compat, instance: InstanceId(id), layout, blocks, endpoints, data_token, name };
         prop_assert_eq!(carried(&welcome), welcome);
     }
 }

@@ -3,7 +3,7 @@
 use sched::Role;
 use sched::message::Load;
 
-use super::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, PAIRS_MAX, TRANSPORTS_MAX};
+use super::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, PAIRS_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
 use crate::generated as wire;
 use crate::session::{Exactness, Pair, Phase, RouterHello, Welcome, WorkerStatus};
@@ -60,6 +60,7 @@ impl Wire for Welcome {
             backend: self.backend.clone(),
             exact: self.exactness == Exactness::Exact,
             transports: self.transports.clone(),
+            name: self.name.clone(),
         }
     }
 
@@ -76,6 +77,7 @@ impl Wire for Welcome {
             backend: Field("Welcome", "backend").text(message.backend, NAME_BYTES_MAX)?,
             exactness: if message.exact { Exactness::Exact } else { Exactness::Inexact },
             transports: transports(message.transports)?,
+            name: Field("Welcome", "name").text(message.name, WORKER_NAME_BYTES_MAX)?,
         })
     }
 }

@@ -386,6 +386,9 @@ pub struct Welcome {
     pub exact: bool,
     #[prost(string, repeated, tag = "12")]
     pub transports: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What logs, metrics and errors call it.
+    #[prost(string, tag = "13")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerBatch {
@@ -952,6 +955,9 @@ pub struct PeerHello {
     pub compat: ::core::option::Option<CompatParts>,
     #[prost(message, optional, tag = "3")]
     pub instance: ::core::option::Option<Instance>,
+    /// What logs, metrics and errors call the reader.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerWelcome {
@@ -970,6 +976,9 @@ pub struct PeerWelcome {
     /// What the giver's data port asks this reader for: 16 random bytes, new for every hello.
     #[prost(bytes = "vec", tag = "7")]
     pub data_token: ::prost::alloc::vec::Vec<u8>,
+    /// What logs, metrics and errors call the giver.
+    #[prost(string, tag = "8")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

@@ -14,6 +14,8 @@ pub struct PeerHello {
     pub compat: CompatParts,
     /// Its incarnation.
     pub instance: InstanceId,
+    /// What logs, metrics and errors call it; empty if it has no name.
+    pub name: String,
 }
 
 /// What a giver answers.
@@ -31,6 +33,8 @@ pub struct PeerWelcome {
     pub endpoints: Vec<Endpoint>,
     /// What its data port asks this reader for, new for every hello.
     pub data_token: DataToken,
+    /// What logs, metrics and errors call it; empty if it has no name.
+    pub name: String,
 }
 
 /// Admits one reader to a giver's data port.

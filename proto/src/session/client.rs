@@ -117,16 +117,7 @@ fn reason_of(status: &Status) -> EndReason {
 
 /// tonic hides the interesting part ("connection refused") in the chain of sources.
 pub(crate) fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
-        }
-        source = error.source();
-    }
-    text
+    with_causes(status.message().to_owned(), std::error::Error::source(status))
 }
 
 /// Connects to the worker at `address` (`host:port`), says hello and waits for its welcome.
@@ -180,11 +171,17 @@ pub(crate) async fn dial(address: &str, limits: &SessionLimits) -> Result<Channe
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+    with_causes(error.to_string(), error.source())
+}
+
+/// A text and its causes, each said once: layers like to repeat what those below them say.
+fn with_causes(mut text: String, mut source: Option<&(dyn std::error::Error + 'static)>) -> String {
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+        source = error.source();
     }
     text
 }

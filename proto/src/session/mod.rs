@@ -44,6 +44,8 @@ pub struct Welcome {
     pub exactness: Exactness,
     /// Transports it moves KV with, by name.
     pub transports: Vec<String>,
+    /// What logs, metrics and errors call it; empty if it has no name.
+    pub name: String,
 }
 
 /// Whether tokens and log-probabilities depend on batch, chunking and placement.

@@ -233,7 +233,10 @@ impl<H: SessionHost> WorkerService<H> {
 
     async fn close(&self, id: SessionId, queue: &Queue) {
         let legs = self.sessions.shared.table().close(id);
-        tracing::info!(legs = legs.len(), "a router's session has ended; its legs are cancelled");
+        match legs.len() {
+            0 => tracing::debug!("a router's session has ended"),
+            legs => tracing::info!(legs, "a router's session has ended; its legs are cancelled"),
+        }
         for leg in legs {
             if let Err(failure) = self.pass(ToWorker::Cancel { leg, choice: None }).await {
                 tracing::warn!(%leg, %failure, "a leg was not cancelled; its request lease will end it");
@@ -249,7 +252,7 @@ impl<H: SessionHost> WorkerService<H> {
         let first = first.map_err(|_| protocol(format!("no hello within {limit:?}")))?;
         let hello = hello_of(first.map_err(|status| protocol(status.message().to_owned()))?)?;
         let (id, queue, reader) = self.sessions.shared.table().open();
-        tracing::info!(router = %hello.router, "a router has connected");
+        tracing::debug!(router = %hello.router, "a router has connected");
         tokio::spawn(self.clone().read(id, inbound, queue));
         Ok(Response::new(WorkerStream::new(&self.host.welcome(), reader)))
     }

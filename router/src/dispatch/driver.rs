@@ -1,6 +1,7 @@
 //! The task that owns every journey and every worker; knows no text.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use metrics::counter;
 use node::admin::Gate;
@@ -10,7 +11,7 @@ use sched::journey::{Ending, Journey, JourneyAction, JourneyConfig, JourneyEvent
 use sched::message::{FromWorker, ToWorker};
 use sched::{Failure, FailureKind, Leg, RequestId, Span, Time, WorkerId};
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::fleet::{Fleet, Routes};
 use super::inbox::Outbox;
@@ -64,6 +65,8 @@ enum Stage {
 
 struct Entry {
     journey: Journey,
+    /// What its client calls it.
+    name: Arc<str>,
     first_choice: u32,
     events: Outbox,
     timer: Option<Time>,
@@ -172,8 +175,8 @@ impl Driver {
             Width::Wide(_) => submission.parts.choices,
         };
         let journey = Journey::new(self.clock.now(), submission.parts, self.journey);
-        let (first_choice, events) = (submission.first_choice, submission.events);
-        self.requests.insert(id, Entry { journey, first_choice, events, timer: None, wide_choices });
+        let Submission { name, first_choice, events, .. } = submission;
+        self.requests.insert(id, Entry { journey, name, first_choice, events, timer: None, wide_choices });
         self.tell(id, JourneyEvent::Tick);
     }
 
@@ -204,7 +207,7 @@ impl Driver {
         match news {
             News::Up(welcome, commands) => match self.fleet.up(slot, *welcome, commands) {
                 Ok(()) => self.routes_changed(Routes::More),
-                Err(reason) => error!(worker = self.fleet.address(slot), reason, "worker cannot be used"),
+                Err(reason) => error!(worker = self.fleet.name(slot), reason, "worker cannot be used"),
             },
             News::Update(WorkerUpdate::Messages(messages)) => self.take_messages(slot, messages),
             News::Update(WorkerUpdate::Status(status)) => {
@@ -336,7 +339,8 @@ impl Driver {
                     }
                 }
                 JourneyAction::Retry { failure } => {
-                    warn!(%request, reason = failure.detail, "request is tried again");
+                    let name = &*entry.name;
+                    info!(request = name, id = %request, reason = failure.detail, "request is tried again");
                     counter!(names::RETRIES_TOTAL, "role" => "router", "reason" => failure.kind.label()).increment(1);
                 }
                 JourneyAction::End(ending) => batch.push(RequestEvent::End { request, ending }),
@@ -348,7 +352,7 @@ impl Driver {
     /// A worker that cannot take a message is given up: its session ends and is begun anew.
     fn send(&mut self, worker: WorkerId, message: ToWorker) {
         if let Err((slot, error)) = self.fleet.send(worker, message) {
-            warn!(worker = self.fleet.address(slot), %error, "worker is given up");
+            warn!(worker = self.fleet.name(slot), %error, "worker is given up");
             self.failed.push(slot);
         }
     }

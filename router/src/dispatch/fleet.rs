@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use metrics::gauge;
 use node::names;
+use node::telemetry::LiveGauge;
 use proto::session::client::{Commands, SendError};
 use proto::session::{Phase, Welcome, WorkerStatus};
 use sched::cluster::{Cluster, Intake, Link, WorkerInfo};
@@ -12,6 +12,7 @@ use sched::compat::CompatParts;
 use sched::message::ToWorker;
 use sched::route::{Lack, Picker, RouteConfig, RoutePolicy};
 use sched::{Role, WorkerId};
+use tracing::warn;
 
 use crate::worker::Slot;
 
@@ -21,8 +22,17 @@ pub(super) struct Fleet {
     policy: Box<dyn RoutePolicy>,
     route: RouteConfig,
     connections: BTreeMap<Slot, Connection>,
-    /// Configured addresses, by slot.
-    addresses: Vec<String>,
+    /// By slot.
+    seats: Vec<Seat>,
+}
+
+/// A configured worker, whether it is there or not.
+struct Seat {
+    address: String,
+    /// What it calls itself; until it has said so, its address.
+    name: String,
+    /// Whether it is up, as far as that is known.
+    up: Option<LiveGauge>,
 }
 
 struct Connection {
@@ -43,7 +53,9 @@ pub(super) enum Routes {
 
 impl Fleet {
     pub(super) fn new(addresses: Vec<String>, policy: Box<dyn RoutePolicy>, route: RouteConfig) -> Fleet {
-        Fleet { cluster: Cluster::default(), policy, route, connections: BTreeMap::new(), addresses }
+        let seat = |address: String| Seat { name: address.clone(), address, up: None };
+        let seats = addresses.into_iter().map(seat).collect();
+        Fleet { cluster: Cluster::default(), policy, route, connections: BTreeMap::new(), seats }
     }
 
     /// A session has begun.
@@ -57,6 +69,7 @@ impl Fleet {
             let model = &welcome.model;
             return Err(format!("it serves {model} with other weights than the workers that are up"));
         }
+        self.call(slot, &welcome.name);
         let info = WorkerInfo {
             instance: welcome.instance,
             role: welcome.role,
@@ -127,9 +140,23 @@ impl Fleet {
         self.connections.get(&slot).map(|connection| connection.id)
     }
 
-    /// The address a slot was configured with.
-    pub(super) fn address(&self, slot: Slot) -> &str {
-        self.addresses.get(slot.0).map_or("?", String::as_str)
+    /// What the worker of a slot is called.
+    pub(super) fn name(&self, slot: Slot) -> &str {
+        self.seats.get(slot.0).map_or("?", |seat| &seat.name)
+    }
+
+    /// A worker has said its name. Two of one name would be one in every dashboard: the second is called by its address.
+    fn call(&mut self, slot: Slot, name: &str) {
+        let is_taken = self.seats.iter().enumerate().any(|(other, seat)| other != slot.0 && seat.name == name);
+        let Some(seat) = self.seats.get_mut(slot.0) else { return };
+        if is_taken {
+            warn!(worker = seat.address, name, "another worker has this name: this one is called by its address");
+        }
+        let name = if name.is_empty() || is_taken { seat.address.clone() } else { name.to_owned() };
+        if seat.name != name {
+            seat.name = name;
+            seat.up = None;
+        }
     }
 
     /// Chooses routes for journeys.
@@ -156,8 +183,10 @@ impl Fleet {
         Lack::of(&self.cluster)
     }
 
-    fn publish(&self, slot: Slot, role: Role, up: f64) {
-        let worker = self.address(slot).to_owned();
-        gauge!(names::WORKER_UP, "role" => "router", "worker" => worker, "worker_role" => role.label()).set(up);
+    fn publish(&mut self, slot: Slot, role: Role, up: f64) {
+        let Some(seat) = self.seats.get_mut(slot.0) else { return };
+        let labels = [("role", "router"), ("worker", &seat.name), ("worker_role", role.label())];
+        let labels = labels.map(|(label, text)| (label, text.to_owned()));
+        seat.up = Some(LiveGauge::new(names::WORKER_UP, labels.into(), up));
     }
 }

@@ -54,6 +54,8 @@ enum Command {
 #[derive(Debug)]
 struct Submission {
     parts: Parts,
+    /// What its client calls it.
+    name: Arc<str>,
     /// The first of the request's choices as the client numbers them.
     first_choice: u32,
     events: Outbox,
@@ -107,16 +109,28 @@ pub(crate) struct Job {
 }
 
 impl Dispatcher {
-    /// Begins all that one client asked for: where its news come, and the workers' request for each job.
-    pub(crate) fn submit(&self, jobs: Vec<Job>, limits: &LimitsConfig) -> (Inbox, Vec<RequestId>) {
+    /// A number that no other request has; larger than those before.
+    pub(crate) fn draw(&self) -> RequestId {
+        RequestId(self.numbers.next())
+    }
+
+    /// Begins all that one client asked for under its name: where its news come, and the workers' request for each job. The
+    /// first one has the number `id`.
+    pub(crate) fn submit(
+        &self,
+        (name, id): (&Arc<str>, RequestId),
+        jobs: Vec<Job>,
+        limits: &LimitsConfig,
+    ) -> (Inbox, Vec<RequestId>) {
         let (outbox, inbox) = inbox(limits.unread_batches_max, limits.unread_bytes_max);
         let choices: u64 = jobs.iter().map(|job| u64::from(job.choices)).sum();
         let width = if choices > 1 { Width::Wide(Group(self.numbers.next())) } else { Width::Narrow };
-        let mut first_choice = 0;
+        let (mut first_choice, mut first_id) = (0, Some(id));
         let submit = |job: Job| {
-            let id = RequestId(self.numbers.next());
+            let id = first_id.take().unwrap_or_else(|| self.draw());
             let parts = Parts { id, prompt: job.prompt, choices: job.choices, params: job.params, slo: job.slo };
-            let submission = Submission { parts, first_choice, events: outbox.clone(), width };
+            let name = Arc::clone(name);
+            let submission = Submission { parts, name, first_choice, events: outbox.clone(), width };
             first_choice += job.choices;
             self.send(Command::Submit(Box::new(submission)));
             id

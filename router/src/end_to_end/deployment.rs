@@ -30,7 +30,7 @@ const TEMPLATE: &str = "{% for message in messages %}{% if message.role == 'syst
 /// The process has one recorder.
 pub(super) fn metrics() -> Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(|| Metrics::install().unwrap()).clone()
+    METRICS.get_or_init(|| Metrics::install("router").unwrap()).clone()
 }
 
 pub(super) struct Deployment {

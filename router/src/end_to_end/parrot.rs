@@ -102,6 +102,7 @@ impl SessionHost for Host {
             backend: "test".into(),
             exactness: Exactness::Exact,
             transports: vec!["tcp".into()],
+            name: String::new(),
         }
     }
 

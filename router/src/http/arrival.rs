@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use node::door::{Guard, Strange};
-use sched::{Failure, FailureKind};
+use sched::{Failure, FailureKind, RequestId};
 use tower::Service;
 use tracing::error;
 
@@ -64,9 +64,10 @@ impl Reception {
     /// Answers a request; it is counted before the first `await`.
     pub(crate) fn receive(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send + use<> {
         let mut request = request.map(Body::new);
-        let name = request_id::name_of(&self.app, &request);
+        let (name, id) = request_id::name_of(&self.app, &request);
         let count = ResponseCount::open(path_of(request.uri().path()));
-        let arrival = self.account_for(&request, &name).map(|account| Arrival(Arc::new(Mutex::new(Some(account)))));
+        let arrival =
+            self.account_for(&request, (&name, id)).map(|account| Arrival(Arc::new(Mutex::new(Some(account)))));
         if let Some(arrival) = &arrival {
             request.extensions_mut().insert(arrival.clone());
         }
@@ -89,7 +90,7 @@ impl Reception {
         }
     }
 
-    fn account_for(&self, request: &Request<Body>, name: &str) -> Option<Account> {
+    fn account_for(&self, request: &Request<Body>, (name, id): (&str, RequestId)) -> Option<Account> {
         let generates = request.method() == Method::POST && GENERATING.contains(&request.uri().path());
         if !generates {
             return None;
@@ -97,7 +98,7 @@ impl Reception {
         // The header counts from the first gate on. One that names no class is refused later, if the body names none.
         let (app, named) = (&self.app, class_of(request));
         let class = app.config.slo.resolve(named.as_deref()).or_else(|_| app.config.slo.resolve(None)).ok()?;
-        Some(Account::open(&app.metrics, app.clock, &app.config.slo, class, name.to_owned()))
+        Some(Account::open(&app.metrics, app.clock, &app.config.slo, class, (name.to_owned(), id)))
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Request};
 use axum::response::Response;
+use sched::RequestId;
 
 use super::App;
 
@@ -10,10 +11,11 @@ const HEADER: &str = "x-request-id";
 /// Longest name that is taken over from a client.
 const NAME_BYTES_MAX: usize = 128;
 
-/// The client's name for it, or one of ours.
-pub(super) fn name_of(app: &App, request: &Request<Body>) -> String {
+/// The client's name for it, or one of ours, and its number among workers; a name of ours says that number.
+pub(super) fn name_of(app: &App, request: &Request<Body>) -> (String, RequestId) {
+    let id = app.dispatcher.draw();
     let given = request.headers().get(HEADER).filter(|name| is_name(name));
-    given.and_then(|name| name.to_str().ok()).map_or_else(|| app.answer_id("req"), str::to_owned)
+    (given.and_then(|name| name.to_str().ok()).map_or_else(|| id.to_string(), str::to_owned), id)
 }
 
 /// Tells the client.

@@ -39,18 +39,28 @@ pub(crate) struct Dialling {
 pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot, News)>) {
     let mut pause = Pause::new(dialling.pause_max);
     let mut last_reason = String::new();
+    // What the worker calls itself, once it has said so.
+    let mut name = dialling.address.clone();
     loop {
         match client::connect(&dialling.address, &dialling.hello, &dialling.limits).await {
             Ok(session) => {
-                info!(worker = dialling.address, role = session.welcome.role.label(), "session with worker is up");
+                if !session.welcome.name.is_empty() {
+                    name.clone_from(&session.welcome.name);
+                }
+                let role = session.welcome.role.label();
+                match last_reason.is_empty() {
+                    true => debug!(worker = name, address = dialling.address, role, "session with worker is up"),
+                    false => info!(worker = name, address = dialling.address, role, "session with worker is up again"),
+                }
                 last_reason.clear();
                 let began = Instant::now();
                 let up = News::Up(Box::new(session.welcome), session.commands);
                 if news.send((dialling.slot, up)).await.is_err() {
                     return;
                 }
-                if relay(&dialling, session.updates, &news).await.is_err() {
-                    return;
+                match relay((&name, dialling.slot), session.updates, &news).await {
+                    Ok(reason) => last_reason = reason,
+                    Err(Unwanted) => return,
                 }
                 pause.ended_after(began.elapsed());
             }
@@ -58,9 +68,9 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
                 // The same reason every second would drown the log.
                 let reason = reason.to_string();
                 if reason == last_reason {
-                    debug!(worker = dialling.address, reason, "worker is still out of reach");
+                    debug!(worker = name, address = dialling.address, reason, "worker is still out of reach");
                 } else {
-                    info!(worker = dialling.address, reason, "worker is out of reach");
+                    info!(worker = name, address = dialling.address, reason, "worker is out of reach");
                     last_reason = reason;
                 }
             }
@@ -75,8 +85,12 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
 /// Nobody wants the news any more.
 struct Unwanted;
 
-/// Passes everything on until the session ends.
-async fn relay(dialling: &Dialling, mut updates: Updates, news: &mpsc::Sender<(Slot, News)>) -> Result<(), Unwanted> {
+/// Passes everything on until the session ends, and says why it did.
+async fn relay(
+    (name, slot): (&str, Slot),
+    mut updates: Updates,
+    news: &mpsc::Sender<(Slot, News)>,
+) -> Result<String, Unwanted> {
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
@@ -84,14 +98,15 @@ async fn relay(dialling: &Dialling, mut updates: Updates, news: &mpsc::Sender<(S
         };
         let (what, over) = match update {
             WorkerUpdate::Ended(ended) => {
-                warn!(worker = dialling.address, reason = %ended.reason, "session with worker is over");
-                (News::Down, true)
+                let reason = ended.reason.to_string();
+                warn!(worker = name, reason, "session with worker is over");
+                (News::Down, Some(reason))
             }
-            WorkerUpdate::Messages(_) | WorkerUpdate::Status(_) => (News::Update(update), false),
+            WorkerUpdate::Messages(_) | WorkerUpdate::Status(_) => (News::Update(update), None),
         };
-        news.send((dialling.slot, what)).await.map_err(|_| Unwanted)?;
-        if over {
-            return Ok(());
+        news.send((slot, what)).await.map_err(|_| Unwanted)?;
+        if let Some(reason) = over {
+            return Ok(reason);
         }
     }
 }

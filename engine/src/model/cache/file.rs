@@ -29,6 +29,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::shelf::Sections;
 use super::{CacheFault, CacheKey};
+use crate::{Phase, Progress};
 
 /// Version of this format; what is inside the sections has its fingerprint in the key.
 pub(super) const VERSION: u32 = 1;
@@ -208,7 +209,11 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Maps and checks the file at `path`; `None` where there is none. All of `pool` reads it.
-    pub(super) fn open(path: &Path, key: CacheKey, pool: &Pool) -> Result<Option<Stored>, CacheFault> {
+    pub(super) fn open(
+        path: &Path,
+        key: CacheKey,
+        (pool, progress): (&Pool, &Progress),
+    ) -> Result<Option<Stored>, CacheFault> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -218,7 +223,7 @@ impl Stored {
         let damaged = |problem: String| CacheFault::Damaged { path: path.to_path_buf(), problem };
         let entries = index(mapped.as_bytes(), key).map_err(damaged)?;
         mapped.want_huge_pages();
-        check_sections(mapped.as_bytes(), &entries, pool).map_err(damaged)?;
+        check_sections(mapped.as_bytes(), &entries, (pool, progress)).map_err(damaged)?;
         // Says that the file is in use, to whoever looks for files that are not. On a read-only disk nobody looks.
         let _unchanged_on_a_read_only_disk = file.set_modified(SystemTime::now());
         let mut by_name: BTreeMap<String, VecDeque<Entry>> = BTreeMap::new();
@@ -266,9 +271,10 @@ fn index(file: &[u8], key: CacheKey) -> Result<Vec<Entry>, String> {
 }
 
 /// Compares every section with its checksum.
-fn check_sections(file: &[u8], entries: &[Entry], pool: &Pool) -> Result<(), String> {
+fn check_sections(file: &[u8], entries: &[Entry], (pool, progress): (&Pool, &Progress)) -> Result<(), String> {
     let sections: Vec<(&str, &Section)> =
         entries.iter().flat_map(|entry| entry.sections.iter().map(|section| (entry.name.as_str(), section))).collect();
+    progress.begins(Phase::Checking, sections.iter().map(|(_, section)| section.bytes).sum());
     let first_wrong = AtomicUsize::new(usize::MAX);
     let checked = pool.run("packed weights", sections.len(), &|index| {
         let (_, section) = sections[index];
@@ -276,6 +282,7 @@ fn check_sections(file: &[u8], entries: &[Entry], pool: &Pool) -> Result<(), Str
         if !is_right {
             first_wrong.fetch_min(index, Ordering::Relaxed);
         }
+        progress.advance(section.bytes);
     });
     checked.map_err(|error| error.to_string())?;
     match sections.get(first_wrong.into_inner()) {

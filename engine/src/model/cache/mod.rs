@@ -19,14 +19,16 @@ use std::time::{Duration, Instant};
 use kernels::{Ops, Pool};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::EngineError;
+use crate::{EngineError, Progress};
 use file::Stored;
 use place::{Claim, Place};
 pub use shelf::Shelf;
 
 /// How often a file that is damaged as soon as it is written is written again.
 const ATTEMPTS: usize = 3;
-/// How long a process waits for another one that packs the same weights.
+/// How many processes that packed the same weights and gave up are waited for.
+const WAITS_MAX: usize = 64;
+/// How long a process waits for another one that packs the same weights, without its file growing.
 const PACKING_MAX: Duration = Duration::from_secs(600);
 
 /// Where packed weights are kept.
@@ -120,7 +122,7 @@ impl WeightsCache {
     pub fn load<T>(
         &self,
         key: Option<CacheKey>,
-        pool: &Pool,
+        (pool, progress): (&Pool, &Progress),
         load: impl Fn(&Shelf) -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
         let Some(key) = key else { return load(&Shelf::private()) };
@@ -128,7 +130,7 @@ impl WeightsCache {
             WeightsCache::Off => return load(&Shelf::private()),
             WeightsCache::Default(None) => Err(CacheFault::NoDirectory.into()),
             WeightsCache::Default(Some(directory)) | WeightsCache::Named(directory) => {
-                in_directory(directory, key, pool, &load)
+                in_directory(directory, key, (pool, progress), &load)
             }
         };
         match outcome {
@@ -163,14 +165,14 @@ impl From<CacheFault> for EngineError {
 fn in_directory<T>(
     directory: &Path,
     key: CacheKey,
-    pool: &Pool,
+    (pool, progress): (&Pool, &Progress),
     load: &impl Fn(&Shelf) -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
     let place = Place::new(directory, key)?;
-    let began = Instant::now();
-    let mut attempts = 0;
+    let (mut attempts, mut waits) = (0, 0);
     while attempts < ATTEMPTS {
-        match found(&place, key, pool)? {
+        progress.check()?;
+        match found(&place, key, (pool, progress))? {
             Some(stored) => match load(&mapped(stored)) {
                 Err(EngineError::WeightsCache(CacheFault::Damaged { path, problem })) => {
                     tracing::warn!(file = %path.display(), problem, "packed weights are packed again");
@@ -179,15 +181,15 @@ fn in_directory<T>(
                 }
                 other => return other,
             },
-            None => match place.claim(PACKING_MAX)? {
+            None => match place.claim(PACKING_MAX, progress)? {
                 // Whoever had the claim before may have completed the file since it was looked for.
-                Some(_) if matches!(Stored::open(place.file(), key, pool), Ok(Some(_))) => {}
+                Some(_) if matches!(Stored::open(place.file(), key, (pool, progress)), Ok(Some(_))) => {}
                 Some(claim) => {
                     pack(&place, claim, key, load)?;
                     attempts += 1;
                 }
                 // Another process has had it, and has completed the file or given up.
-                None if began.elapsed() < PACKING_MAX => {}
+                None if waits < WAITS_MAX => waits += 1,
                 None => {
                     let path = place.file().to_path_buf();
                     return Err(CacheFault::Busy { path, waited_s: PACKING_MAX.as_secs() }.into());
@@ -200,8 +202,8 @@ fn in_directory<T>(
 }
 
 /// The file of `key`, if it is there and sound.
-fn found(place: &Place, key: CacheKey, pool: &Pool) -> Result<Option<Stored>, CacheFault> {
-    match Stored::open(place.file(), key, pool) {
+fn found(place: &Place, key: CacheKey, watched: (&Pool, &Progress)) -> Result<Option<Stored>, CacheFault> {
+    match Stored::open(place.file(), key, watched) {
         Err(CacheFault::Damaged { path, problem }) => {
             tracing::warn!(file = %path.display(), problem, "packed weights are damaged and packed again");
             Ok(None)
@@ -231,6 +233,6 @@ fn pack<T>(
     let bytes = shelf.finish()?;
     claim.publish()?;
     let took_ms = began.elapsed().as_millis() as u64;
-    tracing::info!(file = %place.file().display(), bytes, took_ms, "weights packed");
+    tracing::debug!(file = %place.file().display(), bytes, took_ms, "weights packed");
     Ok(())
 }

@@ -16,11 +16,14 @@ pub(super) fn report(stored: &Stored) {
     match huge_bytes(&maps, file).map(|huge| huge as f64 / bytes as f64) {
         Some(share) if share < HUGE_SHARE_MIN && bytes >= BYTES_MIN => tracing::warn!(
             file = %file.display(),
-            huge_page_share = share,
+            huge_page_percent = (100.0 * share).round(),
             "packed weights lie in small pages, which are slower to read: this file system has no huge ones, or memory \
              was fragmented when they were written"
         ),
-        share => tracing::info!(file = %file.display(), bytes, huge_page_share = share, "packed weights mapped"),
+        share => {
+            let huge_page_percent = share.map(|share| (100.0 * share).round());
+            tracing::debug!(file = %file.display(), bytes, huge_page_percent, "packed weights mapped");
+        }
     }
 }
 

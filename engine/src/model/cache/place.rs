@@ -15,6 +15,7 @@ use kernels::memory::free_disk_bytes;
 
 use super::file::{VERSION, Writer, unusable};
 use super::{CacheFault, CacheKey};
+use crate::{EngineError, Phase, Progress};
 
 /// Files that no process has opened for so long are removed when another one is written.
 const UNUSED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -58,11 +59,11 @@ impl Place {
         }
     }
 
-    /// Waits for the right to write the file; `None` when another process has had it meanwhile.
-    pub(super) fn claim(&self, wait_max: Duration) -> Result<Option<Claim>, CacheFault> {
+    /// Waits for the right to write the file, at most `wait_max` in which whoever has it writes nothing; `None` when another process has had it meanwhile.
+    pub(super) fn claim(&self, wait_max: Duration, progress: &Progress) -> Result<Option<Claim>, EngineError> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.partial);
         let lock = opened.map_err(|error| unusable(&self.partial, &error))?;
-        self.lock(&lock, wait_max)?;
+        self.lock(&lock, wait_max, progress)?;
         let claim =
             Claim { lock, file: self.file.clone(), partial: self.partial.clone(), is_published: Cell::new(false) };
         let (ours, there) = (claim.lock.metadata(), std::fs::metadata(&self.partial));
@@ -75,24 +76,33 @@ impl Place {
         Ok(Some(claim))
     }
 
-    fn lock(&self, file: &File, wait_max: Duration) -> Result<(), CacheFault> {
-        let began = Instant::now();
-        let mut has_said = false;
+    fn lock(&self, file: &File, wait_max: Duration, progress: &Progress) -> Result<(), EngineError> {
+        let mut written: Option<(u64, Instant)> = None;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(()),
-                Err(TryLockError::Error(error)) => return Err(unusable(&self.partial, &error)),
-                Err(TryLockError::WouldBlock) if began.elapsed() >= wait_max => {
-                    return Err(CacheFault::Busy { path: self.partial.clone(), waited_s: wait_max.as_secs() });
-                }
-                Err(TryLockError::WouldBlock) => {
-                    if !has_said {
-                        tracing::info!(file = %self.partial.display(), "another process packs these weights: waiting");
-                        has_said = true;
-                    }
-                    sleep(LOCK_PAUSE);
-                }
+                Err(TryLockError::Error(error)) => return Err(unusable(&self.partial, &error).into()),
+                Err(TryLockError::WouldBlock) => {}
             }
+            progress.check()?;
+            let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+            match written {
+                None => {
+                    tracing::info!(file = %self.partial.display(), "another process packs these weights: waiting");
+                    progress.begins(Phase::WaitingForPacker, 0);
+                    progress.advance(bytes);
+                    written = Some((bytes, Instant::now()));
+                }
+                Some((before, _)) if bytes != before => {
+                    progress.advance(bytes.saturating_sub(before));
+                    written = Some((bytes, Instant::now()));
+                }
+                Some((_, since)) if since.elapsed() >= wait_max => {
+                    return Err(CacheFault::Busy { path: self.partial.clone(), waited_s: wait_max.as_secs() }.into());
+                }
+                Some(_) => {}
+            }
+            sleep(LOCK_PAUSE);
         }
     }
 

@@ -37,6 +37,12 @@ impl Shelf {
         Shelf(Kind::Private)
     }
 
+    /// Whether matrices are packed here, rather than found.
+    #[must_use]
+    pub fn packs(&self) -> bool {
+        !matches!(self.0, Kind::Mapped(_))
+    }
+
     /// What it does, for logs.
     #[must_use]
     pub fn label(&self) -> &'static str {

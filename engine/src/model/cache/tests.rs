@@ -77,7 +77,7 @@ fn loaded(cache: &WeightsCache, key: CacheKey) -> Result<Vec<&'static str>, Engi
     let pool = pool();
     let ops = CpuOps::new(Arc::clone(&pool), KernelSet::best()).unwrap();
     let shelves = Mutex::new(Vec::new());
-    let found = cache.load(Some(key), &pool, |shelf| {
+    let found = cache.load(Some(key), (&pool, &Progress::default()), |shelf| {
         shelves.lock().unwrap().push(shelf.label());
         model(shelf, &ops)
     })?;
@@ -161,7 +161,7 @@ fn a_file_under_a_wrong_name_or_without_a_matrix_is_packed_again() {
         shelf.matrix(&ops, "less", || Ok(ops.matrix(&[source], Arrangement::Stacked)?)).map(drop)
     };
     let third = CacheKey { digest: 0xcafe, ..KEY };
-    directory.cache().load(Some(third), &pool, less).unwrap();
+    directory.cache().load(Some(third), (&pool, &Progress::default()), less).unwrap();
     assert_eq!(loaded(&directory.cache(), third).unwrap(), ["mapped", "packing", "mapped"]);
 }
 
@@ -198,7 +198,7 @@ fn what_is_missing_is_named() {
 fn weights_that_are_refused_leave_nothing() {
     let directory = Directory::new("refused");
     let pool = pool();
-    let refused = directory.cache().load(Some(KEY), &pool, |shelf| {
+    let refused = directory.cache().load(Some(KEY), (&pool, &Progress::default()), |shelf| {
         let ops = CpuOps::new(Arc::clone(&pool), KernelSet::best())?;
         model(shelf, &ops)?;
         Err::<(), _>(EngineError::Plan("not these weights".to_owned()))
@@ -211,17 +211,19 @@ fn weights_that_are_refused_leave_nothing() {
 fn a_claim_is_held_by_one_and_waited_for_within_bounds() {
     let directory = Directory::new("claim");
     let place = Place::new(&directory.0, KEY).unwrap();
-    let claim = place.claim(Duration::ZERO).unwrap().unwrap();
-    let busy = place.claim(Duration::from_millis(50)).map(drop).unwrap_err();
+    let claim = place.claim(Duration::ZERO, &Progress::default()).unwrap().unwrap();
+    let busy = place.claim(Duration::from_millis(50), &Progress::default()).map(drop).unwrap_err();
     assert!(busy.to_string().contains("another process has been packing these weights for 0 s"), "{busy}");
     // Whoever waits while the holder gives up, or completes the file, looks again.
     let (publish, given_up) = std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| place.claim(Duration::from_secs(60)).map(|claim| claim.is_some()));
+        let waiting =
+            scope.spawn(|| place.claim(Duration::from_secs(60), &Progress::default()).map(|claim| claim.is_some()));
         std::thread::sleep(Duration::from_millis(50));
         drop(claim);
         let given_up = waiting.join().unwrap();
-        let claim = place.claim(Duration::ZERO).unwrap().unwrap();
-        let waiting = scope.spawn(|| place.claim(Duration::from_secs(60)).map(|claim| claim.is_some()));
+        let claim = place.claim(Duration::ZERO, &Progress::default()).unwrap().unwrap();
+        let waiting =
+            scope.spawn(|| place.claim(Duration::from_secs(60), &Progress::default()).map(|claim| claim.is_some()));
         std::thread::sleep(Duration::from_millis(50));
         claim.publish().unwrap();
         (waiting.join().unwrap(), given_up)
@@ -269,7 +271,7 @@ fn packs_half_and_waits() {
     let Some(directory) = std::env::var_os(VICTIM) else { return };
     let pool = pool();
     let ops = CpuOps::new(Arc::clone(&pool), KernelSet::best()).unwrap();
-    let outcome = WeightsCache::Named(directory.into()).load(Some(KEY), &pool, |shelf| {
+    let outcome = WeightsCache::Named(directory.into()).load(Some(KEY), (&pool, &Progress::default()), |shelf| {
         model(shelf, &ops)?;
         println!("packed");
         std::thread::sleep(Duration::from_secs(60));

@@ -14,7 +14,7 @@ use kernels::{CpuOps, KvGeometry, Pool};
 
 use crate::backend::{Group, Notify, Order, Orders, Runner, StepLimits, follow, words_max};
 use crate::model::{CacheKey, ExpertCounts, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
-use crate::{Config, EngineError, KvStore, RanksChoice};
+use crate::{Config, EngineError, KvStore, Phase, Progress, RanksChoice};
 
 pub(super) use placement::unplaced;
 pub use processes::{NoRankProgram, RankProgram, serve_rank};
@@ -23,8 +23,9 @@ pub use processes::{NoRankProgram, RankProgram, serve_rank};
 const LAYER_MARGIN: Duration = Duration::from_secs(30);
 /// Operations per second of the slowest rank that is waited for.
 const SLOWEST_OPERATIONS_PER_S: f64 = 4e9;
-/// Every rank has loaded its part by then.
-const LOADING_MAX: Duration = Duration::from_secs(900);
+/// Every rank has loaded its part by then. One that ends is noticed at once, one that stands still by whoever watches the
+/// progress.
+const LOADING_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Ranks with cores of their own spin so long for each other before they sleep.
 const SPIN: Duration = Duration::from_micros(60);
 
@@ -38,6 +39,8 @@ pub(super) struct Crew {
     pub(super) limits: StepLimits,
     /// Of the whole model, whatever part a rank has.
     pub(super) weights_digest: u128,
+    /// How far the leader is.
+    pub(super) progress: Progress,
 }
 
 /// A rank that is ready, and the threads it computes with.
@@ -84,6 +87,7 @@ impl Crew {
         let mut orders = Orders::new(&segment);
         orders.give(0..self.grid.ranks(), &Order::Ready)?;
         let runner = self.runner(weights, (0, &threads), &segment, kv)?;
+        self.progress.begins(Phase::WaitingForRanks, 0);
         orders.hear(Patience { spin: Duration::ZERO, limit: LOADING_MAX })?;
         let forward = Group::new(runner, self.grid, &segment, orders, self.patience(), followers);
         Ok((Rank { forward, threads }, segment))
@@ -98,7 +102,8 @@ impl Crew {
 
     fn follower(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<Runner<CpuOps>, EngineError> {
         let threads = self.threads(rank)?;
-        let runner = self.runner(&WeightFiles::open(&self.config.model_dir)?, (rank, &threads), segment, kv)?;
+        let weights = WeightFiles::open(&self.config.model_dir)?.reporting_to(&self.progress.of_follower());
+        let runner = self.runner(&weights, (rank, &threads), segment, kv)?;
         threads.pin_caller().map_err(|error| unplaced(&self.config, error))?;
         Ok(runner)
     }
@@ -132,7 +137,11 @@ impl Crew {
         let cache = WeightsCache::of_key(&self.config.weights_cache, |name| std::env::var_os(name).map(PathBuf::from));
         let bytes = weights.prepared_bytes(self.precision) / u64::from(self.grid.ranks());
         let key = CacheKey::new(&ops, self.weights_digest, &format!("{:?} {part:?}", self.precision), bytes)?;
-        let model = cache.load(key, threads, |shelf| {
+        let own_bytes = weights.bytes() / u64::from(self.grid.ranks());
+        let model = cache.load(key, (threads, weights.progress()), |shelf| {
+            if shelf.packs() {
+                weights.progress().begins(Phase::Packing, own_bytes);
+            }
             let source = Source { weights, precision: self.precision, shelf };
             Model::load(&ops, self.spec.clone(), part.clone(), source, self.limits.positions_max)
         })?;

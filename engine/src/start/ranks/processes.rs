@@ -1,7 +1,7 @@
 //! Followers as processes: started with the segment and the pool left to them, told their job on standard input, which
 //! stays open as their lifeline. Knows no program: whoever starts the worker says how a rank's process is started.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +17,13 @@ use crate::backend::Notify;
 use crate::model::{ModelSpec, WeightFiles};
 use crate::start::assemble::{context_max, precision, step_limits};
 use crate::start::geometry;
-use crate::{Config, EngineError, KvStore};
+use crate::{Config, EngineError, KvStore, Progress};
 
 /// A process whose lifeline was closed ends within this, or is killed.
 const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// How often a rank says that it has got further.
+const SAY_EVERY: Duration = Duration::from_millis(250);
 
 /// How the process of a rank is started: a program that calls [`serve_rank`].
 pub trait RankProgram: Send + Sync {
@@ -88,20 +91,28 @@ pub(super) fn start(
         // Ctrl-C in a terminal reaches the leader only, which ends its ranks in order.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let child = command.spawn().map_err(problem)?;
-        started.keep(rank, child, &job, notify)?;
+        started.keep(rank, child, &job, (notify, &crew.progress))?;
     }
     Ok(started)
 }
 
 impl Processes {
     /// Tells the process its job and watches it.
-    fn keep(&mut self, rank: u32, mut child: Child, job: &Job, notify: &Notify) -> Result<(), EngineError> {
+    fn keep(
+        &mut self,
+        rank: u32,
+        mut child: Child,
+        job: &Job,
+        (notify, progress): (&Notify, &Progress),
+    ) -> Result<(), EngineError> {
         let (mut lifeline, output) = (child.stdin.take(), child.stdout.take());
         let child = Arc::new(Mutex::new(child));
+        let progress = progress.clone();
         let (segment, watched, notify) = (Arc::clone(&self.segment), Arc::clone(&child), Arc::clone(notify));
         let body = move || {
-            // A process that ends closes its output; nothing else is expected there.
-            let _drained = output.map(|mut output| std::io::copy(&mut output, &mut std::io::sink()));
+            // While it loads it says so, whatever the words; a process that ends closes its output.
+            let output = output.map(BufReader::new).into_iter();
+            output.for_each(|output| output.split(b'\n').map_while(Result::ok).for_each(|_| progress.tick()));
             let ended = lock(&watched).wait();
             let said = ended.map_or_else(|error| error.to_string(), |status| format!("its process ended ({status})"));
             segment.declare_ended(rank as usize, &said);
@@ -168,11 +179,27 @@ pub fn serve_rank() -> Result<(), EngineError> {
     let inherited = |number, bytes| HostMemory::inherit(number, bytes).map_err(|error| problem(error.to_string()));
     let kv = KvStore::new(Arc::new(inherited(pool, geometry.pool_bytes())?), geometry)?;
     let grid = Crew::grid(&config, &spec)?;
-    let crew = Crew { config, spec, grid, precision, limits, weights_digest };
+    let progress = Progress::default();
+    say_progress(progress.clone())?;
+    let crew = Crew { config, spec, grid, precision, limits, weights_digest, progress };
     let shape = segment_shape(crew.grid, &crew.spec, limits, &geometry);
     let segment = Segment::open(inherited(segment, Segment::bytes(&shape)?)?, shape)?;
     drop(weights);
     crew.follow(rank, &segment, &kv)
+}
+
+/// Writes a line to standard output whenever this rank has got further, until it has loaded its part.
+fn say_progress(progress: Progress) -> Result<(), EngineError> {
+    let body = move || {
+        let mut ticks = 0;
+        // The leader that reads this ends us when it goes; nobody needs to hear that it cannot be told.
+        while std::io::stdout().write_all(if progress.seen().ticks == ticks { b"" } else { b"+\n" }).is_ok() {
+            ticks = progress.seen().ticks;
+            std::thread::sleep(SAY_EVERY);
+        }
+    };
+    let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(body);
+    thread.map(drop).map_err(|error| EngineError::Thread { name: "progress", reason: error.to_string() })
 }
 
 /// Ends this process when standard input closes: the leader is gone, whatever it died of.

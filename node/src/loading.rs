@@ -1,0 +1,127 @@
+//! Waits for a start that says how far it is: for as long as it gets further, however long that takes. Knows no model.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is told.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What was seen of a start at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// Differs from before if anything happened.
+    pub ticks: u64,
+    /// What is being done, for people.
+    pub doing: String,
+}
+
+/// A start stands still.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the start makes no progress for {} ms ({key}): {doing}", still_for.as_millis())]
+pub struct Stalled {
+    /// The configuration key of the bound.
+    pub key: &'static str,
+    /// How long nothing has happened.
+    pub still_for: Duration,
+    /// What it was doing last.
+    pub doing: String,
+}
+
+/// How long a start may stand still, and the key that says so.
+#[derive(Debug, Clone, Copy)]
+pub struct StallMax {
+    /// The key, with its section.
+    pub key: &'static str,
+    /// The bound.
+    pub limit: Duration,
+}
+
+/// How a start is watched.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// How far it is.
+    pub look: &'a (dyn Fn() -> Sight + Sync),
+    /// Hears now and then how far it is, while it gets further.
+    pub told: &'a (dyn Fn(&str) + Sync),
+    /// Makes it end early.
+    pub stop: &'a (dyn Fn() + Sync),
+    /// How long it may stand still.
+    pub stall: StallMax,
+}
+
+/// Waits for `loading`.
+///
+/// # Errors
+/// Nothing has happened for as long as `watch.stall` allows.
+pub async fn loaded<T>(loading: impl Future<Output = T>, watch: Watch<'_>) -> Result<T, Stalled> {
+    let Watch { look, told, stall, stop: _ } = watch;
+    let mut loading = pin!(loading);
+    let mut looks = interval(LOOK_EVERY.min(stall.limit));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut last, mut since) = (look(), Instant::now());
+    let (mut said, mut said_at) = (last.ticks, Instant::now());
+    loop {
+        tokio::select! {
+            biased;
+            loaded = &mut loading => return Ok(loaded),
+            _ = looks.tick() => {}
+        }
+        let seen = look();
+        if seen.ticks != last.ticks {
+            since = Instant::now();
+        }
+        last = seen;
+        if last.ticks != said && said_at.elapsed() >= TELL_EVERY {
+            told(&last.doing);
+            (said, said_at) = (last.ticks, Instant::now());
+        }
+        if since.elapsed() >= stall.limit {
+            return Err(Stalled { key: stall.key, still_for: stall.limit, doing: last.doing });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    const STALL: StallMax = StallMax { key: "test.start_stall_ms", limit: Duration::from_millis(700) };
+
+    #[tokio::test]
+    async fn a_slow_start_is_waited_for_while_it_gets_further() {
+        let (ticks, told) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+        let loading = async {
+            for _ in 0..25 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                ticks.fetch_add(1, Ordering::Relaxed);
+            }
+            "ready"
+        };
+        let seen = || ticks.load(Ordering::Relaxed);
+        let look = || Sight { ticks: seen(), doing: format!("{} of 25", seen()) };
+        let tell = |doing: &str| told.lock().unwrap().push(doing.to_owned());
+        let loaded = loaded(loading, Watch { look: &look, told: &tell, stop: &|| {}, stall: STALL }).await;
+        assert_eq!(loaded, Ok("ready"), "it takes longer than it may stand still");
+        let told = told.into_inner().unwrap();
+        assert!(!told.is_empty() && told.len() < 10 && told[0].ends_with(" of 25"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_start_that_stands_still_fails_with_what_it_did_last() {
+        let loading = std::future::pending::<()>();
+        let look = || Sight { ticks: 7, doing: "packing weights, 1 of 3 MB".to_owned() };
+        let watch = Watch { look: &look, told: &|_| {}, stop: &|| {}, stall: STALL };
+        let stalled = loaded(loading, watch).await.unwrap_err().to_string();
+        let expected = "the start makes no progress for 700 ms (test.start_stall_ms): packing weights, 1 of 3 MB";
+        assert_eq!(stalled, expected);
+    }
+}

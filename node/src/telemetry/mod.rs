@@ -1,0 +1,214 @@
+//! Logs to standard error and metrics in memory; knows no port.
+
+mod format;
+mod live;
+mod process;
+mod stream;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use crate::names::{self, Kind};
+
+pub use format::{LogFormat, process_name, set_process_name};
+pub use live::LiveGauge;
+pub use stream::{LAST_LINES, PendingLine, Stream};
+
+/// The environment variable that overrides the configured log level.
+pub const LOG_VARIABLE: &str = "BATON_LOG";
+
+/// The environment variable that asks for colours where standard error is no terminal.
+pub const COLOURS_VARIABLE: &str = "CLICOLOR_FORCE";
+
+/// Telemetry could not be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The log level is not one.
+    #[error("{origin} {text:?} is not a log filter: {problem}")]
+    Filter {
+        /// The variable or the configuration key it came from.
+        origin: &'static str,
+        /// What it says.
+        text: String,
+        /// Why it is none.
+        problem: String,
+    },
+    /// Something else in this process has set up logging.
+    #[error("logging is set up already")]
+    Logging,
+    /// Something else in this process has set up metrics.
+    #[error("metrics are set up already")]
+    Metrics,
+    /// A histogram's buckets are empty.
+    #[error("metric {name} cannot have its buckets")]
+    Buckets {
+        /// The metric.
+        name: &'static str,
+        /// Why.
+        source: BuildError,
+    },
+}
+
+/// Sends logs of `level` (or what `BATON_LOG` says) to standard error: `info`, or per module `info,engine=debug`. Every
+/// line carries `name`. Logging never holds up whoever logs: see [`Stream`]. A panic is a log line, too.
+///
+/// # Errors
+/// The filter is not one, or logging is set up already.
+pub fn log_to_stderr(level: &str, format: LogFormat, name: &str) -> Result<(), TelemetryError> {
+    let (origin, text) = match std::env::var(LOG_VARIABLE) {
+        Ok(text) if !text.is_empty() => (LOG_VARIABLE, text),
+        _ => ("telemetry.log", level.to_owned()),
+    };
+    let filter = filter(origin, &text)?;
+    set_process_name(name);
+    let logs = tracing_subscriber::fmt().with_ansi(wants_colours()).with_env_filter(filter);
+    let logs = logs.event_format(format::Line { format }).with_writer(|| PendingLine::of(Stream::Stderr));
+    logs.try_init().map_err(|_| TelemetryError::Logging)?;
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("?");
+        let payload = panic.payload();
+        let owned = payload.downcast_ref::<String>().map(String::as_str);
+        let reason = owned.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("(no text)");
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!(", {trace}"),
+            _ => String::new(),
+        };
+        tracing::error!(thread, place, "a thread has panicked, which is a defect of ours: {reason}{trace}");
+        // It may be this process's last line.
+        Stream::Stderr.flush(LAST_LINES);
+    }));
+    Ok(())
+}
+
+/// On a terminal, or where somebody who passes our lines on to one says so; never where nobody wants any.
+#[must_use]
+pub fn wants_colours() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    !is_set("NO_COLOR") && (terminal || is_set(COLOURS_VARIABLE))
+}
+
+/// Checks a log filter as it stands in the configuration.
+///
+/// # Errors
+/// It is not one.
+pub fn check_filter(text: &str) -> Result<(), TelemetryError> {
+    filter("telemetry.log", text).map(|_| ())
+}
+
+fn filter(origin: &'static str, text: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(text).map_err(|error| TelemetryError::Filter {
+        origin,
+        text: text.to_owned(),
+        problem: error.to_string(),
+    })
+}
+
+/// The metrics of this process; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+    role: &'static str,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Records what this process, which is of this role, counts from now on; once per process.
+    ///
+    /// # Errors
+    /// Metrics are set up already.
+    pub fn install(role: &'static str) -> Result<Metrics, TelemetryError> {
+        let recorder = recorder()?;
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Metrics)?;
+        names::describe();
+        Ok(Metrics { handle, role })
+    }
+
+    /// Metrics that nothing is recorded into, for surfaces without a recorder.
+    #[must_use]
+    pub fn detached() -> Metrics {
+        Metrics { handle: PrometheusBuilder::new().build_recorder().handle(), role: "none" }
+    }
+
+    /// All series in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = self.handle.render();
+        let mut add = |name: &str, kind: &str, help: &str, samples: &[String]| {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{}\n\n", samples.join("\n")));
+        };
+        let mut families = live::samples();
+        let dropped = Stream::ALL.map(|stream| {
+            let labels = [("role", self.role), ("stream", stream.label())];
+            live::sample(names::LOG_LINES_DROPPED_TOTAL, &labels, stream.dropped() as f64)
+        });
+        families.insert(names::LOG_LINES_DROPPED_TOTAL, dropped.into());
+        for metric in names::ALL {
+            if let Some(samples) = families.get(metric.name) {
+                add(metric.name, metric.kind.label(), metric.help, samples);
+            }
+        }
+        for fact in process::facts() {
+            let sample = live::sample(fact.name, &[("role", self.role)], fact.value);
+            add(fact.name, fact.kind, fact.help, &[sample]);
+        }
+        text
+    }
+
+    /// Folds histogram samples; to be called every few seconds.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+fn recorder() -> Result<PrometheusRecorder, TelemetryError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in names::ALL {
+        match metric.kind {
+            Kind::Counter | Kind::Gauge => {}
+            Kind::Histogram(buckets) => {
+                builder = builder
+                    .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
+                    .map_err(|source| TelemetryError::Buckets { name: metric.name, source })?;
+            }
+        }
+    }
+    Ok(builder.build_recorder())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_have_their_buckets_and_help() {
+        let recorder = recorder().unwrap();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            names::describe();
+            metrics::histogram!(names::TTFT_SECONDS, "role" => "router", "class" => "default").record(0.3);
+            metrics::counter!(names::PROMPT_TOKENS_TOTAL, "role" => "prefill").increment(5);
+        });
+        let text = handle.render();
+        assert!(text.contains("# TYPE baton_ttft_seconds histogram"), "{text}");
+        assert!(text.contains(r#"le="0.25"} 0"#) && text.contains(r#"le="0.5"} 1"#), "{text}");
+        assert!(text.contains(r#"baton_prompt_tokens_total{role="prefill"} 5"#), "{text}");
+        assert!(text.contains("# HELP baton_ttft_seconds "), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_filter_is_quoted() {
+        let said = log_to_stderr("info,=loud=", LogFormat::Text, "x").unwrap_err().to_string();
+        assert!(said.starts_with("telemetry.log \"info,=loud=\" is not a log filter: "), "{said}");
+    }
+}
