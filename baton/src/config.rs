@@ -61,8 +61,8 @@ pub struct ServeConfig {
     pub model_name: String,
     /// What computes, for all workers: `cpu`, or `modelled`, which only takes the time that a latency model says.
     pub backend: engine::BackendKind,
-    /// What moves KV between the workers: `ucx`, `tcp`, `shm`, or `auto`, which is ucx where this host permits it and else
-    /// shm, said aloud.
+    /// What moves KV between the workers: `ucx`, `tcp`, `shm`, or `auto`, which is shm: it opens no port and admits only
+    /// processes of the same user.
     pub transport: TransportChoice,
     /// Prefill workers, in disaggregated mode.
     pub prefill_workers: u32,
@@ -84,14 +84,26 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransportChoice {
-    /// UCX where this host permits it, else shared memory, said aloud.
+    /// What suits the workers of one host: shared memory.
     Auto,
-    /// UCX or nothing.
+    /// UCX.
     Ucx,
-    /// TCP or nothing.
+    /// TCP.
     Tcp,
-    /// Shared memory or nothing.
+    /// Shared memory.
     Shm,
+}
+
+impl TransportChoice {
+    /// The transport of every worker that `serve` starts; there is no second choice.
+    #[must_use]
+    pub const fn on_one_host(self) -> engine::TransportChoice {
+        match self {
+            TransportChoice::Auto | TransportChoice::Shm => engine::TransportChoice::Shm,
+            TransportChoice::Ucx => engine::TransportChoice::Ucx,
+            TransportChoice::Tcp => engine::TransportChoice::Tcp,
+        }
+    }
 }
 
 impl Default for ServeConfig {

@@ -34,7 +34,7 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let BatonConfig { telemetry, prefill: mut config, .. } = arguments.load()?;
     telemetry.start(or(&config.name, "prefill"))?;
     NotSet::check_model("prefill.engine.model_dir", &config.engine.model_dir)?;
-    if arguments.supervision() == Supervision::Child {
+    if arguments.supervision() == Supervision::Child && config.engine.transport == engine::TransportChoice::Ucx {
         // The readers are siblings: their common parent is whom this process may admit.
         kv_transfer::allow_readers(std::os::unix::process::parent_id())?;
     }

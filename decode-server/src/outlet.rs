@@ -35,11 +35,16 @@ impl Outlet for TakerOutlet {
                 self.metrics.session_legs(self.sessions.legs());
                 self.sessions.load(load);
             }
-            Outbound::Transferred { bytes, elapsed_us, end, .. } => match end {
-                TransferEnd::Done => self.metrics.transferred(bytes, Span(elapsed_us)),
-                TransferEnd::Failed => self.metrics.transfer_broken("failed"),
-                TransferEnd::Aborted => self.metrics.transfer_broken("aborted"),
-            },
+            Outbound::Transferred { giver, bytes, elapsed_us, end, .. } => {
+                match end {
+                    TransferEnd::Done => self.metrics.transferred(bytes, Span(elapsed_us)),
+                    TransferEnd::Failed | TransferEnd::Refused => self.metrics.transfer_broken("failed"),
+                    TransferEnd::Aborted => self.metrics.transfer_broken("aborted"),
+                }
+                if let Some(peers) = self.peers.get() {
+                    peers.pull_ended(giver, end);
+                }
+            }
             Outbound::Stepped { lane: _, took, gap } => self.metrics.stepped(took, gap),
             Outbound::InvariantBroken(_) => self.metrics.invariant_broken(),
             Outbound::Stopped(failure) => self.stop(failure),

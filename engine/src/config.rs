@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use kernels::{BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, KernelError, KernelSet};
-use kv_transfer::TransportKind;
+use kv_transfer::{Fabric, TransportKind};
 use sched::cost::{DecodeFit, Fitted, PrefillFit};
 use sched::replica::STEPS_IN_FLIGHT_MAX;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,8 @@ pub struct Config {
     pub steps_in_flight: u32,
     /// Legs that may wait for blocks; more are refused as overload.
     pub queue_legs_max: u32,
+    /// KV caches that are read from one prefill worker at a time; the others wait for their turn.
+    pub pulls_per_giver_max: u32,
     /// Whether the KV of ended requests is reused for equal prefixes: `on` or `off`.
     pub prefix_cache: PrefixCacheChoice,
     /// Part of the pool that unfinished reservations may hold.
@@ -72,8 +74,11 @@ pub struct Config {
     pub tcp_listen: String,
     /// The address that peers are told instead of the one listened on; needed when that is 0.0.0.0.
     pub tcp_advertise: String,
-    /// The UCX transports to allow, as `UCX_TLS` names them.
+    /// The UCX transports to open, as `UCX_TLS` names them: `posix,cma` on one host, `rc` and its kin for RDMA. UCX's tcp,
+    /// which lets strangers write memory, is refused under every name.
     pub ucx_tls: String,
+    /// Whether nobody reaches the RDMA fabric who may not write this worker's memory; RDMA in `ucx_tls` needs `true`.
+    pub ucx_trusts_fabric: bool,
     /// Workers that this one reads KV from, and workers that read from it, at once.
     pub peers_max: usize,
     /// Events that may wait for the replica thread.
@@ -144,7 +149,7 @@ pub enum PrefixCacheChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransportChoice {
-    /// UCX: RDMA, shared memory or TCP, as it finds them.
+    /// UCX: RDMA between hosts, cross-memory attach on one.
     Ucx,
     /// TCP.
     Tcp,
@@ -197,6 +202,7 @@ impl Default for Config {
             step_tokens_max: 512,
             steps_in_flight: STEPS_IN_FLIGHT_MAX,
             queue_legs_max: 1024,
+            pulls_per_giver_max: 4,
             prefix_cache: PrefixCacheChoice::On,
             filling_share: 0.5,
             lease_span_ms: 30_000,
@@ -210,7 +216,8 @@ impl Default for Config {
             transport: TransportChoice::Ucx,
             tcp_listen: "127.0.0.1:0".to_owned(),
             tcp_advertise: String::new(),
-            ucx_tls: "cma,tcp".to_owned(),
+            ucx_tls: "posix,cma".to_owned(),
+            ucx_trusts_fabric: false,
             peers_max: 256,
             inbox_events_max: 16_384,
             modelled: ModelledConfig::default(),
@@ -253,6 +260,7 @@ impl Config {
             ("sequences_max", self.sequences_max),
             ("step_tokens_max", self.step_tokens_max),
             ("queue_legs_max", self.queue_legs_max),
+            ("pulls_per_giver_max", self.pulls_per_giver_max),
             ("block_tokens", self.block_tokens),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
@@ -280,6 +288,8 @@ impl Config {
         }
         self.validate_threads()?;
         self.validate_ranks()?;
+        kv_transfer::check_ucx_tls(&self.ucx_tls, self.ucx_fabric())
+            .map_err(|refused| EngineError::Config { key: "ucx_tls", problem: refused.to_string() })?;
         if self.peers_max == 0 {
             return wrong("peers_max", "must be at least 1, found 0".to_owned());
         }
@@ -308,6 +318,14 @@ impl Config {
             })?),
         };
         Ok((listen, advertise))
+    }
+
+    /// Whether RDMA may be used.
+    pub(crate) fn ucx_fabric(&self) -> Fabric {
+        match self.ucx_trusts_fabric {
+            true => Fabric::Trusted,
+            false => Fabric::Untrusted,
+        }
     }
 
     /// What can be said without the model; `tp` and `pp` are checked against its shape at start.
@@ -472,6 +490,18 @@ mod tests {
         refused(
             |config| config.inbox_events_max = 1 << 32,
             &expect!["engine.inbox_events_max must lie between 1 and 1048576, found 4294967296"],
+        );
+        refused(
+            |config| config.ucx_tls = "rc,cma".to_owned(),
+            &expect![[
+                r#"engine.ucx_tls is "rc,cma", and "rc" reaches an RDMA fabric: whoever else reaches it can write this worker's memory; say ucx_trusts_fabric = true if nobody can who should not"#
+            ]],
+        );
+        refused(
+            |config| config.ucx_tls = "cma,tcp".to_owned(),
+            &expect![[
+                r#"engine.ucx_tls is "cma,tcp", which "tcp" lets run over UCX's tcp: that listens on every interface and carries out writes to any address for whoever connects; name posix,cma for one host, or use the transport tcp"#
+            ]],
         );
         refused(|config| config.peers_max = 0, &expect!["engine.peers_max must be at least 1, found 0"]);
         refused(|config| config.sequences_max = 0, &expect!["engine.sequences_max must be at least 1, found 0"]);

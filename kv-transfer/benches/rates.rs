@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use kernels::memory::{Backing, HostMemory};
 use kv_transfer::{
-    Batch, KvTransport, LeaseTable, Limits, Options, PeerId, RangeCopy, RegionId, Setup, TransferEvent, Transport,
-    TransportKind, open,
+    Batch, KvTransport, LeaseTable, Limits, Options, PeerId, RangeCopy, RegionId, Serving, Setup, TransferEvent,
+    Transport, TransportKind, open,
 };
 use sched::{InstanceId, LeaseId};
 
@@ -79,7 +79,7 @@ fn worker(kind: TransportKind, scale: &Scale) -> (Transport, Arc<HostMemory>, Re
     let leases = Arc::new(LeaseTable::new());
     leases.grant(LEASE, RegionId(0), std::iter::once(0..scale.pool_bytes as u64));
     let instance = InstanceId(u128::from(std::process::id()));
-    let setup = Setup { instance, notify, access: leases, limits: Limits::default() };
+    let setup = Setup { instance, notify, access: leases, limits: Limits::default(), serving: Serving::Readers };
     let mut transport = open(kind, &setup, &Options::default()).expect("the transport opens");
     let pool = touched(scale, kind.backing());
     transport.register(Arc::clone(&pool)).expect("the pool can be registered");
@@ -160,6 +160,7 @@ impl Reader {
             local: RegionId(0),
             copies: copies.to_vec(),
             deadline: PATIENCE,
+            reading: PATIENCE,
         };
         let begun = Instant::now();
         self.transport.start(self.peer, batch).expect("the batch starts");

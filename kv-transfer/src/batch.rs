@@ -22,8 +22,11 @@ pub struct Batch {
     pub local: RegionId,
     /// The ranges. Neighbours that are adjacent on both sides are joined.
     pub copies: Vec<RangeCopy>,
-    /// From `start` to the last byte; afterwards the batch fails.
+    /// From `start` to the last byte, waiting for other batches included; afterwards the batch fails.
     pub deadline: Duration,
+    /// From the batch's first read to its last byte; afterwards it fails. Batches of a peer are read one after the other:
+    /// what is still to come of the ones before it does not count against it.
+    pub reading: Duration,
 }
 
 /// One range to pull.
@@ -55,6 +58,7 @@ pub(crate) struct Job {
     pub(crate) bytes: u64,
     pub(crate) started: Instant,
     pub(crate) allowed: Duration,
+    pub(crate) reading: Duration,
 }
 
 impl Job {
@@ -87,6 +91,7 @@ impl Job {
             bytes,
             started: Instant::now(),
             allowed: batch.deadline,
+            reading: batch.reading,
         })
     }
 
@@ -97,8 +102,12 @@ impl Job {
 
     /// The failure of being late.
     pub(crate) fn late(&self) -> TransferError {
-        let deadline_ms = u64::try_from(self.allowed.as_millis()).unwrap_or(u64::MAX);
-        TransferError::Deadline { operation: "pull a batch", deadline_ms }
+        TransferError::late("pull a batch", self.allowed)
+    }
+
+    /// The failure of being read too slowly.
+    pub(crate) fn slow(&self) -> TransferError {
+        TransferError::late("read a batch", self.reading)
     }
 }
 
@@ -136,7 +145,8 @@ mod tests {
     fn check(copies: Vec<RangeCopy>) -> Result<Job, TransferError> {
         let local = Arc::new(HostMemory::new(1000, Backing::Anonymous).unwrap());
         let deadline = Duration::from_secs(1);
-        let batch = Batch { lease: LeaseId(1), remote: RegionId(0), local: RegionId(0), copies, deadline };
+        let batch =
+            Batch { lease: LeaseId(1), remote: RegionId(0), local: RegionId(0), copies, deadline, reading: deadline };
         Job::check(batch, 2000, &local, &Limits::default())
     }
 

@@ -2,11 +2,12 @@
 
 use sched::InstanceId;
 
+use crate::token::{TOKEN_BYTES, Token};
 use crate::wire::{Reader, Writer};
 use crate::{TransferError, TransportKind};
 
 /// The version of the blob and of everything that transports say to each other.
-pub(crate) const WIRE_VERSION: u16 = 1;
+pub(crate) const WIRE_VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"KVEP";
 const ENDPOINT_BYTES_MAX: usize = 64 << 10;
@@ -16,6 +17,8 @@ const ENDPOINT_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Endpoint {
     pub(crate) kind: TransportKind,
     pub(crate) instance: InstanceId,
+    /// What a reader has to say in its greeting.
+    pub(crate) token: Token,
     /// Where and how to connect; each transport has its own form.
     pub(crate) address: Vec<u8>,
     pub(crate) regions: Vec<RemoteRegion>,
@@ -31,7 +34,8 @@ pub(crate) struct RemoteRegion {
 
 impl Endpoint {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let head = Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u8(tag(self.kind)).u128(self.instance.0);
+        let head =
+            Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u8(tag(self.kind)).u128(self.instance.0).raw(&self.token.0);
         let count = u16::try_from(self.regions.len()).unwrap_or(u16::MAX);
         let head = head.string(&self.address).u16(count);
         let regions = self.regions.iter().take(usize::from(count));
@@ -55,6 +59,7 @@ impl Endpoint {
         }
         let kind = kind(reader.u8().ok_or_else(truncated)?).ok_or_else(|| refused("its transport is unknown"))?;
         let instance = InstanceId(reader.u128().ok_or_else(truncated)?);
+        let token = reader.raw(TOKEN_BYTES).and_then(|bytes| bytes.try_into().ok()).map(Token).ok_or_else(truncated)?;
         let address = reader.string().ok_or_else(truncated)?.to_vec();
         let count = usize::from(reader.u16().ok_or_else(truncated)?);
         if count > regions_max {
@@ -69,7 +74,7 @@ impl Endpoint {
         if !reader.is_empty() {
             return Err(refused("bytes follow its end"));
         }
-        Ok(Self { kind, instance, address, regions })
+        Ok(Self { kind, instance, token, address, regions })
     }
 }
 
@@ -96,6 +101,7 @@ mod tests {
         Endpoint {
             kind: TransportKind::Tcp,
             instance: InstanceId(0x1234_5678_9abc_def0_1122_3344_5566_7788),
+            token: Token([5; TOKEN_BYTES]),
             address: b"127.0.0.1:80".to_vec(),
             regions: vec![RemoteRegion { bytes: 1 << 40, key: vec![9; 23] }, RemoteRegion { bytes: 1, key: vec![] }],
         }
@@ -117,8 +123,8 @@ mod tests {
         let error = Endpoint::decode(&longer, 2).unwrap_err().to_string();
         assert_eq!(error, format!("read a peer's endpoint of {} bytes: bytes follow its end", longer.len()));
         let mut newer = blob.clone();
-        newer[4] = 2;
-        assert_eq!(Endpoint::decode(&newer, 2), Err(TransferError::Version { found: 2, supported: 1 }));
+        newer[4] = 3;
+        assert_eq!(Endpoint::decode(&newer, 2), Err(TransferError::Version { found: 3, supported: 2 }));
         assert!(Endpoint::decode(&blob, 1).unwrap_err().to_string().contains("more regions"));
         assert!(Endpoint::decode(&vec![0; 1 << 20], 1).is_err());
     }

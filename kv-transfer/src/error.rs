@@ -1,11 +1,12 @@
 //! Everything a transfer can be refused for or fail at.
 
 use std::io;
+use std::time::Duration;
 
 use kernels::memory::{Backing, MemoryError};
 use sched::{InstanceId, LeaseId};
 
-use crate::{AccessDenied, PeerId, RegionId, TransportKind};
+use crate::{AccessDenied, PeerId, RefusedUcxTls, RegionId, TransportKind};
 
 /// Whose memory an error speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,22 @@ pub enum TransferError {
     NotBuilt {
         /// The transport.
         kind: TransportKind,
+    },
+    /// The list of UCX transports names one that is not opened.
+    #[error("open ucx: the list of its transports {0}")]
+    UcxTls(#[from] RefusedUcxTls),
+    /// The environment would have UCX do something else than what is configured.
+    #[error(
+        "open ucx: the environment says {variable}={found:?}, this worker needs {needed:?}: unset the variable (transports \
+         are chosen by engine.ucx_tls)"
+    )]
+    UcxEnvironment {
+        /// The variable.
+        variable: String,
+        /// Its value.
+        found: String,
+        /// What UCX is told instead.
+        needed: String,
     },
     /// Registered memory is not what the transport can serve.
     #[error("register memory with {kind}: it serves {needed:?} memory, not {found:?}")]
@@ -90,6 +107,9 @@ pub enum TransferError {
         /// The instance that the endpoint names.
         expected: InstanceId,
     },
+    /// The peer has not told this reader how to greet.
+    #[error("connect: the peer does not know the token that this reader shows; it is told in the peer's endpoint")]
+    NotAdmitted,
     /// The kernel does not let us read the peer's memory.
     #[error(
         "connect over ucx: reading process {pid} is not permitted: both must run as the same user, in one PID namespace, \
@@ -202,6 +222,11 @@ impl TransferError {
     /// Wraps what a system call said.
     pub(crate) fn system(operation: &'static str, error: &io::Error) -> Self {
         Self::System { operation, reason: error.to_string() }
+    }
+
+    /// An operation that took longer than it was given.
+    pub(crate) fn late(operation: &'static str, allowed: Duration) -> Self {
+        Self::Deadline { operation, deadline_ms: u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX) }
     }
 
     /// Wraps how the loss of a peer was noticed.

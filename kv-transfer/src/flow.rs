@@ -1,5 +1,5 @@
-//! The batches of one peer in order of arrival, cut into reads: what to read next, what has ended, what is late. Pure;
-//! knows neither clocks nor how reads are made.
+//! The batches of one peer in order of arrival, cut into reads: what to read next, what has ended, what is late. Pure:
+//! it is told the time and how reads end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::time::Instant;
 use crate::batch::Job;
 use crate::{RangeCopy, Ticket, TransferError, TransferEvent};
 
-/// How often a read that came back without its bytes, through no fault of its batch, is made again.
+/// How often reads that came back without their bytes, through no fault of their batch, are made again while nothing of
+/// the batch lands in between.
 #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
 const RETRIES_PER_BATCH_MAX: u32 = 1;
 
@@ -16,6 +17,8 @@ const RETRIES_PER_BATCH_MAX: u32 = 1;
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     batches: VecDeque<Open>,
+    /// Since when the oldest batch, whose reads come first, is being read and nothing is in its way.
+    reading_since: Option<Instant>,
 }
 
 /// One read: part of one range of one batch.
@@ -51,6 +54,8 @@ struct Open {
     /// Ranges to read again.
     again: Vec<RangeCopy>,
     outstanding: u32,
+    /// Whether a read of it was handed out.
+    begun: bool,
     #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     retries: u32,
     ending: Option<Ending>,
@@ -66,20 +71,27 @@ impl Flow {
             offset: 0,
             again,
             outstanding: 0,
+            begun: false,
             retries: 0,
             ending: None,
         });
     }
 
     /// The next read of at most `bytes_max` bytes, of the oldest batch that has one.
-    pub(crate) fn next_read(&mut self, bytes_max: u64) -> Option<Read> {
-        self.batches.iter_mut().find_map(|open| open.next_read(bytes_max))
+    pub(crate) fn next_read(&mut self, bytes_max: u64, now: Instant) -> Option<Read> {
+        let read = self.batches.iter_mut().find_map(|open| open.next_read(bytes_max))?;
+        if self.batches.front().is_some_and(|oldest| oldest.begun) {
+            self.reading_since.get_or_insert(now);
+        }
+        Some(read)
     }
 
     /// A read's bytes are in place.
     pub(crate) fn landed(&mut self, ticket: Ticket, now: Instant) -> Option<TransferEvent> {
         let open = self.open(ticket)?;
         open.outstanding -= 1;
+        // Whoever gets on may be disturbed again.
+        open.retries = 0;
         self.settle(ticket, now)
     }
 
@@ -130,15 +142,27 @@ impl Flow {
 
     /// Batches that are late and not ending yet.
     pub(crate) fn late(&self, now: Instant) -> Vec<(Ticket, TransferError)> {
-        let running = self.batches.iter().filter(|open| open.ending.is_none());
-        let late = running.filter(|open| open.job.deadline().is_some_and(|deadline| deadline <= now));
-        late.map(|open| (open.ticket, open.job.late())).collect()
+        let passed = |moment: Option<Instant>| moment.is_some_and(|moment| moment <= now);
+        let running = self.batches.iter().enumerate().filter(|(_, open)| open.ending.is_none());
+        let late =
+            running.filter_map(|(index, open)| match (passed(open.job.deadline()), passed(self.slow_at(index))) {
+                (true, _) => Some((open.ticket, open.job.late())),
+                (false, true) => Some((open.ticket, open.job.slow())),
+                (false, false) => None,
+            });
+        late.collect()
     }
 
     /// The earliest deadline of a batch that is not ending yet.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let running = self.batches.iter().filter(|open| open.ending.is_none());
-        running.filter_map(|open| open.job.deadline()).min()
+        let running = self.batches.iter().enumerate().filter(|(_, open)| open.ending.is_none());
+        running.flat_map(|(index, open)| [open.job.deadline(), self.slow_at(index)]).flatten().min()
+    }
+
+    /// When the batch at `index` is read too slowly; only the oldest can be, the others wait for it.
+    fn slow_at(&self, index: usize) -> Option<Instant> {
+        let oldest = self.batches.front().filter(|_| index == 0)?;
+        self.reading_since?.checked_add(oldest.job.reading)
     }
 
     /// Every open batch, in order of arrival.
@@ -168,6 +192,9 @@ impl Flow {
             return None;
         }
         let open = self.batches.remove(index)?;
+        if index == 0 {
+            self.reading_since = self.batches.front().filter(|next| next.begun).map(|_| now);
+        }
         let elapsed_us = u64::try_from((now - open.job.started).as_micros()).unwrap_or(u64::MAX);
         Some(match open.ending {
             None => TransferEvent::Done { ticket, bytes: open.job.bytes, elapsed_us },
@@ -188,6 +215,7 @@ impl Open {
         }
         let range = self.again.pop().or_else(|| self.next_range(bytes_max))?;
         self.outstanding += 1;
+        self.begun = true;
         Some(Read { ticket: self.ticket, job: Arc::clone(&self.job), range })
     }
 
@@ -232,12 +260,13 @@ mod tests {
             local: RegionId(0),
             copies: copies.collect(),
             deadline: Duration::from_millis(deadline_ms),
+            reading: Duration::from_millis(deadline_ms / 2),
         };
         Arc::new(Job::check(batch, 4096, &local, &Limits::default()).unwrap())
     }
 
     fn ranges(flow: &mut Flow, bytes_max: u64) -> Vec<(u64, u64, u64)> {
-        let reads = std::iter::from_fn(|| flow.next_read(bytes_max));
+        let reads = std::iter::from_fn(|| flow.next_read(bytes_max, Instant::now()));
         reads.map(|read| (read.ticket.0, read.range.remote_offset, read.range.bytes)).collect()
     }
 
@@ -261,9 +290,9 @@ mod tests {
         let mut flow = Flow::default();
         let now = Instant::now();
         flow.push(Ticket(0), job(&[10, 10], 1000));
-        assert!(flow.next_read(10).is_some());
+        assert!(flow.next_read(10, now).is_some());
         assert_eq!(flow.end(Ticket(0), Ending::Aborted, now), None);
-        assert!(flow.draining().is_some() && flow.next_read(10).is_none());
+        assert!(flow.draining().is_some() && flow.next_read(10, now).is_none());
         assert_eq!(flow.landed(Ticket(0), now), Some(TransferEvent::Aborted { ticket: Ticket(0) }));
         flow.push(Ticket(1), job(&[10], 1000));
         assert_eq!(flow.end(Ticket(1), Ending::Aborted, now), Some(TransferEvent::Aborted { ticket: Ticket(1) }));
@@ -274,7 +303,7 @@ mod tests {
         let mut flow = Flow::default();
         let now = Instant::now();
         flow.push(Ticket(0), job(&[10], 1000));
-        assert!(flow.next_read(10).is_some());
+        assert!(flow.next_read(10, now).is_some());
         flow.end(Ticket(0), Ending::Failed(TransferError::Injected), now);
         assert_eq!(flow.end(Ticket(0), Ending::Aborted, now), None);
         let event = flow.failed(Ticket(0), TransferError::Stopped, now);
@@ -286,12 +315,43 @@ mod tests {
         let mut flow = Flow::default();
         let now = Instant::now();
         flow.push(Ticket(0), job(&[10, 20], 1000));
-        let first = flow.next_read(100).unwrap();
+        let first = flow.next_read(100, now).unwrap();
         assert_eq!(flow.came_back(&first, &TransferError::Injected, now), None);
         flow.connection_renewed();
-        assert_eq!(flow.next_read(100).unwrap().range, first.range);
+        assert_eq!(flow.next_read(100, now).unwrap().range, first.range);
         let event = flow.came_back(&first, &TransferError::Injected, now);
         assert_eq!(event, Some(TransferEvent::Failed { ticket: Ticket(0), error: TransferError::Injected }));
+    }
+
+    #[test]
+    fn a_batch_that_gets_on_may_be_disturbed_again() {
+        let (mut flow, now) = (Flow::default(), Instant::now());
+        flow.push(Ticket(0), job(&[10; 8], 1000));
+        for _ in 0..4 {
+            let (read, landed) = (flow.next_read(10, now).unwrap(), flow.next_read(10, now).unwrap());
+            assert_eq!(flow.landed(landed.ticket, now), None);
+            assert_eq!(flow.came_back(&read, &TransferError::Injected, now), None, "progress was made in between");
+            flow.connection_renewed();
+        }
+    }
+
+    #[test]
+    fn the_time_for_reading_begins_when_nothing_is_in_the_way() {
+        let (mut flow, now) = (Flow::default(), Instant::now());
+        let ms = |ms| now + Duration::from_millis(ms);
+        flow.push(Ticket(0), job(&[10], 60_000));
+        flow.push(Ticket(1), job(&[10], 60_000));
+        assert!(flow.next_deadline() == Some(flow.batches[0].job.deadline().unwrap()), "nothing is read yet");
+        // Both were asked for, one after the other: the answers come in the same order.
+        assert!(flow.next_read(10, now).is_some() && flow.next_read(10, now).is_some());
+        assert!(flow.late(ms(29_999)).is_empty());
+        let late = flow.late(ms(30_000));
+        assert_eq!(late.len(), 1, "the one that waits has all its time");
+        assert_eq!(late[0].1.to_string(), "read a batch: not done after 30000 ms");
+        assert!(flow.landed(Ticket(0), ms(29_000)).is_some());
+        assert_eq!(flow.next_deadline(), Some(ms(59_000)));
+        assert!(flow.late(ms(58_999)).is_empty());
+        assert_eq!(flow.late(ms(59_000)).len(), 1);
     }
 
     #[test]

@@ -10,8 +10,10 @@ use kernels::memory::HostMemory;
 use crate::batch::Job;
 use crate::driver::{Command, Driver};
 use crate::endpoint::{Endpoint, RemoteRegion};
+use crate::token::Token;
 use crate::{
-    Batch, KvTransport, Limits, PeerId, RegionId, Setup, Side, Ticket, TransferError, TransferEvent, TransportKind,
+    Batch, KvTransport, Limits, PeerId, RegionId, Serving, Setup, Side, Ticket, TransferError, TransferEvent,
+    TransportKind,
 };
 
 /// An open transport of any kind.
@@ -23,6 +25,7 @@ pub struct Transport {
     endings: VecDeque<TransferEvent>,
     kind: TransportKind,
     limits: Limits,
+    serving: Serving,
     /// Our own endpoint, which grows with each registered region.
     endpoint: Endpoint,
     regions: Vec<Arc<HostMemory>>,
@@ -31,6 +34,14 @@ pub struct Transport {
     open: BTreeMap<Ticket, PeerId>,
     peers_made: u64,
     tickets_made: u64,
+    life: Life,
+}
+
+/// Whether the threads behind still work.
+#[derive(PartialEq, Eq)]
+enum Life {
+    Running,
+    Stopped,
 }
 
 struct Peer {
@@ -49,6 +60,7 @@ impl Transport {
     pub(crate) fn new(
         kind: TransportKind,
         setup: &Setup,
+        token: Token,
         address: Vec<u8>,
         driver: Box<dyn Driver>,
         events: Receiver<TransferEvent>,
@@ -59,12 +71,14 @@ impl Transport {
             endings: VecDeque::new(),
             kind,
             limits: setup.limits,
-            endpoint: Endpoint { kind, instance: setup.instance, address, regions: Vec::new() },
+            serving: setup.serving,
+            endpoint: Endpoint { kind, instance: setup.instance, token, address, regions: Vec::new() },
             regions: Vec::new(),
             peers: BTreeMap::new(),
             open: BTreeMap::new(),
             peers_made: 0,
             tickets_made: 0,
+            life: Life::Running,
         }
     }
 
@@ -99,6 +113,7 @@ impl Transport {
             TransferEvent::PeerDown { peer, .. } => {
                 self.peers.remove(peer);
             }
+            TransferEvent::Stopped { .. } => self.life = Life::Stopped,
             TransferEvent::Done { .. } | TransferEvent::Failed { .. } | TransferEvent::Aborted { .. } => {}
         }
     }
@@ -112,13 +127,11 @@ impl Transport {
         self.endings.push_back(TransferEvent::PeerDown { peer, error });
     }
 
-    /// The threads have ended by themselves: everything still open ends here, batches first.
-    fn stopped(&mut self) -> Option<TransferEvent> {
-        if let Some((ticket, _)) = self.open.pop_first() {
-            return Some(TransferEvent::Failed { ticket, error: TransferError::Stopped });
+    fn running(&self) -> Result<(), TransferError> {
+        match self.life {
+            Life::Running => Ok(()),
+            Life::Stopped => Err(TransferError::Stopped),
         }
-        let (peer, _) = self.peers.pop_first()?;
-        Some(TransferEvent::PeerDown { peer, error: TransferError::Stopped })
     }
 }
 
@@ -134,7 +147,7 @@ impl KvTransport for Transport {
             return Err(TransferError::Limit { operation, what: "regions", max: max as u64 });
         }
         let (needed, found) = (self.kind.backing(), memory.backing());
-        if self.kind == TransportKind::Shm && found != needed {
+        if self.kind == TransportKind::Shm && self.serving == Serving::Readers && found != needed {
             return Err(TransferError::WrongBacking { kind: self.kind, needed, found });
         }
         let region = RegionId(self.regions.len() as u32);
@@ -149,6 +162,7 @@ impl KvTransport for Transport {
     }
 
     fn connect(&mut self, endpoint: &[u8]) -> Result<PeerId, TransferError> {
+        self.running()?;
         let max = self.limits.peers_max;
         if self.peers.len() >= max {
             return Err(TransferError::Limit { operation: "connect", what: "peers", max: max as u64 });
@@ -166,6 +180,7 @@ impl KvTransport for Transport {
     }
 
     fn start(&mut self, peer: PeerId, batch: Batch) -> Result<Ticket, TransferError> {
+        self.running()?;
         let job = Arc::new(self.check(peer, batch)?);
         let ticket = Ticket(self.tickets_made);
         self.driver.submit(Command::Start { ticket, peer, job })?;
@@ -176,26 +191,37 @@ impl KvTransport for Transport {
 
     fn poll(&mut self) -> Option<TransferEvent> {
         loop {
+            if self.life == Life::Stopped {
+                return None;
+            }
             if let Some(event) = self.endings.pop_front() {
                 self.note(&event);
                 return Some(event);
             }
             match self.events.try_recv() {
-                Ok(TransferEvent::PeerDown { peer, error }) => self.went_down(peer, error),
+                Ok(TransferEvent::PeerDown { peer, error }) => {
+                    if self.peers.contains_key(&peer) {
+                        self.went_down(peer, error);
+                    }
+                }
                 Ok(event) if event.ended().is_some_and(|ticket| !self.open.contains_key(&ticket)) => {}
                 Ok(event) => {
                     self.note(&event);
                     return Some(event);
                 }
                 Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => return self.stopped(),
+                Err(TryRecvError::Disconnected) => {
+                    let event = TransferEvent::Stopped { part: "every thread" };
+                    self.note(&event);
+                    return Some(event);
+                }
             }
         }
     }
 
     fn abort(&mut self, ticket: Ticket) {
         if let Some(peer) = self.open.get(&ticket) {
-            // When the threads have ended, `poll` ends the ticket.
+            // When the threads have ended, `poll` has said so.
             let _stopped = self.driver.submit(Command::Abort { ticket, peer: *peer });
         }
     }
@@ -237,8 +263,9 @@ mod tests {
             notify: Arc::new(|| {}),
             access: Arc::new(LeaseTable::new()),
             limits: Limits::default(),
+            serving: Serving::Readers,
         };
-        (Transport::new(TransportKind::Tcp, &setup, Vec::new(), Box::new(Idle), events), tell)
+        (Transport::new(TransportKind::Tcp, &setup, Token::draw().unwrap(), Vec::new(), Box::new(Idle), events), tell)
     }
 
     #[test]
@@ -254,6 +281,7 @@ mod tests {
             local,
             copies: vec![RangeCopy { remote_offset: 0, local_offset: 0, bytes: 64 }],
             deadline: Duration::from_secs(1),
+            reading: Duration::from_secs(1),
         };
         for peer in [lost, other] {
             tell.send(TransferEvent::PeerUp { peer, probe: crate::Probe { bytes: 1, elapsed_ns: 1 } }).unwrap();
@@ -270,5 +298,17 @@ mod tests {
         tell.send(TransferEvent::Done { ticket: elsewhere, bytes: 64, elapsed_us: 1 }).unwrap();
         let ended: Vec<Option<Ticket>> = std::iter::from_fn(|| transport.poll()).map(|event| event.ended()).collect();
         assert_eq!(ended, [Some(first), Some(second), None, Some(elsewhere)]);
+    }
+    #[test]
+    fn a_transport_that_has_stopped_says_so_once_and_ends_nothing() {
+        let (mut transport, tell) = transport();
+        let endpoint = transport.endpoint();
+        let peer = transport.connect(&endpoint).unwrap();
+        tell.send(TransferEvent::Stopped { part: "a thread" }).unwrap();
+        tell.send(TransferEvent::PeerDown { peer, error: TransferError::Stopped }).unwrap();
+        drop(tell);
+        assert_eq!(transport.poll(), Some(TransferEvent::Stopped { part: "a thread" }));
+        assert_eq!(transport.poll(), None, "its batches may still be written");
+        assert_eq!(transport.connect(&endpoint), Err(TransferError::Stopped));
     }
 }

@@ -1,20 +1,21 @@
-//! The first words on a connection between two workers: whom the reader expects, and whether it is welcome. Knows no
-//! socket.
+//! The first words on a connection between two workers: whom the reader expects, that it was told of, and whether it is
+//! welcome. Knows no socket.
 
 use sched::InstanceId;
 
 use crate::TransferError;
 use crate::endpoint::WIRE_VERSION;
+use crate::token::{TOKEN_BYTES, Token};
 use crate::wire::{Reader, Writer};
 
 const MAGIC: [u8; 8] = *b"kv-pull\n";
 
-pub(crate) const GREETING_BYTES: usize = 26;
+pub(crate) const GREETING_BYTES: usize = 26 + TOKEN_BYTES;
 pub(crate) const ANSWER_BYTES: usize = 11;
 
 /// The reader's first words.
-pub(crate) fn greeting(expected: InstanceId) -> Vec<u8> {
-    Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u128(expected.0).finish()
+pub(crate) fn greeting(expected: InstanceId, token: Token) -> Vec<u8> {
+    Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u128(expected.0).raw(&token.0).finish()
 }
 
 /// What the owner says to a greeting.
@@ -24,10 +25,11 @@ pub(crate) enum Answer {
     WrongInstance,
     WrongVersion,
     Full,
+    Stranger,
 }
 
 /// The owner's answer to a greeting; `None` if that was no greeting at all.
-pub(crate) fn judge(greeting: &[u8; GREETING_BYTES], ours: InstanceId) -> Option<Answer> {
+pub(crate) fn judge(greeting: &[u8; GREETING_BYTES], ours: InstanceId, token: Token) -> Option<Answer> {
     let mut reader = Reader::new(greeting);
     if reader.raw(MAGIC.len()) != Some(&MAGIC) {
         return None;
@@ -35,7 +37,11 @@ pub(crate) fn judge(greeting: &[u8; GREETING_BYTES], ours: InstanceId) -> Option
     if reader.u16()? != WIRE_VERSION {
         return Some(Answer::WrongVersion);
     }
-    Some(if reader.u128()? == ours.0 { Answer::Welcome } else { Answer::WrongInstance })
+    if reader.u128()? != ours.0 {
+        return Some(Answer::WrongInstance);
+    }
+    let shown = Token(reader.raw(TOKEN_BYTES)?.try_into().ok()?);
+    Some(if shown == token { Answer::Welcome } else { Answer::Stranger })
 }
 
 pub(crate) fn encode_answer(answer: Answer) -> Vec<u8> {
@@ -44,6 +50,7 @@ pub(crate) fn encode_answer(answer: Answer) -> Vec<u8> {
         Answer::WrongInstance => 1,
         Answer::WrongVersion => 2,
         Answer::Full => 3,
+        Answer::Stranger => 4,
     };
     Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u8(tag).finish()
 }
@@ -61,6 +68,7 @@ pub(crate) fn accept(answer: &[u8; ANSWER_BYTES], expected: InstanceId) -> Resul
         Some(1) => Err(TransferError::WrongInstance { expected }),
         Some(2) => Err(TransferError::Version { found, supported: WIRE_VERSION }),
         Some(3) => Err(TransferError::lost("connect", "it serves no more readers")),
+        Some(4) => Err(TransferError::NotAdmitted),
         Some(_) | None => Err(protocol),
     }
 }
@@ -70,20 +78,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn greetings_are_judged_by_version_and_instance() {
+    fn greetings_are_judged_by_version_instance_and_token() {
         let ours = InstanceId(3);
-        let mut hello: [u8; GREETING_BYTES] = greeting(ours).try_into().unwrap();
-        assert_eq!(judge(&hello, ours), Some(Answer::Welcome));
-        assert_eq!(judge(&hello, InstanceId(4)), Some(Answer::WrongInstance));
+        let (token, other) = (Token([1; TOKEN_BYTES]), Token([2; TOKEN_BYTES]));
+        let mut hello: [u8; GREETING_BYTES] = greeting(ours, token).try_into().unwrap();
+        assert_eq!(judge(&hello, ours, token), Some(Answer::Welcome));
+        assert_eq!(judge(&hello, ours, other), Some(Answer::Stranger));
+        assert_eq!(judge(&hello, InstanceId(4), token), Some(Answer::WrongInstance));
         hello[8] += 1;
-        assert_eq!(judge(&hello, ours), Some(Answer::WrongVersion));
+        assert_eq!(judge(&hello, ours, token), Some(Answer::WrongVersion));
         hello[0] = b'G';
-        assert_eq!(judge(&hello, ours), None);
+        assert_eq!(judge(&hello, ours, token), None);
     }
 
     #[test]
     fn only_a_welcome_is_accepted() {
-        for answer in [Answer::Welcome, Answer::WrongInstance, Answer::WrongVersion, Answer::Full] {
+        use Answer::{Full, Stranger, Welcome, WrongInstance, WrongVersion};
+        for answer in [Welcome, WrongInstance, WrongVersion, Full, Stranger] {
             let answered = accept(&encode_answer(answer).try_into().unwrap(), InstanceId(3));
             assert_eq!(answered.is_ok(), answer == Answer::Welcome);
         }

@@ -24,11 +24,14 @@ mod greeting;
 mod heap;
 mod host;
 mod limits;
+mod lobby;
 mod open;
 mod outbox;
 mod probe;
 mod signals;
+mod token;
 mod transport;
+mod ucx_tls;
 mod wire;
 
 pub use access::{AccessCheck, AccessDenied, LeaseTable};
@@ -41,5 +44,7 @@ pub use limits::Limits;
 pub use open::{Options, open};
 pub use signals::{exit_now, restore_signals};
 pub use transport::{
-    KvTransport, Notify, PeerId, Probe, RegionId, Setup, Ticket, TransferEvent, TransportKind, UnknownTransport,
+    KvTransport, Notify, PeerId, Probe, RegionId, Serving, Setup, Ticket, TransferEvent, TransportKind,
+    UnknownTransport,
 };
+pub use ucx_tls::{Fabric, RefusedUcxTls, UcxReach, check_ucx_tls};

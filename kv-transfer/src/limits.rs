@@ -21,8 +21,14 @@ pub struct Limits {
     pub regions_max: usize,
     /// From `connect` to the end of the probe.
     pub connect_deadline: Duration,
-    /// How long an abort waits for reads in flight before it closes the connection under them.
-    pub drain: Duration,
+    /// How long a peer may bring no byte of what it was asked for; then it counts as lost. Idle connections are asked for
+    /// a few bytes every [`Limits::idle_probe`], so that a path that has died is noticed then too.
+    pub silence: Duration,
+    /// How often an idle connection is tried, where a dead path would not show by itself (tcp).
+    pub idle_probe: Duration,
+    /// How long an abort waits for reads in flight before it closes the connection under them; longer where the measured
+    /// rate says that they need longer. `None` closes at once.
+    pub drain: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -36,7 +42,9 @@ impl Default for Limits {
             readers_max: 64,
             regions_max: 16,
             connect_deadline: Duration::from_secs(5),
-            drain: Duration::from_millis(20),
+            silence: Duration::from_secs(10),
+            idle_probe: Duration::from_secs(3),
+            drain: Some(Duration::from_millis(20)),
         }
     }
 }

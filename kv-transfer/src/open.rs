@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::{Setup, TransferError, Transport, TransportKind, in_process, shm, tcp};
+use crate::{Fabric, Setup, TransferError, Transport, TransportKind, in_process, shm, tcp};
 
 /// What particular transports need beyond [`Setup`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +11,10 @@ pub struct Options {
     pub tcp_listen: SocketAddr,
     /// The address that peers are told instead of the one listened on; needed when that is unspecified (0.0.0.0).
     pub tcp_advertise: Option<IpAddr>,
-    /// The UCX transports to allow, as `UCX_TLS` names them. `cma,tcp` serves one host; an RDMA build adds `rc`.
+    /// The UCX transports to open, as `UCX_TLS` names them. `posix,cma` serves one host; an RDMA build adds `rc`.
     pub ucx_tls: String,
+    /// Whether those may be RDMA's.
+    pub ucx_fabric: Fabric,
 }
 
 impl Default for Options {
@@ -20,7 +22,8 @@ impl Default for Options {
         Self {
             tcp_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             tcp_advertise: None,
-            ucx_tls: "cma,tcp".to_owned(),
+            ucx_tls: "posix,cma".to_owned(),
+            ucx_fabric: Fabric::Untrusted,
         }
     }
 }
@@ -37,7 +40,7 @@ pub fn open(kind: TransportKind, setup: &Setup, options: &Options) -> Result<Tra
 
 #[cfg(feature = "ucx")]
 fn open_ucx(setup: &Setup, options: &Options) -> Result<Transport, TransferError> {
-    crate::ucx::open(setup, &options.ucx_tls)
+    crate::ucx::open(setup, &options.ucx_tls, options.ucx_fabric)
 }
 
 #[cfg(not(feature = "ucx"))]

@@ -29,7 +29,8 @@ pub trait KvTransport: Send {
     fn connect(&mut self, endpoint: &[u8]) -> Result<PeerId, TransferError>;
 
     /// Starts pulling a batch from a peer that is up. Ends with exactly one of [`TransferEvent::Done`],
-    /// [`TransferEvent::Failed`] and [`TransferEvent::Aborted`], after which no byte of the batch can land any more.
+    /// [`TransferEvent::Failed`] and [`TransferEvent::Aborted`], after which no byte of the batch can land any more; or
+    /// the transport itself ends ([`TransferEvent::Stopped`]).
     fn start(&mut self, peer: PeerId, batch: Batch) -> Result<Ticket, TransferError>;
 
     /// The next thing that happened, if any.
@@ -165,6 +166,12 @@ pub enum TransferEvent {
         /// The batch.
         ticket: Ticket,
     },
+    /// A thread of the transport has ended by itself. Nothing is told any more: batches that are open stay so, because
+    /// over one-sided transports their bytes may land as long as the process lives. All that is left is to end it.
+    Stopped {
+        /// Which thread.
+        part: &'static str,
+    },
 }
 
 impl TransferEvent {
@@ -172,7 +179,7 @@ impl TransferEvent {
     pub fn ended(&self) -> Option<Ticket> {
         match self {
             Self::Done { ticket, .. } | Self::Failed { ticket, .. } | Self::Aborted { ticket } => Some(*ticket),
-            Self::PeerUp { .. } | Self::PeerDown { .. } => None,
+            Self::PeerUp { .. } | Self::PeerDown { .. } | Self::Stopped { .. } => None,
         }
     }
 }
@@ -207,4 +214,15 @@ pub struct Setup {
     pub access: Arc<dyn AccessCheck>,
     /// The bounds of queues and waits.
     pub limits: Limits,
+    /// Whether anybody is to read from us.
+    pub serving: Serving,
+}
+
+/// Whether a transport lets peers read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// Peers may connect and read.
+    Readers,
+    /// Nobody is to read from us: nothing listens, and the endpoint leads nowhere. (UCX listens for nobody anyway.)
+    Nobody,
 }

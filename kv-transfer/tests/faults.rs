@@ -11,7 +11,7 @@ use harness::{LEASE, PATIENCE, POOL_BYTES, Worker, copy};
 use kernels::memory::{Backing, HostMemory};
 use kv_transfer::faulty::{FaultPlan, Faulty};
 use kv_transfer::{
-    Batch, KvTransport, Limits, RegionId, Setup, TransferError, TransferEvent, TransportKind, in_process,
+    Batch, KvTransport, Limits, RegionId, Serving, Setup, TransferError, TransferEvent, TransportKind, in_process,
 };
 
 #[test]
@@ -25,6 +25,7 @@ fn faults_on_purpose_keep_the_contract() {
         notify: notify.clone(),
         access: owner.leases.clone(),
         limits: Limits::default(),
+        serving: Serving::Readers,
     };
     let mut faulty = Faulty::new(in_process::open(&setup).unwrap(), plan, notify).unwrap();
     let pool = Arc::new(HostMemory::new(POOL_BYTES, Backing::Anonymous).unwrap());
@@ -38,7 +39,7 @@ fn faults_on_purpose_keep_the_contract() {
     };
     assert!(matches!(next(&mut faulty), TransferEvent::PeerUp { .. }));
     let copies = vec![copy(0, 0, 4096)];
-    let batch = Batch { lease: LEASE, remote: RegionId(0), local, copies, deadline: PATIENCE };
+    let batch = Batch { lease: LEASE, remote: RegionId(0), local, copies, deadline: PATIENCE, reading: PATIENCE };
     let tickets: Vec<_> = (0..30).map(|_| faulty.start(peer, batch.clone()).unwrap()).collect();
     faulty.disconnect(peer);
     let mut ended = Vec::new();

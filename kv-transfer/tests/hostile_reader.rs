@@ -11,7 +11,7 @@ use std::time::Duration;
 use harness::{POOL_BYTES, Worker, everything};
 use kv_transfer::{KvTransport, Limits, TransferError, TransportKind};
 
-const GREETING_BYTES: usize = 26;
+const GREETING_BYTES: usize = 42;
 const REPLY_BYTES: usize = 24;
 
 /// A connection of our own, past the greeting unless `greeting` spoils it.
@@ -27,8 +27,9 @@ fn dial(owner: &Worker, greeting: &[u8]) -> TcpStream {
 }
 
 fn greeting(owner: &Worker) -> Vec<u8> {
-    let instance = owner.transport.endpoint()[7..23].to_vec();
-    [b"kv-pull\n".as_slice(), &1_u16.to_le_bytes(), &instance].concat()
+    // The instance and the token, as the endpoint tells them.
+    let told = owner.transport.endpoint()[7..39].to_vec();
+    [b"kv-pull\n".as_slice(), &2_u16.to_le_bytes(), &told].concat()
 }
 
 fn request(tag: u32, region: u32, lease: u64, offset: u64, bytes: u64) -> Vec<u8> {
@@ -65,7 +66,7 @@ fn reads_outside_a_region_are_answered_with_a_refusal() {
     let lease = harness::LEASE.0;
     let pool = POOL_BYTES as u64;
     let (refused_bounds, refused_lease) = ([4, 77, 0], [3, 77, 0]);
-    for (region, offset, bytes) in [(0, pool, 1), (0, u64::MAX, 2), (0, 1, pool), (1, 0, 1), (u32::MAX, 0, 1)] {
+    for (region, offset, bytes) in [(0, pool, 1), (0, u64::MAX, 2), (0, pool - 1, 2), (1, 0, 1), (u32::MAX, 0, 1)] {
         stream.write_all(&request(2, region, lease, offset, bytes)).unwrap();
         assert_eq!(reply(&mut stream), refused_bounds, "region {region}, {bytes} bytes at {offset}");
     }
@@ -101,7 +102,7 @@ fn another_version_is_told_so() {
     let mut stream = dial(&owner, &words);
     let mut answer = [0; 11];
     stream.read_exact(&mut answer).unwrap();
-    assert_eq!(answer[8..], [1, 0, 2], "our version, and that theirs is wrong");
+    assert_eq!(answer[8..], [2, 0, 2], "our version, and that theirs is wrong");
     assert!(hung_up(&mut stream));
 }
 
@@ -118,4 +119,82 @@ fn readers_beyond_the_limit_are_told_so() {
         "{refused}"
     );
     assert_eq!(first.pull(peer, everything()), Ok(POOL_BYTES as u64));
+}
+
+#[test]
+fn whoever_was_not_told_the_token_reads_nothing() {
+    let owner = Worker::owner(TransportKind::Tcp, 1);
+    let mut words = greeting(&owner);
+    words[30] ^= 1;
+    let mut stream = dial(&owner, &words);
+    let mut answer = [0; 11];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[10], 4, "a stranger");
+    assert!(hung_up(&mut stream));
+    for kind in [TransportKind::Tcp, TransportKind::Shm] {
+        let owner = Worker::owner(kind, 1);
+        let mut endpoint = owner.transport.endpoint();
+        endpoint[30] ^= 1;
+        let refused = Worker::new(kind).connect(&endpoint).unwrap_err();
+        assert_eq!(refused, TransferError::NotAdmitted, "{kind}");
+    }
+}
+
+/// A reader gets in however many connections keep silent, and they do not stay.
+#[test]
+fn silent_connections_keep_nobody_out() {
+    let limits = Limits { readers_max: 2, ..Limits::default() };
+    let owner = Worker::with(TransportKind::Tcp, POOL_BYTES, limits).filled(1);
+    let mut silent: Vec<_> = (0..300).map(|_| dial(&owner, b"")).collect();
+    still_serves(&owner);
+    let mut half = dial(&owner, &greeting(&owner)[..20]);
+    still_serves(&owner);
+    assert!(hung_up(&mut silent[0]), "the longest silence goes first");
+    assert!(hung_up(&mut half) && hung_up(&mut silent[299]), "nobody may be silent for long");
+    still_serves(&owner);
+}
+
+/// What is sent after the end of a lease is nobody's bytes, and the reader's other reads go on.
+#[test]
+fn a_lease_that_ends_under_a_reply_is_not_served_from() {
+    const READ: u64 = 2 << 20;
+    let owner = Worker::owner(TransportKind::Tcp, 1);
+    let mut stream = dial(&owner, &greeting(&owner));
+    stream.read_exact(&mut [0; 11]).unwrap();
+    // So many replies that the socket cannot hold them: the owner waits in the middle of one.
+    let lease = harness::LEASE.0;
+    for _ in 0..8 {
+        stream.write_all(&request(2, 0, lease, 0, READ)).unwrap();
+    }
+    assert_eq!(reply(&mut stream), [1, 77, READ]);
+    std::thread::sleep(Duration::from_millis(200));
+    owner.leases.revoke(harness::LEASE);
+    owner.overwrite(0xEE);
+    let mut bytes = vec![0; READ as usize];
+    stream.read_exact(&mut bytes).unwrap();
+    let (mut served, mut refused) = (1, 0);
+    for _ in 1..8 {
+        match reply(&mut stream) {
+            [1, 77, READ] => served += 1,
+            [2, 77, 0] => {
+                refused += 1;
+                continue;
+            }
+            other => panic!("{other:?}"),
+        }
+        stream.read_exact(&mut bytes).unwrap();
+        let torn = bytes.windows(16).any(|window| window == [0xEE; 16]);
+        assert!(!torn, "reply {served} has bytes from after the end of the lease");
+    }
+    assert!(refused > 0, "the socket took {served} replies at once: nothing was shown");
+}
+
+/// The first byte past what one request may ask for.
+#[test]
+fn a_request_for_more_than_one_read_is_hung_up_on() {
+    let owner = Worker::owner(TransportKind::Tcp, 1);
+    let mut stream = dial(&owner, &greeting(&owner));
+    stream.read_exact(&mut [0; 11]).unwrap();
+    stream.write_all(&request(2, 0, harness::LEASE.0, 0, (2 << 20) + 1)).unwrap();
+    assert!(hung_up(&mut stream));
 }

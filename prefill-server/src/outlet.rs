@@ -34,7 +34,7 @@ impl Outlet for GiverOutlet {
             }
             Outbound::Transferred { bytes, elapsed_us, end, .. } => match end {
                 TransferEnd::Done => self.metrics.transferred(bytes, Span(elapsed_us)),
-                TransferEnd::Failed => self.metrics.transfer_broken("failed"),
+                TransferEnd::Failed | TransferEnd::Refused => self.metrics.transfer_broken("failed"),
                 TransferEnd::Aborted => self.metrics.transfer_broken("aborted"),
             },
             Outbound::Stepped { lane: _, took, gap } => self.metrics.stepped(took, gap),

@@ -357,6 +357,6 @@ pub struct Pull {
     pub skip_tokens: u32,
     /// End of the pull in positions.
     pub tokens: u32,
-    /// Time within which it must end.
+    /// Time within which it must end: what is left of the request's.
     pub deadline_in: Span,
 }

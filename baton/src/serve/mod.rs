@@ -17,7 +17,6 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
-use tracing::warn;
 
 pub use child::EndedEarly;
 pub use error::ServeError;
@@ -28,7 +27,7 @@ use node::telemetry::Metrics;
 use router::Router;
 
 use crate::bundled;
-use crate::config::{BatonConfig, Mode, TransportChoice};
+use crate::config::{BatonConfig, Mode};
 use crate::ending::Ending;
 use crate::role::relief;
 use child::{Child, Launch, WorkerRole};
@@ -149,32 +148,13 @@ impl Workers {
         directory: &Path,
         (narrator, ending): (Narrator, &Ending),
     ) -> Result<Workers> {
-        let (first, fallback) = match config.serve.transport {
-            TransportChoice::Auto => (engine::TransportChoice::Ucx, Some(engine::TransportChoice::Shm)),
-            TransportChoice::Ucx => (engine::TransportChoice::Ucx, None),
-            TransportChoice::Tcp => (engine::TransportChoice::Tcp, None),
-            TransportChoice::Shm => (engine::TransportChoice::Shm, None),
-        };
-        let watched = (narrator, ending);
-        let workers = Workers::start_over(config, model_dir, directory, first, watched).await?;
+        let transport = config.serve.transport.on_one_host();
+        let workers = Workers::start_over(config, model_dir, directory, transport, (narrator, ending)).await?;
         if let Some(problem) = workers.unfit_pair() {
             return Err(ServeError::Incompatible { problem }.into());
         }
-        let Some(problem) = workers.broken_pair() else {
-            workers.announce(narrator);
-            return Ok(workers);
-        };
-        let Some(fallback) = fallback else {
-            return Err(ServeError::KvCannotMove { transport: transport_name(first), problem }.into());
-        };
-        warn!(problem, "a pair does not work over ucx, starting again over shared memory");
-        narrator.say(&format!("{:<12} a pair does not work over ucx ({problem}): trying shared memory", "kv"));
-        for (child, _) in workers.children {
-            child.stop().await?;
-        }
-        let workers = Workers::start_over(config, model_dir, directory, fallback, watched).await?;
         if let Some(problem) = workers.broken_pair() {
-            return Err(ServeError::KvCannotMove { transport: transport_name(fallback), problem }.into());
+            return Err(ServeError::KvCannotMove { transport: transport.kind().label(), problem }.into());
         }
         workers.announce(narrator);
         Ok(workers)
@@ -262,10 +242,6 @@ async fn why_stopped(mut stopped: watch::Receiver<Option<Cause>>) -> Cause {
 
 fn collect(count: usize, launch: impl Fn(usize) -> Result<Launch>) -> Result<Vec<Launch>> {
     (0..count).map(launch).collect()
-}
-
-fn transport_name(transport: engine::TransportChoice) -> &'static str {
-    transport.kind().label()
 }
 
 fn places_of(child: &Child) -> Places {

@@ -9,16 +9,24 @@ use proto::peer::PeerWelcome;
 use proto::peer::client::{Peer, Watch, connect};
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Peers;
 use super::table::{Introduction, Wire};
 
 /// Between two tries: at first, and at most.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Nobody knows yet whether a giver that has fallen silent is lost: look often.
+const BACKOFF_SILENT: Duration = Duration::from_millis(50);
 /// How long the transport may take to connect.
 const WIRE_WAIT: Duration = Duration::from_secs(5);
+/// A giver that was up for this long is not one that goes down as soon as it is up.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// How often a giver is asked whether it still answers, how long it has for that, and how often it may fail to.
+const PING_EVERY: Duration = Duration::from_secs(3);
+const PING_WAIT: Duration = Duration::from_secs(3);
+const PINGS_UNANSWERED_MAX: u32 = 2;
 /// A learned address where nobody has answered for this long is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
@@ -41,6 +49,7 @@ pub(super) struct Link {
 
 /// A giver that can be read from.
 struct Up {
+    peer: Peer,
     watch: Watch,
     wire: watch::Receiver<Wire>,
 }
@@ -50,7 +59,9 @@ enum Interruption {
     /// Its connection ended.
     Ended(String),
     /// The transport cannot read from it any more.
-    WireDown,
+    WireDown(String),
+    /// It does not answer, although its connection is there.
+    Silent,
     /// Somebody offers in the name of another incarnation.
     AskedToLook,
 }
@@ -98,7 +109,7 @@ impl Link {
     async fn connect_wire(&self, peer: Peer, welcome: PeerWelcome) -> Result<(InstanceId, Up), Failure> {
         let (giver, watch) = (welcome.instance, peer.watch().await?);
         let info = self.peer_info(welcome)?;
-        let (mut wire, introduction) = self.peers.table().greet(peer, &self.name);
+        let (mut wire, introduction) = self.peers.table().greet(peer.clone(), &self.name);
         if introduction == Introduction::Needed {
             let added = self.peers.shared.replica.add_peer(info);
             added.map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))?;
@@ -114,7 +125,7 @@ impl Link {
             Err(_) => return Err(lost(format!("not connected within {WIRE_WAIT:?}"))),
         };
         match state {
-            Wire::Up { .. } => Ok((giver, Up { watch, wire })),
+            Wire::Up { .. } => Ok((giver, Up { peer, watch, wire })),
             Wire::Down { reason } => Err(lost(reason)),
             Wire::Connecting => Err(lost("still connecting".to_owned())),
         }
@@ -141,7 +152,7 @@ impl Link {
             Wire::Up { bytes_per_second } => bytes_per_second,
             Wire::Connecting | Wire::Down { .. } => 0.0,
         };
-        let again = self.problem.take().is_some();
+        let again = self.problem.is_some();
         if again || self.backoff == BACKOFF_FIRST {
             let transport = self.peers.shared.config.transport;
             let gb_per_second = (rate / 1e8).round() / 10.0;
@@ -150,37 +161,60 @@ impl Link {
                 false => tracing::debug!(giver = self.name, transport, gb_per_second, "a giver is up"),
             }
         }
-        self.backoff = BACKOFF_FIRST;
         self.speed = Some(self.peers.shared.metrics.pair_up(&self.name, rate));
         self.peers.met(&self.address, giver);
-        match self.interrupted(&mut up).await {
+        let since = Instant::now();
+        let interruption = self.interrupted(&mut up).await;
+        if since.elapsed() >= STEADY_AFTER {
+            (self.backoff, self.problem) = (BACKOFF_FIRST, None);
+        }
+        match interruption {
             Interruption::Ended(reason) => {
                 tracing::debug!(giver = self.name, reason, "a giver's connection has ended");
                 self.silent_since = Some(Instant::now());
+                if since.elapsed() < BACKOFF_FIRST {
+                    // One that hangs up on each new watch must not be met again in a hot loop.
+                    self.pause().await;
+                }
             }
-            Interruption::WireDown => {
+            Interruption::WireDown(reason) => {
                 self.speed = None;
+                self.say("a giver cannot be read from", &reason);
                 // A wire that goes down as soon as it is up must not be met again in a hot loop.
                 self.pause().await;
             }
+            Interruption::Silent => {
+                self.speed = None;
+                self.peers.wire_down(giver, "it does not answer".to_owned());
+                self.say("a giver is silent", "it does not answer");
+                self.silent_since = Some(Instant::now());
+            }
             Interruption::AskedToLook => {}
+        }
+    }
+
+    /// Warns of a problem once, however often it comes back.
+    fn say(&mut self, what: &str, reason: &str) {
+        if self.problem.as_deref() == Some(reason) {
+            tracing::debug!(giver = self.name, address = self.address, reason, "{what}");
+        } else {
+            tracing::warn!(giver = self.name, address = self.address, reason, "{what}");
+            self.problem = Some(reason.to_owned());
         }
     }
 
     async fn interrupted(&self, up: &mut Up) -> Interruption {
         tokio::select! {
             reason = up.watch.ended() => Interruption::Ended(reason),
-            _ = up.wire.wait_for(|wire| matches!(wire, Wire::Down { .. })) => Interruption::WireDown,
+            reason = went_down(&mut up.wire) => Interruption::WireDown(reason),
+            () = fell_silent(&up.peer) => Interruption::Silent,
             () = self.wake.notified() => Interruption::AskedToLook,
         }
     }
 
     /// Nobody to read from here. True if the address is forgotten.
     fn failed(&mut self, failure: &Failure) -> bool {
-        if self.problem.as_ref() != Some(&failure.detail) {
-            tracing::warn!(giver = self.name, address = self.address, reason = failure.detail, "a giver is not up");
-            self.problem = Some(failure.detail.clone());
-        }
+        self.say("a giver is not up", &failure.detail);
         self.peers.not_met(&self.address, failure);
         let silent = match failure.kind {
             FailureKind::WorkerLost => self.silent_since.get_or_insert_with(Instant::now).elapsed(),
@@ -215,9 +249,30 @@ impl Link {
 
     /// Waits before the next try; an offer that waits for this address cuts it short.
     async fn pause(&mut self) {
-        // Nobody knows yet whether a silent giver is lost: look often.
-        let pause = if self.giver.is_some() { BACKOFF_FIRST } else { self.backoff };
+        let maybe_lost = self.giver.is_some() && self.silent_since.is_some();
+        let pause = if maybe_lost { BACKOFF_SILENT } else { self.backoff };
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         let _ = timeout(pause, self.wake.notified()).await;
+    }
+}
+
+/// Resolves when the transport cannot read from the giver any more, with the reason.
+async fn went_down(wire: &mut watch::Receiver<Wire>) -> String {
+    match wire.wait_for(|wire| matches!(wire, Wire::Down { .. })).await.as_deref() {
+        Ok(Wire::Down { reason }) => reason.clone(),
+        Ok(Wire::Up { .. } | Wire::Connecting) | Err(_) => "it was lost meanwhile".to_owned(),
+    }
+}
+
+/// Resolves when a giver whose connection looks well has not answered several times: a process that is stopped keeps its
+/// connections, and over one-sided transports even its memory can still be read.
+async fn fell_silent(peer: &Peer) {
+    let mut unanswered = 0;
+    while unanswered < PINGS_UNANSWERED_MAX {
+        sleep(PING_EVERY).await;
+        match peer.ping(PING_WAIT).await {
+            Ok(()) => unanswered = 0,
+            Err(_) => unanswered += 1,
+        }
     }
 }

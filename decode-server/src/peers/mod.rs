@@ -12,7 +12,7 @@ mod table;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::replica::ReplicaHandle;
+use engine::replica::{ReplicaHandle, TransferEnd};
 use node::drain::Stop;
 use node::started::PairReport;
 use node::worker_metrics::WorkerMetrics;
@@ -144,10 +144,25 @@ impl Peers {
         self.table().set_wire(giver, Wire::Up { bytes_per_second });
     }
 
-    /// The transport cannot read from a giver.
+    /// A pull has ended. When several in a row fail although the transport calls the giver well, the pair is taken down, and
+    /// its link meets the giver again over a fresh connection.
+    pub(crate) fn pull_ended(&self, giver: InstanceId, end: TransferEnd) {
+        match end {
+            TransferEnd::Done => self.table().pull_succeeded(giver),
+            TransferEnd::Failed => {
+                let enough = self.table().pull_failed(giver);
+                if enough {
+                    self.wire_down(giver, "several pulls in a row have failed".to_owned());
+                }
+            }
+            TransferEnd::Refused | TransferEnd::Aborted => {}
+        }
+    }
+
+    /// The transport cannot read from a giver. Its link says so aloud, once.
     pub(crate) fn wire_down(&self, giver: InstanceId, reason: String) {
         let (name, transport) = (self.table().name(giver), self.shared.config.transport);
-        tracing::warn!(giver = name, %reason, transport, "a giver cannot be read from");
+        tracing::debug!(giver = name, %reason, transport, "a giver cannot be read from");
         self.table().set_wire(giver, Wire::Down { reason });
         self.publish();
     }

@@ -11,6 +11,9 @@ use tokio::sync::{Notify, watch};
 
 use super::parked::Parked;
 
+/// Pulls of one giver that may fail in a row before its path is tried from the start.
+const FAILED_PULLS_MAX: u32 = 3;
+
 /// State of the transport's connection to a giver.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Wire {
@@ -51,6 +54,8 @@ struct Giver {
     /// What it is called.
     name: String,
     wire: watch::Sender<Wire>,
+    /// Pulls that failed since one succeeded.
+    failed_pulls: u32,
 }
 
 /// All links, givers and waiting offers.
@@ -133,7 +138,7 @@ impl Table {
         }
         let wire = watch::Sender::new(Wire::Connecting);
         let watching = wire.subscribe();
-        self.givers.insert(instance, Giver { peer, name: name.to_owned(), wire });
+        self.givers.insert(instance, Giver { peer, name: name.to_owned(), wire, failed_pulls: 0 });
         (watching, Introduction::Needed)
     }
 
@@ -141,6 +146,25 @@ impl Table {
         if let Some(giver) = self.givers.get(&giver) {
             giver.wire.send_replace(wire);
         }
+    }
+
+    /// A pull from the giver has succeeded: its path is well.
+    pub(super) fn pull_succeeded(&mut self, giver: InstanceId) {
+        if let Some(giver) = self.givers.get_mut(&giver) {
+            giver.failed_pulls = 0;
+        }
+    }
+
+    /// A pull from the giver has failed. True when so many have in a row that its path cannot be trusted any more; then
+    /// counting starts again.
+    pub(super) fn pull_failed(&mut self, giver: InstanceId) -> bool {
+        let Some(giver) = self.givers.get_mut(&giver) else { return false };
+        giver.failed_pulls += 1;
+        let enough = giver.failed_pulls >= FAILED_PULLS_MAX;
+        if enough {
+            giver.failed_pulls = 0;
+        }
+        enough && matches!(*giver.wire.borrow(), Wire::Up { .. })
     }
 
     /// The giver's process is gone.

@@ -9,6 +9,9 @@ mod perform;
 mod run;
 mod wake;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -110,8 +113,10 @@ pub enum Outbound {
 pub enum TransferEnd {
     /// All bytes arrived.
     Done,
-    /// Some did not.
+    /// Some did not, for a reason that lies with the path or the peer.
     Failed,
+    /// The giver refused: the lease has ended. The path is well.
+    Refused,
     /// It was aborted as asked.
     Aborted,
 }

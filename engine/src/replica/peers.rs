@@ -16,10 +16,13 @@ pub(super) struct Peer {
 }
 
 /// Whether a peer can be pulled from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Link {
     Connecting,
-    Up,
+    Up {
+        /// Measured at connect.
+        bytes_per_second: f64,
+    },
 }
 
 /// All peers by incarnation and by connection.
@@ -44,9 +47,9 @@ impl Peers {
     }
 
     /// A connection has come up; its peer, if it is still wanted.
-    pub(super) fn up(&mut self, id: PeerId) -> Option<InstanceId> {
+    pub(super) fn up(&mut self, id: PeerId, bytes_per_second: f64) -> Option<InstanceId> {
         let instance = *self.instances.get(&id)?;
-        self.peers.get_mut(&instance)?.link = Link::Up;
+        self.peers.get_mut(&instance)?.link = Link::Up { bytes_per_second };
         Some(instance)
     }
 
@@ -57,12 +60,12 @@ impl Peers {
         Some(instance)
     }
 
-    /// A peer that can be pulled from.
-    pub(super) fn connected(&self, instance: InstanceId) -> Result<&Peer, String> {
+    /// A peer that can be pulled from, and how fast.
+    pub(super) fn connected(&self, instance: InstanceId) -> Result<(&Peer, f64), String> {
         match self.peers.get(&instance) {
             None => Err(format!("{instance} is not a peer of this worker")),
             Some(Peer { link: Link::Connecting, .. }) => Err(format!("{instance} is not connected yet")),
-            Some(peer @ Peer { link: Link::Up, .. }) => Ok(peer),
+            Some(peer @ Peer { link: Link::Up { bytes_per_second }, .. }) => Ok((peer, *bytes_per_second)),
         }
     }
 }

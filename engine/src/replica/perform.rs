@@ -18,6 +18,11 @@ use super::{Outbound, Outlet, PeerInfo, TransferEnd};
 use crate::EngineError;
 use crate::backend::{Backend, BackendEvent};
 
+/// How long a pull may be read: a while in any case, and much longer than the rate that was measured over an idle link
+/// says. A peer that brings nothing at all is noticed by the transport, much sooner.
+const READING_LEAST: Duration = Duration::from_secs(30);
+const READING_SPARE: f64 = 16.0;
+
 /// The pool is the first region that every worker registers.
 const POOL_REGION: RegionId = RegionId(0);
 
@@ -144,18 +149,20 @@ impl Performer {
     }
 
     fn start_pull(&mut self, pull: &Pull) -> Result<Ticket, String> {
-        let peer = self.peers.connected(pull.giver)?;
+        let (peer, rate) = self.peers.connected(pull.giver)?;
         if let Some(block) = pull.remote.iter().find(|block| block.0 >= peer.blocks) {
             return Err(format!("the offer names {block} of a pool of {} blocks", peer.blocks));
         }
         let blocks = PullBlocks { src: &pull.remote, dst: &pull.local, tokens: pull.skip_tokens..pull.tokens };
         let copies = layout::plan(&peer.layout, &self.layout, &blocks).map_err(|error| error.to_string())?;
+        let copies: Vec<_> = copies.into_iter().map(RangeCopy::from).collect();
         let batch = Batch {
             lease: pull.lease,
             remote: POOL_REGION,
             local: self.region,
-            copies: copies.into_iter().map(RangeCopy::from).collect(),
             deadline: Duration::from_micros(pull.deadline_in.us()),
+            reading: reading_time(copies.iter().map(|copy| copy.bytes).sum(), rate),
+            copies,
         };
         self.transport.start(peer.id, batch).map_err(|error| error.to_string())
     }
@@ -189,8 +196,13 @@ impl Performer {
                     self.ended(ticket, bytes, elapsed_us, TransferEnd::Done, PullOutcome::Complete)
                 }
                 TransferEvent::Failed { ticket, error } => {
-                    self.ended(ticket, 0, 0, TransferEnd::Failed, PullOutcome::Failed(error.to_string()))
+                    let end = match error {
+                        TransferError::Denied { .. } => TransferEnd::Refused,
+                        _ => TransferEnd::Failed,
+                    };
+                    self.ended(ticket, 0, 0, end, PullOutcome::Failed(error.to_string()))
                 }
+                TransferEvent::Stopped { part } => self.transport_stopped(part),
                 TransferEvent::Aborted { ticket } => {
                     self.ended(ticket, 0, 0, TransferEnd::Aborted, PullOutcome::Aborted)
                 }
@@ -202,8 +214,8 @@ impl Performer {
     }
 
     fn peer_up(&mut self, peer: PeerId, probe: Probe) -> Option<Event> {
-        let instance = self.peers.up(peer)?;
         let (transport, bytes_per_second) = (self.transport.kind(), probe.bytes_per_second());
+        let instance = self.peers.up(peer, bytes_per_second)?;
         self.outlet.put(Outbound::PeerUp { instance, transport, bytes_per_second });
         None
     }
@@ -211,6 +223,15 @@ impl Performer {
     fn peer_down(&mut self, peer: PeerId, error: &TransferError) -> Option<Event> {
         let instance = self.peers.down(peer)?;
         self.outlet.put(Outbound::PeerDown { instance, reason: error.to_string() });
+        None
+    }
+
+    /// Nothing can be given or taken any more, and what was under way never ends. The process has to.
+    fn transport_stopped(&mut self, part: &'static str) -> Option<Event> {
+        let detail = format!("the transport {} has stopped: {part} has ended", self.transport.kind());
+        self.broken.get_or_insert(Failure::new(FailureKind::Internal, detail));
+        self.pulls.clear();
+        self.tickets.clear();
         None
     }
 
@@ -240,6 +261,11 @@ impl Performer {
     pub(super) fn has_transfers(&self) -> bool {
         !self.pulls.is_empty()
     }
+}
+
+fn reading_time(bytes: u64, bytes_per_second: f64) -> Duration {
+    let measured = Duration::try_from_secs_f64(READING_SPARE * bytes as f64 / bytes_per_second);
+    measured.map_or(Duration::MAX, |measured| READING_LEAST.saturating_add(measured))
 }
 
 fn step_ended(lane: LaneId, step: StepId, result: Result<StepResult, Failure>) -> Event {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kernels::memory::{Backing, HostMemory};
 use kernels::{Dtype, KvGeometry};
-use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Setup};
+use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, Setup};
 use sched::layout::KvLayout;
 use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
@@ -43,11 +43,13 @@ pub struct Opened {
 /// Loads the model and starts its backend, without scheduler and transport: for measuring and for tests.
 /// `notify` is called whenever the backend has something to poll.
 pub fn open_backend(config: &Config, notify: Notify) -> Result<Opened, EngineError> {
-    open_with_ranks(config, notify, &NoRankProgram, &Progress::default())
+    let wished = config.transport.kind().backing();
+    open_with_ranks(config, wished, notify, &NoRankProgram, &Progress::default())
 }
 
 fn open_with_ranks(
     config: &Config,
+    wished: Backing,
     notify: Notify,
     program: &dyn RankProgram,
     progress: &Progress,
@@ -56,8 +58,8 @@ fn open_with_ranks(
     let spec = ModelSpec::read(&config.model_dir)?;
     let context_max = context_max(config, &spec)?;
     match config.backend {
-        BackendKind::Cpu => cpu(config, (spec, context_max), notify, program, progress),
-        BackendKind::Modelled => modelled(config, spec, context_max, notify, progress),
+        BackendKind::Cpu => cpu(config, (spec, context_max), wished, notify, program, progress),
+        BackendKind::Modelled => modelled(config, spec, context_max, (wished, notify), progress),
     }
 }
 
@@ -69,13 +71,19 @@ pub(super) fn start(
     progress: &Progress,
 ) -> Result<Started, EngineError> {
     let (waker, sleeper) = Waker::pair();
-    let opened = open_with_ranks(config, waker.notify(), program, progress)?;
+    let opened = open_with_ranks(config, backing(config, role), waker.notify(), program, progress)?;
     progress.begins(Phase::Assembling, 0);
     let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } = opened;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
     let instance = InstanceId(random::incarnation()?);
     let leases = Arc::new(LeaseTable::new());
-    let setup = Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: limits(config) };
+    let setup = Setup {
+        instance,
+        notify: waker.notify(),
+        access: Arc::clone(&leases) as _,
+        limits: limits(config),
+        serving: serving(role),
+    };
     let (transport, region) = transport(config, &setup, &kv)?;
     let compat = compat(&spec, &kv, &layout, weights_digest, &backend.describe().numerics_id);
     let scheduler = scheduler(config, role, &spec, &geometry, context_max, &compat)?;
@@ -141,10 +149,25 @@ pub(super) fn step_limits(config: &Config, context_max: u32) -> StepLimits {
     StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max }
 }
 
-/// The pool's memory. Where ranks are processes it must be a memfd, whatever the transport would rather have.
-fn pool(config: &Config, geometry: KvGeometry, grid: Grid) -> Result<KvStore, EngineError> {
+/// Only a worker that gives is read from; the others need not even listen.
+fn serving(role: Role) -> Serving {
+    match role {
+        Role::Prefill => Serving::Readers,
+        Role::Decode | Role::Aggregated => Serving::Nobody,
+    }
+}
+
+/// What the pool is best made of: what the transport serves from, where it serves, and else memory with huge pages.
+fn backing(config: &Config, role: Role) -> Backing {
+    match serving(role) {
+        Serving::Readers => config.transport.kind().backing(),
+        Serving::Nobody => Backing::Anonymous,
+    }
+}
+
+/// The pool's memory. Where ranks are processes it must be a memfd, whatever else was wished for.
+fn pool(config: &Config, geometry: KvGeometry, grid: Grid, wished: Backing) -> Result<KvStore, EngineError> {
     let bytes = geometry.pool_bytes();
-    let wished = config.transport.kind().backing();
     let backing = match config.ranks {
         RanksChoice::Processes if grid != Grid::ALONE => Backing::Memfd,
         RanksChoice::Processes | RanksChoice::Threads => wished,
@@ -171,19 +194,23 @@ fn transport(config: &Config, setup: &Setup, kv: &KvStore) -> Result<(Box<dyn Kv
     Ok((Box::new(transport), region))
 }
 
-/// One bound for both directions: whom we read from, and who reads from us.
+/// One bound for both directions: whom we read from, and who reads from us. There is room for every pull that the
+/// scheduler lets run.
 fn limits(config: &Config) -> Limits {
-    Limits { peers_max: config.peers_max, readers_max: config.peers_max, ..Limits::default() }
+    let batches_max = config.peers_max.saturating_mul(config.pulls_per_giver_max as usize);
+    Limits { peers_max: config.peers_max, readers_max: config.peers_max, batches_max, ..Limits::default() }
 }
 
 fn transport_options(config: &Config) -> Result<Options, EngineError> {
     let (tcp_listen, tcp_advertise) = config.addresses()?;
-    Ok(Options { tcp_listen, tcp_advertise, ucx_tls: config.ucx_tls.clone() })
+    let (ucx_tls, ucx_fabric) = (config.ucx_tls.clone(), config.ucx_fabric());
+    Ok(Options { tcp_listen, tcp_advertise, ucx_tls, ucx_fabric })
 }
 
 fn cpu(
     config: &Config,
     (spec, context_max): (ModelSpec, u32),
+    wished: Backing,
     notify: Notify,
     program: &dyn RankProgram,
     progress: &Progress,
@@ -195,7 +222,7 @@ fn cpu(
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
     let limits = step_limits(config, context_max);
     Needs::of(config, (&spec, grid), &geometry, bytes, limits).require()?;
-    let kv = pool(config, geometry, grid)?;
+    let kv = pool(config, geometry, grid, wished)?;
     let weights_digest = digest(&spec, weights.digest()?);
     let (spec_too, progress) = (spec.clone(), progress.clone());
     let crew = Crew { config: config.clone(), spec: spec_too, grid, precision, limits, weights_digest, progress };
@@ -217,12 +244,12 @@ fn modelled(
     config: &Config,
     spec: ModelSpec,
     context_max: u32,
-    notify: Notify,
+    (wished, notify): (Backing, Notify),
     progress: &Progress,
 ) -> Result<Opened, EngineError> {
     let geometry = geometry::of_modelled(config, &spec)?;
     Needs::of_pool(config, &geometry).require()?;
-    let kv = pool(config, geometry, Grid::ALONE)?;
+    let kv = pool(config, geometry, Grid::ALONE, wished)?;
     let device = ModelledDevice {
         cost: config.modelled.fitted()?,
         layers: spec.layers,
@@ -291,6 +318,7 @@ fn scheduler(
         step_tokens_max: config.step_tokens_max,
         steps_in_flight: config.steps_in_flight,
         queue_legs_max: config.queue_legs_max,
+        pulls_per_giver_max: config.pulls_per_giver_max,
         prefix_cache: match config.prefix_cache {
             PrefixCacheChoice::On => PrefixCache::On,
             PrefixCacheChoice::Off => PrefixCache::Off,

@@ -39,7 +39,7 @@ impl LeaseTable {
         merge(covered);
     }
 
-    /// Ends a lease: no read under it starts after this returns. Repeating it changes nothing.
+    /// Ends a lease: no read under it goes on after this returns. Repeating it changes nothing.
     pub fn revoke(&self, lease: LeaseId) {
         let mut table = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         if table.live.remove(&lease).is_some() {
@@ -57,7 +57,15 @@ impl LeaseTable {
 }
 
 impl AccessCheck for LeaseTable {
-    fn check(&self, lease: LeaseId, region: RegionId, offset: u64, bytes: u64) -> Result<(), AccessDenied> {
+    fn under(
+        &self,
+        lease: LeaseId,
+        region: RegionId,
+        offset: u64,
+        bytes: u64,
+        read: &mut dyn FnMut(),
+    ) -> Result<(), AccessDenied> {
+        // Held until `read` has returned, so that `revoke` waits for it.
         let table = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let Some(regions) = table.live.get(&lease) else {
             let ended = table.ended.contains(&lease);
@@ -67,7 +75,10 @@ impl AccessCheck for LeaseTable {
         let ranges = regions.get(&region).ok_or(AccessDenied::Bounds)?;
         let after = ranges.partition_point(|range| range.start <= offset);
         match after.checked_sub(1).and_then(|index| ranges.get(index)) {
-            Some(range) if end <= range.end => Ok(()),
+            Some(range) if end <= range.end => {
+                read();
+                Ok(())
+            }
             Some(_) | None => Err(AccessDenied::Bounds),
         }
     }
@@ -110,6 +121,29 @@ mod tests {
         table.revoke(lease);
         assert_eq!(table.check(lease, REGION, 100, 1), Err(AccessDenied::Expired));
         assert_eq!(table.live(), 0);
+    }
+
+    #[test]
+    fn a_lease_does_not_end_under_a_read() {
+        let table = LeaseTable::new();
+        let lease = LeaseId(7);
+        table.grant(lease, REGION, std::iter::once(0..8));
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let revoked = || {
+                table.revoke(lease);
+                ended.store(true, std::sync::atomic::Ordering::SeqCst);
+            };
+            let mut read = || {
+                scope.spawn(revoked);
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                assert!(!ended.load(std::sync::atomic::Ordering::SeqCst), "it ended under a read");
+            };
+            assert_eq!(table.under(lease, REGION, 0, 8, &mut read), Ok(()));
+        });
+        assert!(ended.into_inner());
+        let denied = table.under(lease, REGION, 0, 8, &mut || panic!("it has ended"));
+        assert_eq!(denied, Err(AccessDenied::Expired));
     }
 
     #[test]

@@ -50,6 +50,13 @@ pub(crate) trait Owner: Send {
     fn register(&mut self, memory: &Arc<HostMemory>) -> Result<(), TransferError>;
 }
 
+/// Nobody reads from a worker without an owner.
+impl<O: Owner> Owner for Option<O> {
+    fn register(&mut self, memory: &Arc<HostMemory>) -> Result<(), TransferError> {
+        self.as_mut().map_or(Ok(()), |owner| owner.register(memory))
+    }
+}
+
 /// The front's hold on the copying thread and on what we serve.
 pub(crate) struct Copier<O> {
     messages: Sender<Message>,
@@ -66,10 +73,14 @@ impl<O: Owner> Copier<O> {
         limits: Limits,
     ) -> Result<Self, TransferError> {
         let (messages, inbox) = unbounded();
+        let alive = outbox.essential("the thread that copies");
         let thread = thread::Thread::new(inbox, messages.clone(), connector, outbox, limits);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || thread.run())
+            .spawn(move || {
+                let _alive = alive;
+                thread.run();
+            })
             .map_err(|error| TransferError::system("start a transport thread", &error))?;
         Ok(Self { messages, thread: Some(thread), owner })
     }
@@ -109,10 +120,14 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, bytes: u64) {
 }
 
 /// Copies the peer's page as batches are copied, and measures that.
-pub(crate) fn probe(page: *const u8, endpoint: &Endpoint) -> Result<Probe, TransferError> {
+///
+/// # Safety
+///
+/// `page` must be valid for reads of `PROBE_BYTES` bytes until this returns.
+pub(crate) unsafe fn probe(page: *const u8, endpoint: &Endpoint) -> Result<Probe, TransferError> {
     let mut scratch = Scratch::new(endpoint.instance)?;
     let copy_page = |scratch: &Scratch| {
-        // SAFETY: the caller maps the peer's page, and the scratch is as long and ours alone.
+        // SAFETY: the caller says that the page is readable, and the scratch is as long and ours alone.
         unsafe { copy(page, scratch.memory().as_ptr(), PROBE_BYTES as u64) };
     };
     copy_page(&scratch);

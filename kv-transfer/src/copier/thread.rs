@@ -93,7 +93,7 @@ impl Thread {
                 tell(&self.outbox, peer.flow.end(ticket, Ending::Failed(error), now));
             }
             let Some(source) = &mut peer.source else { continue };
-            let Some(read) = peer.flow.next_read(self.limits.read_bytes_max) else { continue };
+            let Some(read) = peer.flow.next_read(self.limits.read_bytes_max, now) else { continue };
             match source.read(&read) {
                 Ok(()) => tell(&self.outbox, peer.flow.landed(read.ticket, Instant::now())),
                 Err(ReadError::Batch(error)) => {

@@ -12,6 +12,7 @@ use crate::copier::{self, Connector, Copier, Message, ReadError, Source};
 use crate::endpoint::Endpoint;
 use crate::flow::Read;
 use crate::outbox::Outbox;
+use crate::token::Token;
 use crate::wire::{Reader, Writer};
 use crate::{AccessCheck, AccessDenied, Limits, PeerId, Setup, TransferError, Transport, TransportKind, probe};
 
@@ -37,7 +38,7 @@ pub fn open(setup: &Setup) -> Result<Transport, TransferError> {
     let listed = Listed { number, owner };
     let copier = Copier::start("kv-in-process", listed, Box::new(Finder), outbox, setup.limits)?;
     let address = Writer::new().u64(number).finish();
-    Ok(Transport::new(TransportKind::InProcess, setup, address, Box::new(copier), events))
+    Ok(Transport::new(TransportKind::InProcess, setup, Token::draw()?, address, Box::new(copier), events))
 }
 
 fn owners() -> std::sync::MutexGuard<'static, BTreeMap<u64, Weak<Owner>>> {
@@ -109,7 +110,8 @@ fn find(
     if owner.instance != endpoint.instance {
         return Err(TransferError::WrongInstance { expected: endpoint.instance });
     }
-    let probe = copier::probe(owner.page.as_ptr(), endpoint)?;
+    // SAFETY: `owner` keeps its page, which is as long as a probe is.
+    let probe = unsafe { copier::probe(owner.page.as_ptr(), endpoint) }?;
     let reader = owner.readers_made.fetch_add(1, Ordering::Relaxed);
     let mut readers = owner.readers.lock().unwrap_or_else(PoisonError::into_inner);
     if readers.len() >= owner.limits.readers_max {
@@ -140,14 +142,17 @@ impl Source for InProcessSource {
         let denied = |denied| ReadError::Batch(TransferError::Denied { lease, denied });
         let regions = self.owner.regions.read().unwrap_or_else(PoisonError::into_inner);
         let memory = regions.get(read.job.remote.0 as usize).ok_or_else(|| denied(AccessDenied::Bounds))?;
-        if range.remote_offset + range.bytes > memory.len() as u64 {
+        let inside = range.remote_offset.checked_add(range.bytes).is_some_and(|end| end <= memory.len() as u64);
+        if !inside {
             return Err(denied(AccessDenied::Bounds));
         }
-        self.owner.access.check(lease, read.job.remote, range.remote_offset, range.bytes).map_err(denied)?;
         let from = memory.as_ptr().wrapping_add(range.remote_offset as usize);
-        // SAFETY: both ranges were checked against their mappings, which `regions` and the job keep alive; the batch's
-        // destination is ours alone until its ticket has ended.
-        unsafe { copier::copy(from, read.destination(), range.bytes) };
-        Ok(())
+        let mut copy = || {
+            // SAFETY: both ranges were checked against their mappings, which `regions` and the job keep alive. Nobody
+            // writes the source, because its lease does not end under this call; the batch's destination is ours alone
+            // until its ticket has ended.
+            unsafe { copier::copy(from, read.destination(), range.bytes) };
+        };
+        self.owner.access.under(lease, read.job.remote, range.remote_offset, range.bytes, &mut copy).map_err(denied)
     }
 }

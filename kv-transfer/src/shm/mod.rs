@@ -10,18 +10,22 @@ use std::sync::Arc;
 use crate::copier::Copier;
 use crate::host::Host;
 use crate::outbox::Outbox;
+use crate::token::{self, Token};
 use crate::wire::{Reader, Writer};
-use crate::{Setup, TransferError, Transport, TransportKind};
+use crate::{Serving, Setup, TransferError, Transport, TransportKind};
 
 /// Opens a transport to processes of the same user and network namespace on this host.
 pub fn open(setup: &Setup) -> Result<Transport, TransferError> {
     let (outbox, events) = Outbox::new(Arc::clone(&setup.notify));
-    let host = Host::here()?;
-    let address = Address { boot: host.boot.clone(), name: format!("kv-transfer-{:032x}", owner::random()?) };
-    let owner = owner::Owner::listen(setup, &address.name)?;
+    let (host, token) = (Host::here()?, Token::draw()?);
+    let address = Address { boot: host.boot.clone(), name: format!("kv-transfer-{:032x}", token::random()?) };
+    let owner = match setup.serving {
+        Serving::Readers => Some(owner::Owner::listen(setup, &address.name, token, &outbox)?),
+        Serving::Nobody => None,
+    };
     let finder = reader::Finder { boot: host.boot, limits: setup.limits };
     let copier = Copier::start("kv-shm", owner, Box::new(finder), outbox, setup.limits)?;
-    Ok(Transport::new(TransportKind::Shm, setup, address.encode(), Box::new(copier), events))
+    Ok(Transport::new(TransportKind::Shm, setup, token, address.encode(), Box::new(copier), events))
 }
 
 /// Where the owner listens: an abstract socket name, which leaves no file behind, on one running kernel.

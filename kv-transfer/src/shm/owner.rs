@@ -1,12 +1,13 @@
 //! Passes our memfds to readers that connect, and keeps their connections open so that they see when we are gone.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use sched::InstanceId;
 
 use super::passing;
 use crate::greeting::{self, Answer, GREETING_BYTES};
+use crate::lobby::{GREETING_DEADLINE, Lobby};
+use crate::outbox::Outbox;
+use crate::token::Token;
 use crate::{Setup, TransferError, copier, probe};
 
-/// How long a newcomer may take to greet.
-const GREETING_DEADLINE: Duration = Duration::from_secs(5);
 /// The pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,35 +33,62 @@ pub(super) struct Owner {
 
 struct Served {
     instance: InstanceId,
-    page: Arc<HostMemory>,
-    regions: RwLock<Vec<Arc<HostMemory>>>,
+    token: Token,
+    page: Passed,
+    regions: RwLock<Vec<Arc<Passed>>>,
     readers_max: usize,
-    /// Connections by number, so that closing can end them.
-    readers: Mutex<BTreeMap<u64, UnixStream>>,
+    connections: Mutex<Connections>,
+}
+
+/// Connections by number, so that closing can end them.
+struct Connections {
+    lobby: Lobby<UnixStream>,
+    readers: BTreeMap<u64, UnixStream>,
+}
+
+/// One memory and a descriptor of it that can only be read: what is passed lets nobody write.
+struct Passed {
+    _memory: Arc<HostMemory>,
+    descriptor: OwnedFd,
+}
+
+impl Passed {
+    fn new(memory: &Arc<HostMemory>) -> Result<Self, TransferError> {
+        let failed = |error: io::Error| TransferError::system("open the pool for readers", &error);
+        let ours = memory.fd().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let descriptor = File::open(format!("/proc/self/fd/{}", ours.as_raw_fd())).map_err(failed)?;
+        Ok(Self { _memory: Arc::clone(memory), descriptor: descriptor.into() })
+    }
 }
 
 impl Owner {
-    pub(super) fn listen(setup: &Setup, name: &str) -> Result<Self, TransferError> {
+    pub(super) fn listen(setup: &Setup, name: &str, token: Token, outbox: &Outbox) -> Result<Self, TransferError> {
         let failed = |error: io::Error| TransferError::system("listen for readers", &error);
         let address = SocketAddr::from_abstract_name(name).map_err(failed)?;
         let listener = Arc::new(UnixListener::bind_addr(&address).map_err(failed)?);
         let served = Arc::new(Served {
             instance: setup.instance,
-            page: probe::page(setup.instance, Backing::Memfd)?,
+            token,
+            page: Passed::new(&probe::page(setup.instance, Backing::Memfd)?)?,
             regions: RwLock::new(Vec::new()),
             readers_max: setup.limits.readers_max,
-            readers: Mutex::new(BTreeMap::new()),
+            connections: Mutex::new(Connections { lobby: Lobby::new(), readers: BTreeMap::new() }),
         });
         let thread = std::thread::Builder::new().name("kv-shm-owner".to_owned());
         let work = (Arc::clone(&listener), Arc::clone(&served));
-        let thread = thread.spawn(move || accept(&work.0, &work.1)).map_err(failed)?;
-        Ok(Self { served, listener, thread: Some(thread) })
+        let alive = outbox.essential("the thread that serves shared memory");
+        let thread = thread.spawn(move || {
+            let _alive = alive;
+            accept(&work.0, &work.1);
+        });
+        Ok(Self { served, listener, thread: Some(thread.map_err(failed)?) })
     }
 }
 
 impl copier::Owner for Owner {
     fn register(&mut self, memory: &Arc<HostMemory>) -> Result<(), TransferError> {
-        self.served.regions.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(memory));
+        let passed = Arc::new(Passed::new(memory)?);
+        self.served.regions.write().unwrap_or_else(PoisonError::into_inner).push(passed);
         Ok(())
     }
 }
@@ -79,16 +108,14 @@ impl Drop for Owner {
 /// Accepts readers until the listener is shut down, then ends their connections.
 fn accept(listener: &UnixListener, served: &Arc<Served>) {
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
-    let mut readers_made = 0;
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
                 threads.retain(|thread| !thread.is_finished());
-                match admit(stream, served, readers_made) {
+                match admit(stream, served) {
                     Ok(thread) => threads.push(thread),
-                    Err(error) => tracing::warn!(%error, "could not serve a reader"),
+                    Err(error) => tracing::debug!(%error, "a reader was not let in"),
                 }
-                readers_made += 1;
             }
             // This is what a shut-down listener answers.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
@@ -98,65 +125,96 @@ fn accept(listener: &UnixListener, served: &Arc<Served>) {
             }
         }
     }
-    for stream in served.readers().values() {
+    let mut connections = served.connections();
+    for stream in connections.lobby.drain().chain(std::mem::take(&mut connections.readers).into_values()) {
         let _already_gone = stream.shutdown(Shutdown::Both);
     }
+    drop(connections);
     for thread in threads {
         let _panicked = thread.join();
     }
 }
 
-fn admit(stream: UnixStream, served: &Arc<Served>, number: u64) -> io::Result<JoinHandle<()>> {
-    if served.readers().len() >= served.readers_max {
-        return Err(io::Error::other(format!("readers are limited to {}", served.readers_max)));
-    }
-    served.readers().insert(number, stream.try_clone()?);
-    let served = Arc::clone(served);
+/// Another user's process costs us nothing: it is hung up on before it gets a place or a thread.
+fn admit(stream: UnixStream, served: &Arc<Served>) -> io::Result<JoinHandle<()>> {
+    passing::same_user(&stream)?;
+    let hold = stream.try_clone()?;
+    let number = {
+        let mut connections = served.connections();
+        let number = connections.lobby.next();
+        if let Some(oldest) = connections.lobby.enter(hold) {
+            let _already_gone = oldest.shutdown(Shutdown::Both);
+        }
+        number
+    };
+    let place = Place { served: Arc::clone(served), number };
+    // When no thread can be had, the closure is dropped and gives the place back with it.
     std::thread::Builder::new().name("kv-shm-owner".to_owned()).spawn(move || {
-        if let Err(error) = welcome(&stream, &served) {
+        if let Err(error) = welcome(&stream, &place) {
             tracing::debug!(%error, "a reader's connection ended");
         }
-        served.readers().remove(&number);
     })
 }
 
+/// One place in the lobby, later among the readers; given back when dropped.
+struct Place {
+    served: Arc<Served>,
+    number: u64,
+}
+
+impl Place {
+    /// Moves from the lobby to the readers, if there is room.
+    fn settle(&self, stream: &UnixStream) -> io::Result<bool> {
+        let hold = stream.try_clone()?;
+        let mut connections = self.served.connections();
+        connections.lobby.leave(self.number);
+        let room = connections.readers.len() < self.served.readers_max;
+        if room {
+            connections.readers.insert(self.number, hold);
+        }
+        Ok(room)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connections = self.served.connections();
+        connections.lobby.leave(self.number);
+        connections.readers.remove(&self.number);
+    }
+}
+
 impl Served {
-    fn readers(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, UnixStream>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Passes the page and all regions, then waits until the reader is gone.
-fn welcome(mut stream: &UnixStream, served: &Served) -> io::Result<()> {
-    let refused = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason.to_owned());
-    let user = passing::peer_user(stream)?;
-    if user != passing::our_user() && user != 0 {
-        return Err(refused("it runs as another user"));
-    }
+fn welcome(mut stream: &UnixStream, place: &Place) -> io::Result<()> {
+    let served = &place.served;
     stream.set_read_timeout(Some(GREETING_DEADLINE))?;
+    stream.set_write_timeout(Some(GREETING_DEADLINE))?;
     let mut words = [0; GREETING_BYTES];
     stream.read_exact(&mut words)?;
-    let answer = greeting::judge(&words, served.instance).ok_or_else(|| refused("it did not greet"))?;
+    let judged = greeting::judge(&words, served.instance, served.token);
+    let answer = match judged.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it did not greet"))? {
+        Answer::Welcome if !place.settle(stream)? => Answer::Full,
+        judged => judged,
+    };
     let regions = served.regions.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let memories = std::iter::once(&served.page).chain(match answer {
-        Answer::Welcome => regions.as_slice(),
-        Answer::WrongInstance | Answer::WrongVersion | Answer::Full => &[],
-    });
-    let descriptors: Vec<BorrowedFd<'_>> = memories.filter_map(|memory| memory.fd()).collect();
+    let descriptors: Vec<BorrowedFd<'_>> = match answer {
+        Answer::Welcome => {
+            let regions = regions.iter().map(|region| region.descriptor.as_fd());
+            std::iter::once(served.page.descriptor.as_fd()).chain(regions).collect()
+        }
+        Answer::WrongInstance | Answer::WrongVersion | Answer::Full | Answer::Stranger => Vec::new(),
+    };
     passing::send(stream, &greeting::encode_answer(answer), &descriptors)?;
+    if answer != Answer::Welcome {
+        return Ok(());
+    }
     stream.set_read_timeout(None)?;
     let _says_nothing_more = stream.read(&mut [0])?;
     Ok(())
-}
-
-/// A number that nobody can guess, to name the socket.
-pub(super) fn random() -> Result<u128, TransferError> {
-    let mut bytes = [0_u8; 16];
-    // SAFETY: fills a live buffer of the length that is passed.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got == bytes.len() as isize {
-        Ok(u128::from_le_bytes(bytes))
-    } else {
-        Err(TransferError::system("draw a random name", &io::Error::last_os_error()))
-    }
 }

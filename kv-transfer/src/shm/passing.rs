@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// The kernel passes at most 253 descriptors at once (SCM_MAX_FD); regions are limited far below.
 const DESCRIPTORS_MAX: usize = 64;
@@ -10,22 +11,17 @@ const DESCRIPTORS_MAX: usize = 64;
 /// Sends `bytes`, which must fit the socket's buffer, with descriptors attached.
 pub(super) fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    if raw.is_empty() || raw.len() > DESCRIPTORS_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too few or too many descriptors"));
+    if raw.len() > DESCRIPTORS_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
     }
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control = Control::new();
     let mut message = header(&mut part, &mut control);
-    let payload = size_of_val(raw.as_slice()) as u32;
-    // SAFETY: `CMSG_SPACE` and `CMSG_LEN` only compute; `control` has room for `DESCRIPTORS_MAX` descriptors, so the first
-    // header and `payload` bytes after it lie inside, and the header is aligned because `Control` is.
-    unsafe {
-        message.msg_controllen = libc::CMSG_SPACE(payload) as usize;
-        let first = libc::CMSG_FIRSTHDR(&raw const message);
-        (*first).cmsg_level = libc::SOL_SOCKET;
-        (*first).cmsg_type = libc::SCM_RIGHTS;
-        (*first).cmsg_len = libc::CMSG_LEN(payload) as usize;
-        std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), payload as usize);
+    if raw.is_empty() {
+        message.msg_control = std::ptr::null_mut();
+        message.msg_controllen = 0;
+    } else {
+        attach(&mut message, &raw);
     }
     // SAFETY: the header's pointers lead to live buffers of the lengths it states; the kernel only reads them.
     let sent = unsafe { libc::sendmsg(stream.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
@@ -33,6 +29,21 @@ pub(super) fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<
         Ok(sent) if sent == bytes.len() => Ok(()),
         Ok(_) => Err(io::Error::new(io::ErrorKind::WriteZero, "the socket took only a part")),
         Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Writes descriptors, at most `DESCRIPTORS_MAX`, into the control buffer of a message that [`header`] made.
+fn attach(message: &mut libc::msghdr, raw: &[RawFd]) {
+    let payload = size_of_val(raw) as u32;
+    // SAFETY: `CMSG_SPACE` and `CMSG_LEN` only compute; the message's `Control` has room for `DESCRIPTORS_MAX` descriptors,
+    // so the first header and `payload` bytes after it lie inside, and the header is aligned because `Control` is.
+    unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(payload) as usize;
+        let first = libc::CMSG_FIRSTHDR(&raw const *message);
+        (*first).cmsg_level = libc::SOL_SOCKET;
+        (*first).cmsg_type = libc::SCM_RIGHTS;
+        (*first).cmsg_len = libc::CMSG_LEN(payload) as usize;
+        std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), payload as usize);
     }
 }
 
@@ -66,8 +77,51 @@ pub(super) fn receive(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usiz
     Ok((received, descriptors))
 }
 
+/// Refuses whoever is neither our own user nor root, who may read us anyway. The kernel says who is at the other end.
+pub(super) fn same_user(stream: &UnixStream) -> io::Result<()> {
+    match peer_user(stream)? {
+        0 => Ok(()),
+        user if user == our_user() => Ok(()),
+        user => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {user} is at its other end"))),
+    }
+}
+
+/// Connects to an abstract name; a listener that lets nobody in is waited for no longer than `within`.
+pub(super) fn connect(name: &str, within: Duration) -> io::Result<UnixStream> {
+    // SAFETY: makes a new descriptor and touches nothing else.
+    let raw = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(raw) });
+    // The time to send bounds connecting too (unix(7) leaves it out; `unix_stream_connect` of Linux waits for it).
+    stream.set_write_timeout(Some(within))?;
+    let (address, length) = abstract_address(name)?;
+    // SAFETY: the address is live and `length` of its bytes count.
+    match unsafe { libc::connect(raw, (&raw const address).cast(), length) } {
+        0 => Ok(stream),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// An address in the abstract name space: a zero byte, then the name.
+fn abstract_address(name: &str) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    if name.is_empty() || name.len() >= address.sun_path.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name is empty or too long"));
+    }
+    for (to, from) in address.sun_path[1..].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
+    Ok((address, length as libc::socklen_t))
+}
+
 /// The user that the process at the other end ran as when it connected or listened.
-pub(super) fn peer_user(stream: &UnixStream) -> io::Result<libc::uid_t> {
+fn peer_user(stream: &UnixStream) -> io::Result<libc::uid_t> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the option fills a live structure of the length that is passed.
@@ -84,7 +138,7 @@ pub(super) fn peer_user(stream: &UnixStream) -> io::Result<libc::uid_t> {
 }
 
 /// The user this process runs as.
-pub(super) fn our_user() -> libc::uid_t {
+fn our_user() -> libc::uid_t {
     // SAFETY: reads a number of the process.
     unsafe { libc::geteuid() }
 }

@@ -3,8 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 
 use crossbeam_channel::Sender;
 use kernels::memory::PeerMemory;
@@ -25,22 +24,43 @@ pub(super) struct Finder {
 
 impl Connector for Finder {
     fn connect(&mut self, peer: PeerId, endpoint: Endpoint, outcome: Sender<Message>) {
-        let (boot, limits, messages) = (self.boot.clone(), self.limits, outcome.clone());
+        let (boot, limits) = (self.boot.clone(), self.limits);
+        let unknown = TransferError::lost("connect", "the thread that watches it has ended");
+        let end = End { peer, messages: outcome, error: unknown };
         let thread = std::thread::Builder::new().name("kv-shm-peer".to_owned());
         let spawned = thread.spawn(move || {
             let error = match connect(&endpoint, &boot, &limits) {
                 Ok((source, probe, stream)) => {
-                    let _ended = messages.send(Message::Connected { peer, source: Box::new(source), probe });
+                    let _ended = end.messages.send(Message::Connected { peer, source: Box::new(source), probe });
                     watch(stream)
                 }
                 Err(error) => error,
             };
-            let _ended = messages.send(Message::Lost { peer, error });
+            end.because(error);
         });
         if let Err(error) = spawned {
-            let error = TransferError::system("start a transport thread", &error);
-            let _ended = outcome.send(Message::Lost { peer, error });
+            tracing::warn!(%error, "could not start the thread that watches a peer");
         }
+    }
+}
+
+/// Tells the end of a peer when dropped, so that a panic is told, and a thread that cannot start.
+struct End {
+    peer: PeerId,
+    messages: Sender<Message>,
+    error: TransferError,
+}
+
+impl End {
+    fn because(mut self, error: TransferError) {
+        self.error = error;
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let error = self.error.clone();
+        let _ended = self.messages.send(Message::Lost { peer: self.peer, error });
     }
 }
 
@@ -53,11 +73,11 @@ fn connect(endpoint: &Endpoint, boot: &str, limits: &Limits) -> Result<(ShmSourc
     let descriptors;
     let stream = {
         let lost = |error: io::Error| lost(&error, limits);
-        let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&address.name).map_err(lost)?);
-        let mut stream = stream.map_err(lost)?;
+        let mut stream = passing::connect(&address.name, limits.connect_deadline).map_err(lost)?;
+        // Whoever knows the name of a dead owner could listen there in its place.
+        passing::same_user(&stream).map_err(lost)?;
         stream.set_read_timeout(Some(limits.connect_deadline)).map_err(lost)?;
-        stream.set_write_timeout(Some(limits.connect_deadline)).map_err(lost)?;
-        stream.write_all(&greeting::greeting(endpoint.instance)).map_err(lost)?;
+        stream.write_all(&greeting::greeting(endpoint.instance, endpoint.token)).map_err(lost)?;
         let mut answer = [0; ANSWER_BYTES];
         let received;
         (received, descriptors) = passing::receive(&stream, &mut answer).map_err(lost)?;
@@ -69,7 +89,8 @@ fn connect(endpoint: &Endpoint, boot: &str, limits: &Limits) -> Result<(ShmSourc
         stream
     };
     let (page, regions) = map(endpoint, descriptors)?;
-    let probe = copier::probe(page.as_ptr(), endpoint)?;
+    // SAFETY: the page was mapped just now, as long as a probe is, and stays so until this function returns.
+    let probe = unsafe { copier::probe(page.as_ptr(), endpoint) }?;
     let connection = stream.try_clone().map_err(|error| lost(&error, limits))?;
     Ok((ShmSource { regions, connection }, probe, stream))
 }
@@ -77,8 +98,7 @@ fn connect(endpoint: &Endpoint, boot: &str, limits: &Limits) -> Result<(ShmSourc
 fn lost(error: &io::Error, limits: &Limits) -> TransferError {
     let timed_out = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
     if timed_out {
-        let deadline_ms = u64::try_from(limits.connect_deadline.as_millis()).unwrap_or(u64::MAX);
-        return TransferError::Deadline { operation: "connect", deadline_ms };
+        return TransferError::late("connect", limits.connect_deadline);
     }
     TransferError::lost("connect", error)
 }

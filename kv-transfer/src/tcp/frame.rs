@@ -6,8 +6,8 @@ use sched::LeaseId;
 use crate::wire::{Reader, Writer};
 use crate::{AccessDenied, RegionId};
 
-/// The most that one request may ask for; bounds what a reply of the owner can be.
-pub(super) const REQUEST_BYTES_MAX: u64 = 64 << 20;
+/// The most that one request may ask for: what is sent while nobody looks at the lease again is never more.
+pub(super) const REQUEST_BYTES_MAX: u64 = 2 << 20;
 
 pub(super) const REQUEST_BYTES: usize = 40;
 pub(super) const REPLY_BYTES: usize = 24;

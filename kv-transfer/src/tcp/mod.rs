@@ -16,10 +16,31 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::driver::{Command, Driver};
 use crate::outbox::Outbox;
-use crate::{RegionId, Setup, TransferError, Transport, TransportKind};
+use crate::token::Token;
+use crate::{RegionId, Serving, Setup, TransferError, Transport, TransportKind};
 
 /// Opens a transport that listens on `listen` and tells peers that address, or `advertise` with the same port.
 pub fn open(setup: &Setup, listen: SocketAddr, advertise: Option<IpAddr>) -> Result<Transport, TransferError> {
+    let listening = match setup.serving {
+        Serving::Readers => Some(listener(listen, advertise)?),
+        Serving::Nobody => None,
+    };
+    let (listener, told) = listening.unzip();
+    let (outbox, events) = Outbox::new(Arc::clone(&setup.notify));
+    let token = Token::draw()?;
+    let owner = Arc::new(owner::Owner::new(setup, token)?);
+    let (commands, inbox) = unbounded_channel();
+    let work = runtime::Work { listener, owner: Arc::clone(&owner), commands: inbox, outbox, limits: setup.limits };
+    let thread = std::thread::Builder::new().name("kv-tcp".to_owned());
+    let thread = thread.spawn(move || runtime::run(work));
+    let thread = thread.map_err(|error| TransferError::system("start a transport thread", &error))?;
+    let threads = Tcp { commands: Some(commands), thread: Some(thread), owner };
+    let address = told.map(|told| told.to_string().into_bytes()).unwrap_or_default();
+    Ok(Transport::new(TransportKind::Tcp, setup, token, address, Box::new(threads), events))
+}
+
+/// The socket that readers connect to, and the address to tell them.
+fn listener(listen: SocketAddr, advertise: Option<IpAddr>) -> Result<(TcpListener, SocketAddr), TransferError> {
     let failed = |error: std::io::Error| TransferError::System {
         operation: "listen for readers",
         reason: format!("{listen}: {error}"),
@@ -32,16 +53,7 @@ pub fn open(setup: &Setup, listen: SocketAddr, advertise: Option<IpAddr>) -> Res
         let reason = format!("{told} is no address a peer can reach; say which one to advertise");
         return Err(TransferError::System { operation: "listen for readers", reason });
     }
-    let (outbox, events) = Outbox::new(Arc::clone(&setup.notify));
-    let owner = Arc::new(owner::Owner::new(setup)?);
-    let (commands, inbox) = unbounded_channel();
-    let work = runtime::Work { listener, owner: Arc::clone(&owner), commands: inbox, outbox, limits: setup.limits };
-    let thread = std::thread::Builder::new().name("kv-tcp".to_owned());
-    let thread = thread.spawn(move || runtime::run(work));
-    let thread = thread.map_err(|error| TransferError::system("start a transport thread", &error))?;
-    let threads = Tcp { commands: Some(commands), thread: Some(thread), owner };
-    let address = told.to_string().into_bytes();
-    Ok(Transport::new(TransportKind::Tcp, setup, address, Box::new(threads), events))
+    Ok((listener, told))
 }
 
 /// The front's hold on the runtime thread.

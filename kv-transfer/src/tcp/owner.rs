@@ -1,47 +1,58 @@
-//! Serves our regions to readers that connect, each read checked against region bounds and lease. Knows nothing of our
+//! Serves our regions to readers that connect, each send checked against region bounds and lease. Knows nothing of our
 //! own reading.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use kernels::memory::{Backing, HostMemory};
 use sched::InstanceId;
-use tokio::io::{AsyncReadExt, BufReader};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{sleep, timeout};
 
-use super::frame::{REQUEST_BYTES, Reply, Request, What};
-use super::socket;
+use super::frame::{REQUEST_BYTES, REQUEST_BYTES_MAX, Reply, Request, What};
+use super::socket::{self, Body};
 use crate::greeting::{self, Answer, GREETING_BYTES};
+use crate::lobby::{GREETING_DEADLINE, Lobby};
+use crate::outbox::Essential;
+use crate::token::Token;
 use crate::{AccessCheck, AccessDenied, RegionId, Setup, TransferError, probe};
 
-/// How long a newcomer may take to greet.
-const GREETING_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a reader may take to receive one reply.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 /// The pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes sent in a row to one reader before the others have a turn.
+const TURN_BYTES: u64 = 2 << 20;
 
 /// What we serve, shared by all connections.
 pub(super) struct Owner {
     instance: InstanceId,
+    token: Token,
     page: Arc<HostMemory>,
+    /// What goes on the wire instead of bytes whose lease has ended under their reply.
+    blank: HostMemory,
     regions: RwLock<Vec<Arc<HostMemory>>>,
     access: Arc<dyn AccessCheck>,
+    lobby: Mutex<Lobby<AbortHandle>>,
     readers: AtomicUsize,
     readers_max: usize,
 }
 
 impl Owner {
-    pub(super) fn new(setup: &Setup) -> Result<Self, TransferError> {
+    pub(super) fn new(setup: &Setup, token: Token) -> Result<Self, TransferError> {
         Ok(Self {
             instance: setup.instance,
+            token,
             page: probe::page(setup.instance, Backing::Anonymous)?,
+            blank: HostMemory::new(REQUEST_BYTES_MAX as usize, Backing::Anonymous)?,
             regions: RwLock::new(Vec::new()),
             access: Arc::clone(&setup.access),
+            lobby: Mutex::new(Lobby::new()),
             readers: AtomicUsize::new(0),
             readers_max: setup.limits.readers_max,
         })
@@ -49,6 +60,10 @@ impl Owner {
 
     pub(super) fn add(&self, memory: &Arc<HostMemory>) {
         self.regions.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(memory));
+    }
+
+    fn lobby(&self) -> MutexGuard<'_, Lobby<AbortHandle>> {
+        self.lobby.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn region(&self, region: RegionId) -> Option<Arc<HostMemory>> {
@@ -72,25 +87,70 @@ impl Owner {
         }
         Ok(memory)
     }
+
+    /// One system call for what is left of a reply after `sent` bytes of head and body. The lease holds while it copies;
+    /// if it has ended meanwhile, zeroes take the place of what is left: the reader has ended the batch itself or will
+    /// hear so when it asks for its release, and its other batches go on.
+    fn send_some(&self, socket: i32, reply: &Answered<'_>, sent: u64) -> io::Result<usize> {
+        let Request { what, offset, bytes, .. } = *reply.request;
+        let body = Body { memory: reply.memory, offset, bytes };
+        match what {
+            What::Probe => socket::send_some(socket, reply.head, body, sent),
+            What::Region { region, lease } => {
+                let mut outcome = Err(io::ErrorKind::WouldBlock.into());
+                let mut send = || outcome = socket::send_some(socket, reply.head, body, sent);
+                match self.access.under(lease, region, offset, bytes, &mut send) {
+                    Ok(()) => outcome,
+                    Err(_) => {
+                        let blank = Body { memory: &self.blank, offset: 0, bytes };
+                        socket::send_some(socket, reply.head, blank, sent)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A request that is being answered with bytes.
+struct Answered<'a> {
+    request: &'a Request,
+    head: &'a [u8],
+    memory: &'a HostMemory,
 }
 
 /// Accepts readers for ever.
-pub(super) async fn accept(listener: TcpListener, owner: Arc<Owner>) {
+pub(super) async fn accept(listener: TcpListener, owner: Arc<Owner>, _alive: Essential) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                let owner = Arc::clone(&owner);
-                tokio::spawn(async move {
-                    if let Err(error) = welcome(stream, &owner).await {
+                let mut lobby = owner.lobby();
+                let entry = Entry { number: lobby.next(), owner: Arc::clone(&owner) };
+                let newcomer = tokio::spawn(async move {
+                    if let Err(error) = welcome(stream, entry).await {
                         tracing::debug!(%address, %error, "a reader's connection ended");
                     }
                 });
+                if let Some(oldest) = lobby.enter(newcomer.abort_handle()) {
+                    oldest.abort();
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a reader");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// One place in the lobby, given back when dropped.
+struct Entry {
+    number: u64,
+    owner: Arc<Owner>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.owner.lobby().leave(self.number);
     }
 }
 
@@ -103,28 +163,40 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn welcome(mut stream: TcpStream, owner: &Owner) -> io::Result<()> {
-    let _place = Place(&owner.readers);
-    let before = owner.readers.fetch_add(1, Ordering::Relaxed);
+async fn welcome(mut stream: TcpStream, entry: Entry) -> io::Result<()> {
     socket::prepare(&stream)?;
-    let (mut incoming, outgoing) = stream.split();
+    let owner = Arc::clone(&entry.owner);
     let mut words = [0; GREETING_BYTES];
-    timeout(GREETING_DEADLINE, incoming.read_exact(&mut words)).await??;
-    let judged = greeting::judge(&words, owner.instance);
-    let answer = match judged.ok_or_else(|| invalid("it did not greet"))? {
+    timeout(GREETING_DEADLINE, stream.read_exact(&mut words)).await??;
+    drop(entry);
+    let judged = greeting::judge(&words, owner.instance, owner.token).ok_or_else(|| invalid("it did not greet"))?;
+    let before = owner.readers.fetch_add(1, Ordering::Relaxed);
+    let _place = Place(&owner.readers);
+    let answer = match judged {
         Answer::Welcome if before >= owner.readers_max => Answer::Full,
         judged => judged,
     };
     let head = greeting::encode_answer(answer);
-    timeout(GREETING_DEADLINE, socket::send(outgoing.as_ref(), &head, &owner.page, 0, 0)).await??;
+    timeout(GREETING_DEADLINE, send(&stream, &head, 0, |socket, sent| owner.send_head(socket, &head, sent))).await??;
     match answer {
-        Answer::Welcome => serve(incoming, outgoing, owner).await,
-        Answer::WrongInstance | Answer::WrongVersion | Answer::Full => Err(invalid("it was not welcome")),
+        Answer::Welcome => serve(&mut stream, &owner).await,
+        Answer::WrongInstance | Answer::WrongVersion | Answer::Full | Answer::Stranger => {
+            Err(invalid("it was not welcome"))
+        }
     }
 }
 
-async fn serve(incoming: ReadHalf<'_>, outgoing: WriteHalf<'_>, owner: &Owner) -> io::Result<()> {
+impl Owner {
+    /// Words without bytes of a memory.
+    fn send_head(&self, socket: i32, head: &[u8], sent: u64) -> io::Result<usize> {
+        socket::send_some(socket, head, Body { memory: &self.page, offset: 0, bytes: 0 }, sent)
+    }
+}
+
+async fn serve(stream: &mut TcpStream, owner: &Owner) -> io::Result<()> {
+    let (incoming, outgoing) = stream.split();
     let mut requests = BufReader::new(incoming);
+    let mut turn = 0;
     loop {
         let mut frame = [0; REQUEST_BYTES];
         if let Err(error) = requests.read_exact(&mut frame).await {
@@ -132,14 +204,49 @@ async fn serve(incoming: ReadHalf<'_>, outgoing: WriteHalf<'_>, owner: &Owner) -
             return if ended { Ok(()) } else { Err(error) };
         }
         let request = Request::decode(&frame).ok_or_else(|| invalid("its request is malformed"))?;
-        let (outcome, memory, offset) = match owner.admit(&request) {
-            Ok(memory) => (Ok(request.bytes), memory, request.offset),
-            Err(denied) => (Err(denied), Arc::clone(&owner.page), 0),
-        };
+        let admitted = owner.admit(&request);
+        let outcome = admitted.as_ref().map(|_| request.bytes).map_err(|denied| *denied);
         let head = Reply { id: request.id, outcome }.encode();
-        let reply = socket::send(outgoing.as_ref(), &head, &memory, offset, outcome.unwrap_or(0));
-        timeout(REPLY_DEADLINE, reply).await??;
+        let stream = outgoing.as_ref();
+        match &admitted {
+            Ok(memory) => {
+                let reply = Answered { request: &request, head: &head, memory };
+                let send = send(stream, &head, request.bytes, |socket, sent| owner.send_some(socket, &reply, sent));
+                timeout(REPLY_DEADLINE, send).await??;
+            }
+            Err(_) => {
+                let send = send(stream, &head, 0, |socket, sent| owner.send_head(socket, &head, sent));
+                timeout(REPLY_DEADLINE, send).await??;
+            }
+        }
+        // A socket that never blocks would keep the one thread of this runtime to itself.
+        turn += request.bytes;
+        if turn >= TURN_BYTES {
+            turn = 0;
+            yield_now().await;
+        }
     }
+}
+
+/// Sends `head` and `bytes` bytes after it, as far as `some` gets in one call each.
+async fn send(
+    stream: &TcpStream,
+    head: &[u8],
+    bytes: u64,
+    some: impl Fn(i32, u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    let socket = stream.as_raw_fd();
+    let whole = head.len() as u64 + bytes;
+    let mut sent = 0;
+    while sent < whole {
+        stream.writable().await?;
+        match stream.try_io(Interest::WRITABLE, || some(socket, sent)) {
+            Ok(some) => sent += some as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn invalid(reason: &'static str) -> io::Error {

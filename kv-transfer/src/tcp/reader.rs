@@ -10,6 +10,7 @@ use kernels::memory::{Backing, HostMemory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::frame::{REPLY_BYTES, REQUEST_BYTES, REQUEST_BYTES_MAX, Reply, Request, What};
@@ -27,6 +28,10 @@ use crate::{Limits, PeerId, Probe, Ticket, TransferError, TransferEvent};
 const OWED_MAX: usize = 1024;
 /// Where the bytes of ended batches go.
 const DISCARD_BYTES: usize = 256 << 10;
+/// What an idle path is tried with.
+const IDLE_PROBE_BYTES: u64 = 1;
+/// Bytes received in a row before the other tasks of the thread have a turn.
+const TURN_BYTES: u64 = 2 << 20;
 /// Receives in a row before commands and deadlines are looked at.
 const RECEIVES_MAX: usize = 8;
 
@@ -44,12 +49,14 @@ pub(super) async fn run(
     outbox: Outbox,
     limits: Limits,
 ) {
+    // Told last, and also when this task panics.
+    let mut end = outbox.peer(peer);
     let connecting = timeout(limits.connect_deadline, connect(&endpoint));
     let connected = tokio::select! {
-        connected = connecting => connected.unwrap_or_else(|_| Err(late(&limits))),
+        connected = connecting => connected.unwrap_or_else(|_| Err(TransferError::late("connect", limits.connect_deadline))),
         () = orders_closed(&mut orders) => Err(TransferError::Disconnected),
     };
-    let error = match connected {
+    end.error = match connected {
         Ok((stream, probe)) => {
             outbox.tell(TransferEvent::PeerUp { peer, probe });
             read(stream, &mut orders, &outbox, limits).await
@@ -63,12 +70,6 @@ pub(super) async fn run(
             Order::Abort { .. } => {}
         }
     }
-    outbox.tell(TransferEvent::PeerDown { peer, error });
-}
-
-fn late(limits: &Limits) -> TransferError {
-    let deadline_ms = u64::try_from(limits.connect_deadline.as_millis()).unwrap_or(u64::MAX);
-    TransferError::Deadline { operation: "connect", deadline_ms }
 }
 
 /// Nothing can be ordered of a peer that is not up, so anything that arrives means the end.
@@ -82,7 +83,7 @@ async fn connect(endpoint: &Endpoint) -> Result<(TcpStream, Probe), TransferErro
     let address = address.ok_or(TransferError::Protocol { reason: "its address is not an address and a port" })?;
     let mut stream = TcpStream::connect(address).await.map_err(lost)?;
     socket::prepare(&stream).map_err(lost)?;
-    stream.write_all(&greeting::greeting(endpoint.instance)).await.map_err(lost)?;
+    stream.write_all(&greeting::greeting(endpoint.instance, endpoint.token)).await.map_err(lost)?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer).await.map_err(lost)?;
     greeting::accept(&answer, endpoint.instance)?;
@@ -110,7 +111,8 @@ async fn probe(stream: &mut TcpStream, scratch: &Scratch) -> Result<(), Transfer
     let mut received = 0;
     while received < all {
         stream.readable().await.map_err(lost)?;
-        match socket::try_receive(stream, scratch.memory(), received, all - received) {
+        // SAFETY: the scratch is this connection's alone, and nothing else is received into it.
+        match unsafe { socket::try_receive(stream, scratch.memory(), received, all - received) } {
             Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
             Ok(some) => received += some as u64,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -154,12 +156,16 @@ struct Reader<'a> {
     unsent: VecDeque<u8>,
     receiving: Receiving,
     discard: HostMemory,
+    /// When the peer last brought a byte, or was asked while it owed none.
+    heard: Instant,
+    /// Bytes received since others had a turn.
+    turn: u64,
 }
 
 struct Owed {
     id: u64,
     bytes: u64,
-    /// Where the bytes go; `None` once the batch has ended.
+    /// Where the bytes go; `None` once the batch has ended, and for what only tries the path.
     read: Option<Read>,
 }
 
@@ -185,6 +191,8 @@ impl<'a> Reader<'a> {
             unsent: VecDeque::new(),
             receiving: NEXT_HEAD,
             discard,
+            heard: Instant::now(),
+            turn: 0,
         })
     }
 
@@ -193,8 +201,12 @@ impl<'a> Reader<'a> {
             // The timer below is up to a millisecond late, in which bytes may come.
             self.end_late();
             self.ask();
-            let deadline = self.flow.next_deadline();
-            let wake = tokio::time::Instant::from_std(deadline.unwrap_or_else(Instant::now));
+            let wake = tokio::time::Instant::from_std(self.next_timeout());
+            if self.turn >= TURN_BYTES {
+                // A socket that is never empty would keep the one thread of this runtime to itself.
+                self.turn = 0;
+                yield_now().await;
+            }
             let interest =
                 if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
             tokio::select! {
@@ -203,7 +215,7 @@ impl<'a> Reader<'a> {
                     Some(order) => self.follow(order),
                     None => return Ok(()),
                 },
-                () = sleep_until(wake), if deadline.is_some() => self.end_late(),
+                () = sleep_until(wake) => self.look_at_clock()?,
                 ready = self.stream.ready(interest) => {
                     let ready = ready.map_err(|error| TransferError::lost("read", error))?;
                     if ready.is_writable() {
@@ -222,6 +234,30 @@ impl<'a> Reader<'a> {
             Order::Start { ticket, job } => self.flow.push(ticket, job),
             Order::Abort { ticket } => self.tell_forgotten(ticket, Ending::Aborted),
         }
+    }
+
+    fn next_timeout(&self) -> Instant {
+        let patience = if self.owed.is_empty() { self.limits.idle_probe } else { self.limits.silence };
+        let silent = self.heard + patience;
+        self.flow.next_deadline().map_or(silent, |deadline| deadline.min(silent))
+    }
+
+    /// Ends what is late, tries an idle path, and gives up a peer that owes and is silent: its connection looks well as
+    /// long as somebody on the way acknowledges.
+    fn look_at_clock(&mut self) -> Result<(), TransferError> {
+        self.end_late();
+        let silent = self.heard.elapsed();
+        if !self.owed.is_empty() && silent >= self.limits.silence {
+            let seconds = self.limits.silence.as_secs_f32();
+            return Err(TransferError::lost(
+                "read",
+                format!("it has sent nothing for {seconds} s of what it was asked for"),
+            ));
+        }
+        if self.owed.is_empty() && silent >= self.limits.idle_probe {
+            self.owe(What::Probe, 0, IDLE_PROBE_BYTES, None);
+        }
+        Ok(())
     }
 
     fn end_late(&mut self) {
@@ -251,17 +287,22 @@ impl<'a> Reader<'a> {
     fn ask(&mut self) {
         let read_bytes_max = self.limits.read_bytes_max.min(REQUEST_BYTES_MAX);
         while self.owed.len() < OWED_MAX && self.owed_bytes < self.limits.in_flight_bytes_max {
-            let Some(read) = self.flow.next_read(read_bytes_max) else { break };
-            let id = self.requests_made;
-            self.requests_made += 1;
+            let Some(read) = self.flow.next_read(read_bytes_max, Instant::now()) else { break };
             let what = What::Region { region: read.job.remote, lease: read.job.lease };
-            let bytes = read.range.bytes;
-            let request = Request { id, what, offset: read.range.remote_offset, bytes };
-            self.unsent.extend(request.encode());
-            self.owed.push_back(Owed { id, bytes, read: Some(read) });
-            self.owed_bytes += bytes;
+            self.owe(what, read.range.remote_offset, read.range.bytes, Some(read));
         }
         debug_assert!(self.unsent.len() <= OWED_MAX * REQUEST_BYTES);
+    }
+
+    fn owe(&mut self, what: What, offset: u64, bytes: u64, read: Option<Read>) {
+        if self.owed.is_empty() {
+            self.heard = Instant::now();
+        }
+        let id = self.requests_made;
+        self.requests_made += 1;
+        self.unsent.extend(Request { id, what, offset, bytes }.encode());
+        self.owed.push_back(Owed { id, bytes, read });
+        self.owed_bytes += bytes;
     }
 
     fn send(&mut self) -> Result<(), TransferError> {
@@ -279,7 +320,11 @@ impl<'a> Reader<'a> {
         for _ in 0..RECEIVES_MAX {
             match self.receive_some() {
                 Ok(0) => return Err(TransferError::lost("read", "it closed the connection")),
-                Ok(_) => self.advance()?,
+                Ok(some) => {
+                    self.turn += some as u64;
+                    self.heard = Instant::now();
+                    self.advance()?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(TransferError::lost("read", error)),
             }
@@ -301,11 +346,14 @@ impl<'a> Reader<'a> {
                 let some = match &owed.read {
                     Some(read) => {
                         let offset = read.range.local_offset + *received;
-                        socket::try_receive(&self.stream, &read.job.local, offset, left)?
+                        // SAFETY: the range belongs to the batch, whose ticket has not ended, and replies come one at a
+                        // time.
+                        unsafe { socket::try_receive(&self.stream, &read.job.local, offset, left) }?
                     }
                     None => {
                         let some = left.min(DISCARD_BYTES as u64);
-                        socket::try_receive(&self.stream, &self.discard, 0, some)?
+                        // SAFETY: nobody else knows the memory.
+                        unsafe { socket::try_receive(&self.stream, &self.discard, 0, some) }?
                     }
                 };
                 *received += some as u64;

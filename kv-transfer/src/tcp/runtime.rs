@@ -15,7 +15,8 @@ use crate::{Limits, PeerId, Ticket, TransferError, TransferEvent};
 
 /// What the thread starts with.
 pub(super) struct Work {
-    pub(super) listener: StdListener,
+    /// Where readers connect, if any may.
+    pub(super) listener: Option<StdListener>,
     pub(super) owner: Arc<Owner>,
     pub(super) commands: UnboundedReceiver<Command>,
     pub(super) outbox: Outbox,
@@ -24,6 +25,7 @@ pub(super) struct Work {
 
 /// Runs until the front is dropped; every connection ends with it.
 pub(super) fn run(work: Work) {
+    let _alive = work.outbox.essential("the tcp thread");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     match runtime {
         Ok(runtime) => runtime.block_on(drive(work)),
@@ -33,8 +35,11 @@ pub(super) fn run(work: Work) {
 
 async fn drive(work: Work) {
     let Work { listener, owner, mut commands, outbox, limits } = work;
-    match TcpListener::from_std(listener) {
-        Ok(listener) => drop(tokio::spawn(owner::accept(listener, owner))),
+    match listener.map(TcpListener::from_std).transpose() {
+        Ok(Some(listener)) => {
+            drop(tokio::spawn(owner::accept(listener, owner, outbox.essential("the task that accepts readers"))))
+        }
+        Ok(None) => {}
         Err(error) => {
             tracing::error!(%error, "the tcp transport cannot listen and stops");
             return;

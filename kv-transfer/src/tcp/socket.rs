@@ -8,9 +8,29 @@ use kernels::memory::HostMemory;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Receives what has arrived, at most `bytes` bytes, to `offset` of `memory`. The range must be the caller's alone.
+/// How long sent bytes may stay unacknowledged before the connection is given up.
+const VANISHED_MS: libc::c_int = 10_000;
+
+/// A range of a memory that is sent; checked by [`send_some`].
+#[derive(Clone, Copy)]
+pub(super) struct Body<'a> {
+    pub(super) memory: &'a HostMemory,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+}
+
+/// Receives what has arrived, at most `bytes` bytes, to `offset` of `memory`.
 /// `Ok(0)` means that the peer has closed the connection.
-pub(super) fn try_receive(stream: &TcpStream, memory: &HostMemory, offset: u64, bytes: u64) -> io::Result<usize> {
+///
+/// # Safety
+///
+/// Nobody else may touch the range during the call.
+pub(super) unsafe fn try_receive(
+    stream: &TcpStream,
+    memory: &HostMemory,
+    offset: u64,
+    bytes: u64,
+) -> io::Result<usize> {
     let to = range(memory, offset, bytes)?;
     let socket = stream.as_raw_fd();
     stream.try_io(Interest::READABLE, || {
@@ -20,48 +40,22 @@ pub(super) fn try_receive(stream: &TcpStream, memory: &HostMemory, offset: u64, 
     })
 }
 
-/// Sends `head` and then `bytes` bytes at `offset` of `memory`.
-pub(super) async fn send(
-    stream: &TcpStream,
-    head: &[u8],
-    memory: &HostMemory,
-    offset: u64,
-    bytes: u64,
-) -> io::Result<()> {
-    range(memory, offset, bytes)?;
-    let socket = stream.as_raw_fd();
-    let whole = head.len() as u64 + bytes;
-    let mut sent = 0;
-    while sent < whole {
-        stream.writable().await?;
-        match stream.try_io(Interest::WRITABLE, || send_some(socket, head, (memory, offset, bytes), sent)) {
-            Ok(some) => sent += some as u64,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// One system call for what is left of head and body after `sent` bytes of both.
-fn send_some(socket: RawFd, head: &[u8], body: (&HostMemory, u64, u64), sent: u64) -> io::Result<usize> {
-    let (memory, offset, bytes) = body;
+/// One system call for what is left of head and body after `sent` bytes of both. Does not wait.
+pub(super) fn send_some(socket: RawFd, head: &[u8], body: Body<'_>, sent: u64) -> io::Result<usize> {
+    let from = range(body.memory, body.offset, body.bytes)?;
     let of_head = (sent as usize).min(head.len());
-    let of_body = sent.saturating_sub(head.len() as u64);
+    let of_body = sent.saturating_sub(head.len() as u64).min(body.bytes);
     let mut parts = [
         libc::iovec { iov_base: head[of_head..].as_ptr().cast_mut().cast(), iov_len: head.len() - of_head },
-        libc::iovec {
-            iov_base: memory.as_ptr().wrapping_add((offset + of_body) as usize).cast(),
-            iov_len: (bytes - of_body) as usize,
-        },
+        libc::iovec { iov_base: from.wrapping_add(of_body as usize).cast(), iov_len: (body.bytes - of_body) as usize },
     ];
     // SAFETY: all-zero is a valid header without name, parts and control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
-    // SAFETY: the first part is a live slice; the second was checked against the mapping, which the caller keeps. The
-    // kernel only reads both.
-    let sent = unsafe { libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL) };
+    // SAFETY: the first part is a live slice; the second lies inside the mapping that `body` borrows. The kernel only reads
+    // both, and whatever others write there meanwhile is at worst sent half.
+    let sent = unsafe { libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
     outcome(sent)
 }
 
@@ -76,10 +70,11 @@ fn outcome(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Sets what both sides of a connection need: requests leave at once, and a host that vanished is noticed.
+/// Sets what both sides of a connection need: requests leave at once, and a host or a path that vanished is noticed
+/// within [`VANISHED_MS`], whether anything is under way or not.
 pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    const PROBE_AFTER_S: libc::c_int = 10;
-    const PROBE_EVERY_S: libc::c_int = 5;
+    const PROBE_AFTER_S: libc::c_int = 4;
+    const PROBE_EVERY_S: libc::c_int = 2;
     const PROBES_MAX: libc::c_int = 3;
     stream.set_nodelay(true)?;
     let options = [
@@ -87,6 +82,8 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
         (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, PROBE_AFTER_S),
         (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, PROBE_EVERY_S),
         (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, PROBES_MAX),
+        // Keepalive is silent while something is unacknowledged; the system's own patience is a quarter of an hour.
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, VANISHED_MS),
     ];
     for (level, option, value) in options {
         let length = size_of::<libc::c_int>() as libc::socklen_t;

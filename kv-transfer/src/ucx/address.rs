@@ -2,6 +2,7 @@
 
 use crate::endpoint::{Endpoint, RemoteRegion};
 use crate::host::Host;
+use crate::probe::PROBE_BYTES;
 use crate::wire::{Reader, Writer};
 
 /// Packed keys and worker addresses carry their own structure; UCX trusts it, so an empty one is refused here.
@@ -26,6 +27,11 @@ impl Memory {
         Writer::new().u64(self.base).string(&self.key).finish()
     }
 
+    /// The same, if so many bytes can lie there.
+    fn of(self, bytes: u64) -> Option<Self> {
+        self.base.checked_add(bytes).map(|_| self)
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let (base, key) = (reader.u64()?, reader.string()?.to_vec());
@@ -44,19 +50,32 @@ impl Address {
         let boot = str::from_utf8(reader.string()?).ok()?.to_owned();
         let host = Host { boot, pid_namespace: reader.u64()? };
         let (pid, worker) = (reader.u32()?, reader.string()?.to_vec());
-        let page = Memory::decode(reader.string()?)?;
+        let page = Memory::decode(reader.string()?)?.of(PROBE_BYTES as u64)?;
         (reader.is_empty() && !worker.is_empty()).then_some(Self { host, pid, worker, page })
     }
 }
 
-/// The keys of all regions of an endpoint; `None` if one of them is malformed.
+/// The keys of all regions of an endpoint; `None` if one of them is malformed, or says that it reaches beyond the end of
+/// the address space: reads add offsets to where it starts.
 pub(super) fn regions(endpoint: &Endpoint) -> Option<Vec<Memory>> {
-    endpoint.regions.iter().map(|region: &RemoteRegion| Memory::decode(&region.key)).collect()
+    let region = |region: &RemoteRegion| Memory::decode(&region.key)?.of(region.bytes);
+    endpoint.regions.iter().map(region).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_beyond_the_address_space_is_refused() {
+        let (kind, instance, token) = (crate::TransportKind::Ucx, sched::InstanceId(1), crate::token::Token([0; 16]));
+        let of = |base, bytes| {
+            let region = RemoteRegion { bytes, key: Memory { base, key: vec![1] }.encode() };
+            regions(&Endpoint { kind, instance, token, address: Vec::new(), regions: vec![region] })
+        };
+        assert!(of(u64::MAX - 8, 8).is_some());
+        assert_eq!(of(u64::MAX - 8, 9), None);
+    }
 
     #[test]
     fn an_address_survives_its_encoding() {

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::mem::zeroed;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,13 @@ pub(super) const IN_PROGRESS: Status = sys::ucs_status_t_UCS_INPROGRESS;
 /// - `PROTO_EMULATION_ENABLE=n`: reads emulated in software check no bounds at the owner; a missing zero-copy path must
 ///   be an error.
 /// - `KEEPALIVE_INTERVAL=1s`: a dead peer is noticed even when nothing is in flight.
-const SETTINGS: [(&CStr, &CStr); 4] = [
+/// - `POSIX_ERROR_HANDLING=y`, `SYSV_ERROR_HANDLING=y`: without them shared memory cannot tell that a peer has died, and
+///   connecting would need tcp.
+/// - `POSIX_USE_PROC_LINK=y`: receive queues have no name that anybody else could open; who may is the ptrace right.
+const SETTINGS: [(&CStr, &CStr); 7] = [
+    (c"POSIX_ERROR_HANDLING", c"y"),
+    (c"SYSV_ERROR_HANDLING", c"y"),
+    (c"POSIX_USE_PROC_LINK", c"y"),
     (c"RNDV_THRESH", c"inf"),
     (c"PROTO_EMULATION_ENABLE", c"n"),
     (c"KEEPALIVE_INTERVAL", c"1s"),
@@ -147,6 +154,8 @@ fn open_context(tls: &str) -> Result<sys::ucp_context_h, TransferError> {
         operation: "set TLS",
         status: "the list of transports holds a zero byte".to_owned(),
     })?;
+    agrees(c"TLS", &tls)?;
+    SETTINGS.iter().try_for_each(|(name, value)| agrees(name, value))?;
     let config = Config::read()?;
     config.set(c"TLS", &tls)?;
     for (name, value) in SETTINGS {
@@ -163,6 +172,19 @@ fn open_context(tls: &str) -> Result<sys::ucp_context_h, TransferError> {
         unsafe { sys::ucp_init_version(major, minor, &raw const params, config.0.cast_const(), &raw mut context) };
     check("open ucx", status)?;
     Ok(context)
+}
+
+/// Refuses a variable of the environment that says otherwise than we: what is ignored must not look as if it counted.
+fn agrees(name: &CStr, needed: &CStr) -> Result<(), TransferError> {
+    let variable = format!("UCX_{}", name.to_string_lossy());
+    match std::env::var_os(&variable) {
+        Some(found) if found.as_bytes() != needed.to_bytes() => Err(TransferError::UcxEnvironment {
+            variable,
+            found: found.to_string_lossy().into_owned(),
+            needed: needed.to_string_lossy().into_owned(),
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 struct Config(*mut sys::ucp_config_t);

@@ -18,15 +18,25 @@ use kernels::memory::HostMemory;
 
 use crate::driver::{Command, Driver};
 use crate::outbox::Outbox;
-use crate::{RegionId, Setup, TransferError, Transport, TransportKind};
+use crate::token::Token;
+use crate::ucx_tls::{self, UcxReach, check_ucx_tls};
+use crate::{Fabric, RegionId, Setup, TransferError, Transport, TransportKind};
 use library::Bell;
 use thread::{Beginning, Message};
 
 /// How long the thread may take to open UCX or to register a pool.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Opens UCX with the transports that `tls` allows, in the syntax of `UCX_TLS`.
-pub fn open(setup: &Setup, tls: &str) -> Result<Transport, TransferError> {
+/// Opens UCX with the transports that `tls` names, in the syntax of `UCX_TLS`, if they are allowed here.
+pub fn open(setup: &Setup, tls: &str, fabric: Fabric) -> Result<Transport, TransferError> {
+    let reach = check_ucx_tls(tls, fabric)?;
+    if ucx_tls::uses_system_v(tls) {
+        tracing::warn!(
+            tls,
+            "ucx receives through System V segments, which other processes of this one's group can write; posix does the \
+             same without them"
+        );
+    }
     let (outbox, events) = Outbox::new(Arc::clone(&setup.notify));
     let bell = Arc::new(Bell::new()?);
     let (messages, inbox) = unbounded();
@@ -37,14 +47,20 @@ pub fn open(setup: &Setup, tls: &str) -> Result<Transport, TransferError> {
         outbox,
         limits: setup.limits,
         instance: setup.instance,
-        tls: tls.to_owned(),
+        paths: Paths { tls: tls.to_owned(), reach },
     };
     let thread = std::thread::Builder::new().name("kv-ucx".to_owned());
     let thread = thread.spawn(move || thread::run(beginning, &ready));
     let thread = thread.map_err(|error| TransferError::system("start a transport thread", &error))?;
     let threads = Ucx { messages, bell, thread: Some(thread) };
     let address = opened.recv_timeout(CALL_DEADLINE).map_err(unanswered)??;
-    Ok(Transport::new(TransportKind::Ucx, setup, address, Box::new(threads), events))
+    Ok(Transport::new(TransportKind::Ucx, setup, Token::draw()?, address, Box::new(threads), events))
+}
+
+/// What UCX may open, checked.
+struct Paths {
+    tls: String,
+    reach: UcxReach,
 }
 
 fn unanswered(error: RecvTimeoutError) -> TransferError {

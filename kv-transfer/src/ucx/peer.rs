@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ucx_rs::status_string;
 
@@ -19,6 +19,10 @@ use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
 use crate::{PeerId, Ticket, TransferError, TransferEvent};
 
 use sched::InstanceId;
+
+/// How much longer than measured reads in flight may take before the connection is closed under them, and how long at most.
+const DRAIN_SPARE: f64 = 4.0;
+const DRAIN_MAX: Duration = Duration::from_millis(500);
 
 /// The index of the peer's page among its memories; its regions follow.
 const PAGE: usize = 0;
@@ -39,6 +43,10 @@ pub(super) struct Peer {
     phase: Phase,
     flow: Flow,
     in_flight_bytes: u64,
+    /// When a read last came back, or was posted while none was in flight.
+    heard: Instant,
+    /// Measured when the peer was met; 0 before.
+    bytes_per_second: f64,
     /// When a greeting must be over.
     greeted_by: Instant,
     /// The oldest batch that waits for its reads in flight in order to end, and how long it may.
@@ -81,7 +89,7 @@ impl Peer {
         let (Some(address), Some(regions)) = (Address::decode(&endpoint.address), address::regions(endpoint)) else {
             return Err(malformed);
         };
-        rights::check(&address, endpoint.instance, &shared.here, &shared.tls)?;
+        rights::check(&address, endpoint.instance, &shared.here, &shared.paths)?;
         let greeting = Greeting::new(endpoint.instance, Purpose::Meet, shared)?;
         let mut peer = Self {
             id,
@@ -92,6 +100,8 @@ impl Peer {
             phase: Phase::Greeting(greeting),
             flow: Flow::default(),
             in_flight_bytes: 0,
+            heard: Instant::now(),
+            bytes_per_second: 0.0,
             greeted_by: Instant::now() + shared.limits.connect_deadline,
             draining: None,
         };
@@ -132,15 +142,22 @@ impl Peer {
     }
 
     /// When [`Peer::step`] must be called at the latest.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self, shared: &Shared) -> Option<Instant> {
         let greeting = matches!(self.phase, Phase::Greeting(_)).then_some(self.greeted_by);
         let draining = self.draining.map(|(_, until)| until);
-        [greeting, draining, self.flow.next_deadline()].into_iter().flatten().min()
+        [greeting, draining, self.silent_at(shared), self.flow.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// When a peer whose reads do not come back counts as lost.
+    fn silent_at(&self, shared: &Shared) -> Option<Instant> {
+        let waits = matches!(self.phase, Phase::Up) && self.in_flight_bytes > 0;
+        waits.then(|| self.heard + shared.limits.silence)
     }
 
     /// A read of this peer came back.
     pub(super) fn take_back(&mut self, back: Return, shared: &Shared) {
         self.connection.count_return();
+        self.heard = Instant::now();
         match back.what {
             What::Page if back.status == OK => {
                 if let Err(error) = self.greet(shared) {
@@ -180,15 +197,17 @@ impl Peer {
         } else if let Some(status) = self.connection.failure() {
             self.fail(TransferError::lost("watch", status_string(status)), shared);
         } else if matches!(self.phase, Phase::Greeting(_)) && now >= self.greeted_by {
-            let deadline_ms = u64::try_from(shared.limits.connect_deadline.as_millis()).unwrap_or(u64::MAX);
-            self.fail(TransferError::Deadline { operation: "connect", deadline_ms }, shared);
+            self.fail(TransferError::late("connect", shared.limits.connect_deadline), shared);
+        } else if self.silent_at(shared).is_some_and(|silent_at| now >= silent_at) {
+            let seconds = shared.limits.silence.as_secs_f32();
+            self.fail(TransferError::lost("read", format!("no read has come back for {seconds} s")), shared);
         }
         for (ticket, error) in self.flow.late(now) {
             tell(shared, self.flow.end(ticket, Ending::Failed(error), now));
         }
         if matches!(self.phase, Phase::Up) {
             self.drain(now, shared);
-            self.post(shared);
+            self.post(now, shared);
         }
         Life::Alive
     }
@@ -199,7 +218,7 @@ impl Peer {
         let oldest = self.flow.draining();
         self.draining = match (oldest, self.draining) {
             (Some(ticket), Some((same, until))) if ticket == same => Some((ticket, until)),
-            (Some(ticket), Some(_) | None) => Some((ticket, now + shared.limits.drain)),
+            (Some(ticket), Some(_) | None) => Some((ticket, now + self.drain_time(shared))),
             (None, Some(_) | None) => None,
         };
         if self.draining.is_some_and(|(_, until)| now >= until) {
@@ -209,13 +228,24 @@ impl Peer {
         }
     }
 
-    fn post(&mut self, shared: &Shared) {
+    /// What the reads in flight need at the rate that was measured, with some to spare, and at least what is configured:
+    /// closing costs every other batch of the peer a pause.
+    fn drain_time(&self, shared: &Shared) -> Duration {
+        let Some(least) = shared.limits.drain else { return Duration::ZERO };
+        let seconds = DRAIN_SPARE * self.in_flight_bytes as f64 / self.bytes_per_second;
+        Duration::try_from_secs_f64(seconds).map_or(least, |needed| needed.clamp(least, least.max(DRAIN_MAX)))
+    }
+
+    fn post(&mut self, now: Instant, shared: &Shared) {
         while matches!(self.phase, Phase::Up)
             && self.in_flight_bytes < shared.limits.in_flight_bytes_max
             && self.connection.failure().is_none()
         {
-            let Some(read) = self.flow.next_read(shared.limits.read_bytes_max) else { return };
+            let Some(read) = self.flow.next_read(shared.limits.read_bytes_max, now) else { return };
             let Some(local) = shared.regions.get(read.job.local_region.0 as usize) else { return };
+            if self.in_flight_bytes == 0 {
+                self.heard = now;
+            }
             self.in_flight_bytes += read.range.bytes;
             let route = Route {
                 memory: PAGE + 1 + read.job.remote.0 as usize,
@@ -268,6 +298,7 @@ impl Peer {
         match greeting.purpose {
             Purpose::Meet if greeting.reads > PROBE_READS => {
                 let probe = greeting.scratch.measured()?;
+                self.bytes_per_second = probe.bytes_per_second();
                 self.phase = Phase::Up;
                 shared.outbox.tell(TransferEvent::PeerUp { peer: self.id, probe });
             }

@@ -4,17 +4,21 @@ use std::io;
 
 use sched::InstanceId;
 
+use super::Paths;
 use super::address::Address;
 use crate::host::Host;
+use crate::ucx_tls::{self, UcxReach};
 use crate::{TransferError, TransportKind, probe};
 
 /// Reads the first bytes of the peer's page the way the cross-memory transport will.
-pub(super) fn check(address: &Address, expected: InstanceId, here: &Host, tls: &str) -> Result<(), TransferError> {
+pub(super) fn check(address: &Address, expected: InstanceId, here: &Host, paths: &Paths) -> Result<(), TransferError> {
     if address.host != *here {
-        let one_host_only = tls.split(',').all(|tl| matches!(tl.trim(), "cma" | "tcp" | "self" | "posix" | "sysv"));
-        return if one_host_only { Err(TransferError::OtherHost { kind: TransportKind::Ucx }) } else { Ok(()) };
+        return match paths.reach {
+            UcxReach::OneHost => Err(TransferError::OtherHost { kind: TransportKind::Ucx }),
+            UcxReach::Fabric => Ok(()),
+        };
     }
-    if !tls.split(',').any(|tl| tl.trim() == "cma") {
+    if !ucx_tls::attaches(&paths.tls) {
         return Ok(());
     }
     let wanted = probe::header(expected);

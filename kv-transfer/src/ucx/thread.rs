@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use kernels::memory::{Backing, HostMemory};
 use sched::InstanceId;
 
+use super::Paths;
 use super::address::{Address, Memory};
 use super::connection::Returned;
 use super::library::{Arming, Bell, Library, Mapped};
@@ -37,7 +38,7 @@ pub(super) struct Beginning {
     pub(super) outbox: Outbox,
     pub(super) limits: Limits,
     pub(super) instance: InstanceId,
-    pub(super) tls: String,
+    pub(super) paths: Paths,
 }
 
 /// What the thread hears.
@@ -56,11 +57,12 @@ pub(super) struct Shared {
     pub(super) outbox: Outbox,
     pub(super) limits: Limits,
     pub(super) here: Host,
-    pub(super) tls: String,
+    pub(super) paths: Paths,
 }
 
 /// Opens UCX, says the address through `ready`, and serves until told to stop.
 pub(super) fn run(beginning: Beginning, ready: &Sender<Result<Vec<u8>, TransferError>>) {
+    let _alive = beginning.outbox.essential("the ucx thread");
     match Thread::open(beginning) {
         Ok((mut thread, address)) => {
             let _gave_up = ready.send(Ok(address));
@@ -90,8 +92,8 @@ enum Heard {
 
 impl Thread {
     fn open(beginning: Beginning) -> Result<(Self, Vec<u8>), TransferError> {
-        let Beginning { inbox, bell, outbox, limits, instance, tls } = beginning;
-        let library = Library::open(&tls)?;
+        let Beginning { inbox, bell, outbox, limits, instance, paths } = beginning;
+        let library = Library::open(&paths.tls)?;
         let here = Host::here()?;
         let page = Mapped::new(&library, &probe::page(instance, Backing::Anonymous)?)?;
         let address = Address {
@@ -101,7 +103,7 @@ impl Thread {
             page: Memory { base: page.memory.as_ptr() as u64, key: page.key()? },
         };
         let (returned, regions) = (Returned::default(), Vec::new());
-        let shared = Shared { returned, regions, library, outbox, limits, here, tls };
+        let shared = Shared { returned, regions, library, outbox, limits, here, paths };
         let thread = Self { inbox, bell, peers: BTreeMap::new(), shared, _page: page };
         Ok((thread, address.encode()))
     }
@@ -200,7 +202,7 @@ impl Thread {
 
     fn sleep(&self) -> Duration {
         let longest = if self.peers.values().any(Peer::is_closing) { SLEEP_CLOSING } else { SLEEP_MAX };
-        let deadlines = self.peers.values().filter_map(Peer::next_timeout);
+        let deadlines = self.peers.values().filter_map(|peer| peer.next_timeout(&self.shared));
         let now = Instant::now();
         deadlines.map(|deadline| deadline.saturating_duration_since(now)).fold(longest, Duration::min)
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use kernels::memory::HostMemory;
 use kv_transfer::{
-    Batch, KvTransport, LeaseTable, Limits, Notify, Options, PeerId, Probe, RangeCopy, RegionId, Setup, Ticket,
-    TransferError, TransferEvent, Transport, TransportKind, open,
+    Batch, KvTransport, LeaseTable, Limits, Notify, Options, PeerId, Probe, RangeCopy, RegionId, Serving, Setup,
+    Ticket, TransferError, TransferEvent, Transport, TransportKind, open,
 };
 use sched::{InstanceId, LeaseId};
 
@@ -48,7 +48,8 @@ impl Worker {
         let (notify, woken) = notify();
         let leases = Arc::new(LeaseTable::new());
         let instance = u128::from(std::process::id()) << 64 | u128::from(INSTANCES.fetch_add(1, Ordering::Relaxed));
-        let setup = Setup { instance: InstanceId(instance), notify, access: leases.clone(), limits };
+        let setup =
+            Setup { instance: InstanceId(instance), notify, access: leases.clone(), limits, serving: Serving::Readers };
         let mut transport = open(kind, &setup, &Options::default()).unwrap();
         let pool = Arc::new(HostMemory::new(pool_bytes, kind.backing()).unwrap());
         let region = transport.register(Arc::clone(&pool)).unwrap();
@@ -112,7 +113,7 @@ impl Worker {
     }
 
     pub fn batch(&self, copies: Vec<RangeCopy>) -> Batch {
-        Batch { lease: LEASE, remote: RegionId(0), local: self.region, copies, deadline: PATIENCE }
+        Batch { lease: LEASE, remote: RegionId(0), local: self.region, copies, deadline: PATIENCE, reading: PATIENCE }
     }
 
     /// Pulls ranges and waits for their end.

@@ -46,6 +46,7 @@ fn worker(letter: char, blocks: u32, lease_seed: u64) -> WorkerSpec {
         step_tokens_max: 512,
         steps_in_flight: STEPS_IN_FLIGHT_MAX,
         queue_legs_max: 100_000,
+        pulls_per_giver_max: 4,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
         lease: LeaseConfig::default(),

@@ -79,6 +79,17 @@ impl Peer {
         Ok(Watch { stream })
     }
 
+    /// Asks whether the giver still answers.
+    ///
+    /// # Errors
+    /// `WorkerLost` if it does not within `deadline`, whatever it answers otherwise.
+    pub async fn ping(&self, deadline: Duration) -> Result<(), Failure> {
+        // A renewal of nothing: every giver answers it, and nothing changes.
+        let request = wire::RenewRequest { giver: self.us(), leases: Vec::new() };
+        let mut client = self.client.clone();
+        bounded(deadline, client.renew(request)).await.map(|_| ())
+    }
+
     /// Renews leases; returns those that are gone.
     ///
     /// # Errors

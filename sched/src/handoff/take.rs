@@ -81,9 +81,15 @@ impl Take {
         news
     }
 
-    /// Begins to read if blocks are reserved and the prompt is finished.
+    /// Whether blocks are reserved and the prompt is finished, and reading has not begun.
+    #[must_use]
+    pub fn may_read(&self) -> bool {
+        self.state == TakeState::Reserved && self.commit == Commitment::Made
+    }
+
+    /// Begins to read if it may.
     pub fn start_reading(&mut self) -> bool {
-        let ready = self.state == TakeState::Reserved && self.commit == Commitment::Made;
+        let ready = self.may_read();
         if ready {
             self.state = TakeState::Reading;
         }

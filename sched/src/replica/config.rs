@@ -31,6 +31,8 @@ pub struct ReplicaConfig {
     pub steps_in_flight: u32,
     /// Legs that may wait for blocks or slots; more are refused as overload.
     pub queue_legs_max: u32,
+    /// KV caches that are read from one giver at a time; the others wait.
+    pub pulls_per_giver_max: u32,
     /// Whether content of earlier requests is reused.
     pub prefix_cache: PrefixCache,
     /// Part of the pool that reservations may hold whose prompt is not complete, tested before the next is added.
@@ -69,7 +71,7 @@ pub enum PrefixCache {
 
 impl ReplicaConfig {
     pub(super) fn validate(&self) -> Result<(), SchedError> {
-        let positive: [(&'static str, u32); 8] = [
+        let positive: [(&'static str, u32); 9] = [
             ("blocks_total", self.blocks_total),
             ("block_tokens", self.block_tokens),
             ("layers", self.layers),
@@ -78,6 +80,7 @@ impl ReplicaConfig {
             ("sequences_max", self.sequences_max),
             ("step_tokens_max", self.step_tokens_max),
             ("queue_legs_max", self.queue_legs_max),
+            ("pulls_per_giver_max", self.pulls_per_giver_max),
         ];
         for (field, value) in positive {
             check(field, value, value > 0, "it must be at least 1")?;

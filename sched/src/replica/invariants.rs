@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::leg::Stage;
+use super::leg::{LegRun, Stage};
 use super::timers::Timer;
 use super::{Replica, unfinished_blocks};
 use crate::{BlockId, SlotId};
@@ -25,7 +25,7 @@ impl Replica {
 
     fn held_accesses(&self) -> BTreeMap<BlockId, u32> {
         let steps = self.lanes.iter().flat_map(|lane| &lane.flights).flat_map(|flight| &flight.touched);
-        count(steps.chain(self.pulls.values().flatten()).copied())
+        count(steps.chain(self.pulls.blocks()).copied())
     }
 
     fn check_sequences(&self) -> Result<(), String> {
@@ -103,6 +103,14 @@ impl Replica {
                 Stage::Take(_) => {}
             }
         }
+        let reserved = |leg| match self.legs.get(&leg).map(|run: &LegRun| &run.stage) {
+            Some(Stage::Take(taking)) => taking.machine.may_read(),
+            Some(Stage::Whole | Stage::Give(_)) | None => false,
+        };
+        if let Some(leg) = self.pulls.waiting().find(|leg| !reserved(*leg)) {
+            return Err(format!("{leg} waits for its pull but could not read"));
+        }
+        self.pulls.check(self.config.pulls_per_giver_max)?;
         let given_index = self.given.iter().map(|(lease, leg)| (*lease, *leg)).collect::<BTreeSet<_>>();
         let taken_index = self.taken.iter().map(|(lease, leg)| (*lease, *leg)).collect::<BTreeSet<_>>();
         match (given, taken) == (given_index, taken_index) {

@@ -20,6 +20,7 @@ mod lane;
 mod leg;
 mod load;
 mod outcome;
+mod pulls;
 mod room;
 mod sequence;
 mod slots;
@@ -36,13 +37,14 @@ use std::collections::{BTreeMap, VecDeque};
 pub use config::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use lane::Lane;
 use leg::LegRun;
+use pulls::Pulls;
 use sequence::{Place, Sequence, SequenceKey, Sequences};
 use timers::{Timer, Timers};
 
 use crate::block::BlockPool;
 use crate::handoff::ReleaseAnswers;
 use crate::message::{Action, Event, FromWorker, ToWorker};
-use crate::{BlockId, InstanceId, LaneId, LeaseId, Leg, SchedError, StepId, Time};
+use crate::{InstanceId, LaneId, LeaseId, Leg, SchedError, StepId, Time};
 
 /// The scheduler of one worker. Deterministic: the same calls give the same decisions.
 #[derive(Debug)]
@@ -62,8 +64,7 @@ pub struct Replica {
     answers: ReleaseAnswers,
     /// Leases that this worker holds at givers.
     taken: BTreeMap<(LeaseId, InstanceId), Leg>,
-    /// Blocks that pulls may still write, also those of legs that have ended.
-    pulls: BTreeMap<Leg, Vec<BlockId>>,
+    pulls: Pulls,
     arrivals: u64,
     leases: u64,
     steps: u64,
@@ -90,7 +91,7 @@ impl Replica {
             given: BTreeMap::new(),
             answers: ReleaseAnswers::new(config.lease.span),
             taken: BTreeMap::new(),
-            pulls: BTreeMap::new(),
+            pulls: Pulls::default(),
             arrivals: 0,
             leases: 0,
             steps: 0,

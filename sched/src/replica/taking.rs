@@ -66,34 +66,43 @@ impl Replica {
         self.start_reading(leg);
     }
 
-    /// Pulls what is not here yet, once blocks are reserved and the prompt is complete.
+    /// Pulls what is not here yet, once blocks are reserved and the prompt is complete, and when the giver has a turn for it.
     fn start_reading(&mut self, leg: Leg) {
         let now = self.now;
-        let Some(key) = self.prompt_of(leg) else {
+        let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
             return;
         };
-        if !self.taking_mut(leg).is_some_and(|taking| taking.machine.start_reading()) {
+        if !taking.machine.may_read() {
             return;
+        }
+        let giver = taking.giver;
+        let sequence = self.sequences.at(key);
+        let misses = sequence.computed < sequence.len();
+        if misses && self.pulls.from(giver) >= self.config.pulls_per_giver_max {
+            return self.pulls.wait(giver, key, leg);
+        }
+        if let Some(taking) = self.taking_mut(leg) {
+            taking.machine.start_reading();
         }
         let Some(run) = self.legs.get_mut(&leg) else {
             return;
         };
         run.timing.pull_started(now);
-        let deadline_in = run.deadline.since(now).min(self.config.lease.span);
+        let deadline_in = run.deadline.since(now);
         let Stage::Take(taking) = &mut run.stage else {
             return;
         };
         let sequence = self.sequences.at(key);
-        if sequence.computed == sequence.len() {
+        if !misses {
             return self.pull_landed(leg, PullOutcome::Complete);
         }
         let local = sequence.table.blocks();
         let missing = &local[(sequence.computed / self.config.block_tokens) as usize..];
         missing.iter().for_each(|block| self.pool.begin_access(*block));
-        self.pulls.insert(leg, missing.to_vec());
+        self.pulls.begin(leg, giver, missing.to_vec());
         self.out.push_back(Action::Pull(Pull {
             leg,
-            giver: taking.giver,
+            giver,
             lease: taking.lease,
             remote: taking.remote.clone(),
             local: local.to_vec(),
@@ -105,9 +114,18 @@ impl Replica {
 
     /// No byte of the leg's pull can land any more.
     pub(super) fn pull_ended(&mut self, leg: Leg, outcome: PullOutcome) {
-        if let Some(blocks) = self.pulls.remove(&leg) {
+        if let Some((giver, blocks)) = self.pulls.end(leg) {
             blocks.iter().for_each(|block| self.pool.end_access(*block));
             self.pull_landed(leg, outcome);
+            self.read_next(giver);
+        }
+    }
+
+    /// Whoever waited longest for a giver has its turn.
+    fn read_next(&mut self, giver: InstanceId) {
+        while self.pulls.from(giver) < self.config.pulls_per_giver_max {
+            let Some(leg) = self.pulls.next(giver) else { return };
+            self.start_reading(leg);
         }
     }
 
@@ -221,6 +239,7 @@ impl Replica {
     pub(super) fn close_take(&mut self, leg: Leg, mut taking: Taking) {
         let (giver, lease) = (taking.giver, taking.lease);
         self.timers.clear(Timer::Release(leg));
+        self.pulls.leave(giver, leg);
         if taking.machine.state() != TakeState::Verified {
             self.taken.remove(&(lease, giver));
         }

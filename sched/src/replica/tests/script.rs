@@ -84,6 +84,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         step_tokens_max: words.number("rows", 64),
         steps_in_flight: words.number("ahead", 1),
         queue_legs_max: words.number("queue", 8),
+        pulls_per_giver_max: words.number("pulls", 4),
         prefix_cache: if words.plain.contains(&"uncached") { PrefixCache::Off } else { PrefixCache::On },
         filling_share: words.number("filling", 50) as f32 / 100.0,
         lease: LeaseConfig::default(),

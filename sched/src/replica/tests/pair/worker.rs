@@ -45,6 +45,7 @@ impl Worker {
             step_tokens_max: rows,
             steps_in_flight,
             queue_legs_max: 16,
+            pulls_per_giver_max: 2,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
             lease: LeaseConfig::default(),

@@ -120,6 +120,7 @@ impl Model {
             step_tokens_max: ROWS,
             steps_in_flight,
             queue_legs_max: 6,
+            pulls_per_giver_max: 2,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
             lease: LeaseConfig::default(),

@@ -387,7 +387,7 @@ fn a_joined_leg_decodes_two_steps_ahead() {
         expect![[r#"
             > offer r1 prompt=20 n=2 lease=5 max=4
             > commit r1 7 8
-              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 30000000us
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > pull r1 complete
               release r1 lease5
             > answer r1 ok

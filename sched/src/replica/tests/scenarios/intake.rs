@@ -138,6 +138,7 @@ fn a_configuration_out_of_range_is_named() {
         step_tokens_max: 4,
         steps_in_flight: 2,
         queue_legs_max: 1,
+        pulls_per_giver_max: 4,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
         lease: LeaseConfig::default(),

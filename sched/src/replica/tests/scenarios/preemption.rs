@@ -106,7 +106,7 @@ fn a_seat_that_preemption_frees_is_given_to_who_waits_with_its_blocks() {
             > submit r2 prompt=14 max=9
               run step1: +slot0 | 0..14 @b4 → slot0
             > commit r1 7
-              pull r1 lease5 0..40 from inst1 b100,b101,b102 to b0,b1,b2 in 30000000us
+              pull r1 lease5 0..40 from inst1 b100,b101,b102 to b0,b1,b2 in 600000000us
             > pull r1 complete
               release r1 lease5
             > answer r1 ok

@@ -25,7 +25,7 @@ fn an_offer_is_pulled_released_and_joined() {
               running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 0 in use 3 quarantined 0
             > wait 1s
             > commit r1 7
-              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 30000000us
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 599000000us
             > wait 1s
             > pull r1 complete
               release r1 lease5
@@ -63,7 +63,7 @@ fn a_commit_may_come_before_there_are_blocks() {
               run step2: 40 @b0,b1,b2 → slot0
             > step 2
               token r1 choice0#1=t2 Length
-              pull r2 lease5 0..20 from inst1 b100,b101 to b2,b3 in 30000000us
+              pull r2 lease5 0..20 from inst1 b100,b101 to b2,b3 in 599980000us
             > pull r2 complete
               release r2 lease5
         "#]],
@@ -88,7 +88,7 @@ fn what_is_here_already_is_not_pulled() {
               token r1 choice0#0=t1 Length (queue 0us prefill 10000us)
             > offer r2 prompt=40 family=1 lease=5
             > commit r2 7
-              pull r2 lease5 32..40 from inst1 b100,b101,b102 to b0,b1,b2 in 30000000us
+              pull r2 lease5 32..40 from inst1 b100,b101,b102 to b0,b1,b2 in 600000000us
             > offer r3 prompt=32 family=1 lease=6
             > commit r3 8
               release r3 lease6
@@ -115,7 +115,7 @@ fn choices_of_an_offer_fork_when_they_join_and_ended_ones_do_not() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 11 cached 0 in use 5 quarantined 0
             > commit r1 7 8! 9
-              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 30000000us
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > pull r1 complete
               release r1 lease5
             > answer r1 ok
@@ -148,7 +148,7 @@ fn blocks_stay_quarantined_until_no_byte_can_land() {
         expect![[r#"
             > offer r1 prompt=20 lease=5
             > commit r1 7
-              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 30000000us
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > cancel r1
               abort pull r1
               abort lease5
@@ -187,9 +187,9 @@ fn nothing_but_ok_makes_it_usable() {
             > commit r1 7 +
             > commit r2 7 +
             > commit r3 7
-              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 30000000us
-              pull r2 lease6 0..20 from inst1 b100,b101 to b3,b4 in 30000000us
-              pull r3 lease7 0..20 from inst1 b100,b101 to b6,b7 in 30000000us
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
+              pull r2 lease6 0..20 from inst1 b100,b101 to b3,b4 in 600000000us
+              pull r3 lease7 0..20 from inst1 b100,b101 to b6,b7 in 600000000us
             > pull r1 reset-by-peer
               abort lease5
               failed r1 kv_lost: the pull of req1/try0 failed: reset-by-peer
@@ -228,7 +228,7 @@ fn a_lost_lease_or_giver_loses_what_is_not_verified() {
               failed r1 kv_lost: the giver of req1/try0 has ended its lease
               abort lease5
             > commit r3 7
-              pull r3 lease7 0..20 from inst2 b100,b101 to b6,b7 in 30000000us
+              pull r3 lease7 0..20 from inst2 b100,b101 to b6,b7 in 600000000us
             > pull r3 complete
               release r3 lease7
             > gone lease=7
@@ -263,7 +263,7 @@ fn leases_are_renewed_every_beat_and_a_lost_answer_is_asked_for_again() {
               renew inst1 [LeaseId(5)]
               renew inst2 [LeaseId(6)]
             > commit r1 7
-              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 30000000us
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 595000000us
             > pull r1 complete
               release r1 lease5
             > wait 5s
@@ -293,7 +293,7 @@ fn a_release_that_is_never_answered_is_given_up() {
         expect![[r#"
             > offer r1 prompt=20 lease=5
             > commit r1 7
-              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 30000000us
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > pull r1 complete
               release r1 lease5
             > wait 29s
@@ -353,7 +353,7 @@ fn joined_legs_wait_for_a_slot() {
               run step1: +slot0 | 0..3 @b0 → slot0
             > offer r2 prompt=3 lease=5 max=2
             > commit r2 7
-              pull r2 lease5 0..3 from inst1 b100 to b1 in 30000000us
+              pull r2 lease5 0..3 from inst1 b100 to b1 in 600000000us
             > pull r2 complete
               release r2 lease5
             > answer r2 ok
@@ -367,6 +367,96 @@ fn joined_legs_wait_for_a_slot() {
               run step3: -slot0 +slot0 | 3 @b1 → slot0
             > step 3
               token r2 choice0#1=t3 Length (wait 0us transfer 0us queue 20000us step 10000us)
+        "#]],
+    );
+}
+
+#[test]
+fn a_giver_is_read_by_a_few_at_a_time_in_order_of_arrival() {
+    check(
+        "config role=decode pulls=1
+         offer r1 prompt=20 lease=5
+         offer r2 prompt=20 lease=6
+         offer r3 prompt=3 lease=7
+         commit r2 7
+         commit r3 7
+         commit r1 7
+         pull r2 complete
+         cancel r1
+         pull r1 aborted
+         pull r3 complete
+         answer r2 ok
+         answer r3 ok",
+        expect![[r#"
+            > offer r1 prompt=20 lease=5
+            > offer r2 prompt=20 lease=6
+            > offer r3 prompt=3 lease=7
+            > commit r2 7
+              pull r2 lease6 0..20 from inst1 b100,b101 to b3,b4 in 600000000us
+            > commit r3 7
+            > commit r1 7
+            > pull r2 complete
+              release r2 lease6
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
+            > cancel r1
+              abort pull r1
+              abort lease5
+            > pull r1 aborted
+              pull r3 lease7 0..3 from inst1 b100 to b6 in 600000000us
+            > pull r3 complete
+              release r3 lease7
+            > answer r2 ok
+              run step1: +slot0 | 20 @b3,b4 → slot0
+            > answer r3 ok
+        "#]],
+    );
+}
+
+/// Waiting for a turn is not what a pull has time for: the lease is kept alive for as long as it takes.
+#[test]
+fn a_pull_that_waits_longer_than_a_lease_lasts_arrives_all_the_same() {
+    check(
+        "config role=decode pulls=1
+         offer r1 prompt=20 lease=5
+         offer r2 prompt=20 lease=6
+         commit r1 7
+         commit r2 7
+         wait 20s
+         renew r1
+         renew r2
+         wait 20s
+         renew r1
+         renew r2
+         pull r1 complete
+         wait 20s
+         renew r2
+         pull r2 complete
+         answer r2 ok",
+        expect![[r#"
+            > offer r1 prompt=20 lease=5
+            > offer r2 prompt=20 lease=6
+            > commit r1 7
+              pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
+            > commit r2 7
+            > wait 20s
+              renew inst1 [LeaseId(5), LeaseId(6)]
+            > renew r1
+            > renew r2
+            > wait 20s
+              renew inst1 [LeaseId(5), LeaseId(6)]
+            > renew r1
+            > renew r2
+            > pull r1 complete
+              release r1 lease5
+              pull r2 lease6 0..20 from inst1 b100,b101 to b3,b4 in 560000000us
+            > wait 20s
+              release r1 lease5
+              renew inst1 [LeaseId(5), LeaseId(6)]
+            > renew r2
+            > pull r2 complete
+              release r2 lease6
+            > answer r2 ok
+              run step1: +slot0 | 20 @b3,b4 → slot0
         "#]],
     );
 }

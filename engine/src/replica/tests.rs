@@ -1,0 +1,155 @@
+//! How the replica thread ends when its transport has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, unbounded};
+use kernels::memory::HostMemory;
+use kv_transfer::{
+    Batch, KvTransport, LeaseTable, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind,
+};
+use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
+use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use sched::{FailureKind, LaneId, Role, StepId, StepPlan};
+
+use super::{Outbound, Outlet, Parts, Waker, spawn};
+use crate::EngineError;
+use crate::backend::{Backend, BackendEvent, BackendInfo};
+
+/// Computes nothing and is asked for nothing.
+struct Idle(BackendInfo);
+
+impl Backend for Idle {
+    fn describe(&self) -> &BackendInfo {
+        &self.0
+    }
+
+    fn submit(&mut self, _: LaneId, _: StepId, _: StepPlan) -> Result<(), EngineError> {
+        Err(EngineError::Stopped)
+    }
+
+    fn poll(&mut self) -> Option<BackendEvent> {
+        None
+    }
+
+    fn cancel(&mut self, _: StepId) {}
+
+    fn set_share(&mut self, _: LaneId, _: f32) {}
+}
+
+/// A transport whose thread has ended.
+struct Ended {
+    event: Option<TransferEvent>,
+}
+
+impl KvTransport for Ended {
+    fn kind(&self) -> TransportKind {
+        TransportKind::Tcp
+    }
+
+    fn register(&mut self, _: Arc<HostMemory>) -> Result<RegionId, TransferError> {
+        Err(TransferError::Stopped)
+    }
+
+    fn endpoint(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn connect(&mut self, _: &[u8]) -> Result<PeerId, TransferError> {
+        Err(TransferError::Stopped)
+    }
+
+    fn start(&mut self, _: PeerId, _: Batch) -> Result<Ticket, TransferError> {
+        Err(TransferError::Stopped)
+    }
+
+    fn poll(&mut self) -> Option<TransferEvent> {
+        self.event.take()
+    }
+
+    fn abort(&mut self, _: Ticket) {}
+
+    fn disconnect(&mut self, _: PeerId) {}
+}
+
+struct ToChannel(Sender<Outbound>);
+
+impl Outlet for ToChannel {
+    fn put(&mut self, out: Outbound) {
+        let _test_has_ended = self.0.send(out);
+    }
+
+    fn flush(&mut self) {}
+}
+
+fn scheduler(role: Role) -> Replica {
+    let config = ReplicaConfig {
+        role,
+        blocks_total: 4,
+        block_tokens: 16,
+        layers: 1,
+        vocab: 8,
+        context_max: 64,
+        sequences_max: 1,
+        step_tokens_max: 16,
+        steps_in_flight: 1,
+        queue_legs_max: 1,
+        pulls_per_giver_max: 1,
+        prefix_cache: PrefixCache::Off,
+        filling_share: 1.0,
+        lease: LeaseConfig::default(),
+        hash_salt: 0,
+        lease_seed: 0,
+    };
+    Replica::new(config).unwrap()
+}
+
+fn layout() -> KvLayout {
+    let shape = Shape {
+        layers_total: 1,
+        kv_heads_total: 1,
+        head_dim: 16,
+        block_tokens: 16,
+        dtype: KvDtype::F32,
+        tile_order: TileOrder("any".into()),
+        tile_bytes: 1024,
+    };
+    KvLayout::whole(shape).unwrap()
+}
+
+/// Neither a giver nor a taker goes on as if nothing had happened, whether anybody is connected or not.
+#[test]
+fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
+    for role in Role::ALL {
+        let (waker, sleeper) = Waker::pair();
+        let (sender, said) = unbounded();
+        let info = BackendInfo {
+            backend: "none",
+            kernel_set: String::new(),
+            numerics_id: String::new(),
+            weights_dtype: String::new(),
+            threads: 0,
+            exact: true,
+        };
+        let parts = Parts {
+            scheduler: scheduler(role),
+            backend: Box::new(Idle(info)),
+            transport: Box::new(Ended { event: Some(TransferEvent::Stopped { part: "the tcp thread" }) }),
+            leases: Arc::new(LeaseTable::new()),
+            region: RegionId(0),
+            layout: layout(),
+            outlet: Box::new(ToChannel(sender)),
+            inbox_events_max: 4,
+        };
+        let (handle, join) = spawn(parts, waker, sleeper).unwrap();
+        let failure = loop {
+            if let Outbound::Stopped(failure) = said.recv_timeout(Duration::from_secs(30)).unwrap() {
+                break failure.expect("it did not end as asked");
+            }
+        };
+        assert_eq!(failure.kind, FailureKind::Internal);
+        assert_eq!(failure.detail, "the transport tcp has stopped: the tcp thread has ended");
+        join.join().unwrap();
+        drop(handle);
+    }
+}
