@@ -3,3 +3,4 @@
 pub mod deployment;
 pub mod http;
 pub mod repository;
+pub mod sockets;

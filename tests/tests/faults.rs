@@ -112,6 +112,15 @@ fn killing_prefill_during_a_stream_is_survived() -> Result<()> {
     kill_during_stream(&[], "prefill", Victim::Worker)
 }
 
+/// Over ucx on one host nothing but shared memory tells of a peer's death; it must be told all the same.
+#[test]
+fn killing_either_role_over_ucx_is_survived() -> Result<()> {
+    for role in ["prefill", "decode"] {
+        kill_during_stream(&["--set", "serve.transport=ucx"], role, Victim::Worker)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn killing_a_rank_during_a_stream_is_survived() -> Result<()> {
     kill_during_stream(&TWO_PROCESSES, "decode", Victim::Rank)

@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
+use tracing::warn;
 
 pub use child::EndedEarly;
 pub use error::ServeError;

@@ -1,0 +1,128 @@
+//! A running deployment listens where its configuration says and nowhere else, whatever moves the KV cache: a port that
+//! nobody has named is one that nobody guards.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use baton_tests::deployment::{Deployment, command};
+use baton_tests::http;
+use baton_tests::sockets::{Open, open_to_others};
+use serde_json::json;
+
+/// A port of this host that is free now.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The addresses in the ready lines of `serve`: with port 0 in the configuration, they are the configured ones.
+fn announced(deployment: &Deployment) -> Result<BTreeSet<SocketAddr>> {
+    let log = deployment.log();
+    let ready = log.lines().filter(|line| line.contains(" ready "));
+    let words = ready.flat_map(str::split_whitespace);
+    let addresses = words.filter_map(|word| {
+        let word = word.strip_prefix("http://").unwrap_or(word);
+        word.split('/').next()?.parse::<SocketAddr>().ok()
+    });
+    let addresses: BTreeSet<SocketAddr> = addresses.collect();
+    assert!(addresses.len() >= 3, "router, worker and its metrics are announced:\n{log}");
+    Ok(addresses)
+}
+
+/// Starts a deployment, lets KV move, and compares what is open with what was announced, `ports` and `unix` names.
+fn opens_only(arguments: &[&str], ports: &[u16], unix: impl Fn(&str, Holder) -> bool) -> Result<()> {
+    let deployment = Deployment::start(arguments)?;
+    let body = json!({"prompt": (0..200).map(|i| 300 + i).collect::<Vec<u32>>(), "max_tokens": 4, "ignore_eos": true});
+    let answer = http::post(deployment.address, "/v1/completions", &body)?;
+    assert_eq!(answer.status, 200, "{arguments:?}: {}", answer.body);
+    let mut expected = announced(&deployment)?;
+    expected.extend(ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))));
+    let open = open_to_others(deployment.pid())?;
+    let mut tcp = BTreeSet::new();
+    for (pid, open) in &open {
+        match open {
+            Open::Tcp(address) => drop(tcp.insert(*address)),
+            Open::Unix(name) if unix(name, holder(&deployment, *pid)) => {}
+            Open::Unix(_) | Open::Datagrams(_) | Open::SystemV(_) | Open::SharedFile(_) => {
+                bail!("{arguments:?}: process {pid} opens {open:?}");
+            }
+        }
+    }
+    assert_eq!(tcp, expected, "{arguments:?}: listens on what was announced and on nothing else");
+    Ok(())
+}
+
+/// Whose socket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Prefill,
+    Other,
+}
+
+fn holder(deployment: &Deployment, pid: u32) -> Holder {
+    match deployment.child_pid("prefill") {
+        Ok(prefill) if prefill == pid => Holder::Prefill,
+        Ok(_) | Err(_) => Holder::Other,
+    }
+}
+
+/// The socket over which a prefill worker hands its memory to readers of its own user; the kernel says who asks.
+fn shm_socket(name: &str, holder: Holder) -> bool {
+    holder == Holder::Prefill && is_hex(name.strip_prefix("@kv-transfer-"), 32)
+}
+
+/// The datagram socket by which UCX's shared memory is woken; the kernel has named it. Whatever comes in is thrown away
+/// unread, so a stranger can wake a worker for nothing and no more.
+fn ucx_bell(name: &str, _: Holder) -> bool {
+    is_hex(name.strip_prefix('@'), 5)
+}
+
+fn is_hex(name: Option<&str>, length: usize) -> bool {
+    name.is_some_and(|name| name.len() == length && name.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
+fn none(_: &str, _: Holder) -> bool {
+    false
+}
+
+#[test]
+fn nothing_listens_that_is_not_configured() -> Result<()> {
+    opens_only(&[], &[], shm_socket)?;
+    opens_only(&["--mode", "aggregated"], &[], none)?;
+    opens_only(&["--set", "serve.transport=shm"], &[], shm_socket)?;
+    opens_only(&["--set", "serve.transport=ucx"], &[], ucx_bell)?;
+    opens_only(&["--mode", "aggregated", "--set", "serve.transport=ucx"], &[], ucx_bell)?;
+    opens_only(&["--mode", "aggregated", "--set", "serve.transport=tcp"], &[], none)?;
+    let port = free_port()?;
+    let listen = format!("prefill.engine.tcp_listen=127.0.0.1:{port}");
+    opens_only(&["--set", "serve.transport=tcp", "--set", &listen], &[port], none)?;
+    let ranks = ["--set", "decode.engine.tp=2", "--set", "decode.engine.ranks=processes"];
+    opens_only(&ranks, &[], shm_socket)
+}
+
+/// Runs `baton` and returns its exit code and what it said.
+fn refused(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(i32, String)> {
+    let mut command = command()?;
+    command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).envs(variables.iter().copied());
+    let output = command.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((output.status.code().context("it was killed")?, said))
+}
+
+#[test]
+fn ucx_over_tcp_is_refused_by_name() -> Result<()> {
+    for list in ["tcp", "cma,tcp", "sm,tcp", "all", "^ib", ""] {
+        let setting = format!("prefill.engine.ucx_tls={list:?}");
+        let (code, said) = refused(&["--set", "serve.transport=ucx", "--set", &setting], &[])?;
+        assert!(code != 0 && said.contains("ucx_tls") && said.contains("UCX's tcp"), "{list:?}: {code} {said}");
+    }
+    let rdma = ["--set", "serve.transport=ucx", "--set", "decode.engine.ucx_tls=rc,cma,posix"];
+    let (code, said) = refused(&rdma, &[])?;
+    assert!(code != 0 && said.contains("ucx_trusts_fabric"), "{code} {said}");
+    for variable in [("UCX_TLS", "tcp"), ("UCX_TLS", "all"), ("UCX_PROTO_EMULATION_ENABLE", "y")] {
+        let (code, said) = refused(&["--set", "serve.transport=ucx"], &[variable])?;
+        assert!(code != 0 && said.contains(variable.0), "{variable:?}: {code} {said}");
+    }
+    Ok(())
+}
