@@ -9,6 +9,7 @@ use sched::{Span, Time};
 
 use crate::clock::Clock;
 use crate::openai::ApiError;
+use crate::relief::Relief;
 
 /// Weight of the newest gap in the running mean of gaps between two ends.
 const NEWEST_WEIGHT: f64 = 0.1;
@@ -16,6 +17,9 @@ const RETRY_AFTER_MIN: Span = Span::from_ms(100);
 const RETRY_AFTER_MAX: Span = Span::from_secs(30);
 /// Bytes that every request may hold uncounted, so that large ones cannot keep small ones out. Places bound their sum.
 const BYTES_FREE: usize = 16 << 10;
+
+/// A request that held more has left memory behind that is worth giving back.
+const BYTES_MUCH: usize = 128 << 10;
 
 /// How much may be inside.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +39,7 @@ pub(crate) struct AdmissionLimits {
 pub(crate) struct Admission {
     limits: AdmissionLimits,
     clock: Clock,
+    relief: Relief,
     inside: Arc<Mutex<Inside>>,
 }
 
@@ -76,8 +81,9 @@ enum Place {
 }
 
 impl Admission {
-    pub(crate) fn new(limits: AdmissionLimits, clock: Clock) -> Admission {
-        Admission { limits, clock, inside: Arc::default() }
+    /// `relief` hears when much memory has become free.
+    pub(crate) fn new(limits: AdmissionLimits, clock: Clock, relief: Relief) -> Admission {
+        Admission { limits, clock, relief, inside: Arc::default() }
     }
 
     /// A request begins to arrive; one that would find no place needs not arrive at all.
@@ -162,6 +168,9 @@ impl Permit {
     /// The body is not needed any more.
     pub(crate) fn body_done(&mut self) {
         let held = &mut self.held;
+        if held.body_bytes > BYTES_MUCH {
+            held.admission.relief.due();
+        }
         let mut inside = held.admission.locked();
         inside.body_bytes = counted(inside.body_bytes, held.body_bytes);
         held.body_bytes = 0;
@@ -204,6 +213,9 @@ impl Inside {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.body_bytes + self.answer_bytes > BYTES_MUCH {
+            self.admission.relief.due();
+        }
         let now = self.admission.clock.now();
         let mut inside = self.admission.locked();
         inside.body_bytes = counted(inside.body_bytes, self.body_bytes);
@@ -232,7 +244,7 @@ mod tests {
             answers_bytes_max: 100 * KIB,
             answer_bytes_max: 90 * KIB,
         };
-        Admission::new(limits, Clock::start())
+        Admission::new(limits, Clock::start(), Relief::none())
     }
 
     #[test]

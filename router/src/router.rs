@@ -151,7 +151,7 @@ impl Router {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let model_name = self.model_names.first().cloned().unwrap_or_default();
         let app = App {
-            admission: Admission::new(admission_limits(limits), clock),
+            admission: Admission::new(admission_limits(limits), clock, relief.clone()),
             metrics: Arc::new(RouterMetrics::new(&self.config.slo)),
             model: self.model,
             model_names: self.model_names,

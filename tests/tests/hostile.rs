@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use baton_tests::deployment::Deployment;
-use baton_tests::http;
-use serde_json::json;
+use baton_tests::{http, repository};
+use serde_json::{Value, json};
 
 const ATTACKERS: usize = 8;
 const MIB: u64 = 1 << 20;
@@ -34,6 +35,49 @@ fn a_hundred_megabytes_of_hostility_cost_others_little() -> Result<()> {
 #[test]
 fn hostile_clients_cost_neither_memory_nor_other_requests() -> Result<()> {
     attacked(12 * MIB).map(|_| ())
+}
+
+#[test]
+fn a_text_that_takes_for_ever_does_not_keep_the_process() -> Result<()> {
+    // Groups of three digits from the right: each match looks at all digits that follow, so time grows with the square.
+    let pattern = r"\d{1,3}(?=(?:\d{3})*\b)";
+    let model = model_with_pattern(pattern)?;
+    let model_dir = model.to_str().context("a path that is not UTF-8")?;
+    let arguments = ["--backend", "modelled", "--mode", "aggregated", "--model", model_dir];
+    let slow = ["--set", "router.limits.text_cpu_ms_max=600000", "--set", "router.drain_ms=500"];
+    let deployment = Deployment::start(&[&arguments[..], &slow[..]].concat())?;
+    let sent = AtomicUsize::new(0);
+    let target = Target { address: deployment.address, sent: &sent };
+    let body = prompt(&"7".repeat(500_000));
+    let mut waiting = target.open("/tokenize", body.len())?;
+    target.send(&mut waiting, body.as_bytes())?;
+    thread::sleep(Duration::from_millis(500));
+    let small = http::post(deployment.address, "/tokenize", &json!({"prompt": "1234"}))?;
+    ensure!(small.status == 200, "a small text is kept waiting: {}", small.body);
+    // Its own deadline is far below what the text would take.
+    deployment.stop()?;
+    std::fs::remove_dir_all(model)?;
+    Ok(())
+}
+
+/// The bundled model with another pattern before its tokenizer.
+fn model_with_pattern(pattern: &str) -> Result<PathBuf> {
+    let own = std::env::temp_dir().join(format!("baton-hostile-{}", std::process::id()));
+    let bundled = repository::root().join("models/demo");
+    std::fs::create_dir_all(&own)?;
+    for entry in std::fs::read_dir(&bundled)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), own.join(entry.file_name()))?;
+        }
+    }
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(bundled.join("tokenizer.json"))?)?;
+    tokenizer["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+    ]});
+    std::fs::write(own.join("tokenizer.json"), tokenizer.to_string())?;
+    Ok(own)
 }
 
 /// What an attack has cost.
