@@ -1,0 +1,64 @@
+//! `baton chat` without a terminal: questions by argument and by pipe, readers that have seen enough, servers that are gone.
+
+use std::io::{Read, Write};
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result};
+use baton_tests::deployment::{Deployment, command};
+
+/// Runs `baton chat` with this standard input.
+fn chat(arguments: &[&str], input: &str) -> Result<Output> {
+    let mut command = command()?;
+    command.arg("chat").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    stdin.write_all(input.as_bytes())?;
+    drop(stdin);
+    Ok(child.wait_with_output()?)
+}
+
+#[test]
+fn questions_come_by_argument_and_by_pipe() -> Result<()> {
+    let deployment = Deployment::start(&[])?;
+    let target = format!("http://{}/v1", deployment.address);
+    let greedy = ["--target", target.as_str(), "--temperature", "0", "--max-tokens", "12"];
+    let by_argument = chat(&[&greedy[..], &["Hello!", "Who are you?"]].concat(), "")?;
+    let by_pipe = chat(&greedy, "Hello! Who are you?\n")?;
+    for output in [&by_argument, &by_pipe] {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.starts_with("TTFT ") && said.contains(" · TPOT "), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(by_argument.stdout, by_pipe.stdout, "the same question, the same answer");
+    assert!(by_pipe.stdout.len() > 10 && by_pipe.stdout.ends_with(b"\n"));
+    let both = chat(&[&greedy[..], &["Sum this up:"]].concat(), "A long text.")?;
+    assert_eq!(both.status.code(), Some(0));
+
+    let nothing = chat(&greedy, "  \n")?;
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nothing was asked"));
+    let odd = chat(&[&greedy[..4], &["--model", "no-such-model", "Hello"]].concat(), "")?;
+    assert_eq!(odd.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&odd.stderr).contains("no-such-model"));
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_answer_quietly() -> Result<()> {
+    let deployment = Deployment::start(&["--backend", "modelled"])?;
+    let address = deployment.address.to_string();
+    let mut child = command()?
+        .args(["chat", "--target", &address, "--max-tokens", "2000", "Tell me everything."])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut first = [0; 4];
+    child.stdout.take().context("no stdout")?.read_exact(&mut first)?;
+    let output = child.wait_with_output()?;
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    deployment.wait_until("the request has ended, too", std::time::Duration::from_secs(30), |deployment| {
+        Ok(deployment.metric("baton_requests_in_flight", &[])? == 0.0)
+    })
+}
