@@ -45,7 +45,7 @@ fn a_text_that_takes_for_ever_does_not_keep_the_process() -> Result<()> {
     let model_dir = model.to_str().context("a path that is not UTF-8")?;
     let arguments = ["--backend", "modelled", "--mode", "aggregated", "--model", model_dir];
     let slow = ["--set", "router.limits.text_cpu_ms_max=600000", "--set", "router.drain_ms=500"];
-    let deployment = Deployment::start(&[&arguments[..], &slow[..]].concat())?;
+    let mut deployment = Deployment::start(&[&arguments[..], &slow[..]].concat())?;
     let sent = AtomicUsize::new(0);
     let target = Target { address: deployment.address, sent: &sent };
     let body = prompt(&"7".repeat(500_000));
