@@ -13,6 +13,7 @@ use crate::chat::ChatArgs;
 use crate::config::{BatonConfig, Mode, NotSet};
 use crate::ending::CutShort;
 use crate::http::{Unreachable, WrongTarget};
+use crate::plane::PlaneError;
 use crate::serve::{EndedEarly, ServeError};
 use crate::terminal::OutputError;
 use crate::verify::VerifyArgs;
@@ -206,6 +207,9 @@ fn classify(error: &anyhow::Error) -> Exit {
         return Exit::Usage;
     }
     if error.is::<NotSet>() || error.is::<WrongTarget>() {
+        return Exit::Usage;
+    }
+    if error.is::<PlaneError>() {
         return Exit::Usage;
     }
     if error.is::<Unreachable>() {

@@ -141,6 +141,8 @@ metrics_table! {
     SESSION_LEGS = "baton_session_legs", Kind::Gauge, [];
     /// Messages about legs whose router had cancelled them meanwhile.
     ORPHANED_MESSAGES_TOTAL = "baton_orphaned_messages_total", Kind::Counter, [];
+    /// Things callers of the gRPC port tried that are not theirs to do, by reason: stranger, foreign_leg, foreign_lease.
+    PLANE_TURNED_AWAY_TOTAL = "baton_plane_turned_away_total", Kind::Counter, ["reason"];
     /// Times that the accounting of KV blocks did not add up: a defect of ours.
     INVARIANTS_BROKEN_TOTAL = "baton_invariants_broken_total", Kind::Counter, [];
     /// 1 when tokens and log-probabilities do not depend on batch, chunking and placement.

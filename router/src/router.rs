@@ -8,7 +8,9 @@ use node::admin::{Admin, Gate, Version, upkeep};
 use node::door::{ConnectionLimits, Guard, Phase, connections_within_files, serve};
 use node::drain::Cause;
 use node::telemetry::Metrics;
+use proto::Secret;
 use proto::session::{RouterHello, SessionLimits};
+use sched::Span;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -37,6 +39,7 @@ pub struct Router {
     model_names: Vec<String>,
     metrics: Metrics,
     gate: Gate,
+    secret: Secret,
 }
 
 impl Router {
@@ -52,7 +55,13 @@ impl Router {
             let directory = config.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());
             model_names.push(directory.unwrap_or_else(|| "model".to_owned()));
         }
-        Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker") })
+        Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker"), secret: Secret::open() })
+    }
+
+    /// Talks to workers that know `secret`; without it, to those that have none.
+    #[must_use]
+    pub fn knowing(self, secret: Secret) -> Router {
+        Router { secret, ..self }
     }
 
     /// Opens when requests can be served.
@@ -138,7 +147,9 @@ impl Router {
                 slot: Slot(slot),
                 address: address.clone(),
                 hello: hello.clone(),
+                secret: self.secret.clone(),
                 limits: SessionLimits::default(),
+                beat: Span::from_ms(self.config.session.beat_ms),
                 pause_max: Duration::from_millis(self.config.session.reconnect_ms_max),
             };
             tasks.spawn(keep_connected(dialling, sender.clone()));

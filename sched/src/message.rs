@@ -223,12 +223,27 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
-    /// Giver: a reader's heartbeat renews these leases.
-    ReaderRenewed(Vec<LeaseId>),
+    /// Giver: a reader's heartbeat renews these leases, as far as they are its own.
+    ReaderRenewed {
+        /// The reader.
+        reader: InstanceId,
+        /// The leases.
+        leases: Vec<LeaseId>,
+    },
     /// Giver: a reader has everything and lets go; answered by `Action::AnswerRelease`. May be repeated.
-    ReaderReleased(LeaseId),
+    ReaderReleased {
+        /// The reader.
+        reader: InstanceId,
+        /// The lease.
+        lease: LeaseId,
+    },
     /// Giver: a reader gives up before it has read everything.
-    ReaderAborted(LeaseId),
+    ReaderAborted {
+        /// The reader.
+        reader: InstanceId,
+        /// The lease.
+        lease: LeaseId,
+    },
     /// Reader: a pull has ended; no byte of it can land any more.
     PullEnded {
         /// The leg.
@@ -305,6 +320,8 @@ pub enum Action {
     Revoke(LeaseId),
     /// Giver: answer a `ReaderReleased`.
     AnswerRelease {
+        /// Who asked.
+        reader: InstanceId,
         /// Lease.
         lease: LeaseId,
         /// The answer.

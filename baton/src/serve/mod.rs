@@ -25,6 +25,7 @@ pub use narrator::Narrator;
 use node::drain::Cause;
 use node::started::PairBlame;
 use node::telemetry::Metrics;
+use proto::Secret;
 use router::Router;
 
 use crate::bundled;
@@ -82,8 +83,9 @@ impl Deployment {
         let model_dir = model_directory(config)?;
         router::text::ModelText::load(&model_dir)?;
         let directory = RunDirectory::create()?;
+        let (config, secret) = &with_secret(config, &directory)?;
         let workers = Workers::start(config, &model_dir, &directory.path, (narrator, ending)).await?;
-        let router = Router::load(workers.router_section(config, model_dir), metrics)?;
+        let router = Router::load(workers.router_section(config, model_dir), metrics)?.knowing(secret.clone());
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
         let (stop_router, router_stopped) = watch::channel(None);
@@ -239,6 +241,19 @@ impl Workers {
 async fn why_stopped(mut stopped: watch::Receiver<Option<Cause>>) -> Cause {
     let cause = stopped.wait_for(Option::is_some).await.map(|cause| *cause);
     cause.ok().flatten().unwrap_or(Cause::SupervisorGone)
+}
+
+/// The secret that the processes of one deployment share, in a file that the configuration of its children names: what
+/// is configured, or one of its own, so that other users of this host are strangers too.
+fn with_secret(config: &BatonConfig, directory: &RunDirectory) -> Result<(BatonConfig, Secret)> {
+    let mut config = config.clone();
+    let text = match config.plane.text()? {
+        Some(text) => text,
+        None => Secret::draw().map_err(|failure| anyhow::anyhow!("{failure}"))?.into_bytes(),
+    };
+    config.plane.secret_file = directory.write_private("plane.secret", &text)?;
+    let secret = Secret::new(&text).context("the secret of the deployment")?;
+    Ok((config, secret))
 }
 
 fn collect(count: usize, launch: impl Fn(usize) -> Result<Launch>) -> Result<Vec<Launch>> {

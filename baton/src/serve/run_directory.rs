@@ -1,7 +1,8 @@
 //! A private directory for the files of a deployment's children; knows nothing of what they hold.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -33,6 +34,14 @@ impl RunDirectory {
         DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("creating {}", path.display()))?;
         let lock = lock(&path).with_context(|| format!("locking {}", path.display()))?;
         Ok(RunDirectory { path, _lock: lock })
+    }
+
+    /// Writes what only this user may read.
+    pub fn write_private(&self, name: &str, text: &[u8]) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text)).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
     }
 
     /// Removes it; the error says why it could not be.

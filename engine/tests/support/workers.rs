@@ -9,11 +9,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
 use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start, start_with_ranks};
 use sched::message::{Commit, Event, FromWorker, Load, Offer, ToWorker, Work};
-use sched::{FinishReason, LeaseId, Leg, Request, Role, SampledToken};
+use sched::{FinishReason, InstanceId, LeaseId, Leg, Request, Role, SampledToken};
 
 use super::requests::work;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// As the giver knows the one decode worker.
+const READER: InstanceId = InstanceId(1);
 
 /// One token with the exact bits of its log-probabilities.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +113,6 @@ impl Workers {
             layout: first.info.layout.clone(),
             blocks: first.info.blocks,
             endpoint: first.endpoint.clone(),
-            data_token: [0; 16],
         };
         decode.handle.add_peer(peer)?;
         let mut workers = Workers::new(first, Some(decode), said);
@@ -194,17 +195,21 @@ impl Workers {
     fn take(&mut self, name: Name, out: Outbound) -> Result<()> {
         match out {
             Outbound::Tell(message) => self.told(name, message),
-            Outbound::AnswerRelease { lease, answer } => {
+            Outbound::AnswerRelease { lease, answer, .. } => {
                 // The lease's number tells whose leg it is.
                 let leg = self.releasing.remove(&lease).context("an answer nobody asked for")?;
                 self.to_decode(Event::ReleaseAnswered { leg, answer })
             }
-            Outbound::RenewLeases { leases, .. } => Ok(self.first.handle.send(Event::ReaderRenewed(leases))?),
+            Outbound::RenewLeases { leases, .. } => {
+                Ok(self.first.handle.send(Event::ReaderRenewed { reader: READER, leases })?)
+            }
             Outbound::Release { leg, lease, .. } => {
                 self.releasing.insert(lease, leg);
-                Ok(self.first.handle.send(Event::ReaderReleased(lease))?)
+                Ok(self.first.handle.send(Event::ReaderReleased { reader: READER, lease })?)
             }
-            Outbound::AbortLease { lease, .. } => Ok(self.first.handle.send(Event::ReaderAborted(lease))?),
+            Outbound::AbortLease { lease, .. } => {
+                Ok(self.first.handle.send(Event::ReaderAborted { reader: READER, lease })?)
+            }
             Outbound::Load(load) => {
                 self.loads.insert(name == Name::Decode, load);
                 Ok(())

@@ -1,12 +1,12 @@
 //! What a worker says about itself: its welcome and its status.
 
-use sched::Role;
 use sched::message::Load;
+use sched::{Role, Span};
 
 use super::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, PAIRS_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
 use crate::generated as wire;
-use crate::session::{Exactness, Pair, Phase, RouterHello, Welcome, WorkerStatus};
+use crate::session::{Exactness, Pair, Phase, Welcome, WorkerStatus};
 
 impl Wire for Role {
     type Message = i32;
@@ -31,18 +31,6 @@ impl Wire for Role {
     }
 }
 
-impl Wire for RouterHello {
-    type Message = wire::RouterHello;
-
-    fn to_wire(&self) -> wire::RouterHello {
-        wire::RouterHello { version: crate::VERSION, router: Some(self.router.to_wire()) }
-    }
-
-    fn from_wire(message: wire::RouterHello) -> Result<Self, ConvertError> {
-        Ok(RouterHello { router: Field("RouterHello", "router").take(message.router)? })
-    }
-}
-
 impl Wire for Welcome {
     type Message = wire::Welcome;
 
@@ -61,6 +49,7 @@ impl Wire for Welcome {
             exact: self.exactness == Exactness::Exact,
             transports: self.transports.clone(),
             name: self.name.clone(),
+            lease_span_us: self.lease_span.us(),
         }
     }
 
@@ -78,6 +67,7 @@ impl Wire for Welcome {
             exactness: if message.exact { Exactness::Exact } else { Exactness::Inexact },
             transports: transports(message.transports)?,
             name: Field("Welcome", "name").text(message.name, WORKER_NAME_BYTES_MAX)?,
+            lease_span: Span(message.lease_span_us),
         })
     }
 }

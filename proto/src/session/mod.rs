@@ -2,6 +2,8 @@
 
 mod batch;
 pub mod client;
+mod greeting;
+mod outbound;
 pub mod server;
 mod table;
 
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use sched::compat::CompatParts;
 use sched::message::{FromWorker, Load};
-use sched::{Failure, InstanceId, Role};
+use sched::{Failure, InstanceId, Role, Span};
 use thiserror::Error;
 
 /// What the router says first.
@@ -46,6 +48,8 @@ pub struct Welcome {
     pub transports: Vec<String>,
     /// What logs, metrics and errors call it; empty if it has no name.
     pub name: String,
+    /// A leg ends when its router has not renewed it for this long.
+    pub lease_span: Span,
 }
 
 /// Whether tokens and log-probabilities depend on batch, chunking and placement.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proto::Secret;
 use proto::listen::Services;
 use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
 use proto::session::{Exactness, Pair, SessionLimits, Welcome};
@@ -57,7 +58,10 @@ impl Parrot {
         });
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let services = Services::new(WorkerService::new(Arc::new(Host(Arc::clone(&state))), sessions.clone()), &limits);
+        let services = Services::new(
+            WorkerService::new(Arc::new(Host(Arc::clone(&state))), sessions.clone(), Secret::open()),
+            &limits,
+        );
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(services.serve(listener, async { stopped.await.unwrap_or(()) }, Duration::ZERO));
         Parrot { address, instance, state, sessions, stop: Some(stop) }
@@ -103,6 +107,7 @@ impl SessionHost for Host {
             exactness: Exactness::Exact,
             transports: vec!["tcp".into()],
             name: String::new(),
+            lease_span: Span::from_secs(30),
         }
     }
 

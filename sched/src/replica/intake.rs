@@ -40,11 +40,15 @@ impl Replica {
             return self.refuse(request.leg, Failure::new(FailureKind::InvalidRequest, detail));
         }
         self.taken.insert((lease, giver), request.leg);
+        self.unrenewed.insert((lease, giver));
         let taking =
             Taking { machine: Take::queued(), giver, lease, remote: blocks, firsts: Vec::new(), release_by: None };
         self.enqueue(&request, Stage::Take(taking), Timing::join());
         if !self.timers.is_set(Timer::Beat) {
             self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
+        }
+        if !self.timers.is_set(Timer::FirstBeat) {
+            self.timers.set(Timer::FirstBeat, self.now + self.config.lease.first_beat());
         }
     }
 

@@ -1,6 +1,6 @@
 //! The taker's part of the hand-off: keeps the lease alive, pulls a committed prompt, joins when the giver said `Ok`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::finish::finish;
 use super::leg::{Stage, Taking};
@@ -223,12 +223,25 @@ impl Replica {
 
     /// Renews every lease that is still needed, one message per giver.
     pub(super) fn beat(&mut self) {
-        let mut by_giver: BTreeMap<InstanceId, Vec<LeaseId>> = BTreeMap::new();
-        for (lease, giver) in self.taken.keys() {
-            by_giver.entry(*giver).or_default().push(*lease);
-        }
-        if !by_giver.is_empty() {
+        self.unrenewed.clear();
+        self.timers.clear(Timer::FirstBeat);
+        if !self.taken.is_empty() {
             self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
+        }
+        self.renew_at_givers(self.taken.keys().copied().collect());
+    }
+
+    /// Renews the leases that are new here and still needed.
+    pub(super) fn first_beat(&mut self) {
+        let mut fresh = std::mem::take(&mut self.unrenewed);
+        fresh.retain(|lease| self.taken.contains_key(lease));
+        self.renew_at_givers(fresh);
+    }
+
+    fn renew_at_givers(&mut self, leases: BTreeSet<(LeaseId, InstanceId)>) {
+        let mut by_giver: BTreeMap<InstanceId, Vec<LeaseId>> = BTreeMap::new();
+        for (lease, giver) in leases {
+            by_giver.entry(giver).or_default().push(lease);
         }
         for (giver, leases) in by_giver {
             self.out.push_back(Action::RenewLeases { giver, leases });

@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Release(Leg),
     /// Leases held at givers are renewed.
     Beat,
+    /// Leases that are new here are renewed for the first time.
+    FirstBeat,
 }
 
 /// At most one point in time per timer.

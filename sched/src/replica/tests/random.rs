@@ -48,6 +48,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => pick().prop_map(Op::ReaderReleases),
         1 => pick().prop_map(Op::ReaderAborts),
         2 => pick().prop_map(Op::ReaderRenews),
+        2 => pick().prop_map(Op::Stranger),
         2 => pick().prop_map(Op::Cancel),
         2 => (pick(), 0_u32..3).prop_map(|(pick, choice)| Op::CancelChoice(pick, choice)),
         1 => pick().prop_map(Op::LeaseGone),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use expect_test::Expect;
 
 use super::backend::{Effects, FakeBackend, sampled};
+use crate::handoff::LeaseKey;
 use crate::message::{
     Action, Commit, Event, FirstToken, FromWorker, Offer, PullOutcome, ReleaseAnswer, ToWorker, TokenTiming, Work,
 };
@@ -89,7 +90,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         filling_share: words.number("filling", 50) as f32 / 100.0,
         lease: LeaseConfig::default(),
         hash_salt: 0,
-        lease_seed: 0,
+        lease_key: LeaseKey::new([0; 32]),
     }
 }
 
@@ -135,6 +136,11 @@ fn pull_outcome(word: &str) -> PullOutcome {
         "aborted" => PullOutcome::Aborted,
         why => PullOutcome::Failed(why.to_owned()),
     }
+}
+
+/// Who speaks: `by=2`, the first reader if nobody is named.
+fn reader(words: &Words) -> InstanceId {
+    InstanceId(words.number("by", 1).into())
 }
 
 fn release_answer(word: &str) -> ReleaseAnswer {
@@ -192,9 +198,9 @@ impl World {
             "answer" => vec![Event::ReleaseAnswered { leg: words.leg(), answer: release_answer(words.plain[1]) }],
             "gone" => vec![Event::LeasesGone(vec![LeaseId(words.number("lease", 0).into())])],
             "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
-            "reader-renews" => vec![Event::ReaderRenewed(vec![self.lease(words)])],
-            "reader-releases" => vec![Event::ReaderReleased(self.lease(words))],
-            "reader-aborts" => vec![Event::ReaderAborted(self.lease(words))],
+            "reader-renews" => vec![Event::ReaderRenewed { reader: reader(words), leases: vec![self.lease(words)] }],
+            "reader-releases" => vec![Event::ReaderReleased { reader: reader(words), lease: self.lease(words) }],
+            "reader-aborts" => vec![Event::ReaderAborted { reader: reader(words), lease: self.lease(words) }],
             "wait" => {
                 self.now = self.now + span(words.plain[0]);
                 vec![Event::Tick]
@@ -240,7 +246,12 @@ impl World {
             Action::Tell(message) => self.show_message(message),
             Action::Grant { lease, blocks } => format!("grant {} {}", self.alias(lease), list(&blocks)),
             Action::Revoke(lease) => format!("revoke {}", self.alias(lease)),
-            Action::AnswerRelease { lease, answer } => format!("answer {} {answer:?}", self.alias(lease)),
+            Action::AnswerRelease { reader: InstanceId(1), lease, answer } => {
+                format!("answer {} {answer:?}", self.alias(lease))
+            }
+            Action::AnswerRelease { reader, lease, answer } => {
+                format!("answer {reader} {} {answer:?}", self.alias(lease))
+            }
             Action::Pull(pull) => format!(
                 "pull {} {} {}..{} from {} {} to {} in {}",
                 show_leg(pull.leg),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::handoff::LeaseKey;
 use crate::message::{
     Action, Commit, Event, FirstToken, FromWorker, Offer, Pull, PullOutcome, ReleaseAnswer, ToWorker, Work,
 };
@@ -20,6 +21,8 @@ const BLOCK_TOKENS: u32 = 16;
 const LAYERS: u32 = 3;
 const ROWS: u32 = 24;
 const CONTEXT: u32 = 96;
+const READER: InstanceId = InstanceId(50);
+const STRANGER: InstanceId = InstanceId(51);
 
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
@@ -44,6 +47,7 @@ pub(super) enum Op {
     ReaderReleases(u16),
     ReaderAborts(u16),
     ReaderRenews(u16),
+    Stranger(u16),
     Cancel(u16),
     CancelChoice(u16, u32),
     LeaseGone(u16),
@@ -125,7 +129,7 @@ impl Model {
             filling_share: 0.5,
             lease: LeaseConfig::default(),
             hash_salt: 1,
-            lease_seed: 2,
+            lease_key: LeaseKey::new([2; 32]),
         };
         Model {
             replica: Replica::new(config).expect("a valid configuration"),
@@ -156,9 +160,12 @@ impl Model {
             Op::Commit(pick) => self.commit(pick),
             Op::EndPull(pick, outcome) => self.end_pull(pick, outcome),
             Op::AnswerRelease(pick, answer) => self.answer_release(pick, answer),
-            Op::ReaderReleases(pick) => self.with_grant(pick, Event::ReaderReleased),
-            Op::ReaderAborts(pick) => self.with_grant(pick, Event::ReaderAborted),
-            Op::ReaderRenews(pick) => self.with_grant(pick, |lease| Event::ReaderRenewed(vec![lease])),
+            Op::ReaderReleases(pick) => self.with_grant(pick, |lease| Event::ReaderReleased { reader: READER, lease }),
+            Op::ReaderAborts(pick) => self.with_grant(pick, |lease| Event::ReaderAborted { reader: READER, lease }),
+            Op::ReaderRenews(pick) => {
+                self.with_grant(pick, |lease| Event::ReaderRenewed { reader: READER, leases: vec![lease] });
+            }
+            Op::Stranger(pick) => self.stranger(pick),
             Op::Cancel(pick) => self.cancel(pick),
             Op::CancelChoice(pick, choice) => self.cancel_choice(pick, Choice(choice)),
             Op::LeaseGone(pick) => {
@@ -170,7 +177,7 @@ impl Model {
             Op::RenewAll => {
                 let legs = self.legs.keys().copied().collect();
                 self.feed(Event::Router(ToWorker::Renew(legs)));
-                self.feed(Event::ReaderRenewed(self.grants.keys().copied().collect()));
+                self.feed(Event::ReaderRenewed { reader: READER, leases: self.grants.keys().copied().collect() });
             }
             Op::Wait(ms) => {
                 self.now = self.now + Span::from_ms(ms);
@@ -194,7 +201,7 @@ impl Model {
             } else if let Some(leg) = uncommitted.copied() {
                 self.commit_leg(leg);
             } else if let Some(lease) = committed_grant.copied() {
-                self.feed(Event::ReaderReleased(lease));
+                self.feed(Event::ReaderReleased { reader: READER, lease });
             } else {
                 break;
             }
@@ -323,6 +330,16 @@ impl Model {
         }
     }
 
+    /// Somebody else tries his luck with a lease that its reader has been heard of: nothing about it changes.
+    fn stranger(&mut self, pick: u16) {
+        let Some(lease) = picked(&self.grants, pick) else { return };
+        self.feed(Event::ReaderRenewed { reader: READER, leases: vec![lease] });
+        self.feed(Event::ReaderRenewed { reader: STRANGER, leases: vec![lease] });
+        self.feed(Event::ReaderReleased { reader: STRANGER, lease });
+        self.feed(Event::ReaderAborted { reader: STRANGER, lease });
+        assert!(self.grants.contains_key(&lease), "a stranger has ended {lease}");
+    }
+
     fn cancel(&mut self, pick: u16) {
         if let Some(leg) = picked(&self.legs, pick) {
             self.legs.get_mut(&leg).expect("picked").over = true;
@@ -355,7 +372,7 @@ impl Model {
             self.feed(Event::ReleaseAnswered { leg, answer: ReleaseAnswer::Expired });
         }
         self.feed(Event::LeasesGone(vec![LeaseId(u64::MAX)]));
-        self.feed(Event::ReaderAborted(LeaseId(u64::from(pick))));
+        self.feed(Event::ReaderAborted { reader: READER, lease: LeaseId(u64::from(pick)) });
         let request = self.legs.get(&leg).filter(|model| !model.over).map(|model| model.request.clone());
         if let Some(request) = request {
             self.feed(Event::Router(ToWorker::Submit(request, Work::Give)));
@@ -386,7 +403,8 @@ impl Model {
             Action::Revoke(lease) => {
                 assert!(self.grants.remove(&lease).is_some(), "{lease} is revoked, but was not granted");
             }
-            Action::AnswerRelease { lease, answer } => self.answered(lease, answer),
+            Action::AnswerRelease { reader: READER, lease, answer } => self.answered(lease, answer),
+            Action::AnswerRelease { answer, .. } => assert_eq!(answer, ReleaseAnswer::Expired, "told to a stranger"),
             Action::Pull(pull) => {
                 assert!(self.legs[&pull.leg].committed);
                 assert!(self.pulls.insert(pull.leg, pull).is_none(), "a leg is pulled twice at once");

@@ -46,6 +46,79 @@ fn a_prompt_is_offered_before_its_first_chunk_committed_and_handed_over() {
 }
 
 #[test]
+fn a_lease_is_the_readers_that_was_heard_of_first() {
+    check(
+        "config role=prefill
+         submit r1 prompt=20 give max=5
+         step 7
+         reader-renews L1
+         wait 20s
+         renew r1
+         reader-renews L1 by=2
+         reader-aborts L1 by=2
+         reader-releases L1 by=2
+         load
+         reader-releases L1
+         reader-releases L1 by=2
+         reader-releases L1",
+        expect![[r#"
+            > submit r1 prompt=20 give max=5
+              grant L1 b0,b1
+              offered r1 L1 b0,b1
+              run step1: +slot0 | 0..20 @b0,b1 → slot0
+            > step 7
+              committed r1 choice0=t7 (queue 0us prefill 10000us)
+            > reader-renews L1
+            > wait 20s
+            > renew r1
+            > reader-renews L1 by=2
+            > reader-aborts L1 by=2
+            > reader-releases L1 by=2
+              answer inst2 L1 Expired
+            > load
+              running 0 waiting 0 (0 tokens) held 1; blocks free 14 cached 0 in use 2 quarantined 0
+            > reader-releases L1
+              answer L1 Ok
+              handed over r1
+              revoke L1
+            > reader-releases L1 by=2
+              answer inst2 L1 Expired
+            > reader-releases L1
+              answer L1 Ok
+        "#]],
+    );
+}
+
+#[test]
+fn a_stranger_does_not_keep_a_lease_alive() {
+    check(
+        "config role=prefill
+         submit r1 prompt=20 give max=5
+         step 7
+         reader-renews L1
+         wait 20s
+         renew r1
+         reader-renews L1 by=2
+         wait 10s",
+        expect![[r#"
+            > submit r1 prompt=20 give max=5
+              grant L1 b0,b1
+              offered r1 L1 b0,b1
+              run step1: +slot0 | 0..20 @b0,b1 → slot0
+            > step 7
+              committed r1 choice0=t7 (queue 0us prefill 10000us)
+            > reader-renews L1
+            > wait 20s
+            > renew r1
+            > reader-renews L1 by=2
+            > wait 10s
+              reader lost r1
+              revoke L1
+        "#]],
+    );
+}
+
+#[test]
 fn a_reader_that_falls_silent_ends_only_the_attempt() {
     check(
         "config role=prefill

@@ -24,6 +24,7 @@ fn an_offer_is_pulled_released_and_joined() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 0 in use 3 quarantined 0
             > wait 1s
+              renew inst1 [LeaseId(5)]
             > commit r1 7
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 599000000us
             > wait 1s
@@ -262,6 +263,8 @@ fn leases_are_renewed_every_beat_and_a_lost_answer_is_asked_for_again() {
             > wait 5s
               renew inst1 [LeaseId(5)]
               renew inst2 [LeaseId(6)]
+              renew inst1 [LeaseId(5)]
+              renew inst2 [LeaseId(6)]
             > commit r1 7
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 595000000us
             > pull r1 complete
@@ -297,6 +300,7 @@ fn a_release_that_is_never_answered_is_given_up() {
             > pull r1 complete
               release r1 lease5
             > wait 29s
+              renew inst1 [LeaseId(5)]
               release r1 lease5
               renew inst1 [LeaseId(5)]
             > renew r1
@@ -440,6 +444,7 @@ fn a_pull_that_waits_longer_than_a_lease_lasts_arrives_all_the_same() {
             > commit r2 7
             > wait 20s
               renew inst1 [LeaseId(5), LeaseId(6)]
+              renew inst1 [LeaseId(5), LeaseId(6)]
             > renew r1
             > renew r2
             > wait 20s
@@ -457,6 +462,39 @@ fn a_pull_that_waits_longer_than_a_lease_lasts_arrives_all_the_same() {
               release r2 lease6
             > answer r2 ok
               run step1: +slot0 | 20 @b3,b4 → slot0
+        "#]],
+    );
+}
+
+#[test]
+fn a_new_lease_is_renewed_long_before_the_beat_unless_it_is_over_by_then() {
+    check(
+        "config role=decode
+         offer r1 prompt=20 lease=5
+         wait 90ms
+         offer r2 prompt=20 lease=6
+         cancel r2
+         wait 10ms
+         wait 4s
+         offer r3 prompt=20 lease=7
+         wait 100ms
+         wait 800ms
+         wait 2s",
+        expect![[r#"
+            > offer r1 prompt=20 lease=5
+            > wait 90ms
+            > offer r2 prompt=20 lease=6
+            > cancel r2
+              abort lease6
+            > wait 10ms
+              renew inst1 [LeaseId(5)]
+            > wait 4s
+            > offer r3 prompt=20 lease=7
+            > wait 100ms
+              renew inst1 [LeaseId(7)]
+            > wait 800ms
+              renew inst1 [LeaseId(5), LeaseId(7)]
+            > wait 2s
         "#]],
     );
 }
