@@ -238,8 +238,16 @@ fn classify(error: &anyhow::Error) -> Exit {
     if error.is::<std::io::Error>() {
         return Exit::Unavailable;
     }
+    if let Some(engine) = error.downcast_ref::<engine::EngineError>() {
+        return match engine.blame() {
+            engine::Blame::Model => Exit::ModelMissing,
+            engine::Blame::Config => Exit::Usage,
+            engine::Blame::Machine => Exit::Unavailable,
+            engine::Blame::Ours => Exit::Internal,
+        };
+    }
     match error.downcast_ref::<router::Error>() {
-        Some(router::Error::ModelFile { .. } | router::Error::Tokenizer(_)) => Exit::ModelMissing,
+        Some(router::Error::ModelFile(_) | router::Error::Tokenizer(_)) => Exit::ModelMissing,
         Some(router::Error::Config(_)) => Exit::Usage,
         Some(router::Error::Io { .. }) => Exit::Internal,
         None => Exit::Failed,

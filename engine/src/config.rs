@@ -403,8 +403,7 @@ impl Config {
         if !self.model_name.is_empty() {
             return self.model_name.clone();
         }
-        let name = self.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());
-        name.unwrap_or_else(|| "model".to_owned())
+        model_files::served_name(&self.model_dir)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kernels::collective::CollectiveError;
+use model_files::ModelFileError;
 use thiserror::Error;
 
 /// An error of the engine. Names the file, key, tensor or number that is wrong.
@@ -16,16 +17,9 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
-    /// A key of a model's JSON file is missing or has a value that is not supported.
-    #[error("{}: {key} {problem}", file.display())]
-    ModelConfig {
-        /// The file.
-        file: PathBuf,
-        /// The key, dotted where it is nested.
-        key: String,
-        /// What is wrong with it, with the value found.
-        problem: String,
-    },
+    /// The model folder, one of its files, or a key in it cannot be used.
+    #[error("{0}")]
+    ModelFile(ModelFileError),
     /// A weight file is not what its header says.
     #[error("{}: {problem}", file.display())]
     WeightFile {
@@ -160,6 +154,13 @@ impl From<CollectiveError> for EngineError {
     }
 }
 
+impl From<ModelFileError> for EngineError {
+    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    fn from(cause: ModelFileError) -> EngineError {
+        EngineError::ModelFile(cause)
+    }
+}
+
 impl From<kernels::KernelError> for EngineError {
     /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
     fn from(cause: kernels::KernelError) -> EngineError {
@@ -210,7 +211,7 @@ impl EngineError {
     pub fn blame(&self) -> Blame {
         match self {
             EngineError::Read { .. }
-            | EngineError::ModelConfig { .. }
+            | EngineError::ModelFile(_)
             | EngineError::WeightFile { .. }
             | EngineError::TensorMissing { .. }
             | EngineError::TensorShape { .. }

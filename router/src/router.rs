@@ -49,8 +49,7 @@ impl Router {
         let model = ModelText::load(&config.model_dir)?;
         let mut model_names = config.model_names.clone();
         if model_names.is_empty() {
-            let directory = config.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());
-            model_names.push(directory.unwrap_or_else(|| "model".to_owned()));
+            model_names.push(model_files::served_name(&config.model_dir));
         }
         Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker") })
     }

@@ -217,6 +217,7 @@ fn cpu(
 ) -> Result<Opened, EngineError> {
     let grid = Crew::grid(config, &spec)?;
     let weights = WeightFiles::open(&config.model_dir)?.reporting_to(progress);
+    let spec = spec.as_stored(&weights)?;
     let precision = precision(config);
     let bytes = weights.prepared_bytes(precision);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;

@@ -7,7 +7,7 @@ use super::deployment::Deployment;
 
 #[tokio::test]
 async fn text_with_a_token_that_the_model_lacks_is_refused_by_its_id() {
-    let small = r#"{"vocab_size": 268, "max_position_embeddings": 256}"#;
+    let small = r#"{"model_type": "llama", "vocab_size": 268, "max_position_embeddings": 256}"#;
     let (deployment, _parrot) = Deployment::aggregated(FAST, |config| {
         std::fs::write(config.model_dir.join("config.json"), small).unwrap();
     })

@@ -5,7 +5,7 @@ use sched::{SamplingParams, TokenId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::text::{ModelText, SamplingDefaults, SpecialText, samples};
+use crate::text::{Length, ModelText, SamplingDefaults, SpecialText, samples};
 
 fn limits() -> Limits {
     Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
@@ -398,6 +398,28 @@ fn what_a_client_leaves_open_comes_from_the_model_then_from_the_api() {
 
     let endless = resolve(&json!({"ignore_eos": true, "stop_token_ids": [9]}), 10).unwrap();
     assert_eq!(endless.stop_tokens, [TokenId(9)]);
+}
+
+#[test]
+fn recommended_lengths_stand_for_those_that_a_client_leaves_open() {
+    let recommended =
+        |max_tokens, min_tokens| SamplingDefaults { max_tokens, min_tokens, ..SamplingDefaults::default() };
+    let lengths = |defaults: SamplingDefaults, body: Value, prompt: usize, default: Option<u32>| {
+        let resolved = chat(&body).unwrap().generation.resolve(&model(defaults), 64, prompt, default, 77);
+        resolved.map(|params| (params.max_tokens, params.min_tokens)).map_err(|error| error.message)
+    };
+    let answer = |most, least| recommended(Some(Length::Answer(most)), Some(Length::Answer(least)));
+    assert_eq!(lengths(answer(20, 3), json!({}), 10, None), Ok((20, 3)));
+    assert_eq!(lengths(answer(20, 3), json!({}), 10, Some(16)), Ok((20, 3)), "before the API's default");
+    assert_eq!(lengths(answer(900, 3), json!({}), 10, None), Ok((54, 3)), "at most what the context has left");
+    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2}), 10, None), Ok((2, 2)), "the client's word counts");
+    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2, "min_tokens": 1}), 10, None), Ok((2, 1)));
+    let all = || recommended(Some(Length::All(40)), Some(Length::All(15)));
+    assert_eq!(lengths(all(), json!({}), 10, None), Ok((30, 5)));
+    assert_eq!(lengths(all(), json!({}), 30, None), Ok((10, 0)));
+    let said = lengths(all(), json!({}), 40, None).unwrap_err();
+    assert!(said.starts_with("max_length of this model's generation_config.json leaves nothing"), "{said}");
+    assert_eq!(lengths(all(), json!({"max_tokens": 5}), 40, None), Ok((5, 0)));
 }
 
 #[test]

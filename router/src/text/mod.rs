@@ -10,10 +10,12 @@ mod model_text;
 mod pieces;
 mod reach;
 pub(crate) mod sampling_defaults;
+mod special_tokens;
 mod stop;
 mod template;
 mod tojson;
 mod tokenizer;
+mod tokenizer_file;
 
 pub use choice_text::ChoiceText;
 pub use detokenizer::{Detokenizer, SpecialText};
@@ -21,12 +23,14 @@ pub use effort::{Effort, Stopped, Waiting, Wanted};
 pub use encode::EncodeError;
 pub use model_text::ModelText;
 pub use pieces::Pieces;
-pub use sampling_defaults::SamplingDefaults;
+pub use sampling_defaults::{Length, SamplingDefaults};
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, GenerationPrompt, Message, Role, TemplateError};
 pub use tokenizer::{AddSpecials, Tokenizer};
 
 pub(crate) use template::SERVER_VARIABLES;
 
+#[cfg(test)]
+mod keys_tests;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -82,8 +82,17 @@ pub enum TemplateError {
 const STEPS_MAX: u64 = 10_000_000;
 
 /// The variables that the server itself gives to templates; clients cannot set them.
-pub(crate) const SERVER_VARIABLES: [&str; 6] =
-    ["messages", "add_generation_prompt", "bos_token", "eos_token", "unk_token", "pad_token"];
+pub(crate) const SERVER_VARIABLES: [&str; 9] = [
+    "messages",
+    "add_generation_prompt",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
 
 const NAME: &str = "chat_template";
 
