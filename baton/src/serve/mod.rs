@@ -26,14 +26,14 @@ use node::drain::Cause;
 use node::started::PairBlame;
 use node::telemetry::Metrics;
 use router::Router;
+pub use run_directory::RunDirectory;
 
-use crate::bundled;
+use crate::bundled::{self, Bundled};
 use crate::config::{BatonConfig, Mode};
 use crate::ending::Ending;
 use crate::role::relief;
 use child::{Child, Launch, WorkerRole};
 use compose::{Composer, Places};
-use run_directory::RunDirectory;
 
 const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -47,6 +47,8 @@ pub struct Deployment {
     stop_router: watch::Sender<Option<Cause>>,
     stop_workers: watch::Sender<bool>,
     directory: RunDirectory,
+    /// The bundled model, if it is that one.
+    _bundled: Option<Bundled>,
 }
 
 /// Serves until asked to end, or until the router fails. Whoever insists ends it at once, children included.
@@ -79,8 +81,9 @@ impl Deployment {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
-        let model_dir = model_directory(config)?;
-        router::text::ModelText::load(&model_dir)?;
+        let bundled = if config.serve.model_dir.as_os_str().is_empty() { Some(bundled::lay_out()?) } else { None };
+        let model_dir = bundled.as_ref().map_or(&config.serve.model_dir, |bundled| &bundled.path).clone();
+        check_model(config, &model_dir)?;
         let directory = RunDirectory::create()?;
         let workers = Workers::start(config, &model_dir, &directory.path, (narrator, ending)).await?;
         let router = Router::load(workers.router_section(config, model_dir), metrics)?;
@@ -96,6 +99,7 @@ impl Deployment {
             stop_router,
             stop_workers,
             directory,
+            _bundled: bundled,
         };
         timeout(ROUTER_READY_DEADLINE, gate.opened())
             .await
@@ -249,9 +253,13 @@ fn places_of(child: &Child) -> Places {
     Places { listen: child.started.address.clone(), admin_listen: child.started.admin_address.clone() }
 }
 
-fn model_directory(config: &BatonConfig) -> Result<PathBuf> {
-    match config.serve.model_dir.as_os_str().is_empty() {
-        true => bundled::directory(),
-        false => Ok(config.serve.model_dir.clone()),
+/// Reads what every process will read of the model, so that one message says what is wrong, not one per worker.
+fn check_model(config: &BatonConfig, model_dir: &Path) -> Result<()> {
+    router::text::ModelText::load(model_dir)?;
+    engine::model::ModelSpec::read(model_dir)?;
+    match config.serve.backend {
+        engine::BackendKind::Cpu => engine::model::WeightFiles::open(model_dir).map(|_| ())?,
+        engine::BackendKind::Modelled => {}
     }
+    Ok(())
 }
