@@ -100,14 +100,6 @@ pub enum EngineError {
     /// A step plan contradicts the pool, the model or itself; a defect of the scheduler.
     #[error("step plan: {0}")]
     Plan(String),
-    /// The model produced logits that no token can be sampled from.
-    #[error("row {row}: {problem}")]
-    Logits {
-        /// Index of the row in the step's tokens.
-        row: u32,
-        /// What is wrong with its logits.
-        problem: String,
-    },
     /// A numeric operation refused its arguments or failed.
     #[error("kernels: {0}")]
     Kernels(kernels::KernelError),
@@ -220,7 +212,6 @@ impl EngineError {
             EngineError::Memory { .. } | EngineError::WeightsCache(_) | EngineError::Transport { .. } => Blame::Machine,
             EngineError::Ranks { blame, .. } => *blame,
             EngineError::Plan(_)
-            | EngineError::Logits { .. }
             | EngineError::Kernels(_)
             | EngineError::InboxFull { .. }
             | EngineError::Stopped

@@ -1,6 +1,6 @@
 //! Replica threads with a tiny router between them: aggregated, or prefill and decode with a hand-off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
 use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start, start_with_ranks};
 use sched::message::{Commit, Event, FromWorker, Load, Offer, ToWorker, Work};
-use sched::{FinishReason, LeaseId, Leg, Request, Role, SampledToken};
+use sched::{Failure, FinishReason, LeaseId, Leg, Request, Role, SampledToken};
 
 use super::requests::work;
 
@@ -84,6 +84,10 @@ pub struct Workers {
     releasing: BTreeMap<LeaseId, Leg>,
     loads: BTreeMap<bool, Load>,
     pub bytes_moved: u64,
+    /// Requests whose failure is no failure of the test.
+    pub may_fail: BTreeSet<u64>,
+    /// Those of them that have failed.
+    pub failures: BTreeMap<u64, Failure>,
 }
 
 impl Workers {
@@ -129,6 +133,8 @@ impl Workers {
             decode,
             said,
             texts: BTreeMap::new(),
+            may_fail: BTreeSet::new(),
+            failures: BTreeMap::new(),
             open: BTreeMap::new(),
             releasing: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -242,6 +248,16 @@ impl Workers {
             }
             FromWorker::HandedOver { .. } => Ok(()),
             FromWorker::ReaderLost { leg } => bail!("{name:?} lost the reader of {leg}"),
+            FromWorker::Failed { leg, failure } if self.may_fail.contains(&leg.request.0) => {
+                self.open.remove(&leg);
+                self.failures.insert(leg.request.0, failure);
+                // As a router does: the other side works for nobody any more.
+                match name {
+                    Name::First => self.decode.as_ref().map_or(Ok(()), |decode| decode.handle.send(cancel(leg))),
+                    Name::Decode => self.first.handle.send(cancel(leg)),
+                }
+                .map_err(anyhow::Error::from)
+            }
             FromWorker::Failed { leg, failure } => bail!("{name:?} failed {leg}: {failure}"),
         }
     }
@@ -271,6 +287,10 @@ impl Workers {
             self.open.remove(&leg);
         }
     }
+}
+
+fn cancel(leg: Leg) -> Event {
+    Event::Router(ToWorker::Cancel { leg, choice: None })
 }
 
 impl Drop for Workers {

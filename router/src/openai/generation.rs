@@ -34,7 +34,7 @@ pub struct Generation {
     pub top_k: Option<u32>,
     /// In [0, 1].
     pub min_p: Option<f32>,
-    /// Above 0.
+    /// In [0.01, 100].
     pub repetition_penalty: Option<f32>,
     /// In [-2, 2].
     pub presence_penalty: f32,
@@ -111,10 +111,7 @@ impl Generation {
             top_p: positive("top_p", fields.number("top_p", TOP_P)?)?,
             top_k: fields.integer("top_k", TOP_K)?.map(|k| u32::try_from(k).unwrap_or(0)),
             min_p: fields.number("min_p", MIN_P)?,
-            repetition_penalty: positive(
-                "repetition_penalty",
-                fields.number("repetition_penalty", REPETITION_PENALTY)?,
-            )?,
+            repetition_penalty: fields.number("repetition_penalty", REPETITION_PENALTY)?,
             presence_penalty: fields.number("presence_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
             frequency_penalty: fields.number("frequency_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
             seed: take_seed(fields)?,

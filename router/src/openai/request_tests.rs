@@ -146,7 +146,7 @@ fn values_out_of_range() {
             top_p: top_p must be a number from 0 to 1, but is 1.1
             top_k: top_k must be an integer from -1 to 4294967295, but is -2
             min_p: min_p must be a number from 0 to 1, but is -0.1
-            repetition_penalty: repetition_penalty must be above 0
+            repetition_penalty: repetition_penalty must be a number from 0.01 to 100, but is 0
             presence_penalty: presence_penalty must be a number from -2 to 2, but is 3
             frequency_penalty: frequency_penalty must be a number from -2 to 2, but is -2.1
             seed: seed must be an integer of 64 bits, but is 1.5

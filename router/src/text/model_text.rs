@@ -336,7 +336,7 @@ mod tests {
     fn recommended_sampling_is_checked_like_a_requests() {
         let dir = Dir::with("zero", &[("generation_config.json", r#"{"repetition_penalty": 0}"#)]);
         let said = ModelText::load(&dir.0).unwrap_err().to_string();
-        let expected = "generation_config.json: repetition_penalty must be a number above 0 to 100, but is 0";
+        let expected = "generation_config.json: repetition_penalty must be a number from 0.01 to 100, but is 0";
         assert!(said.ends_with(expected), "{said}");
         let dir = Dir::with("greedy", &[("generation_config.json", r#"{"do_sample": false, "temperature": 0.7}"#)]);
         assert_eq!(ModelText::load(&dir.0).unwrap().defaults.temperature, Some(0.0));

@@ -12,8 +12,8 @@ pub(crate) const TOP_P: RangeInclusive<f32> = 0.0..=1.0;
 pub(crate) const TOP_K: RangeInclusive<i64> = -1..=u32::MAX as i64;
 /// 0 is off.
 pub(crate) const MIN_P: RangeInclusive<f32> = 0.0..=1.0;
-/// Without 0: logits are divided by it.
-pub(crate) const REPETITION_PENALTY: RangeInclusive<f32> = 0.0..=100.0;
+/// Logits are divided by it; what is nearer to 0 would only make them overflow.
+pub(crate) const REPETITION_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
 
 /// What the model's authors recommend (`generation_config.json`), all within the ranges of requests.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,7 +50,7 @@ impl SamplingDefaults {
             top_p: number(keys, "top_p", &TOP_P, Zero::Refused)?,
             top_k: top_k(keys)?,
             min_p: number(keys, "min_p", &MIN_P, Zero::Allowed)?,
-            repetition_penalty: number(keys, "repetition_penalty", &REPETITION_PENALTY, Zero::Refused)?,
+            repetition_penalty: number(keys, "repetition_penalty", &REPETITION_PENALTY, Zero::Allowed)?,
         })
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(said(json!({"top_k": -2})), "top_k must be an integer from -1 to 4294967295, but is -2");
         assert_eq!(said(json!({"min_p": "x"})), "min_p must be a number from 0 to 1, but is \"x\"");
         let zero = said(json!({"repetition_penalty": 0.0}));
-        assert_eq!(zero, "repetition_penalty must be a number above 0 to 100, but is 0.0");
+        assert_eq!(zero, "repetition_penalty must be a number from 0.01 to 100, but is 0.0");
         assert_eq!(said(json!({"do_sample": 1})), "do_sample must be true or false, but is 1");
     }
 }

@@ -61,7 +61,8 @@ impl Replica {
         if self.legs.contains_key(&request.leg) {
             return false;
         }
-        let verdict = self.check_names(request).and_then(|()| self.check_tokens(request));
+        let verdict = self.check_names(request).and_then(|()| check_params(request));
+        let verdict = verdict.and_then(|()| self.check_tokens(request));
         let verdict = verdict.and_then(|()| self.check_size(request, last));
         match verdict.and_then(|()| self.check_queue()) {
             Ok(()) => true,
@@ -183,6 +184,10 @@ impl Replica {
             flights: 0,
         }
     }
+}
+
+fn check_params(request: &Request) -> Result<(), Failure> {
+    request.params.check().map_err(|problem| Failure::new(FailureKind::InvalidRequest, problem))
 }
 
 /// How far a leg's KV cache can grow here.

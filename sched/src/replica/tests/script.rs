@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use expect_test::Expect;
 
-use super::backend::{Effects, FakeBackend, sampled};
+use super::backend::{Effects, FakeBackend, damaged_row, sampled};
 use crate::message::{
     Action, Commit, Event, FirstToken, FromWorker, Offer, PullOutcome, ReleaseAnswer, ToWorker, TokenTiming, Work,
 };
 use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, Input, InstanceId, LaneId, LeaseId, Leg,
-    Request, RequestId, Role, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
+    Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
@@ -52,6 +52,10 @@ impl<'a> Words<'a> {
     }
 
     fn number(&self, name: &str, default: u32) -> u32 {
+        self.named.get(name).map_or(default, |value| value.parse().expect(name))
+    }
+
+    fn real(&self, name: &str, default: f32) -> f32 {
         self.named.get(name).map_or(default, |value| value.parse().expect(name))
     }
 
@@ -107,6 +111,12 @@ fn request(words: &Words) -> Request {
         min_tokens: words.number("min", 0),
         stop_tokens: words.named.get("stop").iter().map(|stop| TokenId(stop.parse().expect("stop"))).collect(),
         logit_bias: bias,
+        temperature: words.real("temperature", 1.0),
+        top_p: words.real("top_p", 1.0),
+        min_p: words.real("min_p", 0.0),
+        repetition_penalty: words.real("repetition", 1.0),
+        presence_penalty: words.real("presence", 0.0),
+        frequency_penalty: words.real("frequency", 0.0),
         ..SamplingParams::default()
     };
     Request {
@@ -203,12 +213,17 @@ impl World {
         }
     }
 
-    /// Ends the oldest step in flight 10 ms later; tokens in the line replace the first of those it brought.
+    /// Ends the oldest step in flight 10 ms later; tokens in the line replace the first of those it brought, `damaged`
+    /// and `masked` are rows that no token can be sampled from.
     fn finish_steps(&mut self, words: &Words) -> Vec<Event> {
         self.now = self.now + Span::from_ms(10);
         let (step, mut result) = self.backend.finish().expect("a step is in flight");
-        for (sample, word) in result.samples.iter_mut().zip(words.plain.iter().filter(|word| **word != "+")) {
-            sample.token = TokenId(word.parse().expect(word));
+        let words = words.plain.iter().filter(|word| **word != "+");
+        for (index, (sample, word)) in result.samples.iter_mut().zip(words).enumerate() {
+            *sample = outcome(word);
+            if sample.is_err() {
+                self.backend.void(index);
+            }
         }
         vec![Event::StepDone { lane: LaneId(0), step, result }]
     }
@@ -302,6 +317,14 @@ impl World {
             }
         )
         .expect("a string takes everything");
+    }
+}
+
+fn outcome(word: &str) -> SampleOutcome {
+    match word {
+        "damaged" => Err(damaged_row()),
+        "masked" => Err(Failure::new(FailureKind::InvalidRequest, "every token is masked")),
+        token => Ok(sampled(TokenId(token.parse().expect(token)))),
     }
 }
 

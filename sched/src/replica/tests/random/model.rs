@@ -8,9 +8,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::message::{
     Action, Commit, Event, FirstToken, FromWorker, Offer, Pull, PullOutcome, ReleaseAnswer, ToWorker, Work,
 };
-use crate::replica::tests::backend::{Effects, FakeBackend, sampled};
+use crate::replica::tests::backend::{Effects, FakeBackend, damaged_row, sampled};
 use crate::replica::tests::oracle;
 use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::rng::choice_seed;
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
     Request, RequestId, Role, SampledToken, SamplingParams, Slo, Span, StepResult, Time, TokenId,
@@ -29,6 +30,8 @@ pub(super) struct Shape {
     pub(super) max_tokens: u32,
     pub(super) min_tokens: u32,
     pub(super) resumed: u32,
+    /// Which token of its first choice comes from a damaged row; beyond `max_tokens` none does.
+    pub(super) damaged: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +79,8 @@ struct LegModel {
     committed: bool,
     /// Whether a giver still has to say that what was taken over is valid.
     unverified: bool,
+    /// Which token of its first choice comes from a damaged row.
+    damaged_at: u32,
     over: bool,
 }
 
@@ -215,6 +220,8 @@ impl Model {
             seed: self.requests,
             ..SamplingParams::default()
         };
+        let damaged = (choice_seed(self.requests, Choice(0)), u64::from(shape.damaged));
+        self.backend.damaged.insert(damaged);
         let prompt: Arc<[TokenId]> = (0..shape.prompt).map(|i| TokenId(shape.family * 100 + i)).collect();
         let resumed = if shape.choices == 1 { shape.resumed as usize } else { 0 };
         let mut choices = BTreeMap::new();
@@ -234,10 +241,10 @@ impl Model {
             slo: Slo::default(),
             deadline_in: Span::from_secs(60 + u64::from(shape.resumed) * 100),
         };
-        self.legs.insert(
-            leg,
-            LegModel { request: request.clone(), choices, committed: false, unverified: false, over: false },
-        );
+        let (committed, unverified, over) = (false, false, false);
+        let model =
+            LegModel { request: request.clone(), choices, committed, unverified, damaged_at: shape.damaged, over };
+        self.legs.insert(leg, model);
         request
     }
 
@@ -389,6 +396,7 @@ impl Model {
             Action::AnswerRelease { lease, answer } => self.answered(lease, answer),
             Action::Pull(pull) => {
                 assert!(self.legs[&pull.leg].committed);
+                self.backend.assert_unread(&pull.local[(pull.skip_tokens / BLOCK_TOKENS) as usize..]);
                 assert!(self.pulls.insert(pull.leg, pull).is_none(), "a leg is pulled twice at once");
             }
             Action::AbortPull(leg) => assert!(self.pulls.contains_key(&leg), "a pull is aborted that does not run"),
@@ -428,7 +436,10 @@ impl Model {
                 self.leg_of_grant.insert(lease, leg);
             }
             FromWorker::Committed { commit, .. } => self.told_commit(&commit),
-            FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } | FromWorker::Failed { .. } => {
+            FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } => model.over = true,
+            FromWorker::Failed { failure, .. } => {
+                let may_fail = model.damaged_at < model.request.params.max_tokens;
+                assert!(may_fail || failure != damaged_row(), "it fails for somebody else's row");
                 model.over = true;
             }
             FromWorker::Token { choice, index, token, ended, .. } => {

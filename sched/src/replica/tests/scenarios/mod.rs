@@ -3,6 +3,7 @@
 mod ahead;
 mod batching;
 mod choices;
+mod damage;
 mod ending;
 mod giving;
 mod intake;
