@@ -19,6 +19,7 @@ use proto::listen::Services;
 use proto::peer::PeerHello;
 use proto::session::SessionLimits;
 use proto::session::server::{Sessions, WorkerService};
+use sched::layout::KvLayout;
 use sched::{Failure, FailureKind, Role};
 use tokio::sync::oneshot;
 
@@ -126,7 +127,7 @@ impl Worker {
         let (sessions_too, metrics_too) = (sessions.clone(), metrics.clone());
         let surroundings =
             Surroundings { replica: replica.clone(), sessions: sessions_too, metrics: metrics_too, stop: stop.clone() };
-        let givers = Peers::new(peers_config(config), hello, surroundings);
+        let givers = Peers::new(peers_config(config, info.layout.clone()), hello, surroundings);
         let givers = peers.get_or_init(|| givers).clone();
         config.peers.iter().for_each(|address| givers.know(address));
         let taker = Taker { name: config.name.clone(), replica, info, peers: givers, metrics };
@@ -134,13 +135,14 @@ impl Worker {
     }
 }
 
-fn peers_config(config: &Config) -> PeersConfig {
+fn peers_config(config: &Config, layout: KvLayout) -> PeersConfig {
     PeersConfig {
+        layout,
         transport: config.engine.transport.kind().label(),
         links_max: config.peers_max.max(config.peers.len()),
         lost_after: Duration::from_millis(config.giver_lost_ms),
         lease_beat: Duration::from_millis(config.engine.lease_beat_ms),
-        limits: SessionLimits::default(),
+        limits: SessionLimits::default().probed_every(Duration::from_millis(config.giver_beat_ms)),
     }
 }
 

@@ -7,12 +7,13 @@ use engine::replica::PeerInfo;
 use node::telemetry::LiveGauge;
 use proto::peer::PeerWelcome;
 use proto::peer::client::{Peer, Watch, connect};
+use sched::layout::can_pull;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Peers;
-use super::table::{Introduction, Wire};
+use super::table::{Introduction, Told, Wire};
 
 /// Between two tries: at first, and at most.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -77,8 +78,11 @@ impl Link {
         loop {
             let met = self.meet().await;
             let outcome = met.as_ref().map_err(Clone::clone).map(|(giver, _)| *giver);
-            self.peers.table().tried(&self.address, outcome);
+            let told = self.peers.table().tried(&self.address, outcome);
             self.peers.shared.tried.notify_waiters();
+            if told == Told::Something {
+                self.peers.publish();
+            }
             match met {
                 Ok((giver, up)) => self.hold(giver, up).await,
                 Err(failure) => {
@@ -94,7 +98,16 @@ impl Link {
     /// Says hello and connects the transport. An error leaves no offer waiting.
     async fn meet(&mut self) -> Result<(InstanceId, Up), Failure> {
         let shared = &self.peers.shared;
-        let (peer, welcome) = connect(&self.address, &shared.hello, &shared.config.limits).await?;
+        let connecting = connect(&self.address, &shared.hello, &shared.config.limits);
+        let (peer, welcome) = match self.silent_since.filter(|_| self.giver.is_some()) {
+            None => connecting.await?,
+            // A process that was stopped takes connections and answers nothing: the time to be lost in runs on.
+            Some(since) => {
+                let left = shared.config.lost_after.saturating_sub(since.elapsed()).max(BACKOFF_FIRST);
+                let no_answer = |_| Failure::new(FailureKind::WorkerLost, format!("no answer within {left:?}"));
+                timeout(left, connecting).await.map_err(no_answer)??
+            }
+        };
         self.silent_since = None;
         if let Some(former) = self.giver.filter(|former| *former != welcome.instance) {
             self.lose(former, "another process answers at its address");
@@ -143,6 +156,10 @@ impl Link {
             return Err(Failure::new(FailureKind::Incompatible, detail));
         };
         let PeerWelcome { instance, layout, blocks, data_token, .. } = welcome;
+        can_pull(&layout, &self.peers.shared.config.layout).map_err(|error| {
+            let detail = format!("the giver at {} cannot be read from: {error}", self.address);
+            Failure::new(FailureKind::Incompatible, detail)
+        })?;
         Ok(PeerInfo { instance, layout, blocks, endpoint: endpoint.address, data_token })
     }
 

@@ -18,7 +18,8 @@ use node::started::PairReport;
 use node::worker_metrics::WorkerMetrics;
 use proto::peer::PeerHello;
 use proto::session::server::Sessions;
-use proto::session::{Pair, SessionLimits};
+use proto::session::{Pair, PairProblem, SessionLimits};
+use sched::layout::KvLayout;
 use sched::message::{Event, FromWorker, ToWorker};
 use sched::{Failure, FailureKind, InstanceId, Leg};
 use tokio::sync::Notify;
@@ -34,6 +35,8 @@ const INBOX_RETRY: Duration = Duration::from_millis(1);
 pub(crate) struct PeersConfig {
     /// The transport that must move the bytes.
     pub(crate) transport: &'static str,
+    /// How this worker lays its KV cache out.
+    pub(crate) layout: KvLayout,
     /// Most links.
     pub(crate) links_max: usize,
     /// A giver that cannot be reached for this long is lost.
@@ -243,6 +246,8 @@ impl Peers {
             let transport = self.shared.config.transport.to_owned();
             Pair { giver, transport, bytes_per_second }
         };
-        self.shared.sessions.pairs(up.into_iter().map(pair).collect());
+        let problems = self.table().problems().into_iter();
+        let problems = problems.map(|(giver_address, failure)| PairProblem { giver_address, failure });
+        self.shared.sessions.pairs(up.into_iter().map(pair).collect(), problems.collect());
     }
 }

@@ -100,11 +100,23 @@ impl Table {
         Ok(new)
     }
 
-    /// Notes the outcome of a link's try.
-    pub(super) fn tried(&mut self, address: &str, outcome: Result<InstanceId, Failure>) {
-        if let Some(link) = self.links.get_mut(address) {
-            link.tried = Some(outcome);
-        }
+    /// Notes the outcome of a link's try; says whether that is news.
+    pub(super) fn tried(&mut self, address: &str, outcome: Result<InstanceId, Failure>) -> Told {
+        let Some(link) = self.links.get_mut(address) else { return Told::Nothing };
+        let outcome = Some(outcome);
+        let is_news = link.tried != outcome;
+        link.tried = outcome;
+        if is_news { Told::Something } else { Told::Nothing }
+    }
+
+    /// Why configured givers cannot be read from, by address.
+    pub(super) fn problems(&self) -> Vec<(String, Failure)> {
+        let configured = self.links.iter().filter(|(_, link)| link.origin == Origin::Configured);
+        let problem = |(address, link): (&String, &LinkEntry)| match &link.tried {
+            Some(Err(failure)) => Some((address.clone(), failure.clone())),
+            Some(Ok(_)) | None => None,
+        };
+        configured.filter_map(problem).collect()
     }
 
     /// Whether every configured address was tried once.
@@ -218,6 +230,15 @@ impl Table {
         };
         configured.map(report).collect()
     }
+}
+
+/// Whether a try has told anything that was not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It has.
+    Something,
+    /// It went as the one before.
+    Nothing,
 }
 
 /// Whether the transport has to meet a giver.

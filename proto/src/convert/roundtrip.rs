@@ -20,7 +20,7 @@ use super::limits::TOKENS_MAX;
 use super::*;
 use crate::generated as wire;
 use crate::peer::{Endpoint, PeerHello, PeerWelcome};
-use crate::session::{Exactness, Pair, Phase, RouterHello, Welcome, WorkerStatus};
+use crate::session::{Exactness, Pair, PairProblem, Phase, RouterHello, Welcome, WorkerStatus};
 
 /// Through bytes and back.
 fn carried<T: Wire>(value: &T) -> T
@@ -255,8 +255,10 @@ fn status() -> impl Strategy<Value = WorkerStatus> {
         transport,
         bytes_per_second: rate,
     });
-    (load, vec(pair, 0..4), prop_oneof![Just(Phase::Accepting), Just(Phase::Draining)])
-        .prop_map(|(load, pairs, phase)| WorkerStatus { load, pairs, phase })
+    let problem =
+        ("[a-z]{1,8}:1", failure()).prop_map(|(giver_address, failure)| PairProblem { giver_address, failure });
+    (load, vec(pair, 0..4), prop_oneof![Just(Phase::Accepting), Just(Phase::Draining)], vec(problem, 0..3))
+        .prop_map(|(load, pairs, phase, problems)| WorkerStatus { load, pairs, phase, problems })
 }
 
 proptest! {

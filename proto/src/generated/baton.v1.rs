@@ -504,6 +504,9 @@ pub struct Status {
     pub pairs: ::prost::alloc::vec::Vec<Pair>,
     #[prost(enumeration = "Phase", tag = "3")]
     pub phase: i32,
+    /// Givers that this worker was told to read from and cannot.
+    #[prost(message, repeated, tag = "4")]
+    pub problems: ::prost::alloc::vec::Vec<PairProblem>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Load {
@@ -523,6 +526,14 @@ pub struct Load {
     pub blocks_in_use: u32,
     #[prost(uint32, tag = "8")]
     pub blocks_quarantined: u32,
+}
+/// Why a giver cannot be read from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PairProblem {
+    #[prost(string, tag = "1")]
+    pub giver_address: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub failure: ::core::option::Option<Failure>,
 }
 /// A giver that this worker can read from, and how fast it measured to be.
 #[derive(Clone, PartialEq, ::prost::Message)]

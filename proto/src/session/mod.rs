@@ -66,6 +66,17 @@ pub struct WorkerStatus {
     pub pairs: Vec<Pair>,
     /// Whether it takes new legs.
     pub phase: Phase,
+    /// Givers that it was told to read from and cannot.
+    pub problems: Vec<PairProblem>,
+}
+
+/// Why a giver cannot be read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairProblem {
+    /// Where it was sought, `host:port`.
+    pub giver_address: String,
+    /// Why; `Incompatible` where no time heals it.
+    pub failure: Failure,
 }
 
 /// A giver that a worker is connected to.
@@ -139,6 +150,14 @@ pub struct SessionLimits {
     pub keepalive_timeout: Duration,
     /// How long the worker's inbox may stay full before a message is given up.
     pub inbox_wait: Duration,
+}
+
+impl SessionLimits {
+    /// The same, with a probe after each `beat` of silence: a connection that answers nothing for three beats is over.
+    #[must_use]
+    pub fn probed_every(self, beat: Duration) -> SessionLimits {
+        SessionLimits { keepalive_interval: beat, keepalive_timeout: beat * 2, ..self }
+    }
 }
 
 impl Default for SessionLimits {

@@ -16,7 +16,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::batch::Batch;
 use super::table::{Outgoing, Queue, QueueReader, SessionId, Table};
-use super::{Pair, RouterHello, SessionLimits, Welcome};
+use super::{Pair, PairProblem, RouterHello, SessionLimits, Welcome};
 use crate::convert::limits::BATCH_MESSAGES_MAX;
 use crate::convert::{ConvertError, Field, Wire};
 use crate::generated as wire;
@@ -91,8 +91,8 @@ impl Sessions {
     }
 
     /// Tells every router which givers the worker can read from.
-    pub fn pairs(&self, pairs: Vec<Pair>) {
-        self.shared.table().publish(|status| status.pairs = pairs);
+    pub fn pairs(&self, pairs: Vec<Pair>, problems: Vec<PairProblem>) {
+        self.shared.table().publish(|status| (status.pairs, status.problems) = (pairs, problems));
     }
 
     /// From now on new legs are refused; those that run go on.

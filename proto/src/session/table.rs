@@ -127,7 +127,12 @@ impl Table {
             next: 0,
             sessions: BTreeMap::new(),
             legs: BTreeMap::new(),
-            status: WorkerStatus { load: Load::default(), pairs: Vec::new(), phase: Phase::Accepting },
+            status: WorkerStatus {
+                load: Load::default(),
+                pairs: Vec::new(),
+                phase: Phase::Accepting,
+                problems: Vec::new(),
+            },
         }
     }
 
