@@ -93,6 +93,8 @@ metrics_table! {
     GOODPUT_REQUESTS_TOTAL = "baton_goodput_requests_total", Kind::Counter, ["class"];
     /// Further attempts at a request, by the failure that made them necessary.
     RETRIES_TOTAL = "baton_retries_total", Kind::Counter, ["reason"];
+    /// Requests whose hand-offs were lost too often, by what is done instead: local_prefill at a decode worker, or failed.
+    HANDOFFS_GIVEN_UP_TOTAL = "baton_handoffs_given_up_total", Kind::Counter, ["instead"];
     /// HTTP answers by path and status.
     HTTP_RESPONSES_TOTAL = "baton_http_responses_total", Kind::Counter, ["path", "status"];
     /// Whether the router has a session with a worker.

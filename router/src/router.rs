@@ -8,7 +8,7 @@ use node::admin::{Admin, Gate, Version, upkeep};
 use node::door::{ConnectionLimits, Guard, Phase, connections_within_files, serve};
 use node::drain::Cause;
 use node::telemetry::Metrics;
-use proto::session::{RouterHello, SessionLimits};
+use proto::session::RouterHello;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -138,7 +138,7 @@ impl Router {
                 slot: Slot(slot),
                 address: address.clone(),
                 hello: hello.clone(),
-                limits: SessionLimits::default(),
+                limits: self.config.session_limits(),
                 pause_max: Duration::from_millis(self.config.session.reconnect_ms_max),
             };
             tasks.spawn(keep_connected(dialling, sender.clone()));

@@ -200,6 +200,9 @@ pub struct Load {
     pub preemptions: u64,
 }
 
+/// How often a worker says at least how full it is: the beat by which its router knows that its scheduler runs.
+pub const STATUS_BEAT: Span = Span::from_secs(1);
+
 /// One fact for a worker's replica scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {

@@ -133,10 +133,14 @@ impl Simulation<'_> {
 
     /// Bytes count only if the lease they were read under still holds.
     pub(super) fn pull_ends(&mut self, reader: WorkerId, leg: Leg, giver: InstanceId, lease: LeaseId) {
-        let giver = self.workers.get(&worker_of(giver));
-        let outcome = match giver.is_some_and(|sim| sim.granted.contains_key(&lease)) {
-            true => PullOutcome::Complete,
-            false => PullOutcome::Failed(format!("{lease} does not hold any more")),
+        let giver = worker_of(giver);
+        let holds = self.workers.get(&giver).is_some_and(|sim| sim.granted.contains_key(&lease));
+        let outcome = if self.config.broken_links.iter().any(|link| link.breaks(self.now, giver, reader)) {
+            PullOutcome::Failed("the link is broken".to_owned())
+        } else if holds {
+            PullOutcome::Complete
+        } else {
+            PullOutcome::Failed(format!("{lease} does not hold any more"))
         };
         self.feed(reader, Event::PullEnded { leg, outcome });
     }

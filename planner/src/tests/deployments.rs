@@ -22,6 +22,7 @@ pub(super) fn deployment(roles: &str, blocks: u32) -> SimConfig {
         load_every: Span::from_secs(1),
         itl_quantile: 0.99,
         faults: Vec::new(),
+        broken_links: Vec::new(),
         vocab: 32_000,
         events_max: 5_000_000,
     }

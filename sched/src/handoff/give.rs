@@ -107,6 +107,13 @@ impl Give {
         }
     }
 
+    /// The lease does not end before `until`: what the reader has said meanwhile may still wait to be heard.
+    pub fn extend(&mut self, until: Time) {
+        if self.is_alive() {
+            self.lease_ends = self.lease_ends.max(until);
+        }
+    }
+
     /// The reader says that it has everything.
     pub fn released(&mut self, now: Time) -> Released {
         self.expire(now);

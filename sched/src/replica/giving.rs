@@ -106,6 +106,15 @@ impl Replica {
         }
     }
 
+    /// A lease does not end before `until`.
+    pub(super) fn extend_lease(&mut self, lease: LeaseId, until: Time) {
+        if let Some(giving) = self.given.get(&lease).copied().and_then(|leg| self.giving_mut(leg)) {
+            giving.machine.extend(until);
+            let ends = giving.machine.lease_ends();
+            self.timers.set(Timer::ReaderLease(lease), ends);
+        }
+    }
+
     fn lose_reader(&mut self, leg: Leg, end: impl FnOnce(&mut Give) -> bool) {
         if self.giving_mut(leg).is_some_and(|giving| end(&mut giving.machine)) {
             self.tell(FromWorker::ReaderLost { leg });

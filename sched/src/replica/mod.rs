@@ -107,6 +107,7 @@ impl Replica {
     pub fn on(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
         self.stale = true;
+        self.forgive_lateness();
         self.run_due_timers();
         match event {
             Event::Router(message) => self.on_router(message),
@@ -151,6 +152,24 @@ impl Replica {
             ToWorker::Cancel { leg, choice: None } => self.close(leg),
             ToWorker::Cancel { leg, choice: Some(choice) } => self.cancel_choice(leg, choice),
             ToWorker::Renew(legs) => self.renew(&legs),
+        }
+    }
+
+    /// Whoever calls more than a beat after a timer was due was held up itself (its process was stopped, its machine
+    /// slept): what peers and routers have said meanwhile waits to be heard, so their leases get a beat for that.
+    fn forgive_lateness(&mut self) {
+        let (now, beat) = (self.now, self.config.lease.beat);
+        if self.timers.next().is_none_or(|due| due > now || now.since(due) <= beat) {
+            return;
+        }
+        for timer in self.timers.due(now) {
+            match timer {
+                Timer::ReaderLease(lease) => self.extend_lease(lease, now + beat),
+                Timer::RequestLease(_) => self.timers.set(timer, now + beat),
+                Timer::Release(leg) => self.extend_release(leg, now + beat),
+                // The client's patience is nobody's fault, and renewals are sent as soon as possible.
+                Timer::Deadline(_) | Timer::Beat => {}
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::timers::Timer;
 use super::{PrefixCache, Replica};
 use crate::handoff::{Abandoned, TakeState};
 use crate::message::{Action, Commit, FirstToken, Pull, PullOutcome, ReleaseAnswer};
-use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, TokenId};
+use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, Time, TokenId};
 
 impl Replica {
     /// The giver has finished the prompt.
@@ -154,6 +154,13 @@ impl Replica {
         let give_up = *taking.release_by.get_or_insert(now + lease_config.span);
         self.timers.set(Timer::Release(leg), give_up.min(now + lease_config.beat));
         self.out.push_back(Action::Release { leg, giver, lease });
+    }
+
+    /// The answer to a release may come until `until`.
+    pub(super) fn extend_release(&mut self, leg: Leg, until: Time) {
+        if let Some(taking) = self.taking_mut(leg) {
+            taking.release_by = taking.release_by.map(|by| by.max(until));
+        }
     }
 
     pub(super) fn release_unanswered(&mut self, leg: Leg) {

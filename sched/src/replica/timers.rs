@@ -48,6 +48,11 @@ impl Timers {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// All timers that are due at `now`, earliest first.
+    pub(super) fn due(&self, now: Time) -> Vec<Timer> {
+        self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, timer)| *timer).collect()
+    }
+
     /// The earliest timer that is due at `now`, taken out.
     pub(super) fn pop_due(&mut self, now: Time) -> Option<Timer> {
         let (_, timer) = self.due.first().copied().filter(|(at, _)| *at <= now)?;

@@ -243,3 +243,41 @@ fn reservations_that_fill_have_their_own_bound() {
         "#]],
     );
 }
+
+/// The process was stopped for a minute. What readers and routers have said meanwhile is heard after it wakes.
+#[test]
+fn a_giver_that_was_held_up_itself_waits_a_beat_for_renewals() {
+    check(
+        "config role=prefill
+         submit r1 give prompt=20 max=4
+         submit r2 give prompt=20 max=4
+         step
+         step
+         wait 60s
+         renew r1 r2
+         reader-renews L1
+         wait 5s
+         wait 20s",
+        expect![[r#"
+            > submit r1 give prompt=20 max=4
+              grant L1 b0,b1
+              offered r1 L1 b0,b1
+              run step1: +slot0 | 0..20 @b0,b1 → slot0
+            > submit r2 give prompt=20 max=4
+              grant L2 b2,b3
+              offered r2 L2 b2,b3
+            > step
+              committed r1 choice0=t49 (queue 0us prefill 10000us)
+              run step2: -slot0 +slot1 | 0..20 @b2,b3 → slot1
+            > step
+              committed r2 choice0=t31 (queue 10000us prefill 10000us)
+            > wait 60s
+            > renew r1 r2
+            > reader-renews L1
+            > wait 5s
+              reader lost r2
+              revoke L2
+            > wait 20s
+        "#]],
+    );
+}

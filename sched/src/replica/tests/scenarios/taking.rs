@@ -286,9 +286,11 @@ fn a_release_that_is_never_answered_is_given_up() {
          offer r1 prompt=20 lease=5
          commit r1 7
          pull r1 complete
-         wait 29s
+         wait 9s
+         wait 9s
+         wait 9s
          renew r1
-         wait 2s
+         wait 4s
          load",
         expect![[r#"
             > offer r1 prompt=20 lease=5
@@ -296,11 +298,17 @@ fn a_release_that_is_never_answered_is_given_up() {
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > pull r1 complete
               release r1 lease5
-            > wait 29s
+            > wait 9s
+              release r1 lease5
+              renew inst1 [LeaseId(5)]
+            > wait 9s
+              release r1 lease5
+              renew inst1 [LeaseId(5)]
+            > wait 9s
               release r1 lease5
               renew inst1 [LeaseId(5)]
             > renew r1
-            > wait 2s
+            > wait 4s
               failed r1 kv_lost: the giver of req1/try0 did not answer its release in time
               abort lease5
             > load
