@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::slo::SloConfig;
+use crate::text::ControlReading;
 
 /// What a router serves, through which workers, and within which bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub workers: Workers,
     /// Bounds on what clients may send and ask for.
     pub limits: LimitsConfig,
+    /// How clients' text becomes tokens.
+    pub text: TextSection,
     /// Latency classes.
     pub slo: SloConfig,
     /// Which worker serves which request.
@@ -114,6 +117,16 @@ pub struct LimitsConfig {
     pub unread_bytes_max: usize,
 }
 
+/// How clients' text becomes tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextSection {
+    /// What a control token is that the content of a message spells: `text` or `token`.
+    pub control_in_messages: ControlReading,
+    /// What a control token is that a raw prompt spells: `text` or `token`.
+    pub control_in_prompts: ControlReading,
+}
+
 /// Which worker serves which request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -179,6 +192,7 @@ impl Default for Config {
             model_names: Vec::new(),
             workers: Workers::default(),
             limits: LimitsConfig::default(),
+            text: TextSection::default(),
             slo: SloConfig::default(),
             route: RouteSection::default(),
             request: RequestSection::default(),
@@ -217,6 +231,12 @@ impl Default for LimitsConfig {
             unread_batches_max: 4_096,
             unread_bytes_max: 4 << 20,
         }
+    }
+}
+
+impl Default for TextSection {
+    fn default() -> Self {
+        TextSection { control_in_messages: ControlReading::Text, control_in_prompts: ControlReading::Token }
     }
 }
 

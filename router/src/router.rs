@@ -46,7 +46,9 @@ impl Router {
     /// What is wrong with either; nothing has been opened or started.
     pub fn load(config: Config, metrics: Metrics) -> Result<Router, Error> {
         config.check()?;
-        let model = ModelText::load(&config.model_dir)?;
+        let mut model = ModelText::load(&config.model_dir)?;
+        model.control_in_messages = config.text.control_in_messages;
+        model.control_in_prompts = config.text.control_in_prompts;
         let mut model_names = config.model_names.clone();
         if model_names.is_empty() {
             let directory = config.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());

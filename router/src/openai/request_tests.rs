@@ -5,7 +5,7 @@ use sched::{SamplingParams, TokenId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::text::{ModelText, SamplingDefaults, SpecialText, samples};
+use crate::text::{ControlReading, ControlTokens, ModelText, SamplingDefaults, SpecialText, samples};
 
 fn limits() -> Limits {
     Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
@@ -312,7 +312,9 @@ fn messages_are_typed() {
         .iter()
         .map(|message| format!("{} {:?} {:?}", message.role.name(), message.content, message.name))
         .collect();
-    assert_eq!(shown, [r#"system "brief" None"#, r#"user "a\nb" Some("ann")"#, r#"assistant "" None"#]);
+    let expected =
+        [r#"developer Text("brief") None"#, r#"user Parts(["a", "b"]) Some("ann")"#, r#"assistant Text("") None"#];
+    assert_eq!(shown, expected);
 }
 
 #[test]
@@ -357,8 +359,12 @@ fn logit_bias_is_sorted_and_the_last_of_a_kind_wins() {
 }
 
 fn model(defaults: SamplingDefaults) -> ModelText {
+    let tokenizer = samples::byte_level();
     ModelText {
-        tokenizer: samples::byte_level(),
+        control: ControlTokens::of(&tokenizer, &std::collections::BTreeSet::new()).unwrap(),
+        control_in_messages: ControlReading::Text,
+        control_in_prompts: ControlReading::Token,
+        tokenizer,
         template: None,
         end_tokens: vec![TokenId(5), TokenId(9)],
         vocab_size: 300,
@@ -428,4 +434,43 @@ fn tokenize_requests() {
     assert_eq!(error.message, "tokens[1] must be an integer from 0 to 299, but is 300");
     let request = TokenizeRequest::parse(br#"{"messages": [{"role": "user", "content": "x"}]}"#).unwrap();
     assert!(matches!(request.input, TokenizeInput::Conversation(_)));
+}
+
+#[test]
+fn tokenize_refuses_what_the_endpoint_with_that_prompt_refuses() {
+    let messages = json!([{"role": "user", "content": "x"}]);
+    let more = [
+        ("tools", json!([{"type": "function"}])),
+        ("continue_final_message", json!(true)),
+        ("documents", json!([{"text": "x"}])),
+        ("chat_template", json!("x")),
+        ("truncate_prompt_tokens", json!(3)),
+    ];
+    for (name, value) in more {
+        let mut body = json!({"messages": messages});
+        body[name] = value;
+        let chat = ChatRequest::parse(body.to_string().as_bytes(), &limits()).unwrap_err();
+        let tokenize = TokenizeRequest::parse(body.to_string().as_bytes()).unwrap_err();
+        assert_eq!((tokenize.message, tokenize.param), (chat.message, chat.param), "{name}");
+    }
+    let body = br#"{"prompt": "x", "truncate_prompt_tokens": 3}"#;
+    let (tokenize, completion) = (TokenizeRequest::parse(body), CompletionRequest::parse(body, &limits()));
+    assert_eq!(tokenize.unwrap_err().message, completion.unwrap_err().message);
+    let both = TokenizeRequest::parse(br#"{"prompt": "x", "messages": []}"#).unwrap_err();
+    assert_eq!(both.message, "prompt and messages exclude each other");
+}
+
+#[test]
+fn thoughts_come_with_the_turn() {
+    let parse = |message: Value| {
+        let body = json!({"messages": [message]});
+        ChatRequest::parse(body.to_string().as_bytes(), &limits())
+            .map(|request| request.conversation.messages[0].clone())
+    };
+    let message = |name: &str| json!({"role": "assistant", "content": "a", name: "hm"});
+    assert_eq!(parse(message("reasoning_content")).unwrap().reasoning.as_deref(), Some("hm"));
+    assert_eq!(parse(message("reasoning")).unwrap().reasoning.as_deref(), Some("hm"));
+    assert_eq!(parse(message("thinking")).unwrap().thinking.as_deref(), Some("hm"));
+    let wrong = parse(json!({"role": "assistant", "content": "a", "reasoning": 1})).unwrap_err();
+    assert_eq!(wrong.message, "messages[0].reasoning must be a string, but is 1");
 }

@@ -8,8 +8,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{AddSpecials, ChatTemplate, Effort, EncodeError, SamplingDefaults, Tokenizer};
+use super::turn_tokens::turn_tokens;
+use super::{
+    AddSpecials, ChatTemplate, ControlReading, ControlTokens, Effort, EncodeError, SamplingDefaults, Source, Tokenizer,
+};
 use crate::Error;
+use crate::jinja::Rendered;
 
 /// The textual side of a model.
 #[derive(Debug, Clone)]
@@ -18,6 +22,12 @@ pub struct ModelText {
     pub tokenizer: Tokenizer,
     /// Its chat template; base models have none.
     pub template: Option<ChatTemplate>,
+    /// Which tokens control the model.
+    pub control: ControlTokens,
+    /// How what a client says in `messages` is read where it spells a control token.
+    pub control_in_messages: ControlReading,
+    /// How a raw prompt is read where it spells a control token.
+    pub control_in_prompts: ControlReading,
     /// Tokens that end an answer. Sorted.
     pub end_tokens: Vec<TokenId>,
     /// Rows of the output matrix: every valid token id is below.
@@ -61,7 +71,11 @@ impl ModelText {
         end_tokens.sort_unstable();
         end_tokens.dedup();
 
+        let turns = template.as_ref().map(|template| turn_tokens(template, &tokenizer)).unwrap_or_default();
         Ok(ModelText {
+            control: ControlTokens::of(&tokenizer, &turns)?,
+            control_in_messages: ControlReading::Text,
+            control_in_prompts: ControlReading::Token,
             tokenizer,
             template,
             end_tokens,
@@ -71,18 +85,34 @@ impl ModelText {
         })
     }
 
-    /// Token ids of `text`, all within the model's vocabulary. Some tokenizers have tokens, added for training, that
+    /// A raw prompt, to be encoded.
+    #[must_use]
+    pub fn raw<'a>(&self, text: &'a str) -> Source<'a> {
+        let all = || std::iter::once(0..text.len()).collect::<Vec<_>>();
+        let given = if self.control_in_prompts == ControlReading::Text { all() } else { Vec::new() };
+        Source { text, given: given.into() }
+    }
+
+    /// What the chat template made, to be encoded.
+    #[must_use]
+    pub fn chat<'a>(&self, prompt: &'a Rendered) -> Source<'a> {
+        let given = if self.control_in_messages == ControlReading::Text { &prompt.given[..] } else { &[] };
+        Source { text: &prompt.text, given: given.into() }
+    }
+
+    /// Token ids of a text, all within the model's vocabulary. Some tokenizers have tokens, added for training, that
     /// the model has no row for.
     ///
     /// # Errors
     /// When a part of the text has no token, or one that the model does not have, or a bound of `effort` is reached.
     pub fn encode_within(
         &self,
-        text: &str,
+        source: &Source<'_>,
         specials: AddSpecials,
         effort: &Effort,
     ) -> Result<Vec<TokenId>, EncodeError> {
-        let tokens = self.tokenizer.encode_within(text, specials, effort)?;
+        let guard = source.guard(&self.control);
+        let tokens = self.tokenizer.encode_guarded(source.text, guard, specials, effort)?;
         if let Some(token) = tokens.iter().find(|token| token.0 >= self.vocab_size) {
             let name = self.tokenizer.token_name(*token).unwrap_or_default();
             return Err(EncodeError::Tokenizer(format!(
@@ -192,7 +222,7 @@ fn load_template(dir: &Path, config: &TokenizerConfig) -> Result<Option<ChatTemp
             (path, default.template.clone())
         }
     };
-    let template = ChatTemplate::compile(source, config.special_tokens()).map_err(|error| unreadable(path, &error))?;
+    let template = ChatTemplate::compile(&source, config.special_tokens()).map_err(|error| unreadable(path, &error))?;
     Ok(Some(template))
 }
 
@@ -258,9 +288,9 @@ mod tests {
     }
 
     fn hi(model: &ModelText) -> String {
-        let messages = [Message { role: Role::User, content: "hi".to_owned(), name: None }];
+        let messages = [Message::text(Role::User, "hi")];
         let template = model.template.as_ref().unwrap();
-        template.render(&messages, GenerationPrompt::Add, &Map::new()).unwrap()
+        template.render(&messages, GenerationPrompt::Add, &Map::new()).unwrap().text
     }
 
     #[test]
@@ -313,8 +343,14 @@ mod tests {
         let small = r#"{"vocab_size": 268, "max_position_embeddings": 64}"#;
         let dir = Dir::with("small", &[("config.json", small)]);
         let model = ModelText::load(&dir.0).unwrap();
-        assert_eq!(model.encode_within("<|end|>", AddSpecials::No, &Effort::unbounded()).unwrap(), [TokenId(267)]);
-        let said = model.encode_within("hi<|user|>", AddSpecials::Yes, &Effort::unbounded()).unwrap_err().to_string();
+        assert_eq!(
+            model.encode_within(&model.raw("<|end|>"), AddSpecials::No, &Effort::unbounded()).unwrap(),
+            [TokenId(267)]
+        );
+        let said = model
+            .encode_within(&model.raw("hi<|user|>"), AddSpecials::Yes, &Effort::unbounded())
+            .unwrap_err()
+            .to_string();
         assert_eq!(said, r#"tokenizer: the text has token 268 ("<|user|>"), but this model's token ids end at 267"#);
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sched::TokenId;
 
+use super::control::Guard;
 use super::effort::Effort;
 use super::encode::{EncodeError, Encoder};
 use super::pieces::Pieces;
@@ -76,7 +77,18 @@ impl Tokenizer {
         specials: AddSpecials,
         effort: &Effort,
     ) -> Result<Vec<TokenId>, EncodeError> {
-        self.encoder.encode(&self.inner, text, specials, effort)
+        self.encode_guarded(text, None, specials, effort)
+    }
+
+    /// As `encode_within`, with control tokens only where `guard` allows them.
+    pub(super) fn encode_guarded(
+        &self,
+        text: &str,
+        guard: Option<Guard<'_>>,
+        specials: AddSpecials,
+        effort: &Effort,
+    ) -> Result<Vec<TokenId>, EncodeError> {
+        self.encoder.encode(&self.inner, text, guard, specials, effort)
     }
 
     /// Fewest tokens that a text of so many bytes can have.
