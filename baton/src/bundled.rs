@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use tracing::warn;
 use xxhash_rust::xxh3::Xxh3;
+
+use crate::serve::RunDirectory;
 
 const NAME: &str = "baton-demo";
 
@@ -16,11 +19,34 @@ const FILES: [(&str, &[u8]); 5] = [
     ("tokenizer_config.json", include_bytes!("../../models/demo/tokenizer_config.json")),
 ];
 
-/// The directory of the bundled model, written if this content is not there yet.
+/// The bundled model as a directory, which must outlive its use.
+#[derive(Debug)]
+pub struct Bundled {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Where the user's cache cannot be used: a directory of this run alone, gone when this is dropped.
+    _for_this_run: Option<RunDirectory>,
+}
+
+/// Lays the bundled model out in the user's cache, or for this run alone where that cannot be written, and says so.
+pub fn lay_out() -> Result<Bundled> {
+    let problem = match in_cache() {
+        Ok(path) => return Ok(Bundled { path, _for_this_run: None }),
+        Err(problem) => problem,
+    };
+    let filled = |directory: &Path| write_to(&directory.join(NAME));
+    let directory = RunDirectory::create_filled(filled)
+        .with_context(|| format!("laying out the bundled model, not in the user's cache either ({problem:#})"))?;
+    let path = directory.path.join(NAME);
+    warn!(reason = format!("{problem:#}"), directory = %path.display(), "the bundled model is laid out for this run only");
+    Ok(Bundled { path, _for_this_run: Some(directory) })
+}
+
+/// The directory in the user's cache, written if this content is not there yet.
 ///
 /// Its name carries the content's digest, so another version of the binary never reads this one's files. It is written
 /// beside its place and renamed, so nobody ever sees half of it; what is complete is never removed.
-pub fn directory() -> Result<PathBuf> {
+fn in_cache() -> Result<PathBuf> {
     let place = cache_root()?.join(format!("{:016x}", digest())).join(NAME);
     if is_complete(&place) {
         return Ok(place);
@@ -42,11 +68,21 @@ pub fn directory() -> Result<PathBuf> {
 fn write_draft(place: &Path) -> Result<PathBuf> {
     let parent = place.parent().context("the cache directory has no parent")?;
     let draft = parent.join(format!(".{NAME}.{}", std::process::id()));
-    fs::create_dir_all(&draft).with_context(|| format!("creating {}", draft.display()))?;
-    for (file, bytes) in FILES {
-        fs::write(draft.join(file), bytes).with_context(|| format!("writing {file} to {}", draft.display()))?;
+    let written = write_to(&draft);
+    if written.is_err() {
+        // What fits on a full disk is of no use; that it cannot be removed either is the lesser problem.
+        let _ = fs::remove_dir_all(&draft);
     }
-    Ok(draft)
+    written.map(|()| draft)
+}
+
+fn write_to(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+    for (file, bytes) in FILES {
+        let path = directory.join(file);
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn is_complete(place: &Path) -> bool {
@@ -66,17 +102,12 @@ fn has_length(path: &Path, bytes: usize) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.len() == bytes as u64)
 }
 
+/// As for packed weights, only an absolute path counts.
 fn cache_root() -> Result<PathBuf> {
-    let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-        (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
-        (_, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".cache"),
-        // A directory that anybody could have prepared, like one in /tmp, is no place to read weights from.
-        _ => {
-            bail!("neither XDG_CACHE_HOME nor HOME says where to lay out the bundled model; name one with --model DIR")
-        }
-    };
-    let root = base.join("baton").join("models");
-    fs::create_dir_all(&root)
-        .with_context(|| format!("creating {}; name another model with --model DIR", root.display()))?;
-    Ok(root)
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    match caches {
+        Some(caches) => Ok(caches.join("baton").join("models")),
+        None => bail!("neither XDG_CACHE_HOME nor HOME names a directory"),
+    }
 }

@@ -13,6 +13,7 @@ use crate::chat::ChatArgs;
 use crate::config::{BatonConfig, Mode, NotSet};
 use crate::ending::CutShort;
 use crate::http::{Unreachable, WrongTarget};
+use crate::plane::PlaneError;
 use crate::serve::{EndedEarly, ServeError};
 use crate::terminal::OutputError;
 use crate::verify::VerifyArgs;
@@ -208,6 +209,9 @@ fn classify(error: &anyhow::Error) -> Exit {
     if error.is::<NotSet>() || error.is::<WrongTarget>() {
         return Exit::Usage;
     }
+    if error.is::<PlaneError>() {
+        return Exit::Usage;
+    }
     if error.is::<Unreachable>() {
         return Exit::Unavailable;
     }
@@ -238,8 +242,16 @@ fn classify(error: &anyhow::Error) -> Exit {
     if error.is::<std::io::Error>() {
         return Exit::Unavailable;
     }
+    if let Some(engine) = error.downcast_ref::<engine::EngineError>() {
+        return match engine.blame() {
+            engine::Blame::Model => Exit::ModelMissing,
+            engine::Blame::Config => Exit::Usage,
+            engine::Blame::Machine => Exit::Unavailable,
+            engine::Blame::Ours => Exit::Internal,
+        };
+    }
     match error.downcast_ref::<router::Error>() {
-        Some(router::Error::ModelFile { .. } | router::Error::Tokenizer(_)) => Exit::ModelMissing,
+        Some(router::Error::ModelFile(_) | router::Error::Tokenizer(_)) => Exit::ModelMissing,
         Some(router::Error::Config(_)) => Exit::Usage,
         Some(router::Error::Io { .. }) => Exit::Internal,
         None => Exit::Failed,

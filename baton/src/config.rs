@@ -7,6 +7,8 @@ use node::config::{Fault, MS_MAX};
 use node::telemetry::{LogFormat, TelemetryError, check_filter};
 use serde::{Deserialize, Serialize};
 
+use crate::plane::PlaneConfig;
+
 /// The commented defaults: what `baton config` prints and what docs and chart show.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
@@ -16,6 +18,8 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 pub struct BatonConfig {
     /// What every process says of itself.
     pub telemetry: TelemetryConfig,
+    /// What routers and workers know of each other.
+    pub plane: PlaneConfig,
     /// What `baton serve` starts.
     pub serve: ServeConfig,
     /// The router.

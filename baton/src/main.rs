@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod ending;
 mod http;
+mod plane;
 mod role;
 mod serve;
 mod terminal;

@@ -12,6 +12,7 @@ use node::telemetry::{Metrics, Stream, set_process_name};
 use crate::cli::{RankArgs, RoleArgs};
 use crate::config::{BatonConfig, NotSet, TelemetryConfig};
 use crate::ending::Ending;
+use crate::plane;
 
 /// The router alone.
 pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
@@ -19,20 +20,23 @@ pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     config.telemetry.start("router")?;
     NotSet::check_model("router.model_dir", &config.router.model_dir)?;
     config.router.check()?;
+    let secret = plane::of_router(&config)?;
     let front = bind(&config.router.listen, "the OpenAI API").await?;
     let admin = match config.router.admin_listen.as_str() {
         "" => None,
         address => Some(bind(address, "admin HTTP").await?.listener),
     };
-    let router = router::Router::load(config.router, Metrics::install("router")?)?;
+    let router = router::Router::load(config.router, Metrics::install("router")?)?.knowing(secret);
     tracing::info!(address = %front.address, model = router.model_names().join(", "), "router listens");
     Ok(router.run(front.listener, admin, relief(), async move { ending.asked().await }).await?)
 }
 
 /// One prefill worker.
 pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
-    let BatonConfig { telemetry, prefill: mut config, .. } = arguments.load()?;
-    telemetry.start(or(&config.name, "prefill"))?;
+    let all = arguments.load()?;
+    all.telemetry.start(or(&all.prefill.name, "prefill"))?;
+    let secret = plane::of_prefill(&all)?;
+    let BatonConfig { telemetry, prefill: mut config, .. } = all;
     NotSet::check_model("prefill.engine.model_dir", &config.engine.model_dir)?;
     if arguments.supervision() == Supervision::Child && config.engine.transport == engine::TransportChoice::Ucx {
         // The readers are siblings: their common parent is whom this process may admit.
@@ -42,20 +46,23 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     name_by_address(&mut config.name, "prefill", &ports);
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
-    Ok(prefill_server::run(config, ranks, ports, Metrics::install("prefill")?, report, stopped(&ending)).await?)
+    Ok(prefill_server::run(config, secret, ranks, ports, Metrics::install("prefill")?, report, stopped(&ending))
+        .await?)
 }
 
 /// One decode or aggregated worker.
 pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
-    let BatonConfig { telemetry, decode: mut config, .. } = arguments.load()?;
-    let role = sched::Role::from(config.role).label();
-    telemetry.start(or(&config.name, role))?;
+    let all = arguments.load()?;
+    let role = sched::Role::from(all.decode.role).label();
+    all.telemetry.start(or(&all.decode.name, role))?;
+    let secret = plane::of_decode(&all)?;
+    let BatonConfig { telemetry, decode: mut config, .. } = all;
     NotSet::check_model("decode.engine.model_dir", &config.engine.model_dir)?;
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
     name_by_address(&mut config.name, role, &ports);
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
-    Ok(decode_server::run(config, ranks, ports, Metrics::install(role)?, report, stopped(&ending)).await?)
+    Ok(decode_server::run(config, secret, ranks, ports, Metrics::install(role)?, report, stopped(&ending)).await?)
 }
 
 /// A router's large requests leave memory behind that this allocator gives back when told to.
@@ -87,6 +94,8 @@ impl engine::RankProgram for OwnBinary {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["rank", "--worker", &self.worker, "--log", &self.telemetry.log]);
         command.args(["--log-format", self.telemetry.format.label()]);
+        // A rank talks to its leader only.
+        command.env_remove(plane::SECRET_VARIABLE);
         Ok(command)
     }
 }

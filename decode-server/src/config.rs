@@ -27,7 +27,9 @@ pub struct Config {
     pub peers_max: usize,
     /// How long readiness waits for `peers` to be tried, in milliseconds.
     pub peers_wait_ms: u64,
-    /// A giver that cannot be reached for this long is lost, in milliseconds.
+    /// Milliseconds between two signs of life of a giver, at most; after three without one its connection is over.
+    pub giver_beat_ms: u64,
+    /// A giver whose connection is over and that cannot be reached for this long is lost, in milliseconds.
     pub giver_lost_ms: u64,
     /// A start that gets no further for this long has failed, in milliseconds; one that does may take as long as it takes.
     pub start_stall_ms: u64,
@@ -67,6 +69,7 @@ impl Default for Config {
             peers: Vec::new(),
             peers_max: 256,
             peers_wait_ms: 5_000,
+            giver_beat_ms: 2_000,
             giver_lost_ms: 1_000,
             start_stall_ms: 120_000,
             drain_ms: 30_000,
@@ -91,6 +94,9 @@ impl Config {
         }
         if self.peers_max == 0 {
             return Err(fault("peers_max", "must be above 0".to_owned()));
+        }
+        if self.giver_beat_ms == 0 {
+            return Err(fault("giver_beat_ms", "must be above 0".to_owned()));
         }
         if self.start_stall_ms == 0 {
             return Err(fault("start_stall_ms", "must be above 0".to_owned()));

@@ -3,10 +3,11 @@
 use engine::replica::ReplicaHandle;
 use engine::{EngineError, ModelInfo};
 use node::worker_metrics::WorkerMetrics;
+use proto::TurnedAway;
 use proto::session::server::{Refused, SessionHost};
 use proto::session::{Exactness, Welcome};
 use sched::message::{Event, ToWorker};
-use sched::{Failure, FailureKind, Role};
+use sched::{Failure, FailureKind, Role, Span};
 
 use crate::peers::{Peers, Way};
 
@@ -18,6 +19,8 @@ pub(crate) struct Taker {
     pub(crate) info: ModelInfo,
     pub(crate) peers: Peers,
     pub(crate) metrics: WorkerMetrics,
+    /// How long a leg lives without being renewed.
+    pub(crate) lease_span: Span,
 }
 
 impl SessionHost for Taker {
@@ -35,7 +38,12 @@ impl SessionHost for Taker {
             exactness: if self.info.backend.exact { Exactness::Exact } else { Exactness::Inexact },
             transports: vec![self.info.transport.label().to_owned()],
             name: self.name.clone(),
+            lease_span: self.lease_span,
         }
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.metrics.turned_away(why.label());
     }
 
     fn accept(&self, message: ToWorker) -> Result<(), Refused> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::{Progress, RankProgram};
+use engine::{ModelInfo, Progress, RankProgram};
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
 use node::drain::Stop;
@@ -15,11 +15,12 @@ use node::loading::{Sight, StallMax, Watch};
 use node::started::{Report, Started};
 use node::telemetry::Metrics;
 use node::worker_metrics::{ExpertTokens, WorkerFacts, WorkerMetrics};
+use proto::Secret;
 use proto::listen::Services;
 use proto::peer::PeerHello;
 use proto::session::SessionLimits;
 use proto::session::server::{Sessions, WorkerService};
-use sched::{Failure, FailureKind, Role};
+use sched::{Failure, FailureKind, Role, Span};
 use tokio::sync::oneshot;
 
 use crate::host::Taker;
@@ -28,13 +29,14 @@ use crate::peers::{Peers, PeersConfig, Surroundings};
 use crate::{Config, Error};
 
 /// Runs a decode or aggregated worker on ports that are open already, until `shutdown` or until it cannot go on.
-/// `report` hears how far its start is, and once that it is ready: its configured givers were tried by then. `ranks` starts the processes of its
-/// ranks, where they are processes.
+/// `report` hears how far its start is, and once that it is ready: its configured givers were tried by then. `ranks`
+/// starts the processes of its ranks, where they are processes. Routers and givers must know `secret`.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on; nothing is left running then.
 pub async fn run(
     config: Config,
+    secret: Secret,
     ranks: Arc<dyn RankProgram>,
     ports: WorkerPorts,
     metrics: Metrics,
@@ -54,11 +56,11 @@ pub async fn run(
         stall: StallMax { key: "decode.start_stall_ms", limit: Duration::from_millis(config.start_stall_ms) },
     };
     let mut shutdown = pin!(shutdown);
-    let loading = Worker::start(&config, ranks, life.stop(), &progress);
+    let loading = Worker::start(&config, &secret, ranks, life.stop(), &progress);
     let Some(loaded) = life.load(loading, watch, &mut shutdown).await? else { return Ok(()) };
     let Worker { taker, sessions, thread, stopped } = loaded?;
     let taker = Arc::new(taker);
-    let worker = WorkerService::new(taker.clone(), sessions.clone());
+    let worker = WorkerService::new(taker.clone(), sessions.clone(), secret);
     let services = Services::new(worker, &SessionLimits::default());
     let serving = tokio::spawn(services.serve(ports.grpc.listener, life.stop().asked(), TEARDOWN));
 
@@ -92,6 +94,7 @@ struct Worker {
 impl Worker {
     async fn start(
         config: &Config,
+        secret: &Secret,
         ranks: Arc<dyn RankProgram>,
         stop: &Stop,
         progress: &Progress,
@@ -122,25 +125,31 @@ impl Worker {
         if let Some(counts) = started.expert_counts {
             metrics.count_experts(ExpertTokens { layers: counts.layers, experts: counts.experts, tokens: counts.rows });
         }
-        let hello = PeerHello { compat: info.compat.clone(), instance: info.instance, name: config.name.clone() };
+        let (name, lease_beat) = (config.name.clone(), Span::from_ms(config.engine.lease_beat_ms));
+        let hello = PeerHello { compat: info.compat.clone(), instance: info.instance, name, lease_beat };
         let (sessions_too, metrics_too) = (sessions.clone(), metrics.clone());
         let surroundings =
             Surroundings { replica: replica.clone(), sessions: sessions_too, metrics: metrics_too, stop: stop.clone() };
-        let givers = Peers::new(peers_config(config), hello, surroundings);
+        let givers = Peers::new(peers_config(config, secret, &info), hello, surroundings);
         let givers = peers.get_or_init(|| givers).clone();
         config.peers.iter().for_each(|address| givers.know(address));
-        let taker = Taker { name: config.name.clone(), replica, info, peers: givers, metrics };
+        let (name, lease_span) = (config.name.clone(), Span::from_ms(config.engine.lease_span_ms));
+        let taker = Taker { name, replica, info, peers: givers, metrics, lease_span };
         Ok(Worker { taker, sessions, thread: started.join, stopped })
     }
 }
 
-fn peers_config(config: &Config) -> PeersConfig {
+fn peers_config(config: &Config, secret: &Secret, info: &ModelInfo) -> PeersConfig {
     PeersConfig {
+        secret: secret.clone(),
+        layout: info.layout.clone(),
         transport: config.engine.transport.kind().label(),
         links_max: config.peers_max.max(config.peers.len()),
+        context_max: info.context_max,
+        capacity_tokens: info.capacity_tokens(),
         lost_after: Duration::from_millis(config.giver_lost_ms),
         lease_beat: Duration::from_millis(config.engine.lease_beat_ms),
-        limits: SessionLimits::default(),
+        limits: SessionLimits::default().probed_every(Duration::from_millis(config.giver_beat_ms)),
     }
 }
 

@@ -8,18 +8,26 @@ use proto::peer::PeerHello;
 use proto::peer::client::{Peer, connect};
 use proto::session::SessionLimits;
 use sched::message::{FromWorker, ReleaseAnswer, ToWorker, Work};
-use sched::{InstanceId, LeaseId, Leg};
-use support::{Line, PATIENCE, Process, engine, prefill, request};
+use sched::{InstanceId, LeaseId, Leg, Span};
+use support::{Line, PATIENCE, Process, engine, prefill, request, secret};
 
 async fn giver() -> (Process, Line, Peer) {
     let process = Process::prefill(prefill(engine("llama", Tcp, 1_000.0))).await;
     let line = Line::to(&process.started.address).await;
+    let peer = reader(&process, &line, 5).await;
+    (process, line, peer)
+}
+
+/// A reader with this instance.
+async fn reader(process: &Process, line: &Line, instance: u128) -> Peer {
+    let compat = line.session.welcome.compat.clone();
     let hello =
-        PeerHello { compat: line.session.welcome.compat.clone(), instance: InstanceId(5), name: "reader".into() };
-    let (peer, welcome) = connect(&process.started.address, &hello, &SessionLimits::default()).await.unwrap();
+        PeerHello { compat, instance: InstanceId(instance), name: "reader".into(), lease_beat: Span::from_secs(5) };
+    let met = connect(&process.started.address, &hello, &secret(), &SessionLimits::default()).await;
+    let (peer, welcome) = met.unwrap();
     assert_eq!(welcome.instance, line.session.welcome.instance);
     assert_eq!(welcome.endpoints[0].transport, "tcp");
-    (process, line, peer)
+    peer
 }
 
 async fn complete(line: &mut Line, id: u64) -> (Leg, LeaseId) {
@@ -42,6 +50,23 @@ async fn a_repeated_release_gets_the_same_answer() {
     line.first(|said| matches!(said, FromWorker::HandedOver { leg: of } if *of == leg).then_some(())).await;
     assert_eq!(peer.renew(&[lease]).await, Ok(vec![lease]), "a released lease is gone");
     assert_eq!(peer.release(LeaseId(1), PATIENCE).await, Ok(ReleaseAnswer::Expired), "nobody drew this lease");
+    line.settled().await;
+}
+
+/// Found by reading: a lease was whoever's knew its id, and a remembered `Ok` was told to anybody.
+#[tokio::test]
+async fn a_lease_is_its_readers_alone() {
+    let (process, mut line, peer) = giver().await;
+    let thief = reader(&process, &line, 6).await;
+    let (leg, lease) = complete(&mut line, 1).await;
+    assert_eq!(peer.renew(&[lease]).await, Ok(vec![]));
+    assert_eq!(thief.renew(&[lease]).await, Ok(vec![lease]), "gone, as far as it is concerned");
+    thief.abort(lease).await.unwrap();
+    assert_eq!(thief.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired));
+    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Ok), "its reader has noticed nothing");
+    line.first(|said| matches!(said, FromWorker::HandedOver { leg: of } if *of == leg).then_some(())).await;
+    assert_eq!(thief.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired), "the answer was not meant for it");
+    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Ok));
     line.settled().await;
 }
 

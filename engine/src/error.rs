@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kernels::collective::CollectiveError;
+use model_files::ModelFileError;
 use thiserror::Error;
 
 /// An error of the engine. Names the file, key, tensor or number that is wrong.
@@ -16,16 +17,9 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
-    /// A key of a model's JSON file is missing or has a value that is not supported.
-    #[error("{}: {key} {problem}", file.display())]
-    ModelConfig {
-        /// The file.
-        file: PathBuf,
-        /// The key, dotted where it is nested.
-        key: String,
-        /// What is wrong with it, with the value found.
-        problem: String,
-    },
+    /// The model folder, one of its files, or a key in it cannot be used.
+    #[error("{0}")]
+    ModelFile(ModelFileError),
     /// A weight file is not what its header says.
     #[error("{}: {problem}", file.display())]
     WeightFile {
@@ -100,14 +94,6 @@ pub enum EngineError {
     /// A step plan contradicts the pool, the model or itself; a defect of the scheduler.
     #[error("step plan: {0}")]
     Plan(String),
-    /// The model produced logits that no token can be sampled from.
-    #[error("row {row}: {problem}")]
-    Logits {
-        /// Index of the row in the step's tokens.
-        row: u32,
-        /// What is wrong with its logits.
-        problem: String,
-    },
     /// A numeric operation refused its arguments or failed.
     #[error("kernels: {0}")]
     Kernels(kernels::KernelError),
@@ -157,6 +143,13 @@ impl From<CollectiveError> for EngineError {
             _ => Blame::Ours,
         };
         EngineError::Ranks { problem: cause.to_string(), blame }
+    }
+}
+
+impl From<ModelFileError> for EngineError {
+    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    fn from(cause: ModelFileError) -> EngineError {
+        EngineError::ModelFile(cause)
     }
 }
 
@@ -210,7 +203,7 @@ impl EngineError {
     pub fn blame(&self) -> Blame {
         match self {
             EngineError::Read { .. }
-            | EngineError::ModelConfig { .. }
+            | EngineError::ModelFile(_)
             | EngineError::WeightFile { .. }
             | EngineError::TensorMissing { .. }
             | EngineError::TensorShape { .. }
@@ -220,7 +213,6 @@ impl EngineError {
             EngineError::Memory { .. } | EngineError::WeightsCache(_) | EngineError::Transport { .. } => Blame::Machine,
             EngineError::Ranks { blame, .. } => *blame,
             EngineError::Plan(_)
-            | EngineError::Logits { .. }
             | EngineError::Kernels(_)
             | EngineError::InboxFull { .. }
             | EngineError::Stopped

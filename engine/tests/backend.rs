@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, bounded};
 use engine::backend::BackendEvent;
 use engine::{BackendKind, Config, Opened, open_backend};
 use sched::{
-    BlockCopy, BlockId, Failure, Input, LaneId, SampleRow, SampledToken, SamplingParams, SequenceRows, SlotId,
-    SlotInit, StepId, StepPlan, StepResult, TokenId,
+    BlockCopy, BlockId, Failure, Input, LaneId, SampleOutcome, SampleRow, SampledToken, SamplingParams, SequenceRows,
+    SlotId, SlotInit, StepId, StepPlan, StepResult, TokenId,
 };
 
 use support::requests::tokens;
@@ -127,8 +127,10 @@ fn append(position: u32, first_block: u32) -> StepPlan {
     }
 }
 
-fn bits(samples: &[SampledToken]) -> Vec<(u32, u32)> {
-    samples.iter().map(|sample| (sample.token.0, sample.logprob.map_or(0, f32::to_bits))).collect()
+fn bits(samples: &[SampleOutcome]) -> Vec<(u32, u32)> {
+    let bits = |sample: &SampledToken| (sample.token.0, sample.logprob.map_or(0, f32::to_bits));
+    // A row without a token is a pair that no sampled one has.
+    samples.iter().map(|outcome| outcome.as_ref().map_or((u32::MAX, u32::MAX), bits)).collect()
 }
 
 #[test]
@@ -225,7 +227,7 @@ fn the_step_behind_one_that_brings_nothing_runs_for_everybody_else() -> Result<(
     device.done(StepId(cancelled.0 - 1))??;
     assert_eq!(device.done(cancelled)??.samples, []);
     let samples = device.done(next)??.samples;
-    assert_eq!(samples[0].token, TokenId(u32::MAX), "nobody can take this for a token");
+    assert_eq!(bits(&samples[..1])[0].0, u32::MAX, "nobody can take this for a token");
     assert_eq!(bits(&samples[1..]), expected);
 
     // Failed: its layers are not those of the model.

@@ -134,7 +134,6 @@ fn peers_that_cannot_be_reached_are_reported() -> Result<()> {
         layout: started.info.layout.clone(),
         blocks: started.info.blocks,
         endpoint: endpoint.to_vec(),
-        data_token: [0; 16],
     };
     started.handle.add_peer(peer(b"noise"))?;
     let down = |out| match out {

@@ -13,11 +13,11 @@ const FORM: &str = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000";
 /// # Errors
 /// It is neither.
 pub fn listen_address(text: &str) -> Result<String, String> {
-    match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
-        Ok(port) if text.ends_with(|last: char| last.is_ascii_digit()) && !text.starts_with('+') => {
-            Ok(format!("127.0.0.1:{port}"))
-        }
-        _ => host_and_port(text).map_err(|problem| format!("{problem}, or a port alone")),
+    let alone = text.strip_prefix(':').unwrap_or(text);
+    match alone.parse::<u16>() {
+        // Rust also reads `+80` as a number.
+        Ok(port) if !alone.starts_with('+') => Ok(format!("127.0.0.1:{port}")),
+        Ok(_) | Err(_) => host_and_port(text).map_err(|problem| format!("{problem}, or a port alone")),
     }
 }
 

@@ -93,6 +93,8 @@ metrics_table! {
     GOODPUT_REQUESTS_TOTAL = "baton_goodput_requests_total", Kind::Counter, ["class"];
     /// Further attempts at a request, by the failure that made them necessary.
     RETRIES_TOTAL = "baton_retries_total", Kind::Counter, ["reason"];
+    /// Requests whose hand-offs were lost too often, by what is done instead: local_prefill at a decode worker, or failed.
+    HANDOFFS_GIVEN_UP_TOTAL = "baton_handoffs_given_up_total", Kind::Counter, ["instead"];
     /// HTTP answers by path and status.
     HTTP_RESPONSES_TOTAL = "baton_http_responses_total", Kind::Counter, ["path", "status"];
     /// Whether the router has a session with a worker.
@@ -141,6 +143,8 @@ metrics_table! {
     SESSION_LEGS = "baton_session_legs", Kind::Gauge, [];
     /// Messages about legs whose router had cancelled them meanwhile.
     ORPHANED_MESSAGES_TOTAL = "baton_orphaned_messages_total", Kind::Counter, [];
+    /// Things callers of the gRPC port tried that are not theirs to do, by reason: stranger, foreign_leg, foreign_lease.
+    PLANE_TURNED_AWAY_TOTAL = "baton_plane_turned_away_total", Kind::Counter, ["reason"];
     /// Times that the accounting of KV blocks did not add up: a defect of ours.
     INVARIANTS_BROKEN_TOTAL = "baton_invariants_broken_total", Kind::Counter, [];
     /// 1 when tokens and log-probabilities do not depend on batch, chunking and placement.

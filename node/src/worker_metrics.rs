@@ -138,6 +138,9 @@ impl WorkerMetrics {
         for counter in counters.into_iter().chain([&self.orphans, &self.transfer_bytes, &self.invariants_broken]) {
             counter.increment(0);
         }
+        for reason in ["stranger", "foreign_leg", "foreign_lease"] {
+            counter!(names::PLANE_TURNED_AWAY_TOTAL, "role" => self.role, "reason" => reason).increment(0);
+        }
     }
 
     /// How full the worker is, and what its scheduler has counted since its start.
@@ -187,6 +190,11 @@ impl WorkerMetrics {
     /// Messages about legs that were cancelled meanwhile.
     pub fn orphaned(&self, messages: usize) {
         self.orphans.increment(messages as u64);
+    }
+
+    /// A caller tried what is not its to do.
+    pub fn turned_away(&self, reason: &'static str) {
+        counter!(names::PLANE_TURNED_AWAY_TOTAL, "role" => self.role, "reason" => reason).increment(1);
     }
 
     /// Legs of routers that have not ended.

@@ -5,7 +5,7 @@ use sched::journey::JourneyConfig;
 use sched::layout::Shape;
 use sched::replica::ReplicaConfig;
 use sched::route::{LeastLoaded, RoundRobin, RouteConfig, RoutePolicy};
-use sched::{Span, Time};
+use sched::{Span, Time, WorkerId};
 
 /// A deployment and the faults that befall it.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct SimConfig {
     pub itl_quantile: f64,
     /// Workers that die.
     pub faults: Vec<Fault>,
+    /// Links that carry no KV cache although everybody is there.
+    pub broken_links: Vec<BrokenLink>,
     /// Size of the vocabulary that modelled tokens are drawn from.
     pub vocab: u32,
     /// Events after which the simulation gives up.
@@ -63,6 +65,27 @@ pub struct Fault {
     pub at: Time,
     /// Index in `SimConfig::workers`.
     pub worker: usize,
+}
+
+/// Every pull of a reader from a giver fails for some time; control goes on. The other direction is not touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokenLink {
+    /// Index of the giver in `SimConfig::workers`.
+    pub giver: usize,
+    /// Index of the reader.
+    pub reader: usize,
+    /// From when on.
+    pub from: Time,
+    /// Until when; `None` is for good.
+    pub until: Option<Time>,
+}
+
+impl BrokenLink {
+    /// Whether a pull that ends now fails.
+    pub(crate) fn breaks(&self, now: Time, giver: WorkerId, reader: WorkerId) -> bool {
+        let here = (self.giver, self.reader) == (giver.0 as usize, reader.0 as usize);
+        here && self.from <= now && self.until.is_none_or(|until| now < until)
+    }
 }
 
 /// A routing policy by name.

@@ -104,7 +104,7 @@ impl Device {
         let result = match ended.layers_cut {
             Some(layers_done) => StepResult { samples: Vec::new(), layers_done },
             None => {
-                let samples = ended.sample.iter().map(|slot| self.sample(*slot)).collect();
+                let samples = ended.sample.iter().map(|slot| Ok(self.sample(*slot))).collect();
                 StepResult { samples, layers_done: self.layers }
             }
         };

@@ -17,7 +17,7 @@ mod workload;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Fault, LinkSpec, Policy, SimConfig, WorkerSpec};
+pub use config::{BrokenLink, Fault, LinkSpec, Policy, SimConfig, WorkerSpec};
 pub use error::PlannerError;
 pub use report::{Report, RequestReport};
 pub use simulation::simulate;

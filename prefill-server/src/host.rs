@@ -12,10 +12,11 @@ use proto::peer::server::{Identity, PeerHost};
 use proto::peer::{Endpoint, PeerWelcome};
 use proto::session::server::{Refused, SessionHost, Sessions};
 use proto::session::{Exactness, Welcome};
+use proto::{Complaints, TurnedAway};
 use sched::message::{Event, ReleaseAnswer, ToWorker};
-use sched::{Failure, FailureKind, InstanceId, LeaseId};
+use sched::{Failure, FailureKind, InstanceId, LeaseId, Span};
 
-use crate::book::LeaseBook;
+use crate::book::{Claim, Heartbeat, LeaseBook};
 
 /// How long a release may wait for the replica; the reader repeats it.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
@@ -31,6 +32,9 @@ pub(crate) struct Giver {
     pub(crate) sessions: Sessions,
     pub(crate) book: Arc<LeaseBook>,
     pub(crate) metrics: WorkerMetrics,
+    /// How long a lease lives without being renewed.
+    pub(crate) lease_span: Span,
+    pub(crate) complaints: Complaints,
     /// Asked when the worker leaves in good order.
     pub(crate) leaving: Stop,
 }
@@ -50,6 +54,7 @@ impl SessionHost for Giver {
             exactness: if self.info.backend.exact { Exactness::Exact } else { Exactness::Inexact },
             transports: vec![self.info.transport.label().to_owned()],
             name: self.name.clone(),
+            lease_span: self.lease_span,
         }
     }
 
@@ -67,21 +72,39 @@ impl SessionHost for Giver {
             Err(_) => Err(Refused::Stopped),
         }
     }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.metrics.turned_away(why.label());
+    }
 }
 
 impl Giver {
     fn tell_replica(&self, event: Event) -> Result<(), Failure> {
-        self.replica.send(event).map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))
+        self.replica.send_of_peer(event).map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))
+    }
+
+    /// Whose lease it is, as far as `reader` is concerned. What is not its own never gets to the replica.
+    fn claim(&self, reader: InstanceId, lease: LeaseId) -> Claim {
+        let claim = self.book.claim(reader, lease);
+        if claim == Claim::Foreign {
+            self.foreign_lease(reader);
+        }
+        claim
+    }
+
+    fn foreign_lease(&self, reader: InstanceId) {
+        PeerHost::turned_away(self, TurnedAway::ForeignLease);
+        self.complaints
+            .log(TurnedAway::ForeignLease, &format!("{reader} spoke about a lease that is another reader's"));
     }
 }
 
 impl PeerHost for Giver {
     fn identity(&self) -> Identity {
-        Identity { instance: self.info.instance, compat: self.info.compat.clone() }
+        Identity { instance: self.info.instance, compat: self.info.compat.clone(), lease_span: self.lease_span }
     }
 
-    fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure> {
-        tracing::debug!(%reader, "a reader has introduced itself");
+    fn welcome(&self, _: InstanceId) -> Result<PeerWelcome, Failure> {
         let endpoint = Endpoint { transport: self.info.transport.label().to_owned(), address: self.endpoint.clone() };
         Ok(PeerWelcome {
             compat: self.info.compat.clone(),
@@ -89,34 +112,49 @@ impl PeerHost for Giver {
             layout: self.info.layout.clone(),
             blocks: self.info.blocks,
             endpoints: vec![endpoint],
-            data_token: proto::random::bytes()?,
             name: self.name.clone(),
+            lease_span: self.lease_span,
         })
     }
 
-    fn renew(&self, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
-        let (alive, gone) = self.book.split(leases, |leg| self.sessions.runs(leg));
+    fn renew(&self, reader: InstanceId, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
+        let Heartbeat { alive, gone, foreign } = self.book.split(reader, leases, |leg| self.sessions.runs(leg));
+        if foreign > 0 {
+            self.foreign_lease(reader);
+        }
         if !alive.is_empty() {
-            self.tell_replica(Event::ReaderRenewed(alive))?;
+            self.tell_replica(Event::ReaderRenewed { reader, leases: alive })?;
         }
         Ok(gone)
     }
 
-    async fn release(&self, lease: LeaseId) -> Result<ReleaseAnswer, Failure> {
-        let answer = self.book.wait(lease);
-        self.tell_replica(Event::ReaderReleased(lease))?;
-        match tokio::time::timeout(RELEASE_WAIT, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => {
-                self.book.give_up(lease);
+    async fn release(&self, reader: InstanceId, lease: LeaseId) -> Result<ReleaseAnswer, Failure> {
+        match self.claim(reader, lease) {
+            Claim::Own => {}
+            Claim::Unknown | Claim::Foreign => return Ok(ReleaseAnswer::Expired),
+        }
+        let mut waiting = self.book.wait(reader, lease);
+        if waiting.is_first() {
+            self.tell_replica(Event::ReaderReleased { reader, lease })?;
+        }
+        match tokio::time::timeout(RELEASE_WAIT, waiting.answer()).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) | Err(_) => {
                 let detail = format!("the replica has not answered the release of {lease} within {RELEASE_WAIT:?}");
                 Err(Failure::new(FailureKind::Unavailable, detail))
             }
         }
     }
 
-    fn abort(&self, lease: LeaseId) -> Result<(), Failure> {
-        self.tell_replica(Event::ReaderAborted(lease))
+    fn abort(&self, reader: InstanceId, lease: LeaseId) -> Result<(), Failure> {
+        match self.claim(reader, lease) {
+            Claim::Own => self.tell_replica(Event::ReaderAborted { reader, lease }),
+            Claim::Unknown | Claim::Foreign => Ok(()),
+        }
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.metrics.turned_away(why.label());
     }
 
     fn leaving(&self) -> impl Future<Output = ()> + Send + 'static {

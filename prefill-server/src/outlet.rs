@@ -1,6 +1,7 @@
 //! What the replica of a prefill worker has to say, and to whom; called on the replica's thread, never waits.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use engine::replica::{Outbound, Outlet, TransferEnd};
 use node::worker_metrics::WorkerMetrics;
@@ -26,7 +27,7 @@ impl Outlet for GiverOutlet {
     fn put(&mut self, out: Outbound) {
         match out {
             Outbound::Tell(message) => self.tell(message),
-            Outbound::AnswerRelease { lease, answer } => self.book.answer(lease, answer),
+            Outbound::AnswerRelease { reader, lease, answer } => self.book.answer(reader, lease, answer),
             Outbound::Load(load) => {
                 self.metrics.load(&load);
                 self.metrics.session_legs(self.sessions.legs());
@@ -61,7 +62,7 @@ impl Outlet for GiverOutlet {
 impl GiverOutlet {
     fn tell(&mut self, message: FromWorker) {
         self.metrics.told(&message);
-        self.book.told(&message, |leg| self.sessions.runs(leg));
+        self.book.told(&message, |leg| self.sessions.runs(leg), Instant::now());
         self.told.push(message);
     }
 

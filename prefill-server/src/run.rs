@@ -19,7 +19,8 @@ use proto::listen::Services;
 use proto::peer::server::PeerService;
 use proto::session::SessionLimits;
 use proto::session::server::{Sessions, WorkerService};
-use sched::{Failure, FailureKind, Role};
+use proto::{Complaints, Secret};
+use sched::{Failure, FailureKind, Role, Span};
 use tokio::sync::oneshot;
 
 use crate::book::LeaseBook;
@@ -29,11 +30,13 @@ use crate::{Config, Error};
 
 /// Runs a prefill worker on ports that are open already, until `shutdown` or until it cannot go on. `report` hears how
 /// far its start is, and once that it is ready. `ranks` starts the processes of its ranks, where they are processes.
+/// Routers and readers must know `secret`.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on; nothing is left running then.
 pub async fn run(
     config: Config,
+    secret: Secret,
     ranks: Arc<dyn RankProgram>,
     ports: WorkerPorts,
     metrics: Metrics,
@@ -56,8 +59,9 @@ pub async fn run(
     let Some(loaded) = life.load(loading, watch, &mut shutdown).await? else { return Ok(()) };
     let Worker { giver, thread, stopped } = loaded?;
     let sessions = giver.sessions.clone();
-    let worker = WorkerService::new(giver.clone(), sessions.clone());
-    let services = Services::new(worker, &SessionLimits::default()).with_peer(PeerService::new(giver.clone()));
+    let worker = WorkerService::new(giver.clone(), sessions.clone(), secret.clone());
+    let readers = PeerService::new(giver.clone(), secret);
+    let services = Services::new(worker, &SessionLimits::default()).with_peer(readers);
     let serving = tokio::spawn(services.serve(ports.grpc.listener, life.stop().asked(), TEARDOWN));
 
     life.open();
@@ -89,7 +93,8 @@ impl Worker {
         progress: &Progress,
     ) -> Result<Worker, Error> {
         let sessions = Sessions::new(SessionLimits::default());
-        let book = Arc::new(LeaseBook::default());
+        let lease_span = Duration::from_millis(config.engine.lease_span_ms);
+        let book = Arc::new(LeaseBook::new(lease_span));
         let metrics = WorkerMetrics::new(Role::Prefill, config.engine.transport.kind().label());
         let (tell, stopped) = oneshot::channel();
         let outlet = GiverOutlet {
@@ -114,8 +119,10 @@ impl Worker {
             metrics.count_experts(ExpertTokens { layers: counts.layers, experts: counts.experts, tokens: counts.rows });
         }
         let (replica, endpoint, address) = (started.handle, started.endpoint, address.to_owned());
-        let name = config.name.clone();
-        let giver = Giver { name, replica, info, endpoint, address, sessions, book, metrics, leaving: Stop::new() };
+        let (name, leaving) = (config.name.clone(), Stop::new());
+        let (lease_span, complaints) = (Span::from_ms(config.engine.lease_span_ms), Complaints::default());
+        let giver =
+            Giver { name, replica, info, endpoint, address, sessions, book, metrics, lease_span, complaints, leaving };
         Ok(Worker { giver: Arc::new(giver), thread: started.join, stopped })
     }
 }

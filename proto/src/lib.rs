@@ -8,11 +8,15 @@ mod convert;
 mod generated;
 pub mod listen;
 pub mod peer;
-pub mod random;
+mod random;
+pub mod secret;
 pub mod session;
 mod status;
+mod turned_away;
 
 pub use convert::{ConvertError, Problem, limits};
+pub use secret::Secret;
+pub use turned_away::{Complaints, TurnedAway};
 
 /// The version both ends must speak; raised with every change that an older end would misread.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

@@ -6,7 +6,7 @@ use sched::{Failure, FailureKind};
 ///
 /// # Errors
 /// `Internal`: the system has none to give.
-pub fn bytes<const N: usize>() -> Result<[u8; N], Failure> {
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     let filled = getrandom::fill(&mut bytes);
     filled

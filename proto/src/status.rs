@@ -29,10 +29,10 @@ fn kind_of(code: Code) -> FailureKind {
         Code::DeadlineExceeded => FailureKind::DeadlineExceeded,
         Code::Cancelled | Code::Aborted => FailureKind::Cancelled,
         Code::DataLoss => FailureKind::KvLost,
-        Code::FailedPrecondition | Code::Unimplemented => FailureKind::Incompatible,
-        Code::Ok | Code::Unknown | Code::PermissionDenied | Code::Unauthenticated | Code::Internal => {
-            FailureKind::Internal
+        Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
+            FailureKind::Incompatible
         }
+        Code::Ok | Code::Unknown | Code::Internal => FailureKind::Internal,
     }
 }
 

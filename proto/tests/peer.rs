@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proto::Secret;
 use proto::listen::Services;
 use proto::peer::client::{Peer, connect};
 use proto::peer::server::{Identity, PeerHost, PeerService};
@@ -13,7 +14,7 @@ use proto::session::{Exactness, SessionLimits, Welcome};
 use sched::compat::CompatParts;
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
 use sched::message::{ReleaseAnswer, ToWorker};
-use sched::{Failure, FailureKind, InstanceId, LeaseId, Role};
+use sched::{Failure, FailureKind, InstanceId, LeaseId, Role, Span};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -21,11 +22,12 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const DEAD: LeaseId = LeaseId(13);
+const SPAN: Span = Span::from_secs(30);
 
 struct Giver {
     instance: InstanceId,
     met: Mutex<Vec<InstanceId>>,
-    aborted: Mutex<Vec<LeaseId>>,
+    aborted: Mutex<Vec<(InstanceId, LeaseId)>>,
     leaving: watch::Sender<bool>,
 }
 
@@ -38,22 +40,23 @@ impl Giver {
 
 impl PeerHost for Giver {
     fn identity(&self) -> Identity {
-        Identity { instance: self.instance, compat: compat() }
+        Identity { instance: self.instance, compat: compat(), lease_span: SPAN }
     }
 
     fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure> {
         self.met.lock().unwrap().push(reader);
-        let (instance, data_token) = (self.instance, reader.0.to_le_bytes());
+        let instance = self.instance;
         let endpoints = vec![Endpoint { transport: "tcp".into(), address: b"127.0.0.1:9".to_vec() }];
+        let (compat, layout, lease_span) = (compat(), layout(), SPAN);
         let name = "giver".into();
-        Ok(PeerWelcome { compat: compat(), instance, layout: layout(), blocks: 100, endpoints, data_token, name })
+        Ok(PeerWelcome { compat, instance, layout, blocks: 100, endpoints, name, lease_span })
     }
 
-    fn renew(&self, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
+    fn renew(&self, _: InstanceId, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
         Ok(leases.into_iter().filter(|lease| *lease == DEAD).collect())
     }
 
-    async fn release(&self, lease: LeaseId) -> Result<ReleaseAnswer, Failure> {
+    async fn release(&self, _: InstanceId, lease: LeaseId) -> Result<ReleaseAnswer, Failure> {
         match lease {
             DEAD => Ok(ReleaseAnswer::Expired),
             LeaseId(0) => Err(Failure::new(FailureKind::Unavailable, "the replica did not answer")),
@@ -62,8 +65,8 @@ impl PeerHost for Giver {
         }
     }
 
-    fn abort(&self, lease: LeaseId) -> Result<(), Failure> {
-        self.aborted.lock().unwrap().push(lease);
+    fn abort(&self, reader: InstanceId, lease: LeaseId) -> Result<(), Failure> {
+        self.aborted.lock().unwrap().push((reader, lease));
         Ok(())
     }
 
@@ -90,6 +93,7 @@ impl SessionHost for Giver {
             exactness: Exactness::Exact,
             transports: vec![],
             name: "giver".into(),
+            lease_span: SPAN,
         }
     }
 
@@ -137,8 +141,8 @@ impl Drop for Process {
 async fn serve(giver: Arc<Giver>, listener: TcpListener) -> Process {
     let process = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let limits = SessionLimits::default();
-    let sessions = WorkerService::new(giver.clone(), Sessions::new(limits.clone()));
-    let services = Services::new(sessions, &limits).with_peer(PeerService::new(giver));
+    let sessions = WorkerService::new(giver.clone(), Sessions::new(limits.clone()), secret());
+    let services = Services::new(sessions, &limits).with_peer(PeerService::new(giver, secret()));
     let listener = listener.into_std().unwrap();
     process.spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
@@ -153,12 +157,16 @@ async fn bound() -> (TcpListener, String) {
     (listener, address)
 }
 
+fn secret() -> Secret {
+    Secret::new(b"what only this deployment's processes know").unwrap()
+}
+
 fn hello() -> PeerHello {
-    PeerHello { compat: compat(), instance: InstanceId(2), name: "reader".into() }
+    PeerHello { compat: compat(), instance: InstanceId(2), name: "reader".into(), lease_beat: Span::from_secs(5) }
 }
 
 async fn meet(address: &str) -> (Peer, PeerWelcome) {
-    connect(address, &hello(), &SessionLimits::default()).await.unwrap()
+    connect(address, &hello(), &secret(), &SessionLimits::default()).await.unwrap()
 }
 
 #[tokio::test]
@@ -176,7 +184,7 @@ async fn a_reader_learns_layout_and_endpoints_and_manages_its_leases() {
     }
     assert_eq!(peer.release(DEAD, PATIENCE).await, Ok(ReleaseAnswer::Expired));
     peer.abort(LeaseId(5)).await.unwrap();
-    assert_eq!(*giver.aborted.lock().unwrap(), [LeaseId(5)]);
+    assert_eq!(*giver.aborted.lock().unwrap(), [(InstanceId(2), LeaseId(5))], "said by whom");
 }
 
 #[tokio::test]
@@ -197,7 +205,7 @@ async fn an_incompatible_reader_is_told_which_part_differs() {
     let _process = serve(giver.clone(), listener).await;
     let compat = CompatParts { numerics: "another kernel set".into(), ..compat() };
     let hello = PeerHello { compat, ..hello() };
-    let failure = connect(&address, &hello, &SessionLimits::default()).await.unwrap_err();
+    let failure = connect(&address, &hello, &secret(), &SessionLimits::default()).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Incompatible);
     let said =
         "the reader cannot use the giver's KV cache: numerics differs: \"another kernel set\" here, \"test\" there";
@@ -243,4 +251,30 @@ async fn a_watch_ends_when_the_giver_leaves_or_dies() {
     assert_ne!(said, "the giver has left");
     let failure = peer.renew(&[LeaseId(1)]).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::WorkerLost);
+}
+
+#[tokio::test]
+async fn giver_and_reader_of_different_secrets_do_not_meet() {
+    let giver = Giver::new(1);
+    let (listener, address) = bound().await;
+    let _process = serve(giver.clone(), listener).await;
+    for other in [Secret::open(), Secret::new(&[b'x'; 64]).unwrap()] {
+        let failure = connect(&address, &hello(), &other, &SessionLimits::default()).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Incompatible);
+        assert!(failure.detail.contains("plane.secret"), "{failure}");
+    }
+    assert!(giver.met.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_reader_that_renews_too_seldom_is_told_both_numbers() {
+    let (listener, address) = bound().await;
+    let _process = serve(Giver::new(1), listener).await;
+    let slow = |seconds| PeerHello { lease_beat: Span::from_secs(seconds), ..hello() };
+    let met = async |seconds| connect(&address, &slow(seconds), &secret(), &SessionLimits::default()).await;
+    let failure = met(16).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Incompatible);
+    assert!(failure.detail.contains("16 s") && failure.detail.contains("30 s"), "{failure}");
+    assert!(met(0).await.is_err());
+    assert!(met(15).await.is_ok());
 }

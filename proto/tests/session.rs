@@ -4,16 +4,18 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proptest::test_runner::{Config as ProptestConfig, TestRunner};
 use proto::listen::Services;
 use proto::session::client::{Session, connect};
 use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
 use proto::session::{EndReason, Exactness, Phase, RouterHello, SessionLimits, Welcome, WorkerUpdate};
+use proto::{Secret, TurnedAway};
 use sched::compat::CompatParts;
 use sched::layout::KvDtype;
-use sched::message::{FromWorker, Load, ToWorker, Work};
+use sched::message::{Commit, FirstToken, FromWorker, Load, Offer, ToWorker, Work};
 use sched::{
-    Attempt, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, Leg, Request, RequestId, Role,
-    SampledToken, Slo, Span, TokenId,
+    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request,
+    RequestId, Role, SampledToken, Slo, Span, TokenId,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -26,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Host {
     taken: Mutex<Vec<ToWorker>>,
     busy: Mutex<u32>,
+    turned_away: Mutex<Vec<TurnedAway>>,
 }
 
 impl Host {
@@ -62,6 +65,7 @@ impl SessionHost for Host {
             exactness: Exactness::Exact,
             transports: vec!["tcp".into()],
             name: "prefill-0".into(),
+            lease_span: Span::from_secs(30),
         }
     }
 
@@ -73,6 +77,10 @@ impl SessionHost for Host {
         }
         self.taken.lock().unwrap().push(message);
         Ok(())
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.turned_away.lock().unwrap().push(why);
     }
 }
 
@@ -97,13 +105,17 @@ struct Worker {
     _stop: oneshot::Sender<()>,
 }
 
+fn secret() -> Secret {
+    Secret::new(b"what only this deployment's processes know").unwrap()
+}
+
 async fn worker(limits: SessionLimits) -> Worker {
     let host = Arc::new(Host::default());
     let sessions = Sessions::new(limits.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
-    let services = Services::new(WorkerService::new(host.clone(), sessions.clone()), &limits);
+    let services = Services::new(WorkerService::new(host.clone(), sessions.clone(), secret()), &limits);
     tokio::spawn(async move {
         let stopped = async {
             let _ = stopped.await;
@@ -114,7 +126,9 @@ async fn worker(limits: SessionLimits) -> Worker {
 }
 
 async fn router(worker: &Worker) -> Session {
-    connect(&worker.address, &RouterHello { router: InstanceId(1) }, &SessionLimits::default()).await.unwrap()
+    connect(&worker.address, &RouterHello { router: InstanceId(1) }, &secret(), &SessionLimits::default())
+        .await
+        .unwrap()
 }
 
 fn leg(request: u64) -> Leg {
@@ -224,6 +238,83 @@ async fn a_lost_router_cancels_its_legs_and_no_others() {
     assert_eq!(worker.sessions.legs(), 1);
 }
 
+/// Found by trying: a second router aborted the legs of the first, whose owner was never told.
+#[tokio::test]
+async fn nobody_touches_a_leg_of_another_session() {
+    let worker = worker(SessionLimits::default()).await;
+    let (mut owner, thief) = (router(&worker).await, router(&worker).await);
+    owner.commands.send(ToWorker::Submit(request(1, 2), Work::Whole)).unwrap();
+    worker.host.until(|taken| taken.len() == 1).await;
+    let first = FirstToken {
+        choice: Choice(0),
+        token: SampledToken { token: TokenId(9), logprob: None, top: vec![] },
+        ended: Some(FinishReason::Stop),
+    };
+    for message in [
+        ToWorker::Cancel { leg: leg(1), choice: None },
+        ToWorker::Cancel { leg: leg(1), choice: Some(Choice(0)) },
+        ToWorker::Commit(Commit { leg: leg(1), firsts: vec![first] }),
+        ToWorker::Renew(vec![leg(1), leg(77)]),
+        submit(2),
+        ToWorker::Renew(vec![leg(2), leg(1)]),
+    ] {
+        thief.commands.send(message).unwrap();
+    }
+    let taken = worker.host.until(|taken| taken.len() == 3).await;
+    assert_eq!(taken[1..], [submit(2), ToWorker::Renew(vec![leg(2)])], "only what is about its own leg");
+    assert_eq!(*worker.host.turned_away.lock().unwrap(), [TurnedAway::ForeignLeg; 5]);
+    drop(thief);
+    worker.host.until(|taken| taken.last() == Some(&ToWorker::Cancel { leg: leg(2), choice: None })).await;
+    let said = [token(1, 0, None), token(1, 1, None)];
+    worker.sessions.tell(said.clone());
+    assert_eq!(messages(&mut owner, 2).await, said, "the owner is still told");
+}
+
+#[tokio::test]
+async fn a_router_with_another_secret_or_none_is_turned_away_and_told_why() {
+    let worker = worker(SessionLimits::default()).await;
+    let others = [Secret::open(), Secret::new(&[b'x'; 64]).unwrap()];
+    for other in others {
+        let hello = RouterHello { router: InstanceId(1) };
+        let error = connect(&worker.address, &hello, &other, &SessionLimits::default()).await.unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("plane.secret"), "{said}");
+    }
+    let mut session = router(&worker).await;
+    session.commands.send(submit(1)).unwrap();
+    worker.host.until(|taken| taken.len() == 1).await;
+    worker.sessions.tell([token(1, 0, None)]);
+    assert_eq!(messages(&mut session, 1).await, [token(1, 0, None)]);
+}
+
+/// A full inbox is not this session's fault: its legs end one by one, the session goes on.
+#[tokio::test]
+async fn a_full_inbox_ends_legs_but_no_session() {
+    let worker = worker(SessionLimits { inbox_wait: Duration::from_millis(20), ..Default::default() }).await;
+    let mut session = router(&worker).await;
+    for id in [1, 2] {
+        session.commands.send(submit(id)).unwrap();
+    }
+    worker.host.until(|taken| taken.len() == 2).await;
+    *worker.host.busy.lock().unwrap() = u32::MAX;
+    session.commands.send(ToWorker::Renew(vec![leg(1)])).unwrap();
+    session.commands.send(ToWorker::Commit(Commit { leg: leg(1), firsts: vec![] })).unwrap();
+    session.commands.send(ToWorker::Cancel { leg: leg(2), choice: None }).unwrap();
+    let said = messages(&mut session, 1).await;
+    assert!(
+        matches!(&said[..], [FromWorker::Failed { leg: of, failure }]
+        if *of == leg(1) && failure.kind == FailureKind::Overloaded),
+        "{said:?}"
+    );
+    timeout(PATIENCE, worker.sessions.idle()).await.expect("the cancelled leg is over for its router");
+    *worker.host.busy.lock().unwrap() = 0;
+    let cancel = |id| ToWorker::Cancel { leg: leg(id), choice: None };
+    let taken = worker.host.until(|taken| taken.len() == 4).await;
+    assert!(taken[2..].contains(&cancel(1)) && taken[2..].contains(&cancel(2)), "{taken:?}");
+    session.commands.send(submit(3)).unwrap();
+    worker.host.until(|taken| taken.len() == 5).await;
+}
+
 #[tokio::test]
 async fn a_leg_ends_with_its_last_choice() {
     let worker = worker(SessionLimits::default()).await;
@@ -325,7 +416,9 @@ async fn a_dead_address_is_an_error_that_names_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let error = connect(&address, &RouterHello { router: InstanceId(1) }, &SessionLimits::default()).await.unwrap_err();
+    let error = connect(&address, &RouterHello { router: InstanceId(1) }, &secret(), &SessionLimits::default())
+        .await
+        .unwrap_err();
     let said = error.to_string();
     assert!(said.contains(&address) && said.contains("refused"), "{said}");
 }
@@ -335,6 +428,65 @@ async fn a_listener_that_never_answers_is_given_up_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let limits = SessionLimits { handshake: Duration::from_millis(100), ..Default::default() };
-    let error = connect(&address, &RouterHello { router: InstanceId(1) }, &limits).await.unwrap_err();
+    let error = connect(&address, &RouterHello { router: InstanceId(1) }, &secret(), &limits).await.unwrap_err();
     assert!(matches!(error.reason, EndReason::Lost(_)), "{error}");
+}
+
+/// Whatever a router says about whatever legs: those of another one run on, are passed on in its words only, and it hears
+/// of all of them.
+#[test]
+fn nothing_a_router_says_reaches_the_legs_of_another() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut runner = TestRunner::new(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() });
+    let said = (0_u64..6, 0_u32..3, 0_u8..6);
+    let outcome = runner.run(&proptest::collection::vec(said, 1..60), |said| {
+        runtime.block_on(async {
+            let worker = worker(SessionLimits::default()).await;
+            let (mut owner, thief) = (router(&worker).await, router(&worker).await);
+            for id in 0..3 {
+                owner.commands.send(ToWorker::Submit(request(id, 2), Work::Give)).unwrap();
+            }
+            worker.host.until(|taken| taken.len() == 3).await;
+            for (id, choice, kind) in said {
+                thief.commands.send(noise(id, choice, kind)).unwrap();
+            }
+            thief.commands.send(submit(99)).unwrap();
+            let taken = worker.host.until(|taken| taken.contains(&submit(99))).await;
+            let touched = taken[3..].iter().filter(|message| legs_of(message).iter().any(|leg| leg.request.0 < 3));
+            assert_eq!(touched.count(), 0, "{taken:?}");
+            let said: Vec<_> = (0..3).map(|id| token(id, 1, None)).collect();
+            assert_eq!(worker.sessions.tell(said.clone()), 0);
+            assert_eq!(messages(&mut owner, 3).await, said);
+        });
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+fn noise(id: u64, choice: u32, kind: u8) -> ToWorker {
+    let token = SampledToken { token: TokenId(9), logprob: None, top: vec![] };
+    let first = FirstToken { choice: Choice(choice), token, ended: Some(FinishReason::Stop) };
+    match kind {
+        0 => ToWorker::Submit(request(id, choice + 1), Work::Whole),
+        1 => ToWorker::Commit(Commit { leg: leg(id), firsts: vec![first] }),
+        2 => ToWorker::Cancel { leg: leg(id), choice: None },
+        3 => ToWorker::Cancel { leg: leg(id), choice: Some(Choice(choice)) },
+        4 => ToWorker::Renew((0..=id).map(leg).collect()),
+        _ => ToWorker::Offer(Offer {
+            request: request(id, choice + 1),
+            giver: InstanceId(3),
+            giver_address: "nowhere:1".into(),
+            lease: LeaseId(id),
+            blocks: vec![BlockId(0)],
+        }),
+    }
+}
+
+fn legs_of(message: &ToWorker) -> Vec<Leg> {
+    match message {
+        ToWorker::Submit(request, _) | ToWorker::Offer(Offer { request, .. }) => vec![request.leg],
+        ToWorker::Commit(commit) => vec![commit.leg],
+        ToWorker::Cancel { leg, .. } => vec![*leg],
+        ToWorker::Renew(legs) => legs.clone(),
+    }
 }

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use node::bind::{host_and_port, listen_address};
 use node::config::Fault;
+use proto::session::SessionLimits;
 use sched::Span;
-use sched::journey::JourneyConfig;
+use sched::cluster::PairPause;
+use sched::journey::{JourneyConfig, LostHandoffs};
 use sched::route::{LeastLoaded, LocalPrefill, RoundRobin, RouteConfig, RoutePolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::slo::SloConfig;
+use crate::text::ControlReading;
 
 /// What a router serves, through which workers, and within which bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +32,8 @@ pub struct Config {
     pub workers: Workers,
     /// Bounds on what clients may send and ask for.
     pub limits: LimitsConfig,
+    /// How clients' text becomes tokens.
+    pub text: TextSection,
     /// Latency classes.
     pub slo: SloConfig,
     /// Which worker serves which request.
@@ -114,6 +119,16 @@ pub struct LimitsConfig {
     pub unread_bytes_max: usize,
 }
 
+/// How clients' text becomes tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextSection {
+    /// What a control token is that the content of a message spells: `text` or `token`.
+    pub control_in_messages: ControlReading,
+    /// What a control token is that a raw prompt spells: `text` or `token`.
+    pub control_in_prompts: ControlReading,
+}
+
 /// Which worker serves which request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -122,8 +137,13 @@ pub struct RouteSection {
     pub policy: PolicyName,
     /// Prompts up to this many tokens are prefilled by the decode worker itself; 0 is none.
     pub local_prefill_tokens_max: u32,
-    /// Whether decode workers prefill any prompt while no prefill worker is connected to them.
+    /// Whether decode workers prefill any prompt while no prefill worker is connected to them, and requests whose KV
+    /// cache was lost on its way too often.
     pub local_prefill_without_pair: bool,
+    /// Milliseconds for which a pair of workers that has lost a hand-off is avoided; doubled with each loss in a row.
+    pub pair_pause_ms: u64,
+    /// The longest such pause in milliseconds.
+    pub pair_pause_ms_max: u64,
 }
 
 /// Names of routing policies.
@@ -142,11 +162,11 @@ pub enum PolicyName {
 pub struct RequestSection {
     /// Milliseconds from arrival to the latest end.
     pub deadline_ms: u64,
-    /// Workers that a request may lose in a row, without a token between them.
+    /// Attempts that a request may lose in a row, without a token between them from a worker that decodes.
     pub attempts_max: u32,
     /// Milliseconds that a new request waits for a worker.
     pub worker_wait_ms: u64,
-    /// Milliseconds before a refused request is tried again; grows with each refusal.
+    /// Milliseconds before a request is tried again that was refused, or lost twice in a row; grows with each further loss.
     pub retry_pause_ms: u64,
 }
 
@@ -156,6 +176,10 @@ pub struct RequestSection {
 pub struct SessionSection {
     /// Milliseconds between two renewals of the leases of running requests; workers give a request up after six.
     pub beat_ms: u64,
+    /// Milliseconds between two signs of life of a worker, at most. After three without one its session ends and its
+    /// requests go elsewhere. A worker whose connection answers but which says nothing gets no new work after three
+    /// beats (of at least a second), and is given up after six.
+    pub alive_beat_ms: u64,
     /// Longest pause in milliseconds between two attempts to reach a worker.
     pub reconnect_ms_max: u64,
 }
@@ -179,6 +203,7 @@ impl Default for Config {
             model_names: Vec::new(),
             workers: Workers::default(),
             limits: LimitsConfig::default(),
+            text: TextSection::default(),
             slo: SloConfig::default(),
             route: RouteSection::default(),
             request: RequestSection::default(),
@@ -220,9 +245,21 @@ impl Default for LimitsConfig {
     }
 }
 
+impl Default for TextSection {
+    fn default() -> Self {
+        TextSection { control_in_messages: ControlReading::Text, control_in_prompts: ControlReading::Token }
+    }
+}
+
 impl Default for RouteSection {
     fn default() -> Self {
-        RouteSection { policy: PolicyName::LeastLoaded, local_prefill_tokens_max: 0, local_prefill_without_pair: false }
+        RouteSection {
+            policy: PolicyName::LeastLoaded,
+            local_prefill_tokens_max: 0,
+            local_prefill_without_pair: false,
+            pair_pause_ms: 500,
+            pair_pause_ms_max: 30_000,
+        }
     }
 }
 
@@ -234,7 +271,7 @@ impl Default for RequestSection {
 
 impl Default for SessionSection {
     fn default() -> Self {
-        SessionSection { beat_ms: 5_000, reconnect_ms_max: 1_000 }
+        SessionSection { beat_ms: 5_000, alive_beat_ms: 2_000, reconnect_ms_max: 1_000 }
     }
 }
 
@@ -258,7 +295,7 @@ impl Config {
     pub fn check_values(&self) -> Result<(), Fault> {
         self.check_addresses()?;
         let limits = &self.limits;
-        let positive: [(&str, u64); 20] = [
+        let positive: [(&str, u64); 21] = [
             ("limits.connections_max", limits.connections_max as u64),
             ("limits.body_bytes_max", limits.body_bytes_max as u64),
             ("limits.body_ms_max", limits.body_ms_max),
@@ -279,6 +316,7 @@ impl Config {
             ("limits.unread_bytes_max", limits.unread_bytes_max as u64),
             ("request.deadline_ms", self.request.deadline_ms),
             ("session.beat_ms", self.session.beat_ms),
+            ("session.alive_beat_ms", self.session.alive_beat_ms),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(Fault::of(format!("router.{key}"), "must be above 0"));
@@ -310,6 +348,10 @@ impl Config {
     pub(crate) fn journey(&self) -> JourneyConfig {
         JourneyConfig {
             attempts_max: self.request.attempts_max,
+            lost_handoffs: match self.route.local_prefill_without_pair {
+                true => LostHandoffs::PrefillLocally,
+                false => LostHandoffs::Fail,
+            },
             worker_wait: Span::from_ms(self.request.worker_wait_ms),
             retry_pause: Span::from_ms(self.request.retry_pause_ms),
             deadline: Span::from_ms(self.request.deadline_ms),
@@ -322,6 +364,16 @@ impl Config {
 
     pub(crate) fn lame_duck(&self) -> Duration {
         Duration::from_millis(self.lame_duck_ms)
+    }
+
+    /// How often a worker has to say how it is; none says so more often than its own beat.
+    pub(crate) fn status_beat(&self) -> Span {
+        Span::from_ms(self.session.alive_beat_ms).max(sched::message::STATUS_BEAT)
+    }
+
+    /// Bounds of sessions: a connection that answers nothing for three beats is over.
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits::default().probed_every(Duration::from_millis(self.session.alive_beat_ms))
     }
 
     pub(crate) fn drain(&self) -> Duration {
@@ -337,6 +389,10 @@ impl RouteSection {
                 LocalPrefill::WithoutPair
             } else {
                 LocalPrefill::Never
+            },
+            pair_pause: PairPause {
+                first: Span::from_ms(self.pair_pause_ms),
+                max: Span::from_ms(self.pair_pause_ms_max),
             },
         }
     }

@@ -1,20 +1,14 @@
 //! Why a router cannot start or go on; what a client gets is an `ApiError` instead.
 
-use std::path::PathBuf;
-
+use model_files::ModelFileError;
 use thiserror::Error;
 
 /// A failure of the router itself.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A file of the model cannot be used.
-    #[error("cannot use model file {}: {reason}", path.display())]
-    ModelFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The model folder, one of its files, or a key in it cannot be used.
+    #[error("{0}")]
+    ModelFile(ModelFileError),
     /// The tokenizer is not supported or failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
@@ -29,6 +23,13 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
+}
+
+impl From<ModelFileError> for Error {
+    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    fn from(cause: ModelFileError) -> Error {
+        Error::ModelFile(cause)
+    }
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Exchange {
             usage.prompt_tokens += job.prompt.len() as u64;
             for index in (choices.len() as u32..).take(job.choices as usize) {
                 let detokenizer = Detokenizer::after(parts.tokenizer, generation.special_text, &job.prompt);
-                let text = ChoiceText::new(detokenizer, &generation.stops, generation.min_tokens);
+                let text = ChoiceText::new(detokenizer, &generation.stops, job.params.min_tokens);
                 let pending = Delta { index, ..Delta::default() };
                 choices.push(ChoiceState { text, pending, finish: None });
             }

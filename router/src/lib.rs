@@ -7,6 +7,7 @@ mod dispatch;
 mod error;
 mod exchange;
 mod http;
+pub mod jinja;
 mod metrics;
 pub mod openai;
 mod random;
@@ -17,7 +18,7 @@ pub mod text;
 mod worker;
 
 pub use config::{
-    Config, LimitsConfig, MetricsSource, PolicyName, RequestSection, RouteSection, SessionSection, Workers,
+    Config, LimitsConfig, MetricsSource, PolicyName, RequestSection, RouteSection, SessionSection, TextSection, Workers,
 };
 pub use error::Error;
 pub use relief::Relief;

@@ -8,7 +8,9 @@ use node::admin::{Admin, Gate, Version, upkeep};
 use node::door::{ConnectionLimits, Guard, Phase, connections_within_files, serve};
 use node::drain::Cause;
 use node::telemetry::Metrics;
-use proto::session::{RouterHello, SessionLimits};
+use proto::Secret;
+use proto::session::RouterHello;
+use sched::Span;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -37,6 +39,7 @@ pub struct Router {
     model_names: Vec<String>,
     metrics: Metrics,
     gate: Gate,
+    secret: Secret,
 }
 
 impl Router {
@@ -46,13 +49,20 @@ impl Router {
     /// What is wrong with either; nothing has been opened or started.
     pub fn load(config: Config, metrics: Metrics) -> Result<Router, Error> {
         config.check()?;
-        let model = ModelText::load(&config.model_dir)?;
+        let mut model = ModelText::load(&config.model_dir)?;
+        model.control_in_messages = config.text.control_in_messages;
+        model.control_in_prompts = config.text.control_in_prompts;
         let mut model_names = config.model_names.clone();
         if model_names.is_empty() {
-            let directory = config.model_dir.file_name().map(|name| name.to_string_lossy().into_owned());
-            model_names.push(directory.unwrap_or_else(|| "model".to_owned()));
+            model_names.push(model_files::served_name(&config.model_dir));
         }
-        Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker") })
+        Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker"), secret: Secret::open() })
+    }
+
+    /// Talks to workers that know `secret`; without it, to those that have none.
+    #[must_use]
+    pub fn knowing(self, secret: Secret) -> Router {
+        Router { secret, ..self }
     }
 
     /// Opens when requests can be served.
@@ -138,7 +148,9 @@ impl Router {
                 slot: Slot(slot),
                 address: address.clone(),
                 hello: hello.clone(),
-                limits: SessionLimits::default(),
+                secret: self.secret.clone(),
+                limits: self.config.session_limits(),
+                beat: Span::from_ms(self.config.session.beat_ms),
                 pause_max: Duration::from_millis(self.config.session.reconnect_ms_max),
             };
             tasks.spawn(keep_connected(dialling, sender.clone()));

@@ -1,17 +1,30 @@
 //! The workers a router knows, how full they are and which pairs can hand KV over; knows no connection.
 
+mod silence;
+mod strain;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::message::Load;
-use crate::{CompatKey, InstanceId, Role, WorkerId};
+use crate::{CompatKey, Failure, InstanceId, Role, Time, WorkerId};
+
+pub use silence::{Silence, Silences, Word};
+pub use strain::PairPause;
+use strain::{Pair, Strains};
 
 /// Every worker that is up. A worker that restarts is another worker.
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     workers: BTreeMap<WorkerId, Worker>,
     next: u32,
+    /// Names of workers that have left lately: what they did before comes out later.
+    left: BTreeMap<WorkerId, InstanceId>,
+    strains: Strains,
 }
+
+/// How many workers that have left are remembered.
+const LEFT_MAX: usize = 256;
 
 /// What a worker said about itself when it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +58,8 @@ pub struct Worker {
     pub intake: Intake,
     /// The givers it can read from.
     links: BTreeMap<InstanceId, Link>,
+    /// Why it cannot read from others.
+    problems: Vec<Failure>,
 }
 
 /// Whether new legs may go to a worker.
@@ -55,6 +70,8 @@ pub enum Intake {
     Open,
     /// It ends what it has: no route leads to it, but its legs go on and its offers are passed on.
     Draining,
+    /// It has said nothing for some time: no route leads to it until it is heard again.
+    Quiet,
 }
 
 /// Work that a worker's last load report cannot include yet.
@@ -83,14 +100,19 @@ impl Cluster {
         let id = WorkerId(self.next);
         self.next += 1;
         let (load, assigned, intake) = (Load::default(), Assigned::default(), Intake::default());
-        let worker = Worker { id, info, load, assigned, intake, links: BTreeMap::new() };
+        let worker = Worker { id, info, load, assigned, intake, links: BTreeMap::new(), problems: Vec::new() };
         self.workers.insert(id, worker);
         id
     }
 
     /// A worker is lost or has left. Returns what it was, if it was known.
     pub fn leave(&mut self, id: WorkerId) -> Option<Worker> {
-        self.workers.remove(&id)
+        let worker = self.workers.remove(&id)?;
+        self.left.insert(id, worker.info.instance);
+        if self.left.len() > LEFT_MAX {
+            self.left.pop_first();
+        }
+        Some(worker)
     }
 
     /// A worker has said whether it takes new legs.
@@ -113,6 +135,18 @@ impl Cluster {
         if let Some(worker) = self.workers.get_mut(&reader) {
             worker.links = links.into_iter().map(|link| (link.giver, link)).collect();
         }
+    }
+
+    /// A reader has said why it cannot read from some givers; replaces what it said before.
+    pub fn set_problems(&mut self, reader: WorkerId, problems: Vec<Failure>) {
+        if let Some(worker) = self.workers.get_mut(&reader) {
+            worker.problems = problems;
+        }
+    }
+
+    /// Why pairs are not up, as far as readers have said.
+    pub fn problems(&self) -> impl Iterator<Item = &Failure> {
+        self.workers.values().flat_map(|worker| &worker.problems)
     }
 
     /// Work is being sent to a worker; counted until its next load report.
@@ -145,6 +179,38 @@ impl Cluster {
         let (giver, reader) = (self.get(giver)?, self.get(reader)?);
         let link = reader.links.get(&giver.info.instance)?;
         (giver.info.compat == reader.info.compat).then_some(link)
+    }
+
+    /// A hand-off between the two was lost: they are avoided for a while, and longer each time.
+    pub fn handoff_lost(&mut self, now: Time, giver: WorkerId, reader: WorkerId, pause: PairPause) {
+        if let Some(pair) = self.pair(giver, reader) {
+            self.strains.lost(now, pair, pause);
+        }
+    }
+
+    /// A hand-off between the two has arrived.
+    pub fn handoff_arrived(&mut self, giver: WorkerId, reader: WorkerId) {
+        if let Some(pair) = self.pair(giver, reader) {
+            self.strains.arrived(pair);
+        }
+    }
+
+    /// A hand-off between the two begins.
+    pub fn handoff_tried(&mut self, now: Time, giver: WorkerId, reader: WorkerId) {
+        if let Some(pair) = self.pair(giver, reader) {
+            self.strains.tried(now, pair);
+        }
+    }
+
+    /// Whether hand-offs between the two were lost so lately that another pair is better.
+    #[must_use]
+    pub fn is_strained(&self, now: Time, giver: WorkerId, reader: WorkerId) -> bool {
+        !self.strains.is_empty() && self.pair(giver, reader).is_some_and(|pair| self.strains.avoids(now, pair))
+    }
+
+    fn pair(&self, giver: WorkerId, reader: WorkerId) -> Option<Pair> {
+        let name = |id| self.get(id).map(|worker| worker.info.instance).or_else(|| self.left.get(&id).copied());
+        Some((name(giver)?, name(reader)?))
     }
 
     /// All pairs that are up: (giver, reader, link).

@@ -31,7 +31,7 @@ pub use failure::{Failure, FailureKind};
 pub use ids::{
     Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, RequestId, SlotId, StepId, TokenId, WorkerId,
 };
-pub use plan::{BlockCopy, Input, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
+pub use plan::{BlockCopy, Input, SampleOutcome, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
 pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo};
 pub use role::Role;
 pub use time::{Span, Time};

@@ -200,6 +200,9 @@ pub struct Load {
     pub preemptions: u64,
 }
 
+/// How often a worker says at least how full it is: the beat by which its router knows that its scheduler runs.
+pub const STATUS_BEAT: Span = Span::from_secs(1);
+
 /// One fact for a worker's replica scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -223,12 +226,27 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
-    /// Giver: a reader's heartbeat renews these leases.
-    ReaderRenewed(Vec<LeaseId>),
+    /// Giver: a reader's heartbeat renews these leases, as far as they are its own.
+    ReaderRenewed {
+        /// The reader.
+        reader: InstanceId,
+        /// The leases.
+        leases: Vec<LeaseId>,
+    },
     /// Giver: a reader has everything and lets go; answered by `Action::AnswerRelease`. May be repeated.
-    ReaderReleased(LeaseId),
+    ReaderReleased {
+        /// The reader.
+        reader: InstanceId,
+        /// The lease.
+        lease: LeaseId,
+    },
     /// Giver: a reader gives up before it has read everything.
-    ReaderAborted(LeaseId),
+    ReaderAborted {
+        /// The reader.
+        reader: InstanceId,
+        /// The lease.
+        lease: LeaseId,
+    },
     /// Reader: a pull has ended; no byte of it can land any more.
     PullEnded {
         /// The leg.
@@ -305,6 +323,8 @@ pub enum Action {
     Revoke(LeaseId),
     /// Giver: answer a `ReaderReleased`.
     AnswerRelease {
+        /// Who asked.
+        reader: InstanceId,
         /// Lease.
         lease: LeaseId,
         /// The answer.

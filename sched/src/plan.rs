@@ -3,14 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{BlockId, SampledToken, SamplingParams, SlotId, TokenId};
+use crate::{BlockId, Failure, SampledToken, SamplingParams, SlotId, TokenId};
 
 /// One step of one lane. Rows are grouped by sequence; all `*_start` arrays are CSR (one entry more than sequences).
 ///
 /// Order of effects: `retire`, `admit`, `copies`, then `layers` over all tokens, then `sample`; all of it after the
 /// lane's step before. Slots retire and are admitted, and blocks are copied, even in a step that fails or is cancelled
-/// before its first layer. After such a step the slots that should have sampled are *void* until they retire: the next
-/// step may still have rows of them, which bring samples that nobody reads and must not disturb the other rows.
+/// before its first layer. After such a step the slots that should have sampled are *void* until they retire, and so is
+/// a single slot whose row could not be sampled: the next step may still have rows of them, which bring samples that
+/// nobody reads and must not disturb the other rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepPlan {
     /// Sampler slots that end here; their state is dropped before anything else.
@@ -86,11 +87,16 @@ pub struct BlockCopy {
     pub to: BlockId,
 }
 
+/// What became of one `StepPlan::sample` entry: its token, or why this row has none. A failure is the entry's alone: its
+/// slot is void until it retires, and every other entry of the step has its token. `InvalidRequest` says that the
+/// sampling parameters are at fault; anything else leaves the KV cache that the row was computed from in doubt.
+pub type SampleOutcome = Result<SampledToken, Failure>;
+
 /// What a step brought.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepResult {
-    /// One token per `StepPlan::sample` entry, in that order; empty when the step was cancelled before its last layer.
-    pub samples: Vec<SampledToken>,
+    /// One outcome per `StepPlan::sample` entry, in that order; empty when the step was cancelled before its last layer.
+    pub samples: Vec<SampleOutcome>,
     /// Layers that ran for all rows; less than planned only after a cancel.
     pub layers_done: u32,
 }

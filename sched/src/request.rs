@@ -73,6 +73,30 @@ pub struct SamplingParams {
     pub logit_bias: Vec<(TokenId, f32)>,
 }
 
+impl SamplingParams {
+    /// Whether logits can be computed with; the error names the parameter. Narrower ranges are the API's affair.
+    ///
+    /// # Errors
+    /// The first value that is not a finite number or has no meaning.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = |value: f32| value > 0.0 && value.is_finite();
+        let part = |value: f32| (0.0..=1.0).contains(&value);
+        let checks = [
+            ("temperature", self.temperature, self.temperature >= 0.0 && self.temperature.is_finite()),
+            ("top_p", self.top_p, part(self.top_p) && self.top_p > 0.0),
+            ("min_p", self.min_p, part(self.min_p)),
+            ("repetition_penalty", self.repetition_penalty, positive(self.repetition_penalty)),
+            ("presence_penalty", self.presence_penalty, self.presence_penalty.is_finite()),
+            ("frequency_penalty", self.frequency_penalty, self.frequency_penalty.is_finite()),
+        ];
+        let biases = self.logit_bias.iter().map(|(_, bias)| ("logit_bias", *bias, bias.is_finite()));
+        match checks.into_iter().chain(biases).find(|(_, _, holds)| !holds) {
+            Some((name, value, _)) => Err(format!("no token can be sampled with a {name} of {value}")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for SamplingParams {
     fn default() -> Self {
         SamplingParams {

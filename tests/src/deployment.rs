@@ -60,7 +60,13 @@ pub struct Deployment {
 impl Deployment {
     /// Starts `baton serve --listen 127.0.0.1:0 <arguments>` and waits until the router is ready.
     pub fn start(arguments: &[&str]) -> Result<Deployment> {
+        Deployment::start_with(arguments, &[])
+    }
+
+    /// The same with other environment variables.
+    pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Deployment> {
         let mut child = command()?
+            .envs(environment.iter().copied())
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdin(Stdio::null())

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result};
-use baton_tests::deployment::command;
+use baton_tests::deployment::{Deployment, command};
+use baton_tests::http;
 
 fn baton(arguments: &[&str]) -> Result<Output> {
     command()?.args(arguments).output().with_context(|| format!("baton {arguments:?}"))
@@ -55,7 +56,7 @@ fn a_missing_or_broken_model_is_named() -> Result<()> {
     let dir = std::env::temp_dir().join(format!("baton-broken-model-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let path = dir.to_string_lossy().into_owned();
-    check(&["serve", "--model", &path], 66, "config.json")?;
+    check(&["serve", "--model", &path], 66, "is an empty folder")?;
     let fixture = baton_tests::repository::root().join("tests/fixtures/families/llama");
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(fixture.join(file), dir.join(file))?;
@@ -65,6 +66,50 @@ fn a_missing_or_broken_model_is_named() -> Result<()> {
     check(&["serve", "--listen", "127.0.0.1:0", "--model", &path], 66, "GrandmotherForCausalLM")?;
     std::fs::write(dir.join("config.json"), config)?;
     check(&["serve", "--listen", "127.0.0.1:0", "--model", &path], 66, "safetensors")?;
+    Ok(std::fs::remove_dir_all(&dir)?)
+}
+
+/// What no name can be made below, whoever asks.
+const UNUSABLE: &str = "/proc/self";
+
+#[test]
+fn the_bundled_model_needs_no_home() -> Result<()> {
+    let nowhere = [("XDG_CACHE_HOME", ""), ("HOME", UNUSABLE), ("TMPDIR", UNUSABLE)];
+    let mut deployment = Deployment::start_with(&["--mode", "aggregated"], &nowhere)?;
+    let said = deployment.log();
+    assert!(said.contains("the bundled model is laid out for this run only"), "{said}");
+    assert!(said.contains("packed weights are not shared"), "{said}");
+    let body = serde_json::json!({"prompt": "Hello", "max_tokens": 2});
+    let answer = http::post(deployment.address, "/v1/completions", &body)?;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let place = said.lines().find_map(|line| line.split("directory=").nth(1)).context("no directory is named")?;
+    let place = std::path::PathBuf::from(place.split_whitespace().next().context("an empty name")?);
+    assert!(place.starts_with("/dev/shm") && place.exists(), "{}", place.display());
+    assert!(deployment.stop()?.success());
+    assert!(!place.exists(), "{} is left behind", place.display());
+    Ok(())
+}
+
+#[test]
+fn what_is_no_model_folder_is_named_with_what_to_do() -> Result<()> {
+    let dir = std::env::temp_dir().join(format!("baton-no-model-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("lora"))?;
+    std::fs::write(dir.join("model.gguf"), b"GGUF\x03\0\0\0")?;
+    std::fs::write(dir.join("lora/adapter_config.json"), "{}")?;
+    let (gguf, lora) = (dir.join("model.gguf"), dir.join("lora"));
+    for (model, named) in [
+        ("https://huggingface.co/Qwen/Qwen3-8B", "is an address"),
+        ("Qwen/Qwen3-8B", "hf download Qwen/Qwen3-8B"),
+        (&*gguf.to_string_lossy(), "is a GGUF file"),
+        (&*lora.to_string_lossy(), "is a LoRA adapter"),
+    ] {
+        check(&["serve", "--listen", "127.0.0.1:0", "--model", model], 66, named)?;
+        let setting = |section: &str| format!("{section}={model}");
+        let router = ["router", "--set", &setting("router.model_dir"), "--set", "router.listen=127.0.0.1:0"];
+        check(&[&router[..], &["--set", "router.workers.decode=[\"127.0.0.1:1\"]"]].concat(), 66, named)?;
+        let worker = ["decode", "--set", &setting("decode.engine.model_dir"), "--set", "decode.listen=127.0.0.1:0"];
+        check(&[&worker[..], &["--set", "decode.engine.transport=shm"]].concat(), 66, named)?;
+    }
     Ok(std::fs::remove_dir_all(&dir)?)
 }
 
@@ -183,10 +228,6 @@ fn arguments_that_are_no_text_are_refused() -> Result<()> {
     check(&["serve", "--model", ""], 64, "a value is required")?;
     check(&["serve", "/no/such/model"], 66, "/no/such/model")?;
     check(&["serve", "a", "--model", "b"], 64, "--model")?;
-    let output = command()?.args(["serve", "--listen", "127.0.0.1:0"]).env("TMPDIR", "/no/such/place").output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains("/no/such/place"), "{said}");
     check(&["nonsense"], 64, "nonsense")?;
     check(&[], 64, "Usage")?;
     check(&["chat", "--target", "https://x:1", "hi"], 64, "only http:// is spoken")?;

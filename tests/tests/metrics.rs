@@ -81,7 +81,8 @@ fn documented() -> Result<BTreeMap<String, (Described, BTreeSet<String>)>> {
 }
 
 /// What only shows after something went wrong, or with another model.
-const RARE: [&str; 7] = [
+const RARE: [&str; 8] = [
+    "baton_handoffs_given_up_total",
     "baton_retries_total",
     "baton_scrape_failed_total",
     "baton_leg_failures_total",

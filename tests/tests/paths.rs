@@ -80,10 +80,19 @@ impl Role {
         let stdout = child.stdout.take().context("no stdout")?;
         let lifeline = child.stdin.take();
         let mut lines = BufReader::new(stdout).lines();
-        let Some(Ok(line)) = lines.next() else { bail!("{role} ended before it was ready") };
+        let started = loop {
+            let Some(Ok(line)) = lines.next() else { bail!("{role} ended before it was ready") };
+            // What it does while it loads comes first, in the same form.
+            let said: serde_json::Value = serde_json::from_str(&line)?;
+            let ready = said.as_object().and_then(|said| said.values().find(|value| value.get("address").is_some()));
+            if let Some(started) = ready {
+                break started.clone();
+            }
+        };
         std::thread::spawn(move || lines.for_each(drop));
-        let started: serde_json::Value = serde_json::from_str(line.trim_start_matches(|c| c != '{'))?;
-        let address = |key: &str| -> Result<SocketAddr> { Ok(started[key].as_str().context(line.clone())?.parse()?) };
+        let address = |key: &str| -> Result<SocketAddr> {
+            Ok(started[key].as_str().with_context(|| format!("no {key} in {started}"))?.parse()?)
+        };
         Ok(Role { address: address("address")?, metrics: address("admin_address")?, child, _lifeline: lifeline })
     }
 

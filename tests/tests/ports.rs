@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use baton_tests::deployment::{Deployment, command};
@@ -11,28 +12,39 @@ use baton_tests::http;
 use baton_tests::sockets::{Open, open_to_others};
 use serde_json::json;
 
+/// Lets `serve` tell where its workers listen.
+const TELLING: [&str; 2] = ["--set", "telemetry.log=\"info,baton=debug\""];
+const SOON: Duration = Duration::from_secs(20);
+
 /// A port of this host that is free now.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// The addresses in the ready lines of `serve`: with port 0 in the configuration, they are the configured ones.
+/// The addresses that `serve` has given its workers, as its log tells, and its own: with port 0 in the configuration, they
+/// are the configured ones.
 fn announced(deployment: &Deployment) -> Result<BTreeSet<SocketAddr>> {
-    let log = deployment.log();
-    let ready = log.lines().filter(|line| line.contains(" ready "));
-    let words = ready.flat_map(str::split_whitespace);
-    let addresses = words.filter_map(|word| {
-        let word = word.strip_prefix("http://").unwrap_or(word);
-        word.split('/').next()?.parse::<SocketAddr>().ok()
-    });
-    let addresses: BTreeSet<SocketAddr> = addresses.collect();
-    assert!(addresses.len() >= 3, "router, worker and its metrics are announced:\n{log}");
+    let ready = |deployment: &Deployment| {
+        let log = deployment.log();
+        let lines = log.lines().filter(|line| line.contains("worker is ready"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let workers = deployment.log().lines().filter(|line| line.contains(" ready  pid ")).count();
+    deployment.wait_until("every worker's addresses are in the log", SOON, |d| Ok(ready(d).len() == workers))?;
+    let mut addresses = BTreeSet::from([deployment.address]);
+    for line in ready(deployment) {
+        let fields = line.split_whitespace().filter_map(|word| word.split_once("address="));
+        let of_worker: Vec<SocketAddr> = fields.filter_map(|(_, value)| value.trim_matches('"').parse().ok()).collect();
+        assert_eq!(of_worker.len(), 2, "a worker has one address for routers and peers and one for metrics: {line}");
+        addresses.extend(of_worker);
+    }
+    assert_eq!(addresses.len(), 1 + 2 * workers);
     Ok(addresses)
 }
 
 /// Starts a deployment, lets KV move, and compares what is open with what was announced, `ports` and `unix` names.
 fn opens_only(arguments: &[&str], ports: &[u16], unix: impl Fn(&str, Holder) -> bool) -> Result<()> {
-    let deployment = Deployment::start(arguments)?;
+    let deployment = Deployment::start(&[TELLING.as_slice(), arguments].concat())?;
     let body = json!({"prompt": (0..200).map(|i| 300 + i).collect::<Vec<u32>>(), "max_tokens": 4, "ignore_eos": true});
     let answer = http::post(deployment.address, "/v1/completions", &body)?;
     assert_eq!(answer.status, 200, "{arguments:?}: {}", answer.body);

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::narrator::Narrator;
 use super::relay;
 use crate::ending::Ending;
+use crate::plane::SECRET_VARIABLE;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
 /// How long the last lines of a child that has ended may take to be passed on.
@@ -88,6 +89,8 @@ impl Child {
         let mut process = Command::new(own)
             .args([launch.role.command(), "--supervised", "--config"])
             .arg(&launch.config)
+            // It reads the secret from a file that its configuration names.
+            .env_remove(SECRET_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

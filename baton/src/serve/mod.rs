@@ -25,15 +25,16 @@ pub use narrator::Narrator;
 use node::drain::Cause;
 use node::started::PairBlame;
 use node::telemetry::Metrics;
+use proto::Secret;
 use router::Router;
+pub use run_directory::RunDirectory;
 
-use crate::bundled;
+use crate::bundled::{self, Bundled};
 use crate::config::{BatonConfig, Mode};
 use crate::ending::Ending;
 use crate::role::relief;
 use child::{Child, Launch, WorkerRole};
 use compose::{Composer, Places};
-use run_directory::RunDirectory;
 
 const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -47,6 +48,8 @@ pub struct Deployment {
     stop_router: watch::Sender<Option<Cause>>,
     stop_workers: watch::Sender<bool>,
     directory: RunDirectory,
+    /// The bundled model, if it is that one.
+    _bundled: Option<Bundled>,
 }
 
 /// Serves until asked to end, or until the router fails. Whoever insists ends it at once, children included.
@@ -79,11 +82,13 @@ impl Deployment {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
-        let model_dir = model_directory(config)?;
-        router::text::ModelText::load(&model_dir)?;
+        let bundled = if config.serve.model_dir.as_os_str().is_empty() { Some(bundled::lay_out()?) } else { None };
+        let model_dir = bundled.as_ref().map_or(&config.serve.model_dir, |bundled| &bundled.path).clone();
+        check_model(config, &model_dir)?;
         let directory = RunDirectory::create()?;
+        let (config, secret) = &with_secret(config, &directory)?;
         let workers = Workers::start(config, &model_dir, &directory.path, (narrator, ending)).await?;
-        let router = Router::load(workers.router_section(config, model_dir), metrics)?;
+        let router = Router::load(workers.router_section(config, model_dir), metrics)?.knowing(secret.clone());
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
         let (stop_router, router_stopped) = watch::channel(None);
@@ -96,6 +101,7 @@ impl Deployment {
             stop_router,
             stop_workers,
             directory,
+            _bundled: bundled,
         };
         timeout(ROUTER_READY_DEADLINE, gate.opened())
             .await
@@ -241,6 +247,19 @@ async fn why_stopped(mut stopped: watch::Receiver<Option<Cause>>) -> Cause {
     cause.ok().flatten().unwrap_or(Cause::SupervisorGone)
 }
 
+/// The secret that the processes of one deployment share, in a file that the configuration of its children names: what
+/// is configured, or one of its own, so that other users of this host are strangers too.
+fn with_secret(config: &BatonConfig, directory: &RunDirectory) -> Result<(BatonConfig, Secret)> {
+    let mut config = config.clone();
+    let text = match config.plane.text()? {
+        Some(text) => text,
+        None => Secret::draw().map_err(|failure| anyhow::anyhow!("{failure}"))?.into_bytes(),
+    };
+    config.plane.secret_file = directory.write_private("plane.secret", &text)?;
+    let secret = Secret::new(&text).context("the secret of the deployment")?;
+    Ok((config, secret))
+}
+
 fn collect(count: usize, launch: impl Fn(usize) -> Result<Launch>) -> Result<Vec<Launch>> {
     (0..count).map(launch).collect()
 }
@@ -249,9 +268,13 @@ fn places_of(child: &Child) -> Places {
     Places { listen: child.started.address.clone(), admin_listen: child.started.admin_address.clone() }
 }
 
-fn model_directory(config: &BatonConfig) -> Result<PathBuf> {
-    match config.serve.model_dir.as_os_str().is_empty() {
-        true => bundled::directory(),
-        false => Ok(config.serve.model_dir.clone()),
+/// Reads what every process will read of the model, so that one message says what is wrong, not one per worker.
+fn check_model(config: &BatonConfig, model_dir: &Path) -> Result<()> {
+    router::text::ModelText::load(model_dir)?;
+    engine::model::ModelSpec::read(model_dir)?;
+    match config.serve.backend {
+        engine::BackendKind::Cpu => engine::model::WeightFiles::open(model_dir).map(|_| ())?,
+        engine::BackendKind::Modelled => {}
     }
+    Ok(())
 }

@@ -1,13 +1,19 @@
 //! A private directory for the files of a deployment's children; knows nothing of what they hold.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use tracing::warn;
 
 const PREFIX: &str = "baton-";
+/// Files in memory that every Linux has.
+const IN_MEMORY: &str = "/dev/shm";
+/// More than the files of any deployment's children take.
+const PROBE_BYTES: usize = 256 << 10;
 /// Locked by the process that the directory belongs to, for as long as it lives.
 const LOCK: &str = "lock";
 
@@ -21,9 +27,38 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// A new one.
+    /// A new one that can be written to.
     pub fn create() -> Result<RunDirectory> {
-        RunDirectory::create_in(&std::env::temp_dir())
+        RunDirectory::create_filled(|directory| {
+            let probe = directory.join("probe");
+            std::fs::write(&probe, [0; PROBE_BYTES]).with_context(|| format!("writing {}", probe.display()))?;
+            std::fs::remove_file(&probe).with_context(|| format!("removing {}", probe.display()))
+        })
+    }
+
+    /// A new one that `fill` has written to: in the directory for temporary files, or in memory where that is not there,
+    /// cannot be written to or is full.
+    pub fn create_filled(fill: impl Fn(&Path) -> Result<()>) -> Result<RunDirectory> {
+        RunDirectory::create_in_first(&[std::env::temp_dir(), PathBuf::from(IN_MEMORY)], fill)
+    }
+
+    fn create_in_first(roots: &[PathBuf], fill: impl Fn(&Path) -> Result<()>) -> Result<RunDirectory> {
+        let mut problems = Vec::new();
+        for root in roots {
+            // One that could not be filled is removed as it is dropped.
+            let filled = RunDirectory::create_in(root).and_then(|directory| fill(&directory.path).map(|()| directory));
+            match filled {
+                Ok(directory) => {
+                    if !problems.is_empty() {
+                        let reason = problems.join("; ");
+                        warn!(reason, directory = %directory.path.display(), "files of this run are kept elsewhere");
+                    }
+                    return Ok(directory);
+                }
+                Err(problem) => problems.push(format!("{problem:#}")),
+            }
+        }
+        bail!("no directory for the files of this run: {}; TMPDIR may name one", problems.join("; "))
     }
 
     fn create_in(root: &Path) -> Result<RunDirectory> {
@@ -33,6 +68,14 @@ impl RunDirectory {
         DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("creating {}", path.display()))?;
         let lock = lock(&path).with_context(|| format!("locking {}", path.display()))?;
         Ok(RunDirectory { path, _lock: lock })
+    }
+
+    /// Writes what only this user may read.
+    pub fn write_private(&self, name: &str, text: &[u8]) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text)).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
     }
 
     /// Removes it; the error says why it could not be.
@@ -75,6 +118,21 @@ fn owner_is_dead(directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_root_that_can_be_written_to_is_taken() {
+        let base = RunDirectory::create().unwrap();
+        let (missing, good) = (base.path.join("missing"), base.path.join("good"));
+        std::fs::create_dir(&good).unwrap();
+        let roots = [missing.clone(), PathBuf::from("/proc/self"), good.clone()];
+        let taken = RunDirectory::create_in_first(&roots, |_| Ok(())).unwrap();
+        assert!(taken.path.starts_with(&good));
+        drop(taken);
+        let full = |_: &Path| bail!("no space");
+        let said = RunDirectory::create_in_first(&[good.clone(), missing.clone()], full).unwrap_err().to_string();
+        assert!(said.contains("no space") && said.contains(&missing.display().to_string()), "{said}");
+        assert_eq!(std::fs::read_dir(&good).unwrap().count(), 0, "what could not be filled is removed");
+    }
 
     #[test]
     fn what_the_dead_left_is_removed_and_the_living_keep_theirs() {

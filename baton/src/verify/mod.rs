@@ -63,10 +63,8 @@ pub async fn run(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
 async fn run_setups(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
     TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() }.start("verify")?;
     let metrics = Metrics::install("router")?;
-    let model = match &arguments.model {
-        Some(model) => model.clone(),
-        None => bundled::directory()?,
-    };
+    let bundled = if arguments.model.is_none() { Some(bundled::lay_out()?) } else { None };
+    let model = bundled.as_ref().map(|bundled| bundled.path.clone()).or(arguments.model.clone()).unwrap_or_default();
     router::text::ModelText::load(&model)?;
     let bounds = bounds_of(&model)?;
     let requests: Arc<[Value]> = prompts::requests(arguments.prompts.get(), bounds).into();
@@ -169,14 +167,8 @@ fn sum_of(metrics: &str, name: &str) -> u64 {
 }
 
 fn bounds_of(model: &Path) -> Result<Bounds> {
-    let path = model.join("config.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let config: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    let number = |key: &str| {
-        let value = config[key].as_u64().and_then(|value| u32::try_from(value).ok());
-        value.with_context(|| format!("{}: {key} is not a number", path.display()))
-    };
-    Ok(Bounds { vocab: number("vocab_size")?, context_max: number("max_position_embeddings")? })
+    let spec = engine::model::ModelSpec::read(model)?;
+    Ok(Bounds { vocab: spec.vocab, context_max: spec.context_max })
 }
 
 fn show(differences: &[Difference]) -> Result<(), OutputError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::peer::client::Peer;
 use sched::message::{Event, ReleaseAnswer};
-use sched::{InstanceId, LeaseId, Leg};
+use sched::{Failure, FailureKind, InstanceId, LeaseId, Leg};
 use tokio::time::{Instant, sleep};
 
 use super::Peers;
@@ -19,14 +19,19 @@ const INBOX_RETRY: Duration = Duration::from_millis(1);
 impl Peers {
     /// Renews leases; those that are gone are told to the replica.
     pub(crate) fn renew(&self, giver: InstanceId, leases: Vec<LeaseId>) {
-        let Some(peer) = self.table().peer(giver) else { return };
-        let (peers, giver) = (self.clone(), self.table().name(giver));
+        let (peers, peer) = (self.clone(), self.table().peer(giver));
+        let name = self.table().name(giver);
         self.shared.runtime.spawn(async move {
+            // Nobody renews at a giver that is lost: whoever waits for it must not wait for the end of the request.
+            let Some(peer) = peer else { return peers.tell_replica(Event::LeasesGone(leases)).await };
             match peer.renew(&leases).await {
                 Ok(gone) if gone.is_empty() => {}
                 Ok(gone) => peers.tell_replica(Event::LeasesGone(gone)).await,
                 // Whether the giver is gone is the link's to find out; the next beat is near.
-                Err(failure) => tracing::warn!(giver, reason = failure.detail, "a heartbeat was not answered"),
+                Err(failure) => {
+                    tracing::warn!(giver = name, reason = failure.detail, "a heartbeat was not answered");
+                    peers.meet_again(giver, &failure);
+                }
             }
         });
     }
@@ -36,7 +41,7 @@ impl Peers {
         let (peers, peer) = (self.clone(), self.table().peer(giver));
         self.shared.runtime.spawn(async move {
             let answer = match peer {
-                Some(peer) => released(&peer, lease, peers.shared.config.lease_beat).await,
+                Some(peer) => peers.released(&peer, lease).await,
                 None => Some(ReleaseAnswer::Unreachable),
             };
             if let Some(answer) = answer {
@@ -47,7 +52,9 @@ impl Peers {
 
     /// Tells a giver that nothing will be read any more. If it is not heard, the lease runs out by itself.
     pub(crate) fn abort(&self, giver: InstanceId, lease: LeaseId) {
-        let Some(peer) = self.table().peer(giver) else { return };
+        let Some(peer) = self.table().peer(giver) else {
+            return tracing::debug!(%giver, %lease, "a giver that is lost needs no abort");
+        };
         let giver = self.table().name(giver);
         self.shared.runtime.spawn(async move {
             if let Err(failure) = peer.abort(lease).await {
@@ -56,7 +63,33 @@ impl Peers {
         });
     }
 
-    async fn tell_replica(&self, event: Event) {
+    /// The answer to a release, repeated for one beat: the giver's answer stays the same.
+    async fn released(&self, peer: &Peer, lease: LeaseId) -> Option<ReleaseAnswer> {
+        let deadline = Instant::now() + self.shared.config.lease_beat;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match peer.release(lease, left).await {
+                Ok(answer) => return Some(answer),
+                Err(failure) => {
+                    tracing::debug!(%lease, %failure, "a release was not answered");
+                    self.meet_again(peer.giver(), &failure);
+                }
+            }
+            if deadline.saturating_duration_since(Instant::now()) <= RETRY {
+                return None;
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// A giver that does not know us any more, though it lives, has to be met again.
+    fn meet_again(&self, giver: InstanceId, failure: &Failure) {
+        if failure.kind == FailureKind::Incompatible {
+            self.table().look_again(giver);
+        }
+    }
+
+    pub(super) async fn tell_replica(&self, event: Event) {
         let deadline = Instant::now() + INBOX_WAIT;
         while let Err(error) = self.shared.replica.send(event.clone()) {
             if Instant::now() >= deadline || matches!(error, engine::EngineError::Stopped) {
@@ -65,21 +98,5 @@ impl Peers {
             }
             sleep(INBOX_RETRY).await;
         }
-    }
-}
-
-/// The answer to a release, repeated until `within` is over: the giver's answer stays the same.
-async fn released(peer: &Peer, lease: LeaseId, within: Duration) -> Option<ReleaseAnswer> {
-    let deadline = Instant::now() + within;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match peer.release(lease, left).await {
-            Ok(answer) => return Some(answer),
-            Err(failure) => tracing::debug!(%lease, %failure, "a release was not answered"),
-        }
-        if deadline.saturating_duration_since(Instant::now()) <= RETRY {
-            return None;
-        }
-        sleep(RETRY).await;
     }
 }

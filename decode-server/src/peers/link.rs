@@ -7,12 +7,13 @@ use engine::replica::PeerInfo;
 use node::telemetry::LiveGauge;
 use proto::peer::PeerWelcome;
 use proto::peer::client::{Peer, Watch, connect};
+use sched::layout::can_pull;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Peers;
-use super::table::{Introduction, Wire};
+use super::table::{Introduction, Loss, Told, Wire};
 
 /// Between two tries: at first, and at most.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -27,8 +28,10 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(3);
 const PING_WAIT: Duration = Duration::from_secs(3);
 const PINGS_UNANSWERED_MAX: u32 = 2;
-/// A learned address where nobody has answered for this long is forgotten.
+/// A learned address where nobody has answered for this long is forgotten; one where nobody was ever met, at once.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// A giver whose connection ends before this is not met again at once: it leaves, or somebody in between cuts.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// The task behind one address.
 pub(super) struct Link {
@@ -41,6 +44,8 @@ pub(super) struct Link {
     name: String,
     /// Its speed, exported while it can be read from.
     speed: Option<LiveGauge>,
+    /// Whether anybody was ever met here.
+    was_met: bool,
     silent_since: Option<Instant>,
     backoff: Duration,
     /// The last problem, so that a repeated one is logged once.
@@ -69,7 +74,18 @@ enum Interruption {
 impl Link {
     pub(super) fn new(peers: Peers, address: String, wake: Arc<Notify>) -> Link {
         let (name, backoff) = (address.clone(), BACKOFF_FIRST);
-        Link { peers, address, wake, giver: None, name, speed: None, silent_since: None, backoff, problem: None }
+        Link {
+            peers,
+            address,
+            wake,
+            giver: None,
+            name,
+            speed: None,
+            was_met: false,
+            silent_since: None,
+            backoff,
+            problem: None,
+        }
     }
 
     /// Meets, holds on, meets again; ends when its address is forgotten.
@@ -77,8 +93,11 @@ impl Link {
         loop {
             let met = self.meet().await;
             let outcome = met.as_ref().map_err(Clone::clone).map(|(giver, _)| *giver);
-            self.peers.table().tried(&self.address, outcome);
+            let told = self.peers.table().tried(&self.address, outcome);
             self.peers.shared.tried.notify_waiters();
+            if told == Told::Something {
+                self.peers.publish();
+            }
             match met {
                 Ok((giver, up)) => self.hold(giver, up).await,
                 Err(failure) => {
@@ -94,7 +113,17 @@ impl Link {
     /// Says hello and connects the transport. An error leaves no offer waiting.
     async fn meet(&mut self) -> Result<(InstanceId, Up), Failure> {
         let shared = &self.peers.shared;
-        let (peer, welcome) = connect(&self.address, &shared.hello, &shared.config.limits).await?;
+        let config = &shared.config;
+        let connecting = connect(&self.address, &shared.hello, &config.secret, &config.limits);
+        let (peer, welcome) = match self.silent_since.filter(|_| self.giver.is_some()) {
+            None => connecting.await?,
+            // A process that was stopped takes connections and answers nothing: the time to be lost in runs on.
+            Some(since) => {
+                let left = config.lost_after.saturating_sub(since.elapsed()).max(BACKOFF_FIRST);
+                let no_answer = |_| Failure::new(FailureKind::WorkerLost, format!("no answer within {left:?}"));
+                timeout(left, connecting).await.map_err(no_answer)??
+            }
+        };
         self.silent_since = None;
         if let Some(former) = self.giver.filter(|former| *former != welcome.instance) {
             self.lose(former, "another process answers at its address");
@@ -103,16 +132,19 @@ impl Link {
         if !welcome.name.is_empty() {
             self.name.clone_from(&welcome.name);
         }
+        self.was_met = true;
         self.connect_wire(peer, welcome).await
     }
 
     async fn connect_wire(&self, peer: Peer, welcome: PeerWelcome) -> Result<(InstanceId, Up), Failure> {
         let (giver, watch) = (welcome.instance, peer.watch().await?);
         let info = self.peer_info(welcome)?;
-        let (mut wire, introduction) = self.peers.table().greet(peer.clone(), &self.name);
-        if introduction == Introduction::Needed {
-            let added = self.peers.shared.replica.add_peer(info);
-            added.map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))?;
+        let (mut wire, introduction) = self.peers.table().greet(&self.address, peer.clone(), &self.name);
+        if introduction == Introduction::Needed
+            && let Err(error) = self.peers.shared.replica.add_peer(info)
+        {
+            self.peers.table().set_wire(giver, Wire::Down { reason: error.to_string() });
+            return Err(Failure::new(FailureKind::Unavailable, error.to_string()));
         }
         let settled = timeout(WIRE_WAIT, wire.wait_for(|wire| *wire != Wire::Connecting)).await;
         let settled = settled.map(|state| state.map(|state| state.clone()));
@@ -122,7 +154,11 @@ impl Link {
         let state = match settled {
             Ok(Ok(state)) => state,
             Ok(Err(_)) => return Err(lost("the giver was lost meanwhile".to_owned())),
-            Err(_) => return Err(lost(format!("not connected within {WIRE_WAIT:?}"))),
+            Err(_) => {
+                let reason = format!("not connected within {WIRE_WAIT:?}");
+                self.peers.table().set_wire(giver, Wire::Down { reason: reason.clone() });
+                return Err(lost(reason));
+            }
         };
         match state {
             Wire::Up { .. } => Ok((giver, Up { peer, watch, wire })),
@@ -142,8 +178,12 @@ impl Link {
                 format!("the giver at {} can be read over {offered}, this reader uses {transport}", self.address);
             return Err(Failure::new(FailureKind::Incompatible, detail));
         };
-        let PeerWelcome { instance, layout, blocks, data_token, .. } = welcome;
-        Ok(PeerInfo { instance, layout, blocks, endpoint: endpoint.address, data_token })
+        let PeerWelcome { instance, layout, blocks, .. } = welcome;
+        can_pull(&layout, &self.peers.shared.config.layout).map_err(|error| {
+            let detail = format!("the giver at {} cannot be read from: {error}", self.address);
+            Failure::new(FailureKind::Incompatible, detail)
+        })?;
+        Ok(PeerInfo { instance, layout, blocks, endpoint: endpoint.address })
     }
 
     /// The giver is up; stays until something about it changes.
@@ -172,9 +212,10 @@ impl Link {
             Interruption::Ended(reason) => {
                 tracing::debug!(giver = self.name, reason, "a giver's connection has ended");
                 self.silent_since = Some(Instant::now());
-                if since.elapsed() < BACKOFF_FIRST {
-                    // One that hangs up on each new watch must not be met again in a hot loop.
-                    self.pause().await;
+                if since.elapsed() < SHORT_LIFE {
+                    let backoff = self.backoff;
+                    self.backoff = (backoff * 2).min(BACKOFF_MAX);
+                    let _ = timeout(backoff, self.wake.notified()).await;
                 }
             }
             Interruption::WireDown(reason) => {
@@ -234,16 +275,18 @@ impl Link {
             self.giver = None;
             self.lose(giver, "nobody answers at its address");
         }
-        silent >= FORGET_AFTER && self.peers.table().forget(&self.address)
+        let patience = if self.was_met { FORGET_AFTER } else { Duration::ZERO };
+        silent >= patience && self.peers.table().forget(&self.address)
     }
 
     fn lose(&mut self, giver: InstanceId, why: &str) {
-        tracing::warn!(giver = self.name, address = self.address, why, "a giver is lost");
-        self.peers.table().lose(giver);
         self.speed = None;
-        if let Err(error) = self.peers.shared.replica.remove_peer(giver) {
-            tracing::error!(giver = self.name, %error, "the replica was not told that a giver is lost; its leases will expire");
+        let (name, address) = (&self.name, &self.address);
+        if self.peers.table().lose(address, giver) == Loss::HeldElsewhere {
+            return tracing::warn!(giver = name, address, why, "a giver is not at this address any more");
         }
+        tracing::warn!(giver = name, address, why, "a giver is lost");
+        self.peers.remove(giver);
         self.peers.publish();
     }
 

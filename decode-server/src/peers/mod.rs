@@ -16,15 +16,17 @@ use engine::replica::{ReplicaHandle, TransferEnd};
 use node::drain::Stop;
 use node::started::PairReport;
 use node::worker_metrics::WorkerMetrics;
+use proto::Secret;
 use proto::peer::PeerHello;
 use proto::session::server::Sessions;
-use proto::session::{Pair, SessionLimits};
+use proto::session::{Pair, PairProblem, SessionLimits};
+use sched::layout::KvLayout;
 use sched::message::{Event, FromWorker, ToWorker};
-use sched::{Failure, FailureKind, InstanceId, Leg};
+use sched::{Failure, FailureKind, InstanceId, Leg, Request};
 use tokio::sync::Notify;
 
 use link::Link;
-use table::{Table, Wire};
+use table::{Learning, Table, Wire};
 
 /// How long to wait before a full inbox is tried again.
 const INBOX_RETRY: Duration = Duration::from_millis(1);
@@ -32,16 +34,45 @@ const INBOX_RETRY: Duration = Duration::from_millis(1);
 /// How peers are met and when they are given up.
 #[derive(Debug, Clone)]
 pub(crate) struct PeersConfig {
+    /// What givers must know.
+    pub(crate) secret: Secret,
     /// The transport that must move the bytes.
     pub(crate) transport: &'static str,
+    /// How this worker lays its KV cache out.
+    pub(crate) layout: KvLayout,
     /// Most links.
     pub(crate) links_max: usize,
+    /// Longest sequence in tokens.
+    pub(crate) context_max: u32,
+    /// Tokens that the KV pool holds.
+    pub(crate) capacity_tokens: u64,
     /// A giver that cannot be reached for this long is lost.
     pub(crate) lost_after: Duration,
     /// How long one call about a lease may be tried.
     pub(crate) lease_beat: Duration,
     /// Deadlines of connections.
     pub(crate) limits: SessionLimits,
+}
+
+impl PeersConfig {
+    /// Without a secret, whoever offers may be anybody: only configured addresses are dialled.
+    fn learning(&self) -> Learning {
+        match self.secret.is_open() {
+            true => Learning::Forbidden,
+            false => Learning::UpTo(self.links_max),
+        }
+    }
+
+    /// What the replica would refuse when the giver is met is refused before it waits.
+    fn fits(&self, request: &Request) -> Result<(), Failure> {
+        let (tokens, context) = (request.prefill_tokens(), self.context_max);
+        if tokens < context as usize && tokens as u64 <= self.capacity_tokens {
+            return Ok(());
+        }
+        let held = self.capacity_tokens;
+        let detail = format!("{tokens} tokens do not fit into a context of {context} and KV blocks for {held}");
+        Err(Failure::new(FailureKind::TooLong, detail))
+    }
 }
 
 /// Whom links talk to inside this process.
@@ -121,8 +152,11 @@ impl Peers {
         let mut table = self.table();
         match message {
             ToWorker::Offer(offer) if !table.is_up(offer.giver) => {
+                if let Err(failure) = self.shared.config.fits(&offer.request) {
+                    return Way::Refused(failure);
+                }
                 let address = offer.giver_address.to_string();
-                match table.hold(&address, offer, self.shared.config.links_max) {
+                match table.hold(&address, offer, self.shared.config.learning()) {
                     Ok(None) => Way::Held,
                     Ok(Some(wake)) => {
                         drop(table);
@@ -220,6 +254,16 @@ impl Peers {
         });
     }
 
+    /// A giver's process is gone; what reads from it must hear that, however full the inbox is.
+    fn remove(&self, giver: InstanceId) {
+        let replica = self.shared.replica.clone();
+        self.shared.runtime.spawn(async move {
+            while let Err(engine::EngineError::InboxFull { .. }) = replica.remove_peer(giver) {
+                tokio::time::sleep(INBOX_RETRY).await;
+            }
+        });
+    }
+
     /// A link could not reach its giver: what waited for it fails, so that the router can go elsewhere.
     fn not_met(&self, address: &str, failure: &Failure) {
         let waiting = self.table().parked.take(address);
@@ -243,6 +287,8 @@ impl Peers {
             let transport = self.shared.config.transport.to_owned();
             Pair { giver, transport, bytes_per_second }
         };
-        self.shared.sessions.pairs(up.into_iter().map(pair).collect());
+        let problems = self.table().problems().into_iter();
+        let problems = problems.map(|(giver_address, failure)| PairProblem { giver_address, failure });
+        self.shared.sessions.pairs(up.into_iter().map(pair).collect(), problems.collect());
     }
 }

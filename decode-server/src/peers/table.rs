@@ -1,6 +1,6 @@
 //! Who answers where, and which givers can be read from; plain data under one lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use node::started::{PairBlame, PairReport};
@@ -56,6 +56,8 @@ struct Giver {
     wire: watch::Sender<Wire>,
     /// Pulls that failed since one succeeded.
     failed_pulls: u32,
+    /// Where it was met; it is lost when it is lost at all of them.
+    addresses: BTreeSet<String>,
 }
 
 /// All links, givers and waiting offers.
@@ -83,28 +85,46 @@ impl Table {
         &mut self,
         address: &str,
         offer: Offer,
-        links_max: usize,
+        learning: Learning,
     ) -> Result<Option<Arc<Notify>>, Failure> {
-        let new = match self.links.get(address) {
-            Some(link) => {
-                link.wake.notify_one();
-                None
+        let unavailable = |detail: String| Err(Failure::new(FailureKind::Unavailable, detail));
+        let known = self.links.get(address).map(|link| link.wake.clone());
+        match learning {
+            Learning::Forbidden if known.is_none() => {
+                return unavailable(format!("the giver at {address} is none of decode.peers"));
             }
-            None if self.links.len() >= links_max => {
-                let detail = format!("{links_max} givers are known already, {address} would be one more");
-                return Err(Failure::new(FailureKind::Unavailable, detail));
+            Learning::UpTo(links_max) if known.is_none() && self.links.len() >= links_max => {
+                return unavailable(format!("{links_max} givers are known already, {address} would be one more"));
             }
-            None => Some(self.add_link(address, Origin::Learned)),
-        };
-        self.parked.park(address, offer);
-        Ok(new)
+            Learning::Forbidden | Learning::UpTo(_) => {}
+        }
+        self.parked.park(address, offer)?;
+        match known {
+            Some(wake) => {
+                wake.notify_one();
+                Ok(None)
+            }
+            None => Ok(Some(self.add_link(address, Origin::Learned))),
+        }
     }
 
-    /// Notes the outcome of a link's try.
-    pub(super) fn tried(&mut self, address: &str, outcome: Result<InstanceId, Failure>) {
-        if let Some(link) = self.links.get_mut(address) {
-            link.tried = Some(outcome);
-        }
+    /// Notes the outcome of a link's try; says whether that is news.
+    pub(super) fn tried(&mut self, address: &str, outcome: Result<InstanceId, Failure>) -> Told {
+        let Some(link) = self.links.get_mut(address) else { return Told::Nothing };
+        let outcome = Some(outcome);
+        let is_news = link.tried != outcome;
+        link.tried = outcome;
+        if is_news { Told::Something } else { Told::Nothing }
+    }
+
+    /// Why configured givers cannot be read from, by address.
+    pub(super) fn problems(&self) -> Vec<(String, Failure)> {
+        let configured = self.links.iter().filter(|(_, link)| link.origin == Origin::Configured);
+        let problem = |(address, link): (&String, &LinkEntry)| match &link.tried {
+            Some(Err(failure)) => Some((address.clone(), failure.clone())),
+            Some(Ok(_)) | None => None,
+        };
+        configured.filter_map(problem).collect()
     }
 
     /// Whether every configured address was tried once.
@@ -122,14 +142,16 @@ impl Table {
         forget
     }
 
-    /// A giver was met (again): its wire, and whether the transport has to be told.
-    pub(super) fn greet(&mut self, peer: Peer, name: &str) -> (watch::Receiver<Wire>, Introduction) {
+    /// A giver was met (again) at `address`: its wire, and whether the transport has to be told.
+    pub(super) fn greet(&mut self, address: &str, peer: Peer, name: &str) -> (watch::Receiver<Wire>, Introduction) {
         let instance = peer.giver();
         if let Some(giver) = self.givers.get_mut(&instance) {
             giver.peer = peer;
+            giver.addresses.insert(address.to_owned());
             let introduction = match &*giver.wire.borrow() {
-                Wire::Up { .. } => Introduction::Known,
-                Wire::Connecting | Wire::Down { .. } => Introduction::Needed,
+                // Another link that has met it under another address has told the transport a moment ago.
+                Wire::Up { .. } | Wire::Connecting => Introduction::Known,
+                Wire::Down { .. } => Introduction::Needed,
             };
             if introduction == Introduction::Needed {
                 giver.wire.send_replace(Wire::Connecting);
@@ -138,7 +160,8 @@ impl Table {
         }
         let wire = watch::Sender::new(Wire::Connecting);
         let watching = wire.subscribe();
-        self.givers.insert(instance, Giver { peer, name: name.to_owned(), wire, failed_pulls: 0 });
+        let (name, addresses) = (name.to_owned(), BTreeSet::from([address.to_owned()]));
+        self.givers.insert(instance, Giver { peer, name, wire, failed_pulls: 0, addresses });
         (watching, Introduction::Needed)
     }
 
@@ -167,9 +190,23 @@ impl Table {
         enough && matches!(*giver.wire.borrow(), Wire::Up { .. })
     }
 
-    /// The giver's process is gone.
-    pub(super) fn lose(&mut self, giver: InstanceId) {
+    /// The giver does not answer at `address` any more.
+    pub(super) fn lose(&mut self, address: &str, giver: InstanceId) -> Loss {
+        if let Some(known) = self.givers.get_mut(&giver) {
+            known.addresses.remove(address);
+            if !known.addresses.is_empty() {
+                return Loss::HeldElsewhere;
+            }
+        }
         self.givers.remove(&giver);
+        Loss::Complete
+    }
+
+    /// Makes the links look again that have met this giver.
+    pub(super) fn look_again(&self, giver: InstanceId) {
+        for link in self.links.values().filter(|link| link.tried == Some(Ok(giver))) {
+            link.wake.notify_one();
+        }
     }
 
     pub(super) fn peer(&self, giver: InstanceId) -> Option<Peer> {
@@ -218,6 +255,33 @@ impl Table {
         };
         configured.map(report).collect()
     }
+}
+
+/// Whether an offer may name an address that the configuration does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Learning {
+    /// Nobody vouches for it: without a secret anybody may be the router.
+    Forbidden,
+    /// A router that knows the secret does. As long as there are fewer addresses than this.
+    UpTo(usize),
+}
+
+/// What the loss of one address means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The giver's process is gone.
+    Complete,
+    /// It is held under another address.
+    HeldElsewhere,
+}
+
+/// Whether a try has told anything that was not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It has.
+    Something,
+    /// It went as the one before.
+    Nothing,
 }
 
 /// Whether the transport has to meet a giver.

@@ -18,6 +18,7 @@ use engine::{BackendKind, ModelledConfig, NoRankProgram, TransportChoice};
 use node::bind::WorkerPorts;
 use node::started::{Report, Started};
 use node::telemetry::Metrics;
+use proto::Secret;
 use proto::session::client::{Session, connect};
 use proto::session::{RouterHello, SessionLimits, WorkerStatus, WorkerUpdate};
 use sched::message::{Commit, FromWorker, Offer, ToWorker, Work};
@@ -29,6 +30,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What all processes of these tests know.
+pub fn secret() -> Secret {
+    Secret::new(b"what only this deployment's processes know").unwrap()
+}
 
 /// A model directory of the fixtures; the modelled backend reads its shape only.
 pub fn model(family: &str) -> PathBuf {
@@ -101,11 +107,19 @@ impl Process {
     }
 
     pub async fn prefill_with(config: prefill_server::Config, metrics: Metrics) -> Process {
+        Process::start_prefill(config, metrics, secret()).await
+    }
+
+    pub async fn prefill_knowing(config: prefill_server::Config, secret: Secret) -> Process {
+        Process::start_prefill(config, Metrics::detached(), secret).await
+    }
+
+    async fn start_prefill(config: prefill_server::Config, metrics: Metrics, secret: Secret) -> Process {
         Process::launch(|tell, stopped| async move {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
             let tell = once_ready(tell);
-            let run = prefill_server::run(config, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
+            let run = prefill_server::run(config, secret, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
             run.await.map_err(|error| error.to_string())
         })
         .await
@@ -117,11 +131,19 @@ impl Process {
     }
 
     pub async fn decode_with(config: decode_server::Config, metrics: Metrics) -> Process {
+        Process::start_decode(config, metrics, secret()).await
+    }
+
+    pub async fn decode_knowing(config: decode_server::Config, secret: Secret) -> Process {
+        Process::start_decode(config, Metrics::detached(), secret).await
+    }
+
+    async fn start_decode(config: decode_server::Config, metrics: Metrics, secret: Secret) -> Process {
         Process::launch(|tell, stopped| async move {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
             let tell = once_ready(tell);
-            let run = decode_server::run(config, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
+            let run = decode_server::run(config, secret, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
             run.await.map_err(|error| error.to_string())
         })
         .await
@@ -173,8 +195,12 @@ pub struct Line {
 
 impl Line {
     pub async fn to(address: &str) -> Line {
-        let session =
-            connect(address, &RouterHello { router: InstanceId(1) }, &SessionLimits::default()).await.unwrap();
+        Line::knowing(address, &secret()).await
+    }
+
+    pub async fn knowing(address: &str, secret: &Secret) -> Line {
+        let session = connect(address, &RouterHello { router: InstanceId(1) }, secret, &SessionLimits::default()).await;
+        let session = session.unwrap();
         Line { session, heard: Vec::new(), status: None }
     }
 
@@ -273,8 +299,13 @@ pub type Texts = BTreeMap<u32, Vec<u32>>;
 
 impl Router {
     pub async fn between(prefill: &Process, decode: &Process) -> Router {
+        Router::knowing(prefill, decode, &secret()).await
+    }
+
+    pub async fn knowing(prefill: &Process, decode: &Process, secret: &Secret) -> Router {
         let giver_address = prefill.started.address.as_str().into();
-        let (prefill, decode) = (Line::to(&prefill.started.address).await, Line::to(&decode.started.address).await);
+        let prefill = Line::knowing(&prefill.started.address, secret).await;
+        let decode = Line::knowing(&decode.started.address, secret).await;
         Router { prefill, decode, giver_address }
     }
 

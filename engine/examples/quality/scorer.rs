@@ -67,7 +67,7 @@ impl Scorer {
         let ran = self.driver.run([plan, retire])?;
         let samples = ran.results.into_iter().flat_map(|result| result.samples);
         let predictions: Vec<Prediction> =
-            samples.zip(targets).map(|(sample, target)| prediction(&sample, *target)).collect::<Result<_>>()?;
+            samples.zip(targets).map(|(sample, target)| prediction(&sample?, *target)).collect::<Result<_>>()?;
         ensure!(predictions.len() == targets.len(), "{} of {} rows were sampled", predictions.len(), targets.len());
         Ok(predictions)
     }

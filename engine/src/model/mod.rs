@@ -7,7 +7,6 @@ mod finite;
 mod forward;
 mod fused;
 mod header;
-mod json;
 mod layers;
 mod load;
 mod mlp;

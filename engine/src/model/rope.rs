@@ -2,8 +2,23 @@
 //!
 //! Source: Su et al., "RoFormer" (2021); the Llama 3.1 rescaling as published with its weights.
 
-use super::json::Fields;
-use crate::EngineError;
+use model_files::{Fields, ModelFileError};
+use serde_json::Value;
+
+/// Keys of schemes that are not built. Beside a scheme that does not read them they are a file's contradiction of itself.
+const FOREIGN_KEYS: [&str; 9] = [
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "short_factor",
+    "long_factor",
+    "short_mscale",
+];
+
+const BUILT: [&str; 3] = ["default", "linear", "llama3"];
 
 /// How positions rotate queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,27 +53,23 @@ pub enum RopeScaling {
 }
 
 impl RopeSpec {
-    /// Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`.
-    pub(crate) fn of(config: &Fields, theta_default: f64, head_dim: u32) -> Result<RopeSpec, EngineError> {
-        if config.number_opt("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-            return Err(config.problem("partial_rotary_factor", "other than 1 is not supported"));
-        }
-        let parameters = match config.object("rope_parameters")? {
-            Some(parameters) => Some(parameters),
-            None => config.object("rope_scaling")?,
-        };
-        let nested_theta = match &parameters {
+    /// Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`, which wins where it has anything.
+    pub(crate) fn of(config: &Fields, head_dim: u32) -> Result<RopeSpec, ModelFileError> {
+        let (key, parameters) = parameters(config)?;
+        let theta = match &parameters {
             Some(parameters) => parameters.number_opt("rope_theta")?,
             None => None,
         };
-        let theta = nested_theta.or(config.number_opt("rope_theta")?).unwrap_or(theta_default);
+        let missing = || config.problem("rope_theta", "is missing");
+        let theta =
+            theta.map_or_else(|| config.number_opt("rope_theta"), |theta| Ok(Some(theta)))?.ok_or_else(missing)?;
         if theta <= 1.0 {
             return Err(config.problem("rope_theta", format!("must be above 1, found {theta}")));
         }
-        let scaling = parameters.as_ref().map_or(Ok(RopeScaling::None), RopeScaling::of)?;
+        let scaling = parameters.as_ref().map_or(Ok(RopeScaling::None), |given| RopeScaling::of(given, config))?;
         let rope = RopeSpec { theta, scaling };
         match rope.inverse_frequencies(head_dim).into_iter().find(|frequency| !(0.0..=1.0e6).contains(frequency)) {
-            Some(frequency) => Err(config.problem("rope_parameters", format!("imply a frequency of {frequency}"))),
+            Some(frequency) => Err(config.problem(key, format!("imply a frequency of {frequency}"))),
             None => Ok(rope),
         }
     }
@@ -74,17 +85,36 @@ impl RopeSpec {
     }
 }
 
+/// The parameters, and the key that they stand under. Those of `rope_scaling` replace all of `rope_parameters`.
+fn parameters(config: &Fields) -> Result<(&'static str, Option<Fields>), ModelFileError> {
+    const OLD: &str = "rope_scaling";
+    const NEW: &str = "rope_parameters";
+    match config.object(OLD)?.filter(|old| old.entries().next().is_some()) {
+        Some(old) => Ok((OLD, Some(old))),
+        None => Ok((NEW, config.object(NEW)?)),
+    }
+}
+
 impl RopeScaling {
-    fn of(parameters: &Fields) -> Result<RopeScaling, EngineError> {
-        let key = if parameters.get("rope_type").is_some() { "rope_type" } else { "type" };
+    /// What `parameters` say; `config` is all of config.json.
+    fn of(parameters: &Fields, config: &Fields) -> Result<RopeScaling, ModelFileError> {
+        refuse_foreign(parameters)?;
+        let key = if parameters.has("rope_type") { "rope_type" } else { "type" };
         match parameters.text_opt(key)? {
-            None | Some("default") => Ok(RopeScaling::None),
+            None if parameters.has(key) => Err(parameters.problem(key, "must not be null")),
+            None | Some("default") => {
+                match parameters.number_opt("factor")? {
+                    Some(factor) if factor != 1.0 => Err(parameters
+                        .problem("factor", format!("is {factor}, but rope_type is default, which has no factor"))),
+                    Some(_) | None => Ok(RopeScaling::None),
+                }
+            }
             Some("linear") => Ok(RopeScaling::Linear { factor: parameters.positive("factor")? }),
             Some("llama3") => Ok(RopeScaling::Llama3 {
                 factor: parameters.positive("factor")?,
                 low: parameters.positive("low_freq_factor")?,
                 high: parameters.positive("high_freq_factor")?,
-                original_context: parameters.positive("original_max_position_embeddings")?,
+                original_context: original_context(parameters, config)?,
             }),
             Some(other) => {
                 let problem = format!("{other:?} is not supported; supported are default, linear and llama3");
@@ -109,6 +139,36 @@ impl RopeScaling {
                 }
             }
         }
+    }
+}
+
+/// The context before the extension: said beside the parameters, in them, or that of the model.
+fn original_context(parameters: &Fields, config: &Fields) -> Result<f64, ModelFileError> {
+    const KEY: &str = "original_max_position_embeddings";
+    match (config.is_given(KEY), parameters.has(KEY)) {
+        (true, _) => config.positive(KEY),
+        (false, true) => parameters.positive(KEY),
+        (false, false) => config.positive("max_position_embeddings"),
+    }
+}
+
+/// Parameters per type of layer, of a part of a head, or of another scheme.
+fn refuse_foreign(parameters: &Fields) -> Result<(), ModelFileError> {
+    if let Some((layers, _)) = parameters.entries().find(|(_, value)| value.is_object()) {
+        return Err(parameters.problem(layers, "has parameters of its own, which is not supported per type of layer"));
+    }
+    if parameters.number_opt("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
+        return Err(parameters.problem("partial_rotary_factor", "other than 1 is not supported"));
+    }
+    let by_type = parameters.entries().find(|(key, value)| FOREIGN_KEYS.contains(key) && **value != Value::Null);
+    let is_named = |key: &str| parameters.get(key).and_then(Value::as_str).is_some_and(|name| !BUILT.contains(&name));
+    match by_type {
+        // A scheme that reads them is refused by its own name.
+        Some(_) if is_named("rope_type") || is_named("type") => Ok(()),
+        Some((key, value)) => {
+            Err(parameters.problem(key, format!("is {value}, which belongs to no scheme that is built")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -8,7 +8,6 @@ use kernels::memory::MappedFile;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::json::Fields;
 use super::{Precision, fused, header};
 use crate::{EngineError, Progress};
 
@@ -51,7 +50,7 @@ impl WeightFiles {
     pub fn open(directory: &Path) -> Result<WeightFiles, EngineError> {
         let (files, entries, progress) = (Vec::new(), BTreeMap::new(), Progress::default());
         let mut weights = WeightFiles { directory: directory.to_path_buf(), files, entries, progress };
-        for path in file_list(directory)? {
+        for path in model_files::weight_files(&model_files::open(directory)?)? {
             weights.add(path)?;
         }
         fused::take_apart(&mut weights.entries);
@@ -200,22 +199,6 @@ impl Entry {
             dtype: view.dtype(),
         }
     }
-}
-
-/// The files to map, in the order of their names.
-fn file_list(directory: &Path) -> Result<Vec<PathBuf>, EngineError> {
-    let index = directory.join("model.safetensors.index.json");
-    if !index.exists() {
-        return Ok(vec![directory.join("model.safetensors")]);
-    }
-    let fields = Fields::read(&index)?;
-    let map = fields.object("weight_map")?.ok_or_else(|| fields.problem("weight_map", "is missing"))?;
-    let mut names = map.distinct_texts()?;
-    names.sort_unstable();
-    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
-        return Err(fields.problem("weight_map", format!("names {name:?}, which is not a plain file name")));
-    }
-    Ok(names.into_iter().map(|name| directory.join(name)).collect())
 }
 
 fn dtype_of(dtype: safetensors::Dtype) -> Option<Dtype> {

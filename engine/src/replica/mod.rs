@@ -34,6 +34,8 @@ pub enum Outbound {
     Tell(FromWorker),
     /// Giver: the answer to a release.
     AnswerRelease {
+        /// Who asked.
+        reader: InstanceId,
         /// The lease.
         lease: LeaseId,
         /// The answer.
@@ -141,8 +143,6 @@ pub struct PeerInfo {
     pub blocks: u32,
     /// How its transport is reached, as that transport wrote it.
     pub endpoint: Vec<u8>,
-    /// What its data port asks us for.
-    pub data_token: [u8; 16],
 }
 
 /// What travels through the inbox, in order.
@@ -168,6 +168,15 @@ impl ReplicaHandle {
     /// Hands one fact over; facts of one sender stay in order. Never blocks.
     pub fn send(&self, event: Event) -> Result<(), EngineError> {
         self.command(Command::Event(event))
+    }
+
+    /// Hands over what a peer has said. Peers fill at most half of the inbox, so that none of them keeps a router out.
+    pub fn send_of_peer(&self, event: Event) -> Result<(), EngineError> {
+        let events_max = self.inbox.capacity().map_or(usize::MAX, |events| events.div_ceil(2));
+        match self.inbox.len() < events_max {
+            true => self.send(event),
+            false => Err(EngineError::InboxFull { events_max }),
+        }
     }
 
     /// Meets a peer, replacing an earlier incarnation's connection under the same instance.

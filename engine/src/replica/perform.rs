@@ -82,7 +82,9 @@ impl Performer {
                 self.leases.grant(lease, self.region, ranges);
             }
             Action::Revoke(lease) => self.leases.revoke(lease),
-            Action::AnswerRelease { lease, answer } => self.outlet.put(Outbound::AnswerRelease { lease, answer }),
+            Action::AnswerRelease { reader, lease, answer } => {
+                self.outlet.put(Outbound::AnswerRelease { reader, lease, answer });
+            }
             Action::Pull(pull) => return self.pull(&pull),
             Action::AbortPull(leg) => {
                 if let Some(ticket) = self.tickets.get(&leg) {
@@ -169,7 +171,7 @@ impl Performer {
 
     /// Meets a peer; an earlier connection to the same incarnation is closed.
     pub(super) fn add_peer(&mut self, info: PeerInfo) {
-        let PeerInfo { instance, layout, blocks, endpoint, data_token: _ } = info;
+        let PeerInfo { instance, layout, blocks, endpoint } = info;
         if let Some(former) = self.peers.remove(instance) {
             self.transport.disconnect(former.id);
         }

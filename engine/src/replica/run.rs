@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use kv_transfer::{KvTransport, LeaseTable, RegionId};
 use sched::layout::KvLayout;
-use sched::message::{Event, Load};
+use sched::message::{Event, Load, STATUS_BEAT};
 use sched::replica::Replica;
 use sched::{Failure, FailureKind, Span, Time};
 
@@ -24,8 +24,6 @@ use crate::clock::Clock;
 const COMMANDS_PER_TURN_MAX: usize = 1024;
 /// Changed load is told at most this often.
 const LOAD_CHANGED: Span = Span::from_ms(100);
-/// Load is told at least this often.
-const LOAD_ALWAYS: Span = Span::from_secs(1);
 /// How long the end of the thread waits for transfers that are being aborted.
 const ABORT_WAIT: Duration = Duration::from_secs(2);
 
@@ -205,7 +203,7 @@ impl LoadReport {
     fn next(&self, load: Load) -> Time {
         match self.last {
             None => Time(0),
-            Some((told, last)) if last == load => told + LOAD_ALWAYS,
+            Some((told, last)) if last == load => told + STATUS_BEAT,
             Some((told, _)) => told + LOAD_CHANGED,
         }
     }

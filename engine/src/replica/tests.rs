@@ -99,7 +99,7 @@ fn scheduler(role: Role) -> Replica {
         filling_share: 1.0,
         lease: LeaseConfig::default(),
         hash_salt: 0,
-        lease_seed: 0,
+        lease_key: sched::handoff::LeaseKey::new([0; 32]),
     };
     Replica::new(config).unwrap()
 }

@@ -56,7 +56,11 @@ pub(super) fn draw(logits: &[f32], maximum: f32, params: &SamplingParams, unifor
     let nucleus = nucleus_len(&candidates, f64::from(params.top_p) * total);
     let kept = &candidates[..nucleus];
     let likely = kept.partition_point(|(_, weight)| *weight >= params.min_p).max(1);
-    pick(&kept[..likely], uniform)
+    match kept.get(..likely) {
+        Some(likely) => pick(likely, uniform),
+        // Only parameters that are no numbers leave nobody.
+        None => greedy(logits, maximum),
+    }
 }
 
 /// Draws from the whole vocabulary in token order, which needs no sorting.
@@ -106,7 +110,8 @@ fn nucleus_candidates(logits: &[f32], weigher: Weigher, top_p: f32, scratch: &mu
     let total = sum_in_lanes(logits, |logit| weigher.weight(logit));
     // Tokens no likelier than this hold at most 1 - top_p of the mass together: the nucleus lies above.
     let floor = ((1.0 - f64::from(top_p)) * total / logits.len() as f64) as f32;
-    let likely = |logit: &f32| weigher.weight(*logit) > floor;
+    // The most likely token is never below it, also where all are equally likely.
+    let likely = |logit: &f32| weigher.weight(*logit) >= floor;
     let entries = &mut scratch.entries;
     entries.clear();
     entries

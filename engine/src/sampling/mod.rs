@@ -14,7 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sched::{SampledToken, SamplingParams, SlotId, SlotInit, TokenId, rng};
+use sched::{Failure, FailureKind, SampleOutcome, SampledToken, SamplingParams, SlotId, SlotInit, TokenId, rng};
 
 use self::draw::{Scratch, draw};
 use self::logprob::LogSoftmax;
@@ -109,40 +109,59 @@ impl Sampler {
         }
     }
 
-    /// Samples the next token of a sequence from one row of logits, `[vocab]`. `row` names it in errors.
-    pub fn sample(&mut self, slot: SlotId, row: u32, logits: &[f32]) -> Result<SampledToken, EngineError> {
+    /// Samples the next token of a sequence from one row of logits, `[vocab]`. A row that no token can be drawn from is
+    /// an outcome, not an error: it voids its own slot and is nobody else's affair.
+    pub fn sample(&mut self, slot: SlotId, logits: &[f32]) -> Result<SampleOutcome, EngineError> {
         let Sampler { slots, adjusted, scratch } = self;
         let Some(state) = slots.get_mut(&slot) else {
             return Err(EngineError::Plan(format!("{slot} samples but was not admitted")));
         };
         if let Last::Void = state.last {
-            return Ok(SampledToken { token: VOID_SAMPLE, logprob: None, top: Vec::new() });
+            return Ok(Ok(SampledToken { token: VOID_SAMPLE, logprob: None, top: Vec::new() }));
         }
-        let broken = |problem| EngineError::Logits { row, problem };
-        let params = &state.params;
-        let raw_maximum = order::maximum(logits).map_err(broken)?;
-        let (view, maximum) = if penalty::changes_logits(params, state.generated) {
-            adjusted.clear();
-            adjusted.extend_from_slice(logits);
-            state.seen.adjust(params, state.generated, adjusted);
-            (adjusted.as_slice(), order::maximum(adjusted).map_err(broken)?)
-        } else {
-            (logits, raw_maximum)
-        };
-        let uniform = rng::uniform_f64(state.seed, u64::from(state.generated), 0);
-        let token = draw(view, maximum, params, uniform, scratch);
-        let sampled = report(params, logits, raw_maximum, token, scratch);
-        state.note(sampled.token);
-        Ok(sampled)
+        let outcome = state.draw(logits, adjusted, scratch);
+        match &outcome {
+            Ok(sampled) => state.note(sampled.token),
+            Err(_) => state.last = Last::Void,
+        }
+        Ok(outcome)
     }
 }
 
 impl Slot {
+    fn draw(&self, logits: &[f32], adjusted: &mut Vec<f32>, scratch: &mut Scratch) -> SampleOutcome {
+        let params = &self.params;
+        let raw_maximum = order::maximum(logits).map_err(|problem| broken_model(&problem))?;
+        let (view, maximum) = if penalty::changes_logits(params, self.generated) {
+            adjusted.clear();
+            adjusted.extend_from_slice(logits);
+            self.seen.adjust(params, self.generated, adjusted);
+            (adjusted.as_slice(), order::maximum(adjusted).map_err(|problem| broken_params(&problem))?)
+        } else {
+            (logits, raw_maximum)
+        };
+        let uniform = rng::uniform_f64(self.seed, u64::from(self.generated), 0);
+        let token = draw(view, maximum, params, uniform, scratch);
+        Ok(report(params, logits, raw_maximum, token, scratch))
+    }
+
     fn note(&mut self, token: TokenId) {
         self.seen.note(&self.params, token);
         self.generated += 1;
         self.last = Last::Token(token);
     }
+}
+
+/// The model itself gave a row that has no most likely token: its weights or this sequence's KV cache are damaged, or
+/// the model overflows for this text.
+fn broken_model(problem: &str) -> Failure {
+    Failure::new(FailureKind::Internal, format!("the model gave logits that no token can be sampled from: {problem}"))
+}
+
+/// The model's row was fine; bias, masks or penalties have left nothing of it.
+fn broken_params(problem: &str) -> Failure {
+    let detail = format!("logit_bias, min_tokens and penalties leave no token that can be sampled: {problem}");
+    Failure::new(FailureKind::InvalidRequest, detail)
 }
 
 /// The token with the log-probabilities that were asked for, from the raw logits.

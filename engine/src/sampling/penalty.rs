@@ -1,4 +1,5 @@
-//! Changes to logits that depend on what a sequence has seen: bias, masked stop tokens, penalties.
+//! Changes to logits that depend on what a sequence has seen: bias, masked stop tokens, penalties. What overflows
+//! saturates, so a finite logit stays finite unless it is masked.
 //!
 //! Order: bias, stop tokens masked, repetition penalty (Keskar et al., "CTRL", 2019), frequency and presence penalty.
 
@@ -40,7 +41,7 @@ impl Seen {
     pub(super) fn adjust(&self, params: &SamplingParams, generated: u32, logits: &mut [f32]) {
         for (token, bias) in &params.logit_bias {
             if let Some(logit) = logits.get_mut(token.0 as usize) {
-                *logit += bias;
+                *logit = saturate(*logit, *logit + bias);
             }
         }
         if generated < params.min_tokens {
@@ -53,8 +54,8 @@ impl Seen {
         self.repetition(params.repetition_penalty, logits);
         for (token, count) in &self.generated {
             if let Some(logit) = logits.get_mut(token.0 as usize) {
-                *logit -= params.frequency_penalty * *count as f32;
-                *logit -= params.presence_penalty;
+                let changed = *logit - params.frequency_penalty * *count as f32 - params.presence_penalty;
+                *logit = saturate(*logit, changed);
             }
         }
     }
@@ -66,10 +67,15 @@ impl Seen {
         let only_generated = self.generated.keys().filter(|token| self.prompt.binary_search(token).is_err());
         for token in self.prompt.iter().chain(only_generated) {
             if let Some(logit) = logits.get_mut(token.0 as usize) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                *logit = saturate(*logit, if *logit > 0.0 { *logit / penalty } else { *logit * penalty });
             }
         }
     }
+}
+
+/// What a logit becomes: one that was a finite number still is one. Masked ones stay masked.
+fn saturate(before: f32, changed: f32) -> f32 {
+    if before.is_finite() { changed.clamp(f32::MIN, f32::MAX) } else { before }
 }
 
 /// Whether `Seen::adjust` would change anything.

@@ -95,7 +95,7 @@ proptest! {
     #[test]
     fn log_probabilities_are_a_distribution(logits in row(), count in 0u8..20) {
         let wanted = SamplingParams { temperature: 0.0, logprobs: Some(count), ..SamplingParams::default() };
-        let sampled = sampler(wanted, &[1], &[]).sample(SlotId(0), 0, &logits).unwrap();
+        let sampled = sampler(wanted, &[1], &[]).sample(SlotId(0), &logits).unwrap().unwrap();
         let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
         let naive = |token: TokenId| f64::from(logits[token.0 as usize]) - sum.ln();
         prop_assert!((f64::from(sampled.logprob.unwrap()) - naive(sampled.token)).abs() < 1e-5);
@@ -120,11 +120,11 @@ proptest! {
         };
         let prompt = [3, 5, 5, 9];
         let mut whole = sampler(params.clone(), &prompt, &[]);
-        let expected: Vec<SampledToken> = rows.iter().map(|row| whole.sample(SlotId(0), 0, row).unwrap()).collect();
+        let expected: Vec<SampledToken> = rows.iter().map(|row| whole.sample(SlotId(0), row).unwrap().unwrap()).collect();
         let before: Vec<u32> = expected[..cut].iter().map(|sampled| sampled.token.0).collect();
         let mut resumed = sampler(params, &prompt, &before);
         for (row, expected) in rows[cut..].iter().zip(&expected[cut..]) {
-            prop_assert_eq!(&resumed.sample(SlotId(0), 0, row).unwrap(), expected);
+            prop_assert_eq!(&resumed.sample(SlotId(0), row).unwrap().unwrap(), expected);
         }
     }
 }
@@ -149,19 +149,33 @@ fn stop_tokens_are_masked_until_min_tokens() {
     let params =
         SamplingParams { temperature: 0.0, min_tokens: 2, stop_tokens: vec![TokenId(1)], ..SamplingParams::default() };
     let mut sampler = sampler(params, &[0], &[]);
-    let tokens: Vec<u32> = (0..3).map(|_| sampler.sample(SlotId(0), 0, &[0.0, 5.0, 1.0]).unwrap().token.0).collect();
+    let tokens: Vec<u32> =
+        (0..3).map(|_| sampler.sample(SlotId(0), &[0.0, 5.0, 1.0]).unwrap().unwrap().token.0).collect();
     assert_eq!(tokens, [2, 2, 1]);
 }
 
 #[test]
-fn broken_rows_and_unknown_slots_are_errors() {
+fn a_row_that_cannot_be_sampled_is_its_slot_s_affair_only() {
     let mut sampler = sampler(SamplingParams::default(), &[0], &[]);
-    let error = sampler.sample(SlotId(0), 7, &[0.0, f32::NAN]).unwrap_err();
-    assert_eq!(error.to_string(), "row 7: the logit of token 1 is not a number");
-    assert!(sampler.sample(SlotId(1), 0, &[0.0]).is_err());
-    assert!(sampler.last_token(SlotId(0)).is_err());
+    let failure = sampler.sample(SlotId(0), &[0.0, f32::NAN]).unwrap().unwrap_err();
+    let said = "the model gave logits that no token can be sampled from: the logit of token 1 is not a number";
+    assert_eq!((failure.kind, failure.detail.as_str()), (FailureKind::Internal, said));
+    // The next step may have a row of it already, which brings nothing.
+    assert_eq!(sampler.last_token(SlotId(0)).unwrap(), TokenId(0));
+    assert_eq!(sampler.sample(SlotId(0), &[0.0, 1.0]).unwrap().unwrap().token, TokenId(u32::MAX));
     sampler.retire(SlotId(0)).unwrap();
     assert!(sampler.retire(SlotId(0)).is_err());
+    assert!(sampler.sample(SlotId(1), &[0.0]).is_err(), "an unknown slot is a defect of the plan");
+    assert!(sampler.last_token(SlotId(0)).is_err());
+}
+
+#[test]
+fn parameters_that_leave_no_token_are_blamed() {
+    let params =
+        SamplingParams { min_tokens: 1, stop_tokens: vec![TokenId(0), TokenId(1)], ..SamplingParams::default() };
+    let failure = sampler(params, &[0], &[]).sample(SlotId(0), &[0.5, 1.5]).unwrap().unwrap_err();
+    assert_eq!(failure.kind, FailureKind::InvalidRequest);
+    assert!(failure.detail.starts_with("logit_bias, min_tokens and penalties leave no token"), "{failure}");
 }
 
 #[test]
@@ -170,7 +184,7 @@ fn a_void_slot_disturbs_nobody_and_samples_no_token_until_it_retires() {
     sampler.void(SlotId(0));
     sampler.void(SlotId(9));
     assert_eq!(sampler.last_token(SlotId(0)).unwrap(), TokenId(0));
-    assert_eq!(sampler.sample(SlotId(0), 7, &[0.0, f32::NAN]).unwrap().token, TokenId(u32::MAX));
+    assert_eq!(sampler.sample(SlotId(0), &[0.0, f32::NAN]).unwrap().unwrap().token, TokenId(u32::MAX));
     assert!(sampler.last_token(SlotId(9)).is_err());
     sampler.retire(SlotId(0)).unwrap();
 }
@@ -180,5 +194,84 @@ fn tiny_temperatures_are_greedy() {
     for temperature in [0.0, 1e-45, 1e-38, 1e-6] {
         let params = SamplingParams { temperature, ..SamplingParams::default() };
         assert_eq!(draw_once(&[0.0, 3.0, 3.0, 1.0], &params, 0.3), 1, "temperature {temperature}");
+    }
+}
+
+#[test]
+fn what_overflows_saturates() {
+    let greedy = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let first = |params: SamplingParams, row: &[f32]| {
+        sampler(params, &[1, 2], &[]).sample(SlotId(0), row).unwrap().unwrap().token.0
+    };
+    let tiny = SamplingParams { repetition_penalty: 1e-40, ..greedy.clone() };
+    assert_eq!(first(tiny, &[5.0, 1.0, 2.0]), 1, "both seen tokens are at the top; the lower id wins");
+    let huge = SamplingParams { repetition_penalty: f32::MAX, ..greedy.clone() };
+    assert_eq!(first(huge, &[-1.0, -2.0, -3.0]), 0);
+    let bias = SamplingParams { logit_bias: vec![(TokenId(0), f32::MAX), (TokenId(2), f32::MIN)], ..greedy };
+    assert_eq!(first(bias, &[f32::MAX, 1.0, f32::MIN]), 0);
+}
+
+#[test]
+fn equal_logits_have_a_nucleus() {
+    for top_p in [1e-45, 1e-10, 0.5, 0.999_999_94] {
+        let params = SamplingParams { top_p, ..SamplingParams::default() };
+        assert!(draw_once(&[0.25; 300], &params, 0.7) < 300, "top_p {top_p}");
+    }
+}
+
+/// Any float: numbers of every size, zeros, infinities, NaN.
+fn hostile() -> impl Strategy<Value = f32> {
+    let edges =
+        [0.0, -0.0, 1e-45, 1e-40, 1e-38, 1.0, 1e38, f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    prop_oneof![3 => proptest::sample::select(edges.to_vec()), 2 => -3.0f32..3.0, 1 => any::<f32>()]
+}
+
+fn hostile_params() -> impl Strategy<Value = SamplingParams> {
+    let floats = proptest::collection::vec(hostile(), 6);
+    let counts = (prop_oneof![Just(0u32), 1u32..9, Just(u32::MAX)], 0u32..4, proptest::option::of(any::<u8>()));
+    let bias = proptest::collection::vec((0u32..40, hostile()), 0..6);
+    let stops = proptest::collection::vec(0u32..40, 0..6);
+    (floats, counts, bias, stops, any::<u64>()).prop_map(|(floats, counts, bias, stops, seed)| SamplingParams {
+        temperature: floats[0],
+        top_p: floats[1],
+        min_p: floats[2],
+        repetition_penalty: floats[3],
+        presence_penalty: floats[4],
+        frequency_penalty: floats[5],
+        top_k: counts.0,
+        min_tokens: counts.1,
+        logprobs: counts.2,
+        logit_bias: bias.into_iter().map(|(token, bias)| (TokenId(token), bias)).collect(),
+        stop_tokens: stops.into_iter().map(TokenId).collect(),
+        seed,
+        ..SamplingParams::default()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Whatever the parameters and the row are: a token of the vocabulary or a failure, and never a panic. A row of
+    /// finite numbers with parameters that a worker accepts is always sampled, unless every token is masked.
+    #[test]
+    fn hostile_parameters_and_rows_cost_their_own_slot_at_most(
+        params in hostile_params(),
+        rows in proptest::collection::vec(proptest::collection::vec(hostile(), 33), 3),
+        finite in any::<bool>(),
+    ) {
+        let accepted = params.check().is_ok();
+        let mut sampler = sampler(params, &[1, 2, 3], &[4, 5]);
+        for mut row in rows {
+            if finite {
+                row.iter_mut().for_each(|logit| *logit = if logit.is_finite() { *logit } else { 0.5 });
+            }
+            match sampler.sample(SlotId(0), &row).unwrap() {
+                Ok(sampled) => prop_assert!(sampled.token.0 < 33),
+                Err(failure) => {
+                    prop_assert!(!(accepted && finite), "{}", failure);
+                    break;
+                }
+            }
+        }
     }
 }

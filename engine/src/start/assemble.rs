@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kernels::memory::{Backing, HostMemory};
 use kernels::{Dtype, KvGeometry};
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, Setup};
+use sched::handoff::LeaseKey;
 use sched::layout::KvLayout;
 use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
@@ -217,6 +218,7 @@ fn cpu(
 ) -> Result<Opened, EngineError> {
     let grid = Crew::grid(config, &spec)?;
     let weights = WeightFiles::open(&config.model_dir)?.reporting_to(progress);
+    let spec = spec.as_stored(&weights)?;
     let precision = precision(config);
     let bytes = weights.prepared_bytes(precision);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
@@ -326,7 +328,7 @@ fn scheduler(
         filling_share: config.filling_share,
         lease: LeaseConfig { span: Span::from_ms(config.lease_span_ms), beat: Span::from_ms(config.lease_beat_ms) },
         hash_salt: xxh3_64(&compat.key().to_bytes()),
-        lease_seed: random::incarnation()? as u64,
+        lease_key: LeaseKey::new(random::bytes()?),
     };
     Replica::new(config).map_err(|error| EngineError::Scheduler(error.to_string()))
 }

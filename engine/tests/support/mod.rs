@@ -1,6 +1,7 @@
 //! What the engine's tests share: fixtures and a model that is run by hand.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod damaged;
 pub mod requests;
 pub mod workers;
 

@@ -1,6 +1,6 @@
 //! Replica threads with a tiny router between them: aggregated, or prefill and decode with a hand-off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
 use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start, start_with_ranks};
 use sched::message::{Commit, Event, FromWorker, Load, Offer, ToWorker, Work};
-use sched::{FinishReason, LeaseId, Leg, Request, Role, SampledToken};
+use sched::{Failure, FinishReason, InstanceId, LeaseId, Leg, Request, Role, SampledToken};
 
 use super::requests::work;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// As the giver knows the one decode worker.
+const READER: InstanceId = InstanceId(1);
 
 /// One token with the exact bits of its log-probabilities.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,10 @@ pub struct Workers {
     releasing: BTreeMap<LeaseId, Leg>,
     loads: BTreeMap<bool, Load>,
     pub bytes_moved: u64,
+    /// Requests whose failure is no failure of the test.
+    pub may_fail: BTreeSet<u64>,
+    /// Those of them that have failed.
+    pub failures: BTreeMap<u64, Failure>,
 }
 
 impl Workers {
@@ -111,7 +117,6 @@ impl Workers {
             layout: first.info.layout.clone(),
             blocks: first.info.blocks,
             endpoint: first.endpoint.clone(),
-            data_token: [0; 16],
         };
         decode.handle.add_peer(peer)?;
         let mut workers = Workers::new(first, Some(decode), said);
@@ -129,6 +134,8 @@ impl Workers {
             decode,
             said,
             texts: BTreeMap::new(),
+            may_fail: BTreeSet::new(),
+            failures: BTreeMap::new(),
             open: BTreeMap::new(),
             releasing: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -194,17 +201,21 @@ impl Workers {
     fn take(&mut self, name: Name, out: Outbound) -> Result<()> {
         match out {
             Outbound::Tell(message) => self.told(name, message),
-            Outbound::AnswerRelease { lease, answer } => {
+            Outbound::AnswerRelease { lease, answer, .. } => {
                 // The lease's number tells whose leg it is.
                 let leg = self.releasing.remove(&lease).context("an answer nobody asked for")?;
                 self.to_decode(Event::ReleaseAnswered { leg, answer })
             }
-            Outbound::RenewLeases { leases, .. } => Ok(self.first.handle.send(Event::ReaderRenewed(leases))?),
+            Outbound::RenewLeases { leases, .. } => {
+                Ok(self.first.handle.send(Event::ReaderRenewed { reader: READER, leases })?)
+            }
             Outbound::Release { leg, lease, .. } => {
                 self.releasing.insert(lease, leg);
-                Ok(self.first.handle.send(Event::ReaderReleased(lease))?)
+                Ok(self.first.handle.send(Event::ReaderReleased { reader: READER, lease })?)
             }
-            Outbound::AbortLease { lease, .. } => Ok(self.first.handle.send(Event::ReaderAborted(lease))?),
+            Outbound::AbortLease { lease, .. } => {
+                Ok(self.first.handle.send(Event::ReaderAborted { reader: READER, lease })?)
+            }
             Outbound::Load(load) => {
                 self.loads.insert(name == Name::Decode, load);
                 Ok(())
@@ -242,6 +253,16 @@ impl Workers {
             }
             FromWorker::HandedOver { .. } => Ok(()),
             FromWorker::ReaderLost { leg } => bail!("{name:?} lost the reader of {leg}"),
+            FromWorker::Failed { leg, failure } if self.may_fail.contains(&leg.request.0) => {
+                self.open.remove(&leg);
+                self.failures.insert(leg.request.0, failure);
+                // As a router does: the other side works for nobody any more.
+                match name {
+                    Name::First => self.decode.as_ref().map_or(Ok(()), |decode| decode.handle.send(cancel(leg))),
+                    Name::Decode => self.first.handle.send(cancel(leg)),
+                }
+                .map_err(anyhow::Error::from)
+            }
             FromWorker::Failed { leg, failure } => bail!("{name:?} failed {leg}: {failure}"),
         }
     }
@@ -271,6 +292,10 @@ impl Workers {
             self.open.remove(&leg);
         }
     }
+}
+
+fn cancel(leg: Leg) -> Event {
+    Event::Router(ToWorker::Cancel { leg, choice: None })
 }
 
 impl Drop for Workers {

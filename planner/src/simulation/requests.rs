@@ -106,6 +106,8 @@ impl Simulation<'_> {
             }
             JourneyAction::FinishChoice { .. } => {}
             JourneyAction::Retry { .. } => live.retries += 1,
+            // It ends, or its answer comes from elsewhere.
+            JourneyAction::GaveUpHandoffs { .. } => {}
             JourneyAction::End(ending) => self.end(id, ending),
         }
     }

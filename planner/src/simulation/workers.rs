@@ -87,7 +87,7 @@ impl Simulation<'_> {
             Action::Tell(message) => self.queue.push(later, Happening::AtRouter { worker, message }),
             Action::Grant { lease, blocks } => drop(sim.granted.insert(lease, blocks)),
             Action::Revoke(lease) => drop(sim.granted.remove(&lease)),
-            Action::AnswerRelease { lease, answer } => {
+            Action::AnswerRelease { reader: _, lease, answer } => {
                 if let Some((reader, leg)) = sim.next_asked(lease) {
                     let event = Event::ReleaseAnswered { leg, answer };
                     self.queue.push(later, Happening::AtWorker { worker: reader, event });
@@ -107,7 +107,7 @@ impl Simulation<'_> {
                 self.queue.push(later, Happening::Release { giver, reader: worker, leg, lease });
             }
             Action::AbortLease { giver, lease } => {
-                let event = Event::ReaderAborted(lease);
+                let event = Event::ReaderAborted { reader: instance_of(worker), lease };
                 self.queue.push(later, Happening::AtWorker { worker: worker_of(giver), event });
             }
         }
@@ -133,10 +133,14 @@ impl Simulation<'_> {
 
     /// Bytes count only if the lease they were read under still holds.
     pub(super) fn pull_ends(&mut self, reader: WorkerId, leg: Leg, giver: InstanceId, lease: LeaseId) {
-        let giver = self.workers.get(&worker_of(giver));
-        let outcome = match giver.is_some_and(|sim| sim.granted.contains_key(&lease)) {
-            true => PullOutcome::Complete,
-            false => PullOutcome::Failed(format!("{lease} does not hold any more")),
+        let giver = worker_of(giver);
+        let holds = self.workers.get(&giver).is_some_and(|sim| sim.granted.contains_key(&lease));
+        let outcome = if self.config.broken_links.iter().any(|link| link.breaks(self.now, giver, reader)) {
+            PullOutcome::Failed("the link is broken".to_owned())
+        } else if holds {
+            PullOutcome::Complete
+        } else {
+            PullOutcome::Failed(format!("{lease} does not hold any more"))
         };
         self.feed(reader, Event::PullEnded { leg, outcome });
     }
@@ -144,7 +148,7 @@ impl Simulation<'_> {
     pub(super) fn heartbeat(&mut self, giver: WorkerId, reader: WorkerId, leases: Vec<LeaseId>) {
         let Some(sim) = self.workers.get(&giver) else { return };
         let (held, gone): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| sim.granted.contains_key(lease));
-        self.feed(giver, Event::ReaderRenewed(held));
+        self.feed(giver, Event::ReaderRenewed { reader: instance_of(reader), leases: held });
         if !gone.is_empty() {
             let event = Event::LeasesGone(gone);
             self.queue.push(self.now + self.config.hop, Happening::AtWorker { worker: reader, event });
@@ -157,7 +161,7 @@ impl Simulation<'_> {
             return self.queue.push(self.now + self.config.hop, Happening::AtWorker { worker: reader, event });
         };
         sim.asked.entry(lease).or_default().push_back((reader, leg));
-        self.feed(giver, Event::ReaderReleased(lease));
+        self.feed(giver, Event::ReaderReleased { reader: instance_of(reader), lease });
     }
 
     pub(super) fn step_ends(&mut self, worker: WorkerId, lane: LaneId, step: StepId) {

@@ -2,6 +2,7 @@
 
 use crate::{LinkSpec, Poisson, Policy, SimConfig, WorkerSpec};
 use sched::cost::Fitted;
+use sched::handoff::LeaseKey;
 use sched::journey::JourneyConfig;
 use sched::layout::{KvDtype, Shape, TileOrder};
 use sched::replica::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
@@ -22,12 +23,13 @@ pub(super) fn deployment(roles: &str, blocks: u32) -> SimConfig {
         load_every: Span::from_secs(1),
         itl_quantile: 0.99,
         faults: Vec::new(),
+        broken_links: Vec::new(),
         vocab: 32_000,
         events_max: 5_000_000,
     }
 }
 
-fn worker(letter: char, blocks: u32, lease_seed: u64) -> WorkerSpec {
+fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
     let role = match letter {
         'p' => Role::Prefill,
         'd' => Role::Decode,
@@ -51,7 +53,7 @@ fn worker(letter: char, blocks: u32, lease_seed: u64) -> WorkerSpec {
         filling_share: 0.5,
         lease: LeaseConfig::default(),
         hash_salt: 0,
-        lease_seed,
+        lease_key: LeaseKey::new([lease_key; 32]),
     };
     let kv = Shape {
         layers_total: 12,

@@ -1,11 +1,11 @@
 //! Random deployments, loads and faults: whatever ends well has the right tokens, and nothing is ever leaked.
 
 use proptest::prelude::*;
-use sched::journey::Ending;
+use sched::journey::{Ending, LostHandoffs};
 use sched::{FailureKind, Span, Time};
 
 use super::deployments::{deployment, workload};
-use crate::{Fault, Policy, SimConfig, simulate};
+use crate::{BrokenLink, Fault, Policy, SimConfig, simulate};
 
 prop_compose! {
     fn hostile_deployment()(
@@ -19,6 +19,8 @@ prop_compose! {
         link_mb_per_second in 1_u64..1_000,
         deadline_s in 1_u64..60,
         faults in prop::collection::vec((0_u64..2_000_000, 0_usize..4), 0..3),
+        broken in prop::collection::vec((0_usize..4, 0_usize..4, 0_u64..2_000_000, prop::option::of(0_u64..9_000_000)), 0..5),
+        local in any::<bool>(),
     ) -> SimConfig {
         let mut config = deployment(roles, blocks);
         for worker in &mut config.workers {
@@ -30,6 +32,13 @@ prop_compose! {
         config.policy = policy;
         config.link.bytes_per_second = link_mb_per_second * 1_000_000;
         config.journey.deadline = Span::from_secs(deadline_s);
+        let link = |(giver, reader, from, until): (usize, usize, u64, Option<u64>)| {
+            BrokenLink { giver, reader, from: Time(from), until: until.map(Time) }
+        };
+        config.broken_links = broken.into_iter().map(link).collect();
+        if local {
+            config.journey.lost_handoffs = LostHandoffs::PrefillLocally;
+        }
         config.faults = faults.into_iter().map(|(at, worker)| Fault { at: Time(at), worker }).collect();
         config
     }

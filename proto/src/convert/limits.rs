@@ -20,6 +20,10 @@ pub const BATCH_MESSAGES_MAX: usize = 1 << 14;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one gRPC message: a full batch and one largest message.
 pub const MESSAGE_BYTES_MAX: usize = 24 << 20;
+/// Bytes of one request of a reader: a full heartbeat.
+pub const PEER_REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a nonce.
+pub const NONCE_BYTES_MAX: usize = 64;
 /// Bytes of a sentence that explains a failure.
 pub const DETAIL_BYTES_MAX: usize = 4096;
 /// Bytes of a name (model, dtype, transport, backend).

@@ -1,32 +1,12 @@
 //! Reader to giver.
 
+use sched::Span;
 use sched::message::ReleaseAnswer;
 
 use super::limits::{ENDPOINT_BYTES_MAX, NAME_BYTES_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
 use crate::generated as wire;
-use crate::peer::{Endpoint, PeerHello, PeerWelcome};
-
-impl Wire for PeerHello {
-    type Message = wire::PeerHello;
-
-    fn to_wire(&self) -> wire::PeerHello {
-        wire::PeerHello {
-            version: crate::VERSION,
-            compat: Some(self.compat.to_wire()),
-            instance: Some(self.instance.to_wire()),
-            name: self.name.clone(),
-        }
-    }
-
-    fn from_wire(message: wire::PeerHello) -> Result<Self, ConvertError> {
-        Ok(PeerHello {
-            compat: Field("PeerHello", "compat").take(message.compat)?,
-            instance: Field("PeerHello", "instance").take(message.instance)?,
-            name: Field("PeerHello", "name").text(message.name, WORKER_NAME_BYTES_MAX)?,
-        })
-    }
-}
+use crate::peer::{Endpoint, PeerWelcome};
 
 impl Wire for PeerWelcome {
     type Message = wire::PeerWelcome;
@@ -39,8 +19,9 @@ impl Wire for PeerWelcome {
             layout: Some(self.layout.to_wire()),
             blocks: self.blocks,
             endpoints: self.endpoints.iter().map(Wire::to_wire).collect(),
-            data_token: self.data_token.to_vec(),
             name: self.name.clone(),
+            lease_span_us: self.lease_span.us(),
+            proof: Vec::new(),
         }
     }
 
@@ -51,8 +32,8 @@ impl Wire for PeerWelcome {
             layout: Field("PeerWelcome", "layout").take(message.layout)?,
             blocks: message.blocks,
             endpoints: Field("PeerWelcome", "endpoints").take_all(message.endpoints, TRANSPORTS_MAX)?,
-            data_token: Field("PeerWelcome", "data_token").exactly(&message.data_token)?,
             name: Field("PeerWelcome", "name").text(message.name, WORKER_NAME_BYTES_MAX)?,
+            lease_span: Span(message.lease_span_us),
         })
     }
 }

@@ -19,8 +19,8 @@ use sched::{
 use super::limits::TOKENS_MAX;
 use super::*;
 use crate::generated as wire;
-use crate::peer::{Endpoint, PeerHello, PeerWelcome};
-use crate::session::{Exactness, Pair, Phase, RouterHello, Welcome, WorkerStatus};
+use crate::peer::{Endpoint, PeerWelcome};
+use crate::session::{Exactness, Pair, PairProblem, Phase, Welcome, WorkerStatus};
 
 /// Through bytes and back.
 fn carried<T: Wire>(value: &T) -> T
@@ -220,8 +220,17 @@ fn welcome() -> impl Strategy<Value = Welcome> {
     let numbers = (any::<u32>(), any::<u64>(), any::<u32>());
     let role = proptest::sample::select(Role::ALL.to_vec());
     let exactness = prop_oneof![Just(Exactness::Exact), Just(Exactness::Inexact)];
-    (any::<u128>(), role, compat(), numbers, option::of("[a-z]{1,9}:[0-9]{1,4}"), exactness, vec("[a-z]{3}", 0..4))
-        .prop_map(|(instance, role, compat, numbers, peer_address, exactness, transports)| Welcome {
+    (
+        any::<u128>(),
+        role,
+        compat(),
+        numbers,
+        option::of("[a-z]{1,9}:[0-9]{1,4}"),
+        exactness,
+        vec("[a-z]{3}", 0..4),
+        span(),
+    )
+        .prop_map(|(instance, role, compat, numbers, peer_address, exactness, transports, lease_span)| Welcome {
             instance: InstanceId(instance),
             role,
             model: "demo".into(),
@@ -234,6 +243,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
             exactness,
             transports,
             name: "decode-0".into(),
+            lease_span,
         })
 }
 
@@ -255,8 +265,10 @@ fn status() -> impl Strategy<Value = WorkerStatus> {
         transport,
         bytes_per_second: rate,
     });
-    (load, vec(pair, 0..4), prop_oneof![Just(Phase::Accepting), Just(Phase::Draining)])
-        .prop_map(|(load, pairs, phase)| WorkerStatus { load, pairs, phase })
+    let problem =
+        ("[a-z]{1,8}:1", failure()).prop_map(|(giver_address, failure)| PairProblem { giver_address, failure });
+    (load, vec(pair, 0..4), prop_oneof![Just(Phase::Accepting), Just(Phase::Draining)], vec(problem, 0..3))
+        .prop_map(|(load, pairs, phase, problems)| WorkerStatus { load, pairs, phase, problems })
 }
 
 proptest! {
@@ -270,6 +282,38 @@ proptest! {
         prop_assert_eq!(carried(&message), message);
     }
 
+    /// What a careless or hostile process sends: a message with a few bytes changed, cut off or put in.
+    #[test]
+    fn garbled_bytes_are_an_error_or_a_message(
+        message in to_worker(),
+        changes in vec((any::<proptest::sample::Index>(), any::<u8>(), 0_u8..3), 1..12),
+    ) {
+        let batch = wire::RouterBatch { messages: vec![message.to_wire()] };
+        let body = Some(wire::router_message::Body::Batch(batch));
+        let mut bytes = wire::RouterMessage { body }.encode_to_vec();
+        for (index, byte, kind) in changes {
+            let at = index.index(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+            match kind {
+                _ if bytes.is_empty() => bytes.push(byte),
+                0 => bytes[at] = byte,
+                1 => bytes.truncate(at),
+                _ => bytes.insert(at, byte),
+            }
+        }
+        let decoded = wire::RouterMessage::decode(bytes.as_slice()).ok().and_then(|message| message.body);
+        if let Some(wire::router_message::Body::Batch(batch)) = decoded {
+            for message in batch.messages {
+                let _ = ToWorker::from_wire(message);
+            }
+        }
+        // The same bytes where other messages are expected.
+        let _ = wire::PeerProof::decode(bytes.as_slice());
+        let _ = wire::PeerWelcome::decode(bytes.as_slice()).map(PeerWelcome::from_wire);
+        let _ = wire::Welcome::decode(bytes.as_slice()).map(Welcome::from_wire);
+        let _ = wire::Status::decode(bytes.as_slice()).map(WorkerStatus::from_wire);
+        let _ = wire::FromWorker::decode(bytes.as_slice()).map(FromWorker::from_wire);
+    }
+
     #[test]
     fn log_probabilities_keep_their_bits(token in sampled()) {
         let bits = |token: &SampledToken| {
@@ -280,20 +324,16 @@ proptest! {
     }
 
     #[test]
-    fn hello_welcome_and_status_survive(welcome in welcome(), status in status(), router in any::<u128>()) {
-        let hello = RouterHello { router: InstanceId(router) };
-        prop_assert_eq!(carried(&hello), hello);
+    fn welcome_and_status_survive(welcome in welcome(), status in status()) {
         prop_assert_eq!(carried(&welcome), welcome);
         prop_assert_eq!(carried(&status), status);
     }
 
     #[test]
     fn peer_messages_survive(compat in compat(), layout in layout(), blocks in any::<u32>(), id in any::<u128>()) {
-        let hello = PeerHello { compat: compat.clone(), instance: InstanceId(id), name: "decode-0".into() };
-        prop_assert_eq!(carried(&hello), hello);
         let endpoints = vec![Endpoint { transport: "tcp".into(), address: vec![0, 255, 7] }];
-        let (data_token, name) = (id.to_le_bytes(), "prefill-0".into());
-        let welcome = PeerWelcome { compat, instance: InstanceId(id), layout, blocks, endpoints, data_token, name };
+        let (instance, lease_span) = (InstanceId(id), Span(id as u64));
+        let welcome = PeerWelcome { compat, instance, layout, blocks, endpoints, name: "prefill-0".into(), lease_span };
         prop_assert_eq!(carried(&welcome), welcome);
     }
 }

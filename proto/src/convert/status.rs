@@ -1,12 +1,12 @@
 //! What a worker says about itself: its welcome and its status.
 
-use sched::Role;
 use sched::message::Load;
+use sched::{Role, Span};
 
 use super::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, PAIRS_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
 use crate::generated as wire;
-use crate::session::{Exactness, Pair, Phase, RouterHello, Welcome, WorkerStatus};
+use crate::session::{Exactness, Pair, PairProblem, Phase, Welcome, WorkerStatus};
 
 impl Wire for Role {
     type Message = i32;
@@ -31,18 +31,6 @@ impl Wire for Role {
     }
 }
 
-impl Wire for RouterHello {
-    type Message = wire::RouterHello;
-
-    fn to_wire(&self) -> wire::RouterHello {
-        wire::RouterHello { version: crate::VERSION, router: Some(self.router.to_wire()) }
-    }
-
-    fn from_wire(message: wire::RouterHello) -> Result<Self, ConvertError> {
-        Ok(RouterHello { router: Field("RouterHello", "router").take(message.router)? })
-    }
-}
-
 impl Wire for Welcome {
     type Message = wire::Welcome;
 
@@ -61,6 +49,7 @@ impl Wire for Welcome {
             exact: self.exactness == Exactness::Exact,
             transports: self.transports.clone(),
             name: self.name.clone(),
+            lease_span_us: self.lease_span.us(),
         }
     }
 
@@ -78,6 +67,7 @@ impl Wire for Welcome {
             exactness: if message.exact { Exactness::Exact } else { Exactness::Inexact },
             transports: transports(message.transports)?,
             name: Field("Welcome", "name").text(message.name, WORKER_NAME_BYTES_MAX)?,
+            lease_span: Span(message.lease_span_us),
         })
     }
 }
@@ -101,6 +91,7 @@ impl Wire for WorkerStatus {
             load: Some(self.load.to_wire()),
             pairs: self.pairs.iter().map(Wire::to_wire).collect(),
             phase: self.phase.to_wire(),
+            problems: self.problems.iter().map(Wire::to_wire).collect(),
         }
     }
 
@@ -109,6 +100,7 @@ impl Wire for WorkerStatus {
             load: Field("Status", "load").take(message.load)?,
             pairs: Field("Status", "pairs").take_all(message.pairs, PAIRS_MAX)?,
             phase: Phase::from_wire(message.phase)?,
+            problems: Field("Status", "problems").take_all(message.problems, PAIRS_MAX)?,
         })
     }
 }
@@ -163,6 +155,21 @@ impl Wire for Load {
             // Counted for a worker's own metrics only.
             cached_tokens: 0,
             preemptions: 0,
+        })
+    }
+}
+
+impl Wire for PairProblem {
+    type Message = wire::PairProblem;
+
+    fn to_wire(&self) -> wire::PairProblem {
+        wire::PairProblem { giver_address: self.giver_address.clone(), failure: Some(self.failure.to_wire()) }
+    }
+
+    fn from_wire(message: wire::PairProblem) -> Result<Self, ConvertError> {
+        Ok(PairProblem {
+            giver_address: Field("PairProblem", "giver_address").text(message.giver_address, ADDRESS_BYTES_MAX)?,
+            failure: Field("PairProblem", "failure").take(message.failure)?,
         })
     }
 }

@@ -8,6 +8,19 @@ pub struct Instance {
     #[prost(fixed64, tag = "2")]
     pub low: u64,
 }
+/// The answer to a hello. Its sender proves that it knows the shared secret and asks the other side to prove it too.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Challenge {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(message, optional, tag = "2")]
+    pub instance: ::core::option::Option<Instance>,
+    /// Opaque to the other side; the proofs of both are over it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub nonce: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub proof: ::prost::alloc::vec::Vec<u8>,
+}
 /// One try at (some choices of) one request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Leg {
@@ -168,7 +181,7 @@ impl KvDtype {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouterMessage {
-    #[prost(oneof = "router_message::Body", tags = "1, 2")]
+    #[prost(oneof = "router_message::Body", tags = "1, 2, 3")]
     pub body: ::core::option::Option<router_message::Body>,
 }
 /// Nested message and enum types in `RouterMessage`.
@@ -179,14 +192,24 @@ pub mod router_message {
         Hello(super::RouterHello),
         #[prost(message, tag = "2")]
         Batch(super::RouterBatch),
+        #[prost(message, tag = "3")]
+        Proof(super::RouterProof),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RouterHello {
     #[prost(uint32, tag = "1")]
     pub version: u32,
     #[prost(message, optional, tag = "2")]
     pub router: ::core::option::Option<Instance>,
+    /// 16 random bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub nonce: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RouterProof {
+    #[prost(bytes = "vec", tag = "1")]
+    pub proof: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouterBatch {
@@ -343,7 +366,7 @@ pub struct FirstToken {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerMessage {
-    #[prost(oneof = "worker_message::Body", tags = "1, 2, 3")]
+    #[prost(oneof = "worker_message::Body", tags = "1, 2, 3, 4")]
     pub body: ::core::option::Option<worker_message::Body>,
 }
 /// Nested message and enum types in `WorkerMessage`.
@@ -356,6 +379,8 @@ pub mod worker_message {
         Batch(super::WorkerBatch),
         #[prost(message, tag = "3")]
         Status(super::Status),
+        #[prost(message, tag = "4")]
+        Challenge(super::Challenge),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -389,6 +414,9 @@ pub struct Welcome {
     /// What logs, metrics and errors call it.
     #[prost(string, tag = "13")]
     pub name: ::prost::alloc::string::String,
+    /// A leg ends when its router has not renewed it for this long.
+    #[prost(uint64, tag = "14")]
+    pub lease_span_us: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerBatch {
@@ -504,6 +532,9 @@ pub struct Status {
     pub pairs: ::prost::alloc::vec::Vec<Pair>,
     #[prost(enumeration = "Phase", tag = "3")]
     pub phase: i32,
+    /// Givers that this worker was told to read from and cannot.
+    #[prost(message, repeated, tag = "4")]
+    pub problems: ::prost::alloc::vec::Vec<PairProblem>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Load {
@@ -523,6 +554,14 @@ pub struct Load {
     pub blocks_in_use: u32,
     #[prost(uint32, tag = "8")]
     pub blocks_quarantined: u32,
+}
+/// Why a giver cannot be read from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PairProblem {
+    #[prost(string, tag = "1")]
+    pub giver_address: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub failure: ::core::option::Option<Failure>,
 }
 /// A giver that this worker can read from, and how fast it measured to be.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -734,7 +773,8 @@ pub mod worker_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The router speaks first (hello), the worker answers (welcome); then both send batches at will.
+        /// The router says hello, the worker challenges it, the router proves itself, the worker welcomes it; then both send
+        /// batches at will. Either side's version is in its first message.
         /// When the session ends, for whatever reason, the worker cancels every leg that came through it.
         pub async fn session(
             &mut self,
@@ -778,7 +818,8 @@ pub mod worker_server {
             >
             + std::marker::Send
             + 'static;
-        /// The router speaks first (hello), the worker answers (welcome); then both send batches at will.
+        /// The router says hello, the worker challenges it, the router proves itself, the worker welcomes it; then both send
+        /// batches at will. Either side's version is in its first message.
         /// When the session ends, for whatever reason, the worker cancels every leg that came through it.
         async fn session(
             &self,
@@ -951,13 +992,30 @@ pub mod worker_server {
 pub struct PeerHello {
     #[prost(uint32, tag = "1")]
     pub version: u32,
-    #[prost(message, optional, tag = "2")]
-    pub compat: ::core::option::Option<CompatParts>,
     #[prost(message, optional, tag = "3")]
     pub instance: ::core::option::Option<Instance>,
+    /// 16 random bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub nonce: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerProof {
+    #[prost(message, optional, tag = "1")]
+    pub hello: ::core::option::Option<PeerHello>,
+    /// The challenge's.
+    #[prost(bytes = "vec", tag = "2")]
+    pub nonce: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub compat: ::core::option::Option<CompatParts>,
+    /// How often the reader renews its leases.
+    #[prost(uint64, tag = "4")]
+    pub lease_beat_us: u64,
     /// What logs, metrics and errors call the reader.
-    #[prost(string, tag = "4")]
+    #[prost(string, tag = "5")]
     pub name: ::prost::alloc::string::String,
+    /// Over all of the above.
+    #[prost(bytes = "vec", tag = "6")]
+    pub proof: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerWelcome {
@@ -973,12 +1031,15 @@ pub struct PeerWelcome {
     pub blocks: u32,
     #[prost(message, repeated, tag = "6")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
-    /// What the giver's data port asks this reader for: 16 random bytes, new for every hello.
-    #[prost(bytes = "vec", tag = "7")]
-    pub data_token: ::prost::alloc::vec::Vec<u8>,
     /// What logs, metrics and errors call the giver.
-    #[prost(string, tag = "8")]
+    #[prost(string, tag = "7")]
     pub name: ::prost::alloc::string::String,
+    /// A lease ends when its reader has not renewed it for this long.
+    #[prost(uint64, tag = "8")]
+    pub lease_span_us: u64,
+    /// Over all of the above.
+    #[prost(bytes = "vec", tag = "9")]
+    pub proof: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -988,10 +1049,26 @@ pub struct Endpoint {
     #[prost(bytes = "vec", tag = "2")]
     pub address: ::prost::alloc::vec::Vec<u8>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// Who calls. The proof is over the method and the rest of the request, under a key that only the two of one meeting have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Caller {
+    #[prost(message, optional, tag = "1")]
+    pub reader: ::core::option::Option<Instance>,
+    /// The first 8 bytes of the reader's nonce.
+    #[prost(fixed64, tag = "2")]
+    pub meeting: u64,
+    /// Counted up with every call of the meeting.
+    #[prost(uint64, tag = "3")]
+    pub sequence: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub proof: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
     #[prost(message, optional, tag = "1")]
     pub giver: ::core::option::Option<Instance>,
+    #[prost(message, optional, tag = "2")]
+    pub caller: ::core::option::Option<Caller>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchReply {}
@@ -1001,31 +1078,37 @@ pub struct RenewRequest {
     pub giver: ::core::option::Option<Instance>,
     #[prost(fixed64, repeated, tag = "2")]
     pub leases: ::prost::alloc::vec::Vec<u64>,
+    #[prost(message, optional, tag = "3")]
+    pub caller: ::core::option::Option<Caller>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewReply {
-    /// Those that the giver does not hold any more.
+    /// Those that the giver does not hold any more, or not for this reader.
     #[prost(fixed64, repeated, tag = "1")]
     pub gone: ::prost::alloc::vec::Vec<u64>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseRequest {
     #[prost(message, optional, tag = "1")]
     pub giver: ::core::option::Option<Instance>,
     #[prost(fixed64, tag = "2")]
     pub lease: u64,
+    #[prost(message, optional, tag = "3")]
+    pub caller: ::core::option::Option<Caller>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseReply {
     #[prost(enumeration = "ReleaseAnswer", tag = "1")]
     pub answer: i32,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AbortRequest {
     #[prost(message, optional, tag = "1")]
     pub giver: ::core::option::Option<Instance>,
     #[prost(fixed64, tag = "2")]
     pub lease: u64,
+    #[prost(message, optional, tag = "3")]
+    pub caller: ::core::option::Option<Caller>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AbortReply {}
@@ -1141,11 +1224,11 @@ pub mod peer_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Compatibility is compared before anything else is decoded.
+        /// Who wants to meet; the giver answers with a challenge.
         pub async fn hello(
             &mut self,
             request: impl tonic::IntoRequest<super::PeerHello>,
-        ) -> std::result::Result<tonic::Response<super::PeerWelcome>, tonic::Status> {
+        ) -> std::result::Result<tonic::Response<super::Challenge>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -1158,6 +1241,26 @@ pub mod peer_client {
             let path = http::uri::PathAndQuery::from_static("/baton.v1.Peer/Hello");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Hello"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The reader proves itself and says what it is; the giver's answer proves that it is unaltered. Every later call
+        /// proves that it comes from the reader that was met.
+        pub async fn meet(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerProof>,
+        ) -> std::result::Result<tonic::Response<super::PeerWelcome>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Peer/Meet");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Meet"));
             self.inner.unary(req, path, codec).await
         }
         /// Stays open without a message while the giver lives, so that the reader sees its death at once.
@@ -1252,10 +1355,16 @@ pub mod peer_server {
     /// Generated trait containing gRPC methods that should be implemented for use with PeerServer.
     #[async_trait]
     pub trait Peer: std::marker::Send + std::marker::Sync + 'static {
-        /// Compatibility is compared before anything else is decoded.
+        /// Who wants to meet; the giver answers with a challenge.
         async fn hello(
             &self,
             request: tonic::Request<super::PeerHello>,
+        ) -> std::result::Result<tonic::Response<super::Challenge>, tonic::Status>;
+        /// The reader proves itself and says what it is; the giver's answer proves that it is unaltered. Every later call
+        /// proves that it comes from the reader that was met.
+        async fn meet(
+            &self,
+            request: tonic::Request<super::PeerProof>,
         ) -> std::result::Result<tonic::Response<super::PeerWelcome>, tonic::Status>;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
@@ -1363,7 +1472,7 @@ pub mod peer_server {
                     struct HelloSvc<T: Peer>(pub Arc<T>);
                     impl<T: Peer> tonic::server::UnaryService<super::PeerHello>
                     for HelloSvc<T> {
-                        type Response = super::PeerWelcome;
+                        type Response = super::Challenge;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
@@ -1386,6 +1495,49 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HelloSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Peer/Meet" => {
+                    #[allow(non_camel_case_types)]
+                    struct MeetSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::PeerProof>
+                    for MeetSvc<T> {
+                        type Response = super::PeerWelcome;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerProof>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::meet(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MeetSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

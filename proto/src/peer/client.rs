@@ -1,19 +1,25 @@
 //! The reader's end: one connection to one giver.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use sched::message::ReleaseAnswer;
 use sched::{Failure, FailureKind, InstanceId, LeaseId};
 use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::server::compare;
-use super::{PeerHello, PeerWelcome};
-use crate::convert::limits::{MESSAGE_BYTES_MAX, RENEW_MAX};
+use super::signed::Signer;
+use super::{PeerHello, PeerWelcome, WELCOME};
+use crate::convert::limits::{MESSAGE_BYTES_MAX, NONCE_BYTES_MAX, RENEW_MAX};
 use crate::convert::{Field, Wire, leases_from_wire, leases_to_wire};
 use crate::generated as wire;
 use crate::generated::peer_client::PeerClient;
+use crate::random;
+use crate::secret::{Meeting, MeetingKey, Secret, Side};
 use crate::session::SessionLimits;
 use crate::session::client::{describe, dial};
 use crate::status::failure_of;
@@ -23,6 +29,7 @@ use crate::status::failure_of;
 pub struct Peer {
     client: PeerClient<Channel>,
     giver: InstanceId,
+    signer: Arc<Signer>,
     deadline: Duration,
 }
 
@@ -32,28 +39,85 @@ pub struct Watch {
     stream: Streaming<wire::WatchReply>,
 }
 
-/// Connects to the giver at `address` and compares before anything else of its answer is looked at.
+/// Connects to the giver at `address`. Both prove that they know `secret` before anything of the answer is looked at.
 ///
 /// # Errors
-/// `WorkerLost` if nobody answers in time, `Incompatible` naming the part that differs, `InvalidRequest` for an
-/// answer that means nothing.
-pub async fn connect(address: &str, hello: &PeerHello, limits: &SessionLimits) -> Result<(Peer, PeerWelcome), Failure> {
+/// `WorkerLost` if nobody answers in time, `Incompatible` naming the part that differs (the secret among them),
+/// `InvalidRequest` for an answer that means nothing.
+pub async fn connect(
+    address: &str,
+    hello: &PeerHello,
+    secret: &Secret,
+    limits: &SessionLimits,
+) -> Result<(Peer, PeerWelcome), Failure> {
     let lost = |detail: String| Failure::new(FailureKind::WorkerLost, detail);
     let channel = dial(address, limits).await.map_err(lost)?;
     let mut client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let answer = bounded(limits.handshake, client.hello(hello.to_wire())).await?;
-    let welcome = welcome_of(answer, hello)?;
-    Ok((Peer { client, giver: welcome.instance, deadline: limits.handshake }, welcome))
+    let nonce: [u8; 16] = random::bytes()?;
+    let (version, reader) = (crate::VERSION, hello.instance);
+    let said = wire::PeerHello { version, instance: Some(reader.to_wire()), nonce: nonce.to_vec() };
+    let challenge = bounded(limits.handshake, client.hello(said.clone())).await?;
+    let giver = giver_of(&challenge)?;
+    let meeting = Meeting { client: reader, server: giver, client_nonce: &nonce, server_nonce: &challenge.nonce };
+    if !secret.believes(Side::Giver, &meeting, b"", &challenge.proof) {
+        return Err(Failure::new(FailureKind::Incompatible, DIFFERENT_SECRET));
+    }
+    let answer = bounded(limits.handshake, client.meet(proof_of(said, &challenge, hello, secret, &meeting))).await?;
+    let key = secret.key_of(&meeting);
+    let welcome = welcome_of(answer, hello, giver, &key)?;
+    let signer = Arc::new(Signer::new(reader, nonce, key));
+    Ok((Peer { client, giver, signer, deadline: limits.handshake }, welcome))
 }
 
-fn welcome_of(answer: wire::PeerWelcome, hello: &PeerHello) -> Result<PeerWelcome, Failure> {
-    if answer.version != crate::VERSION {
-        let detail = format!("the giver speaks version {}, this reader {}", answer.version, crate::VERSION);
+const DIFFERENT_SECRET: &str = "the giver's plane.secret is not this reader's, or one of them has none";
+
+/// Who challenges us, if it speaks our version.
+fn giver_of(challenge: &wire::Challenge) -> Result<InstanceId, Failure> {
+    if challenge.version != crate::VERSION {
+        let detail = format!("the giver speaks version {}, this reader {}", challenge.version, crate::VERSION);
         return Err(Failure::new(FailureKind::Incompatible, detail));
     }
-    let compat = Field("PeerWelcome", "compat").take(answer.compat.clone())?;
-    compare(&compat, &hello.compat)?;
-    PeerWelcome::from_wire(answer).map_err(Failure::from)
+    Field("Challenge", "nonce").at_most(challenge.nonce.len(), NONCE_BYTES_MAX)?;
+    Ok(Field("Challenge", "instance").take(challenge.instance)?)
+}
+
+fn proof_of(
+    said: wire::PeerHello,
+    challenge: &wire::Challenge,
+    hello: &PeerHello,
+    secret: &Secret,
+    meeting: &Meeting<'_>,
+) -> wire::PeerProof {
+    let mut proof = wire::PeerProof {
+        hello: Some(said),
+        nonce: challenge.nonce.clone(),
+        compat: Some(hello.compat.to_wire()),
+        lease_beat_us: hello.lease_beat.us(),
+        name: hello.name.clone(),
+        proof: Vec::new(),
+    };
+    proof.proof = secret.prove(Side::Reader, meeting, &proof.encode_to_vec());
+    proof
+}
+
+/// The welcome, if it is the challenger's, unaltered: endpoints go to parsers that believe what they are given.
+fn welcome_of(
+    mut answer: wire::PeerWelcome,
+    hello: &PeerHello,
+    giver: InstanceId,
+    key: &MeetingKey,
+) -> Result<PeerWelcome, Failure> {
+    let proof = std::mem::take(&mut answer.proof);
+    if !key.believes(WELCOME, &answer.encode_to_vec(), &proof) {
+        return Err(Failure::new(FailureKind::Incompatible, "the giver does not prove that its welcome is its own"));
+    }
+    let welcome = PeerWelcome::from_wire(answer)?;
+    if welcome.instance != giver {
+        let detail = format!("{giver} answers as {}", welcome.instance);
+        return Err(Failure::new(FailureKind::InvalidRequest, detail));
+    }
+    compare(&welcome.compat, &hello.compat)?;
+    Ok(welcome)
 }
 
 impl Peer {
@@ -74,8 +138,9 @@ impl Peer {
     /// # Errors
     /// `WorkerLost` if the giver is gone or another incarnation answers.
     pub async fn watch(&self) -> Result<Watch, Failure> {
+        let request = wire::WatchRequest { giver: self.us(), caller: None };
         let mut client = self.client.clone();
-        let stream = bounded(self.deadline, client.watch(wire::WatchRequest { giver: self.us() })).await?;
+        let stream = bounded(self.deadline, client.watch(self.signer.sign(request))).await?;
         Ok(Watch { stream })
     }
 
@@ -85,9 +150,9 @@ impl Peer {
     /// `WorkerLost` if it does not within `deadline`, whatever it answers otherwise.
     pub async fn ping(&self, deadline: Duration) -> Result<(), Failure> {
         // A renewal of nothing: every giver answers it, and nothing changes.
-        let request = wire::RenewRequest { giver: self.us(), leases: Vec::new() };
+        let request = wire::RenewRequest { giver: self.us(), leases: Vec::new(), caller: None };
         let mut client = self.client.clone();
-        bounded(deadline, client.renew(request)).await.map(|_| ())
+        bounded(deadline, client.renew(self.signer.sign(request))).await.map(|_| ())
     }
 
     /// Renews leases; returns those that are gone.
@@ -97,9 +162,9 @@ impl Peer {
     pub async fn renew(&self, leases: &[LeaseId]) -> Result<Vec<LeaseId>, Failure> {
         let mut gone = Vec::new();
         for part in leases.chunks(RENEW_MAX) {
-            let request = wire::RenewRequest { giver: self.us(), leases: leases_to_wire(part) };
+            let request = wire::RenewRequest { giver: self.us(), leases: leases_to_wire(part), caller: None };
             let mut client = self.client.clone();
-            gone.extend(leases_from_wire(bounded(self.deadline, client.renew(request)).await?.gone));
+            gone.extend(leases_from_wire(bounded(self.deadline, client.renew(self.signer.sign(request))).await?.gone));
         }
         Ok(gone)
     }
@@ -109,9 +174,9 @@ impl Peer {
     /// # Errors
     /// `WorkerLost` if the giver is gone, whatever it answers otherwise.
     pub async fn release(&self, lease: LeaseId, deadline: Duration) -> Result<ReleaseAnswer, Failure> {
-        let request = wire::ReleaseRequest { giver: self.us(), lease: lease.0 };
+        let request = wire::ReleaseRequest { giver: self.us(), lease: lease.0, caller: None };
         let mut client = self.client.clone();
-        let reply = bounded(deadline, client.release(request)).await?;
+        let reply = bounded(deadline, client.release(self.signer.sign(request))).await?;
         ReleaseAnswer::from_wire(reply.answer).map_err(Failure::from)
     }
 
@@ -120,9 +185,9 @@ impl Peer {
     /// # Errors
     /// `WorkerLost` if the giver is gone, whatever it answers otherwise.
     pub async fn abort(&self, lease: LeaseId) -> Result<(), Failure> {
-        let request = wire::AbortRequest { giver: self.us(), lease: lease.0 };
+        let request = wire::AbortRequest { giver: self.us(), lease: lease.0, caller: None };
         let mut client = self.client.clone();
-        bounded(self.deadline, client.abort(request)).await.map(|_| ())
+        bounded(self.deadline, client.abort(self.signer.sign(request))).await.map(|_| ())
     }
 
     fn us(&self) -> Option<wire::Instance> {
@@ -147,6 +212,8 @@ impl Watch {
 async fn bounded<T>(deadline: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
     match timeout(deadline, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
+        // Said without details so that strangers learn nothing; for us it means that the secrets differ.
+        Ok(Err(status)) if status.code() == Code::Unauthenticated => Err(failure_of(&status)),
         Ok(Err(status)) if status.details().is_empty() => Err(Failure::new(FailureKind::WorkerLost, describe(&status))),
         Ok(Err(status)) => Err(failure_of(&status)),
         Err(_) => Err(Failure::new(FailureKind::WorkerLost, format!("no answer within {deadline:?}"))),

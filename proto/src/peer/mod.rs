@@ -2,10 +2,14 @@
 
 pub mod client;
 pub mod server;
+mod signed;
 
-use sched::InstanceId;
 use sched::compat::CompatParts;
 use sched::layout::KvLayout;
+use sched::{InstanceId, Span};
+
+/// What the giver's proof in its welcome is labelled with.
+const WELCOME: &str = "welcome";
 
 /// What a reader says first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct PeerHello {
     pub instance: InstanceId,
     /// What logs, metrics and errors call it; empty if it has no name.
     pub name: String,
+    /// How often it renews its leases.
+    pub lease_beat: Span,
 }
 
 /// What a giver answers.
@@ -31,14 +37,11 @@ pub struct PeerWelcome {
     pub blocks: u32,
     /// Where its transports can be reached.
     pub endpoints: Vec<Endpoint>,
-    /// What its data port asks this reader for, new for every hello.
-    pub data_token: DataToken,
     /// What logs, metrics and errors call it; empty if it has no name.
     pub name: String,
+    /// A lease ends when its reader has not renewed it for this long.
+    pub lease_span: Span,
 }
-
-/// Admits one reader to a giver's data port.
-pub type DataToken = [u8; 16];
 
 /// Where one transport can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

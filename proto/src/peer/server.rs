@@ -1,49 +1,66 @@
-//! The giver's end: compares, then passes on what readers say about leases.
+//! The giver's end: meets readers that know the secret, then passes on what they say about their leases.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use prost::Message;
 use sched::compat::CompatParts;
 use sched::message::ReleaseAnswer;
-use sched::{Failure, FailureKind, InstanceId, LeaseId};
+use sched::{Failure, FailureKind, InstanceId, LeaseId, Span};
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use super::{PeerHello, PeerWelcome};
-use crate::convert::limits::RENEW_MAX;
+use super::signed::{Readers, Signed};
+use super::{PeerWelcome, WELCOME};
+use crate::convert::limits::{RENEW_MAX, WORKER_NAME_BYTES_MAX};
 use crate::convert::{Field, Wire, leases_from_wire, leases_to_wire};
 use crate::generated as wire;
+use crate::listen::Pass;
+use crate::random;
+use crate::secret::{Meeting, Secret, Side};
 use crate::status::status_of;
+use crate::turned_away::{Complaints, TurnedAway};
+
+/// How old a challenge may be when it is answered.
+const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// The giver behind the service.
 pub trait PeerHost: Send + Sync + 'static {
     /// Who this giver is and what its KV cache is compatible with.
     fn identity(&self) -> Identity;
 
-    /// A compatible reader has said hello: what it is told. Its data token is the only one that admits it from now on.
+    /// A compatible reader has proved itself: what it is told.
     ///
     /// # Errors
     /// Nobody can be welcomed now.
     fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure>;
 
-    /// Renews these leases; returns those that are gone.
+    /// Renews those of these leases that are the reader's; returns the others.
     ///
     /// # Errors
     /// The replica cannot be asked now.
-    fn renew(&self, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure>;
+    fn renew(&self, reader: InstanceId, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure>;
 
     /// A reader has everything; resolves, within a bounded time, to the replica's answer.
-    fn release(&self, lease: LeaseId) -> impl Future<Output = Result<ReleaseAnswer, Failure>> + Send;
+    fn release(
+        &self,
+        reader: InstanceId,
+        lease: LeaseId,
+    ) -> impl Future<Output = Result<ReleaseAnswer, Failure>> + Send;
 
-    /// A reader gives up.
+    /// A reader gives up. Of no effect if the lease is not its own.
     ///
     /// # Errors
     /// The replica cannot be asked now.
-    fn abort(&self, lease: LeaseId) -> Result<(), Failure>;
+    fn abort(&self, reader: InstanceId, lease: LeaseId) -> Result<(), Failure>;
 
     /// Resolves when this giver leaves in good order: watches end, and readers know without a timeout.
     fn leaving(&self) -> impl Future<Output = ()> + Send + 'static;
+
+    /// A caller tried what is not its to do; for metrics.
+    fn turned_away(&self, _why: TurnedAway) {}
 }
 
 /// What a giver is known by before it welcomes anybody.
@@ -53,57 +70,147 @@ pub struct Identity {
     pub instance: InstanceId,
     /// What its KV cache is compatible with.
     pub compat: CompatParts,
+    /// A lease ends when its reader has not renewed it for this long.
+    pub lease_span: Span,
 }
 
 /// Serves readers for a host.
 pub struct PeerService<H> {
     host: Arc<H>,
+    secret: Secret,
+    readers: Readers,
+    began: Instant,
+    complaints: Complaints,
 }
 
 impl<H: PeerHost> PeerService<H> {
-    /// A service in front of `host`.
-    pub fn new(host: Arc<H>) -> PeerService<H> {
-        PeerService { host }
+    /// A service in front of `host`, for readers that know `secret`.
+    pub fn new(host: Arc<H>, secret: Secret) -> PeerService<H> {
+        let (readers, complaints) = (Readers::default(), Complaints::default());
+        PeerService { host, secret, readers, began: Instant::now(), complaints }
     }
 
-    fn greet(&self, hello: wire::PeerHello) -> Result<wire::PeerWelcome, Failure> {
-        if hello.version != crate::VERSION {
-            let detail = format!("the reader speaks version {}, this giver {}", hello.version, crate::VERSION);
-            return Err(Failure::new(FailureKind::Incompatible, detail));
+    /// Nothing is remembered of a hello: what has to be comes back with the proof.
+    fn challenge(&self, hello: &wire::PeerHello) -> Result<wire::Challenge, Failure> {
+        let (reader, reader_nonce) = greeter(hello)?;
+        let giver = self.host.identity().instance;
+        let issued = self.began.elapsed().as_micros() as u64;
+        let nonce = [issued.to_le_bytes().as_slice(), &random::bytes::<16>()?].concat();
+        let meeting = Meeting { client: reader, server: giver, client_nonce: &reader_nonce, server_nonce: &nonce };
+        let proof = self.secret.prove(Side::Giver, &meeting, b"");
+        Ok(wire::Challenge { version: crate::VERSION, instance: Some(giver.to_wire()), nonce, proof })
+    }
+
+    fn greet(&self, mut said: wire::PeerProof, pass: Option<&Pass>) -> Result<wire::PeerWelcome, Status> {
+        let proof = std::mem::take(&mut said.proof);
+        let fault = |failure: Failure| status_of(&failure);
+        let hello = said.hello.clone().ok_or_else(|| Status::unauthenticated(DIFFERENT_SECRET))?;
+        let (reader, reader_nonce) = greeter(&hello).map_err(fault)?;
+        let Identity { instance, compat, lease_span } = self.host.identity();
+        let nonce = said.nonce.clone();
+        let meeting = Meeting { client: reader, server: instance, client_nonce: &reader_nonce, server_nonce: &nonce };
+        if !self.is_fresh(&nonce) || !self.secret.believes(Side::Reader, &meeting, &said.encode_to_vec(), &proof) {
+            return Err(Status::unauthenticated(DIFFERENT_SECRET));
         }
-        let hello = PeerHello::from_wire(hello)?;
-        compare(&self.host.identity().compat, &hello.compat)?;
-        Ok(self.host.welcome(hello.instance)?.to_wire())
+        let key = self.secret.key_of(&meeting);
+        self.readers.meet(reader, reader_nonce, key.clone())?;
+        if let Some(pass) = pass {
+            pass.admit();
+        }
+        let name = Field("PeerProof", "name").text(said.name, WORKER_NAME_BYTES_MAX);
+        let name = name.map_err(|error| fault(error.into()))?;
+        let theirs = Field("PeerProof", "compat").take(said.compat).map_err(|error| fault(error.into()))?;
+        compare(&compat, &theirs).map_err(fault)?;
+        renews_in_time(Span(said.lease_beat_us), lease_span).map_err(fault)?;
+        tracing::debug!(reader = name, "a reader has introduced itself");
+        let mut welcome = self.host.welcome(reader).map_err(fault)?.to_wire();
+        welcome.proof = key.sign(WELCOME, &welcome.encode_to_vec());
+        Ok(welcome)
     }
 
-    /// A message for an earlier incarnation behind the same address must not touch leases of this one.
-    fn meant_for_us(&self, giver: Option<wire::Instance>) -> Result<(), Failure> {
-        let meant: InstanceId = Field("request", "giver").take(giver)?;
+    /// Whether a challenge of ours was made a moment ago. That it is ours, the reader's proof says: it is over it.
+    fn is_fresh(&self, nonce: &[u8]) -> bool {
+        let issued = nonce.first_chunk().map(|issued| Duration::from_micros(u64::from_le_bytes(*issued)));
+        let now = self.began.elapsed();
+        issued.is_some_and(|issued| issued <= now && now - issued <= CHALLENGE_AGE_MAX)
+    }
+
+    /// Who calls. A message for an earlier incarnation behind the same address must not touch leases of this one.
+    fn caller<R: Signed>(
+        &self,
+        request: &mut R,
+        giver: impl Fn(&R) -> Option<wire::Instance>,
+    ) -> Result<InstanceId, Status> {
+        let reader = self.readers.caller(request).inspect_err(|status| self.complain(status))?;
+        let meant: InstanceId =
+            Field("request", "giver").take(giver(request)).map_err(|error| status_of(&error.into()))?;
         let ours = self.host.identity().instance;
         if meant == ours {
-            return Ok(());
+            return Ok(reader);
         }
-        Err(Failure::new(FailureKind::WorkerLost, format!("the giver {meant} is gone; this is {ours}")))
+        let detail = format!("the giver {meant} is gone; this is {ours}");
+        Err(status_of(&Failure::new(FailureKind::WorkerLost, detail)))
     }
 
-    fn renewed(&self, request: wire::RenewRequest) -> Result<wire::RenewReply, Failure> {
-        self.meant_for_us(request.giver)?;
-        Field("RenewRequest", "leases").at_most(request.leases.len(), RENEW_MAX)?;
-        let gone = self.host.renew(leases_from_wire(request.leases))?;
+    fn complain(&self, status: &Status) {
+        if status.code() == Code::Unauthenticated {
+            self.host.turned_away(TurnedAway::Stranger);
+            self.complaints.log(TurnedAway::Stranger, status.message());
+        }
+    }
+
+    fn watched(&self, mut request: wire::WatchRequest) -> Result<WatchStream, Status> {
+        self.caller(&mut request, |request| request.giver)?;
+        Ok(WatchStream { leaving: Box::pin(self.host.leaving()) })
+    }
+
+    fn renewed(&self, mut request: wire::RenewRequest) -> Result<wire::RenewReply, Status> {
+        let reader = self.caller(&mut request, |request| request.giver)?;
+        let bounded = Field("RenewRequest", "leases").at_most(request.leases.len(), RENEW_MAX);
+        bounded.map_err(|error| status_of(&error.into()))?;
+        let gone = self.host.renew(reader, leases_from_wire(request.leases));
+        let gone = gone.map_err(|failure| status_of(&failure))?;
         Ok(wire::RenewReply { gone: leases_to_wire(&gone) })
     }
 
-    async fn released(&self, request: wire::ReleaseRequest) -> Result<wire::ReleaseReply, Failure> {
-        self.meant_for_us(request.giver)?;
-        let answer = self.host.release(LeaseId(request.lease)).await?;
+    async fn released(&self, mut request: wire::ReleaseRequest) -> Result<wire::ReleaseReply, Status> {
+        let reader = self.caller(&mut request, |request| request.giver)?;
+        let answer = self.host.release(reader, LeaseId(request.lease)).await;
+        let answer = answer.map_err(|failure| status_of(&failure))?;
         Ok(wire::ReleaseReply { answer: answer.to_wire() })
     }
 
-    fn aborted(&self, request: wire::AbortRequest) -> Result<wire::AbortReply, Failure> {
-        self.meant_for_us(request.giver)?;
-        self.host.abort(LeaseId(request.lease))?;
+    fn aborted(&self, mut request: wire::AbortRequest) -> Result<wire::AbortReply, Status> {
+        let reader = self.caller(&mut request, |request| request.giver)?;
+        self.host.abort(reader, LeaseId(request.lease)).map_err(|failure| status_of(&failure))?;
         Ok(wire::AbortReply {})
     }
+}
+
+/// Said to readers that prove the wrong thing, or too late.
+const DIFFERENT_SECRET: &str = "the reader's plane.secret is not this giver's, or one of them has none";
+
+/// Who says hello, if it speaks our version.
+fn greeter(hello: &wire::PeerHello) -> Result<(InstanceId, [u8; 16]), Failure> {
+    if hello.version != crate::VERSION {
+        let detail = format!("the reader speaks version {}, this giver {}", hello.version, crate::VERSION);
+        return Err(Failure::new(FailureKind::Incompatible, detail));
+    }
+    let reader = Field("PeerHello", "instance").take(hello.instance)?;
+    Ok((reader, Field("PeerHello", "nonce").exactly(&hello.nonce)?))
+}
+
+/// Leases must outlive one heartbeat that is lost.
+fn renews_in_time(beat: Span, span: Span) -> Result<(), Failure> {
+    if beat > Span::ZERO && beat.us().saturating_mul(2) <= span.us() {
+        return Ok(());
+    }
+    let (beat_s, span_s) = (beat.secs_f64(), span.secs_f64());
+    let detail = format!(
+        "the reader renews its leases every {beat_s} s (lease_beat_ms), this giver ends them after {span_s} s without \
+         (lease_span_ms): the beat must be at most half of the span"
+    );
+    Err(Failure::new(FailureKind::Incompatible, detail))
 }
 
 /// Names the part that differs, from the reader's point of view.
@@ -117,21 +224,32 @@ pub(super) fn compare(giver: &CompatParts, reader: &CompatParts) -> Result<(), F
     }
 }
 
-fn reply<T>(outcome: Result<T, Failure>) -> Result<Response<T>, Status> {
-    outcome.map(Response::new).map_err(|failure| status_of(&failure))
-}
-
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
 
 impl<H: PeerHost> wire::peer_server::Peer for PeerService<H> {
     type WatchStream = WatchStream;
 
-    fn hello<'a, 'b>(&'a self, request: Request<wire::PeerHello>) -> Answer<'b, wire::PeerWelcome>
+    fn hello<'a, 'b>(&'a self, request: Request<wire::PeerHello>) -> Answer<'b, wire::Challenge>
     where
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move { reply(self.greet(request.into_inner())) })
+        Box::pin(async move {
+            let challenge = self.challenge(request.get_ref());
+            challenge.map(Response::new).map_err(|failure| status_of(&failure))
+        })
+    }
+
+    fn meet<'a, 'b>(&'a self, request: Request<wire::PeerProof>) -> Answer<'b, wire::PeerWelcome>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let pass = request.extensions().get::<Pass>().cloned();
+            let met = self.greet(request.into_inner(), pass.as_ref());
+            met.inspect_err(|status| self.complain(status)).map(Response::new)
+        })
     }
 
     fn watch<'a, 'b>(&'a self, request: Request<wire::WatchRequest>) -> Answer<'b, WatchStream>
@@ -139,10 +257,7 @@ impl<H: PeerHost> wire::peer_server::Peer for PeerService<H> {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move {
-            let meant = self.meant_for_us(request.into_inner().giver);
-            reply(meant.map(|()| WatchStream { leaving: Box::pin(self.host.leaving()) }))
-        })
+        Box::pin(async move { self.watched(request.into_inner()).map(Response::new) })
     }
 
     fn renew<'a, 'b>(&'a self, request: Request<wire::RenewRequest>) -> Answer<'b, wire::RenewReply>
@@ -150,7 +265,7 @@ impl<H: PeerHost> wire::peer_server::Peer for PeerService<H> {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move { reply(self.renewed(request.into_inner())) })
+        Box::pin(async move { self.renewed(request.into_inner()).map(Response::new) })
     }
 
     fn release<'a, 'b>(&'a self, request: Request<wire::ReleaseRequest>) -> Answer<'b, wire::ReleaseReply>
@@ -158,7 +273,7 @@ impl<H: PeerHost> wire::peer_server::Peer for PeerService<H> {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move { reply(self.released(request.into_inner()).await) })
+        Box::pin(async move { self.released(request.into_inner()).await.map(Response::new) })
     }
 
     fn abort<'a, 'b>(&'a self, request: Request<wire::AbortRequest>) -> Answer<'b, wire::AbortReply>
@@ -166,7 +281,7 @@ impl<H: PeerHost> wire::peer_server::Peer for PeerService<H> {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move { reply(self.aborted(request.into_inner())) })
+        Box::pin(async move { self.aborted(request.into_inner()).map(Response::new) })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Streams that put everything that is ready into one message, so that a wake costs one write.
 
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use prost::Message;
 use sched::message::ToWorker;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 
 use crate::convert::Wire;
@@ -40,15 +41,20 @@ impl<M: Message> Batch<M> {
     }
 }
 
-/// The router's half: a hello, then batches until every sender is gone.
+/// The router's half: a hello, its proof once it knows the challenge, then batches until every sender is gone.
 pub(super) struct CommandStream {
     hello: Option<wire::RouterHello>,
+    proof: Option<oneshot::Receiver<wire::RouterProof>>,
     queue: mpsc::Receiver<ToWorker>,
 }
 
 impl CommandStream {
-    pub(super) fn new(hello: wire::RouterHello, queue: mpsc::Receiver<ToWorker>) -> CommandStream {
-        CommandStream { hello: Some(hello), queue }
+    pub(super) fn new(
+        hello: wire::RouterHello,
+        proof: oneshot::Receiver<wire::RouterProof>,
+        queue: mpsc::Receiver<ToWorker>,
+    ) -> CommandStream {
+        CommandStream { hello: Some(hello), proof: Some(proof), queue }
     }
 }
 
@@ -58,6 +64,12 @@ impl Stream for CommandStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::RouterMessage>> {
         if let Some(hello) = self.hello.take() {
             return Poll::Ready(Some(wire::RouterMessage { body: Some(Body::Hello(hello)) }));
+        }
+        if let Some(proof) = &mut self.proof {
+            // Without a proof there is nothing to go on with: the router has given the session up.
+            let Ok(proof) = ready!(Pin::new(proof).poll(cx)) else { return Poll::Ready(None) };
+            self.proof = None;
+            return Poll::Ready(Some(wire::RouterMessage { body: Some(Body::Proof(proof)) }));
         }
         let mut batch = Batch::new();
         while !batch.is_full() {

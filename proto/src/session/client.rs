@@ -1,8 +1,9 @@
 //! The router's end of a session.
 
 use sched::message::ToWorker;
+use sched::{Failure, FailureKind};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -14,6 +15,8 @@ use crate::convert::{ConvertError, Field, Wire};
 use crate::generated as wire;
 use crate::generated::worker_client::WorkerClient;
 use crate::generated::worker_message::Body;
+use crate::random;
+use crate::secret::{Meeting, Secret, Side};
 use crate::status::failure_of;
 
 /// A session that has begun.
@@ -97,6 +100,7 @@ async fn next_body(stream: &mut Streaming<wire::WorkerMessage>) -> Result<Option
 fn update_from_wire(body: Option<Body>) -> Result<WorkerUpdate, ConvertError> {
     Ok(match Field("WorkerMessage", "body").required(body)? {
         Body::Welcome(_) => return Err(Field("WorkerMessage", "welcome").error(crate::Problem::Unexpected)),
+        Body::Challenge(_) => return Err(Field("WorkerMessage", "challenge").error(crate::Problem::Unexpected)),
         Body::Batch(batch) => {
             let messages = Field("WorkerBatch", "messages").take_all(batch.messages, BATCH_MESSAGES_MAX)?;
             WorkerUpdate::Messages(messages)
@@ -120,13 +124,19 @@ pub(crate) fn describe(status: &Status) -> String {
     with_causes(status.message().to_owned(), std::error::Error::source(status))
 }
 
-/// Connects to the worker at `address` (`host:port`), says hello and waits for its welcome.
+/// Connects to the worker at `address` (`host:port`), says hello, and waits for its welcome once both have proved that
+/// they know `secret`. A worker that does not know it hears nothing but our name.
 ///
 /// # Errors
 /// How the session ended before it began: `Lost` if nobody answers there in time, `Failed` if the worker refuses
-/// (another version, draining), `Protocol` if it answers nonsense.
-pub async fn connect(address: &str, hello: &RouterHello, limits: &SessionLimits) -> Result<Session, SessionEnded> {
-    match timeout(limits.handshake, open(address, hello, limits)).await {
+/// (another version, another secret), `Protocol` if it answers nonsense or does not know the secret itself.
+pub async fn connect(
+    address: &str,
+    hello: &RouterHello,
+    secret: &Secret,
+    limits: &SessionLimits,
+) -> Result<Session, SessionEnded> {
+    match timeout(limits.handshake, open(address, hello, secret, limits)).await {
         Ok(opened) => opened.map_err(|reason| SessionEnded { reason }),
         Err(_) => {
             let reason = EndReason::Lost(format!("{address} did not welcome us within {:?}", limits.handshake));
@@ -135,26 +145,67 @@ pub async fn connect(address: &str, hello: &RouterHello, limits: &SessionLimits)
     }
 }
 
-async fn open(address: &str, hello: &RouterHello, limits: &SessionLimits) -> Result<Session, EndReason> {
+async fn open(
+    address: &str,
+    hello: &RouterHello,
+    secret: &Secret,
+    limits: &SessionLimits,
+) -> Result<Session, EndReason> {
     let channel = dial(address, limits).await.map_err(EndReason::Lost)?;
+    let nonce: [u8; 16] = random::bytes().map_err(EndReason::Failed)?;
+    let (prove, proof) = oneshot::channel();
     let (sender, queue) = mpsc::channel(limits.queue_messages_max);
     let mut client = WorkerClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let answer = client.session(CommandStream::new(hello.to_wire(), queue)).await;
+    let said =
+        wire::RouterHello { version: crate::VERSION, router: Some(hello.router.to_wire()), nonce: nonce.to_vec() };
+    let answer = client.session(CommandStream::new(said, proof, queue)).await;
     let mut stream = answer.map_err(|status| reason_of(&status))?.into_inner();
+    let challenge = challenge_of(next_body(&mut stream).await?)?;
+    // A stream that is gone says so at the next read.
+    let _ = prove.send(answer_to(&challenge, hello, &nonce, secret)?);
     let welcome = welcome_of(next_body(&mut stream).await?)?;
     Ok(Session { welcome, commands: Commands { queue: sender }, updates: Updates { stream, ended: None } })
 }
 
+/// The worker's challenge; one of another version answers the hello with a welcome.
+fn challenge_of(body: Option<Body>) -> Result<wire::Challenge, EndReason> {
+    let (theirs, challenge) = match body {
+        Some(Body::Challenge(challenge)) => (challenge.version, Some(challenge)),
+        Some(Body::Welcome(welcome)) => (welcome.version, None),
+        Some(Body::Batch(_) | Body::Status(_)) | None => (0, None),
+    };
+    match challenge {
+        Some(challenge) if theirs == crate::VERSION => Ok(challenge),
+        _ if theirs == 0 || theirs == crate::VERSION => {
+            Err(EndReason::Protocol("the worker's first message is no challenge".to_owned()))
+        }
+        _ => Err(EndReason::Protocol(format!("the worker speaks version {theirs}, this router {}", crate::VERSION))),
+    }
+}
+
+/// Our proof, if the worker's is good.
+fn answer_to(
+    challenge: &wire::Challenge,
+    hello: &RouterHello,
+    nonce: &[u8],
+    secret: &Secret,
+) -> Result<wire::RouterProof, EndReason> {
+    let worker = Field("Challenge", "instance").take(challenge.instance);
+    let worker = worker.map_err(|error| EndReason::Protocol(error.to_string()))?;
+    let meeting = Meeting { client: hello.router, server: worker, client_nonce: nonce, server_nonce: &challenge.nonce };
+    if !secret.believes(Side::Worker, &meeting, b"", &challenge.proof) {
+        let detail = "the worker's plane.secret is not this router's, or one of them has none";
+        return Err(EndReason::Failed(Failure::new(FailureKind::Incompatible, detail)));
+    }
+    Ok(wire::RouterProof { proof: secret.prove(Side::Router, &meeting, b"") })
+}
+
 fn welcome_of(body: Option<Body>) -> Result<Welcome, EndReason> {
     let Some(Body::Welcome(welcome)) = body else {
-        return Err(EndReason::Protocol("the worker's first message is no welcome".to_owned()));
+        return Err(EndReason::Protocol("the worker does not welcome us".to_owned()));
     };
-    if welcome.version != crate::VERSION {
-        let (theirs, ours) = (welcome.version, crate::VERSION);
-        return Err(EndReason::Protocol(format!("the worker speaks version {theirs}, this router {ours}")));
-    }
     Welcome::from_wire(welcome).map_err(|error| EndReason::Protocol(error.to_string()))
 }
 

@@ -2,6 +2,8 @@
 
 mod batch;
 pub mod client;
+mod greeting;
+mod outbound;
 pub mod server;
 mod table;
 
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use sched::compat::CompatParts;
 use sched::message::{FromWorker, Load};
-use sched::{Failure, InstanceId, Role};
+use sched::{Failure, InstanceId, Role, Span};
 use thiserror::Error;
 
 /// What the router says first.
@@ -46,6 +48,8 @@ pub struct Welcome {
     pub transports: Vec<String>,
     /// What logs, metrics and errors call it; empty if it has no name.
     pub name: String,
+    /// A leg ends when its router has not renewed it for this long.
+    pub lease_span: Span,
 }
 
 /// Whether tokens and log-probabilities depend on batch, chunking and placement.
@@ -66,6 +70,17 @@ pub struct WorkerStatus {
     pub pairs: Vec<Pair>,
     /// Whether it takes new legs.
     pub phase: Phase,
+    /// Givers that it was told to read from and cannot.
+    pub problems: Vec<PairProblem>,
+}
+
+/// Why a giver cannot be read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairProblem {
+    /// Where it was sought, `host:port`.
+    pub giver_address: String,
+    /// Why; `Incompatible` where no time heals it.
+    pub failure: Failure,
 }
 
 /// A giver that a worker is connected to.
@@ -139,6 +154,14 @@ pub struct SessionLimits {
     pub keepalive_timeout: Duration,
     /// How long the worker's inbox may stay full before a message is given up.
     pub inbox_wait: Duration,
+}
+
+impl SessionLimits {
+    /// The same, with a probe after each `beat` of silence: a connection that answers nothing for three beats is over.
+    #[must_use]
+    pub fn probed_every(self, beat: Duration) -> SessionLimits {
+        SessionLimits { keepalive_interval: beat, keepalive_timeout: beat * 2, ..self }
+    }
 }
 
 impl Default for SessionLimits {

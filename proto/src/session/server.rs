@@ -1,28 +1,30 @@
 //! The worker's end of its sessions: takes legs in, routes what the replica says back, cancels what a lost router left.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sched::message::{FromWorker, Load, ToWorker};
-use sched::{Failure, FailureKind, Leg, Request};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::Stream;
+use sched::message::{FromWorker, Load, Offer, ToWorker};
+use sched::{Choice, Failure, FailureKind, Leg, Request};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep};
 use tonic::{Response, Status, Streaming};
 
-use super::batch::Batch;
-use super::table::{Outgoing, Queue, QueueReader, SessionId, Table};
-use super::{Pair, RouterHello, SessionLimits, Welcome};
+use super::greeting::{Asked, greeting_of, hello_of, next_message};
+use super::outbound::Admission;
+pub use super::outbound::WorkerStream;
+use super::table::{Queue, SessionId, Table};
+use super::{Pair, PairProblem, SessionLimits, Welcome};
 use crate::convert::limits::BATCH_MESSAGES_MAX;
 use crate::convert::{ConvertError, Field, Wire};
 use crate::generated as wire;
 use crate::generated::router_message::Body as RouterBody;
-use crate::generated::worker_message::Body as WorkerBody;
+use crate::listen::Greeting;
+use crate::random;
+use crate::secret::Secret;
 use crate::status::status_of;
+use crate::turned_away::{Complaints, TurnedAway};
 
 /// How long to wait before a full inbox is tried again.
 const INBOX_RETRY: Duration = Duration::from_millis(1);
@@ -37,6 +39,9 @@ pub trait SessionHost: Send + Sync + 'static {
     /// # Errors
     /// `Busy` gives the message back: it is tried again for [`SessionLimits::inbox_wait`].
     fn accept(&self, message: ToWorker) -> Result<(), Refused>;
+
+    /// A caller tried what is not its to do; for metrics.
+    fn turned_away(&self, _why: TurnedAway) {}
 }
 
 /// Why a host did not take a message.
@@ -44,7 +49,7 @@ pub trait SessionHost: Send + Sync + 'static {
 pub enum Refused {
     /// No room now.
     Busy(Box<ToWorker>),
-    /// It will never be taken. Ends the leg; if the message began none, the session.
+    /// It will never be taken. Ends the leg.
     Never(Failure),
     /// The worker has stopped.
     Stopped,
@@ -91,8 +96,8 @@ impl Sessions {
     }
 
     /// Tells every router which givers the worker can read from.
-    pub fn pairs(&self, pairs: Vec<Pair>) {
-        self.shared.table().publish(|status| status.pairs = pairs);
+    pub fn pairs(&self, pairs: Vec<Pair>, problems: Vec<PairProblem>) {
+        self.shared.table().publish(|status| (status.pairs, status.problems) = (pairs, problems));
     }
 
     /// From now on new legs are refused; those that run go on.
@@ -141,18 +146,21 @@ impl Sessions {
 pub struct WorkerService<H> {
     host: Arc<H>,
     sessions: Sessions,
+    secret: Secret,
+    complaints: Arc<Complaints>,
 }
 
 impl<H> Clone for WorkerService<H> {
     fn clone(&self) -> Self {
-        WorkerService { host: self.host.clone(), sessions: self.sessions.clone() }
+        let (host, sessions) = (self.host.clone(), self.sessions.clone());
+        WorkerService { host, sessions, secret: self.secret.clone(), complaints: self.complaints.clone() }
     }
 }
 
 impl<H: SessionHost> WorkerService<H> {
-    /// A service whose answers go through `sessions`.
-    pub fn new(host: Arc<H>, sessions: Sessions) -> WorkerService<H> {
-        WorkerService { host, sessions }
+    /// A service whose answers go through `sessions`, for routers that know `secret`.
+    pub fn new(host: Arc<H>, sessions: Sessions, secret: Secret) -> WorkerService<H> {
+        WorkerService { host, sessions, secret, complaints: Arc::default() }
     }
 
     async fn read(self, id: SessionId, mut inbound: Streaming<wire::RouterMessage>, queue: Queue) {
@@ -182,7 +190,6 @@ impl<H: SessionHost> WorkerService<H> {
 
     /// Registers what begins, passes it on, unregisters what ends. An error ends the session.
     async fn take(&self, id: SessionId, message: ToWorker) -> Result<(), Failure> {
-        let begins = request_of(&message).map(|request| request.leg);
         if let Some(request) = request_of(&message) {
             let mut table = self.sessions.shared.table();
             if let Err(failure) = table.begin(id, request) {
@@ -190,14 +197,28 @@ impl<H: SessionHost> WorkerService<H> {
                 return Ok(());
             }
         }
-        let ends = Ends::of(&message);
-        if let Err(failure) = self.pass(message).await {
-            let leg = begins.ok_or(failure.clone())?;
-            self.sessions.tell([FromWorker::Failed { leg, failure }]);
-            return Ok(());
+        let Some(message) = self.own(id, message) else { return Ok(()) };
+        let (about, ends) = (About::of(&message), Ends::of(&message));
+        let refused = match self.pass(message).await {
+            Ok(()) => None,
+            Err(NotTaken::Refused(failure)) => Some(failure),
+            Err(NotTaken::Stopped) => return Err(Failure::new(FailureKind::WorkerLost, "the worker has stopped")),
+        };
+        if let Some(failure) = refused {
+            self.give_up(about, failure);
         }
         self.settle(ends);
         Ok(())
+    }
+
+    /// What of a message is about this session's own legs; a word about another's is counted and goes no further.
+    fn own(&self, id: SessionId, message: ToWorker) -> Option<ToWorker> {
+        let (own, foreign) = self.sessions.shared.table().own(id, message);
+        if let Some(leg) = foreign {
+            self.host.turned_away(TurnedAway::ForeignLeg);
+            self.complaints.log(TurnedAway::ForeignLeg, &format!("a router spoke about {leg}, which is another's"));
+        }
+        own
     }
 
     fn settle(&self, ends: Ends) {
@@ -212,21 +233,53 @@ impl<H: SessionHost> WorkerService<H> {
         self.sessions.shared.ended.notify_waiters();
     }
 
+    /// A message that was not taken ends its leg, never the session: the inbox may be full because of somebody else.
+    fn give_up(&self, about: About, failure: Failure) {
+        match about {
+            About::Begin(leg) => self.fail(leg, failure),
+            About::Commit(leg) => {
+                self.fail(leg, failure);
+                self.withdraw(leg, None);
+            }
+            About::Cancel(leg, choice) => self.withdraw(leg, choice),
+            // The next one is near, long before any lease ends.
+            About::Renewal => tracing::warn!(%failure, "a renewal was lost"),
+        }
+    }
+
+    fn fail(&self, leg: Leg, failure: Failure) {
+        self.sessions.tell([FromWorker::Failed { leg, failure }]);
+    }
+
+    /// The replica hears of the end as soon as it can.
+    fn withdraw(&self, leg: Leg, choice: Option<Choice>) {
+        let service = self.clone();
+        tokio::spawn(async move { service.pass_patiently(ToWorker::Cancel { leg, choice }).await });
+    }
+
     /// Gives one message to the host, waiting a bounded time for room.
-    async fn pass(&self, mut message: ToWorker) -> Result<(), Failure> {
+    async fn pass(&self, mut message: ToWorker) -> Result<(), NotTaken> {
         let limit = self.sessions.shared.limits.inbox_wait;
         let deadline = Instant::now() + limit;
         loop {
             message = match self.host.accept(message) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Stopped) => return Err(Failure::new(FailureKind::WorkerLost, "the worker has stopped")),
-                Err(Refused::Never(failure)) => return Err(failure),
+                Err(Refused::Stopped) => return Err(NotTaken::Stopped),
+                Err(Refused::Never(failure)) => return Err(NotTaken::Refused(failure)),
                 Err(Refused::Busy(message)) => *message,
             };
             if Instant::now() >= deadline {
                 let detail = format!("the worker's inbox was full for {limit:?}");
-                return Err(Failure::new(FailureKind::Overloaded, detail));
+                return Err(NotTaken::Refused(Failure::new(FailureKind::Overloaded, detail)));
             }
+            sleep(INBOX_RETRY).await;
+        }
+    }
+
+    /// Gives one message to the host until it has taken it or has stopped, however long that takes.
+    async fn pass_patiently(&self, mut message: ToWorker) {
+        while let Err(Refused::Busy(back)) = self.host.accept(message) {
+            message = *back;
             sleep(INBOX_RETRY).await;
         }
     }
@@ -237,24 +290,79 @@ impl<H: SessionHost> WorkerService<H> {
             0 => tracing::debug!("a router's session has ended"),
             legs => tracing::info!(legs, "a router's session has ended; its legs are cancelled"),
         }
-        for leg in legs {
-            if let Err(failure) = self.pass(ToWorker::Cancel { leg, choice: None }).await {
-                tracing::warn!(%leg, %failure, "a leg was not cancelled; its request lease will end it");
-            }
-        }
         queue.end(Failure::new(FailureKind::WorkerLost, "the session is over"));
         self.sessions.shared.ended.notify_waiters();
+        for leg in legs {
+            self.pass_patiently(ToWorker::Cancel { leg, choice: None }).await;
+        }
     }
 
-    async fn begin(&self, mut inbound: Streaming<wire::RouterMessage>) -> Result<Response<WorkerStream>, Failure> {
-        let limit = self.sessions.shared.limits.handshake;
-        let first = timeout(limit, inbound.message()).await;
-        let first = first.map_err(|_| protocol(format!("no hello within {limit:?}")))?;
-        let hello = hello_of(first.map_err(|status| protocol(status.message().to_owned()))?)?;
+    /// Hears the hello and answers with a challenge; the rest of the greeting goes on in a task.
+    async fn begin(
+        &self,
+        request: tonic::Request<Streaming<wire::RouterMessage>>,
+    ) -> Result<Response<WorkerStream>, Status> {
+        let greeting = greeting_of(&request)?;
+        let mut inbound = request.into_inner();
+        let said = next_message(&mut inbound, self.sessions.shared.limits.handshake, "hello").await;
+        let hello = said.and_then(hello_of).map_err(|failure| status_of(&failure))?;
+        let nonce = random::bytes().map_err(|failure| status_of(&failure))?;
+        let asked = Asked::new(hello, self.host.welcome().instance, nonce);
+        let challenge = asked.challenge(&self.secret);
+        let (admit, admission) = oneshot::channel();
+        tokio::spawn(self.clone().greet(inbound, asked, greeting, admit));
+        Ok(Response::new(WorkerStream::new(challenge, admission)))
+    }
+
+    /// Waits for the router's proof; with it the session begins.
+    async fn greet(
+        self,
+        mut inbound: Streaming<wire::RouterMessage>,
+        asked: Asked,
+        greeting: Greeting,
+        admit: oneshot::Sender<Admission>,
+    ) {
+        let said = next_message(&mut inbound, self.sessions.shared.limits.handshake, "proof").await;
+        if let Err(status) = asked.check(&self.secret, said) {
+            self.host.turned_away(TurnedAway::Stranger);
+            self.complaints.log(TurnedAway::Stranger, status.message());
+            // Nobody hears it if the caller has left.
+            let _ = admit.send(Err(status));
+            return;
+        }
+        greeting.admit();
+        drop(greeting);
         let (id, queue, reader) = self.sessions.shared.table().open();
-        tracing::debug!(router = %hello.router, "a router has connected");
-        tokio::spawn(self.clone().read(id, inbound, queue));
-        Ok(Response::new(WorkerStream::new(&self.host.welcome(), reader)))
+        tracing::debug!(router = %asked.router(), "a router has connected");
+        // A router that has left meanwhile is noticed by `read`.
+        let _ = admit.send(Ok((self.host.welcome().to_wire(), reader)));
+        self.read(id, inbound, queue).await;
+    }
+}
+
+/// Why a message did not get to the replica.
+enum NotTaken {
+    Stopped,
+    Refused(Failure),
+}
+
+/// What a message is about, to know what its loss means.
+#[derive(Clone, Copy)]
+enum About {
+    Begin(Leg),
+    Commit(Leg),
+    Cancel(Leg, Option<Choice>),
+    Renewal,
+}
+
+impl About {
+    fn of(message: &ToWorker) -> About {
+        match message {
+            ToWorker::Submit(request, _) | ToWorker::Offer(Offer { request, .. }) => About::Begin(request.leg),
+            ToWorker::Commit(commit) => About::Commit(commit.leg),
+            ToWorker::Cancel { leg, choice } => About::Cancel(*leg, *choice),
+            ToWorker::Renew(_) => About::Renewal,
+        }
     }
 }
 
@@ -269,7 +377,7 @@ impl<H: SessionHost> wire::worker_server::Worker for WorkerService<H> {
         'life: 'future,
         Self: 'future,
     {
-        Box::pin(async move { self.begin(request.into_inner()).await.map_err(|failure| status_of(&failure)) })
+        Box::pin(async move { self.begin(request).await })
     }
 }
 
@@ -277,7 +385,7 @@ impl<H: SessionHost> wire::worker_server::Worker for WorkerService<H> {
 enum Ends {
     Nothing,
     Leg(Leg),
-    Choices(Leg, Vec<sched::Choice>),
+    Choices(Leg, Vec<Choice>),
 }
 
 impl Ends {
@@ -305,96 +413,9 @@ fn request_of(message: &ToWorker) -> Option<&Request> {
 fn batch_of(message: wire::RouterMessage) -> Result<Vec<wire::ToWorker>, ConvertError> {
     let batch = match Field("RouterMessage", "body").required(message.body)? {
         RouterBody::Hello(_) => return Err(Field("RouterMessage", "hello").error(crate::Problem::Unexpected)),
+        RouterBody::Proof(_) => return Err(Field("RouterMessage", "proof").error(crate::Problem::Unexpected)),
         RouterBody::Batch(batch) => batch.messages,
     };
     Field("RouterBatch", "messages").at_most(batch.len(), BATCH_MESSAGES_MAX)?;
     Ok(batch)
-}
-
-fn hello_of(first: Option<wire::RouterMessage>) -> Result<RouterHello, Failure> {
-    let Some(RouterBody::Hello(hello)) = first.and_then(|message| message.body) else {
-        return Err(protocol("the router's first message is no hello".to_owned()));
-    };
-    if hello.version != crate::VERSION {
-        let detail = format!("the router speaks version {}, this worker {}", hello.version, crate::VERSION);
-        return Err(Failure::new(FailureKind::Incompatible, detail));
-    }
-    RouterHello::from_wire(hello).map_err(Failure::from)
-}
-
-fn protocol(detail: String) -> Failure {
-    Failure::new(FailureKind::InvalidRequest, detail)
-}
-
-/// The worker's half: a welcome, then batches and statuses until the session ends.
-pub struct WorkerStream {
-    welcome: Option<wire::Welcome>,
-    queue: QueueReader,
-    /// Taken from the queue, not yet in a batch.
-    pending: VecDeque<FromWorker>,
-    /// Came after messages that have to be written first.
-    next: Option<Outgoing>,
-    over: bool,
-}
-
-impl WorkerStream {
-    fn new(welcome: &Welcome, queue: QueueReader) -> WorkerStream {
-        WorkerStream { welcome: Some(welcome.to_wire()), queue, pending: VecDeque::new(), next: None, over: false }
-    }
-
-    /// Fills a batch with everything that is ready.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Option<Vec<wire::FromWorker>> {
-        let mut batch = Batch::new();
-        while !batch.is_full() {
-            if let Some(message) = self.pending.pop_front() {
-                self.queue.written(1);
-                batch.push(message.to_wire());
-            } else if self.next.is_some() {
-                break;
-            } else {
-                match self.queue.receiver.poll_recv(cx) {
-                    Poll::Ready(Some(Outgoing::Messages(messages))) => self.pending.extend(messages),
-                    Poll::Ready(Some(other)) => self.next = Some(other),
-                    Poll::Ready(None) => self.next = Some(Outgoing::End(protocol("the session is over".to_owned()))),
-                    Poll::Pending => break,
-                }
-            }
-        }
-        batch.take()
-    }
-}
-
-impl Stream for WorkerStream {
-    type Item = Result<wire::WorkerMessage, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(welcome) = self.welcome.take() {
-            return Poll::Ready(Some(Ok(message(WorkerBody::Welcome(welcome)))));
-        }
-        if self.over {
-            return Poll::Ready(None);
-        }
-        if let Some(messages) = self.fill(cx) {
-            return Poll::Ready(Some(Ok(message(WorkerBody::Batch(wire::WorkerBatch { messages })))));
-        }
-        match self.next.take() {
-            // Taken only now, so that what changed while earlier messages were written is in it.
-            Some(Outgoing::Status) => match self.queue.status() {
-                Some(status) => Poll::Ready(Some(Ok(message(WorkerBody::Status(status.to_wire()))))),
-                None => {
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
-            },
-            Some(Outgoing::End(failure)) => {
-                self.over = true;
-                Poll::Ready(Some(Err(status_of(&failure))))
-            }
-            Some(Outgoing::Messages(_)) | None => Poll::Pending,
-        }
-    }
-}
-
-fn message(body: WorkerBody) -> wire::WorkerMessage {
-    wire::WorkerMessage { body: Some(body) }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sched::message::{FromWorker, Load};
+use sched::message::{FromWorker, Load, ToWorker};
 use sched::{Choice, Failure, FailureKind, Leg, Request};
 use tokio::sync::{Notify, mpsc};
 
@@ -127,7 +127,12 @@ impl Table {
             next: 0,
             sessions: BTreeMap::new(),
             legs: BTreeMap::new(),
-            status: WorkerStatus { load: Load::default(), pairs: Vec::new(), phase: Phase::Accepting },
+            status: WorkerStatus {
+                load: Load::default(),
+                pairs: Vec::new(),
+                phase: Phase::Accepting,
+                problems: Vec::new(),
+            },
         }
     }
 
@@ -168,6 +173,30 @@ impl Table {
         let open = request.choices.iter().map(|choice| choice.choice).collect();
         self.legs.insert(request.leg, LegEntry { session: id, open });
         Ok(())
+    }
+
+    /// What of a message is about legs of this session, and a leg of another one that it speaks about. Nobody ends, renews
+    /// or commits a leg that came through somebody else; a leg that has just ended is nobody's.
+    pub(super) fn own(&self, id: SessionId, message: ToWorker) -> (Option<ToWorker>, Option<Leg>) {
+        let mut foreign = None;
+        let mut is_own = |leg: Leg| match self.legs.get(&leg).map(|entry| entry.session) {
+            Some(session) if session == id => true,
+            Some(_) => {
+                foreign = Some(leg);
+                false
+            }
+            None => false,
+        };
+        let own = match message {
+            ToWorker::Submit(..) | ToWorker::Offer(_) => Some(message),
+            ToWorker::Commit(commit) => is_own(commit.leg).then_some(ToWorker::Commit(commit)),
+            ToWorker::Cancel { leg, choice } => is_own(leg).then_some(ToWorker::Cancel { leg, choice }),
+            ToWorker::Renew(mut legs) => {
+                legs.retain(|leg| is_own(*leg));
+                (!legs.is_empty()).then_some(ToWorker::Renew(legs))
+            }
+        };
+        (own, foreign)
     }
 
     /// One choice will say nothing any more; the leg ends with its last.

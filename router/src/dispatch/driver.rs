@@ -94,7 +94,7 @@ impl Driver {
             journey: config.journey(),
             commands,
             news: parts.news,
-            fleet: Fleet::new(parts.addresses, config.route.policy(), config.route.config()),
+            fleet: Fleet::new(parts.addresses, config.route.policy(), config.route.config(), config.status_beat()),
             requests: BTreeMap::new(),
             wide: Wide::default(),
             wide_choices_max: config.limits.wide_choices_max,
@@ -127,7 +127,8 @@ impl Driver {
     }
 
     async fn next_fact(&mut self) -> Fact {
-        let due = self.timers.first().map_or(self.next_beat, |(time, _)| (*time).min(self.next_beat));
+        let timers = self.timers.first().map(|(time, _)| *time).into_iter().chain(self.fleet.next_silence());
+        let due = timers.fold(self.next_beat, Time::min);
         tokio::select! {
             command = self.commands.recv() => command.map_or(Fact::Orphaned, Fact::Command),
             Some((slot, news)) = self.news.recv() => Fact::News(slot, news),
@@ -205,13 +206,13 @@ impl Driver {
 
     fn take_news(&mut self, slot: Slot, news: News) {
         match news {
-            News::Up(welcome, commands) => match self.fleet.up(slot, *welcome, commands) {
+            News::Up(welcome, commands) => match self.fleet.up(self.clock.now(), slot, *welcome, commands) {
                 Ok(()) => self.routes_changed(Routes::More),
                 Err(reason) => error!(worker = self.fleet.name(slot), reason, "worker cannot be used"),
             },
             News::Update(WorkerUpdate::Messages(messages)) => self.take_messages(slot, messages),
             News::Update(WorkerUpdate::Status(status)) => {
-                let routes = self.fleet.status(slot, status);
+                let routes = self.fleet.status(self.clock.now(), slot, status);
                 self.routes_changed(routes);
             }
             News::Update(WorkerUpdate::Ended(_)) | News::Down => self.lose(slot),
@@ -255,6 +256,10 @@ impl Driver {
                 entry.timer = None;
             }
             self.tell(request, JourneyEvent::Tick);
+        }
+        while let Some(slot) = self.fleet.silent(now) {
+            warn!(worker = self.fleet.name(slot), "a worker that says nothing is given up");
+            self.lose(slot);
         }
         if now >= self.next_beat {
             self.next_beat = now + self.beat;
@@ -342,6 +347,11 @@ impl Driver {
                     let name = &*entry.name;
                     info!(request = name, id = %request, reason = failure.detail, "request is tried again");
                     counter!(names::RETRIES_TOTAL, "role" => "router", "reason" => failure.kind.label()).increment(1);
+                }
+                JourneyAction::GaveUpHandoffs { failure, instead } => {
+                    warn!(%request, reason = failure.detail, instead = instead.label(), "no hand-off is tried any more");
+                    counter!(names::HANDOFFS_GIVEN_UP_TOTAL, "role" => "router", "instead" => instead.label())
+                        .increment(1);
                 }
                 JourneyAction::End(ending) => batch.push(RequestEvent::End { request, ending }),
             }

@@ -1,18 +1,18 @@
 //! The workers a router has sessions with: who is up, what they can do, and the way to them; knows no request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use node::names;
 use node::telemetry::LiveGauge;
 use proto::session::client::{Commands, SendError};
 use proto::session::{Phase, Welcome, WorkerStatus};
-use sched::cluster::{Cluster, Intake, Link, WorkerInfo};
+use sched::cluster::{Cluster, Intake, Link, Silence, Silences, Word, WorkerInfo};
 use sched::compat::CompatParts;
 use sched::message::ToWorker;
 use sched::route::{Lack, Picker, RouteConfig, RoutePolicy};
-use sched::{Role, WorkerId};
-use tracing::warn;
+use sched::{InstanceId, Role, Span, Time, WorkerId};
+use tracing::{info, warn};
 
 use crate::worker::Slot;
 
@@ -22,6 +22,9 @@ pub(super) struct Fleet {
     policy: Box<dyn RoutePolicy>,
     route: RouteConfig,
     connections: BTreeMap<Slot, Connection>,
+    silences: Silences,
+    /// Processes that were given up for saying nothing. That their connections answer proves nothing.
+    hushed: BTreeSet<InstanceId>,
     /// By slot.
     seats: Vec<Seat>,
 }
@@ -42,7 +45,12 @@ struct Connection {
     role: Role,
     phase: Phase,
     links: Vec<Link>,
+    /// Statuses to come before new work goes there.
+    statuses_wanted: u32,
 }
+
+/// The first status of a session is the last one that was said before it began; only the second shows that somebody lives.
+const STATUSES_OF_LIFE: u32 = 2;
 
 /// Whether requests that wait may find a worker now that they did not find before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,17 +60,19 @@ pub(super) enum Routes {
 }
 
 impl Fleet {
-    pub(super) fn new(addresses: Vec<String>, policy: Box<dyn RoutePolicy>, route: RouteConfig) -> Fleet {
+    /// Nobody is up yet; every worker owes a status per `beat`.
+    pub(super) fn new(addresses: Vec<String>, policy: Box<dyn RoutePolicy>, route: RouteConfig, beat: Span) -> Fleet {
         let seat = |address: String| Seat { name: address.clone(), address, up: None };
         let seats = addresses.into_iter().map(seat).collect();
-        Fleet { cluster: Cluster::default(), policy, route, connections: BTreeMap::new(), seats }
+        let (cluster, silences) = (Cluster::default(), Silences::new(beat));
+        Fleet { cluster, policy, route, connections: BTreeMap::new(), silences, hushed: BTreeSet::new(), seats }
     }
 
     /// A session has begun.
     ///
     /// # Errors
     /// Why the worker cannot be used: its weights are others than those of the workers that are up.
-    pub(super) fn up(&mut self, slot: Slot, welcome: Welcome, commands: Commands) -> Result<(), String> {
+    pub(super) fn up(&mut self, now: Time, slot: Slot, welcome: Welcome, commands: Commands) -> Result<(), String> {
         if let Some(other) = self.connections.values().next()
             && other.compat.weights_digest != welcome.compat.weights_digest
         {
@@ -79,9 +89,14 @@ impl Fleet {
             capacity_tokens: welcome.capacity_tokens,
         };
         let role = info.role;
+        let statuses_wanted = if self.hushed.contains(&info.instance) { STATUSES_OF_LIFE } else { 0 };
         let id = self.cluster.join(info);
-        let connection =
-            Connection { id, commands, compat: welcome.compat, role, phase: Phase::Accepting, links: Vec::new() };
+        if statuses_wanted > 0 {
+            self.cluster.set_intake(id, Intake::Quiet);
+        }
+        self.silences.heard(now, id);
+        let (compat, phase, links) = (welcome.compat, Phase::Accepting, Vec::new());
+        let connection = Connection { id, commands, compat, role, phase, links, statuses_wanted };
         self.publish(slot, connection.role, 1.0);
         self.connections.insert(slot, connection);
         Ok(())
@@ -91,13 +106,15 @@ impl Fleet {
     pub(super) fn down(&mut self, slot: Slot) -> Option<WorkerId> {
         let connection = self.connections.remove(&slot)?;
         self.cluster.leave(connection.id);
+        self.silences.forget(connection.id);
         self.publish(slot, connection.role, 0.0);
         Some(connection.id)
     }
 
     /// A worker has said how it is.
-    pub(super) fn status(&mut self, slot: Slot, status: WorkerStatus) -> Routes {
+    pub(super) fn status(&mut self, now: Time, slot: Slot, status: WorkerStatus) -> Routes {
         let Some(connection) = self.connections.get_mut(&slot) else { return Routes::Same };
+        let word = self.silences.heard(now, connection.id);
         let links: Vec<Link> = status
             .pairs
             .into_iter()
@@ -108,20 +125,58 @@ impl Fleet {
             })
             .collect();
         let mut routes = if links == connection.links { Routes::Same } else { Routes::More };
-        match (connection.phase, status.phase) {
+        let intake = match status.phase {
+            Phase::Accepting => Intake::Open,
             // Its session stays for the legs it has; new ones do not find it.
-            (Phase::Accepting, Phase::Draining) => self.cluster.set_intake(connection.id, Intake::Draining),
-            (Phase::Draining, Phase::Accepting) => {
-                self.cluster.set_intake(connection.id, Intake::Open);
+            Phase::Draining => Intake::Draining,
+        };
+        let proved = connection.statuses_wanted == 1;
+        connection.statuses_wanted = connection.statuses_wanted.saturating_sub(1);
+        let returned = connection.statuses_wanted == 0 && (proved || word == Word::Returned);
+        if returned {
+            info!(worker = self.seats.get(slot.0).map(|seat| &seat.name), "a silent worker is heard again");
+            if let Some(worker) = self.cluster.get(connection.id) {
+                self.hushed.remove(&worker.info.instance);
+            }
+        }
+        if returned || connection.phase != status.phase {
+            self.cluster.set_intake(connection.id, intake);
+            if intake == Intake::Open {
                 routes = Routes::More;
             }
-            (Phase::Accepting, Phase::Accepting) | (Phase::Draining, Phase::Draining) => {}
         }
         connection.phase = status.phase;
         connection.links.clone_from(&links);
         self.cluster.set_load(connection.id, status.load);
         self.cluster.set_links(connection.id, links);
+        let problems = status.problems.into_iter().map(|problem| problem.failure);
+        self.cluster.set_problems(connection.id, problems.collect());
         routes
+    }
+
+    /// When to look for silent workers at the latest.
+    pub(super) fn next_silence(&self) -> Option<Time> {
+        self.silences.next_timeout()
+    }
+
+    /// Closes the intake of workers that say nothing; the slot of one that has to be given up.
+    pub(super) fn silent(&mut self, now: Time) -> Option<Slot> {
+        while let Some(silence) = self.silences.poll(now) {
+            let slot_of =
+                |id| self.connections.iter().find(|(_, connection)| connection.id == id).map(|(slot, _)| *slot);
+            match silence {
+                Silence::Quiet(id) => {
+                    self.cluster.set_intake(id, Intake::Quiet);
+                    let worker = slot_of(id).map(|slot| self.name(slot));
+                    warn!(worker, "a worker says nothing; no new work goes to it");
+                }
+                Silence::Lost(id) => {
+                    self.hushed.extend(self.cluster.get(id).map(|worker| worker.info.instance));
+                    return slot_of(id);
+                }
+            }
+        }
+        None
     }
 
     /// Queues a message for a worker; a worker that is gone has lost its legs already and needs none.

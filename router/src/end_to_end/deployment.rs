@@ -151,7 +151,7 @@ fn write_model(directory: &std::path::Path) {
     std::fs::create_dir_all(directory).unwrap();
     let write = |file: &str, text: String| std::fs::write(directory.join(file), text).unwrap();
     write("tokenizer.json", samples::byte_level_json().to_string());
-    write("config.json", r#"{"vocab_size": 280, "max_position_embeddings": 256}"#.to_owned());
+    write("config.json", r#"{"model_type": "llama", "vocab_size": 280, "max_position_embeddings": 256}"#.to_owned());
     write("tokenizer_config.json", r#"{"eos_token": "<|end|>"}"#.to_owned());
     write("chat_template.jinja", TEMPLATE.to_owned());
 }

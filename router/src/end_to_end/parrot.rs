@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proto::Secret;
 use proto::listen::Services;
 use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
 use proto::session::{Exactness, Pair, SessionLimits, Welcome};
 use sched::compat::CompatParts;
 use sched::layout::KvDtype;
-use sched::message::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Offer, ToWorker, TokenTiming, Work};
+use sched::message::{
+    Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Load, Offer, STATUS_BEAT, ToWorker, TokenTiming, Work,
+};
 use sched::{
     BlockId, Choice, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request, Role, SampledToken, Span,
 };
@@ -33,7 +36,15 @@ pub(super) struct State {
     context_max: u32,
     told: Mutex<Vec<ToWorker>>,
     offers: Mutex<BTreeMap<Leg, Offer>>,
+    /// Whether it says how it is, as its scheduler would while it runs.
+    voice: Mutex<Voice>,
     sessions: Sessions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    Heard,
+    Lost,
 }
 
 impl Parrot {
@@ -53,20 +64,41 @@ impl Parrot {
             context_max: 512,
             told: Mutex::default(),
             offers: Mutex::default(),
+            voice: Mutex::new(Voice::Heard),
             sessions: sessions.clone(),
         });
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let services = Services::new(WorkerService::new(Arc::new(Host(Arc::clone(&state))), sessions.clone()), &limits);
+        let services = Services::new(
+            WorkerService::new(Arc::new(Host(Arc::clone(&state))), sessions.clone(), Secret::open()),
+            &limits,
+        );
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(services.serve(listener, async { stopped.await.unwrap_or(()) }, Duration::ZERO));
+        let serving = services.serve(listener, async { stopped.await.unwrap_or(()) }, Duration::ZERO);
+        let beating = beat(Arc::clone(&state));
+        tokio::spawn(async move {
+            tokio::select! {
+                served = serving => served.unwrap(),
+                () = beating => {}
+            }
+        });
         Parrot { address, instance, state, sessions, stop: Some(stop) }
     }
 
     /// Says that it can read from these givers.
     pub(super) fn pair_with(&self, givers: &[InstanceId]) {
         let pair = |&giver| Pair { giver, transport: "tcp".to_owned(), bytes_per_second: 1e9 };
-        self.sessions.pairs(givers.iter().map(pair).collect());
+        self.sessions.pairs(givers.iter().map(pair).collect(), Vec::new());
+    }
+
+    /// From now on it says nothing of itself, as if its scheduler stood still; its connections answer.
+    pub(super) fn hush(&self) {
+        *self.state.voice.lock().unwrap() = Voice::Lost;
+    }
+
+    /// It is heard again.
+    pub(super) fn speak(&self) {
+        *self.state.voice.lock().unwrap() = Voice::Heard;
     }
 
     /// Legs that run or are held.
@@ -83,6 +115,16 @@ impl Parrot {
     pub(super) async fn crash(&mut self) {
         self.stop.take();
         self.sessions.end(&Failure::new(FailureKind::WorkerLost, "crashed")).await;
+    }
+}
+
+async fn beat(state: Arc<State>) {
+    loop {
+        tokio::time::sleep(Duration::from_micros(STATUS_BEAT.us())).await;
+        let voice = *state.voice.lock().unwrap();
+        if voice == Voice::Heard {
+            state.sessions.load(Load::default());
+        }
     }
 }
 
@@ -103,6 +145,7 @@ impl SessionHost for Host {
             exactness: Exactness::Exact,
             transports: vec!["tcp".into()],
             name: String::new(),
+            lease_span: Span::from_secs(30),
         }
     }
 

@@ -177,3 +177,55 @@ async fn parts_of_ttft_and_of_the_handoff_gap_sum_to_the_whole() {
     }
     deployment.stop().await;
 }
+
+/// Its connections answer, but its scheduler stands still.
+#[tokio::test]
+async fn a_worker_that_says_nothing_gets_no_new_work_and_is_given_up() {
+    const TOKENS: usize = 198;
+    // The whole stream takes longer than it takes to be given up.
+    const PACE: Duration = Duration::from_millis(50);
+    let first = Parrot::start(Role::Aggregated, 1, PACE).await;
+    let second = Parrot::start(Role::Aggregated, 2, PACE).await;
+    let workers = Workers { prefill: vec![], decode: vec![first.address.clone(), second.address.clone()] };
+    let change = |config: &mut crate::Config| {
+        (config.session.alive_beat_ms, config.route.policy) = (1_000, crate::config::PolicyName::RoundRobin);
+    };
+    let deployment = Deployment::start(workers, change).await;
+    let body = json!({"prompt": "abc", "max_tokens": TOKENS, "add_special_tokens": false, "stream": true});
+    let mut events = Events::open(&deployment, "/v1/completions", &body).await;
+    let head = events.next().await.unwrap();
+    let (silent, other) = if first.legs() == 1 { (&first, &second) } else { (&second, &first) };
+    silent.hush();
+    let submitted =
+        |parrot: &Parrot| parrot.told().iter().filter(|message| matches!(message, ToWorker::Submit(..))).count();
+    let short = json!({"prompt": "abc", "max_tokens": 1, "add_special_tokens": false});
+    let misses = |count: usize| {
+        let (deployment, short) = (&deployment, &short);
+        async move {
+            let before = submitted(silent);
+            for _ in 0..count {
+                assert_eq!(deployment.post("/v1/completions", short).await.status, 200);
+            }
+            submitted(silent) == before
+        }
+    };
+    assert!(!misses(2).await, "in turn, both have new work");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !misses(2).await {
+        assert!(tokio::time::Instant::now() < deadline, "new work still goes there");
+        tokio::time::sleep(SLOW).await;
+    }
+    // It is given up while its stream runs, which goes on elsewhere.
+    let before = submitted(other);
+    let mut all = vec![head];
+    all.extend(events.all().await);
+    assert_eq!(texts(&chunks(&all), 0), "abc".repeat(TOKENS / 3));
+    assert!(submitted(other) > before);
+    silent.speak();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while misses(2).await {
+        assert!(tokio::time::Instant::now() < deadline, "it is heard, but gets no new work");
+        tokio::time::sleep(SLOW).await;
+    }
+    deployment.stop().await;
+}

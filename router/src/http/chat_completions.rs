@@ -9,6 +9,7 @@ use super::App;
 use super::form::Form;
 use super::generate::{Endpoint, Tokenized, answer};
 use super::room::Room;
+use crate::jinja::Rendered;
 use crate::openai::{ApiError, ChatAnswer, ChatRequest, Conversation, Generation, Head, Limits};
 use crate::text::{AddSpecials, ModelText};
 
@@ -33,7 +34,7 @@ impl Endpoint for ChatRequest {
 
     fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError> {
         let (prompt, specials) = conversation_text(&self.conversation, model, room)?;
-        let tokens = room.prompt(model, &prompt, specials, "messages")?;
+        let tokens = room.prompt(model, &model.chat(&prompt), specials, "messages")?;
         if tokens.is_empty() {
             return Err(ApiError::invalid("messages", "the messages make a prompt of no tokens"));
         }
@@ -54,7 +55,7 @@ pub(super) fn conversation_text(
     conversation: &Conversation,
     model: &ModelText,
     room: &Room<'_>,
-) -> Result<(String, AddSpecials), ApiError> {
+) -> Result<(Rendered, AddSpecials), ApiError> {
     let Some(template) = &model.template else {
         let message = "this model has no chat template: use /v1/completions instead";
         return Err(ApiError::invalid("messages", message));

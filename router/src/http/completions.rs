@@ -54,7 +54,7 @@ impl CompletionRequest {
     fn tokenized(&self, prompt: &Prompt, model: &ModelText, room: &Room<'_>) -> Result<Tokenized, ApiError> {
         let tokens = match prompt {
             Prompt::Tokens(tokens) => tokens.clone(),
-            Prompt::Text(text) => room.prompt(model, text, self.add_specials, "prompt")?,
+            Prompt::Text(text) => room.prompt(model, &model.raw(text), self.add_specials, "prompt")?,
         };
         if tokens.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt has no tokens"));

@@ -3,7 +3,7 @@
 use sched::TokenId;
 
 use crate::openai::ApiError;
-use crate::text::{AddSpecials, Effort, EncodeError, ModelText, Stopped};
+use crate::text::{AddSpecials, Effort, EncodeError, ModelText, Source, Stopped};
 
 /// The room that a request's prompts have.
 pub(super) struct Room<'a> {
@@ -22,14 +22,14 @@ impl Room<'_> {
     pub(super) fn prompt(
         &self,
         model: &ModelText,
-        text: &str,
+        source: &Source<'_>,
         specials: AddSpecials,
         field: &str,
     ) -> Result<Vec<TokenId>, ApiError> {
-        self.fits(model, text)?;
+        self.fits(model, source.text)?;
         let room = self.context_tokens as usize;
         self.effort.may_have(room);
-        model.encode_within(text, specials, self.effort).map_err(|error| match error {
+        model.encode_within(source, specials, self.effort).map_err(|error| match error {
             EncodeError::Stopped(Stopped::TooMany { tokens }) => self.overflow(&format!("more than {tokens}")),
             error => wrong(field, &error),
         })
@@ -51,12 +51,12 @@ impl Room<'_> {
     pub(super) fn text(
         &self,
         model: &ModelText,
-        text: &str,
+        source: &Source<'_>,
         specials: AddSpecials,
         tokens_max: usize,
     ) -> Result<Vec<TokenId>, ApiError> {
         self.effort.may_have(tokens_max);
-        model.encode_within(text, specials, self.effort).map_err(|error| wrong("prompt", &error))
+        model.encode_within(source, specials, self.effort).map_err(|error| wrong("prompt", &error))
     }
 
     /// Whether to go on before something that cannot be stopped.

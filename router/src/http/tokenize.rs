@@ -31,9 +31,9 @@ fn tokens_in(app: &App, body: &[u8], room: &Room<'_>) -> Result<Vec<u8>, ApiErro
     let tokens = match &request.input {
         TokenizeInput::Conversation(conversation) => {
             let (prompt, specials) = conversation_text(conversation, &app.model, room)?;
-            room.text(&app.model, &prompt, specials, TOKENS_MAX)?
+            room.text(&app.model, &app.model.chat(&prompt), specials, TOKENS_MAX)?
         }
-        TokenizeInput::Text(text, specials) => room.text(&app.model, text, *specials, TOKENS_MAX)?,
+        TokenizeInput::Text(text, specials) => room.text(&app.model, &app.model.raw(text), *specials, TOKENS_MAX)?,
     };
     let strings = match request.strings {
         TokenStrings::Include => {

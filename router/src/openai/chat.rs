@@ -7,7 +7,7 @@ use super::generation::LOGPROBS_MAX;
 use super::known::note_unknown;
 use super::refused::refuse_for_chat;
 use super::{ApiError, Generation, Limits};
-use crate::text::{AddSpecials, GenerationPrompt, Message, Role, SERVER_VARIABLES};
+use crate::text::{AddSpecials, Content, GenerationPrompt, Message, Role, SERVER_VARIABLES};
 
 /// A parsed and checked chat request.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,13 +45,7 @@ impl ChatRequest {
     /// The request and the fields that nobody has taken.
     pub(super) fn parse_fields(body: &[u8], limits: &Limits) -> Result<(ChatRequest, Fields), ApiError> {
         let mut fields = Fields::parse(body)?;
-        refuse_for_chat(&mut fields)?;
-        let effort = fields.string("reasoning_effort")?;
-        let mut conversation = Conversation::take(&mut fields)?;
-        if let Some(effort) = effort {
-            // Templates that know efforts read this variable; what the client says itself wins.
-            conversation.template_variables.entry("reasoning_effort").or_insert(Value::String(effort));
-        }
+        let conversation = Conversation::take(&mut fields)?;
         let mut generation = Generation::take(&mut fields, limits)?;
         let max_tokens = fields.count("max_tokens", 1..=u32::MAX)?;
         generation.max_tokens = fields.count("max_completion_tokens", 1..=u32::MAX)?.or(max_tokens);
@@ -61,7 +55,9 @@ impl ChatRequest {
 }
 
 impl Conversation {
+    /// Takes what makes the prompt, and refuses what would make another one.
     pub(super) fn take(fields: &mut Fields) -> Result<Conversation, ApiError> {
+        refuse_for_chat(fields)?;
         let messages = fields
             .list("messages")?
             .ok_or_else(|| ApiError::invalid("messages", "messages is missing"))?
@@ -72,13 +68,18 @@ impl Conversation {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "messages must not be empty"));
         }
+        let mut template_variables = take_template_variables(fields)?;
+        if let Some(effort) = fields.string("reasoning_effort")? {
+            // Templates that know efforts read this variable; what the client says itself wins.
+            template_variables.entry("reasoning_effort").or_insert(Value::String(effort));
+        }
         Ok(Conversation {
             messages,
             generation_prompt: match fields.flag("add_generation_prompt")? {
                 Some(false) => GenerationPrompt::Omit,
                 Some(true) | None => GenerationPrompt::Add,
             },
-            template_variables: take_template_variables(fields)?,
+            template_variables,
             add_specials: match fields.flag("add_special_tokens")? {
                 Some(true) => AddSpecials::Yes,
                 Some(false) | None => AddSpecials::No,
@@ -110,14 +111,19 @@ fn message(name: &str, value: Value) -> Result<Message, ApiError> {
     }
     let role = role(&format!("{name}.role"), fields.take("role"))?;
     let content = content(&format!("{name}.content"), role, fields.take("content"))?;
-    let speaker = fields.take("name").map(|value| fields::string(&format!("{name}.name"), value)).transpose()?;
-    Ok(Message { role, content, name: speaker })
+    let mut text =
+        |field: &str| fields.take(field).map(|value| fields::string(&format!("{name}.{field}"), value)).transpose();
+    let reasoning = text("reasoning_content")?;
+    // Servers differ in the name; a client that sends both means the same.
+    let reasoning = text("reasoning")?.or(reasoning);
+    Ok(Message { role, content, name: text("name")?, reasoning, thinking: text("thinking")? })
 }
 
 fn role(name: &str, value: Option<Value>) -> Result<Role, ApiError> {
     let Some(value) = value else { return Err(ApiError::invalid(name, format!("{name} is missing"))) };
     match value.as_str() {
-        Some("system" | "developer") => Ok(Role::System),
+        Some("system") => Ok(Role::System),
+        Some("developer") => Ok(Role::Developer),
         Some("user") => Ok(Role::User),
         Some("assistant") => Ok(Role::Assistant),
         Some("tool" | "function") => Err(ApiError {
@@ -128,20 +134,17 @@ fn role(name: &str, value: Option<Value>) -> Result<Role, ApiError> {
     }
 }
 
-/// A string, or a list of text parts, which stand on lines of their own.
-fn content(name: &str, role: Role, value: Option<Value>) -> Result<String, ApiError> {
+/// A string, or a list of text parts.
+fn content(name: &str, role: Role, value: Option<Value>) -> Result<Content, ApiError> {
     match value {
-        Some(Value::String(text)) => Ok(text),
+        Some(Value::String(text)) => Ok(Content::Text(text)),
         Some(Value::Array(parts)) => {
-            let texts = parts
-                .into_iter()
-                .enumerate()
-                .map(|(index, part)| text_part(&format!("{name}[{index}]"), part))
-                .collect::<Result<Vec<_>, _>>()?;
-            Ok(texts.join("\n"))
+            let parts = parts.into_iter().enumerate();
+            let texts = parts.map(|(index, part)| text_part(&format!("{name}[{index}]"), part));
+            Ok(Content::Parts(texts.collect::<Result<_, _>>()?))
         }
         Some(other) => Err(fields::wrong(name, "a string or a list of text parts", &other)),
-        None if role == Role::Assistant => Ok(String::new()),
+        None if role == Role::Assistant => Ok(Content::Text(String::new())),
         None => Err(ApiError::invalid(name, format!("{name} is missing"))),
     }
 }

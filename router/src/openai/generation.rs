@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::fields::{self, Fields};
 use super::{ApiError, Limits};
 use crate::text::sampling_defaults::{MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_K, TOP_P};
-use crate::text::{ModelText, SpecialText};
+use crate::text::{Length, ModelText, SpecialText};
 
 /// Most alternatives per token that a client may ask for.
 pub(super) const LOGPROBS_MAX: u32 = 20;
@@ -25,7 +25,7 @@ pub struct Generation {
     /// Most tokens per choice.
     pub max_tokens: Option<u32>,
     /// Tokens before which nothing ends a choice.
-    pub min_tokens: u32,
+    pub min_tokens: Option<u32>,
     /// 0 is greedy.
     pub temperature: Option<f32>,
     /// Nucleus mass in (0, 1].
@@ -34,7 +34,7 @@ pub struct Generation {
     pub top_k: Option<u32>,
     /// In [0, 1].
     pub min_p: Option<f32>,
-    /// Above 0.
+    /// In [0.01, 100].
     pub repetition_penalty: Option<f32>,
     /// In [-2, 2].
     pub presence_penalty: f32,
@@ -106,15 +106,12 @@ impl Generation {
         Ok(Generation {
             model: fields.string("model")?,
             max_tokens: None,
-            min_tokens: fields.count("min_tokens", 0..=u32::MAX)?.unwrap_or(0),
+            min_tokens: fields.count("min_tokens", 0..=u32::MAX)?,
             temperature: fields.number("temperature", TEMPERATURE)?,
             top_p: positive("top_p", fields.number("top_p", TOP_P)?)?,
             top_k: fields.integer("top_k", TOP_K)?.map(|k| u32::try_from(k).unwrap_or(0)),
             min_p: fields.number("min_p", MIN_P)?,
-            repetition_penalty: positive(
-                "repetition_penalty",
-                fields.number("repetition_penalty", REPETITION_PENALTY)?,
-            )?,
+            repetition_penalty: fields.number("repetition_penalty", REPETITION_PENALTY)?,
             presence_penalty: fields.number("presence_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
             frequency_penalty: fields.number("frequency_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
             seed: take_seed(fields)?,
@@ -141,7 +138,7 @@ impl Generation {
     }
 
     /// The parameters for a prompt of `prompt_tokens`, with everything open resolved: what the client says, else what
-    /// the model's authors recommend, else the API's defaults. `max_tokens_default` stands for a missing `max_tokens`
+    /// the model's authors recommend, else the API's defaults. `max_tokens_default` is the API's default of `max_tokens`
     /// (`None` is all that the context has left).
     ///
     /// # Errors
@@ -154,12 +151,10 @@ impl Generation {
         max_tokens_default: Option<u32>,
         seed: u64,
     ) -> Result<SamplingParams, ApiError> {
-        let max_tokens = self.output_budget(context_tokens, prompt_tokens, max_tokens_default)?;
-        if self.min_tokens > max_tokens {
-            let message = format!("min_tokens ({}) must not be above max_tokens ({max_tokens})", self.min_tokens);
-            return Err(ApiError::invalid("min_tokens", message));
-        }
         let defaults = &model.defaults;
+        let recommended = defaults.max_tokens;
+        let max_tokens = self.output_budget(context_tokens, prompt_tokens, recommended, max_tokens_default)?;
+        let min_tokens = self.least_output(max_tokens, prompt_tokens, defaults.min_tokens)?;
         let temperature = self.temperature.or(defaults.temperature).unwrap_or(1.0);
         let mut stop_tokens = self.stop_tokens.clone();
         if self.end_tokens == EndTokens::Honour {
@@ -169,7 +164,7 @@ impl Generation {
         stop_tokens.dedup();
         Ok(SamplingParams {
             max_tokens,
-            min_tokens: self.min_tokens,
+            min_tokens,
             temperature: if temperature < TEMPERATURE_MIN { 0.0 } else { temperature },
             top_p: self.top_p.or(defaults.top_p).unwrap_or(1.0),
             top_k: self.top_k.or(defaults.top_k).unwrap_or(0),
@@ -189,6 +184,7 @@ impl Generation {
         &self,
         context_tokens: u32,
         prompt_tokens: usize,
+        recommended: Option<Length>,
         max_tokens_default: Option<u32>,
     ) -> Result<u32, ApiError> {
         let left = u32::try_from(prompt_tokens).ok().and_then(|prompt| context_tokens.checked_sub(prompt)).unwrap_or(0);
@@ -209,9 +205,44 @@ impl Generation {
                 Err(ApiError::context_overflow("max_tokens", message))
             }
             Some(asked) => Ok(asked),
-            None => Ok(max_tokens_default.unwrap_or(left).min(left)),
+            None => match recommended {
+                None => Ok(max_tokens_default.unwrap_or(left).min(left)),
+                Some(length) => match length.of_answer(prompt_tokens) {
+                    Some(tokens) => Ok(tokens.min(left)),
+                    None => Err(beyond_recommended(prompt_tokens)),
+                },
+            },
         }
     }
+
+    /// Fewest tokens of an answer; what the authors recommend yields to what a client says of the longest one.
+    fn least_output(
+        &self,
+        max_tokens: u32,
+        prompt_tokens: usize,
+        recommended: Option<Length>,
+    ) -> Result<u32, ApiError> {
+        match self.min_tokens {
+            Some(asked) if asked > max_tokens => {
+                let message = format!("min_tokens ({asked}) must not be above max_tokens ({max_tokens})");
+                Err(ApiError::invalid("min_tokens", message))
+            }
+            Some(asked) => Ok(asked),
+            None => {
+                let recommended = recommended.and_then(|length| length.of_answer(prompt_tokens));
+                Ok(recommended.unwrap_or(0).min(max_tokens))
+            }
+        }
+    }
+}
+
+/// A prompt that leaves nothing of the length which the model's authors recommend, where the client says none.
+fn beyond_recommended(prompt_tokens: usize) -> ApiError {
+    let message = format!(
+        "max_length of this model's generation_config.json leaves nothing for an answer to {prompt_tokens} input tokens. \
+         Please set max_tokens."
+    );
+    ApiError::context_overflow("input_tokens", message)
 }
 
 fn positive(name: &str, value: Option<f32>) -> Result<Option<f32>, ApiError> {

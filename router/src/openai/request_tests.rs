@@ -5,7 +5,7 @@ use sched::{SamplingParams, TokenId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::text::{ModelText, SamplingDefaults, SpecialText, samples};
+use crate::text::{ControlReading, ControlTokens, Length, ModelText, SamplingDefaults, SpecialText, samples};
 
 fn limits() -> Limits {
     Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
@@ -146,7 +146,7 @@ fn values_out_of_range() {
             top_p: top_p must be a number from 0 to 1, but is 1.1
             top_k: top_k must be an integer from -1 to 4294967295, but is -2
             min_p: min_p must be a number from 0 to 1, but is -0.1
-            repetition_penalty: repetition_penalty must be above 0
+            repetition_penalty: repetition_penalty must be a number from 0.01 to 100, but is 0
             presence_penalty: presence_penalty must be a number from -2 to 2, but is 3
             frequency_penalty: frequency_penalty must be a number from -2 to 2, but is -2.1
             seed: seed must be an integer of 64 bits, but is 1.5
@@ -312,7 +312,9 @@ fn messages_are_typed() {
         .iter()
         .map(|message| format!("{} {:?} {:?}", message.role.name(), message.content, message.name))
         .collect();
-    assert_eq!(shown, [r#"system "brief" None"#, r#"user "a\nb" Some("ann")"#, r#"assistant "" None"#]);
+    let expected =
+        [r#"developer Text("brief") None"#, r#"user Parts(["a", "b"]) Some("ann")"#, r#"assistant Text("") None"#];
+    assert_eq!(shown, expected);
 }
 
 #[test]
@@ -357,8 +359,12 @@ fn logit_bias_is_sorted_and_the_last_of_a_kind_wins() {
 }
 
 fn model(defaults: SamplingDefaults) -> ModelText {
+    let tokenizer = samples::byte_level();
     ModelText {
-        tokenizer: samples::byte_level(),
+        control: ControlTokens::of(&tokenizer, &std::collections::BTreeSet::new()).unwrap(),
+        control_in_messages: ControlReading::Text,
+        control_in_prompts: ControlReading::Token,
+        tokenizer,
         template: None,
         end_tokens: vec![TokenId(5), TokenId(9)],
         vocab_size: 300,
@@ -401,6 +407,28 @@ fn what_a_client_leaves_open_comes_from_the_model_then_from_the_api() {
 }
 
 #[test]
+fn recommended_lengths_stand_for_those_that_a_client_leaves_open() {
+    let recommended =
+        |max_tokens, min_tokens| SamplingDefaults { max_tokens, min_tokens, ..SamplingDefaults::default() };
+    let lengths = |defaults: SamplingDefaults, body: Value, prompt: usize, default: Option<u32>| {
+        let resolved = chat(&body).unwrap().generation.resolve(&model(defaults), 64, prompt, default, 77);
+        resolved.map(|params| (params.max_tokens, params.min_tokens)).map_err(|error| error.message)
+    };
+    let answer = |most, least| recommended(Some(Length::Answer(most)), Some(Length::Answer(least)));
+    assert_eq!(lengths(answer(20, 3), json!({}), 10, None), Ok((20, 3)));
+    assert_eq!(lengths(answer(20, 3), json!({}), 10, Some(16)), Ok((20, 3)), "before the API's default");
+    assert_eq!(lengths(answer(900, 3), json!({}), 10, None), Ok((54, 3)), "at most what the context has left");
+    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2}), 10, None), Ok((2, 2)), "the client's word counts");
+    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2, "min_tokens": 1}), 10, None), Ok((2, 1)));
+    let all = || recommended(Some(Length::All(40)), Some(Length::All(15)));
+    assert_eq!(lengths(all(), json!({}), 10, None), Ok((30, 5)));
+    assert_eq!(lengths(all(), json!({}), 30, None), Ok((10, 0)));
+    let said = lengths(all(), json!({}), 40, None).unwrap_err();
+    assert!(said.starts_with("max_length of this model's generation_config.json leaves nothing"), "{said}");
+    assert_eq!(lengths(all(), json!({"max_tokens": 5}), 40, None), Ok((5, 0)));
+}
+
+#[test]
 fn prompt_and_answer_must_fit_the_context() {
     assert_eq!(resolve(&json!({"max_tokens": 54}), 10).unwrap().max_tokens, 54);
     assert_eq!(resolve(&json!({}), 63).unwrap().max_tokens, 1);
@@ -428,4 +456,43 @@ fn tokenize_requests() {
     assert_eq!(error.message, "tokens[1] must be an integer from 0 to 299, but is 300");
     let request = TokenizeRequest::parse(br#"{"messages": [{"role": "user", "content": "x"}]}"#).unwrap();
     assert!(matches!(request.input, TokenizeInput::Conversation(_)));
+}
+
+#[test]
+fn tokenize_refuses_what_the_endpoint_with_that_prompt_refuses() {
+    let messages = json!([{"role": "user", "content": "x"}]);
+    let more = [
+        ("tools", json!([{"type": "function"}])),
+        ("continue_final_message", json!(true)),
+        ("documents", json!([{"text": "x"}])),
+        ("chat_template", json!("x")),
+        ("truncate_prompt_tokens", json!(3)),
+    ];
+    for (name, value) in more {
+        let mut body = json!({"messages": messages});
+        body[name] = value;
+        let chat = ChatRequest::parse(body.to_string().as_bytes(), &limits()).unwrap_err();
+        let tokenize = TokenizeRequest::parse(body.to_string().as_bytes()).unwrap_err();
+        assert_eq!((tokenize.message, tokenize.param), (chat.message, chat.param), "{name}");
+    }
+    let body = br#"{"prompt": "x", "truncate_prompt_tokens": 3}"#;
+    let (tokenize, completion) = (TokenizeRequest::parse(body), CompletionRequest::parse(body, &limits()));
+    assert_eq!(tokenize.unwrap_err().message, completion.unwrap_err().message);
+    let both = TokenizeRequest::parse(br#"{"prompt": "x", "messages": []}"#).unwrap_err();
+    assert_eq!(both.message, "prompt and messages exclude each other");
+}
+
+#[test]
+fn thoughts_come_with_the_turn() {
+    let parse = |message: Value| {
+        let body = json!({"messages": [message]});
+        ChatRequest::parse(body.to_string().as_bytes(), &limits())
+            .map(|request| request.conversation.messages[0].clone())
+    };
+    let message = |name: &str| json!({"role": "assistant", "content": "a", name: "hm"});
+    assert_eq!(parse(message("reasoning_content")).unwrap().reasoning.as_deref(), Some("hm"));
+    assert_eq!(parse(message("reasoning")).unwrap().reasoning.as_deref(), Some("hm"));
+    assert_eq!(parse(message("thinking")).unwrap().thinking.as_deref(), Some("hm"));
+    let wrong = parse(json!({"role": "assistant", "content": "a", "reasoning": 1})).unwrap_err();
+    assert_eq!(wrong.message, "messages[0].reasoning must be a string, but is 1");
 }

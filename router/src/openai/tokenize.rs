@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::chat::Conversation;
 use super::fields::Fields;
 use super::generation::token;
+use super::refused::refuse_for_completion;
 use super::{ApiError, Limits};
 use crate::text::AddSpecials;
 
@@ -51,7 +52,11 @@ impl TokenizeRequest {
             Some(false) | None => TokenStrings::Omit,
         };
         let input = match fields.string("prompt")? {
+            Some(_) if fields.take("messages").is_some() => {
+                return Err(ApiError::invalid("prompt", "prompt and messages exclude each other"));
+            }
             Some(text) => {
+                refuse_for_completion(&mut fields)?;
                 let specials = match fields.flag("add_special_tokens")? {
                     Some(false) => AddSpecials::No,
                     Some(true) | None => AddSpecials::Yes,

@@ -15,6 +15,7 @@ use tokenizers::{
 };
 
 use super::AddSpecials;
+use super::control::{Cut, Guard};
 use super::cuts::Cuts;
 use super::effort::{Effort, Stopped};
 
@@ -58,14 +59,17 @@ impl Encoder {
         &self,
         tokenizer: &Tokenizer,
         text: &str,
+        guard: Option<Guard<'_>>,
         specials: AddSpecials,
         effort: &Effort,
     ) -> Result<Vec<TokenId>, EncodeError> {
         effort.look()?;
+        // Where nothing is guarded the tokenizer looks for its added tokens itself.
+        let guard = guard.filter(|guard| guard.may_be_spelled(tokenizer, text));
         let (before, after) = match (specials, &self.frame) {
             (AddSpecials::No, _) => (&[][..], &[][..]),
             (AddSpecials::Yes, Some((before, after))) => (before.as_slice(), after.as_slice()),
-            (AddSpecials::Yes, None) => return whole(tokenizer, text, effort),
+            (AddSpecials::Yes, None) => return whole(tokenizer, text, guard, effort),
         };
         let mut ids = before.to_vec();
         let mut rest = text;
@@ -73,7 +77,8 @@ impl Encoder {
             let cut = (rest.len() > self.part_bytes).then(|| self.cuts.next(rest, self.part_bytes)).flatten();
             let (part, next) = cut.map_or((rest, ""), |(end, start)| (&rest[..end], &rest[start..]));
             effort.unbroken(part.len())?;
-            append(tokenizer, part, effort, &mut ids).map_err(reason)?;
+            let offset = text.len() - rest.len();
+            append(tokenizer, part, guard.map(|guard| (guard, offset)), effort, &mut ids).map_err(reason)?;
             effort.tokens(ids.len())?;
             rest = next;
         }
@@ -83,16 +88,38 @@ impl Encoder {
 }
 
 /// A tokenizer with a frame that is not simply around the text: as it is, in one go.
-fn whole(tokenizer: &Tokenizer, text: &str, effort: &Effort) -> Result<Vec<TokenId>, EncodeError> {
+fn whole(
+    tokenizer: &Tokenizer,
+    text: &str,
+    guard: Option<Guard<'_>>,
+    effort: &Effort,
+) -> Result<Vec<TokenId>, EncodeError> {
     effort.unbroken(text.len())?;
-    let encoding = tokenizer.encode_fast(text, true).map_err(reason)?;
+    let encoding = match guard {
+        Some(guard) => guard.encoding(tokenizer, text),
+        None => tokenizer.encode_fast(text, true),
+    };
+    let encoding = encoding.map_err(reason)?;
     effort.tokens(encoding.len())?;
     Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
 }
 
-/// The stages of `encode_fast` without what follows the model: offsets, attention masks, truncation.
-fn append(tokenizer: &Tokenizer, part: &str, effort: &Effort, ids: &mut Vec<TokenId>) -> StageResult<()> {
-    let mut pieces = tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), part);
+/// The stages of `encode_fast` without what follows the model: offsets, attention masks, truncation. A guard comes with
+/// the place of `part` in its text.
+fn append(
+    tokenizer: &Tokenizer,
+    part: &str,
+    guard: Option<(Guard<'_>, usize)>,
+    effort: &Effort,
+    ids: &mut Vec<TokenId>,
+) -> StageResult<()> {
+    let (mut pieces, cut) = match guard {
+        Some((guard, offset)) => guard.extract(tokenizer, part, offset)?,
+        None => {
+            let added = tokenizer.get_added_vocabulary();
+            (added.extract_and_normalize(tokenizer.get_normalizer(), part), Cut::default())
+        }
+    };
     effort.look()?;
     if let Some(stage) = tokenizer.get_pre_tokenizer() {
         split(stage, &mut pieces, effort)?;
@@ -104,8 +131,9 @@ fn append(tokenizer: &Tokenizer, part: &str, effort: &Effort, ids: &mut Vec<Toke
     })?;
     let pieces = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
     let tokens = pieces.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten();
+    let before = ids.len();
     ids.extend(tokens.map(|token| TokenId(token.id)));
-    Ok(())
+    cut.check(ids[before..].iter().map(|id| id.0))
 }
 
 /// A pre-tokenizer's own work, except that patterns look up between their matches.
@@ -250,7 +278,7 @@ mod tests {
         for (json, tokenizer, encoder) in FAMILIES.get_or_init(|| families().into_iter().map(made).collect()) {
             assert_ne!(encoder.cuts, Cuts::Never, "{json}");
             for specials in [AddSpecials::Yes, AddSpecials::No] {
-                let ids = encoder.encode(tokenizer, text, specials, &Effort::unbounded()).unwrap();
+                let ids = encoder.encode(tokenizer, text, None, specials, &Effort::unbounded()).unwrap();
                 assert_eq!(ids, one_shot(tokenizer, text, specials), "{text:?} {}", json["pre_tokenizer"]);
             }
         }
@@ -294,10 +322,10 @@ mod tests {
         ]}));
         let (tokenizer, encoder) = eager(&slow);
         let short = "1234567 1234";
-        let ids = encoder.encode(&tokenizer, short, AddSpecials::Yes, &Effort::unbounded()).unwrap();
+        let ids = encoder.encode(&tokenizer, short, None, AddSpecials::Yes, &Effort::unbounded()).unwrap();
         assert_eq!(ids, one_shot(&tokenizer, short, AddSpecials::Yes));
         let effort = Effort::begin(Wanted::default(), Duration::from_millis(50), usize::MAX, usize::MAX);
-        let stopped = encoder.encode(&tokenizer, &"1".repeat(60_000), AddSpecials::Yes, &effort).unwrap_err();
+        let stopped = encoder.encode(&tokenizer, &"1".repeat(60_000), None, AddSpecials::Yes, &effort).unwrap_err();
         assert_eq!(stopped, EncodeError::Stopped(Stopped::TooLong { ms: 50 }));
 
         let wanted = Wanted::default();
@@ -307,7 +335,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(50));
             drop(waiting);
         });
-        let stopped = encoder.encode(&tokenizer, &"1".repeat(60_000), AddSpecials::Yes, &effort).unwrap_err();
+        let stopped = encoder.encode(&tokenizer, &"1".repeat(60_000), None, AddSpecials::Yes, &effort).unwrap_err();
         assert_eq!(stopped, EncodeError::Stopped(Stopped::Unwanted));
         leaves.join().unwrap();
     }
@@ -317,7 +345,7 @@ mod tests {
         let (tokenizer, encoder) = eager(&samples::byte_level_json());
         let encode = |text: &str, tokens, unbroken| {
             let effort = Effort::begin(Wanted::default(), Duration::MAX, tokens, unbroken);
-            encoder.encode(&tokenizer, text, AddSpecials::No, &effort)
+            encoder.encode(&tokenizer, text, None, AddSpecials::No, &effort)
         };
         assert_eq!(encode("hello world", 2, 6).unwrap().len(), 2);
         assert_eq!(encode("hello world", 1, 6), Err(Stopped::TooMany { tokens: 1 }.into()));

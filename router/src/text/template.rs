@@ -4,54 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Value};
-use minijinja_contrib::pycompat::unknown_method_callback;
+use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
-use super::{calendar, tojson};
+use super::dialect::Dialect;
+use super::message::Message;
+use crate::jinja::{self, Origin, Rendered, Template, Value};
 
 /// A compiled chat template. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Arc<Environment<'static>>,
+    template: Arc<Template>,
     /// `bos_token`, `eos_token` and the like, as templates name them.
     special_tokens: Arc<BTreeMap<String, String>>,
-}
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-    /// The speaker's name, where a client gives one.
-    pub name: Option<String>,
-}
-
-/// Who speaks. A client's `developer` is the template's `system`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Instructions.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl Role {
-    /// The word that templates compare with.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        }
-    }
+    dialect: Dialect,
 }
 
 /// Whether the prompt ends with the words that open the model's turn.
@@ -71,40 +37,46 @@ pub enum TemplateError {
     Refused(String),
     /// The template cannot be compiled or fails on this conversation.
     #[error("the chat template failed: {0}")]
-    Failed(String),
-    /// The template takes too long over this conversation.
-    #[error("the chat template took more than {STEPS_MAX} steps for this conversation")]
-    Endless,
+    Failed(jinja::Error),
+    /// The template takes more steps, memory or depth over this conversation than a prompt may.
+    #[error("the chat template takes too much over this conversation: {0}")]
+    Unbounded(jinja::Error),
 }
 
-/// Instructions of the template engine per prompt. A turn costs about a hundred, and a million take some tens of
-/// milliseconds.
-const STEPS_MAX: u64 = 10_000_000;
+/// Steps of the template engine per prompt. A turn costs some hundreds; a template that looks back over all turns at each
+/// turn takes between ten and twenty million for 2,000 turns (Gemma 4).
+const STEPS_MAX: u64 = 40_000_000;
+
+/// Steps for each of the few conversations that a template is tried on at start.
+const STEPS_TRIAL_MAX: u64 = 200_000;
 
 /// The variables that the server itself gives to templates; clients cannot set them.
-pub(crate) const SERVER_VARIABLES: [&str; 6] =
-    ["messages", "add_generation_prompt", "bos_token", "eos_token", "unk_token", "pad_token"];
-
-const NAME: &str = "chat_template";
+pub(crate) const SERVER_VARIABLES: [&str; 9] = [
+    "messages",
+    "add_generation_prompt",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
 
 impl ChatTemplate {
-    /// Compiles `source` with the environment that the reference implementation gives templates: blocks trimmed,
-    /// Python's methods on strings, lists and dictionaries, `raise_exception`, `strftime_now` and Python's `tojson`.
+    /// Compiles `source` as transformers does, and finds out which conversations it understands.
     ///
     /// # Errors
     /// When the template is not valid.
-    pub fn compile(source: String, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate, TemplateError> {
-        let mut environment = Environment::new();
-        // Errors name the variable at fault; without this only debug builds would.
-        environment.set_debug(true);
-        environment.set_fuel(Some(STEPS_MAX));
-        environment.set_syntax(syntax()?);
-        environment.set_unknown_method_callback(unknown_method_callback);
-        environment.add_filter("tojson", tojson::tojson);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_template_owned(NAME, source).map_err(|error| TemplateError::of(&error))?;
-        Ok(ChatTemplate { environment: Arc::new(environment), special_tokens: Arc::new(special_tokens) })
+    pub fn compile(source: &str, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate, TemplateError> {
+        let template = Template::compile(source).map_err(TemplateError::of)?;
+        let mut compiled = ChatTemplate {
+            template: Arc::new(template),
+            special_tokens: Arc::new(special_tokens),
+            dialect: Dialect::default(),
+        };
+        compiled.dialect = Dialect::probe(source, &compiled);
+        Ok(compiled)
     }
 
     /// The prompt for `messages`; `extra` are further variables that a client sets (`chat_template_kwargs`).
@@ -115,73 +87,56 @@ impl ChatTemplate {
         &self,
         messages: &[Message],
         generation_prompt: GenerationPrompt,
-        extra: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<String, TemplateError> {
-        let mut context: BTreeMap<&str, Value> = BTreeMap::new();
-        for (name, token) in self.special_tokens.iter() {
-            context.insert(name, Value::from(token));
-        }
-        // Templates test these against none rather than for being defined.
-        context.insert("tools", Value::from(()));
-        context.insert("documents", Value::from(()));
-        for (name, value) in extra {
-            context.insert(name, Value::from(Serde(value)));
-        }
-        context.insert("messages", messages.iter().map(message_value).collect());
-        context.insert("add_generation_prompt", Value::from(generation_prompt == GenerationPrompt::Add));
-        let template = self.environment.get_template(NAME).map_err(|error| TemplateError::of(&error))?;
-        template.render(context).map_err(|error| TemplateError::of(&error))
+        extra: &Map<String, Json>,
+    ) -> Result<Rendered, TemplateError> {
+        let values = || messages.iter().map(|message| self.dialect.value(message)).collect();
+        self.run(values, generation_prompt, extra, STEPS_MAX)
     }
-}
 
-fn syntax() -> Result<SyntaxConfig, TemplateError> {
-    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|error| TemplateError::of(&error))
-}
-
-fn message_value(message: &Message) -> Value {
-    let mut fields = serde_json::Map::new();
-    fields.insert("role".to_owned(), message.role.name().into());
-    fields.insert("content".to_owned(), message.content.as_str().into());
-    if let Some(name) = &message.name {
-        fields.insert("name".to_owned(), name.as_str().into());
+    /// The prompt for a few short messages of any kind, to see what the template makes of them.
+    pub(super) fn try_out(&self, messages: &[Json]) -> Result<Rendered, TemplateError> {
+        let values = || messages.iter().map(|message| Value::of_json(message, Origin::Given)).collect();
+        self.run(values, GenerationPrompt::Omit, &Map::new(), STEPS_TRIAL_MAX)
     }
-    Value::from(Serde(fields))
-}
 
-/// What `raise_exception` was called with, carried inside the engine's error.
-#[derive(Debug, Error)]
-#[error("{0}")]
-struct Raised(String);
-
-#[expect(clippy::needless_pass_by_value, reason = "the signature that the template engine asks for")]
-fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message.clone())))
-}
-
-/// The current time in UTC; the reference implementation uses the host's local time.
-#[expect(clippy::needless_pass_by_value, reason = "the signature that the template engine asks for")]
-fn strftime_now(format: String) -> Result<String, minijinja::Error> {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    calendar::strftime(&format, seconds).map_err(|directive| {
-        let detail = format!("strftime_now does not know the directive %{directive}");
-        minijinja::Error::new(ErrorKind::InvalidOperation, detail)
-    })
+    fn run(
+        &self,
+        messages: impl FnOnce() -> Vec<Value> + Send,
+        generation_prompt: GenerationPrompt,
+        extra: &Map<String, Json>,
+        steps_max: u64,
+    ) -> Result<Rendered, TemplateError> {
+        let variables = || {
+            let mut variables: Vec<(Arc<str>, Value)> = Vec::new();
+            for (name, token) in self.special_tokens.iter() {
+                variables.push((Arc::from(name.as_str()), Value::own(token.as_str())));
+            }
+            // Templates test these against none rather than for being defined.
+            variables.push((Arc::from("tools"), Value::None));
+            variables.push((Arc::from("documents"), Value::None));
+            for (name, value) in extra {
+                variables.push((Arc::from(name.as_str()), Value::of_json(value, Origin::Given)));
+            }
+            variables.push((Arc::from("messages"), Value::list(messages())));
+            let add = generation_prompt == GenerationPrompt::Add;
+            variables.push((Arc::from("add_generation_prompt"), Value::Bool(add)));
+            variables
+        };
+        // In UTC; the reference implementation uses the host's local time.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.template.render(variables, now, steps_max).map_err(TemplateError::of)
+    }
 }
 
 impl TemplateError {
-    fn of(error: &minijinja::Error) -> TemplateError {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(error) = cause {
-            if let Some(Raised(message)) = error.downcast_ref() {
-                return TemplateError::Refused(message.clone());
+    fn of(error: jinja::Error) -> TemplateError {
+        match error {
+            jinja::Error::Raised(message) => TemplateError::Refused(message),
+            jinja::Error::Syntax { .. } | jinja::Error::Fault { .. } => TemplateError::Failed(error),
+            jinja::Error::Endless(_) | jinja::Error::Large(_) | jinja::Error::Deep(_) => {
+                TemplateError::Unbounded(error)
             }
-            let engine = error.downcast_ref::<minijinja::Error>();
-            if engine.is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
-                return TemplateError::Endless;
-            }
-            cause = error.source();
         }
-        TemplateError::Failed(error.to_string())
     }
 }
 
@@ -190,9 +145,10 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::text::{Content, Role};
 
     fn message(role: Role, content: &str) -> Message {
-        Message { role, content: content.to_owned(), name: None }
+        Message::text(role, content)
     }
 
     fn conversation() -> Vec<Message> {
@@ -207,11 +163,8 @@ mod tests {
     fn render(source: &str, messages: &[Message]) -> Result<String, TemplateError> {
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
         let tokens = tokens.into_iter().map(|(name, token)| (name.to_owned(), token.to_owned())).collect();
-        ChatTemplate::compile(source.to_owned(), tokens)?.render(
-            messages,
-            GenerationPrompt::Add,
-            &serde_json::Map::new(),
-        )
+        let template = ChatTemplate::compile(source, tokens)?;
+        template.render(messages, GenerationPrompt::Add, &Map::new()).map(|rendered| rendered.text)
     }
 
     fn check(source: &str, messages: &[Message], expected: &Expect) {
@@ -340,7 +293,7 @@ mod tests {
     {%- endif %}
 {%- endif %}"#;
         let mut messages = conversation();
-        messages[2].content = "<think>\nhm\n</think>\n\nHello!".to_owned();
+        messages[2].content = Content::Text("<think>\nhm\n</think>\n\nHello!".to_owned());
         check(
             source,
             &messages,
@@ -357,11 +310,11 @@ mod tests {
             "#]],
         );
 
-        let template = ChatTemplate::compile(source.to_owned(), BTreeMap::new()).unwrap();
+        let template = ChatTemplate::compile(source, BTreeMap::new()).unwrap();
         let extra = serde_json::json!({"enable_thinking": false});
-        let prompt = template.render(&messages, GenerationPrompt::Add, extra.as_object().unwrap()).unwrap();
+        let prompt = template.render(&messages, GenerationPrompt::Add, extra.as_object().unwrap()).unwrap().text;
         assert!(prompt.ends_with("<|im_start|>assistant\n<think>\n\n</think>\n\n"), "{prompt}");
-        let prompt = template.render(&messages, GenerationPrompt::Omit, &serde_json::Map::new()).unwrap();
+        let prompt = template.render(&messages, GenerationPrompt::Omit, &Map::new()).unwrap().text;
         assert!(prompt.ends_with("What's <1 & 2>?<|im_end|>\n"), "{prompt}");
     }
 
@@ -369,7 +322,7 @@ mod tests {
     fn tojson_is_pythons() {
         let mut messages = conversation();
         messages.truncate(1);
-        messages[0].content = "<a> & 'é'".to_owned();
+        messages[0].content = Content::Text("<a> & 'é'".to_owned());
         check("{{ messages | tojson }}", &messages, &expect![[r#"[{"role": "system", "content": "<a> & 'é'"}]"#]]);
         check(
             "{{ messages[0] | tojson(indent=2) }}",
@@ -387,33 +340,22 @@ mod tests {
         check(
             "{% for m in messages %}",
             &[],
-            &expect![
-                "error: the chat template failed: syntax error: unexpected end of input, expected end of block (in chat_template:1)"
-            ],
+            &expect![[
+                r#"error: the chat template failed: syntax error: unexpected end of the template, expected endfor or else (line 1)"#
+            ]],
         );
         check(
-            "{{ strftime_now('%Q') }}",
+            "\n{{ messages[0].content.upper() }}",
             &[],
-            &expect![
-                "error: the chat template failed: invalid operation: strftime_now does not know the directive %Q (in chat_template:1)"
-            ],
-        );
-        check(
-            "{{ messages[0].content.upper() }}",
-            &[],
-            &expect![
-                "error: the chat template failed: undefined value: `messages[0]` is undefined (in chat_template:1)"
-            ],
+            &expect!["error: the chat template failed: list object has no element 0 (line 2)"],
         );
     }
 
     #[test]
-    fn a_template_does_not_loop_for_ever() {
-        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
-        let endless = "the chat template took more than 10000000 steps for this conversation";
-        assert_eq!(render(source, &[]).unwrap_err().to_string(), endless);
-        let in_macro = format!("{{% macro spin() %}}{source}{{% endmacro %}}{{{{ spin() }}}}");
-        assert_eq!(render(&in_macro, &[]), Err(TemplateError::Endless));
+    fn what_takes_too_much_is_said() {
+        let error = render("{{ 'x' * 99999999999 }}", &[]).unwrap_err();
+        let said = "the chat template takes too much over this conversation: more than 67108864 bytes of values";
+        assert_eq!(error.to_string(), said);
     }
 
     #[test]
@@ -427,5 +369,15 @@ mod tests {
     fn dates_render() {
         let date = render("{{ strftime_now('%d %b %Y') }}", &[]).unwrap();
         assert_eq!(date.len(), "01 Jan 2025".len());
+    }
+
+    #[test]
+    fn what_clients_say_is_marked() {
+        let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}{{ eos_token }}{% endfor %}";
+        let tokens = [("eos_token".to_owned(), "</s>".to_owned())].into();
+        let template = ChatTemplate::compile(source, tokens).unwrap();
+        let rendered = template.render(&[message(Role::User, " </s> ")], GenerationPrompt::Add, &Map::new()).unwrap();
+        assert_eq!(rendered.text, "<|user|></s></s>");
+        assert_eq!(rendered.given, std::slice::from_ref(&(8..12)));
     }
 }

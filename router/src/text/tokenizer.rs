@@ -3,12 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use model_files::ModelFileError;
 use sched::TokenId;
 
+use super::control::Guard;
 use super::effort::Effort;
 use super::encode::{EncodeError, Encoder};
 use super::pieces::Pieces;
 use super::reach::bytes_per_token_max;
+use super::special_tokens::SpecialTokens;
+use super::tokenizer_file;
 use crate::Error;
 
 /// A model's tokenizer. Cheap to clone.
@@ -30,15 +34,23 @@ pub enum AddSpecials {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`.
+    /// Reads `tokenizer.json` and adds the tokens that other files of the model have. A padding's token becomes the
+    /// `pad_token` where no file names one.
     ///
     /// # Errors
     /// When the file cannot be read or is not a tokenizer that this build supports.
-    pub fn from_file(path: &Path) -> Result<Tokenizer, Error> {
-        let json = std::fs::read(path)
-            .map_err(|error| Error::ModelFile { path: path.to_owned(), reason: error.to_string() })?;
-        Tokenizer::from_json(&json)
-            .map_err(|error| Error::ModelFile { path: path.to_owned(), reason: error.to_string() })
+    pub(super) fn from_file(path: &Path, tokens: &mut SpecialTokens) -> Result<Tokenizer, Error> {
+        let wrong = |problem: String| ModelFileError::File { file: path.to_path_buf(), problem };
+        let mut inner = tokenizer_file::read(path)?;
+        if let Some(padding) = inner.get_padding() {
+            let token = tokenizers::AddedToken::from(padding.pad_token.as_str(), true);
+            if tokens.get("pad_token").is_none() {
+                tokens.name("pad_token", Some(token));
+            }
+        }
+        tokens.add_to(&mut inner).map_err(wrong)?;
+        tokens.say_moved(&inner);
+        Tokenizer::of(inner).map_err(|error| wrong(error.to_string()).into())
     }
 
     /// Parses the contents of a `tokenizer.json`.
@@ -46,7 +58,11 @@ impl Tokenizer {
     /// # Errors
     /// When it is not a tokenizer that this build supports.
     pub fn from_json(json: &[u8]) -> Result<Tokenizer, Error> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        Tokenizer::of(inner)
+    }
+
+    fn of(mut inner: tokenizers::Tokenizer) -> Result<Tokenizer, Error> {
         // Files may carry the padding and truncation of a training script; a prompt is never cut silently.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
@@ -76,7 +92,18 @@ impl Tokenizer {
         specials: AddSpecials,
         effort: &Effort,
     ) -> Result<Vec<TokenId>, EncodeError> {
-        self.encoder.encode(&self.inner, text, specials, effort)
+        self.encode_guarded(text, None, specials, effort)
+    }
+
+    /// As `encode_within`, with control tokens only where `guard` allows them.
+    pub(super) fn encode_guarded(
+        &self,
+        text: &str,
+        guard: Option<Guard<'_>>,
+        specials: AddSpecials,
+        effort: &Effort,
+    ) -> Result<Vec<TokenId>, EncodeError> {
+        self.encoder.encode(&self.inner, text, guard, specials, effort)
     }
 
     /// Fewest tokens that a text of so many bytes can have.

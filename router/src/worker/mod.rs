@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use proto::session::client::{self, Commands, Updates};
+use proto::Secret;
+use proto::session::client::{self, Commands, Session, Updates};
 use proto::session::{RouterHello, SessionEnded, SessionLimits, Welcome, WorkerUpdate};
+use sched::Span;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -31,7 +33,10 @@ pub(crate) struct Dialling {
     pub(crate) slot: Slot,
     pub(crate) address: String,
     pub(crate) hello: RouterHello,
+    pub(crate) secret: Secret,
     pub(crate) limits: SessionLimits,
+    /// How often the leases of running requests are renewed.
+    pub(crate) beat: Span,
     pub(crate) pause_max: Duration,
 }
 
@@ -42,7 +47,7 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
     // What the worker calls itself, once it has said so.
     let mut name = dialling.address.clone();
     loop {
-        match client::connect(&dialling.address, &dialling.hello, &dialling.limits).await {
+        match dial(&dialling).await {
             Ok(session) => {
                 if !session.welcome.name.is_empty() {
                     name.clone_from(&session.welcome.name);
@@ -64,9 +69,8 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
                 }
                 pause.ended_after(began.elapsed());
             }
-            Err(SessionEnded { reason }) => {
+            Err(reason) => {
                 // The same reason every second would drown the log.
-                let reason = reason.to_string();
                 if reason == last_reason {
                     debug!(worker = name, address = dialling.address, reason, "worker is still out of reach");
                 } else {
@@ -79,6 +83,22 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
             () = tokio::time::sleep(pause.next()) => {}
             () = news.closed() => return,
         }
+    }
+}
+
+/// A session with a worker whose leases outlive a renewal that is lost.
+async fn dial(dialling: &Dialling) -> Result<Session, String> {
+    let Dialling { address, hello, secret, limits, beat, .. } = dialling;
+    let session = client::connect(address, hello, secret, limits).await;
+    let session = session.map_err(|SessionEnded { reason }| reason.to_string())?;
+    let span = session.welcome.lease_span;
+    match beat.us().saturating_mul(2) <= span.us() {
+        true => Ok(session),
+        false => Err(format!(
+            "it ends requests that are not renewed for {} s (engine.lease_span_ms), we renew every {} s (session.beat_ms)",
+            span.secs_f64(),
+            beat.secs_f64()
+        )),
     }
 }
 

@@ -6,5 +6,5 @@ mod pool;
 mod table;
 
 pub use hash::{ContentHash, HASH_UNIT_TOKENS, HashChain};
-pub use pool::{BlockPool, BlockState};
+pub use pool::{BlockPool, BlockState, Holdings};
 pub use table::{BlockTable, blocks_for};

@@ -10,7 +10,8 @@ use crate::BlockId;
 /// Accounting of the blocks of one worker. All operations are O(1), or O(log blocks) where content is looked up.
 ///
 /// *References* say who needs a block: block tables and leases. *Accesses* say who may touch its bytes whatever the
-/// references say: a step or a pull in flight. A block is handed out again only when it has neither.
+/// references say: a step or a pull in flight. *Reads* say who may still look at them. A block is handed out again only
+/// when it has none of the three.
 #[derive(Debug, Clone)]
 pub struct BlockPool {
     blocks: Vec<Block>,
@@ -25,7 +26,26 @@ pub struct BlockPool {
 struct Block {
     references: u32,
     accesses: u32,
+    reads: u32,
     content: Option<ContentHash>,
+}
+
+impl Block {
+    /// Nobody touches its bytes.
+    fn is_quiet(&self) -> bool {
+        self.accesses == 0 && self.reads == 0
+    }
+}
+
+/// How often each block is referred to, touched and read, as its owner counts.
+#[derive(Debug, Clone, Default)]
+pub struct Holdings {
+    /// Block tables and leases.
+    pub references: BTreeMap<BlockId, u32>,
+    /// Steps and pulls that may write.
+    pub accesses: BTreeMap<BlockId, u32>,
+    /// Steps that may only read.
+    pub reads: BTreeMap<BlockId, u32>,
 }
 
 /// What a block is right now.
@@ -37,7 +57,7 @@ pub enum BlockState {
     Cached,
     /// Somebody refers to it.
     InUse,
-    /// Nobody refers to it, but a step or a pull in flight may still touch its bytes.
+    /// Nobody refers to it, but a step or a pull in flight may still touch or read its bytes.
     Quarantined,
 }
 
@@ -101,10 +121,10 @@ impl BlockPool {
     #[must_use]
     pub fn state(&self, id: BlockId) -> BlockState {
         let block = self.block(id);
-        match (block.references, block.accesses, block.content) {
-            (0, 0, None) => BlockState::Free,
-            (0, 0, Some(_)) => BlockState::Cached,
-            (0, _, _) => BlockState::Quarantined,
+        match (block.references, block.is_quiet(), block.content) {
+            (0, true, None) => BlockState::Free,
+            (0, true, Some(_)) => BlockState::Cached,
+            (0, false, _) => BlockState::Quarantined,
             (_, _, _) => BlockState::InUse,
         }
     }
@@ -140,9 +160,9 @@ impl BlockPool {
         if block.references > 0 {
             return;
         }
-        let untouched = block.accesses == 0;
+        let is_quiet = block.is_quiet();
         self.in_use -= 1;
-        if untouched {
+        if is_quiet {
             self.lay_to_rest(id);
         } else {
             self.quarantined += 1;
@@ -162,7 +182,28 @@ impl BlockPool {
         let block = self.block_mut(id);
         assert!(block.accesses > 0, "an access of {id} ends that never began");
         block.accesses -= 1;
-        if block.accesses == 0 && block.references == 0 {
+        self.leave_quarantine(id);
+    }
+
+    /// From now on a step may read a block in use whatever becomes of its references. What is read may be findable, and
+    /// found, by others.
+    pub fn begin_read(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.references > 0, "{id} is read although nobody refers to it");
+        block.reads += 1;
+    }
+
+    /// A step that could read the block has ended.
+    pub fn end_read(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.reads > 0, "a read of {id} ends that never began");
+        block.reads -= 1;
+        self.leave_quarantine(id);
+    }
+
+    fn leave_quarantine(&mut self, id: BlockId) {
+        let block = self.block(id);
+        if block.is_quiet() && block.references == 0 {
             self.quarantined -= 1;
             self.lay_to_rest(id);
         }
@@ -179,6 +220,15 @@ impl BlockPool {
         }
     }
 
+    /// Nobody shall find the content of a block in use any more. Who refers to it keeps it.
+    pub fn forget(&mut self, id: BlockId) {
+        let block = self.block_mut(id);
+        assert!(block.references > 0, "{id} is forgotten although nobody refers to it");
+        if let Some(content) = block.content.take() {
+            self.by_content.remove(&content);
+        }
+    }
+
     /// The blocks that hold the leading part of `contents`.
     #[must_use]
     pub fn find_leading(&self, contents: &[ContentHash]) -> Vec<BlockId> {
@@ -190,9 +240,13 @@ impl BlockPool {
         let block = self.block_mut(id);
         assert!(block.content.is_some(), "{id} is acquired although it holds nothing");
         block.references += 1;
-        if block.references == 1 {
-            self.cached.remove(id);
+        let (is_first, is_quiet) = (block.references == 1, block.is_quiet());
+        if is_first {
             self.in_use += 1;
+            match is_quiet {
+                true => self.cached.remove(id),
+                false => self.quarantined -= 1,
+            }
         }
     }
 
@@ -214,17 +268,19 @@ impl BlockPool {
 
     /// Recounts everything and compares; for tests and for an operator's check. O(blocks log blocks).
     ///
-    /// `references` and `accesses` are what the owner of the pool believes it holds of each block.
-    pub fn check(&self, references: &BTreeMap<BlockId, u32>, accesses: &BTreeMap<BlockId, u32>) -> Result<(), String> {
+    /// What the owner of the pool believes it holds of each block is compared with what is counted here.
+    pub fn check(&self, held: &Holdings) -> Result<(), String> {
         let mut counted = [0_u32; 4];
         for index in 0..self.total() {
             let id = BlockId(index);
             let block = self.block(id);
             counted[self.state(id) as usize] += 1;
-            let held = references.get(&id).copied().unwrap_or(0);
-            let touched = accesses.get(&id).copied().unwrap_or(0);
-            if (block.references, block.accesses) != (held, touched) {
-                return Err(format!("{id} counts {block:?}, but {held} holders and {touched} accesses exist"));
+            let of = |counts: &BTreeMap<BlockId, u32>| counts.get(&id).copied().unwrap_or(0);
+            let (references, accesses, reads) = (of(&held.references), of(&held.accesses), of(&held.reads));
+            if (block.references, block.accesses, block.reads) != (references, accesses, reads) {
+                return Err(format!(
+                    "{id} counts {block:?}, but {references} holders, {accesses} accesses and {reads} reads exist"
+                ));
             }
             if let Some(content) = block.content
                 && self.by_content.get(&content) != Some(&id)

@@ -3,14 +3,15 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::message::ReleaseAnswer;
-use crate::{LeaseId, Span, Time};
+use crate::{InstanceId, LeaseId, Span, Time};
 
-/// Answers of the last lease span. A lease it does not know was never released in time.
+/// Answers of the last lease span, each for the one reader that it was given to. What it does not know was never
+/// released in time, or by somebody else.
 #[derive(Debug)]
 pub struct ReleaseAnswers {
     keep: Span,
-    released: BTreeSet<LeaseId>,
-    order: VecDeque<(Time, LeaseId)>,
+    released: BTreeSet<(LeaseId, InstanceId)>,
+    order: VecDeque<(Time, (LeaseId, InstanceId))>,
 }
 
 impl ReleaseAnswers {
@@ -20,29 +21,29 @@ impl ReleaseAnswers {
         ReleaseAnswers { keep, released: BTreeSet::new(), order: VecDeque::new() }
     }
 
-    /// `lease` was answered with `Ok` at `now`.
-    pub fn remember(&mut self, now: Time, lease: LeaseId) {
+    /// `reader` was answered with `Ok` for `lease` at `now`.
+    pub fn remember(&mut self, now: Time, lease: LeaseId, reader: InstanceId) {
         self.forget(now);
-        if self.released.insert(lease) {
-            self.order.push_back((now + self.keep, lease));
+        if self.released.insert((lease, reader)) {
+            self.order.push_back((now + self.keep, (lease, reader)));
         }
     }
 
-    /// What a repeated release of `lease` is told at `now`.
-    pub fn recall(&mut self, now: Time, lease: LeaseId) -> ReleaseAnswer {
+    /// What a repeated release of `lease` by `reader` is told at `now`.
+    pub fn recall(&mut self, now: Time, lease: LeaseId, reader: InstanceId) -> ReleaseAnswer {
         self.forget(now);
-        match self.released.contains(&lease) {
+        match self.released.contains(&(lease, reader)) {
             true => ReleaseAnswer::Ok,
             false => ReleaseAnswer::Expired,
         }
     }
 
     fn forget(&mut self, now: Time) {
-        while let Some((until, lease)) = self.order.front().copied()
+        while let Some((until, answered)) = self.order.front().copied()
             && until <= now
         {
             self.order.pop_front();
-            self.released.remove(&lease);
+            self.released.remove(&answered);
         }
     }
 }
@@ -54,10 +55,12 @@ mod tests {
     #[test]
     fn an_answer_is_the_same_for_one_lease_and_forgotten_after_it() {
         let mut answers = ReleaseAnswers::new(Span(30));
-        answers.remember(Time(5), LeaseId(1));
-        assert_eq!(answers.recall(Time(34), LeaseId(1)), ReleaseAnswer::Ok);
-        assert_eq!(answers.recall(Time(34), LeaseId(2)), ReleaseAnswer::Expired);
-        assert_eq!(answers.recall(Time(35), LeaseId(1)), ReleaseAnswer::Expired);
+        let (reader, other) = (InstanceId(7), InstanceId(8));
+        answers.remember(Time(5), LeaseId(1), reader);
+        assert_eq!(answers.recall(Time(34), LeaseId(1), reader), ReleaseAnswer::Ok);
+        assert_eq!(answers.recall(Time(34), LeaseId(1), other), ReleaseAnswer::Expired, "it was not told to this one");
+        assert_eq!(answers.recall(Time(34), LeaseId(2), reader), ReleaseAnswer::Expired);
+        assert_eq!(answers.recall(Time(35), LeaseId(1), reader), ReleaseAnswer::Expired);
         assert!(answers.order.is_empty() && answers.released.is_empty());
     }
 }

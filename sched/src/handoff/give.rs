@@ -1,12 +1,14 @@
 //! The giver's side of one hand-off: from the reservation of a prompt to the end of the reader's lease; knows no blocks.
 
 use crate::message::ReleaseAnswer;
-use crate::{Span, Time};
+use crate::{InstanceId, Span, Time};
 
 /// One prompt that a reader may pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Give {
     state: GiveState,
+    /// The first reader that was heard of under the lease; nobody else can do anything with it.
+    reader: Option<InstanceId>,
     lease_ends: Time,
     lease_span: Span,
 }
@@ -40,6 +42,8 @@ pub enum Released {
     Incomplete,
     /// It was over before.
     Late,
+    /// The lease is another reader's: nothing has changed.
+    Foreign,
 }
 
 impl Released {
@@ -48,7 +52,7 @@ impl Released {
     pub fn answer(self) -> ReleaseAnswer {
         match self {
             Released::HandedOver => ReleaseAnswer::Ok,
-            Released::Incomplete | Released::Late => ReleaseAnswer::Expired,
+            Released::Incomplete | Released::Late | Released::Foreign => ReleaseAnswer::Expired,
         }
     }
 }
@@ -57,7 +61,7 @@ impl Give {
     /// The prompt's blocks were reserved at `now`; the reader's lease begins.
     #[must_use]
     pub fn new(now: Time, lease_span: Span) -> Give {
-        Give { state: GiveState::Reserved, lease_ends: now + lease_span, lease_span }
+        Give { state: GiveState::Reserved, reader: None, lease_ends: now + lease_span, lease_span }
     }
 
     /// Where it stands.
@@ -100,16 +104,31 @@ impl Give {
         self.state = GiveState::Complete;
     }
 
-    /// A heartbeat of the reader. A lease that has ended is never revived.
-    pub fn renewed(&mut self, now: Time) {
-        if self.is_alive() && now < self.lease_ends {
+    /// Whether the hand-off is with `reader`. The first one that knows the lease's id, which only the offer tells, has it.
+    fn is_with(&mut self, reader: InstanceId) -> bool {
+        *self.reader.get_or_insert(reader) == reader
+    }
+
+    /// A heartbeat of a reader. A lease that has ended is never revived.
+    pub fn renewed(&mut self, now: Time, reader: InstanceId) {
+        if self.is_alive() && now < self.lease_ends && self.is_with(reader) {
             self.lease_ends = now + self.lease_span;
         }
     }
 
-    /// The reader says that it has everything.
-    pub fn released(&mut self, now: Time) -> Released {
+    /// The lease does not end before `until`: what the reader has said meanwhile may still wait to be heard.
+    pub fn extend(&mut self, until: Time) {
+        if self.is_alive() {
+            self.lease_ends = self.lease_ends.max(until);
+        }
+    }
+
+    /// A reader says that it has everything.
+    pub fn released(&mut self, now: Time, reader: InstanceId) -> Released {
         self.expire(now);
+        if !self.is_with(reader) {
+            return Released::Foreign;
+        }
         match self.state {
             GiveState::Complete => {
                 self.state = GiveState::Released;
@@ -132,7 +151,12 @@ impl Give {
         ends
     }
 
-    /// The request has ended, or the reader gives up. True if that changes anything.
+    /// A reader gives up. True if that ends the hand-off.
+    pub fn given_up(&mut self, reader: InstanceId) -> bool {
+        self.is_with(reader) && self.abort()
+    }
+
+    /// The request has ended. True if that changes anything.
     pub fn abort(&mut self) -> bool {
         let ends = self.is_alive();
         if ends {
@@ -147,6 +171,8 @@ mod tests {
     use super::*;
 
     const SPAN: Span = Span(30);
+    const READER: InstanceId = InstanceId(1);
+    const STRANGER: InstanceId = InstanceId(2);
 
     fn complete() -> Give {
         let mut give = Give::new(Time(0), SPAN);
@@ -159,8 +185,8 @@ mod tests {
     #[test]
     fn a_release_after_completion_hands_over_once() {
         let mut give = complete();
-        assert_eq!(give.released(Time(1)), Released::HandedOver);
-        assert_eq!(give.released(Time(2)), Released::Late);
+        assert_eq!(give.released(Time(1), READER), Released::HandedOver);
+        assert_eq!(give.released(Time(2), READER), Released::Late);
         assert!(!give.expire(Time(99)) && !give.abort());
         assert_eq!(give.state(), GiveState::Released);
     }
@@ -169,17 +195,17 @@ mod tests {
     fn a_release_of_an_unfinished_prompt_is_not_believed() {
         let mut give = Give::new(Time(0), SPAN);
         give.filled(16);
-        assert_eq!(give.released(Time(1)).answer(), ReleaseAnswer::Expired);
+        assert_eq!(give.released(Time(1), READER).answer(), ReleaseAnswer::Expired);
         assert_eq!(give.state(), GiveState::Aborted);
     }
 
     #[test]
     fn a_lease_lives_as_long_as_it_is_renewed_and_is_never_revived() {
         let mut give = complete();
-        give.renewed(Time(29));
+        give.renewed(Time(29), READER);
         assert!(!give.expire(Time(58)));
-        give.renewed(Time(59));
-        assert_eq!(give.released(Time(59)), Released::Late);
+        give.renewed(Time(59), READER);
+        assert_eq!(give.released(Time(59), READER), Released::Late);
         assert_eq!(give.state(), GiveState::Expired);
     }
 
@@ -188,7 +214,20 @@ mod tests {
         for mut give in [Give::new(Time(0), SPAN), complete()] {
             assert!(give.abort());
             assert!(!give.abort());
-            assert_eq!(give.released(Time(1)), Released::Late);
+            assert_eq!(give.released(Time(1), READER), Released::Late);
         }
+    }
+
+    #[test]
+    fn a_lease_is_the_first_readers_and_nobody_else_can_touch_it() {
+        let mut give = complete();
+        give.renewed(Time(10), READER);
+        give.renewed(Time(20), STRANGER);
+        assert_eq!(give.lease_ends(), Time(40), "only its reader keeps it alive");
+        assert!(!give.given_up(STRANGER));
+        assert_eq!(give.released(Time(30), STRANGER), Released::Foreign);
+        assert_eq!(give.state(), GiveState::Complete);
+        assert_eq!(give.released(Time(30), READER), Released::HandedOver);
+        assert_eq!(give.released(Time(30), STRANGER).answer(), ReleaseAnswer::Expired);
     }
 }

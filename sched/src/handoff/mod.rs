@@ -10,8 +10,10 @@
 
 mod answers;
 mod give;
+mod lease_ids;
 mod take;
 
 pub use answers::ReleaseAnswers;
 pub use give::{Give, GiveState, Released};
+pub use lease_ids::{LeaseIds, LeaseKey};
 pub use take::{Abandoned, Take, TakeState};

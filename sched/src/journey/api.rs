@@ -25,20 +25,33 @@ pub struct Parts {
 /// How patient a journey is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JourneyConfig {
-    /// Legs that a choice may lose in a row, without a token between them, before the request fails.
+    /// Legs that a choice may lose in a row, without a token of a worker that generates between them.
     pub attempts_max: u32,
+    /// What happens when the last of them was lost on its way from giver to reader.
+    pub lost_handoffs: LostHandoffs,
     /// How long a request that never had a worker waits for one. After a loss it waits until its deadline.
     pub worker_wait: Span,
-    /// Pause before a refused leg is tried again; it grows with each refusal.
+    /// Pause before a leg is tried again; it grows with each loss in a row. The first loss that no worker has refused is
+    /// made good at once.
     pub retry_pause: Span,
     /// From the start to the latest end.
     pub deadline: Span,
+}
+
+/// What happens to a request whose KV cache was lost on its way `attempts_max` times in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostHandoffs {
+    /// It fails.
+    Fail,
+    /// A worker that decodes prefills it as well, once; if there is none, it fails.
+    PrefillLocally,
 }
 
 impl Default for JourneyConfig {
     fn default() -> Self {
         JourneyConfig {
             attempts_max: 3,
+            lost_handoffs: LostHandoffs::Fail,
             worker_wait: Span::from_secs(5),
             retry_pause: Span::from_ms(100),
             deadline: Span::from_secs(600),
@@ -98,8 +111,35 @@ pub enum JourneyAction {
         /// What happened to it.
         failure: Failure,
     },
+    /// No hand-off is tried for this any more, because too many were lost in a row; for metrics and logs.
+    GaveUpHandoffs {
+        /// Why the last one was lost.
+        failure: Failure,
+        /// What is done instead.
+        instead: Instead,
+    },
     /// The request is over. Comes exactly once, and nothing comes after it.
     End(Ending),
+}
+
+/// What is done instead of a hand-off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instead {
+    /// A worker that decodes prefills as well.
+    LocalPrefill,
+    /// Nothing: the request fails.
+    Failure,
+}
+
+impl Instead {
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Instead::LocalPrefill => "local_prefill",
+            Instead::Failure => "failed",
+        }
+    }
 }
 
 /// A token on its way to the client.

@@ -1,7 +1,7 @@
 //! One leg: who is bound to it and how far its hand-off has come; knows no other leg.
 
 use crate::message::Commit;
-use crate::{Attempt, BlockId, Choice, FinishReason, LeaseId, Request, Time, WorkerId};
+use crate::{Attempt, BlockId, Choice, Failure, FailureKind, FinishReason, LeaseId, Request, Time, WorkerId};
 
 /// A leg at its workers.
 #[derive(Debug)]
@@ -42,12 +42,25 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct Handoff {
     pub(super) giver: Side,
-    /// Chosen together with the giver; chosen anew if it is lost before it was told anything.
+    /// Chosen together with the giver; chosen anew if it can take nothing before it was told anything, or refuses.
     pub(super) reader: Option<WorkerId>,
     pub(super) told: Told,
-    /// The giver's reservation, until the reader has been told of it.
+    /// The giver's reservation, for whichever reader takes it.
     pub(super) offer: Option<(LeaseId, Vec<BlockId>)>,
-    pub(super) commitment: Commitment,
+    /// The giver's first tokens, likewise. The client has them already.
+    pub(super) commit: Option<Commit>,
+    pub(super) passage: Passage,
+    /// After a refusal: when the next reader is asked at the earliest.
+    pub(super) again_at: Option<Time>,
+}
+
+/// Whose the KV cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// The giver's, and on its way if a reader was told.
+    UnderWay,
+    /// The reader's: it generates from it.
+    Arrived,
 }
 
 /// What the reader knows.
@@ -58,17 +71,6 @@ pub(super) enum Told {
     Commit,
     /// It has said that its part is over.
     Over,
-}
-
-/// The giver's first tokens.
-#[derive(Debug)]
-pub(super) enum Commitment {
-    /// Not there yet.
-    Awaited,
-    /// Delivered to the client, but there is no reader to go on from them.
-    Held(Commit),
-    /// The reader has them.
-    Passed,
 }
 
 /// What a worker's end means for a leg.
@@ -106,10 +108,60 @@ impl LegState {
         }
     }
 
-    /// The generator has brought a token: it has joined, so the giver has let go.
-    pub(super) fn has_joined(&mut self) {
+    /// The generator has brought a token: if it took a KV cache over, the giver has let go. Tells which pair that was,
+    /// the first time.
+    pub(super) fn has_joined(&mut self) -> Option<(WorkerId, WorkerId)> {
+        let Course::Handoff(handoff) = &mut self.course else { return None };
+        handoff.giver.part = Part::Over;
+        if handoff.passage == Passage::Arrived {
+            return None;
+        }
+        handoff.passage = Passage::Arrived;
+        (handoff.offer, handoff.commit) = (None, None);
+        Some((handoff.giver.worker, handoff.reader?))
+    }
+
+    /// The pair whose hand-off is lost if the leg ends with `failure`, said by `by`.
+    pub(super) fn lost_pair(&self, failure: &Failure, by: WorkerId) -> Option<(WorkerId, WorkerId)> {
+        let Course::Handoff(handoff) = &self.course else { return None };
+        let reader = handoff.reader.filter(|_| handoff.told != Told::Nothing)?;
+        let blamed = match failure.kind {
+            FailureKind::KvLost => true,
+            FailureKind::WorkerLost => by == reader,
+            FailureKind::InvalidRequest
+            | FailureKind::TooLong
+            | FailureKind::NotFound
+            | FailureKind::Overloaded
+            | FailureKind::Unavailable
+            | FailureKind::DeadlineExceeded
+            | FailureKind::Cancelled
+            | FailureKind::Incompatible
+            | FailureKind::Internal => false,
+        };
+        (blamed && handoff.passage == Passage::UnderWay).then_some((handoff.giver.worker, reader))
+    }
+
+    /// Whether `worker` says that it does not even begin to take the KV cache over. Then the giver's blocks, and the
+    /// lease that nobody has touched, serve another reader as well.
+    pub(super) fn is_refused(&self, failure: &Failure, worker: WorkerId) -> bool {
+        let Course::Handoff(handoff) = &self.course else { return false };
+        let refuses = matches!(failure.kind, FailureKind::Overloaded | FailureKind::Unavailable);
+        let untouched = handoff.passage == Passage::UnderWay && handoff.giver.part == Part::Bound;
+        refuses && untouched && handoff.bound_reader() == Some(worker)
+    }
+
+    /// The hand-off begins anew with another reader, not before `again_at`.
+    pub(super) fn seek_reader(&mut self, again_at: Time) {
         if let Course::Handoff(handoff) = &mut self.course {
-            handoff.giver.part = Part::Over;
+            (handoff.reader, handoff.told, handoff.again_at) = (None, Told::Nothing, Some(again_at));
+        }
+    }
+
+    /// When another reader is asked at the earliest.
+    pub(super) fn again_at(&self) -> Option<Time> {
+        match &self.course {
+            Course::Whole(_) => None,
+            Course::Handoff(handoff) => handoff.again_at,
         }
     }
 
@@ -123,7 +175,7 @@ impl LegState {
 
     /// A choice was stopped by the router: a reader that takes over later must not continue it.
     pub(super) fn mark_stopped(&mut self, choice: Choice) {
-        if let Course::Handoff(Handoff { commitment: Commitment::Held(commit), .. }) = &mut self.course {
+        if let Course::Handoff(Handoff { commit: Some(commit), .. }) = &mut self.course {
             for first in commit.firsts.iter_mut().filter(|first| first.choice == choice) {
                 first.ended = first.ended.or(Some(FinishReason::Stop));
             }
@@ -157,7 +209,9 @@ impl Handoff {
             reader: Some(reader),
             told: Told::Nothing,
             offer: None,
-            commitment: Commitment::Awaited,
+            commit: None,
+            passage: Passage::UnderWay,
+            again_at: None,
         }
     }
 

@@ -9,12 +9,12 @@ mod leg;
 mod place;
 mod worker;
 
-pub use api::{Delivery, Ending, JourneyAction, JourneyConfig, JourneyEvent, Parts};
+pub use api::{Delivery, Ending, Instead, JourneyAction, JourneyConfig, JourneyEvent, LostHandoffs, Parts};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::message::{ToWorker, TokenTiming};
-use crate::route::Pick;
+use crate::route::{Passage, Pick};
 use crate::{Attempt, Choice, Failure, FailureKind, FinishReason, Leg, SampledToken, Time, TokenId, WorkerId};
 use leg::LegState;
 use place::Waiting;
@@ -34,6 +34,8 @@ pub struct Journey {
     next_attempt: u32,
     /// Workers that refused this request; used again only if there is no other.
     avoid: BTreeSet<WorkerId>,
+    /// How hand-offs went, until whoever picks routes has been told.
+    learned: Vec<(WorkerId, WorkerId, Passage)>,
     actions: VecDeque<JourneyAction>,
     stage: Stage,
 }
@@ -49,7 +51,7 @@ enum Stage {
 struct Progress {
     generated: Vec<TokenId>,
     finished: Option<FinishReason>,
-    /// Legs lost since the last token.
+    /// Legs lost since the last token of a worker that generates.
     losses: u32,
 }
 
@@ -67,6 +69,7 @@ impl Journey {
             waiting: vec![Waiting::new(all, now)],
             next_attempt: 1,
             avoid: BTreeSet::new(),
+            learned: Vec::new(),
             actions: VecDeque::new(),
             stage: Stage::Running,
             parts,
@@ -89,6 +92,9 @@ impl Journey {
             JourneyEvent::ClientGone => self.fail(Failure::new(FailureKind::Cancelled, "the client went away")),
             JourneyEvent::WorkersChanged | JourneyEvent::Tick => {}
         }
+        for (giver, reader, passage) in std::mem::take(&mut self.learned) {
+            pick.learn(now, giver, reader, passage);
+        }
         self.settle(now, pick);
     }
 
@@ -104,7 +110,8 @@ impl Journey {
             return None;
         }
         let placing = self.waiting.iter().filter_map(|waiting| waiting.due);
-        placing.chain(self.gives_up_at()).chain([self.deadline]).min()
+        let asking = self.legs.values().filter_map(LegState::again_at);
+        placing.chain(asking).chain(self.gives_up_at()).chain([self.deadline]).min()
     }
 
     /// Whether the terminal action has been given out or waits in `poll`.
@@ -169,7 +176,6 @@ impl Journey {
         let choice = delivery.choice;
         if let Some(progress) = self.progress_mut(choice) {
             progress.generated.push(delivery.token.token);
-            progress.losses = 0;
             self.actions.push_back(JourneyAction::Deliver(delivery));
             if let Some(reason) = ended {
                 self.finish(choice, reason);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::leg::{Commitment, Course, Handoff, LegState, Part, Side, Told};
-use super::{Journey, JourneyAction};
+use super::leg::{Course, Handoff, LegState, Part, Side, Told};
+use super::{Instead, Journey, JourneyAction, LostHandoffs};
 use crate::message::{Offer, ToWorker, Work};
-use crate::route::{Output, Pick, Route, RouteAsk};
+use crate::route::{Output, Passage, Pick, Route, RouteAsk};
 use crate::{Attempt, Choice, ChoiceState, Failure, FailureKind, Leg, Request, Span, Time, WorkerId};
 
 /// Choices that need a worker together.
@@ -14,11 +14,21 @@ pub(super) struct Waiting {
     pub(super) choices: Vec<Choice>,
     /// When to look for a worker first; `None` once that was done and found nobody.
     pub(super) due: Option<Time>,
+    pub(super) manner: Manner,
+}
+
+/// How choices are to be served.
+#[derive(Debug, Clone)]
+pub(super) enum Manner {
+    /// As the router prefers.
+    Any,
+    /// Without a hand-off, because too many were lost; the last one because of this.
+    Locally(Failure),
 }
 
 impl Waiting {
     pub(super) fn new(choices: Vec<Choice>, due: Time) -> Waiting {
-        Waiting { choices, due: Some(due) }
+        Waiting { choices, due: Some(due), manner: Manner::Any }
     }
 }
 
@@ -33,8 +43,10 @@ impl Journey {
         for mut waiting in std::mem::take(&mut self.waiting) {
             if waiting.due.is_none_or(|due| due <= now) {
                 waiting.due = None;
-                if self.submit(now, &waiting, pick) == Placed::Yes {
-                    continue;
+                match self.submit(now, &waiting, pick) {
+                    Placed::Yes => continue,
+                    Placed::No => {}
+                    Placed::Never(failure) => return self.give_up(failure, Instead::Failure),
                 }
             }
             self.waiting.push(waiting);
@@ -43,9 +55,18 @@ impl Journey {
 
     fn submit(&mut self, now: Time, waiting: &Waiting, pick: &mut dyn Pick) -> Placed {
         let request = self.request(now, &waiting.choices);
-        let Some(route) = pick.route(&self.ask(&request)) else {
-            return Placed::No;
+        let ask = self.ask(now, &request);
+        let route = match &waiting.manner {
+            Manner::Any => pick.route(&ask).ok_or(Placed::No),
+            Manner::Locally(failure) => pick.local(&ask).ok_or_else(|| Placed::Never(failure.clone())),
         };
+        let route = match route {
+            Ok(route) => route,
+            Err(nowhere) => return nowhere,
+        };
+        if let Manner::Locally(failure) = &waiting.manner {
+            self.give_up(failure.clone(), Instead::LocalPrefill);
+        }
         self.next_attempt += 1;
         let (worker, work, course) = match route {
             Route::Whole(worker) => (worker, Work::Whole, Course::Whole(Side { worker, part: Part::Bound })),
@@ -68,10 +89,11 @@ impl Journey {
         }
     }
 
-    fn ask<'a>(&'a self, request: &Request) -> RouteAsk<'a> {
+    fn ask<'a>(&'a self, now: Time, request: &Request) -> RouteAsk<'a> {
         let (prompt, max_tokens) = (request.prompt.len() as u32, request.params.max_tokens);
         let generated = (request.prefill_tokens() - request.prompt.len()) as u32;
         RouteAsk {
+            now,
             prefill_tokens: request.prefill_tokens() as u32,
             sequence_tokens: prompt.saturating_add(max_tokens),
             choices: request.choices.len() as u32,
@@ -89,24 +111,29 @@ impl Journey {
     }
 
     fn forward_offer(&mut self, now: Time, leg: &mut LegState, pick: &mut dyn Pick) {
-        let ask = self.ask(&leg.request);
+        let ask = self.ask(now, &leg.request);
         let Course::Handoff(handoff) = &mut leg.course else { return };
-        if handoff.told == Told::Nothing && handoff.offer.is_some() {
-            handoff.reader = handoff.reader.or_else(|| pick.reader(handoff.giver.worker, &ask));
-            let Some((reader, giver)) = handoff.reader.zip(pick.giver(handoff.giver.worker)) else { return };
-            let Some((lease, blocks)) = handoff.offer.take() else { return };
+        if handoff.told == Told::Nothing
+            && let Some((lease, blocks)) = &handoff.offer
+        {
+            if handoff.again_at.is_some_and(|time| now < time) {
+                return;
+            }
+            handoff.again_at = None;
+            let Some((reader, giver)) = find_reader(handoff, &ask, pick).zip(pick.giver(handoff.giver.worker)) else {
+                return;
+            };
             let request = Request { deadline_in: self.deadline.since(now), ..leg.request.clone() };
+            let (lease, blocks) = (*lease, blocks.clone());
             let offer = Offer { request, giver: giver.instance, giver_address: giver.address, lease, blocks };
-            handoff.told = Told::Offer;
+            (handoff.reader, handoff.told) = (Some(reader), Told::Offer);
             self.actions.push_back(JourneyAction::Send { worker: reader, message: ToWorker::Offer(offer) });
         }
-        let Some(reader) = handoff.reader.filter(|_| handoff.told == Told::Offer) else { return };
-        match std::mem::replace(&mut handoff.commitment, Commitment::Passed) {
-            Commitment::Held(commit) => {
-                handoff.told = Told::Commit;
-                self.actions.push_back(JourneyAction::Send { worker: reader, message: ToWorker::Commit(commit) });
-            }
-            other @ (Commitment::Awaited | Commitment::Passed) => handoff.commitment = other,
+        if handoff.told == Told::Offer
+            && let Some((reader, commit)) = handoff.reader.zip(handoff.commit.clone())
+        {
+            handoff.told = Told::Commit;
+            self.actions.push_back(JourneyAction::Send { worker: reader, message: ToWorker::Commit(commit) });
         }
     }
 
@@ -118,20 +145,56 @@ impl Journey {
         if unfinished.is_empty() {
             return;
         }
+        let pair = leg.lost_pair(&failure, by);
+        self.learned.extend(pair.map(|(giver, reader)| (giver, reader, Passage::Lost)));
         let losses = self.count_loss(&unfinished);
-        if !may_be_retried(failure.kind) || losses >= self.config.attempts_max {
+        if !may_be_retried(failure.kind) {
             return self.fail(failure);
         }
-        let mut due = now;
-        if matches!(failure.kind, FailureKind::Overloaded | FailureKind::Unavailable) {
-            self.avoid.insert(by);
-            due = now + Span(self.config.retry_pause.us().saturating_mul(losses.into()));
+        if losses >= self.config.attempts_max {
+            return match pair {
+                Some(_) => self.end_handoffs(now, unfinished, losses, &failure),
+                None => self.fail(failure),
+            };
         }
-        self.wait_again(unfinished, due);
+        if is_refusal(&failure) {
+            self.avoid.insert(by);
+        }
+        self.wait_again(unfinished, now + self.pause_after(losses, &failure), &Manner::Any);
         self.actions.push_back(JourneyAction::Retry { failure });
     }
 
-    fn count_loss(&mut self, choices: &[Choice]) -> u32 {
+    /// Too many hand-offs in a row were lost. What is done instead is said, and never a hand-off again.
+    fn end_handoffs(&mut self, now: Time, choices: Vec<Choice>, losses: u32, last: &Failure) {
+        let detail = format!("{losses} attempts in a row were lost, the last one on its way to decode: {last}");
+        let failure = Failure::new(last.kind, detail);
+        match self.config.lost_handoffs {
+            LostHandoffs::Fail => self.give_up(failure, Instead::Failure),
+            LostHandoffs::PrefillLocally => self.wait_again(choices, now, &Manner::Locally(failure)),
+        }
+    }
+
+    fn give_up(&mut self, failure: Failure, instead: Instead) {
+        self.actions.push_back(JourneyAction::GaveUpHandoffs { failure: failure.clone(), instead });
+        match instead {
+            Instead::LocalPrefill => {}
+            Instead::Failure => self.fail(failure),
+        }
+    }
+
+    /// How long to wait before the next attempt. Who refuses needs time; what was lost once may be a chance.
+    pub(super) fn pause_after(&self, losses: u32, failure: &Failure) -> Span {
+        /// Beyond this many doublings a pause grows no more.
+        const DOUBLINGS_MAX: u32 = 8;
+        let pause = self.config.retry_pause.us();
+        match losses {
+            _ if is_refusal(failure) => Span(pause.saturating_mul(losses.into())),
+            0 | 1 => Span::ZERO,
+            more => Span(pause.saturating_mul(1 << (more - 2).min(DOUBLINGS_MAX))),
+        }
+    }
+
+    pub(super) fn count_loss(&mut self, choices: &[Choice]) -> u32 {
         let mut most = 0;
         for choice in choices {
             if let Some(progress) = self.progress_mut(*choice) {
@@ -143,19 +206,31 @@ impl Journey {
     }
 
     /// Choices without tokens are still one prefill; each other one has a prefix of its own.
-    fn wait_again(&mut self, choices: Vec<Choice>, due: Time) {
+    fn wait_again(&mut self, choices: Vec<Choice>, due: Time, manner: &Manner) {
         let (fresh, begun): (Vec<_>, Vec<_>) = choices.into_iter().partition(|c| self.generated(*c).is_empty());
-        if !fresh.is_empty() {
-            self.waiting.push(Waiting::new(fresh, due));
+        let fresh = (!fresh.is_empty()).then_some(fresh);
+        let groups = fresh.into_iter().chain(begun.into_iter().map(|choice| vec![choice]));
+        for choices in groups {
+            self.waiting.push(Waiting { choices, due: Some(due), manner: manner.clone() });
         }
-        self.waiting.extend(begun.into_iter().map(|choice| Waiting::new(vec![choice], due)));
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The reader that was chosen with the giver, if it can still take the leg; else another.
+fn find_reader(handoff: &Handoff, ask: &RouteAsk<'_>, pick: &mut dyn Pick) -> Option<WorkerId> {
+    let giver = handoff.giver.worker;
+    handoff.reader.filter(|reader| pick.takes(giver, *reader)).or_else(|| pick.reader(giver, ask))
+}
+
+fn is_refusal(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Overloaded | FailureKind::Unavailable)
+}
+
 enum Placed {
     Yes,
     No,
+    /// There is nobody left who could do it; it had failed because of this.
+    Never(Failure),
 }
 
 /// A worker that cancels what nobody asked it to cancel has lost the request lease: the request itself is fine.

@@ -1,8 +1,9 @@
 //! What workers say about legs, and what it means for the request.
 
-use super::leg::{Commitment, Course, Effect, Handoff, LegState, Part, Told};
-use super::{Delivery, Journey};
+use super::leg::{Course, Effect, Handoff, LegState, Part, Told};
+use super::{Delivery, Journey, JourneyAction};
 use crate::message::{Commit, FirstTiming, FromWorker, TokenTiming};
+use crate::route::Passage;
 use crate::{Attempt, BlockId, Choice, FinishReason, LeaseId};
 use crate::{Failure, FailureKind, SampledToken, Time, WorkerId};
 
@@ -12,6 +13,8 @@ enum Fate {
     /// Nothing of it is wanted any more.
     Done,
     Lost(Failure),
+    /// It was lost once too often.
+    LostFinally(Failure),
 }
 
 /// One token as a worker sends it.
@@ -39,6 +42,9 @@ impl Journey {
             FromWorker::Token { choice, index, token, ended, timing, .. } => {
                 self.on_token(&mut leg, worker, Arrival { choice, index, token, ended, timing })
             }
+            FromWorker::Failed { failure, .. } if leg.is_refused(&failure, worker) => {
+                self.on_refused(now, &mut leg, worker, failure)
+            }
             FromWorker::Failed { failure, .. } => match leg.drop_worker(worker) {
                 Effect::GoesOn => Fate::GoesOn,
                 Effect::Lost => Fate::Lost(failure),
@@ -48,6 +54,10 @@ impl Journey {
             Fate::GoesOn => drop(self.legs.insert(name.attempt, leg)),
             Fate::Done => self.dismiss(&leg),
             Fate::Lost(failure) => self.lose(now, &leg, failure, worker),
+            Fate::LostFinally(failure) => {
+                self.dismiss(&leg);
+                self.fail(failure);
+            }
         }
     }
 
@@ -63,9 +73,23 @@ impl Journey {
         }
     }
 
+    /// A reader does not want the leg. Its giver goes on, and another one is asked.
+    fn on_refused(&mut self, now: Time, leg: &mut LegState, worker: WorkerId, failure: Failure) -> Fate {
+        let unfinished: Vec<Choice> = leg.choices().filter(|choice| !self.is_finished(*choice)).collect();
+        let losses = self.count_loss(&unfinished);
+        if losses >= self.config.attempts_max {
+            leg.drop_worker(worker);
+            return Fate::LostFinally(failure);
+        }
+        self.avoid.insert(worker);
+        leg.seek_reader(now + self.pause_after(losses, &failure));
+        self.actions.push_back(JourneyAction::Retry { failure });
+        Fate::GoesOn
+    }
+
     fn on_committed(&mut self, leg: &mut LegState, worker: WorkerId, commit: Commit, timing: FirstTiming) -> Fate {
         let Some(handoff) = given_by(leg, worker) else { return Fate::GoesOn };
-        if !matches!(handoff.commitment, Commitment::Awaited) {
+        if handoff.commit.is_some() {
             return Fate::GoesOn;
         }
         let all_ended = commit.firsts.iter().all(|first| first.ended.is_some());
@@ -81,7 +105,7 @@ impl Journey {
             return Fate::Done;
         }
         if let Course::Handoff(handoff) = &mut leg.course {
-            handoff.commitment = Commitment::Held(commit);
+            handoff.commit = Some(commit);
         }
         Fate::GoesOn
     }
@@ -112,9 +136,15 @@ impl Journey {
         if index < expected {
             return Fate::GoesOn;
         }
-        leg.has_joined();
+        if let Some((giver, reader)) = leg.has_joined() {
+            self.learned.push((giver, reader, Passage::Arrived));
+        }
         let delivery: Delivery = self.delivery(leg, choice, token, timing);
         self.deliver(delivery, ended);
+        // A commit's first tokens are no such sign: they come from the giver, whatever becomes of the hand-off.
+        if let Some(progress) = self.progress_mut(choice) {
+            progress.losses = 0;
+        }
         if !self.is_done(leg) {
             return Fate::GoesOn;
         }

@@ -9,7 +9,7 @@ mod plan;
 
 pub use dtype::KvDtype;
 pub use geometry::{Half, KvLayout, Parallel, Rank, Shape, TileOrder};
-pub use plan::{PullBlocks, TileCopy, plan};
+pub use plan::{PullBlocks, TileCopy, can_pull, plan};
 
 use thiserror::Error;
 

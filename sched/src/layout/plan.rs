@@ -47,6 +47,26 @@ pub fn plan(src: &KvLayout, dst: &KvLayout, pull: &PullBlocks<'_>) -> Result<Vec
     Ok(copies)
 }
 
+/// Whether the reader can ever pull what it lacks from this giver alone: asked when the two meet, so that a pair that is
+/// up can also hand over.
+///
+/// # Errors
+/// The first part of the layouts that keeps them apart, with both values.
+pub fn can_pull(src: &KvLayout, dst: &KvLayout) -> Result<(), LayoutError> {
+    check_same_kind(src, dst)?;
+    covers("the layers held", src.layers(), dst.layers())?;
+    covers("the kv heads held", src.kv_heads(), dst.kv_heads())?;
+    let (src_replica, wanted) = (src.replica().rank, dst.rank().tensor.rank % src.replica().size);
+    same("the replica of kv heads", &src_replica, &wanted)
+}
+
+fn covers(what: &'static str, src: Range<u32>, dst: Range<u32>) -> Result<(), LayoutError> {
+    if src.start <= dst.start && dst.end <= src.end {
+        return Ok(());
+    }
+    Err(LayoutError::Differs { what, src: format!("{src:?}"), dst: format!("{dst:?}") })
+}
+
 fn check_same_kind(src: &KvLayout, dst: &KvLayout) -> Result<(), LayoutError> {
     let (s, d) = (src.shape(), dst.shape());
     same("layers", &s.layers_total, &d.layers_total)?;
@@ -195,6 +215,36 @@ mod tests {
             error(&layout, &layout, 0..33),
             "cannot pull tokens 0..33 in blocks of 16: the giver's table has 2 blocks and the reader's 2"
         );
+    }
+
+    #[test]
+    fn what_can_be_pulled_is_known_before_anything_is() {
+        let whole = KvLayout::whole(shape(4, 2)).unwrap();
+        assert_eq!(can_pull(&whole, &whole), Ok(()));
+        let refused = |src: &KvLayout, dst: &KvLayout| can_pull(src, dst).unwrap_err().to_string();
+        let changed = |change: &dyn Fn(&mut Shape)| {
+            let mut other = shape(4, 2);
+            change(&mut other);
+            refused(&KvLayout::whole(other).unwrap(), &whole)
+        };
+        assert_eq!(
+            changed(&|other| (other.block_tokens, other.tile_bytes) = (32, 2 * TILE_BYTES)),
+            "kv layouts differ in block tokens: 32 at the giver, 16 at the reader"
+        );
+        assert!(changed(&|other| other.tile_order = TileOrder("other".into())).contains("tile order"));
+        assert!(changed(&|other| other.tile_bytes += 64).contains("bytes per tile"));
+        assert!(changed(&|other| other.layers_total = 5).contains("layers"));
+        assert!(changed(&|other| other.kv_heads_total = 4).contains("kv heads"));
+        assert!(changed(&|other| (other.head_dim, other.tile_bytes) = (4, 2 * TILE_BYTES)).contains("head dim"));
+        let halves = ranks(&shape(4, 2), 2, 2);
+        assert_eq!(can_pull(&whole, &halves[3]), Ok(()), "a rank reads its part of a whole");
+        assert_eq!(
+            refused(&halves[0], &whole),
+            "kv layouts differ in the layers held: 0..2 at the giver, 0..4 at the reader"
+        );
+        assert!(refused(&halves[0], &halves[1]).contains("the kv heads held"));
+        let replicas = ranks(&shape(4, 1), 2, 1);
+        assert!(refused(&replicas[1], &replicas[0]).contains("the replica of kv heads"));
     }
 
     /// Fills the tiles of a pool by (block position, layer, half, head), copies by plan, and compares with a gather.

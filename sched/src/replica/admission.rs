@@ -5,6 +5,7 @@ use super::leg::Stage;
 use super::sequence::{Place, SequenceKey};
 use super::slots::Seat;
 use crate::LaneId;
+use crate::block::BlockState;
 
 /// What a sequence is about to do with its blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,8 @@ impl Replica {
         };
         let lane = self.lane(sequence.lane);
         let growth = lane.count(Place::Running) + lane.count(Place::Ready);
-        let idle_found = found.iter().filter(|block| self.pool.references(**block) == 0).count() as u32;
+        // Those that a step still reads are found as well, but could not be handed out.
+        let idle_found = found.iter().filter(|block| self.pool.state(**block) == BlockState::Cached).count() as u32;
         let fresh = needed - found.len() as u32 + spares;
         if fresh + growth > self.pool.available() - idle_found {
             return false;

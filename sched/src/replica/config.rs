@@ -1,6 +1,7 @@
 //! What one worker's scheduler is told at its start; knows no file format.
 
 use crate::block::HASH_UNIT_TOKENS;
+use crate::handoff::LeaseKey;
 use crate::{Role, SchedError, Span};
 
 /// Most steps of a lane that a backend holds at once: one that runs and one that follows it without a gap. A third would
@@ -41,8 +42,8 @@ pub struct ReplicaConfig {
     pub lease: LeaseConfig,
     /// Tells models and adapters apart in content hashes.
     pub hash_salt: u64,
-    /// Random per process, so that leases of different givers have different ids.
-    pub lease_seed: u64,
+    /// Random per process, so that nobody can foresee the id of a lease.
+    pub lease_key: LeaseKey,
 }
 
 /// Both leases: the router's on a leg, and a reader's on a giver's blocks.
@@ -52,6 +53,14 @@ pub struct LeaseConfig {
     pub span: Span,
     /// How often leases are renewed.
     pub beat: Span,
+}
+
+impl LeaseConfig {
+    /// How soon a new lease is renewed for the first time: the router may have held its offer for most of a span. Most
+    /// hand-offs are over before, so this costs them no message.
+    pub(super) fn first_beat(&self) -> Span {
+        Span(self.beat.us() / 50)
+    }
 }
 
 impl Default for LeaseConfig {

@@ -66,8 +66,13 @@ impl Replica {
         let Some(mut sequence) = self.sequences.remove(key) else {
             return;
         };
-        sequence.drop_blocks(&mut self.pool);
         let lane = sequence.lane;
+        if let Some(flight) = self.lanes[usize::from(lane.0)].last_flight_of(key) {
+            // Its attention may look at all of them until then.
+            sequence.table.blocks().iter().for_each(|block| self.pool.begin_read(*block));
+            flight.read.extend_from_slice(sequence.table.blocks());
+        }
+        sequence.drop_blocks(&mut self.pool);
         if sequence.flights > 0 {
             let lifeless = self.lane_mut(lane).abandon(key);
             self.out.extend(lifeless.into_iter().map(|step| Action::CancelStep { lane, step }));

@@ -1,15 +1,15 @@
 //! The giver's part of the hand-off: offers a reserved prompt, commits first tokens, holds the blocks for a reader.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use std::collections::BTreeMap;
 
 use super::Replica;
 use super::finish::finish;
 use super::leg::{Giving, Stage};
 use super::sequence::{Place, SequenceKey};
 use super::timers::Timer;
-use crate::handoff::{Give, Released};
+use crate::handoff::{Give, LeaseIds, Released};
 use crate::message::{Action, Commit, FirstTiming, FirstToken, FromWorker, TokenTiming};
-use crate::{Choice, LeaseId, Leg, SampledToken, Time};
+use crate::{Choice, InstanceId, LeaseId, Leg, SampledToken, Time};
 
 impl Replica {
     /// Offers a prompt whose blocks were just reserved, if it is for a reader.
@@ -19,8 +19,7 @@ impl Replica {
         let Some(Stage::Give(giving)) = self.legs.get_mut(&leg).map(|run| &mut run.stage) else {
             return;
         };
-        self.leases += 1;
-        let lease = LeaseId(xxh3_64_with_seed(&self.leases.to_le_bytes(), self.config.lease_seed));
+        let lease = fresh(&mut self.lease_ids, &self.given);
         let machine = Give::new(self.now, self.config.lease.span);
         *giving = Some(Giving { lease, machine });
         self.given.insert(lease, leg);
@@ -62,30 +61,31 @@ impl Replica {
         }
     }
 
-    pub(super) fn reader_renewed(&mut self, leases: &[LeaseId]) {
+    pub(super) fn reader_renewed(&mut self, reader: InstanceId, leases: &[LeaseId]) {
         for lease in leases {
             let now = self.now;
             let Some(giving) = self.given.get(lease).copied().and_then(|leg| self.giving_mut(leg)) else {
                 continue;
             };
-            giving.machine.renewed(now);
+            giving.machine.renewed(now, reader);
             let ends = giving.machine.lease_ends();
             self.timers.set(Timer::ReaderLease(*lease), ends);
         }
     }
 
-    pub(super) fn reader_released(&mut self, lease: LeaseId) {
+    pub(super) fn reader_released(&mut self, reader: InstanceId, lease: LeaseId) {
         let now = self.now;
         let Some(leg) = self.given.get(&lease).copied() else {
-            let answer = self.answers.recall(now, lease);
-            return self.out.push_back(Action::AnswerRelease { lease, answer });
+            let answer = self.answers.recall(now, lease, reader);
+            return self.out.push_back(Action::AnswerRelease { reader, lease, answer });
         };
-        let released = self.giving_mut(leg).map_or(Released::Late, |giving| giving.machine.released(now));
+        let released = self.giving_mut(leg).map_or(Released::Late, |giving| giving.machine.released(now, reader));
         let answer = released.answer();
-        self.out.push_back(Action::AnswerRelease { lease, answer });
+        self.out.push_back(Action::AnswerRelease { reader, lease, answer });
         match released {
+            Released::Foreign => return,
             Released::HandedOver => {
-                self.answers.remember(now, lease);
+                self.answers.remember(now, lease, reader);
                 self.tell(FromWorker::HandedOver { leg });
             }
             Released::Incomplete | Released::Late => self.tell(FromWorker::ReaderLost { leg }),
@@ -93,9 +93,9 @@ impl Replica {
         self.close(leg);
     }
 
-    pub(super) fn reader_aborted(&mut self, lease: LeaseId) {
+    pub(super) fn reader_aborted(&mut self, reader: InstanceId, lease: LeaseId) {
         if let Some(leg) = self.given.get(&lease).copied() {
-            self.lose_reader(leg, |machine| machine.abort());
+            self.lose_reader(leg, |machine| machine.given_up(reader));
         }
     }
 
@@ -103,6 +103,15 @@ impl Replica {
         let now = self.now;
         if let Some(leg) = self.given.get(&lease).copied() {
             self.lose_reader(leg, |machine| machine.expire(now));
+        }
+    }
+
+    /// A lease does not end before `until`.
+    pub(super) fn extend_lease(&mut self, lease: LeaseId, until: Time) {
+        if let Some(giving) = self.given.get(&lease).copied().and_then(|leg| self.giving_mut(leg)) {
+            giving.machine.extend(until);
+            let ends = giving.machine.lease_ends();
+            self.timers.set(Timer::ReaderLease(lease), ends);
         }
     }
 
@@ -124,6 +133,16 @@ impl Replica {
         match &mut self.legs.get_mut(&leg)?.stage {
             Stage::Give(giving) => giving.as_mut(),
             Stage::Whole | Stage::Take(_) => None,
+        }
+    }
+}
+
+/// An id that no living lease has.
+fn fresh(ids: &mut LeaseIds, given: &BTreeMap<LeaseId, Leg>) -> LeaseId {
+    loop {
+        let lease = ids.draw();
+        if !given.contains_key(&lease) {
+            return lease;
         }
     }
 }

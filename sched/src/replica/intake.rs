@@ -40,11 +40,15 @@ impl Replica {
             return self.refuse(request.leg, Failure::new(FailureKind::InvalidRequest, detail));
         }
         self.taken.insert((lease, giver), request.leg);
+        self.unrenewed.insert((lease, giver));
         let taking =
             Taking { machine: Take::queued(), giver, lease, remote: blocks, firsts: Vec::new(), release_by: None };
         self.enqueue(&request, Stage::Take(taking), Timing::join());
         if !self.timers.is_set(Timer::Beat) {
             self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
+        }
+        if !self.timers.is_set(Timer::FirstBeat) {
+            self.timers.set(Timer::FirstBeat, self.now + self.config.lease.first_beat());
         }
     }
 
@@ -61,7 +65,8 @@ impl Replica {
         if self.legs.contains_key(&request.leg) {
             return false;
         }
-        let verdict = self.check_names(request).and_then(|()| self.check_tokens(request));
+        let verdict = self.check_names(request).and_then(|()| check_params(request));
+        let verdict = verdict.and_then(|()| self.check_tokens(request));
         let verdict = verdict.and_then(|()| self.check_size(request, last));
         match verdict.and_then(|()| self.check_queue()) {
             Ok(()) => true,
@@ -183,6 +188,10 @@ impl Replica {
             flights: 0,
         }
     }
+}
+
+fn check_params(request: &Request) -> Result<(), Failure> {
+    request.params.check().map_err(|problem| Failure::new(FailureKind::InvalidRequest, problem))
 }
 
 /// How far a leg's KV cache can grow here.

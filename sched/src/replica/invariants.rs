@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::leg::{LegRun, Stage};
 use super::timers::Timer;
 use super::{Replica, unfinished_blocks};
+use crate::block::Holdings;
 use crate::{BlockId, SlotId};
 
 impl Replica {
     /// Recounts blocks, slots, places and legs; the error says what does not add up. O(everything).
     pub fn check_invariants(&self) -> Result<(), String> {
-        self.pool.check(&self.held_references(), &self.held_accesses())?;
+        let (references, accesses, reads) = (self.held_references(), self.held_accesses(), self.held_reads());
+        self.pool.check(&Holdings { references, accesses, reads })?;
         self.check_sequences()?;
         self.check_flights()?;
         self.check_legs()?;
@@ -26,6 +28,10 @@ impl Replica {
     fn held_accesses(&self) -> BTreeMap<BlockId, u32> {
         let steps = self.lanes.iter().flat_map(|lane| &lane.flights).flat_map(|flight| &flight.touched);
         count(steps.chain(self.pulls.blocks()).copied())
+    }
+
+    fn held_reads(&self) -> BTreeMap<BlockId, u32> {
+        count(self.lanes.iter().flat_map(|lane| &lane.flights).flat_map(|flight| &flight.read).copied())
     }
 
     fn check_sequences(&self) -> Result<(), String> {

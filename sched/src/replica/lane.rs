@@ -30,6 +30,8 @@ pub(super) struct Flight {
     pub(super) living: usize,
     /// Blocks that the step writes to or copies from.
     pub(super) touched: Vec<BlockId>,
+    /// Blocks of sequences that have ended meanwhile: the step may still read them.
+    pub(super) read: Vec<BlockId>,
 }
 
 /// The rows of one sequence in a step.
@@ -79,6 +81,11 @@ impl Lane {
             }
         }
         lifeless
+    }
+
+    /// The last step that has rows of a sequence.
+    pub(super) fn last_flight_of(&mut self, key: SequenceKey) -> Option<&mut Flight> {
+        self.flights.iter_mut().rev().find(|flight| flight.parts.iter().any(|part| part.key == key))
     }
 
     /// Number of sequences in a place.

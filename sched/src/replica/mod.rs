@@ -32,7 +32,7 @@ mod timing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use config::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use lane::Lane;
@@ -42,7 +42,7 @@ use sequence::{Place, Sequence, SequenceKey, Sequences};
 use timers::{Timer, Timers};
 
 use crate::block::BlockPool;
-use crate::handoff::ReleaseAnswers;
+use crate::handoff::{LeaseIds, ReleaseAnswers};
 use crate::message::{Action, Event, FromWorker, ToWorker};
 use crate::{InstanceId, LaneId, LeaseId, Leg, SchedError, StepId, Time};
 
@@ -64,9 +64,11 @@ pub struct Replica {
     answers: ReleaseAnswers,
     /// Leases that this worker holds at givers.
     taken: BTreeMap<(LeaseId, InstanceId), Leg>,
+    /// Those of them that no heartbeat has named yet.
+    unrenewed: BTreeSet<(LeaseId, InstanceId)>,
     pulls: Pulls,
     arrivals: u64,
-    leases: u64,
+    lease_ids: LeaseIds,
     steps: u64,
     /// Prompt tokens of newcomers that were found in the prefix cache.
     cached_tokens: u64,
@@ -91,9 +93,10 @@ impl Replica {
             given: BTreeMap::new(),
             answers: ReleaseAnswers::new(config.lease.span),
             taken: BTreeMap::new(),
+            unrenewed: BTreeSet::new(),
             pulls: Pulls::default(),
             arrivals: 0,
-            leases: 0,
+            lease_ids: LeaseIds::new(&config.lease_key),
             steps: 0,
             cached_tokens: 0,
             preemptions: 0,
@@ -107,14 +110,15 @@ impl Replica {
     pub fn on(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
         self.stale = true;
+        self.forgive_lateness();
         self.run_due_timers();
         match event {
             Event::Router(message) => self.on_router(message),
             Event::StepDone { lane, step, result } => self.step_done(lane, step, result),
             Event::StepFailed { lane, step, failure } => self.step_failed(lane, step, &failure),
-            Event::ReaderRenewed(leases) => self.reader_renewed(&leases),
-            Event::ReaderReleased(lease) => self.reader_released(lease),
-            Event::ReaderAborted(lease) => self.reader_aborted(lease),
+            Event::ReaderRenewed { reader, leases } => self.reader_renewed(reader, &leases),
+            Event::ReaderReleased { reader, lease } => self.reader_released(reader, lease),
+            Event::ReaderAborted { reader, lease } => self.reader_aborted(reader, lease),
             Event::PullEnded { leg, outcome } => self.pull_ended(leg, outcome),
             Event::ReleaseAnswered { leg, answer } => self.release_answered(leg, answer),
             Event::LeasesGone(leases) => self.leases_gone(&leases),
@@ -154,6 +158,24 @@ impl Replica {
         }
     }
 
+    /// Whoever calls more than a beat after a timer was due was held up itself (its process was stopped, its machine
+    /// slept): what peers and routers have said meanwhile waits to be heard, so their leases get a beat for that.
+    fn forgive_lateness(&mut self) {
+        let (now, beat) = (self.now, self.config.lease.beat);
+        if self.timers.next().is_none_or(|due| due > now || now.since(due) <= beat) {
+            return;
+        }
+        for timer in self.timers.due(now) {
+            match timer {
+                Timer::ReaderLease(lease) => self.extend_lease(lease, now + beat),
+                Timer::RequestLease(_) => self.timers.set(timer, now + beat),
+                Timer::Release(leg) => self.extend_release(leg, now + beat),
+                // The client's patience is nobody's fault, and renewals are sent as soon as possible.
+                Timer::Deadline(_) | Timer::Beat | Timer::FirstBeat => {}
+            }
+        }
+    }
+
     fn run_due_timers(&mut self) {
         while let Some(timer) = self.timers.pop_due(self.now) {
             match timer {
@@ -162,6 +184,7 @@ impl Replica {
                 Timer::ReaderLease(lease) => self.reader_silent(lease),
                 Timer::Release(leg) => self.release_unanswered(leg),
                 Timer::Beat => self.beat(),
+                Timer::FirstBeat => self.first_beat(),
             }
         }
     }

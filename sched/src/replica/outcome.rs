@@ -11,7 +11,7 @@ use super::leg::Stage;
 use super::sequence::{Place, SequenceKey};
 use super::{PrefixCache, Replica};
 use crate::message::FromWorker;
-use crate::{Choice, Failure, FailureKind, LaneId, Leg, SampledToken, StepId, StepResult, Time};
+use crate::{Choice, Failure, FailureKind, LaneId, Leg, SampleOutcome, SampledToken, StepId, StepResult, Time};
 
 /// A step that has ended.
 struct Landed {
@@ -37,8 +37,44 @@ impl Replica {
         }
         let mut samples = result.samples.into_iter();
         for part in flight.parts {
-            let tokens: Vec<_> = part.sampled.iter().copied().zip(samples.by_ref()).collect();
-            self.part_done(&part, tokens, flight.started);
+            let outcomes: Vec<_> = part.sampled.iter().copied().zip(samples.by_ref()).collect();
+            match self.tokens_of(part.key, outcomes) {
+                Ok(tokens) => self.part_done(&part, tokens, flight.started),
+                Err(failure) => self.part_failed(part.key, failure),
+            }
+        }
+    }
+
+    /// The tokens of a part, or why a choice that is still wanted has none.
+    fn tokens_of(
+        &mut self,
+        key: SequenceKey,
+        outcomes: Vec<(Choice, SampleOutcome)>,
+    ) -> Result<Vec<(Choice, SampledToken)>, Failure> {
+        let Some(sequence) = self.sequences.find(key) else {
+            return Ok(Vec::new());
+        };
+        let wanted = |choice| sequence.members.iter().any(|member| member.choice == choice);
+        let outcomes = outcomes.into_iter().filter(|(choice, _)| wanted(*choice));
+        outcomes.map(|(choice, outcome)| outcome.map(|token| (choice, token))).collect()
+    }
+
+    /// A row could not be sampled: its leg ends, and nobody else. Unless the parameters are at fault, what the row was
+    /// computed from is in doubt: nobody finds it any more.
+    fn part_failed(&mut self, key: SequenceKey, failure: Failure) {
+        let Some(sequence) = self.sequences.find(key) else {
+            return;
+        };
+        let leg = sequence.leg;
+        if failure.kind != FailureKind::InvalidRequest {
+            self.forget_blocks(leg);
+        }
+        self.fail(leg, failure);
+    }
+
+    fn forget_blocks(&mut self, leg: Leg) {
+        for key in self.legs.get(&leg).into_iter().flat_map(|run| &run.sequences) {
+            self.sequences.at(*key).table.blocks().iter().for_each(|block| self.pool.forget(*block));
         }
     }
 
@@ -54,6 +90,7 @@ impl Replica {
         let at = lane.flights.iter().position(|flight| flight.step == step)?;
         let flight = lane.flights.remove(at)?;
         flight.touched.iter().for_each(|block| self.pool.end_access(*block));
+        flight.read.iter().for_each(|block| self.pool.end_read(*block));
         for part in &flight.parts {
             if let Some(sequence) = self.sequences.find(part.key) {
                 sequence.flights -= 1;

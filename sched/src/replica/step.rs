@@ -120,7 +120,7 @@ impl Replica {
         let Draft { mut plan, parts, touched } = draft;
         let flights = &mut self.lane_mut(lane).flights;
         let runs_at_once = flights.is_empty();
-        flights.push_back(Flight { step, started, living: parts.len(), parts, touched });
+        flights.push_back(Flight { step, started, living: parts.len(), parts, touched, read: Vec::new() });
         plan.retire = self.lane_mut(lane).slots.drain_retired();
         plan.layers = 0..layers;
         if runs_at_once {

@@ -1,6 +1,6 @@
 //! The taker's part of the hand-off: keeps the lease alive, pulls a committed prompt, joins when the giver said `Ok`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::finish::finish;
 use super::leg::{Stage, Taking};
@@ -9,7 +9,7 @@ use super::timers::Timer;
 use super::{PrefixCache, Replica};
 use crate::handoff::{Abandoned, TakeState};
 use crate::message::{Action, Commit, FirstToken, Pull, PullOutcome, ReleaseAnswer};
-use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, TokenId};
+use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, Time, TokenId};
 
 impl Replica {
     /// The giver has finished the prompt.
@@ -156,6 +156,13 @@ impl Replica {
         self.out.push_back(Action::Release { leg, giver, lease });
     }
 
+    /// The answer to a release may come until `until`.
+    pub(super) fn extend_release(&mut self, leg: Leg, until: Time) {
+        if let Some(taking) = self.taking_mut(leg) {
+            taking.release_by = taking.release_by.map(|by| by.max(until));
+        }
+    }
+
     pub(super) fn release_unanswered(&mut self, leg: Leg) {
         let now = self.now;
         let Some(taking) = self.taking_mut(leg) else {
@@ -223,12 +230,25 @@ impl Replica {
 
     /// Renews every lease that is still needed, one message per giver.
     pub(super) fn beat(&mut self) {
-        let mut by_giver: BTreeMap<InstanceId, Vec<LeaseId>> = BTreeMap::new();
-        for (lease, giver) in self.taken.keys() {
-            by_giver.entry(*giver).or_default().push(*lease);
-        }
-        if !by_giver.is_empty() {
+        self.unrenewed.clear();
+        self.timers.clear(Timer::FirstBeat);
+        if !self.taken.is_empty() {
             self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
+        }
+        self.renew_at_givers(self.taken.keys().copied().collect());
+    }
+
+    /// Renews the leases that are new here and still needed.
+    pub(super) fn first_beat(&mut self) {
+        let mut fresh = std::mem::take(&mut self.unrenewed);
+        fresh.retain(|lease| self.taken.contains_key(lease));
+        self.renew_at_givers(fresh);
+    }
+
+    fn renew_at_givers(&mut self, leases: BTreeSet<(LeaseId, InstanceId)>) {
+        let mut by_giver: BTreeMap<InstanceId, Vec<LeaseId>> = BTreeMap::new();
+        for (lease, giver) in leases {
+            by_giver.entry(giver).or_default().push(lease);
         }
         for (giver, leases) in by_giver {
             self.out.push_back(Action::RenewLeases { giver, leases });

@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Release(Leg),
     /// Leases held at givers are renewed.
     Beat,
+    /// Leases that are new here are renewed for the first time.
+    FirstBeat,
 }
 
 /// At most one point in time per timer.
@@ -46,6 +48,11 @@ impl Timers {
 
     pub(super) fn next(&self) -> Option<Time> {
         self.due.first().map(|(at, _)| *at)
+    }
+
+    /// All timers that are due at `now`, earliest first.
+    pub(super) fn due(&self, now: Time) -> Vec<Timer> {
+        self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, timer)| *timer).collect()
     }
 
     /// The earliest timer that is due at `now`, taken out.

@@ -1,7 +1,7 @@
 //! Which routes exist for a leg: roles, links and sizes decide; knows no preference.
 
 use super::{Output, Route, RouteAsk};
-use crate::cluster::{Cluster, Worker};
+use crate::cluster::{Cluster, PairPause, Worker};
 use crate::{Role, WorkerId};
 
 /// Which routes a router may take.
@@ -11,6 +11,8 @@ pub struct RouteConfig {
     pub local_prefill_tokens_max: u32,
     /// Whether decode workers prefill any prompt while no pair is up.
     pub local_prefill: LocalPrefill,
+    /// How long a pair is avoided that has lost a hand-off.
+    pub pair_pause: PairPause,
 }
 
 /// What happens to a leg while no pair is up.
@@ -24,23 +26,33 @@ pub enum LocalPrefill {
 
 impl Default for RouteConfig {
     fn default() -> Self {
-        RouteConfig { local_prefill_tokens_max: 0, local_prefill: LocalPrefill::Never }
+        RouteConfig {
+            local_prefill_tokens_max: 0,
+            local_prefill: LocalPrefill::Never,
+            pair_pause: PairPause::default(),
+        }
     }
 }
 
 /// All routes for a leg, in a fixed order.
 pub(super) fn routes(cluster: &Cluster, config: &RouteConfig, ask: &RouteAsk<'_>) -> Vec<Route> {
-    let local = || whole(cluster, Role::Decode, ask);
     let mut routes: Vec<Route> = match ask.output {
         Output::FirstToken => whole(cluster, Role::Prefill, ask).collect(),
-        Output::Sequence if ask.prefill_tokens <= config.local_prefill_tokens_max => local().collect(),
+        Output::Sequence if ask.prefill_tokens <= config.local_prefill_tokens_max => {
+            whole(cluster, Role::Decode, ask).collect()
+        }
         Output::Sequence => cluster.of_role(Role::Prefill).flat_map(|giver| readers(cluster, giver.id, ask)).collect(),
     };
     routes.extend(whole(cluster, Role::Aggregated, ask));
     if routes.is_empty() && config.local_prefill == LocalPrefill::WithoutPair {
-        routes.extend(local());
+        routes.extend(whole(cluster, Role::Decode, ask));
     }
     routes
+}
+
+/// All workers that can run a leg from its prompt to its end.
+pub(super) fn local(cluster: &Cluster, ask: &RouteAsk<'_>) -> Vec<Route> {
+    whole(cluster, Role::Decode, ask).chain(whole(cluster, Role::Aggregated, ask)).collect()
 }
 
 /// All pairs with this giver.

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use crate::cluster::Cluster;
-use crate::{FailureKind, Role};
+use crate::{Failure, FailureKind, Role};
 
 /// The first thing to bring up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lack {
     /// There is nobody.
     Worker,
@@ -18,6 +18,8 @@ pub enum Lack {
     Compatible,
     /// Two that could exchange KV caches are not connected.
     Connection,
+    /// Likewise, and the reader has said why.
+    Refused(Failure),
     /// Everything is there, but not for a sequence of this length.
     Room,
 }
@@ -35,15 +37,21 @@ impl Lack {
             (false, false) => Lack::Worker,
             (true, false) => Lack::Decode,
             (false, true) => Lack::Prefill,
-            (true, true) if cluster.of_role(Role::Prefill).any(compatible) => Lack::Connection,
+            (true, true) if cluster.of_role(Role::Prefill).any(compatible) => {
+                // What no time heals is what an operator has to know first.
+                let hopeless = cluster.problems().find(|problem| problem.kind == FailureKind::Incompatible);
+                hopeless.or_else(|| cluster.problems().next()).cloned().map_or(Lack::Connection, Lack::Refused)
+            }
             (true, true) => Lack::Compatible,
         }
     }
 
     /// How a request fails that has waited for it in vain.
     #[must_use]
-    pub const fn failure_kind(self) -> FailureKind {
+    pub fn failure_kind(&self) -> FailureKind {
         match self {
+            Lack::Refused(Failure { kind: FailureKind::Incompatible, .. }) => FailureKind::Incompatible,
+            Lack::Refused(_) => FailureKind::Unavailable,
             Lack::Worker | Lack::Prefill | Lack::Decode | Lack::Connection | Lack::Room => FailureKind::Unavailable,
             Lack::Compatible => FailureKind::Incompatible,
         }
@@ -53,6 +61,7 @@ impl Lack {
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Lack::Refused(why) => return write!(f, "a connection between a decode and a prefill worker; {why}"),
             Lack::Worker => "a worker",
             Lack::Prefill => "a prefill worker",
             Lack::Decode => "a decode worker",

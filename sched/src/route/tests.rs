@@ -3,7 +3,7 @@
 use expect_test::expect;
 
 use super::*;
-use crate::cluster::{Link, WorkerInfo};
+use crate::cluster::{Link, PairPause, WorkerInfo};
 use crate::message::Load;
 use crate::{CompatKey, FailureKind, Role};
 
@@ -37,7 +37,7 @@ fn cluster(roles: &str) -> Cluster {
 
 fn ask(prefill_tokens: u32, sequence_tokens: u32, avoid: &BTreeSet<WorkerId>) -> RouteAsk<'_> {
     let output = if sequence_tokens == prefill_tokens + 1 { Output::FirstToken } else { Output::Sequence };
-    RouteAsk { prefill_tokens, sequence_tokens, choices: 1, output, avoid }
+    RouteAsk { now: Time(0), prefill_tokens, sequence_tokens, choices: 1, output, avoid }
 }
 
 fn show(route: Option<Route>) -> String {
@@ -142,6 +142,39 @@ fn avoided_workers_are_the_last_resort() {
 }
 
 #[test]
+fn pairs_that_lost_a_hand_off_come_last_for_a_while() {
+    let mut cluster = cluster("ppdd");
+    let nobody = BTreeSet::new();
+    let at = |ms: u64| RouteAsk { now: Time(ms * 1_000), ..ask(10, 20, &nobody) };
+    let mut picker = Picker { cluster: &mut cluster, policy: &mut LeastLoaded, config: &RouteConfig::default() };
+    let mut lose =
+        |giver, reader| picker.cluster.handoff_lost(Time(0), WorkerId(giver), WorkerId(reader), PairPause::default());
+    [(0, 2), (0, 3), (1, 2)].into_iter().for_each(|(giver, reader)| lose(giver, reader));
+    let mut shown = vec![];
+    for ms in [1, 2, 499, 500, 501, 502] {
+        shown.push(show(picker.route(&at(ms))));
+    }
+    expect!["1>3 1>3 1>3 0>2 0>3 1>2"].assert_eq(&shown.join(" "));
+    picker.learn(Time(0), WorkerId(1), WorkerId(3), Passage::Lost);
+    assert_ne!(show(picker.route(&at(503))), "none", "a pair in trouble is better than none");
+    picker.learn(Time(0), WorkerId(0), WorkerId(2), Passage::Arrived);
+    assert_eq!(show(picker.route(&at(504))), "0>2");
+    picker.cluster.set_intake(WorkerId(2), Intake::Quiet);
+    assert!(!picker.takes(WorkerId(0), WorkerId(2)) && picker.takes(WorkerId(0), WorkerId(3)));
+}
+
+#[test]
+fn a_pair_is_known_by_its_incarnations() {
+    let mut cluster = cluster("pd");
+    let (giver, reader) = (WorkerId(0), WorkerId(1));
+    let info = cluster.get(reader).unwrap().info.clone();
+    cluster.leave(reader);
+    cluster.handoff_lost(Time(0), giver, reader, PairPause::default());
+    let again = cluster.join(info);
+    assert!(cluster.is_strained(Time(1), giver, again), "the same process, met again");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let lack = |cluster: &Cluster| format!("{:?}", Lack::of(cluster));
     let shown: Vec<String> = ["", "p", "d", "pd", "a"].iter().map(|roles| lack(&cluster(roles))).collect();
@@ -149,6 +182,20 @@ fn what_is_missing_is_named() {
     let mut apart = cluster("pd");
     apart.set_links(WorkerId(1), []);
     assert_eq!(Lack::of(&apart), Lack::Connection);
+    let problem = |kind, detail: &str| crate::Failure::new(kind, detail);
+    let down = problem(FailureKind::WorkerLost, "p:1 does not answer");
+    let unequal = problem(FailureKind::Incompatible, "p:2 has other blocks");
+    apart.set_problems(WorkerId(1), vec![down.clone()]);
+    assert_eq!(
+        (Lack::of(&apart), Lack::of(&apart).failure_kind()),
+        (Lack::Refused(down.clone()), FailureKind::Unavailable)
+    );
+    apart.set_problems(WorkerId(1), vec![down, unequal]);
+    assert_eq!(
+        Lack::of(&apart).to_string(),
+        "a connection between a decode and a prefill worker; p:2 has other blocks"
+    );
+    assert_eq!(Lack::of(&apart).failure_kind(), FailureKind::Incompatible);
     let other = WorkerInfo { compat: CompatKey(2), ..cluster("d").get(WorkerId(0)).unwrap().info.clone() };
     apart.leave(WorkerId(1));
     apart.join(other);

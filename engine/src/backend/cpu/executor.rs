@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use sched::{Failure, FailureKind, LaneId, SlotId, StepId, StepPlan, StepResult};
+use sched::{Failure, FailureKind, LaneId, SampleOutcome, SlotId, StepId, StepPlan, StepResult};
 
 use super::forward::Forward;
 use super::input::StepInput;
@@ -170,14 +170,14 @@ impl<F: Forward> Executor<F> {
         self.forward.enter(lane, input, entry)
     }
 
-    fn sample(&mut self, lane: LaneId, prepared: &Prepared) -> Result<Vec<sched::SampledToken>, EngineError> {
+    fn sample(&mut self, lane: LaneId, prepared: &Prepared) -> Result<Vec<SampleOutcome>, EngineError> {
         if prepared.sample.is_empty() {
             return Ok(Vec::new());
         }
         let Executor { forward, sampler, .. } = self;
         let logits = forward.logits(lane)?;
         let samples = prepared.sample.iter();
-        samples.map(|(sample, index)| sampler.sample(sample.slot, sample.row, logits.row(*index))).collect()
+        samples.map(|(sample, index)| sampler.sample(sample.slot, logits.row(*index))).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sched::{SampledToken, SamplingParams, SlotId, StepPlan, TokenId, rng};
+use sched::{SampleOutcome, SampledToken, SamplingParams, SlotId, StepPlan, TokenId, rng};
 
 use crate::EngineError;
 
@@ -44,8 +44,8 @@ impl HashedTokens {
     }
 
     /// What a plan brings after its last layer.
-    pub(super) fn sample(&mut self, plan: &StepPlan) -> Result<Vec<SampledToken>, EngineError> {
-        plan.sample.iter().map(|sample| self.next(sample.slot)).collect()
+    pub(super) fn sample(&mut self, plan: &StepPlan) -> Result<Vec<SampleOutcome>, EngineError> {
+        plan.sample.iter().map(|sample| self.next(sample.slot).map(Ok)).collect()
     }
 
     fn next(&mut self, id: SlotId) -> Result<SampledToken, EngineError> {
@@ -106,7 +106,7 @@ mod tests {
         let sample = vec![SampleRow { row: 0, slot: SlotId(0) }];
         device.begin(&StepPlan { admit: vec![init], ..StepPlan::default() }).unwrap();
         let plan = StepPlan { sample, ..StepPlan::default() };
-        (0..count).map(|_| device.sample(&plan).unwrap()[0].token.0).collect()
+        (0..count).map(|_| device.sample(&plan).unwrap()[0].clone().unwrap().token.0).collect()
     }
 
     #[test]

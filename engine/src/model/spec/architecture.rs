@@ -5,35 +5,32 @@
 use std::fmt;
 
 use kernels::ExpertWeights;
+use model_files::Family;
 
 use super::AttentionBias;
 
 /// One supported architecture: where its config.json and its weight files say what, and what they leave unsaid.
 pub struct Architecture {
-    /// Its name under `architectures` in config.json.
-    pub name: &'static str,
+    /// Its family, which decides what config.json may say and what holds without a key.
+    pub family: Family,
     /// How its configuration is read.
     pub(super) config: ConfigRules,
     /// What its tensors are called.
     pub(in crate::model) tensors: TensorNames,
 }
 
-/// How a configuration is read: keys, and what holds without one.
+/// How a configuration is read. What holds without a key, and what may not be set, is said by `model_files::keys`.
 pub(super) struct ConfigRules {
     pub(super) mlp: MlpRule,
     /// Key of the activation and the names of the one that is built.
     pub(super) activation: (&'static str, &'static [&'static str]),
     pub(super) norm: NormRule,
     pub(super) positions: PositionRule,
+    pub(super) heads: HeadRule,
     pub(super) attention_bias: BiasRule,
     /// Whether queries and keys are normed per head.
     pub(super) qk_norm: bool,
     pub(super) windows: WindowRule,
-    /// Whether embeddings are tied where the file does not say.
-    pub(super) tied_embeddings: bool,
-    /// Truth values that other maths would hide behind: the only value that is built, which is also the one that an
-    /// absent key means.
-    pub(super) flags: &'static [(&'static str, bool)],
     /// Widths that must be `hidden_size` where they are named.
     pub(super) as_wide_as_hidden: &'static [&'static str],
 }
@@ -79,12 +76,17 @@ pub(super) enum NormRule {
 /// How positions reach the model.
 pub(super) enum PositionRule {
     /// By rotation.
-    Rope {
-        /// Base where the file names none.
-        theta: f64,
-    },
+    Rope,
     /// By a table that is added to the embedding; position 0 is its row `offset`.
     Learned { offset: u32 },
+}
+
+/// How many key/value heads there are, and how wide a head is.
+pub(super) enum HeadRule {
+    /// As `num_key_value_heads` and `head_dim` say.
+    Asked,
+    /// As many as query heads, which share the hidden width.
+    Plain,
 }
 
 /// Which attention projections have a bias.
@@ -140,20 +142,30 @@ pub(in crate::model) struct ExpertNames {
 }
 
 impl Architecture {
-    /// All that are supported.
-    pub const ALL: [&'static Architecture; 7] = [&LLAMA, &MISTRAL, &QWEN2, &QWEN3, &MIXTRAL, &QWEN3_MOE, &OPT];
+    /// That of a family.
+    #[must_use]
+    pub fn of(family: Family) -> &'static Architecture {
+        match family {
+            Family::Llama => &LLAMA,
+            Family::Mistral => &MISTRAL,
+            Family::Qwen2 => &QWEN2,
+            Family::Qwen3 => &QWEN3,
+            Family::Mixtral => &MIXTRAL,
+            Family::Qwen3Moe => &QWEN3_MOE,
+            Family::Opt => &OPT,
+        }
+    }
 }
 
 const LLAMA_CONFIG: ConfigRules = ConfigRules {
     mlp: MlpRule::Gated { width: "intermediate_size" },
     activation: ("hidden_act", &["silu", "swish"]),
     norm: NormRule::Rms("rms_norm_eps"),
-    positions: PositionRule::Rope { theta: 10_000.0 },
+    positions: PositionRule::Rope,
+    heads: HeadRule::Asked,
     attention_bias: BiasRule::Asked,
     qk_norm: false,
     windows: WindowRule::None,
-    tied_embeddings: false,
-    flags: &[("mlp_bias", false)],
     as_wide_as_hidden: &[],
 };
 
@@ -186,11 +198,11 @@ const BLOCK_SPARSE_EXPERTS: ExpertNames = ExpertNames {
 };
 
 /// Llama 2 and 3.
-static LLAMA: Architecture = Architecture { name: "LlamaForCausalLM", config: LLAMA_CONFIG, tensors: LLAMA_TENSORS };
+static LLAMA: Architecture = Architecture { family: Family::Llama, config: LLAMA_CONFIG, tensors: LLAMA_TENSORS };
 
 /// Mistral with its sliding window.
 static MISTRAL: Architecture = Architecture {
-    name: "MistralForCausalLM",
+    family: Family::Mistral,
     config: ConfigRules {
         attention_bias: BiasRule::Always(AttentionBias::None),
         windows: WindowRule::All,
@@ -201,7 +213,7 @@ static MISTRAL: Architecture = Architecture {
 
 /// Qwen2 and Qwen2.5: biases on queries, keys and values.
 static QWEN2: Architecture = Architecture {
-    name: "Qwen2ForCausalLM",
+    family: Family::Qwen2,
     config: ConfigRules {
         attention_bias: BiasRule::Always(AttentionBias::Qkv),
         windows: WindowRule::Switched,
@@ -212,22 +224,21 @@ static QWEN2: Architecture = Architecture {
 
 /// Qwen3: norms on queries and keys.
 static QWEN3: Architecture = Architecture {
-    name: "Qwen3ForCausalLM",
+    family: Family::Qwen3,
     config: ConfigRules { qk_norm: true, windows: WindowRule::Switched, ..LLAMA_CONFIG },
     tensors: LLAMA_TENSORS,
 };
 
 /// Mixtral: experts in every layer, weights among the chosen.
 static MIXTRAL: Architecture = Architecture {
-    name: "MixtralForCausalLM",
+    family: Family::Mixtral,
     config: ConfigRules {
         mlp: MlpRule::Experts {
-            experts: &["num_local_experts"],
+            experts: &["num_local_experts", "num_experts"],
             width: "intermediate_size",
             weights: ExpertWeightRule::Always(ExpertWeights::AmongChosen),
             dense: DenseRule::None,
         },
-        positions: PositionRule::Rope { theta: 1e6 },
         attention_bias: BiasRule::Always(AttentionBias::None),
         windows: WindowRule::All,
         ..LLAMA_CONFIG
@@ -237,7 +248,7 @@ static MIXTRAL: Architecture = Architecture {
 
 /// Qwen3-MoE: Qwen3 with experts in all or some layers.
 static QWEN3_MOE: Architecture = Architecture {
-    name: "Qwen3MoeForCausalLM",
+    family: Family::Qwen3Moe,
     config: ConfigRules {
         mlp: MlpRule::Experts {
             experts: &["num_experts", "num_local_experts"],
@@ -254,22 +265,16 @@ static QWEN3_MOE: Architecture = Architecture {
 
 /// OPT: learned positions, layer norms before attention and MLP, biases everywhere.
 static OPT: Architecture = Architecture {
-    name: "OPTForCausalLM",
+    family: Family::Opt,
     config: ConfigRules {
         mlp: MlpRule::Relu { width: "ffn_dim" },
         activation: ("activation_function", &["relu"]),
         norm: NormRule::Layer(1e-5),
         positions: PositionRule::Learned { offset: 2 },
+        heads: HeadRule::Plain,
         attention_bias: BiasRule::Always(AttentionBias::QkvOutput),
         qk_norm: false,
         windows: WindowRule::None,
-        tied_embeddings: true,
-        flags: &[
-            ("do_layer_norm_before", true),
-            ("_remove_final_layer_norm", false),
-            ("enable_bias", true),
-            ("layer_norm_elementwise_affine", true),
-        ],
         as_wide_as_hidden: &["word_embed_proj_dim"],
     },
     tensors: TensorNames {
@@ -286,12 +291,12 @@ static OPT: Architecture = Architecture {
 
 impl fmt::Debug for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        f.write_str(self.family.architecture())
     }
 }
 
 impl PartialEq for Architecture {
     fn eq(&self, other: &Architecture) -> bool {
-        self.name == other.name
+        self.family == other.family
     }
 }

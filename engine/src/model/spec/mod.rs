@@ -3,9 +3,14 @@
 //! One forward pass serves every supported architecture: what differs between them is a value here.
 
 mod architecture;
+#[cfg(test)]
+mod classes_tests;
+#[cfg(test)]
+mod keys_tests;
 mod read;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::path::Path;
 
@@ -13,10 +18,10 @@ pub use architecture::Architecture;
 pub(super) use architecture::ExpertNames;
 
 use super::WeightFiles;
-use super::json::Fields;
 use super::rope::RopeSpec;
 use crate::EngineError;
 use kernels::{Dtype, NormKind, Routing};
+use model_files::{Generation, ModelConfig};
 
 /// What the forward pass needs to know about a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,10 +110,27 @@ pub enum AttentionBias {
 impl ModelSpec {
     /// Reads config.json and, where present, generation_config.json of `directory`.
     pub fn read(directory: &Path) -> Result<ModelSpec, EngineError> {
-        let config = Fields::read(&directory.join("config.json"))?;
-        let generation_file = directory.join("generation_config.json");
-        let generation = if generation_file.exists() { Some(Fields::read(&generation_file)?) } else { None };
-        read::spec(&config, generation.as_ref())
+        let folder = model_files::open(directory)?;
+        let config = ModelConfig::read(&folder)?;
+        let generation = Generation::read(&folder, &config)?;
+        read::spec(&config, &generation)
+    }
+
+    /// The same for these weight files: where they hold an output projection of its own, the embedding is not it, whatever
+    /// config.json says. transformers goes by the files too.
+    pub fn as_stored(self, weights: &WeightFiles) -> Result<ModelSpec, EngineError> {
+        let names = &self.architecture.tensors;
+        let head = format!("{}.weight", names.head);
+        if !self.tied_embeddings || !weights.contains(&head) {
+            return Ok(self);
+        }
+        let (_, _, embedding) = weights.whole(&format!("{}{}.weight", self.prefix(weights), names.embedding))?;
+        let (file, _, own) = weights.whole(&head)?;
+        if embedding.bytes == own.bytes {
+            return Ok(self);
+        }
+        tracing::warn!(file = %file.display(), tensor = head, "is not the embedding, though tie_word_embeddings says so: it counts");
+        Ok(ModelSpec { tied_embeddings: false, ..self })
     }
 
     /// The format of the first layer's queries in the weight files, which stands for the whole model's.

@@ -6,7 +6,9 @@ use expect_test::{Expect, expect};
 use kernels::ExpertWeights;
 use serde_json::{Value, json};
 
-use super::read::{CONTEXT_MAX, HEADS_MAX, LAYERS_MAX, VOCAB_MAX, WIDTH_MAX};
+use model_files::{CONTEXT_MAX, Fields, Generation, ModelConfig, VOCAB_MAX};
+
+use super::read::{HEADS_MAX, LAYERS_MAX, WIDTH_MAX};
 use super::*;
 use crate::model::rope::RopeScaling;
 
@@ -26,8 +28,9 @@ fn with(changes: &Value) -> Value {
     config
 }
 
-fn parse(config: &Value) -> Result<ModelSpec, EngineError> {
-    read::spec(&Fields::parse(Path::new("config.json"), &config.to_string()).unwrap(), None)
+pub(super) fn parse(config: &Value) -> Result<ModelSpec, EngineError> {
+    let config = ModelConfig::of(Fields::parse(Path::new("config.json"), &config.to_string())?)?;
+    read::spec(&config, &Generation::of(None, &config)?)
 }
 
 fn refused(changes: &Value, expected: &Expect) {
@@ -50,7 +53,7 @@ fn old_and_new_rope_names_mean_the_same() {
 fn frequencies_that_are_no_numbers_are_refused() {
     refused(
         &json!({"rope_scaling": {"type": "linear", "factor": 1e-39}}),
-        &expect!["config.json: rope_parameters imply a frequency of inf"],
+        &expect!["config.json: rope_scaling imply a frequency of inf"],
     );
 }
 
@@ -66,18 +69,6 @@ fn architectures_differ_by_values_only() {
     assert!(qwen3.qk_norm && qwen3.tied_embeddings && qwen3.q_width() == 256);
     let mistral = json!({"architectures": ["MistralForCausalLM"], "sliding_window": 24});
     assert_eq!(parse(&with(&mistral)).unwrap().windows, vec![Some(24); 4]);
-}
-
-#[test]
-fn generation_config_wins_for_end_tokens() {
-    let config = Fields::parse(Path::new("config.json"), &llama().to_string()).unwrap();
-    let parse_generation = |text: &str| {
-        let generation = Fields::parse(Path::new("generation_config.json"), text).unwrap();
-        read::spec(&config, Some(&generation)).map(|spec| spec.eos)
-    };
-    assert_eq!(parse_generation(r#"{"eos_token_id": [9, 7]}"#).unwrap(), [7, 9]);
-    assert_eq!(parse_generation("{}").unwrap(), [1]);
-    assert!(parse_generation(r#"{"eos_token_id": 5000}"#).is_err());
 }
 
 #[test]
@@ -128,11 +119,11 @@ fn wrong_configurations_are_named() {
     );
     refused(
         &json!({"quantization_config": {"quant_method": "gptq"}}),
-        &expect![
-            "config.json: quantization_config asks for quantised weights (gptq); supported are f32, f16 and bf16 weights"
-        ],
+        &expect![[
+            r#"config.json: quantization_config asks for quantised weights (gptq); supported are f32, f16 and bf16 weights: take the original checkpoint (`engine.dtype = "int8"` halves its memory)"#
+        ]],
     );
-    refused(&json!({"hidden_size": null}), &expect!["config.json: hidden_size is missing"]);
+    refused(&json!({"hidden_size": null}), &expect!["config.json: hidden_size must not be null"]);
     refused(
         &json!({"vocab_size": "many"}),
         &expect![[r#"config.json: vocab_size must be a whole number below 2^32, found "many""#]],
@@ -171,7 +162,7 @@ fn experts_and_dense_layers_are_told_apart() {
     for (changes, expected) in [
         (json!({}), [all; 4]),
         (json!({"norm_topk_prob": true}), [chosen; 4]),
-        (json!({"num_experts": null, "num_local_experts": 8}), [all; 4]),
+        (json!({"num_local_experts": 8}), [all; 4]),
         (json!({"mlp_only_layers": [0, 2]}), [dense, all, dense, all]),
         (json!({"decoder_sparse_step": 2}), [dense, all, dense, all]),
         (json!({"decoder_sparse_step": 2, "mlp_only_layers": [3]}), [dense, all, dense, dense]),
@@ -179,7 +170,7 @@ fn experts_and_dense_layers_are_told_apart() {
         assert_eq!(parse(&experts(&changes)).unwrap().mlps, expected, "{changes}");
     }
     let mixtral = json!({"architectures": ["MixtralForCausalLM"], "num_local_experts": 8, "num_experts": null,
-        "intermediate_size": 48});
+        "intermediate_size": 48, "moe_intermediate_size": null});
     assert_eq!(parse(&experts(&mixtral)).unwrap().mlps, [chosen; 4]);
     let spec = parse(&experts(&json!({}))).unwrap();
     let fewer = parse(&llama()).unwrap().multiplied_parameters() - spec.multiplied_parameters();
@@ -191,7 +182,7 @@ fn wrong_experts_are_named() {
     let refused = |changes: Value, expected: Expect| {
         expected.assert_eq(&parse(&experts(&changes)).unwrap_err().to_string());
     };
-    refused(json!({"num_experts": null}), expect!["config.json: num_experts is missing"]);
+    refused(json!({"num_experts": null}), expect!["config.json: num_experts must not be null"]);
     refused(json!({"num_experts": 5000}), expect!["config.json: num_experts must be at most 1024, found 5000"]);
     refused(json!({"num_experts_per_tok": 9}), expect!["config.json: num_experts_per_tok is 9, num_experts is 8"]);
     refused(json!({"mlp_only_layers": [4]}), expect!["config.json: mlp_only_layers names layer 4 of 4"]);
@@ -233,9 +224,14 @@ fn opt_of_other_shapes_is_refused() {
     );
     refused(
         json!({"do_layer_norm_before": false}),
-        expect!["config.json: do_layer_norm_before false is not supported"],
+        expect![
+            "config.json: do_layer_norm_before false is not supported (norms behind attention and MLP (opt-350m)); supported is true"
+        ],
     );
-    refused(json!({"enable_bias": false}), expect!["config.json: enable_bias false is not supported"]);
+    refused(
+        json!({"enable_bias": false}),
+        expect!["config.json: enable_bias false is not supported; supported is true"],
+    );
     refused(
         json!({"activation_function": "gelu"}),
         expect![[r#"config.json: activation_function "gelu" is not supported; supported is "relu""#]],

@@ -171,8 +171,8 @@ pub fn serve_rank() -> Result<(), EngineError> {
     end_with_leader()?;
     let Job { rank, segment, pool, weights_digest, config } = job;
     let weights_digest = u128::from_str_radix(&weights_digest, 16).map_err(|error| problem(error.to_string()))?;
-    let spec = ModelSpec::read(&config.model_dir)?;
     let weights = WeightFiles::open(&config.model_dir)?;
+    let spec = ModelSpec::read(&config.model_dir)?.as_stored(&weights)?;
     let precision = precision(&config);
     let geometry = geometry::of_model(&config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
     let limits = step_limits(&config, context_max(&config, &spec)?);

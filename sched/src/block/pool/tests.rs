@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{BlockPool, BlockState};
+use super::{BlockPool, BlockState, Holdings};
 use crate::BlockId;
 use crate::block::{BlockTable, ContentHash};
 
@@ -31,6 +31,21 @@ fn a_block_goes_through_all_its_states() {
     assert_eq!(pool.find_leading(&[content(1), content(2)]), [block]);
     pool.acquire(block);
     assert_eq!((pool.references(block), pool.state(block)), (1, BlockState::InUse));
+}
+
+#[test]
+fn content_that_is_read_can_be_found_and_is_given_to_nobody_else() {
+    let mut pool = BlockPool::new(1);
+    let block = pool.allocate().unwrap();
+    pool.publish(block, content(1));
+    pool.begin_read(block);
+    pool.release(block);
+    assert_eq!((pool.state(block), pool.allocate()), (BlockState::Quarantined, None));
+    pool.acquire(pool.find_leading(&[content(1)])[0]);
+    pool.end_read(block);
+    assert_eq!(pool.state(block), BlockState::InUse);
+    pool.release(block);
+    assert_eq!((pool.state(block), pool.allocate()), (BlockState::Cached, Some(block)));
 }
 
 #[test]
@@ -84,6 +99,9 @@ enum Call {
     End(usize),
     Publish(usize, u64),
     Acquire(u64),
+    Forget(usize),
+    BeginRead(usize),
+    EndRead(usize),
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -95,6 +113,9 @@ fn call() -> impl Strategy<Value = Call> {
         1 => any::<usize>().prop_map(Call::End),
         2 => (any::<usize>(), 0_u64..12).prop_map(|(pick, name)| Call::Publish(pick, name)),
         2 => (0_u64..12).prop_map(Call::Acquire),
+        1 => any::<usize>().prop_map(Call::Forget),
+        2 => any::<usize>().prop_map(Call::BeginRead),
+        2 => any::<usize>().prop_map(Call::EndRead),
     ]
 }
 
@@ -103,6 +124,7 @@ fn call() -> impl Strategy<Value = Call> {
 struct Held {
     references: Vec<BlockId>,
     accesses: Vec<BlockId>,
+    reads: Vec<BlockId>,
 }
 
 impl Held {
@@ -116,7 +138,12 @@ impl Held {
     fn apply(&mut self, pool: &mut BlockPool, call: Call) {
         let pick = |list: &Vec<BlockId>, n: usize| (!list.is_empty()).then(|| n % list.len());
         match call {
-            Call::Allocate => self.references.extend(pool.allocate()),
+            Call::Allocate => {
+                if let Some(block) = pool.allocate() {
+                    assert!(!self.accesses.contains(&block) && !self.reads.contains(&block), "somebody touches it");
+                    self.references.push(block);
+                }
+            }
             Call::Retain(n) => {
                 if let Some(at) = pick(&self.references, n) {
                     pool.retain(self.references[at]);
@@ -154,6 +181,23 @@ impl Held {
                     self.references.push(*id);
                 }
             }
+            Call::BeginRead(n) => {
+                if let Some(at) = pick(&self.references, n) {
+                    pool.begin_read(self.references[at]);
+                    self.reads.push(self.references[at]);
+                }
+            }
+            Call::EndRead(n) => {
+                if let Some(at) = pick(&self.reads, n) {
+                    pool.end_read(self.reads.swap_remove(at));
+                }
+            }
+            Call::Forget(n) => {
+                if let Some(at) = pick(&self.references, n) {
+                    pool.forget(self.references[at]);
+                    assert_eq!(pool.block(self.references[at]).content, None);
+                }
+            }
         }
     }
 }
@@ -167,7 +211,12 @@ proptest! {
         let mut held = Held::default();
         for call in calls {
             held.apply(&mut pool, call);
-            let checked = pool.check(&Held::counts(&held.references), &Held::counts(&held.accesses));
+            let holdings = Holdings {
+                references: Held::counts(&held.references),
+                accesses: Held::counts(&held.accesses),
+                reads: Held::counts(&held.reads),
+            };
+            let checked = pool.check(&holdings);
             prop_assert!(checked.is_ok(), "{checked:?} after {call:?}");
             prop_assert_eq!(pool.free() + pool.cached() + pool.in_use() + pool.quarantined(), pool.total());
         }

@@ -45,14 +45,15 @@ fn attempts_are_bounded() {
         "pd",
         1,
         3,
-        "0 failed 1 worker_lost\n 0 failed 2 worker_lost\n 0 failed 3 worker_lost",
+        "0 failed 1 worker_lost\n 0 failed 2 worker_lost\n at 13\n 0 failed 3 worker_lost",
         &expect![[r#"
-        start                       | 0 <- Give 1 0:[]
-        0 failed 1 worker_lost      | retry after worker_lost; 0 <- Give 2 0:[]
-        0 failed 2 worker_lost      | retry after worker_lost; 0 <- Give 3 0:[]
-        0 failed 3 worker_lost      | failed worker_lost: worker says so
-        bound [], next timeout never
-    "#]],
+            start                       | 0 <- Give 1 0:[]
+            0 failed 1 worker_lost      | retry after worker_lost; 0 <- Give 2 0:[]
+            0 failed 2 worker_lost      | retry after worker_lost
+            at 13                       | 0 <- Give 3 0:[]
+            0 failed 3 worker_lost      | failed worker_lost: worker says so
+            bound [], next timeout never
+        "#]],
     );
 }
 
@@ -68,6 +69,7 @@ fn nothing_follows_when_one_of_several_losses_ends_the_request() {
          lost 0
          1 failed 2 worker_lost
          1 failed 3 worker_lost
+         at 20
          1 token 5 1 1 61
          lost 1",
         &expect![[r#"
@@ -75,8 +77,9 @@ fn nothing_follows_when_one_of_several_losses_ends_the_request() {
             0 token 1 0 0 50            | deliver 0#0=50
             0 token 1 1 0 60            | deliver 1#0=60
             lost 0                      | retry after worker_lost; 1 <- Whole 2 0:[50]; 1 <- Whole 3 1:[60]
-            1 failed 2 worker_lost      | retry after worker_lost; 1 <- Whole 4 0:[50]
-            1 failed 3 worker_lost      | retry after worker_lost; 1 <- Whole 5 1:[60]
+            1 failed 2 worker_lost      | retry after worker_lost
+            1 failed 3 worker_lost      | retry after worker_lost
+            at 20                       | 1 <- Whole 4 0:[50]; 1 <- Whole 5 1:[60]
             1 token 5 1 1 61            | deliver 1#1=61 joined
             lost 1                      | failed worker_lost: worker1 was lost
             bound [], next timeout never

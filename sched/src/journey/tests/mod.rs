@@ -1,5 +1,6 @@
 //! Journeys against scripted workers (scenarios) and against hostile ones (properties).
 
+mod handoffs;
 mod losses;
 mod properties;
 mod scenarios;
@@ -74,6 +75,7 @@ fn parts(choices: u32, max_tokens: u32) -> Parts {
 fn config() -> JourneyConfig {
     JourneyConfig {
         attempts_max: 3,
+        lost_handoffs: LostHandoffs::Fail,
         worker_wait: Span::from_ms(50),
         retry_pause: Span::from_ms(10),
         deadline: Span::from_ms(1_000),

@@ -100,6 +100,9 @@ impl Watch {
                 assert!(!std::mem::replace(&mut self.finished[choice.0 as usize], true), "finished twice");
             }
             JourneyAction::Retry { failure } => assert!(failure.kind != FailureKind::TooLong),
+            JourneyAction::GaveUpHandoffs { failure, .. } => {
+                assert!(matches!(failure.kind, FailureKind::KvLost | FailureKind::WorkerLost));
+            }
             JourneyAction::End(ending) => {
                 assert_eq!(self.bound(), [], "somebody still works on it");
                 assert_eq!(ending == Ending::Done, self.finished.iter().all(|finished| *finished));
@@ -232,6 +235,10 @@ impl Watch {
         leg.at_work.remove(&worker);
         let kinds = [FailureKind::KvLost, FailureKind::Overloaded, FailureKind::WorkerLost, FailureKind::Cancelled];
         let kind = if how.is_multiple_of(13) { FailureKind::TooLong } else { kinds[how as usize % 4] };
+        // A reader that does not even begin leaves the giver's blocks to another one.
+        if kind == FailureKind::Overloaded && leg.reader == Some(worker) && leg.at_work.contains(&leg.first) {
+            (leg.reader, leg.reader_may_continue) = (None, false);
+        }
         let leg = leg.request.leg;
         self.say(worker, FromWorker::Failed { leg, failure: Failure::new(kind, "test") });
     }
@@ -312,6 +319,10 @@ impl Watch {
         for round in 0..2_000 {
             if self.ending.is_some() {
                 return;
+            }
+            // A reader that refused leaves the giver waiting for another one.
+            if round % 10 == 9 {
+                self.pass_time(19);
             }
             if self.bound().is_empty() {
                 self.now = self.journey.next_timeout().unwrap().max(self.now);

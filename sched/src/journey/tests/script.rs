@@ -10,7 +10,7 @@ use crate::{BlockId, LeaseId};
 /// A journey under a script. Each line is one fact; time passes 1 ms per line.
 ///
 /// `W offered A`, `W committed A token...`, `W handed A`, `W reader-lost A`, `W token A choice index token`,
-/// `W failed A kind`, `lost W`, `drain W`, `join role`, `gone`, `stop choice`, `at MS` (W: worker, A: attempt). A token with `!`
+/// `W failed A kind`, `lost W`, `drain W`, `unlink W`, `join role`, `gone`, `stop choice`, `at MS` (W: worker, A: attempt). A token with `!`
 /// ends its choice.
 struct Script {
     world: World,
@@ -20,7 +20,17 @@ struct Script {
 }
 
 pub(super) fn check(roles: &str, choices: u32, max_tokens: u32, script: &str, expect: &Expect) {
-    let journey = Journey::new(Time(0), parts(choices, max_tokens), config());
+    check_with(config(), roles, (choices, max_tokens), script, expect);
+}
+
+/// Like `check`, where decode workers may prefill what too many hand-offs have lost.
+pub(super) fn check_local(roles: &str, choices: u32, max_tokens: u32, script: &str, expect: &Expect) {
+    let config = JourneyConfig { lost_handoffs: LostHandoffs::PrefillLocally, ..config() };
+    check_with(config, roles, (choices, max_tokens), script, expect);
+}
+
+fn check_with(config: JourneyConfig, roles: &str, size: (u32, u32), script: &str, expect: &Expect) {
+    let journey = Journey::new(Time(0), parts(size.0, size.1), config);
     let mut run = Script { world: World::new(roles), journey, now_ms: 0, text: String::new() };
     run.step("start", JourneyEvent::Tick);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -54,6 +64,10 @@ impl Script {
             }
             ["drain", id] => {
                 self.world.cluster.set_intake(WorkerId(number(id)), Intake::Draining);
+                JourneyEvent::Tick
+            }
+            ["unlink", id] => {
+                self.world.cluster.set_links(WorkerId(number(id)), []);
                 JourneyEvent::Tick
             }
             ["join", role] => {
@@ -130,6 +144,9 @@ fn show(action: &JourneyAction) -> String {
         }
         JourneyAction::FinishChoice { choice, reason } => format!("finish {} {reason:?}", choice.0),
         JourneyAction::Retry { failure } => format!("retry after {}", failure.kind.label()),
+        JourneyAction::GaveUpHandoffs { failure, instead } => {
+            format!("no hand-off after {}: {}", failure.kind.label(), instead.label())
+        }
         JourneyAction::End(Ending::Done) => "done".into(),
         JourneyAction::End(Ending::Failed(failure)) => format!("failed {}: {failure}", failure.kind.label()),
     }

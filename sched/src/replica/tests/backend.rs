@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::oracle;
-use crate::{BlockId, Input, SampledToken, SequenceRows, SlotId, StepId, StepPlan, StepResult, TokenId};
+use crate::{
+    BlockId, Failure, FailureKind, Input, SampleOutcome, SampledToken, SequenceRows, SlotId, StepId, StepPlan,
+    StepResult, TokenId,
+};
 
 /// What a block holds where nothing was written, or where something was torn.
 const GARBAGE: u64 = 0xDEAD;
@@ -30,6 +33,10 @@ pub(super) struct FakeBackend {
     running: VecDeque<Running>,
     /// The step that left last, unless it was cancelled: the scheduler may not have heard of its end yet.
     left: Option<StepId>,
+    /// Who sampled in the step that ended last.
+    sampled: Vec<SlotId>,
+    /// Draws, by seed and position, whose rows turn out to be damaged.
+    pub(super) damaged: BTreeSet<(u64, u64)>,
     /// Rows that continued with a token which the scheduler did not know when it formed their step.
     pub(super) continued: u64,
 }
@@ -67,6 +74,8 @@ impl FakeBackend {
             slots: BTreeMap::new(),
             running: VecDeque::new(),
             left: None,
+            sampled: Vec::new(),
+            damaged: BTreeSet::new(),
             continued: 0,
         }
     }
@@ -99,6 +108,7 @@ impl FakeBackend {
     pub(super) fn finish(&mut self) -> Option<(StepId, StepResult)> {
         let Running { step, plan, result, cancelled, .. } = self.running.pop_front()?;
         self.left = (!cancelled).then_some(step);
+        self.sampled = plan.sample.iter().map(|sample| sample.slot).collect();
         let result = match result {
             Some(early) if !cancelled || self.has_begun_next() => early,
             None if !cancelled => self.execute(&plan),
@@ -109,6 +119,11 @@ impl FakeBackend {
         };
         self.run_ahead();
         Some((step, result))
+    }
+
+    /// The draw at `index` of the step that ended last failed after all.
+    pub(super) fn void(&mut self, index: usize) {
+        self.slots.get_mut(&self.sampled[index]).expect("it has sampled").last = Last::Void;
     }
 
     /// Ends the oldest step as one that could not run, unless the next one has begun.
@@ -128,6 +143,12 @@ impl FakeBackend {
         let Running { step, cancelled, .. } = self.running.pop_back()?;
         self.left = (!cancelled).then_some(step);
         Some(step)
+    }
+
+    /// Nobody else may write what a step in flight reads.
+    pub(super) fn assert_unread(&self, blocks: &[BlockId]) {
+        let mut read = self.running.iter().flat_map(|running| &running.plan.blocks);
+        assert!(!read.any(|block| blocks.contains(block)), "{blocks:?} are written while a step reads them");
     }
 
     /// Whether what is the oldest step now has run, so that the one before it had ended.
@@ -246,17 +267,21 @@ impl FakeBackend {
         }
     }
 
-    fn sample(&mut self, slot: SlotId, values: &[u64]) -> SampledToken {
+    fn sample(&mut self, slot: SlotId, values: &[u64]) -> SampleOutcome {
         let state = self.slots.get_mut(&slot).expect("a slot samples that was not admitted");
         if state.last == Last::Void {
-            return sampled(VOID);
+            return Ok(sampled(VOID));
+        }
+        if self.damaged.contains(&(state.seed, state.position)) {
+            state.last = Last::Void;
+            return Err(damaged_row());
         }
         let expected = u64::from(state.prompt_tokens) + state.position;
         assert_eq!(values.len() as u64, expected, "{slot} samples at another position than its state says");
         let token = oracle::sample(values, state.seed, state.position);
         state.position += 1;
         state.last = Last::Token(token);
-        sampled(token)
+        Ok(sampled(token))
     }
 
     /// Everything a cut step may have written is garbage, and its slots are void.
@@ -271,6 +296,10 @@ impl FakeBackend {
             self.slots.get_mut(&sample.slot).expect("a slot of the step before").last = Last::Void;
         }
     }
+}
+
+pub(super) fn damaged_row() -> Failure {
+    Failure::new(FailureKind::Internal, "a damaged row")
 }
 
 pub(super) fn sampled(token: TokenId) -> SampledToken {

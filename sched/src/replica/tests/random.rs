@@ -12,14 +12,16 @@ use crate::message::{PullOutcome, ReleaseAnswer};
 use crate::replica::STEPS_IN_FLIGHT_MAX;
 
 fn shape() -> impl Strategy<Value = Shape> {
-    (0_u32..4, 1_u32..70, 1_u32..4, 1_u32..14, 0_u32..3, 0_u32..5).prop_map(
-        |(family, prompt, choices, max_tokens, min_tokens, resumed)| Shape {
+    let damaged = prop_oneof![9 => Just(u32::MAX), 1 => 0_u32..9];
+    (0_u32..4, 1_u32..70, 1_u32..4, 1_u32..14, 0_u32..3, 0_u32..5, damaged).prop_map(
+        |(family, prompt, choices, max_tokens, min_tokens, resumed, damaged)| Shape {
             family,
             prompt,
             choices,
             max_tokens,
             min_tokens,
             resumed,
+            damaged,
         },
     )
 }
@@ -48,6 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => pick().prop_map(Op::ReaderReleases),
         1 => pick().prop_map(Op::ReaderAborts),
         2 => pick().prop_map(Op::ReaderRenews),
+        2 => pick().prop_map(Op::Stranger),
         2 => pick().prop_map(Op::Cancel),
         2 => (pick(), 0_u32..3).prop_map(|(pick, choice)| Op::CancelChoice(pick, choice)),
         1 => pick().prop_map(Op::LeaseGone),

@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use expect_test::Expect;
 
-use super::backend::{Effects, FakeBackend, sampled};
+use super::backend::{Effects, FakeBackend, damaged_row, sampled};
+use crate::handoff::LeaseKey;
 use crate::message::{
     Action, Commit, Event, FirstToken, FromWorker, Offer, PullOutcome, ReleaseAnswer, ToWorker, TokenTiming, Work,
 };
 use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, Input, InstanceId, LaneId, LeaseId, Leg,
-    Request, RequestId, Role, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
+    Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
@@ -55,6 +56,10 @@ impl<'a> Words<'a> {
         self.named.get(name).map_or(default, |value| value.parse().expect(name))
     }
 
+    fn real(&self, name: &str, default: f32) -> f32 {
+        self.named.get(name).map_or(default, |value| value.parse().expect(name))
+    }
+
     fn leg(&self) -> Leg {
         leg(self.plain[0])
     }
@@ -89,7 +94,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         filling_share: words.number("filling", 50) as f32 / 100.0,
         lease: LeaseConfig::default(),
         hash_salt: 0,
-        lease_seed: 0,
+        lease_key: LeaseKey::new([0; 32]),
     }
 }
 
@@ -107,6 +112,12 @@ fn request(words: &Words) -> Request {
         min_tokens: words.number("min", 0),
         stop_tokens: words.named.get("stop").iter().map(|stop| TokenId(stop.parse().expect("stop"))).collect(),
         logit_bias: bias,
+        temperature: words.real("temperature", 1.0),
+        top_p: words.real("top_p", 1.0),
+        min_p: words.real("min_p", 0.0),
+        repetition_penalty: words.real("repetition", 1.0),
+        presence_penalty: words.real("presence", 0.0),
+        frequency_penalty: words.real("frequency", 0.0),
         ..SamplingParams::default()
     };
     Request {
@@ -135,6 +146,11 @@ fn pull_outcome(word: &str) -> PullOutcome {
         "aborted" => PullOutcome::Aborted,
         why => PullOutcome::Failed(why.to_owned()),
     }
+}
+
+/// Who speaks: `by=2`, the first reader if nobody is named.
+fn reader(words: &Words) -> InstanceId {
+    InstanceId(words.number("by", 1).into())
 }
 
 fn release_answer(word: &str) -> ReleaseAnswer {
@@ -192,9 +208,9 @@ impl World {
             "answer" => vec![Event::ReleaseAnswered { leg: words.leg(), answer: release_answer(words.plain[1]) }],
             "gone" => vec![Event::LeasesGone(vec![LeaseId(words.number("lease", 0).into())])],
             "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
-            "reader-renews" => vec![Event::ReaderRenewed(vec![self.lease(words)])],
-            "reader-releases" => vec![Event::ReaderReleased(self.lease(words))],
-            "reader-aborts" => vec![Event::ReaderAborted(self.lease(words))],
+            "reader-renews" => vec![Event::ReaderRenewed { reader: reader(words), leases: vec![self.lease(words)] }],
+            "reader-releases" => vec![Event::ReaderReleased { reader: reader(words), lease: self.lease(words) }],
+            "reader-aborts" => vec![Event::ReaderAborted { reader: reader(words), lease: self.lease(words) }],
             "wait" => {
                 self.now = self.now + span(words.plain[0]);
                 vec![Event::Tick]
@@ -203,12 +219,17 @@ impl World {
         }
     }
 
-    /// Ends the oldest step in flight 10 ms later; tokens in the line replace the first of those it brought.
+    /// Ends the oldest step in flight 10 ms later; tokens in the line replace the first of those it brought, `damaged`
+    /// and `masked` are rows that no token can be sampled from.
     fn finish_steps(&mut self, words: &Words) -> Vec<Event> {
         self.now = self.now + Span::from_ms(10);
         let (step, mut result) = self.backend.finish().expect("a step is in flight");
-        for (sample, word) in result.samples.iter_mut().zip(words.plain.iter().filter(|word| **word != "+")) {
-            sample.token = TokenId(word.parse().expect(word));
+        let words = words.plain.iter().filter(|word| **word != "+");
+        for (index, (sample, word)) in result.samples.iter_mut().zip(words).enumerate() {
+            *sample = outcome(word);
+            if sample.is_err() {
+                self.backend.void(index);
+            }
         }
         vec![Event::StepDone { lane: LaneId(0), step, result }]
     }
@@ -240,7 +261,12 @@ impl World {
             Action::Tell(message) => self.show_message(message),
             Action::Grant { lease, blocks } => format!("grant {} {}", self.alias(lease), list(&blocks)),
             Action::Revoke(lease) => format!("revoke {}", self.alias(lease)),
-            Action::AnswerRelease { lease, answer } => format!("answer {} {answer:?}", self.alias(lease)),
+            Action::AnswerRelease { reader: InstanceId(1), lease, answer } => {
+                format!("answer {} {answer:?}", self.alias(lease))
+            }
+            Action::AnswerRelease { reader, lease, answer } => {
+                format!("answer {reader} {} {answer:?}", self.alias(lease))
+            }
             Action::Pull(pull) => format!(
                 "pull {} {} {}..{} from {} {} to {} in {}",
                 show_leg(pull.leg),
@@ -302,6 +328,14 @@ impl World {
             }
         )
         .expect("a string takes everything");
+    }
+}
+
+fn outcome(word: &str) -> SampleOutcome {
+    match word {
+        "damaged" => Err(damaged_row()),
+        "masked" => Err(Failure::new(FailureKind::InvalidRequest, "every token is masked")),
+        token => Ok(sampled(TokenId(token.parse().expect(token)))),
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Seen {
     pub(super) crashes: u64,
     pub(super) retries: u64,
     pub(super) finished: u64,
+    /// Messages of another reader about a lease.
+    pub(super) strangers: u64,
     /// Decodes of tokens that their worker's scheduler did not know yet.
     pub(super) continued: u64,
 }
@@ -36,6 +38,7 @@ impl Seen {
         self.crashes += other.crashes;
         self.retries += other.retries;
         self.finished += other.finished;
+        self.strangers += other.strangers;
         self.continued += other.continued;
     }
 }
@@ -72,6 +75,13 @@ struct RunningPull {
     aborted: bool,
 }
 
+/// Of a message from a reader to a giver.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    giver: InstanceId,
+    reader: InstanceId,
+}
+
 /// Something that arrives; the instance is the one it was meant for.
 enum Delivery {
     Arrival(u64),
@@ -85,9 +95,11 @@ enum Delivery {
     Lands(Leg, usize),
     PullEnds(Leg, InstanceId, PullOutcome),
     /// From taker to giver.
-    Renewal(InstanceId, Vec<LeaseId>),
-    ReleaseAsked(InstanceId, Leg, LeaseId),
-    LeaseAborted(InstanceId, LeaseId),
+    Renewal(Ends, Vec<LeaseId>),
+    ReleaseAsked(Ends, Leg, LeaseId),
+    LeaseAborted(Ends, LeaseId),
+    /// Another reader that has got hold of a lease's id does what readers may do.
+    Stranger(InstanceId, LeaseId),
     /// From giver to taker.
     Gone(InstanceId, Vec<LeaseId>),
     ReleaseAnswered(InstanceId, Leg, ReleaseAnswer),
@@ -191,7 +203,8 @@ impl Network {
             | Delivery::Tick(Role::Prefill, _)
             | Delivery::Renewal(..)
             | Delivery::ReleaseAsked(..)
-            | Delivery::LeaseAborted(..) => &self.giver,
+            | Delivery::LeaseAborted(..)
+            | Delivery::Stranger(..) => &self.giver,
             Delivery::ToWorker(..)
             | Delivery::StepEnds(..)
             | Delivery::Tick(..)
@@ -232,9 +245,12 @@ impl Network {
             Delivery::Tick(role, instance) => self.feed(role, instance, Event::Tick),
             Delivery::Lands(leg, index) => self.land(leg, index),
             Delivery::PullEnds(leg, instance, outcome) => self.pull_ends(leg, instance, outcome),
-            Delivery::Renewal(instance, leases) => self.renewal(instance, leases),
-            Delivery::ReleaseAsked(instance, leg, lease) => self.release_asked(instance, leg, lease),
-            Delivery::LeaseAborted(instance, lease) => self.feed(Role::Prefill, instance, Event::ReaderAborted(lease)),
+            Delivery::Renewal(ends, leases) => self.renewal(ends, leases),
+            Delivery::ReleaseAsked(ends, leg, lease) => self.release_asked(ends, leg, lease),
+            Delivery::LeaseAborted(Ends { giver, reader }, lease) => {
+                self.feed(Role::Prefill, giver, Event::ReaderAborted { reader, lease });
+            }
+            Delivery::Stranger(giver, lease) => self.stranger(giver, lease),
             Delivery::Gone(instance, leases) => self.feed(Role::Decode, instance, Event::LeasesGone(leases)),
             Delivery::ReleaseAnswered(instance, leg, answer) => {
                 if answer == ReleaseAnswer::Ok && self.taker.instance == instance && self.taker.is_open(leg) {
@@ -293,16 +309,26 @@ impl Network {
             Action::AnswerRelease { .. } => {}
             Action::Pull(pull) => self.start_pull(pull),
             Action::AbortPull(leg) => {
-                self.pulls.get_mut(&leg).expect("a pull that runs").aborted = true;
+                // What was due when the pull ended may abort it before it is told so.
+                let Some(running) = self.pulls.get_mut(&leg) else { return };
+                running.aborted = true;
                 let after = self.dice.ms(1, 60);
                 self.send(after, Delivery::PullEnds(leg, instance, PullOutcome::Aborted));
             }
-            Action::RenewLeases { giver, leases } => self.send_lossy(30, Delivery::Renewal(giver, leases)),
+            Action::RenewLeases { giver, leases } => {
+                let ends = Ends { giver, reader: instance };
+                self.send_lossy(30, Delivery::Renewal(ends, leases));
+            }
             Action::Release { leg, giver, lease } => {
                 self.seen.repeated_releases += u64::from(!self.asked.insert(leg));
-                self.send_lossy(25, Delivery::ReleaseAsked(giver, leg, lease));
+                let ends = Ends { giver, reader: instance };
+                self.send_lossy(25, Delivery::ReleaseAsked(ends, leg, lease));
+                self.send_lossy(80, Delivery::Stranger(giver, lease));
             }
-            Action::AbortLease { giver, lease } => self.send_lossy(30, Delivery::LeaseAborted(giver, lease)),
+            Action::AbortLease { giver, lease } => {
+                let ends = Ends { giver, reader: instance };
+                self.send_lossy(30, Delivery::LeaseAborted(ends, lease));
+            }
         }
     }
 
@@ -370,27 +396,27 @@ impl Network {
     }
 
     /// The giver's peer service answers a heartbeat from its lease table.
-    fn renewal(&mut self, instance: InstanceId, leases: Vec<LeaseId>) {
-        if self.giver.instance != instance {
+    fn renewal(&mut self, Ends { giver, reader }: Ends, leases: Vec<LeaseId>) {
+        if self.giver.instance != giver {
             return;
         }
         let (alive, gone): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| self.giver.granted.contains_key(lease));
-        self.feed(Role::Prefill, instance, Event::ReaderRenewed(alive));
+        self.feed(Role::Prefill, giver, Event::ReaderRenewed { reader, leases: alive });
         if !gone.is_empty() {
             let taker = self.taker.instance;
             self.send_lossy(20, Delivery::Gone(taker, gone));
         }
     }
 
-    fn release_asked(&mut self, instance: InstanceId, leg: Leg, lease: LeaseId) {
-        if self.giver.instance != instance {
+    fn release_asked(&mut self, Ends { giver, reader }: Ends, leg: Leg, lease: LeaseId) {
+        if self.giver.instance != giver {
             return;
         }
         let now = self.now;
-        let actions = self.giver.feed(now, Event::ReaderReleased(lease));
+        let actions = self.giver.feed(now, Event::ReaderReleased { reader, lease });
         let answers = actions.iter().filter_map(|action| match action {
-            Action::AnswerRelease { lease: of, answer } if *of == lease => Some(*answer),
+            Action::AnswerRelease { reader: to, lease: of, answer } if (*to, *of) == (reader, lease) => Some(*answer),
             _ => None,
         });
         let answers: Vec<_> = answers.collect();
@@ -398,6 +424,19 @@ impl Network {
         actions.into_iter().for_each(|action| self.perform(Role::Prefill, action));
         let taker = self.taker.instance;
         self.send_lossy(25, Delivery::ReleaseAnswered(taker, leg, answer));
+    }
+
+    /// Whatever the giver tells it: what the reader of the offer is told must not change to a wrong `Ok`, which
+    /// `assert_pulled` looks at.
+    fn stranger(&mut self, giver: InstanceId, lease: LeaseId) {
+        let reader = InstanceId(u128::MAX);
+        self.seen.strangers += u64::from(self.giver.instance == giver);
+        let event = match self.dice.below(3) {
+            0 => Event::ReaderRenewed { reader, leases: vec![lease] },
+            1 => Event::ReaderAborted { reader, lease },
+            _ => Event::ReaderReleased { reader, lease },
+        };
+        self.feed(Role::Prefill, giver, event);
     }
 
     /// The giver has vouched for what the taker has read, so it must be the prompt's KV cache.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::handoff::LeaseKey;
 use crate::message::{Action, Event, FromWorker, ToWorker};
 use crate::replica::tests::backend::FakeBackend;
 use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
@@ -50,7 +51,7 @@ impl Worker {
             filling_share: 0.5,
             lease: LeaseConfig::default(),
             hash_salt: 1,
-            lease_seed: instance as u64,
+            lease_key: LeaseKey::new([instance as u8; 32]),
         };
         Worker {
             role,

@@ -1,25 +1,32 @@
 //! What the world knows about one scheduler: which legs it owes which tokens, and what it has out at its peers.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::answers::{picked, told_token};
+use crate::handoff::LeaseKey;
 use crate::message::{
     Action, Commit, Event, FirstToken, FromWorker, Offer, Pull, PullOutcome, ReleaseAnswer, ToWorker, Work,
 };
-use crate::replica::tests::backend::{Effects, FakeBackend, sampled};
+use crate::replica::tests::backend::{Effects, FakeBackend, damaged_row, sampled};
 use crate::replica::tests::oracle;
 use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::rng::choice_seed;
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
-    Request, RequestId, Role, SampledToken, SamplingParams, Slo, Span, StepResult, Time, TokenId,
+    Request, RequestId, Role, SamplingParams, Slo, Span, StepResult, Time, TokenId,
 };
 
 const BLOCK_TOKENS: u32 = 16;
 const LAYERS: u32 = 3;
 const ROWS: u32 = 24;
 const CONTEXT: u32 = 96;
+const READER: InstanceId = InstanceId(50);
+const STRANGER: InstanceId = InstanceId(51);
 
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
@@ -29,6 +36,8 @@ pub(super) struct Shape {
     pub(super) max_tokens: u32,
     pub(super) min_tokens: u32,
     pub(super) resumed: u32,
+    /// Which token of its first choice comes from a damaged row; beyond `max_tokens` none does.
+    pub(super) damaged: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +53,7 @@ pub(super) enum Op {
     ReaderReleases(u16),
     ReaderAborts(u16),
     ReaderRenews(u16),
+    Stranger(u16),
     Cancel(u16),
     CancelChoice(u16, u32),
     LeaseGone(u16),
@@ -76,6 +86,8 @@ struct LegModel {
     committed: bool,
     /// Whether a giver still has to say that what was taken over is valid.
     unverified: bool,
+    /// Which token of its first choice comes from a damaged row.
+    damaged_at: u32,
     over: bool,
 }
 
@@ -125,7 +137,7 @@ impl Model {
             filling_share: 0.5,
             lease: LeaseConfig::default(),
             hash_salt: 1,
-            lease_seed: 2,
+            lease_key: LeaseKey::new([2; 32]),
         };
         Model {
             replica: Replica::new(config).expect("a valid configuration"),
@@ -156,9 +168,12 @@ impl Model {
             Op::Commit(pick) => self.commit(pick),
             Op::EndPull(pick, outcome) => self.end_pull(pick, outcome),
             Op::AnswerRelease(pick, answer) => self.answer_release(pick, answer),
-            Op::ReaderReleases(pick) => self.with_grant(pick, Event::ReaderReleased),
-            Op::ReaderAborts(pick) => self.with_grant(pick, Event::ReaderAborted),
-            Op::ReaderRenews(pick) => self.with_grant(pick, |lease| Event::ReaderRenewed(vec![lease])),
+            Op::ReaderReleases(pick) => self.with_grant(pick, |lease| Event::ReaderReleased { reader: READER, lease }),
+            Op::ReaderAborts(pick) => self.with_grant(pick, |lease| Event::ReaderAborted { reader: READER, lease }),
+            Op::ReaderRenews(pick) => {
+                self.with_grant(pick, |lease| Event::ReaderRenewed { reader: READER, leases: vec![lease] });
+            }
+            Op::Stranger(pick) => self.stranger(pick),
             Op::Cancel(pick) => self.cancel(pick),
             Op::CancelChoice(pick, choice) => self.cancel_choice(pick, Choice(choice)),
             Op::LeaseGone(pick) => {
@@ -170,7 +185,7 @@ impl Model {
             Op::RenewAll => {
                 let legs = self.legs.keys().copied().collect();
                 self.feed(Event::Router(ToWorker::Renew(legs)));
-                self.feed(Event::ReaderRenewed(self.grants.keys().copied().collect()));
+                self.feed(Event::ReaderRenewed { reader: READER, leases: self.grants.keys().copied().collect() });
             }
             Op::Wait(ms) => {
                 self.now = self.now + Span::from_ms(ms);
@@ -194,7 +209,7 @@ impl Model {
             } else if let Some(leg) = uncommitted.copied() {
                 self.commit_leg(leg);
             } else if let Some(lease) = committed_grant.copied() {
-                self.feed(Event::ReaderReleased(lease));
+                self.feed(Event::ReaderReleased { reader: READER, lease });
             } else {
                 break;
             }
@@ -215,6 +230,8 @@ impl Model {
             seed: self.requests,
             ..SamplingParams::default()
         };
+        let damaged = (choice_seed(self.requests, Choice(0)), u64::from(shape.damaged));
+        self.backend.damaged.insert(damaged);
         let prompt: Arc<[TokenId]> = (0..shape.prompt).map(|i| TokenId(shape.family * 100 + i)).collect();
         let resumed = if shape.choices == 1 { shape.resumed as usize } else { 0 };
         let mut choices = BTreeMap::new();
@@ -234,10 +251,10 @@ impl Model {
             slo: Slo::default(),
             deadline_in: Span::from_secs(60 + u64::from(shape.resumed) * 100),
         };
-        self.legs.insert(
-            leg,
-            LegModel { request: request.clone(), choices, committed: false, unverified: false, over: false },
-        );
+        let (committed, unverified, over) = (false, false, false);
+        let model =
+            LegModel { request: request.clone(), choices, committed, unverified, damaged_at: shape.damaged, over };
+        self.legs.insert(leg, model);
         request
     }
 
@@ -323,6 +340,16 @@ impl Model {
         }
     }
 
+    /// Somebody else tries his luck with a lease that its reader has been heard of: nothing about it changes.
+    fn stranger(&mut self, pick: u16) {
+        let Some(lease) = picked(&self.grants, pick) else { return };
+        self.feed(Event::ReaderRenewed { reader: READER, leases: vec![lease] });
+        self.feed(Event::ReaderRenewed { reader: STRANGER, leases: vec![lease] });
+        self.feed(Event::ReaderReleased { reader: STRANGER, lease });
+        self.feed(Event::ReaderAborted { reader: STRANGER, lease });
+        assert!(self.grants.contains_key(&lease), "a stranger has ended {lease}");
+    }
+
     fn cancel(&mut self, pick: u16) {
         if let Some(leg) = picked(&self.legs, pick) {
             self.legs.get_mut(&leg).expect("picked").over = true;
@@ -355,7 +382,7 @@ impl Model {
             self.feed(Event::ReleaseAnswered { leg, answer: ReleaseAnswer::Expired });
         }
         self.feed(Event::LeasesGone(vec![LeaseId(u64::MAX)]));
-        self.feed(Event::ReaderAborted(LeaseId(u64::from(pick))));
+        self.feed(Event::ReaderAborted { reader: READER, lease: LeaseId(u64::from(pick)) });
         let request = self.legs.get(&leg).filter(|model| !model.over).map(|model| model.request.clone());
         if let Some(request) = request {
             self.feed(Event::Router(ToWorker::Submit(request, Work::Give)));
@@ -386,9 +413,11 @@ impl Model {
             Action::Revoke(lease) => {
                 assert!(self.grants.remove(&lease).is_some(), "{lease} is revoked, but was not granted");
             }
-            Action::AnswerRelease { lease, answer } => self.answered(lease, answer),
+            Action::AnswerRelease { reader: READER, lease, answer } => self.answered(lease, answer),
+            Action::AnswerRelease { answer, .. } => assert_eq!(answer, ReleaseAnswer::Expired, "told to a stranger"),
             Action::Pull(pull) => {
                 assert!(self.legs[&pull.leg].committed);
+                self.backend.assert_unread(&pull.local[(pull.skip_tokens / BLOCK_TOKENS) as usize..]);
                 assert!(self.pulls.insert(pull.leg, pull).is_none(), "a leg is pulled twice at once");
             }
             Action::AbortPull(leg) => assert!(self.pulls.contains_key(&leg), "a pull is aborted that does not run"),
@@ -428,7 +457,10 @@ impl Model {
                 self.leg_of_grant.insert(lease, leg);
             }
             FromWorker::Committed { commit, .. } => self.told_commit(&commit),
-            FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } | FromWorker::Failed { .. } => {
+            FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } => model.over = true,
+            FromWorker::Failed { failure, .. } => {
+                let may_fail = model.damaged_at < model.request.params.max_tokens;
+                assert!(may_fail || failure != damaged_row(), "it fails for somebody else's row");
                 model.over = true;
             }
             FromWorker::Token { choice, index, token, ended, .. } => {
@@ -453,26 +485,4 @@ impl Model {
             self.assert_granted_content(lease.expect("a prompt is granted from its reservation on"));
         }
     }
-}
-
-fn told_token(
-    model: &mut LegModel,
-    choice: Choice,
-    index: Option<u32>,
-    token: &SampledToken,
-    ended: Option<FinishReason>,
-) {
-    let choice = model.choices.get_mut(&choice).expect("a choice of the leg");
-    assert!(!choice.over, "a token after the end of its choice");
-    assert!(index.is_none_or(|index| index as usize == choice.next), "token {index:?} instead of {}", choice.next);
-    assert_eq!(token.token, choice.answer[choice.next], "token {} differs from the oracle's", choice.next);
-    choice.next += 1;
-    assert_eq!(ended.is_some(), choice.next == choice.answer.len(), "it ends elsewhere than the oracle");
-    choice.over = ended.is_some();
-}
-
-/// One key of a map, chosen by a number.
-fn picked<K: Copy + Ord, V>(map: &BTreeMap<K, V>, pick: u16) -> Option<K> {
-    let at = usize::from(pick).checked_rem(map.len())?;
-    map.keys().nth(at).copied()
 }

@@ -67,7 +67,7 @@ fn a_stop_token_is_noticed_a_step_late_and_the_row_after_it_is_dropped() {
               cancel step3
               run step4: -slot0 +slot0 | 0..3 @b2 → slot0
             > load
-              running 1 waiting 0 (3 tokens) held 0; blocks free 13 cached 1 in use 1 quarantined 1
+              running 1 waiting 0 (3 tokens) held 0; blocks free 13 cached 0 in use 1 quarantined 2
             > step 99
               run step5: 3 ← slot0 @b2 → slot0
             > load
@@ -104,7 +104,7 @@ fn a_block_grows_for_a_token_that_nobody_knows_and_comes_back_unnamed() {
               token r1 choice0#1=t7 Stop
               cancel step3
             > load
-              running 0 waiting 0 (0 tokens) held 0; blocks free 1 cached 2 in use 0 quarantined 1
+              running 0 waiting 0 (0 tokens) held 0; blocks free 1 cached 0 in use 0 quarantined 3
             > step
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 2 cached 2 in use 0 quarantined 0
@@ -136,7 +136,7 @@ fn a_cancel_ends_both_steps_and_blocks_wait_for_the_last() {
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 0 in use 0 quarantined 2
             > step
             > load
-              running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 0 in use 0 quarantined 1
+              running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 0 in use 0 quarantined 2
             > step
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0

@@ -46,6 +46,79 @@ fn a_prompt_is_offered_before_its_first_chunk_committed_and_handed_over() {
 }
 
 #[test]
+fn a_lease_is_the_readers_that_was_heard_of_first() {
+    check(
+        "config role=prefill
+         submit r1 prompt=20 give max=5
+         step 7
+         reader-renews L1
+         wait 20s
+         renew r1
+         reader-renews L1 by=2
+         reader-aborts L1 by=2
+         reader-releases L1 by=2
+         load
+         reader-releases L1
+         reader-releases L1 by=2
+         reader-releases L1",
+        expect![[r#"
+            > submit r1 prompt=20 give max=5
+              grant L1 b0,b1
+              offered r1 L1 b0,b1
+              run step1: +slot0 | 0..20 @b0,b1 → slot0
+            > step 7
+              committed r1 choice0=t7 (queue 0us prefill 10000us)
+            > reader-renews L1
+            > wait 20s
+            > renew r1
+            > reader-renews L1 by=2
+            > reader-aborts L1 by=2
+            > reader-releases L1 by=2
+              answer inst2 L1 Expired
+            > load
+              running 0 waiting 0 (0 tokens) held 1; blocks free 14 cached 0 in use 2 quarantined 0
+            > reader-releases L1
+              answer L1 Ok
+              handed over r1
+              revoke L1
+            > reader-releases L1 by=2
+              answer inst2 L1 Expired
+            > reader-releases L1
+              answer L1 Ok
+        "#]],
+    );
+}
+
+#[test]
+fn a_stranger_does_not_keep_a_lease_alive() {
+    check(
+        "config role=prefill
+         submit r1 prompt=20 give max=5
+         step 7
+         reader-renews L1
+         wait 20s
+         renew r1
+         reader-renews L1 by=2
+         wait 10s",
+        expect![[r#"
+            > submit r1 prompt=20 give max=5
+              grant L1 b0,b1
+              offered r1 L1 b0,b1
+              run step1: +slot0 | 0..20 @b0,b1 → slot0
+            > step 7
+              committed r1 choice0=t7 (queue 0us prefill 10000us)
+            > reader-renews L1
+            > wait 20s
+            > renew r1
+            > reader-renews L1 by=2
+            > wait 10s
+              reader lost r1
+              revoke L1
+        "#]],
+    );
+}
+
+#[test]
 fn a_reader_that_falls_silent_ends_only_the_attempt() {
     check(
         "config role=prefill
@@ -240,6 +313,44 @@ fn reservations_that_fill_have_their_own_bound() {
               grant L3 b14
               offered r3 L3 b14
               run step5: -slot0 | 28..60 @b7,b8,b9,b10
+        "#]],
+    );
+}
+
+/// The process was stopped for a minute. What readers and routers have said meanwhile is heard after it wakes.
+#[test]
+fn a_giver_that_was_held_up_itself_waits_a_beat_for_renewals() {
+    check(
+        "config role=prefill
+         submit r1 give prompt=20 max=4
+         submit r2 give prompt=20 max=4
+         step
+         step
+         wait 60s
+         renew r1 r2
+         reader-renews L1
+         wait 5s
+         wait 20s",
+        expect![[r#"
+            > submit r1 give prompt=20 max=4
+              grant L1 b0,b1
+              offered r1 L1 b0,b1
+              run step1: +slot0 | 0..20 @b0,b1 → slot0
+            > submit r2 give prompt=20 max=4
+              grant L2 b2,b3
+              offered r2 L2 b2,b3
+            > step
+              committed r1 choice0=t49 (queue 0us prefill 10000us)
+              run step2: -slot0 +slot1 | 0..20 @b2,b3 → slot1
+            > step
+              committed r2 choice0=t31 (queue 10000us prefill 10000us)
+            > wait 60s
+            > renew r1 r2
+            > reader-renews L1
+            > wait 5s
+              reader lost r2
+              revoke L2
+            > wait 20s
         "#]],
     );
 }

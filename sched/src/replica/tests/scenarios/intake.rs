@@ -143,7 +143,7 @@ fn a_configuration_out_of_range_is_named() {
         filling_share: 0.5,
         lease: LeaseConfig::default(),
         hash_salt: 0,
-        lease_seed: 0,
+        lease_key: crate::handoff::LeaseKey::new([0; 32]),
     };
     assert!(Replica::new(good.clone()).is_ok());
     let lease = LeaseConfig { span: Span(5), beat: Span(5) };

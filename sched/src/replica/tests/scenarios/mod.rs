@@ -2,7 +2,9 @@
 
 mod ahead;
 mod batching;
+mod beats;
 mod choices;
+mod damage;
 mod ending;
 mod giving;
 mod intake;

@@ -24,6 +24,7 @@ fn an_offer_is_pulled_released_and_joined() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 0 in use 3 quarantined 0
             > wait 1s
+              renew inst1 [LeaseId(5)]
             > commit r1 7
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 599000000us
             > wait 1s
@@ -262,6 +263,8 @@ fn leases_are_renewed_every_beat_and_a_lost_answer_is_asked_for_again() {
             > wait 5s
               renew inst1 [LeaseId(5)]
               renew inst2 [LeaseId(6)]
+              renew inst1 [LeaseId(5)]
+              renew inst2 [LeaseId(6)]
             > commit r1 7
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 595000000us
             > pull r1 complete
@@ -286,9 +289,11 @@ fn a_release_that_is_never_answered_is_given_up() {
          offer r1 prompt=20 lease=5
          commit r1 7
          pull r1 complete
-         wait 29s
+         wait 9s
+         wait 9s
+         wait 9s
          renew r1
-         wait 2s
+         wait 4s
          load",
         expect![[r#"
             > offer r1 prompt=20 lease=5
@@ -296,11 +301,18 @@ fn a_release_that_is_never_answered_is_given_up() {
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > pull r1 complete
               release r1 lease5
-            > wait 29s
+            > wait 9s
+              renew inst1 [LeaseId(5)]
+              release r1 lease5
+              renew inst1 [LeaseId(5)]
+            > wait 9s
+              release r1 lease5
+              renew inst1 [LeaseId(5)]
+            > wait 9s
               release r1 lease5
               renew inst1 [LeaseId(5)]
             > renew r1
-            > wait 2s
+            > wait 4s
               failed r1 kv_lost: the giver of req1/try0 did not answer its release in time
               abort lease5
             > load
@@ -439,6 +451,7 @@ fn a_pull_that_waits_longer_than_a_lease_lasts_arrives_all_the_same() {
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > commit r2 7
             > wait 20s
+              renew inst1 [LeaseId(5), LeaseId(6)]
               renew inst1 [LeaseId(5), LeaseId(6)]
             > renew r1
             > renew r2

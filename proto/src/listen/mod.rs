@@ -1,18 +1,24 @@
 //! One gRPC listener for the services of a worker.
 
+mod door;
+
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
 
-use crate::convert::limits::MESSAGE_BYTES_MAX;
+use crate::convert::limits::{MESSAGE_BYTES_MAX, PEER_REQUEST_BYTES_MAX};
 use crate::generated::peer_server::PeerServer;
 use crate::generated::worker_server::WorkerServer;
 use crate::peer::server::{PeerHost, PeerService};
 use crate::session::SessionLimits;
 use crate::session::server::{SessionHost, WorkerService};
+
+pub(crate) use door::{Greeting, Pass};
+
+use door::Door;
 
 /// Connections that may be open at once per client are few; streams on one of them are bounded by this.
 const STREAMS_MAX: u32 = 1024;
@@ -38,7 +44,7 @@ impl Services {
     /// Adds the conversations with readers.
     #[must_use]
     pub fn with_peer<H: PeerHost>(self, peer: PeerService<H>) -> Services {
-        let peer = PeerServer::new(peer).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let peer = PeerServer::new(peer).max_decoding_message_size(PEER_REQUEST_BYTES_MAX);
         Services { router: self.router.add_service(peer) }
     }
 
@@ -53,12 +59,11 @@ impl Services {
         grace: Duration,
     ) -> Result<(), tonic::transport::Error> {
         let (stopping, mut stopped) = tokio::sync::watch::channel(());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stop = async move {
             shutdown.await;
             drop(stopping);
         };
-        let serving = self.router.serve_with_incoming_shutdown(incoming, stop);
+        let serving = self.router.serve_with_incoming_shutdown(Door::new(listener), stop);
         let expired = async move {
             let _ = stopped.changed().await;
             tokio::time::sleep(grace).await;

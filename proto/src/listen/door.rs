@@ -1,0 +1,248 @@
+//! Connections of callers that have not proved themselves: few of them, for a short time, a few bytes each.
+//!
+//! A connection is a stranger's until a service that heard a proof on it calls [`Pass::admit`]. Strangers share a small
+//! number of places; a newcomer takes the oldest one's, so that idle connections keep nobody out.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+/// Strangers at a time.
+const STRANGERS_MAX: usize = 64;
+/// How long one may stay a stranger.
+const STRANGER_DEADLINE: Duration = Duration::from_secs(10);
+/// What a stranger may send: hello and proof take less than a tenth of it.
+const STRANGER_BYTES_MAX: usize = 32 << 10;
+/// Calls of a stranger that may wait for its proof at a time.
+const GREETINGS_MAX: usize = 4;
+/// How long to wait before accepting again when the system cannot give a connection (no more files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where connections come in.
+pub(super) struct Door {
+    listener: TcpListener,
+    strangers: Strangers,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Door {
+    pub(super) fn new(listener: TcpListener) -> Door {
+        Door { listener, strangers: Strangers::default(), pause: None }
+    }
+
+    /// After a failed accept: waits, so that a process without free files does not spin.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Stream for Door {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Connection>>> {
+        loop {
+            ready!(self.poll_pause(cx));
+            match ready!(self.listener.poll_accept(cx)) {
+                Ok((stream, _)) => match stream.set_nodelay(true) {
+                    Ok(()) => return Poll::Ready(Some(Ok(Connection::new(stream, &self.strangers)))),
+                    // It is gone already.
+                    Err(error) => tracing::debug!(%error, "a connection ended before it began"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+                }
+            }
+        }
+    }
+}
+
+/// The places of strangers, oldest first. Dropping an entry's sender ends its connection.
+#[derive(Clone, Default)]
+struct Strangers {
+    places: Arc<Mutex<Places>>,
+}
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    taken: VecDeque<(u64, oneshot::Sender<()>)>,
+}
+
+impl Strangers {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self) -> (u64, oneshot::Receiver<()>) {
+        let (turn_out, turned_out) = oneshot::channel();
+        let mut places = self.places();
+        let id = places.next;
+        places.next += 1;
+        places.taken.push_back((id, turn_out));
+        if places.taken.len() > STRANGERS_MAX {
+            places.taken.pop_front();
+        }
+        (id, turned_out)
+    }
+
+    fn leave(&self, id: u64) {
+        self.places().taken.retain(|(taken, _)| *taken != id);
+    }
+}
+
+/// What the services see of a connection.
+#[derive(Clone)]
+pub(crate) struct Pass(Arc<PassState>);
+
+struct PassState {
+    id: u64,
+    strangers: Strangers,
+    admitted: AtomicBool,
+    greetings: AtomicUsize,
+}
+
+impl Pass {
+    /// Whoever is at the other end has proved that it knows the secret: the connection is bounded no more.
+    pub(crate) fn admit(&self) {
+        if !self.0.admitted.swap(true, Ordering::Relaxed) {
+            self.0.strangers.leave(self.0.id);
+        }
+    }
+
+    /// One more call waits for its proof; `None` if too many do on this connection.
+    pub(crate) fn greet(&self) -> Option<Greeting> {
+        let greetings = self.0.greetings.fetch_add(1, Ordering::Relaxed);
+        let greeting = Greeting(self.clone());
+        (self.is_admitted() || greetings < GREETINGS_MAX).then_some(greeting)
+    }
+
+    fn is_admitted(&self) -> bool {
+        self.0.admitted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for PassState {
+    fn drop(&mut self) {
+        self.strangers.leave(self.id);
+    }
+}
+
+/// A call that waits for its caller's proof.
+pub(crate) struct Greeting(Pass);
+
+impl Greeting {
+    /// The proof is good.
+    pub(crate) fn admit(&self) {
+        self.0.admit();
+    }
+}
+
+impl Drop for Greeting {
+    fn drop(&mut self) {
+        self.0.0.greetings.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that ends by itself if it stays a stranger's.
+pub(super) struct Connection {
+    stream: TcpStream,
+    pass: Pass,
+    turned_out: oneshot::Receiver<()>,
+    deadline: Pin<Box<Sleep>>,
+    heard: usize,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, strangers: &Strangers) -> Connection {
+        let (id, turned_out) = strangers.enter();
+        let (admitted, greetings) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let pass = Pass(Arc::new(PassState { id, strangers: strangers.clone(), admitted, greetings }));
+        Connection { stream, pass, turned_out, deadline: Box::pin(sleep(STRANGER_DEADLINE)), heard: 0 }
+    }
+
+    /// Why a stranger's connection must end now.
+    fn poll_overstayed(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
+        let turned_out = self.turned_out.is_terminated() || Pin::new(&mut self.turned_out).poll(cx).is_ready();
+        // Whoever is admitted has left its place, too.
+        if self.pass.is_admitted() {
+            return None;
+        }
+        if turned_out {
+            return Some(io::Error::new(io::ErrorKind::QuotaExceeded, "too many callers have not proved themselves"));
+        }
+        if self.deadline.as_mut().poll(cx).is_ready() {
+            return Some(io::Error::new(io::ErrorKind::TimedOut, "the caller has not proved itself in time"));
+        }
+        None
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Pass;
+
+    fn connect_info(&self) -> Pass {
+        self.pass.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.pass.is_admitted() {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        if let Some(error) = this.poll_overstayed(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        this.heard += buffer.filled().len() - before;
+        if this.heard > STRANGER_BYTES_MAX {
+            let error = io::Error::new(io::ErrorKind::QuotaExceeded, "the caller says much and proves nothing");
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

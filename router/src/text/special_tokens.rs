@@ -1,0 +1,238 @@
+//! Which tokens a model's files name or add beside tokenizer.json, as transformers reads them; knows no template.
+//!
+//! tokenizer_config.json comes first. Where it has no `added_tokens_decoder`, special_tokens_map.json wins over it, and
+//! added_tokens.json adds to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use model_files::keys::{ADDED_TOKENS, Effect, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, say_unknown};
+use model_files::{Fields, ModelFileError};
+use serde_json::Value;
+use tokenizers::AddedToken;
+
+/// The names that every tokenizer has, each of which a template may use.
+pub(crate) const STANDARD: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// What the files say of tokens.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SpecialTokens {
+    /// Tokens with a name, under which templates know them; in the order in which the files name them.
+    named: Vec<(String, AddedToken)>,
+    /// Control tokens without a name.
+    extra: Vec<AddedToken>,
+    /// Tokens with the ids that the files give them.
+    listed: BTreeMap<u32, Listed>,
+}
+
+/// A token with an id, and where that is said.
+#[derive(Debug, Clone)]
+struct Listed {
+    token: AddedToken,
+    file: &'static str,
+}
+
+impl SpecialTokens {
+    /// Reads the three files of `folder`; `config` is tokenizer_config.json.
+    ///
+    /// # Errors
+    /// A file or key that is wrong.
+    pub(super) fn read(folder: &Path, config: Option<&Fields>) -> Result<SpecialTokens, ModelFileError> {
+        let mut tokens = SpecialTokens::default();
+        if let Some(config) = config {
+            say_unknown(config.file(), &TOKENIZER_CONFIG.check(config)?);
+            tokens.take(config)?;
+            if tokens.extra.is_empty() {
+                tokens.take_extra(config, "additional_special_tokens")?;
+            }
+            if let Some(listed) = config.object("added_tokens_decoder")? {
+                return tokens.with_listed(&listed);
+            }
+        }
+        if let Some(map) = Fields::read(&folder.join(SPECIAL_TOKENS_MAP.file))? {
+            say_unknown(map.file(), &SPECIAL_TOKENS_MAP.check(&map)?);
+            tokens.take(&map)?;
+            if tokens.extra.is_empty() {
+                tokens.take_extra(&map, "additional_special_tokens")?;
+            }
+        }
+        if let Some(added) = Fields::read(&folder.join(ADDED_TOKENS.file))? {
+            tokens.take_added(&added)?;
+        }
+        Ok(tokens)
+    }
+
+    /// Tokens with a name, with their names.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&str, &AddedToken)> {
+        self.named.iter().map(|(name, token)| (name.as_str(), token))
+    }
+
+    /// The token called `name`.
+    pub(super) fn get(&self, name: &str) -> Option<&AddedToken> {
+        self.named().find(|(known, _)| *known == name).map(|(_, token)| token)
+    }
+
+    /// Calls `token`, or nothing, `name`.
+    pub(super) fn name(&mut self, name: &str, token: Option<AddedToken>) {
+        let known = self.named.iter().position(|(known, _)| known == name);
+        match (known, token) {
+            (Some(index), Some(token)) => self.named[index].1 = token,
+            (Some(index), None) => drop(self.named.remove(index)),
+            (None, Some(token)) => self.named.push((name.to_owned(), token)),
+            (None, None) => {}
+        }
+    }
+
+    /// Takes the named tokens and the extra ones of a file.
+    fn take(&mut self, fields: &Fields) -> Result<(), ModelFileError> {
+        for (key, value) in fields.entries() {
+            let is_standard = STANDARD.contains(&key);
+            let is_told = value.is_string() || value.is_object();
+            if is_standard || (key.ends_with("_token") && is_told && !is_switch(key)) {
+                self.name(key, token(fields, key, value, Special::Yes)?);
+            }
+        }
+        self.take_extra(fields, "extra_special_tokens")?;
+        if let Some(named) = fields.object("model_specific_special_tokens")? {
+            self.take_named(&named)?;
+        }
+        Ok(())
+    }
+
+    /// Control tokens under `key`, with names or without.
+    fn take_extra(&mut self, fields: &Fields, key: &str) -> Result<(), ModelFileError> {
+        match fields.get(key) {
+            None => Ok(()),
+            Some(Value::Object(_)) => match fields.object(key)? {
+                Some(named) => self.take_named(&named),
+                None => Ok(()),
+            },
+            Some(Value::Array(list)) => {
+                for value in list {
+                    let token = token(fields, key, value, Special::Yes)?;
+                    let token = token.ok_or_else(|| fields.wrong(key, "a list of tokens", value))?;
+                    if !self.extra.iter().any(|known| known.content == token.content) {
+                        self.extra.push(token);
+                    }
+                }
+                Ok(())
+            }
+            Some(other) => Err(fields.wrong(key, "a list of tokens or an object of named tokens", other)),
+        }
+    }
+
+    fn take_named(&mut self, named: &Fields) -> Result<(), ModelFileError> {
+        for (name, value) in named.entries() {
+            if let Some(token) = token(named, name, value, Special::Yes)? {
+                self.name(name, Some(token));
+            }
+        }
+        Ok(())
+    }
+
+    fn with_listed(mut self, listed: &Fields) -> Result<SpecialTokens, ModelFileError> {
+        for (key, value) in listed.entries() {
+            let wrong = || listed.problem(key, "must have a token id as its name");
+            let id = key.parse::<u32>().map_err(|_| wrong())?;
+            let token = value.is_object().then(|| token(listed, key, value, Special::No)).transpose()?.flatten();
+            let token = token.ok_or_else(|| listed.wrong(key, "an object with the content of a token", value))?;
+            self.listed.insert(id, Listed { token, file: TOKENIZER_CONFIG.file });
+        }
+        Ok(self)
+    }
+
+    fn take_added(&mut self, added: &Fields) -> Result<(), ModelFileError> {
+        let special: BTreeSet<&str> =
+            self.named().map(|(_, token)| token).chain(&self.extra).map(|token| token.content.as_str()).collect();
+        let mut listed = BTreeMap::new();
+        for (content, value) in added.entries() {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = id.ok_or_else(|| added.wrong(content, "a token id", value))?;
+            let token = AddedToken::from(content, special.contains(content));
+            listed.insert(id, Listed { token, file: ADDED_TOKENS.file });
+        }
+        self.listed.extend(listed);
+        Ok(())
+    }
+
+    /// Adds to `tokenizer` what it does not have, in the order of transformers: by id, then by name, then the rest.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses a token.
+    pub(super) fn add_to(&self, tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
+        let has: BTreeSet<String> =
+            tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+        let is_new = |token: &&AddedToken| !has.contains(&token.content);
+        let standard = STANDARD.iter().filter_map(|name| self.get(name));
+        let others = self.named().filter(|(name, _)| !STANDARD.contains(name)).map(|(_, token)| token);
+        let named = standard.chain(others);
+        let listed: BTreeSet<&str> = self.listed.values().map(|listed| listed.token.content.as_str()).collect();
+        let unlisted = |token: &&AddedToken| !listed.contains(token.content.as_str());
+        let rest = named.chain(&self.extra).filter(is_new).filter(unlisted);
+        let adding = self.listed.values().map(|listed| &listed.token).chain(rest).map(|token| self.flagged(token));
+        // What is there already with the same flags is passed over.
+        tokenizer.add_tokens(adding).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Tokens with a name are control tokens, whatever the list says of them.
+    fn flagged(&self, token: &AddedToken) -> AddedToken {
+        let is_named = self.named().any(|(_, named)| named.content == token.content);
+        AddedToken { special: token.special || is_named, ..token.clone() }
+    }
+
+    /// Says aloud which tokens have another id than the files give them: tokenizer.json decides, as in transformers.
+    pub(super) fn say_moved(&self, tokenizer: &tokenizers::Tokenizer) {
+        for (id, Listed { token, file }) in &self.listed {
+            match tokenizer.token_to_id(&token.content) {
+                Some(found) if found != *id => tracing::warn!(
+                    file,
+                    token = token.content,
+                    said = id,
+                    id = found,
+                    "a token has another id in the tokenizer, which counts"
+                ),
+                Some(_) | None => {}
+            }
+        }
+    }
+}
+
+/// Whether a key that ends like the name of a token is a switch, as `add_bos_token` is.
+fn is_switch(key: &str) -> bool {
+    TOKENIZER_CONFIG.key(key).is_some_and(|key| key.effect == Effect::Ignored)
+}
+
+/// Whether a token without a word about it is a control token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Special {
+    Yes,
+    No,
+}
+
+/// A token as its text, or as an object with `content` and flags; `None` for null.
+fn token(fields: &Fields, key: &str, value: &Value, special: Special) -> Result<Option<AddedToken>, ModelFileError> {
+    const EXPECTED: &str = "a token: a string, or an object with content";
+    let special = special == Special::Yes;
+    let map = match value {
+        Value::Null => return Ok(None),
+        Value::String(content) => return Ok(Some(AddedToken::from(content.as_str(), special))),
+        Value::Object(map) => map,
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) => return Err(fields.wrong(key, EXPECTED, value)),
+    };
+    let content = map.get("content").and_then(Value::as_str).ok_or_else(|| fields.wrong(key, EXPECTED, value))?;
+    let flag = |name: &str| match map.get(name) {
+        None => Ok(None),
+        Some(Value::Bool(flag)) => Ok(Some(*flag)),
+        Some(other) => Err(fields.wrong(&format!("{key}.{name}"), "true or false", other)),
+    };
+    let special = flag("special")?.unwrap_or(special);
+    Ok(Some(AddedToken {
+        content: content.to_owned(),
+        single_word: flag("single_word")?.unwrap_or(false),
+        lstrip: flag("lstrip")?.unwrap_or(false),
+        rstrip: flag("rstrip")?.unwrap_or(false),
+        normalized: flag("normalized")?.unwrap_or(!special),
+        special,
+    }))
+}

@@ -1,0 +1,120 @@
+//! tokenizer.json: bounds, keys, and which part of it is wrong; knows no text.
+//!
+//! The library that builds a tokenizer says of a wrong file that it "did not match any variant". Here the parts are tried
+//! one by one, so that the message names the part and what was found in it.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use model_files::keys::{TOKENIZER, say_unknown};
+use model_files::{Fields, ModelFileError, TOKENIZER_BYTES_MAX, read_bytes};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+
+/// The tokenizer in the file.
+///
+/// # Errors
+/// When it cannot be read or is not a tokenizer that this build supports: the part, and what it holds.
+pub(super) fn read(file: &Path) -> Result<tokenizers::Tokenizer, ModelFileError> {
+    let bytes = read_bytes(file, TOKENIZER_BYTES_MAX)?;
+    let missing = || ModelFileError::Read { file: file.to_path_buf(), reason: "there is no such file".to_owned() };
+    let bytes = bytes.ok_or_else(missing)?;
+    check_keys(file, &bytes)?;
+    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| wrong_part(file, &bytes, &error))
+}
+
+/// The keys at the top, each once; what is under them is read by the library.
+fn check_keys(file: &Path, bytes: &[u8]) -> Result<(), ModelFileError> {
+    let problem = |problem: String| ModelFileError::File { file: file.to_path_buf(), problem };
+    let Keys(names) = serde_json::from_slice(bytes).map_err(|error| problem(format!("is not valid JSON: {error}")))?;
+    let map = names.into_iter().map(|name| (name, Value::Bool(true))).collect();
+    say_unknown(file, &TOKENIZER.check(&Fields::of(file, map))?);
+    Ok(())
+}
+
+/// The names of an object's keys.
+struct Keys(Vec<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
+        deserializer.deserialize_map(KeysVisitor).map(Keys)
+    }
+}
+
+struct KeysVisitor;
+
+impl<'de> Visitor<'de> for KeysVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Vec<String>, A::Error> {
+        let mut names: Vec<String> = Vec::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            if names.contains(&name) {
+                return Err(serde::de::Error::custom(format!("{name} occurs twice")));
+            }
+            entries.next_value::<IgnoredAny>()?;
+            names.push(name);
+        }
+        Ok(names)
+    }
+}
+
+/// Which part of a file is wrong that the library has refused with `error`.
+fn wrong_part(file: &Path, bytes: &[u8], error: &dyn Display) -> ModelFileError {
+    let whole = || ModelFileError::File { file: file.to_path_buf(), problem: plain(error) };
+    let Ok(Value::Object(map)) = serde_json::from_slice(bytes) else { return whole() };
+    let fields = Fields::of(file, map);
+    let found = part::<NormalizerWrapper>(&fields, "normalizer", "normalizers")
+        .or_else(|| part::<PreTokenizerWrapper>(&fields, "pre_tokenizer", "pretokenizers"))
+        .or_else(|| part::<PostProcessorWrapper>(&fields, "post_processor", "processors"))
+        .or_else(|| part::<DecoderWrapper>(&fields, "decoder", "decoders"))
+        .or_else(|| model(&fields));
+    found.unwrap_or_else(whole)
+}
+
+/// What is wrong with an optional part, or with the first wrong element of a sequence of such parts.
+fn part<T: DeserializeOwned>(fields: &Fields, key: &str, elements: &str) -> Option<ModelFileError> {
+    let value = fields.get(key)?;
+    let problem = refused::<T>(value)?;
+    if let Some(list) = value.get(elements).and_then(Value::as_array) {
+        let wrong = list.iter().enumerate().find_map(|(index, value)| Some((index, refused::<T>(value)?)));
+        if let Some((index, problem)) = wrong {
+            return Some(fields.problem(&format!("{key}.{elements}[{index}]"), problem));
+        }
+    }
+    Some(fields.problem(key, problem))
+}
+
+fn model(fields: &Fields) -> Option<ModelFileError> {
+    let Some(value) = fields.get("model") else { return Some(fields.problem("model", "is missing")) };
+    refused::<ModelWrapper>(value).map(|problem| fields.problem("model", problem))
+}
+
+/// Why `value` is no `T`, if it is none.
+fn refused<T: DeserializeOwned>(value: &Value) -> Option<String> {
+    let error = T::deserialize(value).err()?;
+    let kind = match value {
+        Value::Object(map) => match map.get("type") {
+            Some(Value::String(kind)) => format!("of type {kind:?}"),
+            Some(other) => format!("with a type that is {other}, not a string"),
+            None => "without a type".to_owned(),
+        },
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => "no object".to_owned(),
+    };
+    Some(format!("is {kind}, which cannot be read: {}", plain(&error)))
+}
+
+/// The library's message without the names of its types.
+fn plain(error: &dyn Display) -> String {
+    let text = error.to_string();
+    match text.contains("did not match any variant of untagged enum") {
+        true => "a key is missing or has a value of the wrong type".to_owned(),
+        false => text,
+    }
+}

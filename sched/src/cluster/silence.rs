@@ -1,0 +1,158 @@
+//! Which workers say nothing any more, by when each was heard last; knows nothing else of them.
+
+use std::collections::BTreeMap;
+
+use crate::{Span, Time, WorkerId};
+
+/// Beats without a word after which no new work goes to a worker.
+const BEATS_QUIET: u64 = 3;
+/// Beats without a word after which it is given up.
+const BEATS_LOST: u64 = 6;
+
+/// When each worker was heard last. Every worker owes a word per beat.
+#[derive(Debug, Clone)]
+pub struct Silences {
+    beat: Span,
+    workers: BTreeMap<WorkerId, Heard>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    at: Time,
+    quiet: Quiet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quiet {
+    No,
+    Noticed,
+}
+
+/// What the silence of a worker has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing new goes to it until it is heard again.
+    Quiet(WorkerId),
+    /// It is given up; it has to join anew.
+    Lost(WorkerId),
+}
+
+/// What a word of a worker means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// It is expected.
+    Expected,
+    /// It had been quiet: from now on it is as good as any.
+    Returned,
+}
+
+impl Silences {
+    /// Nobody yet; every worker owes a word per `beat`.
+    #[must_use]
+    pub fn new(beat: Span) -> Silences {
+        Silences { beat, workers: BTreeMap::new() }
+    }
+
+    /// A worker has said something; its joining is its first word.
+    pub fn heard(&mut self, now: Time, id: WorkerId) -> Word {
+        let before = self.workers.insert(id, Heard { at: now, quiet: Quiet::No });
+        match before.map(|heard| heard.quiet) {
+            Some(Quiet::Noticed) => Word::Returned,
+            Some(Quiet::No) | None => Word::Expected,
+        }
+    }
+
+    /// A worker is gone; it owes nothing.
+    pub fn forget(&mut self, id: WorkerId) {
+        self.workers.remove(&id);
+    }
+
+    /// When to ask at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.workers.values().map(|heard| self.due(heard)).min()
+    }
+
+    /// The next thing to notice. Whoever asks more than a beat too late was held up itself: what workers said
+    /// meanwhile waits to be read, so they get their time anew.
+    pub fn poll(&mut self, now: Time) -> Option<Silence> {
+        let due = self.next_timeout().filter(|due| *due <= now)?;
+        if now.since(due) > self.beat {
+            self.workers.values_mut().for_each(|heard| heard.at = now);
+            return None;
+        }
+        let (id, heard) = self.workers.iter().find(|(_, heard)| self.due(heard) == due)?;
+        let (id, quiet) = (*id, heard.quiet);
+        match quiet {
+            Quiet::No => {
+                self.workers.entry(id).and_modify(|heard| heard.quiet = Quiet::Noticed);
+                Some(Silence::Quiet(id))
+            }
+            Quiet::Noticed => {
+                self.forget(id);
+                Some(Silence::Lost(id))
+            }
+        }
+    }
+
+    fn due(&self, heard: &Heard) -> Time {
+        let beats = match heard.quiet {
+            Quiet::No => BEATS_QUIET,
+            Quiet::Noticed => BEATS_LOST,
+        };
+        heard.at + Span(self.beat.us().saturating_mul(beats))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: WorkerId = WorkerId(1);
+    const TWO: WorkerId = WorkerId(2);
+
+    fn at(ms: u64) -> Time {
+        Time(ms * 1_000)
+    }
+
+    /// Beats of 10 ms; both are heard at 0.
+    fn both() -> Silences {
+        let mut silences = Silences::new(Span::from_ms(10));
+        assert_eq!(silences.heard(at(0), ONE), Word::Expected);
+        assert_eq!(silences.heard(at(0), TWO), Word::Expected);
+        silences
+    }
+
+    #[test]
+    fn three_beats_make_a_worker_quiet_and_six_lose_it() {
+        let mut silences = both();
+        assert_eq!(silences.next_timeout(), Some(at(30)));
+        assert_eq!(silences.poll(at(29)), None);
+        assert_eq!(silences.heard(at(29), TWO), Word::Expected);
+        assert_eq!(silences.poll(at(30)), Some(Silence::Quiet(ONE)));
+        assert_eq!(silences.poll(at(30)), None);
+        assert_eq!(silences.heard(at(50), TWO), Word::Expected);
+        assert_eq!(silences.poll(at(60)), Some(Silence::Lost(ONE)));
+        assert_eq!(silences.next_timeout(), Some(at(80)));
+        silences.forget(TWO);
+        assert_eq!(silences.next_timeout(), None);
+    }
+
+    #[test]
+    fn a_word_ends_the_silence() {
+        let mut silences = both();
+        assert_eq!(silences.poll(at(31)), Some(Silence::Quiet(ONE)));
+        assert_eq!(silences.poll(at(31)), Some(Silence::Quiet(TWO)));
+        assert_eq!(silences.heard(at(40), ONE), Word::Returned);
+        assert_eq!(silences.poll(at(61)), Some(Silence::Lost(TWO)));
+        assert_eq!(silences.poll(at(71)), Some(Silence::Quiet(ONE)));
+    }
+
+    #[test]
+    fn who_looks_late_blames_nobody() {
+        let mut silences = both();
+        assert_eq!(silences.poll(at(500)), None);
+        assert_eq!(silences.next_timeout(), Some(at(530)));
+        assert_eq!(silences.poll(at(530)), Some(Silence::Quiet(ONE)));
+    }
+}

@@ -1,0 +1,139 @@
+//! Pairs that have lost hand-offs: each is avoided for a pause that grows with every loss in a row; knows no request.
+
+use std::collections::BTreeMap;
+
+use crate::{InstanceId, Span, Time};
+
+/// How long a pair is avoided that has lost a hand-off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairPause {
+    /// After the first loss; doubled with each further one in a row.
+    pub first: Span,
+    /// The longest.
+    pub max: Span,
+}
+
+impl Default for PairPause {
+    fn default() -> Self {
+        PairPause { first: Span::from_ms(500), max: Span::from_secs(30) }
+    }
+}
+
+/// A giver and a reader.
+pub(super) type Pair = (InstanceId, InstanceId);
+
+/// All pairs whose last hand-off was lost.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Strains {
+    pauses: BTreeMap<Pair, Strain>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Strain {
+    pause: Span,
+    until: Time,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nobody tries it but who has no other.
+    Rests,
+    /// One request tries it after a pause, and the others wait for what comes of that.
+    Tried,
+}
+
+impl Strains {
+    /// A hand-off was lost. What is lost during a pause began before it, or had no other pair: it belongs to the loss
+    /// that the pause is for.
+    pub(super) fn lost(&mut self, now: Time, pair: Pair, config: PairPause) {
+        // A pair that nobody has tried since its pause ended so long ago is forgotten.
+        self.pauses.retain(|_, strain| now < strain.until + config.max);
+        let pause = match self.pauses.get(&pair) {
+            Some(Strain { stage: Stage::Rests, until, .. }) if now < *until => return,
+            Some(strain) => Span(strain.pause.us().saturating_mul(2)),
+            None => config.first,
+        };
+        let pause = pause.min(config.max);
+        self.pauses.insert(pair, Strain { pause, until: now + pause, stage: Stage::Rests });
+    }
+
+    /// A hand-off has arrived: the pair is as good as any.
+    pub(super) fn arrived(&mut self, pair: Pair) {
+        self.pauses.remove(&pair);
+    }
+
+    /// A hand-off begins. After a pause one request tries the pair; the others avoid it until they know what came of it,
+    /// or for as long again.
+    pub(super) fn tried(&mut self, now: Time, pair: Pair) {
+        if let Some(strain) = self.pauses.get_mut(&pair).filter(|strain| strain.until <= now) {
+            (strain.until, strain.stage) = (now + strain.pause, Stage::Tried);
+        }
+    }
+
+    /// Whether no pair has lost anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pauses.is_empty()
+    }
+
+    /// Whether the pair is to be avoided.
+    pub(super) fn avoids(&self, now: Time, pair: Pair) -> bool {
+        self.pauses.get(&pair).is_some_and(|strain| now < strain.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAIR: Pair = (InstanceId(1), InstanceId(2));
+    const CONFIG: PairPause = PairPause { first: Span::from_ms(100), max: Span::from_ms(350) };
+
+    fn at(ms: u64) -> Time {
+        Time(ms * 1_000)
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_end_with_a_hand_off_that_arrives() {
+        let mut strains = Strains::default();
+        assert!(!strains.avoids(at(0), PAIR));
+        let mut now = 0;
+        for pause in [100, 200, 350, 350] {
+            strains.lost(at(now), PAIR, CONFIG);
+            assert!(strains.avoids(at(now + pause - 1), PAIR) && !strains.avoids(at(now + pause), PAIR), "{pause}");
+            now += pause;
+        }
+        strains.arrived(PAIR);
+        strains.lost(at(now), PAIR, CONFIG);
+        assert!(!strains.avoids(at(now + 100), PAIR), "it begins anew");
+    }
+
+    #[test]
+    fn losses_of_one_moment_are_one_loss() {
+        let mut strains = Strains::default();
+        (0..50).for_each(|ms| strains.lost(at(ms), PAIR, CONFIG));
+        assert!(strains.avoids(at(99), PAIR) && !strains.avoids(at(100), PAIR));
+    }
+
+    #[test]
+    fn after_a_pause_one_request_tries_for_all() {
+        let mut strains = Strains::default();
+        strains.lost(at(0), PAIR, CONFIG);
+        strains.tried(at(50), PAIR);
+        assert!(!strains.avoids(at(100), PAIR), "a last resort prolongs nothing");
+        strains.tried(at(120), PAIR);
+        assert!(strains.avoids(at(121), PAIR) && !strains.avoids(at(220), PAIR));
+        // What the try has lost is another loss, also while the others wait for it.
+        strains.lost(at(130), PAIR, CONFIG);
+        strains.lost(at(131), PAIR, CONFIG);
+        assert!(strains.avoids(at(329), PAIR) && !strains.avoids(at(330), PAIR));
+    }
+
+    #[test]
+    fn a_pair_that_nobody_tries_is_forgotten() {
+        let mut strains = Strains::default();
+        strains.lost(at(0), PAIR, CONFIG);
+        strains.lost(at(10_000), (InstanceId(3), InstanceId(2)), CONFIG);
+        assert_eq!(strains.pauses.len(), 1);
+    }
+}
