@@ -109,7 +109,6 @@ async fn proxy(to: &str) -> (String, JoinSet<()>) {
 
 /// Suspected by reading: either of two addresses of one giver could declare it lost for both.
 #[tokio::test]
-#[ignore = "open: a hand-off that runs while one of two addresses of its giver goes down waits until its request ends"]
 async fn a_giver_with_two_addresses_is_lost_when_both_are() {
     let prefill = giver().await;
     let (other, tunnel) = proxy(&prefill.started.address).await;

@@ -155,6 +155,12 @@ fn token(id: u64, choice: u32, ended: Option<FinishReason>) -> FromWorker {
     FromWorker::Token { leg: leg(id), choice: Choice(choice), index: 0, token, ended, timing: None }
 }
 
+/// A commit whose one choice ends or goes on.
+fn commit(id: u64, choice: u32, ended: Option<FinishReason>) -> ToWorker {
+    let token = SampledToken { token: TokenId(9), logprob: None, top: vec![] };
+    ToWorker::Commit(Commit { leg: leg(id), firsts: vec![FirstToken { choice: Choice(choice), token, ended }] })
+}
+
 async fn next(session: &mut Session) -> WorkerUpdate {
     timeout(PATIENCE, session.updates.next()).await.expect("an update")
 }
@@ -245,15 +251,10 @@ async fn nobody_touches_a_leg_of_another_session() {
     let (mut owner, thief) = (router(&worker).await, router(&worker).await);
     owner.commands.send(ToWorker::Submit(request(1, 2), Work::Whole)).unwrap();
     worker.host.until(|taken| taken.len() == 1).await;
-    let first = FirstToken {
-        choice: Choice(0),
-        token: SampledToken { token: TokenId(9), logprob: None, top: vec![] },
-        ended: Some(FinishReason::Stop),
-    };
     for message in [
         ToWorker::Cancel { leg: leg(1), choice: None },
         ToWorker::Cancel { leg: leg(1), choice: Some(Choice(0)) },
-        ToWorker::Commit(Commit { leg: leg(1), firsts: vec![first] }),
+        commit(1, 0, Some(FinishReason::Stop)),
         ToWorker::Renew(vec![leg(1), leg(77)]),
         submit(2),
         ToWorker::Renew(vec![leg(2), leg(1)]),
@@ -298,7 +299,7 @@ async fn a_full_inbox_ends_legs_but_no_session() {
     worker.host.until(|taken| taken.len() == 2).await;
     *worker.host.busy.lock().unwrap() = u32::MAX;
     session.commands.send(ToWorker::Renew(vec![leg(1)])).unwrap();
-    session.commands.send(ToWorker::Commit(Commit { leg: leg(1), firsts: vec![] })).unwrap();
+    session.commands.send(commit(1, 0, None)).unwrap();
     session.commands.send(ToWorker::Cancel { leg: leg(2), choice: None }).unwrap();
     let said = messages(&mut session, 1).await;
     assert!(
@@ -464,11 +465,9 @@ fn nothing_a_router_says_reaches_the_legs_of_another() {
 }
 
 fn noise(id: u64, choice: u32, kind: u8) -> ToWorker {
-    let token = SampledToken { token: TokenId(9), logprob: None, top: vec![] };
-    let first = FirstToken { choice: Choice(choice), token, ended: Some(FinishReason::Stop) };
     match kind {
         0 => ToWorker::Submit(request(id, choice + 1), Work::Whole),
-        1 => ToWorker::Commit(Commit { leg: leg(id), firsts: vec![first] }),
+        1 => commit(id, choice, Some(FinishReason::Stop)),
         2 => ToWorker::Cancel { leg: leg(id), choice: None },
         3 => ToWorker::Cancel { leg: leg(id), choice: Some(Choice(choice)) },
         4 => ToWorker::Renew((0..=id).map(leg).collect()),

@@ -36,8 +36,9 @@ fn build() -> Result<PathBuf> {
     let release = profile_dir.file_name().is_some_and(|name| name == "release");
     let target_dir = profile_dir.parent().context("where is the target directory?")?;
     let mut cargo = Command::new(env!("CARGO"));
+    // With a test of the workspace the features are those of `cargo test --workspace`: nothing is compiled twice.
     cargo
-        .args(["build", "--offline", "--bin", "baton"])
+        .args(["build", "--offline", "--workspace", "--bin", "baton", "--test", "rules"])
         .current_dir(repository::root())
         .env("CARGO_TARGET_DIR", target_dir);
     if release {

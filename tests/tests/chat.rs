@@ -1,10 +1,14 @@
-//! `baton chat` without a terminal: questions by argument and by pipe, readers that have seen enough, servers that are gone.
+//! `baton chat`: questions by argument, by pipe and in a terminal; readers that have seen enough.
 
+use std::fs::File;
 use std::io::{Read, Write};
-use std::process::{Output, Stdio};
+use std::path::Path;
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use baton_tests::deployment::{Deployment, command};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// Runs `baton chat` with this standard input.
 fn chat(arguments: &[&str], input: &str) -> Result<Output> {
@@ -61,4 +65,49 @@ fn a_reader_that_has_seen_enough_ends_the_answer_quietly() -> Result<()> {
     deployment.wait_until("the request has ended, too", std::time::Duration::from_secs(30), |deployment| {
         Ok(deployment.metric("baton_requests_in_flight", &[])? == 0.0)
     })
+}
+
+/// Types `keys` into a conversation with nobody, in a terminal; how it ended.
+fn typed(keys: &str, state: &Path) -> Result<ExitStatus> {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&terminal)?;
+    unlockpt(&terminal)?;
+    let inside = ptsname(&terminal, Vec::new())?.into_string()?;
+    let inside = File::options().read(true).write(true).open(inside)?;
+    let mut child = command()?
+        .args(["chat", "--target", "127.0.0.1:1", "--model", "nobody"])
+        .env("XDG_STATE_HOME", state)
+        .env("TERM", "xterm")
+        .stdin(inside.try_clone()?)
+        .stdout(inside)
+        .stderr(Stdio::null())
+        .spawn()?;
+    let (mut screen, mut seen) = (File::from(terminal), Vec::new());
+    while !String::from_utf8_lossy(&seen).contains("> ") {
+        let mut some = [0; 256];
+        let bytes = screen.read(&mut some)?;
+        seen.extend_from_slice(&some[..bytes]);
+    }
+    screen.write_all(keys.as_bytes())?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill()?;
+    bail!("it did not end after {keys:?}")
+}
+
+#[test]
+fn lines_are_edited_and_remembered() -> Result<()> {
+    let state = std::env::temp_dir().join(format!("baton-chat-{}", std::process::id()));
+    // To the start of the line, all gone, Ctrl-C over something else, and a word with a letter that comes late.
+    let status = typed("/nonsense\x01\x0b/what\x03/be\x1b[Dy\r", &state)?;
+    assert_eq!(status.code(), Some(0));
+    let status = typed("\x1b[A\r", &state)?;
+    assert_eq!(status.code(), Some(0), "the line before, from the session before");
+    std::fs::remove_dir_all(state)?;
+    Ok(())
 }

@@ -4,14 +4,17 @@ use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use tokio::sync::mpsc;
-
-use crate::terminal::print;
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{Config, DefaultEditor};
 
 /// Longest text that is piped in.
 const PIPED_BYTES_MAX: u64 = 8 << 20;
+/// Lines that are remembered.
+const HISTORY_LINES_MAX: usize = 1_000;
 /// Begins and ends a text of several lines.
 const FENCE: &str = "\"\"\"";
 
@@ -43,52 +46,71 @@ pub(super) fn piped() -> Result<Option<String>> {
     Ok(Some(String::from_utf8(bytes).context("standard input is not UTF-8")?))
 }
 
-/// The lines of a terminal, which edits them itself.
+/// A line editor with its history.
 pub(super) struct Editor {
-    lines: mpsc::Receiver<std::io::Result<String>>,
+    lines: DefaultEditor,
+    history: Option<PathBuf>,
 }
 
 impl Editor {
-    /// Reads from now on, on a thread of its own: a pending read of the runtime would keep the process from ending.
+    /// One that remembers what was entered before, where there is a place for it.
     pub(super) fn new() -> Result<Editor> {
-        let (tell, lines) = mpsc::channel(1);
-        let body = move || {
-            for line in std::io::stdin().lines() {
-                if tell.blocking_send(line).is_err() {
-                    return;
+        let config = Config::builder().max_history_size(HISTORY_LINES_MAX)?.auto_add_history(true).build();
+        let mut lines = rustyline::Editor::<(), FileHistory>::with_config(config)?;
+        let history = history_file();
+        if let Some(file) = &history {
+            // There is none at first; whoever cannot read it begins a new one.
+            let _ = lines.load_history(file);
+        }
+        Ok(Editor { lines, history })
+    }
+
+    /// What is entered next. The thread that waits for it is none of the runtime's.
+    pub(super) async fn read(mut self) -> Result<(Editor, Entered)> {
+        let read = tokio::task::spawn_blocking(move || {
+            let entered = self.text();
+            (self, entered)
+        });
+        let (editor, entered) = read.await.context("reading a line")?;
+        Ok((editor, entered?))
+    }
+
+    fn text(&mut self) -> Result<Entered> {
+        let mut text = match self.lines.readline("> ") {
+            Ok(line) => line,
+            Err(error) => return ended(error),
+        };
+        if let Some(begun) = text.trim_start().strip_prefix(FENCE) {
+            text = begun.to_owned();
+            while !text.trim_end().ends_with(FENCE) {
+                match self.lines.readline("… ") {
+                    Ok(line) => text = format!("{text}\n{line}"),
+                    Err(error) => return ended(error),
                 }
             }
-        };
-        std::thread::Builder::new().name("lines".to_owned()).spawn(body).context("starting a thread")?;
-        Ok(Editor { lines })
-    }
-
-    /// What is entered next.
-    pub(super) async fn read(&mut self) -> Result<Entered> {
-        let Some(line) = self.line("> ").await? else { return Ok(Entered::Cleared) };
-        let Some(line) = line else { return Ok(Entered::End) };
-        let Some(begun) = line.trim_start().strip_prefix(FENCE) else { return Ok(Entered::Text(line)) };
-        let mut text = begun.to_owned();
-        while !text.trim_end().ends_with(FENCE) {
-            match self.line("… ").await? {
-                None => return Ok(Entered::Cleared),
-                Some(None) => return Ok(Entered::End),
-                Some(Some(line)) => text = format!("{text}\n{line}"),
-            }
+            text = text.trim_end().trim_end_matches(FENCE).to_owned();
         }
-        Ok(Entered::Text(text.trim_end().trim_end_matches(FENCE).to_owned()))
-    }
-
-    /// The next line; `None` within is the end of input, `None` instead of it Ctrl-C.
-    async fn line(&mut self, prompt: &str) -> Result<Option<Option<String>>> {
-        print(prompt)?;
-        tokio::select! {
-            line = self.lines.recv() => Ok(Some(line.transpose().context("reading a line")?)),
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                print("\n")?;
-                Ok(None)
-            }
+        if let Some(file) = &self.history {
+            // A history that cannot be written is no reason to end a conversation.
+            let _ = self.lines.append_history(file);
         }
+        Ok(Entered::Text(text))
     }
+}
+
+fn ended(error: ReadlineError) -> Result<Entered> {
+    match error {
+        ReadlineError::Interrupted => Ok(Entered::Cleared),
+        ReadlineError::Eof => Ok(Entered::End),
+        other => Err(other).context("reading a line"),
+    }
+}
+
+/// `$XDG_STATE_HOME/baton/chat_history`, or `~/.local/state/baton/chat_history`; nowhere if that cannot be made.
+fn history_file() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")))?;
+    let directory = state.join("baton");
+    std::fs::create_dir_all(&directory).ok()?;
+    Some(directory.join("chat_history"))
 }

@@ -66,7 +66,9 @@ async fn converse(mut conversation: Conversation) -> Result<()> {
     say(format_args!("talking to {}; /help lists what else there is, Ctrl-D or /bye ends", conversation.model()))?;
     let mut editor = Editor::new()?;
     loop {
-        let line = match editor.read().await? {
+        let entered;
+        (editor, entered) = editor.read().await?;
+        let line = match entered {
             Entered::Text(line) => line,
             Entered::Cleared => {
                 say("Ctrl-D or /bye ends")?;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use proto::peer::client::Peer;
 use sched::message::{Event, ReleaseAnswer};
 use sched::{Failure, FailureKind, InstanceId, LeaseId, Leg};
 use tokio::time::{Instant, sleep};
@@ -38,13 +37,9 @@ impl Peers {
 
     /// Asks a giver whether its lease covered the pull, for one beat; the replica asks again until it gives up.
     pub(crate) fn release(&self, leg: Leg, giver: InstanceId, lease: LeaseId) {
-        let (peers, peer) = (self.clone(), self.table().peer(giver));
+        let peers = self.clone();
         self.shared.runtime.spawn(async move {
-            let answer = match peer {
-                Some(peer) => peers.released(&peer, lease).await,
-                None => Some(ReleaseAnswer::Unreachable),
-            };
-            if let Some(answer) = answer {
+            if let Some(answer) = peers.released(giver, lease).await {
                 peers.tell_replica(Event::ReleaseAnswered { leg, answer }).await;
             }
         });
@@ -63,16 +58,17 @@ impl Peers {
         });
     }
 
-    /// The answer to a release, repeated for one beat: the giver's answer stays the same.
-    async fn released(&self, peer: &Peer, lease: LeaseId) -> Option<ReleaseAnswer> {
+    /// The answer to a release, repeated for one beat: the giver's answer stays the same, at whichever of its addresses.
+    async fn released(&self, giver: InstanceId, lease: LeaseId) -> Option<ReleaseAnswer> {
         let deadline = Instant::now() + self.shared.config.lease_beat;
         loop {
+            let Some(peer) = self.table().peer(giver) else { return Some(ReleaseAnswer::Unreachable) };
             let left = deadline.saturating_duration_since(Instant::now());
             match peer.release(lease, left).await {
                 Ok(answer) => return Some(answer),
                 Err(failure) => {
                     tracing::debug!(%lease, %failure, "a release was not answered");
-                    self.meet_again(peer.giver(), &failure);
+                    self.meet_again(giver, &failure);
                 }
             }
             if deadline.saturating_duration_since(Instant::now()) <= RETRY {

@@ -211,7 +211,7 @@ impl Link {
         match interruption {
             Interruption::Ended(reason) => {
                 tracing::debug!(giver = self.name, reason, "a giver's connection has ended");
-                self.silent_since = Some(Instant::now());
+                self.fell_silent(giver);
                 if since.elapsed() < SHORT_LIFE {
                     let backoff = self.backoff;
                     self.backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -228,10 +228,15 @@ impl Link {
                 self.speed = None;
                 self.peers.wire_down(giver, "it does not answer".to_owned());
                 self.say("a giver is silent", "it does not answer");
-                self.silent_since = Some(Instant::now());
+                self.fell_silent(giver);
             }
             Interruption::AskedToLook => {}
         }
+    }
+
+    fn fell_silent(&mut self, giver: InstanceId) {
+        self.silent_since = Some(Instant::now());
+        self.peers.table().fell_silent(&self.address, giver);
     }
 
     /// Warns of a problem once, however often it comes back.

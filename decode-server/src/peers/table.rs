@@ -1,6 +1,6 @@
 //! Who answers where, and which givers can be read from; plain data under one lock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use node::started::{PairBlame, PairReport};
@@ -50,14 +50,20 @@ struct LinkEntry {
 
 /// One process that was met.
 struct Giver {
-    peer: Peer,
     /// What it is called.
     name: String,
     wire: watch::Sender<Wire>,
     /// Pulls that failed since one succeeded.
     failed_pulls: u32,
     /// Where it was met; it is lost when it is lost at all of them.
-    addresses: BTreeSet<String>,
+    addresses: BTreeMap<String, Met>,
+}
+
+/// A process at one of its addresses.
+struct Met {
+    peer: Peer,
+    /// Whether it answered there last.
+    answers: bool,
 }
 
 /// All links, givers and waiting offers.
@@ -145,9 +151,9 @@ impl Table {
     /// A giver was met (again) at `address`: its wire, and whether the transport has to be told.
     pub(super) fn greet(&mut self, address: &str, peer: Peer, name: &str) -> (watch::Receiver<Wire>, Introduction) {
         let instance = peer.giver();
+        let met = Met { peer, answers: true };
         if let Some(giver) = self.givers.get_mut(&instance) {
-            giver.peer = peer;
-            giver.addresses.insert(address.to_owned());
+            giver.addresses.insert(address.to_owned(), met);
             let introduction = match &*giver.wire.borrow() {
                 // Another link that has met it under another address has told the transport a moment ago.
                 Wire::Up { .. } | Wire::Connecting => Introduction::Known,
@@ -160,8 +166,8 @@ impl Table {
         }
         let wire = watch::Sender::new(Wire::Connecting);
         let watching = wire.subscribe();
-        let (name, addresses) = (name.to_owned(), BTreeSet::from([address.to_owned()]));
-        self.givers.insert(instance, Giver { peer, name, wire, failed_pulls: 0, addresses });
+        let (name, addresses) = (name.to_owned(), BTreeMap::from([(address.to_owned(), met)]));
+        self.givers.insert(instance, Giver { name, wire, failed_pulls: 0, addresses });
         (watching, Introduction::Needed)
     }
 
@@ -190,6 +196,13 @@ impl Table {
         enough && matches!(*giver.wire.borrow(), Wire::Up { .. })
     }
 
+    /// The giver does not answer at `address`: whoever calls it takes another of its addresses, if it has one.
+    pub(super) fn fell_silent(&mut self, address: &str, giver: InstanceId) {
+        if let Some(met) = self.givers.get_mut(&giver).and_then(|giver| giver.addresses.get_mut(address)) {
+            met.answers = false;
+        }
+    }
+
     /// The giver does not answer at `address` any more.
     pub(super) fn lose(&mut self, address: &str, giver: InstanceId) -> Loss {
         if let Some(known) = self.givers.get_mut(&giver) {
@@ -209,8 +222,10 @@ impl Table {
         }
     }
 
+    /// How to call a giver: at an address where it answers, if there is one.
     pub(super) fn peer(&self, giver: InstanceId) -> Option<Peer> {
-        self.givers.get(&giver).map(|giver| giver.peer.clone())
+        let addresses = &self.givers.get(&giver)?.addresses;
+        addresses.values().max_by_key(|met| met.answers).map(|met| met.peer.clone())
     }
 
     /// What a giver is called; one that is not known any more has only its number.
