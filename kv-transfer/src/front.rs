@@ -147,7 +147,7 @@ impl KvTransport for Transport {
             return Err(TransferError::Limit { operation, what: "regions", max: max as u64 });
         }
         let (needed, found) = (self.kind.backing(), memory.backing());
-        if self.kind == TransportKind::Shm && self.serving == Serving::Readers && found != needed {
+        if self.kind == TransportKind::Shm && self.serving == Serving::Readers && memory.fd().is_none() {
             return Err(TransferError::WrongBacking { kind: self.kind, needed, found });
         }
         let region = RegionId(self.regions.len() as u32);

@@ -62,13 +62,13 @@ fn a_reader_that_has_seen_enough_ends_the_answer_quietly() -> Result<()> {
     child.stdout.take().context("no stdout")?.read_exact(&mut first)?;
     let output = child.wait_with_output()?;
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
-    deployment.wait_until("the request has ended, too", std::time::Duration::from_secs(30), |deployment| {
+    deployment.wait_until("the request has ended, too", Duration::from_secs(30), |deployment| {
         Ok(deployment.metric("baton_requests_in_flight", &[])? == 0.0)
     })
 }
 
-/// Types `keys` into a conversation with nobody, in a terminal; how it ended.
-fn typed(keys: &str, state: &Path) -> Result<ExitStatus> {
+/// Types `lines` into a conversation with nobody, in a terminal, each when there is a prompt; how it ended.
+fn typed(lines: &[&str], state: &Path) -> Result<ExitStatus> {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&terminal)?;
     unlockpt(&terminal)?;
@@ -82,13 +82,16 @@ fn typed(keys: &str, state: &Path) -> Result<ExitStatus> {
         .stdout(inside)
         .stderr(Stdio::null())
         .spawn()?;
-    let (mut screen, mut seen) = (File::from(terminal), Vec::new());
-    while !String::from_utf8_lossy(&seen).contains("> ") {
-        let mut some = [0; 256];
-        let bytes = screen.read(&mut some)?;
-        seen.extend_from_slice(&some[..bytes]);
+    let mut screen = File::from(terminal);
+    for keys in lines {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("> ") {
+            let mut some = [0; 256];
+            let bytes = screen.read(&mut some)?;
+            seen.extend_from_slice(&some[..bytes]);
+        }
+        screen.write_all(keys.as_bytes())?;
     }
-    screen.write_all(keys.as_bytes())?;
     let deadline = Instant::now() + Duration::from_secs(30);
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait()? {
@@ -97,16 +100,16 @@ fn typed(keys: &str, state: &Path) -> Result<ExitStatus> {
         std::thread::sleep(Duration::from_millis(10));
     }
     child.kill()?;
-    bail!("it did not end after {keys:?}")
+    bail!("it did not end after {lines:?}")
 }
 
 #[test]
 fn lines_are_edited_and_remembered() -> Result<()> {
     let state = std::env::temp_dir().join(format!("baton-chat-{}", std::process::id()));
-    // To the start of the line, all gone, Ctrl-C over something else, and a word with a letter that comes late.
-    let status = typed("/nonsense\x01\x0b/what\x03/be\x1b[Dy\r", &state)?;
+    // To the start of the line, all gone, Ctrl-C over something else; then a word with a letter that comes late.
+    let status = typed(&["/nonsense\x01\x0b/what\x03", "/be\x1b[Dy\r"], &state)?;
     assert_eq!(status.code(), Some(0));
-    let status = typed("\x1b[A\r", &state)?;
+    let status = typed(&["\x1b[A\r"], &state)?;
     assert_eq!(status.code(), Some(0), "the line before, from the session before");
     std::fs::remove_dir_all(state)?;
     Ok(())

@@ -166,11 +166,11 @@ fn backing(config: &Config, role: Role) -> Backing {
     }
 }
 
-/// The pool's memory. Where ranks are processes it must be a memfd, whatever else was wished for.
+/// The pool's memory. Where ranks are processes they must be able to map it, whatever else was wished for.
 fn pool(config: &Config, geometry: KvGeometry, grid: Grid, wished: Backing) -> Result<KvStore, EngineError> {
     let bytes = geometry.pool_bytes();
     let backing = match config.ranks {
-        RanksChoice::Processes if grid != Grid::ALONE => Backing::Memfd,
+        RanksChoice::Processes if grid != Grid::ALONE => Backing::Bequeathed,
         RanksChoice::Processes | RanksChoice::Threads => wished,
     };
     if backing != wished {

@@ -5,14 +5,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::{HostMemory, MemoryError, mapping};
+use super::{Backing, HostMemory, MemoryError, mapping};
 
 /// Lets the child that `command` starts use `memory`; the number to give to [`HostMemory::inherit`] there.
 ///
 /// The command keeps the memory's descriptor, so it must be dropped for the memory to be freed.
 pub fn bequeath(command: &mut Command, memory: &HostMemory) -> io::Result<RawFd> {
-    let Some(fd) = memory.fd() else {
-        let what = "anonymous memory cannot be left to another process";
+    let Some(fd) = memory.fd().filter(|_| memory.backing() == Backing::Bequeathed) else {
+        let what = "this memory was not made to be left to another process";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     };
     let fd = fd.try_clone_to_owned()?;
@@ -54,7 +54,6 @@ fn set_close_on_exec(number: RawFd, flag: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Backing;
 
     /// The name by which the child below knows what it was left.
     const NUMBER: &str = "BATON_TEST_BEQUEATHED";
@@ -71,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_child_writes_what_its_parent_reads() {
-        let memory = HostMemory::new(BYTES, Backing::Memfd).unwrap();
+        let memory = HostMemory::new(BYTES, Backing::Bequeathed).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         let number = bequeath(&mut command, &memory).unwrap();
         command.args(["memory::inherit::tests::heir", "--exact", "--quiet"]).env(NUMBER, number.to_string());
@@ -86,7 +85,9 @@ mod tests {
         assert!(HostMemory::inherit(100_000, 1).is_err());
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(HostMemory::inherit(file.as_raw_fd(), 1).is_err());
-        let anonymous = HostMemory::new(1, Backing::Anonymous).unwrap();
-        assert!(bequeath(&mut Command::new("true"), &anonymous).is_err());
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            let memory = HostMemory::new(1, backing).unwrap();
+            assert!(bequeath(&mut Command::new("true"), &memory).is_err());
+        }
     }
 }

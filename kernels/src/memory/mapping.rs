@@ -1,7 +1,7 @@
 //! One range of the address space, unmapped when dropped; the system calls of the folder are all here.
 
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 
 use super::MemoryError;
@@ -125,8 +125,17 @@ fn page_bytes() -> usize {
     usize::try_from(bytes).unwrap_or(4096)
 }
 
-/// A memfd of `bytes` zeroes that can neither shrink nor grow, nor lose these seals.
-pub(super) fn sealed_memfd(bytes: usize) -> Result<OwnedFd, MemoryError> {
+/// Who may map a memfd to write, besides the mapping that its owner makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// Nobody, however it comes by the descriptor.
+    Nobody,
+    /// Whoever has the descriptor.
+    Holders,
+}
+
+/// A memfd of `bytes` zeroes that can neither shrink nor grow, nor lose its seals, and a mapping of it.
+pub(super) fn sealed_memfd(bytes: usize, writers: Writers) -> Result<(OwnedFd, Mapping), MemoryError> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a NUL-terminated constant; the call makes a new descriptor and touches nothing else.
     let raw = unsafe { libc::memfd_create(c"baton-host-memory".as_ptr(), flags) };
@@ -140,12 +149,17 @@ pub(super) fn sealed_memfd(bytes: usize) -> Result<OwnedFd, MemoryError> {
     if unsafe { libc::ftruncate(raw, length) } != 0 {
         return Err(MemoryError::last("ftruncate", bytes));
     }
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    let mapping = Mapping::shared(fd.as_fd(), bytes)?;
+    let future_writes = match writers {
+        Writers::Nobody => libc::F_SEAL_FUTURE_WRITE,
+        Writers::Holders => 0,
+    };
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL | future_writes;
     // SAFETY: adds seals to a file that only this function knows.
     if unsafe { libc::fcntl(raw, libc::F_ADD_SEALS, seals) } != 0 {
         return Err(MemoryError::last("fcntl(F_ADD_SEALS)", bytes));
     }
-    Ok(fd)
+    Ok((fd, mapping))
 }
 
 /// How long the file behind `fd` is.

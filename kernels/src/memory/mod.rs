@@ -13,7 +13,7 @@ pub use disk::free_disk_bytes;
 pub use error::MemoryError;
 pub use file::MappedFile;
 pub use inherit::bequeath;
-use mapping::Mapping;
+use mapping::{Mapping, Writers};
 pub use peer::PeerMemory;
 
 /// What lies behind a [`HostMemory`]; the transport that serves it decides.
@@ -21,8 +21,10 @@ pub use peer::PeerMemory;
 pub enum Backing {
     /// Private anonymous pages, with huge pages where the kernel grants them (UCX, TCP, in-process).
     Anonymous,
-    /// A sealed memfd that another process of this host can map (shared memory).
+    /// A sealed memfd that another process of this host can map to read (shared memory).
     Memfd,
+    /// A memfd that processes which this one starts map to read and write ([`bequeath`]).
+    Bequeathed,
 }
 
 /// A page-aligned, zero-filled, readable and writable mapping that lives as long as the last `Arc` of it.
@@ -58,12 +60,14 @@ impl HostMemory {
                 let mapping = Mapping::anonymous(bytes)?;
                 Ok(Self { mapping, backing, fd: None })
             }
-            Backing::Memfd => {
-                let fd = mapping::sealed_memfd(bytes)?;
-                let mapping = Mapping::shared(fd.as_fd(), bytes)?;
-                Ok(Self { mapping, backing, fd: Some(fd) })
-            }
+            Backing::Memfd => Self::memfd(bytes, backing, Writers::Nobody),
+            Backing::Bequeathed => Self::memfd(bytes, backing, Writers::Holders),
         }
+    }
+
+    fn memfd(bytes: usize, backing: Backing, writers: Writers) -> Result<Self, MemoryError> {
+        let (fd, mapping) = mapping::sealed_memfd(bytes, writers)?;
+        Ok(Self { mapping, backing, fd: Some(fd) })
     }
 
     /// The memory that the process which started this one has bequeathed under `number` ([`bequeath`]): the same pages,
@@ -78,7 +82,7 @@ impl HostMemory {
             return Err(MemoryError::TooShort { wanted_bytes: bytes, has_bytes });
         }
         let mapping = Mapping::shared(fd.as_fd(), bytes)?;
-        Ok(Self { mapping, backing: Backing::Memfd, fd: Some(fd) })
+        Ok(Self { mapping, backing: Backing::Bequeathed, fd: Some(fd) })
     }
 
     /// The first byte; aligned to a page at least, to 2 MiB when the mapping is that long.
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn memory_is_zero_filled_and_page_aligned() {
-        for backing in [Backing::Anonymous, Backing::Memfd] {
+        for backing in [Backing::Anonymous, Backing::Memfd, Backing::Bequeathed] {
             for bytes in [1, 4096, 3 << 20] {
                 let memory = HostMemory::new(bytes, backing).unwrap();
                 assert_eq!(memory.len(), bytes);
@@ -144,6 +148,21 @@ mod tests {
         let memory = HostMemory::new(8192, Backing::Memfd).unwrap();
         let file = std::fs::File::from(memory.fd().unwrap().try_clone_to_owned().unwrap());
         assert!(file.set_len(4096).is_err());
+    }
+
+    /// Found by trying: a descriptor that can only be read was opened again through /proc, to write.
+    #[test]
+    fn a_reader_cannot_write_whatever_it_opens() {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::FileExt;
+
+        let memory = HostMemory::new(8192, Backing::Memfd).unwrap();
+        let again = format!("/proc/self/fd/{}", memory.fd().unwrap().as_raw_fd());
+        let file = std::fs::File::options().read(true).write(true).open(again).unwrap();
+        assert!(file.write_at(b"x", 0).is_err());
+        assert!(Mapping::shared(file.as_fd(), 8192).is_err());
+        assert!(PeerMemory::open(file.into(), 8192).is_ok());
+        write(&memory, 0, b"the owner still writes");
     }
 
     #[test]

@@ -46,7 +46,8 @@ struct Connections {
     readers: BTreeMap<u64, UnixStream>,
 }
 
-/// One memory and a descriptor of it that can only be read: what is passed lets nobody write.
+/// One memory and a descriptor of it that can only be read. Nobody can make it writable again, except where processes of
+/// ranks write to the memory as well.
 struct Passed {
     _memory: Arc<HostMemory>,
     descriptor: OwnedFd,

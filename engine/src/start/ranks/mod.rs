@@ -74,7 +74,7 @@ impl Crew {
     ) -> Result<(Rank<Group<CpuOps>>, Arc<Segment>), EngineError> {
         let backing = match self.config.ranks {
             RanksChoice::Threads => Backing::Anonymous,
-            RanksChoice::Processes => Backing::Memfd,
+            RanksChoice::Processes => Backing::Bequeathed,
         };
         // Before anybody begins to load: cores that do not exist are told at once.
         let threads = self.threads(0)?;
