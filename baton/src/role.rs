@@ -8,6 +8,7 @@ use node::bind::{WorkerPorts, bind};
 use node::drain::Supervision;
 use node::started::Report;
 use node::telemetry::{Metrics, Stream, set_process_name};
+use tokio::net::TcpListener;
 
 use crate::cli::{RankArgs, RoleArgs};
 use crate::config::{BatonConfig, NotSet, TelemetryConfig};
@@ -22,13 +23,18 @@ pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     config.router.check()?;
     let secret = plane::of_router(&config)?;
     let front = bind(&config.router.listen, "the OpenAI API").await?;
-    let admin = match config.router.admin_listen.as_str() {
-        "" => None,
-        address => Some(bind(address, "admin HTTP").await?.listener),
-    };
+    let admin = admin_listener(&config.router.admin_listen).await?;
     let router = router::Router::load(config.router, Metrics::install("router")?)?.knowing(secret);
     tracing::info!(address = %front.address, model = router.model_names().join(", "), "router listens");
     Ok(router.run(front.listener, admin, relief(), async move { ending.asked().await }).await?)
+}
+
+/// Where a router serves its admin surface apart from its clients, if it is to.
+pub async fn admin_listener(address: &str) -> Result<Option<TcpListener>> {
+    match address {
+        "" => Ok(None),
+        address => Ok(Some(bind(address, "admin HTTP").await?.listener)),
+    }
 }
 
 /// One prefill worker.

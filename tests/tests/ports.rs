@@ -109,6 +109,8 @@ fn nothing_listens_that_is_not_configured() -> Result<()> {
     let port = free_port()?;
     let listen = format!("prefill.engine.tcp_listen=127.0.0.1:{port}");
     opens_only(&["--set", "serve.transport=tcp", "--set", &listen], &[port], none)?;
+    let (port, listen) = (free_port()?, "router.admin_listen=127.0.0.1:");
+    opens_only(&["--set", &format!("{listen}{port}")], &[port], shm_socket)?;
     let ranks = ["--set", "decode.engine.tp=2", "--set", "decode.engine.ranks=processes"];
     opens_only(&ranks, &[], shm_socket)
 }

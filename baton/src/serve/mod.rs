@@ -32,7 +32,7 @@ pub use run_directory::RunDirectory;
 use crate::bundled::{self, Bundled};
 use crate::config::{BatonConfig, Mode};
 use crate::ending::Ending;
-use crate::role::relief;
+use crate::role::{admin_listener, relief};
 use child::{Child, Launch, WorkerRole};
 use compose::{Composer, Places};
 
@@ -82,6 +82,7 @@ impl Deployment {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
+        let admin = admin_listener(&config.router.admin_listen).await?;
         let bundled = if config.serve.model_dir.as_os_str().is_empty() { Some(bundled::lay_out()?) } else { None };
         let model_dir = bundled.as_ref().map_or(&config.serve.model_dir, |bundled| &bundled.path).clone();
         check_model(config, &model_dir)?;
@@ -96,7 +97,7 @@ impl Deployment {
         let asked = why_stopped(router_stopped);
         let deployment = Deployment {
             address: front.address,
-            router: tokio::spawn(async move { Ok(router.run(front.listener, None, relief(), asked).await?) }),
+            router: tokio::spawn(async move { Ok(router.run(front.listener, admin, relief(), asked).await?) }),
             workers: workers.keep_alive(&workers_stopped, (narrator, ending)),
             stop_router,
             stop_workers,

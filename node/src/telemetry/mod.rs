@@ -8,6 +8,7 @@ mod stream;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::names::{self, Kind};
 
@@ -101,11 +102,16 @@ pub fn check_filter(text: &str) -> Result<(), TelemetryError> {
 }
 
 fn filter(origin: &'static str, text: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(text).map_err(|error| TelemetryError::Filter {
-        origin,
-        text: text.to_owned(),
-        problem: error.to_string(),
-    })
+    let wrong = |problem: String| TelemetryError::Filter { origin, text: text.to_owned(), problem };
+    // A mistyped level would be taken for a module, and everything else would fall silent.
+    if let Some(word) = text.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
+        return Err(wrong(format!("{word:?} is neither off, error, warn, info, debug or trace nor module=level")));
+    }
+    EnvFilter::try_new(text).map_err(|error| wrong(error.to_string()))
+}
+
+fn is_level(word: &str) -> bool {
+    word.is_empty() || word.parse::<LevelFilter>().is_ok()
 }
 
 /// The metrics of this process; clones share them.
@@ -210,5 +216,16 @@ mod tests {
     fn a_wrong_filter_is_quoted() {
         let said = log_to_stderr("info,=loud=", LogFormat::Text, "x").unwrap_err().to_string();
         assert!(said.starts_with("telemetry.log \"info,=loud=\" is not a log filter: "), "{said}");
+    }
+
+    /// Found by trying: `inof` was taken for a module, and not even warnings were written any more.
+    #[test]
+    fn a_mistyped_level_is_no_module() {
+        for wrong in ["inof", "info,router", "router=debug,bogus"] {
+            assert!(check_filter(wrong).is_err(), "{wrong}");
+        }
+        for right in ["", "WARN", "3", "off", " info , router=debug ", "info,"] {
+            assert!(check_filter(right).is_ok(), "{right}");
+        }
     }
 }
