@@ -20,6 +20,8 @@ const MIB: u64 = 1 << 20;
 const EXTRA_MEMORY_MAX: u64 = 512 * MIB;
 const EXTRA_P99_MAX: Duration = Duration::from_secs(1);
 const VICTIM_PAUSE: Duration = Duration::from_millis(50);
+/// So few that the attackers' connections alone are more.
+const CONNECTIONS_MAX: &str = "router.limits.connections_max=128";
 /// An attack without traffic would never end by traffic.
 const ATTACK_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -88,7 +90,7 @@ struct Cost {
 
 /// Attacks a deployment with `bytes` of traffic beside a client with small requests, all of which must be served.
 fn attacked(bytes: u64) -> Result<Cost> {
-    let deployment = Deployment::start(&["--backend", "modelled"])?;
+    let deployment = Deployment::start(&["--backend", "modelled", "--set", CONNECTIONS_MAX])?;
     let before = Victim::start(deployment.address);
     thread::sleep(Duration::from_secs(2));
     let before = before.stop()?;
@@ -136,7 +138,7 @@ fn attack(address: SocketAddr, number: usize, bytes: u64, sent: &AtomicUsize) {
 
 type Attack = fn(&Target<'_>) -> Result<()>;
 
-const ATTACKS: [Attack; 12] = [
+const ATTACKS: [Attack; 18] = [
     |target| target.post_and_leave("/v1/completions", &prompt(&"7".repeat(2 << 20)), Duration::from_millis(100)),
     |target| target.post("/v1/completions", &prompt(&"7".repeat(8_000_000))),
     |target| target.post("/v1/completions", &prompt(&"some words and a few more ".repeat(100_000))),
@@ -153,7 +155,33 @@ const ATTACKS: [Attack; 12] = [
         let last = r#"{"role":"user","content":"hi"}"#;
         target.post("/v1/chat/completions", &format!(r#"{{"messages": [{}{last}]}}"#, turn.repeat(60_000)))
     },
+    |target| target.post("/v1/completions", &echo("false")),
+    |target| target.post_and_leave("/v1/completions", &echo("true"), Duration::from_secs(3)),
+    |target| target.crowd(12, "/tokenize", &strings(), Duration::from_secs(3)),
+    |target| {
+        target.crowd(
+            12,
+            "/detokenize",
+            &format!(r#"{{"tokens": [{}7]}}"#, "2000,".repeat(40_000)),
+            Duration::from_secs(3),
+        )
+    },
+    |target| target.sip("/v1/completions", &wide("true"), Duration::from_secs(5)),
+    |target| target.announce_many(100, Duration::from_secs(2)),
 ];
+
+/// Prompts of ids that each of many choices repeats, as text and as ids.
+fn echo(stream: &str) -> String {
+    let prompts = json!(vec![vec![2000; 2_000]; 64]);
+    format!(
+        r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 1, "echo": true, "return_token_ids": true, "stream": {stream}}}"#
+    )
+}
+
+/// A text whose tokens are a larger answer.
+fn strings() -> String {
+    json!({"prompt": "7 ".repeat(50_000), "return_token_strs": true}).to_string()
+}
 
 fn prompt(text: &str) -> String {
     json!({"prompt": text}).to_string()
@@ -204,6 +232,42 @@ impl Target<'_> {
     fn post_and_leave(&self, path: &str, body: &str, after: Duration) -> Result<()> {
         let mut stream = self.open(path, body.len())?;
         self.send(&mut stream, body.as_bytes())?;
+        thread::sleep(after);
+        Ok(())
+    }
+
+    /// Sends a request over each of several connections, reads nothing, and leaves.
+    fn crowd(&self, connections: usize, path: &str, body: &str, after: Duration) -> Result<()> {
+        let mut crowd = Vec::new();
+        for _ in 0..connections {
+            let mut stream = self.open(path, body.len())?;
+            self.send(&mut stream, body.as_bytes())?;
+            crowd.push(stream);
+        }
+        thread::sleep(after);
+        Ok(())
+    }
+
+    /// Sends a request and takes a byte of its answer now and then.
+    fn sip(&self, path: &str, body: &str, time: Duration) -> Result<()> {
+        let mut stream = self.open(path, body.len())?;
+        self.send(&mut stream, body.as_bytes())?;
+        let began = Instant::now();
+        while began.elapsed() < time {
+            stream.read_exact(&mut [0])?;
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// Announces a body over each of many connections, and sends next to nothing of any.
+    fn announce_many(&self, connections: usize, after: Duration) -> Result<()> {
+        let mut crowd = Vec::new();
+        for _ in 0..connections {
+            let mut stream = self.open("/v1/completions", 8 << 20)?;
+            self.send(&mut stream, b"{")?;
+            crowd.push(stream);
+        }
         thread::sleep(after);
         Ok(())
     }
