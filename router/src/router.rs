@@ -164,7 +164,7 @@ impl Router {
         let model_name = self.model_names.first().cloned().unwrap_or_default();
         let app = App {
             admission: Admission::new(admission_limits(limits), clock, relief.clone()),
-            unread: Unread::new(limits),
+            unread: Unread::new(limits, relief.clone()),
             metrics: Arc::new(RouterMetrics::new(&self.config.slo)),
             model: self.model,
             model_names: self.model_names,

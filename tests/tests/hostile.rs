@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 const ATTACKERS: usize = 8;
 const MIB: u64 = 1 << 20;
 const EXTRA_MEMORY_MAX: u64 = 512 * MIB;
+/// What may stay when everything is over, and how long the last work of those who have left may take.
+const KEPT_MEMORY_MAX: u64 = 64 * MIB;
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
 const EXTRA_P99_MAX: Duration = Duration::from_secs(1);
 const VICTIM_PAUSE: Duration = Duration::from_millis(50);
 /// So few that the attackers' connections alone are more.
@@ -113,15 +116,31 @@ fn attacked(bytes: u64) -> Result<Cost> {
     let most = sampler.stop()?;
     thread::sleep(Duration::from_secs(3));
     let after = Memory::of(deployment.pid())?;
+    let settled = settles(deployment.pid(), idle)?;
 
     println!("{} MiB sent by {ATTACKERS} attackers in {took:.1?}", sent.load(Ordering::Relaxed) as u64 / MIB);
     println!("small requests before: {before}");
     println!("small requests under attack: {during}");
     let mib = |memory: Memory| memory.0 / MIB;
     println!("router memory: idle {} MiB, most {} MiB, 3 s after {} MiB", mib(idle), mib(most), mib(after));
+    println!("within {} MiB of idle {:.1?} after that", KEPT_MEMORY_MAX / MIB, settled);
     ensure!(during.failed == 0, "small requests failed: {during}");
     ensure!(most.0 <= idle.0 + EXTRA_MEMORY_MAX, "the router took {} MiB more", (most.0 - idle.0) / MIB);
     Ok(Cost { p99_before: before.quantile(0.99), p99_under_attack: during.quantile(0.99) })
+}
+
+/// How long it takes until the memory has gone back but for a little.
+fn settles(pid: u32, idle: Memory) -> Result<Duration> {
+    let began = Instant::now();
+    loop {
+        let now = Memory::of(pid)?;
+        if now.0 <= idle.0 + KEPT_MEMORY_MAX {
+            return Ok(began.elapsed());
+        }
+        let kept = now.0.saturating_sub(idle.0) / MIB;
+        ensure!(began.elapsed() < SETTLE_TIME_MAX, "{kept} MiB stay when everything is over");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// One attacker: one attack after the other, each attacker beginning elsewhere, until all together have sent enough.

@@ -8,11 +8,14 @@ use sched::TokenId;
 use tokio::sync::mpsc;
 
 use super::{Batch, RequestEvent};
-use crate::LimitsConfig;
+use crate::{LimitsConfig, Relief};
 
 /// Bytes that may wait for every client uncounted, so that slow ones cannot keep the others' news out. Places bound their
 /// sum.
 const BYTES_FREE: usize = 16 << 10;
+
+/// A client for which more has waited leaves memory behind that is worth giving back.
+const BYTES_MUCH: usize = 128 << 10;
 
 /// What may wait for clients, and what waits for all of them; clones share it.
 #[derive(Debug, Clone)]
@@ -20,7 +23,14 @@ pub(crate) struct Unread {
     batches_max: usize,
     bytes_max: usize,
     sum_max: usize,
-    sum: Arc<AtomicUsize>,
+    all: Arc<All>,
+}
+
+/// What waits for all clients.
+#[derive(Debug)]
+struct All {
+    bytes: AtomicUsize,
+    relief: Relief,
 }
 
 /// Where news for a client are put; clones share it.
@@ -55,16 +65,17 @@ struct Counted {
 struct Waiting {
     bytes: usize,
     own: Arc<AtomicUsize>,
-    sum: Arc<AtomicUsize>,
+    all: Arc<All>,
 }
 
 impl Unread {
-    pub(crate) fn new(limits: &LimitsConfig) -> Unread {
+    /// `relief` hears when much memory has become free.
+    pub(crate) fn new(limits: &LimitsConfig, relief: Relief) -> Unread {
         Unread {
             batches_max: limits.unread_batches_max,
             bytes_max: limits.unread_bytes_max,
             sum_max: limits.unread_bytes_sum_max,
-            sum: Arc::default(),
+            all: Arc::new(All { bytes: AtomicUsize::new(0), relief }),
         }
     }
 
@@ -87,13 +98,13 @@ impl Outbox {
     }
 
     fn room_for(&self, bytes: usize) -> Result<Waiting, Undeliverable> {
-        let (own, sum) = (&self.waiting_bytes, &self.unread.sum);
+        let (own, all) = (&self.waiting_bytes, &self.unread.all);
         let before = own.fetch_add(bytes, Ordering::Relaxed);
         let after = before + bytes;
         let more = counted(after) - counted(before);
-        let all = sum.fetch_add(more, Ordering::Relaxed) + more;
-        let waiting = Waiting { bytes, own: Arc::clone(own), sum: Arc::clone(sum) };
-        let is_too_much = after > self.unread.bytes_max || (more > 0 && all > self.unread.sum_max);
+        let sum = all.bytes.fetch_add(more, Ordering::Relaxed) + more;
+        let waiting = Waiting { bytes, own: Arc::clone(own), all: Arc::clone(all) };
+        let is_too_much = after > self.unread.bytes_max || (more > 0 && sum > self.unread.sum_max);
         if before > 0 && is_too_much { Err(Undeliverable) } else { Ok(waiting) }
     }
 }
@@ -102,7 +113,10 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let before = self.own.fetch_sub(self.bytes, Ordering::Relaxed);
         let less = counted(before) - counted(before - self.bytes);
-        self.sum.fetch_sub(less, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(less, Ordering::Relaxed);
+        if before > BYTES_MUCH {
+            self.all.relief.due();
+        }
     }
 }
 
@@ -155,7 +169,7 @@ mod tests {
     fn unread(bytes_max: usize, sum_max: usize) -> Unread {
         let limits =
             LimitsConfig { unread_bytes_max: bytes_max, unread_bytes_sum_max: sum_max, ..LimitsConfig::default() };
-        Unread::new(&limits)
+        Unread::new(&limits, Relief::none())
     }
 
     #[tokio::test]
@@ -197,6 +211,6 @@ mod tests {
         outbox.put(batch(many / 2)).unwrap();
         outbox.put(batch(many / 4)).unwrap();
         drop(slow);
-        assert_eq!(unread.sum.load(Ordering::Relaxed), 0);
+        assert_eq!(unread.all.bytes.load(Ordering::Relaxed), 0);
     }
 }
