@@ -194,8 +194,7 @@ async fn output_is_bounded_like_input() {
 async fn what_an_answer_repeats_of_its_prompts_counts_as_its_bytes() {
     let (deployment, _parrot) = Deployment::aggregated(FAST, |config| config.limits.answer_bytes_max = 20_000).await;
     let prompts = vec!["ab".repeat(100); 8];
-    let echo =
-        |n: u32, stream: bool| json!({"prompt": prompts, "n": n, "max_tokens": 1, "echo": true, "stream": stream});
+    let echo = |n: u32, stream: bool| json!({"prompt": prompts, "n": n, "max_tokens": 1, "add_special_tokens": false, "echo": true, "stream": stream});
     let too_large = |answer: &Answer| (answer.status, answer.body.contains("answer_too_large"));
     let repeated = deployment.post("/v1/completions", &echo(16, false)).await;
     assert_eq!(too_large(&repeated), (400, true), "{}", repeated.body);
