@@ -7,7 +7,7 @@ use crate::admission::Permit;
 use crate::dispatch::{Batch, Dispatcher, Inbox, Job, RequestEvent, Unread};
 use crate::metrics::Account;
 use crate::openai::{ApiError, Delta, Generation, TokenIds, TokenLogprob, Usage};
-use crate::text::{ChoiceText, Detokenizer, Tokenizer};
+use crate::text::{ChoiceText, Detokenizer, StopMatcher, Tokenizer};
 
 /// News after which what has become text goes out; it waits with the client until the client has taken it.
 const EVENTS_ENOUGH: usize = 64;
@@ -78,13 +78,14 @@ impl Exchange {
         let generation = parts.generation;
         let mut account = parts.account;
         account.admitted();
+        let stop = StopMatcher::new(&generation.stops);
         let mut usage = Usage::default();
         let mut choices = Vec::new();
         for job in &parts.jobs {
             usage.prompt_tokens += job.prompt.len() as u64;
             for index in (choices.len() as u32..).take(job.choices as usize) {
                 let detokenizer = Detokenizer::after(parts.tokenizer, generation.special_text, &job.prompt);
-                let text = ChoiceText::new(detokenizer, &generation.stops, job.params.min_tokens);
+                let text = ChoiceText::new(detokenizer, stop.clone(), job.params.min_tokens);
                 let pending = Delta { index, ..Delta::default() };
                 choices.push(ChoiceState { text, pending, finish: None });
             }

@@ -157,7 +157,7 @@ fn attack(address: SocketAddr, number: usize, bytes: u64, sent: &AtomicUsize) {
 
 type Attack = fn(&Target<'_>) -> Result<()>;
 
-const ATTACKS: [Attack; 18] = [
+const ATTACKS: [Attack; 19] = [
     |target| target.post_and_leave("/v1/completions", &prompt(&"7".repeat(2 << 20)), Duration::from_millis(100)),
     |target| target.post("/v1/completions", &prompt(&"7".repeat(8_000_000))),
     |target| target.post("/v1/completions", &prompt(&"some words and a few more ".repeat(100_000))),
@@ -187,6 +187,7 @@ const ATTACKS: [Attack; 18] = [
     },
     |target| target.sip("/v1/completions", &wide("true"), Duration::from_secs(5)),
     |target| target.announce_many(100, Duration::from_secs(2)),
+    |target| target.post_and_leave("/v1/completions", &stops(), Duration::from_secs(3)),
 ];
 
 /// Prompts of ids that each of many choices repeats, as text and as ids.
@@ -195,6 +196,12 @@ fn echo(stream: &str) -> String {
     format!(
         r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 1, "echo": true, "return_token_ids": true, "stream": {stream}}}"#
     )
+}
+
+/// As many stop strings as one request may have, for as many choices.
+fn stops() -> String {
+    let (prompts, stops) = (json!(vec!["hello"; 64]), json!(vec!["x".repeat(1_000); 16]));
+    format!(r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 500, "stop": {stops}}}"#)
 }
 
 /// A text whose tokens are a larger answer.
