@@ -29,6 +29,8 @@ pub use models::{model_list, model_object};
 pub use tokenize::{DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized};
 
 #[cfg(test)]
+mod message_tests;
+#[cfg(test)]
 mod request_tests;
 #[cfg(test)]
 mod transcript_tests;
