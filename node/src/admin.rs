@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::Service;
 
-use crate::door::{ConnectionLimits, Guard, Phase, connections_within_files, serve};
+use crate::door::{ConnectionLimits, Guard, Phase, ReadingPace, connections_within_files, serve};
 use crate::telemetry::Metrics;
 
 /// Histograms are folded this often; without it their samples would pile up between two scrapes.
@@ -25,7 +25,7 @@ const CONNECTIONS_MAX: usize = 64;
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: CONNECTIONS_MAX,
     head_time_max: Duration::from_secs(75),
-    unread_time_max: Duration::from_secs(10),
+    reading: ReadingPace { behind_max: Duration::from_secs(10), bytes_per_s_min: 16 << 10 },
 };
 
 /// Whether a process takes work.
@@ -152,7 +152,7 @@ impl Admin {
         let guard = Arc::new(Guard::new(listener.local_addr()?, "", &[], &[]));
         let (door, phase) = watch::channel(Phase::Open);
         let routes = self.routes();
-        let answer = move |request: hyper::Request<hyper::body::Incoming>| {
+        let answer = move |request: axum::extract::Request| {
             let (guard, mut routes) = (Arc::clone(&guard), routes.clone());
             async move {
                 match guard.check(request.method(), request.uri(), request.headers()) {

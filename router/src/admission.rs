@@ -26,9 +26,9 @@ const BYTES_MUCH: usize = 128 << 10;
 pub(crate) struct AdmissionLimits {
     /// Requests.
     pub(crate) requests_max: usize,
-    /// Bytes of their bodies.
+    /// Bytes of their bodies and of the prompts made of them.
     pub(crate) bytes_max: usize,
-    /// Bytes of answers that are held until they are whole, of all requests.
+    /// Bytes of answers that are held, of all requests.
     pub(crate) answers_bytes_max: usize,
     /// Bytes of one such answer.
     pub(crate) answer_bytes_max: usize,
@@ -137,7 +137,7 @@ impl Arriving {
 }
 
 impl Permit {
-    /// The answer, which is held until it is whole, has so many more bytes.
+    /// The answer, which is held until the client has taken it, has so many more bytes.
     ///
     /// # Errors
     /// 400 when it is above what one answer may have, 429 when all answers together are above their bound.
@@ -165,15 +165,15 @@ impl Permit {
         self.held.body_bytes
     }
 
-    /// The body is not needed any more.
-    pub(crate) fn body_done(&mut self) {
+    /// The body is not needed any more; what was made of it, which the request keeps to its end, has so many bytes.
+    pub(crate) fn body_became(&mut self, bytes: usize) {
         let held = &mut self.held;
         if held.body_bytes > BYTES_MUCH {
             held.admission.relief.due();
         }
         let mut inside = held.admission.locked();
-        inside.body_bytes = counted(inside.body_bytes, held.body_bytes);
-        held.body_bytes = 0;
+        inside.body_bytes = counted(inside.body_bytes, held.body_bytes) + over_free(bytes);
+        held.body_bytes = bytes;
     }
 }
 
@@ -270,7 +270,9 @@ mod tests {
         assert_eq!(other.grow(1).unwrap_err().status, 429);
         assert!(admission.arrives().unwrap().enter().is_ok(), "what has no bytes yet has a place");
         let mut permit = large.enter().unwrap();
-        permit.body_done();
+        permit.body_became(90 * KIB);
+        assert_eq!(other.grow(KIB).unwrap_err().status, 429, "its prompt is as large");
+        permit.body_became(BYTES_FREE);
         other.grow(KIB).unwrap();
         drop((permit, other));
         let mut giant = admission.arrives().unwrap();

@@ -79,10 +79,13 @@ pub struct LimitsConfig {
     pub body_bytes_per_s_min: u64,
     /// Milliseconds that a client may take to send the head of a request, also the first one and the next one.
     pub head_ms_max: u64,
-    /// Milliseconds in which a client may take nothing of its answer; then its connection is closed.
+    /// Milliseconds for which answers may wait for a client in all; then its connection is closed. What it takes earns time
+    /// back, at the pace of `answer_bytes_per_s_min`.
     pub unread_ms_max: u64,
+    /// Bytes of waiting answers that a client must take per second, or it falls behind.
+    pub answer_bytes_per_s_min: u64,
     /// Connections at a time, or as many as the limit of open files has room for; when all places are taken, those
-    /// that wait for a request are closed for new ones, longest first.
+    /// of which no whole request has come are closed for new ones, longest first.
     pub connections_max: usize,
     /// Requests at a time; more are refused with 429.
     pub requests_max: usize,
@@ -96,9 +99,9 @@ pub struct LimitsConfig {
     /// Choices per prompt.
     pub n_max: u32,
     /// Answer tokens that one request may ask for: prompts times choices times `max_tokens`. One choice may always have
-    /// as many as the context.
+    /// as many as the context. Where a client names no `max_tokens`, its choices share this.
     pub output_tokens_max: u64,
-    /// Bytes of one answer that is not streamed.
+    /// Bytes of one answer that is not streamed, with what it repeats of its prompts.
     pub answer_bytes_max: usize,
     /// Bytes of all answers that are not streamed at a time; more are refused with 429.
     pub answers_bytes_max: usize,
@@ -111,12 +114,16 @@ pub struct LimitsConfig {
     pub stop_max: usize,
     /// Bytes of one stop string.
     pub stop_bytes_max: usize,
-    /// Answer tokens where a chat client names no number; 0 is all that the context has left.
+    /// Answer tokens where a chat client names no number; 0 is what the model's authors recommend, else all that the context
+    /// has left.
     pub chat_max_tokens_default: u32,
     /// Batches of tokens that may wait for a client that reads slowly before its request is cancelled.
     pub unread_batches_max: usize,
     /// Bytes of tokens that may wait for such a client.
     pub unread_bytes_max: usize,
+    /// Bytes of tokens that may wait for all such clients; up to 16 KiB of each are free. Beyond it the next one that has
+    /// more waiting is cancelled.
+    pub unread_bytes_sum_max: usize,
 }
 
 /// How clients' text becomes tokens.
@@ -225,6 +232,7 @@ impl Default for LimitsConfig {
             body_bytes_per_s_min: 16 << 10,
             head_ms_max: 75_000,
             unread_ms_max: 60_000,
+            answer_bytes_per_s_min: 16 << 10,
             connections_max: 4_096,
             requests_max: 1_024,
             bytes_max: 256 << 20,
@@ -241,6 +249,7 @@ impl Default for LimitsConfig {
             chat_max_tokens_default: 0,
             unread_batches_max: 4_096,
             unread_bytes_max: 4 << 20,
+            unread_bytes_sum_max: 64 << 20,
         }
     }
 }
@@ -295,13 +304,14 @@ impl Config {
     pub fn check_values(&self) -> Result<(), Fault> {
         self.check_addresses()?;
         let limits = &self.limits;
-        let positive: [(&str, u64); 21] = [
+        let positive: [(&str, u64); 23] = [
             ("limits.connections_max", limits.connections_max as u64),
             ("limits.body_bytes_max", limits.body_bytes_max as u64),
             ("limits.body_ms_max", limits.body_ms_max),
             ("limits.body_bytes_per_s_min", limits.body_bytes_per_s_min),
             ("limits.head_ms_max", limits.head_ms_max),
             ("limits.unread_ms_max", limits.unread_ms_max),
+            ("limits.answer_bytes_per_s_min", limits.answer_bytes_per_s_min),
             ("limits.requests_max", limits.requests_max as u64),
             ("limits.bytes_max", limits.bytes_max as u64),
             ("limits.text_cpu_ms_max", limits.text_cpu_ms_max),
@@ -314,6 +324,7 @@ impl Config {
             ("limits.prompts_max", limits.prompts_max as u64),
             ("limits.unread_batches_max", limits.unread_batches_max as u64),
             ("limits.unread_bytes_max", limits.unread_bytes_max as u64),
+            ("limits.unread_bytes_sum_max", limits.unread_bytes_sum_max as u64),
             ("request.deadline_ms", self.request.deadline_ms),
             ("session.beat_ms", self.session.beat_ms),
             ("session.alive_beat_ms", self.session.alive_beat_ms),

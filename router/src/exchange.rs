@@ -3,15 +3,14 @@
 use sched::journey::Ending;
 use sched::{Choice, FinishReason, RequestId};
 
-use crate::LimitsConfig;
 use crate::admission::Permit;
-use crate::dispatch::{Batch, Dispatcher, Inbox, Job, RequestEvent};
+use crate::dispatch::{Batch, Dispatcher, Inbox, Job, RequestEvent, Unread};
 use crate::metrics::Account;
 use crate::openai::{ApiError, Delta, Generation, TokenIds, TokenLogprob, Usage};
-use crate::text::{ChoiceText, Detokenizer, Tokenizer};
+use crate::text::{ChoiceText, Detokenizer, StopMatcher, Tokenizer};
 
-/// Batches that are turned into text at once.
-const BATCHES_MAX: usize = 64;
+/// News after which what has become text goes out; it waits with the client until the client has taken it.
+const EVENTS_ENOUGH: usize = 64;
 
 /// A request that runs. Dropping it cancels what is left of it at the workers.
 pub(crate) struct Exchange {
@@ -68,7 +67,7 @@ pub(crate) struct ExchangeParts<'a> {
     pub(crate) generation: &'a Generation,
     /// One per prompt.
     pub(crate) jobs: Vec<Job>,
-    pub(crate) limits: &'a LimitsConfig,
+    pub(crate) unread: &'a Unread,
     pub(crate) account: Account,
     pub(crate) permit: Permit,
 }
@@ -79,19 +78,20 @@ impl Exchange {
         let generation = parts.generation;
         let mut account = parts.account;
         account.admitted();
+        let stop = StopMatcher::new(&generation.stops);
         let mut usage = Usage::default();
         let mut choices = Vec::new();
         for job in &parts.jobs {
             usage.prompt_tokens += job.prompt.len() as u64;
             for index in (choices.len() as u32..).take(job.choices as usize) {
                 let detokenizer = Detokenizer::after(parts.tokenizer, generation.special_text, &job.prompt);
-                let text = ChoiceText::new(detokenizer, &generation.stops, job.params.min_tokens);
+                let text = ChoiceText::new(detokenizer, stop.clone(), job.params.min_tokens);
                 let pending = Delta { index, ..Delta::default() };
                 choices.push(ChoiceState { text, pending, finish: None });
             }
         }
         let (name, id) = account.called();
-        let (events, requests) = parts.dispatcher.submit((&name, id), parts.jobs, parts.limits);
+        let (events, requests) = parts.dispatcher.submit((&name, id), parts.jobs, parts.unread);
         Exchange {
             tokenizer: parts.tokenizer.clone(),
             dispatcher: parts.dispatcher.clone(),
@@ -110,7 +110,7 @@ impl Exchange {
         }
     }
 
-    /// More of the answer is held until it is whole.
+    /// So many more bytes of the answer are held until it is whole, or taken.
     ///
     /// # Errors
     /// When it is too large; the request has failed then.
@@ -135,13 +135,15 @@ impl Exchange {
                 self.account.done();
                 return Turn::Done(self.usage);
             }
-            match self.events.take().await {
-                Some(batch) => self.take(batch),
-                None => self.fail(ApiError::from(too_slow())),
+            let mut next = self.events.take().await;
+            if next.is_none() {
+                self.fail(ApiError::from(too_slow()));
             }
-            for _ in 0..BATCHES_MAX {
-                let Some(batch) = self.events.try_take() else { break };
+            let mut events = 0;
+            while let Some(batch) = next {
+                events += batch.len();
                 self.take(batch);
+                next = if events < EVENTS_ENOUGH { self.events.try_take() } else { None };
             }
             let deltas = self.deltas();
             if !deltas.is_empty() {

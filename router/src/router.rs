@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node::admin::{Admin, Gate, Version, upkeep};
-use node::door::{ConnectionLimits, Guard, Phase, connections_within_files, serve};
+use node::door::{ConnectionLimits, Guard, Phase, ReadingPace, connections_within_files, serve};
 use node::drain::Cause;
 use node::telemetry::Metrics;
 use proto::Secret;
@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::admission::{Admission, AdmissionLimits};
 use crate::clock::{Clock, unix_seconds};
-use crate::dispatch::{Dispatcher, Driver, DriverParts};
+use crate::dispatch::{Dispatcher, Driver, DriverParts, Unread};
 use crate::http::{App, Lanes, Reception, routes};
 use crate::metrics::RouterMetrics;
 use crate::random::{Numbers, instance};
@@ -164,6 +164,7 @@ impl Router {
         let model_name = self.model_names.first().cloned().unwrap_or_default();
         let app = App {
             admission: Admission::new(admission_limits(limits), clock, relief.clone()),
+            unread: Unread::new(limits, relief.clone()),
             metrics: Arc::new(RouterMetrics::new(&self.config.slo)),
             model: self.model,
             model_names: self.model_names,
@@ -194,7 +195,10 @@ fn connection_limits(limits: &LimitsConfig) -> ConnectionLimits {
     ConnectionLimits {
         connections_max: connections_within_files(limits.connections_max),
         head_time_max: Duration::from_millis(limits.head_ms_max),
-        unread_time_max: Duration::from_millis(limits.unread_ms_max),
+        reading: ReadingPace {
+            behind_max: Duration::from_millis(limits.unread_ms_max),
+            bytes_per_s_min: limits.answer_bytes_per_s_min,
+        },
     }
 }
 

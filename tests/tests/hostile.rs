@@ -18,8 +18,13 @@ use serde_json::{Value, json};
 const ATTACKERS: usize = 8;
 const MIB: u64 = 1 << 20;
 const EXTRA_MEMORY_MAX: u64 = 512 * MIB;
+/// What may stay when everything is over, and how long the last work of those who have left may take.
+const KEPT_MEMORY_MAX: u64 = 64 * MIB;
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
 const EXTRA_P99_MAX: Duration = Duration::from_secs(1);
 const VICTIM_PAUSE: Duration = Duration::from_millis(50);
+/// So few that the attackers' connections alone are more.
+const CONNECTIONS_MAX: &str = "router.limits.connections_max=128";
 /// An attack without traffic would never end by traffic.
 const ATTACK_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -88,7 +93,7 @@ struct Cost {
 
 /// Attacks a deployment with `bytes` of traffic beside a client with small requests, all of which must be served.
 fn attacked(bytes: u64) -> Result<Cost> {
-    let deployment = Deployment::start(&["--backend", "modelled"])?;
+    let deployment = Deployment::start(&["--backend", "modelled", "--set", CONNECTIONS_MAX])?;
     let before = Victim::start(deployment.address);
     thread::sleep(Duration::from_secs(2));
     let before = before.stop()?;
@@ -111,15 +116,31 @@ fn attacked(bytes: u64) -> Result<Cost> {
     let most = sampler.stop()?;
     thread::sleep(Duration::from_secs(3));
     let after = Memory::of(deployment.pid())?;
+    let settled = settles(deployment.pid(), idle)?;
 
     println!("{} MiB sent by {ATTACKERS} attackers in {took:.1?}", sent.load(Ordering::Relaxed) as u64 / MIB);
     println!("small requests before: {before}");
     println!("small requests under attack: {during}");
     let mib = |memory: Memory| memory.0 / MIB;
     println!("router memory: idle {} MiB, most {} MiB, 3 s after {} MiB", mib(idle), mib(most), mib(after));
+    println!("within {} MiB of idle {:.1?} after that", KEPT_MEMORY_MAX / MIB, settled);
     ensure!(during.failed == 0, "small requests failed: {during}");
     ensure!(most.0 <= idle.0 + EXTRA_MEMORY_MAX, "the router took {} MiB more", (most.0 - idle.0) / MIB);
     Ok(Cost { p99_before: before.quantile(0.99), p99_under_attack: during.quantile(0.99) })
+}
+
+/// How long it takes until the memory has gone back but for a little.
+fn settles(pid: u32, idle: Memory) -> Result<Duration> {
+    let began = Instant::now();
+    loop {
+        let now = Memory::of(pid)?;
+        if now.0 <= idle.0 + KEPT_MEMORY_MAX {
+            return Ok(began.elapsed());
+        }
+        let kept = now.0.saturating_sub(idle.0) / MIB;
+        ensure!(began.elapsed() < SETTLE_TIME_MAX, "{kept} MiB stay when everything is over");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// One attacker: one attack after the other, each attacker beginning elsewhere, until all together have sent enough.
@@ -136,7 +157,7 @@ fn attack(address: SocketAddr, number: usize, bytes: u64, sent: &AtomicUsize) {
 
 type Attack = fn(&Target<'_>) -> Result<()>;
 
-const ATTACKS: [Attack; 12] = [
+const ATTACKS: [Attack; 19] = [
     |target| target.post_and_leave("/v1/completions", &prompt(&"7".repeat(2 << 20)), Duration::from_millis(100)),
     |target| target.post("/v1/completions", &prompt(&"7".repeat(8_000_000))),
     |target| target.post("/v1/completions", &prompt(&"some words and a few more ".repeat(100_000))),
@@ -153,7 +174,40 @@ const ATTACKS: [Attack; 12] = [
         let last = r#"{"role":"user","content":"hi"}"#;
         target.post("/v1/chat/completions", &format!(r#"{{"messages": [{}{last}]}}"#, turn.repeat(60_000)))
     },
+    |target| target.post("/v1/completions", &echo("false")),
+    |target| target.post_and_leave("/v1/completions", &echo("true"), Duration::from_secs(3)),
+    |target| target.crowd(12, "/tokenize", &strings(), Duration::from_secs(3)),
+    |target| {
+        target.crowd(
+            12,
+            "/detokenize",
+            &format!(r#"{{"tokens": [{}7]}}"#, "2000,".repeat(40_000)),
+            Duration::from_secs(3),
+        )
+    },
+    |target| target.sip("/v1/completions", &wide("true"), Duration::from_secs(5)),
+    |target| target.announce_many(100, Duration::from_secs(2)),
+    |target| target.post_and_leave("/v1/completions", &stops(), Duration::from_secs(3)),
 ];
+
+/// Prompts of ids that each of many choices repeats, as text and as ids.
+fn echo(stream: &str) -> String {
+    let prompts = json!(vec![vec![2000; 2_000]; 64]);
+    format!(
+        r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 1, "echo": true, "return_token_ids": true, "stream": {stream}}}"#
+    )
+}
+
+/// As many stop strings as one request may have, for as many choices.
+fn stops() -> String {
+    let (prompts, stops) = (json!(vec!["hello"; 64]), json!(vec!["x".repeat(1_000); 16]));
+    format!(r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 500, "stop": {stops}}}"#)
+}
+
+/// A text whose tokens are a larger answer.
+fn strings() -> String {
+    json!({"prompt": "7 ".repeat(50_000), "return_token_strs": true}).to_string()
+}
 
 fn prompt(text: &str) -> String {
     json!({"prompt": text}).to_string()
@@ -204,6 +258,42 @@ impl Target<'_> {
     fn post_and_leave(&self, path: &str, body: &str, after: Duration) -> Result<()> {
         let mut stream = self.open(path, body.len())?;
         self.send(&mut stream, body.as_bytes())?;
+        thread::sleep(after);
+        Ok(())
+    }
+
+    /// Sends a request over each of several connections, reads nothing, and leaves.
+    fn crowd(&self, connections: usize, path: &str, body: &str, after: Duration) -> Result<()> {
+        let mut crowd = Vec::new();
+        for _ in 0..connections {
+            let mut stream = self.open(path, body.len())?;
+            self.send(&mut stream, body.as_bytes())?;
+            crowd.push(stream);
+        }
+        thread::sleep(after);
+        Ok(())
+    }
+
+    /// Sends a request and takes a byte of its answer now and then.
+    fn sip(&self, path: &str, body: &str, time: Duration) -> Result<()> {
+        let mut stream = self.open(path, body.len())?;
+        self.send(&mut stream, body.as_bytes())?;
+        let began = Instant::now();
+        while began.elapsed() < time {
+            stream.read_exact(&mut [0])?;
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// Announces a body over each of many connections, and sends next to nothing of any.
+    fn announce_many(&self, connections: usize, after: Duration) -> Result<()> {
+        let mut crowd = Vec::new();
+        for _ in 0..connections {
+            let mut stream = self.open("/v1/completions", 8 << 20)?;
+            self.send(&mut stream, b"{")?;
+            crowd.push(stream);
+        }
         thread::sleep(after);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Where HTTP clients come in: accepts connections within bounds of number, idleness and unread answers, and ends them in
 //! good order. Knows no route.
 
+mod arriving;
 mod files;
 mod guard;
 mod seats;
@@ -24,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
+use arriving::Arriving;
 pub use files::{connections_within_files, raise_open_files};
 pub use guard::{Guard, Strange};
 use seats::{Occupied, Seat, Seats};
@@ -41,12 +43,22 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How many connections there may be, and how long each may stand still.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Connections at a time; when all places are taken, those that wait for a request give theirs up, longest first.
+    /// Connections at a time; when all places are taken, those of which no whole request has come give theirs up, longest
+    /// first.
     pub connections_max: usize,
     /// Time to send the head of a request, also the first and after an answer.
     pub head_time_max: Duration,
-    /// Time in which a client may take nothing of its answer.
-    pub unread_time_max: Duration,
+    /// How slowly a client may take its answer.
+    pub reading: ReadingPace,
+}
+
+/// How slowly a client may take its answer.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadingPace {
+    /// How far it may be behind: time in which answers wait for it and it takes nothing.
+    pub behind_max: Duration,
+    /// Bytes per second that keep it from falling further behind.
+    pub bytes_per_s_min: u64,
 }
 
 /// How the door stands.
@@ -64,7 +76,7 @@ pub enum Phase {
 /// still run.
 pub async fn serve<A, F>(listener: TcpListener, limits: ConnectionLimits, mut phase: watch::Receiver<Phase>, answer: A)
 where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    A: Fn(Request<Body>) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     let seats = Seats::new(limits.connections_max);
@@ -98,17 +110,19 @@ async fn converse<A, F>(
     mut phase: watch::Receiver<Phase>,
     answer: A,
 ) where
-    A: Fn(Request<Incoming>) -> F + Send + 'static,
+    A: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     let (now, seat) = (phase.clone(), Arc::new(seat));
     let place = Arc::clone(&seat);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         // Before the first `await`: whatever becomes of the connection, the request has been seen.
-        let (occupied, answered, now) = (place.occupy(), answer(request), now.clone());
+        let occupied = Arc::new(place.occupy());
+        let request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&occupied))));
+        let (answered, now) = (answer(request), now.clone());
         async move { Ok::<_, std::convert::Infallible>(finish(answered.await, occupied, &now)) }
     });
-    let stream = TokioIo::new(WriteDeadline::new(stream, limits.unread_time_max));
+    let stream = TokioIo::new(WriteDeadline::new(stream, limits.reading));
     let mut connection = pin!(server(limits).serve_connection(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
@@ -117,6 +131,8 @@ async fn converse<A, F>(
     };
     let ended = match ended {
         Some(ended) => ended,
+        // It would wait for a request that may never be whole.
+        None if seat.is_owed() && *phase.borrow() != Phase::Shut => Ok(()),
         None => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
@@ -131,7 +147,8 @@ async fn converse<A, F>(
 }
 
 /// The answer as it goes out: the place counts as taken until its last byte, and a door that is being left says so.
-fn finish(response: Response, occupied: Occupied, phase: &watch::Receiver<Phase>) -> hyper::Response<Answered> {
+fn finish(response: Response, occupied: Arc<Occupied>, phase: &watch::Receiver<Phase>) -> hyper::Response<Answered> {
+    occupied.complete();
     let mut response = response.map(|body| Answered { body, _occupied: occupied });
     if *phase.borrow() != Phase::Open {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -175,7 +192,7 @@ async fn accept(listener: &TcpListener, seats: &Seats) -> (TcpStream, Seat) {
 /// A body that keeps its connection's place taken.
 struct Answered {
     body: Body,
-    _occupied: Occupied,
+    _occupied: Arc<Occupied>,
 }
 
 impl hyper::body::Body for Answered {

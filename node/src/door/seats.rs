@@ -1,13 +1,15 @@
 //! The places that connections take, and which of them can be had back; knows no socket.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A connection that has waited for a request this long may be asked to go; a shorter wait may be its way here.
+/// A connection that has waited for a request, or for the rest of one, this long may be asked to go; a shorter wait may be
+/// its way here.
 const IDLE_MIN: Duration = Duration::from_millis(50);
 
 /// All places; clones share them.
@@ -22,7 +24,7 @@ pub(super) struct Seats {
 struct Table {
     taken: usize,
     next: u64,
-    /// Connections that wait for a request, by when they began to.
+    /// Connections of which no whole request has come yet, by when the waiting began.
     idle: BTreeMap<(Instant, u64), Arc<Notify>>,
 }
 
@@ -40,14 +42,18 @@ pub(super) struct Seat {
 struct Use {
     /// Requests whose answers are not over.
     requests: u32,
-    /// Since when there are none.
+    /// Those of them that have come as a whole.
+    complete: u32,
+    /// Since when the client has owed the next request, or the rest of this one.
     idle_since: Instant,
 }
 
-/// A request is being answered; keeps the place.
+/// A request that has come in part, or is being answered. The place is its own once it has come as a whole: what a client
+/// only announces keeps nobody out.
 #[derive(Debug)]
 pub(super) struct Occupied {
     seat: Arc<Seat>,
+    is_complete: AtomicBool,
 }
 
 impl Seats {
@@ -89,20 +95,37 @@ impl Seats {
         table.next += 1;
         let (number, now, go) = (table.next, Instant::now(), Arc::new(Notify::new()));
         table.idle.insert((now, number), Arc::clone(&go));
-        Some(Seat { seats: self.clone(), number, go, usage: Mutex::new(Use { requests: 0, idle_since: now }) })
+        let usage = Mutex::new(Use { requests: 0, complete: 0, idle_since: now });
+        Some(Seat { seats: self.clone(), number, go, usage })
     }
 }
 
 impl Seat {
-    /// A request has come.
+    /// The head of a request has come.
     pub(super) fn occupy(self: &Arc<Self>) -> Occupied {
         let mut usage = locked(&self.usage);
-        if usage.requests == 0 {
-            locked(&self.seats.table).idle.remove(&(usage.idle_since, self.number));
-        }
         usage.requests += 1;
+        if usage.complete == 0 {
+            self.forget_idle(&usage);
+            self.begin_idle(&mut usage);
+        }
         drop(usage);
-        Occupied { seat: Arc::clone(self) }
+        Occupied { seat: Arc::clone(self), is_complete: AtomicBool::new(false) }
+    }
+
+    /// Whether the client still owes a part of its request.
+    pub(super) fn is_owed(&self) -> bool {
+        let usage = locked(&self.usage);
+        usage.requests > usage.complete
+    }
+
+    fn begin_idle(&self, usage: &mut Use) {
+        usage.idle_since = Instant::now();
+        locked(&self.seats.table).idle.insert((usage.idle_since, self.number), Arc::clone(&self.go));
+    }
+
+    fn forget_idle(&self, usage: &Use) {
+        locked(&self.seats.table).idle.remove(&(usage.idle_since, self.number));
     }
 
     /// Resolves when the place is wanted for others.
@@ -122,14 +145,27 @@ impl Seat {
     }
 }
 
+impl Occupied {
+    /// All of the request is there, or its answer does not wait for the rest.
+    pub(super) fn complete(&self) {
+        let mut usage = locked(&self.seat.usage);
+        if !self.is_complete.swap(true, Ordering::Relaxed) {
+            usage.complete += 1;
+            self.seat.forget_idle(&usage);
+        }
+    }
+}
+
 impl Drop for Occupied {
     fn drop(&mut self) {
-        let seat = &self.seat;
-        let mut usage = locked(&seat.usage);
+        let mut usage = locked(&self.seat.usage);
         usage.requests -= 1;
-        if usage.requests == 0 {
-            usage.idle_since = Instant::now();
-            locked(&seat.seats.table).idle.insert((usage.idle_since, seat.number), Arc::clone(&seat.go));
+        if self.is_complete.load(Ordering::Relaxed) {
+            usage.complete -= 1;
+        }
+        if usage.complete == 0 {
+            self.seat.forget_idle(&usage);
+            self.seat.begin_idle(&mut usage);
         }
     }
 }
@@ -158,6 +194,7 @@ mod tests {
         let seats = Seats::new(3);
         let busy = Arc::new(seats.take().await);
         let occupied = busy.occupy();
+        occupied.complete();
         tokio::time::advance(IDLE_MIN).await;
         let first = seats.take().await;
         tokio::time::advance(IDLE_MIN).await;
@@ -176,10 +213,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_owes_the_rest_of_a_request_is_asked_to_go() {
+        let seats = Seats::new(2);
+        let owing = Arc::new(seats.take().await);
+        tokio::time::advance(IDLE_MIN).await;
+        let announced = owing.occupy();
+        let idle = seats.take().await;
+        assert!(owing.is_owed() && !idle.is_owed());
+        tokio::time::advance(IDLE_MIN).await;
+        seats.ask_longest_idle_to_go();
+        tokio::time::timeout(IDLE_MIN, owing.asked_to_go()).await.expect("its head came first");
+        announced.complete();
+        announced.complete();
+        assert!(!owing.is_owed());
+        seats.ask_longest_idle_to_go();
+        tokio::time::timeout(IDLE_MIN, idle.asked_to_go()).await.expect("the other is busy now");
+        assert!(locked(&seats.table).idle.is_empty());
+        drop(announced);
+        assert_eq!(locked(&seats.table).idle.len(), 1, "it waits for the next request");
+        drop((owing, idle));
+        assert!(locked(&seats.table).idle.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_answers_is_never_asked_to_go() {
         let seats = Seats::new(1);
         let busy = Arc::new(seats.take().await);
         let occupied = busy.occupy();
+        occupied.complete();
         let late = tokio::time::timeout(Duration::from_secs(5), seats.take()).await;
         assert!(late.is_err(), "all places are busy");
         drop(occupied);

@@ -1,4 +1,4 @@
-//! A connection that fails when its other end takes nothing for too long; knows not what is written.
+//! A connection that fails when its other end takes too little of what it is sent; knows not what is written.
 
 use std::future::Future;
 use std::io;
@@ -7,33 +7,63 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::ReadingPace;
 
 /// Wraps a connection. While a client takes nothing, nobody asks its answer for more, so nothing else would ever notice
 /// and the answer would keep its place for good.
+///
+/// A client has time to its credit. Waiting for it uses that up, and each byte that it takes earns some back: one that takes
+/// a byte a minute is given up like one that takes nothing, and one that keeps the pace may take as long as it likes.
 #[derive(Debug)]
 pub(super) struct WriteDeadline<S> {
     stream: S,
-    unread_time_max: Duration,
-    /// Runs while a write waits.
-    deadline: Option<Pin<Box<Sleep>>>,
+    pace: ReadingPace,
+    /// Time for which writes may still wait.
+    credit: Duration,
+    /// While a write waits.
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    end: Pin<Box<Sleep>>,
 }
 
 impl<S> WriteDeadline<S> {
-    pub(super) fn new(stream: S, unread_time_max: Duration) -> WriteDeadline<S> {
-        WriteDeadline { stream, unread_time_max, deadline: None }
+    pub(super) fn new(stream: S, pace: ReadingPace) -> WriteDeadline<S> {
+        WriteDeadline { stream, pace, credit: pace.behind_max, waiting: None }
     }
 
-    /// What a write has come to; one that waits for too long has failed.
-    fn bounded<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.deadline = None;
-            return written;
+    /// What a write of `bytes` has come to; one that waits beyond the credit has failed.
+    fn bounded<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(written) = written {
+            self.earn(written.as_ref().map_or(0, bytes));
+            return Poll::Ready(written);
         }
-        let time = self.unread_time_max;
-        ready!(self.deadline.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(context));
-        let message = format!("writing an answer: the client has taken nothing for {time:?}");
+        let credit = self.credit;
+        let waiting =
+            self.waiting.get_or_insert_with(|| Waiting { since: Instant::now(), end: Box::pin(sleep(credit)) });
+        ready!(waiting.end.as_mut().poll(context));
+        let (behind, pace) = (self.pace.behind_max, self.pace.bytes_per_s_min);
+        let message = format!("writing an answer: the client is {behind:?} behind a pace of {pace} bytes per second");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
+    }
+
+    /// A write has ended: what it waited is paid, what was taken is earned.
+    fn earn(&mut self, bytes: usize) {
+        if let Some(waiting) = self.waiting.take() {
+            self.credit = self.credit.saturating_sub(waiting.since.elapsed());
+        }
+        let micros = (bytes as u64).saturating_mul(1_000_000) / self.pace.bytes_per_s_min.max(1);
+        self.credit = self.credit.saturating_add(Duration::from_micros(micros)).min(self.pace.behind_max);
     }
 }
 
@@ -50,7 +80,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.bounded(written, context)
+        self.bounded(written, |&bytes| bytes, context)
     }
 
     fn poll_write_vectored(
@@ -59,7 +89,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.bounded(written, context)
+        self.bounded(written, |&bytes| bytes, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -68,12 +98,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.bounded(flushed, context)
+        self.bounded(flushed, |()| 0, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.bounded(closed, context)
+        self.bounded(closed, |()| 0, context)
     }
 }
 
@@ -83,31 +113,59 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Duration = Duration::from_millis(20);
+    const BEHIND: Duration = Duration::from_secs(20);
+    const PACE: ReadingPace = ReadingPace { behind_max: BEHIND, bytes_per_s_min: 100 };
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (near, _far) = duplex(4);
-        let mut stream = WriteDeadline::new(near, SHORT);
+        let mut stream = WriteDeadline::new(near, PACE);
+        let began = Instant::now();
         let error = stream.write_all(b"more than fits").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(error.to_string().contains("20ms"), "{error}");
+        assert!(error.to_string().contains("20s behind a pace of 100 bytes per second"), "{error}");
+        assert!(began.elapsed() < BEHIND + Duration::from_secs(1));
     }
 
-    #[tokio::test]
+    /// How long a client lives that takes `bytes` every `pause`.
+    async fn lives(bytes: usize, pause: Duration) -> Duration {
+        let (near, mut far) = duplex(bytes);
+        let mut stream = WriteDeadline::new(near, PACE);
+        let began = Instant::now();
+        let reading = async {
+            let mut taken = vec![0; bytes];
+            loop {
+                sleep(pause).await;
+                far.read_exact(&mut taken).await.unwrap();
+            }
+        };
+        let writing = stream.write_all(&[0; 30_000]);
+        tokio::select! {
+            _ = writing => {}
+            () = reading => {}
+        }
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_must_take_its_answer_at_a_pace() {
+        assert_eq!(lives(1, Duration::from_secs(19)).await.as_secs(), 20, "a byte now and then");
+        let slow = lives(50, Duration::from_secs(1)).await;
+        assert!(slow > BEHIND && slow < 3 * BEHIND, "half the pace: {slow:?}");
+        assert_eq!(lives(1_500, Duration::from_secs(14)).await.as_secs(), 19 * 14, "a pace with pauses: all is taken");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_time_in_which_a_write_waits_counts() {
         let (near, mut far) = duplex(4);
-        let mut stream = WriteDeadline::new(near, SHORT);
+        let mut stream = WriteDeadline::new(near, PACE);
         let mut taken = [0; 4];
         for _ in 0..3 {
             stream.write_all(b"word").await.unwrap();
-            sleep(2 * SHORT).await;
+            sleep(2 * BEHIND).await;
             far.read_exact(&mut taken).await.unwrap();
         }
-        let (mut stream, mut taken) = (WriteDeadline::new(stream.stream, Duration::from_secs(60)), [0; 8]);
-        let (written, read) = tokio::join!(stream.write_all(b"two more"), far.read_exact(&mut taken));
-        written.unwrap();
-        read.unwrap();
-        assert!(stream.deadline.is_none(), "something was taken, so the next wait starts anew");
+        stream.write_all(b"word").await.unwrap();
+        assert_eq!(stream.credit, BEHIND);
     }
 }

@@ -1,4 +1,5 @@
-//! News on their way to one client: bounded in number and bytes, for a client may read slowly; knows no request.
+//! News on their way to one client: bounded in number and bytes, one by one and all together, for clients may read slowly;
+//! knows no request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,32 +8,83 @@ use sched::TokenId;
 use tokio::sync::mpsc;
 
 use super::{Batch, RequestEvent};
+use crate::{LimitsConfig, Relief};
+
+/// Bytes that may wait for every client uncounted, so that slow ones cannot keep the others' news out. Places bound their
+/// sum.
+const BYTES_FREE: usize = 16 << 10;
+
+/// A client for which more has waited leaves memory behind that is worth giving back.
+const BYTES_MUCH: usize = 128 << 10;
+
+/// What may wait for clients, and what waits for all of them; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Unread {
+    batches_max: usize,
+    bytes_max: usize,
+    sum_max: usize,
+    all: Arc<All>,
+}
+
+/// What waits for all clients.
+#[derive(Debug)]
+struct All {
+    bytes: AtomicUsize,
+    relief: Relief,
+}
 
 /// Where news for a client are put; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Outbox {
-    batches: mpsc::Sender<Batch>,
+    batches: mpsc::Sender<Counted>,
     waiting_bytes: Arc<AtomicUsize>,
-    bytes_max: usize,
+    unread: Unread,
 }
 
 /// Where a client's side takes its news from.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    batches: mpsc::Receiver<Batch>,
-    waiting_bytes: Arc<AtomicUsize>,
+    batches: mpsc::Receiver<Counted>,
+    /// What was taken since the client last asked: it waits with the client's side until it asks again.
+    taken: Vec<Waiting>,
 }
 
 /// The client has gone or reads so slowly that its news have no room.
 #[derive(Debug)]
 pub(super) struct Undeliverable;
 
-/// Both ends, for so many batches and bytes at a time.
-pub(super) fn inbox(batches_max: usize, bytes_max: usize) -> (Outbox, Inbox) {
-    let (sender, receiver) = mpsc::channel(batches_max);
-    let waiting_bytes = Arc::new(AtomicUsize::new(0));
-    let outbox = Outbox { batches: sender, waiting_bytes: Arc::clone(&waiting_bytes), bytes_max };
-    (outbox, Inbox { batches: receiver, waiting_bytes })
+/// A batch with the room that it has.
+#[derive(Debug)]
+struct Counted {
+    batch: Batch,
+    waiting: Waiting,
+}
+
+/// Bytes that wait for a client; given back when dropped.
+#[derive(Debug)]
+struct Waiting {
+    bytes: usize,
+    own: Arc<AtomicUsize>,
+    all: Arc<All>,
+}
+
+impl Unread {
+    /// `relief` hears when much memory has become free.
+    pub(crate) fn new(limits: &LimitsConfig, relief: Relief) -> Unread {
+        Unread {
+            batches_max: limits.unread_batches_max,
+            bytes_max: limits.unread_bytes_max,
+            sum_max: limits.unread_bytes_sum_max,
+            all: Arc::new(All { bytes: AtomicUsize::new(0), relief }),
+        }
+    }
+
+    /// Both ends of a client's news.
+    pub(super) fn inbox(&self) -> (Outbox, Inbox) {
+        let (sender, receiver) = mpsc::channel(self.batches_max);
+        let outbox = Outbox { batches: sender, waiting_bytes: Arc::default(), unread: self.clone() };
+        (outbox, Inbox { batches: receiver, taken: Vec::new() })
+    }
 }
 
 impl Outbox {
@@ -41,38 +93,56 @@ impl Outbox {
         if batch.is_empty() {
             return if self.batches.is_closed() { Err(Undeliverable) } else { Ok(()) };
         }
-        let bytes = bytes_of(&batch);
-        let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if waiting > 0 && waiting + bytes > self.bytes_max {
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Undeliverable);
+        let waiting = self.room_for(bytes_of(&batch))?;
+        self.batches.try_send(Counted { batch, waiting }).map_err(|_| Undeliverable)
+    }
+
+    fn room_for(&self, bytes: usize) -> Result<Waiting, Undeliverable> {
+        let (own, all) = (&self.waiting_bytes, &self.unread.all);
+        let before = own.fetch_add(bytes, Ordering::Relaxed);
+        let after = before + bytes;
+        let more = counted(after) - counted(before);
+        let sum = all.bytes.fetch_add(more, Ordering::Relaxed) + more;
+        let waiting = Waiting { bytes, own: Arc::clone(own), all: Arc::clone(all) };
+        let is_too_much = after > self.unread.bytes_max || (more > 0 && sum > self.unread.sum_max);
+        if before > 0 && is_too_much { Err(Undeliverable) } else { Ok(waiting) }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let before = self.own.fetch_sub(self.bytes, Ordering::Relaxed);
+        let less = counted(before) - counted(before - self.bytes);
+        self.all.bytes.fetch_sub(less, Ordering::Relaxed);
+        if before > BYTES_MUCH {
+            self.all.relief.due();
         }
-        self.batches.try_send(batch).map_err(|_| {
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            Undeliverable
-        })
     }
 }
 
 impl Inbox {
-    /// The next batch; `None` when nobody will put one in any more.
+    /// The next batch; `None` when nobody will put one in any more. Whoever asks has done with those before.
     pub(crate) async fn take(&mut self) -> Option<Batch> {
-        let batch = self.batches.recv().await;
-        self.taken(batch)
+        self.taken.clear();
+        let counted = self.batches.recv().await?;
+        Some(self.keep(counted))
     }
 
-    /// The next batch if there is one.
+    /// The next batch if there is one, to go together with those since the last `take`.
     pub(crate) fn try_take(&mut self) -> Option<Batch> {
-        let batch = self.batches.try_recv().ok();
-        self.taken(batch)
+        let counted = self.batches.try_recv().ok()?;
+        Some(self.keep(counted))
     }
 
-    fn taken(&self, batch: Option<Batch>) -> Option<Batch> {
-        if let Some(batch) = &batch {
-            self.waiting_bytes.fetch_sub(bytes_of(batch), Ordering::Relaxed);
-        }
-        batch
+    fn keep(&mut self, counted: Counted) -> Batch {
+        self.taken.push(counted.waiting);
+        counted.batch
     }
+}
+
+/// What of a client's bytes counts among those of all.
+fn counted(bytes: usize) -> usize {
+    bytes.saturating_sub(BYTES_FREE)
 }
 
 fn bytes_of(batch: &[RequestEvent]) -> usize {
@@ -90,22 +160,57 @@ mod tests {
 
     use super::*;
 
+    const ONE: usize = size_of::<RequestEvent>();
+
     fn batch(events: usize) -> Batch {
         (0..events).map(|_| RequestEvent::End { request: RequestId(1), ending: Ending::Done }).collect()
     }
 
+    fn unread(bytes_max: usize, sum_max: usize) -> Unread {
+        let limits =
+            LimitsConfig { unread_bytes_max: bytes_max, unread_bytes_sum_max: sum_max, ..LimitsConfig::default() };
+        Unread::new(&limits, Relief::none())
+    }
+
     #[tokio::test]
     async fn bytes_are_bounded_and_given_back() {
-        let one = size_of::<RequestEvent>();
-        let (outbox, mut inbox) = inbox(100, 3 * one);
+        let unread = unread(3 * ONE, 1 << 20);
+        let (outbox, mut inbox) = unread.inbox();
         outbox.put(batch(2)).unwrap();
         assert!(outbox.put(batch(2)).is_err());
         outbox.put(batch(1)).unwrap();
         assert_eq!(inbox.take().await.unwrap().len(), 2);
         assert_eq!(inbox.try_take().unwrap().len(), 1);
-        outbox.put(batch(9)).unwrap();
-        assert!(outbox.put(batch(1)).is_err(), "the giant waits");
+        assert!(outbox.put(batch(1)).is_err(), "what was taken is not read yet");
+        assert!(inbox.try_take().is_none());
         drop(inbox);
         assert!(outbox.put(Batch::new()).is_err(), "nobody is there");
+        let (outbox, mut inbox) = unread.inbox();
+        outbox.put(batch(9)).unwrap();
+        assert!(outbox.put(batch(1)).is_err(), "the giant waits");
+        assert_eq!(inbox.take().await.unwrap().len(), 9);
+        let asked_again = tokio::time::timeout(std::time::Duration::ZERO, inbox.take()).await;
+        assert!(asked_again.is_err());
+        outbox.put(batch(1)).unwrap();
+    }
+
+    #[test]
+    fn all_clients_together_are_bounded_and_those_who_read_have_room() {
+        let many = BYTES_FREE / ONE;
+        let unread = unread(usize::MAX, 3 * BYTES_FREE);
+        let slow: Vec<_> = (0..4).map(|_| unread.inbox()).collect();
+        let put = |refused: &mut usize, outbox: &Outbox| *refused += usize::from(outbox.put(batch(many / 2)).is_err());
+        let mut refused = 0;
+        for _ in 0..10 {
+            slow.iter().for_each(|(outbox, _)| put(&mut refused, outbox));
+        }
+        assert!(refused > 0);
+        let waiting: usize = slow.iter().map(|(outbox, _)| outbox.waiting_bytes.load(Ordering::Relaxed)).sum();
+        assert!(waiting <= 3 * BYTES_FREE + 4 * BYTES_FREE, "{waiting}");
+        let (outbox, _inbox) = unread.inbox();
+        outbox.put(batch(many / 2)).unwrap();
+        outbox.put(batch(many / 4)).unwrap();
+        drop(slow);
+        assert_eq!(unread.all.bytes.load(Ordering::Relaxed), 0);
     }
 }

@@ -15,11 +15,10 @@ use sched::{Choice, FinishReason, RequestId, SamplingParams, Slo, TokenId};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use driver::{Driver, DriverParts};
-pub(crate) use inbox::Inbox;
+pub(crate) use inbox::{Inbox, Unread};
 
-use inbox::{Outbox, inbox};
+use inbox::Outbox;
 
-use crate::LimitsConfig;
 use crate::random::Numbers;
 
 /// Talks to the task; clones share it.
@@ -120,9 +119,9 @@ impl Dispatcher {
         &self,
         (name, id): (&Arc<str>, RequestId),
         jobs: Vec<Job>,
-        limits: &LimitsConfig,
+        unread: &Unread,
     ) -> (Inbox, Vec<RequestId>) {
-        let (outbox, inbox) = inbox(limits.unread_batches_max, limits.unread_bytes_max);
+        let (outbox, inbox) = unread.inbox();
         let choices: u64 = jobs.iter().map(|job| u64::from(job.choices)).sum();
         let width = if choices > 1 { Width::Wide(Group(self.numbers.next())) } else { Width::Narrow };
         let (mut first_choice, mut first_id) = (0, Some(id));

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::FAST;
-use super::deployment::{Deployment, PATIENCE, metric, post, until};
+use super::deployment::{Answer, Deployment, Events, PATIENCE, metric, post, until};
 use crate::SloClass;
 
 const SMALL: &str = r#"{"prompt": "x", "max_tokens": 1}"#;
@@ -72,6 +72,27 @@ async fn connections_that_wait_make_room_for_requests() {
         let answer = timeout(PATIENCE, deployment.get("/health")).await.expect("a place");
         assert_eq!(answer.status, 200);
     }
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn connections_whose_bodies_do_not_come_make_room_for_requests() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |config| {
+        config.limits.connections_max = 4;
+        config.limits.body_bytes_per_s_min = 1;
+        config.limits.body_ms_max = 600_000;
+    })
+    .await;
+    let half = head(8 << 20, "interactive") + &" ".repeat(4_096);
+    let mut announced = Vec::new();
+    for _ in 0..8 {
+        announced.push(connect(&deployment, &half).await);
+    }
+    for _ in 0..5 {
+        let answer = timeout(PATIENCE, deployment.get("/health")).await.expect("a place");
+        assert_eq!(answer.status, 200);
+    }
+    drop(announced);
     deployment.stop().await;
 }
 
@@ -166,6 +187,67 @@ async fn output_is_bounded_like_input() {
     let heavy = json!({"prompt": "ab", "max_tokens": 200, "logprobs": 20});
     let refused = deployment.post("/v1/completions", &heavy).await;
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (400, Some("answer_too_large")));
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_answer_repeats_of_its_prompts_counts_as_its_bytes() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |config| config.limits.answer_bytes_max = 20_000).await;
+    let prompts = vec!["ab".repeat(100); 8];
+    let echo = |n: u32, stream: bool| json!({"prompt": prompts, "n": n, "max_tokens": 1, "add_special_tokens": false, "echo": true, "stream": stream});
+    let too_large = |answer: &Answer| (answer.status, answer.body.contains("answer_too_large"));
+    let repeated = deployment.post("/v1/completions", &echo(16, false)).await;
+    assert_eq!(too_large(&repeated), (400, true), "{}", repeated.body);
+    let fits = deployment.post("/v1/completions", &echo(4, false)).await;
+    assert_eq!(fits.status, 200, "{}", fits.body);
+    assert_eq!(fits.json()["choices"][31]["text"], format!("{}a", prompts[7]));
+    let ids = json!({"prompt": vec![vec![7; 200]; 8], "n": 16, "max_tokens": 1, "return_token_ids": true});
+    let repeated = deployment.post("/v1/completions", &ids).await;
+    assert_eq!(too_large(&repeated), (400, true), "{}", repeated.body);
+    // A stream has one repetition at a time.
+    let events = Events::open(&deployment, "/v1/completions", &echo(16, true)).await.all().await;
+    let opened = events.iter().filter(|event| event.contains(&prompts[0])).count();
+    assert_eq!(opened, 128);
+
+    for (path, body) in [
+        ("/tokenize", json!({"prompt": "ab".repeat(4_000)})),
+        ("/tokenize", json!({"prompt": "ab".repeat(2_000), "return_token_strs": true})),
+        ("/detokenize", json!({"tokens": vec![7; 25_000]})),
+    ] {
+        let answer = deployment.post(path, &body).await;
+        assert_eq!(too_large(&answer), (400, true), "{path}: {}", answer.body);
+    }
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn ids_that_cannot_fit_are_refused_before_they_are_text() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |config| config.limits.answer_bytes_max = 2_000).await;
+    let echo = |prompt: Value| json!({"prompt": prompt, "max_tokens": 1, "echo": true, "stream": true});
+    let long = deployment.post("/v1/completions", &echo(json!([vec![7], vec![7; 300]]))).await;
+    assert_eq!(long.status, 400);
+    assert!(long.body.contains("your request has 300 input tokens"), "{}", long.body);
+    let wide = deployment.post("/v1/completions", &echo(json!(vec![vec![7; 200]; 20]))).await;
+    assert_eq!((wide.status, wide.json()["error"]["code"].as_str()), (400, Some("answer_too_large")));
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn a_recommended_length_stays_within_what_one_request_may_ask_for() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |config| {
+        std::fs::write(config.model_dir.join("generation_config.json"), r#"{"max_new_tokens": 200}"#).unwrap();
+        config.limits.output_tokens_max = 300;
+        config.limits.chat_max_tokens_default = 7;
+    })
+    .await;
+    let tokens = |answer: &Answer| answer.json()["usage"]["completion_tokens"].as_u64().unwrap();
+    let wide = deployment.post("/v1/completions", &json!({"prompt": ["a", "b", "c"], "n": 2})).await;
+    assert_eq!(tokens(&wide), 300, "{}", wide.body);
+    let one = deployment.post("/v1/completions", &json!({"prompt": "a"})).await;
+    assert_eq!(tokens(&one), 200, "{}", one.body);
+    let chat = json!({"messages": [{"role": "user", "content": "a"}], "ignore_eos": true});
+    let configured = deployment.post("/v1/chat/completions", &chat).await;
+    assert_eq!(tokens(&configured), 7, "what the operator says stands before it: {}", configured.body);
     deployment.stop().await;
 }
 

@@ -9,7 +9,7 @@ use super::work::Lanes;
 use crate::Config;
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Unread};
 use crate::metrics::RouterMetrics;
 use crate::openai::{ApiError, Limits};
 use crate::random::Numbers;
@@ -23,6 +23,8 @@ pub(crate) struct App {
     pub(crate) model_names: Vec<String>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) admission: Admission,
+    /// What may wait for clients that read slowly.
+    pub(crate) unread: Unread,
     pub(crate) metrics: Arc<RouterMetrics>,
     pub(crate) recorded: Metrics,
     pub(crate) gate: Gate,

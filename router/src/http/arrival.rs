@@ -13,7 +13,6 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use hyper::body::Incoming;
 use node::door::{Guard, Strange};
 use sched::{Failure, FailureKind, RequestId};
 use tower::Service;
@@ -62,8 +61,7 @@ impl Reception {
     }
 
     /// Answers a request; it is counted before the first `await`.
-    pub(crate) fn receive(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send + use<> {
-        let mut request = request.map(Body::new);
+    pub(crate) fn receive(&self, mut request: Request<Body>) -> impl Future<Output = Response> + Send + use<> {
         let (name, id) = request_id::name_of(&self.app, &request);
         let count = ResponseCount::open(path_of(request.uri().path()));
         let arrival =

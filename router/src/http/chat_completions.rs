@@ -10,7 +10,7 @@ use super::form::Form;
 use super::generate::{Endpoint, Tokenized, answer};
 use super::room::Room;
 use crate::jinja::Rendered;
-use crate::openai::{ApiError, ChatAnswer, ChatRequest, Conversation, Generation, Head, Limits};
+use crate::openai::{ApiError, ChatAnswer, ChatRequest, Conversation, Generation, Head, Limits, UnnamedLength};
 use crate::text::{AddSpecials, ModelText};
 
 pub(super) async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -41,12 +41,13 @@ impl Endpoint for ChatRequest {
         Ok(vec![Tokenized { tokens: tokens.into(), echo: String::new() }])
     }
 
-    fn max_tokens_default(app: &App) -> Option<u32> {
-        Some(app.config.limits.chat_max_tokens_default).filter(|&tokens| tokens > 0)
+    fn unnamed_length(app: &App, share: u32) -> UnnamedLength {
+        let configured = Some(app.config.limits.chat_max_tokens_default).filter(|&tokens| tokens > 0);
+        UnnamedLength { configured, default: None, share }
     }
 
     fn form(&self, head: Head, prompts: Vec<Tokenized>) -> Form {
-        Form::chat(ChatAnswer::new(head), prompts, self.generation.token_ids)
+        Form::chat(ChatAnswer::new(head), prompts, &self.generation)
     }
 }
 
@@ -60,9 +61,9 @@ pub(super) fn conversation_text(
         let message = "this model has no chat template: use /v1/completions instead";
         return Err(ApiError::invalid("messages", message));
     };
-    room.look("messages")?;
+    let (messages, variables) = (&conversation.messages, &conversation.template_variables);
     let prompt = template
-        .render(&conversation.messages, conversation.generation_prompt, &conversation.template_variables)
+        .render_within(messages, conversation.generation_prompt, variables, room.effort)
         .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
     Ok((prompt, conversation.add_specials))
 }

@@ -9,7 +9,9 @@ use super::App;
 use super::form::Form;
 use super::generate::{Endpoint, Tokenized, answer};
 use super::room::Room;
-use crate::openai::{ApiError, CompletionAnswer, CompletionRequest, Echo, Generation, Head, Limits, Prompt};
+use crate::openai::{
+    ApiError, CompletionAnswer, CompletionRequest, Echo, Generation, Head, Limits, Prompt, UnnamedLength,
+};
 use crate::text::{Detokenizer, ModelText};
 
 pub(super) async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -32,25 +34,37 @@ impl Endpoint for CompletionRequest {
     }
 
     fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError> {
+        let mut echoed = 0;
         for prompt in &self.prompts {
             match prompt {
                 Prompt::Text(text) => room.fits(model, text)?,
-                Prompt::Tokens(_) => {}
+                Prompt::Tokens(tokens) => room.has(tokens.len())?,
             }
+            echoed += self.echo_bytes(prompt, model);
         }
+        room.answer(echoed)?;
         self.prompts.iter().map(|prompt| self.tokenized(prompt, model, room)).collect()
     }
 
-    fn max_tokens_default(_: &App) -> Option<u32> {
-        Some(CompletionRequest::MAX_TOKENS_DEFAULT)
+    fn unnamed_length(_: &App, share: u32) -> UnnamedLength {
+        UnnamedLength { configured: None, default: Some(CompletionRequest::MAX_TOKENS_DEFAULT), share }
     }
 
     fn form(&self, head: Head, prompts: Vec<Tokenized>) -> Form {
-        Form::text(CompletionAnswer::new(head), prompts, self.generation.token_ids)
+        Form::text(CompletionAnswer::new(head), prompts, &self.generation)
     }
 }
 
 impl CompletionRequest {
+    /// Bytes of the text that the answer begins with: a few bytes of numbers can stand for a long token each.
+    fn echo_bytes(&self, prompt: &Prompt, model: &ModelText) -> usize {
+        match (self.echo, prompt) {
+            (Echo::Nothing, _) => 0,
+            (Echo::Prompt, Prompt::Text(text)) => text.len(),
+            (Echo::Prompt, Prompt::Tokens(tokens)) => model.tokenizer.pieces().text_bytes(tokens),
+        }
+    }
+
     fn tokenized(&self, prompt: &Prompt, model: &ModelText, room: &Room<'_>) -> Result<Tokenized, ApiError> {
         let tokens = match prompt {
             Prompt::Tokens(tokens) => tokens.clone(),

@@ -1,13 +1,18 @@
 //! The two forms of an answer behind one face.
 
-use crate::openai::{ChatAnswer, Choice, CompletionAnswer, Delta, TokenIds, Usage};
+use crate::openai::{ChatAnswer, Choice, CompletionAnswer, Delivery, Delta, Generation, Repeated, TokenIds, Usage};
 
 use super::generate::Tokenized;
+
+/// What a choice of a whole answer has besides its text and tokens: names of fields and punctuation.
+const CHOICE_BYTES: usize = 128;
 
 /// How an answer is written.
 pub(super) struct Form {
     kind: Kind,
     prompts: Vec<Tokenized>,
+    /// Choices per prompt.
+    n: u32,
     token_ids: TokenIds,
 }
 
@@ -17,28 +22,36 @@ enum Kind {
 }
 
 impl Form {
-    pub(super) fn chat(answer: ChatAnswer, prompts: Vec<Tokenized>, token_ids: TokenIds) -> Form {
-        Form { kind: Kind::Chat(answer), prompts, token_ids }
+    pub(super) fn chat(answer: ChatAnswer, prompts: Vec<Tokenized>, generation: &Generation) -> Form {
+        Form { kind: Kind::Chat(answer), prompts, n: generation.n, token_ids: generation.token_ids }
     }
 
-    pub(super) fn text(answer: CompletionAnswer, prompts: Vec<Tokenized>, token_ids: TokenIds) -> Form {
-        Form { kind: Kind::Text(answer), prompts, token_ids }
+    pub(super) fn text(answer: CompletionAnswer, prompts: Vec<Tokenized>, generation: &Generation) -> Form {
+        Form { kind: Kind::Text(answer), prompts, n: generation.n, token_ids: generation.token_ids }
     }
 
     /// Choices of the whole answer.
-    pub(super) fn choices(&self, n: u32) -> usize {
-        self.prompts.len() * n as usize
+    pub(super) fn choices(&self) -> usize {
+        self.prompts.len() * self.n as usize
     }
 
-    /// Writes what comes before the first token of each choice.
-    pub(super) fn open(&self, n: u32, out: &mut Vec<u8>) {
-        for index in (0..).take(self.choices(n)) {
-            let prompt = &self.prompts[(index / n) as usize];
-            let tokens = self.wanted(prompt);
-            match &self.kind {
-                Kind::Chat(answer) => answer.open(index, tokens, out),
-                Kind::Text(answer) => answer.open(index, &prompt.echo, tokens, out),
-            }
+    /// About how many bytes of the answer are there before any token: all that a whole answer repeats of its prompts, or what
+    /// a stream repeats at a time.
+    pub(super) fn repeated_bytes(&self, delivery: Delivery) -> usize {
+        let each = self.prompts.iter().map(|prompt| self.repeated(prompt).json_bytes());
+        match (delivery, &self.kind) {
+            (Delivery::Stream(_), _) => each.max().unwrap_or(0),
+            (Delivery::Whole, Kind::Chat(_)) => each.sum::<usize>() + CHOICE_BYTES * self.choices(),
+            (Delivery::Whole, Kind::Text(_)) => each.sum::<usize>() * self.n as usize + CHOICE_BYTES * self.choices(),
+        }
+    }
+
+    /// Writes what comes before the first token of a choice.
+    pub(super) fn open(&self, index: u32, out: &mut Vec<u8>) {
+        let repeated = self.repeated_in(index as usize);
+        match &self.kind {
+            Kind::Chat(answer) => answer.open(index, repeated.tokens, out),
+            Kind::Text(answer) => answer.open(index, repeated, out),
         }
     }
 
@@ -56,25 +69,26 @@ impl Form {
         }
     }
 
-    pub(super) fn whole(&self, mut choices: Vec<Choice>, n: u32, usage: Usage) -> Vec<u8> {
-        let prompt_of = |index: usize| &self.prompts[index / n as usize];
+    pub(super) fn whole(&self, choices: &[Choice], usage: Usage) -> Vec<u8> {
         match &self.kind {
-            Kind::Chat(answer) => answer.whole(&choices, self.wanted(prompt_of(0)), usage),
+            Kind::Chat(answer) => answer.whole(choices, self.repeated_in(0).tokens, usage),
             Kind::Text(answer) => {
-                for (index, choice) in choices.iter_mut().enumerate() {
-                    choice.text.insert_str(0, &prompt_of(index).echo);
-                }
-                let prompts: Vec<_> = (0..choices.len()).map(|index| self.wanted(prompt_of(index))).collect();
-                answer.whole(&choices, &prompts, usage)
+                let repeated = |(index, choice)| (choice, self.repeated_in(index));
+                answer.whole(choices.iter().enumerate().map(repeated), usage)
             }
         }
     }
 
-    /// The prompt's token ids where the client wants them.
-    fn wanted<'a>(&self, prompt: &'a Tokenized) -> &'a [sched::TokenId] {
-        match self.token_ids {
+    /// What choice `index` repeats of its prompt.
+    fn repeated_in(&self, index: usize) -> Repeated<'_> {
+        self.prompts.get(index / self.n as usize).map_or(Repeated::NOTHING, |prompt| self.repeated(prompt))
+    }
+
+    fn repeated<'a>(&self, prompt: &'a Tokenized) -> Repeated<'a> {
+        let tokens: &[sched::TokenId] = match self.token_ids {
             TokenIds::Include => &prompt.tokens,
             TokenIds::Omit => &[],
-        }
+        };
+        Repeated { echo: &prompt.echo, tokens }
     }
 }

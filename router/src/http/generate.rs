@@ -19,11 +19,15 @@ use crate::clock::unix_seconds;
 use crate::dispatch::Job;
 use crate::exchange::{Exchange, ExchangeParts, Turn};
 use crate::metrics::Account;
-use crate::openai::{ApiError, Choice, Delivery, Delta, Generation, Head, Limits, Usage, UsageChunk, sse};
+use crate::openai::{
+    ApiError, Choice, Delivery, Delta, Generation, Head, Limits, UnnamedLength, Usage, UsageChunk, sse,
+};
 use crate::text::ModelText;
 
 /// An answer up to this size is put together at once, a larger one where it holds nobody up.
 const SMALL_ANSWER_BYTES: usize = 64 << 10;
+/// What opens the choices of a stream goes out in pieces of about this size.
+const OPENING_BYTES: usize = 16 << 10;
 
 /// An endpoint that generates text.
 pub(super) trait Endpoint: Sized + Send + 'static {
@@ -40,8 +44,8 @@ pub(super) trait Endpoint: Sized + Send + 'static {
     /// The prompts as tokens.
     fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError>;
 
-    /// Answer tokens where the client names no number; `None` is all that the context has left.
-    fn max_tokens_default(app: &App) -> Option<u32>;
+    /// Answer tokens of a choice where the client names no number, of `share` at most.
+    fn unnamed_length(app: &App, share: u32) -> UnnamedLength;
 
     fn form(&self, head: Head, prompts: Vec<Tokenized>) -> Form;
 }
@@ -54,11 +58,22 @@ pub(super) struct Tokenized {
     pub(super) echo: String,
 }
 
+impl Tokenized {
+    /// Bytes that it keeps until its request has ended.
+    fn bytes(&self) -> usize {
+        size_of_val::<[TokenId]>(&self.tokens) + self.echo.len()
+    }
+}
+
 /// A request that can be handed to the workers.
 struct Prepared {
     generation: Generation,
     jobs: Vec<Job>,
     form: Form,
+    /// Bytes of the prompts.
+    prompt_bytes: usize,
+    /// Bytes of the answer that are there before any token.
+    repeated_bytes: usize,
 }
 
 /// Answers one request.
@@ -86,8 +101,9 @@ async fn prepare<E: Endpoint>(
     let task = move |app: &App, room: Room<'_>| prepare_parsed::<E>(app, &body, class.as_deref(), &room);
     let bytes = permit.body_bytes();
     let (prepared, mut permit) = work(app, bytes, permit, task).await?;
-    permit.body_done();
     let prepared = prepared?;
+    permit.body_became(prepared.prompt_bytes);
+    permit.grow_answer(prepared.repeated_bytes)?;
     let prompt_tokens = prepared.jobs.iter().map(|job| job.prompt.len() as u64).sum();
     if let Some(job) = prepared.jobs.first() {
         account.parsed(job.slo, prompt_tokens);
@@ -105,34 +121,33 @@ fn prepare_parsed<E: Endpoint>(
     let generation = request.generation().clone();
     let model = app.model_named(generation.model.as_deref())?;
     let slo = app.config.slo.resolve(generation.slo_class.as_deref().or(class))?;
-    let default = output_default::<E>(app, &generation, request.prompts_count(), room.context_tokens)?;
+    let share = output_share(app, &generation, request.prompts_count(), room.context_tokens)?;
+    let unnamed = E::unnamed_length(app, share);
     let prompts = request.prompts(&app.model, room)?;
     let jobs = prompts
         .iter()
         .map(|prompt| {
             let seed = app.dispatcher.seed();
-            let params = generation.resolve(&app.model, room.context_tokens, prompt.tokens.len(), default, seed)?;
+            let params = generation.resolve(&app.model, room.context_tokens, prompt.tokens.len(), unnamed, seed)?;
             let prompt = Arc::clone(&prompt.tokens);
             Ok(Job { prompt, choices: generation.n, params: params.into(), slo })
         })
         .collect::<Result<Vec<Job>, ApiError>>()?;
     let head = Head { id: app.answer_id(E::ID_PREFIX), created: unix_seconds(), model };
+    let prompt_bytes = prompts.iter().map(Tokenized::bytes).sum();
     let form = request.form(head, prompts);
-    Ok(Prepared { generation, jobs, form })
+    let repeated_bytes = form.repeated_bytes(generation.delivery);
+    Ok(Prepared { generation, jobs, form, prompt_bytes, repeated_bytes })
 }
 
-/// Answer tokens of a choice where the client names no number, such that all choices stay within what one request may ask
-/// for.
-fn output_default<E: Endpoint>(
-    app: &App,
-    generation: &Generation,
-    prompts: usize,
-    context_tokens: u32,
-) -> Result<Option<u32>, ApiError> {
-    let default = E::max_tokens_default(app);
+/// What each choice has of the tokens that one request may ask for.
+///
+/// # Errors
+/// When the client names a number with which all choices together ask for more.
+fn output_share(app: &App, generation: &Generation, prompts: usize, context_tokens: u32) -> Result<u32, ApiError> {
     let choices = prompts as u64 * u64::from(generation.n);
     let tokens_max = app.config.limits.output_tokens_max.max(context_tokens.into());
-    let share = u32::try_from(tokens_max / choices.max(1)).unwrap_or(u32::MAX);
+    let share = u32::try_from(tokens_max / choices.max(1)).unwrap_or(u32::MAX).max(1);
     match generation.max_tokens {
         Some(asked) if choices > 1 && asked > share => {
             let message = format!(
@@ -141,31 +156,30 @@ fn output_default<E: Endpoint>(
             );
             Err(ApiError::invalid("max_tokens", message))
         }
-        Some(_) | None if choices <= 1 => Ok(default),
-        Some(_) | None => Ok(Some(default.unwrap_or(u32::MAX).min(share.max(1)))),
+        Some(_) | None => Ok(share),
     }
 }
 
 async fn respond(app: &Arc<App>, prepared: Prepared, permit: Permit, account: Account) -> Response {
-    let Prepared { generation, jobs, form } = prepared;
+    let Prepared { generation, jobs, form, repeated_bytes, .. } = prepared;
     let exchange = Exchange::begin(ExchangeParts {
         tokenizer: &app.model.tokenizer,
         dispatcher: &app.dispatcher,
         generation: &generation,
         jobs,
-        limits: &app.config.limits,
+        unread: &app.unread,
         account,
         permit,
     });
     match generation.delivery {
-        Delivery::Whole => whole(app, exchange, form, generation.n).await,
-        Delivery::Stream(usage) => stream(exchange, form, generation.n, usage).await,
+        Delivery::Whole => whole(app, exchange, form, repeated_bytes).await,
+        Delivery::Stream(usage) => stream(exchange, form, usage).await,
     }
 }
 
-async fn whole(app: &Arc<App>, mut exchange: Exchange, form: Form, n: u32) -> Response {
-    let mut choices = vec![Choice::default(); form.choices(n)];
-    let mut bytes = 0;
+/// `bytes` are those that are held already.
+async fn whole(app: &Arc<App>, mut exchange: Exchange, form: Form, mut bytes: usize) -> Response {
+    let mut choices = vec![Choice::default(); form.choices()];
     loop {
         match exchange.next().await {
             Turn::Deltas(deltas) => {
@@ -180,7 +194,7 @@ async fn whole(app: &Arc<App>, mut exchange: Exchange, form: Form, n: u32) -> Re
                     }
                 }
             }
-            Turn::Done(usage) => return written(app, bytes, exchange.into_permit(), form, choices, n, usage).await,
+            Turn::Done(usage) => return written(app, bytes, exchange.into_permit(), form, choices, usage).await,
             Turn::Failed(error) => return error.into_response(),
         }
     }
@@ -193,27 +207,24 @@ async fn written(
     permit: Option<Permit>,
     form: Form,
     choices: Vec<Choice>,
-    n: u32,
     usage: Usage,
 ) -> Response {
     if bytes <= SMALL_ANSWER_BYTES {
-        return reply::json_keeping(form.whole(choices, n, usage), permit);
+        return reply::json_keeping(form.whole(&choices, usage), permit);
     }
-    match work(app, bytes, permit, move |_, _| form.whole(choices, n, usage)).await {
+    match work(app, bytes, permit, move |_, _| form.whole(&choices, usage)).await {
         Ok((body, permit)) => reply::json_keeping(body, permit),
         Err(error) => error.into_response(),
     }
 }
 
 /// Waits for the first token before it commits to a status: what fails until then gets a proper one.
-async fn stream(mut exchange: Exchange, form: Form, n: u32, usage: UsageChunk) -> Response {
+async fn stream(mut exchange: Exchange, form: Form, usage: UsageChunk) -> Response {
     let first = match exchange.next().await {
         Turn::Failed(error) => return error.into_response(),
         turn @ (Turn::Deltas(_) | Turn::Done(_)) => turn,
     };
-    let mut opening = Vec::new();
-    form.open(n, &mut opening);
-    let state = Streaming { exchange, form, usage, next: Next::Write(opening, first) };
+    let state = Streaming { exchange, form, usage, next: Next::Open { opened: 0, turn: first } };
     let chunks = unfold(state, |mut state| async move {
         let bytes = state.chunk().await?;
         Some((Ok::<Bytes, Infallible>(bytes), state))
@@ -230,8 +241,8 @@ struct Streaming {
 }
 
 enum Next {
-    /// These bytes and this turn are there already.
-    Write(Vec<u8>, Turn),
+    /// So many choices are open, and this turn is there already.
+    Open { opened: usize, turn: Turn },
     /// Ask the exchange.
     Ask,
     /// Everything has been written.
@@ -242,7 +253,14 @@ impl Streaming {
     /// The next bytes; `None` at the end.
     async fn chunk(&mut self) -> Option<Bytes> {
         let (mut out, turn) = match std::mem::replace(&mut self.next, Next::Ask) {
-            Next::Write(out, turn) => (out, turn),
+            Next::Open { opened, turn } => {
+                let (out, opened) = self.opening(opened);
+                if opened < self.form.choices() {
+                    self.next = Next::Open { opened, turn };
+                    return Some(out.into());
+                }
+                (out, turn)
+            }
             Next::Ask => (Vec::new(), self.exchange.next().await),
             Next::Nothing => return None,
         };
@@ -265,5 +283,18 @@ impl Streaming {
             }
         }
         Some(out.into())
+    }
+
+    /// What opens the next choices, and how many are open then: one at least, so that a large prompt is never there twice.
+    fn opening(&self, mut opened: usize) -> (Vec<u8>, usize) {
+        let mut out = Vec::new();
+        for index in (0..).take(self.form.choices()).skip(opened) {
+            self.form.open(index, &mut out);
+            opened += 1;
+            if out.len() >= OPENING_BYTES {
+                break;
+            }
+        }
+        (out, opened)
     }
 }

@@ -9,6 +9,8 @@ use crate::text::{AddSpecials, Effort, EncodeError, ModelText, Source, Stopped};
 pub(super) struct Room<'a> {
     /// Tokens of prompt and answer together.
     pub(super) context_tokens: u32,
+    /// Bytes of an answer that is held.
+    pub(super) answer_bytes_max: usize,
     /// The bounds of the work.
     pub(super) effort: &'a Effort,
 }
@@ -59,12 +61,21 @@ impl Room<'_> {
         model.encode_within(source, specials, self.effort).map_err(|error| wrong("prompt", &error))
     }
 
-    /// Whether to go on before something that cannot be stopped.
+    /// Whether so many tokens leave room for an answer.
     ///
     /// # Errors
-    /// Why not.
-    pub(super) fn look(&self, field: &str) -> Result<(), ApiError> {
-        self.effort.look().map_err(|stopped| wrong(field, &EncodeError::Stopped(stopped)))
+    /// When they do not.
+    pub(super) fn has(&self, tokens: usize) -> Result<(), ApiError> {
+        if tokens < self.context_tokens as usize { Ok(()) } else { Err(self.overflow(&tokens.to_string())) }
+    }
+
+    /// Whether an answer may have so many bytes.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(super) fn answer(&self, bytes: usize) -> Result<(), ApiError> {
+        let max = self.answer_bytes_max;
+        if bytes > max { Err(ApiError::answer_too_large(max)) } else { Ok(()) }
     }
 
     fn overflow(&self, tokens: &str) -> ApiError {

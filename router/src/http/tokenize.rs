@@ -10,6 +10,7 @@ use super::chat_completions::conversation_text;
 use super::room::Room;
 use super::work::work;
 use super::{App, body, reply};
+use crate::admission::Permit;
 use crate::openai::{
     ApiError, DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized,
 };
@@ -22,7 +23,7 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> R
     let (body, permit) = body::receive(&app, request).await?;
     let (answer, permit) =
         work(&app, permit.body_bytes(), permit, move |app, room| tokens_in(app, &body, &room)).await?;
-    Ok(reply::json_keeping(answer?, permit))
+    answered(answer?, permit)
 }
 
 fn tokens_in(app: &App, body: &[u8], room: &Room<'_>) -> Result<Vec<u8>, ApiError> {
@@ -48,15 +49,21 @@ fn tokens_in(app: &App, body: &[u8], room: &Room<'_>) -> Result<Vec<u8>, ApiErro
 pub(super) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (body, permit) = body::receive(&app, request).await?;
     let (answer, permit) = work(&app, permit.body_bytes(), permit, move |app, _| text_of(app, &body)).await?;
-    Ok(reply::json_keeping(answer?, permit))
+    answered(answer?, permit)
+}
+
+/// An answer that is held until the client has taken it.
+fn answered(answer: Vec<u8>, mut permit: Permit) -> Result<Response, ApiError> {
+    permit.body_became(0);
+    permit.grow_answer(answer.len())?;
+    Ok(reply::json_keeping(answer, permit))
 }
 
 fn text_of(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let request = DetokenizeRequest::parse(body, &app.limits())?;
     app.model_named(request.model.as_deref())?;
     // A few bytes of numbers can stand for a long token each.
-    let pieces = app.model.tokenizer.pieces();
-    let bytes: usize = request.tokens.iter().map(|token| pieces.bytes(*token).len()).sum();
+    let bytes = app.model.tokenizer.pieces().text_bytes(&request.tokens);
     let bytes_max = app.config.limits.body_bytes_max;
     if bytes > bytes_max {
         let message = format!("the tokens stand for {bytes} bytes of text, more than the limit of {bytes_max}");

@@ -58,7 +58,8 @@ pub(super) async fn work<K: Send + 'static, T: Send + 'static>(
         let limits = &shared.config.limits;
         let cpu_max = Duration::from_millis(limits.text_cpu_ms_max);
         let effort = Effort::begin(wanted.clone(), cpu_max, usize::MAX, limits.unbroken_bytes_max);
-        let room = Room { context_tokens: shared.context_tokens(), effort: &effort };
+        let (context_tokens, answer_bytes_max) = (shared.context_tokens(), limits.answer_bytes_max);
+        let room = Room { context_tokens, answer_bytes_max, effort: &effort };
         let done = wanted.is_wanted().then(|| task(&shared, room));
         if bytes > MIDDLING_BYTES {
             shared.lanes.relief.due();

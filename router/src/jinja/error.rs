@@ -27,6 +27,9 @@ pub enum Error {
     /// The template takes more steps than a prompt may.
     #[error("more than {0} steps")]
     Endless(u64),
+    /// Whoever watches the run has stopped it.
+    #[error("it was stopped")]
+    Stopped,
     /// The values that the template holds take more memory than a prompt may.
     #[error("more than {0} bytes of values")]
     Large(usize),

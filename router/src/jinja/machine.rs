@@ -73,7 +73,13 @@ impl Machine {
 
     /// Pays for one step.
     pub(super) fn step(&self) -> Result<(), Error> {
-        if meter::is_spent() { Err(Error::Endless(self.steps_max)) } else { meter::check(0) }
+        if meter::is_spent() {
+            return Err(Error::Endless(self.steps_max));
+        }
+        if meter::is_stopped() {
+            return Err(Error::Stopped);
+        }
+        meter::check(0)
     }
 
     /// Runs `run` one level deeper.

@@ -40,6 +40,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use error::Error;
+pub use meter::Watch;
 pub use text::Origin;
 pub use value::Value;
 
@@ -80,9 +81,25 @@ impl Template {
         now_unix_s: u64,
         steps_max: u64,
     ) -> Result<Rendered, Error> {
+        self.render_watched(variables, now_unix_s, steps_max, || Box::new(|| true))
+    }
+
+    /// As `render`; what `watch` makes on the thread of the run is asked now and then whether to go on, and lives as long.
+    ///
+    /// # Errors
+    /// As those of `render`, and when it was stopped.
+    pub fn render_watched(
+        &self,
+        variables: impl FnOnce() -> Vec<(Arc<str>, Value)> + Send,
+        now_unix_s: u64,
+        steps_max: u64,
+        watch: impl FnOnce() -> Watch + Send,
+    ) -> Result<Rendered, Error> {
         on_own_stack(|| {
-            meter::begin(steps_max);
-            let text = machine::Machine::new(variables(), now_unix_s, steps_max).run(&self.body)?;
+            meter::begin(steps_max, watch());
+            let text = machine::Machine::new(variables(), now_unix_s, steps_max).run(&self.body);
+            meter::end();
+            let text = text?;
             Ok(Rendered { text: text.as_str().to_owned(), given: text.given().to_vec() })
         })
     }

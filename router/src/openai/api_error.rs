@@ -3,6 +3,9 @@
 use sched::{Failure, FailureKind, Span};
 use serde::Serialize;
 
+/// Bytes of a message: it may have words of the client or of a template in it, and is held until it was read.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// An error as OpenAI's clients expect it: a status and a body with `message`, `type`, `param` and `code`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -34,7 +37,7 @@ impl ApiError {
         ApiError {
             kind,
             status: kind.http_status(),
-            message: message.into(),
+            message: shortened(message.into()),
             param: None,
             code: kind.openai_code(),
             advice: None,
@@ -166,6 +169,17 @@ impl ApiError {
     }
 }
 
+/// A message of a size that a person reads.
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|&end| message.is_char_boundary(end));
+        message.truncate(end.unwrap_or(0));
+        message.push_str("...");
+        message.shrink_to_fit();
+    }
+    message
+}
+
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> ApiError {
         let retry = failure.kind.may_be_retried().then_some(Advice::RetryAfter(Span::from_secs(1)));
@@ -192,6 +206,12 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+
+    #[test]
+    fn what_a_client_said_is_not_repeated_at_length() {
+        let error = ApiError::model_not_found(&"é".repeat(1 << 20));
+        assert!(error.message.len() <= MESSAGE_BYTES_MAX + 3 && error.message.ends_with("é..."), "{}", error.message);
+    }
 
     #[test]
     fn bodies_have_all_four_keys_and_a_code_that_is_a_string_or_null() {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::fields::{self, Fields};
 use super::generation::LOGPROBS_MAX;
 use super::known::note_unknown;
-use super::refused::refuse_for_chat;
+use super::refused::{refuse_for_chat, refuse_in_message};
 use super::{ApiError, Generation, Limits};
 use crate::text::{AddSpecials, Content, GenerationPrompt, Message, Role, SERVER_VARIABLES};
 
@@ -38,7 +38,7 @@ impl ChatRequest {
     /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<ChatRequest, ApiError> {
         let (request, rest) = ChatRequest::parse_fields(body, limits)?;
-        note_unknown(&rest);
+        note_unknown("", &rest);
         Ok(request)
     }
 
@@ -103,12 +103,7 @@ fn take_template_variables(fields: &mut Fields) -> Result<Map<String, Value>, Ap
 fn message(name: &str, value: Value) -> Result<Message, ApiError> {
     let Value::Object(map) = value else { return Err(fields::wrong(name, "an object", &value)) };
     let mut fields = Fields::of(map);
-    for refused in ["tool_calls", "function_call", "audio"] {
-        let filled = fields.take(refused).is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty()));
-        if filled {
-            return Err(ApiError::unsupported(&format!("{name}.{refused}")));
-        }
-    }
+    refuse_in_message(&mut fields, &format!("{name}."))?;
     let role = role(&format!("{name}.role"), fields.take("role"))?;
     let content = content(&format!("{name}.content"), role, fields.take("content"))?;
     let mut text =
@@ -116,7 +111,9 @@ fn message(name: &str, value: Value) -> Result<Message, ApiError> {
     let reasoning = text("reasoning_content")?;
     // Servers differ in the name; a client that sends both means the same.
     let reasoning = text("reasoning")?.or(reasoning);
-    Ok(Message { role, content, name: text("name")?, reasoning, thinking: text("thinking")? })
+    let message = Message { role, content, name: text("name")?, reasoning, thinking: text("thinking")? };
+    note_unknown("messages[].", &fields);
+    Ok(message)
 }
 
 fn role(name: &str, value: Option<Value>) -> Result<Role, ApiError> {
@@ -163,6 +160,7 @@ fn text_part(name: &str, part: Value) -> Result<String, ApiError> {
         let field = format!("{name}.text");
         ApiError::invalid(&field, format!("{field} is missing"))
     })?;
+    note_unknown("messages[].content[].", &fields);
     fields::string(&format!("{name}.text"), text)
 }
 

@@ -3,7 +3,7 @@
 use sched::TokenId;
 use serde::Serialize;
 
-use super::delta::{finish_name, token_ids};
+use super::delta::{Ids, finish_name, token_ids};
 use super::logprobs::ChatLogprobs;
 use super::{Choice, Delta, Head, Usage, sse};
 
@@ -21,7 +21,7 @@ struct Chunk<'a> {
     model: &'a str,
     choices: &'a [ChunkChoice<'a>],
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_token_ids: Option<Vec<u32>>,
+    prompt_token_ids: Option<Ids<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
 }
@@ -33,7 +33,7 @@ struct ChunkChoice<'a> {
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_ids: Option<Vec<u32>>,
+    token_ids: Option<Ids<'a>>,
 }
 
 /// Clients reject `role: null`, so what is not there is left out.
@@ -54,7 +54,7 @@ struct Whole<'a> {
     choices: Vec<WholeChoice<'a>>,
     usage: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_token_ids: Option<Vec<u32>>,
+    prompt_token_ids: Option<Ids<'a>>,
 }
 
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ struct WholeChoice<'a> {
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_ids: Option<Vec<u32>>,
+    token_ids: Option<Ids<'a>>,
 }
 
 #[derive(Serialize)]
@@ -112,7 +112,7 @@ impl ChatAnswer {
         self.chunk(&[], None, Some(usage), out);
     }
 
-    fn chunk(&self, choices: &[ChunkChoice], prompt: Option<Vec<u32>>, usage: Option<Usage>, out: &mut Vec<u8>) {
+    fn chunk(&self, choices: &[ChunkChoice], prompt: Option<Ids<'_>>, usage: Option<Usage>, out: &mut Vec<u8>) {
         let chunk = Chunk {
             id: &self.head.id,
             object: "chat.completion.chunk",

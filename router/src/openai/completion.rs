@@ -54,7 +54,7 @@ impl CompletionRequest {
     /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<CompletionRequest, ApiError> {
         let (request, rest) = CompletionRequest::parse_fields(body, limits)?;
-        note_unknown(&rest);
+        note_unknown("", &rest);
         Ok(request)
     }
 

@@ -1,11 +1,10 @@
 //! `POST /v1/completions`: the answer, whole or in chunks; knows no request.
 
-use sched::TokenId;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::delta::{finish_name, token_ids};
+use super::delta::{Ids, finish_name, token_ids};
 use super::logprobs::CompletionLogprobs;
-use super::{Choice, Delta, Head, Usage, sse};
+use super::{Choice, Delta, Head, Repeated, Usage, sse};
 
 /// Writes one text completion.
 #[derive(Debug, Clone)]
@@ -27,13 +26,22 @@ struct Body<'a> {
 #[derive(Serialize)]
 struct BodyChoice<'a> {
     index: u32,
-    text: &'a str,
+    text: Joined<'a>,
     logprobs: Option<CompletionLogprobs>,
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_ids: Option<Vec<u32>>,
+    token_ids: Option<Ids<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_token_ids: Option<Vec<u32>>,
+    prompt_token_ids: Option<Ids<'a>>,
+}
+
+/// Two texts that are written as one, without a copy of them: an echo may be large, and each choice has it.
+struct Joined<'a>(&'a str, &'a str);
+
+impl Serialize for Joined<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}{}", self.0, self.1))
+    }
 }
 
 impl CompletionAnswer {
@@ -45,17 +53,17 @@ impl CompletionAnswer {
 
     /// Appends the chunk that opens choice `index`, where there is something to open it with: the echoed prompt or the
     /// prompt's token ids.
-    pub fn open(&self, index: u32, echo: &str, prompt: &[TokenId], out: &mut Vec<u8>) {
-        if echo.is_empty() && prompt.is_empty() {
+    pub fn open(&self, index: u32, prompt: Repeated<'_>, out: &mut Vec<u8>) {
+        if prompt == Repeated::NOTHING {
             return;
         }
         let choice = BodyChoice {
             index,
-            text: echo,
+            text: Joined(prompt.echo, ""),
             logprobs: None,
             finish_reason: None,
             token_ids: None,
-            prompt_token_ids: token_ids(prompt),
+            prompt_token_ids: token_ids(prompt.tokens),
         };
         sse::event(&self.body(vec![choice], None), out);
     }
@@ -64,7 +72,7 @@ impl CompletionAnswer {
     pub fn delta(&self, delta: &Delta, out: &mut Vec<u8>) {
         let choice = BodyChoice {
             index: delta.index,
-            text: &delta.text,
+            text: Joined("", &delta.text),
             logprobs: CompletionLogprobs::of(&delta.logprobs),
             finish_reason: finish_name(delta.finish),
             token_ids: token_ids(&delta.tokens),
@@ -78,18 +86,18 @@ impl CompletionAnswer {
         sse::event(&self.body(Vec::new(), Some(usage)), out);
     }
 
-    /// The whole answer; `prompts` has the prompt of every choice, empty unless the client wants token ids.
+    /// The whole answer: every choice with what it repeats of its prompt.
     #[must_use]
-    pub fn whole(&self, choices: &[Choice], prompts: &[&[TokenId]], usage: Usage) -> Vec<u8> {
+    pub fn whole<'a>(&self, choices: impl Iterator<Item = (&'a Choice, Repeated<'a>)>, usage: Usage) -> Vec<u8> {
         let choices = (0..)
             .zip(choices)
-            .map(|(index, choice)| BodyChoice {
+            .map(|(index, (choice, prompt))| BodyChoice {
                 index,
-                text: &choice.text,
+                text: Joined(prompt.echo, &choice.text),
                 logprobs: CompletionLogprobs::of(&choice.logprobs),
                 finish_reason: finish_name(choice.finish),
                 token_ids: token_ids(&choice.tokens),
-                prompt_token_ids: prompts.get(index as usize).and_then(|prompt| token_ids(prompt)),
+                prompt_token_ids: token_ids(prompt.tokens),
             })
             .collect();
         sse::json(&self.body(choices, Some(usage)))

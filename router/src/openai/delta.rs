@@ -1,9 +1,12 @@
 //! What a choice brings next, in the terms of the API but not yet in JSON; knows neither endpoint.
 
 use sched::{FinishReason, TokenId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::TokenLogprob;
+
+/// A token id and its comma.
+const TOKEN_ID_BYTES: usize = 7;
 
 /// Something new of one choice.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,16 +27,34 @@ impl Delta {
     /// About how many bytes of JSON this is.
     #[must_use]
     pub fn json_bytes(&self) -> usize {
-        /// A token id and its comma.
-        const TOKEN_ID: usize = 7;
         let logprobs: usize = self.logprobs.iter().map(TokenLogprob::json_bytes).sum();
-        self.text.len() + TOKEN_ID * self.tokens.len() + logprobs
+        text_json_bytes(&self.text) + TOKEN_ID_BYTES * self.tokens.len() + logprobs
     }
 
     /// Whether there is nothing to tell a client.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty() && self.tokens.is_empty() && self.logprobs.is_empty() && self.finish.is_none()
+    }
+}
+
+/// What an answer repeats of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated<'a> {
+    /// The text that it begins with; empty unless the client wants that.
+    pub echo: &'a str,
+    /// The prompt's tokens; empty unless the client wants their ids.
+    pub tokens: &'a [TokenId],
+}
+
+impl Repeated<'_> {
+    /// Nothing of it.
+    pub const NOTHING: Repeated<'static> = Repeated { echo: "", tokens: &[] };
+
+    /// About how many bytes of JSON this is.
+    #[must_use]
+    pub fn json_bytes(&self) -> usize {
+        text_json_bytes(self.echo) + TOKEN_ID_BYTES * self.tokens.len()
     }
 }
 
@@ -81,7 +102,7 @@ pub struct Usage {
 }
 
 impl Serialize for Usage {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Wire {
             prompt_tokens: u64,
@@ -107,6 +128,37 @@ pub(super) const fn finish_name(finish: Option<FinishReason>) -> Option<&'static
 }
 
 /// Token ids as the wire has them; absent when the client does not want them.
-pub(super) fn token_ids(tokens: &[TokenId]) -> Option<Vec<u32>> {
-    (!tokens.is_empty()).then(|| tokens.iter().map(|token| token.0).collect())
+pub(super) fn token_ids(tokens: &[TokenId]) -> Option<Ids<'_>> {
+    (!tokens.is_empty()).then_some(Ids(tokens))
+}
+
+/// Token ids that are written as numbers without a copy of them.
+pub(super) struct Ids<'a>(pub(super) &'a [TokenId]);
+
+impl Serialize for Ids<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|token| token.0))
+    }
+}
+
+/// Bytes of a text as JSON, where control characters and quotation marks are longer.
+fn text_json_bytes(text: &str) -> usize {
+    let more = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    text.len() + text.bytes().map(more).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_json() {
+        for text in ["", "plain", "\u{1}\u{1f}\u{8}\u{c}\n\t\r \"\\/", "☃ é \u{7f}"] {
+            assert_eq!(text_json_bytes(text) + 2, serde_json::to_string(text).unwrap().len(), "{text:?}");
+        }
+    }
 }

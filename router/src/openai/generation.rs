@@ -4,6 +4,7 @@ use sched::{SamplingParams, TokenId};
 use serde_json::Value;
 
 use super::fields::{self, Fields};
+use super::known::note_unknown;
 use super::{ApiError, Limits};
 use crate::text::sampling_defaults::{MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_K, TOP_P};
 use crate::text::{Length, ModelText, SpecialText};
@@ -62,6 +63,17 @@ pub struct Generation {
     pub slo_class: Option<String>,
     /// How many alternatives per token to report; `None` is no log-probabilities.
     pub logprobs: Option<u8>,
+}
+
+/// Answer tokens of a choice where a client names no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnnamedLength {
+    /// What the operator says, which stands before what the model's authors recommend.
+    pub configured: Option<u32>,
+    /// The API's own, where nobody recommends a length; `None` is all that the context has left.
+    pub default: Option<u32>,
+    /// What each choice has of what one request may ask for, whoever says the length.
+    pub share: u32,
 }
 
 /// Whether the model's own end tokens end a choice.
@@ -138,8 +150,7 @@ impl Generation {
     }
 
     /// The parameters for a prompt of `prompt_tokens`, with everything open resolved: what the client says, else what
-    /// the model's authors recommend, else the API's defaults. `max_tokens_default` is the API's default of `max_tokens`
-    /// (`None` is all that the context has left).
+    /// the model's authors recommend, else the API's defaults.
     ///
     /// # Errors
     /// When prompt and answer do not fit the context.
@@ -148,12 +159,12 @@ impl Generation {
         model: &ModelText,
         context_tokens: u32,
         prompt_tokens: usize,
-        max_tokens_default: Option<u32>,
+        unnamed: UnnamedLength,
         seed: u64,
     ) -> Result<SamplingParams, ApiError> {
         let defaults = &model.defaults;
         let recommended = defaults.max_tokens;
-        let max_tokens = self.output_budget(context_tokens, prompt_tokens, recommended, max_tokens_default)?;
+        let max_tokens = self.output_budget(context_tokens, prompt_tokens, recommended, unnamed)?;
         let min_tokens = self.least_output(max_tokens, prompt_tokens, defaults.min_tokens)?;
         let temperature = self.temperature.or(defaults.temperature).unwrap_or(1.0);
         let mut stop_tokens = self.stop_tokens.clone();
@@ -185,7 +196,7 @@ impl Generation {
         context_tokens: u32,
         prompt_tokens: usize,
         recommended: Option<Length>,
-        max_tokens_default: Option<u32>,
+        unnamed: UnnamedLength,
     ) -> Result<u32, ApiError> {
         let left = u32::try_from(prompt_tokens).ok().and_then(|prompt| context_tokens.checked_sub(prompt)).unwrap_or(0);
         if left == 0 {
@@ -205,13 +216,16 @@ impl Generation {
                 Err(ApiError::context_overflow("max_tokens", message))
             }
             Some(asked) => Ok(asked),
-            None => match recommended {
-                None => Ok(max_tokens_default.unwrap_or(left).min(left)),
-                Some(length) => match length.of_answer(prompt_tokens) {
-                    Some(tokens) => Ok(tokens.min(left)),
-                    None => Err(beyond_recommended(prompt_tokens)),
-                },
-            },
+            None => {
+                let tokens = match (unnamed.configured, recommended) {
+                    (Some(tokens), _) => tokens,
+                    (None, None) => unnamed.default.unwrap_or(left),
+                    (None, Some(length)) => {
+                        length.of_answer(prompt_tokens).ok_or_else(|| beyond_recommended(prompt_tokens))?
+                    }
+                };
+                Ok(tokens.min(left).min(unnamed.share))
+            }
         }
     }
 
@@ -307,6 +321,7 @@ fn take_delivery(fields: &mut Fields) -> Result<Delivery, ApiError> {
     }
     let mut options = Fields::of(options.unwrap_or_default());
     let include = options.take("include_usage");
+    note_unknown("stream_options.", &options);
     match include.map(|value| fields::flag("stream_options.include_usage", &value)).transpose()? {
         Some(true) => Ok(Delivery::Stream(UsageChunk::Include)),
         Some(false) | None => Ok(Delivery::Stream(UsageChunk::Omit)),

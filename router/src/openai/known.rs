@@ -82,14 +82,15 @@ pub(super) const IGNORED: &[&str] = &[
 
 static UNKNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Fields that nobody has taken: those without effect are dropped, unknown ones are logged, each name once.
-pub(super) fn note_unknown(fields: &Fields) {
+/// Fields of the object at `place` that nobody has taken: those without effect are dropped, unknown ones are logged, each
+/// name once.
+pub(super) fn note_unknown(place: &str, fields: &Fields) {
     let unknown = fields.names().filter(|name| !IGNORED.contains(name));
     for name in unknown {
-        let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
+        let shown: String = place.chars().chain(name.chars()).take(NAME_CHARS_MAX).collect();
         let mut seen = UNKNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < NAMES_MAX && seen.insert(shown.clone()) {
-            info!(field = shown, "a request has a field that this server does not know; it has no effect");
+            info!(field = shown, "a request has a field that this server does not know there; it has no effect");
         }
     }
 }
@@ -100,8 +101,8 @@ mod tests {
 
     use serde_json::{Map, Value, json};
 
-    use super::super::refused::{CHAT, COMMON, COMPLETION};
-    use super::super::{ChatRequest, CompletionRequest, Limits};
+    use super::super::refused::{CHAT, COMMON, COMPLETION, MESSAGE};
+    use super::super::{ChatRequest, CompletionRequest, DetokenizeRequest, Limits, TokenizeRequest};
     use super::*;
 
     fn limits() -> Limits {
@@ -140,6 +141,7 @@ mod tests {
             ("Refused by both", refused(COMMON)),
             ("Refused by chat completions", refused(CHAT)),
             ("Refused by completions", refused(COMPLETION)),
+            ("Refused inside a message", refused(MESSAGE)),
         ];
         for (heading, mut names) in tables {
             names.sort();
@@ -175,9 +177,24 @@ mod tests {
     #[test]
     fn unknown_names_are_remembered_up_to_a_bound() {
         let body: Map<String, Value> = (0..300).map(|number| (format!("unknown-{number}"), json!(1))).collect();
-        note_unknown(&Fields::of(body));
-        note_unknown(&Fields::of(nulls(IGNORED)));
+        let nested = json!({
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "x", "odd": 1}], "odder": 1}],
+            "stream": true, "stream_options": {"oddest": 1},
+        });
+        ChatRequest::parse(nested.to_string().as_bytes(), &limits()).unwrap();
+        TokenizeRequest::parse(br#"{"prompt": "x", "strange": 1}"#).unwrap();
+        DetokenizeRequest::parse(br#"{"tokens": [1], "stranger": 1}"#, &limits()).unwrap();
+        note_unknown("", &Fields::of(body));
+        note_unknown("", &Fields::of(nulls(IGNORED)));
         let seen = UNKNOWN.lock().unwrap();
         assert!(seen.len() <= NAMES_MAX && seen.contains("unknown-0") && !seen.contains("user"));
+        let inside = [
+            "messages[].odder",
+            "messages[].content[].odd",
+            "stream_options.oddest",
+            "/tokenize: strange",
+            "/detokenize: stranger",
+        ];
+        assert!(inside.iter().all(|name| seen.contains(*name)), "{seen:?}");
     }
 }

@@ -21,13 +21,15 @@ pub use chat::{ChatRequest, Conversation};
 pub use chat_answer::ChatAnswer;
 pub use completion::{CompletionRequest, Echo, Prompt};
 pub use completion_answer::CompletionAnswer;
-pub use delta::{Choice, Delta, Head, Usage};
-pub use generation::{Delivery, EndTokens, Generation, TokenIds, UsageChunk};
+pub use delta::{Choice, Delta, Head, Repeated, Usage};
+pub use generation::{Delivery, EndTokens, Generation, TokenIds, UnnamedLength, UsageChunk};
 pub use limits::Limits;
 pub use logprobs::TokenLogprob;
 pub use models::{model_list, model_object};
 pub use tokenize::{DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized};
 
+#[cfg(test)]
+mod message_tests;
 #[cfg(test)]
 mod request_tests;
 #[cfg(test)]

@@ -134,10 +134,19 @@ pub(super) const COMPLETION: &[Refused] = &[
     instead("top_logprobs", Asks::UnlessNumber(0.0), "send the number as logprobs"),
 ];
 
+/// Fields of a message.
+pub(super) const MESSAGE: &[Refused] = &[
+    refused("audio", Asks::WhenFilled),
+    refused("function_call", Asks::WhenFilled),
+    refused("partial", Asks::WhenTrue),
+    refused("prefix", Asks::WhenTrue),
+    refused("tool_calls", Asks::WhenFilled),
+];
+
 /// Refuses what a chat client asks for in vain.
 pub(super) fn refuse_for_chat(fields: &mut Fields) -> Result<(), ApiError> {
-    refuse(fields, COMMON)?;
-    refuse(fields, CHAT)?;
+    refuse(fields, "", COMMON)?;
+    refuse(fields, "", CHAT)?;
     refuse_tools(fields)?;
     if let Some(modalities) = fields.list("modalities")?
         && modalities.iter().any(|modality| modality != "text")
@@ -149,12 +158,17 @@ pub(super) fn refuse_for_chat(fields: &mut Fields) -> Result<(), ApiError> {
 
 /// Refuses what a completion client asks for in vain.
 pub(super) fn refuse_for_completion(fields: &mut Fields) -> Result<(), ApiError> {
-    refuse(fields, COMMON)?;
-    refuse(fields, COMPLETION)?;
+    refuse(fields, "", COMMON)?;
+    refuse(fields, "", COMPLETION)?;
     refuse_response_format(fields)
 }
 
-fn refuse(fields: &mut Fields, table: &[Refused]) -> Result<(), ApiError> {
+/// Refuses what a message asks for in vain; `place` is the message's.
+pub(super) fn refuse_in_message(fields: &mut Fields, place: &str) -> Result<(), ApiError> {
+    refuse(fields, place, MESSAGE)
+}
+
+fn refuse(fields: &mut Fields, place: &str, table: &[Refused]) -> Result<(), ApiError> {
     for Refused { name, asks, instead } in table {
         let Some(value) = fields.take(name) else { continue };
         let asked = match asks {
@@ -165,7 +179,7 @@ fn refuse(fields: &mut Fields, table: &[Refused]) -> Result<(), ApiError> {
             Asks::UnlessNumber(neutral) => value.as_f64() != Some(*neutral),
         };
         if asked {
-            let refusal = ApiError::unsupported(name);
+            let refusal = ApiError::unsupported(&format!("{place}{name}"));
             let hint = if instead.is_empty() { String::new() } else { format!("; {instead}") };
             return Err(ApiError { message: refusal.message.clone() + &hint, ..refusal });
         }

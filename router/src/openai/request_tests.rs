@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::text::{ControlReading, ControlTokens, Length, ModelText, SamplingDefaults, SpecialText, samples};
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
 }
 
@@ -373,9 +373,12 @@ fn model(defaults: SamplingDefaults) -> ModelText {
     }
 }
 
+/// Nobody but the model's authors says a length.
+const UNNAMED: UnnamedLength = UnnamedLength { configured: None, default: None, share: u32::MAX };
+
 fn resolve(body: &Value, prompt_tokens: usize) -> Result<SamplingParams, ApiError> {
     let recommended = SamplingDefaults { temperature: Some(0.5), top_k: Some(40), ..SamplingDefaults::default() };
-    chat(body)?.generation.resolve(&model(recommended), 64, prompt_tokens, None, 77)
+    chat(body)?.generation.resolve(&model(recommended), 64, prompt_tokens, UNNAMED, 77)
 }
 
 #[test]
@@ -410,22 +413,30 @@ fn what_a_client_leaves_open_comes_from_the_model_then_from_the_api() {
 fn recommended_lengths_stand_for_those_that_a_client_leaves_open() {
     let recommended =
         |max_tokens, min_tokens| SamplingDefaults { max_tokens, min_tokens, ..SamplingDefaults::default() };
-    let lengths = |defaults: SamplingDefaults, body: Value, prompt: usize, default: Option<u32>| {
-        let resolved = chat(&body).unwrap().generation.resolve(&model(defaults), 64, prompt, default, 77);
+    let lengths = |defaults: SamplingDefaults, body: Value, prompt: usize, unnamed: UnnamedLength| {
+        let resolved = chat(&body).unwrap().generation.resolve(&model(defaults), 64, prompt, unnamed, 77);
         resolved.map(|params| (params.max_tokens, params.min_tokens)).map_err(|error| error.message)
     };
     let answer = |most, least| recommended(Some(Length::Answer(most)), Some(Length::Answer(least)));
-    assert_eq!(lengths(answer(20, 3), json!({}), 10, None), Ok((20, 3)));
-    assert_eq!(lengths(answer(20, 3), json!({}), 10, Some(16)), Ok((20, 3)), "before the API's default");
-    assert_eq!(lengths(answer(900, 3), json!({}), 10, None), Ok((54, 3)), "at most what the context has left");
-    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2}), 10, None), Ok((2, 2)), "the client's word counts");
-    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2, "min_tokens": 1}), 10, None), Ok((2, 1)));
+    assert_eq!(lengths(answer(20, 3), json!({}), 10, UNNAMED), Ok((20, 3)));
+    let api = UnnamedLength { default: Some(16), ..UNNAMED };
+    assert_eq!(lengths(answer(20, 3), json!({}), 10, api), Ok((20, 3)), "before the API's default");
+    assert_eq!(lengths(recommended(None, None), json!({}), 10, api), Ok((16, 0)));
+    let operator = UnnamedLength { configured: Some(7), ..api };
+    assert_eq!(lengths(answer(20, 3), json!({}), 10, operator), Ok((7, 3)), "the operator's word stands before it");
+    for unnamed in [UnnamedLength { share: 5, ..UNNAMED }, UnnamedLength { share: 5, ..operator }] {
+        assert_eq!(lengths(answer(20, 3), json!({}), 10, unnamed), Ok((5, 3)), "what one request may ask for");
+        assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 9}), 10, unnamed), Ok((9, 3)), "is checked elsewhere");
+    }
+    assert_eq!(lengths(answer(900, 3), json!({}), 10, UNNAMED), Ok((54, 3)), "at most what the context has left");
+    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2}), 10, UNNAMED), Ok((2, 2)), "the client's word counts");
+    assert_eq!(lengths(answer(20, 3), json!({"max_tokens": 2, "min_tokens": 1}), 10, UNNAMED), Ok((2, 1)));
     let all = || recommended(Some(Length::All(40)), Some(Length::All(15)));
-    assert_eq!(lengths(all(), json!({}), 10, None), Ok((30, 5)));
-    assert_eq!(lengths(all(), json!({}), 30, None), Ok((10, 0)));
-    let said = lengths(all(), json!({}), 40, None).unwrap_err();
+    assert_eq!(lengths(all(), json!({}), 10, UNNAMED), Ok((30, 5)));
+    assert_eq!(lengths(all(), json!({}), 30, UNNAMED), Ok((10, 0)));
+    let said = lengths(all(), json!({}), 40, UNNAMED).unwrap_err();
     assert!(said.starts_with("max_length of this model's generation_config.json leaves nothing"), "{said}");
-    assert_eq!(lengths(all(), json!({"max_tokens": 5}), 40, None), Ok((5, 0)));
+    assert_eq!(lengths(all(), json!({"max_tokens": 5}), 40, UNNAMED), Ok((5, 0)));
 }
 
 #[test]
@@ -446,53 +457,4 @@ fn prompt_and_answer_must_fit_the_context() {
 fn control_tokens_show_on_request() {
     let request = chat(&json!({"skip_special_tokens": false})).unwrap();
     assert_eq!(request.generation.special_text, SpecialText::Show);
-}
-
-#[test]
-fn tokenize_requests() {
-    let error = TokenizeRequest::parse(b"{}").unwrap_err();
-    assert_eq!(error.message, "prompt or messages is missing");
-    let error = DetokenizeRequest::parse(br#"{"tokens": [1, 300]}"#, &limits()).unwrap_err();
-    assert_eq!(error.message, "tokens[1] must be an integer from 0 to 299, but is 300");
-    let request = TokenizeRequest::parse(br#"{"messages": [{"role": "user", "content": "x"}]}"#).unwrap();
-    assert!(matches!(request.input, TokenizeInput::Conversation(_)));
-}
-
-#[test]
-fn tokenize_refuses_what_the_endpoint_with_that_prompt_refuses() {
-    let messages = json!([{"role": "user", "content": "x"}]);
-    let more = [
-        ("tools", json!([{"type": "function"}])),
-        ("continue_final_message", json!(true)),
-        ("documents", json!([{"text": "x"}])),
-        ("chat_template", json!("x")),
-        ("truncate_prompt_tokens", json!(3)),
-    ];
-    for (name, value) in more {
-        let mut body = json!({"messages": messages});
-        body[name] = value;
-        let chat = ChatRequest::parse(body.to_string().as_bytes(), &limits()).unwrap_err();
-        let tokenize = TokenizeRequest::parse(body.to_string().as_bytes()).unwrap_err();
-        assert_eq!((tokenize.message, tokenize.param), (chat.message, chat.param), "{name}");
-    }
-    let body = br#"{"prompt": "x", "truncate_prompt_tokens": 3}"#;
-    let (tokenize, completion) = (TokenizeRequest::parse(body), CompletionRequest::parse(body, &limits()));
-    assert_eq!(tokenize.unwrap_err().message, completion.unwrap_err().message);
-    let both = TokenizeRequest::parse(br#"{"prompt": "x", "messages": []}"#).unwrap_err();
-    assert_eq!(both.message, "prompt and messages exclude each other");
-}
-
-#[test]
-fn thoughts_come_with_the_turn() {
-    let parse = |message: Value| {
-        let body = json!({"messages": [message]});
-        ChatRequest::parse(body.to_string().as_bytes(), &limits())
-            .map(|request| request.conversation.messages[0].clone())
-    };
-    let message = |name: &str| json!({"role": "assistant", "content": "a", name: "hm"});
-    assert_eq!(parse(message("reasoning_content")).unwrap().reasoning.as_deref(), Some("hm"));
-    assert_eq!(parse(message("reasoning")).unwrap().reasoning.as_deref(), Some("hm"));
-    assert_eq!(parse(message("thinking")).unwrap().thinking.as_deref(), Some("hm"));
-    let wrong = parse(json!({"role": "assistant", "content": "a", "reasoning": 1})).unwrap_err();
-    assert_eq!(wrong.message, "messages[0].reasoning must be a string, but is 1");
 }

@@ -4,8 +4,10 @@ use sched::TokenId;
 use serde::Serialize;
 
 use super::chat::Conversation;
+use super::delta::Ids;
 use super::fields::Fields;
 use super::generation::token;
+use super::known::note_unknown;
 use super::refused::refuse_for_completion;
 use super::{ApiError, Limits};
 use crate::text::AddSpecials;
@@ -68,6 +70,7 @@ impl TokenizeRequest {
                 if nothing { ApiError::invalid("prompt", "prompt or messages is missing") } else { error }
             })?),
         };
+        note_unknown("/tokenize: ", &fields);
         Ok(TokenizeRequest { model, input, strings })
     }
 }
@@ -95,6 +98,7 @@ impl DetokenizeRequest {
             .enumerate()
             .map(|(index, value)| token(&format!("tokens[{index}]"), value, limits.vocab_size))
             .collect::<Result<_, _>>()?;
+        note_unknown("/detokenize: ", &fields);
         Ok(DetokenizeRequest { model, tokens })
     }
 }
@@ -106,13 +110,13 @@ pub fn tokenized(tokens: &[TokenId], strings: Option<&[String]>, context_tokens:
     struct Tokenized<'a> {
         count: usize,
         max_model_len: u32,
-        tokens: Vec<u32>,
+        tokens: Ids<'a>,
         token_strs: Option<&'a [String]>,
     }
     super::sse::json(&Tokenized {
         count: tokens.len(),
         max_model_len: context_tokens,
-        tokens: tokens.iter().map(|token| token.0).collect(),
+        tokens: Ids(tokens),
         token_strs: strings,
     })
 }

@@ -81,8 +81,8 @@ fn a_chat_stream_of_two_choices_with_token_ids_and_logprobs() {
 fn a_completion_stream() {
     let answer = CompletionAnswer::new(head("cmpl-1"));
     let mut out = Vec::new();
-    answer.open(0, "", &[], &mut out);
-    answer.open(1, "Once", &[TokenId(4)], &mut out);
+    answer.open(0, Repeated::NOTHING, &mut out);
+    answer.open(1, Repeated { echo: "Once", tokens: &[TokenId(4)] }, &mut out);
     answer.delta(&Delta { logprobs: vec![logprob()], ..delta(1, "h", None) }, &mut out);
     answer.delta(&delta(1, "", Some(FinishReason::Stop)), &mut out);
     answer.usage(Usage { prompt_tokens: 1, completion_tokens: 2 }, &mut out);
@@ -113,6 +113,10 @@ fn an_error_after_the_first_byte() {
     .assert_eq(&text(out));
 }
 
+fn repeating<'a>(choices: &'a [Choice], prompt: Repeated<'a>) -> impl Iterator<Item = (&'a Choice, Repeated<'a>)> {
+    choices.iter().map(move |choice| (choice, prompt))
+}
+
 #[test]
 fn whole_answers() {
     let mut choice = Choice::default();
@@ -124,8 +128,9 @@ fn whole_answers() {
     let shown = [
         ChatAnswer::new(head("chatcmpl-3")).whole(&choices, &[TokenId(1)], usage),
         ChatAnswer::new(head("chatcmpl-4")).whole(std::slice::from_ref(&plain), &[], usage),
-        CompletionAnswer::new(head("cmpl-2")).whole(&choices, &[&[TokenId(1)]], usage),
-        CompletionAnswer::new(head("cmpl-3")).whole(&[plain], &[], usage),
+        CompletionAnswer::new(head("cmpl-2"))
+            .whole(repeating(&choices, Repeated { echo: "", tokens: &[TokenId(1)] }), usage),
+        CompletionAnswer::new(head("cmpl-3")).whole(repeating(&[plain], Repeated { echo: "\"ec", tokens: &[] }), usage),
     ]
     .map(text)
     .join("\n");
@@ -133,7 +138,7 @@ fn whole_answers() {
         {"id":"chatcmpl-3","object":"chat.completion","created":1700000000,"model":"demo","choices":[{"index":0,"message":{"role":"assistant","content":"h!","refusal":null},"logprobs":{"content":[{"token":"h","logprob":-0.10000000149011612,"bytes":[104],"top_logprobs":[{"token":"h","logprob":-0.10000000149011612,"bytes":[104]},{"token":"�","logprob":-2.5,"bytes":[226]},{"token":" world","logprob":-9999.0,"bytes":[32,119,111,114,108,100]}]}]},"finish_reason":"stop","token_ids":[71]}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4},"prompt_token_ids":[1]}
         {"id":"chatcmpl-4","object":"chat.completion","created":1700000000,"model":"demo","choices":[{"index":0,"message":{"role":"assistant","content":"x","refusal":null},"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}}
         {"id":"cmpl-2","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":0,"text":"h!","logprobs":{"text_offset":[3],"token_logprobs":[-0.10000000149011612],"tokens":["h"],"top_logprobs":[{"h":-0.10000000149011612,"bytes:\\xe2":-2.5," world":-9999.0}]},"finish_reason":"stop","token_ids":[71],"prompt_token_ids":[1]}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}}
-        {"id":"cmpl-3","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":0,"text":"x","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}}"#]].assert_eq(&shown);
+        {"id":"cmpl-3","object":"text_completion","created":1700000000,"model":"demo","choices":[{"index":0,"text":"\"ecx","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}}"#]].assert_eq(&shown);
 }
 
 #[test]

@@ -20,15 +20,8 @@ pub struct ChoiceText {
 impl ChoiceText {
     /// A choice whose stop strings count from token `min_tokens` on.
     #[must_use]
-    pub fn new(detokenizer: Detokenizer, stops: &[String], min_tokens: u32) -> ChoiceText {
-        ChoiceText {
-            detokenizer,
-            stop: StopMatcher::new(stops),
-            min_tokens,
-            tokens: 0,
-            decoded: String::new(),
-            chars: 0,
-        }
+    pub fn new(detokenizer: Detokenizer, stop: StopMatcher, min_tokens: u32) -> ChoiceText {
+        ChoiceText { detokenizer, stop, min_tokens, tokens: 0, decoded: String::new(), chars: 0 }
     }
 
     /// Takes the next token in, appends to `out` the text that is now certain, and says whether the choice has ended.
@@ -72,7 +65,7 @@ mod tests {
 
     fn choice(tokenizer: &Tokenizer, stops: &[&str], min_tokens: u32) -> ChoiceText {
         let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
-        ChoiceText::new(Detokenizer::new(tokenizer, SpecialText::Skip), &stops, min_tokens)
+        ChoiceText::new(Detokenizer::new(tokenizer, SpecialText::Skip), StopMatcher::new(&stops), min_tokens)
     }
 
     fn push_all(

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -79,16 +79,75 @@ pub struct Effort {
     tokens_max: Cell<usize>,
     unbroken_bytes_max: usize,
     cpu_max: Duration,
+    /// What was taken before this thread began.
+    cpu_before: Duration,
     cpu_at_start: Duration,
+    /// Nanoseconds that other threads have taken for this work.
+    elsewhere: Arc<AtomicU64>,
+    /// Where the time of this part of some work counts in the end.
+    charged_to: Option<Arc<AtomicU64>>,
     steps: Cell<u32>,
+}
+
+/// The bounds of some work on their way to a thread that does a part of it.
+#[derive(Debug)]
+pub struct Share {
+    wanted: Wanted,
+    tokens_max: usize,
+    unbroken_bytes_max: usize,
+    cpu_max: Duration,
+    cpu_before: Duration,
+    charged_to: Arc<AtomicU64>,
+}
+
+impl Share {
+    /// The part begins, on this thread; its time counts in the whole when it is dropped.
+    #[must_use]
+    pub fn begin(self) -> Effort {
+        let mut part = Effort::begin(self.wanted, self.cpu_max, self.tokens_max, self.unbroken_bytes_max);
+        part.cpu_before = self.cpu_before;
+        part.charged_to = Some(self.charged_to);
+        part
+    }
 }
 
 impl Effort {
     /// Work that may take `cpu_max` of this thread's time in all.
     #[must_use]
     pub fn begin(wanted: Wanted, cpu_max: Duration, tokens_max: usize, unbroken_bytes_max: usize) -> Effort {
-        let (steps, tokens_max) = (Cell::new(0), Cell::new(tokens_max));
-        Effort { wanted, tokens_max, unbroken_bytes_max, cpu_max, cpu_at_start: thread_time(), steps }
+        Effort {
+            wanted,
+            tokens_max: Cell::new(tokens_max),
+            unbroken_bytes_max,
+            cpu_max,
+            cpu_before: Duration::ZERO,
+            cpu_at_start: thread_time(),
+            elsewhere: Arc::default(),
+            charged_to: None,
+            steps: Cell::new(0),
+        }
+    }
+
+    /// The same bounds for another thread that does a part while this one waits for it.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        Share {
+            wanted: self.wanted.clone(),
+            tokens_max: self.tokens_max.get(),
+            unbroken_bytes_max: self.unbroken_bytes_max,
+            cpu_max: self.cpu_max,
+            cpu_before: self.spent(),
+            charged_to: Arc::clone(&self.elsewhere),
+        }
+    }
+
+    fn spent(&self) -> Duration {
+        let elsewhere = Duration::from_nanos(self.elsewhere.load(Ordering::Relaxed));
+        self.cpu_before + elsewhere + self.here()
+    }
+
+    fn here(&self) -> Duration {
+        thread_time().saturating_sub(self.cpu_at_start)
     }
 
     /// Work without bounds, for texts of our own.
@@ -120,7 +179,7 @@ impl Effort {
         if !self.wanted.is_wanted() {
             return Err(Stopped::Unwanted);
         }
-        if self.cpu_max < Duration::MAX && thread_time().saturating_sub(self.cpu_at_start) > self.cpu_max {
+        if self.cpu_max < Duration::MAX && self.spent() > self.cpu_max {
             return Err(Stopped::TooLong { ms: self.cpu_max.as_millis() });
         }
         Ok(())
@@ -142,6 +201,15 @@ impl Effort {
     pub fn unbroken(&self, bytes: usize) -> Result<(), Stopped> {
         let max = self.unbroken_bytes_max;
         if bytes > max { Err(Stopped::Unbroken { bytes, max }) } else { Ok(()) }
+    }
+}
+
+impl Drop for Effort {
+    fn drop(&mut self) {
+        if let Some(whole) = &self.charged_to {
+            let nanos = u64::try_from(self.here().as_nanos()).unwrap_or(u64::MAX);
+            whole.fetch_add(nanos, Ordering::Relaxed);
+        }
     }
 }
 
@@ -177,6 +245,25 @@ mod tests {
             assert!(spinning.elapsed() < Duration::from_secs(20), "the time never ends");
         }
         assert_eq!(effort.look(), Err(Stopped::TooLong { ms: 20 }));
+    }
+
+    #[test]
+    fn a_part_on_another_thread_counts_in_the_whole() {
+        let effort = Effort::begin(Wanted::default(), Duration::from_millis(20), 10, 10);
+        let share = effort.share();
+        let stopped = std::thread::spawn(move || {
+            let part = share.begin();
+            let spinning = std::time::Instant::now();
+            loop {
+                if let Err(stopped) = part.look() {
+                    return stopped;
+                }
+                assert!(spinning.elapsed() < Duration::from_secs(20), "the time never ends");
+            }
+        });
+        assert_eq!(stopped.join().unwrap(), Stopped::TooLong { ms: 20 });
+        assert_eq!(effort.look(), Err(Stopped::TooLong { ms: 20 }));
+        assert_eq!(effort.share().begin().look(), Err(Stopped::TooLong { ms: 20 }), "nothing is left for another");
     }
 
     #[test]

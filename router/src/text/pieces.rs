@@ -82,6 +82,12 @@ impl Pieces {
         &self.bytes[start as usize..end as usize]
     }
 
+    /// The bytes behind all of `tokens` together.
+    #[must_use]
+    pub fn text_bytes(&self, tokens: &[TokenId]) -> usize {
+        tokens.iter().map(|token| self.bytes(*token).len()).sum()
+    }
+
     /// Whether `token` is a control token, which does not show in text.
     #[must_use]
     pub fn is_special(&self, token: TokenId) -> bool {

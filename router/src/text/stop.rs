@@ -1,13 +1,19 @@
 //! Finds stop strings in text that arrives in pieces; knows no token.
 
+use std::sync::Arc;
+
 /// Watches a growing text for the first of several stop strings and never gives out a part of one.
 ///
 /// The stop string that *ends* first wins (of those that end together, the longest), so the result does not depend
 /// on how the text was cut into pieces. Text that may still become a stop string is held back, and not one byte
 /// more. One Knuth-Morris-Pratt automaton per string makes the cost linear whatever strings a client sends.
+///
+/// Clones share the automata, for a request may have a thousand choices.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
-    patterns: Vec<Pattern>,
+    patterns: Arc<[Pattern]>,
+    /// How much of each pattern the end of the text matches.
+    matched: Box<[usize]>,
     /// The end of the text so far, as long as the longest match in progress.
     held: String,
     state: State,
@@ -23,8 +29,10 @@ impl StopMatcher {
     /// Watches for `stops`; empty strings are ignored.
     #[must_use]
     pub fn new(stops: &[String]) -> StopMatcher {
-        let patterns = stops.iter().filter(|stop| !stop.is_empty()).map(|stop| Pattern::new(stop.as_bytes())).collect();
-        StopMatcher { patterns, held: String::new(), state: State::Searching }
+        let stops = stops.iter().filter(|stop| !stop.is_empty());
+        let patterns: Arc<[Pattern]> = stops.map(|stop| Pattern::new(stop.as_bytes())).collect();
+        let matched = vec![0; patterns.len()].into();
+        StopMatcher { patterns, matched, held: String::new(), state: State::Searching }
     }
 
     /// Takes in more text and appends to `out` what is certain not to be part of a stop string.
@@ -34,7 +42,8 @@ impl StopMatcher {
             return true;
         }
         for (offset, &byte) in text.as_bytes().iter().enumerate() {
-            let matched = self.patterns.iter_mut().filter_map(|pattern| pattern.advance(byte)).max();
+            let patterns = self.patterns.iter().zip(&mut self.matched);
+            let matched = patterns.filter_map(|(pattern, matched)| pattern.advance(matched, byte)).max();
             if let Some(stop_bytes) = matched {
                 self.held.push_str(&text[..=offset]);
                 out.push_str(&self.held[..self.held.len() - stop_bytes]);
@@ -44,7 +53,7 @@ impl StopMatcher {
             }
         }
         self.held.push_str(text);
-        let in_progress = self.patterns.iter().map(|pattern| pattern.matched).max().unwrap_or(0);
+        let in_progress = self.matched.iter().copied().max().unwrap_or(0);
         let certain = self.held.len() - in_progress;
         out.push_str(&self.held[..certain]);
         self.held.drain(..certain);
@@ -55,19 +64,16 @@ impl StopMatcher {
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
-        for pattern in &mut self.patterns {
-            pattern.matched = 0;
-        }
+        self.matched.fill(0);
     }
 }
 
-/// A stop string and how much of it the end of the text matches.
-#[derive(Debug, Clone)]
+/// A stop string.
+#[derive(Debug)]
 struct Pattern {
     bytes: Box<[u8]>,
     /// `borders[i]`: length of the longest proper prefix of the pattern that ends its first `i + 1` bytes.
     borders: Box<[usize]>,
-    matched: usize,
 }
 
 impl Pattern {
@@ -83,18 +89,18 @@ impl Pattern {
             }
             borders[i] = border;
         }
-        Pattern { bytes: bytes.into(), borders: borders.into(), matched: 0 }
+        Pattern { bytes: bytes.into(), borders: borders.into() }
     }
 
-    /// Takes in one byte; returns the pattern's length when it is complete.
-    fn advance(&mut self, byte: u8) -> Option<usize> {
-        while self.matched > 0 && byte != self.bytes[self.matched] {
-            self.matched = self.borders[self.matched - 1];
+    /// Takes in one byte after `matched` bytes of the pattern; returns the pattern's length when it is complete.
+    fn advance(&self, matched: &mut usize, byte: u8) -> Option<usize> {
+        while *matched > 0 && byte != self.bytes[*matched] {
+            *matched = self.borders[*matched - 1];
         }
-        if byte == self.bytes[self.matched] {
-            self.matched += 1;
+        if byte == self.bytes[*matched] {
+            *matched += 1;
         }
-        (self.matched == self.bytes.len()).then_some(self.matched)
+        (*matched == self.bytes.len()).then_some(*matched)
     }
 }
 
@@ -135,6 +141,16 @@ mod tests {
     fn a_false_start_is_given_out_when_it_fails() {
         assert_eq!(run(&["STOP"], &["a ST", "O", "RY"]), (owned(&["a ", "", "STORY", ""]), false));
         assert_eq!(run(&["aab"], &["aa", "a", "b!"]), (owned(&["", "a", ""]), true));
+    }
+
+    #[test]
+    fn clones_share_the_automata_and_not_the_text() {
+        let mut first = StopMatcher::new(&owned(&["STOP"]));
+        let mut second = first.clone();
+        assert!(Arc::ptr_eq(&first.patterns, &second.patterns));
+        let mut out = String::new();
+        assert!(!first.push("ST", &mut out) && !second.push("OP", &mut out) && first.push("OP", &mut out));
+        assert_eq!(out, "OP");
     }
 
     #[test]

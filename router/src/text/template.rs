@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
 use super::dialect::Dialect;
+use super::effort::{Effort, Stopped};
 use super::message::Message;
 use crate::jinja::{self, Origin, Rendered, Template, Value};
 
@@ -41,6 +42,9 @@ pub enum TemplateError {
     /// The template takes more steps, memory or depth over this conversation than a prompt may.
     #[error("the chat template takes too much over this conversation: {0}")]
     Unbounded(jinja::Error),
+    /// The work on the request, of which this is a part, was stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// Steps of the template engine per prompt. A turn costs some hundreds; a template that looks back over all turns at each
@@ -89,14 +93,31 @@ impl ChatTemplate {
         generation_prompt: GenerationPrompt,
         extra: &Map<String, Json>,
     ) -> Result<Rendered, TemplateError> {
+        self.render_within(messages, generation_prompt, extra, &Effort::unbounded())
+    }
+
+    /// As `render`, within the bounds of `effort`.
+    ///
+    /// # Errors
+    /// As those of `render`, and when a bound is reached.
+    pub fn render_within(
+        &self,
+        messages: &[Message],
+        generation_prompt: GenerationPrompt,
+        extra: &Map<String, Json>,
+        effort: &Effort,
+    ) -> Result<Rendered, TemplateError> {
+        effort.look()?;
         let values = || messages.iter().map(|message| self.dialect.value(message)).collect();
-        self.run(values, generation_prompt, extra, STEPS_MAX)
+        let rendered = self.run(values, generation_prompt, extra, STEPS_MAX, effort);
+        effort.look()?;
+        rendered
     }
 
     /// The prompt for a few short messages of any kind, to see what the template makes of them.
     pub(super) fn try_out(&self, messages: &[Json]) -> Result<Rendered, TemplateError> {
         let values = || messages.iter().map(|message| Value::of_json(message, Origin::Given)).collect();
-        self.run(values, GenerationPrompt::Omit, &Map::new(), STEPS_TRIAL_MAX)
+        self.run(values, GenerationPrompt::Omit, &Map::new(), STEPS_TRIAL_MAX, &Effort::unbounded())
     }
 
     fn run(
@@ -105,6 +126,7 @@ impl ChatTemplate {
         generation_prompt: GenerationPrompt,
         extra: &Map<String, Json>,
         steps_max: u64,
+        effort: &Effort,
     ) -> Result<Rendered, TemplateError> {
         let variables = || {
             let mut variables: Vec<(Arc<str>, Value)> = Vec::new();
@@ -124,7 +146,12 @@ impl ChatTemplate {
         };
         // In UTC; the reference implementation uses the host's local time.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.template.render(variables, now, steps_max).map_err(TemplateError::of)
+        let share = effort.share();
+        let watch = || -> jinja::Watch {
+            let part = share.begin();
+            Box::new(move || part.look().is_ok())
+        };
+        self.template.render_watched(variables, now, steps_max, watch).map_err(TemplateError::of)
     }
 }
 
@@ -133,7 +160,7 @@ impl TemplateError {
         match error {
             jinja::Error::Raised(message) => TemplateError::Refused(message),
             jinja::Error::Syntax { .. } | jinja::Error::Fault { .. } => TemplateError::Failed(error),
-            jinja::Error::Endless(_) | jinja::Error::Large(_) | jinja::Error::Deep(_) => {
+            jinja::Error::Endless(_) | jinja::Error::Large(_) | jinja::Error::Deep(_) | jinja::Error::Stopped => {
                 TemplateError::Unbounded(error)
             }
         }
@@ -144,7 +171,10 @@ impl TemplateError {
 mod tests {
     use expect_test::{Expect, expect};
 
+    use std::time::Duration;
+
     use super::*;
+    use crate::text::effort::Wanted;
     use crate::text::{Content, Role};
 
     fn message(role: Role, content: &str) -> Message {
@@ -165,6 +195,25 @@ mod tests {
         let tokens = tokens.into_iter().map(|(name, token)| (name.to_owned(), token.to_owned())).collect();
         let template = ChatTemplate::compile(source, tokens)?;
         template.render(messages, GenerationPrompt::Add, &Map::new()).map(|rendered| rendered.text)
+    }
+
+    #[test]
+    fn a_run_stays_within_the_bounds_of_the_work_that_it_is_a_part_of() {
+        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        let template = ChatTemplate::compile(source, BTreeMap::new()).unwrap();
+        let run =
+            |effort: &Effort| template.render_within(&[], GenerationPrompt::Add, &Map::new(), effort).unwrap_err();
+        let short = Effort::begin(Wanted::default(), Duration::from_millis(20), 10, 10);
+        assert_eq!(run(&short), TemplateError::Stopped(Stopped::TooLong { ms: 20 }));
+        assert!(short.look().is_err(), "nothing is left for what comes after");
+        let wanted = Wanted::default();
+        let (waiting, effort) = (wanted.waiting(), Effort::begin(wanted, Duration::MAX, 10, 10));
+        let leaves = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(waiting);
+        });
+        assert_eq!(run(&effort), TemplateError::Stopped(Stopped::Unwanted));
+        leaves.join().unwrap();
     }
 
     fn check(source: &str, messages: &[Message], expected: &Expect) {
