@@ -9,20 +9,17 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use kernels::memory::{Backing, HostMemory};
 use sched::InstanceId;
 
 use super::passing;
+use crate::accept::{ACCEPT_PAUSE, Failures, LEAVE_PAUSE, is_for_want_of_room};
 use crate::greeting::{self, Answer, GREETING_BYTES};
 use crate::lobby::{GREETING_DEADLINE, Lobby};
 use crate::outbox::Outbox;
 use crate::token::Token;
 use crate::{Setup, TransferError, copier, probe};
-
-/// The pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What we serve, and the thread that does.
 pub(super) struct Owner {
@@ -72,7 +69,7 @@ impl Owner {
             page: Passed::new(&probe::page(setup.instance, Backing::Memfd)?)?,
             regions: RwLock::new(Vec::new()),
             readers_max: setup.limits.readers_max,
-            connections: Mutex::new(Connections { lobby: Lobby::new(), readers: BTreeMap::new() }),
+            connections: Mutex::new(Connections { lobby: Lobby::within_files(), readers: BTreeMap::new() }),
         });
         let thread = std::thread::Builder::new().name("kv-shm-owner".to_owned());
         let work = (Arc::clone(&listener), Arc::clone(&served));
@@ -108,21 +105,18 @@ impl Drop for Owner {
 /// Accepts readers until the listener is shut down, then ends their connections.
 fn accept(listener: &UnixListener, served: &Arc<Served>) {
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    let mut failures = Failures::default();
     loop {
+        threads.retain(|thread| !thread.is_finished());
         match listener.accept() {
-            Ok((stream, _)) => {
-                threads.retain(|thread| !thread.is_finished());
-                match admit(stream, served) {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => tracing::debug!(%error, "a reader was not let in"),
-                }
-            }
+            Ok((stream, _)) => match admit(stream, served) {
+                Ok(thread) => threads.push(thread),
+                Err(error) if is_for_want_of_room(&error) => pause(&mut failures, &error, served),
+                Err(error) => tracing::debug!(%error, "a reader was not let in"),
+            },
             // This is what a shut-down listener answers.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a reader");
-                std::thread::sleep(ACCEPT_PAUSE);
-            }
+            Err(error) => pause(&mut failures, &error, served),
         }
     }
     let mut connections = served.connections();
@@ -132,6 +126,18 @@ fn accept(listener: &UnixListener, served: &Arc<Served>) {
     drop(connections);
     for thread in threads {
         let _panicked = thread.join();
+    }
+}
+
+/// After an accept that failed: waits, and makes room if that is what is missing.
+fn pause(failures: &mut Failures, error: &io::Error, served: &Served) {
+    failures.log(error);
+    std::thread::sleep(ACCEPT_PAUSE);
+    let oldest = is_for_want_of_room(error).then(|| served.connections().lobby.turn_out_oldest()).flatten();
+    if let Some(oldest) = oldest {
+        let _already_gone = oldest.shutdown(Shutdown::Both);
+        drop(oldest);
+        std::thread::sleep(LEAVE_PAUSE);
     }
 }
 
