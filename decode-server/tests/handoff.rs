@@ -152,7 +152,10 @@ async fn blocks_of_another_size_are_refused_by_name_when_the_two_meet() {
     let prefill = Process::prefill(prefill(engine(32))).await;
     let decode = Process::decode(decode(engine(16), &[&prefill.started.address])).await;
     let problem = decode.started.pairs[0].problem.clone().unwrap();
-    assert!(problem.starts_with(&format!("the giver at {} cannot be read from: ", prefill.started.address)), "{problem}");
+    assert!(
+        problem.starts_with(&format!("the giver at {} cannot be read from: ", prefill.started.address)),
+        "{problem}"
+    );
     assert!(problem.contains("block tokens: 32 at the giver, 16"), "{problem}");
     let mut router = Router::between(&prefill, &decode).await;
     let status = router.decode.status(|status| !status.problems.is_empty()).await;

@@ -66,7 +66,8 @@ impl Taker {
             limits: SessionLimits::default(),
         };
         let lease_beat = Span::from_secs(5);
-        let hello = PeerHello { compat: info.compat.clone(), instance: info.instance, name: "taker".into(), lease_beat };
+        let hello =
+            PeerHello { compat: info.compat.clone(), instance: info.instance, name: "taker".into(), lease_beat };
         let (sessions, metrics) = (Sessions::new(SessionLimits::default()), WorkerMetrics::new(Role::Decode, "tcp"));
         let surroundings = Surroundings { replica: handle, sessions, metrics, stop: Stop::new() };
         Taker { peers: Peers::new(config, hello, surroundings), info, said, thread: Some(join) }

@@ -10,8 +10,8 @@ use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind,
 };
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
-use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::message::Event;
+use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
 use super::{Outbound, Outlet, Parts, ReplicaHandle, Waker, spawn};

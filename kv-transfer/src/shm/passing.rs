@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn nobody_but_our_own_user_and_root_is_let_in() {
-        let denied = |user, ours| is_let_in(user, ours).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let denied =
+            |user, ours| is_let_in(user, ours).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
         assert!(!denied(1_000, 1_000) && !denied(0, 1_000) && !denied(0, 0));
         assert!(denied(1_001, 1_000) && denied(1_000, 0) && denied(65_534, 1_000));
         let (one, other) = UnixStream::pair().unwrap();

@@ -210,7 +210,9 @@ fn list(
             listed.insert(id, token);
             Ok(())
         }
-        Some(other) => Err(fields.problem(key, format!("has the token id {id}, which {:?} has already", other.token.content))),
+        Some(other) => {
+            Err(fields.problem(key, format!("has the token id {id}, which {:?} has already", other.token.content)))
+        }
     }
 }
 
@@ -268,6 +270,9 @@ mod tests {
         assert!(said.contains(r#"added_tokens.json: <c> has the token id 270, which "<a>" has already"#), "{said}");
         let listed = fields("tokenizer_config.json", r#"{"270": {"content": "<a>"}, "0270": {"content": "<b>"}}"#);
         let said = SpecialTokens::default().with_listed(&listed).unwrap_err().to_string();
-        assert!(said.contains(r#"tokenizer_config.json: 0270 has the token id 270, which "<a>" has already"#), "{said}");
+        assert!(
+            said.contains(r#"tokenizer_config.json: 0270 has the token id 270, which "<a>" has already"#),
+            "{said}"
+        );
     }
 }

@@ -61,7 +61,9 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
                 }
                 let role = session.welcome.role.label();
                 match troubles.over() {
-                    Told::Before => debug!(worker = name, address = dialling.address, role, "session with worker is up"),
+                    Told::Before => {
+                        debug!(worker = name, address = dialling.address, role, "session with worker is up")
+                    }
                     Told::First => {
                         info!(worker = name, address = dialling.address, role, "session with worker is up again");
                     }
@@ -84,7 +86,9 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
             }
             Err(reason) => match troubles.add(&reason) {
                 Told::First => info!(worker = name, address = dialling.address, reason, "worker is out of reach"),
-                Told::Before => debug!(worker = name, address = dialling.address, reason, "worker is still out of reach"),
+                Told::Before => {
+                    debug!(worker = name, address = dialling.address, reason, "worker is still out of reach")
+                }
             },
         }
         tokio::select! {
@@ -114,20 +118,14 @@ async fn dial(dialling: &Dialling) -> Result<Session, String> {
 struct Unwanted;
 
 /// Passes everything on until the session ends, and says why it did.
-async fn relay(
-    slot: Slot,
-    mut updates: Updates,
-    news: &mpsc::Sender<(Slot, News)>,
-) -> Result<String, Unwanted> {
+async fn relay(slot: Slot, mut updates: Updates, news: &mpsc::Sender<(Slot, News)>) -> Result<String, Unwanted> {
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
             () = news.closed() => return Err(Unwanted),
         };
         let (what, over) = match update {
-            WorkerUpdate::Ended(ended) => {
-                (News::Down, Some(ended.reason.to_string()))
-            }
+            WorkerUpdate::Ended(ended) => (News::Down, Some(ended.reason.to_string())),
             WorkerUpdate::Messages(_) | WorkerUpdate::Status(_) => (News::Update(update), None),
         };
         news.send((slot, what)).await.map_err(|_| Unwanted)?;
