@@ -49,9 +49,9 @@ impl<T> Lobby<T> {
         self.waiting.pop_first().map(|(_, oldest)| oldest)
     }
 
-    /// It has greeted or is gone.
-    pub(crate) fn leave(&mut self, number: u64) {
-        self.waiting.remove(&number);
+    /// It has greeted or is gone; given back if it was not turned out before.
+    pub(crate) fn leave(&mut self, number: u64) -> Option<T> {
+        self.waiting.remove(&number)
     }
 
     /// All that wait.
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(lobby.next(), number);
             assert_eq!(lobby.enter(number), None);
         }
-        lobby.leave(0);
+        assert_eq!((lobby.leave(0), lobby.leave(0)), (Some(0), None));
         assert_eq!(lobby.enter(100), None, "who has greeted made room");
         assert_eq!(lobby.enter(101), Some(1));
         assert_eq!(lobby.enter(102), Some(2));

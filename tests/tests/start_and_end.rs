@@ -217,7 +217,7 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// One role by hand, which drains for longer than the test may take; `ready` is a word of the line in which it says so.
+/// One role by hand, which drains for longer than the test may take; `ready` is in the line in which it says so.
 fn role(role: &str, settings: &[String], ready: &str) -> Result<(Started, SocketAddr)> {
     let arguments = settings.iter().flat_map(|setting| ["--set".to_owned(), format!("{role}.{setting}")]);
     let arguments: Vec<String> = std::iter::once(role.to_owned()).chain(arguments).collect();
@@ -225,7 +225,7 @@ fn role(role: &str, settings: &[String], ready: &str) -> Result<(Started, Socket
     let started = Started::new(&arguments, None)?;
     let line = started.line(ready)?;
     let address = line.split_whitespace().find_map(|word| word.strip_prefix("address="));
-    let address = address.with_context(|| format!("no address in {line}"))?.parse()?;
+    let address = address.with_context(|| format!("no address in {line}"))?.trim_matches('"').parse()?;
     Ok((started, address))
 }
 
@@ -244,9 +244,9 @@ fn a_second_ctrl_c_ends_each_single_role_at_once() -> Result<()> {
             "engine.modelled.prefill_step_us=60000000".to_owned(),
         ]
     };
-    let (prefill, at_prefill) = role("prefill", &worker(prefill_admin), " ready ")?;
+    let (prefill, at_prefill) = role("prefill", &worker(prefill_admin), "ready address=")?;
     let peers = format!("peers=[\"{at_prefill}\"]");
-    let (decode, at_decode) = role("decode", &[worker(decode_admin), vec![peers]].concat(), " ready ")?;
+    let (decode, at_decode) = role("decode", &[worker(decode_admin), vec![peers]].concat(), "ready address=")?;
     let settings = [
         format!("model_dir={:?}", model.display().to_string()),
         "listen=127.0.0.1:0".to_owned(),
@@ -254,7 +254,7 @@ fn a_second_ctrl_c_ends_each_single_role_at_once() -> Result<()> {
         format!("workers.prefill=[\"{at_prefill}\"]"),
         format!("workers.decode=[\"{at_decode}\"]"),
     ];
-    let (router, address) = role("router", &settings, "router listens")?;
+    let (router, address) = role("router", &settings, "router listens address=")?;
     // It fails when the router ends, and nobody waits for it.
     let body = json!({"prompt": "Hello", "max_tokens": 5});
     std::thread::spawn(move || http::post(address, "/v1/completions", &body));
