@@ -76,9 +76,8 @@ impl Taker {
     /// What the replica says to a router first.
     fn tells(&self) -> FromWorker {
         loop {
-            match self.said.recv_timeout(PATIENCE).unwrap() {
-                Outbound::Tell(message) => return message,
-                _ => {}
+            if let Outbound::Tell(message) = self.said.recv_timeout(PATIENCE).unwrap() {
+                return message;
             }
         }
     }
