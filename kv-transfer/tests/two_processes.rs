@@ -48,7 +48,11 @@ fn other_process() {
     match role.as_str() {
         "owner" => {
             let worker = Worker::owner(kind, 3);
-            let _taken = std::env::var(FILES_LEFT).map(|left| files_but(left.parse().unwrap()));
+            let _taken = std::env::var(FILES_LEFT).map(|left| {
+                // Its threads have what they need once it has served somebody.
+                Worker::new(kind).connect_to(&worker);
+                files_but(left.parse().unwrap())
+            });
             eprintln!("{}", hex(&worker.transport.endpoint()));
             let _until_closed = std::io::stdin().read(&mut [0]);
         }
