@@ -111,12 +111,12 @@ fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
     Ok(())
 }
 
-/// The beats until a silent worker is given up and two more, in which its streams begin elsewhere, there among those that
-/// run already. How long that takes on this machine, with what else runs on it, the longest pause shows of the same streams
+/// The beats until a silent worker is given up and as many more, in which its streams begin elsewhere, there among those
+/// that run already. How long that takes on this machine, with what else runs on it, the longest pause shows of the same streams
 /// when nothing stood still.
 fn stall_max(undisturbed: &[Heard]) -> Duration {
     let longest = undisturbed.iter().map(|heard| heard.stall).max().unwrap_or_default();
-    Duration::from_millis(BEAT_MS) * (BEATS_SILENT + 2) + 3 * longest
+    Duration::from_millis(BEAT_MS) * (2 * BEATS_SILENT) + 3 * longest
 }
 
 fn joined(streams: Vec<std::thread::JoinHandle<Result<Heard>>>) -> Result<Vec<Heard>> {
