@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::Result;
-use node::bind::{WorkerPorts, bind};
+use anyhow::{Result, bail};
+use node::bind::{WorkerPorts, bind, check_name};
 use node::drain::Supervision;
 use node::started::Report;
 use node::telemetry::{Metrics, Stream, set_process_name};
@@ -49,7 +49,7 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
         kv_transfer::allow_readers(std::os::unix::process::parent_id())?;
     }
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
-    name_by_address(&mut config.name, "prefill", &ports);
+    name_by_address(&mut config.name, "prefill", "prefill.name", &ports)?;
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
     Ok(prefill_server::run(config, secret, ranks, ports, Metrics::install("prefill")?, report, stopped(&ending))
@@ -65,7 +65,7 @@ pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let BatonConfig { telemetry, decode: mut config, .. } = all;
     NotSet::check_model("decode.engine.model_dir", &config.engine.model_dir)?;
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
-    name_by_address(&mut config.name, role, &ports);
+    name_by_address(&mut config.name, role, "decode.name", &ports)?;
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
     Ok(decode_server::run(config, secret, ranks, ports, Metrics::install(role)?, report, stopped(&ending)).await?)
@@ -110,11 +110,21 @@ fn or<'a>(name: &'a str, other: &'a str) -> &'a str {
     if name.is_empty() { other } else { name }
 }
 
-/// A worker that was given no name is called by its role and by where others reach it.
-fn name_by_address(name: &mut String, role: &str, ports: &WorkerPorts) {
+/// A worker that was given no name is called by its role and by where others reach it. An address that is too long for a
+/// name is refused here: no router could use the worker.
+fn name_by_address(name: &mut String, role: &str, key: &str, ports: &WorkerPorts) -> Result<()> {
     if name.is_empty() {
-        *name = format!("{role}@{}", ports.advertised);
+        *name = by_address(role, key, &ports.advertised)?;
         set_process_name(name);
+    }
+    Ok(())
+}
+
+fn by_address(role: &str, key: &str, advertised: &str) -> Result<String> {
+    let name = format!("{role}@{advertised}");
+    match check_name(&name) {
+        Ok(()) => Ok(name),
+        Err(problem) => bail!("{key} is not given, and the name by address {problem}; give a shorter {key}"),
     }
 }
 
@@ -130,5 +140,23 @@ fn announce(supervision: Supervision, report: &Report) {
             kv_tokens = started.capacity_tokens,
             "ready"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by reading: such a worker started, and no router could use it.
+    #[test]
+    fn a_name_by_address_is_as_short_as_one_that_is_given() {
+        let name = |host: &str| by_address("prefill", "prefill.name", &format!("{host}:7411"));
+        assert_eq!(name("10.0.0.1").unwrap(), "prefill@10.0.0.1:7411");
+        let longest = "h".repeat(128 - "prefill@:7411".len());
+        assert_eq!(name(&longest).unwrap().len(), 128);
+        let said = name(&format!("{longest}h")).unwrap_err().to_string();
+        assert!(said.starts_with("prefill.name is not given, and the name by address is \"prefill@hhh"), "{said}");
+        assert!(said.ends_with("expected at most 128 visible ASCII characters; give a shorter prefill.name"), "{said}");
+        assert!(name("höst").is_err(), "a name becomes a label and a word of log lines");
     }
 }

@@ -5,7 +5,7 @@ mod support;
 
 use engine::TransportChoice::Tcp;
 use sched::message::{FromWorker, ToWorker, Work};
-use sched::{Choice, ChoiceState, FailureKind, Request};
+use sched::{Choice, ChoiceState, Failure, FailureKind, Request};
 use support::{Line, Process, Router, Texts, aggregated, collect, decode, engine, leg, prefill, request};
 
 /// Steps of one millisecond: fast, and yet every state can be caught.
@@ -145,6 +145,31 @@ async fn an_incompatible_giver_is_refused_with_the_part_that_differs() {
     router.decode.settled().await;
 }
 
+/// Until blocks of different sizes can be pulled, such a pair is refused when the two meet, not at each request.
+#[tokio::test]
+async fn blocks_of_another_size_are_refused_by_name_when_the_two_meet() {
+    let engine = |block_tokens| engine::Config { block_tokens, ..engine("llama", Tcp, STEP_US) };
+    let prefill = Process::prefill(prefill(engine(32))).await;
+    let decode = Process::decode(decode(engine(16), &[&prefill.started.address])).await;
+    let problem = decode.started.pairs[0].problem.clone().unwrap();
+    assert!(
+        problem.starts_with(&format!("the giver at {} cannot be read from: ", prefill.started.address)),
+        "{problem}"
+    );
+    assert!(problem.contains("block tokens: 32 at the giver, 16"), "{problem}");
+    let mut router = Router::between(&prefill, &decode).await;
+    let status = router.decode.status(|status| !status.problems.is_empty()).await;
+    assert!(status.pairs.is_empty(), "no request is routed over a pair that is not there: {status:?}");
+    assert_eq!(status.problems[0].failure, Failure::new(FailureKind::Incompatible, problem.clone()));
+    let request = request(1, 100, 10);
+    router.prefill.send(ToWorker::Submit(request.clone(), Work::Give));
+    let offer = router.offer(&request).await;
+    router.decode.send(ToWorker::Offer(offer));
+    let failure = router.decode.failed(request.leg).await;
+    assert_eq!((failure.kind, failure.detail), (FailureKind::Incompatible, problem));
+    router.decode.settled().await;
+}
+
 #[tokio::test]
 async fn another_transport_is_never_used_silently() {
     let prefill = Process::prefill(prefill(engine("llama", Tcp, STEP_US))).await;
@@ -174,7 +199,7 @@ trait Elsewhere {
     fn may_lead_elsewhere(&self) -> bool;
 }
 
-impl Elsewhere for sched::Failure {
+impl Elsewhere for Failure {
     fn may_lead_elsewhere(&self) -> bool {
         matches!(self.kind, FailureKind::WorkerLost | FailureKind::KvLost)
     }

@@ -175,21 +175,38 @@ impl SessionHost for Leaving {
     }
 }
 
-/// Found by reading: such a giver was greeted and watched in a loop without a pause.
-#[tokio::test]
-async fn a_giver_that_ends_each_watch_is_met_with_growing_pauses() {
-    let prefill = giver().await;
+/// Stands beside a real giver and says of itself what that says, as `change` has it; and where it is met.
+async fn stand_in(prefill: &Process, change: impl FnOnce(&mut PeerWelcome)) -> (Arc<Leaving>, String) {
     let session = Line::to(&prefill.started.address).await.session.welcome;
     let (compat, lease_beat) = (session.compat.clone(), Span::from_secs(5));
     let hello = PeerHello { compat, instance: InstanceId(1), name: "reader".to_owned(), lease_beat };
     let limits = SessionLimits::default();
-    let (_, welcome) = client::connect(&prefill.started.address, &hello, &secret(), &limits).await.unwrap();
+    let (_, mut welcome) = client::connect(&prefill.started.address, &hello, &secret(), &limits).await.unwrap();
+    change(&mut welcome);
     let leaving = Arc::new(Leaving { welcome, session, met: AtomicU32::new(0) });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let sessions = WorkerService::new(leaving.clone(), Sessions::new(limits.clone()), secret());
     let services = Services::new(sessions, &limits).with_peer(PeerService::new(leaving.clone(), secret()));
     tokio::spawn(services.serve(listener, std::future::pending(), Duration::ZERO));
+    (leaving, address)
+}
+
+/// The control of one process and the bytes of another: leases of the first would be read from the second.
+#[tokio::test]
+async fn the_endpoint_of_another_process_is_refused_when_it_is_met() {
+    let prefill = giver().await;
+    let (_stand_in, address) = stand_in(&prefill, |welcome| welcome.instance = InstanceId(99)).await;
+    let decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &[&address])).await;
+    let problem = decode.started.pairs[0].problem.clone().unwrap();
+    assert_eq!(problem, format!("the giver at {address} gives the tcp endpoint of another process"));
+}
+
+/// Found by reading: such a giver was greeted and watched in a loop without a pause.
+#[tokio::test]
+async fn a_giver_that_ends_each_watch_is_met_with_growing_pauses() {
+    let prefill = giver().await;
+    let (leaving, address) = stand_in(&prefill, |_| {}).await;
     let _decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &[&address])).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let met = leaving.met.load(Ordering::Relaxed);

@@ -78,6 +78,14 @@ impl Endpoint {
     }
 }
 
+/// Whose regions an endpoint leads to, as it says itself.
+///
+/// # Errors
+/// It is no endpoint.
+pub fn instance_of(blob: &[u8]) -> Result<InstanceId, TransferError> {
+    Endpoint::decode(blob, usize::MAX).map(|endpoint| endpoint.instance)
+}
+
 fn tag(kind: TransportKind) -> u8 {
     match kind {
         TransportKind::Ucx => 1,

@@ -13,6 +13,7 @@ pub mod tcp;
 #[cfg(feature = "ucx")]
 pub mod ucx;
 
+mod accept;
 mod batch;
 mod copier;
 mod driver;
@@ -36,6 +37,7 @@ mod wire;
 
 pub use access::{AccessCheck, AccessDenied, LeaseTable};
 pub use batch::{Batch, RangeCopy};
+pub use endpoint::instance_of;
 pub use error::{Side, TransferError};
 pub use front::Transport;
 pub use heap::give_heap_back;

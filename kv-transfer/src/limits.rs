@@ -13,6 +13,8 @@ pub struct Limits {
     pub in_flight_bytes_max: u64,
     /// Bytes of one read; longer ranges are split so that aborts and other batches need not wait.
     pub read_bytes_max: u64,
+    /// Bytes moved in a row for one peer before the others have a turn, where one thread serves all of them (tcp).
+    pub turn_bytes: u64,
     /// Peers that we read from, up or connecting.
     pub peers_max: usize,
     /// Peers that read from us at once.
@@ -38,6 +40,7 @@ impl Default for Limits {
             copies_max: 1 << 20,
             in_flight_bytes_max: 16 << 20,
             read_bytes_max: 2 << 20,
+            turn_bytes: 2 << 20,
             peers_max: 64,
             readers_max: 64,
             regions_max: 16,

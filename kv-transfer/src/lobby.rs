@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Connections that may wait.
-pub(crate) const LOBBY_MAX: usize = 64;
+const LOBBY_MAX: usize = 64;
+/// One in so many of the descriptors that the process may open is for a connection that waits.
+const FILES_PER_PLACE: u64 = 8;
 /// How long one may.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -14,11 +16,17 @@ pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct Lobby<T> {
     waiting: BTreeMap<u64, T>,
     entered: u64,
+    places: usize,
 }
 
 impl<T> Lobby<T> {
-    pub(crate) fn new() -> Self {
-        Self { waiting: BTreeMap::new(), entered: 0 }
+    /// As many places as the limit of open files leaves to connections that may be nobody's.
+    pub(crate) fn within_files() -> Self {
+        Self::with(places(open_files_max()))
+    }
+
+    fn with(places: usize) -> Self {
+        Self { waiting: BTreeMap::new(), entered: 0, places }
     }
 
     /// The number of the next one to enter.
@@ -30,15 +38,20 @@ impl<T> Lobby<T> {
     pub(crate) fn enter(&mut self, connection: T) -> Option<T> {
         self.waiting.insert(self.entered, connection);
         self.entered += 1;
-        if self.waiting.len() <= LOBBY_MAX {
+        if self.waiting.len() <= self.places {
             return None;
         }
+        self.turn_out_oldest()
+    }
+
+    /// Gives up the one that has waited longest.
+    pub(crate) fn turn_out_oldest(&mut self) -> Option<T> {
         self.waiting.pop_first().map(|(_, oldest)| oldest)
     }
 
-    /// It has greeted or is gone.
-    pub(crate) fn leave(&mut self, number: u64) {
-        self.waiting.remove(&number);
+    /// It has greeted or is gone; given back if it was not turned out before.
+    pub(crate) fn leave(&mut self, number: u64) -> Option<T> {
+        self.waiting.remove(&number)
     }
 
     /// All that wait.
@@ -47,21 +60,40 @@ impl<T> Lobby<T> {
     }
 }
 
+fn places(open_files_max: u64) -> usize {
+    usize::try_from(open_files_max / FILES_PER_PLACE).map_or(LOBBY_MAX, |places| places.clamp(1, LOBBY_MAX))
+}
+
+/// How many descriptors this process may have open.
+fn open_files_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: fills a live structure; when that fails, it stays as it is.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn few_descriptors_make_few_places() {
+        assert_eq!([0, 7, 64, 256, 512, 1 << 20, u64::MAX].map(places), [1, 1, 8, 32, 64, 64, 64]);
+        assert!((1..=LOBBY_MAX).contains(&places(open_files_max())));
+    }
+
+    #[test]
     fn the_longest_silence_goes_first() {
-        let mut lobby = Lobby::new();
+        let mut lobby = Lobby::with(LOBBY_MAX);
         for number in 0..LOBBY_MAX as u64 {
             assert_eq!(lobby.next(), number);
             assert_eq!(lobby.enter(number), None);
         }
-        lobby.leave(0);
+        assert_eq!((lobby.leave(0), lobby.leave(0)), (Some(0), None));
         assert_eq!(lobby.enter(100), None, "who has greeted made room");
         assert_eq!(lobby.enter(101), Some(1));
         assert_eq!(lobby.enter(102), Some(2));
-        assert_eq!(lobby.drain().count(), LOBBY_MAX);
+        assert_eq!(lobby.turn_out_oldest(), Some(3));
+        assert_eq!(lobby.drain().count(), LOBBY_MAX - 1);
     }
 }

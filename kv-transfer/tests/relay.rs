@@ -1,5 +1,5 @@
-//! The tcp transport over links that are slow, that swallow bytes, or whose far end stands still: a relay between reader
-//! and owner plays the link.
+//! The tcp transport over links that are slow, that swallow bytes, or whose far end has vanished: a relay between reader and
+//! owner plays the link.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -7,8 +7,9 @@ mod harness;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::{POOL_BYTES, Worker, copy, everything};
@@ -18,6 +19,7 @@ use kv_transfer::{Batch, KvTransport, Limits, TransferError, TransferEvent, Tran
 struct Relay {
     address: SocketAddr,
     swallows: Arc<AtomicBool>,
+    sockets: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Relay {
@@ -25,18 +27,35 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, swallows) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let swallowing = Arc::clone(&swallows);
+        let sockets = Arc::new(Mutex::new(Vec::new()));
+        let relayed = Arc::clone(&sockets);
         std::thread::spawn(move || {
             for reader in listener.incoming() {
                 let (reader, owner) = (reader.unwrap(), TcpStream::connect(owner).unwrap());
                 reader.set_nodelay(true).unwrap();
                 owner.set_nodelay(true).unwrap();
+                relayed.lock().unwrap().extend([reader.try_clone().unwrap(), owner.try_clone().unwrap()]);
                 let (asks, answers) = ((reader.try_clone().unwrap(), owner.try_clone().unwrap()), (owner, reader));
                 let (first, second) = (Arc::clone(&swallowing), Arc::clone(&swallowing));
                 std::thread::spawn(move || pass(asks, u64::MAX, &first));
                 std::thread::spawn(move || pass(answers, bytes_per_second, &second));
             }
         });
-        Relay { address, swallows }
+        Relay { address, swallows, sockets }
+    }
+
+    /// From now on no packet arrives at the relay, and none is acknowledged: both connections are half-open, as when a host
+    /// loses its power or a cable is pulled.
+    fn vanish(&self) {
+        let mut nothing = [libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: 0 }];
+        let program = libc::sock_fprog { len: 1, filter: nothing.as_mut_ptr() };
+        let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+        for socket in self.sockets.lock().unwrap().iter() {
+            let (socket, value) = (socket.as_raw_fd(), (&raw const program).cast());
+            // SAFETY: the option's value is a live program of one instruction, which the kernel copies.
+            let set = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, value, length) };
+            assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        }
     }
 
     /// From now on nothing arrives, while everything is acknowledged: the connections look well.
@@ -126,6 +145,38 @@ fn goes_down(reader: &mut Worker, within: Duration) -> Vec<TransferEvent> {
 /// Everything is acknowledged and nothing comes: the peer goes down, whether it was being read from or not.
 #[test]
 fn a_path_that_swallows_everything_ends_the_peer() {
+    a_dead_path_ends_the_peer(Relay::swallow);
+}
+
+/// Nothing is acknowledged either.
+#[test]
+fn a_half_open_connection_ends_the_peer() {
+    a_dead_path_ends_the_peer(Relay::vanish);
+}
+
+/// A reader whose host is gone does not keep its place.
+#[test]
+fn a_reader_that_has_vanished_makes_room_for_another() {
+    let limits = Limits { readers_max: 1, ..Limits::default() };
+    let owner = Worker::with(TransportKind::Tcp, POOL_BYTES, limits).filled(1);
+    let endpoint = owner.transport.endpoint();
+    let relay = Relay::before(address_of(&endpoint), u64::MAX);
+    let mut gone = Worker::new(TransportKind::Tcp);
+    gone.connect(&through(&endpoint, relay.address)).unwrap();
+    relay.vanish();
+    let begun = Instant::now();
+    let mut next = Worker::new(TransportKind::Tcp);
+    let peer = loop {
+        match next.connect(&endpoint) {
+            Ok((peer, _)) => break peer,
+            Err(error) => assert!(begun.elapsed() < harness::PATIENCE, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(next.pull(peer, everything()), Ok(POOL_BYTES as u64));
+}
+
+fn a_dead_path_ends_the_peer(die: fn(&Relay)) {
     for busy in [true, false] {
         let owner = Worker::owner(TransportKind::Tcp, 1);
         let limits = Limits {
@@ -141,7 +192,7 @@ fn a_path_that_swallows_everything_ends_the_peer() {
         // A path that is idle for longer than a silence is no dead path.
         assert_eq!(reader.next_within(Duration::from_millis(1500)), None);
         assert_eq!(reader.pull(peer, everything()), Ok(POOL_BYTES as u64));
-        relay.swallow();
+        die(&relay);
         let ticket = busy.then(|| reader.start(peer, everything()));
         let events = goes_down(&mut reader, Duration::from_secs(10));
         let Some(TransferEvent::PeerDown { error: TransferError::PeerLost { reason, .. }, .. }) = events.last() else {

@@ -15,6 +15,7 @@ use kv_transfer::{Batch, KvTransport, Limits, PeerId, TransferError, TransferEve
 const ROLE: &str = "KV_TRANSFER_TEST_ROLE";
 const KIND: &str = "KV_TRANSFER_TEST_KIND";
 const ENDPOINT: &str = "KV_TRANSFER_TEST_ENDPOINT";
+const FILES_LEFT: &str = "KV_TRANSFER_TEST_FILES_LEFT";
 
 macro_rules! between_processes {
     ($($scenario:ident),* $(,)?) => {
@@ -47,6 +48,11 @@ fn other_process() {
     match role.as_str() {
         "owner" => {
             let worker = Worker::owner(kind, 3);
+            let _taken = std::env::var(FILES_LEFT).map(|left| {
+                // Its threads have what they need once it has served somebody.
+                Worker::new(kind).connect_to(&worker);
+                files_but(left.parse().unwrap())
+            });
             eprintln!("{}", hex(&worker.transport.endpoint()));
             let _until_closed = std::io::stdin().read(&mut [0]);
         }
@@ -236,6 +242,60 @@ fn a_reader_killed_while_it_reads_harms_nobody(kind: TransportKind) {
     assert_eq!(owner.next_within(Duration::from_millis(50)), None, "serving makes no events");
 }
 
+/// Takes all descriptors that this process may open, up to so many.
+fn files_but(left: usize) -> Vec<std::fs::File> {
+    let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    files.truncate(files.len() - left);
+    files
+}
+
+/// An owner that may open 64 files, of which it has so many left.
+fn owner_with_files(kind: TransportKind, left: usize) -> (Process, Vec<u8>) {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+    let mut process = Process::run(limited.env(FILES_LEFT, left.to_string()), "owner", kind, &[]);
+    let endpoint = unhex(&process.line());
+    (process, endpoint)
+}
+
+/// Found by reading: connections that kept silent took all descriptors of a worker, which then accepted nobody, so that no
+/// newcomer could take the place of the oldest.
+fn silent_strangers_keep_nobody_out(kind: TransportKind, connect: impl Fn(&[u8]) -> std::os::fd::OwnedFd) {
+    let limits = Limits { connect_deadline: Duration::from_secs(20), ..Limits::default() };
+    // Over shared memory a connection takes up to three.
+    let (_owner, endpoint) = owner_with_files(kind, 6);
+    let mut reader = Worker::with(kind, POOL_BYTES, limits);
+    let silent: Vec<_> = (0..25).map(|_| connect(&endpoint)).collect();
+    let begun = std::time::Instant::now();
+    let peer = reader.connect(&endpoint).unwrap().0;
+    pulls_everything(&mut reader, peer);
+    // Strangers are sent away after two seconds anyway; waiting for that would take at least four rounds.
+    assert!(begun.elapsed() < Duration::from_secs(5), "let in after {:?}", begun.elapsed());
+    drop(silent);
+}
+
+#[test]
+fn silent_strangers_keep_nobody_out_of_a_tcp_owner_with_few_files() {
+    silent_strangers_keep_nobody_out(TransportKind::Tcp, |endpoint| {
+        let text = String::from_utf8_lossy(endpoint).into_owned();
+        let digits = &text[text.find("127.0.0.1:").unwrap() + "127.0.0.1:".len()..];
+        let port: String = digits.chars().take_while(char::is_ascii_digit).collect();
+        std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap().into()
+    });
+}
+
+#[test]
+fn silent_strangers_keep_nobody_out_of_a_shared_memory_with_few_files() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixStream};
+    const NAME_BYTES: usize = "kv-transfer-".len() + 32;
+    silent_strangers_keep_nobody_out(TransportKind::Shm, |endpoint| {
+        let at = endpoint.windows(12).position(|window| window == b"kv-transfer-").unwrap();
+        let address = SocketAddr::from_abstract_name(&endpoint[at..at + NAME_BYTES]).unwrap();
+        UnixStream::connect_addr(&address).unwrap().into()
+    });
+}
+
 /// Linking UCX must not change what a hang-up does.
 #[test]
 fn a_hangup_still_ends_a_process() {
@@ -245,27 +305,40 @@ fn a_hangup_still_ends_a_process() {
     assert_eq!(owner.child.wait().unwrap().signal(), Some(libc::SIGHUP));
 }
 
-/// Another user's process has no right to read ours, and hears which right that is. Only root can start one.
-#[cfg(feature = "ucx")]
-#[test]
-fn a_reader_without_the_right_is_told_so() {
+/// What a process of another user hears that was told how to reach an owner of ours. Only root can start one.
+fn told_to_another_user(kind: TransportKind) -> Option<String> {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
-    let directory = std::env::temp_dir().join(format!("kv-transfer-test-{}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("kv-transfer-test-{}-{}", std::process::id(), kind.label()));
     // SAFETY: reads a number of the process.
     if unsafe { libc::geteuid() } != 0 {
         eprintln!("not run: only root can start a process of another user");
-        return;
+        return None;
     }
     std::fs::create_dir(&directory).unwrap();
     let program = directory.join("stranger");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let owner = Worker::owner(TransportKind::Ucx, 1);
+    let owner = Worker::owner(kind, 1);
     let mut command = Command::new(&program);
     command.uid(NOBODY).current_dir("/");
-    let mut stranger = Process::run(&mut command, "stranger", TransportKind::Ucx, &owner.transport.endpoint());
+    let mut stranger = Process::run(&mut command, "stranger", kind, &owner.transport.endpoint());
     let told = stranger.line();
     std::fs::remove_dir_all(&directory).unwrap();
+    Some(told)
+}
+
+/// Another user's process has no right to read ours, and hears which right that is.
+#[cfg(feature = "ucx")]
+#[test]
+fn a_reader_without_the_right_is_told_so() {
+    let Some(told) = told_to_another_user(TransportKind::Ucx) else { return };
     let expected = format!("connect over ucx: reading process {} is not permitted", std::process::id());
     assert!(told.starts_with(&expected), "{told}");
+}
+
+/// Whoever holds a memory's descriptor can read it, so another user's process gets none, whatever it knows.
+#[test]
+fn another_user_gets_no_shared_memory() {
+    let Some(told) = told_to_another_user(TransportKind::Shm) else { return };
+    assert!(told.starts_with("connect: the peer is lost: "), "{told}");
 }

@@ -10,6 +10,7 @@ pub mod listen;
 pub mod peer;
 mod random;
 pub mod secret;
+mod seldom;
 pub mod session;
 mod status;
 mod turned_away;

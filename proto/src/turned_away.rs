@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::seldom::Seldom;
+
 /// One line per kind of trespass in this time: a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -33,28 +35,22 @@ impl TurnedAway {
 }
 
 /// Logs the first of many.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Complaints {
-    state: Mutex<State>,
+    lines: Mutex<Seldom>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    logged: Option<Instant>,
-    unlogged: u64,
+impl Default for Complaints {
+    fn default() -> Complaints {
+        Complaints { lines: Mutex::new(Seldom::once_in(LOG_EVERY)) }
+    }
 }
 
 impl Complaints {
     /// Logs `what` unless that was done a moment ago; then it is counted into the next line.
     pub fn log(&self, why: TurnedAway, what: &str) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.logged.is_some_and(|at| at.elapsed() < LOG_EVERY) {
-            state.unlogged += 1;
-            return;
-        }
-        let more = std::mem::take(&mut state.unlogged);
-        state.logged = Some(Instant::now());
-        drop(state);
+        let more = self.lines.lock().unwrap_or_else(PoisonError::into_inner).say(Instant::now());
+        let Some(more) = more else { return };
         tracing::warn!(reason = why.label(), more_since_the_last_line = more, "turned away: {what}");
     }
 }

@@ -1,6 +1,8 @@
 //! Sessions over real loopback sockets, with a worker that only remembers what it was told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -244,6 +246,39 @@ async fn a_lost_router_cancels_its_legs_and_no_others() {
     assert_eq!(worker.sessions.legs(), 1);
 }
 
+const SERVES: &str = "PROTO_TEST_SERVES_WITH_FILES_LEFT";
+
+/// Not a test: a worker in a process of its own that has few descriptors left, when the environment says so.
+#[tokio::test]
+async fn other_process() {
+    let Ok(left) = std::env::var(SERVES) else { return };
+    let worker = worker(SessionLimits::default()).await;
+    let mut taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    taken.truncate(taken.len() - left.parse::<usize>().unwrap());
+    eprintln!("{}", worker.address);
+    tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0])).await.unwrap().unwrap();
+}
+
+/// Found by reading: connections that kept silent took all descriptors of a worker, which then accepted nobody, so that no
+/// newcomer could take the place of the oldest.
+#[tokio::test]
+async fn silent_strangers_keep_no_router_out_of_a_worker_with_few_files() {
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+    limited.args(["other_process", "--exact", "--nocapture"]).env(SERVES, "4");
+    let (stdin, stdout, stderr) = (Stdio::piped(), Stdio::null(), Stdio::piped());
+    let mut other = limited.stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap();
+    let mut address = String::new();
+    BufReader::new(other.stderr.take().unwrap()).read_line(&mut address).unwrap();
+    let address = address.trim();
+    let silent: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let hello = RouterHello { router: InstanceId(1) };
+    let connected = connect(address, &hello, &secret(), &SessionLimits::default()).await;
+    drop((silent, other.stdin.take()));
+    other.wait().unwrap();
+    assert_eq!(connected.map(|session| session.welcome.name).unwrap(), "prefill-0");
+}
+
 /// Found by trying: a second router aborted the legs of the first, whose owner was never told.
 #[tokio::test]
 async fn nobody_touches_a_leg_of_another_session() {
@@ -288,7 +323,8 @@ async fn a_router_with_another_secret_or_none_is_turned_away_and_told_why() {
     assert_eq!(messages(&mut session, 1).await, [token(1, 0, None)]);
 }
 
-/// A full inbox is not this session's fault: its legs end one by one, the session goes on.
+/// A full inbox is not this session's fault: its legs end one by one, the session goes on. A commit that is lost is no
+/// refusal of the offer before it: the replica has that, and has bound the giver's lease to itself.
 #[tokio::test]
 async fn a_full_inbox_ends_legs_but_no_session() {
     let worker = worker(SessionLimits { inbox_wait: Duration::from_millis(20), ..Default::default() }).await;
@@ -304,7 +340,7 @@ async fn a_full_inbox_ends_legs_but_no_session() {
     let said = messages(&mut session, 1).await;
     assert!(
         matches!(&said[..], [FromWorker::Failed { leg: of, failure }]
-        if *of == leg(1) && failure.kind == FailureKind::Overloaded),
+        if *of == leg(1) && failure.kind == FailureKind::KvLost && failure.detail.contains("inbox was full")),
         "{said:?}"
     );
     timeout(PATIENCE, worker.sessions.idle()).await.expect("the cancelled leg is over for its router");

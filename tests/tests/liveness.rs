@@ -11,9 +11,8 @@ use baton_tests::http;
 use serde_json::{Value, json};
 
 const BEAT_MS: u64 = 400;
-/// Well above three beats and what it takes to be lost and served elsewhere, on a machine that is busy with other tests;
-/// well below the 15 seconds of a connection without beats.
-const STALL_MAX: Duration = Duration::from_secs(10);
+/// A worker that has said nothing for so many beats is given up.
+const BEATS_SILENT: u32 = 3;
 const SOON: Duration = Duration::from_secs(30);
 const STREAMS: u64 = 6;
 
@@ -76,6 +75,7 @@ fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
     let deployment = deployment()?;
     let (_, undisturbed) = streams(deployment.address);
     let undisturbed = joined(undisturbed)?;
+    let stall_max = stall_max(&undisturbed);
     let pid = deployment.child_pid(worker)?;
     let (announced, disturbed) = streams(deployment.address);
     (0..after_tokens).try_for_each(|_| announced.recv_timeout(SOON))?;
@@ -89,11 +89,11 @@ fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
     let disturbed = disturbed.with_context(|| deployment.log())?;
     for (seed, (before, after)) in undisturbed.iter().zip(&disturbed).enumerate() {
         assert_eq!(before.tokens, after.tokens, "stream {seed}: a pause, and never a wrong or repeated token");
-        assert!(after.stall < STALL_MAX, "stream {seed} stood still for {:?}:\n{}", after.stall, deployment.log());
+        assert!(after.stall < stall_max, "stream {seed} stood still for {:?}:\n{}", after.stall, deployment.log());
     }
     assert_eq!(fresh?, [200; 8], "{}", deployment.log());
     let stalled = disturbed.iter().map(|heard| heard.stall).max();
-    println!("{worker}: the longest pause of a stream was {stalled:?}");
+    println!("{worker}: the longest pause of a stream was {stalled:?} of {stall_max:?}");
     deployment.wait_until("the worker takes part again", SOON, |deployment| {
         http::post(deployment.address, "/v1/completions", &short)?;
         Ok(deployment.metric("baton_worker_up", &[])? == 4.0)
@@ -109,6 +109,14 @@ fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
     let again = joined(again)?;
     assert!(undisturbed.iter().zip(&again).all(|(before, after)| before.tokens == after.tokens));
     Ok(())
+}
+
+/// The beats until a silent worker is given up and as many more, in which its streams begin elsewhere, there among those
+/// that run already. How long that takes on this machine, with what else runs on it, the longest pause shows of the same streams
+/// when nothing stood still.
+fn stall_max(undisturbed: &[Heard]) -> Duration {
+    let longest = undisturbed.iter().map(|heard| heard.stall).max().unwrap_or_default();
+    Duration::from_millis(BEAT_MS) * (2 * BEATS_SILENT) + 3 * longest
 }
 
 fn joined(streams: Vec<std::thread::JoinHandle<Result<Heard>>>) -> Result<Vec<Heard>> {

@@ -1,13 +1,14 @@
 //! How a deployment starts and ends: slow starts are waited for while they get further, and whoever insists ends it at once.
 
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use baton_tests::deployment::{command, signal};
+use anyhow::{Context, Result, bail, ensure};
+use baton_tests::deployment::{command, signal, sum_of};
 use baton_tests::http;
 use serde_json::json;
 
@@ -206,6 +207,81 @@ fn a_second_ctrl_c_while_draining_ends_at_once_with_all_children() -> Result<()>
     assert!(asked.elapsed() < Duration::from_secs(20));
     all_gone(&children)?;
     assert_eq!(run_directory_of(serve.process.id()), None);
+    Ok(())
+}
+
+const DRAIN_MS: u64 = 120_000;
+
+/// A port that was free a moment ago.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// One role by hand, which drains for longer than the test may take; `ready` is in the line in which it says so.
+fn role(role: &str, settings: &[String], ready: &str) -> Result<(Started, SocketAddr)> {
+    let arguments = settings.iter().flat_map(|setting| ["--set".to_owned(), format!("{role}.{setting}")]);
+    let arguments: Vec<String> = std::iter::once(role.to_owned()).chain(arguments).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let started = Started::new(&arguments, None)?;
+    let line = started.line(ready)?;
+    let address = line.split_whitespace().find_map(|word| word.strip_prefix("address="));
+    let address = address.with_context(|| format!("no address in {line}"))?.trim_matches('"').parse()?;
+    Ok((started, address))
+}
+
+/// Each role for itself, with a request that cannot end soon: prefill takes a minute for it.
+#[test]
+fn a_second_ctrl_c_ends_each_single_role_at_once() -> Result<()> {
+    let model = baton_tests::repository::root().join("models/demo");
+    let (prefill_admin, decode_admin) = (free_address()?, free_address()?);
+    let worker = |admin: SocketAddr| {
+        vec![
+            "listen=127.0.0.1:0".to_owned(),
+            format!("admin_listen={admin}"),
+            format!("drain_ms={DRAIN_MS}"),
+            format!("engine.model_dir={:?}", model.display().to_string()),
+            "engine.backend=modelled".to_owned(),
+            "engine.modelled.prefill_step_us=60000000".to_owned(),
+        ]
+    };
+    let (prefill, at_prefill) = role("prefill", &worker(prefill_admin), "ready address=")?;
+    let peers = format!("peers=[\"{at_prefill}\"]");
+    let (decode, at_decode) = role("decode", &[worker(decode_admin), vec![peers]].concat(), "ready address=")?;
+    let settings = [
+        format!("model_dir={:?}", model.display().to_string()),
+        "listen=127.0.0.1:0".to_owned(),
+        format!("drain_ms={DRAIN_MS}"),
+        format!("workers.prefill=[\"{at_prefill}\"]"),
+        format!("workers.decode=[\"{at_decode}\"]"),
+    ];
+    let (router, address) = role("router", &settings, "router listens address=")?;
+    // It fails when the router ends, and nobody waits for it.
+    let body = json!({"prompt": "Hello", "max_tokens": 5});
+    std::thread::spawn(move || http::post(address, "/v1/completions", &body));
+    for admin in [prefill_admin, decode_admin] {
+        let deadline = Instant::now() + SOON;
+        while sum_of(&http::get(admin, "/metrics")?.body, "baton_session_legs", &[]) != Some(1.0) {
+            ensure!(Instant::now() < deadline, "the request does not arrive: {:?}", router.lines());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let mut roles = [router, prefill, decode];
+    for role in &roles {
+        signal(role.process.id(), "INT")?;
+        role.line("once more ends at once")?;
+    }
+    for role in &mut roles {
+        assert!(role.process.try_wait()?.is_none(), "it drains: {:?}", role.lines());
+    }
+    // None of them is to run out of work because another has ended: each finds the signal when it goes on.
+    for role in &roles {
+        signal(role.process.id(), "STOP")?;
+    }
+    for role in &mut roles {
+        signal(role.process.id(), "INT")?;
+        signal(role.process.id(), "CONT")?;
+        assert_eq!(role.ended(Duration::from_secs(20))?.code(), Some(130), "{:?}", role.lines());
+    }
     Ok(())
 }
 

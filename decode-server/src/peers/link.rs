@@ -13,7 +13,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Peers;
-use super::table::{Introduction, Loss, Told, Wire};
+use super::path::Wire;
+use super::table::{Introduction, Loss, Told};
 
 /// Between two tries: at first, and at most.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -179,6 +180,10 @@ impl Link {
             return Err(Failure::new(FailureKind::Incompatible, detail));
         };
         let PeerWelcome { instance, layout, blocks, .. } = welcome;
+        if kv_transfer::instance_of(&endpoint.address).is_ok_and(|owner| owner != instance) {
+            let detail = format!("the giver at {} gives the {transport} endpoint of another process", self.address);
+            return Err(Failure::new(FailureKind::Incompatible, detail));
+        }
         can_pull(&layout, &self.peers.shared.config.layout).map_err(|error| {
             let detail = format!("the giver at {} cannot be read from: {error}", self.address);
             Failure::new(FailureKind::Incompatible, detail)

@@ -4,14 +4,20 @@
 //! offer of a giver that is not up yet waits until its link has an answer, so the replica only ever sees offers that
 //! it can pull from.
 
+mod feed;
 mod leases;
 mod link;
 mod parked;
+mod path;
 mod table;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use engine::EngineError;
 use engine::replica::{ReplicaHandle, TransferEnd};
 use node::drain::Stop;
 use node::started::PairReport;
@@ -25,8 +31,10 @@ use sched::message::{Event, FromWorker, ToWorker};
 use sched::{Failure, FailureKind, InstanceId, Leg, Request};
 use tokio::sync::Notify;
 
+use feed::{Fed, feed};
 use link::Link;
-use table::{Learning, Table, Wire};
+use path::Wire;
+use table::{Learning, Table};
 
 /// How long to wait before a full inbox is tried again.
 const INBOX_RETRY: Duration = Duration::from_millis(1);
@@ -225,9 +233,15 @@ impl Peers {
                 if offered_by != giver {
                     let detail = format!("the giver {offered_by} is gone; {giver} answers at {address}");
                     failed.push((leg, Failure::new(FailureKind::KvLost, detail)));
-                } else if let Err(error) = self.feed(messages) {
-                    self.withdraw(leg);
-                    failed.push((leg, Failure::new(FailureKind::Overloaded, error.to_string())));
+                    continue;
+                }
+                match feed(messages, |event| self.shared.replica.send(event)) {
+                    Fed::Whole => {}
+                    Fed::Nothing(failure) => failed.push((leg, failure)),
+                    Fed::Begun(failure) => {
+                        self.withdraw(leg);
+                        failed.push((leg, failure));
+                    }
                 }
             }
         }
@@ -235,33 +249,20 @@ impl Peers {
         self.publish();
     }
 
-    fn feed(&self, messages: Vec<ToWorker>) -> Result<(), engine::EngineError> {
-        for message in messages {
-            self.shared.replica.send(Event::Router(message))?;
-        }
-        Ok(())
-    }
-
-    /// Takes back what the replica may have been told of a leg before its inbox was full, so that no block stays reserved
-    /// for it. Tries until there is room or the replica has ended.
+    /// Takes back what the replica was told of a leg before its inbox was full, so that no block stays reserved for it.
+    /// Tries until there is room or the replica has ended.
     fn withdraw(&self, leg: Leg) {
         let replica = self.shared.replica.clone();
         self.shared.runtime.spawn(async move {
             let cancel = || Event::Router(ToWorker::Cancel { leg, choice: None });
-            while let Err(engine::EngineError::InboxFull { .. }) = replica.send(cancel()) {
-                tokio::time::sleep(INBOX_RETRY).await;
-            }
+            patiently(|| replica.send(cancel())).await;
         });
     }
 
     /// A giver's process is gone; what reads from it must hear that, however full the inbox is.
     fn remove(&self, giver: InstanceId) {
         let replica = self.shared.replica.clone();
-        self.shared.runtime.spawn(async move {
-            while let Err(engine::EngineError::InboxFull { .. }) = replica.remove_peer(giver) {
-                tokio::time::sleep(INBOX_RETRY).await;
-            }
-        });
+        self.shared.runtime.spawn(async move { patiently(|| replica.remove_peer(giver)).await });
     }
 
     /// A link could not reach its giver: what waited for it fails, so that the router can go elsewhere.
@@ -290,5 +291,12 @@ impl Peers {
         let problems = self.table().problems().into_iter();
         let problems = problems.map(|(giver_address, failure)| PairProblem { giver_address, failure });
         self.shared.sessions.pairs(up.into_iter().map(pair).collect(), problems.collect());
+    }
+}
+
+/// Tells the replica what it must hear, until its inbox has room or it has ended.
+async fn patiently(mut tell: impl FnMut() -> Result<(), EngineError>) {
+    while let Err(EngineError::InboxFull { .. }) = tell() {
+        tokio::time::sleep(INBOX_RETRY).await;
     }
 }

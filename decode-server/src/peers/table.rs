@@ -10,26 +10,7 @@ use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
 
 use super::parked::Parked;
-
-/// Pulls of one giver that may fail in a row before its path is tried from the start.
-const FAILED_PULLS_MAX: u32 = 3;
-
-/// State of the transport's connection to a giver.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Wire {
-    /// The transport tries.
-    Connecting,
-    /// Bytes can be read, so fast.
-    Up {
-        /// Measured at connect.
-        bytes_per_second: f64,
-    },
-    /// They cannot.
-    Down {
-        /// Why.
-        reason: String,
-    },
-}
+use super::path::{Path, Wire};
 
 /// Why there is a link to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +33,7 @@ struct LinkEntry {
 struct Giver {
     /// What it is called.
     name: String,
-    wire: watch::Sender<Wire>,
-    /// Pulls that failed since one succeeded.
-    failed_pulls: u32,
+    path: Path,
     /// Where it was met; it is lost when it is lost at all of them.
     addresses: BTreeMap<String, Met>,
 }
@@ -154,46 +133,40 @@ impl Table {
         let met = Met { peer, answers: true };
         if let Some(giver) = self.givers.get_mut(&instance) {
             giver.addresses.insert(address.to_owned(), met);
-            let introduction = match &*giver.wire.borrow() {
+            let wire = &giver.path.wire;
+            let introduction = match &*wire.borrow() {
                 // Another link that has met it under another address has told the transport a moment ago.
                 Wire::Up { .. } | Wire::Connecting => Introduction::Known,
                 Wire::Down { .. } => Introduction::Needed,
             };
             if introduction == Introduction::Needed {
-                giver.wire.send_replace(Wire::Connecting);
+                wire.send_replace(Wire::Connecting);
             }
-            return (giver.wire.subscribe(), introduction);
+            return (wire.subscribe(), introduction);
         }
-        let wire = watch::Sender::new(Wire::Connecting);
-        let watching = wire.subscribe();
+        let path = Path::connecting();
+        let watching = path.wire.subscribe();
         let (name, addresses) = (name.to_owned(), BTreeMap::from([(address.to_owned(), met)]));
-        self.givers.insert(instance, Giver { name, wire, failed_pulls: 0, addresses });
+        self.givers.insert(instance, Giver { name, path, addresses });
         (watching, Introduction::Needed)
     }
 
     pub(super) fn set_wire(&mut self, giver: InstanceId, wire: Wire) {
         if let Some(giver) = self.givers.get(&giver) {
-            giver.wire.send_replace(wire);
+            giver.path.wire.send_replace(wire);
         }
     }
 
     /// A pull from the giver has succeeded: its path is well.
     pub(super) fn pull_succeeded(&mut self, giver: InstanceId) {
         if let Some(giver) = self.givers.get_mut(&giver) {
-            giver.failed_pulls = 0;
+            giver.path.pull_succeeded();
         }
     }
 
-    /// A pull from the giver has failed. True when so many have in a row that its path cannot be trusted any more; then
-    /// counting starts again.
+    /// A pull from the giver has failed. True when so many have in a row that its path cannot be trusted any more.
     pub(super) fn pull_failed(&mut self, giver: InstanceId) -> bool {
-        let Some(giver) = self.givers.get_mut(&giver) else { return false };
-        giver.failed_pulls += 1;
-        let enough = giver.failed_pulls >= FAILED_PULLS_MAX;
-        if enough {
-            giver.failed_pulls = 0;
-        }
-        enough && matches!(*giver.wire.borrow(), Wire::Up { .. })
+        self.givers.get_mut(&giver).is_some_and(|giver| giver.path.pull_failed())
     }
 
     /// The giver does not answer at `address`: whoever calls it takes another of its addresses, if it has one.
@@ -243,7 +216,7 @@ impl Table {
     }
 
     fn rate(&self, giver: InstanceId) -> Option<f64> {
-        match *self.givers.get(&giver)?.wire.borrow() {
+        match *self.givers.get(&giver)?.path.wire.borrow() {
             Wire::Up { bytes_per_second } => Some(bytes_per_second),
             Wire::Connecting | Wire::Down { .. } => None,
         }

@@ -1,18 +1,20 @@
-//! How the replica thread ends when its transport has.
+//! How the replica thread ends when its transport has, and who may fill its inbox.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use kernels::memory::HostMemory;
 use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind,
 };
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
+use sched::message::Event;
 use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
-use sched::{FailureKind, LaneId, Role, StepId, StepPlan};
+use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
-use super::{Outbound, Outlet, Parts, Waker, spawn};
+use super::{Outbound, Outlet, Parts, ReplicaHandle, Waker, spawn};
 use crate::EngineError;
 use crate::backend::{Backend, BackendEvent, BackendInfo};
 
@@ -151,5 +153,22 @@ fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
         assert_eq!(failure.detail, "the transport tcp has stopped: the tcp thread has ended");
         join.join().unwrap();
         drop(handle);
+    }
+}
+
+/// Found by reading: one reader with many leases could fill the inbox and keep every router out.
+#[test]
+fn peers_fill_half_of_the_inbox_and_routers_the_rest() {
+    let (waker, _sleeper) = Waker::pair();
+    for (places, of_peers) in [(8, 4), (5, 3), (1, 1)] {
+        let (inbox, _commands) = bounded(places);
+        let handle = ReplicaHandle::new(inbox, waker.clone(), Arc::new(AtomicBool::new(false)));
+        let event = || Event::ReaderRenewed { reader: InstanceId(1), leases: vec![] };
+        let taken = (0..places + 1).take_while(|_| handle.send_of_peer(event()).is_ok()).count();
+        assert_eq!(taken, of_peers, "of {places}");
+        let taken = (0..places + 1).take_while(|_| handle.send(event()).is_ok()).count();
+        assert_eq!(taken, places - of_peers, "of {places}");
+        let full = handle.send_of_peer(event());
+        assert!(matches!(full, Err(EngineError::InboxFull { events_max }) if events_max == of_peers), "{full:?}");
     }
 }

@@ -339,7 +339,8 @@ mod tests {
 
     #[test]
     fn the_transport_takes_as_many_peers_as_configured() {
-        let limits = limits(&Config { peers_max: 300, ..Config::default() });
+        let limits = limits(&Config { peers_max: 300, pulls_per_giver_max: 7, ..Config::default() });
         assert_eq!((limits.peers_max, limits.readers_max), (300, 300));
+        assert_eq!(limits.batches_max, 300 * 7, "every pull that the scheduler lets run has its place");
     }
 }

@@ -9,20 +9,20 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use kernels::memory::{Backing, HostMemory};
 use sched::InstanceId;
 
 use super::passing;
+use crate::accept::{ACCEPT_PAUSE, Failures, LEAVE_PAUSE, is_for_want_of_room};
 use crate::greeting::{self, Answer, GREETING_BYTES};
 use crate::lobby::{GREETING_DEADLINE, Lobby};
 use crate::outbox::Outbox;
 use crate::token::Token;
 use crate::{Setup, TransferError, copier, probe};
 
-/// The pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many older strangers make room for one newcomer at most.
+const ROOM_TRIES_MAX: u32 = 8;
 
 /// What we serve, and the thread that does.
 pub(super) struct Owner {
@@ -73,7 +73,7 @@ impl Owner {
             page: Passed::new(&probe::page(setup.instance, Backing::Memfd)?)?,
             regions: RwLock::new(Vec::new()),
             readers_max: setup.limits.readers_max,
-            connections: Mutex::new(Connections { lobby: Lobby::new(), readers: BTreeMap::new() }),
+            connections: Mutex::new(Connections { lobby: Lobby::within_files(), readers: BTreeMap::new() }),
         });
         let thread = std::thread::Builder::new().name("kv-shm-owner".to_owned());
         let work = (Arc::clone(&listener), Arc::clone(&served));
@@ -109,21 +109,18 @@ impl Drop for Owner {
 /// Accepts readers until the listener is shut down, then ends their connections.
 fn accept(listener: &UnixListener, served: &Arc<Served>) {
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    let mut failures = Failures::default();
     loop {
+        threads.retain(|thread| !thread.is_finished());
         match listener.accept() {
-            Ok((stream, _)) => {
-                threads.retain(|thread| !thread.is_finished());
-                match admit(stream, served) {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => tracing::debug!(%error, "a reader was not let in"),
-                }
-            }
+            Ok((stream, _)) => match admit(stream, served) {
+                Ok(thread) => threads.push(thread),
+                Err(error) if is_for_want_of_room(&error) => pause(&mut failures, &error, served),
+                Err(error) => tracing::debug!(%error, "a reader was not let in"),
+            },
             // This is what a shut-down listener answers.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a reader");
-                std::thread::sleep(ACCEPT_PAUSE);
-            }
+            Err(error) => pause(&mut failures, &error, served),
         }
     }
     let mut connections = served.connections();
@@ -136,10 +133,41 @@ fn accept(listener: &UnixListener, served: &Arc<Served>) {
     }
 }
 
+/// After an accept that failed: waits, and makes room if that is what is missing.
+fn pause(failures: &mut Failures, error: &io::Error, served: &Served) {
+    failures.log(error);
+    std::thread::sleep(ACCEPT_PAUSE);
+    if is_for_want_of_room(error) {
+        make_room(served);
+    }
+}
+
+/// Turns out the stranger that has waited longest.
+fn make_room(served: &Served) {
+    let oldest = served.connections().lobby.turn_out_oldest();
+    if let Some(oldest) = oldest {
+        let _already_gone = oldest.shutdown(Shutdown::Both);
+        drop(oldest);
+        std::thread::sleep(LEAVE_PAUSE);
+    }
+}
+
+/// A second hold on a newcomer's connection, for which older strangers give up theirs.
+fn hold(stream: &UnixStream, served: &Served) -> io::Result<UnixStream> {
+    let mut tried = 0;
+    loop {
+        match stream.try_clone() {
+            Err(error) if is_for_want_of_room(&error) && tried < ROOM_TRIES_MAX => make_room(served),
+            held => return held,
+        }
+        tried += 1;
+    }
+}
+
 /// Another user's process costs us nothing: it is hung up on before it gets a place or a thread.
 fn admit(stream: UnixStream, served: &Arc<Served>) -> io::Result<JoinHandle<()>> {
     passing::same_user(&stream)?;
-    let hold = stream.try_clone()?;
+    let hold = hold(&stream, served)?;
     let number = {
         let mut connections = served.connections();
         let number = connections.lobby.next();
@@ -165,10 +193,10 @@ struct Place {
 
 impl Place {
     /// Moves from the lobby to the readers, if there is room.
-    fn settle(&self, stream: &UnixStream) -> io::Result<bool> {
-        let hold = stream.try_clone()?;
+    fn settle(&self) -> io::Result<bool> {
         let mut connections = self.served.connections();
-        connections.lobby.leave(self.number);
+        let turned_out = || io::Error::new(io::ErrorKind::ConnectionAborted, "it was turned out meanwhile");
+        let hold = connections.lobby.leave(self.number).ok_or_else(turned_out)?;
         let room = connections.readers.len() < self.served.readers_max;
         if room {
             connections.readers.insert(self.number, hold);
@@ -200,7 +228,7 @@ fn welcome(mut stream: &UnixStream, place: &Place) -> io::Result<()> {
     stream.read_exact(&mut words)?;
     let judged = greeting::judge(&words, served.instance, served.token);
     let answer = match judged.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it did not greet"))? {
-        Answer::Welcome if !place.settle(stream)? => Answer::Full,
+        Answer::Welcome if !place.settle()? => Answer::Full,
         judged => judged,
     };
     let regions = served.regions.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -218,4 +246,39 @@ fn welcome(mut stream: &UnixStream, place: &Place) -> io::Result<()> {
     stream.set_read_timeout(None)?;
     let _says_nothing_more = stream.read(&mut [0])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LeaseTable, Limits, Serving};
+
+    /// Found by reading: a reader whose thread could not be started kept its place and its descriptor for ever.
+    #[test]
+    fn a_place_is_given_back_wherever_it_was() {
+        let limits = Limits { readers_max: 1, ..Limits::default() };
+        let (instance, notify, access) = (InstanceId(1), Arc::new(|| {}), Arc::new(LeaseTable::new()));
+        let setup = Setup { instance, notify, access, limits, serving: Serving::Readers };
+        let (outbox, _events) = Outbox::new(Arc::new(|| {}));
+        let name = format!("kv-transfer-test-{}", std::process::id());
+        let owner = Owner::listen(&setup, &name, Token::draw().unwrap(), &outbox).unwrap();
+        let enter = || {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            let mut connections = owner.served.connections();
+            let place = Place { served: Arc::clone(&owner.served), number: connections.lobby.next() };
+            assert!(connections.lobby.enter(ours).is_none());
+            place
+        };
+        drop(enter());
+        assert_eq!(owner.served.connections().lobby.drain().count(), 0);
+        let (first, second) = (enter(), enter());
+        assert!(first.settle().unwrap());
+        assert!(!second.settle().unwrap(), "there is one place");
+        assert!(second.settle().is_err(), "it has left the lobby");
+        drop((first, second));
+        let third = enter();
+        assert!(third.settle().unwrap());
+        drop(third);
+        assert!(owner.served.connections().readers.is_empty());
+    }
 }

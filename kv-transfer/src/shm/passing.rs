@@ -79,9 +79,13 @@ pub(super) fn receive(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usiz
 
 /// Refuses whoever is neither our own user nor root, who may read us anyway. The kernel says who is at the other end.
 pub(super) fn same_user(stream: &UnixStream) -> io::Result<()> {
-    match peer_user(stream)? {
+    is_let_in(peer_user(stream)?, our_user())
+}
+
+fn is_let_in(user: libc::uid_t, ours: libc::uid_t) -> io::Result<()> {
+    match user {
         0 => Ok(()),
-        user if user == our_user() => Ok(()),
+        user if user == ours => Ok(()),
         user => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {user} is at its other end"))),
     }
 }
@@ -161,4 +165,20 @@ fn header(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len();
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_but_our_own_user_and_root_is_let_in() {
+        let denied =
+            |user, ours| is_let_in(user, ours).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        assert!(!denied(1_000, 1_000) && !denied(0, 1_000) && !denied(0, 0));
+        assert!(denied(1_001, 1_000) && denied(1_000, 0) && denied(65_534, 1_000));
+        let (one, other) = UnixStream::pair().unwrap();
+        assert_eq!((peer_user(&one).unwrap(), peer_user(&other).unwrap()), (our_user(), our_user()));
+        same_user(&one).unwrap();
+    }
 }

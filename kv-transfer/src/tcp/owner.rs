@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::frame::{REQUEST_BYTES, REQUEST_BYTES_MAX, Reply, Request, What};
 use super::socket::{self, Body};
+use crate::accept::{ACCEPT_PAUSE, Failures, LEAVE_PAUSE, is_for_want_of_room};
 use crate::greeting::{self, Answer, GREETING_BYTES};
 use crate::lobby::{GREETING_DEADLINE, Lobby};
 use crate::outbox::Essential;
@@ -24,10 +25,6 @@ use crate::{AccessCheck, AccessDenied, RegionId, Setup, TransferError, probe};
 
 /// How long a reader may take to receive one reply.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
-/// The pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes sent in a row to one reader before the others have a turn.
-const TURN_BYTES: u64 = 2 << 20;
 
 /// What we serve, shared by all connections.
 pub(super) struct Owner {
@@ -41,6 +38,7 @@ pub(super) struct Owner {
     lobby: Mutex<Lobby<AbortHandle>>,
     readers: AtomicUsize,
     readers_max: usize,
+    turn_bytes: u64,
 }
 
 impl Owner {
@@ -52,9 +50,10 @@ impl Owner {
             blank: HostMemory::new(REQUEST_BYTES_MAX as usize, Backing::Anonymous)?,
             regions: RwLock::new(Vec::new()),
             access: Arc::clone(&setup.access),
-            lobby: Mutex::new(Lobby::new()),
+            lobby: Mutex::new(Lobby::within_files()),
             readers: AtomicUsize::new(0),
             readers_max: setup.limits.readers_max,
+            turn_bytes: setup.limits.turn_bytes,
         })
     }
 
@@ -120,6 +119,7 @@ struct Answered<'a> {
 
 /// Accepts readers for ever.
 pub(super) async fn accept(listener: TcpListener, owner: Arc<Owner>, _alive: Essential) {
+    let mut failures = Failures::default();
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
@@ -135,8 +135,13 @@ pub(super) async fn accept(listener: TcpListener, owner: Arc<Owner>, _alive: Ess
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "could not accept a reader");
+                failures.log(&error);
                 sleep(ACCEPT_PAUSE).await;
+                let oldest = is_for_want_of_room(&error).then(|| owner.lobby().turn_out_oldest()).flatten();
+                if let Some(oldest) = oldest {
+                    oldest.abort();
+                    sleep(LEAVE_PAUSE).await;
+                }
             }
         }
     }
@@ -221,7 +226,7 @@ async fn serve(stream: &mut TcpStream, owner: &Owner) -> io::Result<()> {
         }
         // A socket that never blocks would keep the one thread of this runtime to itself.
         turn += request.bytes;
-        if turn >= TURN_BYTES {
+        if turn >= owner.turn_bytes {
             turn = 0;
             yield_now().await;
         }
@@ -251,4 +256,49 @@ async fn send(
 
 fn invalid(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::Shutdown;
+    use std::pin::pin;
+
+    use super::*;
+    use crate::{LeaseTable, Limits, Serving};
+
+    /// Found by reading: a reader that took its replies as fast as they came kept the one thread of all readers to itself.
+    #[test]
+    fn a_reader_that_is_never_slow_gives_the_others_a_turn() {
+        const READS: u64 = 64;
+        const READ_BYTES: u64 = 256;
+        let limits = Limits { turn_bytes: READ_BYTES, ..Limits::default() };
+        let access = Arc::new(LeaseTable::new());
+        let (instance, notify) = (InstanceId(1), Arc::new(|| {}));
+        let setup = Setup { instance, notify, access, limits, serving: Serving::Readers };
+        let owner = Owner::new(&setup, Token::draw().unwrap()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let turns = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Everything is asked for, and the socket has room for all replies: there is nothing to wait for.
+            for id in 0..READS {
+                let request = Request { id, what: What::Probe, offset: 0, bytes: READ_BYTES };
+                reader.write_all(&request.encode()).unwrap();
+            }
+            reader.shutdown(Shutdown::Write).unwrap();
+            let mut serving = pin!(serve(&mut stream, &owner));
+            let mut turns = 0;
+            poll_fn(|context| {
+                turns += 1;
+                serving.as_mut().poll(context)
+            })
+            .await
+            .unwrap();
+            turns
+        });
+        assert!(turns >= READS, "{READS} replies in {turns} turns");
+    }
 }

@@ -30,8 +30,6 @@ const OWED_MAX: usize = 1024;
 const DISCARD_BYTES: usize = 256 << 10;
 /// What an idle path is tried with.
 const IDLE_PROBE_BYTES: u64 = 1;
-/// Bytes received in a row before the other tasks of the thread have a turn.
-const TURN_BYTES: u64 = 2 << 20;
 /// Receives in a row before commands and deadlines are looked at.
 const RECEIVES_MAX: usize = 8;
 
@@ -202,7 +200,7 @@ impl<'a> Reader<'a> {
             self.end_late();
             self.ask();
             let wake = tokio::time::Instant::from_std(self.next_timeout());
-            if self.turn >= TURN_BYTES {
+            if self.turn >= self.limits.turn_bytes {
                 // A socket that is never empty would keep the one thread of this runtime to itself.
                 self.turn = 0;
                 yield_now().await;
@@ -409,5 +407,61 @@ impl<'a> Reader<'a> {
         let owed = self.owed.pop_front()?;
         self.owed_bytes -= owed.bytes;
         owed.read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::pin::pin;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use sched::LeaseId;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::{Batch, RangeCopy, RegionId};
+
+    /// Found by reading: a peer that sent as fast as could be received kept the one thread of all peers to itself.
+    #[test]
+    fn a_peer_that_is_never_slow_gives_the_others_a_turn() {
+        const READS: u64 = 64;
+        const READ_BYTES: u64 = 256;
+        const POOL_BYTES: u64 = READS * READ_BYTES;
+        let limits = Limits { turn_bytes: READ_BYTES, read_bytes_max: READ_BYTES, ..Limits::default() };
+        let (outbox, events) = Outbox::new(Arc::new(|| {}));
+        let local = Arc::new(HostMemory::new(POOL_BYTES as usize, Backing::Anonymous).unwrap());
+        let copies = vec![RangeCopy { remote_offset: 0, local_offset: 0, bytes: POOL_BYTES }];
+        let (region, patience) = (RegionId(0), Duration::from_secs(60));
+        let (deadline, reading) = (patience, patience);
+        let batch = Batch { lease: LeaseId(1), remote: region, local: region, copies, deadline, reading };
+        let job = Arc::new(Job::check(batch, POOL_BYTES, &local, &limits).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let turns = runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            // All replies are in the socket before they are asked for: there is nothing to wait for.
+            for id in 0..READS {
+                peer.write_all(&Reply { id, outcome: Ok(READ_BYTES) }.encode()).unwrap();
+                peer.write_all(&[7; READ_BYTES as usize]).unwrap();
+            }
+            let (orders, mut inbox) = unbounded_channel();
+            assert!(orders.send(Order::Start { ticket: Ticket(1), job }).is_ok());
+            let mut reading = pin!(read(stream, &mut inbox, &outbox, limits));
+            let mut turns = 0;
+            poll_fn(|context| {
+                turns += 1;
+                assert!(reading.as_mut().poll(context).is_pending(), "the connection has ended");
+                if events.try_recv().is_ok() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            turns
+        });
+        // A head and a body are a receive each.
+        let replies_per_turn = RECEIVES_MAX as u64 / 2;
+        assert!(turns >= READS / replies_per_turn, "{READS} replies in {turns} turns");
     }
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,36 +18,69 @@ use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-/// Strangers at a time.
-const STRANGERS_MAX: usize = 64;
+use super::room;
+use crate::seldom::Seldom;
+
 /// How long one may stay a stranger.
 const STRANGER_DEADLINE: Duration = Duration::from_secs(10);
 /// What a stranger may send: hello and proof take less than a tenth of it.
 const STRANGER_BYTES_MAX: usize = 32 << 10;
 /// Calls of a stranger that may wait for its proof at a time.
 const GREETINGS_MAX: usize = 4;
-/// How long to wait before accepting again when the system cannot give a connection (no more files).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after an accept that failed; then the oldest stranger makes room, if room is what is missing.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What whoever was turned out needs to let go of its descriptor.
+const LEAVE_PAUSE: Duration = Duration::from_millis(2);
+/// One line about failed accepts in this time: an accept fails again at once as long as there are no descriptors.
+const FAILURES_LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Where connections come in.
 pub(super) struct Door {
     listener: TcpListener,
     strangers: Strangers,
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pause>,
+    failures: Seldom,
+}
+
+/// What is waited for after a failed accept, and what then.
+struct Pause {
+    over: Pin<Box<Sleep>>,
+    then: Then,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    TurnOutOldest,
+    TryAgain,
 }
 
 impl Door {
     pub(super) fn new(listener: TcpListener) -> Door {
-        Door { listener, strangers: Strangers::default(), pause: None }
+        let (strangers, failures) = (Strangers::new(room::strangers_max()), Seldom::once_in(FAILURES_LOG_EVERY));
+        Door { listener, strangers, pause: None, failures }
     }
 
     /// After a failed accept: waits, so that a process without free files does not spin.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
+        while let Some(pause) = &mut self.pause {
+            ready!(pause.over.as_mut().poll(cx));
+            self.pause = match pause.then {
+                Then::TurnOutOldest => {
+                    self.strangers.turn_out_oldest();
+                    Some(Pause { over: Box::pin(sleep(LEAVE_PAUSE)), then: Then::TryAgain })
+                }
+                Then::TryAgain => None,
+            };
         }
         Poll::Ready(())
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        if let Some(more) = self.failures.say(Instant::now()) {
+            tracing::warn!(%error, more_since_the_last_line = more, "a connection cannot be accepted");
+        }
+        let then = if room::is_missing(error) { Then::TurnOutOldest } else { Then::TryAgain };
+        self.pause = Some(Pause { over: Box::pin(sleep(ACCEPT_PAUSE)), then });
     }
 }
 
@@ -63,19 +96,17 @@ impl Stream for Door {
                     // It is gone already.
                     Err(error) => tracing::debug!(%error, "a connection ended before it began"),
                 },
-                Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
-                }
+                Err(error) => self.accept_failed(&error),
             }
         }
     }
 }
 
 /// The places of strangers, oldest first. Dropping an entry's sender ends its connection.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Strangers {
     places: Arc<Mutex<Places>>,
+    places_max: usize,
 }
 
 #[derive(Default)]
@@ -85,6 +116,10 @@ struct Places {
 }
 
 impl Strangers {
+    fn new(places_max: usize) -> Strangers {
+        Strangers { places: Arc::default(), places_max }
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,10 +130,14 @@ impl Strangers {
         let id = places.next;
         places.next += 1;
         places.taken.push_back((id, turn_out));
-        if places.taken.len() > STRANGERS_MAX {
+        if places.taken.len() > self.places_max {
             places.taken.pop_front();
         }
         (id, turned_out)
+    }
+
+    fn turn_out_oldest(&self) {
+        self.places().taken.pop_front();
     }
 
     fn leave(&self, id: u64) {

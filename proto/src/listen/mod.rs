@@ -1,6 +1,7 @@
 //! One gRPC listener for the services of a worker.
 
 mod door;
+mod room;
 
 use std::future::Future;
 use std::time::Duration;

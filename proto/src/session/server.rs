@@ -237,8 +237,11 @@ impl<H: SessionHost> WorkerService<H> {
     fn give_up(&self, about: About, failure: Failure) {
         match about {
             About::Begin(leg) => self.fail(leg, failure),
+            // The replica has the offer and may have bound the giver's lease to itself: this is no refusal, after which
+            // another worker could take the same offer.
             About::Commit(leg) => {
-                self.fail(leg, failure);
+                let detail = format!("the first tokens did not reach the worker: {}", failure.detail);
+                self.fail(leg, Failure::new(FailureKind::KvLost, detail));
                 self.withdraw(leg, None);
             }
             About::Cancel(leg, choice) => self.withdraw(leg, choice),

@@ -349,9 +349,9 @@ impl Driver {
                     counter!(names::RETRIES_TOTAL, "role" => "router", "reason" => failure.kind.label()).increment(1);
                 }
                 JourneyAction::GaveUpHandoffs { failure, instead } => {
-                    warn!(%request, reason = failure.detail, instead = instead.label(), "no hand-off is tried any more");
-                    counter!(names::HANDOFFS_GIVEN_UP_TOTAL, "role" => "router", "instead" => instead.label())
-                        .increment(1);
+                    let (name, reason, instead) = (&*entry.name, failure.detail, instead.label());
+                    warn!(request = name, id = %request, reason, instead, "no hand-off is tried any more");
+                    counter!(names::HANDOFFS_GIVEN_UP_TOTAL, "role" => "router", "instead" => instead).increment(1);
                 }
                 JourneyAction::End(ending) => batch.push(RequestEvent::End { request, ending }),
             }

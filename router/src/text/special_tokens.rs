@@ -137,7 +137,7 @@ impl SpecialTokens {
             let id = key.parse::<u32>().map_err(|_| wrong())?;
             let token = value.is_object().then(|| token(listed, key, value, Special::No)).transpose()?.flatten();
             let token = token.ok_or_else(|| listed.wrong(key, "an object with the content of a token", value))?;
-            self.listed.insert(id, Listed { token, file: TOKENIZER_CONFIG.file });
+            list(&mut self.listed, id, Listed { token, file: TOKENIZER_CONFIG.file }, (listed, key))?;
         }
         Ok(self)
     }
@@ -150,7 +150,7 @@ impl SpecialTokens {
             let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
             let id = id.ok_or_else(|| added.wrong(content, "a token id", value))?;
             let token = AddedToken::from(content, special.contains(content));
-            listed.insert(id, Listed { token, file: ADDED_TOKENS.file });
+            list(&mut listed, id, Listed { token, file: ADDED_TOKENS.file }, (added, content))?;
         }
         self.listed.extend(listed);
         Ok(())
@@ -198,6 +198,24 @@ impl SpecialTokens {
     }
 }
 
+/// Gives `token` its id, as a file says under a key. One of two tokens of one id would be lost.
+fn list(
+    listed: &mut BTreeMap<u32, Listed>,
+    id: u32,
+    token: Listed,
+    (fields, key): (&Fields, &str),
+) -> Result<(), ModelFileError> {
+    match listed.get(&id) {
+        None => {
+            listed.insert(id, token);
+            Ok(())
+        }
+        Some(other) => {
+            Err(fields.problem(key, format!("has the token id {id}, which {:?} has already", other.token.content)))
+        }
+    }
+}
+
 /// Whether a key that ends like the name of a token is a switch, as `add_bos_token` is.
 fn is_switch(key: &str) -> bool {
     TOKENIZER_CONFIG.key(key).is_some_and(|key| key.effect == Effect::Ignored)
@@ -235,4 +253,26 @@ fn token(fields: &Fields, key: &str, value: &Value, special: Special) -> Result<
         normalized: flag("normalized")?.unwrap_or(!special),
         special,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(file: &str, text: &str) -> Fields {
+        Fields::parse(Path::new(file), text).unwrap()
+    }
+
+    #[test]
+    fn two_tokens_of_one_id_are_refused_by_file_and_key() {
+        let added = fields("added_tokens.json", r#"{"<a>": 270, "<b>": 271, "<c>": 270}"#);
+        let said = SpecialTokens::default().take_added(&added).unwrap_err().to_string();
+        assert!(said.contains(r#"added_tokens.json: <c> has the token id 270, which "<a>" has already"#), "{said}");
+        let listed = fields("tokenizer_config.json", r#"{"270": {"content": "<a>"}, "0270": {"content": "<b>"}}"#);
+        let said = SpecialTokens::default().with_listed(&listed).unwrap_err().to_string();
+        assert!(
+            said.contains(r#"tokenizer_config.json: 0270 has the token id 270, which "<a>" has already"#),
+            "{said}"
+        );
+    }
 }

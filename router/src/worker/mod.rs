@@ -1,5 +1,6 @@
 //! Keeps one session with one worker alive; knows nothing of what is said in it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use proto::Secret;
@@ -9,8 +10,14 @@ use sched::Span;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use crate::random::Numbers;
+
 /// First pause between two attempts to reach a worker.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// A session that lived this long is not one that breaks as soon as it has begun.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// Reasons that are remembered; beyond so many nothing is news.
+const REASONS_MAX: usize = 16;
 
 /// A configured worker: its place in the list of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +50,7 @@ pub(crate) struct Dialling {
 /// Connects, reports what comes, connects again; until nobody wants the news any more.
 pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot, News)>) {
     let mut pause = Pause::new(dialling.pause_max);
-    let mut last_reason = String::new();
+    let mut troubles = Troubles::default();
     // What the worker calls itself, once it has said so.
     let mut name = dialling.address.clone();
     loop {
@@ -53,31 +60,36 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
                     name.clone_from(&session.welcome.name);
                 }
                 let role = session.welcome.role.label();
-                match last_reason.is_empty() {
-                    true => debug!(worker = name, address = dialling.address, role, "session with worker is up"),
-                    false => info!(worker = name, address = dialling.address, role, "session with worker is up again"),
+                match troubles.over() {
+                    Told::Before => {
+                        debug!(worker = name, address = dialling.address, role, "session with worker is up")
+                    }
+                    Told::First => {
+                        info!(worker = name, address = dialling.address, role, "session with worker is up again");
+                    }
                 }
-                last_reason.clear();
                 let began = Instant::now();
                 let up = News::Up(Box::new(session.welcome), session.commands);
                 if news.send((dialling.slot, up)).await.is_err() {
                     return;
                 }
-                match relay((&name, dialling.slot), session.updates, &news).await {
-                    Ok(reason) => last_reason = reason,
-                    Err(Unwanted) => return,
+                let Ok(reason) = relay(dialling.slot, session.updates, &news).await else { return };
+                let lived = began.elapsed();
+                pause.ended_after(lived);
+                if lived >= STEADY_AFTER {
+                    troubles = Troubles::default();
                 }
-                pause.ended_after(began.elapsed());
-            }
-            Err(reason) => {
-                // The same reason every second would drown the log.
-                if reason == last_reason {
-                    debug!(worker = name, address = dialling.address, reason, "worker is still out of reach");
-                } else {
-                    info!(worker = name, address = dialling.address, reason, "worker is out of reach");
-                    last_reason = reason;
+                match troubles.add(&reason) {
+                    Told::First => warn!(worker = name, reason, "session with worker is over"),
+                    Told::Before => debug!(worker = name, reason, "session with worker is over again"),
                 }
             }
+            Err(reason) => match troubles.add(&reason) {
+                Told::First => info!(worker = name, address = dialling.address, reason, "worker is out of reach"),
+                Told::Before => {
+                    debug!(worker = name, address = dialling.address, reason, "worker is still out of reach")
+                }
+            },
         }
         tokio::select! {
             () = tokio::time::sleep(pause.next()) => {}
@@ -106,22 +118,14 @@ async fn dial(dialling: &Dialling) -> Result<Session, String> {
 struct Unwanted;
 
 /// Passes everything on until the session ends, and says why it did.
-async fn relay(
-    (name, slot): (&str, Slot),
-    mut updates: Updates,
-    news: &mpsc::Sender<(Slot, News)>,
-) -> Result<String, Unwanted> {
+async fn relay(slot: Slot, mut updates: Updates, news: &mpsc::Sender<(Slot, News)>) -> Result<String, Unwanted> {
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
             () = news.closed() => return Err(Unwanted),
         };
         let (what, over) = match update {
-            WorkerUpdate::Ended(ended) => {
-                let reason = ended.reason.to_string();
-                warn!(worker = name, reason, "session with worker is over");
-                (News::Down, Some(reason))
-            }
+            WorkerUpdate::Ended(ended) => (News::Down, Some(ended.reason.to_string())),
             WorkerUpdate::Messages(_) | WorkerUpdate::Status(_) => (News::Update(update), None),
         };
         news.send((slot, what)).await.map_err(|_| Unwanted)?;
@@ -131,21 +135,53 @@ async fn relay(
     }
 }
 
-/// Pauses that double up to a limit.
+/// Why a worker could not be used since it last was up for a while: the same reason every second would drown the log.
+#[derive(Debug, Default)]
+struct Troubles {
+    reasons: BTreeSet<String>,
+    /// Whether one was said aloud since the worker was up.
+    said: bool,
+}
+
+/// Whether something is told for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    First,
+    Before,
+}
+
+impl Troubles {
+    fn add(&mut self, reason: &str) -> Told {
+        if self.reasons.len() >= REASONS_MAX || !self.reasons.insert(reason.to_owned()) {
+            return Told::Before;
+        }
+        self.said = true;
+        Told::First
+    }
+
+    /// The worker is up.
+    fn over(&mut self) -> Told {
+        if std::mem::take(&mut self.said) { Told::First } else { Told::Before }
+    }
+}
+
+/// Pauses that double up to a limit, each up to a half shorter, so that routers whose worker comes back do not dial in step.
 struct Pause {
     next: Duration,
     max: Duration,
+    numbers: Numbers,
 }
 
 impl Pause {
     fn new(max: Duration) -> Pause {
-        Pause { next: PAUSE_MIN.min(max), max }
+        Pause { next: PAUSE_MIN.min(max), max, numbers: Numbers::new() }
     }
 
     fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.max);
-        pause
+        let jitter_us_max = u64::try_from(pause.as_micros() / 2).unwrap_or(u64::MAX);
+        pause.saturating_sub(Duration::from_micros(self.numbers.scattered() % jitter_us_max.saturating_add(1)))
     }
 
     /// A session that lived is a reason to hope; one that broke at once is not.
@@ -158,16 +194,111 @@ impl Pause {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proto::listen::Services;
+    use proto::session::Exactness;
+    use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
+    use sched::compat::CompatParts;
+    use sched::layout::KvDtype;
+    use sched::message::ToWorker;
+    use sched::{InstanceId, Role};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn pauses_grow_to_a_limit_and_start_again_after_a_session_that_lived() {
         let mut pause = Pause::new(Duration::from_millis(100));
-        let pauses: Vec<u128> = (0..5).map(|_| pause.next().as_millis()).collect();
-        assert_eq!(pauses, [20, 40, 80, 100, 100]);
+        let mut lies_below = |whole_ms: u64| {
+            let (drawn, whole) = (pause.next(), Duration::from_millis(whole_ms));
+            assert!((whole / 2..=whole).contains(&drawn), "{drawn:?} of {whole:?}");
+        };
+        [20, 40, 80, 100, 100].into_iter().for_each(&mut lies_below);
         pause.ended_after(Duration::from_millis(5));
-        assert_eq!(pause.next().as_millis(), 100);
+        assert!(pause.next() >= Duration::from_millis(50));
         pause.ended_after(Duration::from_secs(5));
-        assert_eq!(pause.next().as_millis(), 20);
+        assert!(pause.next() <= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn two_routers_do_not_dial_in_step() {
+        let drawn = || {
+            let mut pause = Pause::new(Duration::from_secs(1));
+            (0..20).map(|_| pause.next()).collect::<Vec<_>>()
+        };
+        assert_ne!(drawn(), drawn());
+    }
+
+    #[test]
+    fn what_comes_back_again_and_again_is_told_once() {
+        let mut troubles = Troubles::default();
+        assert_eq!(troubles.over(), Told::Before, "it was never away");
+        for told in [Told::First, Told::Before, Told::Before] {
+            assert_eq!((troubles.add("it is over"), troubles.add("nobody answers")), (told, told));
+            assert_eq!((troubles.over(), troubles.over()), (told, Told::Before));
+        }
+        let told = (0..100).filter(|number| troubles.add(&number.to_string()) == Told::First).count();
+        assert_eq!(told, REASONS_MAX - 2);
+    }
+
+    /// Says who it is, and that legs live for 30 s without a renewal.
+    struct Worker;
+
+    impl SessionHost for Worker {
+        fn welcome(&self) -> Welcome {
+            let compat = CompatParts {
+                weights_digest: 1,
+                layers: 2,
+                kv_heads: 2,
+                head_dim: 64,
+                rope: "base 10000".into(),
+                kv_dtype: KvDtype::F32,
+                scale_rule: "none".into(),
+                numerics: "test".into(),
+                wire_version: 1,
+            };
+            Welcome {
+                instance: InstanceId(7),
+                role: Role::Aggregated,
+                model: "demo".into(),
+                compat,
+                context_max: 512,
+                capacity_tokens: 4096,
+                block_tokens: 16,
+                peer_address: None,
+                backend: "test".into(),
+                exactness: Exactness::Exact,
+                transports: vec![],
+                name: "worker".into(),
+                lease_span: Span::from_secs(30),
+            }
+        }
+
+        fn accept(&self, _: ToWorker) -> Result<(), Refused> {
+            Ok(())
+        }
+    }
+
+    /// Found by reading: such a worker ended every request that ran for longer than its lease.
+    #[tokio::test]
+    async fn a_worker_whose_leases_end_between_two_renewals_is_not_used() {
+        let limits = SessionLimits::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let service = WorkerService::new(Arc::new(Worker), Sessions::new(limits.clone()), Secret::open());
+        tokio::spawn(Services::new(service, &limits).serve(listener, std::future::pending(), Duration::ZERO));
+        let dialling = |beat| Dialling {
+            slot: Slot(0),
+            address: address.clone(),
+            hello: RouterHello { router: InstanceId(1) },
+            secret: Secret::open(),
+            limits: limits.clone(),
+            beat,
+            pause_max: Duration::from_secs(1),
+        };
+        assert!(dial(&dialling(Span::from_secs(15))).await.is_ok(), "one renewal may be lost");
+        let refused = dial(&dialling(Span::from_secs(16))).await.err().unwrap();
+        assert!(refused.contains("30 s (engine.lease_span_ms), we renew every 16 s (session.beat_ms)"), "{refused}");
     }
 }

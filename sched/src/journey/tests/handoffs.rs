@@ -158,6 +158,32 @@ fn a_reader_that_refuses_costs_no_prefill() {
     );
 }
 
+/// A reader that has the offer has bound the giver's lease to itself: it serves nobody else any more.
+#[test]
+fn a_hand_off_that_fails_behind_its_offer_is_prefilled_anew_and_strains_its_pair() {
+    check(
+        "pdd",
+        1,
+        9,
+        "0 offered 1
+         0 committed 1 50
+         1 failed 1 kv_lost
+         0 offered 2
+         0 committed 2 51
+         2 token 2 0 2 52!",
+        &expect![[r#"
+            start                       | 0 <- Give 1 0:[]
+            0 offered 1                 | 1 <- offer 1 0:[] of host100:1
+            0 committed 1 50            | deliver 0#0=50 first; 1 <- commit 1 [50]
+            1 failed 1 kv_lost          | 0 <- cancel 1; retry after kv_lost; 0 <- Give 2 0:[50]
+            0 offered 2                 | 2 <- offer 2 0:[50] of host100:1
+            0 committed 2 51            | deliver 0#1=51 first; 2 <- commit 2 [51]
+            2 token 2 0 2 52!           | deliver 0#2=52; finish 0 Stop; done
+            bound [], next timeout never
+        "#]],
+    );
+}
+
 #[test]
 fn an_offer_goes_to_who_takes_it_now() {
     check(

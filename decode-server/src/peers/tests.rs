@@ -1,0 +1,202 @@
+//! What becomes of a giver whose pulls fail or that is lost, and of a replica whose inbox is full.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use engine::replica::{Outbound, Outlet};
+use engine::{BackendKind, ModelInfo, NoRankProgram, Progress, TransportChoice};
+use proto::listen::Services;
+use proto::peer::client::connect;
+use proto::peer::server::{Identity, PeerHost, PeerService};
+use proto::peer::{Endpoint, PeerWelcome};
+use proto::session::Welcome;
+use proto::session::server::{Refused, SessionHost, WorkerService};
+use sched::message::{Offer, ReleaseAnswer};
+use sched::{Attempt, BlockId, Choice, ChoiceState, LeaseId, RequestId, Role, Slo, Span, TokenId};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const GIVER: InstanceId = InstanceId(7);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct ToChannel(Sender<Outbound>);
+
+impl Outlet for ToChannel {
+    fn put(&mut self, out: Outbound) {
+        let _the_test_has_ended = self.0.send(out);
+    }
+
+    fn flush(&mut self) {}
+}
+
+/// A taker's replica that runs no maths, and the givers in front of it.
+struct Taker {
+    peers: Peers,
+    info: ModelInfo,
+    said: Receiver<Outbound>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Taker {
+    async fn start() -> Taker {
+        let family = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/families/llama");
+        let config = engine::Config {
+            model_dir: family.into(),
+            backend: BackendKind::Modelled,
+            kv_blocks: 64,
+            transport: TransportChoice::Tcp,
+            ..engine::Config::default()
+        };
+        let (say, said) = channel();
+        let start = move || {
+            let outlet = Box::new(ToChannel(say));
+            engine::start_watched(&config, Role::Decode, outlet, &NoRankProgram, &Progress::default())
+        };
+        let engine::Started { handle, info, join, .. } = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
+        let config = PeersConfig {
+            secret: Secret::open(),
+            transport: "tcp",
+            layout: info.layout.clone(),
+            links_max: 4,
+            context_max: info.context_max,
+            capacity_tokens: info.capacity_tokens(),
+            lost_after: PATIENCE,
+            lease_beat: Duration::from_secs(5),
+            limits: SessionLimits::default(),
+        };
+        let lease_beat = Span::from_secs(5);
+        let hello =
+            PeerHello { compat: info.compat.clone(), instance: info.instance, name: "taker".into(), lease_beat };
+        let (sessions, metrics) = (Sessions::new(SessionLimits::default()), WorkerMetrics::new(Role::Decode, "tcp"));
+        let surroundings = Surroundings { replica: handle, sessions, metrics, stop: Stop::new() };
+        Taker { peers: Peers::new(config, hello, surroundings), info, said, thread: Some(join) }
+    }
+
+    /// What the replica says to a router first.
+    fn tells(&self) -> FromWorker {
+        loop {
+            if let Outbound::Tell(message) = self.said.recv_timeout(PATIENCE).unwrap() {
+                return message;
+            }
+        }
+    }
+}
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        self.peers.shared.replica.shutdown();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// A giver that answers a reader's greeting and no more.
+struct Greeter {
+    info: ModelInfo,
+}
+
+impl PeerHost for Greeter {
+    fn identity(&self) -> Identity {
+        Identity { instance: GIVER, compat: self.info.compat.clone(), lease_span: Span::from_secs(30) }
+    }
+
+    fn welcome(&self, _: InstanceId) -> Result<PeerWelcome, Failure> {
+        let Identity { instance, compat, lease_span } = self.identity();
+        let endpoints = vec![Endpoint { transport: "tcp".into(), address: vec![] }];
+        let (layout, name) = (self.info.layout.clone(), "giver".into());
+        Ok(PeerWelcome { compat, instance, layout, blocks: 64, endpoints, name, lease_span })
+    }
+
+    fn renew(&self, _: InstanceId, _: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
+        Ok(vec![])
+    }
+
+    async fn release(&self, _: InstanceId, _: LeaseId) -> Result<ReleaseAnswer, Failure> {
+        Ok(ReleaseAnswer::Expired)
+    }
+
+    fn abort(&self, _: InstanceId, _: LeaseId) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn leaving(&self) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
+}
+
+impl SessionHost for Greeter {
+    fn welcome(&self) -> Welcome {
+        unreachable!("no router comes")
+    }
+
+    fn accept(&self, _: ToWorker) -> Result<(), Refused> {
+        Err(Refused::Stopped)
+    }
+}
+
+/// Found by reading: pulls failed one after the other over a path that the transport called well, until the deadline of
+/// each request.
+#[tokio::test]
+async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
+    let taker = Taker::start().await;
+    let greeter = Arc::new(Greeter { info: taker.info.clone() });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let limits = SessionLimits::default();
+    let sessions = WorkerService::new(greeter.clone(), Sessions::new(limits.clone()), Secret::open());
+    let services = Services::new(sessions, &limits).with_peer(PeerService::new(greeter, Secret::open()));
+    tokio::spawn(services.serve(listener, std::future::pending(), Duration::ZERO));
+    let peers = &taker.peers;
+    let (peer, _) = connect(&address, &peers.shared.hello, &Secret::open(), &limits).await.unwrap();
+    peers.table().greet(&address, peer, "giver");
+    peers.wire_up(GIVER, 1e9);
+    let fail = |ends: &[TransferEnd]| ends.iter().for_each(|end| peers.pull_ended(GIVER, *end));
+    use TransferEnd::{Aborted, Done, Failed, Refused};
+    fail(&[Failed, Failed, Done, Failed, Refused, Aborted, Failed]);
+    assert!(peers.table().is_up(GIVER), "one that succeeds shows that the path is well; a refusal is no sign of it");
+    fail(&[Failed]);
+    assert!(!peers.table().is_up(GIVER));
+}
+
+/// Found by reading: whoever renewed at a giver that was lost heard nothing, and waited for the end of the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_for_a_lost_giver_ends_the_hand_off() {
+    let taker = Taker::start().await;
+    let leg = Leg { request: RequestId(1), attempt: Attempt(0) };
+    let request = Request {
+        leg,
+        prompt: vec![TokenId(1); 20].into(),
+        choices: vec![ChoiceState { choice: Choice(0), generated: vec![] }],
+        params: Arc::default(),
+        slo: Slo::default(),
+        deadline_in: Span::from_secs(600),
+    };
+    let (giver_address, blocks) = ("giver:1".into(), vec![BlockId(0), BlockId(1)]);
+    let offer = Offer { request, giver: GIVER, giver_address, lease: LeaseId(3), blocks };
+    taker.peers.shared.replica.send(Event::Router(ToWorker::Offer(offer))).unwrap();
+    taker.peers.renew(GIVER, vec![LeaseId(3)]);
+    let said = taker.tells();
+    assert!(
+        matches!(&said, FromWorker::Failed { leg: of, failure } if *of == leg && failure.kind == FailureKind::KvLost),
+        "{said:?}"
+    );
+}
+
+/// Found by reading: the loss of a giver was dropped when the inbox was full, and whoever waited for it went on waiting.
+#[tokio::test]
+async fn what_the_replica_must_hear_is_said_until_there_is_room() {
+    let mut tries = 0;
+    patiently(|| {
+        tries += 1;
+        if tries < 5 { Err(EngineError::InboxFull { events_max: 1 }) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(tries, 5);
+    let mut tries = 0;
+    patiently(|| {
+        tries += 1;
+        Err(EngineError::Stopped)
+    })
+    .await;
+    assert_eq!(tries, 1, "nobody is left to hear it");
+}
