@@ -17,7 +17,11 @@ pub(crate) fn status_of(failure: &Failure) -> Status {
 /// The failure a status carries; one that a foreign layer made (transport, proxy) is classified by its code.
 pub(crate) fn failure_of(status: &Status) -> Failure {
     let carried = wire::Failure::decode(status.details()).ok().and_then(|message| Failure::from_wire(message).ok());
-    carried.unwrap_or_else(|| Failure::new(kind_of(status.code()), status.message()))
+    carried.unwrap_or_else(|| {
+        // Foreign layers do not always have words of their own.
+        let words = if status.message().is_empty() { status.code().description() } else { status.message() };
+        Failure::new(kind_of(status.code()), words)
+    })
 }
 
 fn kind_of(code: Code) -> FailureKind {

@@ -173,6 +173,8 @@ pub struct RequestSection {
     pub attempts_max: u32,
     /// Milliseconds that a new request waits for a worker.
     pub worker_wait_ms: u64,
+    /// Milliseconds that a request whose worker was lost waits for another one.
+    pub lost_wait_ms: u64,
     /// Milliseconds before a request is tried again that was refused, or lost twice in a row; grows with each further loss.
     pub retry_pause_ms: u64,
 }
@@ -274,7 +276,13 @@ impl Default for RouteSection {
 
 impl Default for RequestSection {
     fn default() -> Self {
-        RequestSection { deadline_ms: 600_000, attempts_max: 3, worker_wait_ms: 5_000, retry_pause_ms: 100 }
+        RequestSection {
+            deadline_ms: 600_000,
+            attempts_max: 3,
+            worker_wait_ms: 5_000,
+            lost_wait_ms: 30_000,
+            retry_pause_ms: 100,
+        }
     }
 }
 
@@ -364,6 +372,7 @@ impl Config {
                 false => LostHandoffs::Fail,
             },
             worker_wait: Span::from_ms(self.request.worker_wait_ms),
+            lost_wait: Span::from_ms(self.request.lost_wait_ms),
             retry_pause: Span::from_ms(self.request.retry_pause_ms),
             deadline: Span::from_ms(self.request.deadline_ms),
         }

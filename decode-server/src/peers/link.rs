@@ -14,13 +14,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Peers;
 use super::path::Wire;
+use super::pauses::{After, Pauses};
 use super::table::{Introduction, Loss, Told};
 
-/// Between two tries: at first, and at most.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Nobody knows yet whether a giver that has fallen silent is lost: look often.
-const BACKOFF_SILENT: Duration = Duration::from_millis(50);
+/// What a giver that has fallen silent gets at least to answer in.
+const ANSWER_WAIT_MIN: Duration = Duration::from_millis(50);
 /// How long the transport may take to connect.
 const WIRE_WAIT: Duration = Duration::from_secs(5);
 /// A giver that was up for this long is not one that goes down as soon as it is up.
@@ -48,7 +46,7 @@ pub(super) struct Link {
     /// Whether anybody was ever met here.
     was_met: bool,
     silent_since: Option<Instant>,
-    backoff: Duration,
+    pauses: Pauses,
     /// The last problem, so that a repeated one is logged once.
     problem: Option<String>,
 }
@@ -74,7 +72,7 @@ enum Interruption {
 
 impl Link {
     pub(super) fn new(peers: Peers, address: String, wake: Arc<Notify>) -> Link {
-        let (name, backoff) = (address.clone(), BACKOFF_FIRST);
+        let name = address.clone();
         Link {
             peers,
             address,
@@ -84,7 +82,7 @@ impl Link {
             speed: None,
             was_met: false,
             silent_since: None,
-            backoff,
+            pauses: Pauses::new(),
             problem: None,
         }
     }
@@ -105,7 +103,7 @@ impl Link {
                     if self.failed(&failure) {
                         return;
                     }
-                    self.pause().await;
+                    self.pause(self.after(&failure)).await;
                 }
             }
         }
@@ -120,7 +118,7 @@ impl Link {
             None => connecting.await?,
             // A process that was stopped takes connections and answers nothing: the time to be lost in runs on.
             Some(since) => {
-                let left = config.lost_after.saturating_sub(since.elapsed()).max(BACKOFF_FIRST);
+                let left = config.lost_after.saturating_sub(since.elapsed()).max(ANSWER_WAIT_MIN);
                 let no_answer = |_| Failure::new(FailureKind::WorkerLost, format!("no answer within {left:?}"));
                 timeout(left, connecting).await.map_err(no_answer)??
             }
@@ -198,7 +196,7 @@ impl Link {
             Wire::Connecting | Wire::Down { .. } => 0.0,
         };
         let again = self.problem.is_some();
-        if again || self.backoff == BACKOFF_FIRST {
+        if again || self.pauses.is_fresh() {
             let transport = self.peers.shared.config.transport;
             let gb_per_second = (rate / 1e8).round() / 10.0;
             match again {
@@ -211,23 +209,22 @@ impl Link {
         let since = Instant::now();
         let interruption = self.interrupted(&mut up).await;
         if since.elapsed() >= STEADY_AFTER {
-            (self.backoff, self.problem) = (BACKOFF_FIRST, None);
+            self.pauses.reset();
+            self.problem = None;
         }
         match interruption {
             Interruption::Ended(reason) => {
                 tracing::debug!(giver = self.name, reason, "a giver's connection has ended");
                 self.fell_silent(giver);
                 if since.elapsed() < SHORT_LIFE {
-                    let backoff = self.backoff;
-                    self.backoff = (backoff * 2).min(BACKOFF_MAX);
-                    let _ = timeout(backoff, self.wake.notified()).await;
+                    self.pause(After::Trouble).await;
                 }
             }
             Interruption::WireDown(reason) => {
                 self.speed = None;
                 self.say("a giver cannot be read from", &reason);
                 // A wire that goes down as soon as it is up must not be met again in a hot loop.
-                self.pause().await;
+                self.pause(After::Trouble).await;
             }
             Interruption::Silent => {
                 self.speed = None;
@@ -265,7 +262,13 @@ impl Link {
 
     /// Nobody to read from here. True if the address is forgotten.
     fn failed(&mut self, failure: &Failure) -> bool {
-        self.say("a giver is not up", &failure.detail);
+        if self.after(failure) == After::Silence {
+            // It may be restarted, or end as we do; if it does not come back, its loss is told.
+            tracing::debug!(giver = self.name, address = self.address, reason = failure.detail, "a giver is silent");
+            self.problem = Some(failure.detail.clone());
+        } else {
+            self.say("a giver is not up", &failure.detail);
+        }
         self.peers.not_met(&self.address, failure);
         let silent = match failure.kind {
             FailureKind::WorkerLost => self.silent_since.get_or_insert_with(Instant::now).elapsed(),
@@ -301,11 +304,25 @@ impl Link {
     }
 
     /// Waits before the next try; an offer that waits for this address cuts it short.
-    async fn pause(&mut self) {
-        let maybe_lost = self.giver.is_some() && self.silent_since.is_some();
-        let pause = if maybe_lost { BACKOFF_SILENT } else { self.backoff };
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        let _ = timeout(pause, self.wake.notified()).await;
+    async fn pause(&mut self, after: After) {
+        let _ = timeout(self.pauses.next(after), self.wake.notified()).await;
+    }
+
+    fn after(&self, failure: &Failure) -> After {
+        match failure.kind {
+            FailureKind::WorkerLost if self.giver.is_some() => After::Silence,
+            FailureKind::WorkerLost => After::Absence,
+            FailureKind::InvalidRequest
+            | FailureKind::TooLong
+            | FailureKind::NotFound
+            | FailureKind::Overloaded
+            | FailureKind::Unavailable
+            | FailureKind::DeadlineExceeded
+            | FailureKind::Cancelled
+            | FailureKind::KvLost
+            | FailureKind::Incompatible
+            | FailureKind::Internal => After::Trouble,
+        }
     }
 }
 

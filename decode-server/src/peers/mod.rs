@@ -9,6 +9,7 @@ mod leases;
 mod link;
 mod parked;
 mod path;
+mod pauses;
 mod table;
 
 #[cfg(test)]

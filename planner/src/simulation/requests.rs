@@ -58,7 +58,7 @@ impl Simulation<'_> {
     pub(super) fn session_gone(&mut self, worker: WorkerId) {
         self.cluster.leave(worker);
         for id in self.journeys.keys().copied().collect::<Vec<_>>() {
-            self.on_journey(id, JourneyEvent::WorkerLost { worker });
+            self.on_journey(id, JourneyEvent::WorkerLost { worker, name: worker.to_string().into() });
         }
     }
 

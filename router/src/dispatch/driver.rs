@@ -229,7 +229,8 @@ impl Driver {
     /// The session of `slot` is over, and with it all that its worker did.
     fn lose(&mut self, slot: Slot) {
         if let Some(worker) = self.fleet.down(slot) {
-            self.tell_all(&JourneyEvent::WorkerLost { worker });
+            let name = self.fleet.name(slot).into();
+            self.tell_all(&JourneyEvent::WorkerLost { worker, name });
             self.routes_changed(Routes::Same);
         }
     }

@@ -29,8 +29,10 @@ pub struct JourneyConfig {
     pub attempts_max: u32,
     /// What happens when the last of them was lost on its way from giver to reader.
     pub lost_handoffs: LostHandoffs,
-    /// How long a request that never had a worker waits for one. After a loss it waits until its deadline.
+    /// How long a request that never had a worker waits for one.
     pub worker_wait: Span,
+    /// How long a request whose worker was lost waits for another one.
+    pub lost_wait: Span,
     /// Pause before a leg is tried again; it grows with each loss in a row. The first loss that no worker has refused is
     /// made good at once.
     pub retry_pause: Span,
@@ -53,6 +55,7 @@ impl Default for JourneyConfig {
             attempts_max: 3,
             lost_handoffs: LostHandoffs::Fail,
             worker_wait: Span::from_secs(5),
+            lost_wait: Span::from_secs(30),
             retry_pause: Span::from_ms(100),
             deadline: Span::from_secs(600),
         }
@@ -73,6 +76,8 @@ pub enum JourneyEvent {
     WorkerLost {
         /// The worker.
         worker: WorkerId,
+        /// What people call it.
+        name: Arc<str>,
     },
     /// A worker or a pair has come up.
     WorkersChanged,

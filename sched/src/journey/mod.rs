@@ -17,14 +17,13 @@ use crate::message::{ToWorker, TokenTiming};
 use crate::route::{Passage, Pick};
 use crate::{Attempt, Choice, Failure, FailureKind, FinishReason, Leg, SampledToken, Time, TokenId, WorkerId};
 use leg::LegState;
-use place::Waiting;
+use place::{Patience, Waiting};
 
 /// One request. Call `on(Tick)` right after `new`, then whenever something happens; `poll` until it is empty after each.
 #[derive(Debug)]
 pub struct Journey {
     parts: Parts,
     config: JourneyConfig,
-    started: Time,
     deadline: Time,
     choices: Vec<Progress>,
     /// Legs that are bound to workers. Messages of any other attempt are stale.
@@ -62,11 +61,10 @@ impl Journey {
         let all: Vec<Choice> = (0..parts.choices).map(Choice).collect();
         let mut journey = Journey {
             config,
-            started: now,
             deadline: now + config.deadline,
             choices: vec![Progress::default(); all.len()],
             legs: BTreeMap::new(),
-            waiting: vec![Waiting::new(all, now)],
+            waiting: vec![Waiting::new(all, now, &config)],
             next_attempt: 1,
             avoid: BTreeSet::new(),
             learned: Vec::new(),
@@ -87,7 +85,7 @@ impl Journey {
         }
         match event {
             JourneyEvent::FromWorker { worker, message } => self.on_message(now, worker, message),
-            JourneyEvent::WorkerLost { worker } => self.on_worker_lost(now, worker),
+            JourneyEvent::WorkerLost { worker, name } => self.on_worker_lost(now, worker, &name),
             JourneyEvent::StopChoice { choice } => self.stop_choice(choice),
             JourneyEvent::ClientGone => self.fail(Failure::new(FailureKind::Cancelled, "the client went away")),
             JourneyEvent::WorkersChanged | JourneyEvent::Tick => {}
@@ -111,7 +109,7 @@ impl Journey {
         }
         let placing = self.waiting.iter().filter_map(|waiting| waiting.due);
         let asking = self.legs.values().filter_map(LegState::again_at);
-        placing.chain(asking).chain(self.gives_up_at()).chain([self.deadline]).min()
+        placing.chain(asking).chain(self.least_patience().map(Patience::ends_at)).chain([self.deadline]).min()
     }
 
     /// Whether the terminal action has been given out or waits in `poll`.
@@ -139,8 +137,8 @@ impl Journey {
         }
         self.place_waiting(now, pick);
         self.forward_offers(now, pick);
-        if self.gives_up_at().is_some_and(|time| time <= now) {
-            let (waited, lack) = (self.config.worker_wait.secs_f64(), pick.lack());
+        if let Some(patience) = self.least_patience().filter(|patience| patience.ends_at() <= now) {
+            let (waited, lack) = (patience.span.secs_f64(), pick.lack());
             let detail = format!("no worker could take the request within {waited} s: it waited for {lack}");
             self.fail(Failure::new(lack.failure_kind(), detail));
         }

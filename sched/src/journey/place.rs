@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::leg::{Course, Handoff, LegState, Part, Side, Told};
-use super::{Instead, Journey, JourneyAction, LostHandoffs};
+use super::{Instead, Journey, JourneyAction, JourneyConfig, LostHandoffs};
 use crate::message::{Offer, ToWorker, Work};
 use crate::route::{Output, Passage, Pick, Route, RouteAsk};
 use crate::{Attempt, Choice, ChoiceState, Failure, FailureKind, Leg, Request, Span, Time, WorkerId};
@@ -14,6 +14,7 @@ pub(super) struct Waiting {
     pub(super) choices: Vec<Choice>,
     /// When to look for a worker first; `None` once that was done and found nobody.
     pub(super) due: Option<Time>,
+    pub(super) patience: Patience,
     pub(super) manner: Manner,
 }
 
@@ -26,17 +27,31 @@ pub(super) enum Manner {
     Locally(Failure),
 }
 
+/// How long somebody waits for a worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) since: Time,
+    pub(super) span: Span,
+}
+
+impl Patience {
+    pub(super) fn ends_at(self) -> Time {
+        self.since + self.span
+    }
+}
+
 impl Waiting {
-    pub(super) fn new(choices: Vec<Choice>, due: Time) -> Waiting {
-        Waiting { choices, due: Some(due), manner: Manner::Any }
+    /// A new request's choices.
+    pub(super) fn new(choices: Vec<Choice>, now: Time, config: &JourneyConfig) -> Waiting {
+        let patience = Patience { since: now, span: config.worker_wait };
+        Waiting { choices, due: Some(now), patience, manner: Manner::Any }
     }
 }
 
 impl Journey {
-    /// When a request that never had a worker stops waiting for one.
-    pub(super) fn gives_up_at(&self) -> Option<Time> {
-        let never_placed = self.next_attempt == 1 && !self.waiting.is_empty();
-        never_placed.then(|| self.started + self.config.worker_wait)
+    /// Whose patience with workers ends first, of those that wait for one.
+    pub(super) fn least_patience(&self) -> Option<Patience> {
+        self.waiting.iter().map(|waiting| waiting.patience).min_by_key(|patience| patience.ends_at())
     }
 
     pub(super) fn place_waiting(&mut self, now: Time, pick: &mut dyn Pick) {
@@ -160,7 +175,7 @@ impl Journey {
         if is_refusal(&failure) {
             self.avoid.insert(by);
         }
-        self.wait_again(unfinished, now + self.pause_after(losses, &failure), &Manner::Any);
+        self.wait_again(unfinished, (now, now + self.pause_after(losses, &failure)), &Manner::Any);
         self.actions.push_back(JourneyAction::Retry { failure });
     }
 
@@ -170,7 +185,7 @@ impl Journey {
         let failure = Failure::new(last.kind, detail);
         match self.config.lost_handoffs {
             LostHandoffs::Fail => self.give_up(failure, Instead::Failure),
-            LostHandoffs::PrefillLocally => self.wait_again(choices, now, &Manner::Locally(failure)),
+            LostHandoffs::PrefillLocally => self.wait_again(choices, (now, now), &Manner::Locally(failure)),
         }
     }
 
@@ -206,12 +221,13 @@ impl Journey {
     }
 
     /// Choices without tokens are still one prefill; each other one has a prefix of its own.
-    fn wait_again(&mut self, choices: Vec<Choice>, due: Time, manner: &Manner) {
+    fn wait_again(&mut self, choices: Vec<Choice>, (now, due): (Time, Time), manner: &Manner) {
+        let patience = Patience { since: now, span: self.config.lost_wait };
         let (fresh, begun): (Vec<_>, Vec<_>) = choices.into_iter().partition(|c| self.generated(*c).is_empty());
         let fresh = (!fresh.is_empty()).then_some(fresh);
         let groups = fresh.into_iter().chain(begun.into_iter().map(|choice| vec![choice]));
         for choices in groups {
-            self.waiting.push(Waiting { choices, due: Some(due), manner: manner.clone() });
+            self.waiting.push(Waiting { choices, due: Some(due), patience, manner: manner.clone() });
         }
     }
 }

@@ -61,14 +61,14 @@ impl Journey {
         }
     }
 
-    pub(super) fn on_worker_lost(&mut self, now: Time, worker: WorkerId) {
+    pub(super) fn on_worker_lost(&mut self, now: Time, worker: WorkerId, name: &str) {
         let drop = |leg: &mut LegState| leg.drop_worker(worker) == Effect::Lost;
         let lost: Vec<Attempt> =
             self.legs.iter_mut().filter_map(|(attempt, leg)| drop(leg).then_some(*attempt)).collect();
         for attempt in lost {
             // One loss may end the request; then everybody at the other legs has been told, and they are gone.
             let Some(leg) = self.legs.remove(&attempt) else { return };
-            let failure = Failure::new(FailureKind::WorkerLost, format!("{worker} was lost"));
+            let failure = Failure::new(FailureKind::WorkerLost, format!("{name} was lost"));
             self.lose(now, &leg, failure, worker);
         }
     }

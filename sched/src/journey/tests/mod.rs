@@ -77,6 +77,7 @@ fn config() -> JourneyConfig {
         attempts_max: 3,
         lost_handoffs: LostHandoffs::Fail,
         worker_wait: Span::from_ms(50),
+        lost_wait: Span::from_ms(500),
         retry_pause: Span::from_ms(10),
         deadline: Span::from_ms(1_000),
     }

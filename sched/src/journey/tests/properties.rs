@@ -250,7 +250,7 @@ impl Watch {
         for leg in self.legs.values_mut() {
             leg.at_work.remove(&worker);
         }
-        self.feed(JourneyEvent::WorkerLost { worker });
+        self.feed(JourneyEvent::WorkerLost { worker, name: worker.to_string().into() });
     }
 
     fn repeat(&mut self, which: u32) {

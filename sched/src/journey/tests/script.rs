@@ -60,7 +60,8 @@ impl Script {
         match words[..] {
             ["lost", id] => {
                 self.world.cluster.leave(WorkerId(number(id)));
-                JourneyEvent::WorkerLost { worker: WorkerId(number(id)) }
+                let worker = WorkerId(number(id));
+                JourneyEvent::WorkerLost { worker, name: worker.to_string().into() }
             }
             ["drain", id] => {
                 self.world.cluster.set_intake(WorkerId(number(id)), Intake::Draining);

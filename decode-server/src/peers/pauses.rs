@@ -1,0 +1,80 @@
+//! How long a link waits before it tries to meet a giver again; knows no address.
+
+use std::time::Duration;
+
+/// The first pause; each further one is twice as long.
+const FIRST: Duration = Duration::from_millis(50);
+/// The longest where somebody answers and cannot be read from.
+const TROUBLE_MAX: Duration = Duration::from_secs(10);
+/// The longest where nobody answers: whoever is started there must not wait long for its readers.
+const ABSENCE_MAX: Duration = Duration::from_millis(500);
+/// Nobody knows yet whether a giver that has fallen silent is lost: look often.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// What came of the last try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// A giver that was up a moment ago does not answer.
+    Silence,
+    /// Nobody answers.
+    Absence,
+    /// Somebody answers, or did until now, and it goes wrong.
+    Trouble,
+}
+
+/// The pauses of one link.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    next: Duration,
+}
+
+impl Pauses {
+    pub(super) fn new() -> Pauses {
+        Pauses { next: FIRST }
+    }
+
+    /// How long to wait now.
+    pub(super) fn next(&mut self, after: After) -> Duration {
+        let max = match after {
+            After::Silence => return SILENCE,
+            After::Absence => ABSENCE_MAX,
+            After::Trouble => TROUBLE_MAX,
+        };
+        let pause = self.next.min(max);
+        self.next = (self.next * 2).min(TROUBLE_MAX);
+        pause
+    }
+
+    /// All went well for long enough.
+    pub(super) fn reset(&mut self) {
+        self.next = FIRST;
+    }
+
+    /// Whether nothing has gone wrong lately.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.next == FIRST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by trying: looking often for a giver that had fallen silent made the pauses after its loss 10 s long.
+    #[test]
+    fn a_giver_that_is_started_again_is_not_waited_for_long() {
+        let mut pauses = Pauses::new();
+        assert!((0..100).all(|_| pauses.next(After::Silence) == SILENCE) && pauses.is_fresh());
+        assert_eq!(pauses.next(After::Absence), FIRST);
+        assert!((0..100).all(|_| pauses.next(After::Absence) <= ABSENCE_MAX));
+    }
+
+    #[test]
+    fn trouble_makes_pauses_grow_until_all_is_well() {
+        let mut pauses = Pauses::new();
+        let grown: Vec<u128> = (0..10).map(|_| pauses.next(After::Trouble).as_millis()).collect();
+        assert_eq!(grown, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        pauses.reset();
+        assert_eq!(pauses.next(After::Trouble), FIRST);
+    }
+}
