@@ -14,7 +14,7 @@ use sched::Span;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::admission::{Admission, AdmissionLimits};
 use crate::clock::{Clock, unix_seconds};
@@ -55,6 +55,12 @@ impl Router {
         let mut model_names = config.model_names.clone();
         if model_names.is_empty() {
             model_names.push(model_files::served_name(&config.model_dir));
+        }
+        if let Some(problem) = model.chat_trouble() {
+            warn!(
+                model = model_names.join(", "),
+                problem, "chats will be refused: not even a plain question can be asked"
+            );
         }
         Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker"), secret: Secret::open() })
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::mapping::Mapping;
@@ -26,7 +27,9 @@ unsafe impl Sync for MappedFile {}
 impl MappedFile {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> io::Result<MappedFile> {
-        MappedFile::whole(&File::open(path)?)
+        // The open of a pipe that nobody writes would never return.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        MappedFile::whole(&file)
     }
 
     /// Maps an open file.

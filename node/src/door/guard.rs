@@ -32,6 +32,9 @@ pub enum Strange {
     /// It comes from a page of another origin.
     #[error("requests of pages from {0:?} are not allowed here (allowed_origins)")]
     Origin(String),
+    /// What was checked and what somebody behind us reads could differ.
+    #[error("the header {0} is sent twice")]
+    Twice(String),
     /// Its body is not said to be JSON.
     #[error("the body must be sent with the header 'content-type: application/json', but its type is {0:?}")]
     NotJson(String),
@@ -56,6 +59,11 @@ impl Guard {
     /// # Errors
     /// Why not.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Strange> {
+        if let Some(name) =
+            [HOST, ORIGIN, CONTENT_TYPE].into_iter().find(|name| headers.get_all(name).iter().count() > 1)
+        {
+            return Err(Strange::Twice(name.to_string()));
+        }
         let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
         for host in [host.as_deref(), uri.authority().map(axum::http::uri::Authority::as_str)].into_iter().flatten() {
             if !self.knows_host(host) {
@@ -109,7 +117,8 @@ fn check_json(headers: &HeaderMap) -> Result<(), Strange> {
     let sent = headers.get(CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
     let sent = sent.unwrap_or_default();
     let kind = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    let is_kin = kind.starts_with("application/") && kind.ends_with("+json") && !kind.contains(char::is_whitespace);
+    let is_json = kind == "application/json" || is_kin;
     if is_json { Ok(()) } else { Err(Strange::NotJson(shown(&sent))) }
 }
 
@@ -186,6 +195,16 @@ mod tests {
         assert_eq!(get(&guard("127.0.0.1:1", &[], &["*"]), &[("origin", "null")]), Ok(()));
     }
 
+    /// Found by trying: the first counted, whatever the second said.
+    #[test]
+    fn what_is_checked_is_sent_once() {
+        let ours = guard("127.0.0.1:8000", &[], &[]);
+        for name in ["host", "origin", "content-type"] {
+            let refused = get(&ours, &[(name, "localhost"), (name, "evil.example")]);
+            assert_eq!(refused, Err(Strange::Twice(name.to_owned())));
+        }
+    }
+
     #[test]
     fn what_changes_anything_is_json() {
         let ours = guard("127.0.0.1:8000", &[], &[]);
@@ -194,8 +213,14 @@ mod tests {
         for kind in kinds {
             assert_eq!(call(&ours, &Method::POST, &[("content-type", kind)]), Ok(()), "{kind}");
         }
-        let strange =
-            ["text/plain", "text/plain; application/json", "application/x-www-form-urlencoded", "", "text/json"];
+        let strange = [
+            "text/plain",
+            "text/plain; application/json",
+            "application/x-www-form-urlencoded",
+            "",
+            "text/json",
+            "application/evil text+json",
+        ];
         for kind in strange {
             let refused = call(&ours, &Method::POST, &[("content-type", kind)]);
             assert_eq!(refused, Err(Strange::NotJson(kind.to_owned())), "{kind}");

@@ -130,6 +130,7 @@ fn refused(strange: &Strange) -> ApiError {
     match strange {
         Strange::Host(_) => ApiError::forbidden("host_not_allowed", format!("{strange}.")),
         Strange::Origin(_) => ApiError::forbidden("origin_not_allowed", format!("{strange}.")),
+        Strange::Twice(_) => ApiError::malformed(format!("{strange}.")),
         Strange::NotJson(_) => ApiError::not_json(format!("{strange}.")),
     }
 }

@@ -7,7 +7,9 @@ use model_files::{Fields, Generation, JSON_BYTES_MAX, ModelConfig, ModelFileErro
 use sched::TokenId;
 use serde_json::Value;
 
+use super::message::{Message, Role};
 use super::special_tokens::SpecialTokens;
+use super::template::{GenerationPrompt, TemplateError};
 use super::turn_tokens::turn_tokens;
 use super::{
     AddSpecials, ChatTemplate, ControlReading, ControlTokens, Effort, EncodeError, SamplingDefaults, Source, Tokenizer,
@@ -80,6 +82,24 @@ impl ModelText {
         let all = || std::iter::once(0..text.len()).collect::<Vec<_>>();
         let given = if self.control_in_prompts == ControlReading::Text { all() } else { Vec::new() };
         Source { text, given: given.into() }
+    }
+
+    /// Why no chat can ever be answered, if a plain question fails for a reason that is not the client's: a template that
+    /// fails, or writes a token that the model does not have.
+    #[must_use]
+    pub fn chat_trouble(&self) -> Option<String> {
+        let question = [Message::text(Role::User, "Hello!")];
+        match self.template.as_ref()?.try_prompt(&question, GenerationPrompt::Add) {
+            Ok(prompt) => {
+                let tokens = self.encode_within(&self.chat(&prompt), AddSpecials::No, &Effort::unbounded());
+                tokens.err().map(|error| error.to_string())
+            }
+            // It wants another conversation, and says which.
+            Err(TemplateError::Refused(_)) => None,
+            Err(error @ (TemplateError::Failed(_) | TemplateError::Unbounded(_) | TemplateError::Stopped(_))) => {
+                Some(error.to_string())
+            }
+        }
     }
 
     /// What the chat template made, to be encoded.

@@ -99,6 +99,22 @@ fn tokens_that_the_model_has_no_row_for_are_named() {
     assert_eq!(said, r#"tokenizer: the text has token 268 ("<|user|>"), but this model's token ids end at 267"#);
 }
 
+/// Found by trying: every chat was answered with 400, as if the client could do anything about it.
+#[test]
+fn a_model_whose_chats_must_fail_is_found_out() {
+    let small = r#"{"model_type": "llama", "vocab_size": 268, "max_position_embeddings": 64}"#;
+    let trouble = |name: &str, template: &str| {
+        let dir = Dir::with(name, &[("config.json", small), ("chat_template.jinja", template)]);
+        ModelText::load(&dir.0).unwrap().chat_trouble()
+    };
+    assert_eq!(trouble("fine", "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"), None);
+    assert_eq!(trouble("picky", "{{ raise_exception('system first') }}"), None);
+    assert!(trouble("no-row", "<|user|>{{ messages[0].content }}").unwrap().contains("token 268"));
+    assert!(trouble("faulty", "{{ 1/0 }}").unwrap().contains("the chat template failed"));
+    let endless = "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}";
+    assert!(trouble("endless", endless).unwrap().contains("too much"));
+}
+
 #[test]
 fn end_tokens_that_the_model_has_no_row_for_are_refused() {
     let fails = |name: &str, files: &[(&str, &str)]| {

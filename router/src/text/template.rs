@@ -120,6 +120,16 @@ impl ChatTemplate {
         self.run(values, GenerationPrompt::Omit, &Map::new(), STEPS_TRIAL_MAX, &Effort::unbounded())
     }
 
+    /// The prompt for a short conversation that nobody waits for, in few steps.
+    pub(super) fn try_prompt(
+        &self,
+        messages: &[Message],
+        generation_prompt: GenerationPrompt,
+    ) -> Result<Rendered, TemplateError> {
+        let values = || messages.iter().map(|message| self.dialect.value(message)).collect();
+        self.run(values, generation_prompt, &Map::new(), STEPS_TRIAL_MAX, &Effort::unbounded())
+    }
+
     fn run(
         &self,
         messages: impl FnOnce() -> Vec<Value> + Send,

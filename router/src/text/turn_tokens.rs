@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 
 use sched::TokenId;
-use serde_json::Map;
 
 use super::message::{Message, Role};
 use super::template::{ChatTemplate, GenerationPrompt};
@@ -19,7 +18,7 @@ use crate::jinja::Rendered;
 pub(super) fn turn_tokens(template: &ChatTemplate, tokenizer: &Tokenizer) -> BTreeSet<TokenId> {
     let question = Message::text(Role::User, "a");
     let conversations = [vec![Message::text(Role::System, "b"), question.clone()], vec![question]];
-    let render = |messages: &[Message], prompt| template.render(messages, prompt, &Map::new()).ok();
+    let render = |messages: &[Message], prompt| template.try_prompt(messages, prompt).ok();
     let asked = conversations.iter().find_map(|messages| {
         Some((render(messages, GenerationPrompt::Omit)?, render(messages, GenerationPrompt::Add)?))
     });

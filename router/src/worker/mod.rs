@@ -62,7 +62,7 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
                 let role = session.welcome.role.label();
                 match troubles.over() {
                     Told::Before => {
-                        debug!(worker = name, address = dialling.address, role, "session with worker is up")
+                        debug!(worker = name, address = dialling.address, role, "session with worker is up");
                     }
                     Told::First => {
                         info!(worker = name, address = dialling.address, role, "session with worker is up again");
@@ -87,7 +87,7 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
             Err(reason) => match troubles.add(&reason) {
                 Told::First => info!(worker = name, address = dialling.address, reason, "worker is out of reach"),
                 Told::Before => {
-                    debug!(worker = name, address = dialling.address, reason, "worker is still out of reach")
+                    debug!(worker = name, address = dialling.address, reason, "worker is still out of reach");
                 }
             },
         }

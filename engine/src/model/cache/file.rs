@@ -214,6 +214,11 @@ impl Stored {
         key: CacheKey,
         (pool, progress): (&Pool, &Progress),
     ) -> Result<Option<Stored>, CacheFault> {
+        // The open of a pipe that nobody writes would never return.
+        let foreign = std::fs::metadata(path).is_ok_and(|there| !there.is_file());
+        if foreign {
+            return Err(unusable(path, &io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        }
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

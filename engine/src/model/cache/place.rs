@@ -59,14 +59,26 @@ impl Place {
         }
     }
 
+    /// Whoever else may write to the directory must not choose what file is overwritten, or make us wait for a pipe.
+    fn refuse_foreign(&self) -> Result<(), CacheFault> {
+        match std::fs::symlink_metadata(&self.partial) {
+            Ok(there) if !there.is_file() => {
+                Err(unusable(&self.partial, &std::io::Error::new(ErrorKind::InvalidInput, "not a regular file")))
+            }
+            // That nothing is there is the rule; what else is wrong, the open says.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Waits for the right to write the file, at most `wait_max` in which whoever has it writes nothing; `None` when another process has had it meanwhile.
     pub(super) fn claim(&self, wait_max: Duration, progress: &Progress) -> Result<Option<Claim>, EngineError> {
+        self.refuse_foreign()?;
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.partial);
         let lock = opened.map_err(|error| unusable(&self.partial, &error))?;
         self.lock(&lock, wait_max, progress)?;
         let claim =
             Claim { lock, file: self.file.clone(), partial: self.partial.clone(), is_published: Cell::new(false) };
-        let (ours, there) = (claim.lock.metadata(), std::fs::metadata(&self.partial));
+        let (ours, there) = (claim.lock.metadata(), std::fs::symlink_metadata(&self.partial));
         let is_ours = ours.is_ok_and(|ours| there.is_ok_and(|there| identity(&ours) == identity(&there)));
         if !is_ours {
             // What was locked has been renamed or removed by the process that held it.

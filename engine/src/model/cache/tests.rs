@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use kernels::{Arrangement, CpuOps, Dtype, KernelSet, MatrixSource, Ops, Placement, Pool};
 
-use super::file::VERSION;
+use super::file::{Stored, VERSION};
 use super::place::Place;
 use super::*;
 
@@ -230,6 +230,24 @@ fn a_claim_is_held_by_one_and_waited_for_within_bounds() {
     });
     assert!(!given_up.unwrap() && !publish.unwrap());
     assert_eq!(directory.names(), [FILE]);
+}
+
+/// Found by trying: a link in a directory that others may write to led to a file of theirs, or of ours, that was overwritten.
+#[test]
+fn what_is_no_file_is_neither_written_nor_waited_for() {
+    let directory = Directory::new("foreign");
+    let place = Place::new(&directory.0, KEY).unwrap();
+    let precious = directory.path("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, directory.path(PARTIAL)).unwrap();
+    assert!(place.claim(Duration::ZERO, &Progress::default()).is_err());
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+    std::fs::remove_file(directory.path(PARTIAL)).unwrap();
+    assert!(place.claim(Duration::ZERO, &Progress::default()).unwrap().is_some());
+    let pipe = Command::new("mkfifo").arg(directory.path(FILE)).status().unwrap();
+    assert!(pipe.success());
+    let opened = Stored::open(&directory.path(FILE), KEY, (&pool(), &Progress::default()));
+    assert!(matches!(opened, Err(CacheFault::Unusable { .. })));
 }
 
 #[test]
