@@ -1,192 +1,23 @@
 //! Sessions over real loopback sockets, with a worker that only remembers what it was told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+mod worker;
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, TestRunner};
-use proto::listen::Services;
-use proto::session::client::{Session, connect};
-use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
-use proto::session::{EndReason, Exactness, Phase, RouterHello, SessionLimits, Welcome, WorkerUpdate};
+use proto::session::client::connect;
+use proto::session::server::SessionHost;
+use proto::session::{EndReason, Phase, RouterHello, SessionLimits, WorkerUpdate};
 use proto::{Secret, TurnedAway};
-use sched::compat::CompatParts;
-use sched::layout::KvDtype;
-use sched::message::{Commit, FirstToken, FromWorker, Load, Offer, ToWorker, Work};
-use sched::{
-    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request,
-    RequestId, Role, SampledToken, Slo, Span, TokenId,
-};
+use sched::message::{FromWorker, Load, Offer, ToWorker, Work};
+use sched::{BlockId, Choice, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Remembers messages; says `Busy` as often as told.
-#[derive(Default)]
-struct Host {
-    taken: Mutex<Vec<ToWorker>>,
-    busy: Mutex<u32>,
-    turned_away: Mutex<Vec<TurnedAway>>,
-}
-
-impl Host {
-    fn taken(&self) -> Vec<ToWorker> {
-        self.taken.lock().unwrap().clone()
-    }
-
-    async fn until(&self, reached: impl Fn(&[ToWorker]) -> bool) -> Vec<ToWorker> {
-        let wait = async {
-            loop {
-                let taken = self.taken();
-                if reached(&taken) {
-                    return taken;
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the worker got only {:?}", self.taken()))
-    }
-}
-
-impl SessionHost for Host {
-    fn welcome(&self) -> Welcome {
-        Welcome {
-            instance: InstanceId(7),
-            role: Role::Prefill,
-            model: "demo".into(),
-            compat: compat(),
-            context_max: 4096,
-            capacity_tokens: 65536,
-            block_tokens: 16,
-            peer_address: Some("127.0.0.1:1".into()),
-            backend: "test".into(),
-            exactness: Exactness::Exact,
-            transports: vec!["tcp".into()],
-            name: "prefill-0".into(),
-            lease_span: Span::from_secs(30),
-        }
-    }
-
-    fn accept(&self, message: ToWorker) -> Result<(), Refused> {
-        let mut busy = self.busy.lock().unwrap();
-        if *busy > 0 {
-            *busy -= 1;
-            return Err(Refused::Busy(Box::new(message)));
-        }
-        self.taken.lock().unwrap().push(message);
-        Ok(())
-    }
-
-    fn turned_away(&self, why: TurnedAway) {
-        self.turned_away.lock().unwrap().push(why);
-    }
-}
-
-fn compat() -> CompatParts {
-    CompatParts {
-        weights_digest: 1,
-        layers: 2,
-        kv_heads: 2,
-        head_dim: 64,
-        rope: "base 10000".into(),
-        kv_dtype: KvDtype::F32,
-        scale_rule: "none".into(),
-        numerics: "test".into(),
-        wire_version: 1,
-    }
-}
-
-struct Worker {
-    address: String,
-    host: Arc<Host>,
-    sessions: Sessions,
-    _stop: oneshot::Sender<()>,
-}
-
-fn secret() -> Secret {
-    Secret::new(b"what only this deployment's processes know").unwrap()
-}
-
-async fn worker(limits: SessionLimits) -> Worker {
-    let host = Arc::new(Host::default());
-    let sessions = Sessions::new(limits.clone());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let services = Services::new(WorkerService::new(host.clone(), sessions.clone(), secret()), &limits);
-    tokio::spawn(async move {
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        services.serve(listener, stopped, Duration::ZERO).await.unwrap();
-    });
-    Worker { address, host, sessions, _stop: stop }
-}
-
-async fn router(worker: &Worker) -> Session {
-    connect(&worker.address, &RouterHello { router: InstanceId(1) }, &secret(), &SessionLimits::default())
-        .await
-        .unwrap()
-}
-
-fn leg(request: u64) -> Leg {
-    Leg { request: RequestId(request), attempt: Attempt(0) }
-}
-
-fn request(id: u64, choices: u32) -> Request {
-    Request {
-        leg: leg(id),
-        prompt: vec![TokenId(1), TokenId(2)].into(),
-        choices: (0..choices).map(|choice| ChoiceState { choice: Choice(choice), generated: vec![] }).collect(),
-        params: Arc::default(),
-        slo: Slo::default(),
-        deadline_in: Span::from_secs(10),
-    }
-}
-
-fn submit(id: u64) -> ToWorker {
-    ToWorker::Submit(request(id, 1), Work::Whole)
-}
-
-fn token(id: u64, choice: u32, ended: Option<FinishReason>) -> FromWorker {
-    let token = SampledToken { token: TokenId(9), logprob: Some(-0.5), top: vec![] };
-    FromWorker::Token { leg: leg(id), choice: Choice(choice), index: 0, token, ended, timing: None }
-}
-
-/// A commit whose one choice ends or goes on.
-fn commit(id: u64, choice: u32, ended: Option<FinishReason>) -> ToWorker {
-    let token = SampledToken { token: TokenId(9), logprob: None, top: vec![] };
-    ToWorker::Commit(Commit { leg: leg(id), firsts: vec![FirstToken { choice: Choice(choice), token, ended }] })
-}
-
-async fn next(session: &mut Session) -> WorkerUpdate {
-    timeout(PATIENCE, session.updates.next()).await.expect("an update")
-}
-
-/// Messages only, as many as wanted.
-async fn messages(session: &mut Session, count: usize) -> Vec<FromWorker> {
-    let mut all = Vec::new();
-    while all.len() < count {
-        match next(session).await {
-            WorkerUpdate::Messages(messages) => all.extend(messages),
-            WorkerUpdate::Status(_) => {}
-            WorkerUpdate::Ended(ended) => panic!("{ended}, after {all:?}"),
-        }
-    }
-    all
-}
-
-async fn end(session: &mut Session) -> EndReason {
-    loop {
-        if let WorkerUpdate::Ended(ended) = next(session).await {
-            return ended.reason;
-        }
-    }
-}
+use worker::{PATIENCE, commit, end, leg, messages, next, request, router, secret, submit, token, worker};
 
 #[tokio::test]
 async fn legs_go_down_and_tokens_come_up_in_order() {
