@@ -95,7 +95,14 @@ fn json(mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
     line.insert("process".to_owned(), (*process_name()).into());
     line.insert("target".to_owned(), event.metadata().target().into());
     event.record(&mut Fields(&mut line));
-    writeln!(out, "{}", Value::Object(line))
+    // JSON leaves these as they are, inside its strings.
+    for letter in Value::Object(line).to_string().chars() {
+        match letter {
+            letter if misleads(letter) => write!(out, "\\u{:04x}", u32::from(letter))?,
+            letter => out.write_char(letter)?,
+        }
+    }
+    out.write_char('\n')
 }
 
 const fn colour_of(level: Level) -> &'static str {
@@ -113,11 +120,16 @@ fn on_one_line(fields: &str) -> String {
     let mut line = String::with_capacity(fields.len());
     for letter in fields.chars() {
         match letter {
-            letter if letter.is_control() => line.extend(letter.escape_default()),
+            letter if misleads(letter) => line.extend(letter.escape_default()),
             letter => line.push(letter),
         }
     }
     line
+}
+
+/// Whether a terminal would take it for a command, or an editor show it as another line or in another order.
+fn misleads(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 struct Fields<'a>(&'a mut Map<String, Value>);
@@ -179,6 +191,18 @@ mod tests {
         let logs = logs.with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(logs, say);
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Found by trying: clients' names wrote commands for terminals and turned lines around, also as JSON.
+    #[test]
+    fn no_letter_misleads_whoever_reads() {
+        let name = "a\u{9b}2Jb\u{2028}c\u{202e}d\u{2066}e\u{e9}";
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = written(format, || tracing::info!(name, "met"));
+            assert!(!line.trim_end_matches('\n').chars().any(misleads) && line.contains('\u{e9}'), "{line:?}");
+        }
+        let line = written(LogFormat::Json, || tracing::info!(name, "met"));
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["name"], name);
     }
 
     #[test]
