@@ -41,7 +41,8 @@ impl Pauses {
             After::Trouble => TROUBLE_MAX,
         };
         let pause = self.next.min(max);
-        self.next = (self.next * 2).min(TROUBLE_MAX);
+        // Absence must not make the first trouble after it wait as long as if there had been much.
+        self.next = self.next.max((self.next * 2).min(max));
         pause
     }
 
@@ -67,6 +68,7 @@ mod tests {
         assert!((0..100).all(|_| pauses.next(After::Silence) == SILENCE) && pauses.is_fresh());
         assert_eq!(pauses.next(After::Absence), FIRST);
         assert!((0..100).all(|_| pauses.next(After::Absence) <= ABSENCE_MAX));
+        assert!(pauses.next(After::Trouble) <= ABSENCE_MAX, "it was started before its reader, and killed at once");
     }
 
     #[test]
