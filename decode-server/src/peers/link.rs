@@ -270,19 +270,10 @@ impl Link {
             self.say("a giver is not up", &failure.detail);
         }
         self.peers.not_met(&self.address, failure);
-        let silent = match failure.kind {
-            FailureKind::WorkerLost => self.silent_since.get_or_insert_with(Instant::now).elapsed(),
+        let silent = match self.after(failure) {
+            After::Silence | After::Absence => self.silent_since.get_or_insert_with(Instant::now).elapsed(),
             // It answers, if only to say no.
-            FailureKind::InvalidRequest
-            | FailureKind::TooLong
-            | FailureKind::NotFound
-            | FailureKind::Overloaded
-            | FailureKind::Unavailable
-            | FailureKind::DeadlineExceeded
-            | FailureKind::Cancelled
-            | FailureKind::KvLost
-            | FailureKind::Incompatible
-            | FailureKind::Internal => Duration::ZERO,
+            After::Trouble => Duration::ZERO,
         };
         if let Some(giver) = self.giver.filter(|_| silent >= self.peers.shared.config.lost_after) {
             self.giver = None;
