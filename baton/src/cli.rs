@@ -258,7 +258,10 @@ fn classify(error: &anyhow::Error) -> Exit {
     }
 }
 
-/// The error with its causes. Some errors say their cause themselves; nobody wants to read it twice.
+/// Bytes of an error that people are shown: some quote what they found, which may be a line of a megabyte.
+const TOLD_BYTES_MAX: usize = 4_096;
+
+/// The error with its causes, bounded. Some errors say their cause themselves; nobody wants to read it twice.
 #[must_use]
 pub fn told(error: &anyhow::Error) -> String {
     let mut told = String::new();
@@ -271,7 +274,16 @@ pub fn told(error: &anyhow::Error) -> String {
             told.push_str(cause);
         }
     }
-    told
+    within(told, TOLD_BYTES_MAX)
+}
+
+/// The text, or its beginning and its end: what is wrong is said at either.
+fn within(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let (head, tail) = (text.floor_char_boundary(bytes_max / 2), text.ceil_char_boundary(text.len() - bytes_max / 2));
+    format!("{} [{} bytes left out] {}", &text[..head], tail - head, &text[tail..])
 }
 
 #[cfg(test)]
@@ -291,6 +303,14 @@ mod tests {
     fn nothing_to_verify_is_a_wrong_command_line() {
         assert!(Arguments::try_parse_from(["baton", "verify", "--prompts", "0"]).is_err());
         assert!(Arguments::try_parse_from(["baton", "verify"]).is_ok());
+    }
+
+    #[test]
+    fn a_long_error_keeps_its_beginning_and_its_end() {
+        let text = format!("begins {} ends", "ä".repeat(100_000));
+        let said = told(&anyhow::anyhow!(text));
+        assert!(said.len() < TOLD_BYTES_MAX + 100, "{}", said.len());
+        assert!(said.starts_with("begins ä") && said.ends_with("ä ends") && said.contains(" bytes left out] "));
     }
 
     #[test]

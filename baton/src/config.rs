@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use node::bind::check_model_name;
 use node::config::{Fault, MS_MAX};
 use node::telemetry::{LogFormat, TelemetryError, check_filter};
 use serde::{Deserialize, Serialize};
@@ -186,7 +187,10 @@ impl ServeConfig {
                 return Err(Fault::of(format!("serve.{key}"), problem));
             }
         }
-        Ok(())
+        match self.model_name.is_empty() {
+            true => Ok(()),
+            false => check_model_name(&self.model_name).map_err(|problem| Fault::of("serve.model_name", problem)),
+        }
     }
 }
 

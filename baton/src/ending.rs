@@ -35,6 +35,7 @@ impl CutShort {
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self.cause {
+            Cause::HungUp => 128 + 1,
             Cause::Interrupted => 128 + 2,
             Cause::Terminated | Cause::SupervisorGone => 128 + 15,
         }
@@ -97,6 +98,7 @@ async fn listen(supervision: Supervision, tell: &watch::Sender<Wish>) -> std::io
     match cause {
         Cause::Terminated => tracing::info!("asked to end (SIGTERM); once more ends at once"),
         Cause::Interrupted => tracing::info!("asked to end (Ctrl-C); once more ends at once"),
+        Cause::HungUp => tracing::info!("asked to end (the terminal was closed, SIGHUP); a signal more ends at once"),
         Cause::SupervisorGone => tracing::debug!("asked to end by the supervisor"),
     }
     tell.send_replace(Wish::End(cause));

@@ -14,6 +14,7 @@ mod terminal;
 mod verify;
 
 use std::process::ExitCode;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,19 +26,29 @@ use node::telemetry::{LAST_LINES, Stream};
 use cli::{Arguments, Command, RoleArgs};
 use config::{BatonConfig, DEFAULTS};
 use ending::{CutShort, Ending};
+use terminal::OutputError;
 
 /// How long tasks that nobody waits for any more may take to end.
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
+/// Threads for work that blocks (texts, names of hosts) that are there from the start. While the system has no room for
+/// more, such work waits for one of them; without any it would be lost.
+const BLOCKING_THREADS_MIN: usize = 2;
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 fn main() -> ExitCode {
     kv_transfer::restore_signals();
+    kv_transfer::let_writes_fail();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are no errors; clap knows the difference.
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            let _ = error.print();
-            return exit.into();
+            let printed = error.print().map_err(OutputError::from);
+            return match printed {
+                Ok(()) | Err(OutputError::Closed) => exit.into(),
+                Err(OutputError::Failed(_)) => Exit::OutputLost.into(),
+            };
         }
     };
     let ended = run(arguments.command);
@@ -58,11 +69,24 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     node::door::raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_keep_alive(FOR_EVER).build().context("starting the runtime")?;
+    start_blocking_threads(&runtime);
     let ended = runtime.block_on(perform(command));
     // What computes for nobody any more (a long text that is cut into tokens) does not keep the process.
     runtime.shutdown_timeout(LAST_TASKS);
     ended
+}
+
+/// Starts them all at once: each waits until the others are there.
+fn start_blocking_threads(runtime: &tokio::runtime::Runtime) {
+    let all_there = Arc::new(Barrier::new(BLOCKING_THREADS_MIN));
+    for _ in 0..BLOCKING_THREADS_MIN {
+        let all_there = Arc::clone(&all_there);
+        runtime.spawn_blocking(move || {
+            all_there.wait();
+        });
+    }
 }
 
 async fn perform(command: Command) -> Result<()> {

@@ -15,6 +15,15 @@ pub enum OutputError {
     Failed(#[source] std::io::Error),
 }
 
+impl From<std::io::Error> for OutputError {
+    fn from(error: std::io::Error) -> OutputError {
+        match error.kind() {
+            ErrorKind::BrokenPipe => OutputError::Closed,
+            _ => OutputError::Failed(error),
+        }
+    }
+}
+
 /// Prints a line.
 ///
 /// # Errors
@@ -29,10 +38,7 @@ pub fn say(line: impl std::fmt::Display) -> Result<(), OutputError> {
 /// See [`OutputError`].
 pub fn print(text: &str) -> Result<(), OutputError> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => OutputError::Closed,
-        _ => OutputError::Failed(error),
-    })
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
 }
 
 /// Says something about the output beside it, on standard error; where nobody reads that, nobody misses it.

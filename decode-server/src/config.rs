@@ -1,7 +1,7 @@
 //! The decode section of the configuration; knows no file format.
 
 use engine::EngineError;
-use node::bind::{check_name, host_and_port, listen_address};
+use node::bind::{addresses_of_others, check_name, listen_address};
 use node::config::Fault;
 use sched::Role;
 use serde::{Deserialize, Serialize};
@@ -89,9 +89,8 @@ impl Config {
         for (key, address) in [("listen", &self.listen), ("admin_listen", &self.admin_listen)] {
             listen_address(address).map_err(|problem| fault(key, problem))?;
         }
-        for (place, peer) in self.peers.iter().enumerate() {
-            host_and_port(peer).map_err(|problem| fault(&format!("peers[{place}]"), problem))?;
-        }
+        addresses_of_others(self.peers.iter().map(String::as_str))
+            .map_err(|(place, problem)| fault(&format!("peers[{place}]"), problem))?;
         if self.peers_max == 0 {
             return Err(fault("peers_max", "must be above 0".to_owned()));
         }

@@ -360,6 +360,9 @@ impl Config {
             let problem = format!("is {}, but cores names {}", self.threads, self.cores.len());
             return wrong("threads", problem);
         }
+        if let Some(place) = (1..self.cores.len()).find(|&place| self.cores[..place].contains(&self.cores[place])) {
+            return wrong("cores", format!("names core {} twice", self.cores[place]));
+        }
         self.named_set().map(|_| ())
     }
 
@@ -420,7 +423,28 @@ impl TransportChoice {
     }
 }
 
+/// Largest coefficient of the latency model: no step that ends within a request's time needs a larger one.
+const COEFFICIENT_US_MAX: f64 = 60_000_000.0;
+
 impl ModelledConfig {
+    fn check(&self) -> Result<(), EngineError> {
+        let coefficients = [
+            ("modelled.prefill_step_us", self.prefill_step_us, self.prefill_step_us > 0.0),
+            ("modelled.prefill_token_us", self.prefill_token_us, true),
+            ("modelled.prefill_token_squared_us", self.prefill_token_squared_us, true),
+            ("modelled.decode_step_us", self.decode_step_us, self.decode_step_us > 0.0),
+            ("modelled.decode_context_token_us", self.decode_context_token_us, true),
+            ("modelled.decode_sequence_us", self.decode_sequence_us, true),
+        ];
+        for (key, value, takes_time) in coefficients {
+            if !(0.0..=COEFFICIENT_US_MAX).contains(&value) || !takes_time {
+                let problem = format!("must lie between 0 and {COEFFICIENT_US_MAX}, a step's above 0; found {value}");
+                return Err(EngineError::Config { key, problem });
+            }
+        }
+        Ok(())
+    }
+
     /// The latency model, if its coefficients describe a device.
     pub fn fitted(&self) -> Result<Fitted, EngineError> {
         let fitted = Fitted {
@@ -438,6 +462,7 @@ impl ModelledConfig {
             },
             contention: self.contention,
         };
+        self.check()?;
         fitted.checked().map_err(|error| EngineError::Config { key: "modelled", problem: error.to_string() })
     }
 }

@@ -63,6 +63,6 @@ fn wrong_values_are_named() {
     refused(|config| config.filling_share = 0.0, &expect!["engine.filling_share must lie in (0, 1], found 0"]);
     refused(
         |config| config.modelled.decode_step_us = 0.0,
-        &expect!["engine.modelled cost model has decode.step_us = 0, which must be finite and positive"],
+        &expect!["engine.modelled.decode_step_us must lie between 0 and 60000000, a step's above 0; found 0"],
     );
 }

@@ -293,7 +293,7 @@ fn modelled_steps_take_their_time_and_can_be_cancelled() -> Result<()> {
     let step = device.submit(prompt(20, 0))?;
     assert_eq!(device.done(step)??.samples.len(), 1);
     assert!(began.elapsed() >= Duration::from_millis(200));
-    let mut endless = modelled(&family("llama"), 1e12)?;
+    let mut endless = modelled(&family("llama"), 6e7)?;
     let step = endless.submit(prompt(20, 0))?;
     let queued = endless.submit(StepPlan { admit: Vec::new(), ..prompt(20, 0) })?;
     endless.opened.backend.cancel(queued);
@@ -313,7 +313,7 @@ fn dropping_a_backend_ends_its_thread_at_a_layer_boundary() -> Result<()> {
         device.submit(plan)?;
     }
     drop(device);
-    let endless = modelled(&family("llama"), 1e12)?;
+    let endless = modelled(&family("llama"), 6e7)?;
     drop(endless);
     Ok(())
 }

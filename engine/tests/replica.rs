@@ -49,7 +49,7 @@ fn stopped(out: Outbound) -> Option<Option<sched::Failure>> {
 
 #[test]
 fn shutdown_ends_the_thread_in_the_middle_of_a_step() -> Result<()> {
-    let (started, said) = modelled(Role::Aggregated, |config| config.modelled.prefill_step_us = 1e12)?;
+    let (started, said) = modelled(Role::Aggregated, |config| config.modelled.prefill_step_us = 6e7)?;
     let request = request(1, tokens(1, 40, 384), 1, SamplingParams::default());
     started.handle.send(Event::Router(ToWorker::Submit(request, Work::Whole)))?;
     wait(&said, |out| matches!(out, Outbound::Load(load) if load.blocks_in_use > 0).then_some(()))?;

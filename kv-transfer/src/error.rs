@@ -202,6 +202,17 @@ pub enum TransferError {
         /// What the system said.
         reason: String,
     },
+    /// UCX's receive queues do not fit where they are kept.
+    #[error(
+        "open ucx: /dev/shm has room for {free_bytes} bytes, this worker's receive queues take {needed_bytes}: enlarge it \
+         (a container's --shm-size), or use the transport shm"
+    )]
+    DevShm {
+        /// What is there.
+        free_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
     /// UCX refused.
     #[error("{operation}: ucx: {status}")]
     Ucx {

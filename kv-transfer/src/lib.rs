@@ -44,7 +44,7 @@ pub use heap::give_heap_back;
 pub use host::allow_readers;
 pub use limits::Limits;
 pub use open::{Options, open};
-pub use signals::{exit_now, restore_signals};
+pub use signals::{exit_now, let_writes_fail, restore_signals};
 pub use transport::{
     KvTransport, Notify, PeerId, Probe, RegionId, Serving, Setup, Ticket, TransferEvent, TransportKind,
     UnknownTransport,

@@ -1,4 +1,4 @@
-//! Takes back the signals that UCX occupies before `main` begins; knows nothing of transports.
+//! The process's signals and its end where the language has no word for them; knows nothing of transports.
 
 /// Gives SIGHUP (and, where `UCX_HANDLE_ERRORS` asks for more, the fault signals) back to what they were when the process
 /// started. Linking UCX is enough to lose them: its constructors make a hang-up switch on tracing instead of ending the
@@ -16,6 +16,13 @@ pub fn restore_signals() {
         // nothing is left to restore the second time.
         unsafe { ucs_debug_disable_signals() };
     }
+}
+
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error that names its file, instead of the silent end of the
+/// process by SIGXFSZ.
+pub fn let_writes_fail() {
+    // SAFETY: ignoring a signal runs no code of ours, and the call takes no pointer.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Ends this process at once: no destructor runs, neither ours nor that of UCX, whose threads may be at work.

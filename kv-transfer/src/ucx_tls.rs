@@ -102,6 +102,13 @@ pub(crate) fn uses_system_v(list: &str) -> bool {
     names(list).any(|name| SYSTEM_V.contains(&name))
 }
 
+/// Whether a checked list leaves UCX nothing but files in /dev/shm to receive through.
+#[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only the transport asks"))]
+pub(crate) fn needs_dev_shm(list: &str) -> bool {
+    names(list).all(|name| !SYSTEM_V.contains(&name) && !FABRIC.contains(&name))
+        && names(list).any(|name| name == "posix")
+}
+
 fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim)
 }
@@ -147,6 +154,8 @@ mod tests {
             assert_eq!(check_ucx_tls(list, Fabric::Untrusted), Ok(UcxReach::OneHost), "{list}");
         }
         assert!(attaches("posix,cma") && attaches("sm") && !attaches("posix"));
+        assert!(needs_dev_shm("posix,cma") && needs_dev_shm("self,posix"));
+        assert!(!["posix,sysv,cma", "sm", "cma", "rc,posix"].into_iter().any(needs_dev_shm));
         assert!(uses_system_v("posix,sysv") && uses_system_v("sm") && !uses_system_v("posix,cma"));
     }
 }

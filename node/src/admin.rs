@@ -155,9 +155,9 @@ impl Admin {
         let answer = move |request: axum::extract::Request| {
             let (guard, mut routes) = (Arc::clone(&guard), routes.clone());
             async move {
-                match guard.check(request.method(), request.uri(), request.headers()) {
+                match guard.check(&request) {
                     Ok(()) => routes.call(request).await.unwrap_or_else(|never| match never {}),
-                    Err(strange) => (StatusCode::FORBIDDEN, format!("{strange}\n")).into_response(),
+                    Err(strange) => (strange.status(), format!("{strange}\n")).into_response(),
                 }
             }
         };

@@ -1,5 +1,6 @@
 //! Opens listening ports, with errors that say which one and what for.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
@@ -32,8 +33,26 @@ pub fn host_and_port(text: &str) -> Result<String, String> {
     if is_port && is_host(host) { Ok(text.to_owned()) } else { Err(wrong()) }
 }
 
+/// Addresses of other processes: each can be called, and none stands there twice.
+///
+/// # Errors
+/// The place of the first that is wrong, and what is wrong with it.
+pub fn addresses_of_others<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Result<(), (usize, String)> {
+    let mut seen = BTreeSet::new();
+    for (place, address) in addresses.into_iter().enumerate() {
+        host_and_port(address).map_err(|problem| (place, problem))?;
+        if address.ends_with(":0") {
+            return Err((place, format!("is {address:?}, and nobody answers at port 0")));
+        }
+        if !seen.insert(address) {
+            return Err((place, format!("is {address:?}, which is named twice")));
+        }
+    }
+    Ok(())
+}
+
 /// A name, an IPv4 address, or an IPv6 address in brackets.
-fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inside) => inside.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
         None => !host.is_empty() && host.chars().all(|letter| letter.is_alphanumeric() || "-._".contains(letter)),
@@ -51,6 +70,23 @@ pub fn check_name(name: &str) -> Result<(), String> {
     match name.len() <= NAME_BYTES_MAX && name.bytes().all(|letter| letter.is_ascii_graphic()) {
         true => Ok(()),
         false => Err(format!("is {name:?}, expected at most {NAME_BYTES_MAX} visible ASCII characters")),
+    }
+}
+
+/// Bytes of the name of a model.
+const MODEL_NAME_BYTES_MAX: usize = 256;
+
+/// Checks the name that clients call a model by.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_model_name(name: &str) -> Result<(), String> {
+    let is_name = !name.is_empty() && name.len() <= MODEL_NAME_BYTES_MAX && name.trim() == name;
+    match is_name && !name.contains(char::is_control) {
+        true => Ok(()),
+        false => Err(format!(
+            "is {name:?}, expected 1 to {MODEL_NAME_BYTES_MAX} bytes without control characters or spaces around them"
+        )),
     }
 }
 
@@ -184,6 +220,15 @@ mod tests {
             assert!(host_and_port(text).is_err(), "{text:?}");
         }
         assert!(host_and_port("8001").is_err(), "a port alone is no other process");
+    }
+
+    #[test]
+    fn others_are_named_once_and_where_they_answer() {
+        assert_eq!(addresses_of_others(["a:1", "b:1", "a:2", "[::1]:1"]), Ok(()));
+        let said = |addresses: &[&str]| addresses_of_others(addresses.iter().copied()).unwrap_err();
+        assert_eq!(said(&["a:1", "b:0"]), (1, "is \"b:0\", and nobody answers at port 0".to_owned()));
+        assert_eq!(said(&["a:1", "b:1", "a:1"]), (2, "is \"a:1\", which is named twice".to_owned()));
+        assert_eq!(said(&["a"]).0, 0);
     }
 
     #[tokio::test]

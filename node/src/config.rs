@@ -134,8 +134,25 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, overrides: &[String]) -> R
         let key = error.path().to_string();
         let from_override = overridden.iter().rfind(|(overridden, _)| *overridden == key);
         let origin = origin(from_override.map(|(_, text)| text.as_str()), file);
-        ConfigError::Key { origin, key, problem: error.inner().to_string().trim_end().to_owned() }
+        ConfigError::Key { origin, key, problem: in_words(error.inner().message()) }
     })
+}
+
+/// A wrong type, said with the words of a configuration instead of Rust's.
+fn in_words(problem: &str) -> String {
+    let Some((found, expected)) = problem.rsplit_once("expected ") else { return problem.to_owned() };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => {
+            "a whole number in its range"
+        }
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "a section",
+        of_struct if of_struct.starts_with("struct ") => "a section",
+        other => other,
+    };
+    format!("{found}expected {expected}")
 }
 
 fn read(path: &Path) -> Result<Table, ConfigError> {
@@ -239,8 +256,18 @@ mod tests {
     #[test]
     fn a_wrong_type_is_named_with_its_key() {
         let said = loaded("[engine]\nblocks = 'many'", &[]).unwrap_err();
-        let expected = "configuration file FILE, key engine.blocks: invalid type: string \"many\", expected u32";
-        assert_eq!(said.lines().next(), Some(expected));
+        let expected = "invalid type: string \"many\", expected a whole number in its range";
+        assert_eq!(said, format!("configuration file FILE, key engine.blocks: {expected}"));
+        for (set, expected) in [
+            ("engine=1", "invalid type: integer `1`, expected a section"),
+            ("engine.blocks=-1", "invalid value: integer `-1`, expected a whole number in its range"),
+            ("engine.blocks=4294967296", "invalid value: integer `4294967296`, expected a whole number in its range"),
+            ("engine.cores=1", "invalid type: integer `1`, expected a list"),
+            ("listen=[1]", "invalid type: sequence, expected a string"),
+        ] {
+            let said = loaded("", &[set]).unwrap_err();
+            assert!(said.ends_with(expected), "{set}: {said}");
+        }
         let said = loaded("", &["engine.blocks=many"]).unwrap_err();
         assert!(said.starts_with("override \"engine.blocks=many\", key engine.blocks: invalid type"), "{said}");
     }

@@ -17,6 +17,8 @@ pub enum Cause {
     Terminated,
     /// SIGINT, Ctrl-C.
     Interrupted,
+    /// SIGHUP: the terminal was closed.
+    HungUp,
     /// The supervisor has closed our standard input, most likely by dying.
     SupervisorGone,
 }
@@ -28,7 +30,7 @@ impl Cause {
     pub const fn has_a_load_balancer(self) -> bool {
         match self {
             Cause::Terminated => true,
-            Cause::Interrupted | Cause::SupervisorGone => false,
+            Cause::Interrupted | Cause::HungUp | Cause::SupervisorGone => false,
         }
     }
 }
@@ -94,11 +96,33 @@ pub async fn asked(supervision: Supervision) -> std::io::Result<Cause> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let gone = supervisor_gone(supervision);
+    let hung_up = hung_up()?;
     tokio::select! {
         _ = terminate.recv() => Ok(Cause::Terminated),
         _ = interrupt.recv() => Ok(Cause::Interrupted),
+        () = hung_up => Ok(Cause::HungUp),
         () = gone => Ok(Cause::SupervisorGone),
     }
+}
+
+/// Resolves when the terminal is closed, unless whoever started this process wants it to outlive that (`nohup`).
+fn hung_up() -> std::io::Result<impl Future<Output = ()>> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut hang_up = if ignores_hang_up(&status) { None } else { Some(signal(SignalKind::hangup())?) };
+    Ok(async move {
+        match &mut hang_up {
+            Some(hang_up) => {
+                hang_up.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    })
+}
+
+/// Whether SIGHUP, signal 1, is in the set of ignored signals that `/proc/<pid>/status` shows.
+fn ignores_hang_up(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & 1 == 1)
 }
 
 /// A thread of its own reads: a pending read of the runtime would keep the process from ending.
@@ -161,6 +185,13 @@ mod tests {
         by_word.await;
         drop(stop);
         by_drop.await;
+    }
+
+    #[test]
+    fn nohup_is_heard() {
+        assert!(ignores_hang_up("Name:\tbaton\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n"));
+        assert!(!ignores_hang_up("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n"));
+        assert!(!ignores_hang_up(""));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use node::bind::{host_and_port, listen_address};
+use node::bind::{addresses_of_others, check_model_name, listen_address};
 use node::config::Fault;
+use node::door::{check_host, check_origin};
 use proto::session::SessionLimits;
 use sched::Span;
 use sched::cluster::PairPause;
@@ -311,6 +312,7 @@ impl Config {
     /// The key that is wrong.
     pub fn check_values(&self) -> Result<(), Fault> {
         self.check_addresses()?;
+        self.check_names()?;
         let limits = &self.limits;
         let positive: [(&str, u64); 23] = [
             ("limits.connections_max", limits.connections_max as u64),
@@ -353,13 +355,30 @@ impl Config {
         if !self.admin_listen.is_empty() {
             listen_address(&self.admin_listen).map_err(fault("admin_listen".to_owned()))?;
         }
-        for (role, addresses) in [("prefill", &self.workers.prefill), ("decode", &self.workers.decode)] {
-            for (place, address) in addresses.iter().enumerate() {
-                host_and_port(address).map_err(fault(format!("workers.{role}[{place}]")))?;
+        let Workers { prefill, decode } = &self.workers;
+        addresses_of_others(prefill.iter().chain(decode).map(String::as_str)).map_err(
+            |(place, problem)| match place.checked_sub(prefill.len()) {
+                None => fault(format!("workers.prefill[{place}]"))(problem),
+                Some(place) => fault(format!("workers.decode[{place}]"))(problem),
+            },
+        )?;
+        addresses_of_others(self.metrics_from.iter().map(|source| source.address.as_str()))
+            .map_err(|(place, problem)| fault(format!("metrics_from[{place}].address"))(problem))
+    }
+
+    fn check_names(&self) -> Result<(), Fault> {
+        let fault = |key: String| move |problem: String| Fault::of(format!("router.{key}"), problem);
+        for (place, name) in self.model_names.iter().enumerate() {
+            check_model_name(name).map_err(fault(format!("model_names[{place}]")))?;
+            if self.model_names[..place].contains(name) {
+                return Err(fault(format!("model_names[{place}]"))(format!("is {name:?}, which is named twice")));
             }
         }
-        for (place, source) in self.metrics_from.iter().enumerate() {
-            host_and_port(&source.address).map_err(fault(format!("metrics_from[{place}].address")))?;
+        for (place, host) in self.allowed_hosts.iter().enumerate() {
+            check_host(host).map_err(fault(format!("allowed_hosts[{place}]")))?;
+        }
+        for (place, origin) in self.allowed_origins.iter().enumerate() {
+            check_origin(origin).map_err(fault(format!("allowed_origins[{place}]")))?;
         }
         Ok(())
     }

@@ -176,8 +176,8 @@ impl Exchange {
         }
         self.usage.completion_tokens += 1;
         self.account.token(self.account.now(), delivery, index);
-        let offset = choice.text.chars();
         if self.reports.logprobs {
+            let offset = choice.text.offset_of(delivery.token.token);
             choice.pending.logprobs.push(TokenLogprob::of(&delivery.token, &self.tokenizer, offset));
         }
         if self.reports.token_ids {

@@ -71,6 +71,9 @@ impl SloConfig {
             return wrong("classes".to_owned(), format!("are {}, too many", self.classes.len()));
         }
         for (index, class) in self.classes.iter().enumerate() {
+            if class.name.is_empty() {
+                return wrong(format!("classes[{index}].name"), "is empty".to_owned());
+            }
             if self.index_of(&class.name) != Some(index) {
                 let problem = format!("is {:?}: there are two classes of this name", class.name);
                 return wrong(format!("classes[{index}].name"), problem);

@@ -166,6 +166,15 @@ fn values_out_of_range_are_refused_at_once_with_file_section_and_key() -> Result
         ("decode.engine.modelled", "decode_step_us = 0.0"),
         ("prefill", "start_stall_ms = 0"),
         ("decode", "name = \"two words\""),
+        ("router", "allowed_hosts = [\"http://a\"]"),
+        ("router", "allowed_origins = [\"chat.example\"]"),
+        ("router", "model_names = [\"a\", \"a\"]"),
+        ("router.workers", "prefill = [\"127.0.0.1:0\"]"),
+        ("router.workers", "decode = [\"a:1\", \"a:1\"]"),
+        ("decode", "peers = [\"a:1\", \"a:1\"]"),
+        ("prefill.engine", "cores = [0, 0]"),
+        ("prefill.engine.modelled", "prefill_step_us = 1e308"),
+        ("serve", "model_name = \" x\""),
         ("serve", "decode_workers = 0"),
         ("telemetry", "log = \"=loud=\""),
     ] {
@@ -181,6 +190,10 @@ fn values_out_of_range_are_refused_at_once_with_file_section_and_key() -> Result
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     check(&["config", "--set", "router.limits.n_max=0"], 64, "override \"router.limits.n_max=0\"")?;
+    check(&["config", "--set", "router=1"], 64, "key router: invalid type: integer `1`, expected a section")?;
+    std::fs::write(&file, format!("a = {}", "[".repeat(200_000)))?;
+    let said = baton(&["config", "--config", &path])?.stderr;
+    assert!(said.len() < 5_000 && String::from_utf8_lossy(&said).contains("is not TOML"), "{} bytes", said.len());
     Ok(std::fs::remove_file(&file)?)
 }
 
@@ -203,6 +216,10 @@ fn closed_pipes_end_quietly_and_full_disks_are_said() -> Result<()> {
         assert_eq!(piped_into_head(arguments)?, (Some(0), String::new()), "{arguments:?}");
     }
     let full = || std::fs::File::options().write(true).open("/dev/full");
+    for arguments in [&["--help"][..], &["--version"], &["serve", "--help"]] {
+        let output = command()?.args(arguments).stdout(full()?).output()?;
+        assert_eq!(output.status.code(), Some(74), "{arguments:?}");
+    }
     let output = command()?.arg("config").stdout(full()?).output()?;
     assert_eq!(output.status.code(), Some(74));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -210,6 +227,19 @@ fn closed_pipes_end_quietly_and_full_disks_are_said() -> Result<()> {
     let output = command()?.args(["serve", "--set", "nonsense"]).stderr(full()?).output()?;
     assert_eq!(output.status.code(), Some(64), "a reason that cannot be told is still a code");
     Ok(())
+}
+
+/// `ulimit -f` counts 512 or 1,024 bytes a unit; the configuration has more.
+#[test]
+fn a_limit_of_file_sizes_is_an_error_like_others() -> Result<()> {
+    let file = std::env::temp_dir().join(format!("baton-limit-{}", std::process::id()));
+    let program = command()?.get_program().to_owned();
+    let script = "ulimit -f 1; exec \"$0\" config > \"$1\"";
+    let output = std::process::Command::new("sh").args(["-c", script]).arg(program).arg(&file).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{:?} {said}", output.status);
+    assert!(said.contains("File too large"), "{said}");
+    Ok(std::fs::remove_file(&file)?)
 }
 
 #[test]
@@ -231,6 +261,7 @@ fn arguments_that_are_no_text_are_refused() -> Result<()> {
     check(&["nonsense"], 64, "nonsense")?;
     check(&[], 64, "Usage")?;
     check(&["chat", "--target", "https://x:1", "hi"], 64, "only http:// is spoken")?;
+    check(&["chat", "--temperature", "nan", "hi"], 64, "--temperature")?;
     check(&["chat", "--target", "x y", "hi"], 64, "expected http://HOST:PORT")?;
     check(&["chat", "--target", "127.0.0.1:9", "hi"], 69, "connecting to 127.0.0.1:9")
 }

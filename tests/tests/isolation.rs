@@ -131,3 +131,34 @@ fn hostile_parameters_are_refused_or_served_and_harm_nobody() -> Result<()> {
         Ok(())
     })
 }
+
+/// Found by trying: each request of such a moment took a place for its text with it, for good, and `/ready` said 200.
+#[test]
+fn a_moment_without_room_for_threads_costs_no_places() -> Result<()> {
+    if std::process::Command::new("prlimit").arg("--version").output().is_err() {
+        println!("skipped: prlimit (util-linux) is not installed");
+        return Ok(());
+    }
+    let deployment = Deployment::start(&["--backend", "modelled"])?;
+    let process = deployment.pid();
+    let limit = |bytes: &str| -> Result<()> {
+        let pid = process.to_string();
+        let limited = std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--as={bytes}")]).status()?;
+        anyhow::ensure!(limited.success(), "prlimit");
+        Ok(())
+    };
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).context("no VmSize")?;
+    let size_kb: u64 = size.trim_end_matches("kB").trim().parse()?;
+    // Too little for the stack of one more thread.
+    limit(&format!("{}:unlimited", size_kb * 1024 + (300 << 10)))?;
+    let body = json!({"prompt": "hi", "max_tokens": 2});
+    let ask = || http::post(deployment.address, "/v1/completions", &body);
+    let meanwhile: Vec<u16> = (0..8).map(|_| ask().map(|answer| answer.status)).collect::<Result<_>>()?;
+    limit("unlimited:unlimited")?;
+    for _ in 0..4 {
+        assert_eq!(ask()?.status, 200, "after {meanwhile:?}:\n{}", deployment.log());
+    }
+    assert_eq!(meanwhile, [200; 8], "{}", deployment.log());
+    Ok(())
+}

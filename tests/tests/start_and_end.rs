@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,13 @@ impl Started {
         if let Some(caches) = caches {
             command.env("XDG_CACHE_HOME", caches);
         }
-        let mut process =
-            command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Started::of(command)
+    }
+
+    /// A command whose output goes to pipes.
+    fn of(mut command: Command) -> Result<Started> {
+        let mut process = command.spawn()?;
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (stdout, stderr) = (process.stdout.take().context("stdout")?, process.stderr.take().context("stderr")?);
         for output in [Box::new(stdout) as Box<dyn std::io::Read + Send>, Box::new(stderr)] {
@@ -182,6 +187,29 @@ fn ctrl_c_during_a_start_ends_everything_and_leaves_nothing() -> Result<()> {
     worker.line("loading the modelled device")?;
     signal(worker.process.id(), "TERM")?;
     assert_eq!(worker.ended(Duration::from_secs(20))?.code(), Some(0), "{:?}", worker.lines());
+    Ok(())
+}
+
+#[test]
+fn a_closed_terminal_ends_everything_in_order_unless_it_was_started_to_outlive_it() -> Result<()> {
+    let mut serve = Started::new(&MODELLED, None)?;
+    serve.line("router       ready  http://")?;
+    let children = descendants(serve.process.id());
+    signal(serve.process.id(), "HUP")?;
+    assert_eq!(serve.ended(SOON)?.code(), Some(0), "{:?}", serve.lines());
+    all_gone(&children)?;
+    assert_eq!(run_directory_of(serve.process.id()), None);
+
+    let program = command()?.get_program().to_owned();
+    let mut nohup = Command::new("nohup");
+    nohup.arg(program).args(MODELLED).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut serve = Started::of(nohup)?;
+    serve.line("router       ready  http://")?;
+    signal(serve.process.id(), "HUP")?;
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(serve.process.try_wait()?.is_none(), "{:?}", serve.lines());
+    signal(serve.process.id(), "INT")?;
+    assert_eq!(serve.ended(SOON)?.code(), Some(0), "{:?}", serve.lines());
     Ok(())
 }
 

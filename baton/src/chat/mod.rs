@@ -32,10 +32,14 @@ pub struct ChatArgs {
     #[arg(long, default_value_t = 512)]
     max_tokens: u32,
     /// 0 is greedy.
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     temperature: Option<f32>,
     /// One question instead of a conversation; what is piped in stands before it.
     prompt: Vec<String>,
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or_else(|| "expected a number".to_owned())
 }
 
 /// Talks until the input ends. One question, by argument or piped in, is answered and that is all.

@@ -1,11 +1,21 @@
 //! What `serve` prints: one line per thing that is ready, or nothing when another command runs a deployment inside.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use node::started::PairReport;
 use node::telemetry::Stream;
 
 use super::child::Child;
+
+/// Where somebody on this host reaches what listens at `address`, which may be all addresses.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    SocketAddr::new(host, address.port())
+}
 
 /// Prints, or keeps quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +67,7 @@ impl Narrator {
     /// Everything is ready.
     pub fn open(self, address: SocketAddr, model: &str) {
         self.say(&format!("{:<12} ready  http://{address}  model {model}", "router"));
+        let address = reached_at(address);
         self.say(&format!(
             "try: curl -N http://{address}/v1/chat/completions -H 'content-type: application/json' \
              -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hello! Who are you?\"}}], \"stream\": true}}'"

@@ -9,12 +9,15 @@ mod peer;
 mod rights;
 mod thread;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
-use kernels::memory::HostMemory;
+use kernels::memory::{HostMemory, free_disk_bytes};
 
 use crate::driver::{Command, Driver};
 use crate::outbox::Outbox;
@@ -27,6 +30,9 @@ use thread::{Beginning, Message};
 /// How long the thread may take to open UCX or to register a pool.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
+/// What UCX writes to /dev/shm per worker, measured (4.3 MB), and some.
+const DEV_SHM_BYTES: u64 = 5 << 20;
+
 /// Opens UCX with the transports that `tls` names, in the syntax of `UCX_TLS`, if they are allowed here.
 pub fn open(setup: &Setup, tls: &str, fabric: Fabric) -> Result<Transport, TransferError> {
     let reach = check_ucx_tls(tls, fabric)?;
@@ -36,6 +42,9 @@ pub fn open(setup: &Setup, tls: &str, fabric: Fabric) -> Result<Transport, Trans
             "ucx receives through System V segments, which other processes of this one's group can write; posix does the \
              same without them"
         );
+    }
+    if ucx_tls::needs_dev_shm(tls) {
+        check_dev_shm()?;
     }
     let (outbox, events) = Outbox::new(Arc::clone(&setup.notify));
     let bell = Arc::new(Bell::new()?);
@@ -55,6 +64,22 @@ pub fn open(setup: &Setup, tls: &str, fabric: Fabric) -> Result<Transport, Trans
     let threads = Ucx { messages, bell, thread: Some(thread) };
     let address = opened.recv_timeout(CALL_DEADLINE).map_err(unanswered)??;
     Ok(Transport::new(TransportKind::Ucx, setup, Token::draw()?, address, Box::new(threads), events))
+}
+
+/// UCX itself only says that its peers cannot be reached when its queues found no room.
+fn check_dev_shm() -> Result<(), TransferError> {
+    let directory = Path::new("/dev/shm");
+    let unusable = |error: std::io::Error| TransferError::System {
+        operation: "open ucx, whose receive queues are files in /dev/shm",
+        reason: error.to_string(),
+    };
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(directory).map_err(unusable)?;
+    drop(file);
+    let free_bytes = free_disk_bytes(directory).map_err(unusable)?;
+    if free_bytes < DEV_SHM_BYTES {
+        return Err(TransferError::DevShm { free_bytes, needed_bytes: DEV_SHM_BYTES });
+    }
+    Ok(())
 }
 
 /// What UCX may open, checked.

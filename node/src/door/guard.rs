@@ -7,12 +7,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
+use axum::http::{HeaderMap, Method, Request, StatusCode, Version};
 use thiserror::Error;
+
+use crate::bind::{host_and_port, is_host};
 
 /// Characters of a header that an error shows.
 const SHOWN_CHARS_MAX: usize = 80;
+/// Charsets whose texts are UTF-8.
+const UTF8_NAMES: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
 
 /// The rules of one listener.
 #[derive(Debug, Clone, Default)]
@@ -35,9 +39,27 @@ pub enum Strange {
     /// What was checked and what somebody behind us reads could differ.
     #[error("the header {0} is sent twice")]
     Twice(String),
-    /// Its body is not said to be JSON.
+    /// It names no host, which HTTP/1.1 asks for (RFC 9112, section 3.2).
+    #[error("the request has no Host header")]
+    NoHost,
+    /// Its body is not said to be JSON, which is UTF-8.
     #[error("the body must be sent with the header 'content-type: application/json', but its type is {0:?}")]
     NotJson(String),
+    /// Its body is compressed.
+    #[error("the body must be sent as it is, but its content-encoding is {0:?}")]
+    Encoded(String),
+}
+
+impl Strange {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Strange::Host(_) | Strange::Origin(_) => StatusCode::FORBIDDEN,
+            Strange::Twice(_) | Strange::NoHost => StatusCode::BAD_REQUEST,
+            Strange::NotJson(_) | Strange::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        }
+    }
 }
 
 impl Guard {
@@ -58,14 +80,19 @@ impl Guard {
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Strange> {
-        if let Some(name) =
-            [HOST, ORIGIN, CONTENT_TYPE].into_iter().find(|name| headers.get_all(name).iter().count() > 1)
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Strange> {
+        let (headers, authority) = (request.headers(), request.uri().authority());
+        if let Some(name) = [HOST, ORIGIN, CONTENT_TYPE, CONTENT_ENCODING]
+            .into_iter()
+            .find(|name| headers.get_all(name).iter().count() > 1)
         {
             return Err(Strange::Twice(name.to_string()));
         }
-        let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
-        for host in [host.as_deref(), uri.authority().map(axum::http::uri::Authority::as_str)].into_iter().flatten() {
+        let host = text_of(headers, &HOST);
+        if host.is_none() && request.version() == Version::HTTP_11 {
+            return Err(Strange::NoHost);
+        }
+        for host in [host.as_deref(), authority.map(axum::http::uri::Authority::as_str)].into_iter().flatten() {
             if !self.knows_host(host) {
                 return Err(Strange::Host(shown(host)));
             }
@@ -76,8 +103,9 @@ impl Guard {
         {
             return Err(Strange::Origin(shown(&origin)));
         }
-        match *method {
-            Method::POST | Method::PUT | Method::PATCH => check_json(headers),
+        // No route takes a body with another method; they are refused as such, which is the better answer.
+        match *request.method() {
+            Method::POST => check_json(headers).and_then(|()| check_encoding(headers)),
             _ => Ok(()),
         }
     }
@@ -103,7 +131,7 @@ impl Guard {
 }
 
 fn origin_of(headers: &HeaderMap) -> Option<String> {
-    headers.get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned())
+    text_of(headers, &ORIGIN)
 }
 
 /// A page that this very server has given out.
@@ -112,14 +140,62 @@ fn is_same(origin: &str, host: Option<&str>) -> bool {
     named.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
 }
 
-/// `application/json` and its kin, with any parameters.
+/// `application/json` and its kin, with any parameters but those that say it is not UTF-8.
 fn check_json(headers: &HeaderMap) -> Result<(), Strange> {
-    let sent = headers.get(CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
-    let sent = sent.unwrap_or_default();
-    let kind = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let sent = text_of(headers, &CONTENT_TYPE).unwrap_or_default();
+    let lower = sent.to_ascii_lowercase();
+    let (kind, parameters) = lower.split_once(';').unwrap_or((&lower, ""));
+    let kind = kind.trim();
     let is_kin = kind.starts_with("application/") && kind.ends_with("+json") && !kind.contains(char::is_whitespace);
     let is_json = kind == "application/json" || is_kin;
-    if is_json { Ok(()) } else { Err(Strange::NotJson(shown(&sent))) }
+    let charset = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("charset="));
+    let is_utf8 = charset.is_none_or(|charset| UTF8_NAMES.contains(&charset.trim_matches('"')));
+    if is_json && is_utf8 { Ok(()) } else { Err(Strange::NotJson(shown(&sent))) }
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<(), Strange> {
+    match text_of(headers, &CONTENT_ENCODING) {
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(Strange::Encoded(shown(&encoding))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn text_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// Checks a host that an operator lets in, with or without a port (which is not looked at).
+///
+/// # Errors
+/// No request can name it.
+pub fn check_host(host: &str) -> Result<(), String> {
+    match is_host(host) || host.parse::<IpAddr>().is_ok() || host_and_port(host).is_ok() {
+        true => Ok(()),
+        false => Err(format!("is {host:?}, expected the name of a host, such as api.example")),
+    }
+}
+
+/// Checks an origin that an operator lets in.
+///
+/// # Errors
+/// No browser sends it.
+pub fn check_origin(origin: &str) -> Result<(), String> {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter))
+    };
+    let is_origin = |(scheme, rest): (&str, &str)| {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        is_scheme(scheme)
+            && !rest.is_empty()
+            && !rest.contains(|letter: char| letter.is_whitespace() || "/?#@".contains(letter))
+    };
+    match origin == "*" || origin == "null" || origin.split_once("://").is_some_and(is_origin) {
+        true => Ok(()),
+        false => Err(format!(
+            "is {origin:?}, expected * or scheme://host or scheme://host:port, such as https://chat.example"
+        )),
+    }
 }
 
 /// The host of `host:port`, of `[address]:port` or of itself.
@@ -140,6 +216,8 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Uri;
+
     use super::*;
 
     fn guard(address: &str, hosts: &[&str], origins: &[&str]) -> Guard {
@@ -152,8 +230,16 @@ mod tests {
     }
 
     fn call(guard: &Guard, method: &Method, headers: &[(&'static str, &str)]) -> Result<(), Strange> {
-        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        guard.check(method, &Uri::from_static("/"), &headers)
+        guard.check(&request(method, Uri::from_static("/"), headers))
+    }
+
+    /// As HTTP/1.0, which needs no host.
+    fn request(method: &Method, uri: Uri, headers: &[(&'static str, &str)]) -> Request<()> {
+        let mut request = Request::builder().version(Version::HTTP_10).method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
     }
 
     #[test]
@@ -171,8 +257,17 @@ mod tests {
             assert_eq!(get(&ours, &[("host", host)]), Err(Strange::Host(host.to_owned())), "{host}");
         }
         let absolute = Uri::from_static("http://evil.example/v1/models");
-        let local: HeaderMap = [(HOST, "localhost".parse().unwrap())].into_iter().collect();
-        assert_eq!(ours.check(&Method::GET, &absolute, &local), Err(Strange::Host("evil.example".to_owned())));
+        let absolute = request(&Method::GET, absolute, &[("host", "localhost")]);
+        assert_eq!(ours.check(&absolute), Err(Strange::Host("evil.example".to_owned())));
+    }
+
+    #[test]
+    fn a_request_of_today_names_a_host() {
+        let mut unnamed = request(&Method::GET, Uri::from_static("/"), &[]);
+        *unnamed.version_mut() = Version::HTTP_11;
+        for address in ["127.0.0.1:8000", "0.0.0.0:8000"] {
+            assert_eq!(guard(address, &[], &[]).check(&unnamed), Err(Strange::NoHost));
+        }
     }
 
     #[test]
@@ -199,7 +294,7 @@ mod tests {
     #[test]
     fn what_is_checked_is_sent_once() {
         let ours = guard("127.0.0.1:8000", &[], &[]);
-        for name in ["host", "origin", "content-type"] {
+        for name in ["host", "origin", "content-type", "content-encoding"] {
             let refused = get(&ours, &[(name, "localhost"), (name, "evil.example")]);
             assert_eq!(refused, Err(Strange::Twice(name.to_owned())));
         }
@@ -208,8 +303,13 @@ mod tests {
     #[test]
     fn what_changes_anything_is_json() {
         let ours = guard("127.0.0.1:8000", &[], &[]);
-        let kinds =
-            ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"];
+        let kinds = [
+            "application/json",
+            "application/json; charset=utf-8",
+            "Application/JSON",
+            "application/vnd.api+json",
+            "application/json;charset=\"UTF-8\"",
+        ];
         for kind in kinds {
             assert_eq!(call(&ours, &Method::POST, &[("content-type", kind)]), Ok(()), "{kind}");
         }
@@ -220,11 +320,48 @@ mod tests {
             "",
             "text/json",
             "application/evil text+json",
+            "application/json; charset=utf-16",
+            "application/json;q=1; CHARSET=\"latin1\"",
         ];
         for kind in strange {
             let refused = call(&ours, &Method::POST, &[("content-type", kind)]);
             assert_eq!(refused, Err(Strange::NotJson(kind.to_owned())), "{kind}");
         }
         assert_eq!(call(&ours, &Method::POST, &[]), Err(Strange::NotJson(String::new())));
+        for method in [Method::PUT, Method::PATCH, Method::DELETE] {
+            assert_eq!(call(&ours, &method, &[]), Ok(()), "refused by the routes, as a method");
+        }
+    }
+
+    #[test]
+    fn what_no_request_can_name_is_no_rule() {
+        for host in ["api.example", "gpu-box:9000", "10.0.0.7", "[::1]:80", "::1", "[::1]"] {
+            assert_eq!(check_host(host), Ok(()), "{host:?}");
+        }
+        for host in ["", "http://a", "a/b", "a b", ":80", "[x]", "*"] {
+            assert!(check_host(host).is_err(), "{host:?}");
+        }
+        for origin in
+            ["*", "null", "https://chat.example", "http://localhost:3000/", "vscode-webview://a1b2", "http://[::1]:80"]
+        {
+            assert_eq!(check_origin(origin), Ok(()), "{origin:?}");
+        }
+        for origin in
+            ["", "x", "https://", "https://a/b", "https://a?b", "https://me@a", "://a", "https:///", "https://a b"]
+        {
+            assert!(check_origin(origin).is_err(), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_come_as_they_are() {
+        let ours = guard("127.0.0.1:8000", &[], &[]);
+        let sent = |encoding| {
+            call(&ours, &Method::POST, &[("content-type", "application/json"), ("content-encoding", encoding)])
+        };
+        assert_eq!(sent("identity"), Ok(()));
+        for encoding in ["gzip", "br", "identity, gzip", ""] {
+            assert_eq!(sent(encoding), Err(Strange::Encoded(encoding.to_owned())));
+        }
     }
 }

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 use arriving::Arriving;
 pub use files::{connections_within_files, raise_open_files};
-pub use guard::{Guard, Strange};
+pub use guard::{Guard, Strange, check_host, check_origin};
 use seats::{Occupied, Seat, Seats};
 use write_deadline::WriteDeadline;
 

@@ -43,6 +43,11 @@ impl Stream {
         }
     }
 
+    /// Starts to write; otherwise the first line does.
+    pub fn open(self) {
+        let _ = self.lines();
+    }
+
     /// Queues a line, given without its end. Never waits.
     pub fn line(self, text: &str) {
         self.lines().put(text.as_bytes());

@@ -45,6 +45,33 @@ async fn every_error_has_the_body_that_clients_parse_and_a_request_id() {
     deployment.stop().await;
 }
 
+/// Found by trying: each of these was answered as if it were in order, or with another reason.
+#[tokio::test]
+async fn requests_that_http_refuses_are_refused() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;
+    let completion = || post("/v1/completions", &json!({"prompt": "a", "max_tokens": 1}));
+    let mut unnamed = completion();
+    unnamed.headers_mut().remove("host");
+    let mut packed = completion();
+    packed.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+    let mut wide = completion();
+    wide.headers_mut().insert("content-type", "application/json; charset=utf-16".parse().unwrap());
+    let put = |path: &str| hyper::Request::put(path).header("host", "localhost").body("{}".to_owned()).unwrap();
+    for (request, status, said) in [
+        (unnamed, 400, "no Host header"),
+        (packed, 415, "gzip"),
+        (wide, 415, "utf-16"),
+        (put("/v1/models"), 405, "GET"),
+        (put("/v1/completions"), 405, "POST"),
+    ] {
+        let answer = deployment.call(request).await;
+        assert_eq!(answer.status, status, "{said}: {}", answer.body);
+        assert!(answer.body.contains(said), "{said}: {}", answer.body);
+    }
+    assert_eq!(deployment.call(completion()).await.status, 200);
+    deployment.stop().await;
+}
+
 #[tokio::test]
 async fn a_request_id_is_echoed_if_it_is_one() {
     let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;

@@ -120,6 +120,31 @@ async fn a_stop_string_over_two_tokens_ends_the_choice_here_and_at_the_worker() 
     deployment.stop().await;
 }
 
+/// The parrot says the prompt again, from its beginning: the second byte of the snowman follows the first two.
+#[tokio::test]
+async fn a_prompt_that_ends_inside_a_character_is_shown_with_its_answer_as_one_text() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;
+    let tokens = deployment.post("/tokenize", &json!({"prompt": "a☃", "add_special_tokens": false})).await.json();
+    let tokens = tokens["tokens"].as_array().unwrap().clone();
+    let body = json!({"prompt": tokens[..3], "max_tokens": 2, "echo": true, "return_token_ids": true});
+    let choice = deployment.post("/v1/completions", &body).await.json()["choices"][0].clone();
+    let all = [&tokens[..3], choice["token_ids"].as_array().unwrap()].concat();
+    let whole = deployment.post("/detokenize", &json!({"tokens": all})).await.json();
+    assert_eq!(choice["text"], whole["prompt"], "{choice}");
+    deployment.stop().await;
+}
+
+#[tokio::test]
+async fn control_tokens_of_a_text_show_unless_the_client_says_otherwise() {
+    let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;
+    let tokens = deployment.post("/tokenize", &json!({"prompt": "a"})).await.json()["tokens"].clone();
+    for (skip, text) in [(json!(null), "<|begin|>a"), (json!(false), "<|begin|>a"), (json!(true), "a")] {
+        let body = json!({"tokens": tokens, "skip_special_tokens": skip});
+        assert_eq!(deployment.post("/detokenize", &body).await.json()["prompt"], text, "{skip}");
+    }
+    deployment.stop().await;
+}
+
 #[tokio::test]
 async fn control_tokens_of_the_prompt_are_as_asked() {
     let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;

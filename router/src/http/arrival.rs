@@ -72,7 +72,7 @@ impl Reception {
         let (guard, mut routes) = (Arc::clone(&self.guard), self.routes.clone());
         async move {
             let origin = guard.named_origin(request.headers());
-            let answered = match guard.check(request.method(), request.uri(), request.headers()) {
+            let answered = match guard.check(&request) {
                 Ok(()) if is_preflight(&request) => preflight(),
                 Ok(()) => answered(routes.call(request)).await,
                 Err(strange) => refused(&strange).into_response(),
@@ -130,8 +130,8 @@ fn refused(strange: &Strange) -> ApiError {
     match strange {
         Strange::Host(_) => ApiError::forbidden("host_not_allowed", format!("{strange}.")),
         Strange::Origin(_) => ApiError::forbidden("origin_not_allowed", format!("{strange}.")),
-        Strange::Twice(_) => ApiError::malformed(format!("{strange}.")),
-        Strange::NotJson(_) => ApiError::not_json(format!("{strange}.")),
+        Strange::Twice(_) | Strange::NoHost => ApiError::malformed(format!("{strange}.")),
+        Strange::NotJson(_) | Strange::Encoded(_) => ApiError::not_json(format!("{strange}.")),
     }
 }
 

@@ -77,7 +77,7 @@ impl CompletionRequest {
             (Echo::Nothing, _) => String::new(),
             (Echo::Prompt, Prompt::Text(text)) => text.clone(),
             (Echo::Prompt, Prompt::Tokens(tokens)) => {
-                Detokenizer::decode(&model.tokenizer, self.generation.special_text, tokens)
+                Detokenizer::decode_beginning(&model.tokenizer, self.generation.special_text, tokens)
             }
         };
         Ok(Tokenized { tokens: tokens.into(), echo })

@@ -14,7 +14,7 @@ use crate::admission::Permit;
 use crate::openai::{
     ApiError, DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized,
 };
-use crate::text::{Detokenizer, SpecialText};
+use crate::text::Detokenizer;
 
 /// Tokens that a text may have which is only counted.
 const TOKENS_MAX: usize = 1 << 20;
@@ -69,6 +69,6 @@ fn text_of(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         let message = format!("the tokens stand for {bytes} bytes of text, more than the limit of {bytes_max}");
         return Err(ApiError::invalid("tokens", message));
     }
-    let text = Detokenizer::decode(&app.model.tokenizer, SpecialText::Show, &request.tokens);
+    let text = Detokenizer::decode(&app.model.tokenizer, request.special_text, &request.tokens);
     Ok(detokenized(&text))
 }

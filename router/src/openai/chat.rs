@@ -108,9 +108,14 @@ fn message(name: &str, value: Value) -> Result<Message, ApiError> {
     let content = content(&format!("{name}.content"), role, fields.take("content"))?;
     let mut text =
         |field: &str| fields.take(field).map(|value| fields::string(&format!("{name}.{field}"), value)).transpose();
-    let reasoning = text("reasoning_content")?;
     // Servers differ in the name; a client that sends both means the same.
-    let reasoning = text("reasoning")?.or(reasoning);
+    let reasoning = match (text("reasoning")?, text("reasoning_content")?) {
+        (Some(one), Some(other)) if one != other => {
+            let message = format!("{name}: reasoning and reasoning_content are one field, but differ");
+            return Err(ApiError::invalid(&format!("{name}.reasoning"), message));
+        }
+        (one, other) => one.or(other),
+    };
     let message = Message { role, content, name: text("name")?, reasoning, thinking: text("thinking")? };
     note_unknown("messages[].", &fields);
     Ok(message)

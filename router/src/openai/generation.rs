@@ -337,7 +337,8 @@ fn take_logit_bias(fields: &mut Fields, limits: &Limits) -> Result<Vec<(TokenId,
     let mut biases = map
         .iter()
         .map(|(key, value)| {
-            let id = key.parse::<u32>().ok().filter(|&id| id < limits.vocab_size).ok_or_else(|| {
+            let id = key.parse::<u32>().ok().filter(|id| *id < limits.vocab_size && id.to_string() == *key);
+            let id = id.ok_or_else(|| {
                 let last = limits.vocab_size.saturating_sub(1);
                 ApiError::invalid("logit_bias", format!("logit_bias key {key:?} must be a token id from 0 to {last}"))
             })?;
@@ -346,13 +347,5 @@ fn take_logit_bias(fields: &mut Fields, limits: &Limits) -> Result<Vec<(TokenId,
         })
         .collect::<Result<Vec<_>, ApiError>>()?;
     biases.sort_unstable_by_key(|(token, _)| *token);
-    // "7" and "07" are one token; the later bias wins, as in a JSON object.
-    biases.dedup_by(|later, kept| {
-        let same = later.0 == kept.0;
-        if same {
-            kept.1 = later.1;
-        }
-        same
-    });
     Ok(biases)
 }

@@ -63,6 +63,12 @@ fn thoughts_come_with_the_turn() {
     assert_eq!(parse(message("reasoning_content")).unwrap().reasoning.as_deref(), Some("hm"));
     assert_eq!(parse(message("reasoning")).unwrap().reasoning.as_deref(), Some("hm"));
     assert_eq!(parse(message("thinking")).unwrap().thinking.as_deref(), Some("hm"));
+    let both = |one: &str, other: &str| {
+        parse(json!({"role": "assistant", "content": "a", "reasoning": one, "reasoning_content": other}))
+    };
+    assert_eq!(both("hm", "hm").unwrap().reasoning.as_deref(), Some("hm"));
+    let differ = "messages[0]: reasoning and reasoning_content are one field, but differ";
+    assert_eq!(both("hm", "ha").unwrap_err().message, differ);
     let wrong = parse(json!({"role": "assistant", "content": "a", "reasoning": 1})).unwrap_err();
     assert_eq!(wrong.message, "messages[0].reasoning must be a string, but is 1");
 }

@@ -120,6 +120,8 @@ fn values_out_of_range() {
         json!({"logprobs": true, "top_logprobs": 21}),
         json!({"logit_bias": {"x": 1}}),
         json!({"logit_bias": {"300": 1}}),
+        json!({"logit_bias": {"1": 1, "01": 2}}),
+        json!({"logit_bias": {"+1": 1}}),
         json!({"logit_bias": {"3": 101}}),
         json!({"logit_bias": [3]}),
         json!({"slo_class": 1}),
@@ -167,6 +169,8 @@ fn values_out_of_range() {
             top_logprobs: top_logprobs must be an integer from 0 to 20, but is 21
             logit_bias: logit_bias key "x" must be a token id from 0 to 299
             logit_bias: logit_bias key "300" must be a token id from 0 to 299
+            logit_bias: logit_bias key "01" must be a token id from 0 to 299
+            logit_bias: logit_bias key "+1" must be a token id from 0 to 299
             logit_bias.3: logit_bias.3 must be a number from -100 to 100, but is 101
             logit_bias: logit_bias must be an object, but is a list of 1
             slo_class: slo_class must be a string, but is 1
@@ -353,7 +357,7 @@ fn seeds_are_64_bits_of_either_sign() {
 
 #[test]
 fn logit_bias_is_sorted_and_the_last_of_a_kind_wins() {
-    let body = r#"{"prompt": "a", "logit_bias": {"9": 1, "3": -100, "09": 2.5}}"#;
+    let body = r#"{"prompt": "a", "logit_bias": {"9": 1, "3": -100, "9": 2.5}}"#;
     let bias = CompletionRequest::parse(body.as_bytes(), &limits()).unwrap().generation.logit_bias;
     assert_eq!(bias, [(TokenId(3), -100.0), (TokenId(9), 2.5)]);
 }

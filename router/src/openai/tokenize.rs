@@ -10,7 +10,7 @@ use super::generation::token;
 use super::known::note_unknown;
 use super::refused::refuse_for_completion;
 use super::{ApiError, Limits};
-use crate::text::AddSpecials;
+use crate::text::{AddSpecials, SpecialText};
 
 /// A parsed and checked tokenize request.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +82,8 @@ pub struct DetokenizeRequest {
     pub model: Option<String>,
     /// The tokens, all within the vocabulary.
     pub tokens: Vec<TokenId>,
+    /// Whether control tokens show in the text.
+    pub special_text: SpecialText,
 }
 
 impl DetokenizeRequest {
@@ -98,8 +100,13 @@ impl DetokenizeRequest {
             .enumerate()
             .map(|(index, value)| token(&format!("tokens[{index}]"), value, limits.vocab_size))
             .collect::<Result<_, _>>()?;
+        // Unlike in an answer they show unless the client says otherwise: the text stands for these very tokens.
+        let special_text = match fields.flag("skip_special_tokens")? {
+            Some(true) => SpecialText::Skip,
+            Some(false) | None => SpecialText::Show,
+        };
         note_unknown("/detokenize: ", &fields);
-        Ok(DetokenizeRequest { model, tokens })
+        Ok(DetokenizeRequest { model, tokens, special_text })
     }
 }
 

@@ -51,10 +51,10 @@ impl ChoiceText {
         ended
     }
 
-    /// Characters decoded so far: where the text of the next token begins.
+    /// Where in the text, counted in characters, that of `token` begins if it is the next.
     #[must_use]
-    pub fn chars(&self) -> usize {
-        self.chars
+    pub fn offset_of(&self, token: TokenId) -> usize {
+        self.chars + usize::from(self.detokenizer.breaks_off(token))
     }
 }
 
@@ -106,6 +106,26 @@ mod tests {
         let tokens = tokenizer.encode("ab", AddSpecials::No).unwrap();
         let (text, finish) = push_all(&mut choice(&tokenizer, &["abc"], 0), &tokens, Some(FinishReason::Stop));
         assert_eq!((text.as_str(), finish), ("a", Some(FinishReason::Stop)));
+    }
+
+    #[test]
+    fn every_token_is_found_at_its_offset() {
+        let tokenizer = samples::byte_level();
+        let snowman = tokenizer.encode("☃", AddSpecials::No).unwrap();
+        let (letter, special) = (tokenizer.id("a"), tokenizer.id("<|end|>"));
+        let mut choice = choice(&tokenizer, &[], 0);
+        let tokens = [letter, snowman[0], snowman[1], letter, snowman[0], special, snowman[1], snowman[2], letter];
+        let mut out = String::new();
+        let offsets: Vec<usize> = tokens
+            .iter()
+            .map(|&token| {
+                let offset = choice.offset_of(token);
+                choice.push(token, None, &mut out);
+                offset
+            })
+            .collect();
+        assert_eq!(out, "a\u{fffd}a☃a");
+        assert_eq!(offsets, [0, 1, 1, 2, 3, 3, 3, 3, 4]);
     }
 
     #[test]

@@ -59,18 +59,28 @@ impl Detokenizer {
         let mut detokenizer = Detokenizer::new(tokenizer, special_text);
         let pieces = tokenizer.pieces();
         let shows = |token: &TokenId| special_text == SpecialText::Show || !pieces.is_special(*token);
-        let has_text = prompt.iter().any(|token| shows(token) && !pieces.bytes(*token).is_empty());
-        if has_text {
+        let has_bytes = |token: &&TokenId| shows(token) && !pieces.bytes(**token).is_empty();
+        let mut tail: Vec<TokenId> = prompt.iter().rev().filter(has_bytes).take(TAIL_TOKENS).copied().collect();
+        tail.reverse();
+        if !tail.is_empty() {
             detokenizer.lead = LeadState::Past;
         }
-        let mut tail: Vec<TokenId> =
-            prompt.iter().rev().filter(|token| shows(token)).take(TAIL_TOKENS).copied().collect();
-        tail.reverse();
-        let mut seen = String::new();
-        for token in tail {
-            detokenizer.push(token, &mut seen);
-        }
+        let _seen = detokenizer.push_all(&tail);
         detokenizer
+    }
+
+    /// Whether `token`, if it is the next, breaks off an unfinished character: U+FFFD stands before its own text then.
+    #[must_use]
+    pub fn breaks_off(&self, token: TokenId) -> bool {
+        let pieces = self.tokenizer.pieces();
+        let hidden = self.special_text == SpecialText::Skip && pieces.is_special(token);
+        let Some(&first) = pieces.bytes(token).first() else { return false };
+        if hidden || self.pending.is_empty() {
+            return false;
+        }
+        let joined = [self.pending.as_slice(), &[first]].concat();
+        // An error without a length is the start of a character that can still be completed.
+        std::str::from_utf8(&joined).is_err_and(|error| error.error_len().is_some())
     }
 
     /// Takes the next token in and appends to `out` the text that is now certain.
@@ -104,11 +114,22 @@ impl Detokenizer {
     #[must_use]
     pub fn decode(tokenizer: &Tokenizer, special_text: SpecialText, tokens: &[TokenId]) -> String {
         let mut detokenizer = Detokenizer::new(tokenizer, special_text);
+        let mut out = detokenizer.push_all(tokens);
+        detokenizer.finish(&mut out);
+        out
+    }
+
+    /// The text of a sequence that goes on: what is unfinished at its end comes with what follows ([`Detokenizer::after`]).
+    #[must_use]
+    pub fn decode_beginning(tokenizer: &Tokenizer, special_text: SpecialText, tokens: &[TokenId]) -> String {
+        Detokenizer::new(tokenizer, special_text).push_all(tokens)
+    }
+
+    fn push_all(&mut self, tokens: &[TokenId]) -> String {
         let mut out = String::new();
         for &token in tokens {
-            detokenizer.push(token, &mut out);
+            self.push(token, &mut out);
         }
-        detokenizer.finish(&mut out);
         out
     }
 
@@ -209,6 +230,31 @@ mod tests {
         let mut detokenizer = Detokenizer::after(&tokenizer, SpecialText::Skip, &snowman[..2]);
         let mut out = String::new();
         detokenizer.push(snowman[2], &mut out);
+        assert_eq!(out, "☃");
+    }
+
+    #[test]
+    fn what_the_prompt_leaves_unfinished_is_shown_once() {
+        let tokenizer = samples::byte_level();
+        let snowman = tokenizer.encode("a☃", AddSpecials::No).unwrap();
+        let letter = tokenizer.id("a");
+        let (skip, begun) = (SpecialText::Skip, &snowman[..3]);
+        for next in [snowman[3], letter] {
+            let mut text = Detokenizer::decode_beginning(&tokenizer, skip, begun);
+            assert_eq!(text, "a");
+            Detokenizer::after(&tokenizer, skip, begun).push(next, &mut text);
+            assert_eq!(text, Detokenizer::decode(&tokenizer, skip, &[begun, &[next]].concat()));
+        }
+    }
+
+    #[test]
+    fn a_token_without_bytes_hides_no_unfinished_character() {
+        let tokenizer = samples::byte_level();
+        let snowman = tokenizer.encode("☃", AddSpecials::No).unwrap();
+        let nothing = TokenId(100_000);
+        let prompt = [snowman[0], snowman[1], nothing, nothing, nothing];
+        let mut out = String::new();
+        Detokenizer::after(&tokenizer, SpecialText::Skip, &prompt).push(snowman[2], &mut out);
         assert_eq!(out, "☃");
     }
 

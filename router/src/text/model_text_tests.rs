@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde_json::Map;
+use serde_json::{Map, json};
 
 use super::*;
 use crate::text::{AddSpecials, Detokenizer, GenerationPrompt, Message, Role, SpecialText, samples};
@@ -353,8 +353,58 @@ fn the_wrong_part_of_a_tokenizer_is_named() {
         let said = said("part", &[("tokenizer.json", &json.to_string())]);
         assert!(said.contains(expected) && !said.contains("untagged"), "{key}: {said}");
     }
+    let null = said("null", &[("tokenizer.json", "null")]);
+    assert!(null.contains("tokenizer.json: invalid type: null, expected a JSON object"), "{null}");
+    let cut = said("cut", &[("tokenizer.json", r#"{"model""#)]);
+    assert!(cut.contains("tokenizer.json: is not valid JSON: "), "{cut}");
     let said = said("twice", &[("tokenizer.json", r#"{"model": {}, "model": {}}"#)]);
-    assert!(said.contains("tokenizer.json: is not valid JSON: model occurs twice"), "{said}");
+    assert!(said.contains("tokenizer.json: model occurs twice"), "{said}");
+}
+
+/// Found by trying: the library panicked at the first ones, the others drew lots or grew without bound.
+#[test]
+fn a_tokenizer_that_cannot_serve_is_refused_by_its_file() {
+    let long = |times: usize| "x".repeat(times);
+    let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let string = |text: &str| json!({"String": text});
+    let growing = json!({"type": "Sequence", "decoders": vec![replace(string("a"), &"a".repeat(1_000)); 3]});
+    let twice = json!({"type": "Sequence", "normalizers": vec![replace(string(" "), &long(9)); 2]});
+    for (key, value, expected) in [
+        ("normalizer", json!({"type": "Prepend", "prepend": ""}), "fails at"),
+        ("normalizer", replace(json!({"Regex": r"\b"}), "Z"), "fails at"),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "tokenizer.json: "),
+        ("pre_tokenizer", json!({"type": "FixedLength", "length": 0}), "fails at"),
+        ("normalizer", replace(string("aa"), &long(200)), "normalizer could make a text 100 times longer"),
+        ("normalizer", replace(json!({"Regex": "aa"}), &long(65)), "normalizer could make a text 65 times longer"),
+        ("normalizer", json!({"type": "Prepend", "prepend": long(65)}), "normalizer could make a text 65 times longer"),
+        ("normalizer", twice, "normalizer could make a text 81 times longer"),
+        ("decoder", growing, "longer than 65536 bytes"),
+        ("model", json!({"dropout": 0.5}), "model.dropout is 0.5, with which the same text has other tokens each time"),
+    ] {
+        let mut json = samples::byte_level_json();
+        match (key, value.as_object()) {
+            ("model", Some(changes)) => changes.iter().for_each(|(name, value)| json["model"][name] = value.clone()),
+            _ => json[key] = value.clone(),
+        }
+        let heard = said("unfit", &[("tokenizer.json", &json.to_string())]);
+        assert!(heard.contains("tokenizer.json") && heard.contains(expected), "{key} {value}: {heard}");
+    }
+    let mut json = samples::byte_level_json();
+    json["model"]["dropout"] = json!(0.0);
+    json["normalizer"] = replace(string(" "), &long(9));
+    assert!(Tokenizer::from_json(json.to_string().as_bytes()).is_ok());
+}
+
+#[test]
+fn a_text_that_the_library_panics_at_is_refused_and_nothing_else() {
+    let mut json = samples::byte_level_json();
+    json["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "(?=h)"}, "content": "Z"});
+    let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+    for _ in 0..2 {
+        let refused = tokenizer.encode("hello", AddSpecials::No).unwrap_err().to_string();
+        assert!(refused.ends_with("it fails at this text"), "{refused}");
+        assert!(tokenizer.encode("world", AddSpecials::No).is_ok());
+    }
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::Error;
 /// Largest token id that a vocabulary may have; anything above is a broken file, not a model.
 const TOKEN_ID_MAX: u32 = 1 << 24;
 
+/// Bytes that a decoder may make of one token.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
 /// A table from token to bytes.
 ///
 /// Every decoder that the supported model families use turns each token into bytes without looking at its
@@ -64,7 +67,7 @@ impl Pieces {
             let token = inner.id_to_token(id);
             pieces.special.push(token.as_ref().is_some_and(|token| special.contains(token)));
             if let Some(token) = token {
-                rules.append(&token, &mut pieces.bytes);
+                rules.append(&token, &mut pieces.bytes)?;
             }
             let end = u32::try_from(pieces.bytes.len())
                 .map_err(|_| Error::Tokenizer("the vocabulary is larger than 4 GiB".to_owned()))?;
@@ -204,7 +207,7 @@ impl Rules {
     }
 
     /// Appends the bytes of `token` to `out`.
-    fn append(&self, token: &str, out: &mut Vec<u8>) {
+    fn append(&self, token: &str, out: &mut Vec<u8>) -> Result<(), Error> {
         let mut text = token.to_owned();
         for step in &self.steps {
             match step {
@@ -213,19 +216,28 @@ impl Rules {
                         Some(bytes) => out.extend(bytes),
                         None => out.extend(text.as_bytes()),
                     }
-                    return;
+                    return Ok(());
                 }
                 Step::ByteFallback => {
                     if let Some(byte) = byte_of_fallback(&text) {
                         out.push(byte);
-                        return;
+                        return Ok(());
                     }
                 }
-                Step::Replace { from, to } => text = text.replace(from.as_str(), to),
+                Step::Replace { from, to } => text = replaced(&text, from, to)?,
                 Step::Prepend(prefix) => text.insert_str(0, prefix),
             }
         }
         out.extend(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn replaced(text: &str, from: &str, to: &str) -> Result<String, Error> {
+    let grown = text.matches(from).count().saturating_mul(to.len()).saturating_add(text.len());
+    match grown > PIECE_BYTES_MAX.max(text.len()) {
+        true => Err(Error::Tokenizer(format!("its decoder makes a token longer than {PIECE_BYTES_MAX} bytes"))),
+        false => Ok(text.replace(from, to)),
     }
 }
 

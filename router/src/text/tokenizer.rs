@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model_files::ModelFileError;
+use node::contained::contained;
 use sched::TokenId;
+use tracing::warn;
 
 use super::control::Guard;
 use super::effort::Effort;
@@ -22,6 +25,8 @@ pub struct Tokenizer {
     pieces: Arc<Pieces>,
     encoder: Arc<Encoder>,
     bytes_per_token_max: Option<usize>,
+    /// Whether the library has panicked at a text.
+    has_failed: Arc<AtomicBool>,
 }
 
 /// Whether the tokenizer adds the tokens that frame a text (usually one that begins it).
@@ -40,6 +45,14 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be read or is not a tokenizer that this build supports.
     pub(super) fn from_file(path: &Path, tokens: &mut SpecialTokens) -> Result<Tokenizer, Error> {
+        let loaded = contained(|| Tokenizer::load(path, tokens));
+        loaded.unwrap_or_else(|panic| {
+            let problem = format!("holds something that the tokenizer library fails at: {panic}");
+            Err(ModelFileError::File { file: path.to_path_buf(), problem }.into())
+        })
+    }
+
+    fn load(path: &Path, tokens: &mut SpecialTokens) -> Result<Tokenizer, Error> {
         let wrong = |problem: String| ModelFileError::File { file: path.to_path_buf(), problem };
         let mut inner = tokenizer_file::read(path)?;
         if let Some(padding) = inner.get_padding() {
@@ -68,7 +81,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
         let pieces = Arc::new(Pieces::compile(&inner)?);
         let (encoder, bytes_per_token_max) = (Arc::new(Encoder::of(&inner)), bytes_per_token_max(&inner, &pieces));
-        Ok(Tokenizer { inner: Arc::new(inner), pieces, encoder, bytes_per_token_max })
+        Ok(Tokenizer { inner: Arc::new(inner), pieces, encoder, bytes_per_token_max, has_failed: Arc::default() })
     }
 
     /// Token ids of `text`.
@@ -103,7 +116,16 @@ impl Tokenizer {
         specials: AddSpecials,
         effort: &Effort,
     ) -> Result<Vec<TokenId>, EncodeError> {
-        self.encoder.encode(&self.inner, text, guard, specials, effort)
+        let encoded = contained(|| self.encoder.encode(&self.inner, text, guard, specials, effort));
+        encoded.unwrap_or_else(|panic| {
+            if !self.has_failed.swap(true, Ordering::Relaxed) {
+                warn!(
+                    reason = panic,
+                    "the tokenizer library fails at some texts; they are refused, and this is said once"
+                );
+            }
+            Err(EncodeError::Tokenizer("it fails at this text".to_owned()))
+        })
     }
 
     /// Fewest tokens that a text of so many bytes can have.

@@ -11,6 +11,7 @@ use model_files::{Fields, ModelFileError, TOKENIZER_BYTES_MAX, read_bytes};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::error::Category;
 use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
 /// The tokenizer in the file.
@@ -22,16 +23,70 @@ pub(super) fn read(file: &Path) -> Result<tokenizers::Tokenizer, ModelFileError>
     let missing = || ModelFileError::Read { file: file.to_path_buf(), reason: "there is no such file".to_owned() };
     let bytes = bytes.ok_or_else(missing)?;
     check_keys(file, &bytes)?;
-    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| wrong_part(file, &bytes, &error))
+    let parsed = tokenizers::Tokenizer::from_bytes(&bytes);
+    let tokenizer = parsed.map_err(|error| wrong_part(file, &bytes, &error))?;
+    check_chance(file, tokenizer.get_model())?;
+    check_growth(file, tokenizer.get_normalizer())?;
+    Ok(tokenizer)
+}
+
+/// A tokenizer that draws lots, as in training, gives the same text other tokens each time.
+fn check_chance(file: &Path, model: &ModelWrapper) -> Result<(), ModelFileError> {
+    let (key, chance) = match model {
+        ModelWrapper::BPE(model) => ("model.dropout", model.dropout.map(f64::from)),
+        ModelWrapper::Unigram(model) => ("model.alpha", model.alpha),
+        ModelWrapper::WordPiece(_) | ModelWrapper::WordLevel(_) => return Ok(()),
+    };
+    match chance {
+        Some(chance) if chance != 0.0 => Err(ModelFileError::Key {
+            file: file.to_path_buf(),
+            key: key.to_owned(),
+            problem: format!("is {chance}, with which the same text has other tokens each time: set it to null"),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// How many times longer a normalizer may make a text. The largest of a published tokenizer is 3, for a space that becomes
+/// a mark of three bytes.
+const GROWTH_MAX: usize = 64;
+
+fn check_growth(file: &Path, normalizer: Option<&NormalizerWrapper>) -> Result<(), ModelFileError> {
+    let growth = normalizer.map_or(Ok(1), |normalizer| serde_json::to_value(normalizer).map(|spec| growth_of(&spec)));
+    let problem = match growth {
+        Ok(growth) if growth <= GROWTH_MAX => return Ok(()),
+        Ok(growth) => format!("could make a text {growth} times longer, the limit is {GROWTH_MAX}"),
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    Err(ModelFileError::Key { file: file.to_path_buf(), key: "normalizer".to_owned(), problem })
+}
+
+/// The largest growth by what is written in for something shorter; what a pattern matches has one byte at least.
+fn growth_of(spec: &Value) -> usize {
+    if let Some(stages) = spec.get("normalizers").and_then(Value::as_array) {
+        return stages.iter().map(growth_of).fold(1, usize::saturating_mul);
+    }
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map_or(0, str::len);
+    let replaced = text(spec.get("pattern").and_then(|pattern| pattern.get("String"))).max(1);
+    let written = text(spec.get("content")).max(text(spec.get("prepend")));
+    written.div_ceil(replaced).max(1)
 }
 
 /// The keys at the top, each once; what is under them is read by the library.
 fn check_keys(file: &Path, bytes: &[u8]) -> Result<(), ModelFileError> {
     let problem = |problem: String| ModelFileError::File { file: file.to_path_buf(), problem };
-    let Keys(names) = serde_json::from_slice(bytes).map_err(|error| problem(format!("is not valid JSON: {error}")))?;
+    let Keys(names) = serde_json::from_slice(bytes).map_err(|error| problem(not_an_object(&error)))?;
     let map = names.into_iter().map(|name| (name, Value::Bool(true))).collect();
     say_unknown(file, &TOKENIZER.check(&Fields::of(file, map))?);
     Ok(())
+}
+
+/// Why the file is no JSON object with each key once.
+fn not_an_object(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Data => error.to_string(),
+        Category::Syntax | Category::Eof | Category::Io => format!("is not valid JSON: {error}"),
+    }
 }
 
 /// The names of an object's keys.

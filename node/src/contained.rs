@@ -1,0 +1,42 @@
+//! Calls into libraries that may panic at what a file or a client says; the panic ends nothing but the call.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `library`, which is left as it is if it panics: no state of ours may be behind the closure.
+///
+/// # Errors
+/// What the panic said.
+pub fn contained<T>(library: impl FnOnce() -> T) -> Result<T, String> {
+    let around = CONTAINED.replace(true);
+    let called = catch_unwind(AssertUnwindSafe(library));
+    CONTAINED.set(around);
+    called.map_err(|panic| {
+        let owned = panic.downcast_ref::<String>().map(String::as_str);
+        owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why").to_owned()
+    })
+}
+
+/// Whether a panic on this thread is somebody's to answer for already.
+#[must_use]
+pub fn is_contained() -> bool {
+    CONTAINED.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_the_call_only() {
+        assert_eq!(contained(|| 7), Ok(7));
+        let inner = || contained(|| panic!("no {}", "merge"));
+        assert_eq!(contained(inner), Ok(Err::<(), String>("no merge".to_owned())));
+        assert_eq!(contained(is_contained), Ok(true));
+        assert!(!is_contained());
+    }
+}
