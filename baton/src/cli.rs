@@ -282,7 +282,9 @@ fn within(text: String, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text;
     }
-    let (head, tail) = (text.floor_char_boundary(bytes_max / 2), text.ceil_char_boundary(text.len() - bytes_max / 2));
+    let is_between_chars = |at: &usize| text.is_char_boundary(*at);
+    let head = (0..=bytes_max / 2).rev().find(is_between_chars).unwrap_or(0);
+    let tail = (text.len() - bytes_max / 2..text.len()).find(is_between_chars).unwrap_or(text.len());
     format!("{} [{} bytes left out] {}", &text[..head], tail - head, &text[tail..])
 }
 

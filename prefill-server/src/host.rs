@@ -46,6 +46,7 @@ impl SessionHost for Giver {
             role: self.info.role,
             model: self.info.name.clone(),
             compat: self.info.compat.clone(),
+            vocab_size: self.info.vocab,
             context_max: self.info.context_max,
             capacity_tokens: self.info.capacity_tokens(),
             block_tokens: self.info.block_tokens(),

@@ -85,6 +85,7 @@ impl SessionHost for Giver {
             role: Role::Prefill,
             model: String::new(),
             compat: compat(),
+            vocab_size: 1024,
             context_max: 0,
             capacity_tokens: 0,
             block_tokens: 16,

@@ -158,6 +158,7 @@ impl Router {
                 limits: self.config.session_limits(),
                 beat: Span::from_ms(self.config.session.beat_ms),
                 pause_max: Duration::from_millis(self.config.session.reconnect_ms_max),
+                vocab_size: self.model.vocab_size,
             };
             tasks.spawn(keep_connected(dialling, sender.clone()));
         }

@@ -14,8 +14,8 @@ use crate::ending::Ending;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// A child that lived this long was healthy: its next restart is not delayed.
-const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// A child that lived this long was healthy: its next restart is hardly delayed.
+const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// Watches `child` until `stop` turns true. `launch` must name the addresses that `child` announced.
 pub async fn keep_alive(
@@ -36,11 +36,12 @@ pub async fn keep_alive(
             }
             ended = child.ended() => {
                 let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                warn!(worker = launch.name, pid = child.pid, status, "a worker has ended: starting it again");
+                if since.elapsed() > HEALTHY_AFTER {
+                    backoff = BACKOFF_MIN;
+                }
+                let (pid, pause_ms) = (child.pid, backoff.as_millis());
+                warn!(worker = launch.name, pid, status, pause_ms, "a worker has ended: starting it again");
             }
-        }
-        if since.elapsed() > HEALTHY_AFTER {
-            backoff = BACKOFF_MIN;
         }
         child = tokio::select! {
             () = told_to_stop(&mut stop) => return,

@@ -21,7 +21,7 @@ use super::table::{Introduction, Loss, Told};
 const ANSWER_WAIT_MIN: Duration = Duration::from_millis(50);
 /// How long the transport may take to connect.
 const WIRE_WAIT: Duration = Duration::from_secs(5);
-/// A giver that was up for this long is not one that goes down as soon as it is up.
+/// What went wrong before a giver was up for this long is news when it happens again.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// How often a giver is asked whether it still answers, how long it has for that, and how often it may fail to.
 const PING_EVERY: Duration = Duration::from_secs(3);
@@ -208,8 +208,8 @@ impl Link {
         self.peers.met(&self.address, giver);
         let since = Instant::now();
         let interruption = self.interrupted(&mut up).await;
+        self.pauses.lived(since.elapsed());
         if since.elapsed() >= STEADY_AFTER {
-            self.pauses.reset();
             self.problem = None;
         }
         match interruption {

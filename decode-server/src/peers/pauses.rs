@@ -4,8 +4,10 @@ use std::time::Duration;
 
 /// The first pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest where somebody answers and cannot be read from.
-const TROUBLE_MAX: Duration = Duration::from_secs(10);
+/// The longest where somebody answers and cannot be read from: it may be replaced by one that can.
+const TROUBLE_MAX: Duration = Duration::from_secs(2);
+/// A giver that was up for this long ends what went wrong before; met again at once, it costs a try per such time at most.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 /// The longest where nobody answers: whoever is started there must not wait long for its readers.
 const ABSENCE_MAX: Duration = Duration::from_millis(500);
 /// Nobody knows yet whether a giver that has fallen silent is lost: look often.
@@ -46,9 +48,11 @@ impl Pauses {
         pause
     }
 
-    /// All went well for long enough.
-    pub(super) fn reset(&mut self) {
-        self.next = FIRST;
+    /// A giver was up for so long.
+    pub(super) fn lived(&mut self, life: Duration) {
+        if life >= LIFE_MIN {
+            self.next = FIRST;
+        }
     }
 
     /// Whether nothing has gone wrong lately.
@@ -75,8 +79,24 @@ mod tests {
     fn trouble_makes_pauses_grow_until_all_is_well() {
         let mut pauses = Pauses::new();
         let grown: Vec<u128> = (0..10).map(|_| pauses.next(After::Trouble).as_millis()).collect();
-        assert_eq!(grown, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        pauses.reset();
-        assert_eq!(pauses.next(After::Trouble), FIRST);
+        assert_eq!(grown, [50, 100, 200, 400, 800, 1600, 2_000, 2_000, 2_000, 2_000]);
+    }
+
+    /// Found by trying: a reader that had seen five restarts of a giver was slow to meet it again for good.
+    #[test]
+    fn a_giver_that_was_up_is_met_again_at_once_however_often_it_ends() {
+        let mut pauses = Pauses::new();
+        for _ in 0..20 {
+            assert_eq!(pauses.next(After::Trouble), FIRST);
+            pauses.next(After::Absence);
+            pauses.lived(LIFE_MIN);
+        }
+        let ends_at_once: Vec<Duration> = (0..8)
+            .map(|_| {
+                pauses.lived(LIFE_MIN / 2);
+                pauses.next(After::Trouble)
+            })
+            .collect();
+        assert_eq!(ends_at_once.last(), Some(&TROUBLE_MAX));
     }
 }

@@ -235,6 +235,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
             role,
             model: "demo".into(),
             compat,
+            vocab_size: numbers.2,
             context_max: numbers.0,
             capacity_tokens: numbers.1,
             block_tokens: numbers.2,

@@ -50,6 +50,7 @@ impl Wire for Welcome {
             transports: self.transports.clone(),
             name: self.name.clone(),
             lease_span_us: self.lease_span.us(),
+            vocab_size: self.vocab_size,
         }
     }
 
@@ -59,6 +60,7 @@ impl Wire for Welcome {
             role: Role::from_wire(message.role)?,
             model: Field("Welcome", "model").text(message.model, NAME_BYTES_MAX)?,
             compat: Field("Welcome", "compat").take(message.compat)?,
+            vocab_size: message.vocab_size,
             context_max: message.context_max,
             capacity_tokens: message.capacity_tokens,
             block_tokens: message.block_tokens,

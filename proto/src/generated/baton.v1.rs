@@ -417,6 +417,9 @@ pub struct Welcome {
     /// A leg ends when its router has not renewed it for this long.
     #[prost(uint64, tag = "14")]
     pub lease_span_us: u64,
+    /// Entries of the model's vocabulary.
+    #[prost(uint32, tag = "15")]
+    pub vocab_size: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerBatch {

@@ -32,6 +32,8 @@ pub struct Welcome {
     pub model: String,
     /// Between which workers KV may move; `compat.key()` is what to compare by.
     pub compat: CompatParts,
+    /// Entries of the model's vocabulary.
+    pub vocab_size: u32,
     /// Longest sequence in tokens.
     pub context_max: u32,
     /// Tokens its KV pool can hold.

@@ -55,6 +55,7 @@ impl SessionHost for Host {
             role: Role::Prefill,
             model: "demo".into(),
             compat: compat(),
+            vocab_size: 1024,
             context_max: 4096,
             capacity_tokens: 65536,
             block_tokens: 16,

@@ -1,6 +1,7 @@
 //! A worker for tests: says what it was prompted with, over real sessions, and remembers what it was told.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(super) struct State {
     instance: InstanceId,
     pace: Duration,
     context_max: u32,
+    vocab_size: AtomicU32,
     told: Mutex<Vec<ToWorker>>,
     offers: Mutex<BTreeMap<Leg, Offer>>,
     /// Whether it says how it is, as its scheduler would while it runs.
@@ -62,6 +64,7 @@ impl Parrot {
             instance,
             pace,
             context_max: 512,
+            vocab_size: AtomicU32::new(280),
             told: Mutex::default(),
             offers: Mutex::default(),
             voice: Mutex::new(Voice::Heard),
@@ -83,6 +86,11 @@ impl Parrot {
             }
         });
         Parrot { address, instance, state, sessions, stop: Some(stop) }
+    }
+
+    /// Has a model with so many entries in its vocabulary.
+    pub(super) fn knows(&self, vocab_size: u32) {
+        self.state.vocab_size.store(vocab_size, Ordering::Relaxed);
     }
 
     /// Says that it can read from these givers.
@@ -137,6 +145,7 @@ impl SessionHost for Host {
             role: self.0.role,
             model: "parrot".into(),
             compat: compat(),
+            vocab_size: self.0.vocab_size.load(Ordering::Relaxed),
             context_max: self.0.context_max,
             capacity_tokens: 4096,
             block_tokens: 16,

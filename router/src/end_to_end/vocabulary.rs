@@ -1,14 +1,20 @@
 //! A tokenizer that knows more tokens than its model.
 
+use sched::Role;
 use serde_json::json;
 
 use super::FAST;
 use super::deployment::Deployment;
+use super::parrot::Parrot;
+use crate::Workers;
 
 #[tokio::test]
 async fn text_with_a_token_that_the_model_lacks_is_refused_by_its_id() {
     let small = r#"{"model_type": "llama", "vocab_size": 268, "max_position_embeddings": 256}"#;
-    let (deployment, _parrot) = Deployment::aggregated(FAST, |config| {
+    let parrot = Parrot::start(Role::Aggregated, 1, FAST).await;
+    parrot.knows(268);
+    let workers = Workers { prefill: vec![], decode: vec![parrot.address.clone()] };
+    let deployment = Deployment::start(workers, |config| {
         std::fs::write(config.model_dir.join("config.json"), small).unwrap();
     })
     .await;

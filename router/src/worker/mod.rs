@@ -45,6 +45,17 @@ pub(crate) struct Dialling {
     /// How often the leases of running requests are renewed.
     pub(crate) beat: Span,
     pub(crate) pause_max: Duration,
+    /// Entries of the vocabulary for which the router makes tokens.
+    pub(crate) vocab_size: u32,
+}
+
+/// Why there is no session with a worker.
+#[derive(Debug)]
+enum NoSession {
+    /// It does not answer as a worker does.
+    OutOfReach(String),
+    /// It answers, and does not go together with this router.
+    Unfit(String),
 }
 
 /// Connects, reports what comes, connects again; until nobody wants the news any more.
@@ -84,10 +95,16 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
                     Told::Before => debug!(worker = name, reason, "session with worker is over again"),
                 }
             }
-            Err(reason) => match troubles.add(&reason) {
+            Err(NoSession::OutOfReach(reason)) => match troubles.add(&reason) {
                 Told::First => info!(worker = name, address = dialling.address, reason, "worker is out of reach"),
                 Told::Before => {
                     debug!(worker = name, address = dialling.address, reason, "worker is still out of reach");
+                }
+            },
+            Err(NoSession::Unfit(reason)) => match troubles.add(&reason) {
+                Told::First => warn!(worker = name, address = dialling.address, reason, "worker cannot be used"),
+                Told::Before => {
+                    debug!(worker = name, address = dialling.address, reason, "worker still cannot be used");
                 }
             },
         }
@@ -98,20 +115,26 @@ pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot,
     }
 }
 
-/// A session with a worker whose leases outlive a renewal that is lost.
-async fn dial(dialling: &Dialling) -> Result<Session, String> {
-    let Dialling { address, hello, secret, limits, beat, .. } = dialling;
+/// A session with a worker that goes together with this router.
+async fn dial(dialling: &Dialling) -> Result<Session, NoSession> {
+    let Dialling { address, hello, secret, limits, beat, vocab_size, .. } = dialling;
     let session = client::connect(address, hello, secret, limits).await;
-    let session = session.map_err(|SessionEnded { reason }| reason.to_string())?;
-    let span = session.welcome.lease_span;
-    match beat.us().saturating_mul(2) <= span.us() {
-        true => Ok(session),
-        false => Err(format!(
-            "it ends requests that are not renewed for {} s (engine.lease_span_ms), we renew every {} s (session.beat_ms)",
-            span.secs_f64(),
-            beat.secs_f64()
-        )),
+    let session = session.map_err(|SessionEnded { reason }| NoSession::OutOfReach(reason.to_string()))?;
+    let Welcome { lease_span, model, vocab_size: theirs, .. } = &session.welcome;
+    if theirs != vocab_size {
+        return Err(NoSession::Unfit(format!(
+            "it serves {model} with {theirs} tokens in its vocabulary, the model of this router (router.model_dir) has \
+             {vocab_size}"
+        )));
     }
+    if beat.us().saturating_mul(2) > lease_span.us() {
+        return Err(NoSession::Unfit(format!(
+            "it ends requests that are not renewed for {} s (engine.lease_span_ms), we renew every {} s (session.beat_ms)",
+            lease_span.secs_f64(),
+            beat.secs_f64()
+        )));
+    }
+    Ok(session)
 }
 
 /// Nobody wants the news any more.
@@ -263,6 +286,7 @@ mod tests {
                 role: Role::Aggregated,
                 model: "demo".into(),
                 compat,
+                vocab_size: 280,
                 context_max: 512,
                 capacity_tokens: 4096,
                 block_tokens: 16,
@@ -280,15 +304,16 @@ mod tests {
         }
     }
 
-    /// Found by reading: such a worker ended every request that ran for longer than its lease.
+    /// Found by reading: a worker whose leases end between two renewals ended every request that ran for longer. Found by
+    /// trying: one with another model answered with other words, or called clients' prompts wrong.
     #[tokio::test]
-    async fn a_worker_whose_leases_end_between_two_renewals_is_not_used() {
+    async fn a_worker_that_does_not_go_together_with_the_router_is_not_used() {
         let limits = SessionLimits::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let service = WorkerService::new(Arc::new(Worker), Sessions::new(limits.clone()), Secret::open());
         tokio::spawn(Services::new(service, &limits).serve(listener, std::future::pending(), Duration::ZERO));
-        let dialling = |beat| Dialling {
+        let dialling = |beat, vocab_size| Dialling {
             slot: Slot(0),
             address: address.clone(),
             hello: RouterHello { router: InstanceId(1) },
@@ -296,9 +321,22 @@ mod tests {
             limits: limits.clone(),
             beat,
             pause_max: Duration::from_secs(1),
+            vocab_size,
         };
-        assert!(dial(&dialling(Span::from_secs(15))).await.is_ok(), "one renewal may be lost");
-        let refused = dial(&dialling(Span::from_secs(16))).await.err().unwrap();
-        assert!(refused.contains("30 s (engine.lease_span_ms), we renew every 16 s (session.beat_ms)"), "{refused}");
+        assert!(dial(&dialling(Span::from_secs(15), 280)).await.is_ok(), "one renewal may be lost");
+        for (beat, vocab_size, said) in [
+            (16, 280, "30 s (engine.lease_span_ms), we renew every 16 s (session.beat_ms)"),
+            (
+                15,
+                400,
+                "it serves demo with 280 tokens in its vocabulary, the model of this router (router.model_dir) has 400",
+            ),
+        ] {
+            match dial(&dialling(Span::from_secs(beat), vocab_size)).await {
+                Err(NoSession::Unfit(refused)) => assert!(refused.contains(said), "{refused}"),
+                Err(NoSession::OutOfReach(reason)) => panic!("out of reach: {reason}"),
+                Ok(_) => panic!("used"),
+            }
+        }
     }
 }
