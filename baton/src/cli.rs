@@ -228,7 +228,9 @@ fn classify(error: &anyhow::Error) -> Exit {
     }
     match error.downcast_ref::<ServeError>() {
         Some(ServeError::Incompatible { .. }) => return Exit::Usage,
-        Some(ServeError::KvCannotMove { .. } | ServeError::NoWorker { .. }) => return Exit::Unavailable,
+        Some(ServeError::KvCannotMove { .. } | ServeError::NoWorker { .. } | ServeError::NoDirectory { .. }) => {
+            return Exit::Unavailable;
+        }
         Some(ServeError::RouterEnded) => return Exit::Internal,
         None => {}
     }

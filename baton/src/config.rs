@@ -141,6 +141,20 @@ impl BatonConfig {
         let all = toml::Value::try_from(self).map_err(|error| Fault::of("", error.to_string()))?;
         check_times(&all, "")
     }
+
+    /// Checks what the processes of one deployment, which all have this configuration, tell each other when they meet.
+    pub fn check_deployment(&self) -> Result<(), Fault> {
+        let beat_ms = self.router.session.beat_ms;
+        let spans = [("prefill", &self.prefill.engine), ("decode", &self.decode.engine)];
+        match spans.into_iter().find(|(_, engine)| beat_ms.saturating_mul(2) > engine.lease_span_ms) {
+            None => Ok(()),
+            Some((role, engine)) => {
+                let span_ms = engine.lease_span_ms;
+                let problem = format!("must be at most half of {role}.engine.lease_span_ms {span_ms}, found {beat_ms}");
+                Err(Fault::of("router.session.beat_ms", problem))
+            }
+        }
+    }
 }
 
 /// No time is longer than anybody waits, so that no sum of two overflows.

@@ -76,6 +76,18 @@ pub(crate) fn object(file: &Path, text: &str) -> Result<Map<String, Value>, Mode
     }
 }
 
+/// The object in `bytes`, in which no key occurs twice.
+///
+/// # Errors
+/// Why it is none.
+pub fn object_of(bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(bytes) {
+        Ok(Strict(Value::Object(map))) => Ok(map),
+        Ok(Strict(other)) => Err(format!("must be a JSON object, found {}", kind(&other))),
+        Err(error) => Err(format!("is not valid JSON: {error}")),
+    }
+}
+
 /// What a value is, for messages.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {

@@ -22,5 +22,5 @@ pub use family::Family;
 pub use fields::Fields;
 pub use folder::{open, served_name};
 pub use generation::Generation;
-pub use json::{JSON_BYTES_MAX, TOKENIZER_BYTES_MAX, read_bytes, read_text};
+pub use json::{JSON_BYTES_MAX, TOKENIZER_BYTES_MAX, object_of, read_bytes, read_text};
 pub use weights::weight_files;

@@ -59,8 +59,11 @@ impl Router {
         if let Some(problem) = model.chat_trouble() {
             warn!(
                 model = model_names.join(", "),
-                problem, "chats will be refused: not even a plain question can be asked"
+                problem, "chats may be refused: a plain question cannot be asked as it is"
             );
+        }
+        if let Some(problem) = model.text_trouble() {
+            warn!(model = model_names.join(", "), problem, "prompts may be refused: a plain word has no tokens");
         }
         Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker"), secret: Secret::open() })
     }

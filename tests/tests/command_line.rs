@@ -37,7 +37,15 @@ fn unknown_configuration_is_named() -> Result<()> {
 #[test]
 fn impossible_deployments_are_refused_before_anything_starts() -> Result<()> {
     check(&["serve", "--listen", "127.0.0.1:0", "--set", "serve.decode_workers=0"], 64, "serve.decode_workers")?;
-    check(&["serve", "--listen", "127.0.0.1:0", "--set", "serve.prefill_workers=1000000"], 64, "serve.prefill_workers")
+    check(
+        &["serve", "--listen", "127.0.0.1:0", "--set", "serve.prefill_workers=1000000"],
+        64,
+        "serve.prefill_workers",
+    )?;
+    for wrong in ["router.session.beat_ms=20000", "decode.engine.lease_span_ms=6000"] {
+        check(&["serve", "--listen", "127.0.0.1:0", "--set", wrong], 64, "engine.lease_span_ms")?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -250,6 +258,8 @@ fn arguments_that_are_no_text_are_refused() -> Result<()> {
         let output = command()?.arg("serve").arg(option).arg(odd).output()?;
         assert_eq!(output.status.code(), Some(64), "{option}: {}", String::from_utf8_lossy(&output.stderr));
     }
+    let output = command()?.args(["serve", "--listen", "127.0.0.1:0", "--model"]).arg(odd).output()?;
+    assert!([64, 66].map(Some).contains(&output.status.code()), "{}", String::from_utf8_lossy(&output.stderr));
     let long = "x".repeat(100_000);
     check(&["serve", "--set", &long], 64, "is not of the form")?;
     check(&["serve", "--config", "/dev/zero"], 64, "/dev/zero")?;

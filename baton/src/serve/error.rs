@@ -21,6 +21,12 @@ pub enum ServeError {
         /// What the pair said.
         problem: String,
     },
+    /// The files of the deployment's processes can be kept nowhere.
+    #[error("no directory for the files of this run: {problems}; TMPDIR may name one")]
+    NoDirectory {
+        /// What was wrong with each that was tried.
+        problems: String,
+    },
     /// The router found nobody to work for it.
     #[error("the router has reached no worker within {waited:?}")]
     NoWorker {

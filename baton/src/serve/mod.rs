@@ -22,6 +22,7 @@ use tracing::warn;
 pub use child::EndedEarly;
 pub use error::ServeError;
 pub use narrator::Narrator;
+use node::config::{ConfigError, Fault};
 use node::drain::Cause;
 use node::started::PairBlame;
 use node::telemetry::Metrics;
@@ -77,6 +78,11 @@ impl Deployment {
         narrator: Narrator,
         ending: &Ending,
     ) -> Result<Deployment> {
+        config.check_deployment().map_err(|Fault { key, problem }| ConfigError::Key {
+            origin: "configuration".to_owned(),
+            key,
+            problem,
+        })?;
         // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
         if config.serve.mode == Mode::Aggregated && config.prefill != prefill_server::Config::default() {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
@@ -271,6 +277,10 @@ fn places_of(child: &Child) -> Places {
 
 /// Reads what every process will read of the model, so that one message says what is wrong, not one per worker.
 fn check_model(config: &BatonConfig, model_dir: &Path) -> Result<()> {
+    if model_dir.to_str().is_none() {
+        let (key, problem) = ("serve.model_dir".to_owned(), format!("is {model_dir:?}, which is not UTF-8"));
+        return Err(ConfigError::Key { origin: "configuration".to_owned(), key, problem }.into());
+    }
     router::text::ModelText::load(model_dir)?;
     engine::model::ModelSpec::read(model_dir)?;
     match config.serve.backend {

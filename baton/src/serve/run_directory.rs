@@ -6,8 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use tracing::warn;
+
+use super::ServeError;
 
 const PREFIX: &str = "baton-";
 /// Files in memory that every Linux has.
@@ -58,10 +60,12 @@ impl RunDirectory {
                 Err(problem) => problems.push(format!("{problem:#}")),
             }
         }
-        bail!("no directory for the files of this run: {}; TMPDIR may name one", problems.join("; "))
+        Err(ServeError::NoDirectory { problems: problems.join("; ") }.into())
     }
 
     fn create_in(root: &Path) -> Result<RunDirectory> {
+        // It is written into the configuration of children.
+        ensure!(root.to_str().is_some(), "{} is not UTF-8", root.display());
         sweep(root);
         let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
         let path = root.join(format!("{PREFIX}{}-{nanos:x}", std::process::id()));
@@ -117,6 +121,8 @@ fn owner_is_dead(directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
     #[test]

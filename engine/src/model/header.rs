@@ -3,9 +3,15 @@
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
+/// Tensors of one file; published models have some thousands per file, however large they are.
+const TENSORS_MAX: usize = 1 << 16;
+
 /// Checks the length of a file against its header, and every tensor's type, shape and place against each other.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     let (header, data_bytes) = split(bytes)?;
+    if header.len() > TENSORS_MAX {
+        return Err(format!("has {} tensors, at most {TENSORS_MAX} are read from one file", header.len()));
+    }
     let tensors = || header.iter().filter(|(name, _)| *name != "__metadata__");
     let mut end = 0;
     for (name, entry) in tensors() {
@@ -29,10 +35,8 @@ fn split(bytes: &[u8]) -> Result<(Map<String, Value>, u64), String> {
             rest.len()
         ));
     };
-    match serde_json::from_slice(header) {
-        Ok(Value::Object(map)) => Ok((map, (rest.len() - header.len()) as u64)),
-        _ => Err("its header is not a JSON object".to_owned()),
-    }
+    let tensors = model_files::object_of(header).map_err(|problem| format!("its header {problem}"))?;
+    Ok((tensors, (rest.len() - header.len()) as u64))
 }
 
 /// Where a tensor ends among the data, if its entry is consistent.
@@ -73,6 +77,24 @@ mod tests {
             .to_string();
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat();
         check(&bytes).err().unwrap_or_else(|| "no error".to_owned())
+    }
+
+    #[test]
+    fn so_many_tensors_are_no_model() {
+        let entry = r#"{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#;
+        let entries: Vec<String> = (0..=TENSORS_MAX).map(|number| format!("\"{number}\":{entry}")).collect();
+        let header = format!("{{{}}}", entries.join(","));
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        assert!(check(&bytes).unwrap_err().contains("at most 65536 are read"));
+    }
+
+    #[test]
+    fn a_tensor_that_is_named_twice_is_refused() {
+        let entry = r#"{"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}"#;
+        let header = format!(r#"{{"a": {entry}, "a": {entry}}}"#);
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0]].concat();
+        let refused = check(&bytes).unwrap_err();
+        assert!(refused.starts_with("its header is not valid JSON: a occurs twice"), "{refused}");
     }
 
     #[test]

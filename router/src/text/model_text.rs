@@ -102,6 +102,16 @@ impl ModelText {
         }
     }
 
+    /// Why no raw prompt can be answered, if a plain word fails for a reason that is not the client's.
+    #[must_use]
+    pub fn text_trouble(&self) -> Option<String> {
+        match self.encode_within(&self.raw("Hello"), AddSpecials::Yes, &Effort::unbounded()) {
+            Ok(tokens) if tokens.is_empty() => Some("the tokenizer gives it none".to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
     /// What the chat template made, to be encoded.
     #[must_use]
     pub fn chat<'a>(&self, prompt: &'a Rendered) -> Source<'a> {

@@ -55,8 +55,10 @@ const STEPS_MAX: u64 = 40_000_000;
 const STEPS_TRIAL_MAX: u64 = 200_000;
 
 /// The variables that the server itself gives to templates; clients cannot set them.
-pub(crate) const SERVER_VARIABLES: [&str; 9] = [
+pub(crate) const SERVER_VARIABLES: [&str; 11] = [
     "messages",
+    "tools",
+    "documents",
     "add_generation_prompt",
     "bos_token",
     "eos_token",

@@ -13,6 +13,9 @@ use crate::jinja::Rendered;
 
 /// The added tokens that `template` writes around instructions and a question, and the one that opens the answer.
 ///
+/// Where the conversations cannot be rendered (the template wants variables of the client's, or takes too long), all added
+/// tokens that look like tags.
+///
 /// What the template writes into the model's mouth after that (an empty thought, for one) is none of them: models
 /// write such tags themselves, and clients send them back.
 pub(super) fn turn_tokens(template: &ChatTemplate, tokenizer: &Tokenizer) -> BTreeSet<TokenId> {
@@ -22,11 +25,12 @@ pub(super) fn turn_tokens(template: &ChatTemplate, tokenizer: &Tokenizer) -> BTr
     let asked = conversations.iter().find_map(|messages| {
         Some((render(messages, GenerationPrompt::Omit)?, render(messages, GenerationPrompt::Add)?))
     });
-    let Some((closed, open)) = asked else { return BTreeSet::new() };
-    let written = own(&closed);
-    let opening = open.text.strip_prefix(&closed.text).unwrap_or_default();
     let tags = tokenizer.inner().get_added_tokens_decoder().into_iter().filter(|(_, token)| is_tag(&token.content));
     let tags: Vec<(u32, String)> = tags.map(|(id, token)| (id, token.content)).collect();
+    // What it writes is not known: any of them may open a turn.
+    let Some((closed, open)) = asked else { return tags.into_iter().map(|(id, _)| TokenId(id)).collect() };
+    let written = own(&closed);
+    let opening = open.text.strip_prefix(&closed.text).unwrap_or_default();
     let first = tags
         .iter()
         .filter_map(|(id, content)| opening.find(content).map(|at| (at, usize::MAX - content.len(), *id)))
