@@ -12,7 +12,7 @@ use baton_tests::deployment::{Deployment, signal};
 use baton_tests::http;
 use serde_json::json;
 use stranger::{
-    Batch, Caller, Cancel, Challenge, Hello, Instance, LeaseCall, Leg, PeerHello, PeerProof, Said, Stranger,
+    Batch, Caller, Cancel, Challenge, Hello, Instance, LeaseCall, Leg, PeerHello, PeerProof, Said, Stranger, VERSION,
 };
 use tonic::Code;
 
@@ -60,7 +60,10 @@ async fn try_everything(port: u16) -> Result<()> {
 
     let old = Stranger::at(port).await?.session(vec![Said::hello(Hello::new(1))]).await;
     let status = old.err().context("an old router is refused")?;
-    ensure!(status.message().contains("version 1") && status.message().contains('2'), "{status:?}");
+    ensure!(
+        status.message().contains("version 1") && status.message().contains(&format!("worker {VERSION}")),
+        "{status:?}"
+    );
 
     let (_, end) = Stranger::at(port).await?.greeted(vec![Said::batch(cancel.clone())]).await?;
     ensure_refused(end, "a batch instead of a proof")?;
@@ -79,8 +82,11 @@ async fn try_leases(port: u16) -> Result<()> {
     let mut stranger = Stranger::at(port).await?;
     let old = stranger.call::<_, Challenge>("Hello", PeerHello::new(1)).await;
     let status = old.err().context("an old reader is refused")?;
-    ensure!(status.message().contains("version 1") && status.message().contains("giver 2"), "{status:?}");
-    let hello = PeerHello::new(2);
+    ensure!(
+        status.message().contains("version 1") && status.message().contains(&format!("giver {VERSION}")),
+        "{status:?}"
+    );
+    let hello = PeerHello::new(VERSION);
     let challenge: Challenge = stranger.call("Hello", hello.clone()).await?;
     for proof in [vec![], challenge.proof.clone(), vec![0; 32]] {
         let said = PeerProof { hello: Some(hello.clone()), nonce: challenge.nonce.clone(), proof };

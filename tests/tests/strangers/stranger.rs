@@ -26,6 +26,9 @@ pub struct Hello {
     pub nonce: Vec<u8>,
 }
 
+/// The version that the plane speaks.
+pub const VERSION: u32 = 3;
+
 impl Hello {
     pub fn new(version: u32) -> Hello {
         Hello { version, router: Some(Instance { high: 6, low: 66 }), nonce: vec![3; 16] }
@@ -190,7 +193,7 @@ impl Stranger {
 
     /// A hello of the right version and then `said`: the challenge, and how it ended.
     pub async fn greeted(&mut self, said: Vec<Said>) -> Result<(Challenge, Code)> {
-        let all = std::iter::once(Said::hello(Hello::new(2))).chain(said).collect();
+        let all = std::iter::once(Said::hello(Hello::new(VERSION))).chain(said).collect();
         let (heard, end) = self.session(all).await?;
         anyhow::ensure!(heard.len() == 1, "a stranger was told {heard:?}");
         let challenge = heard.into_iter().next().and_then(|heard| heard.challenge).context("a challenge")?;
@@ -200,7 +203,7 @@ impl Stranger {
     /// Sends the worker's own proof back to it.
     pub async fn mirrored(&mut self, then: Batch) -> Result<(Challenge, Code)> {
         let (say, said) = tokio::sync::mpsc::channel(4);
-        say.send(Said::hello(Hello::new(2))).await?;
+        say.send(Said::hello(Hello::new(VERSION))).await?;
         self.grpc.ready().await?;
         let path = http::uri::PathAndQuery::from_static("/baton.v1.Worker/Session");
         let (codec, said) = (ProstCodec::<Said, Heard>::default(), tokio_stream::wrappers::ReceiverStream::new(said));
