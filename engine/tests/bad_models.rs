@@ -179,7 +179,7 @@ fn truncated_weights_say_how_much_is_missing() -> Result<()> {
     let mut garbled = bytes;
     garbled[8] = b'x';
     std::fs::write(model.file("model.safetensors"), garbled)?;
-    assert_eq!(model.error(), "DIR/model.safetensors: its header is not a JSON object");
+    assert_eq!(model.error(), "DIR/model.safetensors: its header is not valid JSON: expected value at line 1 column 1");
     Ok(())
 }
 
