@@ -6,7 +6,8 @@ use node::worker_metrics::WorkerMetrics;
 use proto::TurnedAway;
 use proto::session::server::{Refused, SessionHost};
 use proto::session::{Exactness, Welcome};
-use sched::message::{Event, ToWorker};
+use sched::message::ToWorker;
+use sched::replica::Event;
 use sched::{Failure, FailureKind, Role, Span};
 
 use crate::peers::{Peers, Way};

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use engine::replica::{Outbound, Outlet, TransferEnd};
 use node::worker_metrics::WorkerMetrics;
 use proto::session::server::Sessions;
-use sched::message::FromWorker;
+use sched::message::{Envelope, FromWorker};
 use sched::{Failure, Span};
 use tokio::sync::oneshot;
 
@@ -26,10 +26,16 @@ pub(crate) struct TakerOutlet {
 impl Outlet for TakerOutlet {
     fn put(&mut self, out: Outbound) {
         match out {
-            Outbound::Tell(message) => {
-                self.metrics.told(&message);
-                self.told.push(message);
+            Outbound::Say(Envelope::Router(word)) => {
+                self.metrics.told(&word);
+                self.told.push(word);
             }
+            Outbound::Say(Envelope::Giver(giver, word)) => self.with_peers(|peers| peers.say(giver, word)),
+            Outbound::Say(Envelope::Reader(..)) => tracing::error!(?out, "a decode worker gives nothing"),
+            Outbound::PeerUp { instance, bytes_per_second, .. } => {
+                self.with_peers(|peers| peers.wire_up(instance, bytes_per_second));
+            }
+            Outbound::PeerDown { instance, reason } => self.with_peers(|peers| peers.wire_down(instance, reason)),
             Outbound::Load(load) => {
                 self.metrics.load(&load);
                 self.metrics.session_legs(self.sessions.legs());
@@ -41,19 +47,11 @@ impl Outlet for TakerOutlet {
                     TransferEnd::Failed | TransferEnd::Refused => self.metrics.transfer_broken("failed"),
                     TransferEnd::Aborted => self.metrics.transfer_broken("aborted"),
                 }
-                if let Some(peers) = self.peers.get() {
-                    peers.pull_ended(giver, end);
-                }
+                self.with_peers(|peers| peers.pull_ended(giver, end));
             }
             Outbound::Stepped { lane: _, took, gap } => self.metrics.stepped(took, gap),
             Outbound::InvariantBroken(_) => self.metrics.invariant_broken(),
             Outbound::Stopped(failure) => self.stop(failure),
-            Outbound::AnswerRelease { .. } => tracing::error!(?out, "a decode worker gives nothing"),
-            Outbound::RenewLeases { .. }
-            | Outbound::Release { .. }
-            | Outbound::AbortLease { .. }
-            | Outbound::PeerUp { .. }
-            | Outbound::PeerDown { .. } => self.to_givers(out),
         }
     }
 
@@ -66,23 +64,10 @@ impl Outlet for TakerOutlet {
 }
 
 impl TakerOutlet {
-    fn to_givers(&self, out: Outbound) {
-        let Some(peers) = self.peers.get() else {
-            return tracing::error!(?out, "the replica talks to a giver before it can know one");
-        };
-        match out {
-            Outbound::RenewLeases { giver, leases } => peers.renew(giver, leases),
-            Outbound::Release { leg, giver, lease } => peers.release(leg, giver, lease),
-            Outbound::AbortLease { giver, lease } => peers.abort(giver, lease),
-            Outbound::PeerUp { instance, bytes_per_second, .. } => peers.wire_up(instance, bytes_per_second),
-            Outbound::PeerDown { instance, reason } => peers.wire_down(instance, reason),
-            Outbound::Tell(_)
-            | Outbound::AnswerRelease { .. }
-            | Outbound::Load(_)
-            | Outbound::Transferred { .. }
-            | Outbound::Stepped { .. }
-            | Outbound::InvariantBroken(_)
-            | Outbound::Stopped(_) => {}
+    fn with_peers(&self, tell: impl FnOnce(&Peers)) {
+        match self.peers.get() {
+            Some(peers) => tell(peers),
+            None => tracing::error!("the replica talks to a giver before it can know one"),
         }
     }
 

@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use engine::replica::{Outbound, Outlet};
 use engine::{Config, PrefixCacheChoice, Started, TransportChoice, start};
-use sched::message::{Event, FromWorker, ToWorker, Work};
+use sched::message::{Envelope, FromWorker, ToWorker, Work};
+use sched::replica::Event;
 use sched::{
     Attempt, Choice, ChoiceState, Leg, Request, RequestId, Role, SamplingParams, Slo, Span, TokenId, rng::token_hash,
 };
@@ -121,7 +122,7 @@ impl Served {
         while ended.len() < batch as usize {
             match self.said.recv_timeout(Duration::from_secs(120)).context("a step takes longer than two minutes")? {
                 Outbound::Stepped { took, gap, .. } if since.is_some() => measured.add(took, gap),
-                Outbound::Tell(FromWorker::Token { leg, ended: end, .. }) => {
+                Outbound::Say(Envelope::Router(FromWorker::Token { leg, ended: end, .. })) => {
                     begun.insert(leg);
                     if begun.len() == batch as usize {
                         since.get_or_insert_with(Instant::now);
@@ -130,7 +131,7 @@ impl Served {
                         ended.insert(leg);
                     }
                 }
-                Outbound::Tell(FromWorker::Failed { failure, .. }) => bail!("{failure}"),
+                Outbound::Say(Envelope::Router(FromWorker::Failed { failure, .. })) => bail!("{failure}"),
                 Outbound::Stopped(failure) => bail!("the replica stopped: {failure:?}"),
                 _ => {}
             }

@@ -16,7 +16,8 @@ use engine::{
     Config, KvDtypeChoice, NoRankProgram, PrefixCacheChoice, RankProgram, RanksChoice, WeightsDtype, serve_rank,
     start_with_ranks,
 };
-use sched::message::{Event, FromWorker, ToWorker, Work};
+use sched::message::{Envelope, FromWorker, ToWorker, Work};
+use sched::replica::Event;
 use sched::{Request, Role, SamplingParams};
 
 use support::requests::{mix, request, tokens};
@@ -211,7 +212,7 @@ fn stopped(said: &Receiver<Outbound>, patience: Duration) -> Result<(String, boo
     let (began, mut failed_a_leg) = (Instant::now(), false);
     while began.elapsed() < patience {
         match said.recv_timeout(patience)? {
-            Outbound::Tell(FromWorker::Failed { .. }) => failed_a_leg = true,
+            Outbound::Say(Envelope::Router(FromWorker::Failed { .. })) => failed_a_leg = true,
             Outbound::Stopped(failure) => {
                 return Ok((failure.context("it stopped without a reason")?.to_string(), failed_a_leg));
             }
@@ -236,7 +237,7 @@ fn a_killed_rank_stops_the_worker() -> Result<()> {
             let params = SamplingParams { max_tokens: 400, ..SamplingParams::default() };
             let request = request(1, tokens(1, 50, 384), 1, params);
             worker.handle.send(Event::Router(ToWorker::Submit(request, Work::Whole)))?;
-            let first = |out: &Outbound| matches!(out, Outbound::Tell(FromWorker::Token { .. }));
+            let first = |out: &Outbound| matches!(out, Outbound::Say(Envelope::Router(FromWorker::Token { .. })));
             while !first(&said.recv_timeout(Duration::from_secs(60))?) {}
         }
         assert!(Command::new("kill").args(["-9", &id.to_string()]).status()?.success());

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
 use engine::{BackendKind, Config, EngineError, Started, start};
-use sched::message::{Event, FromWorker, Offer, ToWorker, Work};
+use sched::message::{Envelope, FromWorker, Offer, ToWorker, Work};
+use sched::replica::Event;
 use sched::{FailureKind, InstanceId, LeaseId, Role, SamplingParams};
 
 use support::requests::{request, tokens};
@@ -100,7 +101,7 @@ fn steps_of(started: &Started, said: &Receiver<Outbound>, id: u64, max_tokens: u
             steps.push(gap.is_some());
             None
         }
-        Outbound::Tell(FromWorker::Token { ended: Some(_), .. }) => Some(()),
+        Outbound::Say(Envelope::Router(FromWorker::Token { ended: Some(_), .. })) => Some(()),
         _ => None,
     })?;
     Ok(steps)
@@ -167,7 +168,7 @@ fn an_offer_from_an_unknown_giver_fails_its_leg_only() -> Result<()> {
     let commit = sched::message::Commit { leg, firsts: vec![first] };
     started.handle.send(Event::Router(ToWorker::Commit(commit)))?;
     let failure = wait(&said, |out| match out {
-        Outbound::Tell(FromWorker::Failed { failure, .. }) => Some(failure),
+        Outbound::Say(Envelope::Router(FromWorker::Failed { failure, .. })) => Some(failure),
         _ => None,
     })?;
     assert_eq!(failure.kind, FailureKind::KvLost);

@@ -1,7 +1,7 @@
 //! How long pulls take; knows bytes, not what they mean.
 
 use sched::layout::{KvLayout, LayoutError, PullBlocks, plan};
-use sched::message::Pull;
+use sched::replica::Pull;
 use sched::{Span, Time};
 
 use crate::LinkSpec;
@@ -37,7 +37,12 @@ impl Link {
 
 /// The bytes that a pull between these two layouts moves: the very plan that a live transport is given.
 pub(crate) fn pull_bytes(giver: &KvLayout, reader: &KvLayout, pull: &Pull) -> Result<u64, LayoutError> {
-    let blocks = PullBlocks { src: &pull.remote, dst: &pull.local, tokens: pull.skip_tokens..pull.tokens };
+    let blocks = PullBlocks {
+        src: &pull.remote,
+        dst: &pull.local,
+        positions: pull.positions.clone(),
+        layers: pull.layers.clone(),
+    };
     Ok(plan(giver, reader, &blocks)?.iter().map(|copy| copy.bytes).sum())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sched::message::{FromWorker, ReleaseAnswer};
+use sched::message::{FromWorker, ReleaseAnswer, ToReader};
 use sched::{InstanceId, LeaseId, Leg};
 use tokio::sync::oneshot;
 
@@ -121,8 +121,13 @@ impl LeaseBook {
         Waiting { book: Arc::clone(self), of: (lease, reader), answer: Some(answer), first }
     }
 
-    /// The replica has answered: everybody who waits for this lease hears it, however often the release was repeated.
-    pub(crate) fn answer(&self, reader: InstanceId, lease: LeaseId, answer: ReleaseAnswer) {
+    /// The replica has answered: everybody who waits for it hears it, however often the question was repeated.
+    pub(crate) fn answer(&self, reader: InstanceId, word: &ToReader) {
+        let (lease, answer) = match *word {
+            ToReader::Released { lease, answer } => (lease, answer),
+            // Heartbeats are answered from this book.
+            ToReader::Gone(_) => return,
+        };
         for waiter in self.pages().waiting.remove(&(lease, reader)).unwrap_or_default() {
             // A reader that has given up waiting repeats its release.
             let _ = waiter.send(answer);
@@ -238,7 +243,7 @@ mod tests {
         assert!(one.is_first() && !two.is_first());
         let other = book.wait(STRANGER, LeaseId(1));
         assert!(other.is_first());
-        book.answer(READER, LeaseId(1), ReleaseAnswer::Ok);
+        book.answer(READER, &ToReader::Released { lease: LeaseId(1), answer: ReleaseAnswer::Ok });
         let heard = |waiting: &mut Waiting| waiting.answer.as_mut().unwrap().try_recv();
         assert_eq!((heard(&mut one), heard(&mut two)), (Ok(ReleaseAnswer::Ok), Ok(ReleaseAnswer::Ok)));
         drop(other);

@@ -13,7 +13,8 @@ use proto::peer::{Endpoint, PeerWelcome};
 use proto::session::server::{Refused, SessionHost, Sessions};
 use proto::session::{Exactness, Welcome};
 use proto::{Complaints, TurnedAway};
-use sched::message::{Event, ReleaseAnswer, ToWorker};
+use sched::message::{ReleaseAnswer, ToGiver, ToWorker};
+use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId, LeaseId, Span};
 
 use crate::book::{Claim, Heartbeat, LeaseBook};
@@ -124,7 +125,7 @@ impl PeerHost for Giver {
             self.foreign_lease(reader);
         }
         if !alive.is_empty() {
-            self.tell_replica(Event::ReaderRenewed { reader, leases: alive })?;
+            self.tell_replica(Event::Reader(reader, ToGiver::Renew(alive)))?;
         }
         Ok(gone)
     }
@@ -136,7 +137,7 @@ impl PeerHost for Giver {
         }
         let mut waiting = self.book.wait(reader, lease);
         if waiting.is_first() {
-            self.tell_replica(Event::ReaderReleased { reader, lease })?;
+            self.tell_replica(Event::Reader(reader, ToGiver::Release(lease)))?;
         }
         match tokio::time::timeout(RELEASE_WAIT, waiting.answer()).await {
             Ok(Some(answer)) => Ok(answer),
@@ -149,7 +150,7 @@ impl PeerHost for Giver {
 
     fn abort(&self, reader: InstanceId, lease: LeaseId) -> Result<(), Failure> {
         match self.claim(reader, lease) {
-            Claim::Own => self.tell_replica(Event::ReaderAborted { reader, lease }),
+            Claim::Own => self.tell_replica(Event::Reader(reader, ToGiver::Abort(lease))),
             Claim::Unknown | Claim::Foreign => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use engine::replica::{Outbound, Outlet, TransferEnd};
 use node::worker_metrics::WorkerMetrics;
 use proto::session::server::Sessions;
-use sched::message::FromWorker;
+use sched::message::{Envelope, FromWorker};
 use sched::{Failure, Span};
 use tokio::sync::oneshot;
 
@@ -26,8 +26,8 @@ pub(crate) struct GiverOutlet {
 impl Outlet for GiverOutlet {
     fn put(&mut self, out: Outbound) {
         match out {
-            Outbound::Tell(message) => self.tell(message),
-            Outbound::AnswerRelease { reader, lease, answer } => self.book.answer(reader, lease, answer),
+            Outbound::Say(Envelope::Router(word)) => self.tell(word),
+            Outbound::Say(Envelope::Reader(reader, word)) => self.book.answer(reader, &word),
             Outbound::Load(load) => {
                 self.metrics.load(&load);
                 self.metrics.session_legs(self.sessions.legs());
@@ -41,11 +41,7 @@ impl Outlet for GiverOutlet {
             Outbound::Stepped { lane: _, took, gap } => self.metrics.stepped(took, gap),
             Outbound::InvariantBroken(_) => self.metrics.invariant_broken(),
             Outbound::Stopped(failure) => self.stop(failure),
-            Outbound::RenewLeases { .. }
-            | Outbound::Release { .. }
-            | Outbound::AbortLease { .. }
-            | Outbound::PeerUp { .. }
-            | Outbound::PeerDown { .. } => {
+            Outbound::Say(Envelope::Giver(..)) | Outbound::PeerUp { .. } | Outbound::PeerDown { .. } => {
                 tracing::error!(?out, "a prefill worker takes no offers, yet it talks to a giver");
             }
         }

@@ -78,6 +78,10 @@ id!(
     StepId(u64), "step"
 );
 id!(
+    /// One pull of KV from a giver; counted up by the reader's scheduler.
+    PullId(u64), "pull"
+);
+id!(
     /// A lane of the replica scheduler.
     LaneId(u8), "lane"
 );

@@ -29,7 +29,7 @@ pub use compat::{CompatKey, CompatParts};
 pub use error::SchedError;
 pub use failure::{Failure, FailureKind};
 pub use ids::{
-    Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, RequestId, SlotId, StepId, TokenId, WorkerId,
+    Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, PullId, RequestId, SlotId, StepId, TokenId, WorkerId,
 };
 pub use plan::{BlockCopy, Input, SampleOutcome, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
 pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo};

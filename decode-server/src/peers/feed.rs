@@ -1,7 +1,8 @@
 //! Giving the replica what has waited for a giver; knows what a loss half-way means.
 
 use engine::EngineError;
-use sched::message::{Event, ToWorker};
+use sched::message::ToWorker;
+use sched::replica::Event;
 use sched::{Failure, FailureKind};
 
 /// How much of a leg's messages the replica was told.

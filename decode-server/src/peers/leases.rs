@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use sched::message::{Event, ReleaseAnswer};
-use sched::{Failure, FailureKind, InstanceId, LeaseId, Leg};
+use sched::message::{ToGiver, ToReader};
+use sched::replica::Event;
+use sched::{Failure, FailureKind, InstanceId, LeaseId};
 use tokio::time::{Instant, sleep};
 
 use super::Peers;
@@ -16,16 +17,26 @@ const INBOX_WAIT: Duration = Duration::from_secs(5);
 const INBOX_RETRY: Duration = Duration::from_millis(1);
 
 impl Peers {
+    /// Tells a giver a word of the replica's.
+    pub(crate) fn say(&self, giver: InstanceId, word: ToGiver) {
+        match word {
+            ToGiver::Renew(leases) => self.renew(giver, leases),
+            ToGiver::Release(lease) => self.release(giver, lease),
+            ToGiver::Abort(lease) => self.abort(giver, lease),
+        }
+    }
+
     /// Renews leases; those that are gone are told to the replica.
-    pub(crate) fn renew(&self, giver: InstanceId, leases: Vec<LeaseId>) {
+    fn renew(&self, giver: InstanceId, leases: Vec<LeaseId>) {
         let (peers, peer) = (self.clone(), self.table().peer(giver));
         let name = self.table().name(giver);
         self.shared.runtime.spawn(async move {
             // Nobody renews at a giver that is lost: whoever waits for it must not wait for the end of the request.
-            let Some(peer) = peer else { return peers.tell_replica(Event::LeasesGone(leases)).await };
+            let gone = |leases| Event::Giver(giver, ToReader::Gone(leases));
+            let Some(peer) = peer else { return peers.tell_replica(gone(leases)).await };
             match peer.renew(&leases).await {
-                Ok(gone) if gone.is_empty() => {}
-                Ok(gone) => peers.tell_replica(Event::LeasesGone(gone)).await,
+                Ok(lost) if lost.is_empty() => {}
+                Ok(lost) => peers.tell_replica(gone(lost)).await,
                 // Whether the giver is gone is the link's to find out; the next beat is near.
                 Err(failure) => {
                     tracing::warn!(giver = name, reason = failure.detail, "a heartbeat was not answered");
@@ -36,17 +47,17 @@ impl Peers {
     }
 
     /// Asks a giver whether its lease covered the pull, for one beat; the replica asks again until it gives up.
-    pub(crate) fn release(&self, leg: Leg, giver: InstanceId, lease: LeaseId) {
+    fn release(&self, giver: InstanceId, lease: LeaseId) {
         let peers = self.clone();
         self.shared.runtime.spawn(async move {
-            if let Some(answer) = peers.released(giver, lease).await {
-                peers.tell_replica(Event::ReleaseAnswered { leg, answer }).await;
+            if let Some(heard) = peers.released(giver, lease).await {
+                peers.tell_replica(heard).await;
             }
         });
     }
 
     /// Tells a giver that nothing will be read any more. If it is not heard, the lease runs out by itself.
-    pub(crate) fn abort(&self, giver: InstanceId, lease: LeaseId) {
+    fn abort(&self, giver: InstanceId, lease: LeaseId) {
         let Some(peer) = self.table().peer(giver) else {
             return tracing::debug!(%giver, %lease, "a giver that is lost needs no abort");
         };
@@ -58,14 +69,14 @@ impl Peers {
         });
     }
 
-    /// The answer to a release, repeated for one beat: the giver's answer stays the same, at whichever of its addresses.
-    async fn released(&self, giver: InstanceId, lease: LeaseId) -> Option<ReleaseAnswer> {
+    /// What came of a release, repeated for one beat: the giver's answer stays the same, at whichever of its addresses.
+    async fn released(&self, giver: InstanceId, lease: LeaseId) -> Option<Event> {
         let deadline = Instant::now() + self.shared.config.lease_beat;
         loop {
-            let Some(peer) = self.table().peer(giver) else { return Some(ReleaseAnswer::Unreachable) };
+            let Some(peer) = self.table().peer(giver) else { return Some(Event::ReleaseUnheard { giver, lease }) };
             let left = deadline.saturating_duration_since(Instant::now());
             match peer.release(lease, left).await {
-                Ok(answer) => return Some(answer),
+                Ok(answer) => return Some(Event::Giver(giver, ToReader::Released { lease, answer })),
                 Err(failure) => {
                     tracing::debug!(%lease, %failure, "a release was not answered");
                     self.meet_again(giver, &failure);

@@ -28,7 +28,8 @@ use proto::peer::PeerHello;
 use proto::session::server::Sessions;
 use proto::session::{Pair, PairProblem, SessionLimits};
 use sched::layout::KvLayout;
-use sched::message::{Event, FromWorker, ToWorker};
+use sched::message::{FromWorker, ToWorker};
+use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId, Leg, Request};
 use tokio::sync::Notify;
 

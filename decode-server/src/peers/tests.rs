@@ -11,7 +11,7 @@ use proto::peer::server::{Identity, PeerHost, PeerService};
 use proto::peer::{Endpoint, PeerWelcome};
 use proto::session::Welcome;
 use proto::session::server::{Refused, SessionHost, WorkerService};
-use sched::message::{Offer, ReleaseAnswer};
+use sched::message::{Envelope, Offer, ReleaseAnswer, ToGiver};
 use sched::{Attempt, BlockId, Choice, ChoiceState, LeaseId, RequestId, Role, Slo, Span, TokenId};
 use tokio::net::TcpListener;
 
@@ -76,7 +76,7 @@ impl Taker {
     /// What the replica says to a router first.
     fn tells(&self) -> FromWorker {
         loop {
-            if let Outbound::Tell(message) = self.said.recv_timeout(PATIENCE).unwrap() {
+            if let Outbound::Say(Envelope::Router(message)) = self.said.recv_timeout(PATIENCE).unwrap() {
                 return message;
             }
         }
@@ -174,7 +174,7 @@ async fn a_heartbeat_for_a_lost_giver_ends_the_hand_off() {
     let (giver_address, blocks) = ("giver:1".into(), vec![BlockId(0), BlockId(1)]);
     let offer = Offer { request, giver: GIVER, giver_address, lease: LeaseId(3), blocks };
     taker.peers.shared.replica.send(Event::Router(ToWorker::Offer(offer))).unwrap();
-    taker.peers.renew(GIVER, vec![LeaseId(3)]);
+    taker.peers.say(GIVER, ToGiver::Renew(vec![LeaseId(3)]));
     let said = taker.tells();
     assert!(
         matches!(&said, FromWorker::Failed { leg: of, failure } if *of == leg && failure.kind == FailureKind::KvLost),

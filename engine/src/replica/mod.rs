@@ -19,8 +19,9 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use kv_transfer::TransportKind;
 use sched::layout::KvLayout;
-use sched::message::{Event, FromWorker, Load, ReleaseAnswer};
-use sched::{Failure, InstanceId, LaneId, LeaseId, Leg};
+use sched::message::{Envelope, Load};
+use sched::replica::Event;
+use sched::{Failure, InstanceId, LaneId};
 
 use crate::EngineError;
 
@@ -30,40 +31,8 @@ pub(crate) use wake::Waker;
 /// What the replica thread has to tell the rest of its process.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outbound {
-    /// To the router that serves the leg.
-    Tell(FromWorker),
-    /// Giver: the answer to a release.
-    AnswerRelease {
-        /// Who asked.
-        reader: InstanceId,
-        /// The lease.
-        lease: LeaseId,
-        /// The answer.
-        answer: ReleaseAnswer,
-    },
-    /// Reader: heartbeat to a giver.
-    RenewLeases {
-        /// The giver.
-        giver: InstanceId,
-        /// The leases.
-        leases: Vec<LeaseId>,
-    },
-    /// Reader: everything has been read; answer with `Event::ReleaseAnswered`.
-    Release {
-        /// The leg.
-        leg: Leg,
-        /// The giver.
-        giver: InstanceId,
-        /// The lease.
-        lease: LeaseId,
-    },
-    /// Reader: nothing will be read any more.
-    AbortLease {
-        /// The giver.
-        giver: InstanceId,
-        /// The lease.
-        lease: LeaseId,
-    },
+    /// A word for another process.
+    Say(Envelope),
     /// A peer can be pulled from.
     PeerUp {
         /// The peer.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, Probe, RangeCopy, RegionId, Ticket, TransferError, TransferEvent,
 };
+use sched::handoff::PullOutcome;
 use sched::layout::{self, KvLayout, PullBlocks};
-use sched::message::{Action, Event, Pull, PullOutcome};
-use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, Leg, StepId, StepPlan, StepResult};
+use sched::replica::{Action, Compute, Event, Pull, Transfer};
+use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, PullId, StepId, StepPlan, StepResult};
 
 use super::gaps::Gaps;
 use super::peers::{Link, Peer, Peers};
@@ -36,8 +37,8 @@ pub(super) struct Performer {
     pub(super) outlet: Box<dyn Outlet>,
     peers: Peers,
     /// Pulls in flight.
-    pulls: BTreeMap<Ticket, (Leg, InstanceId)>,
-    tickets: BTreeMap<Leg, Ticket>,
+    pulls: BTreeMap<Ticket, (PullId, InstanceId)>,
+    tickets: BTreeMap<PullId, Ticket>,
     gaps: Gaps,
     broken: Option<Failure>,
 }
@@ -74,26 +75,32 @@ impl Performer {
     /// Performs one decision; some are answered at once by a fact.
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Run { lane, step, plan } => return self.run(lane, step, plan),
-            Action::CancelStep { lane: _, step } => self.backend.cancel(step),
-            Action::Tell(message) => self.outlet.put(Outbound::Tell(message)),
-            Action::Grant { lease, blocks } => {
+            Action::Compute(Compute::Run { lane, step, plan }) => self.run(lane, step, plan),
+            Action::Compute(Compute::Cancel { lane: _, step }) => {
+                self.backend.cancel(step);
+                None
+            }
+            Action::Transfer(transfer) => self.transfer(transfer),
+            Action::Say(envelope) => {
+                self.outlet.put(Outbound::Say(envelope));
+                None
+            }
+        }
+    }
+
+    fn transfer(&mut self, transfer: Transfer) -> Option<Event> {
+        match transfer {
+            Transfer::Grant { lease, blocks } => {
                 let ranges = blocks.iter().map(|block| self.byte_range(*block));
                 self.leases.grant(lease, self.region, ranges);
             }
-            Action::Revoke(lease) => self.leases.revoke(lease),
-            Action::AnswerRelease { reader, lease, answer } => {
-                self.outlet.put(Outbound::AnswerRelease { reader, lease, answer });
-            }
-            Action::Pull(pull) => return self.pull(&pull),
-            Action::AbortPull(leg) => {
-                if let Some(ticket) = self.tickets.get(&leg) {
+            Transfer::Revoke(lease) => self.leases.revoke(lease),
+            Transfer::Pull(pull) => return self.pull(&pull),
+            Transfer::AbortPull(pull) => {
+                if let Some(ticket) = self.tickets.get(&pull) {
                     self.transport.abort(*ticket);
                 }
             }
-            Action::RenewLeases { giver, leases } => self.outlet.put(Outbound::RenewLeases { giver, leases }),
-            Action::Release { leg, giver, lease } => self.outlet.put(Outbound::Release { leg, giver, lease }),
-            Action::AbortLease { giver, lease } => self.outlet.put(Outbound::AbortLease { giver, lease }),
         }
         None
     }
@@ -142,11 +149,11 @@ impl Performer {
     fn pull(&mut self, pull: &Pull) -> Option<Event> {
         match self.start_pull(pull) {
             Ok(ticket) => {
-                self.pulls.insert(ticket, (pull.leg, pull.giver));
-                self.tickets.insert(pull.leg, ticket);
+                self.pulls.insert(ticket, (pull.id, pull.giver));
+                self.tickets.insert(pull.id, ticket);
                 None
             }
-            Err(why) => Some(Event::PullEnded { leg: pull.leg, outcome: PullOutcome::Failed(why) }),
+            Err(why) => Some(Event::PullEnded { pull: pull.id, outcome: PullOutcome::Failed(why) }),
         }
     }
 
@@ -155,7 +162,12 @@ impl Performer {
         if let Some(block) = pull.remote.iter().find(|block| block.0 >= peer.blocks) {
             return Err(format!("the offer names {block} of a pool of {} blocks", peer.blocks));
         }
-        let blocks = PullBlocks { src: &pull.remote, dst: &pull.local, tokens: pull.skip_tokens..pull.tokens };
+        let blocks = PullBlocks {
+            src: &pull.remote,
+            dst: &pull.local,
+            positions: pull.positions.clone(),
+            layers: pull.layers.clone(),
+        };
         let copies = layout::plan(&peer.layout, &self.layout, &blocks).map_err(|error| error.to_string())?;
         let copies: Vec<_> = copies.into_iter().map(RangeCopy::from).collect();
         let batch = Batch {
@@ -245,11 +257,11 @@ impl Performer {
         end: TransferEnd,
         outcome: PullOutcome,
     ) -> Option<Event> {
-        let (leg, giver) = self.pulls.remove(&ticket)?;
-        self.tickets.remove(&leg);
+        let (pull, giver) = self.pulls.remove(&ticket)?;
+        self.tickets.remove(&pull);
         let transport = self.transport.kind();
         self.outlet.put(Outbound::Transferred { giver, transport, bytes, elapsed_us, end });
-        Some(Event::PullEnded { leg, outcome })
+        Some(Event::PullEnded { pull, outcome })
     }
 
     /// Asks every pull to end.

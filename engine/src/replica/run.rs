@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use kv_transfer::{KvTransport, LeaseTable, RegionId};
 use sched::layout::KvLayout;
-use sched::message::{Event, Load, STATUS_BEAT};
-use sched::replica::Replica;
+use sched::message::{Load, STATUS_BEAT};
+use sched::replica::{Event, Replica};
 use sched::{Failure, FailureKind, Span, Time};
 
 use super::perform::Performer;

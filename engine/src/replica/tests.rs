@@ -10,8 +10,8 @@ use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind,
 };
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
-use sched::message::Event;
-use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use sched::message::ToGiver;
+use sched::replica::{Event, LeaseConfig, PrefixCache, Replica, ReplicaConfig};
 use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
 use super::{Outbound, Outlet, Parts, ReplicaHandle, Waker, spawn};
@@ -163,7 +163,7 @@ fn peers_fill_half_of_the_inbox_and_routers_the_rest() {
     for (places, of_peers) in [(8, 4), (5, 3), (1, 1)] {
         let (inbox, _commands) = bounded(places);
         let handle = ReplicaHandle::new(inbox, waker.clone(), Arc::new(AtomicBool::new(false)));
-        let event = || Event::ReaderRenewed { reader: InstanceId(1), leases: vec![] };
+        let event = || Event::Reader(InstanceId(1), ToGiver::Renew(vec![]));
         let taken = (0..places + 1).take_while(|_| handle.send_of_peer(event()).is_ok()).count();
         assert_eq!(taken, of_peers, "of {places}");
         let taken = (0..places + 1).take_while(|_| handle.send(event()).is_ok()).count();

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
 use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start, start_with_ranks};
-use sched::message::{Commit, Event, FromWorker, Load, Offer, ToWorker, Work};
-use sched::{Failure, FinishReason, InstanceId, LeaseId, Leg, Request, Role, SampledToken};
+use sched::message::{Commit, Envelope, FromWorker, Load, Offer, ToWorker, Work};
+use sched::replica::Event;
+use sched::{Failure, FinishReason, InstanceId, Leg, Request, Role, SampledToken};
 
 use super::requests::work;
 
@@ -83,7 +84,6 @@ pub struct Workers {
     texts: Texts,
     open: BTreeMap<Leg, Request>,
     /// Legs whose release the giver has not answered.
-    releasing: BTreeMap<LeaseId, Leg>,
     loads: BTreeMap<bool, Load>,
     pub bytes_moved: u64,
     /// Requests whose failure is no failure of the test.
@@ -137,7 +137,6 @@ impl Workers {
             may_fail: BTreeSet::new(),
             failures: BTreeMap::new(),
             open: BTreeMap::new(),
-            releasing: BTreeMap::new(),
             loads: BTreeMap::new(),
             bytes_moved: 0,
         }
@@ -200,22 +199,9 @@ impl Workers {
 
     fn take(&mut self, name: Name, out: Outbound) -> Result<()> {
         match out {
-            Outbound::Tell(message) => self.told(name, message),
-            Outbound::AnswerRelease { lease, answer, .. } => {
-                // The lease's number tells whose leg it is.
-                let leg = self.releasing.remove(&lease).context("an answer nobody asked for")?;
-                self.to_decode(Event::ReleaseAnswered { leg, answer })
-            }
-            Outbound::RenewLeases { leases, .. } => {
-                Ok(self.first.handle.send(Event::ReaderRenewed { reader: READER, leases })?)
-            }
-            Outbound::Release { leg, lease, .. } => {
-                self.releasing.insert(lease, leg);
-                Ok(self.first.handle.send(Event::ReaderReleased { reader: READER, lease })?)
-            }
-            Outbound::AbortLease { lease, .. } => {
-                Ok(self.first.handle.send(Event::ReaderAborted { reader: READER, lease })?)
-            }
+            Outbound::Say(Envelope::Router(word)) => self.told(name, word),
+            Outbound::Say(Envelope::Giver(_, word)) => Ok(self.first.handle.send(Event::Reader(READER, word))?),
+            Outbound::Say(Envelope::Reader(_, word)) => self.to_decode(Event::Giver(self.first.info.instance, word)),
             Outbound::Load(load) => {
                 self.loads.insert(name == Name::Decode, load);
                 Ok(())

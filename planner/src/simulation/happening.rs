@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use sched::message::{Event, FromWorker, ToWorker};
-use sched::{InstanceId, LaneId, LeaseId, Leg, RequestId, StepId, WorkerId};
+use sched::message::{FromWorker, ToGiver, ToWorker};
+use sched::replica::Event;
+use sched::{InstanceId, LaneId, LeaseId, PullId, RequestId, StepId, WorkerId};
 
 /// One event.
 #[derive(Debug)]
@@ -14,14 +15,12 @@ pub(super) enum Happening {
     AtWorker { worker: WorkerId, event: Event },
     /// A message reaches the router.
     AtRouter { worker: WorkerId, message: FromWorker },
-    /// A reader's heartbeat reaches a giver.
-    Heartbeat { giver: WorkerId, reader: WorkerId, leases: Vec<LeaseId> },
-    /// A reader's release reaches a giver.
-    Release { giver: WorkerId, reader: WorkerId, leg: Leg, lease: LeaseId },
+    /// A word of a reader reaches a giver.
+    AtGiver { giver: WorkerId, reader: WorkerId, word: ToGiver },
     /// A step may have ended.
     StepEnds { worker: WorkerId, lane: LaneId, step: StepId },
     /// The bytes of a pull are there, if its lease still holds.
-    PullEnds { reader: WorkerId, leg: Leg, giver: InstanceId, lease: LeaseId },
+    PullEnds { reader: WorkerId, pull: PullId, giver: InstanceId, lease: LeaseId },
     /// A worker's `next_timeout`.
     WorkerTimer(WorkerId),
     /// A journey's `next_timeout`.

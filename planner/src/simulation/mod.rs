@@ -7,7 +7,7 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sched::cluster::Cluster;
-use sched::message::Event;
+use sched::replica::Event;
 use sched::route::RoutePolicy;
 use sched::slo::Attainment;
 use sched::{RequestId, Time, WorkerId};
@@ -108,10 +108,9 @@ impl<'a> Simulation<'a> {
             Happening::Arrives(index) => self.arrive(index),
             Happening::AtWorker { worker, event } => self.feed(worker, event),
             Happening::AtRouter { worker, message } => self.worker_says(worker, message),
-            Happening::Heartbeat { giver, reader, leases } => self.heartbeat(giver, reader, leases),
-            Happening::Release { giver, reader, leg, lease } => self.release(giver, reader, leg, lease),
+            Happening::AtGiver { giver, reader, word } => self.at_giver(giver, reader, word),
             Happening::StepEnds { worker, lane, step } => self.step_ends(worker, lane, step),
-            Happening::PullEnds { reader, leg, giver, lease } => self.pull_ends(reader, leg, giver, lease),
+            Happening::PullEnds { reader, pull, giver, lease } => self.pull_ends(reader, pull, giver, lease),
             Happening::WorkerTimer(worker) => self.feed(worker, Event::Tick),
             Happening::JourneyTimer(request) => self.journey_timer(request),
             Happening::Renews => self.renew(),

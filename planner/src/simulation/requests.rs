@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sched::journey::{Ending, Journey, JourneyAction, JourneyEvent, Parts};
-use sched::message::{Event, FromWorker, ToWorker};
+use sched::message::{FromWorker, ToWorker};
+use sched::replica::Event;
 use sched::route::Picker;
 use sched::slo::{Outcome, RequestRecord};
 use sched::{Choice, FailureKind, Leg, RequestId, Time, TokenId, WorkerId};

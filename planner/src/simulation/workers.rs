@@ -1,12 +1,13 @@
 //! The workers' side: replicas, their devices and links, and what they tell each other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use sched::cluster::{Link as ClusterLink, WorkerInfo};
+use sched::handoff::PullOutcome;
 use sched::layout::KvLayout;
-use sched::message::{Action, Event, Load, Pull, PullOutcome, ReleaseAnswer};
-use sched::replica::Replica;
-use sched::{BlockId, CompatKey, InstanceId, LaneId, LeaseId, Leg, Role, StepId, Time, WorkerId};
+use sched::message::{Envelope, Load, ToGiver, ToReader};
+use sched::replica::{Action, Compute, Event, Pull, Replica, Transfer};
+use sched::{BlockId, CompatKey, InstanceId, LaneId, LeaseId, PullId, Role, StepId, Time, WorkerId};
 
 use super::Simulation;
 use super::happening::Happening;
@@ -23,8 +24,6 @@ pub(super) struct SimWorker {
     link: Link,
     /// Leases that readers hold here.
     granted: BTreeMap<LeaseId, Vec<BlockId>>,
-    /// Who has asked to release a lease here and waits for the answer.
-    asked: BTreeMap<LeaseId, VecDeque<(WorkerId, Leg)>>,
     /// The time for which its timer is set.
     timer: Option<Time>,
 }
@@ -74,48 +73,42 @@ impl Simulation<'_> {
         let (now, later) = (self.now, self.now + self.config.hop);
         let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
         match action {
-            Action::Run { lane, step, plan } => {
+            Action::Compute(Compute::Run { lane, step, plan }) => {
                 if let Some((step, ends_at)) = sim.device.submit(now, lane, step, &plan) {
                     self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
                 }
             }
-            Action::CancelStep { lane, step } => {
+            Action::Compute(Compute::Cancel { lane, step }) => {
                 if let Some(ends_at) = sim.device.cancel(now, lane, step) {
                     self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
                 }
             }
-            Action::Tell(message) => self.queue.push(later, Happening::AtRouter { worker, message }),
-            Action::Grant { lease, blocks } => drop(sim.granted.insert(lease, blocks)),
-            Action::Revoke(lease) => drop(sim.granted.remove(&lease)),
-            Action::AnswerRelease { reader: _, lease, answer } => {
-                if let Some((reader, leg)) = sim.next_asked(lease) {
-                    let event = Event::ReleaseAnswered { leg, answer };
-                    self.queue.push(later, Happening::AtWorker { worker: reader, event });
-                }
-            }
-            Action::Pull(pull) => self.start_pull(worker, &pull)?,
-            Action::AbortPull(leg) => {
-                let event = Event::PullEnded { leg, outcome: PullOutcome::Aborted };
+            Action::Transfer(Transfer::Grant { lease, blocks }) => drop(sim.granted.insert(lease, blocks)),
+            Action::Transfer(Transfer::Revoke(lease)) => drop(sim.granted.remove(&lease)),
+            Action::Transfer(Transfer::Pull(pull)) => self.start_pull(worker, &pull)?,
+            Action::Transfer(Transfer::AbortPull(pull)) => {
+                let event = Event::PullEnded { pull, outcome: PullOutcome::Aborted };
                 self.queue.push(later, Happening::AtWorker { worker, event });
             }
-            Action::RenewLeases { giver, leases } => {
-                let giver = worker_of(giver);
-                self.queue.push(later, Happening::Heartbeat { giver, reader: worker, leases });
-            }
-            Action::Release { leg, giver, lease } => {
-                let giver = worker_of(giver);
-                self.queue.push(later, Happening::Release { giver, reader: worker, leg, lease });
-            }
-            Action::AbortLease { giver, lease } => {
-                let event = Event::ReaderAborted { reader: instance_of(worker), lease };
-                self.queue.push(later, Happening::AtWorker { worker: worker_of(giver), event });
+            Action::Say(envelope) => {
+                let happening = match envelope {
+                    Envelope::Router(message) => Happening::AtRouter { worker, message },
+                    Envelope::Giver(giver, word) => {
+                        Happening::AtGiver { giver: worker_of(giver), reader: worker, word }
+                    }
+                    Envelope::Reader(reader, word) => {
+                        let event = Event::Giver(instance_of(worker), word);
+                        Happening::AtWorker { worker: worker_of(reader), event }
+                    }
+                };
+                self.queue.push(later, happening);
             }
         }
         Ok(())
     }
 
     fn start_pull(&mut self, reader: WorkerId, pull: &Pull) -> Result<(), PlannerError> {
-        let (leg, giver, lease) = (pull.leg, pull.giver, pull.lease);
+        let (id, giver, lease) = (pull.id, pull.giver, pull.lease);
         let from = self.workers.get(&worker_of(giver)).map(|sim| sim.layout.clone());
         let Some(sim) = self.workers.get_mut(&reader) else { return Ok(()) };
         let ends_at = match from {
@@ -127,12 +120,12 @@ impl Simulation<'_> {
                 sim.link.pull(self.now, bytes)
             }
         };
-        self.queue.push(ends_at, Happening::PullEnds { reader, leg, giver, lease });
+        self.queue.push(ends_at, Happening::PullEnds { reader, pull: id, giver, lease });
         Ok(())
     }
 
     /// Bytes count only if the lease they were read under still holds.
-    pub(super) fn pull_ends(&mut self, reader: WorkerId, leg: Leg, giver: InstanceId, lease: LeaseId) {
+    pub(super) fn pull_ends(&mut self, reader: WorkerId, pull: PullId, giver: InstanceId, lease: LeaseId) {
         let giver = worker_of(giver);
         let holds = self.workers.get(&giver).is_some_and(|sim| sim.granted.contains_key(&lease));
         let outcome = if self.config.broken_links.iter().any(|link| link.breaks(self.now, giver, reader)) {
@@ -142,26 +135,30 @@ impl Simulation<'_> {
         } else {
             PullOutcome::Failed(format!("{lease} does not hold any more"))
         };
-        self.feed(reader, Event::PullEnded { leg, outcome });
+        self.feed(reader, Event::PullEnded { pull, outcome });
     }
 
-    pub(super) fn heartbeat(&mut self, giver: WorkerId, reader: WorkerId, leases: Vec<LeaseId>) {
-        let Some(sim) = self.workers.get(&giver) else { return };
-        let (held, gone): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| sim.granted.contains_key(lease));
-        self.feed(giver, Event::ReaderRenewed { reader: instance_of(reader), leases: held });
-        if !gone.is_empty() {
-            let event = Event::LeasesGone(gone);
-            self.queue.push(self.now + self.config.hop, Happening::AtWorker { worker: reader, event });
-        }
-    }
-
-    pub(super) fn release(&mut self, giver: WorkerId, reader: WorkerId, leg: Leg, lease: LeaseId) {
-        let Some(sim) = self.workers.get_mut(&giver) else {
-            let event = Event::ReleaseAnswered { leg, answer: ReleaseAnswer::Unreachable };
-            return self.queue.push(self.now + self.config.hop, Happening::AtWorker { worker: reader, event });
+    /// A reader's word arrives. A giver that is gone hears nothing: a release is then known not to be heard.
+    pub(super) fn at_giver(&mut self, giver: WorkerId, reader: WorkerId, word: ToGiver) {
+        let later = self.now + self.config.hop;
+        let word = match (self.workers.get(&giver), word) {
+            (None, ToGiver::Release(lease)) => {
+                let event = Event::ReleaseUnheard { giver: instance_of(giver), lease };
+                return self.queue.push(later, Happening::AtWorker { worker: reader, event });
+            }
+            (None, ToGiver::Renew(_) | ToGiver::Abort(_)) => return,
+            (Some(sim), ToGiver::Renew(leases)) => {
+                let (held, gone): (Vec<_>, Vec<_>) =
+                    leases.into_iter().partition(|lease| sim.granted.contains_key(lease));
+                if !gone.is_empty() {
+                    let event = Event::Giver(instance_of(giver), ToReader::Gone(gone));
+                    self.queue.push(later, Happening::AtWorker { worker: reader, event });
+                }
+                ToGiver::Renew(held)
+            }
+            (Some(_), word) => word,
         };
-        sim.asked.entry(lease).or_default().push_back((reader, leg));
-        self.feed(giver, Event::ReaderReleased { reader: instance_of(reader), lease });
+        self.feed(giver, Event::Reader(instance_of(reader), word));
     }
 
     pub(super) fn step_ends(&mut self, worker: WorkerId, lane: LaneId, step: StepId) {
@@ -203,7 +200,6 @@ impl SimWorker {
             layout: layout.map_err(|source| PlannerError::Layout { worker: id, source })?,
             link: Link::new(config.link),
             granted: BTreeMap::new(),
-            asked: BTreeMap::new(),
             timer: None,
         })
     }
@@ -238,15 +234,6 @@ impl SimWorker {
             return leak(format!("{load:?} with leases {:?}", self.granted.keys()));
         }
         Ok(())
-    }
-
-    fn next_asked(&mut self, lease: LeaseId) -> Option<(WorkerId, Leg)> {
-        let waiting = self.asked.get_mut(&lease)?;
-        let next = waiting.pop_front();
-        if waiting.is_empty() {
-            self.asked.remove(&lease);
-        }
-        next
     }
 }
 

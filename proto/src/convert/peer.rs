@@ -59,7 +59,6 @@ impl Wire for ReleaseAnswer {
         let answer = match self {
             ReleaseAnswer::Ok => wire::ReleaseAnswer::Ok,
             ReleaseAnswer::Expired => wire::ReleaseAnswer::Expired,
-            ReleaseAnswer::Unreachable => wire::ReleaseAnswer::Unreachable,
         };
         answer.into()
     }
@@ -70,7 +69,6 @@ impl Wire for ReleaseAnswer {
             wire::ReleaseAnswer::Unspecified => Err(unknown),
             wire::ReleaseAnswer::Ok => Ok(ReleaseAnswer::Ok),
             wire::ReleaseAnswer::Expired => Ok(ReleaseAnswer::Expired),
-            wire::ReleaseAnswer::Unreachable => Ok(ReleaseAnswer::Unreachable),
         }
     }
 }

@@ -1121,7 +1121,6 @@ pub enum ReleaseAnswer {
     Unspecified = 0,
     Ok = 1,
     Expired = 2,
-    Unreachable = 3,
 }
 impl ReleaseAnswer {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1133,7 +1132,6 @@ impl ReleaseAnswer {
             Self::Unspecified => "RELEASE_ANSWER_UNSPECIFIED",
             Self::Ok => "RELEASE_ANSWER_OK",
             Self::Expired => "RELEASE_ANSWER_EXPIRED",
-            Self::Unreachable => "RELEASE_ANSWER_UNREACHABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1142,7 +1140,6 @@ impl ReleaseAnswer {
             "RELEASE_ANSWER_UNSPECIFIED" => Some(Self::Unspecified),
             "RELEASE_ANSWER_OK" => Some(Self::Ok),
             "RELEASE_ANSWER_EXPIRED" => Some(Self::Expired),
-            "RELEASE_ANSWER_UNREACHABLE" => Some(Self::Unreachable),
             _ => None,
         }
     }

@@ -16,4 +16,4 @@ mod take;
 pub use answers::ReleaseAnswers;
 pub use give::{Give, GiveState, Released};
 pub use lease_ids::{LeaseIds, LeaseKey};
-pub use take::{Abandoned, Take, TakeState};
+pub use take::{Abandoned, PullOutcome, Take, TakeState};

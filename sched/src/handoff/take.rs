@@ -1,6 +1,6 @@
 //! The taker's side of one hand-off: from an offer in the queue to a KV cache that may be used; knows no blocks.
 
-use crate::message::{PullOutcome, ReleaseAnswer};
+use crate::message::ReleaseAnswer;
 
 /// One prompt that is taken over from a giver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,10 @@ pub enum TakeState {
     /// Blocks are reserved; the giver may still compute.
     Reserved,
     /// Bytes are on their way.
-    Reading,
+    Reading {
+        /// Pulls that have not ended.
+        open: u32,
+    },
     /// All bytes are here; the giver has been asked whether the lease covered them.
     Releasing,
     /// It did: the KV cache may be used.
@@ -35,6 +38,17 @@ enum Commitment {
     Made,
 }
 
+/// How a pull ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullOutcome {
+    /// All bytes are here.
+    Complete,
+    /// Some bytes are not; the transport says why.
+    Failed(String),
+    /// It was aborted as asked.
+    Aborted,
+}
+
 /// What a taker that gives up leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abandoned {
@@ -42,8 +56,8 @@ pub enum Abandoned {
     Nothing,
     /// A lease that the giver still holds blocks for.
     Lease,
-    /// A lease, and a pull whose bytes may still land.
-    LeaseAndPull,
+    /// A lease, and pulls whose bytes may still land.
+    LeaseAndPulls,
 }
 
 impl Take {
@@ -63,7 +77,7 @@ impl Take {
     #[must_use]
     pub fn needs_lease(&self) -> bool {
         match self.state {
-            TakeState::Queued | TakeState::Reserved | TakeState::Reading | TakeState::Releasing => true,
+            TakeState::Queued | TakeState::Reserved | TakeState::Reading { .. } | TakeState::Releasing => true,
             TakeState::Verified | TakeState::Failed | TakeState::Aborted => false,
         }
     }
@@ -91,18 +105,34 @@ impl Take {
     pub fn start_reading(&mut self) -> bool {
         let ready = self.may_read();
         if ready {
-            self.state = TakeState::Reading;
+            self.state = TakeState::Reading { open: 0 };
         }
         ready
     }
 
-    /// The pull has ended. `Ok(true)` asks the giver for its word, `Ok(false)` is too late to matter; the error says
-    /// why the KV cache is lost.
+    /// One more pull has begun.
+    pub fn pull_begun(&mut self) {
+        let TakeState::Reading { open } = self.state else { unreachable!("a pull begins in state {:?}", self.state) };
+        self.state = TakeState::Reading { open: open + 1 };
+    }
+
+    /// Nothing is left to be read: the giver is asked for its word.
+    pub fn read_all(&mut self) {
+        assert_eq!(self.state, TakeState::Reading { open: 0 }, "everything is read while pulls run");
+        self.state = TakeState::Releasing;
+    }
+
+    /// A pull has ended. `Ok(true)` asks the giver for its word, for it was the last; `Ok(false)` leaves others, or is too
+    /// late to matter; the error says why the KV cache is lost.
     pub fn pull_ended(&mut self, outcome: PullOutcome) -> Result<bool, String> {
-        if self.state != TakeState::Reading {
+        let TakeState::Reading { open: open @ 1.. } = self.state else {
             return Ok(false);
-        }
+        };
         let why = match outcome {
+            PullOutcome::Complete if open > 1 => {
+                self.state = TakeState::Reading { open: open - 1 };
+                return Ok(false);
+            }
             PullOutcome::Complete => {
                 self.state = TakeState::Releasing;
                 return Ok(true);
@@ -121,17 +151,26 @@ impl Take {
         }
         let valid = match answer {
             ReleaseAnswer::Ok => true,
-            ReleaseAnswer::Expired | ReleaseAnswer::Unreachable => false,
+            ReleaseAnswer::Expired => false,
         };
         self.state = if valid { TakeState::Verified } else { TakeState::Failed };
         Some(valid)
+    }
+
+    /// The giver cannot be asked. True if that loses the KV cache.
+    pub fn release_unheard(&mut self) -> bool {
+        let loses = self.state == TakeState::Releasing;
+        if loses {
+            self.state = TakeState::Failed;
+        }
+        loses
     }
 
     /// A heartbeat was told that the lease is gone. True if that loses the KV cache: a release that is on its way may
     /// itself have ended the lease, so there only its answer counts.
     pub fn lease_gone(&self) -> bool {
         match self.state {
-            TakeState::Queued | TakeState::Reserved | TakeState::Reading => true,
+            TakeState::Queued | TakeState::Reserved | TakeState::Reading { .. } => true,
             TakeState::Releasing | TakeState::Verified | TakeState::Failed | TakeState::Aborted => false,
         }
     }
@@ -149,7 +188,8 @@ impl Take {
     fn abandon(&mut self, end: TakeState) -> Abandoned {
         let left = match self.state {
             TakeState::Queued | TakeState::Reserved | TakeState::Releasing => Abandoned::Lease,
-            TakeState::Reading => Abandoned::LeaseAndPull,
+            TakeState::Reading { open: 0 } => Abandoned::Lease,
+            TakeState::Reading { .. } => Abandoned::LeaseAndPulls,
             TakeState::Verified | TakeState::Failed | TakeState::Aborted => return Abandoned::Nothing,
         };
         self.state = end;

@@ -24,7 +24,9 @@ pub struct PullBlocks<'a> {
     /// The reader's block table.
     pub dst: &'a [BlockId],
     /// Positions to pull. The start is a block boundary; a partly filled last block moves as whole tiles.
-    pub tokens: Range<u32>,
+    pub positions: Range<u32>,
+    /// Layers to pull; those that either side does not hold are left out.
+    pub layers: Range<u32>,
 }
 
 /// The copies that bring the reader rank what it lacks from this giver rank, in order of giver offsets per block.
@@ -35,7 +37,7 @@ pub struct PullBlocks<'a> {
 pub fn plan(src: &KvLayout, dst: &KvLayout, pull: &PullBlocks<'_>) -> Result<Vec<TileCopy>, LayoutError> {
     check_same_kind(src, dst)?;
     let blocks = block_range(src.shape().block_tokens, pull)?;
-    let inside = copies_inside_block(src, dst);
+    let inside = copies_inside_block(src, dst, &pull.layers);
     let mut copies = Vec::new();
     for (from, to) in pull.src[blocks.clone()].iter().zip(&pull.dst[blocks]) {
         for copy in &inside {
@@ -87,7 +89,7 @@ fn same<T: PartialEq + ToString>(what: &'static str, src: &T, dst: &T) -> Result
 
 /// Indices into both block tables that cover the tokens.
 fn block_range(block_tokens: u32, pull: &PullBlocks<'_>) -> Result<Range<usize>, LayoutError> {
-    let Range { start, end } = pull.tokens;
+    let Range { start, end } = pull.positions;
     let refuse = |why: String| Err(LayoutError::Range { start, end, block_tokens, why });
     if start > end {
         return refuse("the range ends before it begins".into());
@@ -104,14 +106,14 @@ fn block_range(block_tokens: u32, pull: &PullBlocks<'_>) -> Result<Range<usize>,
 }
 
 /// The copies of one block, offsets relative to it.
-fn copies_inside_block(src: &KvLayout, dst: &KvLayout) -> Vec<TileCopy> {
+fn copies_inside_block(src: &KvLayout, dst: &KvLayout, layers: &Range<u32>) -> Vec<TileCopy> {
     let mut copies = Vec::new();
     if src.replica().rank != dst.rank().tensor.rank % src.replica().size {
         return copies;
     }
     let heads = overlap(src.kv_heads(), dst.kv_heads());
     let bytes = u64::from(heads.end - heads.start) * u64::from(src.shape().tile_bytes);
-    for layer in overlap(src.layers(), dst.layers()) {
+    for layer in overlap(layers.clone(), overlap(src.layers(), dst.layers())) {
         for half in [Half::K, Half::V] {
             let offsets = src.tile_offset(layer, half, heads.start).zip(dst.tile_offset(layer, half, heads.start));
             if let Some((src_offset, dst_offset)) = offsets {
@@ -176,7 +178,8 @@ mod tests {
     fn equal_layouts_copy_runs_of_blocks() {
         let layout = KvLayout::whole(shape(3, 2)).unwrap();
         let (src, dst) = (ids(&[4, 5, 6, 9]), ids(&[0, 1, 2, 3]));
-        let copies = plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, tokens: 0..50 }).unwrap();
+        let copies =
+            plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 0..50, layers: 0..3 }).unwrap();
         let block = layout.block_bytes();
         assert_eq!(
             copies,
@@ -185,17 +188,21 @@ mod tests {
                 TileCopy { src_offset: 9 * block, dst_offset: 3 * block, bytes: block },
             ]
         );
-        let rest = plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, tokens: 32..48 }).unwrap();
+        let rest =
+            plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 32..48, layers: 0..3 }).unwrap();
         assert_eq!(rest, [TileCopy { src_offset: 6 * block, dst_offset: 2 * block, bytes: block }]);
-        assert_eq!(plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, tokens: 16..16 }).unwrap(), []);
+        assert_eq!(
+            plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 16..16, layers: 0..3 }).unwrap(),
+            []
+        );
     }
 
     #[test]
     fn what_cannot_be_pulled_says_why() {
         let layout = KvLayout::whole(shape(3, 2)).unwrap();
         let blocks = ids(&[0, 1]);
-        let error = |src: &KvLayout, dst: &KvLayout, tokens| {
-            plan(src, dst, &PullBlocks { src: &blocks, dst: &blocks, tokens }).unwrap_err().to_string()
+        let error = |src: &KvLayout, dst: &KvLayout, positions| {
+            plan(src, dst, &PullBlocks { src: &blocks, dst: &blocks, positions, layers: 0..3 }).unwrap_err().to_string()
         };
         let wide = KvLayout::whole(Shape { block_tokens: 32, tile_bytes: 2 * TILE_BYTES, ..shape(3, 2) }).unwrap();
         let other = KvLayout::whole(Shape { tile_order: TileOrder("other".into()), ..shape(3, 2) }).unwrap();
@@ -254,9 +261,9 @@ mod tests {
         to: &[KvLayout],
         src: &[BlockId],
         dst: &[BlockId],
-        tokens: Range<u32>,
+        (tokens, layers): (Range<u32>, Range<u32>),
     ) {
-        let pull = PullBlocks { src, dst, tokens: tokens.clone() };
+        let pull = PullBlocks { src, dst, positions: tokens.clone(), layers: layers.clone() };
         for reader in to {
             let mut written = vec![0_u64; reader.pool_bytes(64) as usize];
             for giver in from {
@@ -275,7 +282,11 @@ mod tests {
             let mut wanted = vec![0_u64; written.len()];
             for block in &dst[pulled] {
                 let at = block.0 as usize * block_bytes;
-                wanted[at..at + block_bytes].copy_from_slice(&full[at..at + block_bytes]);
+                let layer_bytes = block_bytes / reader.layers().len().max(1);
+                for (place, _) in reader.layers().enumerate().filter(|(_, layer)| layers.contains(layer)) {
+                    let tiles = at + place * layer_bytes..at + (place + 1) * layer_bytes;
+                    wanted[tiles.clone()].copy_from_slice(&full[tiles]);
+                }
             }
             assert!(written == wanted, "rank {:?} got other bytes", reader.rank());
         }
@@ -309,19 +320,20 @@ mod tests {
         fn every_pair_of_ranks_moves_what_a_gather_would(
             layers in 1_u32..6, heads_log in 0_u32..3, tp_from in 0_u32..4, tp_to in 0_u32..4,
             pp_from in 1_u32..4, pp_to in 1_u32..4, src in table(), dst in table(),
-            start_block in 0_u32..6, length in 0_u32..96,
+            start_block in 0_u32..6, length in 0_u32..96, first_layer in 0_u32..6, some_layers in 0_u32..6,
         ) {
             let shape = shape(layers, 1 << heads_log);
             let from = ranks(&shape, 1 << tp_from, pp_from.min(layers));
             let to = ranks(&shape, 1 << tp_to, pp_to.min(layers));
             let start = start_block * 16;
-            check_against_gather(&shape, &from, &to, &src, &dst, start..(start + length).min(96));
+            let wanted = (start..(start + length).min(96), first_layer..first_layer + some_layers);
+            check_against_gather(&shape, &from, &to, &src, &dst, wanted);
         }
 
         #[test]
         fn copies_are_never_longer_in_number_than_needed(src in table(), dst in table()) {
             let layout = KvLayout::whole(shape(4, 2)).unwrap();
-            let copies = plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, tokens: 0..96 }).unwrap();
+            let copies = plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 0..96, layers: 0..4 }).unwrap();
             let breaks = (1..6).filter(|i| src[*i].0 != src[i - 1].0 + 1 || dst[*i].0 != dst[i - 1].0 + 1).count();
             prop_assert_eq!(copies.len(), breaks + 1);
         }

@@ -1,10 +1,10 @@
 //! How legs and sequences end, whatever they were doing: everything they held goes back, and nothing is said twice.
 
-use super::Replica;
 use super::leg::Stage;
 use super::sequence::{Member, SequenceKey};
 use super::timers::Timer;
-use crate::message::{Action, FromWorker};
+use super::{Action, Compute, Replica};
+use crate::message::FromWorker;
 use crate::{Choice, Failure, FailureKind, Leg};
 
 impl Replica {
@@ -75,7 +75,7 @@ impl Replica {
         sequence.drop_blocks(&mut self.pool);
         if sequence.flights > 0 {
             let lifeless = self.lane_mut(lane).abandon(key);
-            self.out.extend(lifeless.into_iter().map(|step| Action::CancelStep { lane, step }));
+            self.out.extend(lifeless.into_iter().map(|step| Action::Compute(Compute::Cancel { lane, step })));
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Replica;
 use super::finish::finish;
 use super::leg::{Giving, Stage};
 use super::sequence::{Place, SequenceKey};
 use super::timers::Timer;
+use super::{Replica, Transfer};
 use crate::handoff::{Give, LeaseIds, Released};
-use crate::message::{Action, Commit, FirstTiming, FirstToken, FromWorker, TokenTiming};
+use crate::message::{Commit, Envelope, FirstTiming, FirstToken, FromWorker, ReleaseAnswer, ToReader, TokenTiming};
 use crate::{Choice, InstanceId, LeaseId, Leg, SampledToken, Time};
 
 impl Replica {
@@ -24,7 +24,7 @@ impl Replica {
         *giving = Some(Giving { lease, machine });
         self.given.insert(lease, leg);
         self.timers.set(Timer::ReaderLease(lease), machine.lease_ends());
-        self.out.push_back(Action::Grant { lease, blocks: blocks.clone() });
+        self.transfer(Transfer::Grant { lease, blocks: blocks.clone() });
         self.tell(FromWorker::Offered { leg, lease, blocks });
     }
 
@@ -77,11 +77,11 @@ impl Replica {
         let now = self.now;
         let Some(leg) = self.given.get(&lease).copied() else {
             let answer = self.answers.recall(now, lease, reader);
-            return self.out.push_back(Action::AnswerRelease { reader, lease, answer });
+            return self.answer_release(reader, lease, answer);
         };
         let released = self.giving_mut(leg).map_or(Released::Late, |giving| giving.machine.released(now, reader));
         let answer = released.answer();
-        self.out.push_back(Action::AnswerRelease { reader, lease, answer });
+        self.answer_release(reader, lease, answer);
         match released {
             Released::Foreign => return,
             Released::HandedOver => {
@@ -91,6 +91,10 @@ impl Replica {
             Released::Incomplete | Released::Late => self.tell(FromWorker::ReaderLost { leg }),
         }
         self.close(leg);
+    }
+
+    fn answer_release(&mut self, reader: InstanceId, lease: LeaseId, answer: ReleaseAnswer) {
+        self.say(Envelope::Reader(reader, ToReader::Released { lease, answer }));
     }
 
     pub(super) fn reader_aborted(&mut self, reader: InstanceId, lease: LeaseId) {
@@ -126,7 +130,7 @@ impl Replica {
     pub(super) fn close_give(&mut self, lease: LeaseId) {
         self.given.remove(&lease);
         self.timers.clear(Timer::ReaderLease(lease));
-        self.out.push_back(Action::Revoke(lease));
+        self.transfer(Transfer::Revoke(lease));
     }
 
     fn giving_mut(&mut self, leg: Leg) -> Option<&mut Giving> {

@@ -84,7 +84,7 @@ impl Replica {
     fn check_names(&self, request: &Request) -> Result<(), Failure> {
         let invalid = |detail: &str| Err(Failure::new(FailureKind::InvalidRequest, detail));
         let distinct: BTreeSet<_> = request.choices.iter().map(|state| state.choice).collect();
-        if self.pulls.contains(request.leg) {
+        if self.pulls.reads_for(request.leg) {
             return invalid("an earlier leg of the same name is still ending here");
         }
         if request.prompt.is_empty() {

@@ -8,6 +8,7 @@
 //! sequence per choice, `giving` and `taking` hand over, `ending` ends legs.
 
 mod admission;
+mod api;
 mod branching;
 mod config;
 mod draft;
@@ -34,6 +35,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub use api::{Action, Compute, Event, Pull, Transfer};
 pub use config::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use lane::Lane;
 use leg::LegRun;
@@ -43,7 +45,7 @@ use timers::{Timer, Timers};
 
 use crate::block::BlockPool;
 use crate::handoff::{LeaseIds, ReleaseAnswers};
-use crate::message::{Action, Event, FromWorker, ToWorker};
+use crate::message::{Envelope, FromWorker, ToGiver, ToReader, ToWorker};
 use crate::{InstanceId, LaneId, LeaseId, Leg, SchedError, StepId, Time};
 
 /// The scheduler of one worker. Deterministic: the same calls give the same decisions.
@@ -113,16 +115,14 @@ impl Replica {
         self.forgive_lateness();
         self.run_due_timers();
         match event {
-            Event::Router(message) => self.on_router(message),
+            Event::Router(word) => self.on_router(word),
+            Event::Reader(reader, word) => self.on_reader(reader, word),
+            Event::Giver(giver, word) => self.on_giver(giver, word),
+            Event::ReleaseUnheard { giver, lease } => self.release_unheard(giver, lease),
+            Event::GiverLost(giver) => self.giver_lost(giver),
+            Event::PullEnded { pull, outcome } => self.pull_ended(pull, outcome),
             Event::StepDone { lane, step, result } => self.step_done(lane, step, result),
             Event::StepFailed { lane, step, failure } => self.step_failed(lane, step, &failure),
-            Event::ReaderRenewed { reader, leases } => self.reader_renewed(reader, &leases),
-            Event::ReaderReleased { reader, lease } => self.reader_released(reader, lease),
-            Event::ReaderAborted { reader, lease } => self.reader_aborted(reader, lease),
-            Event::PullEnded { leg, outcome } => self.pull_ended(leg, outcome),
-            Event::ReleaseAnswered { leg, answer } => self.release_answered(leg, answer),
-            Event::LeasesGone(leases) => self.leases_gone(&leases),
-            Event::GiverLost(giver) => self.giver_lost(giver),
             Event::Tick => {}
         }
     }
@@ -147,14 +147,29 @@ impl Replica {
         self.legs.is_empty() && self.pulls.is_empty() && self.lanes.iter().all(|lane| lane.flights.is_empty())
     }
 
-    fn on_router(&mut self, message: ToWorker) {
-        match message {
+    fn on_router(&mut self, word: ToWorker) {
+        match word {
             ToWorker::Submit(request, work) => self.submit(&request, work),
             ToWorker::Offer(offer) => self.offer(offer),
             ToWorker::Commit(commit) => self.committed(commit),
             ToWorker::Cancel { leg, choice: None } => self.close(leg),
             ToWorker::Cancel { leg, choice: Some(choice) } => self.cancel_choice(leg, choice),
             ToWorker::Renew(legs) => self.renew(&legs),
+        }
+    }
+
+    fn on_reader(&mut self, reader: InstanceId, word: ToGiver) {
+        match word {
+            ToGiver::Renew(leases) => self.reader_renewed(reader, &leases),
+            ToGiver::Release(lease) => self.reader_released(reader, lease),
+            ToGiver::Abort(lease) => self.reader_aborted(reader, lease),
+        }
+    }
+
+    fn on_giver(&mut self, giver: InstanceId, word: ToReader) {
+        match word {
+            ToReader::Gone(leases) => self.leases_gone(giver, &leases),
+            ToReader::Released { lease, answer } => self.release_answered(giver, lease, answer),
         }
     }
 
@@ -189,8 +204,16 @@ impl Replica {
         }
     }
 
-    fn tell(&mut self, message: FromWorker) {
-        self.out.push_back(Action::Tell(message));
+    fn tell(&mut self, word: FromWorker) {
+        self.say(Envelope::Router(word));
+    }
+
+    fn say(&mut self, envelope: Envelope) {
+        self.out.push_back(Action::Say(envelope));
+    }
+
+    fn transfer(&mut self, transfer: Transfer) {
+        self.out.push_back(Action::Transfer(transfer));
     }
 
     fn lane(&self, id: LaneId) -> &Lane {

@@ -7,24 +7,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sequence::SequenceKey;
-use crate::{BlockId, InstanceId, Leg};
+use crate::{BlockId, InstanceId, Leg, PullId};
 
 /// All pulls.
 #[derive(Debug, Default)]
 pub(super) struct Pulls {
     /// Those whose bytes may still land, also those of legs that have ended.
-    running: BTreeMap<Leg, Running>,
+    running: BTreeMap<PullId, Running>,
     /// How many of them read from each giver.
     of_giver: BTreeMap<InstanceId, u32>,
     /// Legs that could read if there were room, the oldest first.
     waiting: BTreeMap<InstanceId, BTreeSet<(SequenceKey, Leg)>>,
+    begun: u64,
 }
 
 /// A pull that may still write.
 #[derive(Debug)]
-struct Running {
-    giver: InstanceId,
-    blocks: Vec<BlockId>,
+pub(super) struct Running {
+    /// For which leg.
+    pub(super) leg: Leg,
+    /// From which giver.
+    pub(super) giver: InstanceId,
+    /// What it writes.
+    pub(super) blocks: Vec<BlockId>,
 }
 
 impl Pulls {
@@ -34,21 +39,29 @@ impl Pulls {
     }
 
     /// A pull begins; it writes these blocks until it has ended.
-    pub(super) fn begin(&mut self, leg: Leg, giver: InstanceId, blocks: Vec<BlockId>) {
-        *self.of_giver.entry(giver).or_insert(0) += 1;
-        self.running.insert(leg, Running { giver, blocks });
+    pub(super) fn begin(&mut self, pull: Running) -> PullId {
+        self.begun += 1;
+        let id = PullId(self.begun);
+        *self.of_giver.entry(pull.giver).or_insert(0) += 1;
+        self.running.insert(id, pull);
+        id
     }
 
-    /// No byte of a leg's pull lands any more: whose it was, and the blocks.
-    pub(super) fn end(&mut self, leg: Leg) -> Option<(InstanceId, Vec<BlockId>)> {
-        let Running { giver, blocks } = self.running.remove(&leg)?;
-        if let Some(count) = self.of_giver.get_mut(&giver) {
+    /// No byte of a pull lands any more.
+    pub(super) fn end(&mut self, pull: PullId) -> Option<Running> {
+        let ended = self.running.remove(&pull)?;
+        if let Some(count) = self.of_giver.get_mut(&ended.giver) {
             *count -= 1;
             if *count == 0 {
-                self.of_giver.remove(&giver);
+                self.of_giver.remove(&ended.giver);
             }
         }
-        Some((giver, blocks))
+        Some(ended)
+    }
+
+    /// The pulls of a leg that may still write.
+    pub(super) fn of_leg(&self, leg: Leg) -> Vec<PullId> {
+        self.running.iter().filter(|(_, running)| running.leg == leg).map(|(pull, _)| *pull).collect()
     }
 
     /// A leg has to wait for its turn.
@@ -76,9 +89,9 @@ impl Pulls {
         }
     }
 
-    /// Whether a leg's pull may still write.
-    pub(super) fn contains(&self, leg: Leg) -> bool {
-        self.running.contains_key(&leg)
+    /// Whether a pull of the leg may still write.
+    pub(super) fn reads_for(&self, leg: Leg) -> bool {
+        self.running.values().any(|running| running.leg == leg)
     }
 
     /// Whether none may.

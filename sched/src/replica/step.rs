@@ -3,12 +3,11 @@
 //! It is formed while the step before it runs, so some of its decodes continue with a token that nobody knows yet: they
 //! take it from their slot. A sequence that turns out to have ended leaves a row behind whose token is dropped.
 
-use super::Replica;
 use super::draft::Draft;
 use super::lane::Flight;
 use super::leg::Stage;
 use super::sequence::{Place, Sequence, SequenceKey};
-use crate::message::Action;
+use super::{Action, Compute, Replica};
 use crate::{LaneId, Role};
 
 /// A prefill lane gives at most this part of a step to decodes while prompts wait.
@@ -126,7 +125,7 @@ impl Replica {
         if runs_at_once {
             self.front_starts(lane);
         }
-        self.out.push_back(Action::Run { lane, step, plan });
+        self.out.push_back(Action::Compute(Compute::Run { lane, step, plan }));
     }
 
     /// Whether a prompt whose last chunk is in flight goes on here. Several choices first need a sequence each, for

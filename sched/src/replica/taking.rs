@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::finish::finish;
 use super::leg::{Stage, Taking};
+use super::pulls::Running;
 use super::sequence::{Member, Place, SequenceKey};
 use super::timers::Timer;
-use super::{PrefixCache, Replica};
-use crate::handoff::{Abandoned, TakeState};
-use crate::message::{Action, Commit, FirstToken, Pull, PullOutcome, ReleaseAnswer};
-use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, Time, TokenId};
+use super::{PrefixCache, Pull, Replica, Transfer};
+use crate::handoff::{Abandoned, PullOutcome, TakeState};
+use crate::message::{Commit, Envelope, FirstToken, ReleaseAnswer, ToGiver};
+use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, PullId, Time, TokenId};
 
 impl Replica {
     /// The giver has finished the prompt.
@@ -92,29 +93,33 @@ impl Replica {
         let Stage::Take(taking) = &mut run.stage else {
             return;
         };
-        let sequence = self.sequences.at(key);
         if !misses {
-            return self.pull_landed(leg, PullOutcome::Complete);
+            taking.machine.read_all();
+            return self.ask_release(leg);
         }
+        let sequence = self.sequences.at(key);
         let local = sequence.table.blocks();
         let missing = &local[(sequence.computed / self.config.block_tokens) as usize..];
         missing.iter().for_each(|block| self.pool.begin_access(*block));
-        self.pulls.begin(leg, giver, missing.to_vec());
-        self.out.push_back(Action::Pull(Pull {
+        let id = self.pulls.begin(Running { leg, giver, blocks: missing.to_vec() });
+        taking.machine.pull_begun();
+        let pull = Pull {
+            id,
             leg,
             giver,
             lease: taking.lease,
             remote: taking.remote.clone(),
             local: local.to_vec(),
-            skip_tokens: sequence.computed,
-            tokens: sequence.len(),
+            positions: sequence.computed..sequence.len(),
+            layers: 0..self.config.layers,
             deadline_in,
-        }));
+        };
+        self.transfer(Transfer::Pull(pull));
     }
 
-    /// No byte of the leg's pull can land any more.
-    pub(super) fn pull_ended(&mut self, leg: Leg, outcome: PullOutcome) {
-        if let Some((giver, blocks)) = self.pulls.end(leg) {
+    /// No byte of the pull can land any more.
+    pub(super) fn pull_ended(&mut self, pull: PullId, outcome: PullOutcome) {
+        if let Some(Running { leg, giver, blocks }) = self.pulls.end(pull) {
             blocks.iter().for_each(|block| self.pool.end_access(*block));
             self.pull_landed(leg, outcome);
             self.read_next(giver);
@@ -138,7 +143,8 @@ impl Replica {
             Ok(false) => {}
             Ok(true) => self.ask_release(leg),
             Err(why) => {
-                self.out.push_back(Action::AbortLease { giver, lease });
+                self.abort_pulls(leg);
+                self.abort_lease(giver, lease);
                 self.lose_kv(leg, format!("the pull of {leg} failed: {why}"));
             }
         }
@@ -153,7 +159,7 @@ impl Replica {
         let (giver, lease) = (taking.giver, taking.lease);
         let give_up = *taking.release_by.get_or_insert(now + lease_config.span);
         self.timers.set(Timer::Release(leg), give_up.min(now + lease_config.beat));
-        self.out.push_back(Action::Release { leg, giver, lease });
+        self.say(Envelope::Giver(giver, ToGiver::Release(lease)));
     }
 
     /// The answer to a release may come until `until`.
@@ -175,11 +181,23 @@ impl Replica {
         }
     }
 
-    pub(super) fn release_answered(&mut self, leg: Leg, answer: ReleaseAnswer) {
+    pub(super) fn release_answered(&mut self, giver: InstanceId, lease: LeaseId, answer: ReleaseAnswer) {
+        let Some(leg) = self.taken.get(&(lease, giver)).copied() else {
+            return;
+        };
         match self.taking_mut(leg).and_then(|taking| taking.machine.release_answered(answer)) {
             None => {}
             Some(true) => self.join(leg),
             Some(false) => self.lose_kv(leg, format!("the giver of {leg} answered its release with {answer:?}")),
+        }
+    }
+
+    pub(super) fn release_unheard(&mut self, giver: InstanceId, lease: LeaseId) {
+        let Some(leg) = self.taken.get(&(lease, giver)).copied() else {
+            return;
+        };
+        if self.taking_mut(leg).is_some_and(|taking| taking.machine.release_unheard()) {
+            self.lose_kv(leg, format!("the giver of {leg} could not be asked whether its lease held"));
         }
     }
 
@@ -206,13 +224,13 @@ impl Replica {
         self.branch(key, going_on, Place::Ready);
     }
 
-    pub(super) fn leases_gone(&mut self, leases: &[LeaseId]) {
+    pub(super) fn leases_gone(&mut self, giver: InstanceId, leases: &[LeaseId]) {
         for lease in leases {
-            let range = (*lease, InstanceId(0))..=(*lease, InstanceId(u128::MAX));
-            for leg in self.taken.range(range).map(|(_, leg)| *leg).collect::<Vec<_>>() {
-                if self.taking_mut(leg).is_some_and(|taking| taking.machine.lease_gone()) {
-                    self.lose_kv(leg, format!("the giver of {leg} has ended its lease"));
-                }
+            let Some(leg) = self.taken.get(&(*lease, giver)).copied() else {
+                continue;
+            };
+            if self.taking_mut(leg).is_some_and(|taking| taking.machine.lease_gone()) {
+                self.lose_kv(leg, format!("the giver of {leg} has ended its lease"));
             }
         }
     }
@@ -251,7 +269,7 @@ impl Replica {
             by_giver.entry(giver).or_default().push(lease);
         }
         for (giver, leases) in by_giver {
-            self.out.push_back(Action::RenewLeases { giver, leases });
+            self.say(Envelope::Giver(giver, ToGiver::Renew(leases)));
         }
     }
 
@@ -265,12 +283,22 @@ impl Replica {
         }
         match taking.machine.abort() {
             Abandoned::Nothing => {}
-            Abandoned::Lease => self.out.push_back(Action::AbortLease { giver, lease }),
-            Abandoned::LeaseAndPull => {
-                self.out.push_back(Action::AbortPull(leg));
-                self.out.push_back(Action::AbortLease { giver, lease });
+            Abandoned::Lease => self.abort_lease(giver, lease),
+            Abandoned::LeaseAndPulls => {
+                self.abort_pulls(leg);
+                self.abort_lease(giver, lease);
             }
         }
+    }
+
+    fn abort_pulls(&mut self, leg: Leg) {
+        for pull in self.pulls.of_leg(leg) {
+            self.transfer(Transfer::AbortPull(pull));
+        }
+    }
+
+    fn abort_lease(&mut self, giver: InstanceId, lease: LeaseId) {
+        self.say(Envelope::Giver(giver, ToGiver::Abort(lease)));
     }
 
     /// The sequence that stands for all choices of a leg that is being taken over.

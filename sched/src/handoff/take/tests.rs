@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::{Abandoned, Take, TakeState};
-use crate::message::{PullOutcome, ReleaseAnswer};
+use crate::handoff::PullOutcome;
+use crate::message::ReleaseAnswer;
 
 fn reading() -> Take {
     let mut take = Take::queued();
@@ -11,6 +12,7 @@ fn reading() -> Take {
     assert!(!take.start_reading());
     assert!(take.committed());
     assert!(take.start_reading());
+    take.pull_begun();
     take
 }
 
@@ -26,18 +28,19 @@ fn the_giver_s_ok_and_nothing_else_makes_it_usable() {
     assert_eq!(take.release_answered(ReleaseAnswer::Ok), Some(true));
     assert_eq!(take.release_answered(ReleaseAnswer::Expired), None);
     assert_eq!(take.state(), TakeState::Verified);
-    for answer in [ReleaseAnswer::Expired, ReleaseAnswer::Unreachable] {
-        let mut take = releasing();
-        assert_eq!(take.release_answered(answer), Some(false));
-        assert_eq!(take.state(), TakeState::Failed);
-    }
+    let mut take = releasing();
+    assert_eq!(take.release_answered(ReleaseAnswer::Expired), Some(false));
+    assert_eq!(take.state(), TakeState::Failed);
+    let mut take = releasing();
+    assert!(take.release_unheard() && !take.release_unheard());
+    assert_eq!(take.state(), TakeState::Failed);
 }
 
 #[test]
 fn an_early_answer_does_not_verify_what_has_not_been_read() {
     let mut take = reading();
     assert_eq!(take.release_answered(ReleaseAnswer::Ok), None);
-    assert_eq!(take.state(), TakeState::Reading);
+    assert_eq!(take.state(), TakeState::Reading { open: 1 });
 }
 
 #[test]
@@ -59,9 +62,41 @@ fn a_failed_pull_loses_it_and_says_why() {
 }
 
 #[test]
+fn the_last_of_several_pulls_asks_the_giver_and_the_first_that_fails_loses_it() {
+    let several = || {
+        let mut take = reading();
+        take.pull_begun();
+        assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false), "another one runs");
+        take.pull_begun();
+        take
+    };
+    let mut take = several();
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false));
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(true));
+    assert_eq!(take.state(), TakeState::Releasing);
+    let mut take = several();
+    assert_eq!(take.pull_ended(PullOutcome::Failed("reset".into())), Err("reset".into()));
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false), "too late to matter");
+    assert_eq!(several().abort(), Abandoned::LeaseAndPulls);
+}
+
+#[test]
+fn what_is_here_already_is_not_pulled() {
+    let mut take = Take::queued();
+    take.reserved();
+    take.committed();
+    take.start_reading();
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false), "none has begun");
+    let mut lost = take;
+    assert_eq!(lost.abort(), Abandoned::Lease);
+    take.read_all();
+    assert_eq!(take.state(), TakeState::Releasing);
+}
+
+#[test]
 fn what_is_left_behind_depends_on_how_far_it_was() {
     assert_eq!(Take::queued().abort(), Abandoned::Lease);
-    assert_eq!(reading().abort(), Abandoned::LeaseAndPull);
+    assert_eq!(reading().abort(), Abandoned::LeaseAndPulls);
     assert_eq!(releasing().fail(), Abandoned::Lease);
     let mut aborted = reading();
     aborted.abort();
@@ -79,7 +114,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_is_verified_only_by_reserve_commit_complete_and_ok(events in proptest::collection::vec(0_u8..10, 0..24)) {
+    fn it_is_verified_only_by_reserve_commit_complete_and_ok(events in proptest::collection::vec(0_u8..11, 0..24)) {
         let mut take = Take::queued();
         let mut seen = Vec::new();
         for event in events {
@@ -94,15 +129,22 @@ proptest! {
                 5 => _ = take.release_answered(ReleaseAnswer::Ok),
                 6 => _ = take.release_answered(ReleaseAnswer::Expired),
                 7 => _ = take.lease_gone(),
+                10 if matches!(before, TakeState::Reading { open: ..3 }) => take.pull_begun(),
+                10 => {}
                 8 if seen.len() > 3 => _ = take.abort(),
                 8 => {}
                 _ => _ = take.pull_ended(PullOutcome::Aborted),
             }
-            if take.state() != before {
-                seen.push(take.state());
+            // How many pulls are open is no step of its own.
+            let step = match take.state() {
+                TakeState::Reading { .. } => TakeState::Reading { open: 0 },
+                other => other,
+            };
+            if take.state() != before && seen.last() != Some(&step) {
+                seen.push(step);
             }
         }
-        let good = [TakeState::Reserved, TakeState::Reading, TakeState::Releasing, TakeState::Verified];
+        let good = [TakeState::Reserved, TakeState::Reading { open: 0 }, TakeState::Releasing, TakeState::Verified];
         let ends = seen.iter().position(|s| matches!(s, TakeState::Failed | TakeState::Aborted));
         let path = &seen[..ends.unwrap_or(seen.len())];
         prop_assert!(good.starts_with(path), "{seen:?}");

@@ -8,7 +8,8 @@ use proptest::test_runner::TestRunner;
 
 use self::model::{Model, Op, Shape};
 use crate::Role;
-use crate::message::{PullOutcome, ReleaseAnswer};
+use crate::handoff::PullOutcome;
+use crate::message::ReleaseAnswer;
 use crate::replica::STEPS_IN_FLIGHT_MAX;
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -34,9 +35,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(PullOutcome::Aborted),
     ];
     let answer = prop_oneof![
-        5 => Just(ReleaseAnswer::Ok),
-        1 => Just(ReleaseAnswer::Expired),
-        1 => Just(ReleaseAnswer::Unreachable),
+        5 => Just(Some(ReleaseAnswer::Ok)),
+        1 => Just(Some(ReleaseAnswer::Expired)),
+        1 => Just(None),
     ];
     prop_oneof![
         6 => shape().prop_map(Op::Whole),

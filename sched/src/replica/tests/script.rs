@@ -10,13 +10,14 @@ use expect_test::Expect;
 
 use super::backend::{Effects, FakeBackend, damaged_row, sampled};
 use crate::handoff::LeaseKey;
+use crate::handoff::PullOutcome;
 use crate::message::{
-    Action, Commit, Event, FirstToken, FromWorker, Offer, PullOutcome, ReleaseAnswer, ToWorker, TokenTiming, Work,
+    Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, TokenTiming, Work,
 };
-use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::replica::{Action, Compute, Event, LeaseConfig, PrefixCache, Replica, ReplicaConfig, Transfer};
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, Input, InstanceId, LaneId, LeaseId, Leg,
-    Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
+    PullId, Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
@@ -37,6 +38,9 @@ struct World {
     backend: FakeBackend,
     now: Time,
     leases: BTreeMap<LeaseId, usize>,
+    /// Under which lease of which giver a leg is taken over.
+    offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
+    pulls: BTreeMap<PullId, Leg>,
     log: String,
 }
 
@@ -153,11 +157,13 @@ fn reader(words: &Words) -> InstanceId {
     InstanceId(words.number("by", 1).into())
 }
 
-fn release_answer(word: &str) -> ReleaseAnswer {
+/// What comes of a release at a giver: its answer, or none.
+fn release_answered((giver, lease): (InstanceId, LeaseId), word: &str) -> Event {
+    let answered = |answer| Event::Giver(giver, ToReader::Released { lease, answer });
     match word {
-        "ok" => ReleaseAnswer::Ok,
-        "expired" => ReleaseAnswer::Expired,
-        "unreachable" => ReleaseAnswer::Unreachable,
+        "ok" => answered(ReleaseAnswer::Ok),
+        "expired" => answered(ReleaseAnswer::Expired),
+        "unheard" => Event::ReleaseUnheard { giver, lease },
         other => panic!("no such answer: {other}"),
     }
 }
@@ -166,7 +172,15 @@ impl World {
     fn new(config: ReplicaConfig) -> World {
         let backend = FakeBackend::new(config.blocks_total, config.block_tokens, config.layers, config.step_tokens_max);
         let replica = Replica::new(config).expect("the configuration of a scenario is valid");
-        World { replica, backend, now: Time(0), leases: BTreeMap::new(), log: String::new() }
+        World {
+            replica,
+            backend,
+            now: Time(0),
+            leases: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+            log: String::new(),
+        }
     }
 
     fn run_line(&mut self, line: &str) {
@@ -193,7 +207,11 @@ impl World {
         match verb {
             "submit" if words.plain.contains(&"give") => router(ToWorker::Submit(request(words), Work::Give)),
             "submit" => router(ToWorker::Submit(request(words), Work::Whole)),
-            "offer" => router(ToWorker::Offer(offer(words))),
+            "offer" => {
+                let offer = offer(words);
+                self.offers.insert(offer.request.leg, (offer.giver, offer.lease));
+                router(ToWorker::Offer(offer))
+            }
             "commit" => router(ToWorker::Commit(Commit { leg: words.leg(), firsts: firsts(&words.plain[1..]) })),
             "cancel" => {
                 let choice = words.plain.get(1).map(|word| Choice(word.parse().expect("choice")));
@@ -204,13 +222,24 @@ impl World {
             "fail-step" => self.backend.abandon().into_iter().map(step_failed).collect(),
             "refuse-step" => self.backend.refuse().into_iter().map(step_failed).collect(),
             "overtake" => self.backend.refuse().into_iter().map(step_done_too_early).collect(),
-            "pull" => vec![Event::PullEnded { leg: words.leg(), outcome: pull_outcome(words.plain[1]) }],
-            "answer" => vec![Event::ReleaseAnswered { leg: words.leg(), answer: release_answer(words.plain[1]) }],
-            "gone" => vec![Event::LeasesGone(vec![LeaseId(words.number("lease", 0).into())])],
+            "pull" => {
+                let pull =
+                    self.pulls.iter().rfind(|(_, leg)| **leg == words.leg()).map_or(PullId(0), |(pull, _)| *pull);
+                vec![Event::PullEnded { pull, outcome: pull_outcome(words.plain[1]) }]
+            }
+            "answer" => {
+                let nobodys = (InstanceId(1), LeaseId(0));
+                let of = self.offers.get(&words.leg()).copied().unwrap_or(nobodys);
+                vec![release_answered(of, words.plain[1])]
+            }
+            "gone" => {
+                let lease = LeaseId(words.number("lease", 0).into());
+                vec![Event::Giver(InstanceId(words.number("giver", 1).into()), ToReader::Gone(vec![lease]))]
+            }
             "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
-            "reader-renews" => vec![Event::ReaderRenewed { reader: reader(words), leases: vec![self.lease(words)] }],
-            "reader-releases" => vec![Event::ReaderReleased { reader: reader(words), lease: self.lease(words) }],
-            "reader-aborts" => vec![Event::ReaderAborted { reader: reader(words), lease: self.lease(words) }],
+            "reader-renews" => vec![Event::Reader(reader(words), ToGiver::Renew(vec![self.lease(words)]))],
+            "reader-releases" => vec![Event::Reader(reader(words), ToGiver::Release(self.lease(words)))],
+            "reader-aborts" => vec![Event::Reader(reader(words), ToGiver::Abort(self.lease(words)))],
             "wait" => {
                 self.now = self.now + span(words.plain[0]);
                 vec![Event::Tick]
@@ -249,41 +278,62 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         let text = match action {
-            Action::Run { step, plan, .. } => {
+            Action::Compute(compute) => self.compute(compute),
+            Action::Transfer(transfer) => self.show_transfer(transfer),
+            Action::Say(Envelope::Router(word)) => self.show_message(word),
+            Action::Say(Envelope::Reader(InstanceId(1), word)) => self.show_answer("answer", word),
+            Action::Say(Envelope::Reader(reader, word)) => self.show_answer(&format!("answer {reader}"), word),
+            Action::Say(Envelope::Giver(giver, ToGiver::Renew(leases))) => format!("renew {giver} {leases:?}"),
+            Action::Say(Envelope::Giver(giver, ToGiver::Release(lease))) => {
+                let leg = self.offers.iter().find(|(_, of)| **of == (giver, lease)).map(|(leg, _)| *leg);
+                format!("release {} {lease}", show_leg(leg.expect("a lease that was offered")))
+            }
+            Action::Say(Envelope::Giver(_, ToGiver::Abort(lease))) => format!("abort {lease}"),
+        };
+        writeln!(self.log, "  {text}").expect("a string takes everything");
+    }
+
+    fn compute(&mut self, compute: Compute) -> String {
+        match compute {
+            Compute::Run { step, plan, .. } => {
                 let text = format!("run {step}: {}", show_plan(&plan));
                 self.backend.submit(step, plan, Effects::Late);
                 text
             }
-            Action::CancelStep { step, .. } => {
+            Compute::Cancel { step, .. } => {
                 self.backend.cancel(step);
                 format!("cancel {step}")
             }
-            Action::Tell(message) => self.show_message(message),
-            Action::Grant { lease, blocks } => format!("grant {} {}", self.alias(lease), list(&blocks)),
-            Action::Revoke(lease) => format!("revoke {}", self.alias(lease)),
-            Action::AnswerRelease { reader: InstanceId(1), lease, answer } => {
-                format!("answer {} {answer:?}", self.alias(lease))
+        }
+    }
+
+    fn show_transfer(&mut self, transfer: Transfer) -> String {
+        match transfer {
+            Transfer::Grant { lease, blocks } => format!("grant {} {}", self.alias(lease), list(&blocks)),
+            Transfer::Revoke(lease) => format!("revoke {}", self.alias(lease)),
+            Transfer::Pull(pull) => {
+                self.pulls.insert(pull.id, pull.leg);
+                format!(
+                    "pull {} {} {}..{} from {} {} to {} in {}",
+                    show_leg(pull.leg),
+                    pull.lease,
+                    pull.positions.start,
+                    pull.positions.end,
+                    pull.giver,
+                    list(&pull.remote),
+                    list(&pull.local),
+                    pull.deadline_in
+                )
             }
-            Action::AnswerRelease { reader, lease, answer } => {
-                format!("answer {reader} {} {answer:?}", self.alias(lease))
-            }
-            Action::Pull(pull) => format!(
-                "pull {} {} {}..{} from {} {} to {} in {}",
-                show_leg(pull.leg),
-                pull.lease,
-                pull.skip_tokens,
-                pull.tokens,
-                pull.giver,
-                list(&pull.remote),
-                list(&pull.local),
-                pull.deadline_in
-            ),
-            Action::AbortPull(leg) => format!("abort pull {}", show_leg(leg)),
-            Action::RenewLeases { giver, leases } => format!("renew {giver} {leases:?}"),
-            Action::Release { leg, lease, .. } => format!("release {} {lease}", show_leg(leg)),
-            Action::AbortLease { lease, .. } => format!("abort {lease}"),
-        };
-        writeln!(self.log, "  {text}").expect("a string takes everything");
+            Transfer::AbortPull(pull) => format!("abort pull {}", show_leg(self.pulls[&pull])),
+        }
+    }
+
+    fn show_answer(&mut self, verb: &str, word: ToReader) -> String {
+        match word {
+            ToReader::Gone(leases) => format!("{verb} gone {leases:?}"),
+            ToReader::Released { lease, answer } => format!("{verb} {} {answer:?}", self.alias(lease)),
+        }
     }
 
     fn show_message(&mut self, message: FromWorker) -> String {

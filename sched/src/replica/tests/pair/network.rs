@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dice::Dice;
 use super::router::Router;
 use super::worker::{BLOCK_TOKENS, Worker};
-use crate::message::{Action, Event, FromWorker, Pull, PullOutcome, ReleaseAnswer, ToWorker};
-use crate::replica::STEPS_IN_FLIGHT_MAX;
+use crate::handoff::PullOutcome;
+use crate::message::{Envelope, FromWorker, ReleaseAnswer, ToGiver, ToReader, ToWorker};
 use crate::replica::tests::backend::Effects;
+use crate::replica::{Action, Compute, Event, Pull, STEPS_IN_FLIGHT_MAX, Transfer};
 use crate::{InstanceId, LaneId, LeaseId, Leg, Request, Role, Span, StepId, Time};
 
 /// Requests of one history.
@@ -57,9 +58,11 @@ pub(super) struct Network {
     pulls: BTreeMap<Leg, RunningPull>,
     /// What the taker was sent, to know what it must hold.
     offered: BTreeMap<Leg, Request>,
+    /// Which leg each of its leases is for.
+    taken: BTreeMap<(InstanceId, LeaseId), Leg>,
     /// Where a finished pull has put what.
     pulled: BTreeMap<Leg, Pull>,
-    asked: BTreeSet<Leg>,
+    asked: BTreeSet<LeaseId>,
     vouched: BTreeSet<Leg>,
     seen: Seen,
 }
@@ -95,14 +98,11 @@ enum Delivery {
     Lands(Leg, usize),
     PullEnds(Leg, InstanceId, PullOutcome),
     /// From taker to giver.
-    Renewal(Ends, Vec<LeaseId>),
-    ReleaseAsked(Ends, Leg, LeaseId),
-    LeaseAborted(Ends, LeaseId),
+    ToGiver(Ends, ToGiver),
     /// Another reader that has got hold of a lease's id does what readers may do.
     Stranger(InstanceId, LeaseId),
     /// From giver to taker.
-    Gone(InstanceId, Vec<LeaseId>),
-    ReleaseAnswered(InstanceId, Leg, ReleaseAnswer),
+    ToReader(Ends, ToReader),
     GiverLost(InstanceId, InstanceId),
     Freeze(Role),
     Crash(Role),
@@ -143,6 +143,7 @@ impl Network {
             taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, steps_in_flight),
             pulls: BTreeMap::new(),
             offered: BTreeMap::new(),
+            taken: BTreeMap::new(),
             pulled: BTreeMap::new(),
             asked: BTreeSet::new(),
             vouched: BTreeSet::new(),
@@ -201,16 +202,13 @@ impl Network {
             Delivery::ToWorker(Role::Prefill, ..)
             | Delivery::StepEnds(Role::Prefill, ..)
             | Delivery::Tick(Role::Prefill, _)
-            | Delivery::Renewal(..)
-            | Delivery::ReleaseAsked(..)
-            | Delivery::LeaseAborted(..)
+            | Delivery::ToGiver(..)
             | Delivery::Stranger(..) => &self.giver,
             Delivery::ToWorker(..)
             | Delivery::StepEnds(..)
             | Delivery::Tick(..)
             | Delivery::PullEnds(..)
-            | Delivery::Gone(..)
-            | Delivery::ReleaseAnswered(..)
+            | Delivery::ToReader(..)
             | Delivery::GiverLost(..) => &self.taker,
             Delivery::Arrival(_)
             | Delivery::HangUp(_)
@@ -237,6 +235,7 @@ impl Network {
             Delivery::ToWorker(role, instance, message) => {
                 if let ToWorker::Offer(offer) = &message {
                     self.offered.insert(offer.request.leg, offer.request.clone());
+                    self.taken.insert((offer.giver, offer.lease), offer.request.leg);
                 }
                 self.feed(role, instance, Event::Router(message));
             }
@@ -245,20 +244,9 @@ impl Network {
             Delivery::Tick(role, instance) => self.feed(role, instance, Event::Tick),
             Delivery::Lands(leg, index) => self.land(leg, index),
             Delivery::PullEnds(leg, instance, outcome) => self.pull_ends(leg, instance, outcome),
-            Delivery::Renewal(ends, leases) => self.renewal(ends, leases),
-            Delivery::ReleaseAsked(ends, leg, lease) => self.release_asked(ends, leg, lease),
-            Delivery::LeaseAborted(Ends { giver, reader }, lease) => {
-                self.feed(Role::Prefill, giver, Event::ReaderAborted { reader, lease });
-            }
+            Delivery::ToGiver(ends, word) => self.giver_hears(ends, word),
             Delivery::Stranger(giver, lease) => self.stranger(giver, lease),
-            Delivery::Gone(instance, leases) => self.feed(Role::Decode, instance, Event::LeasesGone(leases)),
-            Delivery::ReleaseAnswered(instance, leg, answer) => {
-                if answer == ReleaseAnswer::Ok && self.taker.instance == instance && self.taker.is_open(leg) {
-                    self.assert_pulled(leg);
-                }
-                self.seen.expired_answers += u64::from(answer == ReleaseAnswer::Expired);
-                self.feed(Role::Decode, instance, Event::ReleaseAnswered { leg, answer });
-            }
+            Delivery::ToReader(ends, word) => self.reader_hears(ends, word),
             Delivery::GiverLost(instance, giver) => self.feed(Role::Decode, instance, Event::GiverLost(giver)),
             Delivery::Freeze(role) => {
                 let until = self.now + self.dice.ms(100, 45_000);
@@ -291,7 +279,7 @@ impl Network {
     fn perform(&mut self, role: Role, action: Action) {
         let instance = self.worker(role).instance;
         match action {
-            Action::Run { step, plan, .. } => {
+            Action::Compute(Compute::Run { step, plan, .. }) => {
                 let effects = if self.dice.percent(50) { Effects::Early } else { Effects::Late };
                 self.worker(role).backend.submit(step, plan, effects);
                 let (now, takes) = (self.now, self.dice.ms(3, 15));
@@ -300,34 +288,42 @@ impl Network {
                 let ends_in = busy_until.since(now);
                 self.send(ends_in, Delivery::StepEnds(role, instance, step));
             }
-            Action::CancelStep { step, .. } => self.worker(role).backend.cancel(step),
-            Action::Tell(message) => {
-                self.send_in_order(role, Direction::FromWorker, Delivery::FromWorker(instance, message));
-            }
-            Action::Grant { .. } | Action::Revoke(_) => {}
-            // Its answer is given where the question is delivered.
-            Action::AnswerRelease { .. } => {}
-            Action::Pull(pull) => self.start_pull(pull),
-            Action::AbortPull(leg) => {
+            Action::Compute(Compute::Cancel { step, .. }) => self.worker(role).backend.cancel(step),
+            Action::Say(envelope) => self.say(role, envelope),
+            Action::Transfer(Transfer::Grant { .. } | Transfer::Revoke(_)) => {}
+            Action::Transfer(Transfer::Pull(pull)) => self.start_pull(pull),
+            Action::Transfer(Transfer::AbortPull(pull)) => {
                 // What was due when the pull ended may abort it before it is told so.
-                let Some(running) = self.pulls.get_mut(&leg) else { return };
+                let of_pull = self.pulls.values_mut().find(|running| running.pull.id == pull);
+                let Some(running) = of_pull else { return };
+                let leg = running.pull.leg;
                 running.aborted = true;
                 let after = self.dice.ms(1, 60);
                 self.send(after, Delivery::PullEnds(leg, instance, PullOutcome::Aborted));
             }
-            Action::RenewLeases { giver, leases } => {
-                let ends = Ends { giver, reader: instance };
-                self.send_lossy(30, Delivery::Renewal(ends, leases));
+        }
+    }
+
+    fn say(&mut self, role: Role, envelope: Envelope) {
+        let speaker = self.worker(role).instance;
+        match envelope {
+            Envelope::Router(word) => {
+                self.send_in_order(role, Direction::FromWorker, Delivery::FromWorker(speaker, word));
             }
-            Action::Release { leg, giver, lease } => {
-                self.seen.repeated_releases += u64::from(!self.asked.insert(leg));
-                let ends = Ends { giver, reader: instance };
-                self.send_lossy(25, Delivery::ReleaseAsked(ends, leg, lease));
-                self.send_lossy(80, Delivery::Stranger(giver, lease));
+            Envelope::Giver(giver, word) => {
+                let ends = Ends { giver, reader: speaker };
+                match &word {
+                    ToGiver::Release(lease) => {
+                        let lease = *lease;
+                        self.seen.repeated_releases += u64::from(!self.asked.insert(lease));
+                        self.send_lossy(25, Delivery::ToGiver(ends, word));
+                        self.send_lossy(80, Delivery::Stranger(giver, lease));
+                    }
+                    ToGiver::Renew(_) | ToGiver::Abort(_) => self.send_lossy(30, Delivery::ToGiver(ends, word)),
+                }
             }
-            Action::AbortLease { giver, lease } => {
-                let ends = Ends { giver, reader: instance };
-                self.send_lossy(30, Delivery::LeaseAborted(ends, lease));
+            Envelope::Reader(reader, word) => {
+                self.send_lossy(25, Delivery::ToReader(Ends { giver: speaker, reader }, word));
             }
         }
     }
@@ -358,7 +354,7 @@ impl Network {
             false if self.dice.percent(8) => (takes, PullOutcome::Failed("reset by peer".to_owned())),
             false => (takes, PullOutcome::Complete),
         };
-        for index in (pull.skip_tokens / BLOCK_TOKENS) as usize..pull.local.len() {
+        for index in (pull.positions.start / BLOCK_TOKENS) as usize..pull.local.len() {
             let at = Span(self.dice.below(takes.us().max(1)));
             self.send(at, Delivery::Lands(leg, index));
         }
@@ -371,8 +367,8 @@ impl Network {
         let Some(RunningPull { pull, .. }) = self.pulls.get(&leg) else {
             return;
         };
-        let first = (pull.skip_tokens).max(index as u32 * BLOCK_TOKENS);
-        let end = pull.tokens.min((index as u32 + 1) * BLOCK_TOKENS);
+        let first = pull.positions.start.max(index as u32 * BLOCK_TOKENS);
+        let end = pull.positions.end.min((index as u32 + 1) * BLOCK_TOKENS);
         let alive = pull.giver == self.giver.instance;
         let read = self.giver.backend.stored(&pull.remote, end);
         for position in first..end {
@@ -391,39 +387,42 @@ impl Network {
             other => other,
         };
         self.seen.lost_pulls += u64::from(running.aborted || outcome != PullOutcome::Complete);
+        let pull = running.pull.id;
         self.pulled.insert(leg, running.pull);
-        self.feed(Role::Decode, instance, Event::PullEnded { leg, outcome });
+        self.feed(Role::Decode, instance, Event::PullEnded { pull, outcome });
     }
 
-    /// The giver's peer service answers a heartbeat from its lease table.
-    fn renewal(&mut self, Ends { giver, reader }: Ends, leases: Vec<LeaseId>) {
+    /// The giver's peer service answers a heartbeat from its lease table, and passes on what is left of it.
+    fn giver_hears(&mut self, Ends { giver, reader }: Ends, word: ToGiver) {
         if self.giver.instance != giver {
             return;
         }
-        let (alive, gone): (Vec<_>, Vec<_>) =
-            leases.into_iter().partition(|lease| self.giver.granted.contains_key(lease));
-        self.feed(Role::Prefill, giver, Event::ReaderRenewed { reader, leases: alive });
-        if !gone.is_empty() {
-            let taker = self.taker.instance;
-            self.send_lossy(20, Delivery::Gone(taker, gone));
-        }
+        let word = match word {
+            ToGiver::Renew(leases) => {
+                let held = leases.into_iter().partition(|lease| self.giver.granted.contains_key(lease));
+                let (alive, gone): (Vec<_>, Vec<_>) = held;
+                if !gone.is_empty() {
+                    self.send_lossy(20, Delivery::ToReader(Ends { giver, reader }, ToReader::Gone(gone)));
+                }
+                ToGiver::Renew(alive)
+            }
+            other => other,
+        };
+        self.feed(Role::Prefill, giver, Event::Reader(reader, word));
     }
 
-    fn release_asked(&mut self, Ends { giver, reader }: Ends, leg: Leg, lease: LeaseId) {
-        if self.giver.instance != giver {
-            return;
+    fn reader_hears(&mut self, Ends { giver, reader }: Ends, word: ToReader) {
+        if let ToReader::Released { lease, answer } = word {
+            let leg = self.taken.get(&(giver, lease)).copied();
+            if answer == ReleaseAnswer::Ok
+                && self.taker.instance == reader
+                && let Some(leg) = leg.filter(|leg| self.taker.is_open(*leg))
+            {
+                self.assert_pulled(leg);
+            }
+            self.seen.expired_answers += u64::from(answer == ReleaseAnswer::Expired);
         }
-        let now = self.now;
-        let actions = self.giver.feed(now, Event::ReaderReleased { reader, lease });
-        let answers = actions.iter().filter_map(|action| match action {
-            Action::AnswerRelease { reader: to, lease: of, answer } if (*to, *of) == (reader, lease) => Some(*answer),
-            _ => None,
-        });
-        let answers: Vec<_> = answers.collect();
-        let [answer] = answers[..] else { panic!("a release is answered with {answers:?}") };
-        actions.into_iter().for_each(|action| self.perform(Role::Prefill, action));
-        let taker = self.taker.instance;
-        self.send_lossy(25, Delivery::ReleaseAnswered(taker, leg, answer));
+        self.feed(Role::Decode, reader, Event::Giver(giver, word));
     }
 
     /// Whatever the giver tells it: what the reader of the offer is told must not change to a wrong `Ok`, which
@@ -431,12 +430,12 @@ impl Network {
     fn stranger(&mut self, giver: InstanceId, lease: LeaseId) {
         let reader = InstanceId(u128::MAX);
         self.seen.strangers += u64::from(self.giver.instance == giver);
-        let event = match self.dice.below(3) {
-            0 => Event::ReaderRenewed { reader, leases: vec![lease] },
-            1 => Event::ReaderAborted { reader, lease },
-            _ => Event::ReaderReleased { reader, lease },
+        let word = match self.dice.below(3) {
+            0 => ToGiver::Renew(vec![lease]),
+            1 => ToGiver::Abort(lease),
+            _ => ToGiver::Release(lease),
         };
-        self.feed(Role::Prefill, giver, event);
+        self.feed(Role::Prefill, giver, Event::Reader(reader, word));
     }
 
     /// The giver has vouched for what the taker has read, so it must be the prompt's KV cache.
@@ -449,7 +448,7 @@ impl Network {
             return; // everything was at the taker before
         };
         let wanted = Router::prefill_values(&self.offered[&leg]);
-        let stored = self.taker.backend.stored(&pull.local, pull.tokens);
+        let stored = self.taker.backend.stored(&pull.local, pull.positions.end);
         assert_eq!(stored, wanted, "{leg}: the giver vouches for other bytes");
     }
 

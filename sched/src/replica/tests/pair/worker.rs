@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::handoff::LeaseKey;
-use crate::message::{Action, Event, FromWorker, ToWorker};
+use crate::message::{Envelope, FromWorker, ToWorker};
 use crate::replica::tests::backend::FakeBackend;
-use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::replica::{Action, Event, LeaseConfig, PrefixCache, Replica, ReplicaConfig, Transfer};
 use crate::{BlockId, Choice, InstanceId, LeaseId, Leg, Role, Time};
 
 pub(super) const BLOCK_TOKENS: u32 = 16;
@@ -110,9 +110,11 @@ impl Worker {
 
     fn watch_action(&mut self, action: &Action) {
         match action {
-            Action::Grant { lease, blocks } => drop(self.granted.insert(*lease, blocks.clone())),
-            Action::Revoke(lease) => assert!(self.granted.remove(lease).is_some(), "{lease} was not granted"),
-            Action::Tell(message) => {
+            Action::Transfer(Transfer::Grant { lease, blocks }) => drop(self.granted.insert(*lease, blocks.clone())),
+            Action::Transfer(Transfer::Revoke(lease)) => {
+                assert!(self.granted.remove(lease).is_some(), "{lease} was not granted");
+            }
+            Action::Say(Envelope::Router(message)) => {
                 let watch = self.watch.get_mut(&message.leg()).expect("a leg is named that was never sent");
                 assert!(!watch.over, "after its end: {message:?}");
                 self.watch_message(message);

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::answers::{picked, told_token};
-use crate::handoff::LeaseKey;
+use crate::handoff::{LeaseKey, PullOutcome};
 use crate::message::{
-    Action, Commit, Event, FirstToken, FromWorker, Offer, Pull, PullOutcome, ReleaseAnswer, ToWorker, Work,
+    Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, Work,
 };
 use crate::replica::tests::backend::{Effects, FakeBackend, damaged_row, sampled};
 use crate::replica::tests::oracle;
-use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::replica::{Action, Compute, Event, LeaseConfig, PrefixCache, Pull, Replica, ReplicaConfig, Transfer};
 use crate::rng::choice_seed;
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
-    Request, RequestId, Role, SamplingParams, Slo, Span, StepResult, Time, TokenId,
+    PullId, Request, RequestId, Role, SamplingParams, Slo, Span, StepResult, Time, TokenId,
 };
 
 const BLOCK_TOKENS: u32 = 16;
@@ -49,7 +49,7 @@ pub(super) enum Op {
     FailStep,
     Commit(u16),
     EndPull(u16, PullOutcome),
-    AnswerRelease(u16, ReleaseAnswer),
+    AnswerRelease(u16, Option<ReleaseAnswer>),
     ReaderReleases(u16),
     ReaderAborts(u16),
     ReaderRenews(u16),
@@ -168,24 +168,23 @@ impl Model {
             Op::Commit(pick) => self.commit(pick),
             Op::EndPull(pick, outcome) => self.end_pull(pick, outcome),
             Op::AnswerRelease(pick, answer) => self.answer_release(pick, answer),
-            Op::ReaderReleases(pick) => self.with_grant(pick, |lease| Event::ReaderReleased { reader: READER, lease }),
-            Op::ReaderAborts(pick) => self.with_grant(pick, |lease| Event::ReaderAborted { reader: READER, lease }),
-            Op::ReaderRenews(pick) => {
-                self.with_grant(pick, |lease| Event::ReaderRenewed { reader: READER, leases: vec![lease] });
-            }
+            Op::ReaderReleases(pick) => self.with_grant(pick, ToGiver::Release),
+            Op::ReaderAborts(pick) => self.with_grant(pick, ToGiver::Abort),
+            Op::ReaderRenews(pick) => self.with_grant(pick, |lease| ToGiver::Renew(vec![lease])),
             Op::Stranger(pick) => self.stranger(pick),
             Op::Cancel(pick) => self.cancel(pick),
             Op::CancelChoice(pick, choice) => self.cancel_choice(pick, Choice(choice)),
             Op::LeaseGone(pick) => {
                 if let Some(leg) = picked(&self.offers, pick) {
-                    self.feed(Event::LeasesGone(vec![self.offers[&leg].1]));
+                    let (giver, lease) = self.offers[&leg];
+                    self.feed(Event::Giver(giver, ToReader::Gone(vec![lease])));
                 }
             }
             Op::GiverLost(giver) => self.feed(Event::GiverLost(InstanceId(giver))),
             Op::RenewAll => {
                 let legs = self.legs.keys().copied().collect();
                 self.feed(Event::Router(ToWorker::Renew(legs)));
-                self.feed(Event::ReaderRenewed { reader: READER, leases: self.grants.keys().copied().collect() });
+                self.feed(Event::Reader(READER, ToGiver::Renew(self.grants.keys().copied().collect())));
             }
             Op::Wait(ms) => {
                 self.now = self.now + Span::from_ms(ms);
@@ -205,11 +204,11 @@ impl Model {
             } else if !self.pulls.is_empty() {
                 self.end_pull(0, PullOutcome::Complete);
             } else if !self.releases.is_empty() {
-                self.answer_release(0, ReleaseAnswer::Ok);
+                self.answer_release(0, Some(ReleaseAnswer::Ok));
             } else if let Some(leg) = uncommitted.copied() {
                 self.commit_leg(leg);
             } else if let Some(lease) = committed_grant.copied() {
-                self.feed(Event::ReaderReleased { reader: READER, lease });
+                self.feed(Event::Reader(READER, ToGiver::Release(lease)));
             } else {
                 break;
             }
@@ -318,35 +317,44 @@ impl Model {
             return;
         };
         let values = self.legs[&pull.leg].prefill_values();
-        assert_eq!(values.len() as u32, pull.tokens);
-        for position in pull.skip_tokens..pull.tokens {
+        assert_eq!(values.len() as u32, pull.positions.end);
+        for position in pull.positions.clone() {
             let value = if outcome == PullOutcome::Complete { values[position as usize] } else { 13 };
             self.backend.write(pull.local[(position / BLOCK_TOKENS) as usize], position % BLOCK_TOKENS, value);
         }
-        self.feed(Event::PullEnded { leg: pull.leg, outcome });
+        self.feed(Event::PullEnded { pull: pull.id, outcome });
     }
 
-    fn answer_release(&mut self, pick: u16, answer: ReleaseAnswer) {
+    /// Without an answer the release was not heard.
+    fn answer_release(&mut self, pick: u16, answer: Option<ReleaseAnswer>) {
         if let Some(leg) = picked(&self.releases, pick) {
             self.releases.remove(&leg);
-            self.legs.get_mut(&leg).expect("a known leg").unverified &= answer != ReleaseAnswer::Ok;
-            self.feed(Event::ReleaseAnswered { leg, answer });
+            self.legs.get_mut(&leg).expect("a known leg").unverified &= answer != Some(ReleaseAnswer::Ok);
+            self.released(leg, answer);
         }
     }
 
-    fn with_grant(&mut self, pick: u16, event: impl FnOnce(LeaseId) -> Event) {
+    fn released(&mut self, leg: Leg, answer: Option<ReleaseAnswer>) {
+        let Some(&(giver, lease)) = self.offers.get(&leg) else { return };
+        self.feed(match answer {
+            Some(answer) => Event::Giver(giver, ToReader::Released { lease, answer }),
+            None => Event::ReleaseUnheard { giver, lease },
+        });
+    }
+
+    fn with_grant(&mut self, pick: u16, word: impl FnOnce(LeaseId) -> ToGiver) {
         if let Some(lease) = picked(&self.grants, pick) {
-            self.feed(event(lease));
+            self.feed(Event::Reader(READER, word(lease)));
         }
     }
 
     /// Somebody else tries his luck with a lease that its reader has been heard of: nothing about it changes.
     fn stranger(&mut self, pick: u16) {
         let Some(lease) = picked(&self.grants, pick) else { return };
-        self.feed(Event::ReaderRenewed { reader: READER, leases: vec![lease] });
-        self.feed(Event::ReaderRenewed { reader: STRANGER, leases: vec![lease] });
-        self.feed(Event::ReaderReleased { reader: STRANGER, lease });
-        self.feed(Event::ReaderAborted { reader: STRANGER, lease });
+        self.feed(Event::Reader(READER, ToGiver::Renew(vec![lease])));
+        for word in [ToGiver::Renew(vec![lease]), ToGiver::Release(lease), ToGiver::Abort(lease)] {
+            self.feed(Event::Reader(STRANGER, word));
+        }
         assert!(self.grants.contains_key(&lease), "a stranger has ended {lease}");
     }
 
@@ -375,14 +383,15 @@ impl Model {
         if !self.backend.has(step) {
             self.feed(Event::StepDone { lane, step, result: StepResult::default() });
         }
-        if !self.pulls.contains_key(&leg) {
-            self.feed(Event::PullEnded { leg, outcome: PullOutcome::Complete });
+        let pull = PullId(u64::from(pick));
+        if self.pulls.values().all(|running| running.id != pull) {
+            self.feed(Event::PullEnded { pull, outcome: PullOutcome::Complete });
         }
         if !self.releases.contains_key(&leg) {
-            self.feed(Event::ReleaseAnswered { leg, answer: ReleaseAnswer::Expired });
+            self.released(leg, Some(ReleaseAnswer::Expired));
         }
-        self.feed(Event::LeasesGone(vec![LeaseId(u64::MAX)]));
-        self.feed(Event::ReaderAborted { reader: READER, lease: LeaseId(u64::from(pick)) });
+        self.feed(Event::Giver(InstanceId(1), ToReader::Gone(vec![LeaseId(u64::MAX)])));
+        self.feed(Event::Reader(READER, ToGiver::Abort(LeaseId(u64::from(pick)))));
         let request = self.legs.get(&leg).filter(|model| !model.over).map(|model| model.request.clone());
         if let Some(request) = request {
             self.feed(Event::Router(ToWorker::Submit(request, Work::Give)));
@@ -404,33 +413,47 @@ impl Model {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Run { step, plan, .. } => self.backend.submit(step, plan, self.effects),
-            Action::CancelStep { step, .. } => self.backend.cancel(step),
-            Action::Tell(message) => self.told(message),
-            Action::Grant { lease, blocks } => {
+            Action::Compute(Compute::Run { step, plan, .. }) => self.backend.submit(step, plan, self.effects),
+            Action::Compute(Compute::Cancel { step, .. }) => self.backend.cancel(step),
+            Action::Transfer(transfer) => self.transfer(transfer),
+            Action::Say(Envelope::Router(word)) => self.told(word),
+            Action::Say(Envelope::Giver(giver, word)) => self.told_giver(giver, &word),
+            Action::Say(Envelope::Reader(READER, ToReader::Released { lease, answer })) => self.answered(lease, answer),
+            Action::Say(Envelope::Reader(_, ToReader::Released { answer, .. })) => {
+                assert_eq!(answer, ReleaseAnswer::Expired, "told to a stranger");
+            }
+            Action::Say(Envelope::Reader(_, ToReader::Gone(_))) => {}
+        }
+    }
+
+    fn transfer(&mut self, transfer: Transfer) {
+        match transfer {
+            Transfer::Grant { lease, blocks } => {
                 assert!(self.grants.insert(lease, blocks).is_none(), "{lease} is granted twice");
             }
-            Action::Revoke(lease) => {
+            Transfer::Revoke(lease) => {
                 assert!(self.grants.remove(&lease).is_some(), "{lease} is revoked, but was not granted");
             }
-            Action::AnswerRelease { reader: READER, lease, answer } => self.answered(lease, answer),
-            Action::AnswerRelease { answer, .. } => assert_eq!(answer, ReleaseAnswer::Expired, "told to a stranger"),
-            Action::Pull(pull) => {
+            Transfer::Pull(pull) => {
                 assert!(self.legs[&pull.leg].committed);
-                self.backend.assert_unread(&pull.local[(pull.skip_tokens / BLOCK_TOKENS) as usize..]);
+                self.backend.assert_unread(&pull.local[(pull.positions.start / BLOCK_TOKENS) as usize..]);
                 assert!(self.pulls.insert(pull.leg, pull).is_none(), "a leg is pulled twice at once");
             }
-            Action::AbortPull(leg) => assert!(self.pulls.contains_key(&leg), "a pull is aborted that does not run"),
-            Action::Release { leg, lease, .. } => {
-                assert_eq!(self.offers[&leg].1, lease);
-                self.releases.insert(leg, lease);
+            Transfer::AbortPull(pull) => {
+                assert!(self.pulls.values().any(|running| running.id == pull), "a pull is aborted that does not run");
             }
-            Action::RenewLeases { giver, leases } => {
-                assert!(leases.iter().all(|lease| self.offers.values().any(|held| *held == (giver, *lease))));
-            }
-            Action::AbortLease { giver, lease } => {
-                assert!(self.offers.values().any(|held| *held == (giver, lease)));
-            }
+        }
+    }
+
+    fn told_giver(&mut self, giver: InstanceId, word: &ToGiver) {
+        let leg_of = |lease| self.offers.iter().find(|(_, held)| **held == (giver, lease)).map(|(leg, _)| *leg);
+        let leases = match word {
+            ToGiver::Renew(leases) => leases.clone(),
+            ToGiver::Release(lease) | ToGiver::Abort(lease) => vec![*lease],
+        };
+        let legs: Vec<Leg> = leases.iter().map(|lease| leg_of(*lease).expect("a lease that was offered")).collect();
+        if let ToGiver::Release(lease) = word {
+            self.releases.insert(legs[0], *lease);
         }
     }
 

@@ -179,7 +179,7 @@ fn nothing_but_ok_makes_it_usable() {
          pull r2 complete
          answer r2 expired
          pull r3 complete
-         answer r3 unreachable
+         answer r3 unheard
          load",
         expect![[r#"
             > offer r1 prompt=20 lease=5 +
@@ -200,8 +200,8 @@ fn nothing_but_ok_makes_it_usable() {
               failed r2 kv_lost: the giver of req2/try0 answered its release with Expired
             > pull r3 complete
               release r3 lease7
-            > answer r3 unreachable
-              failed r3 kv_lost: the giver of req3/try0 answered its release with Unreachable
+            > answer r3 unheard
+              failed r3 kv_lost: the giver of req3/try0 could not be asked whether its lease held
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],

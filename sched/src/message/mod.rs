@@ -1,0 +1,25 @@
+//! What processes tell each other; knows neither gRPC nor who is connected how.
+//!
+//! A conversation has one closed enum per direction: router and worker ([`session`]), reader and giver ([`peer`]). What a
+//! worker says goes into one [`Envelope`], which transports carry to whom it names and never open.
+
+mod load;
+mod peer;
+mod session;
+
+pub use load::{Load, STATUS_BEAT};
+pub use peer::{ReleaseAnswer, ToGiver, ToReader};
+pub use session::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Offer, ToWorker, TokenTiming, Work};
+
+use crate::InstanceId;
+
+/// A word of a worker, and for whom it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Envelope {
+    /// For the router that serves the leg.
+    Router(FromWorker),
+    /// For this giver.
+    Giver(InstanceId, ToGiver),
+    /// For this reader.
+    Reader(InstanceId, ToReader),
+}

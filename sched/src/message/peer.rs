@@ -1,0 +1,39 @@
+//! What readers (decode) and givers (prefill) tell each other about leases.
+//!
+//! Calls may be lost and repeated; a giver answers a repeated release as it did the first.
+
+use crate::LeaseId;
+
+/// Reader to giver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToGiver {
+    /// The reader still needs these leases: they are renewed, as far as they are its own. Answered by [`ToReader::Gone`].
+    Renew(Vec<LeaseId>),
+    /// The reader has everything and lets go. Answered by [`ToReader::Released`]; may be repeated.
+    Release(LeaseId),
+    /// The reader gives up before it has read everything.
+    Abort(LeaseId),
+}
+
+/// Giver to reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToReader {
+    /// These leases of a heartbeat are not the reader's, or not any more.
+    Gone(Vec<LeaseId>),
+    /// What came of a release.
+    Released {
+        /// The lease.
+        lease: LeaseId,
+        /// Whether it held until now.
+        answer: ReleaseAnswer,
+    },
+}
+
+/// A giver's answer to a release. The giver remembers it for one lease span, so a repeat gets the same answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReleaseAnswer {
+    /// The lease was alive until now: what was read is valid.
+    Ok,
+    /// It was not: what was read must not be used.
+    Expired,
+}
