@@ -145,8 +145,12 @@ impl BatonConfig {
     /// Checks what the processes of one deployment, which all have this configuration, tell each other when they meet.
     pub fn check_deployment(&self) -> Result<(), Fault> {
         let beat_ms = self.router.session.beat_ms;
-        let spans = [("prefill", &self.prefill.engine), ("decode", &self.decode.engine)];
-        match spans.into_iter().find(|(_, engine)| beat_ms.saturating_mul(2) > engine.lease_span_ms) {
+        let decode = ("decode", &self.decode.engine);
+        let workers = match self.serve.mode {
+            Mode::Disaggregated => vec![("prefill", &self.prefill.engine), decode],
+            Mode::Aggregated => vec![decode],
+        };
+        match workers.into_iter().find(|(_, engine)| beat_ms.saturating_mul(2) > engine.lease_span_ms) {
             None => Ok(()),
             Some((role, engine)) => {
                 let span_ms = engine.lease_span_ms;

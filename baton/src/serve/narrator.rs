@@ -7,16 +7,6 @@ use node::telemetry::Stream;
 
 use super::child::Child;
 
-/// Where somebody on this host reaches what listens at `address`, which may be all addresses.
-fn reached_at(address: SocketAddr) -> SocketAddr {
-    let host = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other,
-    };
-    SocketAddr::new(host, address.port())
-}
-
 /// Prints, or keeps quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Narrator {
@@ -73,4 +63,14 @@ impl Narrator {
              -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hello! Who are you?\"}}], \"stream\": true}}'"
         ));
     }
+}
+
+/// Where somebody on this host reaches what listens at `address`, which may be all addresses.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    SocketAddr::new(host, address.port())
 }

@@ -1,0 +1,68 @@
+//! What readers and givers say to the scheduler, and what it says to them; knows no step.
+
+use super::answers::picked;
+use super::{Model, READER, STRANGER};
+use crate::message::{ReleaseAnswer, ToGiver, ToReader};
+use crate::replica::Event;
+use crate::{InstanceId, LeaseId, Leg};
+
+impl Model {
+    /// Without an answer the release was not heard.
+    pub(super) fn answer_release(&mut self, pick: u16, answer: Option<ReleaseAnswer>) {
+        if let Some(leg) = picked(&self.releases, pick) {
+            self.releases.remove(&leg);
+            self.legs.get_mut(&leg).expect("a known leg").unverified &= answer != Some(ReleaseAnswer::Ok);
+            self.released(leg, answer);
+        }
+    }
+
+    pub(super) fn released(&mut self, leg: Leg, answer: Option<ReleaseAnswer>) {
+        let Some(&(giver, lease)) = self.offers.get(&leg) else { return };
+        self.feed(match answer {
+            Some(answer) => Event::Giver(giver, ToReader::Released { lease, answer }),
+            None => Event::ReleaseUnheard { giver, lease },
+        });
+    }
+
+    pub(super) fn with_grant(&mut self, pick: u16, word: impl FnOnce(LeaseId) -> ToGiver) {
+        if let Some(lease) = picked(&self.grants, pick) {
+            self.feed(Event::Reader(READER, word(lease)));
+        }
+    }
+
+    /// Somebody else tries his luck with a lease that its reader has been heard of: nothing about it changes.
+    pub(super) fn stranger(&mut self, pick: u16) {
+        let Some(lease) = picked(&self.grants, pick) else { return };
+        self.feed(Event::Reader(READER, ToGiver::Renew(vec![lease])));
+        for word in [ToGiver::Renew(vec![lease]), ToGiver::Release(lease), ToGiver::Abort(lease)] {
+            self.feed(Event::Reader(STRANGER, word));
+        }
+        assert!(self.grants.contains_key(&lease), "a stranger has ended {lease}");
+    }
+
+    pub(super) fn told_giver(&mut self, giver: InstanceId, word: &ToGiver) {
+        let leg_of = |lease| self.offers.iter().find(|(_, held)| **held == (giver, lease)).map(|(leg, _)| *leg);
+        let leases = match word {
+            ToGiver::Renew(leases) => leases.clone(),
+            ToGiver::Release(lease) | ToGiver::Abort(lease) => vec![*lease],
+        };
+        let legs: Vec<Leg> = leases.iter().map(|lease| leg_of(*lease).expect("a lease that was offered")).collect();
+        if let ToGiver::Release(lease) = word {
+            self.releases.insert(legs[0], *lease);
+        }
+    }
+
+    /// The reader was told that what it has read is valid: so it must be, until now.
+    pub(super) fn answered(&mut self, lease: LeaseId, answer: ReleaseAnswer) {
+        if answer == ReleaseAnswer::Ok && self.grants.contains_key(&lease) {
+            self.assert_granted_content(lease);
+        }
+    }
+
+    pub(super) fn assert_granted_content(&self, lease: LeaseId) {
+        let leg = &self.legs[&self.leg_of_grant[&lease]];
+        assert!(leg.committed, "{lease} is released before its commit");
+        let values = leg.prefill_values();
+        assert_eq!(self.backend.stored(&self.grants[&lease], values.len() as u32), values, "{lease} holds other bytes");
+    }
+}
