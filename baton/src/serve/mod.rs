@@ -84,7 +84,8 @@ impl Deployment {
             problem,
         })?;
         // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
-        if config.serve.mode == Mode::Aggregated && config.prefill != prefill_server::Config::default() {
+        let is_told = narrator == Narrator::Aloud;
+        if is_told && config.serve.mode == Mode::Aggregated && config.prefill != prefill_server::Config::default() {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
