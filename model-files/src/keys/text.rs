@@ -109,7 +109,11 @@ const JSON: &[Key] = &[
     nullable("added_tokens", "null", "tokens that are taken out of texts first"),
     nullable("normalizer", "null", "may make a text 64 times longer at most"),
     nullable("pre_tokenizer", "null", ""),
-    nullable("model", "null", "BPE, WordPiece, WordLevel or Unigram; must be there; draws no lots (`dropout`, `alpha`)"),
+    nullable(
+        "model",
+        "null",
+        "BPE, WordPiece, WordLevel or Unigram; must be there; draws no lots (`dropout`, `alpha`)",
+    ),
     nullable("post_processor", "null", "what frames a text"),
     nullable("decoder", "null", "must turn tokens into bytes one by one"),
     nullable("padding", "null", "nothing is padded, but its token is the default of `pad_token`"),
