@@ -1,5 +1,6 @@
 //! Calls into libraries that may panic at what a file or a client says; the panic ends nothing but the call.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,10 +16,14 @@ pub fn contained<T>(library: impl FnOnce() -> T) -> Result<T, String> {
     let around = CONTAINED.replace(true);
     let called = catch_unwind(AssertUnwindSafe(library));
     CONTAINED.set(around);
-    called.map_err(|panic| {
-        let owned = panic.downcast_ref::<String>().map(String::as_str);
-        owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why").to_owned()
-    })
+    called.map_err(|panic| said(panic.as_ref()).to_owned())
+}
+
+/// What a panic said.
+#[must_use]
+pub fn said(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why")
 }
 
 /// Whether a panic on this thread is somebody's to answer for already.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::contained::is_contained;
+use crate::contained::{is_contained, said};
 use crate::names::{self, Kind};
 
 pub use format::{LogFormat, process_name, set_process_name};
@@ -70,18 +70,14 @@ pub fn log_to_stderr(level: &str, format: LogFormat, name: &str) -> Result<(), T
     // Their threads begin now: a moment without room for threads must not silence the process for ever.
     Stream::ALL.iter().for_each(|stream| stream.open());
     std::panic::set_hook(Box::new(|panic| {
-        let reason = |payload: &dyn std::any::Any| {
-            let owned = payload.downcast_ref::<String>().map(String::as_str);
-            owned.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("(no text)").to_owned()
-        };
+        let reason = said(panic.payload());
         if is_contained() {
-            tracing::debug!("a library has panicked: {}", reason(panic.payload()));
+            tracing::debug!(reason, "a library has panicked");
             return;
         }
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("?");
-        let reason = reason(panic.payload());
         let trace = std::backtrace::Backtrace::capture();
         let trace = match trace.status() {
             std::backtrace::BacktraceStatus::Captured => format!(", {trace}"),

@@ -13,6 +13,7 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use node::contained::said;
 use node::door::{Guard, Strange};
 use sched::{Failure, FailureKind, RequestId};
 use tower::Service;
@@ -111,9 +112,7 @@ async fn answered(call: impl Future<Output = Result<Response, std::convert::Infa
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(panic) => {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
-            error!(reason = said, "an endpoint has failed");
+            error!(reason = said(panic.as_ref()), "an endpoint has failed");
             ApiError::from(Failure::new(FailureKind::Internal, "the server has failed at this request")).into_response()
         }
     }

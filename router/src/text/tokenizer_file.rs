@@ -47,8 +47,7 @@ fn check_chance(file: &Path, model: &ModelWrapper) -> Result<(), ModelFileError>
     }
 }
 
-/// How many times longer a normalizer may make a text. The largest of a published tokenizer is 3, for a space that becomes
-/// a mark of three bytes.
+/// How many times longer a normalizer may make a text. A space that becomes the mark of sentencepiece, three bytes, makes 3.
 const GROWTH_MAX: usize = 64;
 
 fn check_growth(file: &Path, normalizer: Option<&NormalizerWrapper>) -> Result<(), ModelFileError> {
