@@ -47,6 +47,10 @@ fn good_token(choice: Choice, index: usize) -> TokenId {
     TokenId(choice.0 * 1_000 + index as u32)
 }
 
+fn refuses(message: &FromWorker, leg: Leg) -> bool {
+    matches!(message, FromWorker::Failed { leg: failed, .. } if *failed == leg)
+}
+
 fn sampled(token: TokenId) -> SampledToken {
     SampledToken { token, logprob: None, top: vec![] }
 }
@@ -128,6 +132,9 @@ impl Watch {
                 assert_eq!(offer.request.choices, leg.request.choices);
                 leg.reader = Some(worker);
                 leg.at_work.insert(worker);
+                // Who refused this leg before may refuse it again: his earlier word is no repeat any more.
+                let leg = offer.request.leg;
+                self.sent.retain(|(from, said)| *from != worker || !refuses(said, leg));
             }
             ToWorker::Commit(commit) => {
                 let leg = self.legs.get_mut(&commit.leg.attempt).unwrap();
