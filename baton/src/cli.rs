@@ -255,6 +255,7 @@ fn classify(error: &anyhow::Error) -> Exit {
     match error.downcast_ref::<router::Error>() {
         Some(router::Error::ModelFile(_) | router::Error::Tokenizer(_)) => Exit::ModelMissing,
         Some(router::Error::Config(_)) => Exit::Usage,
+        Some(router::Error::Lack(_)) => Exit::Unavailable,
         Some(router::Error::Io { .. }) => Exit::Internal,
         None => Exit::Failed,
     }

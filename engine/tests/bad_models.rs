@@ -5,6 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use engine::model::{ModelSpec, WeightFiles};
 use engine::{Blame, Config, EngineError, TransportChoice, WeightsDtype, open_backend};
 use sched::SamplingParams;
 use serde_json::{Value, json};
@@ -129,6 +130,16 @@ fn an_output_projection_of_its_own_is_used_whatever_config_json_says() -> Result
     model.edit("config.json", |config| config["tie_word_embeddings"] = json!(true))?;
     let opened = open_backend(&model.config(), std::sync::Arc::new(|| {}))?;
     assert!(!opened.spec.tied_embeddings);
+    Ok(())
+}
+
+#[test]
+fn layers_that_config_json_does_not_have_are_seen() -> Result<()> {
+    let model = Copy::of("llama", "fewer-layers")?;
+    model.edit("config.json", |config| config["num_hidden_layers"] = json!(1))?;
+    let spec = ModelSpec::read(&model.0)?;
+    let stored = spec.layers_stored(&WeightFiles::open(&model.0)?);
+    assert!((spec.layers, stored) == (1, 2), "{stored}");
     Ok(())
 }
 

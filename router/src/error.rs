@@ -15,6 +15,9 @@ pub enum Error {
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
+    /// The machine has too little of what a router needs.
+    #[error("{0}")]
+    Lack(String),
     /// The operating system refused something.
     #[error("{operation} failed")]
     Io {

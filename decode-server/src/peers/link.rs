@@ -21,6 +21,8 @@ use super::table::{Introduction, Loss, Told};
 const ANSWER_WAIT_MIN: Duration = Duration::from_millis(50);
 /// How long the transport may take to connect.
 const WIRE_WAIT: Duration = Duration::from_secs(5);
+/// How long a giver whose transport has gone down has to say that it ends, if that is why.
+const FAREWELL_WAIT: Duration = Duration::from_millis(300);
 /// What went wrong before a giver was up for this long is news when it happens again.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// How often a giver is asked whether it still answers, how long it has for that, and how often it may fail to.
@@ -254,7 +256,10 @@ impl Link {
     async fn interrupted(&self, up: &mut Up) -> Interruption {
         tokio::select! {
             reason = up.watch.ended() => Interruption::Ended(reason),
-            reason = went_down(&mut up.wire) => Interruption::WireDown(reason),
+            reason = went_down(&mut up.wire) => match timeout(FAREWELL_WAIT, up.watch.ended()).await {
+                Ok(reason) => Interruption::Ended(reason),
+                Err(_) => Interruption::WireDown(reason),
+            },
             () = fell_silent(&up.peer) => Interruption::Silent,
             () = self.wake.notified() => Interruption::AskedToLook,
         }

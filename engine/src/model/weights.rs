@@ -96,6 +96,11 @@ impl WeightFiles {
         self.entries.contains_key(name)
     }
 
+    /// The names of all tensors.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
     /// The tensor `name`, which must have this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
         let entry = self.entry(name)?;

@@ -109,14 +109,21 @@ pub fn check_filter(text: &str) -> Result<(), TelemetryError> {
 fn filter(origin: &'static str, text: &str) -> Result<EnvFilter, TelemetryError> {
     let wrong = |problem: String| TelemetryError::Filter { origin, text: text.to_owned(), problem };
     // A mistyped level would be taken for a module, and everything else would fall silent.
-    if let Some(word) = text.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
+    if let Some(word) = text.split(',').map(str::trim).find(|word| !is_level(word) && !is_module_and_level(word)) {
         return Err(wrong(format!("{word:?} is neither off, error, warn, info, debug or trace nor module=level")));
     }
     EnvFilter::try_new(text).map_err(|error| wrong(error.to_string()))
 }
 
 fn is_level(word: &str) -> bool {
-    word.is_empty() || word.parse::<LevelFilter>().is_ok()
+    !word.is_empty() && word.parse::<LevelFilter>().is_ok()
+}
+
+/// Filters of spans and fields (`[span{field=value}]=level`) are none here: our lines stand in no span.
+fn is_module_and_level(word: &str) -> bool {
+    let is_module =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c));
+    word.split_once('=').is_some_and(|(module, level)| is_module(module) && is_level(level))
 }
 
 /// The metrics of this process; clones share them.
@@ -226,10 +233,11 @@ mod tests {
     /// Found by trying: `inof` was taken for a module, and not even warnings were written any more.
     #[test]
     fn a_mistyped_level_is_no_module() {
-        for wrong in ["inof", "info,router", "router=debug,bogus"] {
+        for wrong in ["", ",", "info,", "inof", "info,router", "router=debug,bogus", "=info", "router=loud", "[x]=info"]
+        {
             assert!(check_filter(wrong).is_err(), "{wrong}");
         }
-        for right in ["", "WARN", "3", "off", "info,router=debug", "info,"] {
+        for right in ["WARN", "3", "off", "info,router=debug", "warn,engine::replica=trace"] {
             assert!(check_filter(right).is_ok(), "{right}");
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use sched::{Failure, FailureKind};
 
 use super::App;
 use super::form::Form;
@@ -11,7 +12,7 @@ use super::generate::{Endpoint, Tokenized, answer};
 use super::room::Room;
 use crate::jinja::Rendered;
 use crate::openai::{ApiError, ChatAnswer, ChatRequest, Conversation, Generation, Head, Limits, UnnamedLength};
-use crate::text::{AddSpecials, ModelText};
+use crate::text::{AddSpecials, ModelText, TemplateError};
 
 pub(super) async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     answer::<ChatRequest>(app, request).await
@@ -62,8 +63,12 @@ pub(super) fn conversation_text(
         return Err(ApiError::invalid("messages", message));
     };
     let (messages, variables) = (&conversation.messages, &conversation.template_variables);
-    let prompt = template
-        .render_within(messages, conversation.generation_prompt, variables, room.effort)
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+    let prompt =
+        template.render_within(messages, conversation.generation_prompt, variables, room.effort).map_err(|error| {
+            match error {
+                TemplateError::Lack(_) => ApiError::from(Failure::new(FailureKind::Unavailable, error.to_string())),
+                error => ApiError::invalid("messages", error.to_string()),
+            }
+        })?;
     Ok((prompt, conversation.add_specials))
 }

@@ -33,6 +33,9 @@ pub enum Error {
     /// The values that the template holds take more memory than a prompt may.
     #[error("more than {0} bytes of values")]
     Large(usize),
+    /// The machine has no thread for the run.
+    #[error("no thread for the template: {0}")]
+    NoThread(String),
     /// Macros and expressions are nested deeper than a prompt may.
     #[error("more than {0} nested calls")]
     Deep(u32),

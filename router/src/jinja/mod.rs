@@ -112,7 +112,7 @@ fn on_own_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Resu
         match thread.spawn_scoped(scope, work).map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(Error::fault("the template engine failed; this is a bug of this server")),
-            Err(error) => Err(Error::fault(format!("no thread for the template: {error}"))),
+            Err(error) => Err(Error::NoThread(error.to_string())),
         }
     })
 }

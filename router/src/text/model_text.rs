@@ -1,5 +1,6 @@
 //! Everything about a model that turns text into tokens and back, read from its directory; knows no weights.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use model_files::keys::say_unknown;
@@ -96,9 +97,12 @@ impl ModelText {
             }
             // It wants another conversation, and says which.
             Err(TemplateError::Refused(_)) => None,
-            Err(error @ (TemplateError::Failed(_) | TemplateError::Unbounded(_) | TemplateError::Stopped(_))) => {
-                Some(error.to_string())
-            }
+            Err(
+                error @ (TemplateError::Failed(_)
+                | TemplateError::Unbounded(_)
+                | TemplateError::Lack(_)
+                | TemplateError::Stopped(_)),
+            ) => Some(error.to_string()),
         }
     }
 
@@ -173,17 +177,27 @@ fn load_template(
     folder: &Path,
     config: Option<&Fields>,
     specials: &SpecialTokens,
-) -> Result<Option<ChatTemplate>, ModelFileError> {
+) -> Result<Option<ChatTemplate>, Error> {
     let jinja = folder.join("chat_template.jinja");
     let tokens = specials.named().map(|(name, token)| (name.to_owned(), token.content.clone())).collect();
     if let Some(source) = read_text(&jinja, JSON_BYTES_MAX)? {
-        let compiled = ChatTemplate::compile(&source, tokens);
-        return compiled.map(Some).map_err(|error| ModelFileError::File { file: jinja, problem: error.to_string() });
+        let wrong = |error: TemplateError| ModelFileError::File { file: jinja, problem: error.to_string() };
+        return compile(&source, tokens, wrong).map(Some);
     }
     let Some(config) = config else { return Ok(None) };
     let Some(source) = template_source(config)? else { return Ok(None) };
-    let compiled = ChatTemplate::compile(source, tokens);
-    compiled.map(Some).map_err(|error| config.problem(CHAT_TEMPLATE, format!("cannot be used: {error}")))
+    compile(source, tokens, |error| config.problem(CHAT_TEMPLATE, format!("cannot be used: {error}"))).map(Some)
+}
+
+fn compile(
+    source: &str,
+    tokens: BTreeMap<String, String>,
+    wrong: impl FnOnce(TemplateError) -> ModelFileError,
+) -> Result<ChatTemplate, Error> {
+    ChatTemplate::compile(source, tokens).map_err(|error| match error {
+        TemplateError::Lack(lack) => Error::Lack(lack.to_string()),
+        error => wrong(error).into(),
+    })
 }
 
 const CHAT_TEMPLATE: &str = "chat_template";

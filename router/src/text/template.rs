@@ -42,6 +42,9 @@ pub enum TemplateError {
     /// The template takes more steps, memory or depth over this conversation than a prompt may.
     #[error("the chat template takes too much over this conversation: {0}")]
     Unbounded(jinja::Error),
+    /// The machine lacks what the template needs; nothing is wrong with the conversation.
+    #[error("the chat template could not be run: {0}")]
+    Lack(jinja::Error),
     /// The work on the request, of which this is a part, was stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -175,6 +178,7 @@ impl TemplateError {
             jinja::Error::Endless(_) | jinja::Error::Large(_) | jinja::Error::Deep(_) | jinja::Error::Stopped => {
                 TemplateError::Unbounded(error)
             }
+            jinja::Error::NoThread(_) => TemplateError::Lack(error),
         }
     }
 }

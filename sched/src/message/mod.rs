@@ -1,6 +1,6 @@
 //! What processes tell each other; knows neither gRPC nor who is connected how.
 //!
-//! A conversation has one closed enum per direction: router and worker ([`session`]), reader and giver ([`peer`]). What a
+//! A conversation has one closed enum per direction: router and worker (`session.rs`), reader and giver (`peer.rs`). What a
 //! worker says goes into one [`Envelope`], which transports carry to whom it names and never open.
 
 mod load;

@@ -119,6 +119,10 @@ impl ModelSpec {
     /// The same for these weight files: where they hold an output projection of its own, the embedding is not it, whatever
     /// config.json says. transformers goes by the files too.
     pub fn as_stored(self, weights: &WeightFiles) -> Result<ModelSpec, EngineError> {
+        let (served, stored) = (self.layers, self.layers_stored(weights));
+        if stored > served {
+            tracing::warn!(served, stored, "the weight files have more layers than config.json: those are not read");
+        }
         let names = &self.architecture.tensors;
         let head = format!("{}.weight", names.head);
         if !self.tied_embeddings || !weights.contains(&head) {
@@ -131,6 +135,14 @@ impl ModelSpec {
         }
         tracing::warn!(file = %file.display(), tensor = head, "is not the embedding, though tie_word_embeddings says so: it counts");
         Ok(ModelSpec { tied_embeddings: false, ..self })
+    }
+
+    /// Layers that the weight files have tensors of: some hold one that drafts tokens beside those of config.json.
+    #[must_use]
+    pub fn layers_stored(&self, weights: &WeightFiles) -> u32 {
+        let start = format!("{}layers.", self.prefix(weights));
+        let of_layer = |name: &str| name.strip_prefix(&start)?.split('.').next()?.parse::<u32>().ok();
+        weights.names().filter_map(of_layer).max().map_or(0, |last| last.saturating_add(1))
     }
 
     /// The format of the first layer's queries in the weight files, which stands for the whole model's.
