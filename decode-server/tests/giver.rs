@@ -5,29 +5,69 @@ mod support;
 
 use engine::TransportChoice::Tcp;
 use proto::peer::PeerHello;
-use proto::peer::client::{Peer, connect};
+use proto::peer::client::{Peer, Watch, connect};
 use proto::session::SessionLimits;
-use sched::message::{FromWorker, ReleaseAnswer, ToWorker, Work};
+use sched::message::{FromWorker, ReleaseAnswer, ToGiver, ToReader, ToWorker, Work};
 use sched::{InstanceId, LeaseId, Leg, Span};
 use support::{Line, PATIENCE, Process, engine, prefill, request, secret};
+use tokio::time::timeout;
 
-async fn giver() -> (Process, Line, Peer) {
-    let process = Process::prefill(prefill(engine("llama", Tcp, 1_000.0))).await;
-    let line = Line::to(&process.started.address).await;
-    let peer = reader(&process, &line, 5).await;
-    (process, line, peer)
+/// A lease that no giver draws: a heartbeat that names it is always answered.
+const NOBODYS: LeaseId = LeaseId(1);
+
+/// A reader that the test plays.
+struct Reader {
+    peer: Peer,
+    watch: Watch,
 }
 
-/// A reader with this instance.
-async fn reader(process: &Process, line: &Line, instance: u128) -> Peer {
-    let compat = line.session.welcome.compat.clone();
-    let hello =
-        PeerHello { compat, instance: InstanceId(instance), name: "reader".into(), lease_beat: Span::from_secs(5) };
-    let met = connect(&process.started.address, &hello, &secret(), &SessionLimits::default()).await;
-    let (peer, welcome) = met.unwrap();
-    assert_eq!(welcome.instance, line.session.welcome.instance);
-    assert_eq!(welcome.endpoints[0].transport, "tcp");
-    peer
+impl Reader {
+    async fn new(process: &Process, line: &Line, instance: u128) -> Reader {
+        let compat = line.session.welcome.compat.clone();
+        let hello =
+            PeerHello { compat, instance: InstanceId(instance), name: "reader".into(), lease_beat: Span::from_secs(5) };
+        let met = connect(&process.started.address, &hello, &secret(), &SessionLimits::default()).await;
+        let (peer, welcome) = met.unwrap();
+        assert_eq!(welcome.instance, line.session.welcome.instance);
+        assert_eq!(welcome.endpoints[0].transport, "tcp");
+        let watch = peer.watch().await.unwrap();
+        Reader { peer, watch }
+    }
+
+    async fn say(&self, word: ToGiver) {
+        self.peer.say(&word, PATIENCE).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> ToReader {
+        timeout(PATIENCE, self.watch.next()).await.unwrap().unwrap()
+    }
+
+    /// Renews leases; those that are gone.
+    async fn renew(&mut self, leases: &[LeaseId]) -> Vec<LeaseId> {
+        self.say(ToGiver::Renew([leases, &[NOBODYS]].concat())).await;
+        match self.hear().await {
+            ToReader::Gone(mut gone) => {
+                assert_eq!(gone.pop(), Some(NOBODYS));
+                gone
+            }
+            other @ ToReader::Released { .. } => panic!("{other:?}"),
+        }
+    }
+
+    async fn release(&mut self, lease: LeaseId) -> ReleaseAnswer {
+        self.say(ToGiver::Release(lease)).await;
+        match self.hear().await {
+            ToReader::Released { lease: of, answer } if of == lease => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn giver() -> (Process, Line, Reader) {
+    let process = Process::prefill(prefill(engine("llama", Tcp, 1_000.0))).await;
+    let line = Line::to(&process.started.address).await;
+    let reader = Reader::new(&process, &line, 5).await;
+    (process, line, reader)
 }
 
 async fn complete(line: &mut Line, id: u64) -> (Leg, LeaseId) {
@@ -41,48 +81,48 @@ async fn complete(line: &mut Line, id: u64) -> (Leg, LeaseId) {
 
 #[tokio::test]
 async fn a_repeated_release_gets_the_same_answer() {
-    let (_process, mut line, peer) = giver().await;
+    let (_process, mut line, mut reader) = giver().await;
     let (leg, lease) = complete(&mut line, 1).await;
-    assert_eq!(peer.renew(&[lease, LeaseId(1)]).await, Ok(vec![LeaseId(1)]));
+    assert_eq!(reader.renew(&[lease]).await, []);
     for _ in 0..3 {
-        assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Ok));
+        assert_eq!(reader.release(lease).await, ReleaseAnswer::Ok);
     }
     line.first(|said| matches!(said, FromWorker::HandedOver { leg: of } if *of == leg).then_some(())).await;
-    assert_eq!(peer.renew(&[lease]).await, Ok(vec![lease]), "a released lease is gone");
-    assert_eq!(peer.release(LeaseId(1), PATIENCE).await, Ok(ReleaseAnswer::Expired), "nobody drew this lease");
+    assert_eq!(reader.renew(&[lease]).await, [lease], "a released lease is gone");
+    assert_eq!(reader.release(NOBODYS).await, ReleaseAnswer::Expired, "nobody drew this lease");
     line.settled().await;
 }
 
 /// Found by reading: a lease was whoever's knew its id, and a remembered `Ok` was told to anybody.
 #[tokio::test]
 async fn a_lease_is_its_readers_alone() {
-    let (process, mut line, peer) = giver().await;
-    let thief = reader(&process, &line, 6).await;
+    let (process, mut line, mut reader) = giver().await;
+    let mut thief = Reader::new(&process, &line, 6).await;
     let (leg, lease) = complete(&mut line, 1).await;
-    assert_eq!(peer.renew(&[lease]).await, Ok(vec![]));
-    assert_eq!(thief.renew(&[lease]).await, Ok(vec![lease]), "gone, as far as it is concerned");
-    thief.abort(lease).await.unwrap();
-    assert_eq!(thief.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired));
-    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Ok), "its reader has noticed nothing");
+    assert_eq!(reader.renew(&[lease]).await, []);
+    assert_eq!(thief.renew(&[lease]).await, [lease], "gone, as far as it is concerned");
+    thief.say(ToGiver::Abort(lease)).await;
+    assert_eq!(thief.release(lease).await, ReleaseAnswer::Expired);
+    assert_eq!(reader.release(lease).await, ReleaseAnswer::Ok, "its reader has noticed nothing");
     line.first(|said| matches!(said, FromWorker::HandedOver { leg: of } if *of == leg).then_some(())).await;
-    assert_eq!(thief.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired), "the answer was not meant for it");
-    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Ok));
+    assert_eq!(thief.release(lease).await, ReleaseAnswer::Expired, "the answer was not meant for it");
+    assert_eq!(reader.release(lease).await, ReleaseAnswer::Ok);
     line.settled().await;
 }
 
 #[tokio::test]
 async fn an_aborted_or_cancelled_lease_is_gone() {
-    let (_process, mut line, peer) = giver().await;
+    let (_process, mut line, mut reader) = giver().await;
     let (aborted, lease) = complete(&mut line, 1).await;
-    peer.abort(lease).await.unwrap();
+    reader.say(ToGiver::Abort(lease)).await;
     line.first(|said| matches!(said, FromWorker::ReaderLost { leg } if *leg == aborted).then_some(())).await;
-    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired));
+    assert_eq!(reader.release(lease).await, ReleaseAnswer::Expired);
 
     let (cancelled, lease) = complete(&mut line, 2).await;
     line.send(ToWorker::Cancel { leg: cancelled, choice: None });
     line.settled().await;
-    assert_eq!(peer.renew(&[lease]).await, Ok(vec![lease]));
-    assert_eq!(peer.release(lease, PATIENCE).await, Ok(ReleaseAnswer::Expired));
+    assert_eq!(reader.renew(&[lease]).await, [lease]);
+    assert_eq!(reader.release(lease).await, ReleaseAnswer::Expired);
 }
 
 #[tokio::test]
@@ -103,7 +143,7 @@ async fn a_silent_reader_loses_its_lease() {
 
 #[tokio::test]
 async fn a_prefill_worker_answers_one_token_requests_alone() {
-    let (_process, mut line, _peer) = giver().await;
+    let (_process, mut line, _reader) = giver().await;
     let request = request(1, 20, 1);
     line.send(ToWorker::Submit(request.clone(), Work::Whole));
     let mut texts = support::Texts::new();

@@ -10,12 +10,12 @@ use std::time::Duration;
 use engine::TransportChoice::Tcp;
 use proto::Secret;
 use proto::listen::Services;
-use proto::peer::server::{Identity, PeerHost, PeerService};
+use proto::peer::server::{Identity, Listeners, PeerHost, PeerService};
 use proto::peer::{PeerHello, PeerWelcome, client};
 use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
 use proto::session::{SessionLimits, Welcome};
-use sched::message::{ReleaseAnswer, ToWorker, Work};
-use sched::{Failure, FailureKind, InstanceId, LeaseId, Span};
+use sched::message::{ToGiver, ToWorker, Work};
+use sched::{Failure, FailureKind, InstanceId, Span};
 use support::{Line, Process, Router, decode, engine, leg, prefill, request, secret};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -148,15 +148,7 @@ impl PeerHost for Leaving {
         Ok(self.welcome.clone())
     }
 
-    fn renew(&self, _: InstanceId, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
-        Ok(leases)
-    }
-
-    async fn release(&self, _: InstanceId, _: LeaseId) -> Result<ReleaseAnswer, Failure> {
-        Ok(ReleaseAnswer::Expired)
-    }
-
-    fn abort(&self, _: InstanceId, _: LeaseId) -> Result<(), Failure> {
+    fn hear(&self, _: InstanceId, _: ToGiver) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -187,7 +179,8 @@ async fn stand_in(prefill: &Process, change: impl FnOnce(&mut PeerWelcome)) -> (
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let sessions = WorkerService::new(leaving.clone(), Sessions::new(limits.clone()), secret());
-    let services = Services::new(sessions, &limits).with_peer(PeerService::new(leaving.clone(), secret()));
+    let services =
+        Services::new(sessions, &limits).with_peer(PeerService::new(leaving.clone(), Listeners::default(), secret()));
     tokio::spawn(services.serve(listener, std::future::pending(), Duration::ZERO));
     (leaving, address)
 }

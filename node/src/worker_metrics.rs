@@ -53,6 +53,7 @@ pub struct WorkerMetrics {
     cached_tokens: Counter,
     generated_tokens: Counter,
     preemptions: Counter,
+    foreign_claims: Counter,
     handed_over: Counter,
     reader_lost: Counter,
     joined: Counter,
@@ -86,6 +87,7 @@ impl WorkerMetrics {
             cached_tokens: counter!(names::CACHED_TOKENS_TOTAL, "role" => role),
             generated_tokens: counter!(names::GENERATED_TOKENS_TOTAL, "role" => role),
             preemptions: counter!(names::PREEMPTIONS_TOTAL, "role" => role),
+            foreign_claims: counter!(names::PLANE_TURNED_AWAY_TOTAL, "role" => role, "reason" => "foreign_lease"),
             handed_over: handoff("handed_over"),
             reader_lost: handoff("reader_lost"),
             joined: handoff("joined"),
@@ -155,6 +157,7 @@ impl WorkerMetrics {
         }
         self.cached_tokens.absolute(load.cached_tokens);
         self.preemptions.absolute(load.preemptions);
+        self.foreign_claims.absolute(load.foreign_claims);
         if let Some(experts) = self.experts.get() {
             experts.export();
         }

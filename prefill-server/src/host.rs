@@ -1,26 +1,19 @@
 //! What routers and readers say to a prefill worker, as facts for its replica.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 
 use engine::replica::ReplicaHandle;
 use engine::{EngineError, ModelInfo};
 use node::drain::Stop;
 use node::worker_metrics::WorkerMetrics;
-use proto::peer::server::{Identity, PeerHost};
+use proto::TurnedAway;
+use proto::peer::server::{Identity, Listeners, PeerHost};
 use proto::peer::{Endpoint, PeerWelcome};
 use proto::session::server::{Refused, SessionHost, Sessions};
 use proto::session::{Exactness, Welcome};
-use proto::{Complaints, TurnedAway};
-use sched::message::{ReleaseAnswer, ToGiver, ToWorker};
+use sched::message::{ToGiver, ToWorker};
 use sched::replica::Event;
-use sched::{Failure, FailureKind, InstanceId, LeaseId, Span};
-
-use crate::book::{Claim, Heartbeat, LeaseBook};
-
-/// How long a release may wait for the replica; the reader repeats it.
-const RELEASE_WAIT: Duration = Duration::from_secs(2);
+use sched::{Failure, FailureKind, InstanceId, Span};
 
 /// The giver behind sessions and peers.
 pub(crate) struct Giver {
@@ -31,11 +24,10 @@ pub(crate) struct Giver {
     pub(crate) endpoint: Vec<u8>,
     pub(crate) address: String,
     pub(crate) sessions: Sessions,
-    pub(crate) book: Arc<LeaseBook>,
+    pub(crate) listeners: Listeners,
     pub(crate) metrics: WorkerMetrics,
     /// How long a lease lives without being renewed.
     pub(crate) lease_span: Span,
-    pub(crate) complaints: Complaints,
     /// Asked when the worker leaves in good order.
     pub(crate) leaving: Stop,
 }
@@ -80,27 +72,6 @@ impl SessionHost for Giver {
     }
 }
 
-impl Giver {
-    fn tell_replica(&self, event: Event) -> Result<(), Failure> {
-        self.replica.send_of_peer(event).map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))
-    }
-
-    /// Whose lease it is, as far as `reader` is concerned. What is not its own never gets to the replica.
-    fn claim(&self, reader: InstanceId, lease: LeaseId) -> Claim {
-        let claim = self.book.claim(reader, lease);
-        if claim == Claim::Foreign {
-            self.foreign_lease(reader);
-        }
-        claim
-    }
-
-    fn foreign_lease(&self, reader: InstanceId) {
-        PeerHost::turned_away(self, TurnedAway::ForeignLease);
-        self.complaints
-            .log(TurnedAway::ForeignLease, &format!("{reader} spoke about a lease that is another reader's"));
-    }
-}
-
 impl PeerHost for Giver {
     fn identity(&self) -> Identity {
         Identity { instance: self.info.instance, compat: self.info.compat.clone(), lease_span: self.lease_span }
@@ -119,40 +90,9 @@ impl PeerHost for Giver {
         })
     }
 
-    fn renew(&self, reader: InstanceId, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
-        let Heartbeat { alive, gone, foreign } = self.book.split(reader, leases, |leg| self.sessions.runs(leg));
-        if foreign > 0 {
-            self.foreign_lease(reader);
-        }
-        if !alive.is_empty() {
-            self.tell_replica(Event::Reader(reader, ToGiver::Renew(alive)))?;
-        }
-        Ok(gone)
-    }
-
-    async fn release(&self, reader: InstanceId, lease: LeaseId) -> Result<ReleaseAnswer, Failure> {
-        match self.claim(reader, lease) {
-            Claim::Own => {}
-            Claim::Unknown | Claim::Foreign => return Ok(ReleaseAnswer::Expired),
-        }
-        let mut waiting = self.book.wait(reader, lease);
-        if waiting.is_first() {
-            self.tell_replica(Event::Reader(reader, ToGiver::Release(lease)))?;
-        }
-        match tokio::time::timeout(RELEASE_WAIT, waiting.answer()).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) | Err(_) => {
-                let detail = format!("the replica has not answered the release of {lease} within {RELEASE_WAIT:?}");
-                Err(Failure::new(FailureKind::Unavailable, detail))
-            }
-        }
-    }
-
-    fn abort(&self, reader: InstanceId, lease: LeaseId) -> Result<(), Failure> {
-        match self.claim(reader, lease) {
-            Claim::Own => self.tell_replica(Event::Reader(reader, ToGiver::Abort(lease))),
-            Claim::Unknown | Claim::Foreign => Ok(()),
-        }
+    fn hear(&self, reader: InstanceId, word: ToGiver) -> Result<(), Failure> {
+        let heard = self.replica.send_of_peer(Event::Reader(reader, word));
+        heard.map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))
     }
 
     fn turned_away(&self, why: TurnedAway) {

@@ -1,9 +1,8 @@
 //! The prefill role: serves the session with routers and gives KV to readers; knows no HTTP.
 //!
 //! [`run`] is the life of the process: ports, model, sessions and peers, ready, drain, end. Between the sockets and the
-//! replica stand `host` (what comes in), `outlet` (what goes out) and `book` (which leases readers may still hold).
+//! replica stand `host` (what comes in) and `outlet` (what goes out).
 
-mod book;
 mod config;
 mod error;
 mod host;

@@ -1,22 +1,22 @@
 //! What the replica of a prefill worker has to say, and to whom; called on the replica's thread, never waits.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use engine::replica::{Outbound, Outlet, TransferEnd};
 use node::worker_metrics::WorkerMetrics;
+use proto::peer::server::Listeners;
 use proto::session::server::Sessions;
-use sched::message::{Envelope, FromWorker};
+use proto::{Complaints, TurnedAway};
+use sched::message::{Envelope, FromWorker, Load};
 use sched::{Failure, Span};
 use tokio::sync::oneshot;
-
-use crate::book::LeaseBook;
 
 /// Passes on what the replica says.
 pub(crate) struct GiverOutlet {
     pub(crate) sessions: Sessions,
-    pub(crate) book: Arc<LeaseBook>,
+    pub(crate) listeners: Listeners,
     pub(crate) metrics: WorkerMetrics,
+    pub(crate) complaints: Complaints,
+    /// Words about other readers' leases, as last counted.
+    pub(crate) foreign_claims: u64,
     /// Said in this turn, sent as one.
     pub(crate) told: Vec<FromWorker>,
     /// Hears of the end of the replica thread.
@@ -26,13 +26,12 @@ pub(crate) struct GiverOutlet {
 impl Outlet for GiverOutlet {
     fn put(&mut self, out: Outbound) {
         match out {
-            Outbound::Say(Envelope::Router(word)) => self.tell(word),
-            Outbound::Say(Envelope::Reader(reader, word)) => self.book.answer(reader, &word),
-            Outbound::Load(load) => {
-                self.metrics.load(&load);
-                self.metrics.session_legs(self.sessions.legs());
-                self.sessions.load(load);
+            Outbound::Say(Envelope::Router(word)) => {
+                self.metrics.told(&word);
+                self.told.push(word);
             }
+            Outbound::Say(Envelope::Reader(reader, word)) => self.listeners.say(reader, &word),
+            Outbound::Load(load) => self.load(load),
             Outbound::Transferred { bytes, elapsed_us, end, .. } => match end {
                 TransferEnd::Done => self.metrics.transferred(bytes, Span(elapsed_us)),
                 TransferEnd::Failed | TransferEnd::Refused => self.metrics.transfer_broken("failed"),
@@ -56,10 +55,14 @@ impl Outlet for GiverOutlet {
 }
 
 impl GiverOutlet {
-    fn tell(&mut self, message: FromWorker) {
-        self.metrics.told(&message);
-        self.book.told(&message, |leg| self.sessions.runs(leg), Instant::now());
-        self.told.push(message);
+    fn load(&mut self, load: Load) {
+        self.metrics.load(&load);
+        self.metrics.session_legs(self.sessions.legs());
+        if load.foreign_claims > self.foreign_claims {
+            self.foreign_claims = load.foreign_claims;
+            self.complaints.log(TurnedAway::ForeignLease, "a reader spoke about a lease that is another reader's");
+        }
+        self.sessions.load(load);
     }
 
     fn stop(&mut self, failure: Option<Failure>) {

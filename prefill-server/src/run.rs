@@ -16,14 +16,13 @@ use node::started::{Report, Started};
 use node::telemetry::Metrics;
 use node::worker_metrics::{ExpertTokens, WorkerFacts, WorkerMetrics};
 use proto::listen::Services;
-use proto::peer::server::PeerService;
+use proto::peer::server::{Listeners, PeerService};
 use proto::session::SessionLimits;
 use proto::session::server::{Sessions, WorkerService};
 use proto::{Complaints, Secret};
 use sched::{Failure, FailureKind, Role, Span};
 use tokio::sync::oneshot;
 
-use crate::book::LeaseBook;
 use crate::host::Giver;
 use crate::outlet::GiverOutlet;
 use crate::{Config, Error};
@@ -60,7 +59,7 @@ pub async fn run(
     let Worker { giver, thread, stopped } = loaded?;
     let sessions = giver.sessions.clone();
     let worker = WorkerService::new(giver.clone(), sessions.clone(), secret.clone());
-    let readers = PeerService::new(giver.clone(), secret);
+    let readers = PeerService::new(giver.clone(), giver.listeners.clone(), secret);
     let services = Services::new(worker, &SessionLimits::default()).with_peer(readers);
     let serving = tokio::spawn(services.serve(ports.grpc.listener, life.stop().asked(), TEARDOWN));
 
@@ -93,14 +92,15 @@ impl Worker {
         progress: &Progress,
     ) -> Result<Worker, Error> {
         let sessions = Sessions::new(SessionLimits::default());
-        let lease_span = Duration::from_millis(config.engine.lease_span_ms);
-        let book = Arc::new(LeaseBook::new(lease_span));
+        let listeners = Listeners::default();
         let metrics = WorkerMetrics::new(Role::Prefill, config.engine.transport.kind().label());
         let (tell, stopped) = oneshot::channel();
         let outlet = GiverOutlet {
             sessions: sessions.clone(),
-            book: book.clone(),
+            listeners: listeners.clone(),
             metrics: metrics.clone(),
+            complaints: Complaints::default(),
+            foreign_claims: 0,
             told: Vec::new(),
             stopped: Some(tell),
         };
@@ -120,9 +120,8 @@ impl Worker {
         }
         let (replica, endpoint, address) = (started.handle, started.endpoint, address.to_owned());
         let (name, leaving) = (config.name.clone(), Stop::new());
-        let (lease_span, complaints) = (Span::from_ms(config.engine.lease_span_ms), Complaints::default());
-        let giver =
-            Giver { name, replica, info, endpoint, address, sessions, book, metrics, lease_span, complaints, leaving };
+        let lease_span = Span::from_ms(config.engine.lease_span_ms);
+        let giver = Giver { name, replica, info, endpoint, address, sessions, listeners, metrics, lease_span, leaving };
         Ok(Worker { giver: Arc::new(giver), thread: started.join, stopped })
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use proto::Secret;
 use proto::listen::Services;
 use proto::peer::client::{Peer, connect};
-use proto::peer::server::{Identity, PeerHost, PeerService};
+use proto::peer::server::{Identity, Listeners, PeerHost, PeerService};
 use proto::peer::{Endpoint, PeerHello, PeerWelcome};
 use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
 use proto::session::{Exactness, SessionLimits, Welcome};
 use sched::compat::CompatParts;
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
-use sched::message::{ReleaseAnswer, ToWorker};
+use sched::message::{ReleaseAnswer, ToGiver, ToReader, ToWorker};
 use sched::{Failure, FailureKind, InstanceId, LeaseId, Role, Span};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -22,19 +22,28 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const DEAD: LeaseId = LeaseId(13);
+/// A giver that hears of this one stands still for a while.
+const SLOW: LeaseId = LeaseId(14);
 const SPAN: Span = Span::from_secs(30);
 
 struct Giver {
     instance: InstanceId,
     met: Mutex<Vec<InstanceId>>,
-    aborted: Mutex<Vec<(InstanceId, LeaseId)>>,
+    heard: Mutex<Vec<(InstanceId, ToGiver)>>,
+    listeners: Listeners,
     leaving: watch::Sender<bool>,
 }
 
 impl Giver {
     fn new(instance: u128) -> Arc<Giver> {
         let leaving = watch::Sender::new(false);
-        Arc::new(Giver { instance: InstanceId(instance), met: Mutex::default(), aborted: Mutex::default(), leaving })
+        Arc::new(Giver {
+            instance: InstanceId(instance),
+            met: Mutex::default(),
+            heard: Mutex::default(),
+            listeners: Listeners::default(),
+            leaving,
+        })
     }
 }
 
@@ -52,21 +61,19 @@ impl PeerHost for Giver {
         Ok(PeerWelcome { compat, instance, layout, blocks: 100, endpoints, name, lease_span })
     }
 
-    fn renew(&self, _: InstanceId, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
-        Ok(leases.into_iter().filter(|lease| *lease == DEAD).collect())
-    }
-
-    async fn release(&self, _: InstanceId, lease: LeaseId) -> Result<ReleaseAnswer, Failure> {
-        match lease {
-            DEAD => Ok(ReleaseAnswer::Expired),
-            LeaseId(0) => Err(Failure::new(FailureKind::Unavailable, "the replica did not answer")),
-            LeaseId(u64::MAX) => std::future::pending().await,
-            _ => Ok(ReleaseAnswer::Ok),
+    fn hear(&self, reader: InstanceId, word: ToGiver) -> Result<(), Failure> {
+        self.heard.lock().unwrap().push((reader, word.clone()));
+        let released = |lease, answer| self.listeners.say(reader, &ToReader::Released { lease, answer });
+        match word {
+            ToGiver::Release(LeaseId(0)) => {
+                return Err(Failure::new(FailureKind::Unavailable, "the replica cannot hear it"));
+            }
+            ToGiver::Renew(leases) if leases.contains(&DEAD) => self.listeners.say(reader, &ToReader::Gone(vec![DEAD])),
+            ToGiver::Release(DEAD) => released(DEAD, ReleaseAnswer::Expired),
+            ToGiver::Release(lease) => released(lease, ReleaseAnswer::Ok),
+            ToGiver::Abort(SLOW) => std::thread::sleep(Duration::from_secs(1)),
+            ToGiver::Renew(_) | ToGiver::Abort(_) => {}
         }
-    }
-
-    fn abort(&self, reader: InstanceId, lease: LeaseId) -> Result<(), Failure> {
-        self.aborted.lock().unwrap().push((reader, lease));
         Ok(())
     }
 
@@ -143,7 +150,8 @@ async fn serve(giver: Arc<Giver>, listener: TcpListener) -> Process {
     let process = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let limits = SessionLimits::default();
     let sessions = WorkerService::new(giver.clone(), Sessions::new(limits.clone()), secret());
-    let services = Services::new(sessions, &limits).with_peer(PeerService::new(giver, secret()));
+    let services =
+        Services::new(sessions, &limits).with_peer(PeerService::new(giver.clone(), giver.listeners.clone(), secret()));
     let listener = listener.into_std().unwrap();
     process.spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
@@ -179,13 +187,42 @@ async fn a_reader_learns_layout_and_endpoints_and_manages_its_leases() {
     assert_eq!(*giver.met.lock().unwrap(), [InstanceId(2)]);
     assert_eq!(Ok(welcome), PeerHost::welcome(&*giver, InstanceId(2)));
     assert_eq!(peer.giver(), InstanceId(1));
-    assert_eq!(peer.renew(&[LeaseId(1), DEAD]).await, Ok(vec![DEAD]));
-    for _ in 0..2 {
-        assert_eq!(peer.release(LeaseId(1), PATIENCE).await, Ok(ReleaseAnswer::Ok));
+    let mut watch = peer.watch().await.unwrap();
+    let words = [
+        ToGiver::Renew(vec![LeaseId(1), DEAD]),
+        ToGiver::Release(LeaseId(1)),
+        ToGiver::Release(LeaseId(1)),
+        ToGiver::Release(DEAD),
+        ToGiver::Abort(LeaseId(5)),
+    ];
+    for word in &words {
+        peer.say(word, PATIENCE).await.unwrap();
     }
-    assert_eq!(peer.release(DEAD, PATIENCE).await, Ok(ReleaseAnswer::Expired));
-    peer.abort(LeaseId(5)).await.unwrap();
-    assert_eq!(*giver.aborted.lock().unwrap(), [(InstanceId(2), LeaseId(5))], "said by whom");
+    peer.ping(PATIENCE).await.unwrap();
+    assert_eq!(*giver.heard.lock().unwrap(), words.map(|word| (InstanceId(2), word)), "said by whom; no ping");
+    let released = |lease, answer| ToReader::Released { lease, answer };
+    let ok = released(LeaseId(1), ReleaseAnswer::Ok);
+    for word in [ToReader::Gone(vec![DEAD]), ok.clone(), ok, released(DEAD, ReleaseAnswer::Expired)] {
+        assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap(), Ok(word));
+    }
+}
+
+/// More leases than one message may name.
+#[tokio::test]
+async fn a_long_heartbeat_is_told_in_parts() {
+    let giver = Giver::new(1);
+    let (listener, address) = bound().await;
+    let _process = serve(giver.clone(), listener).await;
+    let (peer, _) = meet(&address).await;
+    let leases: Vec<LeaseId> = (100..150_000).map(LeaseId).collect();
+    peer.say(&ToGiver::Renew(leases.clone()), PATIENCE).await.unwrap();
+    let heard = giver.heard.lock().unwrap();
+    let parts = heard.iter().map(|(_, word)| match word {
+        ToGiver::Renew(leases) => leases.clone(),
+        other => panic!("{other:?}"),
+    });
+    assert!(heard.len() > 1);
+    assert_eq!(parts.flatten().collect::<Vec<_>>(), leases);
 }
 
 #[tokio::test]
@@ -193,9 +230,9 @@ async fn failures_and_deadlines_come_back_as_what_they_are() {
     let (listener, address) = bound().await;
     let _process = serve(Giver::new(1), listener).await;
     let (peer, _) = meet(&address).await;
-    let failure = Failure::new(FailureKind::Unavailable, "the replica did not answer");
-    assert_eq!(peer.release(LeaseId(0), PATIENCE).await, Err(failure));
-    let late = peer.release(LeaseId(u64::MAX), Duration::from_millis(50)).await.unwrap_err();
+    let failure = Failure::new(FailureKind::Unavailable, "the replica cannot hear it");
+    assert_eq!(peer.say(&ToGiver::Release(LeaseId(0)), PATIENCE).await, Err(failure));
+    let late = peer.say(&ToGiver::Abort(SLOW), Duration::from_millis(50)).await.unwrap_err();
     assert_eq!(late, Failure::new(FailureKind::WorkerLost, "no answer within 50ms"));
 }
 
@@ -226,9 +263,9 @@ async fn another_incarnation_behind_the_same_address_refuses_old_leases() {
     assert_ne!(old.giver(), new.giver());
     let stale = new.as_if_greeted_by(old.giver());
     for outcome in [
-        stale.renew(&[LeaseId(1)]).await.map(|_| ()),
-        stale.release(LeaseId(1), PATIENCE).await.map(|_| ()),
-        stale.abort(LeaseId(1)).await,
+        stale.say(&ToGiver::Renew(vec![LeaseId(1)]), PATIENCE).await,
+        stale.say(&ToGiver::Release(LeaseId(1)), PATIENCE).await,
+        stale.ping(PATIENCE).await,
         stale.watch().await.map(|_| ()),
     ] {
         assert_eq!(outcome, Err(Failure::new(FailureKind::WorkerLost, "the giver inst1 is gone; this is inst99")));
@@ -250,7 +287,7 @@ async fn a_watch_ends_when_the_giver_leaves_or_dies() {
     drop(process);
     let said = timeout(PATIENCE, dying.ended()).await.expect("the connection breaks");
     assert_ne!(said, "the giver has left");
-    let failure = peer.renew(&[LeaseId(1)]).await.unwrap_err();
+    let failure = peer.say(&ToGiver::Renew(vec![LeaseId(1)]), PATIENCE).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::WorkerLost);
 }
 

@@ -1,15 +1,15 @@
-//! What a reader tells givers about leases: heartbeats, release, abort. Every call is a task of its own.
+//! What a reader tells givers about leases. Every word is a task of its own.
 
 use std::time::Duration;
 
 use sched::message::{ToGiver, ToReader};
 use sched::replica::Event;
-use sched::{Failure, FailureKind, InstanceId, LeaseId};
+use sched::{Failure, FailureKind, InstanceId};
 use tokio::time::{Instant, sleep};
 
 use super::Peers;
 
-/// Between two tries of one call.
+/// Between two tries of one word.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a fact may wait for room in the replica's inbox.
 const INBOX_WAIT: Duration = Duration::from_secs(5);
@@ -17,75 +17,36 @@ const INBOX_WAIT: Duration = Duration::from_secs(5);
 const INBOX_RETRY: Duration = Duration::from_millis(1);
 
 impl Peers {
-    /// Tells a giver a word of the replica's.
+    /// Tells a giver a word of the replica's; what it answers comes over its link.
     pub(crate) fn say(&self, giver: InstanceId, word: ToGiver) {
-        match word {
-            ToGiver::Renew(leases) => self.renew(giver, leases),
-            ToGiver::Release(lease) => self.release(giver, lease),
-            ToGiver::Abort(lease) => self.abort(giver, lease),
+        let peers = self.clone();
+        self.shared.runtime.spawn(async move { peers.tell(giver, word).await });
+    }
+
+    /// Repeats a word for one beat until the giver has heard it, at whichever of its addresses.
+    async fn tell(&self, giver: InstanceId, word: ToGiver) {
+        let deadline = Instant::now() + self.shared.config.lease_beat;
+        loop {
+            let Some(peer) = self.table().peer(giver) else { return self.tell_nobody(giver, word).await };
+            let left = || deadline.saturating_duration_since(Instant::now());
+            let Err(failure) = peer.say(&word, left()).await else { return };
+            self.meet_again(giver, &failure);
+            if left() <= RETRY {
+                // Whether the giver is gone is the link's to find out. The replica says again what it still means at the
+                // next beat, and a lease that nobody speaks of runs out.
+                let (giver, reason) = (self.table().name(giver), failure.detail);
+                return tracing::warn!(giver, ?word, reason, "a word was not heard");
+            }
+            sleep(RETRY).await;
         }
     }
 
-    /// Renews leases; those that are gone are told to the replica.
-    fn renew(&self, giver: InstanceId, leases: Vec<LeaseId>) {
-        let (peers, peer) = (self.clone(), self.table().peer(giver));
-        let name = self.table().name(giver);
-        self.shared.runtime.spawn(async move {
-            // Nobody renews at a giver that is lost: whoever waits for it must not wait for the end of the request.
-            let gone = |leases| Event::Giver(giver, ToReader::Gone(leases));
-            let Some(peer) = peer else { return peers.tell_replica(gone(leases)).await };
-            match peer.renew(&leases).await {
-                Ok(lost) if lost.is_empty() => {}
-                Ok(lost) => peers.tell_replica(gone(lost)).await,
-                // Whether the giver is gone is the link's to find out; the next beat is near.
-                Err(failure) => {
-                    tracing::warn!(giver = name, reason = failure.detail, "a heartbeat was not answered");
-                    peers.meet_again(giver, &failure);
-                }
-            }
-        });
-    }
-
-    /// Asks a giver whether its lease covered the pull, for one beat; the replica asks again until it gives up.
-    fn release(&self, giver: InstanceId, lease: LeaseId) {
-        let peers = self.clone();
-        self.shared.runtime.spawn(async move {
-            if let Some(heard) = peers.released(giver, lease).await {
-                peers.tell_replica(heard).await;
-            }
-        });
-    }
-
-    /// Tells a giver that nothing will be read any more. If it is not heard, the lease runs out by itself.
-    fn abort(&self, giver: InstanceId, lease: LeaseId) {
-        let Some(peer) = self.table().peer(giver) else {
-            return tracing::debug!(%giver, %lease, "a giver that is lost needs no abort");
-        };
-        let giver = self.table().name(giver);
-        self.shared.runtime.spawn(async move {
-            if let Err(failure) = peer.abort(lease).await {
-                tracing::warn!(giver, %lease, reason = failure.detail, "an abort was not heard; the lease will run out");
-            }
-        });
-    }
-
-    /// What came of a release, repeated for one beat: the giver's answer stays the same, at whichever of its addresses.
-    async fn released(&self, giver: InstanceId, lease: LeaseId) -> Option<Event> {
-        let deadline = Instant::now() + self.shared.config.lease_beat;
-        loop {
-            let Some(peer) = self.table().peer(giver) else { return Some(Event::ReleaseUnheard { giver, lease }) };
-            let left = deadline.saturating_duration_since(Instant::now());
-            match peer.release(lease, left).await {
-                Ok(answer) => return Some(Event::Giver(giver, ToReader::Released { lease, answer })),
-                Err(failure) => {
-                    tracing::debug!(%lease, %failure, "a release was not answered");
-                    self.meet_again(giver, &failure);
-                }
-            }
-            if deadline.saturating_duration_since(Instant::now()) <= RETRY {
-                return None;
-            }
-            sleep(RETRY).await;
+    /// Answers for a giver that is lost: whoever waits for it must not wait for the end of the request.
+    async fn tell_nobody(&self, giver: InstanceId, word: ToGiver) {
+        match word {
+            ToGiver::Renew(leases) => self.tell_replica(Event::Giver(giver, ToReader::Gone(leases))).await,
+            ToGiver::Release(lease) => self.tell_replica(Event::ReleaseUnheard { giver, lease }).await,
+            ToGiver::Abort(lease) => tracing::debug!(%giver, %lease, "a giver that is lost needs no abort"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The link to one address: meets whoever answers, holds on while it lives, and says when it is gone.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use node::telemetry::LiveGauge;
 use proto::peer::PeerWelcome;
 use proto::peer::client::{Peer, Watch, connect};
 use sched::layout::can_pull;
+use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -209,7 +211,7 @@ impl Link {
         self.speed = Some(self.peers.shared.metrics.pair_up(&self.name, rate));
         self.peers.met(&self.address, giver);
         let since = Instant::now();
-        let interruption = self.interrupted(&mut up).await;
+        let interruption = self.interrupted(giver, &mut up).await;
         self.pauses.lived(since.elapsed());
         if since.elapsed() >= STEADY_AFTER {
             self.problem = None;
@@ -253,15 +255,23 @@ impl Link {
         }
     }
 
-    async fn interrupted(&self, up: &mut Up) -> Interruption {
-        tokio::select! {
-            reason = up.watch.ended() => Interruption::Ended(reason),
-            reason = went_down(&mut up.wire) => match timeout(FAREWELL_WAIT, up.watch.ended()).await {
-                Ok(reason) => Interruption::Ended(reason),
-                Err(_) => Interruption::WireDown(reason),
-            },
-            () = fell_silent(&up.peer) => Interruption::Silent,
-            () = self.wake.notified() => Interruption::AskedToLook,
+    /// Passes on what the giver says, until something else happens.
+    async fn interrupted(&self, giver: InstanceId, up: &mut Up) -> Interruption {
+        let Up { peer, watch, wire } = up;
+        let mut silent = pin!(fell_silent(peer));
+        loop {
+            tokio::select! {
+                word = watch.next() => match word {
+                    Ok(word) => self.peers.tell_replica(Event::Giver(giver, word)).await,
+                    Err(reason) => return Interruption::Ended(reason),
+                },
+                reason = went_down(wire) => return match timeout(FAREWELL_WAIT, watch.ended()).await {
+                    Ok(reason) => Interruption::Ended(reason),
+                    Err(_) => Interruption::WireDown(reason),
+                },
+                () = &mut silent => return Interruption::Silent,
+                () = self.wake.notified() => return Interruption::AskedToLook,
+            }
         }
     }
 

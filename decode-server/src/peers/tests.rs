@@ -7,11 +7,11 @@ use engine::replica::{Outbound, Outlet};
 use engine::{BackendKind, ModelInfo, NoRankProgram, Progress, TransportChoice};
 use proto::listen::Services;
 use proto::peer::client::connect;
-use proto::peer::server::{Identity, PeerHost, PeerService};
+use proto::peer::server::{Identity, Listeners, PeerHost, PeerService};
 use proto::peer::{Endpoint, PeerWelcome};
 use proto::session::Welcome;
 use proto::session::server::{Refused, SessionHost, WorkerService};
-use sched::message::{Envelope, Offer, ReleaseAnswer, ToGiver};
+use sched::message::{Envelope, Offer, ToGiver};
 use sched::{Attempt, BlockId, Choice, ChoiceState, LeaseId, RequestId, Role, Slo, Span, TokenId};
 use tokio::net::TcpListener;
 
@@ -107,15 +107,7 @@ impl PeerHost for Greeter {
         Ok(PeerWelcome { compat, instance, layout, blocks: 64, endpoints, name, lease_span })
     }
 
-    fn renew(&self, _: InstanceId, _: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure> {
-        Ok(vec![])
-    }
-
-    async fn release(&self, _: InstanceId, _: LeaseId) -> Result<ReleaseAnswer, Failure> {
-        Ok(ReleaseAnswer::Expired)
-    }
-
-    fn abort(&self, _: InstanceId, _: LeaseId) -> Result<(), Failure> {
+    fn hear(&self, _: InstanceId, _: ToGiver) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -144,7 +136,8 @@ async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
     let address = listener.local_addr().unwrap().to_string();
     let limits = SessionLimits::default();
     let sessions = WorkerService::new(greeter.clone(), Sessions::new(limits.clone()), Secret::open());
-    let services = Services::new(sessions, &limits).with_peer(PeerService::new(greeter, Secret::open()));
+    let services =
+        Services::new(sessions, &limits).with_peer(PeerService::new(greeter, Listeners::default(), Secret::open()));
     tokio::spawn(services.serve(listener, std::future::pending(), Duration::ZERO));
     let peers = &taker.peers;
     let (peer, _) = connect(&address, &peers.shared.hello, &Secret::open(), &limits).await.unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sched::cluster::{Link as ClusterLink, WorkerInfo};
 use sched::handoff::PullOutcome;
 use sched::layout::KvLayout;
-use sched::message::{Envelope, Load, ToGiver, ToReader};
+use sched::message::{Envelope, Load, ToGiver};
 use sched::replica::{Action, Compute, Event, Pull, Replica, Transfer};
 use sched::{BlockId, CompatKey, InstanceId, LaneId, LeaseId, PullId, Role, StepId, Time, WorkerId};
 
@@ -147,15 +147,6 @@ impl Simulation<'_> {
                 return self.queue.push(later, Happening::AtWorker { worker: reader, event });
             }
             (None, ToGiver::Renew(_) | ToGiver::Abort(_)) => return,
-            (Some(sim), ToGiver::Renew(leases)) => {
-                let (held, gone): (Vec<_>, Vec<_>) =
-                    leases.into_iter().partition(|lease| sim.granted.contains_key(lease));
-                if !gone.is_empty() {
-                    let event = Event::Giver(instance_of(giver), ToReader::Gone(gone));
-                    self.queue.push(later, Happening::AtWorker { worker: reader, event });
-                }
-                ToGiver::Renew(held)
-            }
             (Some(_), word) => word,
         };
         self.feed(giver, Event::Reader(instance_of(reader), word));

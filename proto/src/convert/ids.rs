@@ -45,11 +45,11 @@ pub(super) fn blocks_from_wire(blocks: Vec<u32>) -> Vec<BlockId> {
     blocks.into_iter().map(BlockId).collect()
 }
 
-pub(crate) fn leases_to_wire(leases: &[LeaseId]) -> Vec<u64> {
+pub(super) fn leases_to_wire(leases: &[LeaseId]) -> Vec<u64> {
     leases.iter().map(|lease| lease.0).collect()
 }
 
-pub(crate) fn leases_from_wire(leases: Vec<u64>) -> Vec<LeaseId> {
+pub(super) fn leases_from_wire(leases: Vec<u64>) -> Vec<LeaseId> {
     leases.into_iter().map(LeaseId).collect()
 }
 

@@ -13,7 +13,6 @@ mod status;
 mod to_worker;
 mod token;
 
-pub(crate) use ids::{leases_from_wire, leases_to_wire};
 use thiserror::Error;
 
 /// A type of ours and its message on the wire.

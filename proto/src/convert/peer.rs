@@ -1,11 +1,13 @@
-//! Reader to giver.
+//! Reader and giver.
 
-use sched::Span;
-use sched::message::ReleaseAnswer;
+use sched::message::{ReleaseAnswer, ToGiver, ToReader};
+use sched::{LeaseId, Span};
 
-use super::limits::{ENDPOINT_BYTES_MAX, NAME_BYTES_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
+use super::ids::{leases_from_wire, leases_to_wire};
+use super::limits::{ENDPOINT_BYTES_MAX, NAME_BYTES_MAX, RENEW_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
 use crate::generated as wire;
+use crate::generated::{to_giver, to_reader};
 use crate::peer::{Endpoint, PeerWelcome};
 
 impl Wire for PeerWelcome {
@@ -52,6 +54,59 @@ impl Wire for Endpoint {
     }
 }
 
+impl Wire for ToGiver {
+    type Message = wire::ToGiver;
+
+    fn to_wire(&self) -> wire::ToGiver {
+        let word = match self {
+            ToGiver::Renew(leases) => to_giver::Word::Renew(some(leases)),
+            ToGiver::Release(lease) => to_giver::Word::Release(lease.0),
+            ToGiver::Abort(lease) => to_giver::Word::Abort(lease.0),
+        };
+        wire::ToGiver { word: Some(word) }
+    }
+
+    fn from_wire(message: wire::ToGiver) -> Result<Self, ConvertError> {
+        Ok(match Field("ToGiver", "word").required(message.word)? {
+            to_giver::Word::Renew(leases) => ToGiver::Renew(bounded(leases)?),
+            to_giver::Word::Release(lease) => ToGiver::Release(LeaseId(lease)),
+            to_giver::Word::Abort(lease) => ToGiver::Abort(LeaseId(lease)),
+        })
+    }
+}
+
+impl Wire for ToReader {
+    type Message = wire::ToReader;
+
+    fn to_wire(&self) -> wire::ToReader {
+        let word = match self {
+            ToReader::Gone(leases) => to_reader::Word::Gone(some(leases)),
+            ToReader::Released { lease, answer } => {
+                to_reader::Word::Released(wire::Released { lease: lease.0, answer: answer.to_wire() })
+            }
+        };
+        wire::ToReader { word: Some(word) }
+    }
+
+    fn from_wire(message: wire::ToReader) -> Result<Self, ConvertError> {
+        Ok(match Field("ToReader", "word").required(message.word)? {
+            to_reader::Word::Gone(leases) => ToReader::Gone(bounded(leases)?),
+            to_reader::Word::Released(wire::Released { lease, answer }) => {
+                ToReader::Released { lease: LeaseId(lease), answer: ReleaseAnswer::from_wire(answer)? }
+            }
+        })
+    }
+}
+
+fn some(leases: &[LeaseId]) -> wire::Leases {
+    wire::Leases { leases: leases_to_wire(leases) }
+}
+
+fn bounded(message: wire::Leases) -> Result<Vec<LeaseId>, ConvertError> {
+    Field("Leases", "leases").at_most(message.leases.len(), RENEW_MAX)?;
+    Ok(leases_from_wire(message.leases))
+}
+
 impl Wire for ReleaseAnswer {
     type Message = i32;
 
@@ -64,7 +119,7 @@ impl Wire for ReleaseAnswer {
     }
 
     fn from_wire(message: i32) -> Result<Self, ConvertError> {
-        let unknown = Field("ReleaseReply", "answer").error(Problem::Unknown(message));
+        let unknown = Field("Released", "answer").error(Problem::Unknown(message));
         match wire::ReleaseAnswer::try_from(message).map_err(|_| unknown.clone())? {
             wire::ReleaseAnswer::Unspecified => Err(unknown),
             wire::ReleaseAnswer::Ok => Ok(ReleaseAnswer::Ok),

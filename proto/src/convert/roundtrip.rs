@@ -9,7 +9,8 @@ use prost::Message;
 use sched::compat::CompatParts;
 use sched::layout::{KvDtype, KvLayout, Parallel, Rank, Shape, TileOrder};
 use sched::message::{
-    Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Load, Offer, ReleaseAnswer, ToWorker, TokenTiming, Work,
+    Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Load, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker,
+    TokenTiming, Work,
 };
 use sched::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request,
@@ -260,6 +261,7 @@ fn status() -> impl Strategy<Value = WorkerStatus> {
         blocks_quarantined: n[6],
         cached_tokens: 0,
         preemptions: 0,
+        foreign_claims: 0,
     });
     let pair = (any::<u128>(), "[a-z]{1,8}", proptest::num::f64::NORMAL).prop_map(|(giver, transport, rate)| Pair {
         giver: InstanceId(giver),
@@ -340,10 +342,30 @@ proptest! {
 }
 
 #[test]
-fn every_release_answer_survives() {
-    for answer in [ReleaseAnswer::Ok, ReleaseAnswer::Expired] {
-        assert_eq!(ReleaseAnswer::from_wire(answer.to_wire()), Ok(answer));
+fn every_word_of_peers_survives() {
+    let leases = || vec![LeaseId(0), LeaseId(u64::MAX)];
+    for word in
+        [ToGiver::Renew(leases()), ToGiver::Renew(vec![]), ToGiver::Release(LeaseId(0)), ToGiver::Abort(LeaseId(9))]
+    {
+        assert_eq!(carried(&word), word);
     }
+    let released = |answer| ToReader::Released { lease: LeaseId(7), answer };
+    for word in [ToReader::Gone(leases()), released(ReleaseAnswer::Ok), released(ReleaseAnswer::Expired)] {
+        assert_eq!(carried(&word), word);
+    }
+}
+
+#[test]
+fn words_of_peers_are_bounded_and_never_empty() {
+    let leases = wire::Leases { leases: vec![1; limits::RENEW_MAX + 1] };
+    let many = wire::ToGiver { word: Some(wire::to_giver::Word::Renew(leases.clone())) };
+    assert!(matches!(ToGiver::from_wire(many).unwrap_err().problem, Problem::TooMany { .. }));
+    let many = wire::ToReader { word: Some(wire::to_reader::Word::Gone(leases)) };
+    assert!(matches!(ToReader::from_wire(many).unwrap_err().problem, Problem::TooMany { .. }));
+    assert_eq!(ToGiver::from_wire(wire::ToGiver { word: None }).unwrap_err().problem, Problem::Missing);
+    let released = wire::Released { lease: 1, answer: 0 };
+    let unspecified = wire::ToReader { word: Some(wire::to_reader::Word::Released(released)) };
+    assert_eq!(ToReader::from_wire(unspecified).unwrap_err().problem, Problem::Unknown(0));
 }
 
 fn sample_request() -> wire::Request {

@@ -157,6 +157,7 @@ impl Wire for Load {
             // Counted for a worker's own metrics only.
             cached_tokens: 0,
             preemptions: 0,
+            foreign_claims: 0,
         })
     }
 }

@@ -1073,48 +1073,64 @@ pub struct WatchRequest {
     #[prost(message, optional, tag = "2")]
     pub caller: ::core::option::Option<Caller>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchReply {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RenewRequest {
+pub struct SayRequest {
     #[prost(message, optional, tag = "1")]
     pub giver: ::core::option::Option<Instance>,
-    #[prost(fixed64, repeated, tag = "2")]
-    pub leases: ::prost::alloc::vec::Vec<u64>,
+    #[prost(message, optional, tag = "2")]
+    pub word: ::core::option::Option<ToGiver>,
     #[prost(message, optional, tag = "3")]
     pub caller: ::core::option::Option<Caller>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SayReply {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RenewReply {
-    /// Those that the giver does not hold any more, or not for this reader.
+pub struct ToGiver {
+    #[prost(oneof = "to_giver::Word", tags = "1, 2, 3")]
+    pub word: ::core::option::Option<to_giver::Word>,
+}
+/// Nested message and enum types in `ToGiver`.
+pub mod to_giver {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Word {
+        /// These leases are still needed. Those that are not the reader's, or not any more, come back as gone.
+        #[prost(message, tag = "1")]
+        Renew(super::Leases),
+        /// Everything has been read. The giver remembers its answer for one lease span.
+        #[prost(fixed64, tag = "2")]
+        Release(u64),
+        /// Nothing will be read any more.
+        #[prost(fixed64, tag = "3")]
+        Abort(u64),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ToReader {
+    #[prost(oneof = "to_reader::Word", tags = "1, 2")]
+    pub word: ::core::option::Option<to_reader::Word>,
+}
+/// Nested message and enum types in `ToReader`.
+pub mod to_reader {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Word {
+        #[prost(message, tag = "1")]
+        Gone(super::Leases),
+        #[prost(message, tag = "2")]
+        Released(super::Released),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leases {
     #[prost(fixed64, repeated, tag = "1")]
-    pub gone: ::prost::alloc::vec::Vec<u64>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReleaseRequest {
-    #[prost(message, optional, tag = "1")]
-    pub giver: ::core::option::Option<Instance>,
-    #[prost(fixed64, tag = "2")]
-    pub lease: u64,
-    #[prost(message, optional, tag = "3")]
-    pub caller: ::core::option::Option<Caller>,
+    pub leases: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReleaseReply {
-    #[prost(enumeration = "ReleaseAnswer", tag = "1")]
+pub struct Released {
+    #[prost(fixed64, tag = "1")]
+    pub lease: u64,
+    #[prost(enumeration = "ReleaseAnswer", tag = "2")]
     pub answer: i32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AbortRequest {
-    #[prost(message, optional, tag = "1")]
-    pub giver: ::core::option::Option<Instance>,
-    #[prost(fixed64, tag = "2")]
-    pub lease: u64,
-    #[prost(message, optional, tag = "3")]
-    pub caller: ::core::option::Option<Caller>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AbortReply {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReleaseAnswer {
@@ -1263,12 +1279,12 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Meet"));
             self.inner.unary(req, path, codec).await
         }
-        /// Stays open without a message while the giver lives, so that the reader sees its death at once.
+        /// What the giver says to this reader. Stays open while the giver lives, so that the reader sees its death at once.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::WatchReply>>,
+            tonic::Response<tonic::codec::Streaming<super::ToReader>>,
             tonic::Status,
         > {
             self.inner
@@ -1285,10 +1301,11 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        pub async fn renew(
+        /// What the reader says. May be repeated; what there is to answer comes over Watch.
+        pub async fn say(
             &mut self,
-            request: impl tonic::IntoRequest<super::RenewRequest>,
-        ) -> std::result::Result<tonic::Response<super::RenewReply>, tonic::Status> {
+            request: impl tonic::IntoRequest<super::SayRequest>,
+        ) -> std::result::Result<tonic::Response<super::SayReply>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -1298,46 +1315,9 @@ pub mod peer_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/baton.v1.Peer/Renew");
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Peer/Say");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Renew"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// May be repeated; the giver remembers its answer for one lease span.
-        pub async fn release(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReleaseRequest>,
-        ) -> std::result::Result<tonic::Response<super::ReleaseReply>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/baton.v1.Peer/Release");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Release"));
-            self.inner.unary(req, path, codec).await
-        }
-        pub async fn abort(
-            &mut self,
-            request: impl tonic::IntoRequest<super::AbortRequest>,
-        ) -> std::result::Result<tonic::Response<super::AbortReply>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/baton.v1.Peer/Abort");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Abort"));
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Peer", "Say"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -1368,28 +1348,20 @@ pub mod peer_server {
         ) -> std::result::Result<tonic::Response<super::PeerWelcome>, tonic::Status>;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::WatchReply, tonic::Status>,
+                Item = std::result::Result<super::ToReader, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// Stays open without a message while the giver lives, so that the reader sees its death at once.
+        /// What the giver says to this reader. Stays open while the giver lives, so that the reader sees its death at once.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        async fn renew(
+        /// What the reader says. May be repeated; what there is to answer comes over Watch.
+        async fn say(
             &self,
-            request: tonic::Request<super::RenewRequest>,
-        ) -> std::result::Result<tonic::Response<super::RenewReply>, tonic::Status>;
-        /// May be repeated; the giver remembers its answer for one lease span.
-        async fn release(
-            &self,
-            request: tonic::Request<super::ReleaseRequest>,
-        ) -> std::result::Result<tonic::Response<super::ReleaseReply>, tonic::Status>;
-        async fn abort(
-            &self,
-            request: tonic::Request<super::AbortRequest>,
-        ) -> std::result::Result<tonic::Response<super::AbortReply>, tonic::Status>;
+            request: tonic::Request<super::SayRequest>,
+        ) -> std::result::Result<tonic::Response<super::SayReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct PeerServer<T> {
@@ -1560,7 +1532,7 @@ pub mod peer_server {
                         T: Peer,
                     > tonic::server::ServerStreamingService<super::WatchRequest>
                     for WatchSvc<T> {
-                        type Response = super::WatchReply;
+                        type Response = super::ToReader;
                         type ResponseStream = T::WatchStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
@@ -1599,23 +1571,23 @@ pub mod peer_server {
                     };
                     Box::pin(fut)
                 }
-                "/baton.v1.Peer/Renew" => {
+                "/baton.v1.Peer/Say" => {
                     #[allow(non_camel_case_types)]
-                    struct RenewSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::RenewRequest>
-                    for RenewSvc<T> {
-                        type Response = super::RenewReply;
+                    struct SaySvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::SayRequest>
+                    for SaySvc<T> {
+                        type Response = super::SayReply;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::RenewRequest>,
+                            request: tonic::Request<super::SayRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Peer>::renew(&inner, request).await
+                                <T as Peer>::say(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -1626,93 +1598,7 @@ pub mod peer_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = RenewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/baton.v1.Peer/Release" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReleaseSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::ReleaseRequest>
-                    for ReleaseSvc<T> {
-                        type Response = super::ReleaseReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ReleaseRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Peer>::release(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReleaseSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/baton.v1.Peer/Abort" => {
-                    #[allow(non_camel_case_types)]
-                    struct AbortSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::AbortRequest>
-                    for AbortSvc<T> {
-                        type Response = super::AbortReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AbortRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Peer>::abort(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AbortSvc(inner);
+                        let method = SaySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

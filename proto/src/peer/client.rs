@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use sched::message::ReleaseAnswer;
-use sched::{Failure, FailureKind, InstanceId, LeaseId};
+use sched::message::{ToGiver, ToReader};
+use sched::{Failure, FailureKind, InstanceId};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
@@ -15,7 +15,7 @@ use super::server::compare;
 use super::signed::Signer;
 use super::{PeerHello, PeerWelcome, WELCOME};
 use crate::convert::limits::{MESSAGE_BYTES_MAX, NONCE_BYTES_MAX, RENEW_MAX};
-use crate::convert::{Field, Wire, leases_from_wire, leases_to_wire};
+use crate::convert::{Field, Wire};
 use crate::generated as wire;
 use crate::generated::peer_client::PeerClient;
 use crate::random;
@@ -33,10 +33,10 @@ pub struct Peer {
     deadline: Duration,
 }
 
-/// Resolves when the giver's connection is gone.
+/// What the giver says to this reader, until its connection is gone.
 #[derive(Debug)]
 pub struct Watch {
-    stream: Streaming<wire::WatchReply>,
+    stream: Streaming<wire::ToReader>,
 }
 
 /// Connects to the giver at `address`. Both prove that they know `secret` before anything of the answer is looked at.
@@ -133,7 +133,7 @@ impl Peer {
         Peer { giver, ..self.clone() }
     }
 
-    /// Opens the stream that ends with the giver.
+    /// Opens the stream of what the giver says, which ends with the giver.
     ///
     /// # Errors
     /// `WorkerLost` if the giver is gone or another incarnation answers.
@@ -149,45 +149,30 @@ impl Peer {
     /// # Errors
     /// `WorkerLost` if it does not within `deadline`, whatever it answers otherwise.
     pub async fn ping(&self, deadline: Duration) -> Result<(), Failure> {
-        // A renewal of nothing: every giver answers it, and nothing changes.
-        let request = wire::RenewRequest { giver: self.us(), leases: Vec::new(), caller: None };
-        let mut client = self.client.clone();
-        bounded(deadline, client.renew(self.signer.sign(request))).await.map(|_| ())
+        // A renewal of nothing: every giver hears it, and nothing changes.
+        self.say(&ToGiver::Renew(Vec::new()), deadline).await
     }
 
-    /// Renews leases; returns those that are gone.
+    /// Tells the giver a word; what there is to answer comes over the watch. Every word may be said again.
     ///
     /// # Errors
-    /// `WorkerLost` if the giver is gone, whatever it answers otherwise.
-    pub async fn renew(&self, leases: &[LeaseId]) -> Result<Vec<LeaseId>, Failure> {
-        let mut gone = Vec::new();
-        for part in leases.chunks(RENEW_MAX) {
-            let request = wire::RenewRequest { giver: self.us(), leases: leases_to_wire(part), caller: None };
-            let mut client = self.client.clone();
-            gone.extend(leases_from_wire(bounded(self.deadline, client.renew(self.signer.sign(request))).await?.gone));
+    /// `WorkerLost` if the giver is gone or has not heard it within `deadline`, whatever it answers otherwise.
+    pub async fn say(&self, word: &ToGiver, deadline: Duration) -> Result<(), Failure> {
+        match word {
+            ToGiver::Renew(leases) if leases.len() > RENEW_MAX => {
+                for part in leases.chunks(RENEW_MAX) {
+                    self.call(&ToGiver::Renew(part.to_vec()), deadline).await?;
+                }
+                Ok(())
+            }
+            word => self.call(word, deadline).await,
         }
-        Ok(gone)
     }
 
-    /// Tells the giver that everything has been read. May be repeated: the answer stays the same for a lease span.
-    ///
-    /// # Errors
-    /// `WorkerLost` if the giver is gone, whatever it answers otherwise.
-    pub async fn release(&self, lease: LeaseId, deadline: Duration) -> Result<ReleaseAnswer, Failure> {
-        let request = wire::ReleaseRequest { giver: self.us(), lease: lease.0, caller: None };
+    async fn call(&self, word: &ToGiver, deadline: Duration) -> Result<(), Failure> {
+        let request = wire::SayRequest { giver: self.us(), word: Some(word.to_wire()), caller: None };
         let mut client = self.client.clone();
-        let reply = bounded(deadline, client.release(self.signer.sign(request))).await?;
-        ReleaseAnswer::from_wire(reply.answer).map_err(Failure::from)
-    }
-
-    /// Tells the giver that nothing will be read any more.
-    ///
-    /// # Errors
-    /// `WorkerLost` if the giver is gone, whatever it answers otherwise.
-    pub async fn abort(&self, lease: LeaseId) -> Result<(), Failure> {
-        let request = wire::AbortRequest { giver: self.us(), lease: lease.0, caller: None };
-        let mut client = self.client.clone();
-        bounded(self.deadline, client.abort(self.signer.sign(request))).await.map(|_| ())
+        bounded(deadline, client.say(self.signer.sign(request))).await.map(|_| ())
     }
 
     fn us(&self) -> Option<wire::Instance> {
@@ -196,13 +181,23 @@ impl Peer {
 }
 
 impl Watch {
-    /// Waits for the end of the giver's connection and says how it ended.
+    /// The next word.
+    ///
+    /// # Errors
+    /// How the giver's connection has ended, or what of its words means nothing.
+    pub async fn next(&mut self) -> Result<ToReader, String> {
+        match self.stream.message().await {
+            Ok(Some(word)) => ToReader::from_wire(word).map_err(|error| error.to_string()),
+            Ok(None) => Err("the giver has left".to_owned()),
+            Err(status) => Err(describe(&status)),
+        }
+    }
+
+    /// Waits for the end of the giver's connection and says how it ended; words are not looked at.
     pub async fn ended(&mut self) -> String {
         loop {
-            match self.stream.message().await {
-                Ok(Some(wire::WatchReply {})) => {}
-                Ok(None) => return "the giver has left".to_owned(),
-                Err(status) => return describe(&status),
+            if let Err(ended) = self.next().await {
+                return ended;
             }
         }
     }

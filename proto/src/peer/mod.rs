@@ -1,6 +1,7 @@
 //! What a reader (decode) and a giver (prefill) say to each other about leases; the bytes move elsewhere.
 
 pub mod client;
+mod listeners;
 pub mod server;
 mod signed;
 

@@ -1,21 +1,24 @@
-//! The giver's end: meets readers that know the secret, then passes on what they say about their leases.
+//! The giver's end: meets readers that know the secret, then passes on what is said about leases, both ways.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use prost::Message;
 use sched::compat::CompatParts;
-use sched::message::ReleaseAnswer;
-use sched::{Failure, FailureKind, InstanceId, LeaseId, Span};
+use sched::message::{ToGiver, ToReader};
+use sched::{Failure, FailureKind, InstanceId, Span};
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
+pub use super::listeners::Listeners;
+use super::listeners::Words;
 use super::signed::{Readers, Signed};
 use super::{PeerWelcome, WELCOME};
-use crate::convert::limits::{RENEW_MAX, WORKER_NAME_BYTES_MAX};
-use crate::convert::{Field, Wire, leases_from_wire, leases_to_wire};
+use crate::convert::limits::WORKER_NAME_BYTES_MAX;
+use crate::convert::{Field, Wire};
 use crate::generated as wire;
 use crate::listen::Pass;
 use crate::random;
@@ -37,24 +40,11 @@ pub trait PeerHost: Send + Sync + 'static {
     /// Nobody can be welcomed now.
     fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure>;
 
-    /// Renews those of these leases that are the reader's; returns the others.
+    /// Takes in one word of a reader; never waits. What there is to answer goes to its [`Listeners`].
     ///
     /// # Errors
-    /// The replica cannot be asked now.
-    fn renew(&self, reader: InstanceId, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Failure>;
-
-    /// A reader has everything; resolves, within a bounded time, to the replica's answer.
-    fn release(
-        &self,
-        reader: InstanceId,
-        lease: LeaseId,
-    ) -> impl Future<Output = Result<ReleaseAnswer, Failure>> + Send;
-
-    /// A reader gives up. Of no effect if the lease is not its own.
-    ///
-    /// # Errors
-    /// The replica cannot be asked now.
-    fn abort(&self, reader: InstanceId, lease: LeaseId) -> Result<(), Failure>;
+    /// It cannot be taken in now.
+    fn hear(&self, reader: InstanceId, word: ToGiver) -> Result<(), Failure>;
 
     /// Resolves when this giver leaves in good order: watches end, and readers know without a timeout.
     fn leaving(&self) -> impl Future<Output = ()> + Send + 'static;
@@ -79,15 +69,16 @@ pub struct PeerService<H> {
     host: Arc<H>,
     secret: Secret,
     readers: Readers,
+    listeners: Listeners,
     began: Instant,
     complaints: Complaints,
 }
 
 impl<H: PeerHost> PeerService<H> {
-    /// A service in front of `host`, for readers that know `secret`.
-    pub fn new(host: Arc<H>, secret: Secret) -> PeerService<H> {
+    /// A service in front of `host`, for readers that know `secret`; `listeners` hear what the host says to them.
+    pub fn new(host: Arc<H>, listeners: Listeners, secret: Secret) -> PeerService<H> {
         let (readers, complaints) = (Readers::default(), Complaints::default());
-        PeerService { host, secret, readers, began: Instant::now(), complaints }
+        PeerService { host, secret, readers, listeners, began: Instant::now(), complaints }
     }
 
     /// Nothing is remembered of a hello: what has to be comes back with the proof.
@@ -160,30 +151,19 @@ impl<H: PeerHost> PeerService<H> {
     }
 
     fn watched(&self, mut request: wire::WatchRequest) -> Result<WatchStream, Status> {
-        self.caller(&mut request, |request| request.giver)?;
-        Ok(WatchStream { leaving: Box::pin(self.host.leaving()) })
+        let reader = self.caller(&mut request, |request| request.giver)?;
+        Ok(WatchStream { words: self.listeners.listen(reader), leaving: Box::pin(self.host.leaving()) })
     }
 
-    fn renewed(&self, mut request: wire::RenewRequest) -> Result<wire::RenewReply, Status> {
+    fn said(&self, mut request: wire::SayRequest) -> Result<wire::SayReply, Status> {
         let reader = self.caller(&mut request, |request| request.giver)?;
-        let bounded = Field("RenewRequest", "leases").at_most(request.leases.len(), RENEW_MAX);
-        bounded.map_err(|error| status_of(&error.into()))?;
-        let gone = self.host.renew(reader, leases_from_wire(request.leases));
-        let gone = gone.map_err(|failure| status_of(&failure))?;
-        Ok(wire::RenewReply { gone: leases_to_wire(&gone) })
-    }
-
-    async fn released(&self, mut request: wire::ReleaseRequest) -> Result<wire::ReleaseReply, Status> {
-        let reader = self.caller(&mut request, |request| request.giver)?;
-        let answer = self.host.release(reader, LeaseId(request.lease)).await;
-        let answer = answer.map_err(|failure| status_of(&failure))?;
-        Ok(wire::ReleaseReply { answer: answer.to_wire() })
-    }
-
-    fn aborted(&self, mut request: wire::AbortRequest) -> Result<wire::AbortReply, Status> {
-        let reader = self.caller(&mut request, |request| request.giver)?;
-        self.host.abort(reader, LeaseId(request.lease)).map_err(|failure| status_of(&failure))?;
-        Ok(wire::AbortReply {})
+        let word = Field("SayRequest", "word").take(request.word).map_err(|error| status_of(&error.into()))?;
+        match word {
+            // Whether we answer is all that it asks.
+            ToGiver::Renew(leases) if leases.is_empty() => {}
+            word => self.host.hear(reader, word).map_err(|failure| status_of(&failure))?,
+        }
+        Ok(wire::SayReply {})
     }
 }
 
@@ -260,40 +240,28 @@ impl<H: PeerHost> wire::peer_server::Peer for PeerService<H> {
         Box::pin(async move { self.watched(request.into_inner()).map(Response::new) })
     }
 
-    fn renew<'a, 'b>(&'a self, request: Request<wire::RenewRequest>) -> Answer<'b, wire::RenewReply>
+    fn say<'a, 'b>(&'a self, request: Request<wire::SayRequest>) -> Answer<'b, wire::SayReply>
     where
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move { self.renewed(request.into_inner()).map(Response::new) })
-    }
-
-    fn release<'a, 'b>(&'a self, request: Request<wire::ReleaseRequest>) -> Answer<'b, wire::ReleaseReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move { self.released(request.into_inner()).await.map(Response::new) })
-    }
-
-    fn abort<'a, 'b>(&'a self, request: Request<wire::AbortRequest>) -> Answer<'b, wire::AbortReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move { self.aborted(request.into_inner()).map(Response::new) })
+        Box::pin(async move { self.said(request.into_inner()).map(Response::new) })
     }
 }
 
-/// Says nothing until the giver leaves.
+/// What is said to one reader, until the giver leaves.
 pub struct WatchStream {
+    words: Words,
     leaving: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Stream for WatchStream {
-    type Item = Result<wire::WatchReply, Status>;
+    type Item = Result<wire::ToReader, Status>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Poll::Ready(word) = self.words.poll_recv(cx) {
+            return Poll::Ready(word.map(|word: ToReader| Ok(word.to_wire())));
+        }
         self.leaving.as_mut().poll(cx).map(|()| None)
     }
 }

@@ -37,7 +37,7 @@ macro_rules! signed {
     };
 }
 
-signed!(WatchRequest: "watch", RenewRequest: "renew", ReleaseRequest: "release", AbortRequest: "abort");
+signed!(WatchRequest: "watch", SayRequest: "say");
 
 /// The reader's end of one meeting.
 #[derive(Debug)]
@@ -203,8 +203,9 @@ mod tests {
         (readers, Signer::new(InstanceId(1), [1; 16], key(1)))
     }
 
-    fn abort(lease: u64) -> wire::AbortRequest {
-        wire::AbortRequest { giver: None, lease, caller: None }
+    fn abort(lease: u64) -> wire::SayRequest {
+        let word = wire::ToGiver { word: Some(wire::to_giver::Word::Abort(lease)) };
+        wire::SayRequest { giver: None, word: Some(word), caller: None }
     }
 
     #[test]
@@ -219,12 +220,12 @@ mod tests {
     #[test]
     fn altered_moved_unsigned_and_foreign_calls_are_nobodys() {
         let (readers, signer) = readers();
-        let refused = |mut request: wire::AbortRequest| readers.caller(&mut request).is_err();
+        let refused = |mut request: wire::SayRequest| readers.caller(&mut request).is_err();
         assert!(refused(abort(7)));
-        assert!(refused(wire::AbortRequest { lease: 8, ..signer.sign(abort(7)) }));
-        let caller = signer.sign(abort(7)).caller;
-        let release = &mut wire::ReleaseRequest { giver: None, lease: 7, caller };
-        assert!(readers.caller(release).is_err(), "another method");
+        assert!(refused(wire::SayRequest { caller: signer.sign(abort(7)).caller, ..abort(8) }));
+        let caller = signer.sign(wire::SayRequest { word: None, ..abort(7) }).caller;
+        let watch = &mut wire::WatchRequest { giver: None, caller };
+        assert!(readers.caller(watch).is_err(), "another method");
         let mut renumbered = signer.sign(abort(7));
         renumbered.caller.as_mut().unwrap().sequence += 100;
         assert!(refused(renumbered));

@@ -46,6 +46,17 @@ pub enum Released {
     Foreign,
 }
 
+/// What came of a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease lives for another span.
+    Alive,
+    /// It has ended, and is never revived.
+    Late,
+    /// The lease is another reader's: nothing has changed.
+    Foreign,
+}
+
 impl Released {
     /// What the reader is told.
     #[must_use]
@@ -109,11 +120,16 @@ impl Give {
         *self.reader.get_or_insert(reader) == reader
     }
 
-    /// A heartbeat of a reader. A lease that has ended is never revived.
-    pub fn renewed(&mut self, now: Time, reader: InstanceId) {
-        if self.is_alive() && now < self.lease_ends && self.is_with(reader) {
-            self.lease_ends = now + self.lease_span;
+    /// A heartbeat of a reader.
+    pub fn renewed(&mut self, now: Time, reader: InstanceId) -> Renewed {
+        if !self.is_alive() || now >= self.lease_ends {
+            return Renewed::Late;
         }
+        if !self.is_with(reader) {
+            return Renewed::Foreign;
+        }
+        self.lease_ends = now + self.lease_span;
+        Renewed::Alive
     }
 
     /// The lease does not end before `until`: what the reader has said meanwhile may still wait to be heard.
@@ -151,7 +167,7 @@ impl Give {
         ends
     }
 
-    /// A reader gives up. True if that ends the hand-off.
+    /// A reader gives up. True if that ends the hand-off; of one that lives, false says that it is another reader's.
     pub fn given_up(&mut self, reader: InstanceId) -> bool {
         self.is_with(reader) && self.abort()
     }
@@ -202,9 +218,9 @@ mod tests {
     #[test]
     fn a_lease_lives_as_long_as_it_is_renewed_and_is_never_revived() {
         let mut give = complete();
-        give.renewed(Time(29), READER);
+        assert_eq!(give.renewed(Time(29), READER), Renewed::Alive);
         assert!(!give.expire(Time(58)));
-        give.renewed(Time(59), READER);
+        assert_eq!(give.renewed(Time(59), READER), Renewed::Late);
         assert_eq!(give.released(Time(59), READER), Released::Late);
         assert_eq!(give.state(), GiveState::Expired);
     }
@@ -221,8 +237,8 @@ mod tests {
     #[test]
     fn a_lease_is_the_first_readers_and_nobody_else_can_touch_it() {
         let mut give = complete();
-        give.renewed(Time(10), READER);
-        give.renewed(Time(20), STRANGER);
+        assert_eq!(give.renewed(Time(10), READER), Renewed::Alive);
+        assert_eq!(give.renewed(Time(20), STRANGER), Renewed::Foreign);
         assert_eq!(give.lease_ends(), Time(40), "only its reader keeps it alive");
         assert!(!give.given_up(STRANGER));
         assert_eq!(give.released(Time(30), STRANGER), Released::Foreign);

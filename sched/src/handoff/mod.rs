@@ -14,6 +14,6 @@ mod lease_ids;
 mod take;
 
 pub use answers::ReleaseAnswers;
-pub use give::{Give, GiveState, Released};
+pub use give::{Give, GiveState, Released, Renewed};
 pub use lease_ids::{LeaseIds, LeaseKey};
 pub use take::{Abandoned, PullOutcome, Take, TakeState};

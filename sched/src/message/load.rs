@@ -26,6 +26,9 @@ pub struct Load {
     pub cached_tokens: u64,
     /// Since the start: sequences that lost their blocks to older ones. For this worker's metrics; not told to routers.
     pub preemptions: u64,
+    /// Since the start: words of readers about leases that are another reader's. For this worker's metrics; not told to
+    /// routers.
+    pub foreign_claims: u64,
 }
 
 /// How often a worker says at least how full it is: the beat by which its router knows that its scheduler runs.

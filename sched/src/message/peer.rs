@@ -1,13 +1,15 @@
 //! What readers (decode) and givers (prefill) tell each other about leases.
 //!
-//! Calls may be lost and repeated; a giver answers a repeated release as it did the first.
+//! Words may be lost, and a reader repeats its own until it is answered; a giver answers a repeated release as it did
+//! the first.
 
 use crate::LeaseId;
 
 /// Reader to giver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToGiver {
-    /// The reader still needs these leases: they are renewed, as far as they are its own. Answered by [`ToReader::Gone`].
+    /// The reader still needs these leases: they are renewed, as far as they are its own. Answered by [`ToReader::Gone`]
+    /// if one is not.
     Renew(Vec<LeaseId>),
     /// The reader has everything and lets go. Answered by [`ToReader::Released`]; may be repeated.
     Release(LeaseId),

@@ -7,7 +7,7 @@ use super::leg::{Giving, Stage};
 use super::sequence::{Place, SequenceKey};
 use super::timers::Timer;
 use super::{Replica, Transfer};
-use crate::handoff::{Give, LeaseIds, Released};
+use crate::handoff::{Give, LeaseIds, Released, Renewed};
 use crate::message::{Commit, Envelope, FirstTiming, FirstToken, FromWorker, ReleaseAnswer, ToReader, TokenTiming};
 use crate::{Choice, InstanceId, LeaseId, Leg, SampledToken, Time};
 
@@ -61,16 +61,25 @@ impl Replica {
         }
     }
 
+    /// A heartbeat: leases that are not the reader's, or not any more, are told to it.
     pub(super) fn reader_renewed(&mut self, reader: InstanceId, leases: &[LeaseId]) {
-        for lease in leases {
-            let now = self.now;
-            let Some(giving) = self.given.get(lease).copied().and_then(|leg| self.giving_mut(leg)) else {
-                continue;
-            };
-            giving.machine.renewed(now, reader);
-            let ends = giving.machine.lease_ends();
-            self.timers.set(Timer::ReaderLease(*lease), ends);
+        let is_gone = |lease: &LeaseId| self.renew_lease(reader, *lease) != Renewed::Alive;
+        let gone: Vec<LeaseId> = leases.iter().copied().filter(is_gone).collect();
+        if !gone.is_empty() {
+            self.say(Envelope::Reader(reader, ToReader::Gone(gone)));
         }
+    }
+
+    fn renew_lease(&mut self, reader: InstanceId, lease: LeaseId) -> Renewed {
+        let now = self.now;
+        let Some(giving) = self.given.get(&lease).copied().and_then(|leg| self.giving_mut(leg)) else {
+            return Renewed::Late;
+        };
+        let renewed = giving.machine.renewed(now, reader);
+        let ends = giving.machine.lease_ends();
+        self.timers.set(Timer::ReaderLease(lease), ends);
+        self.foreign_claims += u64::from(renewed == Renewed::Foreign);
+        renewed
     }
 
     pub(super) fn reader_released(&mut self, reader: InstanceId, lease: LeaseId) {
@@ -83,7 +92,10 @@ impl Replica {
         let answer = released.answer();
         self.answer_release(reader, lease, answer);
         match released {
-            Released::Foreign => return,
+            Released::Foreign => {
+                self.foreign_claims += 1;
+                return;
+            }
             Released::HandedOver => {
                 self.answers.remember(now, lease, reader);
                 self.tell(FromWorker::HandedOver { leg });
@@ -98,8 +110,10 @@ impl Replica {
     }
 
     pub(super) fn reader_aborted(&mut self, reader: InstanceId, lease: LeaseId) {
-        if let Some(leg) = self.given.get(&lease).copied() {
-            self.lose_reader(leg, |machine| machine.given_up(reader));
+        if let Some(leg) = self.given.get(&lease).copied()
+            && !self.lose_reader(leg, |machine| machine.given_up(reader))
+        {
+            self.foreign_claims += 1;
         }
     }
 
@@ -119,11 +133,13 @@ impl Replica {
         }
     }
 
-    fn lose_reader(&mut self, leg: Leg, end: impl FnOnce(&mut Give) -> bool) {
-        if self.giving_mut(leg).is_some_and(|giving| end(&mut giving.machine)) {
+    fn lose_reader(&mut self, leg: Leg, end: impl FnOnce(&mut Give) -> bool) -> bool {
+        let lost = self.giving_mut(leg).is_some_and(|giving| end(&mut giving.machine));
+        if lost {
             self.tell(FromWorker::ReaderLost { leg });
             self.close(leg);
         }
+        lost
     }
 
     /// Nobody may read under the lease any more.

@@ -16,6 +16,7 @@ impl Replica {
             blocks_quarantined: self.pool.quarantined(),
             cached_tokens: self.cached_tokens,
             preemptions: self.preemptions,
+            foreign_claims: self.foreign_claims,
             ..Load::default()
         };
         for lane in &self.lanes {

@@ -75,6 +75,8 @@ pub struct Replica {
     /// Prompt tokens of newcomers that were found in the prefix cache.
     cached_tokens: u64,
     preemptions: u64,
+    /// Words of readers about leases that are another reader's.
+    foreign_claims: u64,
     out: VecDeque<Action>,
     /// Whether facts came in since the last decisions.
     stale: bool,
@@ -102,6 +104,7 @@ impl Replica {
             steps: 0,
             cached_tokens: 0,
             preemptions: 0,
+            foreign_claims: 0,
             out: VecDeque::new(),
             stale: false,
             config,

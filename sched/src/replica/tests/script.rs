@@ -331,7 +331,10 @@ impl World {
 
     fn show_answer(&mut self, verb: &str, word: ToReader) -> String {
         match word {
-            ToReader::Gone(leases) => format!("{verb} gone {leases:?}"),
+            ToReader::Gone(leases) => {
+                let leases: Vec<_> = leases.into_iter().map(|lease| self.alias(lease)).collect();
+                format!("{verb} gone {}", leases.join(" "))
+            }
             ToReader::Released { lease, answer } => format!("{verb} {} {answer:?}", self.alias(lease)),
         }
     }

@@ -392,22 +392,10 @@ impl Network {
         self.feed(Role::Decode, instance, Event::PullEnded { pull, outcome });
     }
 
-    /// The giver's peer service answers a heartbeat from its lease table, and passes on what is left of it.
     fn giver_hears(&mut self, Ends { giver, reader }: Ends, word: ToGiver) {
         if self.giver.instance != giver {
             return;
         }
-        let word = match word {
-            ToGiver::Renew(leases) => {
-                let held = leases.into_iter().partition(|lease| self.giver.granted.contains_key(lease));
-                let (alive, gone): (Vec<_>, Vec<_>) = held;
-                if !gone.is_empty() {
-                    self.send_lossy(20, Delivery::ToReader(Ends { giver, reader }, ToReader::Gone(gone)));
-                }
-                ToGiver::Renew(alive)
-            }
-            other => other,
-        };
         self.feed(Role::Prefill, giver, Event::Reader(reader, word));
     }
 

@@ -154,6 +154,7 @@ fn what_nobody_knows_is_ignored() {
             > gone lease=9
             > giver-lost giver=9
             > reader-renews L9
+              answer gone lease0
             > reader-aborts L9
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0

@@ -72,6 +72,7 @@ fn a_lease_is_the_readers_that_was_heard_of_first() {
             > wait 20s
             > renew r1
             > reader-renews L1 by=2
+              answer inst2 gone L1
             > reader-aborts L1 by=2
             > reader-releases L1 by=2
               answer inst2 L1 Expired
@@ -111,6 +112,7 @@ fn a_stranger_does_not_keep_a_lease_alive() {
             > wait 20s
             > renew r1
             > reader-renews L1 by=2
+              answer inst2 gone L1
             > wait 10s
               reader lost r1
               revoke L1

@@ -1,0 +1,126 @@
+//! Readers that listen to a giver, and what waits to be sent to them; knows no word's meaning.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sched::InstanceId;
+use sched::message::ToReader;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// Words that wait for one stream. A reader that does not take them in asks again.
+const WORDS_MAX: usize = 1024;
+/// Streams of one reader: one for each address of the giver, and those whose end nobody has noticed yet.
+const STREAMS_OF_READER_MAX: usize = 8;
+/// Streams of all readers.
+const STREAMS_MAX: usize = 4096;
+
+/// What waits for one stream.
+pub(super) type Words = Receiver<ToReader>;
+
+/// All streams to readers; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Listeners {
+    streams: Arc<Mutex<Streams>>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    opened: u64,
+    /// By reader, each one's oldest first.
+    open: BTreeMap<(InstanceId, u64), Sender<ToReader>>,
+}
+
+impl Listeners {
+    /// Says a word to a reader, over every stream that it has; never waits. A word that finds no stream, or a full one,
+    /// is dropped: the reader asks again for what it misses, and hears twice what came twice.
+    pub fn say(&self, reader: InstanceId, word: &ToReader) {
+        let mut streams = self.streams();
+        let own: Vec<_> = streams.open.range((reader, 0)..=(reader, u64::MAX)).map(|(name, _)| *name).collect();
+        let mut heard = false;
+        for name in own {
+            match streams.open.get(&name).map(|stream| stream.try_send(word.clone())) {
+                Some(Ok(())) => heard = true,
+                Some(Err(TrySendError::Closed(_))) => drop(streams.open.remove(&name)),
+                Some(Err(TrySendError::Full(_))) | None => {}
+            }
+        }
+        if !heard {
+            tracing::debug!(%reader, ?word, "a word for a reader that does not listen");
+        }
+    }
+
+    /// A reader begins to listen. Where there are too many streams, its own oldest or the oldest of all ends.
+    pub(super) fn listen(&self, reader: InstanceId) -> Words {
+        let (stream, words) = channel(WORDS_MAX);
+        let mut streams = self.streams();
+        streams.open.retain(|_, stream| !stream.is_closed());
+        streams.opened += 1;
+        let name = (reader, streams.opened);
+        streams.open.insert(name, stream);
+        let mut own = streams.open.range((reader, 0)..=name).map(|(name, _)| *name);
+        let oldest = own.next();
+        if own.count() >= STREAMS_OF_READER_MAX
+            && let Some(oldest) = oldest
+        {
+            streams.open.remove(&oldest);
+        }
+        if streams.open.len() > STREAMS_MAX
+            && let Some(oldest) = streams.open.keys().copied().min_by_key(|(_, opened)| *opened)
+        {
+            streams.open.remove(&oldest);
+        }
+        words
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sched::LeaseId;
+
+    use super::*;
+
+    const READER: InstanceId = InstanceId(1);
+    const OTHER: InstanceId = InstanceId(2);
+
+    fn gone(lease: u64) -> ToReader {
+        ToReader::Gone(vec![LeaseId(lease)])
+    }
+
+    fn heard(words: &mut Words) -> Vec<ToReader> {
+        std::iter::from_fn(|| words.try_recv().ok()).collect()
+    }
+
+    #[test]
+    fn a_word_is_for_its_reader_over_every_stream_that_it_has() {
+        let listeners = Listeners::default();
+        let (mut one, mut two, mut other) =
+            (listeners.listen(READER), listeners.listen(READER), listeners.listen(OTHER));
+        listeners.say(READER, &gone(7));
+        listeners.say(InstanceId(3), &gone(8));
+        assert_eq!((heard(&mut one), heard(&mut two), heard(&mut other)), (vec![gone(7)], vec![gone(7)], vec![]));
+        drop(one);
+        listeners.say(READER, &gone(9));
+        assert_eq!(heard(&mut two), [gone(9)]);
+        assert_eq!(listeners.streams().open.len(), 2, "a stream that has ended is forgotten");
+    }
+
+    #[test]
+    fn what_waits_and_who_listens_is_bounded() {
+        let listeners = Listeners::default();
+        let mut deaf = listeners.listen(READER);
+        (0..5_000).for_each(|lease| listeners.say(READER, &gone(lease)));
+        assert_eq!(heard(&mut deaf).len(), WORDS_MAX);
+        let streams: Vec<_> = (0..20).map(|_| listeners.listen(READER)).collect();
+        assert_eq!(listeners.streams().open.len(), STREAMS_OF_READER_MAX);
+        listeners.say(READER, &gone(0));
+        assert_eq!(streams.iter().filter(|words| !words.is_empty()).count(), STREAMS_OF_READER_MAX);
+        assert!(!streams[19].is_empty(), "the newest stays");
+        let crowd: Vec<_> = (10..6_000).map(|reader| listeners.listen(InstanceId(reader))).collect();
+        assert_eq!((listeners.streams().open.len(), crowd.len()), (STREAMS_MAX, 5_990));
+    }
+}
