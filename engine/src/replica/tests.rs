@@ -94,6 +94,7 @@ fn scheduler(role: Role) -> Replica {
         context_max: 64,
         sequences_max: 1,
         step_tokens_max: 16,
+        step_layers_max: 1,
         steps_in_flight: 1,
         queue_legs_max: 1,
         pulls_per_giver_max: 1,

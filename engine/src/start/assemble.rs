@@ -318,6 +318,7 @@ fn scheduler(
         context_max,
         sequences_max: config.sequences_max,
         step_tokens_max: config.step_tokens_max,
+        step_layers_max: spec.layers,
         steps_in_flight: config.steps_in_flight,
         queue_legs_max: config.queue_legs_max,
         pulls_per_giver_max: config.pulls_per_giver_max,

@@ -46,6 +46,7 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         context_max: 2_048,
         sequences_max: 64,
         step_tokens_max: 512,
+        step_layers_max: 12,
         steps_in_flight: STEPS_IN_FLIGHT_MAX,
         queue_legs_max: 100_000,
         pulls_per_giver_max: 4,

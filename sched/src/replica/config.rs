@@ -27,6 +27,8 @@ pub struct ReplicaConfig {
     pub sequences_max: u32,
     /// Rows of one step.
     pub step_tokens_max: u32,
+    /// Layers that one step runs: all of the model's, or fewer, so that its rows take several steps.
+    pub step_layers_max: u32,
     /// Steps of a lane that the backend holds at once, at most [`STEPS_IN_FLIGHT_MAX`]: with 2 the next one is formed
     /// while one runs.
     pub steps_in_flight: u32,
@@ -80,7 +82,7 @@ pub enum PrefixCache {
 
 impl ReplicaConfig {
     pub(super) fn validate(&self) -> Result<(), SchedError> {
-        let positive: [(&'static str, u32); 9] = [
+        let positive: [(&'static str, u32); 10] = [
             ("blocks_total", self.blocks_total),
             ("block_tokens", self.block_tokens),
             ("layers", self.layers),
@@ -88,6 +90,7 @@ impl ReplicaConfig {
             ("context_max", self.context_max),
             ("sequences_max", self.sequences_max),
             ("step_tokens_max", self.step_tokens_max),
+            ("step_layers_max", self.step_layers_max),
             ("queue_legs_max", self.queue_legs_max),
             ("pulls_per_giver_max", self.pulls_per_giver_max),
         ];

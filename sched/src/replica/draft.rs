@@ -57,7 +57,6 @@ impl Draft {
             sequence.awaited += 1;
         }
         sequence.submitted = end;
-        sequence.flights += 1;
         self.parts.push(part);
     }
 

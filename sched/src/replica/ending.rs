@@ -67,16 +67,15 @@ impl Replica {
             return;
         };
         let lane = sequence.lane;
-        if let Some(flight) = self.lanes[usize::from(lane.0)].last_flight_of(key) {
+        if let Some(holds) = self.lanes[usize::from(lane.0)].holds_of(key) {
             // Its attention may look at all of them until then.
             sequence.table.blocks().iter().for_each(|block| self.pool.begin_read(*block));
-            flight.read.extend_from_slice(sequence.table.blocks());
+            holds.read.extend_from_slice(sequence.table.blocks());
         }
         sequence.drop_blocks(&mut self.pool);
-        if sequence.flights > 0 {
-            let lifeless = self.lane_mut(lane).abandon(key);
-            self.out.extend(lifeless.into_iter().map(|step| Action::Compute(Compute::Cancel { lane, step })));
-        }
+        let (lifeless, holds) = self.lane_mut(lane).abandon(key);
+        self.let_go(&holds);
+        self.out.extend(lifeless.into_iter().map(|step| Action::Compute(Compute::Cancel { lane, step })));
     }
 
     /// Gives back the slots of all choices the sequence still stands for.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::lane::Lane;
 use super::leg::{LegRun, Stage};
 use super::timers::Timer;
 use super::{Replica, unfinished_blocks};
@@ -26,12 +27,12 @@ impl Replica {
     }
 
     fn held_accesses(&self) -> BTreeMap<BlockId, u32> {
-        let steps = self.lanes.iter().flat_map(|lane| &lane.flights).flat_map(|flight| &flight.touched);
+        let steps = self.lanes.iter().flat_map(Lane::all_holds).flat_map(|holds| &holds.touched);
         count(steps.chain(self.pulls.blocks()).copied())
     }
 
     fn held_reads(&self) -> BTreeMap<BlockId, u32> {
-        count(self.lanes.iter().flat_map(|lane| &lane.flights).flat_map(|flight| &flight.read).copied())
+        count(self.lanes.iter().flat_map(Lane::all_holds).flat_map(|holds| &holds.read).copied())
     }
 
     fn check_sequences(&self) -> Result<(), String> {
@@ -62,21 +63,27 @@ impl Replica {
             if lane.flights.len() > self.config.steps_in_flight as usize {
                 return Err(format!("{} steps are in flight", lane.flights.len()));
             }
-            for flight in &lane.flights {
-                let living = flight.parts.iter().filter(|part| self.sequences.lives(part.key)).count();
-                if living != flight.living {
-                    return Err(format!("{living} parts of {} live, {} are counted", flight.step, flight.living));
+            let flights = lane.flights.iter().map(|flight| (&flight.parts, flight.living));
+            for (parts, counted) in flights.chain(lane.course.iter().map(|course| (&course.parts, course.living))) {
+                let living = parts.iter().filter(|part| self.sequences.lives(part.key)).count();
+                if living != counted {
+                    return Err(format!("{living} of {} parts live, {counted} are counted", parts.len()));
                 }
+            }
+            if lane.course.as_ref().is_some_and(|course| course.living == 0) {
+                return Err(format!("nobody lives in the course of {}", lane.id));
             }
         }
         for (key, sequence) in self.sequences.iter() {
-            let flights = &self.lane(sequence.lane).flights;
-            let parts: Vec<_> = flights.iter().flat_map(|f| &f.parts).filter(|part| part.key == key).collect();
+            let lane = self.lane(sequence.lane);
+            let in_flight: Vec<_> = lane.flights.iter().flat_map(|f| &f.parts).filter(|part| part.key == key).collect();
+            let ahead = lane.course.iter().flat_map(|course| &course.parts).filter(|part| part.key == key);
+            let parts: Vec<_> = in_flight.iter().copied().chain(ahead).collect();
             let awaited = parts.iter().filter(|part| !part.sampled.is_empty()).count();
             let submitted = parts.last().map_or(sequence.computed, |part| part.computed);
             let counted = (sequence.flights as usize, sequence.awaited as usize, sequence.submitted);
-            if counted != (parts.len(), awaited, submitted) {
-                return Err(format!("{key:?} counts {counted:?} of {} parts, {awaited} sampling", parts.len()));
+            if counted != (in_flight.len(), awaited, submitted) {
+                return Err(format!("{key:?} counts {counted:?} of {} parts, {awaited} sampling", in_flight.len()));
             }
         }
         Ok(())

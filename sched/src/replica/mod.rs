@@ -3,7 +3,8 @@
 //! A role is a configuration of it. Facts go in through [`Replica::on`]; decisions come out of [`Replica::poll`], which
 //! also forms the next step. Feed every fact at hand before polling: what has arrived together runs together.
 //!
-//! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `room`
+//! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `course` takes it through the
+//! layers, `room`
 //! finds blocks for growing sequences and preempts, `outcome` takes in what a step brought, `branching` makes one
 //! sequence per choice, `giving` and `taking` hand over, `ending` ends legs.
 
@@ -11,6 +12,7 @@ mod admission;
 mod api;
 mod branching;
 mod config;
+mod course;
 mod draft;
 mod ending;
 mod finish;
@@ -147,7 +149,7 @@ impl Replica {
     /// No leg lives here and nobody touches a block.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.legs.is_empty() && self.pulls.is_empty() && self.lanes.iter().all(|lane| lane.flights.is_empty())
+        self.legs.is_empty() && self.pulls.is_empty() && self.lanes.iter().all(Lane::is_idle)
     }
 
     fn on_router(&mut self, word: ToWorker) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::finish::finish;
-use super::lane::{Flight, Part};
+use super::lane::{Flight, Holds, Part};
 use super::leg::Stage;
 use super::sequence::{Place, SequenceKey};
 use super::{PrefixCache, Replica};
@@ -34,6 +34,9 @@ impl Replica {
         };
         if let Some(defect) = self.defect(&flight, order, &result) {
             return self.fail_parts(&flight, &Failure::new(FailureKind::Internal, defect));
+        }
+        if flight.layers.end < self.config.layers {
+            return; // its rows have more layers before them
         }
         let mut samples = result.samples.into_iter();
         for part in flight.parts {
@@ -89,8 +92,8 @@ impl Replica {
         let lane = self.lanes.get_mut(usize::from(id.0))?;
         let at = lane.flights.iter().position(|flight| flight.step == step)?;
         let flight = lane.flights.remove(at)?;
-        flight.touched.iter().for_each(|block| self.pool.end_access(*block));
-        flight.read.iter().for_each(|block| self.pool.end_read(*block));
+        lane.former_started = flight.started;
+        self.let_go(&flight.holds);
         for part in &flight.parts {
             if let Some(sequence) = self.sequences.find(part.key) {
                 sequence.flights -= 1;
@@ -104,6 +107,12 @@ impl Replica {
         Some(Landed { flight, order: Order::AsSubmitted })
     }
 
+    /// No step touches or reads these blocks any more.
+    pub(super) fn let_go(&mut self, holds: &Holds) {
+        holds.touched.iter().for_each(|block| self.pool.end_access(*block));
+        holds.read.iter().for_each(|block| self.pool.end_read(*block));
+    }
+
     /// What a backend must not do, if it did.
     fn defect(&self, flight: &Flight, order: Order, result: &StepResult) -> Option<String> {
         let step = flight.step;
@@ -111,7 +120,7 @@ impl Replica {
         let (samples, layers) = (result.samples.len(), result.layers_done);
         match order {
             Order::TooEarly => Some(format!("the backend ended {step} before the step that it follows")),
-            Order::AsSubmitted if layers < self.config.layers || samples != wanted => {
+            Order::AsSubmitted if layers < flight.layers.len() as u32 || samples != wanted => {
                 Some(format!("the backend ended {step} after {layers} layers with {samples} of {wanted} samples"))
             }
             Order::AsSubmitted => None,

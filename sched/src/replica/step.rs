@@ -3,11 +3,10 @@
 //! It is formed while the step before it runs, so some of its decodes continue with a token that nobody knows yet: they
 //! take it from their slot. A sequence that turns out to have ended leaves a row behind whose token is dropped.
 
+use super::Replica;
 use super::draft::Draft;
-use super::lane::Flight;
 use super::leg::Stage;
 use super::sequence::{Place, Sequence, SequenceKey};
-use super::{Action, Compute, Replica};
 use crate::{LaneId, Role};
 
 /// A prefill lane gives at most this part of a step to decodes while prompts wait.
@@ -44,6 +43,10 @@ impl Replica {
         if in_flight >= self.config.steps_in_flight as usize {
             return Formed::Settled;
         }
+        if let Some(course) = self.lane_mut(lane).course.take() {
+            self.submit_layers(lane, course);
+            return Formed::Submitted;
+        }
         let mut picked = self.pick_decodes(lane);
         // Whoever would have to make room may be in flight, and what a step touches is not taken from it.
         if in_flight > 0 && !self.has_room(&picked) {
@@ -66,7 +69,7 @@ impl Replica {
             Role::Prefill => chunks.into_iter().chain(decode_rows).collect(),
             Role::Decode | Role::Aggregated => decode_rows.chain(chunks).collect(),
         };
-        self.submit_step(lane, draft, &rows);
+        self.submit_rows(lane, draft, &rows);
         Formed::Submitted
     }
 
@@ -107,7 +110,7 @@ impl Replica {
         chunks
     }
 
-    fn submit_step(&mut self, lane: LaneId, mut draft: Draft, rows: &[(SequenceKey, u32)]) {
+    fn submit_rows(&mut self, lane: LaneId, mut draft: Draft, rows: &[(SequenceKey, u32)]) {
         for (key, rows) in rows {
             let sequence = self.sequences.at_mut(*key);
             draft.add(*key, sequence, *rows, self.config.block_tokens, &mut self.pool);
@@ -115,17 +118,7 @@ impl Replica {
                 self.move_to(*key, Place::Running);
             }
         }
-        let (step, started, layers) = (self.next_step(), self.now, self.config.layers);
-        let Draft { mut plan, parts, touched } = draft;
-        let flights = &mut self.lane_mut(lane).flights;
-        let runs_at_once = flights.is_empty();
-        flights.push_back(Flight { step, started, living: parts.len(), parts, touched, read: Vec::new() });
-        plan.retire = self.lane_mut(lane).slots.drain_retired();
-        plan.layers = 0..layers;
-        if runs_at_once {
-            self.front_starts(lane);
-        }
-        self.out.push_back(Action::Compute(Compute::Run { lane, step, plan }));
+        self.begin_course(lane, draft);
     }
 
     /// Whether a prompt whose last chunk is in flight goes on here. Several choices first need a sequence each, for
@@ -142,10 +135,12 @@ impl Replica {
     /// The backend has nothing before the oldest step in flight any more.
     pub(super) fn front_starts(&mut self, lane: LaneId) {
         let now = self.now;
-        let Some(front) = self.lanes[usize::from(lane.0)].flights.front_mut() else {
+        let lane = &mut self.lanes[usize::from(lane.0)];
+        let former = lane.former_started;
+        let Some(front) = lane.flights.front_mut() else {
             return;
         };
-        front.started = now;
+        front.started = if front.layers.start > 0 { former } else { now };
         for part in &front.parts {
             let leg = self.sequences.find(part.key).map(|sequence| sequence.leg);
             if let Some(run) = leg.and_then(|leg| self.legs.get_mut(&leg)) {

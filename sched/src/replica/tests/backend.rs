@@ -31,6 +31,8 @@ pub(super) struct FakeBackend {
     cells: Vec<Vec<u64>>,
     slots: BTreeMap<SlotId, Slot>,
     running: VecDeque<Running>,
+    /// The rows whose hidden states are kept, and their next layer.
+    kept: Option<(Vec<SequenceRows>, u32)>,
     /// The step that left last, unless it was cancelled: the scheduler may not have heard of its end yet.
     left: Option<StepId>,
     /// Who sampled in the step that ended last.
@@ -73,6 +75,7 @@ impl FakeBackend {
             cells,
             slots: BTreeMap::new(),
             running: VecDeque::new(),
+            kept: None,
             left: None,
             sampled: Vec::new(),
             damaged: BTreeSet::new(),
@@ -114,7 +117,7 @@ impl FakeBackend {
             None if !cancelled => self.execute(&plan),
             early => {
                 self.cut(&plan, early.is_some());
-                StepResult { samples: Vec::new(), layers_done: self.layers - 1 }
+                StepResult { samples: Vec::new(), layers_done: plan.layers.len() as u32 - 1 }
             }
         };
         self.run_ahead();
@@ -186,10 +189,20 @@ impl FakeBackend {
     }
 
     fn check(&self, plan: &StepPlan) {
-        assert_eq!(plan.layers, 0..self.layers);
+        let before = self.running.back().map(|before| (&before.plan.sequences, before.plan.layers.end));
+        let before = before.or(self.kept.as_ref().map(|(rows, layer)| (rows, *layer)));
+        if plan.layers.start > 0 {
+            assert_eq!(before, Some((&plan.sequences, plan.layers.start)), "nothing to go on from");
+        }
+        let whole = plan.layers.end == self.layers;
+        assert!(whole || plan.sample.is_empty(), "a sample before the last layer");
+        assert!(plan.layers.start == 0 || (plan.admit.is_empty() && plan.retire.is_empty() && plan.copies.is_empty()));
         assert!(!plan.sequences.is_empty(), "an empty step");
         assert!(plan.tokens.len() as u32 <= self.step_tokens_max, "{} rows", plan.tokens.len());
-        let mut written: BTreeSet<_> = self.running.iter().flat_map(|running| self.written(&running.plan)).collect();
+        let others = self.running.iter().filter(|running| {
+            plan.layers.start == 0 || running.plan.sequences != plan.sequences || running.plan.blocks != plan.blocks
+        });
+        let mut written: BTreeSet<_> = others.flat_map(|running| self.written(&running.plan)).collect();
         let mut next_row = 0;
         for rows in &plan.sequences {
             assert_eq!(rows.rows.start, next_row);
@@ -235,6 +248,12 @@ impl FakeBackend {
 
     fn execute(&mut self, plan: &StepPlan) -> StepResult {
         self.begin(plan);
+        self.kept = None;
+        if plan.layers.end < self.layers {
+            self.tear(plan);
+            self.kept = Some((plan.sequences.clone(), plan.layers.end));
+            return StepResult { samples: Vec::new(), layers_done: plan.layers.len() as u32 };
+        }
         let mut values_at_row: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let wanted: BTreeSet<u32> = plan.sample.iter().map(|sample| sample.row).collect();
         for rows in &plan.sequences {
@@ -251,7 +270,7 @@ impl FakeBackend {
             }
         }
         let samples = plan.sample.iter().map(|sample| self.sample(sample.slot, &values_at_row[&sample.row])).collect();
-        StepResult { samples, layers_done: self.layers }
+        StepResult { samples, layers_done: plan.layers.len() as u32 }
     }
 
     fn input(&mut self, plan: &StepPlan, rows: &SequenceRows, row: u32) -> TokenId {
@@ -284,14 +303,19 @@ impl FakeBackend {
         Ok(sampled(token))
     }
 
+    fn tear(&mut self, plan: &StepPlan) {
+        for (block, offset) in self.written(plan).collect::<Vec<_>>() {
+            self.write(block, offset, GARBAGE);
+        }
+    }
+
     /// Everything a cut step may have written is garbage, and its slots are void.
     fn cut(&mut self, plan: &StepPlan, has_run: bool) {
         if !has_run {
             self.begin(plan);
         }
-        for (block, offset) in self.written(plan).collect::<Vec<_>>() {
-            self.write(block, offset, GARBAGE);
-        }
+        self.kept = None;
+        self.tear(plan);
         for sample in &plan.sample {
             self.slots.get_mut(&sample.slot).expect("a slot of the step before").last = Last::Void;
         }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
-use self::model::{Model, Op, Shape};
+use self::model::{LAYERS, Model, Op, Shape};
 use crate::Role;
 use crate::handoff::PullOutcome;
 use crate::message::ReleaseAnswer;
@@ -75,9 +75,10 @@ proptest! {
         role in role(),
         blocks in 6_u32..20,
         steps_in_flight in 1..=STEPS_IN_FLIGHT_MAX,
+        step_layers_max in prop_oneof![2 => Just(LAYERS), 1 => 1..LAYERS],
         ops in proptest::collection::vec(op(), 100..300),
     ) {
-        let mut model = Model::new(role, blocks, steps_in_flight);
+        let mut model = Model::new(role, blocks, steps_in_flight, step_layers_max);
         for op in ops {
             model.apply(op);
         }
@@ -91,7 +92,7 @@ proptest! {
     #[test]
     fn the_same_events_give_the_same_decisions(ops in proptest::collection::vec(op(), 50..150)) {
         let decisions = || {
-            let mut model = Model::new(Role::Aggregated, 12, STEPS_IN_FLIGHT_MAX);
+            let mut model = Model::new(Role::Aggregated, 12, STEPS_IN_FLIGHT_MAX, 2);
             ops.iter().for_each(|op| model.apply(op.clone()));
             model.decisions
         };
@@ -102,10 +103,11 @@ proptest! {
 /// Leaks and counters that drift show only after many legs have lived in one scheduler.
 #[test]
 fn ten_thousand_events_in_one_life_leave_nothing_behind() {
-    for role in [Role::Prefill, Role::Decode, Role::Aggregated] {
+    let roles = [Role::Prefill, Role::Decode, Role::Aggregated];
+    for (role, step_layers_max) in roles.into_iter().flat_map(|role| [(role, LAYERS), (role, 1)]) {
         let mut runner = TestRunner::deterministic();
         let ops = proptest::collection::vec(op(), 10_000).new_tree(&mut runner).expect("events").current();
-        let mut model = Model::new(role, 16, STEPS_IN_FLIGHT_MAX);
+        let mut model = Model::new(role, 16, STEPS_IN_FLIGHT_MAX, step_layers_max);
         for op in ops {
             model.apply(op);
         }

@@ -81,16 +81,19 @@ fn span(word: &str) -> Span {
     }
 }
 
+const LAYERS: u32 = 4;
+
 fn configured(words: &Words) -> ReplicaConfig {
     ReplicaConfig {
         role: Role::from_label(words.named.get("role").unwrap_or(&"aggregated")).expect("role"),
         blocks_total: words.number("blocks", 16),
         block_tokens: 16,
-        layers: 4,
+        layers: LAYERS,
         vocab: words.number("vocab", 1 << 24),
         context_max: words.number("context", 1024),
         sequences_max: words.number("seats", 8),
         step_tokens_max: words.number("rows", 64),
+        step_layers_max: words.number("step-layers", LAYERS),
         steps_in_flight: words.number("ahead", 1),
         queue_legs_max: words.number("queue", 8),
         pulls_per_giver_max: words.number("pulls", 4),
@@ -424,11 +427,15 @@ fn list(blocks: &[BlockId]) -> String {
 }
 
 /// `-slot0 +slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`
+/// The layers are only named where they are not all.
 fn show_plan(plan: &StepPlan) -> String {
     let mut effects: Vec<String> = plan.retire.iter().map(|slot| format!("-{slot}")).collect();
     effects.extend(plan.admit.iter().map(|init| format!("+{}", init.slot)));
     effects.extend(plan.copies.iter().map(|copy| format!("copy {}>{}", copy.from, copy.to)));
     let mut parts = if effects.is_empty() { Vec::new() } else { vec![effects.join(" ")] };
+    if plan.layers != (0..LAYERS) {
+        parts.push(format!("layers {}..{}", plan.layers.start, plan.layers.end));
+    }
     for rows in &plan.sequences {
         let blocks = &plan.blocks[rows.blocks.start as usize..rows.blocks.end as usize];
         let (start, end) = (rows.first_position, rows.first_position + rows.rows.len() as u32);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::dice::Dice;
 use super::router::Router;
-use super::worker::{BLOCK_TOKENS, Worker};
+use super::worker::{BLOCK_TOKENS, LAYERS, Worker};
 use crate::handoff::PullOutcome;
 use crate::message::{Envelope, FromWorker, ReleaseAnswer, ToGiver, ToReader, ToWorker};
 use crate::replica::tests::backend::Effects;
@@ -47,6 +47,7 @@ impl Seen {
 pub(super) struct Network {
     dice: Dice,
     steps_in_flight: u32,
+    step_layers_max: u32,
     now: Time,
     sent: u64,
     deliveries: BTreeMap<(Time, u64), Delivery>,
@@ -131,16 +132,18 @@ impl Network {
         deliveries.push((Span::from_secs(5), Delivery::RouterBeat));
         // Mostly as it is served; the rest of the histories wait for every step.
         let steps_in_flight = if seed.is_multiple_of(4) { 1 } else { STEPS_IN_FLIGHT_MAX };
+        let step_layers_max = if seed.is_multiple_of(3) { 1 } else { LAYERS };
         let mut network = Network {
             dice,
             steps_in_flight,
+            step_layers_max,
             now: Time(0),
             sent: 0,
             deliveries: BTreeMap::new(),
             session_busy_until: BTreeMap::new(),
             router: Router::default(),
-            giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1, steps_in_flight),
-            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, steps_in_flight),
+            giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1, steps_in_flight, step_layers_max),
+            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, steps_in_flight, step_layers_max),
             pulls: BTreeMap::new(),
             offered: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -444,7 +447,7 @@ impl Network {
     fn crash(&mut self, role: Role) {
         self.seen.crashes += 1;
         let old = self.worker(role).instance;
-        *self.worker(role) = Worker::new(role, old.0 + 10, self.steps_in_flight);
+        *self.worker(role) = Worker::new(role, old.0 + 10, self.steps_in_flight, self.step_layers_max);
         if role == Role::Prefill {
             let (taker, after) = (self.taker.instance, self.dice.ms(1, 2_000));
             self.send(after, Delivery::GiverLost(taker, old));

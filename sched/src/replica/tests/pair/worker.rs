@@ -10,7 +10,7 @@ use crate::{BlockId, Choice, InstanceId, LeaseId, Leg, Role, Time};
 
 pub(super) const BLOCK_TOKENS: u32 = 16;
 pub(super) const CONTEXT: u32 = 112;
-const LAYERS: u32 = 3;
+pub(super) const LAYERS: u32 = 3;
 
 pub(super) struct Worker {
     pub(super) role: Role,
@@ -33,7 +33,7 @@ struct Watch {
 }
 
 impl Worker {
-    pub(super) fn new(role: Role, instance: u128, steps_in_flight: u32) -> Worker {
+    pub(super) fn new(role: Role, instance: u128, steps_in_flight: u32, step_layers_max: u32) -> Worker {
         let (blocks_total, rows) = (14, 24);
         let config = ReplicaConfig {
             role,
@@ -45,6 +45,7 @@ impl Worker {
             sequences_max: 5,
             step_tokens_max: rows,
             steps_in_flight,
+            step_layers_max,
             queue_legs_max: 16,
             pulls_per_giver_max: 2,
             prefix_cache: PrefixCache::On,

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const BLOCK_TOKENS: u32 = 16;
-const LAYERS: u32 = 3;
+pub(super) const LAYERS: u32 = 3;
 const ROWS: u32 = 24;
 const CONTEXT: u32 = 96;
 const READER: InstanceId = InstanceId(50);
@@ -121,7 +121,7 @@ impl LegModel {
 }
 
 impl Model {
-    pub(super) fn new(role: Role, blocks_total: u32, steps_in_flight: u32) -> Model {
+    pub(super) fn new(role: Role, blocks_total: u32, steps_in_flight: u32, step_layers_max: u32) -> Model {
         let config = ReplicaConfig {
             role,
             blocks_total,
@@ -132,6 +132,7 @@ impl Model {
             sequences_max: 4,
             step_tokens_max: ROWS,
             steps_in_flight,
+            step_layers_max,
             queue_legs_max: 6,
             pulls_per_giver_max: 2,
             prefix_cache: PrefixCache::On,

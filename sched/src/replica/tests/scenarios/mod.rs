@@ -4,6 +4,7 @@ mod ahead;
 mod batching;
 mod beats;
 mod choices;
+mod course;
 mod damage;
 mod ending;
 mod giving;
