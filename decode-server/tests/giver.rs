@@ -50,7 +50,7 @@ impl Reader {
                 assert_eq!(gone.pop(), Some(NOBODYS));
                 gone
             }
-            other @ ToReader::Released { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, bounded};
 use engine::backend::BackendEvent;
 use engine::{BackendKind, Config, Opened, open_backend};
+use sched::replica::Progress;
 use sched::{
     BlockCopy, BlockId, Failure, Input, LaneId, SampleOutcome, SampleRow, SampledToken, SamplingParams, SequenceRows,
     SlotId, SlotInit, StepId, StepPlan, StepResult, TokenId,
@@ -39,8 +40,12 @@ impl Device {
     }
 
     fn submit(&mut self, plan: StepPlan) -> Result<StepId> {
+        self.submit_telling(plan, Progress::Untold)
+    }
+
+    fn submit_telling(&mut self, plan: StepPlan, progress: Progress) -> Result<StepId> {
         self.steps += 1;
-        self.opened.backend.submit(LANE, StepId(self.steps), plan)?;
+        self.opened.backend.submit(LANE, StepId(self.steps), plan, progress)?;
         Ok(StepId(self.steps))
     }
 
@@ -58,7 +63,7 @@ impl Device {
             match self.next()? {
                 BackendEvent::Done { step, result, .. } if step == wanted => return Ok(result),
                 BackendEvent::Done { step, .. } => bail!("{step} ended while {wanted} was awaited"),
-                BackendEvent::Progress { .. } => {}
+                BackendEvent::Progress { .. } => bail!("nobody asked how far {wanted} is"),
                 BackendEvent::Stopped(failure) => bail!("the backend has stopped: {failure}"),
             }
         }
@@ -239,9 +244,9 @@ fn the_step_behind_one_that_brings_nothing_runs_for_everybody_else() -> Result<(
 }
 
 #[test]
-fn progress_comes_before_the_end_and_counts_layers() -> Result<()> {
+fn progress_that_was_asked_for_wakes_before_the_end_and_counts_layers() -> Result<()> {
     let mut device = cpu()?;
-    let step = device.submit(prompt(30, 0))?;
+    let step = device.submit_telling(prompt(30, 0), Progress::ByLayer)?;
     let mut seen = Vec::new();
     loop {
         match device.next()? {

@@ -72,7 +72,7 @@ impl PeerHost for Giver {
             ToGiver::Release(DEAD) => released(DEAD, ReleaseAnswer::Expired),
             ToGiver::Release(lease) => released(lease, ReleaseAnswer::Ok),
             ToGiver::Abort(SLOW) => std::thread::sleep(Duration::from_secs(1)),
-            ToGiver::Renew(_) | ToGiver::Abort(_) => {}
+            ToGiver::Renew(_) | ToGiver::Follow(_) | ToGiver::Abort(_) => {}
         }
         Ok(())
     }

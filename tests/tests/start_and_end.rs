@@ -192,7 +192,15 @@ fn ctrl_c_during_a_start_ends_everything_and_leaves_nothing() -> Result<()> {
 
 #[test]
 fn a_closed_terminal_ends_everything_in_order_unless_it_was_started_to_outlive_it() -> Result<()> {
-    let mut serve = Started::new(&MODELLED, None)?;
+    let program = command()?.get_program().to_owned();
+    let start = |by: &[&str]| {
+        let mut command = Command::new(by[0]);
+        command.args(&by[1..]).arg(&program).args(MODELLED);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Started::of(command)
+    };
+    // Whoever runs the tests may itself have been started to outlive its terminal.
+    let mut serve = start(&["env", "--default-signal=HUP"])?;
     serve.line("router       ready  http://")?;
     let children = descendants(serve.process.id());
     signal(serve.process.id(), "HUP")?;
@@ -200,10 +208,7 @@ fn a_closed_terminal_ends_everything_in_order_unless_it_was_started_to_outlive_i
     all_gone(&children)?;
     assert_eq!(run_directory_of(serve.process.id()), None);
 
-    let program = command()?.get_program().to_owned();
-    let mut nohup = Command::new("nohup");
-    nohup.arg(program).args(MODELLED).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut serve = Started::of(nohup)?;
+    let mut serve = start(&["nohup"])?;
     serve.line("router       ready  http://")?;
     signal(serve.process.id(), "HUP")?;
     std::thread::sleep(Duration::from_millis(500));

@@ -45,6 +45,7 @@ impl Peers {
     async fn tell_nobody(&self, giver: InstanceId, word: ToGiver) {
         match word {
             ToGiver::Renew(leases) => self.tell_replica(Event::Giver(giver, ToReader::Gone(leases))).await,
+            ToGiver::Follow(lease) => self.tell_replica(Event::Giver(giver, ToReader::Gone(vec![lease]))).await,
             ToGiver::Release(lease) => self.tell_replica(Event::ReleaseUnheard { giver, lease }).await,
             ToGiver::Abort(lease) => tracing::debug!(%giver, %lease, "a giver that is lost needs no abort"),
         }

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 use engine::backend::{BackendEvent, BackendInfo};
 use engine::model::ModelSpec;
 use engine::{Config, Opened, open_backend};
+use sched::replica::Progress;
 use sched::{BlockId, Input, LaneId, SequenceRows, StepId, StepPlan, StepResult};
 
 /// Tokens per KV block, as `serve` has them by default.
@@ -60,7 +61,7 @@ impl Driver {
                 in_flight -= 1;
             }
             self.submitted += 1;
-            self.opened.backend.submit(LaneId(0), StepId(self.submitted), plan)?;
+            self.opened.backend.submit(LaneId(0), StepId(self.submitted), plan, Progress::Untold)?;
             in_flight += 1;
         }
         for _ in 0..in_flight {

@@ -9,6 +9,7 @@ mod modelled;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sched::replica::Progress;
 use sched::{Failure, LaneId, StepId, StepPlan, StepResult};
 
 use crate::EngineError;
@@ -26,10 +27,10 @@ pub trait Backend: Send {
     fn describe(&self) -> &BackendInfo;
 
     /// Hands a step over and returns at once. Steps of one lane run in the order of their submission; each ends with
-    /// exactly one [`BackendEvent::Done`].
-    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Result<(), EngineError>;
+    /// exactly one [`BackendEvent::Done`]. Whoever asks for `progress` hears of every layer before the last.
+    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan, progress: Progress) -> Result<(), EngineError>;
 
-    /// What has happened, oldest first. The end of a step wakes the replica; progress waits for the next wake.
+    /// What has happened, oldest first. The end of a step wakes the replica, and so does progress that was asked for.
     fn poll(&mut self) -> Option<BackendEvent>;
 
     /// Ends a step at its next layer boundary. Unknown and finished steps are left alone.
@@ -42,7 +43,7 @@ pub trait Backend: Send {
 /// What happened to a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BackendEvent {
-    /// Its first `layers_done` planned layers have run: their keys and values are stored.
+    /// Its first `layers_done` planned layers have run: their keys and values are stored. Only where that was asked for.
     Progress {
         /// Lane.
         lane: LaneId,

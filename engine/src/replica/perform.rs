@@ -10,7 +10,7 @@ use kv_transfer::{
 };
 use sched::handoff::PullOutcome;
 use sched::layout::{self, KvLayout, PullBlocks};
-use sched::replica::{Action, Compute, Event, Pull, Transfer};
+use sched::replica::{Action, Compute, Event, Progress, Pull, Transfer};
 use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, PullId, StepId, StepPlan, StepResult};
 
 use super::gaps::Gaps;
@@ -75,7 +75,7 @@ impl Performer {
     /// Performs one decision; some are answered at once by a fact.
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Compute(Compute::Run { lane, step, plan }) => self.run(lane, step, plan),
+            Action::Compute(Compute::Run { lane, step, plan, progress }) => self.run(lane, step, (plan, progress)),
             Action::Compute(Compute::Cancel { lane: _, step }) => {
                 self.backend.cancel(step);
                 None
@@ -105,8 +105,8 @@ impl Performer {
         None
     }
 
-    fn run(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Option<Event> {
-        let Err(error) = self.backend.submit(lane, step, plan) else {
+    fn run(&mut self, lane: LaneId, step: StepId, (plan, progress): (StepPlan, Progress)) -> Option<Event> {
+        let Err(error) = self.backend.submit(lane, step, plan, progress) else {
             self.gaps.submitted(lane);
             return None;
         };
@@ -121,8 +121,9 @@ impl Performer {
     pub(super) fn poll_backend(&mut self) -> Option<Event> {
         loop {
             match self.backend.poll()? {
-                // The watermark of a hand-off that is pulled while it fills will start here.
-                BackendEvent::Progress { .. } => {}
+                BackendEvent::Progress { lane, step, layers_done } => {
+                    return Some(Event::StepProgress { lane, step, layers_done });
+                }
                 BackendEvent::Stopped(failure) => {
                     self.broken.get_or_insert(failure);
                 }

@@ -11,7 +11,7 @@ use kv_transfer::{
 };
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
 use sched::message::ToGiver;
-use sched::replica::{Event, LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use sched::replica::{Event, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig};
 use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
 use super::{Outbound, Outlet, Parts, ReplicaHandle, Waker, spawn};
@@ -26,7 +26,7 @@ impl Backend for Idle {
         &self.0
     }
 
-    fn submit(&mut self, _: LaneId, _: StepId, _: StepPlan) -> Result<(), EngineError> {
+    fn submit(&mut self, _: LaneId, _: StepId, _: StepPlan, _: Progress) -> Result<(), EngineError> {
         Err(EngineError::Stopped)
     }
 
@@ -98,6 +98,7 @@ fn scheduler(role: Role) -> Replica {
         steps_in_flight: 1,
         queue_legs_max: 1,
         pulls_per_giver_max: 1,
+        reading: Reading::WhenComplete,
         prefix_cache: PrefixCache::Off,
         filling_share: 1.0,
         lease: LeaseConfig::default(),

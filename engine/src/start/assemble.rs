@@ -8,7 +8,7 @@ use kernels::{Dtype, KvGeometry};
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, Setup};
 use sched::handoff::LeaseKey;
 use sched::layout::KvLayout;
-use sched::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use sched::replica::{LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -322,6 +322,7 @@ fn scheduler(
         steps_in_flight: config.steps_in_flight,
         queue_legs_max: config.queue_legs_max,
         pulls_per_giver_max: config.pulls_per_giver_max,
+        reading: Reading::WhenComplete,
         prefix_cache: match config.prefix_cache {
             PrefixCacheChoice::On => PrefixCache::On,
             PrefixCacheChoice::Off => PrefixCache::Off,

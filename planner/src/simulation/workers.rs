@@ -73,7 +73,8 @@ impl Simulation<'_> {
         let (now, later) = (self.now, self.now + self.config.hop);
         let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
         match action {
-            Action::Compute(Compute::Run { lane, step, plan }) => {
+            // The planner's device tells of no layer before the last: what is read early is read by chunks.
+            Action::Compute(Compute::Run { lane, step, plan, progress: _ }) => {
                 if let Some((step, ends_at)) = sim.device.submit(now, lane, step, &plan) {
                     self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
                 }
@@ -146,7 +147,7 @@ impl Simulation<'_> {
                 let event = Event::ReleaseUnheard { giver: instance_of(giver), lease };
                 return self.queue.push(later, Happening::AtWorker { worker: reader, event });
             }
-            (None, ToGiver::Renew(_) | ToGiver::Abort(_)) => return,
+            (None, ToGiver::Renew(_) | ToGiver::Follow(_) | ToGiver::Abort(_)) => return,
             (Some(_), word) => word,
         };
         self.feed(giver, Event::Reader(instance_of(reader), word));

@@ -5,7 +5,7 @@ use sched::cost::Fitted;
 use sched::handoff::LeaseKey;
 use sched::journey::JourneyConfig;
 use sched::layout::{KvDtype, Shape, TileOrder};
-use sched::replica::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
+use sched::replica::{LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use sched::route::RouteConfig;
 use sched::{Role, Slo, Span};
 
@@ -50,6 +50,7 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         steps_in_flight: STEPS_IN_FLIGHT_MAX,
         queue_legs_max: 100_000,
         pulls_per_giver_max: 4,
+        reading: Reading::WhenComplete,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
         lease: LeaseConfig::default(),

@@ -1,5 +1,6 @@
 //! Reader and giver.
 
+use sched::handoff::Watermark;
 use sched::message::{ReleaseAnswer, ToGiver, ToReader};
 use sched::{LeaseId, Span};
 
@@ -60,6 +61,7 @@ impl Wire for ToGiver {
     fn to_wire(&self) -> wire::ToGiver {
         let word = match self {
             ToGiver::Renew(leases) => to_giver::Word::Renew(some(leases)),
+            ToGiver::Follow(lease) => to_giver::Word::Follow(lease.0),
             ToGiver::Release(lease) => to_giver::Word::Release(lease.0),
             ToGiver::Abort(lease) => to_giver::Word::Abort(lease.0),
         };
@@ -69,6 +71,7 @@ impl Wire for ToGiver {
     fn from_wire(message: wire::ToGiver) -> Result<Self, ConvertError> {
         Ok(match Field("ToGiver", "word").required(message.word)? {
             to_giver::Word::Renew(leases) => ToGiver::Renew(bounded(leases)?),
+            to_giver::Word::Follow(lease) => ToGiver::Follow(LeaseId(lease)),
             to_giver::Word::Release(lease) => ToGiver::Release(LeaseId(lease)),
             to_giver::Word::Abort(lease) => ToGiver::Abort(LeaseId(lease)),
         })
@@ -81,6 +84,10 @@ impl Wire for ToReader {
     fn to_wire(&self) -> wire::ToReader {
         let word = match self {
             ToReader::Gone(leases) => to_reader::Word::Gone(some(leases)),
+            ToReader::Filled { lease, stored } => {
+                let Watermark { tokens, chunk_end, layers } = *stored;
+                to_reader::Word::Filled(wire::Filled { lease: lease.0, tokens, chunk_end, layers })
+            }
             ToReader::Released { lease, answer } => {
                 to_reader::Word::Released(wire::Released { lease: lease.0, answer: answer.to_wire() })
             }
@@ -91,6 +98,9 @@ impl Wire for ToReader {
     fn from_wire(message: wire::ToReader) -> Result<Self, ConvertError> {
         Ok(match Field("ToReader", "word").required(message.word)? {
             to_reader::Word::Gone(leases) => ToReader::Gone(bounded(leases)?),
+            to_reader::Word::Filled(wire::Filled { lease, tokens, chunk_end, layers }) => {
+                ToReader::Filled { lease: LeaseId(lease), stored: Watermark { tokens, chunk_end, layers } }
+            }
             to_reader::Word::Released(wire::Released { lease, answer }) => {
                 ToReader::Released { lease: LeaseId(lease), answer: ReleaseAnswer::from_wire(answer)? }
             }

@@ -7,6 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 use sched::compat::CompatParts;
+use sched::handoff::Watermark;
 use sched::layout::{KvDtype, KvLayout, Parallel, Rank, Shape, TileOrder};
 use sched::message::{
     Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Load, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker,
@@ -344,13 +345,19 @@ proptest! {
 #[test]
 fn every_word_of_peers_survives() {
     let leases = || vec![LeaseId(0), LeaseId(u64::MAX)];
-    for word in
-        [ToGiver::Renew(leases()), ToGiver::Renew(vec![]), ToGiver::Release(LeaseId(0)), ToGiver::Abort(LeaseId(9))]
-    {
+    for word in [
+        ToGiver::Renew(leases()),
+        ToGiver::Renew(vec![]),
+        ToGiver::Follow(LeaseId(3)),
+        ToGiver::Release(LeaseId(0)),
+        ToGiver::Abort(LeaseId(9)),
+    ] {
         assert_eq!(carried(&word), word);
     }
     let released = |answer| ToReader::Released { lease: LeaseId(7), answer };
-    for word in [ToReader::Gone(leases()), released(ReleaseAnswer::Ok), released(ReleaseAnswer::Expired)] {
+    let stored = Watermark { tokens: 16, chunk_end: u32::MAX, layers: 3 };
+    let filled = ToReader::Filled { lease: LeaseId(2), stored };
+    for word in [ToReader::Gone(leases()), filled, released(ReleaseAnswer::Ok), released(ReleaseAnswer::Expired)] {
         assert_eq!(carried(&word), word);
     }
 }

@@ -1086,7 +1086,7 @@ pub struct SayRequest {
 pub struct SayReply {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToGiver {
-    #[prost(oneof = "to_giver::Word", tags = "1, 2, 3")]
+    #[prost(oneof = "to_giver::Word", tags = "1, 4, 2, 3")]
     pub word: ::core::option::Option<to_giver::Word>,
 }
 /// Nested message and enum types in `ToGiver`.
@@ -1096,6 +1096,10 @@ pub mod to_giver {
         /// These leases are still needed. Those that are not the reader's, or not any more, come back as gone.
         #[prost(message, tag = "1")]
         Renew(super::Leases),
+        /// This lease is still needed, and its reader wants to be told how much of the prompt is stored: now, and whenever it
+        /// is more.
+        #[prost(fixed64, tag = "4")]
+        Follow(u64),
         /// Everything has been read. The giver remembers its answer for one lease span.
         #[prost(fixed64, tag = "2")]
         Release(u64),
@@ -1106,7 +1110,7 @@ pub mod to_giver {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToReader {
-    #[prost(oneof = "to_reader::Word", tags = "1, 2")]
+    #[prost(oneof = "to_reader::Word", tags = "1, 2, 3")]
     pub word: ::core::option::Option<to_reader::Word>,
 }
 /// Nested message and enum types in `ToReader`.
@@ -1117,12 +1121,27 @@ pub mod to_reader {
         Gone(super::Leases),
         #[prost(message, tag = "2")]
         Released(super::Released),
+        #[prost(message, tag = "3")]
+        Filled(super::Filled),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Leases {
     #[prost(fixed64, repeated, tag = "1")]
     pub leases: ::prost::alloc::vec::Vec<u64>,
+}
+/// How much of a prompt is stored: every layer of the positions below `tokens`; of those below `chunk_end`, while that
+/// chunk is computed, the first `layers` layers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Filled {
+    #[prost(fixed64, tag = "1")]
+    pub lease: u64,
+    #[prost(uint32, tag = "2")]
+    pub tokens: u32,
+    #[prost(uint32, tag = "3")]
+    pub chunk_end: u32,
+    #[prost(uint32, tag = "4")]
+    pub layers: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Released {

@@ -1,5 +1,6 @@
 //! The giver's side of one hand-off: from the reservation of a prompt to the end of the reader's lease; knows no blocks.
 
+use super::Watermark;
 use crate::message::ReleaseAnswer;
 use crate::{InstanceId, Span, Time};
 
@@ -7,8 +8,10 @@ use crate::{InstanceId, Span, Time};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Give {
     state: GiveState,
+    stored: Watermark,
     /// The first reader that was heard of under the lease; nobody else can do anything with it.
     reader: Option<InstanceId>,
+    news: News,
     lease_ends: Time,
     lease_span: Span,
 }
@@ -18,11 +21,8 @@ pub struct Give {
 pub enum GiveState {
     /// All blocks of the prompt are reserved, nothing is computed yet.
     Reserved,
-    /// Some positions have their KV stored in every layer.
-    Filling {
-        /// How many, from position 0.
-        watermark_tokens: u32,
-    },
+    /// Some of it is stored.
+    Filling,
     /// The whole prompt is stored; the first tokens are known.
     Complete,
     /// The reader has everything and has been told `Ok`.
@@ -31,6 +31,13 @@ pub enum GiveState {
     Expired,
     /// The request ended, or the reader gave up.
     Aborted,
+}
+
+/// Whether the reader is told how much is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Unwanted,
+    Wanted,
 }
 
 /// What came of a reader's wish to let go.
@@ -72,7 +79,8 @@ impl Give {
     /// The prompt's blocks were reserved at `now`; the reader's lease begins.
     #[must_use]
     pub fn new(now: Time, lease_span: Span) -> Give {
-        Give { state: GiveState::Reserved, reader: None, lease_ends: now + lease_span, lease_span }
+        let (stored, lease_ends) = (Watermark::default(), now + lease_span);
+        Give { state: GiveState::Reserved, stored, reader: None, news: News::Unwanted, lease_ends, lease_span }
     }
 
     /// Where it stands.
@@ -85,7 +93,7 @@ impl Give {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         match self.state {
-            GiveState::Reserved | GiveState::Filling { .. } | GiveState::Complete => true,
+            GiveState::Reserved | GiveState::Filling | GiveState::Complete => true,
             GiveState::Released | GiveState::Expired | GiveState::Aborted => false,
         }
     }
@@ -96,22 +104,50 @@ impl Give {
         self.lease_ends
     }
 
-    /// The first `watermark_tokens` positions are stored in every layer.
-    pub fn filled(&mut self, watermark_tokens: u32) {
-        let before = match self.state {
-            GiveState::Reserved => 0,
-            GiveState::Filling { watermark_tokens } => watermark_tokens,
+    /// How much is stored.
+    #[must_use]
+    pub fn stored(&self) -> Watermark {
+        self.stored
+    }
+
+    /// The reader that is told how much is stored.
+    #[must_use]
+    pub fn follower(&self) -> Option<InstanceId> {
+        match self.news {
+            News::Wanted => self.reader,
+            News::Unwanted => None,
+        }
+    }
+
+    /// The first `tokens` positions are stored in every layer.
+    pub fn filled(&mut self, tokens: u32) {
+        assert!(tokens >= self.stored.tokens, "the watermark falls from {:?} to {tokens} tokens", self.stored);
+        self.fill(Watermark::whole(tokens));
+    }
+
+    /// Of the positions up to `chunk_end` the first `layers` layers are stored. True if that is news.
+    pub fn filling(&mut self, chunk_end: u32, layers: u32) -> bool {
+        let stored = Watermark { chunk_end, layers, ..self.stored };
+        let news = layers > self.stored.layers && chunk_end > self.stored.tokens;
+        if news {
+            self.fill(stored);
+        }
+        news
+    }
+
+    fn fill(&mut self, stored: Watermark) {
+        match self.state {
+            GiveState::Reserved | GiveState::Filling => {}
             GiveState::Complete | GiveState::Released | GiveState::Expired | GiveState::Aborted => {
                 unreachable!("a hand-off is filled in state {:?}", self.state)
             }
-        };
-        assert!(watermark_tokens >= before, "the watermark falls from {before} to {watermark_tokens} tokens");
-        self.state = GiveState::Filling { watermark_tokens };
+        }
+        (self.state, self.stored) = (GiveState::Filling, stored);
     }
 
     /// The whole prompt is stored and the first tokens are known.
     pub fn completed(&mut self) {
-        assert!(matches!(self.state, GiveState::Filling { .. }), "a hand-off completes in state {:?}", self.state);
+        assert!(self.state == GiveState::Filling, "a hand-off completes in state {:?}", self.state);
         self.state = GiveState::Complete;
     }
 
@@ -132,6 +168,15 @@ impl Give {
         Renewed::Alive
     }
 
+    /// A heartbeat of a reader that wants to be told how much is stored from now on.
+    pub fn followed(&mut self, now: Time, reader: InstanceId) -> Renewed {
+        let renewed = self.renewed(now, reader);
+        if renewed == Renewed::Alive {
+            self.news = News::Wanted;
+        }
+        renewed
+    }
+
     /// The lease does not end before `until`: what the reader has said meanwhile may still wait to be heard.
     pub fn extend(&mut self, until: Time) {
         if self.is_alive() {
@@ -150,7 +195,7 @@ impl Give {
                 self.state = GiveState::Released;
                 Released::HandedOver
             }
-            GiveState::Reserved | GiveState::Filling { .. } => {
+            GiveState::Reserved | GiveState::Filling => {
                 self.state = GiveState::Aborted;
                 Released::Incomplete
             }
@@ -223,6 +268,20 @@ mod tests {
         assert_eq!(give.renewed(Time(59), READER), Renewed::Late);
         assert_eq!(give.released(Time(59), READER), Released::Late);
         assert_eq!(give.state(), GiveState::Expired);
+    }
+
+    #[test]
+    fn a_follower_is_the_leases_reader_and_marks_only_rise() {
+        let mut give = Give::new(Time(0), SPAN);
+        assert_eq!(give.followed(Time(1), READER), Renewed::Alive);
+        assert_eq!(give.followed(Time(1), STRANGER), Renewed::Foreign);
+        assert_eq!((give.follower(), give.lease_ends()), (Some(READER), Time(31)));
+        assert!(give.filling(16, 1) && !give.filling(16, 1) && give.filling(16, 2));
+        assert_eq!(give.stored(), Watermark { tokens: 0, chunk_end: 16, layers: 2 });
+        give.filled(16);
+        assert!(!give.filling(16, 3), "that chunk is complete");
+        assert!(give.filling(20, 1));
+        assert_eq!(give.stored(), Watermark { tokens: 16, chunk_end: 20, layers: 1 });
     }
 
     #[test]

@@ -12,8 +12,10 @@ mod answers;
 mod give;
 mod lease_ids;
 mod take;
+mod watermark;
 
 pub use answers::ReleaseAnswers;
 pub use give::{Give, GiveState, Released, Renewed};
 pub use lease_ids::{LeaseIds, LeaseKey};
 pub use take::{Abandoned, PullOutcome, Take, TakeState};
+pub use watermark::{Asked, Extent, Region, Watermark};

@@ -16,7 +16,7 @@ pub enum TakeState {
     Queued,
     /// Blocks are reserved; the giver may still compute.
     Reserved,
-    /// Bytes are on their way.
+    /// Some bytes are here or on their way.
     Reading {
         /// Pulls that have not ended.
         open: u32,
@@ -95,47 +95,54 @@ impl Take {
         news
     }
 
-    /// Whether blocks are reserved and the prompt is finished, and reading has not begun.
+    /// Whether the giver has finished the prompt.
     #[must_use]
-    pub fn may_read(&self) -> bool {
-        self.state == TakeState::Reserved && self.commit == Commitment::Made
+    pub fn is_committed(&self) -> bool {
+        self.commit == Commitment::Made
     }
 
-    /// Begins to read if it may.
-    pub fn start_reading(&mut self) -> bool {
-        let ready = self.may_read();
-        if ready {
-            self.state = TakeState::Reading { open: 0 };
+    /// Whether blocks are reserved that bytes may land in.
+    #[must_use]
+    pub fn may_read(&self) -> bool {
+        match self.state {
+            TakeState::Reserved | TakeState::Reading { .. } => true,
+            TakeState::Queued | TakeState::Releasing | TakeState::Verified | TakeState::Failed | TakeState::Aborted => {
+                false
+            }
         }
-        ready
     }
 
     /// One more pull has begun.
     pub fn pull_begun(&mut self) {
-        let TakeState::Reading { open } = self.state else { unreachable!("a pull begins in state {:?}", self.state) };
+        let open = match self.state {
+            TakeState::Reserved => 0,
+            TakeState::Reading { open } => open,
+            TakeState::Queued | TakeState::Releasing | TakeState::Verified | TakeState::Failed | TakeState::Aborted => {
+                unreachable!("a pull begins in state {:?}", self.state)
+            }
+        };
         self.state = TakeState::Reading { open: open + 1 };
     }
 
-    /// Nothing is left to be read: the giver is asked for its word.
-    pub fn read_all(&mut self) {
-        assert_eq!(self.state, TakeState::Reading { open: 0 }, "everything is read while pulls run");
-        self.state = TakeState::Releasing;
+    /// Nothing of a finished prompt is left to be asked for. True if nothing is under way either: the giver is then asked
+    /// for its word.
+    pub fn read_all(&mut self) -> bool {
+        let done = self.is_committed() && matches!(self.state, TakeState::Reserved | TakeState::Reading { open: 0 });
+        if done {
+            self.state = TakeState::Releasing;
+        }
+        done
     }
 
-    /// A pull has ended. `Ok(true)` asks the giver for its word, for it was the last; `Ok(false)` leaves others, or is too
-    /// late to matter; the error says why the KV cache is lost.
-    pub fn pull_ended(&mut self, outcome: PullOutcome) -> Result<bool, String> {
+    /// A pull has ended, maybe too late to matter. The error says why the KV cache is lost.
+    pub fn pull_ended(&mut self, outcome: PullOutcome) -> Result<(), String> {
         let TakeState::Reading { open: open @ 1.. } = self.state else {
-            return Ok(false);
+            return Ok(());
         };
         let why = match outcome {
-            PullOutcome::Complete if open > 1 => {
-                self.state = TakeState::Reading { open: open - 1 };
-                return Ok(false);
-            }
             PullOutcome::Complete => {
-                self.state = TakeState::Releasing;
-                return Ok(true);
+                self.state = TakeState::Reading { open: open - 1 };
+                return Ok(());
             }
             PullOutcome::Failed(why) => why,
             PullOutcome::Aborted => "it was aborted by the transport".to_owned(),

@@ -4,6 +4,7 @@
 //! the first.
 
 use crate::LeaseId;
+use crate::handoff::Watermark;
 
 /// Reader to giver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub enum ToGiver {
     /// The reader still needs these leases: they are renewed, as far as they are its own. Answered by [`ToReader::Gone`]
     /// if one is not.
     Renew(Vec<LeaseId>),
+    /// Renews this lease, and asks to be told how much of the prompt is stored: now, and whenever it is more.
+    Follow(LeaseId),
     /// The reader has everything and lets go. Answered by [`ToReader::Released`]; may be repeated.
     Release(LeaseId),
     /// The reader gives up before it has read everything.
@@ -22,6 +25,13 @@ pub enum ToGiver {
 pub enum ToReader {
     /// These leases of a heartbeat are not the reader's, or not any more.
     Gone(Vec<LeaseId>),
+    /// So much of the prompt is stored.
+    Filled {
+        /// The lease.
+        lease: LeaseId,
+        /// How much.
+        stored: Watermark,
+    },
     /// What came of a release.
     Released {
         /// The lease.

@@ -31,6 +31,15 @@ pub enum Event {
         /// How.
         outcome: PullOutcome,
     },
+    /// So many layers of a step have run; only of one that asked for it.
+    StepProgress {
+        /// Lane.
+        lane: LaneId,
+        /// Step.
+        step: StepId,
+        /// Layers of the plan that have run for all rows.
+        layers_done: u32,
+    },
     /// The backend finished a step (or was cancelled in it: see `StepResult::layers_done`).
     StepDone {
         /// Lane.
@@ -75,6 +84,8 @@ pub enum Compute {
         step: StepId,
         /// The plan.
         plan: StepPlan,
+        /// Whether to say how far it is.
+        progress: Progress,
     },
     /// Cancel a submitted step at its next layer boundary: all its sequences are gone. Ignored if it has just ended.
     Cancel {
@@ -83,6 +94,15 @@ pub enum Compute {
         /// Step.
         step: StepId,
     },
+}
+
+/// Whether a step's progress wakes the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Only its end does.
+    Untold,
+    /// Every layer does: see [`Event::StepProgress`].
+    ByLayer,
 }
 
 /// What a transport is to do.

@@ -36,6 +36,8 @@ pub struct ReplicaConfig {
     pub queue_legs_max: u32,
     /// KV caches that are read from one giver at a time; the others wait.
     pub pulls_per_giver_max: u32,
+    /// When a prompt is read from its giver.
+    pub reading: Reading,
     /// Whether content of earlier requests is reused.
     pub prefix_cache: PrefixCache,
     /// Part of the pool that reservations may hold whose prompt is not complete, tested before the next is added.
@@ -69,6 +71,15 @@ impl Default for LeaseConfig {
     fn default() -> LeaseConfig {
         LeaseConfig { span: Span::from_secs(30), beat: Span::from_secs(5) }
     }
+}
+
+/// When the KV of a prompt is read that another worker computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// All of it, once it is complete.
+    WhenComplete,
+    /// Whole blocks of finished chunks while others are computed, and of the last chunk one layer after another.
+    WhileFilling,
 }
 
 /// Whether blocks of ended requests can be found by their content.

@@ -4,7 +4,8 @@
 
 use super::draft::Draft;
 use super::lane::{Flight, Holds, Part};
-use super::{Action, Compute, Replica};
+use super::leg::Stage;
+use super::{Action, Compute, Progress, Replica};
 use crate::{LaneId, StepPlan};
 
 /// Rows whose next layers are in no step yet.
@@ -61,6 +62,7 @@ impl Replica {
             }
         }
         let living = course.living;
+        let progress = self.progress_of(&course.parts);
         let (mut plan, parts, holds, rest) = course.split(layers.end, total);
         plan.layers = layers.clone();
         let to = self.lane_mut(lane);
@@ -70,6 +72,19 @@ impl Replica {
         if runs_at_once {
             self.front_starts(lane);
         }
-        self.out.push_back(Action::Compute(Compute::Run { lane, step, plan }));
+        self.out.push_back(Action::Compute(Compute::Run { lane, step, plan, progress }));
+    }
+
+    /// A reader that follows a prompt takes its last chunk layer by layer.
+    fn progress_of(&mut self, parts: &[Part]) -> Progress {
+        let followed = parts.iter().any(|part| {
+            let Some(sequence) = self.sequences.find(part.key) else { return false };
+            let (leg, last) = (sequence.leg, part.computed == sequence.len());
+            match self.legs.get(&leg).map(|run| &run.stage) {
+                Some(Stage::Give(Some(giving))) => last && giving.machine.follower().is_some(),
+                Some(Stage::Give(None) | Stage::Whole | Stage::Take(_)) | None => false,
+            }
+        });
+        if followed { Progress::ByLayer } else { Progress::Untold }
     }
 }

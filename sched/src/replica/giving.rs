@@ -70,12 +70,34 @@ impl Replica {
         }
     }
 
+    pub(super) fn reader_follows(&mut self, reader: InstanceId, lease: LeaseId) {
+        match self.renew_by(lease, |giving, now| giving.followed(now, reader)) {
+            Renewed::Alive => self.tell_follower(lease),
+            Renewed::Late | Renewed::Foreign => self.say(Envelope::Reader(reader, ToReader::Gone(vec![lease]))),
+        }
+    }
+
+    /// More of a prompt is stored.
+    pub(super) fn tell_follower(&mut self, lease: LeaseId) {
+        let Some(giving) = self.given.get(&lease).copied().and_then(|leg| self.giving_mut(leg)) else {
+            return;
+        };
+        let (follower, stored) = (giving.machine.follower(), giving.machine.stored());
+        if let Some(reader) = follower {
+            self.say(Envelope::Reader(reader, ToReader::Filled { lease, stored }));
+        }
+    }
+
     fn renew_lease(&mut self, reader: InstanceId, lease: LeaseId) -> Renewed {
+        self.renew_by(lease, |giving, now| giving.renewed(now, reader))
+    }
+
+    fn renew_by(&mut self, lease: LeaseId, renew: impl FnOnce(&mut Give, Time) -> Renewed) -> Renewed {
         let now = self.now;
         let Some(giving) = self.given.get(&lease).copied().and_then(|leg| self.giving_mut(leg)) else {
             return Renewed::Late;
         };
-        let renewed = giving.machine.renewed(now, reader);
+        let renewed = renew(&mut giving.machine, now);
         let ends = giving.machine.lease_ends();
         self.timers.set(Timer::ReaderLease(lease), ends);
         self.foreign_claims += u64::from(renewed == Renewed::Foreign);

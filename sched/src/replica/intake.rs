@@ -10,7 +10,6 @@ use super::timers::Timer;
 use super::timing::Timing;
 use super::{Lane, Replica};
 use crate::block::{BlockTable, HashChain, blocks_for};
-use crate::handoff::Take;
 use crate::message::{FromWorker, Offer, Work};
 use crate::{Failure, FailureKind, LaneId, Leg, Request, TokenId};
 
@@ -41,8 +40,7 @@ impl Replica {
         }
         self.taken.insert((lease, giver), request.leg);
         self.unrenewed.insert((lease, giver));
-        let taking =
-            Taking { machine: Take::queued(), giver, lease, remote: blocks, firsts: Vec::new(), release_by: None };
+        let taking = Taking::queued(giver, lease, blocks);
         self.enqueue(&request, Stage::Take(taking), Timing::join());
         if !self.timers.is_set(Timer::Beat) {
             self.timers.set(Timer::Beat, self.now + self.config.lease.beat);

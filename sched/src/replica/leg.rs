@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::sequence::SequenceKey;
 use super::timing::Timing;
-use crate::handoff::{Give, Take};
+use crate::handoff::{Asked, Give, Take, Watermark};
 use crate::message::FirstToken;
 use crate::{BlockId, InstanceId, LeaseId, Time};
 
@@ -46,8 +46,20 @@ pub(super) struct Taking {
     pub(super) lease: LeaseId,
     /// The giver's block table.
     pub(super) remote: Vec<BlockId>,
+    /// How much of the prompt the giver has stored, as far as it has told.
+    pub(super) stored: Watermark,
+    /// What of it was pulled or is being pulled.
+    pub(super) asked: Asked,
     /// First tokens of the choices that go on, known from the commit on.
     pub(super) firsts: Vec<FirstToken>,
     /// When an unanswered release is given up.
     pub(super) release_by: Option<Time>,
+}
+
+impl Taking {
+    /// An offer that was put into the queue.
+    pub(super) fn queued(giver: InstanceId, lease: LeaseId, remote: Vec<BlockId>) -> Taking {
+        let (stored, asked) = (Watermark::default(), Asked::default());
+        Taking { machine: Take::queued(), giver, lease, remote, stored, asked, firsts: Vec::new(), release_by: None }
+    }
 }

@@ -6,7 +6,8 @@
 //! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `course` takes it through the
 //! layers, `room`
 //! finds blocks for growing sequences and preempts, `outcome` takes in what a step brought, `branching` makes one
-//! sequence per choice, `giving` and `taking` hand over, `ending` ends legs.
+//! sequence per choice, `giving` and `taking` hand over, `reading`
+//! pulls, `ending` ends legs.
 
 mod admission;
 mod api;
@@ -24,6 +25,7 @@ mod leg;
 mod load;
 mod outcome;
 mod pulls;
+mod reading;
 mod room;
 mod sequence;
 mod slots;
@@ -37,8 +39,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use api::{Action, Compute, Event, Pull, Transfer};
-pub use config::{LeaseConfig, PrefixCache, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
+pub use api::{Action, Compute, Event, Progress, Pull, Transfer};
+pub use config::{LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use lane::Lane;
 use leg::LegRun;
 use pulls::Pulls;
@@ -126,6 +128,7 @@ impl Replica {
             Event::ReleaseUnheard { giver, lease } => self.release_unheard(giver, lease),
             Event::GiverLost(giver) => self.giver_lost(giver),
             Event::PullEnded { pull, outcome } => self.pull_ended(pull, outcome),
+            Event::StepProgress { lane, step, layers_done } => self.step_progressed(lane, step, layers_done),
             Event::StepDone { lane, step, result } => self.step_done(lane, step, result),
             Event::StepFailed { lane, step, failure } => self.step_failed(lane, step, &failure),
             Event::Tick => {}
@@ -166,6 +169,7 @@ impl Replica {
     fn on_reader(&mut self, reader: InstanceId, word: ToGiver) {
         match word {
             ToGiver::Renew(leases) => self.reader_renewed(reader, &leases),
+            ToGiver::Follow(lease) => self.reader_follows(reader, lease),
             ToGiver::Release(lease) => self.reader_released(reader, lease),
             ToGiver::Abort(lease) => self.reader_aborted(reader, lease),
         }
@@ -174,6 +178,7 @@ impl Replica {
     fn on_giver(&mut self, giver: InstanceId, word: ToReader) {
         match word {
             ToReader::Gone(leases) => self.leases_gone(giver, &leases),
+            ToReader::Filled { lease, stored } => self.giver_filled(giver, lease, stored),
             ToReader::Released { lease, answer } => self.release_answered(giver, lease, answer),
         }
     }

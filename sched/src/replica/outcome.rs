@@ -36,7 +36,7 @@ impl Replica {
             return self.fail_parts(&flight, &Failure::new(FailureKind::Internal, defect));
         }
         if flight.layers.end < self.config.layers {
-            return; // its rows have more layers before them
+            return self.layers_done(&flight.parts, flight.layers.end);
         }
         let mut samples = result.samples.into_iter();
         for part in flight.parts {
@@ -44,6 +44,31 @@ impl Replica {
             match self.tokens_of(part.key, outcomes) {
                 Ok(tokens) => self.part_done(&part, tokens, flight.started),
                 Err(failure) => self.part_failed(part.key, failure),
+            }
+        }
+    }
+
+    /// A step says how far it is.
+    pub(super) fn step_progressed(&mut self, lane: LaneId, step: StepId, layers_done: u32) {
+        let flights = self.lanes.get(usize::from(lane.0)).map(|lane| &lane.flights);
+        let Some(flight) = flights.and_then(|flights| flights.iter().find(|flight| flight.step == step)) else {
+            return;
+        };
+        let layers = flight.layers.end.min(flight.layers.start.saturating_add(layers_done));
+        if layers < self.config.layers {
+            let parts = flight.parts.clone();
+            self.layers_done(&parts, layers);
+        }
+    }
+
+    /// The first layers have run for these rows, but not the last one.
+    fn layers_done(&mut self, parts: &[Part], layers: u32) {
+        for part in parts {
+            let Some(leg) = self.sequences.find(part.key).map(|sequence| sequence.leg) else { continue };
+            let Some(Stage::Give(Some(giving))) = self.legs.get_mut(&leg).map(|run| &mut run.stage) else { continue };
+            let lease = giving.lease;
+            if giving.machine.filling(part.computed, layers) {
+                self.tell_follower(lease);
             }
         }
     }
@@ -148,6 +173,8 @@ impl Replica {
         match &mut run.stage {
             Stage::Give(Some(giving)) => {
                 giving.machine.filled(part.computed);
+                let lease = giving.lease;
+                self.tell_follower(lease);
                 if !tokens.is_empty() {
                     self.commit_firsts(part.key, tokens, step_started);
                 }

@@ -1,16 +1,15 @@
-//! The taker's part of the hand-off: keeps the lease alive, pulls a committed prompt, joins when the giver said `Ok`.
+//! The taker's part of the hand-off: keeps the lease alive, hears of the commit, joins when the giver said `Ok`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::finish::finish;
 use super::leg::{Stage, Taking};
-use super::pulls::Running;
 use super::sequence::{Member, Place, SequenceKey};
 use super::timers::Timer;
-use super::{PrefixCache, Pull, Replica, Transfer};
-use crate::handoff::{Abandoned, PullOutcome, TakeState};
+use super::{PrefixCache, Replica, Transfer};
+use crate::handoff::{Abandoned, TakeState};
 use crate::message::{Commit, Envelope, FirstToken, ReleaseAnswer, ToGiver};
-use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, PullId, Time, TokenId};
+use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, Time, TokenId};
 
 impl Replica {
     /// The giver has finished the prompt.
@@ -23,7 +22,7 @@ impl Replica {
             run.timing.committed(now);
         }
         match self.accept_firsts(leg, commit.firsts) {
-            Ok(()) => self.start_reading(leg),
+            Ok(()) => self.read_on(leg),
             Err(failure) => self.fail(leg, failure),
         }
     }
@@ -58,100 +57,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Blocks were reserved for an offer.
-    pub(super) fn reserved_for_take(&mut self, key: SequenceKey) {
-        let leg = self.sequences.at(key).leg;
-        if let Some(taking) = self.taking_mut(leg) {
-            taking.machine.reserved();
-        }
-        self.start_reading(leg);
-    }
-
-    /// Pulls what is not here yet, once blocks are reserved and the prompt is complete, and when the giver has a turn for it.
-    fn start_reading(&mut self, leg: Leg) {
-        let now = self.now;
-        let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
-            return;
-        };
-        if !taking.machine.may_read() {
-            return;
-        }
-        let giver = taking.giver;
-        let sequence = self.sequences.at(key);
-        let misses = sequence.computed < sequence.len();
-        if misses && self.pulls.from(giver) >= self.config.pulls_per_giver_max {
-            return self.pulls.wait(giver, key, leg);
-        }
-        if let Some(taking) = self.taking_mut(leg) {
-            taking.machine.start_reading();
-        }
-        let Some(run) = self.legs.get_mut(&leg) else {
-            return;
-        };
-        run.timing.pull_started(now);
-        let deadline_in = run.deadline.since(now);
-        let Stage::Take(taking) = &mut run.stage else {
-            return;
-        };
-        if !misses {
-            taking.machine.read_all();
-            return self.ask_release(leg);
-        }
-        let sequence = self.sequences.at(key);
-        let local = sequence.table.blocks();
-        let missing = &local[(sequence.computed / self.config.block_tokens) as usize..];
-        missing.iter().for_each(|block| self.pool.begin_access(*block));
-        let id = self.pulls.begin(Running { leg, giver, blocks: missing.to_vec() });
-        taking.machine.pull_begun();
-        let pull = Pull {
-            id,
-            leg,
-            giver,
-            lease: taking.lease,
-            remote: taking.remote.clone(),
-            local: local.to_vec(),
-            positions: sequence.computed..sequence.len(),
-            layers: 0..self.config.layers,
-            deadline_in,
-        };
-        self.transfer(Transfer::Pull(pull));
-    }
-
-    /// No byte of the pull can land any more.
-    pub(super) fn pull_ended(&mut self, pull: PullId, outcome: PullOutcome) {
-        if let Some(Running { leg, giver, blocks }) = self.pulls.end(pull) {
-            blocks.iter().for_each(|block| self.pool.end_access(*block));
-            self.pull_landed(leg, outcome);
-            self.read_next(giver);
-        }
-    }
-
-    /// Whoever waited longest for a giver has its turn.
-    fn read_next(&mut self, giver: InstanceId) {
-        while self.pulls.from(giver) < self.config.pulls_per_giver_max {
-            let Some(leg) = self.pulls.next(giver) else { return };
-            self.start_reading(leg);
-        }
-    }
-
-    fn pull_landed(&mut self, leg: Leg, outcome: PullOutcome) {
-        let Some(taking) = self.taking_mut(leg) else {
-            return;
-        };
-        let (giver, lease) = (taking.giver, taking.lease);
-        match taking.machine.pull_ended(outcome) {
-            Ok(false) => {}
-            Ok(true) => self.ask_release(leg),
-            Err(why) => {
-                self.abort_pulls(leg);
-                self.abort_lease(giver, lease);
-                self.lose_kv(leg, format!("the pull of {leg} failed: {why}"));
-            }
-        }
-    }
-
     /// Asks the giver whether its lease covered the pull; repeated every beat for one lease span.
-    fn ask_release(&mut self, leg: Leg) {
+    pub(super) fn ask_release(&mut self, leg: Leg) {
         let (now, lease_config) = (self.now, self.config.lease);
         let Some(taking) = self.taking_mut(leg) else {
             return;
@@ -242,7 +149,7 @@ impl Replica {
         }
     }
 
-    fn lose_kv(&mut self, leg: Leg, detail: String) {
+    pub(super) fn lose_kv(&mut self, leg: Leg, detail: String) {
         self.fail(leg, Failure::new(FailureKind::KvLost, detail));
     }
 
@@ -291,22 +198,22 @@ impl Replica {
         }
     }
 
-    fn abort_pulls(&mut self, leg: Leg) {
+    pub(super) fn abort_pulls(&mut self, leg: Leg) {
         for pull in self.pulls.of_leg(leg) {
             self.transfer(Transfer::AbortPull(pull));
         }
     }
 
-    fn abort_lease(&mut self, giver: InstanceId, lease: LeaseId) {
+    pub(super) fn abort_lease(&mut self, giver: InstanceId, lease: LeaseId) {
         self.say(Envelope::Giver(giver, ToGiver::Abort(lease)));
     }
 
     /// The sequence that stands for all choices of a leg that is being taken over.
-    fn prompt_of(&self, leg: Leg) -> Option<SequenceKey> {
+    pub(super) fn prompt_of(&self, leg: Leg) -> Option<SequenceKey> {
         self.legs.get(&leg)?.sequences.first().copied()
     }
 
-    fn taking_mut(&mut self, leg: Leg) -> Option<&mut Taking> {
+    pub(super) fn taking_mut(&mut self, leg: Leg) -> Option<&mut Taking> {
         match &mut self.legs.get_mut(&leg)?.stage {
             Stage::Take(taking) => Some(taking),
             Stage::Whole | Stage::Give(_) => None,

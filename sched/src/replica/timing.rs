@@ -9,7 +9,7 @@ pub(super) enum Timing {
     /// It is prefilled here.
     Prefill { arrived: Time, first_chunk: Option<Time> },
     /// It is taken over here.
-    Join { committed: Time, pull_started: Time, verified: Time },
+    Join { committed: Time, pull_started: Option<Time>, verified: Time },
     /// Its first token has been reported.
     Reported,
 }
@@ -22,7 +22,7 @@ impl Timing {
 
     /// A leg that is taken over here.
     pub(super) fn join() -> Timing {
-        Timing::Join { committed: Time(0), pull_started: Time(0), verified: Time(0) }
+        Timing::Join { committed: Time(0), pull_started: None, verified: Time(0) }
     }
 
     /// A chunk of it starts.
@@ -46,9 +46,10 @@ impl Timing {
         }
     }
 
+    /// The first pull starts, or none is needed.
     pub(super) fn pull_started(&mut self, now: Time) {
         if let Timing::Join { pull_started, .. } = self {
-            *pull_started = now;
+            pull_started.get_or_insert(now);
         }
     }
 
@@ -68,12 +69,15 @@ impl Timing {
                     prefill: now.since(first_chunk),
                 }))
             }
-            Timing::Join { committed, pull_started, verified } => Some(TokenTiming::Joined(JoinTiming {
-                wait: pull_started.since(committed),
-                transfer: verified.since(pull_started.max(committed)),
-                queue: step_started.since(verified),
-                step: now.since(step_started),
-            })),
+            Timing::Join { committed, pull_started, verified } => {
+                let pull_started = pull_started.unwrap_or(verified);
+                Some(TokenTiming::Joined(JoinTiming {
+                    wait: pull_started.since(committed),
+                    transfer: verified.since(pull_started.max(committed)),
+                    queue: step_started.since(verified),
+                    step: now.since(step_started),
+                }))
+            }
             Timing::Reported => None,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use sched::replica::Progress;
 use sched::{Failure, FailureKind, LaneId, SampleOutcome, SlotId, StepId, StepPlan, StepResult};
 
 use super::forward::Forward;
@@ -32,6 +33,7 @@ pub(super) struct Executor<F: Forward> {
 struct Step {
     lane: LaneId,
     id: StepId,
+    progress: Progress,
     cancelled: Arc<AtomicBool>,
     /// Since its first turn.
     started: Option<Instant>,
@@ -74,11 +76,16 @@ impl<F: Forward> Executor<F> {
             let Some(step) = lanes.front(lane) else { continue };
             let begun = Instant::now();
             let started = *step.started.get_or_insert(begun);
-            let (id, turn) = (step.id, self.turn(step));
+            let (id, progress, turn) = (step.id, step.progress, self.turn(step));
             let ended = Instant::now();
             let ran = StepSpan { started, ended };
             let is_over = matches!(turn, Err(EngineError::Ranks { .. }));
             let event = match turn {
+                // A wake per layer costs small models more than it tells: only who asked for it is woken.
+                Ok(Turn::Continues { .. }) if progress == Progress::Untold => {
+                    lanes.charge(lane, ended - begun);
+                    continue;
+                }
                 Ok(Turn::Continues { layers_done }) => BackendEvent::Progress { lane, step: id, layers_done },
                 Ok(Turn::Ends(result)) => BackendEvent::Done { lane, step: id, ran, result: Ok(result) },
                 Err(error) => BackendEvent::Done { lane, step: id, ran, result: Err(failure(&error)) },
@@ -91,10 +98,7 @@ impl<F: Forward> Executor<F> {
             if outbox.send(event).is_err() {
                 return;
             }
-            // Progress is news for whoever is awake; a wake per layer would cost small models more than it tells.
-            if has_ended {
-                notify();
-            }
+            notify();
             if is_over {
                 return;
             }
@@ -201,8 +205,9 @@ fn take_commands(inbox: &Receiver<Command>, lanes: &mut Lanes<Step>) -> bool {
 fn take(command: Command, lanes: &mut Lanes<Step>) {
     match command {
         Command::Step(submitted) => {
-            let Submitted { lane, step, plan, cancelled } = *submitted;
-            lanes.push(lane, Step { lane, id: step, cancelled, started: None, phase: Phase::Submitted(plan) });
+            let Submitted { lane, step, plan, progress, cancelled } = *submitted;
+            let phase = Phase::Submitted(plan);
+            lanes.push(lane, Step { lane, id: step, progress, cancelled, started: None, phase });
         }
         Command::Share(lane, share) => lanes.set_share(lane, share),
     }

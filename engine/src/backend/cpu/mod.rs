@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use kernels::collective::Segment;
+use sched::replica::Progress;
 use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 
 use self::executor::Executor;
@@ -47,6 +48,7 @@ struct Submitted {
     lane: LaneId,
     step: StepId,
     plan: StepPlan,
+    progress: Progress,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -139,9 +141,9 @@ impl Backend for CpuBackend {
         &self.info
     }
 
-    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Result<(), EngineError> {
+    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan, progress: Progress) -> Result<(), EngineError> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let submitted = Submitted { lane, step, plan, cancelled: Arc::clone(&cancelled) };
+        let submitted = Submitted { lane, step, plan, progress, cancelled: Arc::clone(&cancelled) };
         self.send(Command::Step(Box::new(submitted)))?;
         self.running.insert(step, (lane, cancelled));
         Ok(())

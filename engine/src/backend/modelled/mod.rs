@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use sched::cost::Fitted;
+use sched::replica::Progress;
 use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 
 use self::timing::Timing;
@@ -36,7 +37,7 @@ pub struct ModelledDevice {
 }
 
 pub(super) enum Command {
-    Step(LaneId, StepId, StepPlan),
+    Step(LaneId, StepId, StepPlan, Progress),
     Cancel(StepId),
     Share(LaneId, f32),
 }
@@ -92,8 +93,8 @@ impl Backend for ModelledBackend {
         &self.info
     }
 
-    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan) -> Result<(), EngineError> {
-        self.send(Command::Step(lane, step, plan))?;
+    fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan, progress: Progress) -> Result<(), EngineError> {
+        self.send(Command::Step(lane, step, plan, progress))?;
         self.running.insert((step, lane));
         Ok(())
     }

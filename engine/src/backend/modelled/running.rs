@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use sched::cost::{CostModel, Fitted, LaneUse, Phase, StepClock, StepWork};
+use sched::replica::Progress;
 use sched::{LaneId, Span, StepId, StepPlan, Time};
 
 /// All lanes of the device.
@@ -21,6 +22,7 @@ struct Lane {
 struct Queued {
     step: StepId,
     plan: StepPlan,
+    progress: Progress,
     cancelled: bool,
 }
 
@@ -31,6 +33,9 @@ struct Current {
     phase: Phase,
     clock: StepClock,
     began: Time,
+    progress: Progress,
+    /// Layers of which has been told that they have run.
+    told: u32,
     /// After a cancel: how many layers run, and when the last of them ends.
     cut: Option<(u32, Time)>,
 }
@@ -52,8 +57,8 @@ impl Running {
     }
 
     /// Takes a step in; it begins when the lane is free.
-    pub(super) fn submit(&mut self, now: Time, lane: LaneId, step: StepId, plan: StepPlan) {
-        self.lane(lane).queue.push_back(Queued { step, plan, cancelled: false });
+    pub(super) fn submit(&mut self, now: Time, lane: LaneId, step: StepId, (plan, progress): (StepPlan, Progress)) {
+        self.lane(lane).queue.push_back(Queued { step, plan, progress, cancelled: false });
         self.begin_next(now, lane);
     }
 
@@ -76,9 +81,26 @@ impl Running {
         self.retime(now);
     }
 
-    /// When the next step ends.
-    pub(super) fn next_end(&self) -> Option<Time> {
-        self.lanes.values().filter_map(|lane| lane.current.as_ref()?.ends_at()).min()
+    /// When the next step ends or, where that is asked for, has run another layer.
+    pub(super) fn next_due(&self, now: Time) -> Option<Time> {
+        let currents = || self.lanes.values().filter_map(|lane| lane.current.as_ref());
+        let telling = currents().filter(|current| current.progress == Progress::ByLayer);
+        let layers = telling.filter_map(|current| current.next_layer(now).map(|(_, at)| at + Span(1)));
+        currents().filter_map(Current::ends_at).chain(layers).min()
+    }
+
+    /// A step that asked for it is further: how many of its layers have run, but for the last.
+    pub(super) fn pop_progress(&mut self, now: Time) -> Option<(LaneId, StepId, u32)> {
+        self.lanes.iter_mut().find_map(|(id, lane)| {
+            let current = lane.current.as_mut().filter(|current| current.progress == Progress::ByLayer)?;
+            let layers = planned_layers(&current.plan);
+            let done = current.clock.layers_done(now, layers);
+            if done <= current.told || done >= layers {
+                return None;
+            }
+            current.told = done;
+            Some((*id, current.step, done))
+        })
     }
 
     /// Takes out a step that has ended by now, the earliest first; its lane begins the next one at that very time.
@@ -95,12 +117,12 @@ impl Running {
         let (cost, layers) = (self.cost, self.layers);
         let lane = self.lane(id);
         if lane.current.is_none()
-            && let Some(Queued { step, plan, cancelled }) = lane.queue.pop_front()
+            && let Some(Queued { step, plan, progress, cancelled }) = lane.queue.pop_front()
         {
             let work = StepWork::of_plan(&plan, layers);
             let clock = StepClock::start(now, cost.work(&work), 1.0);
             let cut = cancelled.then_some((0, now));
-            lane.current = Some(Current { step, phase: work.phase(), plan, clock, began: now, cut });
+            lane.current = Some(Current { step, phase: work.phase(), plan, clock, began: now, progress, told: 0, cut });
         }
         self.retime(now);
     }
@@ -131,15 +153,22 @@ impl Current {
     }
 
     fn cut_at_next_layer(&mut self, now: Time) {
+        if self.cut.is_none() {
+            self.cut = self.next_layer(now);
+        }
+    }
+
+    /// How many layers will have run at the next boundary, and when that is.
+    fn next_layer(&self, now: Time) -> Option<(u32, Time)> {
         const PARTS: u32 = 1_000_000;
         let layers = planned_layers(&self.plan);
-        let (None, Some(end)) = (self.cut, self.clock.ends_at()) else { return };
+        let end = self.clock.ends_at()?;
         let boundary = (self.clock.layers_done(now, layers) + 1).min(layers);
         let done = f64::from(self.clock.layers_done(now, PARTS)) / f64::from(PARTS);
         let target = f64::from(boundary) / f64::from(layers.max(1));
         let part_of_rest = ((target - done) / (1.0 - done)).clamp(0.0, 1.0);
         let rest = if part_of_rest.is_finite() { end.since(now).us() as f64 * part_of_rest } else { 0.0 };
-        self.cut = Some((boundary, now + Span(rest as u64)));
+        Some((boundary, now + Span(rest as u64)))
     }
 }
 
@@ -152,6 +181,26 @@ mod tests {
     use sched::{Input, SequenceRows};
 
     use super::*;
+
+    fn untold(tokens: u32) -> (StepPlan, Progress) {
+        (prefill(tokens), Progress::Untold)
+    }
+
+    #[test]
+    fn whoever_asks_hears_of_every_layer_but_the_last() {
+        let mut device = device();
+        device.submit(Time(0), LaneId(0), StepId(1), (prefill(100), Progress::ByLayer));
+        device.submit(Time(0), LaneId(0), StepId(2), untold(100));
+        let (mut now, mut told) = (Time(0), Vec::new());
+        while let Some(due) = device.next_due(now) {
+            now = due.max(now);
+            told.extend(std::iter::from_fn(|| device.pop_progress(now)).map(|(_, step, layers)| (step.0, layers)));
+            while let Some(ended) = device.pop_ended(now) {
+                told.push((ended.step.0, ended.layers_done));
+            }
+        }
+        assert_eq!(told, [(1, 1), (1, 2), (1, 3), (1, 4), (2, 4)]);
+    }
 
     fn prefill(tokens: u32) -> StepPlan {
         let sequence = SequenceRows { rows: 0..tokens, blocks: 0..0, first_position: 0, input: Input::Given };
@@ -175,8 +224,8 @@ mod tests {
     #[test]
     fn steps_of_a_lane_follow_each_other_without_a_gap() {
         let mut device = device();
-        device.submit(Time(0), LaneId(0), StepId(1), prefill(100));
-        device.submit(Time(5), LaneId(0), StepId(2), prefill(0));
+        device.submit(Time(0), LaneId(0), StepId(1), untold(100));
+        device.submit(Time(5), LaneId(0), StepId(2), untold(0));
         assert_eq!(device.next_end(), Some(Time(2_000)));
         assert_eq!(drain(&mut device, 1_999), []);
         assert_eq!(drain(&mut device, 10_000), [(1, 4, 2_000), (2, 4, 2_000)]);
@@ -186,8 +235,8 @@ mod tests {
     #[test]
     fn a_cancelled_step_ends_at_the_next_layer() {
         let mut device = device();
-        device.submit(Time(0), LaneId(0), StepId(1), prefill(100));
-        device.submit(Time(0), LaneId(0), StepId(2), prefill(100));
+        device.submit(Time(0), LaneId(0), StepId(1), untold(100));
+        device.submit(Time(0), LaneId(0), StepId(2), untold(100));
         device.cancel(Time(600), StepId(1));
         device.cancel(Time(600), StepId(2));
         device.cancel(Time(600), StepId(9));
@@ -197,7 +246,7 @@ mod tests {
     #[test]
     fn shares_retime_a_running_step() {
         let mut device = device();
-        device.submit(Time(0), LaneId(0), StepId(1), prefill(100));
+        device.submit(Time(0), LaneId(0), StepId(1), untold(100));
         device.set_share(Time(1_000), LaneId(0), 0.5);
         assert_eq!(device.next_end(), Some(Time(3_000)));
     }

@@ -42,6 +42,12 @@ impl Timing {
             }
             let now = self.clock.now();
             let mut woken = false;
+            while let Some((lane, step, layers_done)) = self.running.pop_progress(now) {
+                if outbox.send(BackendEvent::Progress { lane, step, layers_done }).is_err() {
+                    return;
+                }
+                woken = true;
+            }
             while let Some(ended) = self.running.pop_ended(now) {
                 if outbox.send(self.finish(ended)).is_err() {
                     return;
@@ -54,9 +60,9 @@ impl Timing {
         }
     }
 
-    /// Returns when a step has ended or a command was taken in.
+    /// Returns when a step has ended or is further, or a command was taken in.
     fn wait(&mut self, inbox: &Receiver<Command>) -> Handle {
-        let Some(end) = self.running.next_end() else {
+        let Some(end) = self.running.next_due(self.clock.now()) else {
             return match inbox.recv() {
                 Ok(command) => self.take(command),
                 Err(_) => Handle::Dropped,
@@ -84,7 +90,7 @@ impl Timing {
     fn take(&mut self, command: Command) -> Handle {
         let now = self.clock.now();
         match command {
-            Command::Step(lane, step, plan) => self.running.submit(now, lane, step, plan),
+            Command::Step(lane, step, plan, progress) => self.running.submit(now, lane, step, (plan, progress)),
             Command::Cancel(step) => self.running.cancel(now, step),
             Command::Share(lane, share) => self.running.set_share(now, lane, share),
         }

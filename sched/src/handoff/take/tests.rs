@@ -8,17 +8,18 @@ use crate::message::ReleaseAnswer;
 
 fn reading() -> Take {
     let mut take = Take::queued();
+    assert!(!take.may_read());
     take.reserved();
-    assert!(!take.start_reading());
     assert!(take.committed());
-    assert!(take.start_reading());
     take.pull_begun();
     take
 }
 
 fn releasing() -> Take {
     let mut take = reading();
-    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(true));
+    assert!(!take.read_all(), "a pull runs");
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()));
+    assert!(take.read_all() && !take.read_all());
     take
 }
 
@@ -48,10 +49,20 @@ fn commit_and_reservation_come_in_any_order() {
     let mut take = Take::queued();
     assert!(take.committed());
     assert!(!take.committed());
-    assert!(!take.start_reading());
+    assert!(!take.may_read() && !take.read_all());
     take.reserved();
-    assert!(take.start_reading());
-    assert!(!take.start_reading());
+    assert!(take.may_read() && take.is_committed());
+}
+
+#[test]
+fn what_is_read_before_the_commit_is_not_released_before_it() {
+    let mut take = Take::queued();
+    take.reserved();
+    take.pull_begun();
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()));
+    assert!(!take.read_all());
+    assert!(take.committed());
+    assert!(take.read_all());
 }
 
 #[test]
@@ -62,21 +73,23 @@ fn a_failed_pull_loses_it_and_says_why() {
 }
 
 #[test]
-fn the_last_of_several_pulls_asks_the_giver_and_the_first_that_fails_loses_it() {
+fn the_giver_is_asked_after_the_last_of_several_pulls_and_the_first_that_fails_loses_it() {
     let several = || {
         let mut take = reading();
         take.pull_begun();
-        assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false), "another one runs");
+        assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()));
+        assert!(!take.read_all(), "another one runs");
         take.pull_begun();
         take
     };
     let mut take = several();
-    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false));
-    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(true));
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()));
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()));
+    assert!(take.read_all());
     assert_eq!(take.state(), TakeState::Releasing);
     let mut take = several();
     assert_eq!(take.pull_ended(PullOutcome::Failed("reset".into())), Err("reset".into()));
-    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false), "too late to matter");
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()), "too late to matter");
     assert_eq!(several().abort(), Abandoned::LeaseAndPulls);
 }
 
@@ -85,11 +98,10 @@ fn what_is_here_already_is_not_pulled() {
     let mut take = Take::queued();
     take.reserved();
     take.committed();
-    take.start_reading();
-    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(false), "none has begun");
+    assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()), "none has begun");
     let mut lost = take;
     assert_eq!(lost.abort(), Abandoned::Lease);
-    take.read_all();
+    assert!(take.read_all());
     assert_eq!(take.state(), TakeState::Releasing);
 }
 
@@ -101,7 +113,7 @@ fn what_is_left_behind_depends_on_how_far_it_was() {
     let mut aborted = reading();
     aborted.abort();
     assert_eq!(aborted.abort(), Abandoned::Nothing);
-    assert_eq!(aborted.pull_ended(PullOutcome::Complete), Ok(false));
+    assert_eq!(aborted.pull_ended(PullOutcome::Complete), Ok(()));
 }
 
 #[test]
@@ -123,13 +135,13 @@ proptest! {
                 0 if before == TakeState::Queued => take.reserved(),
                 0 => {}
                 1 => _ = take.committed(),
-                2 => _ = take.start_reading(),
+                2 => _ = take.read_all(),
                 3 => _ = take.pull_ended(PullOutcome::Complete),
                 4 => _ = take.pull_ended(PullOutcome::Failed(String::new())),
                 5 => _ = take.release_answered(ReleaseAnswer::Ok),
                 6 => _ = take.release_answered(ReleaseAnswer::Expired),
                 7 => _ = take.lease_gone(),
-                10 if matches!(before, TakeState::Reading { open: ..3 }) => take.pull_begun(),
+                10 if matches!(before, TakeState::Reserved | TakeState::Reading { open: ..3 }) => take.pull_begun(),
                 10 => {}
                 8 if seen.len() > 3 => _ = take.abort(),
                 8 => {}
@@ -144,7 +156,9 @@ proptest! {
                 seen.push(step);
             }
         }
-        let good = [TakeState::Reserved, TakeState::Reading { open: 0 }, TakeState::Releasing, TakeState::Verified];
+        // What is here already is not read.
+        seen.retain(|step| !matches!(step, TakeState::Reading { .. }));
+        let good = [TakeState::Reserved, TakeState::Releasing, TakeState::Verified];
         let ends = seen.iter().position(|s| matches!(s, TakeState::Failed | TakeState::Aborted));
         let path = &seen[..ends.unwrap_or(seen.len())];
         prop_assert!(good.starts_with(path), "{seen:?}");

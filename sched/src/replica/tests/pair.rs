@@ -22,6 +22,7 @@ fn no_token_is_computed_from_bytes_outside_a_lease_and_nothing_leaks() {
     // A history in which nothing goes wrong shows nothing: all of these must have happened, and often.
     assert!(seen.joined > 500, "{seen:?}");
     assert!(seen.expired_answers > 5 && seen.repeated_releases > 20 && seen.lost_pulls > 20, "{seen:?}");
+    assert!(seen.early_pulls > 50 && seen.layer_pulls > 20, "{seen:?}");
     assert!(seen.continued > 1_000 && seen.strangers > 50, "{seen:?}");
     assert!(seen.crashes > 20 && seen.retries > 100 && seen.finished > 500, "{seen:?}");
 }

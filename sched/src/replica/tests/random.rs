@@ -10,7 +10,7 @@ use self::model::{LAYERS, Model, Op, Shape};
 use crate::Role;
 use crate::handoff::PullOutcome;
 use crate::message::ReleaseAnswer;
-use crate::replica::STEPS_IN_FLIGHT_MAX;
+use crate::replica::{Reading, STEPS_IN_FLIGHT_MAX};
 
 fn shape() -> impl Strategy<Value = Shape> {
     let damaged = prop_oneof![9 => Just(u32::MAX), 1 => 0_u32..9];
@@ -48,6 +48,9 @@ fn op() -> impl Strategy<Value = Op> {
         6 => pick().prop_map(Op::Commit),
         6 => (pick(), outcome).prop_map(|(pick, outcome)| Op::EndPull(pick, outcome)),
         6 => (pick(), answer).prop_map(|(pick, answer)| Op::AnswerRelease(pick, answer)),
+        3 => (pick(), 0_u32..80, 1_u32..LAYERS).prop_map(|(pick, tokens, layers)| Op::Filled(pick, tokens, layers)),
+        2 => Just(Op::Progress),
+        3 => pick().prop_map(Op::ReaderFollows),
         4 => pick().prop_map(Op::ReaderReleases),
         1 => pick().prop_map(Op::ReaderAborts),
         2 => pick().prop_map(Op::ReaderRenews),
@@ -60,6 +63,10 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0_u64..9_000).prop_map(Op::Wait),
         1 => pick().prop_map(Op::Nonsense),
     ]
+}
+
+fn reading() -> impl Strategy<Value = Reading> {
+    prop_oneof![Just(Reading::WhenComplete), Just(Reading::WhileFilling)]
 }
 
 fn role() -> impl Strategy<Value = Role> {
@@ -75,10 +82,10 @@ proptest! {
         role in role(),
         blocks in 6_u32..20,
         steps_in_flight in 1..=STEPS_IN_FLIGHT_MAX,
-        step_layers_max in prop_oneof![2 => Just(LAYERS), 1 => 1..LAYERS],
+        manner in (prop_oneof![2 => Just(LAYERS), 1 => 1..LAYERS], reading()),
         ops in proptest::collection::vec(op(), 100..300),
     ) {
-        let mut model = Model::new(role, blocks, steps_in_flight, step_layers_max);
+        let mut model = Model::new(role, blocks, steps_in_flight, manner);
         for op in ops {
             model.apply(op);
         }
@@ -92,7 +99,7 @@ proptest! {
     #[test]
     fn the_same_events_give_the_same_decisions(ops in proptest::collection::vec(op(), 50..150)) {
         let decisions = || {
-            let mut model = Model::new(Role::Aggregated, 12, STEPS_IN_FLIGHT_MAX, 2);
+            let mut model = Model::new(Role::Aggregated, 12, STEPS_IN_FLIGHT_MAX, (2, Reading::WhileFilling));
             ops.iter().for_each(|op| model.apply(op.clone()));
             model.decisions
         };
@@ -104,10 +111,11 @@ proptest! {
 #[test]
 fn ten_thousand_events_in_one_life_leave_nothing_behind() {
     let roles = [Role::Prefill, Role::Decode, Role::Aggregated];
-    for (role, step_layers_max) in roles.into_iter().flat_map(|role| [(role, LAYERS), (role, 1)]) {
+    let manners = [(LAYERS, Reading::WhenComplete), (1, Reading::WhileFilling)];
+    for (role, manner) in roles.into_iter().flat_map(|role| manners.map(|manner| (role, manner))) {
         let mut runner = TestRunner::deterministic();
         let ops = proptest::collection::vec(op(), 10_000).new_tree(&mut runner).expect("events").current();
-        let mut model = Model::new(role, 16, STEPS_IN_FLIGHT_MAX, step_layers_max);
+        let mut model = Model::new(role, 16, STEPS_IN_FLIGHT_MAX, manner);
         for op in ops {
             model.apply(op);
         }

@@ -10,14 +10,17 @@ use expect_test::Expect;
 
 use super::backend::{Effects, FakeBackend, damaged_row, sampled};
 use crate::handoff::LeaseKey;
-use crate::handoff::PullOutcome;
+use crate::handoff::{PullOutcome, Watermark};
 use crate::message::{
     Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, TokenTiming, Work,
 };
-use crate::replica::{Action, Compute, Event, LeaseConfig, PrefixCache, Replica, ReplicaConfig, Transfer};
+use crate::replica::{
+    Action, Compute, Event, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig, Transfer,
+};
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, Input, InstanceId, LaneId, LeaseId, Leg,
-    PullId, Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepPlan, StepResult, Time, TokenId,
+    PullId, Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepId, StepPlan, StepResult, Time,
+    TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
@@ -97,6 +100,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         steps_in_flight: words.number("ahead", 1),
         queue_legs_max: words.number("queue", 8),
         pulls_per_giver_max: words.number("pulls", 4),
+        reading: if words.plain.contains(&"streamed") { Reading::WhileFilling } else { Reading::WhenComplete },
         prefix_cache: if words.plain.contains(&"uncached") { PrefixCache::Off } else { PrefixCache::On },
         filling_share: words.number("filling", 50) as f32 / 100.0,
         lease: LeaseConfig::default(),
@@ -226,8 +230,9 @@ impl World {
             "refuse-step" => self.backend.refuse().into_iter().map(step_failed).collect(),
             "overtake" => self.backend.refuse().into_iter().map(step_done_too_early).collect(),
             "pull" => {
-                let pull =
+                let last =
                     self.pulls.iter().rfind(|(_, leg)| **leg == words.leg()).map_or(PullId(0), |(pull, _)| *pull);
+                let pull = words.named.get("id").map_or(last, |id| PullId(id.parse().expect("id")));
                 vec![Event::PullEnded { pull, outcome: pull_outcome(words.plain[1]) }]
             }
             "answer" => {
@@ -239,7 +244,19 @@ impl World {
                 let lease = LeaseId(words.number("lease", 0).into());
                 vec![Event::Giver(InstanceId(words.number("giver", 1).into()), ToReader::Gone(vec![lease]))]
             }
+            "filled" => {
+                let (giver, lease) = self.offers[&words.leg()];
+                let tokens = words.number("tokens", 0);
+                let (chunk_end, layers) = (words.number("chunk", tokens), words.number("layers", 0));
+                let stored = Watermark { tokens, chunk_end, layers };
+                vec![Event::Giver(giver, ToReader::Filled { lease, stored })]
+            }
+            "progress" => {
+                let step = StepId(words.number("step", 1).into());
+                vec![Event::StepProgress { lane: LaneId(0), step, layers_done: words.number("layers", 1) }]
+            }
             "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
+            "reader-follows" => vec![Event::Reader(reader(words), ToGiver::Follow(self.lease(words)))],
             "reader-renews" => vec![Event::Reader(reader(words), ToGiver::Renew(vec![self.lease(words)]))],
             "reader-releases" => vec![Event::Reader(reader(words), ToGiver::Release(self.lease(words)))],
             "reader-aborts" => vec![Event::Reader(reader(words), ToGiver::Abort(self.lease(words)))],
@@ -284,6 +301,9 @@ impl World {
             Action::Compute(compute) => self.compute(compute),
             Action::Transfer(transfer) => self.show_transfer(transfer),
             Action::Say(Envelope::Router(word)) => self.show_message(word),
+            Action::Say(Envelope::Giver(giver, ToGiver::Follow(lease))) => {
+                format!("follow {} at {giver}", self.alias(lease))
+            }
             Action::Say(Envelope::Reader(InstanceId(1), word)) => self.show_answer("answer", word),
             Action::Say(Envelope::Reader(reader, word)) => self.show_answer(&format!("answer {reader}"), word),
             Action::Say(Envelope::Giver(giver, ToGiver::Renew(leases))) => format!("renew {giver} {leases:?}"),
@@ -298,8 +318,9 @@ impl World {
 
     fn compute(&mut self, compute: Compute) -> String {
         match compute {
-            Compute::Run { step, plan, .. } => {
-                let text = format!("run {step}: {}", show_plan(&plan));
+            Compute::Run { step, plan, progress, .. } => {
+                let telling = if progress == Progress::ByLayer { " (telling)" } else { "" };
+                let text = format!("run {step}{telling}: {}", show_plan(&plan));
                 self.backend.submit(step, plan, Effects::Late);
                 text
             }
@@ -316,8 +337,12 @@ impl World {
             Transfer::Revoke(lease) => format!("revoke {}", self.alias(lease)),
             Transfer::Pull(pull) => {
                 self.pulls.insert(pull.id, pull.leg);
+                let layers = match pull.layers == (0..LAYERS) {
+                    true => String::new(),
+                    false => format!(" layers {}..{}", pull.layers.start, pull.layers.end),
+                };
                 format!(
-                    "pull {} {} {}..{} from {} {} to {} in {}",
+                    "pull {} {} {}..{}{layers} from {} {} to {} in {}",
                     show_leg(pull.leg),
                     pull.lease,
                     pull.positions.start,
@@ -338,6 +363,7 @@ impl World {
                 let leases: Vec<_> = leases.into_iter().map(|lease| self.alias(lease)).collect();
                 format!("{verb} gone {}", leases.join(" "))
             }
+            ToReader::Filled { lease, stored } => format!("{verb} {} {}", self.alias(lease), show_mark(stored)),
             ToReader::Released { lease, answer } => format!("{verb} {} {answer:?}", self.alias(lease)),
         }
     }
@@ -427,6 +453,13 @@ fn list(blocks: &[BlockId]) -> String {
 }
 
 /// `-slot0 +slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`
+fn show_mark(Watermark { tokens, chunk_end, layers }: Watermark) -> String {
+    match layers {
+        0 => format!("filled {tokens}"),
+        _ => format!("filled {tokens} and {layers} layers up to {chunk_end}"),
+    }
+}
+
 /// The layers are only named where they are not all.
 fn show_plan(plan: &StepPlan) -> String {
     let mut effects: Vec<String> = plan.retire.iter().map(|slot| format!("-{slot}")).collect();

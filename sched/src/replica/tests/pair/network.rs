@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::dice::Dice;
 use super::router::Router;
-use super::worker::{BLOCK_TOKENS, LAYERS, Worker};
+use super::worker::{BLOCK_TOKENS, LAYERS, Manner, Worker};
 use crate::handoff::PullOutcome;
 use crate::message::{Envelope, FromWorker, ReleaseAnswer, ToGiver, ToReader, ToWorker};
 use crate::replica::tests::backend::Effects;
-use crate::replica::{Action, Compute, Event, Pull, STEPS_IN_FLIGHT_MAX, Transfer};
-use crate::{InstanceId, LaneId, LeaseId, Leg, Request, Role, Span, StepId, Time};
+use crate::replica::{Action, Compute, Event, Progress, Pull, Reading, STEPS_IN_FLIGHT_MAX, Transfer};
+use crate::{InstanceId, LaneId, LeaseId, Leg, PullId, Request, Role, Span, StepId, Time};
 
 /// Requests of one history.
 const REQUESTS: u64 = 14;
@@ -26,6 +26,9 @@ pub(super) struct Seen {
     pub(super) finished: u64,
     /// Messages of another reader about a lease.
     pub(super) strangers: u64,
+    /// Pulls of prompts that were not complete, and of some of the layers.
+    pub(super) early_pulls: u64,
+    pub(super) layer_pulls: u64,
     /// Decodes of tokens that their worker's scheduler did not know yet.
     pub(super) continued: u64,
 }
@@ -40,14 +43,15 @@ impl Seen {
         self.retries += other.retries;
         self.finished += other.finished;
         self.strangers += other.strangers;
+        self.early_pulls += other.early_pulls;
+        self.layer_pulls += other.layer_pulls;
         self.continued += other.continued;
     }
 }
 
 pub(super) struct Network {
     dice: Dice,
-    steps_in_flight: u32,
-    step_layers_max: u32,
+    manner: Manner,
     now: Time,
     sent: u64,
     deliveries: BTreeMap<(Time, u64), Delivery>,
@@ -56,13 +60,16 @@ pub(super) struct Network {
     router: Router,
     giver: Worker,
     taker: Worker,
-    pulls: BTreeMap<Leg, RunningPull>,
+    /// By the taker's incarnation.
+    pulls: BTreeMap<(InstanceId, PullId), RunningPull>,
     /// What the taker was sent, to know what it must hold.
     offered: BTreeMap<Leg, Request>,
     /// Which leg each of its leases is for.
     taken: BTreeMap<(InstanceId, LeaseId), Leg>,
-    /// Where a finished pull has put what.
+    /// Where the finished pull of the last positions has put them.
     pulled: BTreeMap<Leg, Pull>,
+    /// Legs whose commit the taker has heard of.
+    committed: BTreeSet<Leg>,
     asked: BTreeSet<LeaseId>,
     vouched: BTreeSet<Leg>,
     seen: Seen,
@@ -96,8 +103,9 @@ enum Delivery {
     StepEnds(Role, InstanceId, StepId),
     Tick(Role, InstanceId),
     /// One block's bytes land at the taker.
-    Lands(Leg, usize),
-    PullEnds(Leg, InstanceId, PullOutcome),
+    Lands(InstanceId, PullId, usize),
+    PullEnds(InstanceId, PullId, PullOutcome),
+    Progress(Role, InstanceId, StepId),
     /// From taker to giver.
     ToGiver(Ends, ToGiver),
     /// Another reader that has got hold of a lease's id does what readers may do.
@@ -131,23 +139,26 @@ impl Network {
         }
         deliveries.push((Span::from_secs(5), Delivery::RouterBeat));
         // Mostly as it is served; the rest of the histories wait for every step.
-        let steps_in_flight = if seed.is_multiple_of(4) { 1 } else { STEPS_IN_FLIGHT_MAX };
-        let step_layers_max = if seed.is_multiple_of(3) { 1 } else { LAYERS };
+        let manner = Manner {
+            steps_in_flight: if seed.is_multiple_of(4) { 1 } else { STEPS_IN_FLIGHT_MAX },
+            step_layers_max: if seed.is_multiple_of(3) { 1 } else { LAYERS },
+            reading: if seed % 5 < 2 { Reading::WhileFilling } else { Reading::WhenComplete },
+        };
         let mut network = Network {
             dice,
-            steps_in_flight,
-            step_layers_max,
+            manner,
             now: Time(0),
             sent: 0,
             deliveries: BTreeMap::new(),
             session_busy_until: BTreeMap::new(),
             router: Router::default(),
-            giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1, steps_in_flight, step_layers_max),
-            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, steps_in_flight, step_layers_max),
+            giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1, manner),
+            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, manner),
             pulls: BTreeMap::new(),
             offered: BTreeMap::new(),
             taken: BTreeMap::new(),
             pulled: BTreeMap::new(),
+            committed: BTreeSet::new(),
             asked: BTreeSet::new(),
             vouched: BTreeSet::new(),
             seen: Seen::default(),
@@ -204,11 +215,13 @@ impl Network {
         let worker = match delivery {
             Delivery::ToWorker(Role::Prefill, ..)
             | Delivery::StepEnds(Role::Prefill, ..)
+            | Delivery::Progress(Role::Prefill, ..)
             | Delivery::Tick(Role::Prefill, _)
             | Delivery::ToGiver(..)
             | Delivery::Stranger(..) => &self.giver,
             Delivery::ToWorker(..)
             | Delivery::StepEnds(..)
+            | Delivery::Progress(..)
             | Delivery::Tick(..)
             | Delivery::PullEnds(..)
             | Delivery::ToReader(..)
@@ -240,13 +253,20 @@ impl Network {
                     self.offered.insert(offer.request.leg, offer.request.clone());
                     self.taken.insert((offer.giver, offer.lease), offer.request.leg);
                 }
+                if let ToWorker::Commit(commit) = &message {
+                    self.committed.insert(commit.leg);
+                }
                 self.feed(role, instance, Event::Router(message));
             }
             Delivery::FromWorker(from, message) => self.router.told(from, message),
             Delivery::StepEnds(role, instance, step) => self.step_ends(role, instance, step),
             Delivery::Tick(role, instance) => self.feed(role, instance, Event::Tick),
-            Delivery::Lands(leg, index) => self.land(leg, index),
-            Delivery::PullEnds(leg, instance, outcome) => self.pull_ends(leg, instance, outcome),
+            Delivery::Progress(role, instance, step) => {
+                let event = Event::StepProgress { lane: LaneId(0), step, layers_done: 1 };
+                self.feed(role, instance, event);
+            }
+            Delivery::Lands(taker, pull, index) => self.land((taker, pull), index),
+            Delivery::PullEnds(taker, pull, outcome) => self.pull_ends((taker, pull), outcome),
             Delivery::ToGiver(ends, word) => self.giver_hears(ends, word),
             Delivery::Stranger(giver, lease) => self.stranger(giver, lease),
             Delivery::ToReader(ends, word) => self.reader_hears(ends, word),
@@ -282,13 +302,17 @@ impl Network {
     fn perform(&mut self, role: Role, action: Action) {
         let instance = self.worker(role).instance;
         match action {
-            Action::Compute(Compute::Run { step, plan, .. }) => {
+            Action::Compute(Compute::Run { step, plan, progress, .. }) => {
+                let layers = plan.layers.len();
                 let effects = if self.dice.percent(50) { Effects::Early } else { Effects::Late };
                 self.worker(role).backend.submit(step, plan, effects);
                 let (now, takes) = (self.now, self.dice.ms(3, 15));
                 let busy_until = &mut self.worker(role).busy_until;
                 *busy_until = now.max(*busy_until) + takes;
                 let ends_in = busy_until.since(now);
+                if progress == Progress::ByLayer && layers > 1 {
+                    self.send(Span(ends_in.us() - takes.us() / 2), Delivery::Progress(role, instance, step));
+                }
                 self.send(ends_in, Delivery::StepEnds(role, instance, step));
             }
             Action::Compute(Compute::Cancel { step, .. }) => self.worker(role).backend.cancel(step),
@@ -297,12 +321,10 @@ impl Network {
             Action::Transfer(Transfer::Pull(pull)) => self.start_pull(pull),
             Action::Transfer(Transfer::AbortPull(pull)) => {
                 // What was due when the pull ended may abort it before it is told so.
-                let of_pull = self.pulls.values_mut().find(|running| running.pull.id == pull);
-                let Some(running) = of_pull else { return };
-                let leg = running.pull.leg;
+                let Some(running) = self.pulls.get_mut(&(instance, pull)) else { return };
                 running.aborted = true;
                 let after = self.dice.ms(1, 60);
-                self.send(after, Delivery::PullEnds(leg, instance, PullOutcome::Aborted));
+                self.send(after, Delivery::PullEnds(instance, pull, PullOutcome::Aborted));
             }
         }
     }
@@ -322,7 +344,9 @@ impl Network {
                         self.send_lossy(25, Delivery::ToGiver(ends, word));
                         self.send_lossy(80, Delivery::Stranger(giver, lease));
                     }
-                    ToGiver::Renew(_) | ToGiver::Abort(_) => self.send_lossy(30, Delivery::ToGiver(ends, word)),
+                    ToGiver::Renew(_) | ToGiver::Follow(_) | ToGiver::Abort(_) => {
+                        self.send_lossy(30, Delivery::ToGiver(ends, word))
+                    }
                 }
             }
             Envelope::Reader(reader, word) => {
@@ -350,24 +374,30 @@ impl Network {
 
     /// Blocks land one by one at their own times; slow pulls outlive their lease.
     fn start_pull(&mut self, pull: Pull) {
-        let (leg, taker) = (pull.leg, self.taker.instance);
+        let (id, taker) = (pull.id, self.taker.instance);
+        let committed = self.committed.contains(&pull.leg);
+        self.seen.early_pulls += u64::from(!committed);
+        self.seen.layer_pulls += u64::from(pull.layers != (0..LAYERS));
         let takes = if self.dice.percent(6) { self.dice.ms(20_000, 50_000) } else { self.dice.ms(5, 200) };
         let (takes, outcome) = match takes > pull.deadline_in {
             true => (pull.deadline_in, PullOutcome::Failed("its deadline passed".to_owned())),
             false if self.dice.percent(8) => (takes, PullOutcome::Failed("reset by peer".to_owned())),
             false => (takes, PullOutcome::Complete),
         };
-        for index in (pull.positions.start / BLOCK_TOKENS) as usize..pull.local.len() {
+        let blocks = pull.positions.start / BLOCK_TOKENS..pull.positions.end.div_ceil(BLOCK_TOKENS);
+        for index in blocks.map(|block| block as usize) {
             let at = Span(self.dice.below(takes.us().max(1)));
-            self.send(at, Delivery::Lands(leg, index));
+            self.send(at, Delivery::Lands(taker, id, index));
         }
-        self.send(takes, Delivery::PullEnds(leg, taker, outcome));
-        assert!(self.pulls.insert(leg, RunningPull { pull, aborted: false }).is_none());
+        self.send(takes, Delivery::PullEnds(taker, id, outcome));
+        assert!(self.pulls.insert((taker, id), RunningPull { pull, aborted: false }).is_none());
     }
 
-    /// The taker's transport reads the giver's memory and writes its own, whatever both schedulers think of it.
-    fn land(&mut self, leg: Leg, index: usize) {
-        let Some(RunningPull { pull, .. }) = self.pulls.get(&leg) else {
+    /// The taker's transport reads the giver's memory and writes its own, whatever both schedulers think of it. A value
+    /// stands for all layers of a position: it moves with the last one.
+    fn land(&mut self, pull: (InstanceId, PullId), index: usize) {
+        let Some(RunningPull { pull, .. }) = self.pulls.get(&pull).filter(|running| running.pull.layers.end == LAYERS)
+        else {
             return;
         };
         let first = pull.positions.start.max(index as u32 * BLOCK_TOKENS);
@@ -380,8 +410,8 @@ impl Network {
         }
     }
 
-    fn pull_ends(&mut self, leg: Leg, instance: InstanceId, outcome: PullOutcome) {
-        let Some(running) = self.pulls.remove(&leg) else {
+    fn pull_ends(&mut self, pull: (InstanceId, PullId), outcome: PullOutcome) {
+        let Some(running) = self.pulls.remove(&pull) else {
             return; // it has ended the other way before
         };
         let alive = running.pull.giver == self.giver.instance;
@@ -390,9 +420,11 @@ impl Network {
             other => other,
         };
         self.seen.lost_pulls += u64::from(running.aborted || outcome != PullOutcome::Complete);
-        let pull = running.pull.id;
-        self.pulled.insert(leg, running.pull);
-        self.feed(Role::Decode, instance, Event::PullEnded { pull, outcome });
+        let ((instance, id), pull) = (pull, running.pull);
+        if self.pulled.get(&pull.leg).is_none_or(|last| last.positions.end <= pull.positions.end) {
+            self.pulled.insert(pull.leg, pull);
+        }
+        self.feed(Role::Decode, instance, Event::PullEnded { pull: id, outcome });
     }
 
     fn giver_hears(&mut self, Ends { giver, reader }: Ends, word: ToGiver) {
@@ -447,7 +479,7 @@ impl Network {
     fn crash(&mut self, role: Role) {
         self.seen.crashes += 1;
         let old = self.worker(role).instance;
-        *self.worker(role) = Worker::new(role, old.0 + 10, self.steps_in_flight, self.step_layers_max);
+        *self.worker(role) = Worker::new(role, old.0 + 10, self.manner);
         if role == Role::Prefill {
             let (taker, after) = (self.taker.instance, self.dice.ms(1, 2_000));
             self.send(after, Delivery::GiverLost(taker, old));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::handoff::LeaseKey;
 use crate::message::{Envelope, FromWorker, ToWorker};
 use crate::replica::tests::backend::FakeBackend;
-use crate::replica::{Action, Event, LeaseConfig, PrefixCache, Replica, ReplicaConfig, Transfer};
+use crate::replica::{Action, Event, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig, Transfer};
 use crate::{BlockId, Choice, InstanceId, LeaseId, Leg, Role, Time};
 
 pub(super) const BLOCK_TOKENS: u32 = 16;
@@ -26,6 +26,14 @@ pub(super) struct Worker {
     watch: BTreeMap<Leg, Watch>,
 }
 
+/// How the workers of one history run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) steps_in_flight: u32,
+    pub(super) step_layers_max: u32,
+    pub(super) reading: Reading,
+}
+
 /// What a worker has been told and has said about one leg.
 struct Watch {
     choices: BTreeSet<Choice>,
@@ -33,7 +41,8 @@ struct Watch {
 }
 
 impl Worker {
-    pub(super) fn new(role: Role, instance: u128, steps_in_flight: u32, step_layers_max: u32) -> Worker {
+    pub(super) fn new(role: Role, instance: u128, manner: Manner) -> Worker {
+        let Manner { steps_in_flight, step_layers_max, reading } = manner;
         let (blocks_total, rows) = (14, 24);
         let config = ReplicaConfig {
             role,
@@ -48,6 +57,7 @@ impl Worker {
             step_layers_max,
             queue_legs_max: 16,
             pulls_per_giver_max: 2,
+            reading,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
             lease: LeaseConfig::default(),

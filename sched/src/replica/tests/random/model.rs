@@ -3,23 +3,25 @@
 mod answers;
 mod peers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::answers::{picked, told_token};
-use crate::handoff::{LeaseKey, PullOutcome};
+use crate::handoff::{LeaseKey, PullOutcome, Watermark};
 use crate::message::{
     Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, Work,
 };
 use crate::replica::tests::backend::{Effects, FakeBackend, damaged_row, sampled};
 use crate::replica::tests::oracle;
-use crate::replica::{Action, Compute, Event, LeaseConfig, PrefixCache, Pull, Replica, ReplicaConfig, Transfer};
+use crate::replica::{
+    Action, Compute, Event, LeaseConfig, PrefixCache, Progress, Pull, Reading, Replica, ReplicaConfig, Transfer,
+};
 use crate::rng::choice_seed;
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
-    PullId, Request, RequestId, Role, SamplingParams, Slo, Span, StepResult, Time, TokenId,
+    PullId, Request, RequestId, Role, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
 };
 
 const BLOCK_TOKENS: u32 = 16;
@@ -50,6 +52,11 @@ pub(super) enum Op {
     FailStep,
     Commit(u16),
     EndPull(u16, PullOutcome),
+    /// More of an offered prompt is stored.
+    Filled(u16, u32, u32),
+    /// A layer of a step that says so has run.
+    Progress,
+    ReaderFollows(u16),
     AnswerRelease(u16, Option<ReleaseAnswer>),
     ReaderReleases(u16),
     ReaderAborts(u16),
@@ -73,7 +80,11 @@ pub(super) struct Model {
     legs: BTreeMap<Leg, LegModel>,
     /// Leases this worker holds at givers, by leg.
     offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
-    pulls: BTreeMap<Leg, Pull>,
+    pulls: BTreeMap<PullId, Pull>,
+    /// What the scheduler was told of prompts at givers.
+    stored: BTreeMap<Leg, Watermark>,
+    /// Steps that say how far they are.
+    telling: BTreeSet<StepId>,
     releases: BTreeMap<Leg, LeaseId>,
     grants: BTreeMap<LeaseId, Vec<BlockId>>,
     leg_of_grant: BTreeMap<LeaseId, Leg>,
@@ -121,7 +132,12 @@ impl LegModel {
 }
 
 impl Model {
-    pub(super) fn new(role: Role, blocks_total: u32, steps_in_flight: u32, step_layers_max: u32) -> Model {
+    pub(super) fn new(
+        role: Role,
+        blocks_total: u32,
+        steps_in_flight: u32,
+        (step_layers_max, reading): (u32, Reading),
+    ) -> Model {
         let config = ReplicaConfig {
             role,
             blocks_total,
@@ -135,6 +151,7 @@ impl Model {
             step_layers_max,
             queue_legs_max: 6,
             pulls_per_giver_max: 2,
+            reading,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
             lease: LeaseConfig::default(),
@@ -150,6 +167,8 @@ impl Model {
             legs: BTreeMap::new(),
             offers: BTreeMap::new(),
             pulls: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            telling: BTreeSet::new(),
             releases: BTreeMap::new(),
             grants: BTreeMap::new(),
             leg_of_grant: BTreeMap::new(),
@@ -172,6 +191,9 @@ impl Model {
             Op::AnswerRelease(pick, answer) => self.answer_release(pick, answer),
             Op::ReaderReleases(pick) => self.with_grant(pick, ToGiver::Release),
             Op::ReaderAborts(pick) => self.with_grant(pick, ToGiver::Abort),
+            Op::ReaderFollows(pick) => self.with_grant(pick, ToGiver::Follow),
+            Op::Filled(pick, tokens, layers) => self.filled(pick, tokens, layers),
+            Op::Progress => self.progress(),
             Op::ReaderRenews(pick) => self.with_grant(pick, |lease| ToGiver::Renew(vec![lease])),
             Op::Stranger(pick) => self.stranger(pick),
             Op::Cancel(pick) => self.cancel(pick),
@@ -280,6 +302,30 @@ impl Model {
         }
     }
 
+    fn progress(&mut self) {
+        if let Some(step) = self.telling.first().copied() {
+            self.feed(Event::StepProgress { lane: LaneId(0), step, layers_done: 1 });
+        }
+    }
+
+    fn filled(&mut self, pick: u16, tokens: u32, layers: u32) {
+        let Some(leg) = picked(&self.offers, pick).filter(|leg| !self.legs[leg].committed) else { return };
+        let (giver, lease) = self.offers[&leg];
+        let all = self.legs[&leg].request.prefill_tokens() as u32;
+        let tokens = tokens.min(all);
+        let chunk_end = (tokens + 20).min(all);
+        let mark = if chunk_end > tokens { Watermark { tokens, chunk_end, layers } } else { Watermark::whole(tokens) };
+        let stored = self.stored.entry(leg).or_default();
+        // A giver's marks only rise, but they may come late.
+        if mark.max(*stored) == mark
+            && (mark.tokens >= stored.chunk_end || mark.tokens == stored.tokens && mark.chunk_end == stored.chunk_end)
+        {
+            *stored = mark;
+        }
+        let stored = *stored;
+        self.feed(Event::Giver(giver, ToReader::Filled { lease, stored }));
+    }
+
     fn fail_step(&mut self) {
         if let Some(step) = self.backend.abandon() {
             let failure = Failure::new(FailureKind::Internal, "no device");
@@ -315,12 +361,13 @@ impl Model {
 
     /// Bytes land right before a pull ends, whole ones or torn ones.
     fn end_pull(&mut self, pick: u16, outcome: PullOutcome) {
-        let Some(pull) = picked(&self.pulls, pick).and_then(|leg| self.pulls.remove(&leg)) else {
+        let Some(pull) = picked(&self.pulls, pick).and_then(|pull| self.pulls.remove(&pull)) else {
             return;
         };
         let values = self.legs[&pull.leg].prefill_values();
-        assert_eq!(values.len() as u32, pull.positions.end);
-        for position in pull.positions.clone() {
+        assert!(values.len() as u32 >= pull.positions.end);
+        // A value stands for all layers of a position: it moves with the last one.
+        for position in pull.positions.clone().filter(|_| pull.layers.end == LAYERS) {
             let value = if outcome == PullOutcome::Complete { values[position as usize] } else { 13 };
             self.backend.write(pull.local[(position / BLOCK_TOKENS) as usize], position % BLOCK_TOKENS, value);
         }
@@ -348,7 +395,7 @@ impl Model {
     /// Late, repeated and misdirected messages.
     fn nonsense(&mut self, pick: u16) {
         let leg = picked(&self.legs, pick).unwrap_or(Leg { request: RequestId(u64::MAX), attempt: Attempt(0) });
-        let (lane, step) = (LaneId((pick % 3) as u8), crate::StepId(u64::from(pick)));
+        let (lane, step) = (LaneId((pick % 3) as u8), StepId(u64::from(pick)));
         if !self.backend.has(step) {
             self.feed(Event::StepDone { lane, step, result: StepResult::default() });
         }
@@ -382,7 +429,12 @@ impl Model {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Compute(Compute::Run { step, plan, .. }) => self.backend.submit(step, plan, self.effects),
+            Action::Compute(Compute::Run { step, plan, progress, .. }) => {
+                if progress == Progress::ByLayer {
+                    self.telling.insert(step);
+                }
+                self.backend.submit(step, plan, self.effects);
+            }
             Action::Compute(Compute::Cancel { step, .. }) => self.backend.cancel(step),
             Action::Transfer(transfer) => self.transfer(transfer),
             Action::Say(Envelope::Router(word)) => self.told(word),
@@ -390,6 +442,9 @@ impl Model {
             Action::Say(Envelope::Reader(READER, ToReader::Released { lease, answer })) => self.answered(lease, answer),
             Action::Say(Envelope::Reader(_, ToReader::Released { answer, .. })) => {
                 assert_eq!(answer, ReleaseAnswer::Expired, "told to a stranger");
+            }
+            Action::Say(Envelope::Reader(reader, ToReader::Filled { lease, .. })) => {
+                assert!(reader == READER && self.grants.contains_key(&lease), "{reader} hears of {lease}");
             }
             Action::Say(Envelope::Reader(_, ToReader::Gone(_))) => {}
         }
@@ -404,9 +459,12 @@ impl Model {
                 assert!(self.grants.remove(&lease).is_some(), "{lease} is revoked, but was not granted");
             }
             Transfer::Pull(pull) => {
-                assert!(self.legs[&pull.leg].committed);
+                let stored = self.stored.get(&pull.leg).copied().unwrap_or_default();
+                let is_stored = pull.positions.end <= stored.tokens
+                    || (pull.positions.end <= stored.chunk_end && pull.layers.end <= stored.layers);
+                assert!(self.legs[&pull.leg].committed || is_stored, "{pull:?} of {stored:?}");
                 self.backend.assert_unread(&pull.local[(pull.positions.start / BLOCK_TOKENS) as usize..]);
-                assert!(self.pulls.insert(pull.leg, pull).is_none(), "a leg is pulled twice at once");
+                assert!(self.pulls.insert(pull.id, pull).is_none(), "an id is used twice");
             }
             Transfer::AbortPull(pull) => {
                 assert!(self.pulls.values().any(|running| running.id == pull), "a pull is aborted that does not run");

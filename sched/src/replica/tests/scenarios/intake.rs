@@ -140,6 +140,7 @@ fn a_configuration_out_of_range_is_named() {
         steps_in_flight: 2,
         queue_legs_max: 1,
         pulls_per_giver_max: 4,
+        reading: crate::replica::Reading::WhenComplete,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
         lease: LeaseConfig::default(),

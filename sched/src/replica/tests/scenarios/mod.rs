@@ -11,4 +11,5 @@ mod giving;
 mod intake;
 mod preemption;
 mod prefix;
+mod streaming;
 mod taking;

@@ -34,7 +34,9 @@ impl Model {
     pub(super) fn stranger(&mut self, pick: u16) {
         let Some(lease) = picked(&self.grants, pick) else { return };
         self.feed(Event::Reader(READER, ToGiver::Renew(vec![lease])));
-        for word in [ToGiver::Renew(vec![lease]), ToGiver::Release(lease), ToGiver::Abort(lease)] {
+        for word in
+            [ToGiver::Renew(vec![lease]), ToGiver::Follow(lease), ToGiver::Release(lease), ToGiver::Abort(lease)]
+        {
             self.feed(Event::Reader(STRANGER, word));
         }
         assert!(self.grants.contains_key(&lease), "a stranger has ended {lease}");
@@ -44,7 +46,7 @@ impl Model {
         let leg_of = |lease| self.offers.iter().find(|(_, held)| **held == (giver, lease)).map(|(leg, _)| *leg);
         let leases = match word {
             ToGiver::Renew(leases) => leases.clone(),
-            ToGiver::Release(lease) | ToGiver::Abort(lease) => vec![*lease],
+            ToGiver::Follow(lease) | ToGiver::Release(lease) | ToGiver::Abort(lease) => vec![*lease],
         };
         let legs: Vec<Leg> = leases.iter().map(|lease| leg_of(*lease).expect("a lease that was offered")).collect();
         if let ToGiver::Release(lease) = word {
