@@ -59,13 +59,11 @@ impl Device {
     }
 
     fn done(&mut self, wanted: StepId) -> Result<Result<StepResult, Failure>> {
-        loop {
-            match self.next()? {
-                BackendEvent::Done { step, result, .. } if step == wanted => return Ok(result),
-                BackendEvent::Done { step, .. } => bail!("{step} ended while {wanted} was awaited"),
-                BackendEvent::Progress { .. } => bail!("nobody asked how far {wanted} is"),
-                BackendEvent::Stopped(failure) => bail!("the backend has stopped: {failure}"),
-            }
+        match self.next()? {
+            BackendEvent::Done { step, result, .. } if step == wanted => Ok(result),
+            BackendEvent::Done { step, .. } => bail!("{step} ended while {wanted} was awaited"),
+            BackendEvent::Progress { .. } => bail!("nobody asked how far {wanted} is"),
+            BackendEvent::Stopped(failure) => bail!("the backend has stopped: {failure}"),
         }
     }
 

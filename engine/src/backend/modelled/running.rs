@@ -226,10 +226,10 @@ mod tests {
         let mut device = device();
         device.submit(Time(0), LaneId(0), StepId(1), untold(100));
         device.submit(Time(5), LaneId(0), StepId(2), untold(0));
-        assert_eq!(device.next_end(), Some(Time(2_000)));
+        assert_eq!(device.next_due(Time(0)), Some(Time(2_000)));
         assert_eq!(drain(&mut device, 1_999), []);
         assert_eq!(drain(&mut device, 10_000), [(1, 4, 2_000), (2, 4, 2_000)]);
-        assert_eq!(device.next_end(), None);
+        assert_eq!(device.next_due(Time(0)), None);
     }
 
     #[test]
@@ -248,6 +248,6 @@ mod tests {
         let mut device = device();
         device.submit(Time(0), LaneId(0), StepId(1), untold(100));
         device.set_share(Time(1_000), LaneId(0), 0.5);
-        assert_eq!(device.next_end(), Some(Time(3_000)));
+        assert_eq!(device.next_due(Time(0)), Some(Time(3_000)));
     }
 }

@@ -6,3 +6,4 @@ mod pair;
 mod random;
 mod scenarios;
 mod script;
+mod show;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use expect_test::Expect;
 
 use super::backend::{Effects, FakeBackend, damaged_row, sampled};
-use crate::handoff::LeaseKey;
-use crate::handoff::{PullOutcome, Watermark};
+use super::show::{show_mark, show_plan, show_token};
+use crate::handoff::{LeaseKey, PullOutcome, Watermark};
 use crate::message::{
     Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, TokenTiming, Work,
 };
@@ -18,9 +18,8 @@ use crate::replica::{
     Action, Compute, Event, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig, Transfer,
 };
 use crate::{
-    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, Input, InstanceId, LaneId, LeaseId, Leg,
-    PullId, Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepId, StepPlan, StepResult, Time,
-    TokenId,
+    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
+    PullId, Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
@@ -84,7 +83,7 @@ fn span(word: &str) -> Span {
     }
 }
 
-const LAYERS: u32 = 4;
+pub(super) const LAYERS: u32 = 4;
 
 fn configured(words: &Words) -> ReplicaConfig {
     ReplicaConfig {
@@ -433,11 +432,11 @@ fn offer(words: &Words) -> Offer {
     }
 }
 
-fn step_failed(step: crate::StepId) -> Event {
+fn step_failed(step: StepId) -> Event {
     Event::StepFailed { lane: LaneId(0), step, failure: Failure::new(FailureKind::Internal, "no device") }
 }
 
-fn step_done_too_early(step: crate::StepId) -> Event {
+fn step_done_too_early(step: StepId) -> Event {
     Event::StepDone { lane: LaneId(0), step, result: StepResult::default() }
 }
 
@@ -448,47 +447,8 @@ fn show_leg(leg: Leg) -> String {
     }
 }
 
-fn list(blocks: &[BlockId]) -> String {
+pub(super) fn list(blocks: &[BlockId]) -> String {
     blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// `-slot0 +slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`
-fn show_mark(Watermark { tokens, chunk_end, layers }: Watermark) -> String {
-    match layers {
-        0 => format!("filled {tokens}"),
-        _ => format!("filled {tokens} and {layers} layers up to {chunk_end}"),
-    }
-}
-
-/// The layers are only named where they are not all.
-fn show_plan(plan: &StepPlan) -> String {
-    let mut effects: Vec<String> = plan.retire.iter().map(|slot| format!("-{slot}")).collect();
-    effects.extend(plan.admit.iter().map(|init| format!("+{}", init.slot)));
-    effects.extend(plan.copies.iter().map(|copy| format!("copy {}>{}", copy.from, copy.to)));
-    let mut parts = if effects.is_empty() { Vec::new() } else { vec![effects.join(" ")] };
-    if plan.layers != (0..LAYERS) {
-        parts.push(format!("layers {}..{}", plan.layers.start, plan.layers.end));
-    }
-    for rows in &plan.sequences {
-        let blocks = &plan.blocks[rows.blocks.start as usize..rows.blocks.end as usize];
-        let (start, end) = (rows.first_position, rows.first_position + rows.rows.len() as u32);
-        let positions = if end == start + 1 { start.to_string() } else { format!("{start}..{end}") };
-        let of_rows = plan.sample.iter().filter(|sample| rows.rows.contains(&sample.row));
-        let slots: Vec<_> = of_rows.map(|sample| sample.slot.to_string()).collect();
-        let samples = if slots.is_empty() { String::new() } else { format!(" → {}", slots.join(",")) };
-        let input = match rows.input {
-            Input::Given => String::new(),
-            Input::FromSlot(slot) => format!(" ← {slot}"),
-        };
-        parts.push(format!("{positions}{input} @{}{samples}", list(blocks)));
-    }
-    parts.join(" | ")
-}
-
-fn show_token(choice: Choice, index: Option<u32>, token: TokenId, ended: Option<FinishReason>) -> String {
-    let index = index.map(|index| format!("#{index}")).unwrap_or_default();
-    let ended = ended.map(|reason| format!(" {reason:?}")).unwrap_or_default();
-    format!("{choice}{index}={token}{ended}")
 }
 
 #[derive(Default)]

@@ -345,7 +345,7 @@ impl Network {
                         self.send_lossy(80, Delivery::Stranger(giver, lease));
                     }
                     ToGiver::Renew(_) | ToGiver::Follow(_) | ToGiver::Abort(_) => {
-                        self.send_lossy(30, Delivery::ToGiver(ends, word))
+                        self.send_lossy(30, Delivery::ToGiver(ends, word));
                     }
                 }
             }

@@ -308,24 +308,6 @@ impl Model {
         }
     }
 
-    fn filled(&mut self, pick: u16, tokens: u32, layers: u32) {
-        let Some(leg) = picked(&self.offers, pick).filter(|leg| !self.legs[leg].committed) else { return };
-        let (giver, lease) = self.offers[&leg];
-        let all = self.legs[&leg].request.prefill_tokens() as u32;
-        let tokens = tokens.min(all);
-        let chunk_end = (tokens + 20).min(all);
-        let mark = if chunk_end > tokens { Watermark { tokens, chunk_end, layers } } else { Watermark::whole(tokens) };
-        let stored = self.stored.entry(leg).or_default();
-        // A giver's marks only rise, but they may come late.
-        if mark.max(*stored) == mark
-            && (mark.tokens >= stored.chunk_end || mark.tokens == stored.tokens && mark.chunk_end == stored.chunk_end)
-        {
-            *stored = mark;
-        }
-        let stored = *stored;
-        self.feed(Event::Giver(giver, ToReader::Filled { lease, stored }));
-    }
-
     fn fail_step(&mut self) {
         if let Some(step) = self.backend.abandon() {
             let failure = Failure::new(FailureKind::Internal, "no device");
