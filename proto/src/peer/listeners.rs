@@ -46,7 +46,7 @@ impl Listeners {
             }
         }
         if !heard {
-            tracing::debug!(%reader, ?word, "a word for a reader that does not listen");
+            tracing::debug!(%reader, "a word for a reader that does not listen");
         }
     }
 

@@ -20,6 +20,19 @@ pub enum ToGiver {
     Abort(LeaseId),
 }
 
+impl ToGiver {
+    /// Its kind, for logs: leases are nobody else's business.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            ToGiver::Renew(_) => "renew",
+            ToGiver::Follow(_) => "follow",
+            ToGiver::Release(_) => "release",
+            ToGiver::Abort(_) => "abort",
+        }
+    }
+}
+
 /// Giver to reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToReader {

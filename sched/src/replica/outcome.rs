@@ -48,10 +48,10 @@ impl Replica {
         }
     }
 
-    /// A step says how far it is.
+    /// A step says how far it is. Only the oldest one can be: what others build on is not stored yet.
     pub(super) fn step_progressed(&mut self, lane: LaneId, step: StepId, layers_done: u32) {
-        let flights = self.lanes.get(usize::from(lane.0)).map(|lane| &lane.flights);
-        let Some(flight) = flights.and_then(|flights| flights.iter().find(|flight| flight.step == step)) else {
+        let front = self.lanes.get(usize::from(lane.0)).and_then(|lane| lane.flights.front());
+        let Some(flight) = front.filter(|flight| flight.step == step) else {
             return;
         };
         let layers = flight.layers.end.min(flight.layers.start.saturating_add(layers_done));
