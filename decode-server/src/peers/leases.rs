@@ -35,7 +35,10 @@ impl Peers {
                 // Whether the giver is gone is the link's to find out. The replica says again what it still means at the
                 // next beat, and a lease that nobody speaks of runs out.
                 let (giver, reason) = (self.table().name(giver), failure.detail);
-                return tracing::warn!(giver, word = word.label(), reason, "a word was not heard");
+                return match word {
+                    ToGiver::Renew(_) => tracing::warn!(giver, reason, "a heartbeat was not heard"),
+                    word => tracing::debug!(giver, word = word.label(), reason, "a word was not heard"),
+                };
             }
             sleep(RETRY).await;
         }

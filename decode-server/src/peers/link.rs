@@ -1,6 +1,5 @@
 //! The link to one address: meets whoever answers, holds on while it lives, and says when it is gone.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +139,7 @@ impl Link {
     }
 
     async fn connect_wire(&self, peer: Peer, welcome: PeerWelcome) -> Result<(InstanceId, Up), Failure> {
-        let (giver, watch) = (welcome.instance, peer.watch().await?);
+        let (giver, mut watch) = (welcome.instance, peer.watch().await?);
         let info = self.peer_info(welcome)?;
         let (mut wire, introduction) = self.peers.table().greet(&self.address, peer.clone(), &self.name);
         if introduction == Introduction::Needed
@@ -149,7 +148,16 @@ impl Link {
             self.peers.table().set_wire(giver, Wire::Down { reason: error.to_string() });
             return Err(Failure::new(FailureKind::Unavailable, error.to_string()));
         }
-        let settled = timeout(WIRE_WAIT, wire.wait_for(|wire| *wire != Wire::Connecting)).await;
+        // From here on words reach the giver, and its answers us; those of before may be lost.
+        self.peers.tell_replica(Event::GiverMet(giver)).await;
+        let listening = async {
+            self.listen(giver, &mut watch).await;
+            std::future::pending().await
+        };
+        let settled = tokio::select! {
+            settled = timeout(WIRE_WAIT, wire.wait_for(|wire| *wire != Wire::Connecting)) => settled,
+            settled = listening => settled,
+        };
         let settled = settled.map(|state| state.map(|state| state.clone()));
         let transport = self.peers.shared.config.transport;
         let name = &self.name;
@@ -255,23 +263,27 @@ impl Link {
         }
     }
 
-    /// Passes on what the giver says, until something else happens.
+    /// Passes on what the giver says, until its connection ends: how it did.
+    async fn listen(&self, giver: InstanceId, watch: &mut Watch) -> String {
+        loop {
+            match watch.next().await {
+                Ok(word) => self.peers.tell_replica(Event::Giver(giver, word)).await,
+                Err(reason) => return reason,
+            }
+        }
+    }
+
     async fn interrupted(&self, giver: InstanceId, up: &mut Up) -> Interruption {
         let Up { peer, watch, wire } = up;
-        let mut silent = pin!(fell_silent(peer));
-        loop {
-            tokio::select! {
-                word = watch.next() => match word {
-                    Ok(word) => self.peers.tell_replica(Event::Giver(giver, word)).await,
-                    Err(reason) => return Interruption::Ended(reason),
-                },
-                reason = went_down(wire) => return match timeout(FAREWELL_WAIT, watch.ended()).await {
-                    Ok(reason) => Interruption::Ended(reason),
-                    Err(_) => Interruption::WireDown(reason),
-                },
-                () = &mut silent => return Interruption::Silent,
-                () = self.wake.notified() => return Interruption::AskedToLook,
-            }
+        let reason = tokio::select! {
+            reason = self.listen(giver, watch) => return Interruption::Ended(reason),
+            reason = went_down(wire) => reason,
+            () = fell_silent(peer) => return Interruption::Silent,
+            () = self.wake.notified() => return Interruption::AskedToLook,
+        };
+        match timeout(FAREWELL_WAIT, self.listen(giver, watch)).await {
+            Ok(ended) => Interruption::Ended(ended),
+            Err(_) => Interruption::WireDown(reason),
         }
     }
 

@@ -14,6 +14,8 @@ pub const LOGIT_BIAS_MAX: usize = 4096;
 pub const ALTERNATIVES_MAX: usize = 255;
 /// Legs of one renewal, leases of one heartbeat.
 pub const RENEW_MAX: usize = 1 << 16;
+/// Leases that one word of a reader or a giver names: a giver's scheduler looks each of them up.
+pub const LEASES_MAX: usize = 1024;
 /// Messages of one batch.
 pub const BATCH_MESSAGES_MAX: usize = 1 << 14;
 /// Bytes after which a batch is closed; the last message may go over it by its own size.

@@ -5,7 +5,7 @@ use sched::message::{ReleaseAnswer, ToGiver, ToReader};
 use sched::{LeaseId, Span};
 
 use super::ids::{leases_from_wire, leases_to_wire};
-use super::limits::{ENDPOINT_BYTES_MAX, NAME_BYTES_MAX, RENEW_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
+use super::limits::{ENDPOINT_BYTES_MAX, LEASES_MAX, NAME_BYTES_MAX, TRANSPORTS_MAX, WORKER_NAME_BYTES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
 use crate::generated as wire;
 use crate::generated::{to_giver, to_reader};
@@ -113,7 +113,7 @@ fn some(leases: &[LeaseId]) -> wire::Leases {
 }
 
 fn bounded(message: wire::Leases) -> Result<Vec<LeaseId>, ConvertError> {
-    Field("Leases", "leases").at_most(message.leases.len(), RENEW_MAX)?;
+    Field("Leases", "leases").at_most(message.leases.len(), LEASES_MAX)?;
     Ok(leases_from_wire(message.leases))
 }
 

@@ -364,7 +364,7 @@ fn every_word_of_peers_survives() {
 
 #[test]
 fn words_of_peers_are_bounded_and_never_empty() {
-    let leases = wire::Leases { leases: vec![1; limits::RENEW_MAX + 1] };
+    let leases = wire::Leases { leases: vec![1; limits::LEASES_MAX + 1] };
     let many = wire::ToGiver { word: Some(wire::to_giver::Word::Renew(leases.clone())) };
     assert!(matches!(ToGiver::from_wire(many).unwrap_err().problem, Problem::TooMany { .. }));
     let many = wire::ToReader { word: Some(wire::to_reader::Word::Gone(leases)) };

@@ -14,7 +14,7 @@ use tonic::{Code, Response, Status, Streaming};
 use super::server::compare;
 use super::signed::Signer;
 use super::{PeerHello, PeerWelcome, WELCOME};
-use crate::convert::limits::{MESSAGE_BYTES_MAX, NONCE_BYTES_MAX, RENEW_MAX};
+use crate::convert::limits::{LEASES_MAX, MESSAGE_BYTES_MAX, NONCE_BYTES_MAX};
 use crate::convert::{Field, Wire};
 use crate::generated as wire;
 use crate::generated::peer_client::PeerClient;
@@ -159,8 +159,8 @@ impl Peer {
     /// `WorkerLost` if the giver is gone or has not heard it within `deadline`, whatever it answers otherwise.
     pub async fn say(&self, word: &ToGiver, deadline: Duration) -> Result<(), Failure> {
         match word {
-            ToGiver::Renew(leases) if leases.len() > RENEW_MAX => {
-                for part in leases.chunks(RENEW_MAX) {
+            ToGiver::Renew(leases) if leases.len() > LEASES_MAX => {
+                for part in leases.chunks(LEASES_MAX) {
                     self.call(&ToGiver::Renew(part.to_vec()), deadline).await?;
                 }
                 Ok(())
@@ -190,15 +190,6 @@ impl Watch {
             Ok(Some(word)) => ToReader::from_wire(word).map_err(|error| error.to_string()),
             Ok(None) => Err("the giver has left".to_owned()),
             Err(status) => Err(describe(&status)),
-        }
-    }
-
-    /// Waits for the end of the giver's connection and says how it ended; words are not looked at.
-    pub async fn ended(&mut self) -> String {
-        loop {
-            if let Err(ended) = self.next().await {
-                return ended;
-            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Readers that listen to a giver, and what waits to be sent to them; knows no word's meaning.
+//! Readers that listen to a giver, and what waits to be sent to them; decides nothing about leases.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,12 +8,16 @@ use sched::message::ToReader;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::signed::MEETINGS_OF_READER_MAX;
+
 /// Words that wait for one stream. A reader that does not take them in asks again.
 const WORDS_MAX: usize = 1024;
+/// Words of which each may name many leases: no more of them are added behind so many words that wait.
+const LONG_WORDS_MAX: usize = 16;
 /// Streams of one reader: one for each address of the giver, and those whose end nobody has noticed yet.
-const STREAMS_OF_READER_MAX: usize = 8;
+const STREAMS_OF_READER_MAX: usize = MEETINGS_OF_READER_MAX;
 /// Streams of all readers.
-const STREAMS_MAX: usize = 4096;
+const STREAMS_MAX: usize = 1024;
 
 /// What waits for one stream.
 pub(super) type Words = Receiver<ToReader>;
@@ -39,7 +43,7 @@ impl Listeners {
         let own: Vec<_> = streams.open.range((reader, 0)..=(reader, u64::MAX)).map(|(name, _)| *name).collect();
         let mut heard = false;
         for name in own {
-            match streams.open.get(&name).map(|stream| stream.try_send(word.clone())) {
+            match streams.open.get(&name).map(|stream| put(stream, word)) {
                 Some(Ok(())) => heard = true,
                 Some(Err(TrySendError::Closed(_))) => drop(streams.open.remove(&name)),
                 Some(Err(TrySendError::Full(_))) | None => {}
@@ -78,9 +82,18 @@ impl Listeners {
     }
 }
 
+fn put(stream: &Sender<ToReader>, word: &ToReader) -> Result<(), TrySendError<ToReader>> {
+    let waiting = stream.max_capacity() - stream.capacity();
+    match word {
+        ToReader::Gone(_) if waiting >= LONG_WORDS_MAX && !stream.is_closed() => Err(TrySendError::Full(word.clone())),
+        ToReader::Gone(_) | ToReader::Filled { .. } | ToReader::Released { .. } => stream.try_send(word.clone()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use sched::LeaseId;
+    use sched::message::ReleaseAnswer;
 
     use super::*;
 
@@ -89,6 +102,10 @@ mod tests {
 
     fn gone(lease: u64) -> ToReader {
         ToReader::Gone(vec![LeaseId(lease)])
+    }
+
+    fn released(lease: u64) -> ToReader {
+        ToReader::Released { lease: LeaseId(lease), answer: ReleaseAnswer::Ok }
     }
 
     fn heard(words: &mut Words) -> Vec<ToReader> {
@@ -114,12 +131,14 @@ mod tests {
         let listeners = Listeners::default();
         let mut deaf = listeners.listen(READER);
         (0..5_000).for_each(|lease| listeners.say(READER, &gone(lease)));
+        assert_eq!(heard(&mut deaf).len(), LONG_WORDS_MAX);
+        (0..5_000).for_each(|lease| listeners.say(READER, &released(lease)));
         assert_eq!(heard(&mut deaf).len(), WORDS_MAX);
-        let streams: Vec<_> = (0..20).map(|_| listeners.listen(READER)).collect();
+        let streams: Vec<_> = (0..200).map(|_| listeners.listen(READER)).collect();
         assert_eq!(listeners.streams().open.len(), STREAMS_OF_READER_MAX);
         listeners.say(READER, &gone(0));
         assert_eq!(streams.iter().filter(|words| !words.is_empty()).count(), STREAMS_OF_READER_MAX);
-        assert!(!streams[19].is_empty(), "the newest stays");
+        assert!(!streams[199].is_empty(), "the newest stays");
         let crowd: Vec<_> = (10..6_000).map(|reader| listeners.listen(InstanceId(reader))).collect();
         assert_eq!((listeners.streams().open.len(), crowd.len()), (STREAMS_MAX, 5_990));
     }

@@ -15,7 +15,7 @@ use crate::secret::MeetingKey;
 /// Meetings that a giver remembers; the oldest is forgotten first and has to be held again.
 const MEETINGS_MAX: usize = 4096;
 /// Of these, those of one reader: it holds a new one whenever it connects again, and one per address of the giver.
-const MEETINGS_OF_READER_MAX: usize = 64;
+pub(super) const MEETINGS_OF_READER_MAX: usize = 64;
 
 /// A request that names its caller.
 pub(super) trait Signed: Message {

@@ -22,6 +22,8 @@ pub enum Event {
         /// The lease.
         lease: LeaseId,
     },
+    /// As a reader: this giver can be spoken to, for the first time or again. Words may have been lost meanwhile.
+    GiverMet(InstanceId),
     /// As a reader: the giver's process is gone.
     GiverLost(InstanceId),
     /// As a reader: a pull has ended; no byte of it can land any more.

@@ -56,11 +56,6 @@ impl Replica {
     pub(super) fn submit_layers(&mut self, lane: LaneId, course: Course) {
         let (step, started, total) = (self.next_step(), self.now, self.config.layers);
         let layers = course.next_layer..total.min(course.next_layer + self.config.step_layers_max);
-        for part in &course.parts {
-            if let Some(sequence) = self.sequences.find(part.key) {
-                sequence.flights += 1;
-            }
-        }
         let living = course.living;
         let progress = self.progress_of(&course.parts);
         let (mut plan, parts, holds, rest) = course.split(layers.end, total);
@@ -77,6 +72,9 @@ impl Replica {
 
     /// A reader that follows a prompt takes its last chunk layer by layer.
     fn progress_of(&mut self, parts: &[Part]) -> Progress {
+        if self.given.is_empty() {
+            return Progress::Untold;
+        }
         let followed = parts.iter().any(|part| {
             let Some(sequence) = self.sequences.find(part.key) else { return false };
             let (leg, last) = (sequence.leg, part.computed == sequence.len());

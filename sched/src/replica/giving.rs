@@ -63,15 +63,19 @@ impl Replica {
 
     /// A heartbeat: leases that are not the reader's, or not any more, are told to it.
     pub(super) fn reader_renewed(&mut self, reader: InstanceId, leases: &[LeaseId]) {
-        let is_gone = |lease: &LeaseId| self.renew_lease(reader, *lease) != Renewed::Alive;
-        let gone: Vec<LeaseId> = leases.iter().copied().filter(is_gone).collect();
+        let renewed: Vec<_> = leases.iter().map(|lease| (*lease, self.renew_lease(reader, *lease))).collect();
+        self.foreign_claims += u64::from(renewed.iter().any(|(_, renewed)| *renewed == Renewed::Foreign));
+        let gone = renewed.iter().filter(|(_, renewed)| *renewed != Renewed::Alive);
+        let gone: Vec<LeaseId> = gone.map(|(lease, _)| *lease).collect();
         if !gone.is_empty() {
             self.say(Envelope::Reader(reader, ToReader::Gone(gone)));
         }
     }
 
     pub(super) fn reader_follows(&mut self, reader: InstanceId, lease: LeaseId) {
-        match self.renew_by(lease, |giving, now| giving.followed(now, reader)) {
+        let followed = self.renew_by(lease, |giving, now| giving.followed(now, reader));
+        self.foreign_claims += u64::from(followed == Renewed::Foreign);
+        match followed {
             Renewed::Alive => self.tell_follower(lease),
             Renewed::Late | Renewed::Foreign => self.say(Envelope::Reader(reader, ToReader::Gone(vec![lease]))),
         }
@@ -100,7 +104,6 @@ impl Replica {
         let renewed = renew(&mut giving.machine, now);
         let ends = giving.machine.lease_ends();
         self.timers.set(Timer::ReaderLease(lease), ends);
-        self.foreign_claims += u64::from(renewed == Renewed::Foreign);
         renewed
     }
 

@@ -183,7 +183,6 @@ impl Replica {
             spares: Vec::new(),
             chain: HashChain::new(self.config.hash_salt, self.config.block_tokens),
             published: 0,
-            flights: 0,
         }
     }
 }

@@ -126,6 +126,7 @@ impl Replica {
             Event::Reader(reader, word) => self.on_reader(reader, word),
             Event::Giver(giver, word) => self.on_giver(giver, word),
             Event::ReleaseUnheard { giver, lease } => self.release_unheard(giver, lease),
+            Event::GiverMet(giver) => self.giver_met(giver),
             Event::GiverLost(giver) => self.giver_lost(giver),
             Event::PullEnded { pull, outcome } => self.pull_ended(pull, outcome),
             Event::StepProgress { lane, step, layers_done } => self.step_progressed(lane, step, layers_done),

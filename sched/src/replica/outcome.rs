@@ -121,7 +121,6 @@ impl Replica {
         self.let_go(&flight.holds);
         for part in &flight.parts {
             if let Some(sequence) = self.sequences.find(part.key) {
-                sequence.flights -= 1;
                 sequence.awaited -= u32::from(!part.sampled.is_empty());
             }
         }

@@ -69,6 +69,11 @@ impl Pulls {
         self.waiting.entry(giver).or_default().insert((key, leg));
     }
 
+    /// Whether any leg waits for its turn at a giver.
+    pub(super) fn is_awaited(&self, giver: InstanceId) -> bool {
+        self.waiting.contains_key(&giver)
+    }
+
     /// The leg whose turn is next.
     pub(super) fn next(&mut self, giver: InstanceId) -> Option<Leg> {
         let waiting = self.waiting.get_mut(&giver)?;

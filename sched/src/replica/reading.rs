@@ -19,11 +19,19 @@ impl Replica {
         };
         taking.machine.reserved();
         taking.asked = Asked::from(computed);
-        let (giver, lease, committed) = (taking.giver, taking.lease, taking.machine.is_committed());
-        if self.config.reading == Reading::WhileFilling && !committed {
+        self.follow(leg);
+        self.read_on(leg);
+    }
+
+    /// Asks to be told how much of a prompt is stored, if it is read before it is complete.
+    pub(super) fn follow(&mut self, leg: Leg) {
+        if self.config.reading == Reading::WhenComplete {
+            return;
+        }
+        if let Some(taking) = self.taking_mut(leg).filter(|taking| !taking.machine.is_committed()) {
+            let (giver, lease) = (taking.giver, taking.lease);
             self.say(Envelope::Giver(giver, ToGiver::Follow(lease)));
         }
-        self.read_on(leg);
     }
 
     /// The giver has stored so much of a prompt.
@@ -86,6 +94,7 @@ impl Replica {
         };
         taking.asked = asked;
         let (giver, lease) = (taking.giver, taking.lease);
+        self.pulls.leave(giver, leg);
         let local = self.sequences.at(key).table.blocks();
         let (first, end) = (
             region.positions.start / self.config.block_tokens,
@@ -123,6 +132,12 @@ impl Replica {
         };
         let (giver, lease) = (taking.giver, taking.lease);
         match taking.machine.pull_ended(outcome) {
+            // Whoever waits longer has the turn that has become free.
+            Ok(()) if self.pulls.is_awaited(giver) && self.next_region(leg).is_some() => {
+                if let Some(key) = self.prompt_of(leg) {
+                    self.pulls.wait(giver, key, leg);
+                }
+            }
             Ok(()) => self.read_on(leg),
             Err(why) => {
                 self.abort_pulls(leg);

@@ -71,8 +71,6 @@ pub(super) struct Sequence {
     pub(super) chain: HashChain,
     /// Leading blocks whose content can be found by others.
     pub(super) published: u32,
-    /// Steps in flight that compute rows of it.
-    pub(super) flights: u32,
 }
 
 impl Sequence {
@@ -168,7 +166,6 @@ impl Sequence {
             spares: Vec::new(),
             chain: self.chain.clone(),
             published: self.published,
-            flights: 0,
         }
     }
 }

@@ -142,11 +142,25 @@ impl Replica {
         }
     }
 
+    /// What was asked and not answered is asked again, sooner than at the next beat.
+    pub(super) fn giver_met(&mut self, giver: InstanceId) {
+        for leg in self.taken_from(giver) {
+            match self.taking_mut(leg).map(|taking| taking.machine.state()) {
+                Some(TakeState::Releasing) => self.ask_release(leg),
+                Some(TakeState::Reserved | TakeState::Reading { .. }) => self.follow(leg),
+                Some(TakeState::Queued | TakeState::Verified | TakeState::Failed | TakeState::Aborted) | None => {}
+            }
+        }
+    }
+
     pub(super) fn giver_lost(&mut self, giver: InstanceId) {
-        let of_giver = self.taken.iter().filter(|((_, of), _)| *of == giver);
-        for leg in of_giver.map(|(_, leg)| *leg).collect::<Vec<_>>() {
+        for leg in self.taken_from(giver) {
             self.lose_kv(leg, format!("the giver of {leg} is gone"));
         }
+    }
+
+    fn taken_from(&self, giver: InstanceId) -> Vec<Leg> {
+        self.taken.iter().filter(|((_, of), _)| *of == giver).map(|(_, leg)| *leg).collect()
     }
 
     pub(super) fn lose_kv(&mut self, leg: Leg, detail: String) {

@@ -121,6 +121,12 @@ impl<F: Forward> Executor<F> {
                 let layers_done = prepared.layers.end - prepared.layers.start;
                 return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done }));
             }
+            // Its rows may have been left between layers by a step before that was cancelled, too.
+            if step.cancelled.load(Ordering::Acquire) {
+                self.kept.remove(&step.lane);
+                prepared.sample.iter().for_each(|(sample, _)| self.sampler.void(sample.slot));
+                return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done: 0 }));
+            }
             self.enter(step.lane, &prepared, input)?;
             step.phase = Phase::Layers { prepared, done: 0 };
         }

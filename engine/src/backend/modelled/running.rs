@@ -85,7 +85,10 @@ impl Running {
     pub(super) fn next_due(&self, now: Time) -> Option<Time> {
         let currents = || self.lanes.values().filter_map(|lane| lane.current.as_ref());
         let telling = currents().filter(|current| current.progress == Progress::ByLayer);
-        let layers = telling.filter_map(|current| current.next_layer(now).map(|(_, at)| at + Span(1)));
+        let layers = telling.filter_map(|current| match current.news(now) {
+            Some(_) => Some(now),
+            None => current.next_layer(now).map(|(_, at)| at + Span(1)),
+        });
         currents().filter_map(Current::ends_at).chain(layers).min()
     }
 
@@ -93,13 +96,8 @@ impl Running {
     pub(super) fn pop_progress(&mut self, now: Time) -> Option<(LaneId, StepId, u32)> {
         self.lanes.iter_mut().find_map(|(id, lane)| {
             let current = lane.current.as_mut().filter(|current| current.progress == Progress::ByLayer)?;
-            let layers = planned_layers(&current.plan);
-            let done = current.clock.layers_done(now, layers);
-            if done <= current.told || done >= layers {
-                return None;
-            }
-            current.told = done;
-            Some((*id, current.step, done))
+            current.told = current.news(now)?;
+            Some((*id, current.step, current.told))
         })
     }
 
@@ -156,6 +154,12 @@ impl Current {
         if self.cut.is_none() {
             self.cut = self.next_layer(now);
         }
+    }
+
+    /// How many layers have run by now, if that was not told yet; the end tells of the last.
+    fn news(&self, now: Time) -> Option<u32> {
+        let layers = planned_layers(&self.plan);
+        Some(self.clock.layers_done(now, layers)).filter(|done| *done > self.told && *done < layers)
     }
 
     /// How many layers will have run at the next boundary, and when that is.

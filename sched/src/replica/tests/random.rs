@@ -59,6 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (pick(), 0_u32..3).prop_map(|(pick, choice)| Op::CancelChoice(pick, choice)),
         1 => pick().prop_map(Op::LeaseGone),
         1 => (1_u128..4).prop_map(Op::GiverLost),
+        1 => (1_u128..4).prop_map(Op::GiverMet),
         4 => Just(Op::RenewAll),
         4 => (0_u64..9_000).prop_map(Op::Wait),
         1 => pick().prop_map(Op::Nonsense),

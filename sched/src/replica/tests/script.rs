@@ -254,6 +254,7 @@ impl World {
                 let step = StepId(words.number("step", 1).into());
                 vec![Event::StepProgress { lane: LaneId(0), step, layers_done: words.number("layers", 1) }]
             }
+            "giver-met" => vec![Event::GiverMet(InstanceId(words.number("giver", 1).into()))],
             "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
             "reader-follows" => vec![Event::Reader(reader(words), ToGiver::Follow(self.lease(words)))],
             "reader-renews" => vec![Event::Reader(reader(words), ToGiver::Renew(vec![self.lease(words)]))],

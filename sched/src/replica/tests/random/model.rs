@@ -66,6 +66,7 @@ pub(super) enum Op {
     CancelChoice(u16, u32),
     LeaseGone(u16),
     GiverLost(u128),
+    GiverMet(u128),
     RenewAll,
     Wait(u64),
     Nonsense(u16),
@@ -204,6 +205,7 @@ impl Model {
                     self.feed(Event::Giver(giver, ToReader::Gone(vec![lease])));
                 }
             }
+            Op::GiverMet(giver) => self.feed(Event::GiverMet(InstanceId(giver))),
             Op::GiverLost(giver) => self.feed(Event::GiverLost(InstanceId(giver))),
             Op::RenewAll => {
                 let legs = self.legs.keys().copied().collect();

@@ -187,3 +187,40 @@ fn early_pulls_take_turns_and_end_with_their_leg() {
         "#]],
     );
 }
+
+#[test]
+fn a_giver_that_is_met_again_is_followed_again_and_turns_go_to_who_waits_longer() {
+    check(
+        "config role=decode streamed pulls=1
+         offer r1 prompt=50
+         offer r2 prompt=50 lease=2
+         filled r2 tokens=16
+         filled r1 tokens=16
+         filled r2 tokens=32
+         giver-met giver=1
+         pull r2 complete id=1
+         pull r1 complete id=2
+         pull r2 complete id=3
+         load",
+        expect![[r#"
+            > offer r1 prompt=50
+              follow lease1 at inst1
+            > offer r2 prompt=50 lease=2
+              follow lease2 at inst1
+            > filled r2 tokens=16
+              pull r2 lease2 0..16 from inst1 b100,b101,b102,b103 to b5,b6,b7,b8 in 600000000us
+            > filled r1 tokens=16
+            > filled r2 tokens=32
+            > giver-met giver=1
+              follow lease1 at inst1
+              follow lease2 at inst1
+            > pull r2 complete id=1
+              pull r1 lease1 0..16 from inst1 b100,b101,b102,b103 to b0,b1,b2,b3 in 600000000us
+            > pull r1 complete id=2
+              pull r2 lease2 16..32 from inst1 b100,b101,b102,b103 to b5,b6,b7,b8 in 600000000us
+            > pull r2 complete id=3
+            > load
+              running 0 waiting 0 (0 tokens) held 0; blocks free 6 cached 0 in use 10 quarantined 0
+        "#]],
+    );
+}
