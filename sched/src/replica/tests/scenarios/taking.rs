@@ -473,33 +473,3 @@ fn a_pull_that_waits_longer_than_a_lease_lasts_arrives_all_the_same() {
         "#]],
     );
 }
-
-/// Found by reading: an answer that was lost with a connection was only asked for again at the next beat.
-#[test]
-fn a_giver_that_is_met_again_is_asked_again() {
-    check(
-        "config role=decode
-         offer r1 prompt=20 max=3
-         commit r1 7
-         giver-met giver=1
-         pull r1 complete
-         giver-met giver=2
-         giver-met giver=1
-         answer r1 ok
-         giver-met giver=1",
-        expect![[r#"
-            > offer r1 prompt=20 max=3
-            > commit r1 7
-              pull r1 lease1 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
-            > giver-met giver=1
-            > pull r1 complete
-              release r1 lease1
-            > giver-met giver=2
-            > giver-met giver=1
-              release r1 lease1
-            > answer r1 ok
-              run step1: +slot0 | 20 @b0,b1 → slot0
-            > giver-met giver=1
-        "#]],
-    );
-}
