@@ -3,11 +3,9 @@
 //! A role is a configuration of it. Facts go in through [`Replica::on`]; decisions come out of [`Replica::poll`], which
 //! also forms the next step. Feed every fact at hand before polling: what has arrived together runs together.
 //!
-//! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `course` takes it through the
-//! layers, `room`
-//! finds blocks for growing sequences and preempts, `outcome` takes in what a step brought, `branching` makes one
-//! sequence per choice, `giving` and `taking` hand over, `reading`
-//! pulls, `ending` ends legs.
+//! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `course`
+//! takes it through the layers, `room` finds blocks for growing sequences and preempts, `outcome` takes in what a step
+//! brought, `branching` makes one sequence per choice, `giving` and `taking` hand over, `reading` pulls, `ending` ends legs.
 
 mod admission;
 mod api;
