@@ -234,10 +234,7 @@ fn classify(error: &anyhow::Error) -> Exit {
         Some(ServeError::RouterEnded) => return Exit::Internal,
         None => {}
     }
-    if let Some(worker) = error.downcast_ref::<prefill_server::Error>() {
-        return worker.exit();
-    }
-    if let Some(worker) = error.downcast_ref::<decode_server::Error>() {
+    if let Some(worker) = error.downcast_ref::<worker::Error>() {
         return worker.exit();
     }
     // The machine refuses a file, a directory, a process.

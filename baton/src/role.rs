@@ -6,9 +6,10 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use node::bind::{WorkerPorts, bind, check_name};
 use node::drain::Supervision;
-use node::started::Report;
 use node::telemetry::{Metrics, Stream, set_process_name};
 use tokio::net::TcpListener;
+use worker::Process;
+use worker::started::Report;
 
 use crate::cli::{RankArgs, RoleArgs};
 use crate::config::{BatonConfig, NotSet, TelemetryConfig};
@@ -52,8 +53,8 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     name_by_address(&mut config.name, "prefill", "prefill.name", &ports)?;
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
-    Ok(prefill_server::run(config, secret, ranks, ports, Metrics::install("prefill")?, report, stopped(&ending))
-        .await?)
+    let process = Process { secret, ranks, ports, metrics: Metrics::install("prefill")? };
+    Ok(prefill_server::run(config, process, report, stopped(&ending)).await?)
 }
 
 /// One decode or aggregated worker.
@@ -68,7 +69,8 @@ pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     name_by_address(&mut config.name, role, "decode.name", &ports)?;
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
-    Ok(decode_server::run(config, secret, ranks, ports, Metrics::install(role)?, report, stopped(&ending)).await?)
+    let process = Process { secret, ranks, ports, metrics: Metrics::install(role)? };
+    Ok(decode_server::run(config, process, report, stopped(&ending)).await?)
 }
 
 /// A router's large requests leave memory behind that this allocator gives back when told to.

@@ -1,15 +1,34 @@
-//! The decode role: takes KV from givers and generates; aggregated is a decode worker that is sent whole requests.
+//! The taking side of a worker: the givers that it reads from, and the links to them; knows no HTTP.
 //!
-//! [`run`] is the life of the process. Between the sockets and the replica stand `host` (what routers say), `outlet`
-//! (what the replica says) and `peers` (the givers: who they are, whether they live, what is said about leases).
+//! A decode worker is a worker that takes, an aggregated one has no side: it is sent whole requests. See [`run`].
 
 mod config;
-mod error;
-mod host;
-mod outlet;
 mod peers;
-mod run;
+
+use std::future::Future;
+use std::sync::Arc;
 
 pub use config::{Config, DecodeRole};
-pub use error::Error;
-pub use run::run;
+pub use peers::{Peers, PeersConfig};
+use worker::started::Report;
+use worker::{Error, Process, Sides};
+
+/// Runs a decode or aggregated worker; see [`worker::run`].
+///
+/// # Errors
+/// Whatever keeps it from starting or going on; nothing is left running then.
+pub async fn run(
+    config: Config,
+    process: Process,
+    report: impl Fn(Report) + Sync,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let peers = PeersConfig::from(&config);
+    let sides = match config.role {
+        DecodeRole::Decode => {
+            Sides { giving: None, taking: Some(Box::new(|loaded| Arc::new(Peers::of(loaded, peers)))) }
+        }
+        DecodeRole::Aggregated => Sides::default(),
+    };
+    worker::run(config.into(), sides, process, report, shutdown).await
+}

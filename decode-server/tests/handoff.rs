@@ -256,7 +256,10 @@ async fn an_offer_to_the_wrong_role_is_refused() {
     let mut offer = router.offer(&request).await;
     offer.request.leg = leg(2);
     router.prefill.send(ToWorker::Offer(offer));
-    assert_eq!(router.prefill.failed(leg(2)).await.detail, "a prefill worker takes no offers, req2/try0 came with one");
+    assert_eq!(
+        router.prefill.failed(leg(2)).await.detail,
+        "a worker of role prefill takes no offers, and it was sent one"
+    );
     router.prefill.send(ToWorker::Cancel { leg: leg(1), choice: None });
     router.prefill.settled().await;
 }

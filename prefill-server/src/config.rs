@@ -1,9 +1,14 @@
 //! The prefill section of the configuration; knows no file format.
 
-use engine::EngineError;
-use node::bind::{check_name, listen_address};
+use std::time::Duration;
+
 use node::config::Fault;
+use sched::Role;
 use serde::{Deserialize, Serialize};
+use worker::{Common, Settings};
+
+/// The section, as problems name it.
+const SECTION: &str = "prefill";
 
 /// A prefill worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,17 +50,21 @@ impl Config {
     /// # Errors
     /// The key that is wrong.
     pub fn check(&self) -> Result<(), Fault> {
-        let fault = |key: &str, problem: String| Fault::of(format!("prefill.{key}"), problem);
-        check_name(&self.name).map_err(|problem| fault("name", problem))?;
-        for (key, address) in [("listen", &self.listen), ("admin_listen", &self.admin_listen)] {
-            listen_address(address).map_err(|problem| fault(key, problem))?;
+        let Config { name, listen, admin_listen, start_stall_ms, engine, .. } = self;
+        Common { name, listen, admin_listen, start_stall_ms: *start_stall_ms, engine }.check(SECTION)
+    }
+}
+
+impl From<Config> for Settings {
+    fn from(config: Config) -> Settings {
+        Settings {
+            section: SECTION,
+            role: Role::Prefill,
+            name: config.name,
+            engine: config.engine,
+            start_stall: Duration::from_millis(config.start_stall_ms),
+            drain: Duration::from_millis(config.drain_ms),
+            givers_wait: Duration::ZERO,
         }
-        if self.start_stall_ms == 0 {
-            return Err(fault("start_stall_ms", "must be above 0".to_owned()));
-        }
-        self.engine.check().map_err(|error| match error {
-            EngineError::Config { key, problem } => fault(&format!("engine.{key}"), problem),
-            other => fault("engine", other.to_string()),
-        })
     }
 }

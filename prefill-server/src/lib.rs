@@ -1,14 +1,28 @@
-//! The prefill role: serves the session with routers and gives KV to readers; knows no HTTP.
+//! The giving side of a worker: leases that readers hold, the service that readers call; knows no HTTP.
 //!
-//! [`run`] is the life of the process: ports, model, sessions and peers, ready, drain, end. Between the sockets and the
-//! replica stand `host` (what comes in) and `outlet` (what goes out).
+//! A prefill worker is a worker that gives: [`run`].
 
 mod config;
-mod error;
-mod host;
-mod outlet;
-mod run;
+mod giver;
+
+use std::future::Future;
+use std::sync::Arc;
 
 pub use config::Config;
-pub use error::Error;
-pub use run::run;
+pub use giver::Giver;
+use worker::started::Report;
+use worker::{Error, Process, Sides};
+
+/// Runs a prefill worker; see [`worker::run`].
+///
+/// # Errors
+/// Whatever keeps it from starting or going on; nothing is left running then.
+pub async fn run(
+    config: Config,
+    process: Process,
+    report: impl Fn(Report) + Sync,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let sides = Sides { giving: Some(Box::new(|loaded| Arc::new(Giver::of(loaded)))), taking: None };
+    worker::run(config.into(), sides, process, report, shutdown).await
+}

@@ -5,11 +5,11 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use node::started::{Report, Started};
 use node::telemetry::{COLOURS_VARIABLE, wants_colours};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child as Process, ChildStdin, Command};
 use tokio::time::timeout;
+use worker::started::{Report, Started};
 
 use super::narrator::Narrator;
 use super::relay;

@@ -24,11 +24,11 @@ pub use error::ServeError;
 pub use narrator::Narrator;
 use node::config::{ConfigError, Fault};
 use node::drain::Cause;
-use node::started::PairBlame;
 use node::telemetry::Metrics;
 use proto::Secret;
 use router::Router;
 pub use run_directory::RunDirectory;
+use worker::started::PairBlame;
 
 use crate::bundled::{self, Bundled};
 use crate::config::{BatonConfig, Mode};

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use node::started::PairReport;
 use node::telemetry::Stream;
+use worker::started::PairReport;
 
 use super::child::Child;
 

@@ -12,6 +12,7 @@ use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
+use worker::Taking;
 
 use super::Peers;
 use super::path::Wire;
@@ -116,7 +117,7 @@ impl Link {
     async fn meet(&mut self) -> Result<(InstanceId, Up), Failure> {
         let shared = &self.peers.shared;
         let config = &shared.config;
-        let connecting = connect(&self.address, &shared.hello, &config.secret, &config.limits);
+        let connecting = connect(&self.address, &shared.hello, &shared.worker.secret, &config.limits);
         let (peer, welcome) = match self.silent_since.filter(|_| self.giver.is_some()) {
             None => connecting.await?,
             // A process that was stopped takes connections and answers nothing: the time to be lost in runs on.
@@ -143,13 +144,11 @@ impl Link {
         let info = self.peer_info(welcome)?;
         let (mut wire, introduction) = self.peers.table().greet(&self.address, peer.clone(), &self.name);
         if introduction == Introduction::Needed
-            && let Err(error) = self.peers.shared.replica.add_peer(info)
+            && let Err(error) = self.peers.shared.worker.replica.add_peer(info)
         {
             self.peers.table().set_wire(giver, Wire::Down { reason: error.to_string() });
             return Err(Failure::new(FailureKind::Unavailable, error.to_string()));
         }
-        // From here on words reach the giver, and its answers us; those of before may be lost.
-        self.peers.tell_replica(Event::GiverMet(giver)).await;
         let listening = async {
             self.listen(giver, &mut watch).await;
             std::future::pending().await
@@ -159,7 +158,7 @@ impl Link {
             settled = listening => settled,
         };
         let settled = settled.map(|state| state.map(|state| state.clone()));
-        let transport = self.peers.shared.config.transport;
+        let transport = self.peers.transport();
         let name = &self.name;
         let lost = |reason: String| Failure::new(FailureKind::KvLost, format!("{transport} to {name}: {reason}"));
         let state = match settled {
@@ -180,7 +179,7 @@ impl Link {
 
     /// What the replica needs to know: the endpoint of the one transport that is configured, never of another.
     fn peer_info(&self, welcome: PeerWelcome) -> Result<PeerInfo, Failure> {
-        let transport = self.peers.shared.config.transport;
+        let transport = self.peers.transport();
         let offered: Vec<String> = welcome.endpoints.iter().map(|endpoint| endpoint.transport.clone()).collect();
         let endpoint = welcome.endpoints.into_iter().find(|endpoint| endpoint.transport == transport);
         let Some(endpoint) = endpoint else {
@@ -194,7 +193,7 @@ impl Link {
             let detail = format!("the giver at {} gives the {transport} endpoint of another process", self.address);
             return Err(Failure::new(FailureKind::Incompatible, detail));
         }
-        can_pull(&layout, &self.peers.shared.config.layout).map_err(|error| {
+        can_pull(&layout, &self.peers.shared.worker.info.layout).map_err(|error| {
             let detail = format!("the giver at {} cannot be read from: {error}", self.address);
             Failure::new(FailureKind::Incompatible, detail)
         })?;
@@ -209,15 +208,15 @@ impl Link {
         };
         let again = self.problem.is_some();
         if again || self.pauses.is_fresh() {
-            let transport = self.peers.shared.config.transport;
+            let transport = self.peers.transport();
             let gb_per_second = (rate / 1e8).round() / 10.0;
             match again {
                 true => tracing::info!(giver = self.name, transport, gb_per_second, "a giver is up again"),
                 false => tracing::debug!(giver = self.name, transport, gb_per_second, "a giver is up"),
             }
         }
-        self.speed = Some(self.peers.shared.metrics.pair_up(&self.name, rate));
-        self.peers.met(&self.address, giver);
+        self.speed = Some(self.peers.shared.worker.metrics.pair_up(&self.name, rate));
+        self.peers.met(&self.address, giver).await;
         let since = Instant::now();
         let interruption = self.interrupted(giver, &mut up).await;
         self.pauses.lived(since.elapsed());
@@ -267,7 +266,7 @@ impl Link {
     async fn listen(&self, giver: InstanceId, watch: &mut Watch) -> String {
         loop {
             match watch.next().await {
-                Ok(word) => self.peers.tell_replica(Event::Giver(giver, word)).await,
+                Ok(word) => self.peers.pass_on(Event::Giver(giver, word)).await,
                 Err(reason) => return reason,
             }
         }

@@ -1,16 +1,17 @@
 //! Who answers where, and which givers can be read from; plain data under one lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use node::started::{PairBlame, PairReport};
 use proto::peer::client::Peer;
-use sched::message::Offer;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
+use worker::started::{PairBlame, PairReport};
 
-use super::parked::Parked;
 use super::path::{Path, Wire};
+
+/// Givers that are sought at one address: one process answers there, others are its former lives.
+const SOUGHT_MAX: usize = 1024;
 
 /// Why there is a link to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ struct LinkEntry {
     /// Makes the link look again, at once.
     wake: Arc<Notify>,
     tried: Option<Result<InstanceId, Failure>>,
+    /// Givers that offers wait for, and that are said to be here.
+    sought: BTreeSet<InstanceId>,
 }
 
 /// One process that was met.
@@ -45,52 +48,60 @@ struct Met {
     answers: bool,
 }
 
-/// All links, givers and waiting offers.
+/// All links and givers.
 #[derive(Default)]
 pub(super) struct Table {
     links: BTreeMap<String, LinkEntry>,
     givers: BTreeMap<InstanceId, Giver>,
-    pub(super) parked: Parked,
 }
 
 impl Table {
     /// Adds a configured address.
     pub(super) fn know(&mut self, address: &str) -> Arc<Notify> {
-        self.add_link(address, Origin::Configured)
+        self.add_link(address, Origin::Configured, BTreeSet::new())
     }
 
-    fn add_link(&mut self, address: &str, origin: Origin) -> Arc<Notify> {
+    fn add_link(&mut self, address: &str, origin: Origin, sought: BTreeSet<InstanceId>) -> Arc<Notify> {
         let wake = Arc::new(Notify::new());
-        self.links.insert(address.to_owned(), LinkEntry { origin, wake: wake.clone(), tried: None });
+        let entry = LinkEntry { origin, wake: wake.clone(), tried: None, sought };
+        self.links.insert(address.to_owned(), entry);
         wake
     }
 
-    /// Lets an offer wait for its giver. Returns the new link's waker if nobody knew the address.
-    pub(super) fn hold(
-        &mut self,
-        address: &str,
-        offer: Offer,
-        learning: Learning,
-    ) -> Result<Option<Arc<Notify>>, Failure> {
+    /// An offer waits for this giver, which is said to be at `address`: where there is a link, it looks at once.
+    ///
+    /// # Errors
+    /// There may be no link to that address, or more is sought there than can be meant.
+    pub(super) fn seek(&mut self, giver: InstanceId, address: &str, learning: Learning) -> Result<Sought, Failure> {
+        if self.is_up(giver) {
+            return Ok(Sought::Up);
+        }
+        if let Some(link) = self.links.get_mut(address) {
+            if link.sought.len() >= SOUGHT_MAX && !link.sought.contains(&giver) {
+                let detail = format!("{SOUGHT_MAX} givers are sought at {address}, that is enough");
+                return Err(Failure::new(FailureKind::Overloaded, detail));
+            }
+            link.sought.insert(giver);
+            link.wake.notify_one();
+            return Ok(Sought::Known);
+        }
         let unavailable = |detail: String| Err(Failure::new(FailureKind::Unavailable, detail));
-        let known = self.links.get(address).map(|link| link.wake.clone());
         match learning {
-            Learning::Forbidden if known.is_none() => {
-                return unavailable(format!("the giver at {address} is none of decode.peers"));
+            Learning::Forbidden => unavailable(format!("the giver at {address} is none of decode.peers")),
+            Learning::UpTo(links_max) if self.links.len() >= links_max => {
+                unavailable(format!("{links_max} givers are known already, {address} would be one more"))
             }
-            Learning::UpTo(links_max) if known.is_none() && self.links.len() >= links_max => {
-                return unavailable(format!("{links_max} givers are known already, {address} would be one more"));
+            Learning::UpTo(_) => {
+                let wake = self.add_link(address, Origin::Learned, BTreeSet::from([giver]));
+                Ok(Sought::New(wake))
             }
-            Learning::Forbidden | Learning::UpTo(_) => {}
         }
-        self.parked.park(address, offer)?;
-        match known {
-            Some(wake) => {
-                wake.notify_one();
-                Ok(None)
-            }
-            None => Ok(Some(self.add_link(address, Origin::Learned))),
-        }
+    }
+
+    /// Whoever was sought at `address` and is not up; from now on nobody is sought there.
+    pub(super) fn sought_in_vain(&mut self, address: &str) -> Vec<InstanceId> {
+        let sought = self.links.get_mut(address).map(|link| std::mem::take(&mut link.sought)).unwrap_or_default();
+        sought.into_iter().filter(|giver| !self.is_up(*giver)).collect()
     }
 
     /// Notes the outcome of a link's try; says whether that is news.
@@ -120,7 +131,7 @@ impl Table {
     /// Forgets an address that only an offer named and nothing waits for. True if it did.
     pub(super) fn forget(&mut self, address: &str) -> bool {
         let learned = self.links.get(address).is_some_and(|link| link.origin == Origin::Learned);
-        let forget = learned && !self.parked.waits_for(address);
+        let forget = learned && self.links.get(address).is_some_and(|link| link.sought.is_empty());
         if forget {
             self.links.remove(address);
         }
@@ -243,6 +254,16 @@ impl Table {
         };
         configured.map(report).collect()
     }
+}
+
+/// Where a giver stands that an offer waits for.
+pub(super) enum Sought {
+    /// It can be read from.
+    Up,
+    /// There is a link to its address.
+    Known,
+    /// There is one now, which this wakes.
+    New(Arc<Notify>),
 }
 
 /// Whether an offer may name an address that the configuration does not.

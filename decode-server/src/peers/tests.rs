@@ -1,21 +1,25 @@
-//! What becomes of a giver whose pulls fail or that is lost, and of a replica whose inbox is full.
+//! What becomes of a giver whose pulls fail or that is lost.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use engine::replica::{Outbound, Outlet};
 use engine::{BackendKind, ModelInfo, NoRankProgram, Progress, TransportChoice};
+use node::drain::Stop;
+use proto::Secret;
 use proto::listen::Services;
 use proto::peer::client::connect;
 use proto::peer::server::{Identity, Listeners, PeerHost, PeerService};
 use proto::peer::{Endpoint, PeerWelcome};
 use proto::session::Welcome;
-use proto::session::server::{Refused, SessionHost, WorkerService};
-use sched::message::{Envelope, Offer, ToGiver};
-use sched::{Attempt, BlockId, Choice, ChoiceState, LeaseId, RequestId, Role, Slo, Span, TokenId};
+use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
+use sched::message::{Envelope, FromWorker, Offer, ToGiver, ToWorker};
+use sched::{Attempt, BlockId, Choice, ChoiceState, LeaseId, Leg, Request, RequestId, Role, Slo, Span, TokenId};
 use tokio::net::TcpListener;
+use worker::metrics::WorkerMetrics;
 
-use super::*;
+use super::{Arc, Duration, Event, Failure, FailureKind, InstanceId, Loaded, Peers, PeersConfig, SessionLimits};
+use super::{Taking, TransferEnd};
 
 const GIVER: InstanceId = InstanceId(7);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,24 +57,24 @@ impl Taker {
             let outlet = Box::new(ToChannel(say));
             engine::start_watched(&config, Role::Decode, outlet, &NoRankProgram, &Progress::default())
         };
-        let engine::Started { handle, info, join, .. } = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
-        let config = PeersConfig {
+        let started = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
+        let engine::Started { handle: replica, info, endpoint, join, .. } = started;
+        let config =
+            PeersConfig { addresses: vec![], links_max: 4, lost_after: PATIENCE, limits: SessionLimits::default() };
+        let loaded = Loaded {
+            name: "taker".into(),
+            address: "taker:1".into(),
+            replica,
+            info: info.clone(),
+            endpoint,
+            sessions: Sessions::new(SessionLimits::default()),
+            metrics: WorkerMetrics::new(Role::Decode, "tcp"),
             secret: Secret::open(),
-            transport: "tcp",
-            layout: info.layout.clone(),
-            links_max: 4,
-            context_max: info.context_max,
-            capacity_tokens: info.capacity_tokens(),
-            lost_after: PATIENCE,
-            lease_beat: Duration::from_secs(5),
-            limits: SessionLimits::default(),
+            lease_span: Span::from_secs(30),
+            lease_beat: Span::from_secs(5),
+            stop: Stop::new(),
         };
-        let lease_beat = Span::from_secs(5);
-        let hello =
-            PeerHello { compat: info.compat.clone(), instance: info.instance, name: "taker".into(), lease_beat };
-        let (sessions, metrics) = (Sessions::new(SessionLimits::default()), WorkerMetrics::new(Role::Decode, "tcp"));
-        let surroundings = Surroundings { replica: handle, sessions, metrics, stop: Stop::new() };
-        Taker { peers: Peers::new(config, hello, surroundings), info, said, thread: Some(join) }
+        Taker { peers: Peers::of(&loaded, config), info, said, thread: Some(join) }
     }
 
     /// What the replica says to a router first.
@@ -85,7 +89,7 @@ impl Taker {
 
 impl Drop for Taker {
     fn drop(&mut self) {
-        self.peers.shared.replica.shutdown();
+        self.peers.shared.worker.replica.shutdown();
         self.thread.take().unwrap().join().unwrap();
     }
 }
@@ -144,7 +148,7 @@ async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
     peers.table().greet(&address, peer, "giver");
     peers.wire_up(GIVER, 1e9);
     let fail = |ends: &[TransferEnd]| ends.iter().for_each(|end| peers.pull_ended(GIVER, *end));
-    use TransferEnd::{Aborted, Done, Failed, Refused};
+    use super::TransferEnd::{Aborted, Done, Failed, Refused};
     fail(&[Failed, Failed, Done, Failed, Refused, Aborted, Failed]);
     assert!(peers.table().is_up(GIVER), "one that succeeds shows that the path is well; a refusal is no sign of it");
     fail(&[Failed]);
@@ -166,30 +170,12 @@ async fn a_heartbeat_for_a_lost_giver_ends_the_hand_off() {
     };
     let (giver_address, blocks) = ("giver:1".into(), vec![BlockId(0), BlockId(1)]);
     let offer = Offer { request, giver: GIVER, giver_address, lease: LeaseId(3), blocks };
-    taker.peers.shared.replica.send(Event::Router(ToWorker::Offer(offer))).unwrap();
+    taker.peers.shared.worker.replica.send(Event::GiverMet(GIVER)).unwrap();
+    taker.peers.shared.worker.replica.send(Event::Router(ToWorker::Offer(offer))).unwrap();
     taker.peers.say(GIVER, ToGiver::Renew(vec![LeaseId(3)]));
     let said = taker.tells();
     assert!(
         matches!(&said, FromWorker::Failed { leg: of, failure } if *of == leg && failure.kind == FailureKind::KvLost),
         "{said:?}"
     );
-}
-
-/// Found by reading: the loss of a giver was dropped when the inbox was full, and whoever waited for it went on waiting.
-#[tokio::test]
-async fn what_the_replica_must_hear_is_said_until_there_is_room() {
-    let mut tries = 0;
-    patiently(|| {
-        tries += 1;
-        if tries < 5 { Err(EngineError::InboxFull { events_max: 1 }) } else { Ok(()) }
-    })
-    .await;
-    assert_eq!(tries, 5);
-    let mut tries = 0;
-    patiently(|| {
-        tries += 1;
-        Err(EngineError::Stopped)
-    })
-    .await;
-    assert_eq!(tries, 1, "nobody is left to hear it");
 }

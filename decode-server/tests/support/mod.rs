@@ -13,11 +13,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use decode_server::DecodeRole;
+use decode_server::{DecodeRole, Peers, PeersConfig};
 use engine::{BackendKind, ModelledConfig, NoRankProgram, TransportChoice};
 use node::bind::WorkerPorts;
-use node::started::{Report, Started};
 use node::telemetry::Metrics;
+use prefill_server::Giver;
 use proto::Secret;
 use proto::session::client::{Session, connect};
 use proto::session::{RouterHello, SessionLimits, WorkerStatus, WorkerUpdate};
@@ -28,6 +28,8 @@ use sched::{
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
+use worker::Sides;
+use worker::started::{Report, Started};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -119,8 +121,8 @@ impl Process {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
             let tell = once_ready(tell);
-            let run = prefill_server::run(config, secret, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
-            run.await.map_err(|error| error.to_string())
+            let process = worker::Process { secret, ranks: Arc::new(NoRankProgram), ports, metrics };
+            prefill_server::run(config, process, tell, stopped).await.map_err(|error| error.to_string())
         })
         .await
         .unwrap()
@@ -143,8 +145,26 @@ impl Process {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
             let tell = once_ready(tell);
-            let run = decode_server::run(config, secret, Arc::new(NoRankProgram), ports, metrics, tell, stopped);
-            run.await.map_err(|error| error.to_string())
+            let process = worker::Process { secret, ranks: Arc::new(NoRankProgram), ports, metrics };
+            decode_server::run(config, process, tell, stopped).await.map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap()
+    }
+
+    /// A worker that gives and takes.
+    pub async fn both(config: decode_server::Config) -> Process {
+        Process::launch(|tell, stopped| async move {
+            let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
+            let ports = ports.map_err(|error| error.to_string())?;
+            let (metrics, ranks, tell) = (Metrics::detached(), Arc::new(NoRankProgram), once_ready(tell));
+            let process = worker::Process { secret: secret(), ranks, ports, metrics };
+            let peers = PeersConfig::from(&config);
+            let sides = Sides {
+                giving: Some(Box::new(|loaded| Arc::new(Giver::of(loaded)))),
+                taking: Some(Box::new(|loaded| Arc::new(Peers::of(loaded, peers)))),
+            };
+            worker::run(config.into(), sides, process, tell, stopped).await.map_err(|error| error.to_string())
         })
         .await
         .unwrap()

@@ -33,6 +33,13 @@ pub(crate) use wake::Waker;
 pub enum Outbound {
     /// A word for another process.
     Say(Envelope),
+    /// A giver has to be met: [`Event::GiverMet`] or [`Event::GiverUnmet`] says what came of it.
+    Meet {
+        /// Who.
+        giver: InstanceId,
+        /// Where its peer service listens.
+        address: Arc<str>,
+    },
     /// A peer can be pulled from.
     PeerUp {
         /// The peer.

@@ -95,6 +95,7 @@ impl Performer {
                 self.leases.grant(lease, self.region, ranges);
             }
             Transfer::Revoke(lease) => self.leases.revoke(lease),
+            Transfer::Meet { giver, address } => self.outlet.put(Outbound::Meet { giver, address }),
             Transfer::Pull(pull) => return self.pull(&pull),
             Transfer::AbortPull(pull) => {
                 if let Some(ticket) = self.tickets.get(&pull) {

@@ -7,7 +7,9 @@ use sched::handoff::PullOutcome;
 use sched::layout::KvLayout;
 use sched::message::{Envelope, Load, ToGiver};
 use sched::replica::{Action, Compute, Event, Pull, Replica, Transfer};
-use sched::{BlockId, CompatKey, InstanceId, LaneId, LeaseId, PullId, Role, StepId, Time, WorkerId};
+use sched::{
+    BlockId, CompatKey, Failure, FailureKind, InstanceId, LaneId, LeaseId, PullId, Role, StepId, Time, WorkerId,
+};
 
 use super::Simulation;
 use super::happening::Happening;
@@ -43,6 +45,7 @@ impl Simulation<'_> {
             let link =
                 |giver: &InstanceId| ClusterLink { giver: *giver, transport: "modelled".into(), bytes_per_second };
             self.cluster.set_links(reader, givers.iter().map(link));
+            givers.iter().for_each(|giver| self.feed(reader, Event::GiverMet(*giver)));
         }
         Ok(())
     }
@@ -86,6 +89,10 @@ impl Simulation<'_> {
             }
             Action::Transfer(Transfer::Grant { lease, blocks }) => drop(sim.granted.insert(lease, blocks)),
             Action::Transfer(Transfer::Revoke(lease)) => drop(sim.granted.remove(&lease)),
+            Action::Transfer(Transfer::Meet { giver, address: _ }) => {
+                let event = self.meeting(giver);
+                self.queue.push(later, Happening::AtWorker { worker, event });
+            }
             Action::Transfer(Transfer::Pull(pull)) => self.start_pull(worker, &pull)?,
             Action::Transfer(Transfer::AbortPull(pull)) => {
                 let event = Event::PullEnded { pull, outcome: PullOutcome::Aborted };
@@ -94,6 +101,8 @@ impl Simulation<'_> {
             Action::Say(envelope) => {
                 let happening = match envelope {
                     Envelope::Router(message) => Happening::AtRouter { worker, message },
+                    // One router carries its words itself.
+                    Envelope::Over(_) => return Ok(()),
                     Envelope::Giver(giver, word) => {
                         Happening::AtGiver { giver: worker_of(giver), reader: worker, word }
                     }
@@ -106,6 +115,14 @@ impl Simulation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What comes of looking for a giver.
+    fn meeting(&self, giver: InstanceId) -> Event {
+        match self.workers.contains_key(&worker_of(giver)) {
+            true => Event::GiverMet(giver),
+            false => Event::GiverUnmet { giver, failure: Failure::new(FailureKind::WorkerLost, "its process is gone") },
+        }
     }
 
     fn start_pull(&mut self, reader: WorkerId, pull: &Pull) -> Result<(), PlannerError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sched::message::{FromWorker, Load, Offer, ToWorker};
-use sched::{Choice, Failure, FailureKind, Leg, Request};
+use sched::{Choice, Failure, FailureKind, Leg};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep};
 use tonic::{Response, Status, Streaming};
@@ -49,8 +49,6 @@ pub trait SessionHost: Send + Sync + 'static {
 pub enum Refused {
     /// No room now.
     Busy(Box<ToWorker>),
-    /// It will never be taken. Ends the leg.
-    Never(Failure),
     /// The worker has stopped.
     Stopped,
 }
@@ -83,11 +81,18 @@ impl Sessions {
     }
 
     /// Sends messages to the routers of their legs, in order, one write per router. Never waits. Returns how many
-    /// had no router any more because their leg was cancelled.
+    /// had no router any more because their session has ended.
     pub fn tell(&self, messages: impl IntoIterator<Item = FromWorker>) -> usize {
-        let orphans = self.shared.table().deliver(messages.into_iter());
+        self.shared.table().deliver(messages.into_iter())
+    }
+
+    /// Nothing more will be said about these legs: they are forgotten.
+    pub fn over(&self, legs: impl IntoIterator<Item = Leg>) {
+        {
+            let mut table = self.shared.table();
+            legs.into_iter().for_each(|leg| table.over(leg));
+        }
         self.shared.ended.notify_waiters();
-        orphans
     }
 
     /// Tells every router how full the worker is.
@@ -105,13 +110,7 @@ impl Sessions {
         self.shared.table().drain();
     }
 
-    /// Whether this leg came through a session and has not ended.
-    #[must_use]
-    pub fn runs(&self, leg: Leg) -> bool {
-        self.shared.table().runs(leg)
-    }
-
-    /// Legs that have not ended.
+    /// Legs that are not over.
     #[must_use]
     pub fn legs(&self) -> usize {
         self.shared.table().legs()
@@ -188,26 +187,22 @@ impl<H: SessionHost> WorkerService<H> {
         Ok(())
     }
 
-    /// Registers what begins, passes it on, unregisters what ends. An error ends the session.
+    /// Registers what begins and passes it on. An error ends the session.
     async fn take(&self, id: SessionId, message: ToWorker) -> Result<(), Failure> {
-        if let Some(request) = request_of(&message) {
+        let about = About::of(&message);
+        if let About::Begin(leg) = about {
             let mut table = self.sessions.shared.table();
-            if let Err(failure) = table.begin(id, request) {
-                table.refuse(id, request.leg, failure);
+            if let Err(failure) = table.begin(id, leg) {
+                table.refuse(id, leg, failure);
                 return Ok(());
             }
         }
         let Some(message) = self.own(id, message) else { return Ok(()) };
-        let (about, ends) = (About::of(&message), Ends::of(&message));
-        let refused = match self.pass(message).await {
-            Ok(()) => None,
-            Err(NotTaken::Refused(failure)) => Some(failure),
+        match self.pass(message).await {
+            Ok(()) => {}
+            Err(NotTaken::Full(failure)) => self.give_up(about, failure),
             Err(NotTaken::Stopped) => return Err(Failure::new(FailureKind::WorkerLost, "the worker has stopped")),
-        };
-        if let Some(failure) = refused {
-            self.give_up(about, failure);
         }
-        self.settle(ends);
         Ok(())
     }
 
@@ -221,22 +216,13 @@ impl<H: SessionHost> WorkerService<H> {
         own
     }
 
-    fn settle(&self, ends: Ends) {
-        {
-            let mut table = self.sessions.shared.table();
-            match ends {
-                Ends::Nothing => return,
-                Ends::Leg(leg) => table.end_leg(leg),
-                Ends::Choices(leg, choices) => choices.into_iter().for_each(|choice| table.end_choice(leg, choice)),
-            }
-        }
-        self.sessions.shared.ended.notify_waiters();
-    }
-
     /// A message that was not taken ends its leg, never the session: the inbox may be full because of somebody else.
     fn give_up(&self, about: About, failure: Failure) {
         match about {
-            About::Begin(leg) => self.fail(leg, failure),
+            About::Begin(leg) => {
+                self.fail(leg, failure);
+                self.sessions.over([leg]);
+            }
             // The replica has the offer and may have bound the giver's lease to itself: this is no refusal, after which
             // another worker could take the same offer.
             About::Commit(leg) => {
@@ -268,12 +254,11 @@ impl<H: SessionHost> WorkerService<H> {
             message = match self.host.accept(message) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Stopped) => return Err(NotTaken::Stopped),
-                Err(Refused::Never(failure)) => return Err(NotTaken::Refused(failure)),
                 Err(Refused::Busy(message)) => *message,
             };
             if Instant::now() >= deadline {
                 let detail = format!("the worker's inbox was full for {limit:?}");
-                return Err(NotTaken::Refused(Failure::new(FailureKind::Overloaded, detail)));
+                return Err(NotTaken::Full(Failure::new(FailureKind::Overloaded, detail)));
             }
             sleep(INBOX_RETRY).await;
         }
@@ -346,7 +331,7 @@ impl<H: SessionHost> WorkerService<H> {
 /// Why a message did not get to the replica.
 enum NotTaken {
     Stopped,
-    Refused(Failure),
+    Full(Failure),
 }
 
 /// What a message is about, to know what its loss means.
@@ -381,35 +366,6 @@ impl<H: SessionHost> wire::worker_server::Worker for WorkerService<H> {
         Self: 'future,
     {
         Box::pin(async move { self.begin(request).await })
-    }
-}
-
-/// What a message of the router ends in the table.
-enum Ends {
-    Nothing,
-    Leg(Leg),
-    Choices(Leg, Vec<Choice>),
-}
-
-impl Ends {
-    fn of(message: &ToWorker) -> Ends {
-        match message {
-            ToWorker::Submit(..) | ToWorker::Offer(_) | ToWorker::Renew(_) => Ends::Nothing,
-            ToWorker::Cancel { leg, choice: None } => Ends::Leg(*leg),
-            ToWorker::Cancel { leg, choice: Some(choice) } => Ends::Choices(*leg, vec![*choice]),
-            ToWorker::Commit(commit) => {
-                let ended = commit.firsts.iter().filter(|first| first.ended.is_some());
-                Ends::Choices(commit.leg, ended.map(|first| first.choice).collect())
-            }
-        }
-    }
-}
-
-fn request_of(message: &ToWorker) -> Option<&Request> {
-    match message {
-        ToWorker::Submit(request, _) => Some(request),
-        ToWorker::Offer(offer) => Some(&offer.request),
-        ToWorker::Commit(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sched::message::{FromWorker, Load, ToWorker};
-use sched::{Choice, Failure, FailureKind, Leg, Request};
+use sched::{Failure, FailureKind, Leg};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Phase, SessionLimits, WorkerStatus};
@@ -106,17 +106,13 @@ struct Entry {
     legs: BTreeSet<Leg>,
 }
 
-struct LegEntry {
-    session: SessionId,
-    open: BTreeSet<Choice>,
-}
-
 /// All sessions of one worker.
 pub(super) struct Table {
     limits: SessionLimits,
     next: u64,
     sessions: BTreeMap<SessionId, Entry>,
-    legs: BTreeMap<Leg, LegEntry>,
+    /// From when a leg is brought until the worker says that it is over, even if its session ends before.
+    legs: BTreeMap<Leg, SessionId>,
     status: WorkerStatus,
 }
 
@@ -148,30 +144,25 @@ impl Table {
 
     /// Forgets a session and returns the legs that have to be cancelled.
     pub(super) fn close(&mut self, id: SessionId) -> Vec<Leg> {
-        let legs: Vec<Leg> = self.sessions.remove(&id).into_iter().flat_map(|entry| entry.legs).collect();
-        for leg in &legs {
-            self.legs.remove(leg);
-        }
-        legs
+        self.sessions.remove(&id).into_iter().flat_map(|entry| entry.legs).collect()
     }
 
     /// A session brings a new leg.
-    pub(super) fn begin(&mut self, id: SessionId, request: &Request) -> Result<(), Failure> {
+    pub(super) fn begin(&mut self, id: SessionId, leg: Leg) -> Result<(), Failure> {
         if self.status.phase == Phase::Draining {
             return Err(Failure::new(FailureKind::Unavailable, "the worker is draining"));
         }
         let entry = self.sessions.get_mut(&id).ok_or(Failure::new(FailureKind::Internal, "the session is over"))?;
-        if self.legs.contains_key(&request.leg) {
-            let detail = format!("{} runs here already", request.leg);
+        if self.legs.contains_key(&leg) {
+            let detail = format!("{leg} runs here already");
             return Err(Failure::new(FailureKind::InvalidRequest, detail));
         }
         if entry.legs.len() >= self.limits.legs_max {
             let detail = format!("{} legs run in this session already", self.limits.legs_max);
             return Err(Failure::new(FailureKind::Overloaded, detail));
         }
-        entry.legs.insert(request.leg);
-        let open = request.choices.iter().map(|choice| choice.choice).collect();
-        self.legs.insert(request.leg, LegEntry { session: id, open });
+        entry.legs.insert(leg);
+        self.legs.insert(leg, id);
         Ok(())
     }
 
@@ -179,8 +170,8 @@ impl Table {
     /// or commits a leg that came through somebody else; a leg that has just ended is nobody's.
     pub(super) fn own(&self, id: SessionId, message: ToWorker) -> (Option<ToWorker>, Option<Leg>) {
         let mut foreign = None;
-        let mut is_own = |leg: Leg| match self.legs.get(&leg).map(|entry| entry.session) {
-            Some(session) if session == id => true,
+        let mut is_own = |leg: Leg| match self.legs.get(&leg) {
+            Some(session) if *session == id => true,
             Some(_) => {
                 foreign = Some(leg);
                 false
@@ -199,35 +190,21 @@ impl Table {
         (own, foreign)
     }
 
-    /// One choice will say nothing any more; the leg ends with its last.
-    pub(super) fn end_choice(&mut self, leg: Leg, choice: Choice) {
-        let Some(entry) = self.legs.get_mut(&leg) else { return };
-        entry.open.remove(&choice);
-        if entry.open.is_empty() {
-            self.end_leg(leg);
-        }
-    }
-
-    /// The leg will say nothing any more.
-    pub(super) fn end_leg(&mut self, leg: Leg) {
-        if let Some(entry) = self.legs.remove(&leg)
-            && let Some(session) = self.sessions.get_mut(&entry.session)
-        {
+    /// Nothing more will be said about the leg.
+    pub(super) fn over(&mut self, leg: Leg) {
+        let session = self.legs.remove(&leg);
+        if let Some(session) = session.and_then(|session| self.sessions.get_mut(&session)) {
             session.legs.remove(&leg);
         }
     }
 
-    /// Hands messages to the sessions of their legs; returns how many belong to none (their leg was cancelled).
-    pub(super) fn deliver(&mut self, messages: impl Iterator<Item = FromWorker>) -> usize {
+    /// Hands messages to the sessions of their legs; returns how many belong to none: their session has ended.
+    pub(super) fn deliver(&self, messages: impl Iterator<Item = FromWorker>) -> usize {
         let mut ready: BTreeMap<SessionId, Vec<FromWorker>> = BTreeMap::new();
         let mut orphans = 0;
         for message in messages {
-            match self.legs.get(&message.leg()) {
-                Some(entry) => {
-                    let id = entry.session;
-                    self.settle(&message);
-                    ready.entry(id).or_default().push(message);
-                }
+            match self.legs.get(&message.leg()).filter(|session| self.sessions.contains_key(session)) {
+                Some(session) => ready.entry(*session).or_default().push(message),
                 None => orphans += 1,
             }
         }
@@ -243,23 +220,6 @@ impl Table {
     pub(super) fn refuse(&self, id: SessionId, leg: Leg, failure: Failure) {
         if let Some(session) = self.sessions.get(&id) {
             session.queue.put(vec![FromWorker::Failed { leg, failure }], self.limits.queue_messages_max);
-        }
-    }
-
-    /// Closes what a message closes.
-    fn settle(&mut self, message: &FromWorker) {
-        match message {
-            FromWorker::Offered { .. } => {}
-            FromWorker::Token { ended: None, .. } => {}
-            FromWorker::Token { leg, choice, ended: Some(_), .. } => self.end_choice(*leg, *choice),
-            FromWorker::Committed { commit, .. } => {
-                for first in commit.firsts.iter().filter(|first| first.ended.is_some()) {
-                    self.end_choice(commit.leg, first.choice);
-                }
-            }
-            FromWorker::HandedOver { leg } | FromWorker::ReaderLost { leg } | FromWorker::Failed { leg, .. } => {
-                self.end_leg(*leg);
-            }
         }
     }
 
@@ -288,10 +248,6 @@ impl Table {
 
     pub(super) fn sessions(&self) -> usize {
         self.sessions.len()
-    }
-
-    pub(super) fn runs(&self, leg: Leg) -> bool {
-        self.legs.contains_key(&leg)
     }
 }
 

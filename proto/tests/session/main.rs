@@ -70,6 +70,7 @@ async fn a_lost_router_cancels_its_legs_and_no_others() {
     stays.commands.send(submit(4)).unwrap();
     worker.host.until(|taken| taken.len() == 4).await;
     worker.sessions.tell([token(2, 0, Some(FinishReason::Stop))]);
+    worker.sessions.over([leg(2)]);
     drop(gone);
     let taken = worker.host.until(|taken| taken.len() == 6).await;
     let cancel = |id| ToWorker::Cancel { leg: leg(id), choice: None };
@@ -174,7 +175,6 @@ async fn a_full_inbox_ends_legs_but_no_session() {
         if *of == leg(1) && failure.kind == FailureKind::KvLost && failure.detail.contains("inbox was full")),
         "{said:?}"
     );
-    timeout(PATIENCE, worker.sessions.idle()).await.expect("the cancelled leg is over for its router");
     *worker.host.busy.lock().unwrap() = 0;
     let cancel = |id| ToWorker::Cancel { leg: leg(id), choice: None };
     let taken = worker.host.until(|taken| taken.len() == 4).await;
@@ -184,16 +184,27 @@ async fn a_full_inbox_ends_legs_but_no_session() {
 }
 
 #[tokio::test]
-async fn a_leg_ends_with_its_last_choice() {
+async fn a_leg_is_over_when_the_worker_says_so_whatever_was_said_about_it() {
     let worker = worker(SessionLimits::default()).await;
-    let session = router(&worker).await;
-    session.commands.send(ToWorker::Submit(request(1, 3), Work::Whole)).unwrap();
+    let (session, mut other) = (router(&worker).await, router(&worker).await);
+    session.commands.send(ToWorker::Submit(request(1, 1), Work::Whole)).unwrap();
     worker.host.until(|taken| taken.len() == 1).await;
-    worker.sessions.tell([token(1, 0, Some(FinishReason::Length)), token(1, 2, Some(FinishReason::Stop))]);
-    assert_eq!(worker.sessions.legs(), 1);
-    session.commands.send(ToWorker::Cancel { leg: leg(1), choice: Some(Choice(1)) }).unwrap();
+    worker.sessions.tell([token(1, 0, Some(FinishReason::Length))]);
+    session.commands.send(ToWorker::Cancel { leg: leg(1), choice: None }).unwrap();
+    worker.host.until(|taken| taken.len() == 2).await;
+    // Its name is taken until then, even if its router leaves.
+    drop(session);
+    worker.host.until(|taken| taken.len() == 3).await;
+    other.commands.send(submit(1)).unwrap();
+    let said = messages(&mut other, 1).await;
+    assert!(matches!(&said[..], [FromWorker::Failed { failure, .. }] if failure.detail.contains("runs here already")));
+    assert_eq!((worker.sessions.legs(), worker.sessions.tell([token(1, 0, None)])), (1, 1), "nobody hears of it");
+    worker.sessions.over([leg(1)]);
     timeout(PATIENCE, worker.sessions.idle()).await.expect("no leg is left");
-    assert_eq!(worker.sessions.tell([token(1, 1, None)]), 1, "a late token has no router");
+    other.commands.send(submit(1)).unwrap();
+    worker.host.until(|taken| taken.len() == 4).await;
+    worker.sessions.tell([token(1, 0, None)]);
+    assert_eq!(messages(&mut other, 1).await, [token(1, 0, None)]);
 }
 
 #[tokio::test]
@@ -255,7 +266,7 @@ async fn a_router_that_does_not_read_is_let_go() {
     session.commands.send(submit(1)).unwrap();
     worker.host.until(|taken| taken.len() == 1).await;
     let flood = async {
-        while worker.sessions.legs() > 0 {
+        while worker.host.taken().len() == 1 {
             worker.sessions.tell((0..500).map(|_| token(1, 0, None)));
             tokio::time::sleep(Duration::from_micros(100)).await;
         }

@@ -1,6 +1,6 @@
 //! A worker for tests: says what it was prompted with, over real sessions, and remembers what it was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(super) struct State {
     vocab_size: AtomicU32,
     told: Mutex<Vec<ToWorker>>,
     offers: Mutex<BTreeMap<Leg, Offer>>,
+    /// What nobody wants any more: legs, and choices of them.
+    cancelled: Mutex<BTreeSet<(Leg, Option<Choice>)>>,
     /// Whether it says how it is, as its scheduler would while it runs.
     voice: Mutex<Voice>,
     sessions: Sessions,
@@ -67,6 +69,7 @@ impl Parrot {
             vocab_size: AtomicU32::new(280),
             told: Mutex::default(),
             offers: Mutex::default(),
+            cancelled: Mutex::default(),
             voice: Mutex::new(Voice::Heard),
             sessions: sessions.clone(),
         });
@@ -176,7 +179,13 @@ impl SessionHost for Host {
                 let timing = JoinTiming { transfer: Span(300), step: Span(500), ..JoinTiming::default() };
                 tokio::spawn(async move { state.speak(&offer.request, 1, Some(TokenTiming::Joined(timing))).await });
             }
-            ToWorker::Cancel { .. } | ToWorker::Renew(_) => {}
+            ToWorker::Cancel { leg, choice } => {
+                state.cancelled.lock().unwrap().insert((leg, choice));
+                if choice.is_none() {
+                    state.sessions.over([leg]);
+                }
+            }
+            ToWorker::Renew(_) => {}
         }
         Ok(())
     }
@@ -200,6 +209,12 @@ impl State {
         self.sessions.tell([FromWorker::Committed { commit: Commit { leg, firsts }, timing }]);
         tokio::time::sleep(self.pace).await;
         self.sessions.tell([FromWorker::HandedOver { leg }]);
+        self.sessions.over([leg]);
+    }
+
+    fn wants(&self, leg: Leg, choice: Choice) -> bool {
+        let cancelled = self.cancelled.lock().unwrap();
+        !cancelled.contains(&(leg, None)) && !cancelled.contains(&(leg, Some(choice)))
     }
 
     /// Generates every choice from token `skip` of the leg on, until all have ended or nobody listens.
@@ -213,7 +228,11 @@ impl State {
         if skip > 0 {
             open.retain(|(_, next)| said(request, next - 1).1.is_none());
         }
-        while !open.is_empty() && self.sessions.runs(leg) {
+        loop {
+            open.retain(|(choice, _)| self.wants(leg, *choice));
+            if open.is_empty() {
+                return self.sessions.over([leg]);
+            }
             tokio::time::sleep(self.pace).await;
             let mut news = Vec::new();
             open.retain_mut(|(choice, next)| {

@@ -1,4 +1,4 @@
-//! The taker's side of one hand-off: from an offer in the queue to a KV cache that may be used; knows no blocks.
+//! The taker's side of one hand-off: from an offer that has come in to a KV cache that may be used; knows no blocks.
 
 use crate::message::ReleaseAnswer;
 
@@ -12,6 +12,8 @@ pub struct Take {
 /// How far the taker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeState {
+    /// The offer waits for its giver to be met; nothing can be said to it.
+    Unmet,
     /// The offer waits for blocks; its reader lease is already renewed.
     Queued,
     /// Blocks are reserved; the giver may still compute.
@@ -52,7 +54,7 @@ pub enum PullOutcome {
 /// What a taker that gives up leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abandoned {
-    /// Nothing: it was over before, or already verified.
+    /// Nothing: its giver was never spoken to, or it was over before.
     Nothing,
     /// A lease that the giver still holds blocks for.
     Lease,
@@ -61,10 +63,16 @@ pub enum Abandoned {
 }
 
 impl Take {
-    /// An offer that was put into the queue.
+    /// An offer that has come in.
     #[must_use]
-    pub fn queued() -> Take {
-        Take { state: TakeState::Queued, commit: Commitment::Awaited }
+    pub fn offered() -> Take {
+        Take { state: TakeState::Unmet, commit: Commitment::Awaited }
+    }
+
+    /// Its giver is met.
+    pub fn met(&mut self) {
+        assert_eq!(self.state, TakeState::Unmet, "the giver of one offer is met twice");
+        self.state = TakeState::Queued;
     }
 
     /// Where it stands.
@@ -73,13 +81,23 @@ impl Take {
         self.state
     }
 
+    /// Whether it has ended, well or badly.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.state {
+            TakeState::Unmet
+            | TakeState::Queued
+            | TakeState::Reserved
+            | TakeState::Reading { .. }
+            | TakeState::Releasing => false,
+            TakeState::Verified | TakeState::Failed | TakeState::Aborted => true,
+        }
+    }
+
     /// Whether the reader's lease must be renewed.
     #[must_use]
     pub fn needs_lease(&self) -> bool {
-        match self.state {
-            TakeState::Queued | TakeState::Reserved | TakeState::Reading { .. } | TakeState::Releasing => true,
-            TakeState::Verified | TakeState::Failed | TakeState::Aborted => false,
-        }
+        self.state != TakeState::Unmet && !self.is_over()
     }
 
     /// Blocks were reserved for the offer.
@@ -90,7 +108,7 @@ impl Take {
 
     /// The giver has finished the prompt. False if that was known or comes too late.
     pub fn committed(&mut self) -> bool {
-        let news = self.commit == Commitment::Awaited && self.needs_lease();
+        let news = self.commit == Commitment::Awaited && !self.is_over();
         self.commit = Commitment::Made;
         news
     }
@@ -106,9 +124,12 @@ impl Take {
     pub fn may_read(&self) -> bool {
         match self.state {
             TakeState::Reserved | TakeState::Reading { .. } => true,
-            TakeState::Queued | TakeState::Releasing | TakeState::Verified | TakeState::Failed | TakeState::Aborted => {
-                false
-            }
+            TakeState::Unmet
+            | TakeState::Queued
+            | TakeState::Releasing
+            | TakeState::Verified
+            | TakeState::Failed
+            | TakeState::Aborted => false,
         }
     }
 
@@ -117,9 +138,12 @@ impl Take {
         let open = match self.state {
             TakeState::Reserved => 0,
             TakeState::Reading { open } => open,
-            TakeState::Queued | TakeState::Releasing | TakeState::Verified | TakeState::Failed | TakeState::Aborted => {
-                unreachable!("a pull begins in state {:?}", self.state)
-            }
+            TakeState::Unmet
+            | TakeState::Queued
+            | TakeState::Releasing
+            | TakeState::Verified
+            | TakeState::Failed
+            | TakeState::Aborted => unreachable!("a pull begins in state {:?}", self.state),
         };
         self.state = TakeState::Reading { open: open + 1 };
     }
@@ -178,7 +202,9 @@ impl Take {
     pub fn lease_gone(&self) -> bool {
         match self.state {
             TakeState::Queued | TakeState::Reserved | TakeState::Reading { .. } => true,
-            TakeState::Releasing | TakeState::Verified | TakeState::Failed | TakeState::Aborted => false,
+            TakeState::Unmet | TakeState::Releasing | TakeState::Verified | TakeState::Failed | TakeState::Aborted => {
+                false
+            }
         }
     }
 
@@ -194,6 +220,7 @@ impl Take {
 
     fn abandon(&mut self, end: TakeState) -> Abandoned {
         let left = match self.state {
+            TakeState::Unmet => Abandoned::Nothing,
             TakeState::Queued | TakeState::Reserved | TakeState::Releasing => Abandoned::Lease,
             TakeState::Reading { open: 0 } => Abandoned::Lease,
             TakeState::Reading { .. } => Abandoned::LeaseAndPulls,

@@ -11,13 +11,16 @@ pub use load::{Load, STATUS_BEAT};
 pub use peer::{ReleaseAnswer, ToGiver, ToReader};
 pub use session::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Offer, ToWorker, TokenTiming, Work};
 
-use crate::InstanceId;
+use crate::{InstanceId, Leg};
 
 /// A word of a worker, and for whom it is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Envelope {
     /// For the router that serves the leg.
     Router(FromWorker),
+    /// For whoever carries words to routers: the last one about this leg was said. Said once of every leg that a router
+    /// has sent, unless it repeats one that lives.
+    Over(Leg),
     /// For this giver.
     Giver(InstanceId, ToGiver),
     /// For this reader.

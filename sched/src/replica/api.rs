@@ -1,6 +1,7 @@
 //! What goes into a replica scheduler and what comes out of it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::handoff::PullOutcome;
 use crate::message::{Envelope, ToGiver, ToReader, ToWorker};
@@ -22,8 +23,17 @@ pub enum Event {
         /// The lease.
         lease: LeaseId,
     },
-    /// As a reader: this giver can be spoken to, for the first time or again. Words may have been lost meanwhile.
+    /// As a reader: this giver can be spoken to and read from, for the first time or again. Words may have been lost
+    /// meanwhile.
     GiverMet(InstanceId),
+    /// As a reader: this giver cannot be met, or not be read from any more. The offers that wait for it fail with this;
+    /// what is taken over already goes on as well as it can.
+    GiverUnmet {
+        /// Who.
+        giver: InstanceId,
+        /// Why.
+        failure: Failure,
+    },
     /// As a reader: the giver's process is gone.
     GiverLost(InstanceId),
     /// As a reader: a pull has ended; no byte of it can land any more.
@@ -119,6 +129,13 @@ pub enum Transfer {
     },
     /// As a giver: nobody may read under this lease any more. Comes before any of its blocks is reused.
     Revoke(LeaseId),
+    /// As a reader: meet this giver, which offers wait for; answered by [`Event::GiverMet`] or [`Event::GiverUnmet`].
+    Meet {
+        /// Who.
+        giver: InstanceId,
+        /// Where its peer service listens, as the offer says.
+        address: Arc<str>,
+    },
     /// As a reader: pull these blocks; answered by [`Event::PullEnded`].
     Pull(Pull),
     /// As a reader: abort this pull; still answered by [`Event::PullEnded`].

@@ -4,7 +4,7 @@ use super::leg::Stage;
 use super::sequence::{Member, SequenceKey};
 use super::timers::Timer;
 use super::{Action, Compute, Replica};
-use crate::message::FromWorker;
+use crate::message::{Envelope, FromWorker};
 use crate::{Choice, Failure, FailureKind, Leg};
 
 impl Replica {
@@ -31,6 +31,7 @@ impl Replica {
         for key in run.sequences {
             self.remove_sequence(key);
         }
+        self.say(Envelope::Over(leg));
     }
 
     /// The router wants one choice no more; the leg ends with its last one.

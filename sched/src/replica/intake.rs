@@ -8,9 +8,9 @@ use super::leg::{LegRun, Stage, Taking};
 use super::sequence::{Member, Place, Sequence, SequenceKey};
 use super::timers::Timer;
 use super::timing::Timing;
-use super::{Lane, Replica};
+use super::{Lane, Replica, Transfer};
 use crate::block::{BlockTable, HashChain, blocks_for};
-use crate::message::{FromWorker, Offer, Work};
+use crate::message::{Envelope, FromWorker, Offer, Work};
 use crate::{Failure, FailureKind, LaneId, Leg, Request, TokenId};
 
 impl Replica {
@@ -26,27 +26,28 @@ impl Replica {
             Work::Whole => Stage::Whole,
             Work::Give => Stage::Give(None),
         };
-        self.enqueue(request, stage, Timing::prefill(self.now));
+        self.enqueue(request, stage, Timing::prefill(self.now), Place::Waiting);
     }
 
     pub(super) fn offer(&mut self, offer: Offer) {
-        let Offer { request, giver, giver_address: _, lease, blocks } = offer;
+        let Offer { request, giver, giver_address, lease, blocks } = offer;
         if !self.accepts(&request, LastPosition::OfOutput) {
             return;
+        }
+        let is_met = self.met.contains(&giver);
+        if let (false, Err(failure)) = (is_met, self.check_unmet()) {
+            return self.refuse(request.leg, failure);
         }
         if self.taken.contains_key(&(lease, giver)) {
             let detail = format!("{lease} of {giver} is already being taken over");
             return self.refuse(request.leg, Failure::new(FailureKind::InvalidRequest, detail));
         }
         self.taken.insert((lease, giver), request.leg);
-        self.unrenewed.insert((lease, giver));
-        let taking = Taking::queued(giver, lease, blocks);
-        self.enqueue(&request, Stage::Take(taking), Timing::join());
-        if !self.timers.is_set(Timer::Beat) {
-            self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
-        }
-        if !self.timers.is_set(Timer::FirstBeat) {
-            self.timers.set(Timer::FirstBeat, self.now + self.config.lease.first_beat());
+        let leg = request.leg;
+        self.enqueue(&request, Stage::Take(Taking::new(giver, lease, blocks)), Timing::join(), Place::Unmet);
+        match is_met {
+            true => self.queue_take(leg),
+            false => self.transfer(Transfer::Meet { giver, address: giver_address }),
         }
     }
 
@@ -77,6 +78,7 @@ impl Replica {
 
     fn refuse(&mut self, leg: Leg, failure: Failure) {
         self.tell(FromWorker::Failed { leg, failure });
+        self.say(Envelope::Over(leg));
     }
 
     fn check_names(&self, request: &Request) -> Result<(), Failure> {
@@ -147,19 +149,35 @@ impl Replica {
     }
 
     fn check_queue(&self) -> Result<(), Failure> {
-        let waiting: u32 = self.lanes.iter().map(|lane| lane.count(Place::Waiting)).sum();
+        let waiting: u32 = [Place::Waiting, Place::Unmet].map(|place| self.count(place)).iter().sum();
         match waiting < self.config.queue_legs_max {
             true => Ok(()),
             false => Err(Failure::new(FailureKind::Overloaded, format!("all {waiting} places in the queue are taken"))),
         }
     }
 
-    fn enqueue(&mut self, request: &Request, stage: Stage, timing: Timing) {
+    /// Offers of givers that nobody can reach leave half of the queue to others.
+    fn check_unmet(&self) -> Result<(), Failure> {
+        let waiting = self.count(Place::Unmet);
+        match waiting < self.config.queue_legs_max.div_ceil(2) {
+            true => Ok(()),
+            false => {
+                let detail = format!("{waiting} offers wait for givers that are not met yet, that is enough");
+                Err(Failure::new(FailureKind::Overloaded, detail))
+            }
+        }
+    }
+
+    fn count(&self, place: Place) -> u32 {
+        self.lanes.iter().map(|lane| lane.count(place)).sum()
+    }
+
+    fn enqueue(&mut self, request: &Request, stage: Stage, timing: Timing, place: Place) {
         self.arrivals += 1;
         let key = SequenceKey { arrival: self.arrivals, branch: 0 };
         let deadline = self.now + request.deadline_in;
         let lane = self.lanes.first().map_or(LaneId(0), |lane: &Lane| lane.id);
-        self.sequences.insert(key, self.newcomer(request, lane));
+        self.sequences.insert(key, self.newcomer(request, lane, place));
         self.enter_place(key);
         let run = LegRun { sequences: BTreeSet::from([key]), branches: 1, deadline, stage, timing };
         self.legs.insert(request.leg, run);
@@ -167,11 +185,11 @@ impl Replica {
         self.timers.set(Timer::RequestLease(request.leg), self.now + self.config.lease.span);
     }
 
-    fn newcomer(&self, request: &Request, lane: LaneId) -> Sequence {
+    fn newcomer(&self, request: &Request, lane: LaneId, place: Place) -> Sequence {
         Sequence {
             leg: request.leg,
             lane,
-            place: Place::Waiting,
+            place,
             prompt: Arc::clone(&request.prompt),
             params: Arc::clone(&request.params),
             generated: request.choices.first().map(|state| state.generated.clone()).unwrap_or_default(),

@@ -110,7 +110,7 @@ impl Replica {
             match &run.stage {
                 Stage::Whole | Stage::Give(None) => {}
                 Stage::Give(Some(giving)) => drop(given.insert((giving.lease, *leg))),
-                Stage::Take(taking) if taking.machine.needs_lease() => {
+                Stage::Take(taking) if !taking.machine.is_over() => {
                     taken.insert(((taking.lease, taking.giver), *leg));
                 }
                 Stage::Take(_) => {}

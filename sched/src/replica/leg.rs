@@ -57,9 +57,9 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    /// An offer that was put into the queue.
-    pub(super) fn queued(giver: InstanceId, lease: LeaseId, remote: Vec<BlockId>) -> Taking {
+    /// An offer that has come in.
+    pub(super) fn new(giver: InstanceId, lease: LeaseId, remote: Vec<BlockId>) -> Taking {
         let (stored, asked) = (Watermark::default(), Asked::default());
-        Taking { machine: Take::queued(), giver, lease, remote, stored, asked, firsts: Vec::new(), release_by: None }
+        Taking { machine: Take::offered(), giver, lease, remote, stored, asked, firsts: Vec::new(), release_by: None }
     }
 }

@@ -22,9 +22,10 @@ impl Replica {
         for lane in &self.lanes {
             let filling = lane.at(Place::Filling);
             let started = filling.iter().filter(|key| self.has_started(**key)).count() as u32;
-            let without_blocks = lane.count(Place::Waiting) + lane.count(Place::Preempted);
+            let without_blocks = [Place::Unmet, Place::Waiting, Place::Preempted].map(|place| lane.count(place));
             load.running += lane.count(Place::Running) + started;
-            load.waiting += without_blocks + lane.count(Place::Ready) + filling.len() as u32 - started;
+            load.waiting +=
+                without_blocks.iter().sum::<u32>() + lane.count(Place::Ready) + filling.len() as u32 - started;
             load.held += lane.count(Place::Held);
             let to_compute = [Place::Waiting, Place::Preempted, Place::Filling, Place::Running];
             load.waiting_tokens += to_compute

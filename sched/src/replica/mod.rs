@@ -68,6 +68,8 @@ pub struct Replica {
     answers: ReleaseAnswers,
     /// Leases that this worker holds at givers.
     taken: BTreeMap<(LeaseId, InstanceId), Leg>,
+    /// Givers that can be spoken to and read from.
+    met: BTreeSet<InstanceId>,
     /// Those of them that no heartbeat has named yet.
     unrenewed: BTreeSet<(LeaseId, InstanceId)>,
     pulls: Pulls,
@@ -99,6 +101,7 @@ impl Replica {
             given: BTreeMap::new(),
             answers: ReleaseAnswers::new(config.lease.span),
             taken: BTreeMap::new(),
+            met: BTreeSet::new(),
             unrenewed: BTreeSet::new(),
             pulls: Pulls::default(),
             arrivals: 0,
@@ -125,6 +128,7 @@ impl Replica {
             Event::Giver(giver, word) => self.on_giver(giver, word),
             Event::ReleaseUnheard { giver, lease } => self.release_unheard(giver, lease),
             Event::GiverMet(giver) => self.giver_met(giver),
+            Event::GiverUnmet { giver, failure } => self.giver_unmet(giver, &failure),
             Event::GiverLost(giver) => self.giver_lost(giver),
             Event::PullEnded { pull, outcome } => self.pull_ended(pull, outcome),
             Event::StepProgress { lane, step, layers_done } => self.step_progressed(lane, step, layers_done),
@@ -265,6 +269,6 @@ impl Replica {
 fn unfinished_blocks(sequence: &Sequence) -> u32 {
     match sequence.place {
         Place::Filling | Place::Taking => sequence.blocks_held(),
-        Place::Waiting | Place::Preempted | Place::Ready | Place::Running | Place::Held => 0,
+        Place::Unmet | Place::Waiting | Place::Preempted | Place::Ready | Place::Running | Place::Held => 0,
     }
 }

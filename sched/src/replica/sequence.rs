@@ -21,6 +21,8 @@ pub(super) struct SequenceKey {
 /// Where a sequence stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
+    /// An offer whose giver is not met.
+    Unmet,
     /// A newcomer without blocks.
     Waiting,
     /// Was running and lost its blocks.
@@ -38,7 +40,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    pub(super) const COUNT: usize = 7;
+    pub(super) const COUNT: usize = 8;
 }
 
 /// A choice that a sequence stands for.

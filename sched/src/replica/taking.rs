@@ -6,12 +6,29 @@ use super::finish::finish;
 use super::leg::{Stage, Taking};
 use super::sequence::{Member, Place, SequenceKey};
 use super::timers::Timer;
-use super::{PrefixCache, Replica, Transfer};
+use super::{LeaseConfig, PrefixCache, Replica, Transfer};
 use crate::handoff::{Abandoned, TakeState};
 use crate::message::{Commit, Envelope, FirstToken, ReleaseAnswer, ToGiver};
 use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, Time, TokenId};
 
 impl Replica {
+    /// The giver of an offer is met: from now on its lease is renewed, and blocks are reserved in turn.
+    pub(super) fn queue_take(&mut self, leg: Leg) {
+        let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
+            return;
+        };
+        taking.machine.met();
+        let index = (taking.lease, taking.giver);
+        self.unrenewed.insert(index);
+        self.move_to(key, Place::Waiting);
+        let LeaseConfig { beat, .. } = self.config.lease;
+        for (timer, after) in [(Timer::Beat, beat), (Timer::FirstBeat, self.config.lease.first_beat())] {
+            if !self.timers.is_set(timer) {
+                self.timers.set(timer, self.now + after);
+            }
+        }
+    }
+
     /// The giver has finished the prompt.
     pub(super) fn committed(&mut self, commit: Commit) {
         let (leg, now) = (commit.leg, self.now);
@@ -142,10 +159,13 @@ impl Replica {
         }
     }
 
-    /// What was asked and not answered is asked again, sooner than at the next beat.
+    /// What waited for the giver joins the queue. What was asked and not answered is asked again, sooner than at the next
+    /// beat.
     pub(super) fn giver_met(&mut self, giver: InstanceId) {
+        self.met.insert(giver);
         for leg in self.taken_from(giver) {
             match self.taking_mut(leg).map(|taking| taking.machine.state()) {
+                Some(TakeState::Unmet) => self.queue_take(leg),
                 Some(TakeState::Releasing) => self.ask_release(leg),
                 Some(TakeState::Reserved | TakeState::Reading { .. }) => self.follow(leg),
                 Some(TakeState::Queued | TakeState::Verified | TakeState::Failed | TakeState::Aborted) | None => {}
@@ -153,7 +173,17 @@ impl Replica {
         }
     }
 
+    pub(super) fn giver_unmet(&mut self, giver: InstanceId, failure: &Failure) {
+        self.met.remove(&giver);
+        for leg in self.taken_from(giver) {
+            if self.taking_mut(leg).is_some_and(|taking| taking.machine.state() == TakeState::Unmet) {
+                self.fail(leg, failure.clone());
+            }
+        }
+    }
+
     pub(super) fn giver_lost(&mut self, giver: InstanceId) {
+        self.met.remove(&giver);
         for leg in self.taken_from(giver) {
             self.lose_kv(leg, format!("the giver of {leg} is gone"));
         }
@@ -174,7 +204,9 @@ impl Replica {
         if !self.taken.is_empty() {
             self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
         }
-        self.renew_at_givers(self.taken.keys().copied().collect());
+        let is_met = |leg| self.taking(leg).is_some_and(|taking| taking.machine.needs_lease());
+        let leases = self.taken.iter().filter(|(_, leg)| is_met(**leg)).map(|(lease, _)| *lease).collect();
+        self.renew_at_givers(leases);
     }
 
     /// Renews the leases that are new here and still needed.
@@ -225,6 +257,13 @@ impl Replica {
     /// The sequence that stands for all choices of a leg that is being taken over.
     pub(super) fn prompt_of(&self, leg: Leg) -> Option<SequenceKey> {
         self.legs.get(&leg)?.sequences.first().copied()
+    }
+
+    fn taking(&self, leg: Leg) -> Option<&Taking> {
+        match &self.legs.get(&leg)?.stage {
+            Stage::Take(taking) => Some(taking),
+            Stage::Whole | Stage::Give(_) => None,
+        }
     }
 
     pub(super) fn taking_mut(&mut self, leg: Leg) -> Option<&mut Taking> {

@@ -6,8 +6,14 @@ use super::{Abandoned, Take, TakeState};
 use crate::handoff::PullOutcome;
 use crate::message::ReleaseAnswer;
 
+fn queued() -> Take {
+    let mut take = Take::offered();
+    take.met();
+    take
+}
+
 fn reading() -> Take {
-    let mut take = Take::queued();
+    let mut take = queued();
     assert!(!take.may_read());
     take.reserved();
     assert!(take.committed());
@@ -46,7 +52,7 @@ fn an_early_answer_does_not_verify_what_has_not_been_read() {
 
 #[test]
 fn commit_and_reservation_come_in_any_order() {
-    let mut take = Take::queued();
+    let mut take = queued();
     assert!(take.committed());
     assert!(!take.committed());
     assert!(!take.may_read() && !take.read_all());
@@ -55,8 +61,18 @@ fn commit_and_reservation_come_in_any_order() {
 }
 
 #[test]
+fn an_offer_whose_giver_is_not_met_has_no_lease_to_renew_and_hears_of_its_commit() {
+    let mut take = Take::offered();
+    assert!(!take.needs_lease() && !take.is_over() && !take.may_read() && !take.lease_gone());
+    assert!(take.committed() && !take.committed());
+    assert!(!take.read_all());
+    take.met();
+    assert!(take.needs_lease() && take.is_committed());
+}
+
+#[test]
 fn what_is_read_before_the_commit_is_not_released_before_it() {
-    let mut take = Take::queued();
+    let mut take = queued();
     take.reserved();
     take.pull_begun();
     assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()));
@@ -95,7 +111,7 @@ fn the_giver_is_asked_after_the_last_of_several_pulls_and_the_first_that_fails_l
 
 #[test]
 fn what_is_here_already_is_not_pulled() {
-    let mut take = Take::queued();
+    let mut take = queued();
     take.reserved();
     take.committed();
     assert_eq!(take.pull_ended(PullOutcome::Complete), Ok(()), "none has begun");
@@ -107,7 +123,8 @@ fn what_is_here_already_is_not_pulled() {
 
 #[test]
 fn what_is_left_behind_depends_on_how_far_it_was() {
-    assert_eq!(Take::queued().abort(), Abandoned::Lease);
+    assert_eq!(Take::offered().abort(), Abandoned::Nothing);
+    assert_eq!(queued().abort(), Abandoned::Lease);
     assert_eq!(reading().abort(), Abandoned::LeaseAndPulls);
     assert_eq!(releasing().fail(), Abandoned::Lease);
     let mut aborted = reading();
@@ -126,8 +143,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_is_verified_only_by_reserve_commit_complete_and_ok(events in proptest::collection::vec(0_u8..11, 0..24)) {
-        let mut take = Take::queued();
+    fn it_is_verified_only_by_reserve_commit_complete_and_ok(events in proptest::collection::vec(0_u8..12, 0..24)) {
+        let mut take = Take::offered();
         let mut seen = Vec::new();
         for event in events {
             let before = take.state();
@@ -143,7 +160,9 @@ proptest! {
                 7 => _ = take.lease_gone(),
                 10 if matches!(before, TakeState::Reserved | TakeState::Reading { open: ..3 }) => take.pull_begun(),
                 10 => {}
-                8 if seen.len() > 3 => _ = take.abort(),
+                11 if before == TakeState::Unmet => take.met(),
+                11 => {}
+                8 if seen.len() > 4 => _ = take.abort(),
                 8 => {}
                 _ => _ = take.pull_ended(PullOutcome::Aborted),
             }
@@ -158,7 +177,7 @@ proptest! {
         }
         // What is here already is not read.
         seen.retain(|step| !matches!(step, TakeState::Reading { .. }));
-        let good = [TakeState::Reserved, TakeState::Releasing, TakeState::Verified];
+        let good = [TakeState::Queued, TakeState::Reserved, TakeState::Releasing, TakeState::Verified];
         let ends = seen.iter().position(|s| matches!(s, TakeState::Failed | TakeState::Aborted));
         let path = &seen[..ends.unwrap_or(seen.len())];
         prop_assert!(good.starts_with(path), "{seen:?}");

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use expect_test::Expect;
@@ -84,6 +85,8 @@ fn span(word: &str) -> Span {
 }
 
 pub(super) const LAYERS: u32 = 4;
+/// Others have to be met first.
+const GIVERS_MET: RangeInclusive<u128> = 1..=9;
 
 fn configured(words: &Words) -> ReplicaConfig {
     ReplicaConfig {
@@ -177,7 +180,8 @@ fn release_answered((giver, lease): (InstanceId, LeaseId), word: &str) -> Event 
 impl World {
     fn new(config: ReplicaConfig) -> World {
         let backend = FakeBackend::new(config.blocks_total, config.block_tokens, config.layers, config.step_tokens_max);
-        let replica = Replica::new(config).expect("the configuration of a scenario is valid");
+        let mut replica = Replica::new(config).expect("the configuration of a scenario is valid");
+        GIVERS_MET.for_each(|giver| replica.on(Time(0), Event::GiverMet(InstanceId(giver))));
         World {
             replica,
             backend,
@@ -255,6 +259,10 @@ impl World {
                 vec![Event::StepProgress { lane: LaneId(0), step, layers_done: words.number("layers", 1) }]
             }
             "giver-met" => vec![Event::GiverMet(InstanceId(words.number("giver", 1).into()))],
+            "giver-unmet" => {
+                let failure = Failure::new(FailureKind::Unavailable, "nobody answers");
+                vec![Event::GiverUnmet { giver: InstanceId(words.number("giver", 1).into()), failure }]
+            }
             "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
             "reader-follows" => vec![Event::Reader(reader(words), ToGiver::Follow(self.lease(words)))],
             "reader-renews" => vec![Event::Reader(reader(words), ToGiver::Renew(vec![self.lease(words)]))],
@@ -301,6 +309,7 @@ impl World {
             Action::Compute(compute) => self.compute(compute),
             Action::Transfer(transfer) => self.show_transfer(transfer),
             Action::Say(Envelope::Router(word)) => self.show_message(word),
+            Action::Say(Envelope::Over(leg)) => format!("over {}", show_leg(leg)),
             Action::Say(Envelope::Giver(giver, ToGiver::Follow(lease))) => {
                 format!("follow {} at {giver}", self.alias(lease))
             }
@@ -334,6 +343,7 @@ impl World {
     fn show_transfer(&mut self, transfer: Transfer) -> String {
         match transfer {
             Transfer::Grant { lease, blocks } => format!("grant {} {}", self.alias(lease), list(&blocks)),
+            Transfer::Meet { giver, address } => format!("meet {giver} at {address}"),
             Transfer::Revoke(lease) => format!("revoke {}", self.alias(lease)),
             Transfer::Pull(pull) => {
                 self.pulls.insert(pull.id, pull.leg);

@@ -4,50 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::dice::Dice;
 use super::router::Router;
+use super::seen::Seen;
 use super::worker::{BLOCK_TOKENS, LAYERS, Manner, Worker};
 use crate::handoff::PullOutcome;
 use crate::message::{Envelope, FromWorker, ReleaseAnswer, ToGiver, ToReader, ToWorker};
 use crate::replica::tests::backend::Effects;
 use crate::replica::{Action, Compute, Event, Progress, Pull, Reading, STEPS_IN_FLIGHT_MAX, Transfer};
-use crate::{InstanceId, LaneId, LeaseId, Leg, PullId, Request, Role, Span, StepId, Time};
+use crate::{Failure, FailureKind, InstanceId, LaneId, LeaseId, Leg, PullId, Request, Role, Span, StepId, Time};
 
 /// Requests of one history.
 const REQUESTS: u64 = 14;
-
-/// How often something happened, over many histories.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Seen {
-    pub(super) joined: u64,
-    pub(super) expired_answers: u64,
-    pub(super) repeated_releases: u64,
-    pub(super) lost_pulls: u64,
-    pub(super) crashes: u64,
-    pub(super) retries: u64,
-    pub(super) finished: u64,
-    /// Messages of another reader about a lease.
-    pub(super) strangers: u64,
-    /// Pulls of prompts that were not complete, and of some of the layers.
-    pub(super) early_pulls: u64,
-    pub(super) layer_pulls: u64,
-    /// Decodes of tokens that their worker's scheduler did not know yet.
-    pub(super) continued: u64,
-}
-
-impl Seen {
-    pub(super) fn add(&mut self, other: Seen) {
-        self.joined += other.joined;
-        self.expired_answers += other.expired_answers;
-        self.repeated_releases += other.repeated_releases;
-        self.lost_pulls += other.lost_pulls;
-        self.crashes += other.crashes;
-        self.retries += other.retries;
-        self.finished += other.finished;
-        self.strangers += other.strangers;
-        self.early_pulls += other.early_pulls;
-        self.layer_pulls += other.layer_pulls;
-        self.continued += other.continued;
-    }
-}
 
 pub(super) struct Network {
     dice: Dice,
@@ -113,6 +79,8 @@ enum Delivery {
     /// From giver to taker.
     ToReader(Ends, ToReader),
     GiverLost(InstanceId, InstanceId),
+    /// The taker has looked for a giver.
+    Meets(InstanceId, InstanceId),
     Freeze(Role),
     Crash(Role),
     WorkerLost(Role),
@@ -225,7 +193,8 @@ impl Network {
             | Delivery::Tick(..)
             | Delivery::PullEnds(..)
             | Delivery::ToReader(..)
-            | Delivery::GiverLost(..) => &self.taker,
+            | Delivery::GiverLost(..)
+            | Delivery::Meets(..) => &self.taker,
             Delivery::Arrival(_)
             | Delivery::HangUp(_)
             | Delivery::RouterBeat
@@ -271,6 +240,7 @@ impl Network {
             Delivery::Stranger(giver, lease) => self.stranger(giver, lease),
             Delivery::ToReader(ends, word) => self.reader_hears(ends, word),
             Delivery::GiverLost(instance, giver) => self.feed(Role::Decode, instance, Event::GiverLost(giver)),
+            Delivery::Meets(instance, giver) => self.meets(instance, giver),
             Delivery::Freeze(role) => {
                 let until = self.now + self.dice.ms(100, 45_000);
                 self.worker(role).frozen_until = until;
@@ -278,6 +248,23 @@ impl Network {
             Delivery::Crash(role) => self.crash(role),
             Delivery::WorkerLost(role) => self.router.worker_lost(role),
         }
+    }
+
+    /// A giver is met if it still lives, mostly; and a path that is up may go down again.
+    fn meets(&mut self, taker: InstanceId, giver: InstanceId) {
+        let lives = self.giver.instance == giver;
+        let event = match lives && self.dice.percent(90) {
+            true => Event::GiverMet(giver),
+            false => {
+                self.seen.not_met += 1;
+                Event::GiverUnmet { giver, failure: Failure::new(FailureKind::Unavailable, "nobody answers") }
+            }
+        };
+        if lives && self.dice.percent(20) {
+            let after = self.dice.ms(1, 1_000);
+            self.send(after, Delivery::Meets(taker, giver));
+        }
+        self.feed(Role::Decode, taker, event);
     }
 
     fn feed(&mut self, role: Role, instance: InstanceId, event: Event) {
@@ -318,6 +305,10 @@ impl Network {
             Action::Compute(Compute::Cancel { step, .. }) => self.worker(role).backend.cancel(step),
             Action::Say(envelope) => self.say(role, envelope),
             Action::Transfer(Transfer::Grant { .. } | Transfer::Revoke(_)) => {}
+            Action::Transfer(Transfer::Meet { giver, .. }) => {
+                let after = self.dice.ms(1, 400);
+                self.send(after, Delivery::Meets(instance, giver));
+            }
             Action::Transfer(Transfer::Pull(pull)) => self.start_pull(pull),
             Action::Transfer(Transfer::AbortPull(pull)) => {
                 // What was due when the pull ended may abort it before it is told so.
@@ -335,6 +326,8 @@ impl Network {
             Envelope::Router(word) => {
                 self.send_in_order(role, Direction::FromWorker, Delivery::FromWorker(speaker, word));
             }
+            // Who carries words to the router is no part of this network.
+            Envelope::Over(_) => {}
             Envelope::Giver(giver, word) => {
                 let ends = Ends { giver, reader: speaker };
                 match &word {

@@ -38,6 +38,8 @@ pub(super) struct Manner {
 struct Watch {
     choices: BTreeSet<Choice>,
     over: bool,
+    /// Whether it has said that nothing follows.
+    said_over: bool,
 }
 
 impl Worker {
@@ -109,7 +111,7 @@ impl Worker {
 
     fn expect(&mut self, request: &crate::Request) {
         let choices = request.choices.iter().map(|state| state.choice).collect();
-        self.watch.insert(request.leg, Watch { choices, over: false });
+        self.watch.insert(request.leg, Watch { choices, over: false, said_over: false });
     }
 
     fn choice_over(&mut self, leg: Leg, choice: Choice) {
@@ -129,6 +131,11 @@ impl Worker {
                 let watch = self.watch.get_mut(&message.leg()).expect("a leg is named that was never sent");
                 assert!(!watch.over, "after its end: {message:?}");
                 self.watch_message(message);
+            }
+            Action::Say(Envelope::Over(leg)) => {
+                let watch = self.watch.get_mut(leg).expect("a leg is named that was never sent");
+                assert!(watch.over && !watch.said_over, "{leg} is over before its end, or twice");
+                watch.said_over = true;
             }
             _ => {}
         }
@@ -160,7 +167,8 @@ impl Worker {
         assert!(self.replica.is_idle() && self.replica.next_timeout().is_none(), "{:?}: {load:?}", self.role);
         assert_eq!((load.blocks_in_use, load.blocks_quarantined, load.running, load.waiting), (0, 0, 0, 0));
         assert!(self.granted.is_empty());
-        let open: Vec<_> = self.watch.iter().filter(|(_, watch)| !watch.over).map(|(leg, _)| *leg).collect();
+        let open: Vec<_> =
+            self.watch.iter().filter(|(_, watch)| !watch.over || !watch.said_over).map(|(leg, _)| *leg).collect();
         assert!(open.is_empty(), "{:?} never ended {open:?}", self.role);
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -28,6 +29,8 @@ const BLOCK_TOKENS: u32 = 16;
 pub(super) const LAYERS: u32 = 3;
 const ROWS: u32 = 24;
 const CONTEXT: u32 = 96;
+/// Who offers.
+const GIVERS: RangeInclusive<u128> = 1..=3;
 const READER: InstanceId = InstanceId(50);
 const STRANGER: InstanceId = InstanceId(51);
 
@@ -67,6 +70,7 @@ pub(super) enum Op {
     LeaseGone(u16),
     GiverLost(u128),
     GiverMet(u128),
+    GiverUnmet(u128),
     RenewAll,
     Wait(u64),
     Nonsense(u16),
@@ -81,6 +85,9 @@ pub(super) struct Model {
     legs: BTreeMap<Leg, LegModel>,
     /// Leases this worker holds at givers, by leg.
     offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
+    /// Givers that can be spoken to, and the offers of others.
+    met: BTreeSet<InstanceId>,
+    unmet: BTreeSet<Leg>,
     pulls: BTreeMap<PullId, Pull>,
     /// What the scheduler was told of prompts at givers.
     stored: BTreeMap<Leg, Watermark>,
@@ -102,6 +109,8 @@ struct LegModel {
     /// Which token of its first choice comes from a damaged row.
     damaged_at: u32,
     over: bool,
+    /// Whether it was said that nothing follows.
+    said_over: bool,
 }
 
 struct ChoiceModel {
@@ -167,6 +176,8 @@ impl Model {
             requests: 0,
             legs: BTreeMap::new(),
             offers: BTreeMap::new(),
+            met: BTreeSet::new(),
+            unmet: BTreeSet::new(),
             pulls: BTreeMap::new(),
             stored: BTreeMap::new(),
             telling: BTreeSet::new(),
@@ -205,8 +216,9 @@ impl Model {
                     self.feed(Event::Giver(giver, ToReader::Gone(vec![lease])));
                 }
             }
-            Op::GiverMet(giver) => self.feed(Event::GiverMet(InstanceId(giver))),
-            Op::GiverLost(giver) => self.feed(Event::GiverLost(InstanceId(giver))),
+            Op::GiverMet(giver) => self.giver_met(InstanceId(giver)),
+            Op::GiverUnmet(giver) => self.giver_unmet(InstanceId(giver)),
+            Op::GiverLost(giver) => self.giver_lost(InstanceId(giver)),
             Op::RenewAll => {
                 let legs = self.legs.keys().copied().collect();
                 self.feed(Event::Router(ToWorker::Renew(legs)));
@@ -222,6 +234,7 @@ impl Model {
 
     /// Lets everything that is under way end well, without letting time pass.
     pub(super) fn bring_to_rest(&mut self) {
+        GIVERS.for_each(|giver| self.giver_met(InstanceId(giver)));
         for _ in 0..5_000 {
             let uncommitted = self.offers.keys().find(|leg| !self.legs[*leg].committed && !self.legs[*leg].over);
             let committed_grant = self.grants.keys().find(|lease| self.legs[&self.leg_of_grant[*lease]].committed);
@@ -242,7 +255,7 @@ impl Model {
         assert!(self.replica.is_idle(), "nothing is under way, but {:?}", self.replica.load());
         let load = self.replica.load();
         assert_eq!((load.blocks_in_use, load.blocks_quarantined, load.running, load.waiting), (0, 0, 0, 0));
-        assert!(self.legs.values().all(|leg| leg.over), "a leg never ended");
+        assert!(self.legs.values().all(|leg| leg.over && leg.said_over), "a leg never ended");
     }
 
     fn request(&mut self, shape: &Shape) -> Request {
@@ -276,9 +289,15 @@ impl Model {
             slo: Slo::default(),
             deadline_in: Span::from_secs(60 + u64::from(shape.resumed) * 100),
         };
-        let (committed, unverified, over) = (false, false, false);
-        let model =
-            LegModel { request: request.clone(), choices, committed, unverified, damaged_at: shape.damaged, over };
+        let model = LegModel {
+            request: request.clone(),
+            choices,
+            committed: false,
+            unverified: false,
+            damaged_at: shape.damaged,
+            over: false,
+            said_over: false,
+        };
         self.legs.insert(leg, model);
         request
     }
@@ -292,6 +311,9 @@ impl Model {
         let request = self.request(shape);
         let (giver, lease) = (InstanceId(u128::from(self.requests % 3 + 1)), LeaseId(self.requests));
         self.offers.insert(request.leg, (giver, lease));
+        if !self.met.contains(&giver) {
+            self.unmet.insert(request.leg);
+        }
         self.legs.get_mut(&request.leg).expect("just inserted").unverified = true;
         let blocks = (0..request.prefill_tokens().div_ceil(16) as u32).map(BlockId).collect();
         self.feed(Event::Router(ToWorker::Offer(Offer { request, giver, giver_address: "p:1".into(), lease, blocks })));
@@ -422,6 +444,7 @@ impl Model {
             Action::Compute(Compute::Cancel { step, .. }) => self.backend.cancel(step),
             Action::Transfer(transfer) => self.transfer(transfer),
             Action::Say(Envelope::Router(word)) => self.told(word),
+            Action::Say(Envelope::Over(leg)) => self.told_over(leg),
             Action::Say(Envelope::Giver(giver, word)) => self.told_giver(giver, &word),
             Action::Say(Envelope::Reader(READER, ToReader::Released { lease, answer })) => self.answered(lease, answer),
             Action::Say(Envelope::Reader(_, ToReader::Released { answer, .. })) => {
@@ -442,6 +465,7 @@ impl Model {
             Transfer::Revoke(lease) => {
                 assert!(self.grants.remove(&lease).is_some(), "{lease} is revoked, but was not granted");
             }
+            Transfer::Meet { giver, .. } => assert!(!self.met.contains(&giver), "{giver} is met"),
             Transfer::Pull(pull) => {
                 let stored = self.stored.get(&pull.leg).copied().unwrap_or_default();
                 let is_stored = pull.positions.end <= stored.tokens
@@ -458,7 +482,7 @@ impl Model {
 
     fn told(&mut self, message: FromWorker) {
         let model = self.legs.get_mut(&message.leg()).expect("a leg is named that was never sent");
-        assert!(!model.over, "after its end: {message:?}");
+        assert!(!model.over && !model.said_over, "after its end: {message:?}");
         match message {
             FromWorker::Offered { leg, lease, blocks } => {
                 assert_eq!(self.grants.get(&lease), Some(&blocks));
@@ -477,6 +501,12 @@ impl Model {
                 model.note_ends();
             }
         }
+    }
+
+    fn told_over(&mut self, leg: Leg) {
+        let model = self.legs.get_mut(&leg).expect("a leg is named that was never sent");
+        assert!(model.over, "{leg} is over before its end");
+        assert!(!std::mem::replace(&mut model.said_over, true), "{leg} is over twice");
     }
 
     fn told_commit(&mut self, commit: &Commit) {

@@ -34,6 +34,7 @@ fn chunks_follow_each_other_and_decodes_continue_from_their_slot() {
               token r1 choice0#2=t9
             > step 10
               token r1 choice0#3=t10 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -65,6 +66,7 @@ fn a_stop_token_is_noticed_a_step_late_and_the_row_after_it_is_dropped() {
             > step 7
               token r1 choice0#1=t7 Stop
               cancel step3
+              over r1
               run step4: -slot0 +slot0 | 0..3 @b2 → slot0
             > load
               running 1 waiting 0 (3 tokens) held 0; blocks free 13 cached 0 in use 1 quarantined 2
@@ -76,6 +78,7 @@ fn a_stop_token_is_noticed_a_step_late_and_the_row_after_it_is_dropped() {
               token r2 choice0#0=t5 (queue 20000us prefill 10000us)
             > step 6
               token r2 choice0#1=t6 Length
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -103,6 +106,7 @@ fn a_block_grows_for_a_token_that_nobody_knows_and_comes_back_unnamed() {
             > step 7
               token r1 choice0#1=t7 Stop
               cancel step3
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 1 cached 0 in use 0 quarantined 3
             > step
@@ -132,6 +136,7 @@ fn a_cancel_ends_both_steps_and_blocks_wait_for_the_last() {
             > cancel r1
               cancel step1
               cancel step2
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 0 in use 0 quarantined 2
             > step
@@ -162,12 +167,14 @@ fn the_step_behind_a_cancelled_one_goes_on_for_the_others() {
               run step2: +slot1 | 20 ← slot0 @b0,b1 → slot0 | 0..10 @b2 → slot1
             > cancel r1
               cancel step1
+              over r1
             > step
               run step3: -slot0 | 10 ← slot1 @b2 → slot1
             > step 98 3
               token r2 choice0#0=t3 (queue 10000us prefill 10000us)
             > step 4
               token r2 choice0#1=t4 Length
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -191,11 +198,13 @@ fn a_failed_step_fails_its_legs_and_the_one_behind_it_goes_on_for_the_others() {
               run step2: +slot1 | 20 ← slot0 @b0,b1 → slot0 | 0..10 @b2 → slot1
             > fail-step
               failed r1 internal: no device
+              over r1
               run step3: -slot0 | 10 ← slot1 @b2 → slot1
             > step 98 3
               token r2 choice0#0=t3 (queue 0us prefill 10000us)
             > step 4
               token r2 choice0#1=t4 Length
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -220,9 +229,12 @@ fn a_step_that_cannot_be_handed_over_leaves_the_one_before_it_alone() {
               run step2: +slot2 | 20 ← slot1 @b1,b2 → slot1 | 0..10 @b3 → slot2
             > refuse-step
               failed r1 internal: no device
+              over r1
               failed r2 internal: no device
+              over r2
             > step 5
               token r3 choice0#0=t5 Length (queue 0us prefill 10000us)
+              over r3
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -246,7 +258,9 @@ fn a_step_that_overtakes_is_a_defect_of_the_backend() {
             > overtake
               failed r1 internal: the backend ended step2 before the step that it follows
               cancel step1
+              over r1
               failed r2 internal: the backend ended step2 before the step that it follows
+              over r2
             > step
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
@@ -288,6 +302,7 @@ fn nobody_is_preempted_while_a_step_computes_it() {
               token r1 choice0#2=t5
             > step 6
               token r1 choice0#3=t6 Length
+              over r1
               run step5: -slot0 +slot0 | 16..33 @b2,b3,b1 → slot0
               run step6: 33 ← slot0 @b2,b3,b1 → slot0
             > step 7
@@ -322,6 +337,7 @@ fn choices_branch_when_their_first_tokens_are_known() {
               token r1 choice0#2=t4
             > step 5
               token r1 choice0#3=t5 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -362,10 +378,12 @@ fn a_given_prompt_is_committed_by_its_last_chunk_and_never_decoded_here() {
               answer L1 Ok
               handed over r1
               revoke L1
+              over r1
             > reader-releases L2
               answer L2 Ok
               handed over r2
               revoke L2
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 2 in use 0 quarantined 0
         "#]],
@@ -403,6 +421,7 @@ fn a_joined_leg_decodes_two_steps_ahead() {
             > step 5 6
               token r1 choice0#3=t5 Length
               token r1 choice1#3=t6 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -432,6 +451,7 @@ fn a_step_that_waited_behind_another_starts_when_that_one_ends() {
             > step 3 4
               token r1 choice0#2=t3
               token r2 choice0#0=t4 Length (queue 20000us prefill 10000us)
+              over r2
               run step5: -slot1 | 7 ← slot0 @b0 → slot0
         "#]],
     );
@@ -455,11 +475,13 @@ fn a_deadline_that_passes_when_a_step_ends_cancels_it_too_late() {
             > step
               failed r1 deadline_exceeded: the request's deadline has passed
               cancel step1
+              over r1
               run step3: -slot0 | 10 ← slot1 @b2 → slot1
             > step 98 3
               token r2 choice0#0=t3 (queue 10000us prefill 10000us)
             > step 4
               token r2 choice0#1=t4 Length
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],

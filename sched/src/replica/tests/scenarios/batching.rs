@@ -27,6 +27,7 @@ fn a_whole_leg_is_prefilled_in_chunks_and_decoded_to_its_end() {
               run step4: 21 @b0,b1 → slot0
             > step 9
               token r1 choice0#2=t9 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -106,6 +107,7 @@ fn a_prefill_lane_prefers_chunks_and_gives_decodes_turns() {
               run step5: +slot3 | 28..40 @b3,b4,b5 → slot3 | 4 @b1 → slot1 | 4 @b2 → slot2
             > step
               token r4 choice0#0=t11 Length (queue 10000us prefill 30000us)
+              over r4
               token r2 choice0#3=t8
               token r3 choice0#3=t42
               run step6: -slot3 | 5 @b0 → slot0 | 5 @b1 → slot1 | 5 @b2 → slot2
@@ -125,7 +127,9 @@ fn what_arrives_together_runs_together() {
               run step1: +slot0 +slot1 | 0..3 @b0 → slot0 | 0..3 @b1 → slot1
             > step
               token r1 choice0#0=t13 Length (queue 0us prefill 10000us)
+              over r1
               token r2 choice0#0=t28 Length (queue 0us prefill 10000us)
+              over r2
         "#]],
     );
 }

@@ -24,6 +24,7 @@ fn a_new_lease_is_renewed_long_before_the_beat_unless_it_is_over_by_then() {
             > offer r2 prompt=20 lease=6
             > cancel r2
               abort lease6
+              over r2
             > wait 10ms
               renew inst1 [LeaseId(5)]
             > wait 4s

@@ -32,6 +32,7 @@ fn choices_share_full_blocks_and_copy_a_partly_filled_one() {
               token r1 choice0#2=t7 Length
               token r1 choice1#2=t8 Length
               token r1 choice2#2=t9 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -53,6 +54,7 @@ fn a_choice_may_end_with_its_first_token() {
               run step2: -slot0 | 20 @b0,b1 → slot1
             > step 7
               token r1 choice1#1=t7 Stop
+              over r1
         "#]],
     );
 }
@@ -76,6 +78,7 @@ fn one_choice_is_cancelled_while_the_prompt_runs() {
             > cancel r1 0
             > step 3
               token r1 choice1#1=t3 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],

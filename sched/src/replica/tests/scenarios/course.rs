@@ -29,7 +29,9 @@ fn rows_go_through_all_layers_before_others_begin() {
               run step4: layers 3..4 | 10 @b0 → slot0 | 0..10 @b1 → slot1
             > step 8
               token r1 choice0#1=t8 Length
+              over r1
               token r2 choice0#0=t45 Length (queue 20000us prefill 20000us)
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -95,6 +97,7 @@ fn a_course_that_nobody_waits_for_ends_between_layers() {
             > cancel r1
               cancel step2
               cancel step3
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 0 in use 0 quarantined 3
             > step
@@ -125,6 +128,7 @@ fn rows_of_who_has_ended_stay_in_the_course_of_the_others() {
             > submit r2 prompt=20 max=1
               run step1: +slot0 +slot1 | layers 0..2 | 0..20 @b0,b1 | 0..20 @b2,b3
             > cancel r1
+              over r1
             > load
               running 1 waiting 0 (20 tokens) held 0; blocks free 12 cached 0 in use 2 quarantined 2
             > step
@@ -133,6 +137,7 @@ fn rows_of_who_has_ended_stay_in_the_course_of_the_others() {
               running 1 waiting 0 (20 tokens) held 0; blocks free 12 cached 0 in use 2 quarantined 2
             > step 9 7
               token r2 choice0#0=t7 Length (queue 0us prefill 20000us)
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -151,6 +156,7 @@ fn a_step_between_that_fails_ends_everybody_in_the_course() {
               run step1: +slot0 | layers 0..2 | 0..20 @b0,b1
             > fail-step
               failed r1 internal: no device
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],

@@ -26,12 +26,14 @@ fn a_damaged_row_ends_its_own_leg_and_its_row_in_the_next_step_is_dropped() {
               run step3: 21 ← slot0 @b0,b1 → slot0 | 21 ← slot1 @b2,b3 → slot1
             > step damaged 9
               failed r1 internal: a damaged row
+              over r1
               token r2 choice0#1=t9
               run step4: -slot0 | 22 ← slot1 @b2,b3 → slot1
             > step 5 10
               token r2 choice0#2=t10
             > step 11
               token r2 choice0#3=t11 Length
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -60,12 +62,14 @@ fn what_a_damaged_row_was_computed_from_is_found_by_nobody() {
               running 1 waiting 0 (0 tokens) held 0; blocks free 13 cached 0 in use 3 quarantined 0
             > step damaged
               failed r1 internal: a damaged row
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
             > submit r2 prompt=40 family=1 max=1
               run step3: -slot0 +slot0 | 0..40 @b0,b1,b2 → slot0
             > step 5
               token r2 choice0#0=t5 Length (queue 0us prefill 10000us)
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 2 in use 0 quarantined 0
         "#]],
@@ -89,6 +93,7 @@ fn masks_that_leave_no_token_say_nothing_about_the_cache() {
               run step2: 40 @b0,b1,b2 → slot0
             > step masked
               failed r1 invalid_request: every token is masked
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 2 in use 0 quarantined 0
             > submit r2 prompt=40 family=1 max=1
@@ -127,7 +132,9 @@ fn one_damaged_choice_ends_the_request_with_all_its_choices_and_a_cancelled_one_
             > step 14 damaged 15
               token r1 choice0#2=t14
               failed r1 internal: a damaged row
+              over r1
               token r2 choice0#2=t15 Length
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -149,6 +156,7 @@ fn a_prompt_that_cannot_be_sampled_is_never_committed() {
             > step damaged damaged
               failed r1 internal: a damaged row
               revoke L1
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -175,6 +183,7 @@ fn what_was_taken_over_damaged_is_given_back() {
               run step1: +slot0 | 33 @b0,b1,b2 → slot0
             > step damaged
               failed r1 internal: a damaged row
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -195,18 +204,25 @@ fn parameters_that_no_token_can_be_sampled_with_are_refused() {
         expect![[r#"
             > submit r1 prompt=20 repetition=0
               failed r1 invalid_request: no token can be sampled with a repetition_penalty of 0
+              over r1
             > submit r2 prompt=20 repetition=inf
               failed r2 invalid_request: no token can be sampled with a repetition_penalty of inf
+              over r2
             > submit r3 prompt=20 temperature=NaN
               failed r3 invalid_request: no token can be sampled with a temperature of NaN
+              over r3
             > submit r4 prompt=20 presence=-inf
               failed r4 invalid_request: no token can be sampled with a presence_penalty of -inf
+              over r4
             > offer r5 prompt=20 lease=5 frequency=NaN
               failed r5 invalid_request: no token can be sampled with a frequency_penalty of NaN
+              over r5
             > submit r6 prompt=20 top_p=0
               failed r6 invalid_request: no token can be sampled with a top_p of 0
+              over r6
             > submit r7 prompt=20 min_p=1.5
               failed r7 invalid_request: no token can be sampled with a min_p of 1.5
+              over r7
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],

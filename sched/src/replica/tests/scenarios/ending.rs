@@ -17,6 +17,7 @@ fn a_cancelled_step_keeps_its_blocks_in_quarantine_until_it_ends() {
               run step1: +slot0 | 0..20 @b0,b1 → slot0
             > cancel r1
               cancel step1
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 0 in use 0 quarantined 2
             > step
@@ -38,8 +39,10 @@ fn a_step_goes_on_while_one_of_its_legs_lives() {
             > submit r2 prompt=20 max=1
               run step1: +slot0 +slot1 | 0..20 @b0,b1 → slot0 | 0..20 @b2,b3 → slot1
             > cancel r1
+              over r1
             > step
               token r2 choice0#0=t31 Length (queue 0us prefill 10000us)
+              over r2
         "#]],
     );
 }
@@ -59,6 +62,7 @@ fn a_failed_step_fails_its_legs_and_no_others() {
               run step1: +slot0 +slot1 | 0..16 @b0 → slot0,slot1
             > fail-step
               failed r1 internal: no device
+              over r1
               run step2: -slot0 -slot1 +slot2 | 0..16 @b1 → slot2
             > step 3
               token r2 choice0#0=t3 (queue 0us prefill 10000us)
@@ -90,6 +94,7 @@ fn deadline_and_request_lease_end_a_leg_wherever_it_is() {
             > wait 10s
               failed r1 deadline_exceeded: the request's deadline has passed
               cancel step1
+              over r1
             > step
               run step2: -slot0 +slot0 | 0..20 @b2,b3 → slot0
             > wait 19s
@@ -98,6 +103,7 @@ fn deadline_and_request_lease_end_a_leg_wherever_it_is() {
             > wait 1s
               failed r2 cancelled: no router has renewed the request for 30 s
               cancel step2
+              over r2
             > step
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
@@ -124,10 +130,12 @@ fn stop_tokens_obey_the_minimum_and_limits_end_with_length() {
               run step2: 3 @b0 → slot0 | 21 @b1,b2 → slot1
             > step 7 2
               token r1 choice0#1=t7 Stop
+              over r1
               token r2 choice0#1=t2
               run step3: -slot0 | 22 @b1,b2 → slot1
             > step 3
               token r2 choice0#2=t3 Length
+              over r2
         "#]],
     );
 }

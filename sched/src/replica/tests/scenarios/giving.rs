@@ -34,6 +34,7 @@ fn a_prompt_is_offered_before_its_first_chunk_committed_and_handed_over() {
               answer L1 Ok
               handed over r1
               revoke L1
+              over r1
             > reader-releases L1
               answer L1 Ok
             > load
@@ -82,6 +83,7 @@ fn a_lease_is_the_readers_that_was_heard_of_first() {
               answer L1 Ok
               handed over r1
               revoke L1
+              over r1
             > reader-releases L1 by=2
               answer inst2 L1 Expired
             > reader-releases L1
@@ -116,6 +118,7 @@ fn a_stranger_does_not_keep_a_lease_alive() {
             > wait 10s
               reader lost r1
               revoke L1
+              over r1
         "#]],
     );
 }
@@ -149,6 +152,7 @@ fn a_reader_that_falls_silent_ends_only_the_attempt() {
             > wait 1s
               reader lost r1
               revoke L1
+              over r1
             > reader-releases L1
               answer L1 Expired
             > load
@@ -173,6 +177,7 @@ fn nothing_is_held_when_every_choice_ends_with_its_first_token() {
             > step 7 7
               committed r1 choice0=t7 Stop choice1=t7 Stop (queue 0us prefill 10000us)
               revoke L1
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
             > reader-releases L1
@@ -215,6 +220,7 @@ fn a_resumed_choice_counts_what_it_has_generated() {
             > step 7
               committed r1.1 choice0=t7 Length (queue 0us prefill 10000us)
               revoke L1
+              over r1.1
         "#]],
     );
 }
@@ -240,6 +246,7 @@ fn a_reader_that_releases_too_early_is_not_believed() {
               reader lost r1
               revoke L1
               cancel step2
+              over r1
             > step
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
@@ -272,9 +279,11 @@ fn an_aborting_reader_and_a_cancelling_router_free_the_blocks() {
             > reader-aborts L1
               reader lost r1
               revoke L1
+              over r1
             > reader-aborts L1
             > cancel r2
               revoke L2
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 2 in use 0 quarantined 0
         "#]],
@@ -352,6 +361,7 @@ fn a_giver_that_was_held_up_itself_waits_a_beat_for_renewals() {
             > wait 5s
               reader lost r2
               revoke L2
+              over r2
             > wait 20s
         "#]],
     );

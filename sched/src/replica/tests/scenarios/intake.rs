@@ -22,24 +22,32 @@ fn bad_and_oversized_legs_are_refused_with_a_reason() {
         expect![[r#"
             > submit r1 prompt=0
               failed r1 invalid_request: the prompt has no tokens
+              over r1
             > submit r2 prompt=5 n=0
               failed r2 invalid_request: the choices of a leg must be at least one and distinct
+              over r2
             > submit r3 prompt=5 n=2 resume=1
               failed r3 invalid_request: a leg of several choices cannot resume any of them
+              over r3
             > submit r4 prompt=5 resume=4 max=4
               failed r4 invalid_request: nothing is left to generate
+              over r4
             > submit r5 prompt=100
               failed r5 too_long: 100 tokens leave nothing to generate in a context of 100
+              over r5
             > submit r6 prompt=60 max=7
               failed r6 too_long: 66 tokens need 5 KV blocks, the worker has 4
+              over r6
             > submit r7 prompt=60 max=7 give
               grant L1 b0,b1,b2,b3
               offered r7 L1 b0,b1,b2,b3
               run step1: +slot0 | 0..60 @b0,b1,b2,b3 → slot0
             > submit r8 prompt=5 n=9
               failed r8 invalid_request: 9 choices are asked for, 8 can run at once
+              over r8
             > offer r9 prompt=60 max=7
               failed r9 too_long: 66 tokens need 5 KV blocks, the worker has 4
+              over r9
         "#]],
     );
 }
@@ -57,14 +65,19 @@ fn tokens_beyond_the_vocabulary_are_refused_wherever_they_stand() {
         expect![[r#"
             > submit r1 family=2 prompt=6
               failed r1 invalid_request: the prompt names token 2005, the vocabulary has 2005 entries
+              over r1
             > submit r2 family=2 prompt=4 resume=2
               failed r2 invalid_request: what was generated names token 2005, the vocabulary has 2005 entries
+              over r2
             > submit r3 family=1 prompt=2 stop=2005
               failed r3 invalid_request: stop_tokens names token 2005, the vocabulary has 2005 entries
+              over r3
             > submit r4 family=1 prompt=2 bias=2006
               failed r4 invalid_request: logit_bias names token 2006, the vocabulary has 2005 entries
+              over r4
             > offer r5 family=2 prompt=6 lease=5
               failed r5 invalid_request: the prompt names token 2005, the vocabulary has 2005 entries
+              over r5
             > submit r6 family=2 prompt=5 stop=2004 bias=2004 max=1
               run step1: +slot0 | 0..5 @b0 → slot0
         "#]],
@@ -82,6 +95,7 @@ fn a_commit_beyond_the_vocabulary_fails_its_leg_only() {
             > commit r1 2005
               failed r1 invalid_request: the commit of req1/try0 names token 2005, the vocabulary has 2005 entries
               abort lease5
+              over r1
         "#]],
     );
 }
@@ -99,6 +113,7 @@ fn a_full_queue_answers_overload() {
             > submit r2 prompt=5
             > submit r3 prompt=5
               failed r3 overloaded: all 1 places in the queue are taken
+              over r3
         "#]],
     );
 }
@@ -119,8 +134,10 @@ fn a_repeated_leg_is_ignored_and_a_lease_is_taken_once() {
             > offer r2 prompt=5 lease=5
             > offer r3 prompt=5 lease=5
               failed r3 invalid_request: lease5 of inst1 is already being taken over
+              over r3
             > step 1
               token r1 choice0#0=t1 Length (queue 0us prefill 10000us)
+              over r1
         "#]],
     );
 }

@@ -9,6 +9,7 @@ mod damage;
 mod ending;
 mod giving;
 mod intake;
+mod meeting;
 mod preemption;
 mod prefix;
 mod streaming;

@@ -37,10 +37,13 @@ fn the_youngest_loses_its_blocks_and_comes_back_before_newcomers() {
               running 1 waiting 2 (38 tokens) held 0; blocks free 0 cached 1 in use 3 quarantined 0; ever 0 tokens found, 1 preempted
             > step 7
               token r1 choice0#3=t7 Length
+              over r1
               run step5: -slot0 +slot0 +slot1 | 16..33 @b2,b3,b1 → slot0 | 0..5 @b0 → slot1
             > step 8
               token r2 choice0#2=t8 Length
+              over r2
               token r3 choice0#0=t0 Length (queue 30000us prefill 10000us)
+              over r3
         "#]],
     );
 }
@@ -77,6 +80,7 @@ fn a_leg_that_fits_an_idle_pool_finishes_beside_a_held_prompt_only_when_that_is_
               answer L1 Ok
               handed over r1
               revoke L1
+              over r1
               run step4: -slot0 +slot0 | 16 @b2,b1 → slot0
             > step 3
               token r2 choice0#2=t3
@@ -128,6 +132,7 @@ fn a_seat_that_preemption_frees_is_given_to_who_waits_with_its_blocks() {
               run step5: 41 @b0,b1,b2 → slot0
             > step 5
               token r1 choice0#2=t5 Length
+              over r1
               run step6: -slot0 +slot0 | 16 @b4,b3 → slot0
         "#]],
     );

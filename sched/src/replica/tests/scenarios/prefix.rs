@@ -18,12 +18,14 @@ fn a_second_prompt_reuses_full_blocks_of_an_ended_one() {
               run step1: +slot0 | 0..40 @b0,b1,b2 → slot0
             > step
               token r1 choice0#0=t25 Length (queue 0us prefill 10000us)
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 2 in use 0 quarantined 0
             > submit r2 prompt=50 family=1 max=1
               run step2: -slot0 +slot0 | 32..50 @b0,b1,b2,b3 → slot0
             > step
               token r2 choice0#0=t34 Length (queue 0us prefill 10000us)
+              over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 3 in use 0 quarantined 0; ever 32 tokens found, 0 preempted
         "#]],
@@ -42,10 +44,12 @@ fn a_prompt_that_is_here_in_full_still_computes_its_last_block() {
               run step1: +slot0 | 0..32 @b0,b1 → slot0
             > step
               token r1 choice0#0=t26 Length (queue 0us prefill 10000us)
+              over r1
             > submit r2 prompt=32 family=1 max=1
               run step2: -slot0 +slot0 | 16..32 @b0,b2 → slot0
             > step
               token r2 choice0#0=t26 Length (queue 0us prefill 10000us)
+              over r2
         "#]],
     );
 }
@@ -94,6 +98,7 @@ fn generated_tokens_become_findable_too() {
               run step3: 16 @b0,b1 → slot0
             > step 1017
               token r1 choice0#2=t1017 Length
+              over r1
             > submit r2 prompt=18 family=1 max=1
               run step4: -slot0 +slot0 | 16..18 @b0,b1 → slot0
         "#]],
@@ -113,6 +118,7 @@ fn without_the_cache_everything_is_computed() {
               run step1: +slot0 | 0..32 @b0,b1 → slot0
             > step
               token r1 choice0#0=t26 Length (queue 0us prefill 10000us)
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
             > submit r2 prompt=40 family=1 max=1

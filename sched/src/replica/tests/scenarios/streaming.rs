@@ -38,6 +38,7 @@ fn a_giver_tells_its_follower_of_every_chunk_and_of_the_layers_of_the_last() {
               answer L1 Ok
               handed over r1
               revoke L1
+              over r1
         "#]],
     );
 }
@@ -122,6 +123,7 @@ fn a_reader_pulls_what_is_stored_and_releases_after_commit_and_last_pull() {
               run step2: 51 @b0,b1,b2,b3 → slot0
             > step 9
               token r1 choice0#2=t9 Length
+              over r1
         "#]],
     );
 }
@@ -177,10 +179,12 @@ fn early_pulls_take_turns_and_end_with_their_leg() {
             > pull r1 reset id=2
               abort lease1
               failed r1 kv_lost: the pull of req1/try0 failed: reset
+              over r1
               pull r2 lease2 0..32 from inst1 b100,b101,b102,b103 to b5,b6,b7,b8 in 600000000us
             > cancel r2
               abort pull r2
               abort lease2
+              over r2
             > pull r2 aborted id=3
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0

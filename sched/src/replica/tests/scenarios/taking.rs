@@ -38,6 +38,7 @@ fn an_offer_is_pulled_released_and_joined() {
               run step2: 21 @b0,b1 → slot0
             > step 9
               token r1 choice0#2=t9 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -64,6 +65,7 @@ fn a_commit_may_come_before_there_are_blocks() {
               run step2: 40 @b0,b1,b2 → slot0
             > step 2
               token r1 choice0#1=t2 Length
+              over r1
               pull r2 lease5 0..20 from inst1 b100,b101 to b2,b3 in 599980000us
             > pull r2 complete
               release r2 lease5
@@ -87,6 +89,7 @@ fn what_is_here_already_is_not_pulled() {
               run step1: +slot0 | 0..32 @b0,b1 → slot0
             > step 1
               token r1 choice0#0=t1 Length (queue 0us prefill 10000us)
+              over r1
             > offer r2 prompt=40 family=1 lease=5
             > commit r2 7
               pull r2 lease5 32..40 from inst1 b100,b101,b102 to b0,b1,b2 in 600000000us
@@ -128,6 +131,7 @@ fn choices_of_an_offer_fork_when_they_join_and_ended_ones_do_not() {
             > step 3 4
               token r1 choice0#2=t3 Length
               token r1 choice2#2=t4 Length
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 15 cached 1 in use 0 quarantined 0
         "#]],
@@ -153,10 +157,12 @@ fn blocks_stay_quarantined_until_no_byte_can_land() {
             > cancel r1
               abort pull r1
               abort lease5
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 0 in use 0 quarantined 2
             > submit r1 prompt=3
               failed r1 invalid_request: an earlier leg of the same name is still ending here
+              over r1
             > pull r1 aborted
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
@@ -194,14 +200,17 @@ fn nothing_but_ok_makes_it_usable() {
             > pull r1 reset-by-peer
               abort lease5
               failed r1 kv_lost: the pull of req1/try0 failed: reset-by-peer
+              over r1
             > pull r2 complete
               release r2 lease6
             > answer r2 expired
               failed r2 kv_lost: the giver of req2/try0 answered its release with Expired
+              over r2
             > pull r3 complete
               release r3 lease7
             > answer r3 unheard
               failed r3 kv_lost: the giver of req3/try0 could not be asked whether its lease held
+              over r3
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -228,6 +237,7 @@ fn a_lost_lease_or_giver_loses_what_is_not_verified() {
             > gone lease=5
               failed r1 kv_lost: the giver of req1/try0 has ended its lease
               abort lease5
+              over r1
             > commit r3 7
               pull r3 lease7 0..20 from inst2 b100,b101 to b6,b7 in 600000000us
             > pull r3 complete
@@ -236,8 +246,10 @@ fn a_lost_lease_or_giver_loses_what_is_not_verified() {
             > giver-lost giver=2
               failed r2 kv_lost: the giver of req2/try0 is gone
               abort lease6
+              over r2
               failed r3 kv_lost: the giver of req3/try0 is gone
               abort lease7
+              over r3
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -277,6 +289,7 @@ fn leases_are_renewed_every_beat_and_a_lost_answer_is_asked_for_again() {
               run step1: +slot0 | 20 @b0,b1 → slot0
             > cancel r2
               abort lease6
+              over r2
             > wait 5s
         "#]],
     );
@@ -315,6 +328,7 @@ fn a_release_that_is_never_answered_is_given_up() {
             > wait 4s
               failed r1 kv_lost: the giver of req1/try0 did not answer its release in time
               abort lease5
+              over r1
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
         "#]],
@@ -337,9 +351,11 @@ fn a_commit_that_makes_no_sense_fails_the_leg() {
             > commit r1 7
               failed r1 internal: the commit of req1/try0 does not name choice1 once
               abort lease5
+              over r1
             > commit r2 7
               failed r2 internal: the commit of req2/try0 goes on with choice0, which has ended
               abort lease6
+              over r2
             > commit r9 7
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
@@ -376,9 +392,11 @@ fn joined_legs_wait_for_a_slot() {
               run step2: 3 @b0 → slot0
             > step 2
               token r1 choice0#1=t2 Length
+              over r1
               run step3: -slot0 +slot0 | 3 @b1 → slot0
             > step 3
               token r2 choice0#1=t3 Length (wait 0us transfer 0us queue 20000us step 10000us)
+              over r2
         "#]],
     );
 }
@@ -413,6 +431,7 @@ fn a_giver_is_read_by_a_few_at_a_time_in_order_of_arrival() {
             > cancel r1
               abort pull r1
               abort lease5
+              over r1
             > pull r1 aborted
               pull r3 lease7 0..3 from inst1 b100 to b6 in 600000000us
             > pull r3 complete

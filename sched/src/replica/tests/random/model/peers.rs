@@ -5,7 +5,7 @@ use super::{Model, READER, STRANGER};
 use crate::handoff::Watermark;
 use crate::message::{ReleaseAnswer, ToGiver, ToReader};
 use crate::replica::Event;
-use crate::{InstanceId, LeaseId, Leg};
+use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg};
 
 impl Model {
     /// Without an answer the release was not heard.
@@ -61,6 +61,23 @@ impl Model {
         self.feed(Event::Giver(giver, ToReader::Filled { lease, stored }));
     }
 
+    pub(super) fn giver_met(&mut self, giver: InstanceId) {
+        self.met.insert(giver);
+        self.unmet.retain(|leg| self.offers[leg].0 != giver);
+        self.feed(Event::GiverMet(giver));
+    }
+
+    pub(super) fn giver_unmet(&mut self, giver: InstanceId) {
+        self.met.remove(&giver);
+        let failure = Failure::new(FailureKind::Unavailable, "nobody answers");
+        self.feed(Event::GiverUnmet { giver, failure });
+    }
+
+    pub(super) fn giver_lost(&mut self, giver: InstanceId) {
+        self.met.remove(&giver);
+        self.feed(Event::GiverLost(giver));
+    }
+
     pub(super) fn told_giver(&mut self, giver: InstanceId, word: &ToGiver) {
         let leg_of = |lease| self.offers.iter().find(|(_, held)| **held == (giver, lease)).map(|(leg, _)| *leg);
         let leases = match word {
@@ -68,6 +85,7 @@ impl Model {
             ToGiver::Follow(lease) | ToGiver::Release(lease) | ToGiver::Abort(lease) => vec![*lease],
         };
         let legs: Vec<Leg> = leases.iter().map(|lease| leg_of(*lease).expect("a lease that was offered")).collect();
+        assert!(legs.iter().all(|leg| !self.unmet.contains(leg)), "{giver} was never met and is told {word:?}");
         if let ToGiver::Release(lease) = word {
             self.releases.insert(legs[0], *lease);
         }

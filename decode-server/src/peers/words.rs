@@ -17,15 +17,10 @@ const INBOX_WAIT: Duration = Duration::from_secs(5);
 const INBOX_RETRY: Duration = Duration::from_millis(1);
 
 impl Peers {
-    /// Tells a giver a word of the replica's; what it answers comes over its link.
-    pub(crate) fn say(&self, giver: InstanceId, word: ToGiver) {
-        let peers = self.clone();
-        self.shared.runtime.spawn(async move { peers.tell(giver, word).await });
-    }
-
-    /// Repeats a word for one beat until the giver has heard it, at whichever of its addresses.
-    async fn tell(&self, giver: InstanceId, word: ToGiver) {
-        let deadline = Instant::now() + self.shared.config.lease_beat;
+    /// Tells a giver a word of the replica's, and repeats it for one beat until the giver has heard it, at whichever of its
+    /// addresses. What it answers comes over its link.
+    pub(super) async fn tell(&self, giver: InstanceId, word: ToGiver) {
+        let deadline = Instant::now() + Duration::from_micros(self.shared.worker.lease_beat.us());
         loop {
             let Some(peer) = self.table().peer(giver) else { return self.tell_nobody(giver, word).await };
             let left = || deadline.saturating_duration_since(Instant::now());
@@ -47,9 +42,9 @@ impl Peers {
     /// Answers for a giver that is lost: whoever waits for it must not wait for the end of the request.
     async fn tell_nobody(&self, giver: InstanceId, word: ToGiver) {
         match word {
-            ToGiver::Renew(leases) => self.tell_replica(Event::Giver(giver, ToReader::Gone(leases))).await,
-            ToGiver::Follow(lease) => self.tell_replica(Event::Giver(giver, ToReader::Gone(vec![lease]))).await,
-            ToGiver::Release(lease) => self.tell_replica(Event::ReleaseUnheard { giver, lease }).await,
+            ToGiver::Renew(leases) => self.pass_on(Event::Giver(giver, ToReader::Gone(leases))).await,
+            ToGiver::Follow(lease) => self.pass_on(Event::Giver(giver, ToReader::Gone(vec![lease]))).await,
+            ToGiver::Release(lease) => self.pass_on(Event::ReleaseUnheard { giver, lease }).await,
             ToGiver::Abort(lease) => tracing::debug!(%giver, %lease, "a giver that is lost needs no abort"),
         }
     }
@@ -61,9 +56,9 @@ impl Peers {
         }
     }
 
-    pub(super) async fn tell_replica(&self, event: Event) {
+    pub(super) async fn pass_on(&self, event: Event) {
         let deadline = Instant::now() + INBOX_WAIT;
-        while let Err(error) = self.shared.replica.send(event.clone()) {
+        while let Err(error) = self.shared.worker.replica.send(event.clone()) {
             if Instant::now() >= deadline || matches!(error, engine::EngineError::Stopped) {
                 tracing::error!(%error, ?event, "the replica was not told");
                 return;

@@ -1,36 +1,32 @@
-//! Why a prefill worker could not start or had to end.
+//! Why a worker could not start or had to end.
 
 use engine::{Blame, EngineError};
-use node::bind::BindError;
 use node::exit::Exit;
-use node::life::LifeError;
 use thiserror::Error;
+
+use crate::life::LifeError;
 
 /// An error that ends the process.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A port cannot be opened.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The model, the configuration or the transport.
-    #[error("{}", in_section(.0))]
-    Engine(EngineError),
+    /// The model, the configuration or the transport. The text carries the cause, so it is no `source()` that a printed
+    /// chain would repeat.
+    #[error("{}", in_section(.section, .error))]
+    Engine {
+        /// The section of the configuration that its keys stand in.
+        section: &'static str,
+        /// What went wrong.
+        error: EngineError,
+    },
     /// It cannot go on.
     #[error(transparent)]
     Life(#[from] LifeError),
 }
 
-impl From<EngineError> for Error {
-    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
-    fn from(error: EngineError) -> Error {
-        Error::Engine(error)
-    }
-}
-
 /// Keys are named as they stand in the configuration.
-fn in_section(error: &EngineError) -> String {
+fn in_section(section: &str, error: &EngineError) -> String {
     match error {
-        EngineError::Config { .. } => format!("prefill.{error}"),
+        EngineError::Config { .. } => format!("{section}.{error}"),
         other => other.to_string(),
     }
 }
@@ -40,8 +36,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Bind(_) => Exit::Unavailable,
-            Error::Engine(error) => match error.blame() {
+            Error::Engine { error, .. } => match error.blame() {
                 Blame::Model => Exit::ModelMissing,
                 Blame::Config => Exit::Usage,
                 Blame::Machine => Exit::Unavailable,

@@ -14,52 +14,52 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What was seen of a start at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
+pub(crate) struct Sight {
     /// Differs from before if anything happened.
-    pub ticks: u64,
+    pub(crate) ticks: u64,
     /// What is being done, for people.
-    pub doing: String,
+    pub(crate) doing: String,
 }
 
 /// A start stands still.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("the start makes no progress for {} ms ({key}): {doing}", still_for.as_millis())]
+#[error("the start makes no progress for {} ms ({section}.start_stall_ms): {doing}", still_for.as_millis())]
 pub struct Stalled {
-    /// The configuration key of the bound.
-    pub key: &'static str,
+    /// The section of the configuration that has the bound.
+    pub section: &'static str,
     /// How long nothing has happened.
     pub still_for: Duration,
     /// What it was doing last.
     pub doing: String,
 }
 
-/// How long a start may stand still, and the key that says so.
+/// How long a start may stand still, and who says so.
 #[derive(Debug, Clone, Copy)]
-pub struct StallMax {
-    /// The key, with its section.
-    pub key: &'static str,
+pub(crate) struct StallMax {
+    /// The section of the configuration that has `start_stall_ms`.
+    pub(crate) section: &'static str,
     /// The bound.
-    pub limit: Duration,
+    pub(crate) limit: Duration,
 }
 
 /// How a start is watched.
 #[derive(Clone, Copy)]
-pub struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     /// How far it is.
-    pub look: &'a (dyn Fn() -> Sight + Sync),
+    pub(crate) look: &'a (dyn Fn() -> Sight + Sync),
     /// Hears now and then how far it is, while it gets further.
-    pub told: &'a (dyn Fn(&str) + Sync),
+    pub(crate) told: &'a (dyn Fn(&str) + Sync),
     /// Makes it end early.
-    pub stop: &'a (dyn Fn() + Sync),
+    pub(crate) stop: &'a (dyn Fn() + Sync),
     /// How long it may stand still.
-    pub stall: StallMax,
+    pub(crate) stall: StallMax,
 }
 
 /// Waits for `loading`.
 ///
 /// # Errors
 /// Nothing has happened for as long as `watch.stall` allows.
-pub async fn loaded<T>(loading: impl Future<Output = T>, watch: Watch<'_>) -> Result<T, Stalled> {
+pub(crate) async fn loaded<T>(loading: impl Future<Output = T>, watch: Watch<'_>) -> Result<T, Stalled> {
     let Watch { look, told, stall, stop: _ } = watch;
     let mut loading = pin!(loading);
     let mut looks = interval(LOOK_EVERY.min(stall.limit));
@@ -82,7 +82,7 @@ pub async fn loaded<T>(loading: impl Future<Output = T>, watch: Watch<'_>) -> Re
             (said, said_at) = (last.ticks, Instant::now());
         }
         if since.elapsed() >= stall.limit {
-            return Err(Stalled { key: stall.key, still_for: stall.limit, doing: last.doing });
+            return Err(Stalled { section: stall.section, still_for: stall.limit, doing: last.doing });
         }
     }
 }
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    const STALL: StallMax = StallMax { key: "test.start_stall_ms", limit: Duration::from_millis(700) };
+    const STALL: StallMax = StallMax { section: "test", limit: Duration::from_millis(700) };
 
     #[tokio::test]
     async fn a_slow_start_is_waited_for_while_it_gets_further() {

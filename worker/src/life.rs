@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use crate::admin::Admin;
-use crate::drain::{Drained, Stop, drain};
 use crate::loading::{Stalled, Watch, loaded};
+use node::admin::Admin;
+use node::drain::{Drained, Stop, drain};
 
 /// How long each part may take to end after draining.
-pub const TEARDOWN: Duration = Duration::from_secs(5);
+pub(crate) const TEARDOWN: Duration = Duration::from_secs(5);
 
 /// Why a worker could not go on.
 #[derive(Debug, Error)]
@@ -41,13 +41,13 @@ pub enum LifeError {
 
 impl LifeError {
     /// A task that did not come back.
-    pub fn task(purpose: &'static str, reason: impl Display) -> LifeError {
+    pub(crate) fn task(purpose: &'static str, reason: impl Display) -> LifeError {
         LifeError::Task { purpose, reason: reason.to_string() }
     }
 }
 
 /// A process whose admin surface answers. Dropping it ends everything that waits for [`Life::stop`].
-pub struct Life {
+pub(crate) struct Life {
     admin: Admin,
     serving_admin: JoinHandle<std::io::Result<()>>,
     stop: Stop,
@@ -56,7 +56,7 @@ pub struct Life {
 impl Life {
     /// Serves the admin surface, not ready yet.
     #[must_use]
-    pub fn begin(admin: Admin, listener: TcpListener) -> Life {
+    pub(crate) fn begin(admin: Admin, listener: TcpListener) -> Life {
         let stop = Stop::new();
         let serving_admin = tokio::spawn(admin.clone().run(listener, stop.asked()));
         Life { admin, serving_admin, stop }
@@ -64,7 +64,7 @@ impl Life {
 
     /// What every other part of the process waits for.
     #[must_use]
-    pub fn stop(&self) -> &Stop {
+    pub(crate) fn stop(&self) -> &Stop {
         &self.stop
     }
 
@@ -74,7 +74,7 @@ impl Life {
     ///
     /// # Errors
     /// It stands still.
-    pub async fn load<T>(
+    pub(crate) async fn load<T>(
         &self,
         loading: impl Future<Output = T>,
         watch: Watch<'_>,
@@ -99,12 +99,12 @@ impl Life {
     }
 
     /// Says what readiness waits for.
-    pub fn waits_for(&self, what: &str) {
+    pub(crate) fn waits_for(&self, what: &str) {
         self.admin.gate.waits_for(what);
     }
 
     /// Ready.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.admin.gate.open();
     }
 
@@ -112,7 +112,7 @@ impl Life {
     ///
     /// # Errors
     /// The part that failed.
-    pub async fn live<E: Display>(
+    pub(crate) async fn live<E: Display>(
         &mut self,
         shutdown: impl Future<Output = ()>,
         replica_stopped: oneshot::Receiver<Option<Failure>>,
@@ -127,7 +127,7 @@ impl Life {
     }
 
     /// Shuts the gate and waits for `idle`, at most `limit`.
-    pub async fn drain(&self, limit: Duration, idle: impl Future<Output = ()>) {
+    pub(crate) async fn drain(&self, limit: Duration, idle: impl Future<Output = ()>) {
         match drain(&self.admin.gate, limit, idle).await {
             Drained::Empty => tracing::debug!("drained"),
             Drained::CutOff => {
@@ -138,7 +138,7 @@ impl Life {
     }
 
     /// Ends every part; `farewell` says good-bye to others first. The replica has been told to end.
-    pub async fn end(self, farewell: impl Future<Output = ()>, replica: thread::JoinHandle<()>) {
+    pub(crate) async fn end(self, farewell: impl Future<Output = ()>, replica: thread::JoinHandle<()>) {
         if timeout(TEARDOWN, farewell).await.is_err() {
             tracing::warn!("a connection did not end in time");
         }
@@ -169,9 +169,9 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::admin::{Gate, Readiness, Version};
-    use crate::bind::bind;
-    use crate::telemetry::Metrics;
+    use node::admin::{Gate, Readiness, Version};
+    use node::bind::bind;
+    use node::telemetry::Metrics;
 
     async fn life() -> (Life, Gate) {
         let gate = Gate::starting("the model");

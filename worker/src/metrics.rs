@@ -8,8 +8,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use sched::message::{FromWorker, Load, ToWorker};
 use sched::{Role, Span};
 
-use crate::names;
-use crate::telemetry::LiveGauge;
+use node::names;
+use node::telemetry::LiveGauge;
 
 /// Facts about a worker that never change.
 #[derive(Debug, Clone)]
