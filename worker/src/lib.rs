@@ -20,4 +20,4 @@ pub use life::LifeError;
 pub use loading::Stalled;
 pub use run::{Process, run};
 pub use settings::{Common, Settings};
-pub use sides::{Giving, Loaded, Sides, Taking, patiently};
+pub use sides::{Giving, Loaded, Open, Sides, Taking, patiently};

@@ -25,10 +25,13 @@ const INBOX_RETRY: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub struct Sides {
     /// Gives KV caches to readers.
-    pub giving: Option<Box<dyn FnOnce(&Loaded) -> Arc<dyn Giving> + Send>>,
+    pub giving: Option<Open<dyn Giving>>,
     /// Takes KV caches from givers.
-    pub taking: Option<Box<dyn FnOnce(&Loaded) -> Arc<dyn Taking> + Send>>,
+    pub taking: Option<Open<dyn Taking>>,
 }
+
+/// Opens a side of a worker.
+pub type Open<Side> = Box<dyn FnOnce(&Loaded) -> Arc<Side> + Send>;
 
 /// A worker whose model is loaded, before anybody has met it.
 #[derive(Clone)]

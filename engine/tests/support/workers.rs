@@ -210,7 +210,9 @@ impl Workers {
                 self.bytes_moved += bytes;
                 Ok(())
             }
-            Outbound::PeerUp { .. } | Outbound::Stepped { .. } => Ok(()),
+            // Its transport has connected before the first request.
+            Outbound::Meet { giver, .. } => self.to_decode(Event::GiverMet(giver)),
+            Outbound::Say(Envelope::Over(_)) | Outbound::PeerUp { .. } | Outbound::Stepped { .. } => Ok(()),
             Outbound::PeerDown { reason, .. } => bail!("peer down: {reason}"),
             Outbound::InvariantBroken(detail) => bail!("invariant broken: {detail}"),
             Outbound::Stopped(failure) => bail!("{name:?} stopped: {failure:?}"),
