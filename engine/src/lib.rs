@@ -19,8 +19,9 @@ pub use config::{
 };
 pub use error::{Blame, EngineError};
 pub use kv_store::{KvStore, layout_of};
+pub use kv_transfer::Serving;
 pub use progress::{Phase, Progress, Seen};
 pub use start::{
-    ModelInfo, NoRankProgram, Opened, RankProgram, Started, open_backend, serve_rank, start, start_watched,
+    ModelInfo, NoRankProgram, Opened, Purpose, RankProgram, Started, open_backend, serve_rank, start, start_watched,
     start_with_ranks,
 };

@@ -20,8 +20,12 @@ pub struct SimConfig {
     pub route: RouteConfig,
     /// Which of them is taken.
     pub policy: Policy,
+    /// Requests that are inside at a time; more are refused.
+    pub requests_max: usize,
     /// How patient requests are.
     pub journey: JourneyConfig,
+    /// Choices of requests of several that run at a time, for each worker that generates.
+    pub wide_choices_max: u32,
     /// How often the router renews request leases.
     pub renew_every: Span,
     /// How often workers report their load.

@@ -1,56 +1,22 @@
-//! The first gate: how many requests are inside at a time, and how many bytes of bodies and of answers they hold.
-//!
-//! What a client announces costs it nothing and counts for nothing; bytes count when they have arrived, a place when the
-//! whole request has. So neither idle connections nor large promises keep anybody out.
+//! The first gate as the tasks of the HTTP side use it: the machine of `sched`, one for all, with a clock.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sched::{Span, Time};
+use sched::desk::{Full, Gate, GateLimits, Hold};
 
 use crate::clock::Clock;
 use crate::openai::ApiError;
 use crate::relief::Relief;
 
-/// Weight of the newest gap in the running mean of gaps between two ends.
-const NEWEST_WEIGHT: f64 = 0.1;
-const RETRY_AFTER_MIN: Span = Span::from_ms(100);
-const RETRY_AFTER_MAX: Span = Span::from_secs(30);
-/// Bytes that every request may hold uncounted, so that large ones cannot keep small ones out. Places bound their sum.
-const BYTES_FREE: usize = 16 << 10;
-
 /// A request that held more has left memory behind that is worth giving back.
 const BYTES_MUCH: usize = 128 << 10;
-
-/// How much may be inside.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AdmissionLimits {
-    /// Requests.
-    pub(crate) requests_max: usize,
-    /// Bytes of their bodies and of the prompts made of them.
-    pub(crate) bytes_max: usize,
-    /// Bytes of answers that are held, of all requests.
-    pub(crate) answers_bytes_max: usize,
-    /// Bytes of one such answer.
-    pub(crate) answer_bytes_max: usize,
-}
 
 /// Lets requests in; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
-    limits: AdmissionLimits,
     clock: Clock,
     relief: Relief,
-    inside: Arc<Mutex<Inside>>,
-}
-
-#[derive(Debug, Default)]
-struct Inside {
-    requests: usize,
-    body_bytes: usize,
-    answer_bytes: usize,
-    last_end: Option<Time>,
-    /// Running mean of the gap between two ends.
-    end_gap_us: Option<f64>,
+    gate: Arc<Mutex<Gate>>,
 }
 
 /// A request whose body is arriving.
@@ -69,35 +35,28 @@ pub(crate) struct Permit {
 #[derive(Debug)]
 struct Held {
     admission: Admission,
-    place: Place,
-    body_bytes: usize,
-    answer_bytes: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Outside,
-    Inside,
+    hold: Hold,
 }
 
 impl Admission {
     /// `relief` hears when much memory has become free.
-    pub(crate) fn new(limits: AdmissionLimits, clock: Clock, relief: Relief) -> Admission {
-        Admission { limits, clock, relief, inside: Arc::default() }
+    pub(crate) fn new(limits: GateLimits, clock: Clock, relief: Relief) -> Admission {
+        Admission { clock, relief, gate: Arc::new(Mutex::new(Gate::new(limits))) }
     }
 
     /// A request begins to arrive; one that would find no place needs not arrive at all.
     ///
     /// # Errors
-    /// 429, with the time after which a place should be free: the mean gap between two ends.
+    /// 429, with the time after which a place should be free.
     pub(crate) fn arrives(&self) -> Result<Arriving, ApiError> {
-        self.locked().place_left(&self.limits)?;
-        let held = Held { admission: self.clone(), place: Place::Outside, body_bytes: 0, answer_bytes: 0 };
-        Ok(Arriving { held })
+        let gate = self.gate();
+        let hold = gate.arrive().map_err(|full| refused(&gate, full))?;
+        drop(gate);
+        Ok(Arriving { held: Held { admission: self.clone(), hold } })
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,19 +66,7 @@ impl Arriving {
     /// # Errors
     /// 429 when all bodies together are above their bound.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let held = &mut self.held;
-        let mut inside = held.admission.locked();
-        let others = counted(inside.body_bytes, held.body_bytes);
-        let after = held.body_bytes + bytes;
-        // A body that alone is above the bound gets in when it is the only large one, else it would never.
-        let fits = after <= BYTES_FREE || others == 0 || others + after <= held.admission.limits.bytes_max;
-        if !fits {
-            let message = format!("The service is overloaded: requests of {others} bytes are being served.");
-            return Err(ApiError::overloaded(message, inside.retry_after()));
-        }
-        inside.body_bytes = others + over_free(after);
-        held.body_bytes = after;
-        Ok(())
+        self.held.ask(|gate, hold| gate.grow_body(hold, bytes))
     }
 
     /// The body is complete: a place for the request.
@@ -127,11 +74,7 @@ impl Arriving {
     /// # Errors
     /// 429 when there is none any more.
     pub(crate) fn enter(mut self) -> Result<Permit, ApiError> {
-        let mut inside = self.held.admission.locked();
-        inside.place_left(&self.held.admission.limits)?;
-        inside.requests += 1;
-        drop(inside);
-        self.held.place = Place::Inside;
+        self.held.ask(Gate::enter)?;
         Ok(Permit { held: self.held })
     }
 }
@@ -142,170 +85,69 @@ impl Permit {
     /// # Errors
     /// 400 when it is above what one answer may have, 429 when all answers together are above their bound.
     pub(crate) fn grow_answer(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let held = &mut self.held;
-        let limits = held.admission.limits;
-        let after = held.answer_bytes + bytes;
-        if after > limits.answer_bytes_max {
-            return Err(ApiError::answer_too_large(limits.answer_bytes_max));
-        }
-        let mut inside = held.admission.locked();
-        let others = counted(inside.answer_bytes, held.answer_bytes);
-        let fits = after <= BYTES_FREE || others == 0 || others + after <= limits.answers_bytes_max;
-        if !fits {
-            let message = format!("The service is overloaded: answers of {others} bytes are being put together.");
-            return Err(ApiError::overloaded(message, inside.retry_after()));
-        }
-        inside.answer_bytes = others + over_free(after);
-        held.answer_bytes = after;
-        Ok(())
+        self.held.ask(|gate, hold| gate.grow_answer(hold, bytes))
     }
 
     /// Bytes of the body.
     pub(crate) fn body_bytes(&self) -> usize {
-        self.held.body_bytes
+        self.held.hold.body_bytes()
     }
 
     /// The body is not needed any more; what was made of it, which the request keeps to its end, has so many bytes.
     pub(crate) fn body_became(&mut self, bytes: usize) {
-        let held = &mut self.held;
-        if held.body_bytes > BYTES_MUCH {
-            held.admission.relief.due();
+        let Held { admission, hold } = &mut self.held;
+        if hold.body_bytes() > BYTES_MUCH {
+            admission.relief.due();
         }
-        let mut inside = held.admission.locked();
-        inside.body_bytes = counted(inside.body_bytes, held.body_bytes) + over_free(bytes);
-        held.body_bytes = bytes;
+        admission.gate().body_became(hold, bytes);
     }
 }
 
-/// What of a sum is not this request's.
-fn counted(sum: usize, own: usize) -> usize {
-    sum - over_free(own)
-}
-
-/// What counts of a request's bytes: small ones are free.
-fn over_free(bytes: usize) -> usize {
-    if bytes <= BYTES_FREE { 0 } else { bytes }
-}
-
-impl Inside {
-    fn place_left(&self, limits: &AdmissionLimits) -> Result<(), ApiError> {
-        if self.requests < limits.requests_max {
-            return Ok(());
-        }
-        let message = format!("The service is overloaded: {} requests are being served.", self.requests);
-        Err(ApiError::overloaded(message, self.retry_after()))
-    }
-
-    fn retry_after(&self) -> Span {
-        let gap = self.end_gap_us.map_or(Span::from_secs(1), |us| Span(us as u64));
-        gap.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
-    }
-
-    fn ended(&mut self, now: Time) {
-        if let Some(last) = self.last_end {
-            let gap = now.since(last).us() as f64;
-            let mean = self.end_gap_us.unwrap_or(gap);
-            self.end_gap_us = Some(mean + NEWEST_WEIGHT * (gap - mean));
-        }
-        self.last_end = Some(now);
+impl Held {
+    fn ask(&mut self, ask: impl FnOnce(&mut Gate, &mut Hold) -> Result<(), Full>) -> Result<(), ApiError> {
+        let mut gate = self.admission.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut gate, &mut self.hold).map_err(|full| refused(&gate, full))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.body_bytes + self.answer_bytes > BYTES_MUCH {
+        if self.hold.body_bytes() + self.hold.answer_bytes() > BYTES_MUCH {
             self.admission.relief.due();
         }
         let now = self.admission.clock.now();
-        let mut inside = self.admission.locked();
-        inside.body_bytes = counted(inside.body_bytes, self.body_bytes);
-        inside.answer_bytes = counted(inside.answer_bytes, self.answer_bytes);
-        match self.place {
-            Place::Inside => {
-                inside.requests -= 1;
-                inside.ended(now);
-            }
-            Place::Outside => {}
+        self.admission.gate().leave(now, &self.hold);
+    }
+}
+
+fn refused(gate: &Gate, full: Full) -> ApiError {
+    match full {
+        Full::Answer { bytes_max } => ApiError::answer_too_large(bytes_max),
+        Full::Places { .. } | Full::Bodies { .. } | Full::Answers { .. } => {
+            ApiError::overloaded(format!("The service is overloaded: {full}."), gate.retry_after())
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sched::Span;
+
     use super::*;
     use crate::openai::Advice;
 
-    const KIB: usize = 1 << 10;
-
-    fn admission() -> Admission {
-        let limits = AdmissionLimits {
-            requests_max: 2,
-            bytes_max: 100 * KIB,
-            answers_bytes_max: 100 * KIB,
-            answer_bytes_max: 90 * KIB,
-        };
-        Admission::new(limits, Clock::start(), Relief::none())
-    }
-
     #[test]
-    fn places_are_bounded_and_given_back() {
-        let admission = admission();
-        let late = admission.arrives().unwrap();
-        let first = admission.arrives().unwrap().enter().unwrap();
-        let second = admission.arrives().unwrap().enter().unwrap();
+    fn what_is_dropped_is_given_back_and_what_is_refused_says_when_to_come_again() {
+        let limits =
+            GateLimits { requests_max: 1, bytes_max: 1 << 20, answers_bytes_max: 1 << 20, answer_bytes_max: 100 };
+        let admission = Admission::new(limits, Clock::start(), Relief::none());
+        let mut permit = admission.arrives().unwrap().enter().unwrap();
         let refused = admission.arrives().unwrap_err();
         assert_eq!((refused.status, refused.advice), (429, Some(Advice::RetryAfter(Span::from_secs(1)))));
-        assert_eq!(late.enter().unwrap_err().status, 429, "the places went to others while it arrived");
-        drop((first, second));
-        admission.arrives().unwrap().enter().unwrap();
-    }
-
-    #[test]
-    fn bytes_count_when_they_have_arrived_and_small_requests_are_never_kept_out() {
-        let admission = admission();
-        let mut large = admission.arrives().unwrap();
-        large.grow(90 * KIB).unwrap();
-        let mut other = admission.arrives().unwrap();
-        other.grow(BYTES_FREE).unwrap();
-        assert_eq!(other.grow(1).unwrap_err().status, 429);
-        assert!(admission.arrives().unwrap().enter().is_ok(), "what has no bytes yet has a place");
-        let mut permit = large.enter().unwrap();
-        permit.body_became(90 * KIB);
-        assert_eq!(other.grow(KIB).unwrap_err().status, 429, "its prompt is as large");
-        permit.body_became(BYTES_FREE);
-        other.grow(KIB).unwrap();
-        drop((permit, other));
-        let mut giant = admission.arrives().unwrap();
-        giant.grow(1_000 * KIB).unwrap();
-        drop(giant);
-        assert_eq!(admission.locked().body_bytes, 0);
-    }
-
-    #[test]
-    fn answers_are_bounded_one_by_one_and_together() {
-        let admission = admission();
-        let mut first = admission.arrives().unwrap().enter().unwrap();
-        first.grow_answer(90 * KIB).unwrap();
-        let refused = first.grow_answer(1).unwrap_err();
+        assert!(refused.message.contains("1 requests are being served"), "{}", refused.message);
+        let refused = permit.grow_answer(101).unwrap_err();
         assert_eq!((refused.status, refused.code), (400, Some("answer_too_large")));
-        let mut second = admission.arrives().unwrap().enter().unwrap();
-        second.grow_answer(BYTES_FREE).unwrap();
-        assert_eq!(second.grow_answer(1).unwrap_err().status, 429);
-        drop(first);
-        second.grow_answer(1).unwrap();
-        drop(second);
-        assert_eq!(admission.locked().answer_bytes, 0);
-    }
-
-    #[test]
-    fn retry_after_is_the_mean_gap_between_ends() {
-        let mut inside = Inside::default();
-        inside.ended(Time(0));
-        for end in 1..=50 {
-            inside.ended(Time(end * 2_000_000));
-        }
-        assert_eq!(inside.retry_after(), Span::from_secs(2));
-        inside.end_gap_us = Some(1.0);
-        assert_eq!(inside.retry_after(), RETRY_AFTER_MIN);
+        drop(permit);
+        admission.arrives().unwrap().enter().unwrap();
     }
 }

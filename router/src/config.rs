@@ -9,6 +9,7 @@ use node::door::{check_host, check_origin};
 use proto::session::SessionLimits;
 use sched::Span;
 use sched::cluster::PairPause;
+use sched::desk::DeskConfig;
 use sched::journey::{JourneyConfig, LostHandoffs};
 use sched::route::{LeastLoaded, LocalPrefill, RoundRobin, RouteConfig, RoutePolicy};
 use serde::{Deserialize, Serialize};
@@ -383,7 +384,7 @@ impl Config {
         Ok(())
     }
 
-    pub(crate) fn journey(&self) -> JourneyConfig {
+    fn journey(&self) -> JourneyConfig {
         JourneyConfig {
             attempts_max: self.request.attempts_max,
             lost_handoffs: match self.route.local_prefill_without_pair {
@@ -397,8 +398,13 @@ impl Config {
         }
     }
 
-    pub(crate) fn beat(&self) -> Span {
-        Span::from_ms(self.session.beat_ms)
+    pub(crate) fn desk(&self) -> DeskConfig {
+        DeskConfig {
+            journey: self.journey(),
+            renew_every: Span::from_ms(self.session.beat_ms),
+            status_every: self.status_beat(),
+            wide_choices_max: self.limits.wide_choices_max,
+        }
     }
 
     pub(crate) fn lame_duck(&self) -> Duration {
@@ -406,7 +412,7 @@ impl Config {
     }
 
     /// How often a worker has to say how it is; none says so more often than its own beat.
-    pub(crate) fn status_beat(&self) -> Span {
+    fn status_beat(&self) -> Span {
         Span::from_ms(self.session.alive_beat_ms).max(sched::message::STATUS_BEAT)
     }
 

@@ -11,12 +11,13 @@ use node::telemetry::Metrics;
 use proto::Secret;
 use proto::session::RouterHello;
 use sched::Span;
+use sched::desk::GateLimits;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, warn};
 
-use crate::admission::{Admission, AdmissionLimits};
+use crate::admission::Admission;
 use crate::clock::{Clock, unix_seconds};
 use crate::dispatch::{Dispatcher, Driver, DriverParts, Unread};
 use crate::http::{App, Lanes, Reception, routes};
@@ -173,7 +174,7 @@ impl Router {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let model_name = self.model_names.first().cloned().unwrap_or_default();
         let app = App {
-            admission: Admission::new(admission_limits(limits), clock, relief.clone()),
+            admission: Admission::new(gate_limits(limits), clock, relief.clone()),
             unread: Unread::new(limits, relief.clone()),
             metrics: Arc::new(RouterMetrics::new(&self.config.slo)),
             model: self.model,
@@ -192,8 +193,8 @@ impl Router {
     }
 }
 
-fn admission_limits(limits: &LimitsConfig) -> AdmissionLimits {
-    AdmissionLimits {
+fn gate_limits(limits: &LimitsConfig) -> GateLimits {
+    GateLimits {
         requests_max: limits.requests_max,
         bytes_max: limits.bytes_max,
         answers_bytes_max: limits.answers_bytes_max,

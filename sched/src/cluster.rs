@@ -1,14 +1,18 @@
 //! The workers a router knows, how full they are and which pairs can hand KV over; knows no connection.
 
+mod order;
+mod reach;
 mod silence;
 mod strain;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::message::Load;
-use crate::{CompatKey, Failure, InstanceId, Role, Time, WorkerId};
+use crate::{CompatKey, Failure, InstanceId, ModelId, Role, Time, WorkerId};
 
+use order::Orders;
+use reach::Reaches;
 pub use silence::{Silence, Silences, Word};
 pub use strain::PairPause;
 use strain::{Pair, Strains};
@@ -17,7 +21,12 @@ use strain::{Pair, Strains};
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     workers: BTreeMap<WorkerId, Worker>,
-    next: u32,
+    by_instance: BTreeMap<InstanceId, WorkerId>,
+    /// Those that take new legs.
+    orders: Orders,
+    /// Who has said that it can read from this giver.
+    readers: BTreeMap<InstanceId, BTreeSet<WorkerId>>,
+    reaches: Reaches,
     /// Names of workers that have left lately: what they did before comes out later.
     left: BTreeMap<WorkerId, InstanceId>,
     strains: Strains,
@@ -29,10 +38,16 @@ const LEFT_MAX: usize = 256;
 /// What a worker said about itself when it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerInfo {
+    /// What people call it.
+    pub name: Arc<str>,
     /// Its process incarnation.
     pub instance: InstanceId,
     /// What it is for.
     pub role: Role,
+    /// What it serves.
+    pub model: ModelId,
+    /// Digest of the weights that it has of that model.
+    pub weights: u128,
     /// Where its peer service listens, `host:port`; empty where it has none.
     pub peer_address: Arc<str>,
     /// Who it may exchange KV with.
@@ -96,18 +111,28 @@ pub struct Link {
 
 impl Cluster {
     /// A worker has joined. Its name is new, even if it has been here before.
-    pub fn join(&mut self, info: WorkerInfo) -> WorkerId {
-        let id = WorkerId(self.next);
-        self.next += 1;
+    pub fn join(&mut self, id: WorkerId, info: WorkerInfo) {
+        let instance = info.instance;
         let (load, assigned, intake) = (Load::default(), Assigned::default(), Intake::default());
         let worker = Worker { id, info, load, assigned, intake, links: BTreeMap::new(), problems: Vec::new() };
-        self.workers.insert(id, worker);
-        id
+        self.orders.insert(&worker);
+        assert!(self.workers.insert(id, worker).is_none(), "{id} joins twice");
+        self.by_instance.insert(instance, id);
+        self.measure_around(id);
     }
 
     /// A worker is lost or has left. Returns what it was, if it was known.
     pub fn leave(&mut self, id: WorkerId) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
+        self.orders.remove(&worker);
+        self.reaches.set(id, None);
+        for giver in worker.links.keys() {
+            forget_reader(&mut self.readers, *giver, id);
+        }
+        if self.by_instance.get(&worker.info.instance) == Some(&id) {
+            self.by_instance.remove(&worker.info.instance);
+        }
+        self.measure_readers(worker.info.instance);
         self.left.insert(id, worker.info.instance);
         if self.left.len() > LEFT_MAX {
             self.left.pop_first();
@@ -117,24 +142,45 @@ impl Cluster {
 
     /// A worker has said whether it takes new legs.
     pub fn set_intake(&mut self, id: WorkerId, intake: Intake) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.intake = intake;
+        if self.get(id).is_some_and(|worker| worker.intake != intake) {
+            self.change(id, |worker| worker.intake = intake);
+            self.measure_around(id);
         }
     }
 
     /// A worker has said how full it is; what was assigned before is part of that.
     pub fn set_load(&mut self, id: WorkerId, load: Load) {
+        self.change(id, |worker| (worker.load, worker.assigned) = (load, Assigned::default()));
+    }
+
+    /// Work is being sent to a worker; counted until its next load report.
+    pub fn assign(&mut self, id: WorkerId, work: Assigned) {
+        self.change(id, |worker| {
+            worker.assigned.prefill_tokens += work.prefill_tokens;
+            worker.assigned.sequences += work.sequences;
+        });
+    }
+
+    /// Changes a worker, and with it its place among the others.
+    fn change(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.load = load;
-            worker.assigned = Assigned::default();
+            self.orders.remove(worker);
+            change(worker);
+            self.orders.insert(worker);
         }
     }
 
     /// A reader has said which givers it can read from; replaces what it said before.
     pub fn set_links(&mut self, reader: WorkerId, links: impl IntoIterator<Item = Link>) {
-        if let Some(worker) = self.workers.get_mut(&reader) {
-            worker.links = links.into_iter().map(|link| (link.giver, link)).collect();
+        let Some(worker) = self.workers.get_mut(&reader) else { return };
+        let links = links.into_iter().map(|link| (link.giver, link)).collect();
+        for giver in std::mem::replace(&mut worker.links, links).into_keys() {
+            forget_reader(&mut self.readers, giver, reader);
         }
+        for giver in worker.links.keys() {
+            self.readers.entry(*giver).or_default().insert(reader);
+        }
+        self.measure(reader);
     }
 
     /// A reader has said why it cannot read from some givers; replaces what it said before.
@@ -149,14 +195,6 @@ impl Cluster {
         self.workers.values().flat_map(|worker| &worker.problems)
     }
 
-    /// Work is being sent to a worker; counted until its next load report.
-    pub fn assign(&mut self, id: WorkerId, work: Assigned) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.assigned.prefill_tokens += work.prefill_tokens;
-            worker.assigned.sequences += work.sequences;
-        }
-    }
-
     /// A worker that is up, also while it drains.
     #[must_use]
     pub fn get(&self, id: WorkerId) -> Option<&Worker> {
@@ -168,9 +206,29 @@ impl Cluster {
         self.workers.values()
     }
 
-    /// All workers of a role that take new legs, in the order in which they joined.
-    pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Worker> {
-        self.workers.values().filter(move |worker| worker.info.role == role && worker.intake == Intake::Open)
+    /// All workers of a role that take new legs for a model, in the order in which they joined.
+    pub fn of_role(&self, model: ModelId, role: Role) -> impl Iterator<Item = &Worker> {
+        let wanted = move |worker: &&Worker| {
+            worker.info.model == model && worker.info.role == role && worker.intake == Intake::Open
+        };
+        self.workers.values().filter(wanted)
+    }
+
+    /// The same, those first that have the fewest prompt tokens to prefill, then the fewest sequences.
+    pub fn by_prompts(&self, model: ModelId, role: Role) -> impl Iterator<Item = &Worker> {
+        self.orders.by_prompts(model, role).filter_map(|id| self.get(id))
+    }
+
+    /// Those first that have the fewest sequences.
+    pub fn by_sequences(&self, model: ModelId, role: Role) -> impl Iterator<Item = &Worker> {
+        self.orders.by_sequences(model, role).filter_map(|id| self.get(id))
+    }
+
+    /// Who has said that it can read from a giver, in the order in which they joined.
+    pub fn readers_of(&self, giver: WorkerId) -> impl ExactSizeIterator<Item = WorkerId> {
+        const NOBODY: &BTreeSet<WorkerId> = &BTreeSet::new();
+        let readers = self.get(giver).and_then(|giver| self.readers.get(&giver.info.instance));
+        readers.unwrap_or(NOBODY).iter().copied()
     }
 
     /// The link over which `reader` reads from `giver`, if that pair is up and compatible.
@@ -205,7 +263,13 @@ impl Cluster {
     /// Whether hand-offs between the two were lost so lately that another pair is better.
     #[must_use]
     pub fn is_strained(&self, now: Time, giver: WorkerId, reader: WorkerId) -> bool {
-        !self.strains.is_empty() && self.pair(giver, reader).is_some_and(|pair| self.strains.avoids(now, pair))
+        self.has_strains() && self.pair(giver, reader).is_some_and(|pair| self.strains.avoids(now, pair))
+    }
+
+    /// Whether any pair may be strained.
+    #[must_use]
+    pub fn has_strains(&self) -> bool {
+        !self.strains.is_empty()
     }
 
     fn pair(&self, giver: WorkerId, reader: WorkerId) -> Option<Pair> {
@@ -213,26 +277,70 @@ impl Cluster {
         Some((name(giver)?, name(reader)?))
     }
 
-    /// All pairs that are up: (giver, reader, link).
-    pub fn links(&self) -> impl Iterator<Item = (&Worker, &Worker, &Link)> {
-        self.of_role(Role::Prefill).flat_map(move |giver| {
-            self.of_role(Role::Decode)
-                .filter_map(move |reader| self.link(giver.id, reader.id).map(|link| (giver, reader, link)))
-        })
-    }
-
-    /// The longest sequence (prompt and output) that could be served from its first to its last token, by an
+    /// The longest sequence (prompt and output) of a model that could be served from its first to its last token, by an
     /// aggregated worker or a pair that is up; `None` while nobody can serve anything.
     #[must_use]
-    pub fn sequence_tokens_max(&self) -> Option<u32> {
-        let pairs =
-            self.links().map(|(giver, reader, _)| giver.sequence_tokens_max().min(reader.sequence_tokens_max()));
-        let alone = self.of_role(Role::Aggregated).map(Worker::sequence_tokens_max);
-        pairs.chain(alone).max()
+    pub fn sequence_tokens_max(&self, model: ModelId) -> Option<u32> {
+        self.reaches.longest(model)
+    }
+
+    /// The same of every model that can be served.
+    pub fn models_that_reach(&self) -> impl Iterator<Item = (ModelId, u32)> {
+        self.reaches.all()
+    }
+
+    /// Measures again how far a worker reaches, and whoever reads from it.
+    fn measure_around(&mut self, id: WorkerId) {
+        self.measure(id);
+        if let Some(instance) = self.get(id).map(|worker| worker.info.instance) {
+            self.measure_readers(instance);
+        }
+    }
+
+    fn measure_readers(&mut self, giver: InstanceId) {
+        let readers: Vec<WorkerId> = self.readers.get(&giver).into_iter().flatten().copied().collect();
+        readers.into_iter().for_each(|reader| self.measure(reader));
+    }
+
+    fn measure(&mut self, id: WorkerId) {
+        let reach = self.get(id).and_then(|worker| Some((worker.info.model, self.reach(worker)?)));
+        self.reaches.set(id, reach);
+    }
+
+    /// The longest sequence that a worker can bring to its last token, alone or after one of its givers.
+    fn reach(&self, worker: &Worker) -> Option<u32> {
+        if worker.intake != Intake::Open {
+            return None;
+        }
+        let own = worker.sequence_tokens_max();
+        match worker.info.role {
+            Role::Prefill => None,
+            Role::Aggregated => Some(own),
+            Role::Decode => {
+                let givers = worker.links.keys().filter_map(|giver| self.get(*self.by_instance.get(giver)?));
+                let open = givers.filter(|giver| giver.gives_to(worker));
+                open.map(|giver| giver.sequence_tokens_max().min(own)).max()
+            }
+        }
+    }
+}
+
+fn forget_reader(readers: &mut BTreeMap<InstanceId, BTreeSet<WorkerId>>, giver: InstanceId, reader: WorkerId) {
+    if let Some(of_giver) = readers.get_mut(&giver) {
+        of_giver.remove(&reader);
+        if of_giver.is_empty() {
+            readers.remove(&giver);
+        }
     }
 }
 
 impl Worker {
+    /// Whether new prompts for `reader` can begin here.
+    fn gives_to(&self, reader: &Worker) -> bool {
+        let fits = self.info.model == reader.info.model && self.info.compat == reader.info.compat;
+        fits && self.info.role == Role::Prefill && self.intake == Intake::Open
+    }
+
     /// The longest sequence that fits the model's context and this worker's whole pool.
     #[must_use]
     pub fn sequence_tokens_max(&self) -> u32 {
@@ -258,13 +366,24 @@ mod tests {
 
     fn info(instance: u128, role: Role, compat: u128) -> WorkerInfo {
         WorkerInfo {
+            name: "worker".into(),
             instance: InstanceId(instance),
             role,
+            model: MODEL,
+            weights: 1,
             peer_address: "localhost:1".into(),
             compat: CompatKey(compat),
             context_max: 1_000,
             capacity_tokens: 800 + instance as u64,
         }
+    }
+
+    const MODEL: ModelId = ModelId(0);
+
+    fn join(cluster: &mut Cluster, info: WorkerInfo) -> WorkerId {
+        let id = WorkerId((cluster.workers.len() + cluster.left.len()) as u32);
+        cluster.join(id, info);
+        id
     }
 
     fn link(giver: u128) -> Link {
@@ -274,19 +393,19 @@ mod tests {
     #[test]
     fn a_pair_is_up_when_the_reader_says_so_and_the_keys_agree() {
         let mut cluster = Cluster::default();
-        let prefill = cluster.join(info(1, Role::Prefill, 7));
-        let other = cluster.join(info(2, Role::Prefill, 8));
-        let decode = cluster.join(info(3, Role::Decode, 7));
+        let prefill = join(&mut cluster, info(1, Role::Prefill, 7));
+        let other = join(&mut cluster, info(2, Role::Prefill, 8));
+        let decode = join(&mut cluster, info(3, Role::Decode, 7));
         assert_eq!(cluster.link(prefill, decode), None);
-        assert_eq!(cluster.sequence_tokens_max(), None);
+        assert_eq!(cluster.sequence_tokens_max(MODEL), None);
         cluster.set_links(decode, [link(1), link(2)]);
         assert_eq!(cluster.link(prefill, decode), Some(&link(1)));
         assert_eq!(cluster.link(other, decode), None, "incompatible");
-        assert_eq!(cluster.sequence_tokens_max(), Some(801));
-        assert_eq!(cluster.links().count(), 1);
+        assert_eq!(cluster.sequence_tokens_max(MODEL), Some(801));
         cluster.leave(prefill);
+        assert_eq!(cluster.sequence_tokens_max(MODEL), None);
         assert_eq!(cluster.link(prefill, decode), None);
-        let again = cluster.join(info(1, Role::Prefill, 7));
+        let again = join(&mut cluster, info(1, Role::Prefill, 7));
         assert_ne!(again, prefill);
         assert_eq!(cluster.link(again, decode), Some(&link(1)), "the same incarnation, reconnected");
     }
@@ -294,24 +413,80 @@ mod tests {
     #[test]
     fn a_draining_worker_is_known_but_no_route_leads_to_it() {
         let mut cluster = Cluster::default();
-        let prefill = cluster.join(info(1, Role::Prefill, 7));
-        let decode = cluster.join(info(3, Role::Decode, 7));
+        let prefill = join(&mut cluster, info(1, Role::Prefill, 7));
+        let decode = join(&mut cluster, info(3, Role::Decode, 7));
         cluster.set_links(decode, [link(1)]);
         cluster.set_intake(prefill, Intake::Draining);
-        assert_eq!((cluster.links().count(), cluster.of_role(Role::Prefill).count()), (0, 0));
+        assert_eq!((cluster.sequence_tokens_max(MODEL), cluster.of_role(MODEL, Role::Prefill).count()), (None, 0));
         assert_eq!(cluster.link(prefill, decode), Some(&link(1)), "its offers can still be taken");
         cluster.set_intake(prefill, Intake::Open);
-        assert_eq!(cluster.links().count(), 1);
+        assert_eq!(cluster.sequence_tokens_max(MODEL), Some(801));
     }
 
     #[test]
     fn assigned_work_counts_until_the_next_report() {
         let mut cluster = Cluster::default();
-        let id = cluster.join(info(1, Role::Aggregated, 7));
+        let id = join(&mut cluster, info(1, Role::Aggregated, 7));
         cluster.assign(id, Assigned { prefill_tokens: 100, sequences: 2 });
         cluster.assign(id, Assigned { prefill_tokens: 10, sequences: 1 });
         assert_eq!(cluster.get(id).map(|w| (w.waiting_tokens(), w.sequences())), Some((110, 3)));
         cluster.set_load(id, Load { running: 1, waiting: 1, waiting_tokens: 50, ..Load::default() });
         assert_eq!(cluster.get(id).map(|w| (w.waiting_tokens(), w.sequences())), Some((50, 2)));
+    }
+
+    /// What is kept up to date piece by piece is what a look at everything says.
+    #[test]
+    fn reaches_and_orders_follow_every_change() {
+        let mut cluster = Cluster::default();
+        let mut dice = 7_u64;
+        let mut below = |limit: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % limit
+        };
+        for step in 0..4_000_u32 {
+            let some = cluster.workers.keys().nth(below(12) as usize).copied();
+            match (below(8), some) {
+                (0 | 1, _) if cluster.workers.len() < 12 => {
+                    let role = Role::ALL[below(3) as usize];
+                    let model = ModelId(below(2) as u32);
+                    let joined = WorkerInfo { model, ..info(below(12).into(), role, below(2).into()) };
+                    let is_new = cluster.workers().all(|worker| worker.info.instance != joined.instance);
+                    if is_new {
+                        cluster.join(WorkerId(step), joined);
+                    }
+                }
+                (2, Some(id)) => drop(cluster.leave(id)),
+                (3, Some(id)) => {
+                    cluster.set_intake(id, [Intake::Open, Intake::Draining, Intake::Quiet][below(3) as usize]);
+                }
+                (4 | 5, Some(id)) => {
+                    let links: Vec<Link> = (0..12).filter(|_| below(3) == 0).map(link).collect();
+                    cluster.set_links(id, links);
+                }
+                (6, Some(id)) => cluster.set_load(id, Load { waiting_tokens: below(9), ..Load::default() }),
+                (_, Some(id)) => cluster.assign(id, Assigned { prefill_tokens: below(9), sequences: below(3) }),
+                (_, None) => {}
+            }
+            for model in [ModelId(0), ModelId(1)] {
+                let (givers, readers) = (cluster.of_role(model, Role::Prefill), cluster.of_role(model, Role::Decode));
+                let readers: Vec<&Worker> = readers.collect();
+                let pairs = givers.flat_map(|giver| readers.iter().map(move |reader| (giver, *reader)));
+                let up = pairs.filter(|(giver, reader)| cluster.link(giver.id, reader.id).is_some());
+                let reach = up.map(|(giver, reader)| giver.sequence_tokens_max().min(reader.sequence_tokens_max()));
+                let alone = cluster.of_role(model, Role::Aggregated).map(Worker::sequence_tokens_max);
+                assert_eq!(cluster.sequence_tokens_max(model), reach.chain(alone).max());
+                let among = cluster.models_that_reach().find(|(of, _)| *of == model).map(|(_, tokens)| tokens);
+                assert_eq!(among, cluster.sequence_tokens_max(model));
+                for role in Role::ALL {
+                    let mut sorted: Vec<&Worker> = cluster.of_role(model, role).collect();
+                    sorted.sort_by_key(|worker| (worker.waiting_tokens(), worker.sequences(), worker.id));
+                    assert!(cluster.by_prompts(model, role).eq(sorted.iter().copied()));
+                    sorted.sort_by_key(|worker| (worker.sequences(), worker.id));
+                    assert!(cluster.by_sequences(model, role).eq(sorted));
+                }
+            }
+            let linked: usize = cluster.readers.values().map(BTreeSet::len).sum();
+            assert_eq!(linked, cluster.workers().map(|worker| worker.links.len()).sum::<usize>());
+        }
     }
 }

@@ -57,6 +57,10 @@ id!(
     /// A worker as the router's cluster table numbers it. Not stable over a restart of either side.
     WorkerId(u32), "worker"
 );
+id!(
+    /// A model as the router numbers those that it serves.
+    ModelId(u32), "model"
+);
 drawn_id!(
     /// A process incarnation, random per start. A worker that restarts behind the same address has another one.
     InstanceId(u128), "inst", u32, "-{:08x}"

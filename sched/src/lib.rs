@@ -8,6 +8,7 @@ pub mod block;
 pub mod cluster;
 pub mod compat;
 pub mod cost;
+pub mod desk;
 mod error;
 mod failure;
 pub mod handoff;
@@ -29,7 +30,8 @@ pub use compat::{CompatKey, CompatParts};
 pub use error::SchedError;
 pub use failure::{Failure, FailureKind};
 pub use ids::{
-    Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, PullId, RequestId, SlotId, StepId, TokenId, WorkerId,
+    Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, ModelId, PullId, RequestId, SlotId, StepId, TokenId,
+    WorkerId,
 };
 pub use plan::{BlockCopy, Input, SampleOutcome, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
 pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo};

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use engine::{Progress, RankProgram};
+use engine::{Progress, Purpose, RankProgram, Serving};
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
 use node::drain::Stop;
@@ -120,9 +120,10 @@ impl Worker {
         let opened = Arc::new(OnceLock::new());
         let (tell, stopped) = oneshot::channel();
         let outlet = WorkerOutlet::new(sessions.clone(), metrics.clone(), opened.clone(), tell);
-        let progress = progress.clone();
+        let serving = if sides.giving.is_some() { Serving::Readers } else { Serving::Nobody };
+        let (progress, purpose) = (progress.clone(), Purpose { role, serving });
         let loading = tokio::task::spawn_blocking(move || {
-            engine::start_watched(&engine, role, Box::new(outlet), ranks.as_ref(), &progress)
+            engine::start_watched(&engine, purpose, Box::new(outlet), ranks.as_ref(), &progress)
         });
         let loaded = loading.await.map_err(|error| LifeError::task("loading the model", error))?;
         let started = loaded.map_err(|error| Error::Engine { section, error })?;

@@ -55,7 +55,7 @@ impl Taker {
         let (say, said) = channel();
         let start = move || {
             let outlet = Box::new(ToChannel(say));
-            engine::start_watched(&config, Role::Decode, outlet, &NoRankProgram, &Progress::default())
+            engine::start_watched(&config, Role::Decode.into(), outlet, &NoRankProgram, &Progress::default())
         };
         let started = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
         let engine::Started { handle: replica, info, endpoint, join, .. } = started;

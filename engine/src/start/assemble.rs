@@ -66,25 +66,20 @@ fn open_with_ranks(
 
 pub(super) fn start(
     config: &Config,
-    role: Role,
+    Purpose { role, serving }: Purpose,
     outlet: Box<dyn Outlet>,
     program: &dyn RankProgram,
     progress: &Progress,
 ) -> Result<Started, EngineError> {
     let (waker, sleeper) = Waker::pair();
-    let opened = open_with_ranks(config, backing(config, role), waker.notify(), program, progress)?;
+    let opened = open_with_ranks(config, backing(config, serving), waker.notify(), program, progress)?;
     progress.begins(Phase::Assembling, 0);
     let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } = opened;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
     let instance = InstanceId(random::incarnation()?);
     let leases = Arc::new(LeaseTable::new());
-    let setup = Setup {
-        instance,
-        notify: waker.notify(),
-        access: Arc::clone(&leases) as _,
-        limits: limits(config),
-        serving: serving(role),
-    };
+    let setup =
+        Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: limits(config), serving };
     let (transport, region) = transport(config, &setup, &kv)?;
     let compat = compat(&spec, &kv, &layout, weights_digest, &backend.describe().numerics_id);
     let scheduler = scheduler(config, role, &spec, &geometry, context_max, &compat)?;
@@ -150,17 +145,9 @@ pub(super) fn step_limits(config: &Config, context_max: u32) -> StepLimits {
     StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max }
 }
 
-/// Only a worker that gives is read from; the others need not even listen.
-fn serving(role: Role) -> Serving {
-    match role {
-        Role::Prefill => Serving::Readers,
-        Role::Decode | Role::Aggregated => Serving::Nobody,
-    }
-}
-
 /// What the pool is best made of: what the transport serves from, where it serves, and else memory with huge pages.
-fn backing(config: &Config, role: Role) -> Backing {
-    match serving(role) {
+fn backing(config: &Config, serving: Serving) -> Backing {
+    match serving {
         Serving::Readers => config.transport.kind().backing(),
         Serving::Nobody => Backing::Anonymous,
     }

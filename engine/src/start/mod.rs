@@ -8,7 +8,7 @@ mod ranks;
 
 use std::thread::JoinHandle;
 
-use kv_transfer::TransportKind;
+use kv_transfer::{Serving, TransportKind};
 use sched::layout::KvLayout;
 use sched::{CompatKey, CompatParts, InstanceId, Role};
 
@@ -81,6 +81,26 @@ impl ModelInfo {
     }
 }
 
+/// What a replica is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    /// What its scheduler is for.
+    pub role: Role,
+    /// Whether others read from its pool. Where nobody does, it need not even listen.
+    pub serving: Serving,
+}
+
+impl From<Role> for Purpose {
+    /// Only a worker that gives is read from.
+    fn from(role: Role) -> Purpose {
+        let serving = match role {
+            Role::Prefill => Serving::Readers,
+            Role::Decode | Role::Aggregated => Serving::Nobody,
+        };
+        Purpose { role, serving }
+    }
+}
+
 /// Starts a replica. Returns when the model is loaded and the thread runs; nothing is left behind after an error.
 /// Its ranks are threads; see [`start_with_ranks`].
 pub fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
@@ -94,17 +114,17 @@ pub fn start_with_ranks(
     outlet: Box<dyn Outlet>,
     program: &dyn RankProgram,
 ) -> Result<Started, EngineError> {
-    start_watched(config, role, outlet, program, &Progress::default())
+    start_watched(config, Purpose::from(role), outlet, program, &Progress::default())
 }
 
 /// Starts a replica as [`start_with_ranks`] does, and reports how far it is. Once asked to stop it ends at the next
 /// tensor with [`EngineError::Stopped`].
 pub fn start_watched(
     config: &Config,
-    role: Role,
+    purpose: Purpose,
     outlet: Box<dyn Outlet>,
     program: &dyn RankProgram,
     progress: &Progress,
 ) -> Result<Started, EngineError> {
-    assemble::start(config, role, outlet, program, progress)
+    assemble::start(config, purpose, outlet, program, progress)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sched::message::{FromWorker, ToGiver, ToWorker};
 use sched::replica::Event;
-use sched::{InstanceId, LaneId, LeaseId, PullId, RequestId, StepId, WorkerId};
+use sched::{InstanceId, LaneId, LeaseId, PullId, StepId, WorkerId};
 
 /// One event.
 #[derive(Debug)]
@@ -23,10 +23,8 @@ pub(super) enum Happening {
     PullEnds { reader: WorkerId, pull: PullId, giver: InstanceId, lease: LeaseId },
     /// A worker's `next_timeout`.
     WorkerTimer(WorkerId),
-    /// A journey's `next_timeout`.
-    JourneyTimer(RequestId),
-    /// The router renews the request leases.
-    Renews,
+    /// The router's `next_timeout`.
+    RouterTimer,
     /// Workers report how full they are.
     LoadsReported,
     /// A worker dies.

@@ -6,9 +6,9 @@ mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sched::cluster::Cluster;
+use sched::desk::{Desk, DeskConfig, DeskEvent, Gate, GateLimits};
 use sched::replica::Event;
-use sched::route::RoutePolicy;
+use sched::route::Routing;
 use sched::slo::Attainment;
 use sched::{RequestId, Time, WorkerId};
 
@@ -40,9 +40,14 @@ struct Simulation<'a> {
     workers: BTreeMap<WorkerId, SimWorker>,
     /// Workers that got facts at this instant and have not decided yet.
     stirred: BTreeSet<WorkerId>,
-    cluster: Cluster,
-    policy: Box<dyn RoutePolicy>,
-    journeys: BTreeMap<RequestId, Live>,
+    /// The router, and whether it got facts at this instant.
+    desk: Desk,
+    router_stirred: bool,
+    /// The time for which the router's timer is set.
+    router_timer: Option<Time>,
+    gate: Gate,
+    /// Requests that run.
+    live: BTreeMap<RequestId, Live>,
     ended: BTreeMap<RequestId, RequestReport>,
     classes: BTreeMap<u16, Attainment>,
     ended_at: Time,
@@ -63,9 +68,11 @@ impl<'a> Simulation<'a> {
             log: LogHash::default(),
             workers: BTreeMap::new(),
             stirred: BTreeSet::new(),
-            cluster: Cluster::default(),
-            policy: config.policy.build(),
-            journeys: BTreeMap::new(),
+            desk: desk(config),
+            router_stirred: false,
+            router_timer: None,
+            gate: gate(config),
+            live: BTreeMap::new(),
             ended: BTreeMap::new(),
             classes: BTreeMap::new(),
             ended_at: Time(0),
@@ -79,7 +86,6 @@ impl<'a> Simulation<'a> {
         for fault in &config.faults {
             simulation.queue.push(fault.at, Happening::Dies(WorkerId(fault.worker as u32)));
         }
-        simulation.queue.push(Time(0) + config.renew_every, Happening::Renews);
         simulation.queue.push(Time(0) + config.load_every, Happening::LoadsReported);
         Ok(simulation)
     }
@@ -90,7 +96,7 @@ impl<'a> Simulation<'a> {
             while let Some((sequence, happening)) = self.queue.pop_at(now) {
                 self.log.add(now, sequence, &happening);
                 if self.log.lines() > self.config.events_max {
-                    let (events, running) = (self.config.events_max, self.journeys.len());
+                    let (events, running) = (self.config.events_max, self.live.len());
                     return Err(PlannerError::Endless { at: now, events, running });
                 }
                 self.happen(happening);
@@ -98,6 +104,9 @@ impl<'a> Simulation<'a> {
             // What has arrived together is decided together.
             for worker in std::mem::take(&mut self.stirred) {
                 self.decide(worker)?;
+            }
+            if std::mem::take(&mut self.router_stirred) {
+                self.decide_at_router();
             }
         }
         Ok(())
@@ -107,16 +116,15 @@ impl<'a> Simulation<'a> {
         match happening {
             Happening::Arrives(index) => self.arrive(index),
             Happening::AtWorker { worker, event } => self.feed(worker, event),
-            Happening::AtRouter { worker, message } => self.worker_says(worker, message),
+            Happening::AtRouter { worker, message } => self.at_router(DeskEvent::Said(worker, message)),
             Happening::AtGiver { giver, reader, word } => self.at_giver(giver, reader, word),
             Happening::StepEnds { worker, lane, step } => self.step_ends(worker, lane, step),
             Happening::PullEnds { reader, pull, giver, lease } => self.pull_ends(reader, pull, giver, lease),
             Happening::WorkerTimer(worker) => self.feed(worker, Event::Tick),
-            Happening::JourneyTimer(request) => self.journey_timer(request),
-            Happening::Renews => self.renew(),
+            Happening::RouterTimer => self.at_router(DeskEvent::Tick),
             Happening::LoadsReported => self.report_loads(),
             Happening::Dies(worker) => self.die(worker),
-            Happening::SessionGone(worker) => self.session_gone(worker),
+            Happening::SessionGone(worker) => self.at_router(DeskEvent::Left(worker)),
         }
     }
 
@@ -128,8 +136,8 @@ impl<'a> Simulation<'a> {
     }
 
     fn check_leaks(&self) -> Result<(), PlannerError> {
-        if !self.journeys.is_empty() {
-            let (events, running) = (self.log.lines(), self.journeys.len());
+        if !self.live.is_empty() || self.desk.running() > 0 {
+            let (events, running) = (self.log.lines(), self.live.len());
             return Err(PlannerError::Endless { at: self.now, events, running });
         }
         self.workers.values().try_for_each(SimWorker::check_leaks)
@@ -147,4 +155,19 @@ impl<'a> Simulation<'a> {
             steps: self.steps,
         }
     }
+}
+
+fn desk(config: &SimConfig) -> Desk {
+    let SimConfig { journey, renew_every, load_every, wide_choices_max, .. } = *config;
+    // Workers owe the router a word whenever they report their load.
+    let settings = DeskConfig { journey, renew_every, status_every: load_every, wide_choices_max };
+    Desk::new(Time(0), settings, Routing::new(config.policy.build(), config.route))
+}
+
+/// Requests are bounded in number; their bodies have no bytes here.
+fn gate(config: &SimConfig) -> Gate {
+    let all = usize::MAX;
+    let limits =
+        GateLimits { requests_max: config.requests_max, bytes_max: all, answers_bytes_max: all, answer_bytes_max: all };
+    Gate::new(limits)
 }

@@ -1,120 +1,111 @@
-//! The router's side: journeys, their records and what they tell workers.
+//! The router's side: its gate and its desk, and what they decide.
 
 use std::collections::BTreeMap;
 
-use sched::journey::{Ending, Journey, JourneyAction, JourneyEvent, Parts};
-use sched::message::{FromWorker, ToWorker};
+use sched::desk::{DeskAction, DeskEvent, Group, Hold, Phase, Submission, Width, WorkerStatus};
+use sched::journey::{Ending, Parts};
+use sched::message::ToWorker;
 use sched::replica::Event;
-use sched::route::Picker;
 use sched::slo::{Outcome, RequestRecord};
-use sched::{Choice, FailureKind, Leg, RequestId, Time, TokenId, WorkerId};
+use sched::{Choice, Failure, FailureKind, ModelId, RequestId, TokenId, WorkerId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Simulation;
 use super::happening::Happening;
 use crate::RequestReport;
 
+/// The one model that is simulated.
+pub(super) const MODEL: ModelId = ModelId(0);
+
 /// A request that has not ended.
 pub(super) struct Live {
-    journey: Journey,
     record: RequestRecord,
     output: BTreeMap<(Choice, u32), TokenId>,
     retries: u32,
-    /// The time for which its timer is set.
-    timer: Option<Time>,
+    /// What it holds of the gate.
+    hold: Hold,
 }
 
 impl Simulation<'_> {
     pub(super) fn arrive(&mut self, index: usize) {
         let arrival = &self.arrivals[index];
         let id = RequestId(index as u64);
+        let record = RequestRecord::new(self.now, arrival.slo, self.config.itl_quantile);
+        let mut live = Live { record, output: BTreeMap::new(), retries: 0, hold: Hold::default() };
+        let entered = self.gate.enter(&mut live.hold);
+        self.live.insert(id, live);
+        if let Err(full) = entered {
+            return self.end(id, Ending::Failed(Failure::new(FailureKind::Overloaded, full.to_string())));
+        }
         let parts = Parts {
             id,
+            model: MODEL,
             prompt: arrival.prompt.clone(),
             choices: arrival.choices,
             params: arrival.params.clone(),
             slo: arrival.slo,
         };
-        let live = Live {
-            journey: Journey::new(self.now, parts, self.config.journey),
-            record: RequestRecord::new(self.now, arrival.slo, self.config.itl_quantile),
-            output: BTreeMap::new(),
-            retries: 0,
-            timer: None,
-        };
-        self.journeys.insert(id, live);
-        self.on_journey(id, JourneyEvent::Tick);
+        let width = if arrival.choices > 1 { Width::Wide(Group(id.0)) } else { Width::Narrow };
+        self.at_router(DeskEvent::Submit(Box::new(Submission { parts, width })));
     }
 
-    pub(super) fn worker_says(&mut self, worker: WorkerId, message: FromWorker) {
-        self.on_journey(message.leg().request, JourneyEvent::FromWorker { worker, message });
-    }
-
-    pub(super) fn journey_timer(&mut self, request: RequestId) {
-        if self.journeys.get(&request).is_some_and(|live| live.timer == Some(self.now)) {
-            self.on_journey(request, JourneyEvent::Tick);
-        }
-    }
-
-    pub(super) fn session_gone(&mut self, worker: WorkerId) {
-        self.cluster.leave(worker);
-        for id in self.journeys.keys().copied().collect::<Vec<_>>() {
-            self.on_journey(id, JourneyEvent::WorkerLost { worker, name: worker.to_string().into() });
-        }
-    }
-
-    /// One message per worker for all requests it serves.
-    pub(super) fn renew(&mut self) {
-        let mut legs: BTreeMap<WorkerId, Vec<Leg>> = BTreeMap::new();
-        for (worker, leg) in self.journeys.values().flat_map(|live| live.journey.bound()) {
-            legs.entry(worker).or_default().push(leg);
-        }
-        for (worker, legs) in legs {
-            self.tell_worker(worker, ToWorker::Renew(legs));
-        }
-        self.again(self.config.renew_every, Happening::Renews);
+    /// A fact for the router.
+    pub(super) fn at_router(&mut self, event: DeskEvent) {
+        self.desk.on(self.now, event);
+        self.router_stirred = true;
     }
 
     pub(super) fn report_loads(&mut self) {
-        for (id, worker) in &self.workers {
-            self.cluster.set_load(*id, worker.load());
+        let loads: Vec<_> = self.workers.iter().map(|(id, worker)| (*id, worker.load())).collect();
+        for (id, load) in loads {
+            let status = WorkerStatus { load, phase: Phase::Accepting, links: None, problems: Vec::new() };
+            self.at_router(DeskEvent::Status(id, status));
         }
         self.again(self.config.load_every, Happening::LoadsReported);
     }
 
-    fn on_journey(&mut self, id: RequestId, event: JourneyEvent) {
-        let Some(live) = self.journeys.get_mut(&id) else { return };
-        let mut picker = Picker { cluster: &mut self.cluster, policy: &mut *self.policy, config: &self.config.route };
-        live.journey.on(self.now, event, &mut picker);
-        while let Some(action) = self.journeys.get_mut(&id).and_then(|live| live.journey.poll()) {
-            self.perform_for(id, action);
+    /// Lets the router decide, and performs what it decides.
+    pub(super) fn decide_at_router(&mut self) {
+        while let Some(action) = self.desk.poll() {
+            self.perform_at_router(action);
         }
-        let Some(live) = self.journeys.get_mut(&id) else { return };
-        let next = live.journey.next_timeout();
-        if let Some(time) = next.filter(|_| next != live.timer) {
-            live.timer = next;
-            self.queue.push(time.max(self.now), Happening::JourneyTimer(id));
+        let next = self.desk.next_timeout();
+        if self.router_timer != Some(next) && self.ended.len() < self.arrivals.len() {
+            self.router_timer = Some(next);
+            self.queue.push(next.max(self.now), Happening::RouterTimer);
         }
     }
 
-    fn perform_for(&mut self, id: RequestId, action: JourneyAction) {
-        let Some(live) = self.journeys.get_mut(&id) else { return };
+    fn perform_at_router(&mut self, action: DeskAction) {
         match action {
-            JourneyAction::Send { worker, message } => self.tell_worker(worker, message),
-            JourneyAction::Deliver(delivery) => {
-                live.output.insert((delivery.choice, delivery.index), delivery.token.token);
-                live.record.token(self.now, delivery.choice, delivery.submitted, delivery.timing);
+            DeskAction::Tell(worker, message) => self.tell_worker(worker, message),
+            DeskAction::Deliver { request, delivery } => {
+                if let Some(live) = self.live.get_mut(&request) {
+                    live.output.insert((delivery.choice, delivery.index), delivery.token.token);
+                    live.record.token(self.now, delivery.choice, delivery.submitted, delivery.timing);
+                }
             }
-            JourneyAction::FinishChoice { .. } => {}
-            JourneyAction::Retry { .. } => live.retries += 1,
-            // It ends, or its answer comes from elsewhere.
-            JourneyAction::GaveUpHandoffs { .. } => {}
-            JourneyAction::End(ending) => self.end(id, ending),
+            DeskAction::Retry { request, .. } => {
+                if let Some(live) = self.live.get_mut(&request) {
+                    live.retries += 1;
+                }
+            }
+            DeskAction::End { request, ending } => self.end(request, ending),
+            // For clients, logs and metrics; sessions end with their workers.
+            DeskAction::Placed { .. }
+            | DeskAction::FinishChoice { .. }
+            | DeskAction::GaveUpHandoffs { .. }
+            | DeskAction::Unfit { .. }
+            | DeskAction::Quiet(_)
+            | DeskAction::Returned(_)
+            | DeskAction::GiveUp(_)
+            | DeskAction::View(_) => {}
         }
     }
 
     fn end(&mut self, id: RequestId, ending: Ending) {
-        let Some(live) = self.journeys.remove(&id) else { return };
+        let Some(live) = self.live.remove(&id) else { return };
+        self.gate.leave(self.now, &live.hold);
         let outcome = match &ending {
             Ending::Done => Outcome::Done,
             Ending::Failed(failure) if failure.kind == FailureKind::Overloaded => Outcome::Refused,

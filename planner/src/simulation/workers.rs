@@ -1,8 +1,10 @@
 //! The workers' side: replicas, their devices and links, and what they tell each other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sched::cluster::{Link as ClusterLink, WorkerInfo};
+use sched::desk::{DeskEvent, Phase, WorkerStatus};
 use sched::handoff::PullOutcome;
 use sched::layout::KvLayout;
 use sched::message::{Envelope, Load, ToGiver};
@@ -13,6 +15,7 @@ use sched::{
 
 use super::Simulation;
 use super::happening::Happening;
+use super::requests::MODEL;
 use crate::device::Device;
 use crate::link::{Link, pull_bytes};
 use crate::{PlannerError, WorkerSpec};
@@ -35,18 +38,25 @@ impl Simulation<'_> {
         for (index, spec) in self.config.workers.iter().enumerate() {
             let id = WorkerId(index as u32);
             let worker = SimWorker::new(id, spec, self.config)?;
-            self.cluster.join(worker.info(spec));
+            self.at_router(DeskEvent::Joined(id, worker.info(spec)));
             self.workers.insert(id, worker);
         }
-        let givers: Vec<InstanceId> = self.cluster.of_role(Role::Prefill).map(|w| w.info.instance).collect();
-        let readers: Vec<WorkerId> = self.cluster.of_role(Role::Decode).map(|w| w.id).collect();
+        let of_role = |role| {
+            let workers = self.config.workers.iter().enumerate();
+            workers.filter(move |(_, spec)| spec.replica.role == role).map(|(index, _)| WorkerId(index as u32))
+        };
+        let givers: Vec<InstanceId> = of_role(Role::Prefill).map(instance_of).collect();
+        let readers: Vec<WorkerId> = of_role(Role::Decode).collect();
         let bytes_per_second = self.config.link.bytes_per_second;
         for reader in readers {
             let link =
                 |giver: &InstanceId| ClusterLink { giver: *giver, transport: "modelled".into(), bytes_per_second };
-            self.cluster.set_links(reader, givers.iter().map(link));
+            let links = Some(givers.iter().map(link).collect());
+            let status = WorkerStatus { load: Load::default(), phase: Phase::Accepting, links, problems: Vec::new() };
+            self.at_router(DeskEvent::Status(reader, status));
             givers.iter().for_each(|giver| self.feed(reader, Event::GiverMet(*giver)));
         }
+        self.decide_at_router();
         Ok(())
     }
 
@@ -214,10 +224,14 @@ impl SimWorker {
     }
 
     fn info(&self, spec: &WorkerSpec) -> WorkerInfo {
+        let name: Arc<str> = self.id.to_string().into();
         WorkerInfo {
+            name: Arc::clone(&name),
             instance: instance_of(self.id),
             role: spec.replica.role,
-            peer_address: self.id.to_string().into(),
+            model: MODEL,
+            weights: 0,
+            peer_address: name,
             compat: CompatKey(0),
             context_max: spec.replica.context_max,
             capacity_tokens: u64::from(spec.replica.blocks_total) * u64::from(spec.replica.block_tokens),

@@ -2,6 +2,7 @@
 
 mod deployments;
 mod links;
+mod overload;
 mod queueing;
 mod random;
 mod serving;

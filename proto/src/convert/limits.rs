@@ -13,7 +13,7 @@ pub const LOGIT_BIAS_MAX: usize = 4096;
 /// Alternatives reported per token.
 pub const ALTERNATIVES_MAX: usize = 255;
 /// Legs of one renewal, leases of one heartbeat.
-pub const RENEW_MAX: usize = 1 << 16;
+pub const RENEW_MAX: usize = sched::message::RENEW_LEGS_MAX;
 /// Leases that one word of a reader or a giver names: a giver's scheduler looks each of them up.
 pub const LEASES_MAX: usize = 1024;
 /// Messages of one batch.

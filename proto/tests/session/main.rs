@@ -75,6 +75,7 @@ async fn a_lost_router_cancels_its_legs_and_no_others() {
     let taken = worker.host.until(|taken| taken.len() == 6).await;
     let cancel = |id| ToWorker::Cancel { leg: leg(id), choice: None };
     assert_eq!(taken[4..], [cancel(1), cancel(3)], "leg 2 had ended, leg 4 is another router's");
+    worker.sessions.over([leg(1), leg(3)]);
     assert_eq!(worker.sessions.legs(), 1);
 }
 

@@ -1,22 +1,24 @@
-//! The task that owns every journey and every worker; knows no text.
+//! The task that drives the router's desk: brings it what clients and workers say, and carries what it decides; decides
+//! nothing itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrics::counter;
 use node::admin::Gate;
 use node::names;
 use proto::session::WorkerUpdate;
-use sched::journey::{Ending, Journey, JourneyAction, JourneyConfig, JourneyEvent};
-use sched::message::{FromWorker, ToWorker};
-use sched::{Failure, FailureKind, Leg, RequestId, Span, Time, WorkerId};
+use sched::desk::{self, Desk, DeskAction, DeskEvent};
+use sched::journey::{Ending, Instead};
+use sched::message::ToWorker;
+use sched::route::Routing;
+use sched::{Choice, Failure, FinishReason, RequestId, WorkerId};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
-use super::fleet::{Fleet, Routes};
+use super::fleet::Fleet;
 use super::inbox::Outbox;
-use super::wide::Wide;
-use super::{Batch, Command, Dispatcher, RequestEvent, Submission, View, Width};
+use super::{Batch, Command, Dispatcher, MODEL, RequestEvent, Submission, View};
 use crate::clock::Clock;
 use crate::random::Numbers;
 use crate::worker::{News, Slot};
@@ -36,42 +38,21 @@ pub(crate) struct DriverParts {
 /// The task.
 pub(crate) struct Driver {
     clock: Clock,
-    journey: JourneyConfig,
+    desk: Desk,
     commands: mpsc::UnboundedReceiver<Command>,
     news: mpsc::Receiver<(Slot, News)>,
     fleet: Fleet,
-    requests: BTreeMap<RequestId, Entry>,
-    /// Requests of several choices that wait for their turn.
-    wide: Wide,
-    wide_choices_max: u32,
-    /// When which journey wants to be called again.
-    timers: BTreeSet<(Time, RequestId)>,
-    /// Journeys with decisions to perform.
-    touched: BTreeSet<RequestId>,
-    /// Workers that could not take a message.
-    failed: Vec<Slot>,
-    beat: Span,
-    next_beat: Time,
+    clients: BTreeMap<RequestId, Client>,
     view: watch::Sender<View>,
     gate: Gate,
-    stage: Stage,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Serving,
-    ShuttingDown,
-}
-
-struct Entry {
-    journey: Journey,
-    /// What its client calls it.
+/// Who waits for a request.
+struct Client {
+    /// What it calls the request.
     name: Arc<str>,
     first_choice: u32,
     events: Outbox,
-    timer: Option<Time>,
-    /// Choices that run in turns; none of a request with one.
-    wide_choices: u32,
 }
 
 /// What woke the task.
@@ -83,29 +64,25 @@ enum Fact {
     Orphaned,
 }
 
+/// News of one request that go to its client as one.
+type Together = Option<(RequestId, Batch)>;
+
 impl Driver {
     /// The task and the way to talk to it.
     pub(crate) fn new(parts: DriverParts) -> (Driver, Dispatcher) {
         let (sender, commands) = mpsc::unbounded_channel();
         let (view, seen) = watch::channel(View::default());
         let config = &parts.config;
+        let routing = Routing::new(config.route.policy(), config.route.config());
         let driver = Driver {
             clock: parts.clock,
-            journey: config.journey(),
+            desk: Desk::new(parts.clock.now(), config.desk(), routing),
             commands,
             news: parts.news,
-            fleet: Fleet::new(parts.addresses, config.route.policy(), config.route.config(), config.status_beat()),
-            requests: BTreeMap::new(),
-            wide: Wide::default(),
-            wide_choices_max: config.limits.wide_choices_max,
-            timers: BTreeSet::new(),
-            touched: BTreeSet::new(),
-            failed: Vec::new(),
-            beat: config.beat(),
-            next_beat: parts.clock.now() + config.beat(),
+            fleet: Fleet::new(parts.addresses),
+            clients: BTreeMap::new(),
             view,
             gate: parts.gate,
-            stage: Stage::Serving,
         };
         (driver, Dispatcher { commands: sender, numbers: Numbers::new().into(), view: seen })
     }
@@ -121,14 +98,13 @@ impl Driver {
                 let Some(fact) = self.ready_fact() else { break };
                 self.take(fact);
             }
-            self.fire_timers();
+            self.tell(DeskEvent::Tick);
             self.perform();
         }
     }
 
     async fn next_fact(&mut self) -> Fact {
-        let timers = self.timers.first().map(|(time, _)| *time).into_iter().chain(self.fleet.next_silence());
-        let due = timers.fold(self.next_beat, Time::min);
+        let due = self.desk.next_timeout();
         tokio::select! {
             command = self.commands.recv() => command.map_or(Fact::Orphaned, Fact::Command),
             Some((slot, news)) = self.news.recv() => Fact::News(slot, news),
@@ -141,269 +117,171 @@ impl Driver {
         news.or_else(|| self.commands.try_recv().ok().map(Fact::Command))
     }
 
+    fn tell(&mut self, event: DeskEvent) {
+        self.desk.on(self.clock.now(), event);
+    }
+
     fn take(&mut self, fact: Fact) {
         match fact {
-            Fact::Command(Command::Submit(submission)) => self.submit(*submission),
+            Fact::Command(Command::Submit(submission)) => {
+                let Submission { parts, name, first_choice, events, width } = *submission;
+                self.clients.insert(parts.id, Client { name, first_choice, events });
+                self.tell(DeskEvent::Submit(Box::new(desk::Submission { parts, width })));
+            }
             Fact::Command(Command::StopChoice { request, choice }) => {
-                self.tell(request, JourneyEvent::StopChoice { choice });
+                self.tell(DeskEvent::StopChoice { request, choice });
             }
             Fact::Command(Command::Gone(request)) => {
-                if self.wide.forget(request).is_none() {
-                    self.tell(request, JourneyEvent::ClientGone);
-                }
+                self.clients.remove(&request);
+                self.tell(DeskEvent::ClientGone(request));
             }
-            Fact::Command(Command::ShutDown) => self.shut_down(),
+            Fact::Command(Command::ShutDown) => self.tell(DeskEvent::ShutDown),
             Fact::News(slot, news) => self.take_news(slot, news),
             Fact::Timer | Fact::Orphaned => {}
         }
     }
 
-    fn submit(&mut self, submission: Submission) {
-        if self.stage == Stage::ShuttingDown {
-            refuse(&submission, shutting_down());
-            return;
-        }
-        match submission.width {
-            Width::Narrow => self.begin(submission),
-            Width::Wide(group) => self.wide.wait(self.clock.now(), group, submission),
-        }
-    }
-
-    fn begin(&mut self, submission: Submission) {
-        let id = submission.parts.id;
-        let wide_choices = match submission.width {
-            Width::Narrow => 0,
-            Width::Wide(_) => submission.parts.choices,
-        };
-        let journey = Journey::new(self.clock.now(), submission.parts, self.journey);
-        let Submission { name, first_choice, events, .. } = submission;
-        self.requests.insert(id, Entry { journey, name, first_choice, events, timer: None, wide_choices });
-        self.tell(id, JourneyEvent::Tick);
-    }
-
-    /// Begins those of several choices whose turn it is.
-    fn begin_wide(&mut self) {
-        let choices_max = self.wide_choices_max.saturating_mul(self.fleet.generators().max(1));
-        while let Some(submission) = self.wide.next(choices_max) {
-            self.begin(submission);
-        }
-    }
-
-    /// Feeds one journey. A request that has ended needs nothing any more.
-    fn tell(&mut self, request: RequestId, event: JourneyEvent) {
-        if let Some(entry) = self.requests.get_mut(&request) {
-            entry.journey.on(self.clock.now(), event, &mut self.fleet.picker());
-            self.touched.insert(request);
-        }
-    }
-
-    fn tell_all(&mut self, event: &JourneyEvent) {
-        let requests: Vec<RequestId> = self.requests.keys().copied().collect();
-        for request in requests {
-            self.tell(request, event.clone());
-        }
-    }
-
     fn take_news(&mut self, slot: Slot, news: News) {
         match news {
-            News::Up(welcome, commands) => match self.fleet.up(self.clock.now(), slot, *welcome, commands) {
-                Ok(()) => self.routes_changed(Routes::More),
-                Err(reason) => error!(worker = self.fleet.name(slot), reason, "worker cannot be used"),
-            },
-            News::Update(WorkerUpdate::Messages(messages)) => self.take_messages(slot, messages),
+            News::Up(welcome, commands) => {
+                let (worker, info) = self.fleet.up(slot, *welcome, commands);
+                self.tell(DeskEvent::Joined(worker, info));
+            }
+            News::Update(WorkerUpdate::Messages(messages)) => {
+                let Some(worker) = self.fleet.worker(slot) else { return };
+                for message in messages {
+                    self.tell(DeskEvent::Said(worker, message));
+                }
+            }
             News::Update(WorkerUpdate::Status(status)) => {
-                let routes = self.fleet.status(self.clock.now(), slot, status);
-                self.routes_changed(routes);
+                if let Some((worker, status)) = self.fleet.status(slot, status) {
+                    self.tell(DeskEvent::Status(worker, status));
+                }
             }
-            News::Update(WorkerUpdate::Ended(_)) | News::Down => self.lose(slot),
-        }
-    }
-
-    fn take_messages(&mut self, slot: Slot, messages: Vec<FromWorker>) {
-        let Some(worker) = self.fleet.worker(slot) else { return };
-        for message in messages {
-            self.tell(message.leg().request, JourneyEvent::FromWorker { worker, message });
-        }
-    }
-
-    /// The session of `slot` is over, and with it all that its worker did.
-    fn lose(&mut self, slot: Slot) {
-        if let Some(worker) = self.fleet.down(slot) {
-            let name = self.fleet.name(slot).into();
-            self.tell_all(&JourneyEvent::WorkerLost { worker, name });
-            self.routes_changed(Routes::Same);
-        }
-    }
-
-    fn routes_changed(&mut self, routes: Routes) {
-        let view = View { sequence_tokens_max: self.fleet.sequence_tokens_max() };
-        self.view.send_if_modified(|now| std::mem::replace(now, view) != view);
-        match view.sequence_tokens_max {
-            Some(_) => self.gate.open(),
-            None => self.gate.waits_for(self.fleet.lack().to_string()),
-        }
-        if routes == Routes::More {
-            self.tell_all(&JourneyEvent::WorkersChanged);
-        }
-    }
-
-    fn fire_timers(&mut self) {
-        let now = self.clock.now();
-        while let Some((time, request)) = self.timers.first().copied()
-            && time <= now
-        {
-            self.timers.pop_first();
-            if let Some(entry) = self.requests.get_mut(&request) {
-                entry.timer = None;
-            }
-            self.tell(request, JourneyEvent::Tick);
-        }
-        while let Some(slot) = self.fleet.silent(now) {
-            warn!(worker = self.fleet.name(slot), "a worker that says nothing is given up");
-            self.lose(slot);
-        }
-        if now >= self.next_beat {
-            self.next_beat = now + self.beat;
-            self.renew();
-            for submission in self.wide.overdue(now, self.journey.deadline) {
-                refuse(&submission, Failure::new(FailureKind::DeadlineExceeded, "its turn did not come in time"));
-            }
-        }
-    }
-
-    /// Renews the leases of everything that runs, one message per worker.
-    fn renew(&mut self) {
-        let mut legs: BTreeMap<WorkerId, Vec<Leg>> = BTreeMap::new();
-        for entry in self.requests.values() {
-            for (worker, leg) in entry.journey.bound() {
-                legs.entry(worker).or_default().push(leg);
-            }
-        }
-        for (worker, legs) in legs {
-            for some in legs.chunks(proto::limits::RENEW_MAX) {
-                self.send(worker, ToWorker::Renew(some.to_vec()));
+            News::Update(WorkerUpdate::Ended(_)) | News::Down => {
+                if let Some(worker) = self.fleet.down(slot) {
+                    self.tell(DeskEvent::Left(worker));
+                }
             }
         }
     }
 
     /// Performs all decisions; performing one may cause more.
     fn perform(&mut self) {
+        let mut together: Together = None;
         loop {
-            while let Some(request) = self.touched.pop_first() {
-                if let Some(entry) = self.requests.remove(&request) {
-                    self.perform_one(request, entry);
-                }
-            }
-            match self.failed.pop() {
-                Some(slot) => self.lose(slot),
-                None => {
-                    self.begin_wide();
-                    if self.touched.is_empty() {
-                        return;
-                    }
-                }
+            match self.desk.poll() {
+                Some(action) => self.carry(action, &mut together),
+                None if together.is_some() => self.deliver(together.take()),
+                None => return,
             }
         }
     }
 
-    fn perform_one(&mut self, request: RequestId, mut entry: Entry) {
-        let batch = self.decisions_of(request, &mut entry);
-        let delivered = entry.events.put(batch);
-        if delivered.is_err() && !entry.journey.is_over() {
-            entry.journey.on(self.clock.now(), JourneyEvent::ClientGone, &mut self.fleet.picker());
-            self.touched.insert(request);
-        } else if entry.journey.is_over() {
-            self.set_timer(request, &mut entry, None);
-            self.wide.ended(entry.wide_choices);
-            return;
+    fn carry(&mut self, action: DeskAction, together: &mut Together) {
+        match action {
+            DeskAction::Tell(worker, message) => self.send(worker, message),
+            DeskAction::Placed { leg, chosen } => debug!(%leg, route = ?chosen.route, chosen.reason, "leg is placed"),
+            DeskAction::Deliver { request, delivery } => {
+                let Some(first) = self.clients.get(&request).map(|client| client.first_choice) else { return };
+                let index = first + delivery.choice.0;
+                self.news_of(request, together).push(RequestEvent::Token { index, delivery, ended: None });
+            }
+            DeskAction::FinishChoice { request, choice, reason } => self.finish(request, choice, reason, together),
+            DeskAction::Retry { request, failure } => self.retried(request, &failure),
+            DeskAction::GaveUpHandoffs { request, failure, instead } => self.gave_up(request, &failure, instead),
+            DeskAction::End { request, ending } => self.end(request, ending, together),
+            DeskAction::Unfit { worker, reason } => {
+                error!(worker = self.fleet.name(worker), %reason, "worker cannot be used");
+                self.fleet.end(worker);
+            }
+            DeskAction::Quiet(worker) => {
+                warn!(worker = self.fleet.name(worker), "a worker says nothing; no new work goes to it");
+            }
+            DeskAction::Returned(worker) => {
+                info!(worker = self.fleet.name(worker), "a silent worker is heard again");
+            }
+            DeskAction::GiveUp(worker) => {
+                warn!(worker = self.fleet.name(worker), "a worker that says nothing is given up");
+                self.fleet.end(worker);
+            }
+            DeskAction::View(view) => self.show(&view),
         }
-        let due = entry.journey.next_timeout();
-        self.set_timer(request, &mut entry, due);
-        self.requests.insert(request, entry);
     }
 
-    /// Performs the decisions of one journey and collects what its client is to be told.
-    fn decisions_of(&mut self, request: RequestId, entry: &mut Entry) -> Batch {
-        let mut batch = Batch::new();
-        while let Some(action) = entry.journey.poll() {
-            match action {
-                JourneyAction::Send { worker, message } => self.send(worker, message),
-                JourneyAction::Deliver(delivery) => {
-                    let index = entry.first_choice + delivery.choice.0;
-                    batch.push(RequestEvent::Token { index, delivery, ended: None });
-                }
-                JourneyAction::FinishChoice { choice, reason } => {
-                    let finished = entry.first_choice + choice.0;
-                    // A choice that ended by a stop string has no such token: its client knows already.
-                    for event in batch.iter_mut().rev() {
-                        if let RequestEvent::Token { index, ended, .. } = event
-                            && *index == finished
-                        {
-                            *ended = Some(reason);
-                            break;
-                        }
-                    }
-                }
-                JourneyAction::Retry { failure } => {
-                    let name = &*entry.name;
-                    info!(request = name, id = %request, reason = failure.detail, "request is tried again");
-                    counter!(names::RETRIES_TOTAL, "role" => "router", "reason" => failure.kind.label()).increment(1);
-                }
-                JourneyAction::GaveUpHandoffs { failure, instead } => {
-                    let (name, reason, instead) = (&*entry.name, failure.detail, instead.label());
-                    warn!(request = name, id = %request, reason, instead, "no hand-off is tried any more");
-                    counter!(names::HANDOFFS_GIVEN_UP_TOTAL, "role" => "router", "instead" => instead).increment(1);
-                }
-                JourneyAction::End(ending) => batch.push(RequestEvent::End { request, ending }),
+    /// Where news of a request are put; those of another one go out first.
+    fn news_of<'a>(&mut self, request: RequestId, together: &'a mut Together) -> &'a mut Batch {
+        if together.as_ref().is_some_and(|(of, _)| *of != request) {
+            self.deliver(together.take());
+        }
+        &mut together.get_or_insert_with(|| (request, Batch::new())).1
+    }
+
+    /// Gives news to their client. One that has gone, or reads too slowly, gets nothing more.
+    fn deliver(&mut self, together: Together) {
+        let Some((request, batch)) = together else { return };
+        let Some(client) = self.clients.get(&request) else { return };
+        let is_over = batch.iter().any(|event| matches!(event, RequestEvent::End { .. }));
+        let delivered = client.events.put(batch);
+        if is_over || delivered.is_err() {
+            self.clients.remove(&request);
+        }
+        if delivered.is_err() && !is_over {
+            self.tell(DeskEvent::ClientGone(request));
+        }
+    }
+
+    fn finish(&mut self, request: RequestId, choice: Choice, reason: FinishReason, together: &mut Together) {
+        let Some(first) = self.clients.get(&request).map(|client| client.first_choice) else { return };
+        let finished = first + choice.0;
+        // A choice that ended by a stop string has no such token: its client knows already.
+        for event in self.news_of(request, together).iter_mut().rev() {
+            if let RequestEvent::Token { index, ended, .. } = event
+                && *index == finished
+            {
+                *ended = Some(reason);
+                break;
             }
         }
-        batch
+    }
+
+    fn end(&mut self, request: RequestId, ending: Ending, together: &mut Together) {
+        if self.clients.contains_key(&request) {
+            self.news_of(request, together).push(RequestEvent::End { request, ending });
+        }
+    }
+
+    fn retried(&self, request: RequestId, failure: &Failure) {
+        info!(request = self.called(request), id = %request, reason = failure.detail, "request is tried again");
+        counter!(names::RETRIES_TOTAL, "role" => "router", "reason" => failure.kind.label()).increment(1);
+    }
+
+    fn gave_up(&self, request: RequestId, failure: &Failure, instead: Instead) {
+        let (name, instead) = (self.called(request), instead.label());
+        warn!(request = name, id = %request, reason = failure.detail, instead, "no hand-off is tried any more");
+        counter!(names::HANDOFFS_GIVEN_UP_TOTAL, "role" => "router", "instead" => instead).increment(1);
+    }
+
+    /// What the client calls a request.
+    fn called(&self, request: RequestId) -> &str {
+        self.clients.get(&request).map_or("?", |client| &client.name)
     }
 
     /// A worker that cannot take a message is given up: its session ends and is begun anew.
     fn send(&mut self, worker: WorkerId, message: ToWorker) {
-        if let Err((slot, error)) = self.fleet.send(worker, message) {
-            warn!(worker = self.fleet.name(slot), %error, "worker is given up");
-            self.failed.push(slot);
+        if let Err(error) = self.fleet.send(worker, message) {
+            warn!(worker = self.fleet.name(worker), %error, "worker is given up");
+            self.fleet.end(worker);
+            self.tell(DeskEvent::Left(worker));
         }
     }
 
-    fn set_timer(&mut self, request: RequestId, entry: &mut Entry, due: Option<Time>) {
-        if entry.timer == due {
-            return;
-        }
-        if let Some(old) = entry.timer {
-            self.timers.remove(&(old, request));
-        }
-        if let Some(due) = due {
-            self.timers.insert((due, request));
-        }
-        entry.timer = due;
-    }
-
-    fn shut_down(&mut self) {
-        self.stage = Stage::ShuttingDown;
-        self.wide.all().iter().for_each(|submission| refuse(submission, shutting_down()));
-        let requests: Vec<RequestId> = self.requests.keys().copied().collect();
-        debug!(requests = requests.len(), "requests that did not end in time are failed");
-        for request in requests {
-            if let Some(entry) = self.requests.get(&request) {
-                let ending = Ending::Failed(shutting_down());
-                // A client that does not read is gone in a moment anyway.
-                let _ = entry.events.put(vec![RequestEvent::End { request, ending }]);
-            }
-            self.tell(request, JourneyEvent::ClientGone);
+    fn show(&self, view: &desk::View) {
+        let now = View { sequence_tokens_max: view.sequence_tokens_max.get(&MODEL).copied() };
+        self.view.send_if_modified(|seen| std::mem::replace(seen, now) != now);
+        match &view.lack {
+            None => self.gate.open(),
+            Some(lack) => self.gate.waits_for(lack.to_string()),
         }
     }
-}
-
-fn shutting_down() -> Failure {
-    Failure::new(FailureKind::Unavailable, "the router is shutting down")
-}
-
-/// Ends a request that has not begun.
-fn refuse(submission: &Submission, failure: Failure) {
-    let end = RequestEvent::End { request: submission.parts.id, ending: Ending::Failed(failure) };
-    // A client that has gone already needs no answer.
-    let _ = submission.events.put(vec![end]);
 }

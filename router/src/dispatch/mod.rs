@@ -1,17 +1,16 @@
 //! All requests of a router and all its workers, on one task; knows no HTTP and no text.
 //!
-//! The task feeds every request's `Journey` with what workers and clients do and performs what it decides. Nothing in
-//! it waits: workers' queues and clients' queues are bounded, and whoever is too slow is given up.
+//! The task feeds `sched`'s `Desk` with what workers and clients do and carries what it decides. Nothing in it waits: workers' queues and clients' queues are bounded, and whoever is too slow is given up.
 
 mod driver;
 mod fleet;
 mod inbox;
-mod wide;
 
 use std::sync::Arc;
 
+use sched::desk::{Group, Width};
 use sched::journey::{Delivery, Ending, Parts};
-use sched::{Choice, FinishReason, RequestId, SamplingParams, Slo, TokenId};
+use sched::{Choice, FinishReason, ModelId, RequestId, SamplingParams, Slo, TokenId};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use driver::{Driver, DriverParts};
@@ -61,18 +60,8 @@ struct Submission {
     width: Width,
 }
 
-/// Whether a request of a client is one choice, or so many that they take turns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Width {
-    /// One prompt, one choice: it is sent on at once.
-    Narrow,
-    /// All of these belong together and are begun in portions.
-    Wide(Group),
-}
-
-/// What one client request asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Group(u64);
+/// The one model that a router serves.
+const MODEL: ModelId = ModelId(0);
 
 /// News for a client that belong together.
 pub(crate) type Batch = Vec<RequestEvent>;
@@ -127,10 +116,11 @@ impl Dispatcher {
         let (mut first_choice, mut first_id) = (0, Some(id));
         let submit = |job: Job| {
             let id = first_id.take().unwrap_or_else(|| self.draw());
-            let parts = Parts { id, prompt: job.prompt, choices: job.choices, params: job.params, slo: job.slo };
+            let Job { prompt, choices, params, slo } = job;
+            let parts = Parts { id, model: MODEL, prompt, choices, params, slo };
             let name = Arc::clone(name);
             let submission = Submission { parts, name, first_choice, events: outbox.clone(), width };
-            first_choice += job.choices;
+            first_choice += choices;
             self.send(Command::Submit(Box::new(submission)));
             id
         };

@@ -1,6 +1,6 @@
 //! Which workers say nothing any more, by when each was heard last; knows nothing else of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Span, Time, WorkerId};
 
@@ -14,6 +14,8 @@ const BEATS_LOST: u64 = 6;
 pub struct Silences {
     beat: Span,
     workers: BTreeMap<WorkerId, Heard>,
+    /// When the silence of each means something next.
+    dues: BTreeSet<(Time, WorkerId)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +52,12 @@ impl Silences {
     /// Nobody yet; every worker owes a word per `beat`.
     #[must_use]
     pub fn new(beat: Span) -> Silences {
-        Silences { beat, workers: BTreeMap::new() }
+        Silences { beat, workers: BTreeMap::new(), dues: BTreeSet::new() }
     }
 
     /// A worker has said something; its joining is its first word.
     pub fn heard(&mut self, now: Time, id: WorkerId) -> Word {
-        let before = self.workers.insert(id, Heard { at: now, quiet: Quiet::No });
+        let before = self.note(id, Heard { at: now, quiet: Quiet::No });
         match before.map(|heard| heard.quiet) {
             Some(Quiet::Noticed) => Word::Returned,
             Some(Quiet::No) | None => Word::Expected,
@@ -64,28 +66,32 @@ impl Silences {
 
     /// A worker is gone; it owes nothing.
     pub fn forget(&mut self, id: WorkerId) {
-        self.workers.remove(&id);
+        if let Some(heard) = self.workers.remove(&id) {
+            self.dues.remove(&(self.due(heard), id));
+        }
     }
 
     /// When to ask at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        self.workers.values().map(|heard| self.due(heard)).min()
+        self.dues.first().map(|(due, _)| *due)
     }
 
     /// The next thing to notice. Whoever asks more than a beat too late was held up itself: what workers said
     /// meanwhile waits to be read, so they get their time anew.
     pub fn poll(&mut self, now: Time) -> Option<Silence> {
-        let due = self.next_timeout().filter(|due| *due <= now)?;
+        let (due, id) = self.dues.first().copied().filter(|(due, _)| *due <= now)?;
         if now.since(due) > self.beat {
-            self.workers.values_mut().for_each(|heard| heard.at = now);
+            let all: Vec<(WorkerId, Heard)> = self.workers.iter().map(|(id, heard)| (*id, *heard)).collect();
+            for (id, heard) in all {
+                self.note(id, Heard { at: now, ..heard });
+            }
             return None;
         }
-        let (id, heard) = self.workers.iter().find(|(_, heard)| self.due(heard) == due)?;
-        let (id, quiet) = (*id, heard.quiet);
-        match quiet {
+        let heard = *self.workers.get(&id)?;
+        match heard.quiet {
             Quiet::No => {
-                self.workers.entry(id).and_modify(|heard| heard.quiet = Quiet::Noticed);
+                self.note(id, Heard { quiet: Quiet::Noticed, ..heard });
                 Some(Silence::Quiet(id))
             }
             Quiet::Noticed => {
@@ -95,7 +101,17 @@ impl Silences {
         }
     }
 
-    fn due(&self, heard: &Heard) -> Time {
+    /// What is known of a worker from now on; what was before.
+    fn note(&mut self, id: WorkerId, heard: Heard) -> Option<Heard> {
+        let before = self.workers.insert(id, heard);
+        if let Some(before) = before {
+            self.dues.remove(&(self.due(before), id));
+        }
+        self.dues.insert((self.due(heard), id));
+        before
+    }
+
+    fn due(&self, heard: Heard) -> Time {
         let beats = match heard.quiet {
             Quiet::No => BEATS_QUIET,
             Quiet::Noticed => BEATS_LOST,

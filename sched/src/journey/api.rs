@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::message::{FromWorker, ToWorker, TokenTiming};
+use crate::route::Chosen;
 use crate::{
-    Choice, Failure, FinishReason, RequestId, SampledToken, SamplingParams, Slo, Span, Time, TokenId, WorkerId,
+    Choice, Failure, FinishReason, Leg, ModelId, RequestId, SampledToken, SamplingParams, Slo, Span, Time, TokenId,
+    WorkerId,
 };
 
 /// A request as the router has parsed and admitted it.
@@ -12,6 +14,8 @@ use crate::{
 pub struct Parts {
     /// Its name.
     pub id: RequestId,
+    /// What is to answer it.
+    pub model: ModelId,
     /// Prompt token ids, at least one.
     pub prompt: Arc<[TokenId]>,
     /// `n`, at least 1.
@@ -83,6 +87,8 @@ pub enum JourneyEvent {
     WorkersChanged,
     /// The client has hung up.
     ClientGone,
+    /// The router serves it no more.
+    GivenUp(Failure),
     /// The router has found a stop string: nothing more of this choice is wanted.
     StopChoice {
         /// The choice.
@@ -101,6 +107,13 @@ pub enum JourneyAction {
         worker: WorkerId,
         /// The message.
         message: ToWorker,
+    },
+    /// A leg goes this way; for logs and metrics.
+    Placed {
+        /// The leg.
+        leg: Leg,
+        /// Where, and why there.
+        chosen: Chosen,
     },
     /// The next token of a choice.
     Deliver(Delivery),

@@ -24,6 +24,7 @@ use place::{Patience, Waiting};
 pub struct Journey {
     parts: Parts,
     config: JourneyConfig,
+    began: Time,
     deadline: Time,
     choices: Vec<Progress>,
     /// Legs that are bound to workers. Messages of any other attempt are stale.
@@ -61,6 +62,7 @@ impl Journey {
         let all: Vec<Choice> = (0..parts.choices).map(Choice).collect();
         let mut journey = Journey {
             config,
+            began: now,
             deadline: now + config.deadline,
             choices: vec![Progress::default(); all.len()],
             legs: BTreeMap::new(),
@@ -87,6 +89,7 @@ impl Journey {
             JourneyEvent::FromWorker { worker, message } => self.on_message(now, worker, message),
             JourneyEvent::WorkerLost { worker, name } => self.on_worker_lost(now, worker, &name),
             JourneyEvent::StopChoice { choice } => self.stop_choice(choice),
+            JourneyEvent::GivenUp(failure) => self.fail(failure),
             JourneyEvent::ClientGone => self.fail(Failure::new(FailureKind::Cancelled, "the client went away")),
             JourneyEvent::WorkersChanged | JourneyEvent::Tick => {}
         }
@@ -138,7 +141,7 @@ impl Journey {
         self.place_waiting(now, pick);
         self.forward_offers(now, pick);
         if let Some(patience) = self.least_patience().filter(|patience| patience.ends_at() <= now) {
-            let (waited, lack) = (patience.span.secs_f64(), pick.lack());
+            let (waited, lack) = (patience.span.secs_f64(), pick.lack(self.parts.model));
             let detail = format!("no worker could take the request within {waited} s: it waited for {lack}");
             self.fail(Failure::new(lack.failure_kind(), detail));
         }

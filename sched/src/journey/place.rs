@@ -75,18 +75,19 @@ impl Journey {
             Manner::Any => pick.route(&ask).ok_or(Placed::No),
             Manner::Locally(failure) => pick.local(&ask).ok_or_else(|| Placed::Never(failure.clone())),
         };
-        let route = match route {
-            Ok(route) => route,
+        let chosen = match route {
+            Ok(chosen) => chosen,
             Err(nowhere) => return nowhere,
         };
         if let Manner::Locally(failure) = &waiting.manner {
             self.give_up(failure.clone(), Instead::LocalPrefill);
         }
         self.next_attempt += 1;
-        let (worker, work, course) = match route {
+        let (worker, work, course) = match chosen.route {
             Route::Whole(worker) => (worker, Work::Whole, Course::Whole(Side { worker, part: Part::Bound })),
             Route::Pair { giver, reader } => (giver, Work::Give, Course::Handoff(Handoff::new(giver, reader))),
         };
+        self.actions.push_back(JourneyAction::Placed { leg: request.leg, chosen });
         self.send(worker, ToWorker::Submit(request.clone(), work));
         self.legs.insert(request.leg.attempt, LegState { request, submitted: now, course });
         Placed::Yes
@@ -107,8 +108,14 @@ impl Journey {
     fn ask<'a>(&'a self, now: Time, request: &Request) -> RouteAsk<'a> {
         let (prompt, max_tokens) = (request.prompt.len() as u32, request.params.max_tokens);
         let generated = (request.prefill_tokens() - request.prompt.len()) as u32;
+        let has_token = self.choices.iter().any(|choice| !choice.generated.is_empty());
+        let ttft = self.parts.slo.ttft.filter(|_| !has_token);
         RouteAsk {
             now,
+            model: self.parts.model,
+            prompt: &self.parts.prompt,
+            slo: self.parts.slo,
+            ttft_slack: ttft.map(|ttft| (self.began + ttft).since(now)),
             prefill_tokens: request.prefill_tokens() as u32,
             sequence_tokens: prompt.saturating_add(max_tokens),
             choices: request.choices.len() as u32,

@@ -9,7 +9,9 @@ mod session;
 
 pub use load::{Load, STATUS_BEAT};
 pub use peer::{ReleaseAnswer, ToGiver, ToReader};
-pub use session::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Offer, ToWorker, TokenTiming, Work};
+pub use session::{
+    Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Offer, RENEW_LEGS_MAX, ToWorker, TokenTiming, Work,
+};
 
 use crate::{InstanceId, Leg};
 

@@ -27,6 +27,9 @@ pub enum ToWorker {
     Renew(Vec<Leg>),
 }
 
+/// Legs that one [`ToWorker::Renew`] may name.
+pub const RENEW_LEGS_MAX: usize = 1 << 16;
+
 /// What a worker does with a submitted leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {

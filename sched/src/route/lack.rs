@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::cluster::Cluster;
-use crate::{Failure, FailureKind, Role};
+use crate::{Failure, FailureKind, ModelId, Role};
 
 /// The first thing to bring up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,19 +25,19 @@ pub enum Lack {
 }
 
 impl Lack {
-    /// What `cluster` lacks.
+    /// What `cluster` lacks for a model.
     #[must_use]
-    pub fn of(cluster: &Cluster) -> Lack {
-        let is_up = |role| cluster.of_role(role).next().is_some();
+    pub fn of(cluster: &Cluster, model: ModelId) -> Lack {
+        let is_up = |role| cluster.of_role(model, role).next().is_some();
         let compatible = |giver: &crate::cluster::Worker| {
-            cluster.of_role(Role::Decode).any(|reader| reader.info.compat == giver.info.compat)
+            cluster.of_role(model, Role::Decode).any(|reader| reader.info.compat == giver.info.compat)
         };
         match (is_up(Role::Prefill), is_up(Role::Decode)) {
-            _ if cluster.sequence_tokens_max().is_some() => Lack::Room,
+            _ if cluster.sequence_tokens_max(model).is_some() => Lack::Room,
             (false, false) => Lack::Worker,
             (true, false) => Lack::Decode,
             (false, true) => Lack::Prefill,
-            (true, true) if cluster.of_role(Role::Prefill).any(compatible) => {
+            (true, true) if cluster.of_role(model, Role::Prefill).any(compatible) => {
                 // What no time heals is what an operator has to know first.
                 let hopeless = cluster.problems().find(|problem| problem.kind == FailureKind::Incompatible);
                 hopeless.or_else(|| cluster.problems().next()).cloned().map_or(Lack::Connection, Lack::Refused)

@@ -1,18 +1,22 @@
 //! Where a leg runs: which routes exist and which of them a policy prefers; knows no request beyond its size.
 
-mod candidates;
+mod config;
 mod lack;
+mod open;
 mod policy;
 
-pub use candidates::{LocalPrefill, RouteConfig};
+pub use config::{LocalPrefill, RouteConfig};
 pub use lack::Lack;
-pub use policy::{LeastLoaded, RoundRobin, RoutePolicy};
+pub use open::Open;
+pub use policy::{Change, LeastLoaded, RoundRobin, RoutePolicy};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::cluster::{Assigned, Cluster, Intake};
-use crate::{InstanceId, Time, WorkerId};
+use crate::block::{ContentHash, HASH_UNIT_TOKENS, HashChain};
+use crate::cluster::{Assigned, Cluster, Intake, WorkerInfo};
+use crate::{InstanceId, ModelId, Slo, Span, Time, TokenId, WorkerId};
+use open::{Alone, Pairs, Tier};
 
 /// A way to serve a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,11 +32,24 @@ pub enum Route {
     Whole(WorkerId),
 }
 
+/// A route that a policy prefers, and in a word why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen {
+    /// The route.
+    pub route: Route,
+    /// Why, for logs and metrics.
+    pub reason: &'static str,
+}
+
 /// What has to be served.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteAsk<'a> {
     /// When it is asked.
     pub now: Time,
+    /// By which model.
+    pub model: ModelId,
+    /// The tokens to prefill begin with these.
+    pub prompt: &'a [TokenId],
     /// Tokens to prefill.
     pub prefill_tokens: u32,
     /// Tokens of the sequence when it has reached its limit.
@@ -41,8 +58,22 @@ pub struct RouteAsk<'a> {
     pub choices: u32,
     /// Whether anything is left after the first token.
     pub output: Output,
+    /// What it was promised.
+    pub slo: Slo,
+    /// How much of its TTFT target is left; `None` once its client has a token, or if it has no target.
+    pub ttft_slack: Option<Span>,
     /// Workers to use only if there is no other.
     pub avoid: &'a BTreeSet<WorkerId>,
+}
+
+impl RouteAsk<'_> {
+    /// Names of the leading units of its prompt, as workers that were told `salt` name them in their prefix caches.
+    #[must_use]
+    pub fn prefix_hashes(&self, salt: u64) -> Vec<ContentHash> {
+        let units = self.prompt.len() as u32 / HASH_UNIT_TOKENS;
+        let mut chain = HashChain::new(salt, HASH_UNIT_TOKENS);
+        chain.first(units, |position| self.prompt[position as usize]).to_vec()
+    }
 }
 
 /// How much a leg generates.
@@ -75,13 +106,13 @@ pub struct Giver {
 /// What a journey asks its router for.
 pub trait Pick {
     /// A route for a leg, or `None` while there is none. The work counts as assigned from now on.
-    fn route(&mut self, ask: &RouteAsk<'_>) -> Option<Route>;
+    fn route(&mut self, ask: &RouteAsk<'_>) -> Option<Chosen>;
 
     /// Another reader for a leg that already prefills at `giver`.
     fn reader(&mut self, giver: WorkerId, ask: &RouteAsk<'_>) -> Option<WorkerId>;
 
     /// A worker that decodes and prefills the leg by itself, whatever the settings say about that.
-    fn local(&mut self, ask: &RouteAsk<'_>) -> Option<Route>;
+    fn local(&mut self, ask: &RouteAsk<'_>) -> Option<Chosen>;
 
     /// Whether `reader` takes new legs from `giver` now.
     fn takes(&self, giver: WorkerId, reader: WorkerId) -> bool;
@@ -92,27 +123,86 @@ pub trait Pick {
     /// How readers reach this giver; `None` once it is gone.
     fn giver(&self, giver: WorkerId) -> Option<Giver>;
 
-    /// What is missing while there is no route.
-    fn lack(&self) -> Lack;
+    /// What is missing while there is no route for this model.
+    fn lack(&self, model: ModelId) -> Lack;
 }
 
-/// The live implementation of [`Pick`]: a cluster, a policy and the router's settings.
-pub struct Picker<'a> {
-    /// The workers that are up.
-    pub cluster: &'a mut Cluster,
-    /// Which route to prefer.
-    pub policy: &'a mut dyn RoutePolicy,
-    /// Which routes exist.
-    pub config: &'a RouteConfig,
+/// The live implementation of [`Pick`]: the workers that are up, a preference among routes, and which routes exist.
+pub struct Routing {
+    /// Workers join and leave through [`Routing::join`] and [`Routing::leave`], so that the policy hears of it.
+    pub cluster: Cluster,
+    policy: Box<dyn RoutePolicy>,
+    config: RouteConfig,
 }
 
-impl Pick for Picker<'_> {
-    fn route(&mut self, ask: &RouteAsk<'_>) -> Option<Route> {
-        self.assigned(&candidates::routes(self.cluster, self.config, ask), ask)
+impl Routing {
+    /// Nobody is up yet.
+    #[must_use]
+    pub fn new(policy: Box<dyn RoutePolicy>, config: RouteConfig) -> Routing {
+        Routing { cluster: Cluster::default(), policy, config }
+    }
+
+    /// A worker has joined.
+    pub fn join(&mut self, id: WorkerId, info: WorkerInfo) {
+        self.cluster.join(id, info);
+        if let Some(worker) = self.cluster.get(id) {
+            self.policy.changed(&Change::Joined(worker));
+        }
+    }
+
+    /// A worker is lost or has left.
+    pub fn leave(&mut self, id: WorkerId) {
+        if let Some(worker) = self.cluster.leave(id) {
+            self.policy.changed(&Change::Left(&worker));
+        }
+    }
+
+    /// One of the routes; the work counts from now on.
+    fn assigned(&mut self, pairs: Pairs, alone: Alone, ask: &RouteAsk<'_>) -> Option<Chosen> {
+        let chosen = self.choose(pairs, alone, ask)?;
+        let prefill = Assigned { prefill_tokens: ask.prefill_tokens.into(), sequences: 0 };
+        match chosen.route {
+            Route::Pair { giver, reader } => {
+                self.cluster.assign(giver, prefill);
+                self.cluster.assign(reader, sequences(ask));
+                self.cluster.handoff_tried(ask.now, giver, reader);
+            }
+            Route::Whole(worker) => {
+                self.cluster.assign(worker, Assigned { sequences: ask.choices.into(), ..prefill });
+            }
+        }
+        Some(chosen)
+    }
+
+    /// What nobody has complained about; else what only other requests have; else anything.
+    fn choose(&mut self, pairs: Pairs, alone: Alone, ask: &RouteAsk<'_>) -> Option<Chosen> {
+        let tiers = match ask.avoid.is_empty() && !self.cluster.has_strains() {
+            true => &[Tier::Any][..],
+            false => &Tier::ALL,
+        };
+        let policy = &mut self.policy;
+        tiers.iter().find_map(|tier| policy.choose(&Open::new(&self.cluster, ask, (pairs, alone), *tier)))
+    }
+}
+
+impl Pick for Routing {
+    fn route(&mut self, ask: &RouteAsk<'_>) -> Option<Chosen> {
+        let (pairs, alone) = match ask.output {
+            Output::FirstToken => (Pairs::None, Alone::PREFILL),
+            Output::Sequence if ask.prefill_tokens <= self.config.local_prefill_tokens_max => {
+                (Pairs::None, Alone::DECODE)
+            }
+            Output::Sequence => (Pairs::All, Alone::AGGREGATED),
+        };
+        let chosen = self.assigned(pairs, alone, ask);
+        match self.config.local_prefill {
+            LocalPrefill::Never => chosen,
+            LocalPrefill::WithoutPair => chosen.or_else(|| self.assigned(Pairs::None, Alone::DECODE, ask)),
+        }
     }
 
     fn reader(&mut self, giver: WorkerId, ask: &RouteAsk<'_>) -> Option<WorkerId> {
-        match self.choose(&candidates::readers(self.cluster, giver, ask), ask)? {
+        match self.choose(Pairs::Of(giver), Alone::NOBODY, ask)?.route {
             Route::Pair { reader, .. } | Route::Whole(reader) => {
                 self.cluster.assign(reader, sequences(ask));
                 self.cluster.handoff_tried(ask.now, giver, reader);
@@ -121,8 +211,8 @@ impl Pick for Picker<'_> {
         }
     }
 
-    fn local(&mut self, ask: &RouteAsk<'_>) -> Option<Route> {
-        self.assigned(&candidates::local(self.cluster, ask), ask)
+    fn local(&mut self, ask: &RouteAsk<'_>) -> Option<Chosen> {
+        self.assigned(Pairs::None, Alone::DECODE, ask)
     }
 
     fn takes(&self, giver: WorkerId, reader: WorkerId) -> bool {
@@ -142,44 +232,8 @@ impl Pick for Picker<'_> {
         Some(Giver { instance: info.instance, address: Arc::clone(&info.peer_address) })
     }
 
-    fn lack(&self) -> Lack {
-        Lack::of(self.cluster)
-    }
-}
-
-impl Picker<'_> {
-    /// One of the routes; the work counts from now on.
-    fn assigned(&mut self, all: &[Route], ask: &RouteAsk<'_>) -> Option<Route> {
-        let route = self.choose(all, ask)?;
-        let prefill = Assigned { prefill_tokens: ask.prefill_tokens.into(), sequences: 0 };
-        match route {
-            Route::Pair { giver, reader } => {
-                self.cluster.assign(giver, prefill);
-                self.cluster.assign(reader, sequences(ask));
-                self.cluster.handoff_tried(ask.now, giver, reader);
-            }
-            Route::Whole(worker) => {
-                self.cluster.assign(worker, prefill);
-                self.cluster.assign(worker, sequences(ask));
-            }
-        }
-        Some(route)
-    }
-
-    /// What nobody has complained about; else what only other requests have; else anything.
-    fn choose(&mut self, all: &[Route], ask: &RouteAsk<'_>) -> Option<Route> {
-        let welcome = |route: &Route| !route.workers().any(|id| ask.avoid.contains(&id));
-        let sound = |route: &Route| match *route {
-            Route::Pair { giver, reader } => !self.cluster.is_strained(ask.now, giver, reader),
-            Route::Whole(_) => true,
-        };
-        let tier = |keep: &dyn Fn(&Route) -> bool| {
-            let kept: Vec<Route> = all.iter().copied().filter(keep).collect();
-            (!kept.is_empty()).then_some(kept)
-        };
-        let best = tier(&|route| welcome(route) && sound(route));
-        let candidates = best.or_else(|| tier(&welcome)).or_else(|| tier(&sound)).or_else(|| tier(&|_| true))?;
-        self.policy.choose(self.cluster, &candidates)
+    fn lack(&self, model: ModelId) -> Lack {
+        Lack::of(&self.cluster, model)
     }
 }
 

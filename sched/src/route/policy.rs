@@ -1,22 +1,34 @@
 //! Which of several routes to prefer; knows loads, not requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Route;
-use crate::WorkerId;
-use crate::cluster::Cluster;
+use super::{Chosen, Open, Route};
+use crate::cluster::Worker;
+use crate::{ModelId, Role, WorkerId};
 
 /// A preference among routes. Deterministic: the same cluster and the same history give the same choice.
 pub trait RoutePolicy: Send {
     /// Name in the configuration and in logs.
     fn name(&self) -> &'static str;
 
-    /// One of the candidates, or `None` when there is none. Candidates come in a fixed order without repeats.
-    fn choose(&mut self, cluster: &Cluster, candidates: &[Route]) -> Option<Route>;
+    /// A worker has come or gone; what else is known of workers is seen when it matters.
+    fn changed(&mut self, change: &Change<'_>);
+
+    /// One of the routes that are open to a leg, or `None` when there is none.
+    fn choose(&mut self, open: &Open<'_>) -> Option<Chosen>;
 }
 
-/// The route whose prefill queue is shortest in tokens, then whose decode side has the fewest sequences. Ties go to
-/// the worker that joined first.
+/// What has become of a worker.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Change<'a> {
+    /// It is up.
+    Joined(&'a Worker),
+    /// It is gone.
+    Left(&'a Worker),
+}
+
+/// The route whose prefill queue is shortest in tokens, then whose decode side has the fewest sequences. Ties go to the
+/// worker that joined first.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeastLoaded;
 
@@ -24,6 +36,8 @@ pub struct LeastLoaded;
 #[derive(Debug, Clone, Default)]
 pub struct RoundRobin {
     turns: BTreeMap<WorkerId, u64>,
+    /// The same, longest ago first.
+    order: BTreeMap<(ModelId, Role), BTreeSet<(u64, WorkerId)>>,
     turn: u64,
 }
 
@@ -32,14 +46,18 @@ impl RoutePolicy for LeastLoaded {
         "least_loaded"
     }
 
-    fn choose(&mut self, cluster: &Cluster, candidates: &[Route]) -> Option<Route> {
-        let waiting = |id| cluster.get(id).map_or(u64::MAX, |worker| worker.waiting_tokens());
-        let sequences = |id| cluster.get(id).map_or(u64::MAX, |worker| worker.sequences());
-        let load = |route: &Route| match *route {
-            Route::Pair { giver, reader } => (waiting(giver), sequences(reader)),
-            Route::Whole(worker) => (waiting(worker), sequences(worker)),
-        };
-        candidates.iter().copied().min_by_key(|route| (load(route), *route))
+    fn changed(&mut self, _: &Change<'_>) {}
+
+    fn choose(&mut self, open: &Open<'_>) -> Option<Chosen> {
+        let pair = open.givers().find_map(|giver| {
+            let reader = open.readers(giver).next()?;
+            let route = Route::Pair { giver: giver.id, reader: reader.id };
+            Some(((giver.waiting_tokens(), reader.sequences()), route))
+        });
+        let alone = open.alone().filter_map(|mut workers| workers.next());
+        let alone = alone.map(|worker| ((worker.waiting_tokens(), worker.sequences()), Route::Whole(worker.id)));
+        let (_, route) = pair.into_iter().chain(alone).min()?;
+        Some(Chosen { route, reason: "shortest queue" })
     }
 }
 
@@ -48,16 +66,53 @@ impl RoutePolicy for RoundRobin {
         "round_robin"
     }
 
-    fn choose(&mut self, cluster: &Cluster, candidates: &[Route]) -> Option<Route> {
-        let last = |id| self.turns.get(&id).copied().unwrap_or(0);
-        let age = |route: &Route| match *route {
-            Route::Pair { giver, reader } => (last(giver), last(reader)),
-            Route::Whole(worker) => (last(worker), 0),
-        };
-        let chosen = candidates.iter().copied().min_by_key(|route| (age(route), *route))?;
-        self.turns.retain(|id, _| cluster.get(*id).is_some());
+    fn changed(&mut self, change: &Change<'_>) {
+        match change {
+            Change::Joined(worker) => {
+                self.turns.insert(worker.id, 0);
+                self.order.entry((worker.info.model, worker.info.role)).or_default().insert((0, worker.id));
+            }
+            Change::Left(worker) => {
+                let turn = self.turns.remove(&worker.id).unwrap_or(0);
+                if let Some(order) = self.order.get_mut(&(worker.info.model, worker.info.role)) {
+                    order.remove(&(turn, worker.id));
+                }
+            }
+        }
+    }
+
+    fn choose(&mut self, open: &Open<'_>) -> Option<Chosen> {
+        let pair = self.of(open, Role::Prefill).filter(|(_, giver)| open.gives(*giver)).find_map(|(given, giver)| {
+            let (read, reader) = self.of(open, Role::Decode).find(|(_, reader)| open.reads(giver, *reader))?;
+            Some(((given, read), Route::Pair { giver, reader }))
+        });
+        let alone = Role::ALL.into_iter().filter_map(|role| {
+            let (turn, worker) = self.of(open, role).find(|(_, worker)| open.runs_alone(*worker))?;
+            Some(((turn, 0), Route::Whole(worker)))
+        });
+        let (_, route) = pair.into_iter().chain(alone).min()?;
         self.turn += 1;
-        self.turns.extend(chosen.workers().map(|id| (id, self.turn)));
-        Some(chosen)
+        let turn = self.turn;
+        route.workers().for_each(|worker| self.takes_turn(open, worker, turn));
+        Some(Chosen { route, reason: "its turn" })
+    }
+}
+
+impl RoundRobin {
+    /// Workers of a role, those first that were chosen longest ago.
+    fn of<'a>(&'a self, open: &Open<'_>, role: Role) -> impl Iterator<Item = (u64, WorkerId)> + use<'a> {
+        self.order.get(&(open.ask().model, role)).into_iter().flatten().copied()
+    }
+
+    fn takes_turn(&mut self, open: &Open<'_>, worker: WorkerId, turn: u64) {
+        let (Some(role), Some(last)) =
+            (open.cluster().get(worker).map(|worker| worker.info.role), self.turns.insert(worker, turn))
+        else {
+            return;
+        };
+        if let Some(order) = self.order.get_mut(&(open.ask().model, role)) {
+            order.remove(&(last, worker));
+            order.insert((turn, worker));
+        }
     }
 }

@@ -9,7 +9,17 @@ use crate::{CompatKey, FailureKind, Role};
 
 /// `roles` is one letter per worker (p, d, a); every decode worker is linked to every prefill worker of its key.
 fn cluster(roles: &str) -> Cluster {
-    let mut cluster = Cluster::default();
+    least_loaded(roles, RouteConfig::default()).cluster
+}
+
+fn least_loaded(roles: &str, config: RouteConfig) -> Routing {
+    routing(roles, Box::new(LeastLoaded), config)
+}
+
+const MODEL: ModelId = ModelId(0);
+
+fn routing(roles: &str, policy: Box<dyn RoutePolicy>, config: RouteConfig) -> Routing {
+    let mut routing = Routing::new(policy, config);
     for (place, letter) in roles.chars().enumerate() {
         let role = match letter {
             'p' => Role::Prefill,
@@ -17,59 +27,71 @@ fn cluster(roles: &str) -> Cluster {
             'a' => Role::Aggregated,
             other => panic!("no role {other}"),
         };
-        cluster.join(WorkerInfo {
+        let info = WorkerInfo {
+            name: "worker".into(),
             instance: InstanceId(place as u128),
             role,
+            model: MODEL,
+            weights: 1,
             peer_address: "localhost:1".into(),
             compat: CompatKey(1),
             context_max: 1_000,
             capacity_tokens: 500,
-        });
+        };
+        routing.join(WorkerId(place as u32), info);
     }
     let links: Vec<Link> = (0..roles.len() as u128)
         .map(|giver| Link { giver: InstanceId(giver), transport: "tcp".into(), bytes_per_second: 1 })
         .collect();
     for reader in 0..roles.len() as u32 {
-        cluster.set_links(WorkerId(reader), links.clone());
+        routing.cluster.set_links(WorkerId(reader), links.clone());
     }
-    cluster
+    routing
 }
 
 fn ask(prefill_tokens: u32, sequence_tokens: u32, avoid: &BTreeSet<WorkerId>) -> RouteAsk<'_> {
     let output = if sequence_tokens == prefill_tokens + 1 { Output::FirstToken } else { Output::Sequence };
-    RouteAsk { now: Time(0), prefill_tokens, sequence_tokens, choices: 1, output, avoid }
+    RouteAsk {
+        now: Time(0),
+        model: MODEL,
+        prompt: &[],
+        prefill_tokens,
+        sequence_tokens,
+        choices: 1,
+        output,
+        slo: Slo::default(),
+        ttft_slack: None,
+        avoid,
+    }
 }
 
-fn show(route: Option<Route>) -> String {
-    match route {
+fn show(chosen: Option<Chosen>) -> String {
+    match chosen.map(|chosen| chosen.route) {
         None => "none".into(),
         Some(Route::Pair { giver, reader }) => format!("{}>{}", giver.0, reader.0),
         Some(Route::Whole(worker)) => format!("{}", worker.0),
     }
 }
 
-fn picks(cluster: &mut Cluster, policy: &mut dyn RoutePolicy, config: &RouteConfig, asks: &[(u32, u32)]) -> String {
+fn picks(routing: &mut Routing, asks: &[(u32, u32)]) -> String {
     let nobody = BTreeSet::new();
-    let mut picker = Picker { cluster, policy, config };
-    let shown: Vec<String> = asks.iter().map(|(p, s)| show(picker.route(&ask(*p, *s, &nobody)))).collect();
+    let shown: Vec<String> = asks.iter().map(|(p, s)| show(routing.route(&ask(*p, *s, &nobody)))).collect();
     shown.join(" ")
 }
 
 #[test]
 fn round_robin_turns_on_both_sides() {
-    let mut policy = RoundRobin::default();
-    let shown = picks(&mut cluster("ppddd"), &mut policy, &RouteConfig::default(), &[(10, 20); 7]);
+    let turns = |roles| routing(roles, Box::new(RoundRobin::default()), RouteConfig::default());
+    let shown = picks(&mut turns("ppddd"), &[(10, 20); 7]);
     expect!["0>2 1>3 0>4 1>2 0>3 1>4 0>2"].assert_eq(&shown);
-    let shown = picks(&mut cluster("aaa"), &mut RoundRobin::default(), &RouteConfig::default(), &[(10, 20); 4]);
+    let shown = picks(&mut turns("aaa"), &[(10, 20); 4]);
     expect!["0 1 2 0"].assert_eq(&shown);
 }
 
 #[test]
 fn least_loaded_counts_what_it_has_just_assigned() {
     let shown = picks(
-        &mut cluster("ppdd"),
-        &mut LeastLoaded,
-        &RouteConfig::default(),
+        &mut least_loaded("ppdd", RouteConfig::default()),
         &[(100, 200), (10, 20), (10, 20), (10, 20), (200, 300), (10, 20)],
     );
     expect!["0>2 1>3 1>2 1>3 1>2 0>3"].assert_eq(&shown);
@@ -77,11 +99,12 @@ fn least_loaded_counts_what_it_has_just_assigned() {
 
 #[test]
 fn least_loaded_follows_reports() {
-    let mut cluster = cluster("ppdd");
+    let mut routing = least_loaded("ppdd", RouteConfig::default());
+    let cluster = &mut routing.cluster;
     cluster.set_load(WorkerId(0), Load { waiting_tokens: 5_000, ..Load::default() });
     cluster.set_load(WorkerId(2), Load { running: 8, waiting: 3, ..Load::default() });
     cluster.set_load(WorkerId(3), Load { running: 10, waiting: 0, ..Load::default() });
-    let shown = picks(&mut cluster, &mut LeastLoaded, &RouteConfig::default(), &[(10, 20), (10, 20), (10, 20)]);
+    let shown = picks(&mut routing, &[(10, 20), (10, 20), (10, 20)]);
     expect!["1>3 1>2 1>3"].assert_eq(&shown);
 }
 
@@ -108,7 +131,7 @@ fn routes_depend_on_roles_sizes_and_settings() {
     let shown: Vec<String> = rows
         .iter()
         .map(|(roles, config, size)| {
-            format!("{roles} {size:?} -> {}", picks(&mut cluster(roles), &mut LeastLoaded, config, &[*size]))
+            format!("{roles} {size:?} -> {}", picks(&mut least_loaded(roles, *config), &[*size]))
         })
         .collect();
     expect![[r#"
@@ -129,8 +152,7 @@ fn routes_depend_on_roles_sizes_and_settings() {
 
 #[test]
 fn avoided_workers_are_the_last_resort() {
-    let mut cluster = cluster("ppd");
-    let mut picker = Picker { cluster: &mut cluster, policy: &mut LeastLoaded, config: &RouteConfig::default() };
+    let mut picker = least_loaded("ppd", RouteConfig::default());
     let avoid = BTreeSet::from([WorkerId(0)]);
     assert_eq!(show(picker.route(&ask(10, 20, &avoid))), "1>2");
     assert_eq!(show(picker.route(&ask(10, 20, &avoid))), "1>2");
@@ -143,10 +165,9 @@ fn avoided_workers_are_the_last_resort() {
 
 #[test]
 fn pairs_that_lost_a_hand_off_come_last_for_a_while() {
-    let mut cluster = cluster("ppdd");
     let nobody = BTreeSet::new();
     let at = |ms: u64| RouteAsk { now: Time(ms * 1_000), ..ask(10, 20, &nobody) };
-    let mut picker = Picker { cluster: &mut cluster, policy: &mut LeastLoaded, config: &RouteConfig::default() };
+    let mut picker = least_loaded("ppdd", RouteConfig::default());
     let mut lose =
         |giver, reader| picker.cluster.handoff_lost(Time(0), WorkerId(giver), WorkerId(reader), PairPause::default());
     [(0, 2), (0, 3), (1, 2)].into_iter().for_each(|(giver, reader)| lose(giver, reader));
@@ -170,35 +191,36 @@ fn a_pair_is_known_by_its_incarnations() {
     let info = cluster.get(reader).unwrap().info.clone();
     cluster.leave(reader);
     cluster.handoff_lost(Time(0), giver, reader, PairPause::default());
-    let again = cluster.join(info);
+    let again = WorkerId(9);
+    cluster.join(again, info);
     assert!(cluster.is_strained(Time(1), giver, again), "the same process, met again");
 }
 
 #[test]
 fn what_is_missing_is_named() {
-    let lack = |cluster: &Cluster| format!("{:?}", Lack::of(cluster));
+    let lack = |cluster: &Cluster| format!("{:?}", Lack::of(cluster, MODEL));
     let shown: Vec<String> = ["", "p", "d", "pd", "a"].iter().map(|roles| lack(&cluster(roles))).collect();
     expect!["Worker Decode Prefill Room Room"].assert_eq(&shown.join(" "));
     let mut apart = cluster("pd");
     apart.set_links(WorkerId(1), []);
-    assert_eq!(Lack::of(&apart), Lack::Connection);
+    assert_eq!(Lack::of(&apart, MODEL), Lack::Connection);
     let problem = |kind, detail: &str| crate::Failure::new(kind, detail);
     let down = problem(FailureKind::WorkerLost, "p:1 does not answer");
     let unequal = problem(FailureKind::Incompatible, "p:2 has other blocks");
     apart.set_problems(WorkerId(1), vec![down.clone()]);
     assert_eq!(
-        (Lack::of(&apart), Lack::of(&apart).failure_kind()),
+        (Lack::of(&apart, MODEL), Lack::of(&apart, MODEL).failure_kind()),
         (Lack::Refused(down.clone()), FailureKind::Unavailable)
     );
     apart.set_problems(WorkerId(1), vec![down, unequal]);
     assert_eq!(
-        Lack::of(&apart).to_string(),
+        Lack::of(&apart, MODEL).to_string(),
         "a connection between a decode and a prefill worker; p:2 has other blocks"
     );
-    assert_eq!(Lack::of(&apart).failure_kind(), FailureKind::Incompatible);
+    assert_eq!(Lack::of(&apart, MODEL).failure_kind(), FailureKind::Incompatible);
     let other = WorkerInfo { compat: CompatKey(2), ..cluster("d").get(WorkerId(0)).unwrap().info.clone() };
     apart.leave(WorkerId(1));
-    apart.join(other);
-    assert_eq!(Lack::of(&apart), Lack::Compatible);
+    apart.join(WorkerId(9), other);
+    assert_eq!(Lack::of(&apart, MODEL), Lack::Compatible);
     assert_eq!(Lack::Compatible.failure_kind(), FailureKind::Incompatible);
 }

@@ -9,22 +9,26 @@ mod script;
 use std::sync::Arc;
 
 use super::*;
-use crate::cluster::{Cluster, Link, WorkerInfo};
-use crate::route::{Picker, RoundRobin, RouteConfig, RoutePolicy};
-use crate::{CompatKey, InstanceId, RequestId, Role, SamplingParams, Slo, Span};
+use crate::cluster::{Link, WorkerInfo};
+use crate::route::{RoundRobin, RouteConfig, Routing};
+use crate::{CompatKey, InstanceId, ModelId, RequestId, Role, SamplingParams, Slo, Span};
+
+const MODEL: ModelId = ModelId(0);
 
 /// A cluster in which every reader can read from every giver, and the policy over it.
 struct World {
-    cluster: Cluster,
-    policy: Box<dyn RoutePolicy>,
-    config: RouteConfig,
+    routing: Routing,
+    joined: u32,
 }
 
 impl World {
     /// One letter per worker: p, d or a. The first is worker 0.
     fn new(roles: &str) -> World {
-        let policy = Box::new(RoundRobin::default());
-        let mut world = World { cluster: Cluster::default(), policy, config: RouteConfig::default() };
+        World::with(roles, RouteConfig::default())
+    }
+
+    fn with(roles: &str, config: RouteConfig) -> World {
+        let mut world = World { routing: Routing::new(Box::new(RoundRobin::default()), config), joined: 0 };
         for letter in roles.chars() {
             world.join(letter);
         }
@@ -38,33 +42,40 @@ impl World {
             'a' => Role::Aggregated,
             other => panic!("no role {other}"),
         };
-        let instance = InstanceId(self.cluster.workers().last().map_or(100, |w| w.info.instance.0 + 1));
-        let id = self.cluster.join(WorkerInfo {
+        let instance = InstanceId(100 + u128::from(self.joined));
+        let id = WorkerId(self.joined);
+        self.joined += 1;
+        let info = WorkerInfo {
+            name: id.to_string().into(),
             instance,
             role,
+            model: MODEL,
+            weights: 1,
             peer_address: format!("host{}:1", instance.0).into(),
             compat: CompatKey(1),
             context_max: 1_000,
             capacity_tokens: 1_000,
-        });
-        let givers: Vec<InstanceId> = self.cluster.of_role(Role::Prefill).map(|w| w.info.instance).collect();
-        let readers: Vec<WorkerId> = self.cluster.of_role(Role::Decode).map(|w| w.id).collect();
+        };
+        self.routing.join(id, info);
+        let givers: Vec<InstanceId> =
+            self.routing.cluster.of_role(MODEL, Role::Prefill).map(|w| w.info.instance).collect();
+        let readers: Vec<WorkerId> = self.routing.cluster.of_role(MODEL, Role::Decode).map(|w| w.id).collect();
         for reader in readers {
             let link = |giver| Link { giver, transport: "tcp".into(), bytes_per_second: 1 };
-            self.cluster.set_links(reader, givers.iter().copied().map(link));
+            self.routing.cluster.set_links(reader, givers.iter().copied().map(link));
         }
         id
     }
 
     fn on(&mut self, journey: &mut Journey, now: Time, event: JourneyEvent) {
-        let mut picker = Picker { cluster: &mut self.cluster, policy: &mut *self.policy, config: &self.config };
-        journey.on(now, event, &mut picker);
+        journey.on(now, event, &mut self.routing);
     }
 }
 
 fn parts(choices: u32, max_tokens: u32) -> Parts {
     Parts {
         id: RequestId(1),
+        model: MODEL,
         prompt: [TokenId(7), TokenId(8), TokenId(9)].into(),
         choices,
         params: Arc::new(SamplingParams { max_tokens, ..SamplingParams::default() }),

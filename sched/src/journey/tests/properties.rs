@@ -92,6 +92,7 @@ impl Watch {
     fn check(&mut self, action: JourneyAction) {
         match action {
             JourneyAction::Send { worker, message } => self.check_message(worker, message),
+            JourneyAction::Placed { leg, .. } => assert!(!self.legs.contains_key(&leg.attempt), "placed twice"),
             JourneyAction::Deliver(delivery) => {
                 let have = &mut self.delivered[delivery.choice.0 as usize];
                 assert!(!self.finished[delivery.choice.0 as usize], "a token of a finished choice");
@@ -116,7 +117,7 @@ impl Watch {
     }
 
     fn check_message(&mut self, worker: WorkerId, message: ToWorker) {
-        assert!(self.world.cluster.get(worker).is_some(), "{message:?} to {worker}, which is gone");
+        assert!(self.world.routing.cluster.get(worker).is_some(), "{message:?} to {worker}, which is gone");
         match message {
             ToWorker::Submit(request, work) => {
                 for state in &request.choices {
@@ -251,9 +252,9 @@ impl Watch {
     }
 
     fn lose_worker(&mut self, which: u32) {
-        let ids: Vec<WorkerId> = self.world.cluster.workers().map(|worker| worker.id).collect();
+        let ids: Vec<WorkerId> = self.world.routing.cluster.workers().map(|worker| worker.id).collect();
         let Some(worker) = ids.get(which as usize % ids.len().max(1)).copied() else { return };
-        self.world.cluster.leave(worker);
+        self.world.routing.leave(worker);
         for leg in self.legs.values_mut() {
             leg.at_work.remove(&worker);
         }

@@ -49,7 +49,8 @@ impl Script {
     fn step(&mut self, line: &str, event: JourneyEvent) {
         let now = Time(self.now_ms * 1_000);
         self.world.on(&mut self.journey, now, event);
-        let actions: Vec<String> = std::iter::from_fn(|| self.journey.poll()).map(|action| show(&action)).collect();
+        let actions = std::iter::from_fn(|| self.journey.poll()).filter(|action| !is_about_its_submit(action));
+        let actions: Vec<String> = actions.map(|action| show(&action)).collect();
         self.text += &format!("{line:28}| {}", actions.join("; "));
         self.text.truncate(self.text.trim_end().len());
         self.text.push('\n');
@@ -59,16 +60,16 @@ impl Script {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["lost", id] => {
-                self.world.cluster.leave(WorkerId(number(id)));
+                self.world.routing.leave(WorkerId(number(id)));
                 let worker = WorkerId(number(id));
                 JourneyEvent::WorkerLost { worker, name: worker.to_string().into() }
             }
             ["drain", id] => {
-                self.world.cluster.set_intake(WorkerId(number(id)), Intake::Draining);
+                self.world.routing.cluster.set_intake(WorkerId(number(id)), Intake::Draining);
                 JourneyEvent::Tick
             }
             ["unlink", id] => {
-                self.world.cluster.set_links(WorkerId(number(id)), []);
+                self.world.routing.cluster.set_links(WorkerId(number(id)), []);
                 JourneyEvent::Tick
             }
             ["join", role] => {
@@ -132,8 +133,14 @@ fn token(word: &str) -> (SampledToken, Option<FinishReason>) {
     (SampledToken { token: TokenId(number(word.trim_end_matches('!'))), logprob: None, top: vec![] }, ended)
 }
 
+/// Where a leg goes is seen by whom it is sent to.
+fn is_about_its_submit(action: &JourneyAction) -> bool {
+    matches!(action, JourneyAction::Placed { .. })
+}
+
 fn show(action: &JourneyAction) -> String {
     match action {
+        JourneyAction::Placed { leg, chosen } => format!("{leg} goes {:?}", chosen.route),
         JourneyAction::Send { worker, message } => format!("{} <- {}", worker.0, show_message(message)),
         JourneyAction::Deliver(d) => {
             let timing = match d.timing {

@@ -1,6 +1,7 @@
 //! What the world knows about one scheduler: which legs it owes which tokens, and what it has out at its peers.
 
 mod answers;
+mod legs;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,19 +11,18 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::answers::{picked, told_token};
+use self::legs::{ChoiceModel, LegModel};
 use crate::handoff::{LeaseKey, PullOutcome, Watermark};
-use crate::message::{
-    Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, Work,
-};
-use crate::replica::tests::backend::{Effects, FakeBackend, damaged_row, sampled};
+use crate::message::{Commit, Envelope, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, Work};
+use crate::replica::tests::backend::{Effects, FakeBackend, damaged_row};
 use crate::replica::tests::oracle;
 use crate::replica::{
     Action, Compute, Event, LeaseConfig, PrefixCache, Progress, Pull, Reading, Replica, ReplicaConfig, Transfer,
 };
 use crate::rng::choice_seed;
 use crate::{
-    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
-    PullId, Request, RequestId, Role, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
+    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, InstanceId, LaneId, LeaseId, Leg, PullId, Request,
+    RequestId, Role, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
 };
 
 const BLOCK_TOKENS: u32 = 16;
@@ -98,47 +98,6 @@ pub(super) struct Model {
     leg_of_grant: BTreeMap<LeaseId, Leg>,
     /// A hash of everything it has decided.
     pub(super) decisions: u64,
-}
-
-struct LegModel {
-    request: Request,
-    choices: BTreeMap<Choice, ChoiceModel>,
-    committed: bool,
-    /// Whether a giver still has to say that what was taken over is valid.
-    unverified: bool,
-    /// Which token of its first choice comes from a damaged row.
-    damaged_at: u32,
-    over: bool,
-    /// Whether it was said that nothing follows.
-    said_over: bool,
-}
-
-struct ChoiceModel {
-    answer: Vec<TokenId>,
-    next: usize,
-    over: bool,
-}
-
-impl LegModel {
-    fn note_ends(&mut self) {
-        self.over |= self.choices.values().all(|choice| choice.over);
-    }
-
-    fn prefill_values(&self) -> Vec<u64> {
-        let generated = self.request.choices[0].generated.iter();
-        oracle::values(self.request.prompt.iter().chain(generated).copied())
-    }
-
-    /// The first tokens of the choices that still live, as a giver would tell them.
-    fn firsts(&self) -> Vec<FirstToken> {
-        let living = self.choices.iter().filter(|(_, model)| !model.over);
-        let first = |(choice, model): (&Choice, &ChoiceModel)| FirstToken {
-            choice: *choice,
-            token: sampled(model.answer[model.next]),
-            ended: (model.next + 1 == model.answer.len()).then_some(FinishReason::Stop),
-        };
-        living.map(first).collect()
-    }
 }
 
 impl Model {

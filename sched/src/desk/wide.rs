@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sched::turns::Turns;
-use sched::{RequestId, Span, Time};
-
 use super::{Group, Submission};
+use crate::turns::Turns;
+use crate::{RequestId, Span, Time};
 
 /// Those that wait, and how many choices of such requests run.
 #[derive(Debug, Default)]
@@ -17,8 +16,9 @@ pub(super) struct Wide {
 impl Wide {
     /// A request waits from now on.
     pub(super) fn wait(&mut self, now: Time, group: Group, submission: Submission) {
-        self.turns.wait(group, submission.parts.id, submission.parts.choices);
-        self.waiting.insert(submission.parts.id, (group, now, submission));
+        let (id, choices) = (submission.parts.id, submission.parts.choices);
+        self.turns.wait(group, id, choices);
+        self.waiting.insert(id, (group, now, submission));
     }
 
     /// The next one whose turn it is while no more than `choices_max` choices run.
@@ -32,23 +32,23 @@ impl Wide {
         self.turns.ended(choices);
     }
 
-    /// Takes one out that still waits.
-    pub(super) fn forget(&mut self, request: RequestId) -> Option<Submission> {
-        let (group, _, submission) = self.waiting.remove(&request)?;
+    /// Takes one out that still waits; whether it did.
+    pub(super) fn forget(&mut self, request: RequestId) -> bool {
+        let Some((group, ..)) = self.waiting.remove(&request) else { return false };
         self.turns.forget(group, request);
-        Some(submission)
+        true
     }
 
     /// Takes out those that have waited for longer than `deadline`.
-    pub(super) fn overdue(&mut self, now: Time, deadline: Span) -> Vec<Submission> {
+    pub(super) fn overdue(&mut self, now: Time, deadline: Span) -> Vec<RequestId> {
         let late = |(_, (_, since, _)): &(&RequestId, &(Group, Time, Submission))| now.since(*since) > deadline;
         let late: Vec<RequestId> = self.waiting.iter().filter(late).map(|(request, _)| *request).collect();
-        late.into_iter().filter_map(|request| self.forget(request)).collect()
+        late.into_iter().filter(|request| self.forget(*request)).collect()
     }
 
     /// Takes out all.
-    pub(super) fn all(&mut self) -> Vec<Submission> {
+    pub(super) fn all(&mut self) -> Vec<RequestId> {
         let all: Vec<RequestId> = self.waiting.keys().copied().collect();
-        all.into_iter().filter_map(|request| self.forget(request)).collect()
+        all.into_iter().filter(|request| self.forget(*request)).collect()
     }
 }

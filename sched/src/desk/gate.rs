@@ -1,0 +1,303 @@
+//! The first gate: how many requests are inside at a time, and how many bytes of bodies and of answers they hold.
+//!
+//! What a client announces costs it nothing and counts for nothing; bytes count when they have arrived, a place when the
+//! whole request has. So neither idle connections nor large promises keep anybody out. Whoever asks is many, and asks
+//! before there is a request: the gate is a machine of its own beside the desk.
+
+use thiserror::Error;
+
+use crate::{Span, Time};
+
+/// Weight of the newest gap in the running mean of gaps between two ends.
+const NEWEST_WEIGHT: f64 = 0.1;
+const RETRY_AFTER_MIN: Span = Span::from_ms(100);
+const RETRY_AFTER_MAX: Span = Span::from_secs(30);
+/// Bytes that every request may hold uncounted, so that large ones cannot keep small ones out. Places bound their sum.
+const BYTES_FREE: usize = 16 << 10;
+
+/// How much may be inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GateLimits {
+    /// Requests.
+    pub requests_max: usize,
+    /// Bytes of their bodies and of the prompts made of them.
+    pub bytes_max: usize,
+    /// Bytes of answers that are held, of all requests.
+    pub answers_bytes_max: usize,
+    /// Bytes of one such answer.
+    pub answer_bytes_max: usize,
+}
+
+/// Lets requests in.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    limits: GateLimits,
+    requests: usize,
+    body_bytes: usize,
+    answer_bytes: usize,
+    last_end: Option<Time>,
+    /// Running mean of the gap between two ends.
+    end_gap_us: Option<f64>,
+}
+
+/// What one request holds. It has to be given back with [`Gate::leave`].
+#[derive(Debug, Default)]
+pub struct Hold {
+    place: Place,
+    body_bytes: usize,
+    answer_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Place {
+    #[default]
+    Outside,
+    Inside,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Full {
+    /// All places are taken.
+    #[error("{requests} requests are being served")]
+    Places {
+        /// So many.
+        requests: usize,
+    },
+    /// Bodies hold as many bytes as they may.
+    #[error("requests of {bytes} bytes are being served")]
+    Bodies {
+        /// Of other requests.
+        bytes: usize,
+    },
+    /// Answers hold as many bytes as they may.
+    #[error("answers of {bytes} bytes are being put together")]
+    Answers {
+        /// Of other requests.
+        bytes: usize,
+    },
+    /// This answer alone is larger than one may be: no time heals that.
+    #[error("an answer may have {bytes_max} bytes")]
+    Answer {
+        /// So many.
+        bytes_max: usize,
+    },
+}
+
+impl Gate {
+    /// Nobody is inside.
+    #[must_use]
+    pub fn new(limits: GateLimits) -> Gate {
+        Gate { limits, requests: 0, body_bytes: 0, answer_bytes: 0, last_end: None, end_gap_us: None }
+    }
+
+    /// A request begins to arrive; one that would find no place needs not arrive at all.
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub fn arrive(&self) -> Result<Hold, Full> {
+        self.place_left()?;
+        Ok(Hold::default())
+    }
+
+    /// So many more bytes of the body are there.
+    ///
+    /// # Errors
+    /// All bodies together are above their bound.
+    pub fn grow_body(&mut self, hold: &mut Hold, bytes: usize) -> Result<(), Full> {
+        let others = others(self.body_bytes, hold.body_bytes);
+        let after = hold.body_bytes + bytes;
+        if !fits(after, others, self.limits.bytes_max) {
+            return Err(Full::Bodies { bytes: others });
+        }
+        self.body_bytes = others + over_free(after);
+        hold.body_bytes = after;
+        Ok(())
+    }
+
+    /// The body is complete: a place for the request.
+    ///
+    /// # Errors
+    /// All places are taken by now.
+    pub fn enter(&mut self, hold: &mut Hold) -> Result<(), Full> {
+        self.place_left()?;
+        self.requests += 1;
+        hold.place = Place::Inside;
+        Ok(())
+    }
+
+    /// The body is not needed any more; what was made of it, which the request keeps to its end, has so many bytes.
+    pub fn body_became(&mut self, hold: &mut Hold, bytes: usize) {
+        self.body_bytes = others(self.body_bytes, hold.body_bytes) + over_free(bytes);
+        hold.body_bytes = bytes;
+    }
+
+    /// The answer, which is held until the client has taken it, has so many more bytes.
+    ///
+    /// # Errors
+    /// It is above what one answer may have, or all answers together are above their bound.
+    pub fn grow_answer(&mut self, hold: &mut Hold, bytes: usize) -> Result<(), Full> {
+        let GateLimits { answer_bytes_max, answers_bytes_max, .. } = self.limits;
+        let after = hold.answer_bytes + bytes;
+        if after > answer_bytes_max {
+            return Err(Full::Answer { bytes_max: answer_bytes_max });
+        }
+        let others = others(self.answer_bytes, hold.answer_bytes);
+        if !fits(after, others, answers_bytes_max) {
+            return Err(Full::Answers { bytes: others });
+        }
+        self.answer_bytes = others + over_free(after);
+        hold.answer_bytes = after;
+        Ok(())
+    }
+
+    /// A request gives back what it holds.
+    pub fn leave(&mut self, now: Time, hold: &Hold) {
+        self.body_bytes = others(self.body_bytes, hold.body_bytes);
+        self.answer_bytes = others(self.answer_bytes, hold.answer_bytes);
+        match hold.place {
+            Place::Inside => {
+                self.requests -= 1;
+                self.ended(now);
+            }
+            Place::Outside => {}
+        }
+    }
+
+    /// When a place should be free: the mean gap between two ends.
+    #[must_use]
+    pub fn retry_after(&self) -> Span {
+        let gap = self.end_gap_us.map_or(Span::from_secs(1), |us| Span(us as u64));
+        gap.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
+    }
+
+    fn place_left(&self) -> Result<(), Full> {
+        match self.requests < self.limits.requests_max {
+            true => Ok(()),
+            false => Err(Full::Places { requests: self.requests }),
+        }
+    }
+
+    fn ended(&mut self, now: Time) {
+        if let Some(last) = self.last_end {
+            let gap = now.since(last).us() as f64;
+            let mean = self.end_gap_us.unwrap_or(gap);
+            self.end_gap_us = Some(mean + NEWEST_WEIGHT * (gap - mean));
+        }
+        self.last_end = Some(now);
+    }
+}
+
+impl Hold {
+    /// Bytes of the body, or of what was made of it.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// Bytes of the answer.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        self.answer_bytes
+    }
+}
+
+/// What alone is above the bound gets in when it is the only large one, else it would never.
+fn fits(own: usize, others: usize, max: usize) -> bool {
+    own <= BYTES_FREE || others == 0 || others + own <= max
+}
+
+/// What of a sum is not this request's.
+fn others(sum: usize, own: usize) -> usize {
+    sum - over_free(own)
+}
+
+/// What counts of a request's bytes: small ones are free.
+fn over_free(bytes: usize) -> usize {
+    if bytes <= BYTES_FREE { 0 } else { bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1 << 10;
+
+    fn gate() -> Gate {
+        Gate::new(GateLimits {
+            requests_max: 2,
+            bytes_max: 100 * KIB,
+            answers_bytes_max: 100 * KIB,
+            answer_bytes_max: 90 * KIB,
+        })
+    }
+
+    fn entered(gate: &mut Gate) -> Hold {
+        let mut hold = gate.arrive().unwrap();
+        gate.enter(&mut hold).unwrap();
+        hold
+    }
+
+    #[test]
+    fn places_are_bounded_and_given_back() {
+        let mut gate = gate();
+        let mut late = gate.arrive().unwrap();
+        let (first, second) = (entered(&mut gate), entered(&mut gate));
+        assert_eq!(gate.arrive().unwrap_err(), Full::Places { requests: 2 });
+        assert_eq!(gate.retry_after(), Span::from_secs(1));
+        assert!(gate.enter(&mut late).is_err(), "the places went to others while it arrived");
+        gate.leave(Time(0), &late);
+        gate.leave(Time(0), &first);
+        gate.leave(Time(0), &second);
+        let again = entered(&mut gate);
+        gate.leave(Time(0), &again);
+        assert_eq!((gate.requests, gate.body_bytes, gate.answer_bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn bytes_count_when_they_have_arrived_and_small_requests_are_never_kept_out() {
+        let mut gate = gate();
+        let mut large = gate.arrive().unwrap();
+        gate.grow_body(&mut large, 90 * KIB).unwrap();
+        let mut other = gate.arrive().unwrap();
+        gate.grow_body(&mut other, BYTES_FREE).unwrap();
+        assert_eq!(gate.grow_body(&mut other, 1), Err(Full::Bodies { bytes: 90 * KIB }));
+        gate.enter(&mut large).unwrap();
+        gate.body_became(&mut large, 90 * KIB);
+        assert!(gate.grow_body(&mut other, KIB).is_err(), "its prompt is as large");
+        gate.body_became(&mut large, BYTES_FREE);
+        gate.grow_body(&mut other, KIB).unwrap();
+        gate.leave(Time(0), &large);
+        gate.leave(Time(0), &other);
+        let mut giant = gate.arrive().unwrap();
+        gate.grow_body(&mut giant, 1_000 * KIB).unwrap();
+        gate.leave(Time(0), &giant);
+        assert_eq!(gate.body_bytes, 0);
+    }
+
+    #[test]
+    fn answers_are_bounded_one_by_one_and_together() {
+        let mut gate = gate();
+        let (mut first, mut second) = (entered(&mut gate), entered(&mut gate));
+        gate.grow_answer(&mut first, 90 * KIB).unwrap();
+        assert_eq!(gate.grow_answer(&mut first, 1), Err(Full::Answer { bytes_max: 90 * KIB }));
+        gate.grow_answer(&mut second, BYTES_FREE).unwrap();
+        assert_eq!(gate.grow_answer(&mut second, 1), Err(Full::Answers { bytes: 90 * KIB }));
+        gate.leave(Time(0), &first);
+        gate.grow_answer(&mut second, 1).unwrap();
+        gate.leave(Time(0), &second);
+        assert_eq!(gate.answer_bytes, 0);
+    }
+
+    #[test]
+    fn retry_after_is_the_mean_gap_between_ends() {
+        let mut gate = gate();
+        for end in 0..=50 {
+            let hold = entered(&mut gate);
+            gate.leave(Time(end * 2_000_000), &hold);
+        }
+        assert_eq!(gate.retry_after(), Span::from_secs(2));
+        gate.end_gap_us = Some(1.0);
+        assert_eq!(gate.retry_after(), RETRY_AFTER_MIN);
+    }
+}

@@ -1,0 +1,146 @@
+//! What workers say about themselves, and what their silence means.
+
+use std::sync::Arc;
+
+use super::{Desk, DeskAction, Phase, View, WorkerStatus};
+use crate::cluster::{Intake, Silence, Word, WorkerInfo};
+use crate::journey::JourneyEvent;
+use crate::route::Lack;
+use crate::{ModelId, Role, WorkerId};
+
+/// The first status of a session is the last one that was said before it began; only the second shows that somebody lives.
+const STATUSES_OF_LIFE: u32 = 2;
+
+/// What a desk knows of a worker besides what routes need.
+#[derive(Debug)]
+pub(super) struct Seat {
+    phase: Phase,
+    /// Statuses to come before new work goes there.
+    statuses_wanted: u32,
+}
+
+/// Whether requests that wait may find a worker now that they did not find before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Routes {
+    More,
+    Same,
+}
+
+impl Desk {
+    pub(super) fn joined(&mut self, worker: WorkerId, info: WorkerInfo) {
+        if let Some(reason) = self.unfit(&info) {
+            return self.out.push_back(DeskAction::Unfit { worker, reason });
+        }
+        let statuses_wanted = if self.hushed.contains(&info.instance) { STATUSES_OF_LIFE } else { 0 };
+        self.generators += u32::from(generates(info.role));
+        self.routing.join(worker, info);
+        if statuses_wanted > 0 {
+            self.routing.cluster.set_intake(worker, Intake::Quiet);
+        }
+        self.silences.heard(self.now, worker);
+        self.seats.insert(worker, Seat { phase: Phase::Accepting, statuses_wanted });
+        self.routes_changed(Routes::More);
+    }
+
+    /// Why a worker cannot be used: it has other weights of its model than those that are up.
+    fn unfit(&self, info: &WorkerInfo) -> Option<Arc<str>> {
+        let mut others = self.routing.cluster.workers().map(|worker| &worker.info);
+        let other = others.find(|other| other.model == info.model && other.weights != info.weights)?;
+        Some(format!("it serves the model with other weights than {}, which is up", other.name).into())
+    }
+
+    pub(super) fn status(&mut self, worker: WorkerId, status: WorkerStatus) {
+        let WorkerStatus { load, phase, links, problems } = status;
+        let Some(seat) = self.seats.get_mut(&worker) else { return };
+        let word = self.silences.heard(self.now, worker);
+        let proved = seat.statuses_wanted == 1;
+        seat.statuses_wanted = seat.statuses_wanted.saturating_sub(1);
+        let returned = seat.statuses_wanted == 0 && (proved || word == Word::Returned);
+        let told = std::mem::replace(&mut seat.phase, phase) != phase;
+        if returned {
+            self.out.push_back(DeskAction::Returned(worker));
+            if let Some(worker) = self.routing.cluster.get(worker) {
+                self.hushed.remove(&worker.info.instance);
+            }
+        }
+        let mut routes = Routes::Same;
+        if returned || told {
+            let intake = match phase {
+                Phase::Accepting => Intake::Open,
+                // Its session stays for the legs it has; new ones do not find it.
+                Phase::Draining => Intake::Draining,
+            };
+            self.routing.cluster.set_intake(worker, intake);
+            if intake == Intake::Open {
+                routes = Routes::More;
+            }
+        }
+        self.routing.cluster.set_load(worker, load);
+        if let Some(links) = links {
+            self.routing.cluster.set_links(worker, links);
+            routes = Routes::More;
+        }
+        self.routing.cluster.set_problems(worker, problems);
+        self.routes_changed(routes);
+    }
+
+    /// The session with a worker is over, and with it all that it did.
+    pub(super) fn left(&mut self, worker: WorkerId) {
+        let Some(WorkerInfo { name, role, .. }) = self.routing.cluster.get(worker).map(|worker| worker.info.clone())
+        else {
+            return;
+        };
+        self.generators -= u32::from(generates(role));
+        self.routing.leave(worker);
+        self.silences.forget(worker);
+        self.seats.remove(&worker);
+        self.tell_all(&JourneyEvent::WorkerLost { worker, name });
+        self.routes_changed(Routes::Same);
+    }
+
+    /// Closes the intake of workers that say nothing, and gives those up that have said nothing for longer.
+    pub(super) fn notice_silence(&mut self) {
+        while let Some(silence) = self.silences.poll(self.now) {
+            match silence {
+                Silence::Quiet(worker) => {
+                    self.routing.cluster.set_intake(worker, Intake::Quiet);
+                    self.out.push_back(DeskAction::Quiet(worker));
+                    self.routes_changed(Routes::Same);
+                }
+                Silence::Lost(worker) => {
+                    self.hushed.extend(self.routing.cluster.get(worker).map(|worker| worker.info.instance));
+                    self.out.push_back(DeskAction::GiveUp(worker));
+                    self.left(worker);
+                }
+            }
+        }
+    }
+
+    fn routes_changed(&mut self, routes: Routes) {
+        let view = View {
+            sequence_tokens_max: self.routing.cluster.models_that_reach().collect(),
+            lack: match self.routing.cluster.sequence_tokens_max(FIRST_MODEL) {
+                Some(_) => None,
+                None => Some(Lack::of(&self.routing.cluster, FIRST_MODEL)),
+            },
+        };
+        if view != self.view {
+            self.view.clone_from(&view);
+            self.out.push_back(DeskAction::View(view));
+        }
+        match routes {
+            Routes::More => self.tell_all(&JourneyEvent::WorkersChanged),
+            Routes::Same => {}
+        }
+    }
+}
+
+fn generates(role: Role) -> bool {
+    match role {
+        Role::Decode | Role::Aggregated => true,
+        Role::Prefill => false,
+    }
+}
+
+/// The model that a router is ready with.
+const FIRST_MODEL: ModelId = ModelId(0);

@@ -1,0 +1,173 @@
+//! The routes that are open to a leg: roles, links and sizes decide; knows no preference.
+
+use super::RouteAsk;
+use crate::cluster::{Cluster, Intake, Worker};
+use crate::{Role, WorkerId};
+
+/// A giver with no more readers than this looks at each; one with more, at the least busy until one of them is its own.
+const READERS_FEW: usize = 32;
+
+/// The routes that are open to a leg. Nothing here lists all pairs: whoever chooses looks at workers in an order and
+/// stops at the first that does.
+pub struct Open<'a> {
+    cluster: &'a Cluster,
+    ask: &'a RouteAsk<'a>,
+    pairs: Pairs,
+    alone: Alone,
+    tier: Tier,
+}
+
+/// Which pairs are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pairs {
+    None,
+    All,
+    /// Those of this giver.
+    Of(WorkerId),
+}
+
+/// Roles of workers that may run the leg from its prompt to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Alone(&'static [Role]);
+
+impl Alone {
+    pub(super) const NOBODY: Alone = Alone(&[]);
+    pub(super) const AGGREGATED: Alone = Alone(&[Role::Aggregated]);
+    pub(super) const PREFILL: Alone = Alone(&[Role::Prefill, Role::Aggregated]);
+    pub(super) const DECODE: Alone = Alone(&[Role::Decode, Role::Aggregated]);
+}
+
+/// How picky to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tier {
+    /// Workers that did not refuse the request, pairs that lost nothing lately.
+    Best,
+    /// The former only.
+    Welcome,
+    /// The latter only.
+    Sound,
+    Any,
+}
+
+impl Tier {
+    pub(super) const ALL: [Tier; 4] = [Tier::Best, Tier::Welcome, Tier::Sound, Tier::Any];
+
+    fn minds_refusals(self) -> bool {
+        matches!(self, Tier::Best | Tier::Welcome)
+    }
+
+    fn minds_losses(self) -> bool {
+        matches!(self, Tier::Best | Tier::Sound)
+    }
+}
+
+impl<'a> Open<'a> {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        ask: &'a RouteAsk<'a>,
+        (pairs, alone): (Pairs, Alone),
+        tier: Tier,
+    ) -> Open<'a> {
+        Open { cluster, ask, pairs, alone, tier }
+    }
+
+    /// What has to be served.
+    #[must_use]
+    pub fn ask(&self) -> &RouteAsk<'a> {
+        self.ask
+    }
+
+    /// All workers.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster
+    }
+
+    /// Who could compute the prompt for a reader, those first that have the fewest prompt tokens to prefill.
+    pub fn givers(&self) -> impl Iterator<Item = &Worker> {
+        let all = match self.pairs {
+            Pairs::All => Some(self.cluster.by_prompts(self.ask.model, Role::Prefill)),
+            Pairs::None | Pairs::Of(_) => None,
+        };
+        let one = match self.pairs {
+            Pairs::Of(giver) => self.cluster.get(giver),
+            Pairs::None | Pairs::All => None,
+        };
+        all.into_iter().flatten().chain(one).filter(|giver| self.is_giver(giver))
+    }
+
+    /// Who could take the leg over from a giver, those first that have the fewest sequences.
+    pub fn readers(&self, giver: &Worker) -> impl Iterator<Item = &Worker> {
+        let linked = self.cluster.readers_of(giver.id);
+        let (few, many) = if linked.len() <= READERS_FEW {
+            let mut few: Vec<&Worker> = linked.filter_map(|id| self.cluster.get(id)).collect();
+            few.sort_by_key(|reader| (reader.sequences(), reader.id));
+            (few, None)
+        } else {
+            (Vec::new(), Some(self.cluster.by_sequences(self.ask.model, Role::Decode)))
+        };
+        let giver = giver.id;
+        few.into_iter().chain(many.into_iter().flatten()).filter(move |reader| self.is_reader(giver, reader))
+    }
+
+    /// Who could run the leg from its prompt to its end, role by role those first that have the fewest prompt tokens to
+    /// prefill.
+    pub fn alone(&self) -> impl Iterator<Item = impl Iterator<Item = &Worker>> {
+        let of_role =
+            |role: &Role| self.cluster.by_prompts(self.ask.model, *role).filter(|worker| self.is_alone(worker));
+        self.alone.0.iter().map(of_role)
+    }
+
+    /// Whether a worker could compute the prompt for a reader.
+    #[must_use]
+    pub fn gives(&self, giver: WorkerId) -> bool {
+        match self.pairs {
+            Pairs::None => false,
+            Pairs::All => self.open_to_new(giver).is_some_and(|giver| self.is_giver(giver)),
+            Pairs::Of(only) => giver == only && self.cluster.get(giver).is_some_and(|giver| self.is_giver(giver)),
+        }
+    }
+
+    /// Whether a worker could take the leg over from one that [gives](Open::gives).
+    #[must_use]
+    pub fn reads(&self, giver: WorkerId, reader: WorkerId) -> bool {
+        self.cluster.get(reader).is_some_and(|reader| self.is_reader(giver, reader))
+    }
+
+    /// Whether a worker could run the leg from its prompt to its end.
+    #[must_use]
+    pub fn runs_alone(&self, worker: WorkerId) -> bool {
+        let worker = self.open_to_new(worker).filter(|worker| self.alone.0.contains(&worker.info.role));
+        worker.is_some_and(|worker| self.is_alone(worker))
+    }
+
+    fn open_to_new(&self, id: WorkerId) -> Option<&Worker> {
+        self.cluster.get(id).filter(|worker| worker.intake == Intake::Open)
+    }
+
+    fn is_giver(&self, giver: &Worker) -> bool {
+        let chosen_before = matches!(self.pairs, Pairs::Of(_));
+        giver.info.role == Role::Prefill
+            && self.holds(giver, self.ask.prefill_tokens)
+            && (chosen_before || self.is_welcome(giver.id))
+    }
+
+    fn is_reader(&self, giver: WorkerId, reader: &Worker) -> bool {
+        let takes = reader.info.role == Role::Decode && reader.intake == Intake::Open;
+        let fits = takes && self.holds(reader, self.ask.sequence_tokens);
+        let sound = !self.tier.minds_losses() || !self.cluster.is_strained(self.ask.now, giver, reader.id);
+        fits && self.is_welcome(reader.id) && sound && self.cluster.link(giver, reader.id).is_some()
+    }
+
+    fn is_alone(&self, worker: &Worker) -> bool {
+        self.holds(worker, self.ask.sequence_tokens) && self.is_welcome(worker.id)
+    }
+
+    fn holds(&self, worker: &Worker, tokens: u32) -> bool {
+        worker.info.model == self.ask.model && tokens <= worker.sequence_tokens_max()
+    }
+
+    fn is_welcome(&self, id: WorkerId) -> bool {
+        !self.tier.minds_refusals() || !self.ask.avoid.contains(&id)
+    }
+}
