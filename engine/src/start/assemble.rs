@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::memory::Needs;
 use super::ranks::{Crew, NoRankProgram, Rank, RankProgram, unplaced};
-use super::{ModelInfo, Started, geometry, random};
+use super::{ModelInfo, Purpose, Started, geometry, random};
 use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, Notify, StepLimits};
 use crate::model::{ExpertCounts, Grid, ModelSpec, Precision, WeightFiles};
 use crate::replica::{Outlet, Parts, Waker, spawn};

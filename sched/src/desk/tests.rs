@@ -217,6 +217,7 @@ fn leases_are_renewed_at_every_worker_that_has_some() {
 
 /// Not a test of speed on a busy machine: what it bounds is work per decision, which a scan of all pairs would multiply by
 /// hundreds. It prints what it measured.
+#[expect(clippy::disallowed_methods, reason = "what is measured is the time that deciding takes")]
 #[test]
 fn a_decision_among_a_thousand_workers_looks_at_few() {
     let requests = 2_000;

@@ -83,6 +83,8 @@ pub(super) struct Model {
     now: Time,
     requests: u64,
     legs: BTreeMap<Leg, LegModel>,
+    /// Legs of which was said that nothing follows.
+    said_over: BTreeSet<Leg>,
     /// Leases this worker holds at givers, by leg.
     offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
     /// Givers that can be spoken to, and the offers of others.
@@ -134,6 +136,7 @@ impl Model {
             now: Time(0),
             requests: 0,
             legs: BTreeMap::new(),
+            said_over: BTreeSet::new(),
             offers: BTreeMap::new(),
             met: BTreeSet::new(),
             unmet: BTreeSet::new(),
@@ -214,7 +217,7 @@ impl Model {
         assert!(self.replica.is_idle(), "nothing is under way, but {:?}", self.replica.load());
         let load = self.replica.load();
         assert_eq!((load.blocks_in_use, load.blocks_quarantined, load.running, load.waiting), (0, 0, 0, 0));
-        assert!(self.legs.values().all(|leg| leg.over && leg.said_over), "a leg never ended");
+        assert!(self.legs.iter().all(|(leg, model)| model.over && self.said_over.contains(leg)), "a leg never ended");
     }
 
     fn request(&mut self, shape: &Shape) -> Request {
@@ -255,7 +258,6 @@ impl Model {
             unverified: false,
             damaged_at: shape.damaged,
             over: false,
-            said_over: false,
         };
         self.legs.insert(leg, model);
         request
@@ -441,7 +443,7 @@ impl Model {
 
     fn told(&mut self, message: FromWorker) {
         let model = self.legs.get_mut(&message.leg()).expect("a leg is named that was never sent");
-        assert!(!model.over && !model.said_over, "after its end: {message:?}");
+        assert!(!model.over, "after its end: {message:?}");
         match message {
             FromWorker::Offered { leg, lease, blocks } => {
                 assert_eq!(self.grants.get(&lease), Some(&blocks));
@@ -463,9 +465,8 @@ impl Model {
     }
 
     fn told_over(&mut self, leg: Leg) {
-        let model = self.legs.get_mut(&leg).expect("a leg is named that was never sent");
-        assert!(model.over, "{leg} is over before its end");
-        assert!(!std::mem::replace(&mut model.said_over, true), "{leg} is over twice");
+        assert!(self.legs[&leg].over, "{leg} is over before its end");
+        assert!(self.said_over.insert(leg), "{leg} is over twice");
     }
 
     fn told_commit(&mut self, commit: &Commit) {

@@ -16,8 +16,6 @@ pub(super) struct LegModel {
     /// Which token of its first choice comes from a damaged row.
     pub(super) damaged_at: u32,
     pub(super) over: bool,
-    /// Whether it was said that nothing follows.
-    pub(super) said_over: bool,
 }
 
 pub(super) struct ChoiceModel {
