@@ -53,12 +53,12 @@ pub struct WorkerSpec {
     pub kv: Shape,
 }
 
-/// A reader's way to its givers: its pulls run one after the other at a constant rate.
+/// How fast each worker's link is, in either direction; pulls at one end of it share that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkSpec {
     /// Bandwidth.
     pub bytes_per_second: u64,
-    /// Added to each pull.
+    /// From a pull's last byte until it is known to be there.
     pub latency: Span,
 }
 

@@ -1,14 +1,13 @@
 //! Discrete-event simulation of the sched machines; knows no tokio and no network.
 //!
-//! [`simulate`] drives the very `Replica`s and `Journey`s that serve, over modelled devices and links. Events are
+//! [`simulate`] drives the very `Replica`s and the very `Desk` that serve, over modelled devices and a network. Events are
 //! ordered by (time, sequence number), so a run depends on its inputs only: the same inputs give the same event log,
 //! whose hash is in the report.
 
 mod config;
-mod device;
 mod error;
-mod link;
 mod log;
+mod network;
 mod queue;
 mod report;
 mod simulation;

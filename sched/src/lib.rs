@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod compat;
 pub mod cost;
 pub mod desk;
+pub mod device;
 mod error;
 mod failure;
 pub mod handoff;

@@ -16,7 +16,7 @@ use crate::EngineError;
 
 pub use cpu::{CpuBackend, StepLimits};
 pub(crate) use cpu::{Group, Order, Orders, Runner, follow, words_max};
-pub use modelled::{ModelledBackend, ModelledDevice};
+pub use modelled::ModelledBackend;
 
 /// Wakes the replica thread; may be called from any thread, as often as one likes, and never blocks.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;

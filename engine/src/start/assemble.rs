@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kernels::memory::{Backing, HostMemory};
 use kernels::{Dtype, KvGeometry};
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, Setup};
+use sched::device::{Device, DeviceSpec};
 use sched::handoff::LeaseKey;
 use sched::layout::KvLayout;
 use sched::replica::{LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
@@ -15,7 +16,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use super::memory::Needs;
 use super::ranks::{Crew, NoRankProgram, Rank, RankProgram, unplaced};
 use super::{ModelInfo, Purpose, Started, geometry, random};
-use crate::backend::{Backend, CpuBackend, ModelledBackend, ModelledDevice, Notify, StepLimits};
+use crate::backend::{Backend, CpuBackend, ModelledBackend, Notify, StepLimits};
 use crate::model::{ExpertCounts, Grid, ModelSpec, Precision, WeightFiles};
 use crate::replica::{Outlet, Parts, Waker, spawn};
 use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice, Progress, RanksChoice, WeightsDtype};
@@ -239,14 +240,14 @@ fn modelled(
     let geometry = geometry::of_modelled(config, &spec)?;
     Needs::of_pool(config, &geometry).require()?;
     let kv = pool(config, geometry, Grid::ALONE, wished)?;
-    let device = ModelledDevice {
-        cost: config.modelled.fitted()?,
+    let device = DeviceSpec {
         layers: spec.layers,
         vocab: spec.vocab,
         eos: spec.eos.clone(),
         output_tokens: (config.modelled.output_tokens > 0).then_some(config.modelled.output_tokens),
     };
     take_loading_time(config, device.layers, progress)?;
+    let device = Device::new(Box::new(config.modelled.fitted()?), device);
     let backend = ModelledBackend::start(device, notify)?;
     let weights_digest = digest(&spec, 0);
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts: None })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sched::message::{FromWorker, ToGiver, ToWorker};
 use sched::replica::Event;
-use sched::{InstanceId, LaneId, LeaseId, PullId, StepId, WorkerId};
+use sched::{LeaseId, PullId, WorkerId};
 
 /// One event.
 #[derive(Debug)]
@@ -17,10 +17,12 @@ pub(super) enum Happening {
     AtRouter { worker: WorkerId, message: FromWorker },
     /// A word of a reader reaches a giver.
     AtGiver { giver: WorkerId, reader: WorkerId, word: ToGiver },
-    /// A step may have ended.
-    StepEnds { worker: WorkerId, lane: LaneId, step: StepId },
+    /// A device's `next_timeout`.
+    DeviceTimer(WorkerId),
+    /// The network's `next_timeout`.
+    NetworkTimer,
     /// The bytes of a pull are there, if its lease still holds.
-    PullEnds { reader: WorkerId, pull: PullId, giver: InstanceId, lease: LeaseId },
+    PullEnds { reader: WorkerId, pull: PullId, giver: WorkerId, lease: LeaseId },
     /// A worker's `next_timeout`.
     WorkerTimer(WorkerId),
     /// The router's `next_timeout`.

@@ -13,6 +13,7 @@ use sched::slo::Attainment;
 use sched::{RequestId, Time, WorkerId};
 
 use crate::log::LogHash;
+use crate::network::Network;
 use crate::queue::EventQueue;
 use crate::{Arrival, PlannerError, Report, RequestReport, SimConfig};
 use happening::Happening;
@@ -52,8 +53,9 @@ struct Simulation<'a> {
     classes: BTreeMap<u16, Attainment>,
     ended_at: Time,
     steps: u64,
-    /// Bytes pulled by workers that have died.
-    moved_bytes_lost: u64,
+    network: Network,
+    /// The time for which its timer is set.
+    network_timer: Option<Time>,
 }
 
 impl<'a> Simulation<'a> {
@@ -77,7 +79,8 @@ impl<'a> Simulation<'a> {
             classes: BTreeMap::new(),
             ended_at: Time(0),
             steps: 0,
-            moved_bytes_lost: 0,
+            network: Network::new(config.link.bytes_per_second),
+            network_timer: None,
         };
         simulation.start_workers()?;
         for (index, arrival) in arrivals.iter().enumerate() {
@@ -118,7 +121,8 @@ impl<'a> Simulation<'a> {
             Happening::AtWorker { worker, event } => self.feed(worker, event),
             Happening::AtRouter { worker, message } => self.at_router(DeskEvent::Said(worker, message)),
             Happening::AtGiver { giver, reader, word } => self.at_giver(giver, reader, word),
-            Happening::StepEnds { worker, lane, step } => self.step_ends(worker, lane, step),
+            Happening::DeviceTimer(worker) => self.device_is_due(worker),
+            Happening::NetworkTimer => self.network_is_due(),
             Happening::PullEnds { reader, pull, giver, lease } => self.pull_ends(reader, pull, giver, lease),
             Happening::WorkerTimer(worker) => self.feed(worker, Event::Tick),
             Happening::RouterTimer => self.at_router(DeskEvent::Tick),
@@ -144,14 +148,13 @@ impl<'a> Simulation<'a> {
     }
 
     fn report(self) -> Report {
-        let moved: u64 = self.workers.values().map(SimWorker::moved_bytes).sum();
         Report {
             requests: self.ended.into_values().collect(),
             classes: self.classes,
             ended_at: self.ended_at,
             events: self.log.lines(),
             log_hash: self.log.hash(),
-            moved_bytes: moved + self.moved_bytes_lost,
+            moved_bytes: self.network.moved_bytes(),
             steps: self.steps,
         }
     }

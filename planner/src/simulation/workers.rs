@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use sched::cluster::{Link as ClusterLink, WorkerInfo};
 use sched::desk::{DeskEvent, Phase, WorkerStatus};
+use sched::device::{Device, DeviceEvent, DeviceSpec};
 use sched::handoff::PullOutcome;
 use sched::layout::KvLayout;
 use sched::message::{Envelope, Load, ToGiver};
 use sched::replica::{Action, Compute, Event, Pull, Replica, Transfer};
-use sched::{
-    BlockId, CompatKey, Failure, FailureKind, InstanceId, LaneId, LeaseId, PullId, Role, StepId, Time, WorkerId,
-};
+use sched::{BlockId, CompatKey, Failure, FailureKind, InstanceId, LeaseId, PullId, Role, Time, WorkerId};
 
 use super::Simulation;
 use super::happening::Happening;
 use super::requests::MODEL;
-use crate::device::Device;
-use crate::link::{Link, pull_bytes};
+use crate::network::{Arrived, pull_bytes};
 use crate::{PlannerError, WorkerSpec};
 
 /// A worker that lives.
@@ -26,11 +24,11 @@ pub(super) struct SimWorker {
     replica: Replica,
     device: Device,
     layout: KvLayout,
-    link: Link,
     /// Leases that readers hold here.
     granted: BTreeMap<LeaseId, Vec<BlockId>>,
-    /// The time for which its timer is set.
+    /// The times for which its timers are set.
     timer: Option<Time>,
+    device_timer: Option<Time>,
 }
 
 impl Simulation<'_> {
@@ -86,16 +84,13 @@ impl Simulation<'_> {
         let (now, later) = (self.now, self.now + self.config.hop);
         let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
         match action {
-            // The planner's device tells of no layer before the last: what is read early is read by chunks.
-            Action::Compute(Compute::Run { lane, step, plan, progress: _ }) => {
-                if let Some((step, ends_at)) = sim.device.submit(now, lane, step, &plan) {
-                    self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
-                }
+            Action::Compute(Compute::Run { lane, step, plan, progress }) => {
+                sim.device.submit(now, (lane, step), plan, progress);
+                self.set_device_timer(worker);
             }
-            Action::Compute(Compute::Cancel { lane, step }) => {
-                if let Some(ends_at) = sim.device.cancel(now, lane, step) {
-                    self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
-                }
+            Action::Compute(Compute::Cancel { step, .. }) => {
+                sim.device.cancel(now, step);
+                self.set_device_timer(worker);
             }
             Action::Transfer(Transfer::Grant { lease, blocks }) => drop(sim.granted.insert(lease, blocks)),
             Action::Transfer(Transfer::Revoke(lease)) => drop(sim.granted.remove(&lease)),
@@ -105,6 +100,8 @@ impl Simulation<'_> {
             }
             Action::Transfer(Transfer::Pull(pull)) => self.start_pull(worker, &pull)?,
             Action::Transfer(Transfer::AbortPull(pull)) => {
+                self.network.abort(now, (worker, pull));
+                self.set_network_timer();
                 let event = Event::PullEnded { pull, outcome: PullOutcome::Aborted };
                 self.queue.push(later, Happening::AtWorker { worker, event });
             }
@@ -136,25 +133,43 @@ impl Simulation<'_> {
     }
 
     fn start_pull(&mut self, reader: WorkerId, pull: &Pull) -> Result<(), PlannerError> {
-        let (id, giver, lease) = (pull.id, pull.giver, pull.lease);
-        let from = self.workers.get(&worker_of(giver)).map(|sim| sim.layout.clone());
-        let Some(sim) = self.workers.get_mut(&reader) else { return Ok(()) };
-        let ends_at = match from {
+        let (giver, lease) = (worker_of(pull.giver), pull.lease);
+        let from = self.workers.get(&giver).map(|sim| sim.layout.clone());
+        let Some(sim) = self.workers.get(&reader) else { return Ok(()) };
+        match from {
             // The giver's process is gone: the connection breaks at once.
-            None => self.now + self.config.hop,
+            None => {
+                let ends = Happening::PullEnds { reader, pull: pull.id, giver, lease };
+                self.queue.push(self.now + self.config.hop, ends);
+            }
             Some(layout) => {
                 let bytes = pull_bytes(&layout, &sim.layout, pull);
                 let bytes = bytes.map_err(|source| PlannerError::Layout { worker: reader, source })?;
-                sim.link.pull(self.now, bytes)
+                self.network.start(self.now, Arrived { id: (reader, pull.id), giver, lease }, bytes);
+                self.set_network_timer();
             }
-        };
-        self.queue.push(ends_at, Happening::PullEnds { reader, pull: id, giver, lease });
+        }
         Ok(())
     }
 
+    pub(super) fn network_is_due(&mut self) {
+        while let Some(Arrived { id: (reader, pull), giver, lease }) = self.network.poll(self.now) {
+            let ends = Happening::PullEnds { reader, pull, giver, lease };
+            self.queue.push(self.now + self.config.link.latency, ends);
+        }
+        self.set_network_timer();
+    }
+
+    fn set_network_timer(&mut self) {
+        let next = self.network.next_timeout();
+        if let Some(time) = next.filter(|_| next != self.network_timer) {
+            self.queue.push(time.max(self.now), Happening::NetworkTimer);
+        }
+        self.network_timer = next;
+    }
+
     /// Bytes count only if the lease they were read under still holds.
-    pub(super) fn pull_ends(&mut self, reader: WorkerId, pull: PullId, giver: InstanceId, lease: LeaseId) {
-        let giver = worker_of(giver);
+    pub(super) fn pull_ends(&mut self, reader: WorkerId, pull: PullId, giver: WorkerId, lease: LeaseId) {
         let holds = self.workers.get(&giver).is_some_and(|sim| sim.granted.contains_key(&lease));
         let outcome = if self.config.broken_links.iter().any(|link| link.breaks(self.now, giver, reader)) {
             PullOutcome::Failed("the link is broken".to_owned())
@@ -180,21 +195,38 @@ impl Simulation<'_> {
         self.feed(giver, Event::Reader(instance_of(reader), word));
     }
 
-    pub(super) fn step_ends(&mut self, worker: WorkerId, lane: LaneId, step: StepId) {
-        let Some(sim) = self.workers.get_mut(&worker) else { return };
-        let Some((result, next)) = sim.device.end(self.now, lane, step) else { return };
-        if let Some((step, ends_at)) = next {
-            self.queue.push(ends_at, Happening::StepEnds { worker, lane, step });
+    pub(super) fn device_is_due(&mut self, worker: WorkerId) {
+        while let Some(event) = self.workers.get_mut(&worker).and_then(|sim| sim.device.poll(self.now)) {
+            let fact = match event {
+                DeviceEvent::Progress { lane, step, layers_done } => Event::StepProgress { lane, step, layers_done },
+                DeviceEvent::Done { lane, step, result: Ok(result), .. } => Event::StepDone { lane, step, result },
+                DeviceEvent::Done { lane, step, result: Err(failure), .. } => Event::StepFailed { lane, step, failure },
+            };
+            self.steps += u64::from(!matches!(fact, Event::StepProgress { .. }));
+            self.feed(worker, fact);
         }
-        self.steps += 1;
-        self.feed(worker, Event::StepDone { lane, step, result });
+        self.set_device_timer(worker);
+    }
+
+    fn set_device_timer(&mut self, worker: WorkerId) {
+        let Some(sim) = self.workers.get_mut(&worker) else { return };
+        let next = sim.device.next_timeout(self.now);
+        if let Some(time) = next.filter(|_| next != sim.device_timer) {
+            self.queue.push(time.max(self.now), Happening::DeviceTimer(worker));
+        }
+        sim.device_timer = next;
     }
 
     /// The process is gone; peers and the router find out one hop later, after what it had already sent.
     pub(super) fn die(&mut self, worker: WorkerId) {
-        let Some(dead) = self.workers.remove(&worker) else { return };
-        self.moved_bytes_lost += dead.moved_bytes();
+        if self.workers.remove(&worker).is_none() {
+            return;
+        }
         let later = self.now + self.config.hop;
+        for Arrived { id: (reader, pull), giver, lease } in self.network.lose(self.now, worker) {
+            self.queue.push(later, Happening::PullEnds { reader, pull, giver, lease });
+        }
+        self.set_network_timer();
         self.queue.push(later, Happening::SessionGone(worker));
         for peer in self.workers.keys() {
             let event = Event::GiverLost(instance_of(worker));
@@ -212,14 +244,16 @@ impl SimWorker {
             let value = format!("{} in the cache of {id}", spec.kv.block_tokens);
             return Err(PlannerError::Setting { name: "block_tokens", value, must: "be its scheduler's" });
         }
+        let device =
+            DeviceSpec { layers: spec.replica.layers, vocab: config.vocab, eos: Vec::new(), output_tokens: None };
         Ok(SimWorker {
             id,
             replica: replica.map_err(|source| PlannerError::Replica { worker: id, source })?,
-            device: Device::new(cost, spec.replica.layers, config.vocab),
+            device: Device::new(Box::new(cost), device),
             layout: layout.map_err(|source| PlannerError::Layout { worker: id, source })?,
-            link: Link::new(config.link),
             granted: BTreeMap::new(),
             timer: None,
+            device_timer: None,
         })
     }
 
@@ -240,10 +274,6 @@ impl SimWorker {
 
     pub(super) fn load(&self) -> Load {
         self.replica.load()
-    }
-
-    pub(super) fn moved_bytes(&self) -> u64 {
-        self.link.moved_bytes()
     }
 
     pub(super) fn check_leaks(&self) -> Result<(), PlannerError> {

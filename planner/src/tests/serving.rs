@@ -3,6 +3,7 @@
 use super::deployments::{deployment, workload};
 use crate::{Arrival, Fault, PlannerError, Policy, Report, SimConfig, simulate};
 use sched::journey::Ending;
+use sched::replica::Reading;
 use sched::{FailureKind, Span, Time};
 
 fn outputs(report: &Report) -> Vec<u64> {
@@ -49,6 +50,25 @@ fn steps_in_flight_change_no_token() {
         config.workers.iter_mut().for_each(|worker| worker.replica.steps_in_flight = 1);
         assert_eq!(outputs(&ahead), outputs(&all_done(&config, &arrivals)), "{roles}");
     }
+}
+
+/// What is read while the prompt is computed is not waited for afterwards.
+#[test]
+fn reading_while_a_prompt_is_computed_changes_no_token_and_hides_its_transfer() {
+    let mut workload = workload(9, 2.0, 100);
+    (workload.prompt_tokens, workload.choices, workload.output_tokens) = (600..=1_200, 1..=1, 2..=20);
+    let arrivals = workload.arrivals();
+    let run = |reading| {
+        let mut config = deployment("pd", 400);
+        config.link.bytes_per_second = 200_000_000;
+        config.workers.iter_mut().for_each(|worker| worker.replica.reading = reading);
+        all_done(&config, &arrivals)
+    };
+    let (after, during) = (run(Reading::WhenComplete), run(Reading::WhileFilling));
+    assert_eq!(outputs(&after), outputs(&during));
+    assert_eq!(after.moved_bytes, during.moved_bytes);
+    let (after, during) = (after.tpot_mean().unwrap(), during.tpot_mean().unwrap());
+    assert!(during.us() < after.us() * 3 / 4, "{during} instead of {after}");
 }
 
 #[test]

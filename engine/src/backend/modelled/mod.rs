@@ -1,40 +1,20 @@
-//! A backend that computes nothing: its steps end when a latency model says, its tokens are hashes.
+//! A backend that computes nothing: the modelled device of `sched`, on a clock.
 //!
-//! Router, planner and fault tests run on it as on a device: it keeps slots, obeys cancels and shares, and its KV pool
-//! has real bytes that transfers move. A token is a function of (seed of the choice, position), so hand-overs and
-//! retries must give the same text here too.
+//! Router and fault tests run on it as on a device; its KV pool has real bytes that transfers move.
 
-mod running;
 mod timing;
-mod tokens;
 
 use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use sched::cost::Fitted;
+use sched::device::Device;
 use sched::replica::Progress;
 use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 
 use self::timing::Timing;
-use self::tokens::HashedTokens;
 use super::{Backend, BackendEvent, BackendInfo, Notify, StepSpan};
 use crate::EngineError;
-
-/// What a modelled device pretends to be.
-#[derive(Debug, Clone)]
-pub struct ModelledDevice {
-    /// Its latency model.
-    pub cost: Fitted,
-    /// Layers of the model it pretends to run.
-    pub layers: u32,
-    /// Entries of the vocabulary; every token is below it.
-    pub vocab: u32,
-    /// Tokens that end a text; never given out before `output_tokens`.
-    pub eos: Vec<u32>,
-    /// Length after which a choice ends with a stop token, if it has one; `None` runs to `max_tokens`.
-    pub output_tokens: Option<u32>,
-}
 
 pub(super) enum Command {
     Step(LaneId, StepId, StepPlan, Progress),
@@ -56,11 +36,10 @@ const COMMANDS_MAX: usize = 256;
 
 impl ModelledBackend {
     /// Starts the timing thread.
-    pub fn start(device: ModelledDevice, notify: Notify) -> Result<ModelledBackend, EngineError> {
+    pub fn start(device: Device, notify: Notify) -> Result<ModelledBackend, EngineError> {
         let (commands, inbox) = bounded(COMMANDS_MAX);
         let (outbox, events) = unbounded();
-        let tokens = HashedTokens::new(device.vocab, device.eos, device.output_tokens);
-        let timing = Timing::new(device.cost, device.layers, tokens);
+        let timing = Timing::new(device);
         let body = move || timing.run(&inbox, &outbox, &notify);
         let thread = std::thread::Builder::new()
             .name("modelled".to_owned())

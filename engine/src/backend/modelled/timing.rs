@@ -3,23 +3,19 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use sched::cost::Fitted;
-use sched::{Failure, FailureKind, StepPlan, StepResult};
+use sched::device::{Device, DeviceEvent};
 
 use super::Command;
-use super::running::{Ended, Running};
-use super::tokens::HashedTokens;
 use crate::backend::{BackendEvent, Notify, StepSpan};
-use crate::{EngineError, clock::Clock};
+use crate::clock::Clock;
 
 /// Sleeping ends this much before a deadline; the rest is spun, because a sleep may overrun by as much.
 const SPIN: Duration = Duration::from_micros(60);
 
-/// Owner of all state of a modelled device.
+/// Owner of a modelled device.
 pub(super) struct Timing {
     clock: Clock,
-    running: Running,
-    tokens: HashedTokens,
+    device: Device,
 }
 
 /// Whether the handle still exists.
@@ -30,8 +26,8 @@ enum Handle {
 }
 
 impl Timing {
-    pub(super) fn new(cost: Fitted, layers: u32, tokens: HashedTokens) -> Timing {
-        Timing { clock: Clock::start(), running: Running::new(cost, layers), tokens }
+    pub(super) fn new(device: Device) -> Timing {
+        Timing { clock: Clock::start(), device }
     }
 
     /// Runs until the handle is dropped.
@@ -42,14 +38,8 @@ impl Timing {
             }
             let now = self.clock.now();
             let mut woken = false;
-            while let Some((lane, step, layers_done)) = self.running.pop_progress(now) {
-                if outbox.send(BackendEvent::Progress { lane, step, layers_done }).is_err() {
-                    return;
-                }
-                woken = true;
-            }
-            while let Some(ended) = self.running.pop_ended(now) {
-                if outbox.send(self.finish(ended)).is_err() {
+            while let Some(event) = self.device.poll(now) {
+                if outbox.send(self.told(event)).is_err() {
                     return;
                 }
                 woken = true;
@@ -62,7 +52,7 @@ impl Timing {
 
     /// Returns when a step has ended or is further, or a command was taken in.
     fn wait(&mut self, inbox: &Receiver<Command>) -> Handle {
-        let Some(end) = self.running.next_due(self.clock.now()) else {
+        let Some(end) = self.device.next_timeout(self.clock.now()) else {
             return match inbox.recv() {
                 Ok(command) => self.take(command),
                 Err(_) => Handle::Dropped,
@@ -90,29 +80,20 @@ impl Timing {
     fn take(&mut self, command: Command) -> Handle {
         let now = self.clock.now();
         match command {
-            Command::Step(lane, step, plan, progress) => self.running.submit(now, lane, step, (plan, progress)),
-            Command::Cancel(step) => self.running.cancel(now, step),
-            Command::Share(lane, share) => self.running.set_share(now, lane, share),
+            Command::Step(lane, step, plan, progress) => self.device.submit(now, (lane, step), plan, progress),
+            Command::Cancel(step) => self.device.cancel(now, step),
+            Command::Share(lane, share) => self.device.set_share(now, lane, share),
         }
         Handle::Held
     }
 
-    fn finish(&mut self, ended: Ended) -> BackendEvent {
-        let Ended { lane, step, plan, layers_done, began, at } = ended;
-        let ran = StepSpan { started: self.clock.instant(began), ended: self.clock.instant(at) };
-        let result = self.effects(&plan, layers_done).map_err(|error| failure(&error));
-        BackendEvent::Done { lane, step, ran, result }
+    fn told(&self, event: DeviceEvent) -> BackendEvent {
+        match event {
+            DeviceEvent::Progress { lane, step, layers_done } => BackendEvent::Progress { lane, step, layers_done },
+            DeviceEvent::Done { lane, step, began, at, result } => {
+                let ran = StepSpan { started: self.clock.instant(began), ended: self.clock.instant(at) };
+                BackendEvent::Done { lane, step, ran, result }
+            }
+        }
     }
-
-    /// What the plan changes; slots come and go even when the step was cancelled.
-    fn effects(&mut self, plan: &StepPlan, layers_done: u32) -> Result<StepResult, EngineError> {
-        self.tokens.begin(plan)?;
-        let planned = plan.layers.end.saturating_sub(plan.layers.start);
-        let samples = if layers_done < planned { Vec::new() } else { self.tokens.sample(plan)? };
-        Ok(StepResult { samples, layers_done })
-    }
-}
-
-fn failure(error: &EngineError) -> Failure {
-    Failure::new(FailureKind::Internal, error.to_string())
 }

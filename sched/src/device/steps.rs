@@ -1,14 +1,14 @@
-//! The steps of a modelled device in model time: who runs, how fast, when each ends; knows no thread.
+//! The steps of a modelled device: who runs, how fast, when each ends; knows no token.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sched::cost::{CostModel, Fitted, LaneUse, Phase, StepClock, StepWork};
-use sched::replica::Progress;
-use sched::{LaneId, Span, StepId, StepPlan, Time};
+use crate::cost::{CostModel, LaneUse, Phase, StepClock, StepWork};
+use crate::replica::Progress;
+use crate::{LaneId, Span, StepId, StepPlan, Time};
 
 /// All lanes of the device.
-pub(super) struct Running {
-    cost: Fitted,
+pub(super) struct Steps {
+    cost: Box<dyn CostModel + Send>,
     layers: u32,
     lanes: BTreeMap<LaneId, Lane>,
 }
@@ -51,9 +51,9 @@ pub(super) struct Ended {
     pub(super) at: Time,
 }
 
-impl Running {
-    pub(super) fn new(cost: Fitted, layers: u32) -> Running {
-        Running { cost, layers, lanes: BTreeMap::new() }
+impl Steps {
+    pub(super) fn new(cost: Box<dyn CostModel + Send>, layers: u32) -> Steps {
+        Steps { cost, layers, lanes: BTreeMap::new() }
     }
 
     /// Takes a step in; it begins when the lane is free.
@@ -112,15 +112,15 @@ impl Running {
     }
 
     fn begin_next(&mut self, now: Time, id: LaneId) {
-        let (cost, layers) = (self.cost, self.layers);
         let lane = self.lane(id);
         if lane.current.is_none()
             && let Some(Queued { step, plan, progress, cancelled }) = lane.queue.pop_front()
         {
-            let work = StepWork::of_plan(&plan, layers);
-            let clock = StepClock::start(now, cost.work(&work), 1.0);
+            let work = StepWork::of_plan(&plan, self.layers);
+            let clock = StepClock::start(now, self.cost.work(&work), 1.0);
             let cut = cancelled.then_some((0, now));
-            lane.current = Some(Current { step, phase: work.phase(), plan, clock, began: now, progress, told: 0, cut });
+            let current = Current { step, phase: work.phase(), plan, clock, began: now, progress, told: 0, cut };
+            self.lane(id).current = Some(current);
         }
         self.retime(now);
     }
@@ -176,15 +176,15 @@ impl Current {
     }
 }
 
-fn planned_layers(plan: &StepPlan) -> u32 {
+pub(super) fn planned_layers(plan: &StepPlan) -> u32 {
     plan.layers.end.saturating_sub(plan.layers.start)
 }
 
 #[cfg(test)]
 mod tests {
-    use sched::{Input, SequenceRows};
-
     use super::*;
+    use crate::cost::Fitted;
+    use crate::{Input, SequenceRows};
 
     fn untold(tokens: u32) -> (StepPlan, Progress) {
         (prefill(tokens), Progress::Untold)
@@ -212,15 +212,15 @@ mod tests {
     }
 
     /// 1000 us per step plus 10 per prompt token.
-    fn device() -> Running {
+    fn device() -> Steps {
         let mut cost = Fitted::example();
         cost.prefill.step_us = 1_000.0;
         cost.prefill.token_us = 10.0;
         cost.prefill.token_squared_us = 0.0;
-        Running::new(cost, 4)
+        Steps::new(Box::new(cost), 4)
     }
 
-    fn drain(device: &mut Running, now: u64) -> Vec<(u64, u32, u64)> {
+    fn drain(device: &mut Steps, now: u64) -> Vec<(u64, u32, u64)> {
         let ended = std::iter::from_fn(|| device.pop_ended(Time(now)));
         ended.map(|ended| (ended.step.0, ended.layers_done, ended.at.us())).collect()
     }
@@ -253,5 +253,23 @@ mod tests {
         device.submit(Time(0), LaneId(0), StepId(1), untold(100));
         device.set_share(Time(1_000), LaneId(0), 0.5);
         assert_eq!(device.next_due(Time(0)), Some(Time(3_000)));
+    }
+
+    /// Each lane alone takes 2 ms; beside the other, at half a device, four.
+    #[test]
+    fn a_neighbour_that_comes_or_goes_retimes_a_running_step() {
+        let mut cost = Fitted { contention: 2.0, ..Fitted::example() };
+        (cost.prefill.step_us, cost.prefill.token_us, cost.prefill.token_squared_us) = (1_000.0, 10.0, 0.0);
+        cost.prefill.saturation_share = 0.5;
+        let mut device = Steps::new(Box::new(cost), 4);
+        device.set_share(Time(0), LaneId(0), 0.5);
+        device.set_share(Time(0), LaneId(1), 0.5);
+        device.submit(Time(0), LaneId(0), StepId(1), untold(100));
+        assert_eq!(device.next_due(Time(0)), Some(Time(2_000)));
+        device.submit(Time(1_000), LaneId(1), StepId(2), untold(100));
+        // One millisecond of work is left, at half the speed.
+        assert_eq!(drain(&mut device, 3_000), [(1, 4, 3_000)]);
+        // The other has done one of its two by then, and goes on alone.
+        assert_eq!(drain(&mut device, 10_000), [(2, 4, 4_000)]);
     }
 }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sched::{SampleOutcome, SampledToken, SamplingParams, SlotId, StepPlan, TokenId, rng};
-
-use crate::EngineError;
+use crate::{SampleOutcome, SampledToken, SamplingParams, SlotId, StepPlan, TokenId, rng};
 
 /// The slots of a modelled device.
 pub(super) struct HashedTokens {
@@ -27,31 +25,31 @@ impl HashedTokens {
     }
 
     /// What a plan does before its first layer: retires and admits.
-    pub(super) fn begin(&mut self, plan: &StepPlan) -> Result<(), EngineError> {
+    pub(super) fn begin(&mut self, plan: &StepPlan) -> Result<(), String> {
         for slot in &plan.retire {
             if self.slots.remove(slot).is_none() {
-                return Err(EngineError::Plan(format!("{slot} is retired but was not admitted")));
+                return Err(format!("the plan retires {slot}, which was not admitted"));
             }
         }
         for init in &plan.admit {
             let generated = init.generated.len() as u32;
             let slot = Slot { params: Arc::clone(&init.params), seed: init.seed, generated };
             if self.slots.insert(init.slot, slot).is_some() {
-                return Err(EngineError::Plan(format!("{} is admitted twice", init.slot)));
+                return Err(format!("the plan admits {} twice", init.slot));
             }
         }
         Ok(())
     }
 
     /// What a plan brings after its last layer.
-    pub(super) fn sample(&mut self, plan: &StepPlan) -> Result<Vec<SampleOutcome>, EngineError> {
+    pub(super) fn sample(&mut self, plan: &StepPlan) -> Result<Vec<SampleOutcome>, String> {
         plan.sample.iter().map(|sample| self.next(sample.slot).map(Ok)).collect()
     }
 
-    fn next(&mut self, id: SlotId) -> Result<SampledToken, EngineError> {
+    fn next(&mut self, id: SlotId) -> Result<SampledToken, String> {
         let HashedTokens { vocab, eos, output_tokens, slots } = self;
         let Some(slot) = slots.get_mut(&id) else {
-            return Err(EngineError::Plan(format!("{id} samples but was not admitted")));
+            return Err(format!("the plan samples {id}, which was not admitted"));
         };
         let position = u64::from(slot.generated);
         slot.generated += 1;
@@ -89,9 +87,8 @@ fn with_logprobs(token: TokenId, hash: u64, logprobs: Option<u8>, vocab: u32) ->
 
 #[cfg(test)]
 mod tests {
-    use sched::{SampleRow, SlotInit};
-
     use super::*;
+    use crate::{SampleRow, SlotInit};
 
     fn tokens(output_tokens: Option<u32>, generated: usize, count: usize) -> Vec<u32> {
         let mut device = HashedTokens::new(8, vec![3], output_tokens);
