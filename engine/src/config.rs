@@ -44,7 +44,7 @@ pub struct Config {
     pub step_tokens_max: u32,
     /// Steps that are with the device at once, 1 or 2: with 2 the next is formed while one runs, so the device never waits.
     pub steps_in_flight: u32,
-    /// Legs that may wait for blocks; more are refused as overload.
+    /// Legs that may wait for blocks or for their giver; more are refused as overload. Givers get at most half.
     pub queue_legs_max: u32,
     /// KV caches that are read from one prefill worker at a time; the others wait for their turn.
     pub pulls_per_giver_max: u32,

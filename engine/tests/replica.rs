@@ -164,7 +164,7 @@ fn an_offer_from_an_unknown_giver_fails_its_leg_only() -> Result<()> {
         lease: LeaseId(5),
         blocks: (0..3).map(sched::BlockId).collect(),
     };
-    started.handle.send(Event::GiverMet(offer.giver))?;
+    started.handle.send(Event::GiverUp(offer.giver))?;
     started.handle.send(Event::Router(ToWorker::Offer(offer)))?;
     let commit = sched::message::Commit { leg, firsts: vec![first] };
     started.handle.send(Event::Router(ToWorker::Commit(commit)))?;

@@ -117,7 +117,7 @@ metrics_table! {
     EXPERT_TOKENS_TOTAL = "baton_expert_tokens_total", Kind::Counter, ["layer", "expert"];
     /// Sequences in the running batch.
     RUNNING_SEQUENCES = "baton_running_sequences", Kind::Gauge, [];
-    /// Legs that wait for their first chunk or for blocks.
+    /// Legs that wait for their first chunk, for blocks or for their giver.
     WAITING_LEGS = "baton_waiting_legs", Kind::Gauge, [];
     /// Prompt tokens that still have to be prefilled.
     WAITING_TOKENS = "baton_waiting_tokens", Kind::Gauge, [];
@@ -141,7 +141,7 @@ metrics_table! {
     PEERS_UP = "baton_peers_up", Kind::Gauge, [];
     /// Legs of routers that have not ended.
     SESSION_LEGS = "baton_session_legs", Kind::Gauge, [];
-    /// Messages about legs whose router had cancelled them meanwhile.
+    /// Messages about legs whose session with their router has ended.
     ORPHANED_MESSAGES_TOTAL = "baton_orphaned_messages_total", Kind::Counter, [];
     /// Things callers of the gRPC port tried that are not theirs to do, by reason: stranger, foreign_leg, foreign_lease.
     PLANE_TURNED_AWAY_TOTAL = "baton_plane_turned_away_total", Kind::Counter, ["reason"];

@@ -116,7 +116,7 @@ impl Drop for Held {
             self.admission.relief.due();
         }
         let now = self.admission.clock.now();
-        self.admission.gate().leave(now, &self.hold);
+        self.admission.gate().leave(now, std::mem::take(&mut self.hold));
     }
 }
 

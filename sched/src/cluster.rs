@@ -21,7 +21,8 @@ use strain::{Pair, Strains};
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     workers: BTreeMap<WorkerId, Worker>,
-    by_instance: BTreeMap<InstanceId, WorkerId>,
+    /// Two sessions may lead to one process.
+    by_instance: BTreeMap<InstanceId, BTreeSet<WorkerId>>,
     /// Those that take new legs.
     orders: Orders,
     /// Who has said that it can read from this giver.
@@ -117,7 +118,7 @@ impl Cluster {
         let worker = Worker { id, info, load, assigned, intake, links: BTreeMap::new(), problems: Vec::new() };
         self.orders.insert(&worker);
         assert!(self.workers.insert(id, worker).is_none(), "{id} joins twice");
-        self.by_instance.insert(instance, id);
+        self.by_instance.entry(instance).or_default().insert(id);
         self.measure_around(id);
     }
 
@@ -127,11 +128,9 @@ impl Cluster {
         self.orders.remove(&worker);
         self.reaches.set(id, None);
         for giver in worker.links.keys() {
-            forget_reader(&mut self.readers, *giver, id);
+            forget(&mut self.readers, *giver, id);
         }
-        if self.by_instance.get(&worker.info.instance) == Some(&id) {
-            self.by_instance.remove(&worker.info.instance);
-        }
+        forget(&mut self.by_instance, worker.info.instance, id);
         self.measure_readers(worker.info.instance);
         self.left.insert(id, worker.info.instance);
         if self.left.len() > LEFT_MAX {
@@ -174,10 +173,11 @@ impl Cluster {
     pub fn set_links(&mut self, reader: WorkerId, links: impl IntoIterator<Item = Link>) {
         let Some(worker) = self.workers.get_mut(&reader) else { return };
         let links = links.into_iter().map(|link| (link.giver, link)).collect();
-        for giver in std::mem::replace(&mut worker.links, links).into_keys() {
-            forget_reader(&mut self.readers, giver, reader);
+        let before = std::mem::replace(&mut worker.links, links);
+        for giver in before.keys().filter(|giver| !worker.links.contains_key(giver)) {
+            forget(&mut self.readers, *giver, reader);
         }
-        for giver in worker.links.keys() {
+        for giver in worker.links.keys().filter(|giver| !before.contains_key(giver)) {
             self.readers.entry(*giver).or_default().insert(reader);
         }
         self.measure(reader);
@@ -317,19 +317,27 @@ impl Cluster {
             Role::Prefill => None,
             Role::Aggregated => Some(own),
             Role::Decode => {
-                let givers = worker.links.keys().filter_map(|giver| self.get(*self.by_instance.get(giver)?));
-                let open = givers.filter(|giver| giver.gives_to(worker));
-                open.map(|giver| giver.sequence_tokens_max().min(own)).max()
+                let givers = worker.links.keys().filter_map(|giver| self.by_instance.get(giver)).flatten();
+                let open = givers.filter_map(|giver| self.get(*giver)).filter(|giver| giver.gives_to(worker));
+                let mut longest = None;
+                for reach in open.map(|giver| giver.sequence_tokens_max().min(own)) {
+                    longest = longest.max(Some(reach));
+                    // No giver makes it longer, and most are alike.
+                    if reach == own {
+                        break;
+                    }
+                }
+                longest
             }
         }
     }
 }
 
-fn forget_reader(readers: &mut BTreeMap<InstanceId, BTreeSet<WorkerId>>, giver: InstanceId, reader: WorkerId) {
-    if let Some(of_giver) = readers.get_mut(&giver) {
-        of_giver.remove(&reader);
-        if of_giver.is_empty() {
-            readers.remove(&giver);
+fn forget(of: &mut BTreeMap<InstanceId, BTreeSet<WorkerId>>, instance: InstanceId, worker: WorkerId) {
+    if let Some(workers) = of.get_mut(&instance) {
+        workers.remove(&worker);
+        if workers.is_empty() {
+            of.remove(&instance);
         }
     }
 }
@@ -450,10 +458,7 @@ mod tests {
                     let role = Role::ALL[below(3) as usize];
                     let model = ModelId(below(2) as u32);
                     let joined = WorkerInfo { model, ..info(below(12).into(), role, below(2).into()) };
-                    let is_new = cluster.workers().all(|worker| worker.info.instance != joined.instance);
-                    if is_new {
-                        cluster.join(WorkerId(step), joined);
-                    }
+                    cluster.join(WorkerId(step), joined);
                 }
                 (2, Some(id)) => drop(cluster.leave(id)),
                 (3, Some(id)) => {

@@ -190,7 +190,7 @@ impl WorkerMetrics {
         }
     }
 
-    /// Messages about legs that were cancelled meanwhile.
+    /// Messages about legs whose session with their router has ended.
     pub fn orphaned(&self, messages: usize) {
         self.orphans.increment(messages as u64);
     }

@@ -51,12 +51,9 @@ impl Outlet for WorkerOutlet {
     }
 
     fn flush(&mut self) {
-        if !self.told.is_empty() {
-            let orphans = self.sessions.tell(self.told.drain(..));
+        if !self.told.is_empty() || !self.over.is_empty() {
+            let orphans = self.sessions.tell_last(self.told.drain(..), self.over.drain(..));
             self.metrics.orphaned(orphans);
-        }
-        if !self.over.is_empty() {
-            self.sessions.over(self.over.drain(..));
         }
     }
 }
@@ -119,7 +116,9 @@ impl WorkerOutlet {
         self.sessions.load(load);
     }
 
+    /// Nobody says of the legs that are left that they are over.
     fn stop(&mut self, failure: Option<Failure>) {
+        self.sessions.forget_legs();
         if let Some(stopped) = self.stopped.take() {
             // Nobody listens when the process ends at the same time.
             let _ = stopped.send(failure);

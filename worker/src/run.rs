@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use engine::replica::ReplicaHandle;
 use engine::{Progress, Purpose, RankProgram, Serving};
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
@@ -64,7 +65,7 @@ pub async fn run(
     let meeting = Meeting { secret, address: ports.advertised, stop: life.stop().clone() };
     let loading = Worker::start(&settings, sides, meeting, ranks, &progress);
     let Some(worker) = life.load(loading, watch, &mut shutdown).await? else { return Ok(()) };
-    let Worker { host, thread, stopped } = worker?;
+    let Worker { host, thread, stopped, _ending } = worker?;
 
     let (loaded, sides) = (host.loaded.clone(), host.sides.clone());
     let sessions = WorkerService::new(Arc::new(host), loaded.sessions.clone(), loaded.secret.clone());
@@ -103,6 +104,20 @@ struct Worker {
     host: Host,
     thread: JoinHandle<()>,
     stopped: oneshot::Receiver<Option<Failure>>,
+    _ending: Ending,
+}
+
+/// Ends a replica with whoever runs it. What it talks to holds a way back to it, so it would not end by itself.
+struct Ending {
+    replica: ReplicaHandle,
+    stop: Stop,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.replica.shutdown();
+        self.stop.ask();
+    }
 }
 
 impl Worker {
@@ -139,8 +154,10 @@ impl Worker {
         let Meeting { secret, address, stop } = meeting;
         let loaded =
             Loaded { name, address, replica, info, endpoint, sessions, metrics, secret, lease_span, lease_beat, stop };
+        let ending = Ending { replica: loaded.replica.clone(), stop: loaded.stop.clone() };
         let sides = opened.get_or_init(|| sides.open(&loaded)).clone();
-        Ok(Worker { host: Host { loaded, sides }, thread: started.join, stopped })
+        sides.taking.begin();
+        Ok(Worker { host: Host { loaded, sides }, thread: started.join, stopped, _ending: ending })
     }
 }
 

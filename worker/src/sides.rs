@@ -77,7 +77,10 @@ pub trait Giving: Send + Sync {
 
 /// The taking side: the givers that this worker reads from. Its calls never wait.
 pub trait Taking: Send + Sync {
-    /// Looks for a giver that offers wait for; [`Event::GiverMet`] or [`Event::GiverUnmet`] says what came of it.
+    /// From now on it may look for givers: what the replica says of them is heard.
+    fn begin(&self);
+
+    /// Looks for a giver that offers wait for; [`Event::GiverUp`] or [`Event::GiverUnmet`] says what came of it.
     fn meet(&self, giver: InstanceId, address: &str);
 
     /// Carries a word to a giver.
@@ -144,10 +147,12 @@ impl Giving for Nobody {
 }
 
 impl Taking for Nobody {
-    fn meet(&self, giver: InstanceId, _: &str) {
+    fn begin(&self) {}
+
+    fn meet(&self, giver: InstanceId, address: &str) {
         let detail = format!("a worker of role {} takes no offers, and it was sent one", self.role.label());
         let failure = Failure::new(FailureKind::Internal, detail);
-        let (replica, event) = (self.replica.clone(), Event::GiverUnmet { giver, failure });
+        let (replica, event) = (self.replica.clone(), Event::GiverUnmet { giver, address: address.into(), failure });
         self.runtime.spawn(async move { patiently(|| replica.send(event.clone())).await });
     }
 

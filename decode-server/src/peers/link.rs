@@ -149,6 +149,8 @@ impl Link {
             self.peers.table().set_wire(giver, Wire::Down { reason: error.to_string() });
             return Err(Failure::new(FailureKind::Unavailable, error.to_string()));
         }
+        // From here on words reach the giver, and its answers us; those of before may be lost.
+        self.peers.greeted(giver);
         let listening = async {
             self.listen(giver, &mut watch).await;
             std::future::pending().await
@@ -216,7 +218,7 @@ impl Link {
             }
         }
         self.speed = Some(self.peers.shared.worker.metrics.pair_up(&self.name, rate));
-        self.peers.met(&self.address, giver).await;
+        self.peers.met(&self.address, giver);
         let since = Instant::now();
         let interruption = self.interrupted(giver, &mut up).await;
         self.pauses.lived(since.elapsed());

@@ -17,13 +17,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::replica::TransferEnd;
+use engine::replica::{ReplicaHandle, TransferEnd};
 use proto::peer::PeerHello;
 use proto::session::{Pair, PairProblem, SessionLimits};
 use sched::message::ToGiver;
 use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use worker::started::PairReport;
 use worker::{Loaded, Taking, patiently};
 
@@ -67,19 +67,38 @@ struct Shared {
     worker: Loaded,
     hello: PeerHello,
     runtime: tokio::runtime::Handle,
+    /// Put in under the lock of the table, so that the replica hears of givers in the order in which they came and went.
+    facts: mpsc::UnboundedSender<Fact>,
     table: Mutex<Table>,
     /// Told whenever a link has tried its address.
     tried: Notify,
 }
 
+/// What the replica must hear about givers.
+enum Fact {
+    Event(Event),
+    /// Its process is gone.
+    Gone(InstanceId),
+}
+
 impl Taking for Peers {
+    fn begin(&self) {
+        for address in &self.shared.config.addresses {
+            let wake = self.table().know(address);
+            self.start_link(address, wake);
+        }
+    }
+
     fn meet(&self, giver: InstanceId, address: &str) {
-        let sought = self.table().seek(giver, address, self.learning());
-        match sought {
-            Ok(Sought::Up) => self.tell_replica(Event::GiverMet(giver)),
+        let mut table = self.table();
+        match table.seek(giver, address, self.learning()) {
+            Ok(Sought::Up) => self.tell_replica(Event::GiverUp(giver)),
             Ok(Sought::Known) => {}
-            Ok(Sought::New(wake)) => self.start_link(address, wake),
-            Err(failure) => self.tell_replica(Event::GiverUnmet { giver, failure }),
+            Ok(Sought::New(wake)) => {
+                drop(table);
+                self.start_link(address, wake);
+            }
+            Err(failure) => self.tell_replica(Event::GiverUnmet { giver, address: address.into(), failure }),
         }
     }
 
@@ -96,9 +115,11 @@ impl Taking for Peers {
     fn wire_down(&self, giver: InstanceId, reason: String) {
         let (name, transport) = (self.table().name(giver), self.transport());
         tracing::debug!(giver = name, %reason, transport, "a giver cannot be read from");
-        let failure = Failure::new(FailureKind::KvLost, format!("{transport} to {name}: {reason}"));
-        self.table().set_wire(giver, Wire::Down { reason });
-        self.tell_replica(Event::GiverUnmet { giver, failure });
+        {
+            let mut table = self.table();
+            table.set_wire(giver, Wire::Down { reason });
+            self.tell_replica(Event::GiverDown(giver));
+        }
         self.publish();
     }
 
@@ -137,13 +158,10 @@ impl Peers {
             lease_beat: worker.lease_beat,
         };
         let (worker, runtime) = (worker.clone(), tokio::runtime::Handle::current());
-        let (table, tried, addresses) = (Mutex::new(Table::default()), Notify::new(), config.addresses.clone());
-        let peers = Peers { shared: Arc::new(Shared { config, worker, hello, runtime, table, tried }) };
-        for address in addresses {
-            let wake = peers.table().know(&address);
-            peers.start_link(&address, wake);
-        }
-        peers
+        let (facts, waiting) = mpsc::unbounded_channel();
+        runtime.spawn(pass_on(worker.replica.clone(), waiting));
+        let (table, tried) = (Mutex::new(Table::default()), Notify::new());
+        Peers { shared: Arc::new(Shared { config, worker, hello, runtime, facts, table, tried }) }
     }
 
     /// Without a secret, whoever offers may be anybody: only configured addresses are dialled.
@@ -187,38 +205,48 @@ impl Peers {
 
     /// Says what the replica must hear, however full its inbox is.
     fn tell_replica(&self, event: Event) {
-        let replica = self.shared.worker.replica.clone();
-        self.shared.runtime.spawn(async move { patiently(|| replica.send(event.clone())).await });
+        self.tell_fact(Fact::Event(event));
     }
 
-    /// A giver is up: it can be spoken to and read from.
-    async fn met(&self, address: &str, giver: InstanceId) {
-        patiently(|| self.shared.worker.replica.send(Event::GiverMet(giver))).await;
-        let gone = |sought| {
-            let detail = format!("the giver {sought} is gone; {giver} answers at {address}");
-            Failure::new(FailureKind::KvLost, detail)
-        };
-        self.found_not(address, gone);
+    fn tell_fact(&self, fact: Fact) {
+        // The task that takes them ends with the runtime only.
+        let _ = self.shared.facts.send(fact);
+    }
+
+    /// A giver can be spoken to.
+    fn greeted(&self, giver: InstanceId) {
+        self.tell_replica(Event::GiverMet(giver));
+    }
+
+    /// A giver is up: it can be spoken to and read from. Whoever else is sought at its address is not there.
+    fn met(&self, address: &str, giver: InstanceId) {
+        {
+            let mut table = self.table();
+            if table.is_up(giver) {
+                self.tell_replica(Event::GiverUp(giver));
+            }
+            for sought in table.no_longer_sought(address).into_iter().filter(|sought| *sought != giver) {
+                let detail = format!("the giver {sought} is gone; {giver} answers at {address}");
+                self.unmet(sought, address, Failure::new(FailureKind::KvLost, detail));
+            }
+        }
         self.publish();
     }
 
-    /// A link could not reach its giver: what waits for it fails, so that the router can go elsewhere.
+    /// A link could not reach its giver: what waits for it there fails, so that the router can go elsewhere.
     fn not_met(&self, address: &str, failure: &Failure) {
-        self.found_not(address, |_| failure.clone());
-    }
-
-    /// Whoever is sought at an address and not up, there or elsewhere, is not to be met.
-    fn found_not(&self, address: &str, why: impl Fn(InstanceId) -> Failure) {
-        let sought = self.table().sought_in_vain(address);
-        for giver in sought {
-            self.tell_replica(Event::GiverUnmet { giver, failure: why(giver) });
+        for sought in self.table().no_longer_sought(address) {
+            self.unmet(sought, address, failure.clone());
         }
     }
 
-    /// A giver's process is gone; what reads from it must hear that, however full the inbox is.
+    fn unmet(&self, giver: InstanceId, address: &str, failure: Failure) {
+        self.tell_replica(Event::GiverUnmet { giver, address: address.into(), failure });
+    }
+
+    /// A giver's process is gone.
     fn remove(&self, giver: InstanceId) {
-        let replica = self.shared.worker.replica.clone();
-        self.shared.runtime.spawn(async move { patiently(|| replica.remove_peer(giver)).await });
+        self.tell_fact(Fact::Gone(giver));
     }
 
     /// Tells routers and metrics which givers are up.
@@ -231,5 +259,15 @@ impl Peers {
         let problems = self.table().problems().into_iter();
         let problems = problems.map(|(giver_address, failure)| PairProblem { giver_address, failure });
         sessions.pairs(up.into_iter().map(pair).collect(), problems.collect());
+    }
+}
+
+/// Brings facts to the replica one after the other, each as soon as there is room.
+async fn pass_on(replica: ReplicaHandle, mut facts: mpsc::UnboundedReceiver<Fact>) {
+    while let Some(fact) = facts.recv().await {
+        match fact {
+            Fact::Event(event) => patiently(|| replica.send(event.clone())).await,
+            Fact::Gone(giver) => patiently(|| replica.remove_peer(giver)).await,
+        }
     }
 }

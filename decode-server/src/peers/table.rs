@@ -98,10 +98,9 @@ impl Table {
         }
     }
 
-    /// Whoever was sought at `address` and is not up; from now on nobody is sought there.
-    pub(super) fn sought_in_vain(&mut self, address: &str) -> Vec<InstanceId> {
-        let sought = self.links.get_mut(address).map(|link| std::mem::take(&mut link.sought)).unwrap_or_default();
-        sought.into_iter().filter(|giver| !self.is_up(*giver)).collect()
+    /// Whoever was sought at `address`; from now on nobody is.
+    pub(super) fn no_longer_sought(&mut self, address: &str) -> BTreeSet<InstanceId> {
+        self.links.get_mut(address).map(|link| std::mem::take(&mut link.sought)).unwrap_or_default()
     }
 
     /// Notes the outcome of a link's try; says whether that is news.

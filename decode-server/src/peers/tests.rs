@@ -170,7 +170,7 @@ async fn a_heartbeat_for_a_lost_giver_ends_the_hand_off() {
     };
     let (giver_address, blocks) = ("giver:1".into(), vec![BlockId(0), BlockId(1)]);
     let offer = Offer { request, giver: GIVER, giver_address, lease: LeaseId(3), blocks };
-    taker.peers.shared.worker.replica.send(Event::GiverMet(GIVER)).unwrap();
+    taker.peers.shared.worker.replica.send(Event::GiverUp(GIVER)).unwrap();
     taker.peers.shared.worker.replica.send(Event::Router(ToWorker::Offer(offer))).unwrap();
     taker.peers.say(GIVER, ToGiver::Renew(vec![LeaseId(3)]));
     let said = taker.tells();

@@ -33,7 +33,7 @@ pub(crate) use wake::Waker;
 pub enum Outbound {
     /// A word for another process.
     Say(Envelope),
-    /// A giver has to be met: [`Event::GiverMet`] or [`Event::GiverUnmet`] says what came of it.
+    /// A giver has to be met: [`Event::GiverUp`] or [`Event::GiverUnmet`] says what came of it.
     Meet {
         /// Who.
         giver: InstanceId,

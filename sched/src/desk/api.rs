@@ -149,6 +149,8 @@ pub enum DeskAction {
     Unfit {
         /// The worker.
         worker: WorkerId,
+        /// What people call it.
+        name: Arc<str>,
         /// Why.
         reason: Arc<str>,
     },

@@ -41,6 +41,7 @@ pub struct Gate {
 }
 
 /// What one request holds. It has to be given back with [`Gate::leave`].
+#[must_use]
 #[derive(Debug, Default)]
 pub struct Hold {
     place: Place,
@@ -152,7 +153,8 @@ impl Gate {
     }
 
     /// A request gives back what it holds.
-    pub fn leave(&mut self, now: Time, hold: &Hold) {
+    #[expect(clippy::needless_pass_by_value, reason = "what is given back is gone")]
+    pub fn leave(&mut self, now: Time, hold: Hold) {
         self.body_bytes = others(self.body_bytes, hold.body_bytes);
         self.answer_bytes = others(self.answer_bytes, hold.answer_bytes);
         match hold.place {
@@ -246,11 +248,11 @@ mod tests {
         assert_eq!(gate.arrive().unwrap_err(), Full::Places { requests: 2 });
         assert_eq!(gate.retry_after(), Span::from_secs(1));
         assert!(gate.enter(&mut late).is_err(), "the places went to others while it arrived");
-        gate.leave(Time(0), &late);
-        gate.leave(Time(0), &first);
-        gate.leave(Time(0), &second);
+        gate.leave(Time(0), late);
+        gate.leave(Time(0), first);
+        gate.leave(Time(0), second);
         let again = entered(&mut gate);
-        gate.leave(Time(0), &again);
+        gate.leave(Time(0), again);
         assert_eq!((gate.requests, gate.body_bytes, gate.answer_bytes), (0, 0, 0));
     }
 
@@ -267,11 +269,11 @@ mod tests {
         assert!(gate.grow_body(&mut other, KIB).is_err(), "its prompt is as large");
         gate.body_became(&mut large, BYTES_FREE);
         gate.grow_body(&mut other, KIB).unwrap();
-        gate.leave(Time(0), &large);
-        gate.leave(Time(0), &other);
+        gate.leave(Time(0), large);
+        gate.leave(Time(0), other);
         let mut giant = gate.arrive().unwrap();
         gate.grow_body(&mut giant, 1_000 * KIB).unwrap();
-        gate.leave(Time(0), &giant);
+        gate.leave(Time(0), giant);
         assert_eq!(gate.body_bytes, 0);
     }
 
@@ -283,9 +285,9 @@ mod tests {
         assert_eq!(gate.grow_answer(&mut first, 1), Err(Full::Answer { bytes_max: 90 * KIB }));
         gate.grow_answer(&mut second, BYTES_FREE).unwrap();
         assert_eq!(gate.grow_answer(&mut second, 1), Err(Full::Answers { bytes: 90 * KIB }));
-        gate.leave(Time(0), &first);
+        gate.leave(Time(0), first);
         gate.grow_answer(&mut second, 1).unwrap();
-        gate.leave(Time(0), &second);
+        gate.leave(Time(0), second);
         assert_eq!(gate.answer_bytes, 0);
     }
 
@@ -294,7 +296,7 @@ mod tests {
         let mut gate = gate();
         for end in 0..=50 {
             let hold = entered(&mut gate);
-            gate.leave(Time(end * 2_000_000), &hold);
+            gate.leave(Time(end * 2_000_000), hold);
         }
         assert_eq!(gate.retry_after(), Span::from_secs(2));
         gate.end_gap_us = Some(1.0);

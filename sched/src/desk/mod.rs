@@ -24,7 +24,7 @@ use crate::cluster::Silences;
 use crate::journey::{Ending, Journey, JourneyAction, JourneyEvent};
 use crate::message::{RENEW_LEGS_MAX, ToWorker};
 use crate::route::Routing;
-use crate::{Failure, FailureKind, InstanceId, Leg, RequestId, Time, WorkerId};
+use crate::{Failure, FailureKind, InstanceId, Leg, RequestId, Span, Time, WorkerId};
 use wide::Wide;
 use workers::Seat;
 
@@ -69,6 +69,9 @@ impl Desk {
     /// No request and no worker yet.
     #[must_use]
     pub fn new(now: Time, config: DeskConfig, routing: Routing) -> Desk {
+        // A beat of no time would be due for ever.
+        let renew_every = config.renew_every.max(Span(1));
+        let config = DeskConfig { renew_every, ..config };
         Desk {
             config,
             now,
@@ -94,11 +97,10 @@ impl Desk {
         match event {
             DeskEvent::Submit(submission) => self.submit(*submission),
             DeskEvent::StopChoice { request, choice } => self.tell(request, JourneyEvent::StopChoice { choice }),
-            DeskEvent::ClientGone(request) => {
-                if !self.wide.forget(request) {
-                    self.tell(request, JourneyEvent::ClientGone);
-                }
-            }
+            DeskEvent::ClientGone(request) => match self.wide.forget(request) {
+                true => self.refuse(request, Failure::new(FailureKind::Cancelled, "the client went away")),
+                false => self.tell(request, JourneyEvent::ClientGone),
+            },
             DeskEvent::Joined(worker, info) => self.joined(worker, info),
             DeskEvent::Status(worker, status) => self.status(worker, status),
             DeskEvent::Said(worker, message) => {

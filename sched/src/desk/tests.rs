@@ -2,25 +2,30 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::cluster::{Link, WorkerInfo};
 use crate::journey::{JourneyConfig, Parts};
 use crate::message::{Commit, FirstTiming, FirstToken, FromWorker, Load, Work};
-use crate::route::{Lack, LeastLoaded, RouteConfig};
+use crate::route::{Lack, LeastLoaded, Output, Pick, RoundRobin, RouteAsk, RouteConfig, RoutePolicy};
 use crate::{
     Choice, CompatKey, FinishReason, LeaseId, ModelId, Role, SampledToken, SamplingParams, Slo, Span, TokenId,
 };
 
 const BEAT: Span = Span::from_secs(1);
 
-fn desk() -> Desk {
-    let config = DeskConfig {
+fn desk_config() -> DeskConfig {
+    DeskConfig {
         journey: JourneyConfig::default(),
         renew_every: Span::from_secs(5),
         status_every: BEAT,
         wide_choices_max: 4,
-    };
-    Desk::new(Time(0), config, Routing::new(Box::new(LeastLoaded), RouteConfig::default()))
+    }
+}
+
+fn desk() -> Desk {
+    Desk::new(Time(0), desk_config(), Routing::new(Box::new(LeastLoaded), RouteConfig::default()))
 }
 
 fn info(id: u32, role: Role) -> WorkerInfo {
@@ -194,7 +199,7 @@ fn wide_requests_take_turns_and_a_shut_down_ends_everything_once() {
         })
         .collect();
     ended.sort_unstable();
-    assert_eq!(ended, [2, 3, 5, 6]);
+    assert_eq!(ended, [2, 3, 5, 6], "the first and the fourth had ended with their clients");
     assert_eq!((desk.running(), desk.timers.len()), (0, 0));
 }
 
@@ -215,30 +220,201 @@ fn leases_are_renewed_at_every_worker_that_has_some() {
     assert!(desk.next_timeout() > due);
 }
 
-/// Not a test of speed on a busy machine: what it bounds is work per decision, which a scan of all pairs would multiply by
-/// hundreds. It prints what it measured.
+/// Not a test of speed on a busy machine: what it bounds is the work of a decision, which a look at all pairs would
+/// multiply by thousands and one at all workers by hundreds. It prints what it measured.
 #[expect(clippy::disallowed_methods, reason = "what is measured is the time that deciding takes")]
 #[test]
 fn a_decision_among_a_thousand_workers_looks_at_few() {
-    let requests = 2_000;
-    let took = |givers, readers| {
-        let mut desk = desk();
-        cluster(&mut desk, Time(0), givers, readers);
-        let began = std::time::Instant::now();
-        let mut decisions = 0;
-        for id in 0..requests {
-            let now = Time(id);
-            desk.on(now, submission(id, 1, Width::Narrow));
-            let first = all(&mut desk);
-            decisions += play(&mut desk, now, first);
-            let reader = WorkerId(givers + (id % u64::from(readers)) as u32);
-            desk.on(now, DeskEvent::Status(reader, status(None)));
-            all(&mut desk);
+    const ROUTES: u32 = 5_000;
+    let policies: [fn() -> Box<dyn RoutePolicy>; 2] = [|| Box::new(LeastLoaded), || Box::<RoundRobin>::default()];
+    for policy in policies {
+        let took = |givers: u32, readers: u32| {
+            let mut desk = Desk::new(Time(0), desk_config(), Routing::new(policy(), RouteConfig::default()));
+            cluster(&mut desk, Time(0), givers, readers);
+            let (avoid, prompt) = (BTreeSet::new(), vec![TokenId(1); 100]);
+            let ask = RouteAsk {
+                now: Time(0),
+                model: ModelId(0),
+                prompt: &prompt,
+                prefill_tokens: 100,
+                sequence_tokens: 103,
+                choices: 1,
+                output: Output::Sequence,
+                slo: Slo::default(),
+                ttft_slack: None,
+                avoid: &avoid,
+            };
+            let began = std::time::Instant::now();
+            for _ in 0..ROUTES {
+                assert!(desk.routing.route(&ask).is_some());
+            }
+            began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUTES)
+        };
+        let (few, many) = (took(1, 1), took(500, 500));
+        println!("{}: {few:.2} us per route among 2 workers, {many:.2} us among 1000", policy().name());
+        assert!(many < 20.0 * few.max(1.0), "{few} us and {many} us");
+    }
+}
+
+/// What happens to a desk at random.
+#[derive(Debug, Clone)]
+enum Op {
+    Submit(u32),
+    Join(Role),
+    Leave(u8),
+    Status(u8, u8, bool),
+    Answer(u8, u8),
+    Gone(u8),
+    Stop(u8, u32),
+    Wait(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let role = prop_oneof![Just(Role::Prefill), Just(Role::Decode), Just(Role::Aggregated)];
+    prop_oneof![
+        4 => (1_u32..4).prop_map(Op::Submit),
+        2 => role.prop_map(Op::Join),
+        1 => any::<u8>().prop_map(Op::Leave),
+        4 => (any::<u8>(), any::<u8>(), any::<bool>()).prop_map(|(who, links, draining)| Op::Status(who, links, draining)),
+        12 => (any::<u8>(), any::<u8>()).prop_map(|(which, how)| Op::Answer(which, how)),
+        1 => any::<u8>().prop_map(Op::Gone),
+        1 => (any::<u8>(), 0_u32..3).prop_map(|(which, choice)| Op::Stop(which, choice)),
+        3 => (1_u64..3_000).prop_map(Op::Wait),
+    ]
+}
+
+/// Workers, clients and time around a desk.
+struct World {
+    desk: Desk,
+    now: Time,
+    submitted: u64,
+    ended: BTreeSet<RequestId>,
+    joined: u32,
+    up: Vec<WorkerId>,
+    /// What workers were told and may answer.
+    told: Vec<(WorkerId, ToWorker)>,
+}
+
+impl World {
+    fn apply(&mut self, op: Op) {
+        let picked = |from: usize, pick: u8| usize::from(pick).checked_rem(from);
+        match op {
+            Op::Submit(choices) => {
+                self.submitted += 1;
+                let width = if choices > 1 { Width::Wide(Group(self.submitted / 2)) } else { Width::Narrow };
+                self.on(submission(self.submitted, choices, width));
+            }
+            Op::Join(role) => {
+                // Sometimes a second session with a process that is up already.
+                let info =
+                    WorkerInfo { instance: InstanceId(u128::from(self.joined % 5) + 100), ..info(self.joined, role) };
+                self.up.push(WorkerId(self.joined));
+                self.on(DeskEvent::Joined(WorkerId(self.joined), info));
+                self.joined += 1;
+            }
+            Op::Leave(pick) => {
+                if let Some(at) = picked(self.up.len(), pick) {
+                    let worker = self.up.swap_remove(at);
+                    self.on(DeskEvent::Left(worker));
+                }
+            }
+            Op::Status(pick, links, draining) => {
+                let Some(at) = picked(self.up.len(), pick) else { return };
+                let links = (0..5).filter(|giver| links >> giver & 1 == 1).map(link).collect();
+                let phase = if draining { Phase::Draining } else { Phase::Accepting };
+                self.on(DeskEvent::Status(self.up[at], WorkerStatus { phase, ..status(Some(links)) }));
+            }
+            Op::Answer(pick, how) => {
+                if let Some(at) = picked(self.told.len(), pick) {
+                    let (worker, word) = self.told[at].clone();
+                    for said in answers(word, how) {
+                        self.on(DeskEvent::Said(worker, said));
+                    }
+                }
+            }
+            Op::Gone(pick) => {
+                let request = RequestId(u64::from(pick) % self.submitted.max(1) + 1);
+                self.on(DeskEvent::ClientGone(request));
+            }
+            Op::Stop(pick, choice) => {
+                let request = RequestId(u64::from(pick) % self.submitted.max(1) + 1);
+                self.on(DeskEvent::StopChoice { request, choice: Choice(choice) });
+            }
+            Op::Wait(ms) => {
+                self.now = self.now + Span::from_ms(ms);
+                self.on(DeskEvent::Tick);
+            }
         }
-        assert_eq!(desk.running(), 0);
-        began.elapsed().as_secs_f64() * 1e6 / decisions as f64
+    }
+
+    fn on(&mut self, event: DeskEvent) {
+        self.desk.on(self.now, event);
+        while let Some(action) = self.desk.poll() {
+            match action {
+                DeskAction::Tell(worker, word) => self.told.push((worker, word)),
+                DeskAction::End { request, .. } => assert!(self.ended.insert(request), "{request} ends twice"),
+                DeskAction::Deliver { request, .. } | DeskAction::FinishChoice { request, .. } => {
+                    assert!(!self.ended.contains(&request), "news of {request} after its end");
+                }
+                DeskAction::GiveUp(worker) => self.up.retain(|up| *up != worker),
+                _ => {}
+            }
+        }
+        assert!(self.desk.next_timeout() > self.now, "something is due and does not happen");
+    }
+}
+
+/// What a worker may say to a word; also what no sound worker says.
+fn answers(word: ToWorker, how: u8) -> Vec<FromWorker> {
+    let failed = |leg| {
+        let kind = FailureKind::ALL[usize::from(how) % FailureKind::ALL.len()];
+        FromWorker::Failed { leg, failure: Failure::new(kind, "as it happens") }
     };
-    let (few, many) = (took(1, 1), took(500, 500));
-    println!("{few:.2} us per decision among 2 workers, {many:.2} us among 1000");
-    assert!(many < 20.0 * few.max(0.5), "{few} us and {many} us");
+    let all_tokens = |leg, choices: Vec<Choice>, from: u32| {
+        let said = move |choice| {
+            (from..3).map(move |index| {
+                let ended = (index == 2).then_some(FinishReason::Length);
+                FromWorker::Token { leg, choice, index, token: token(), ended, timing: None }
+            })
+        };
+        choices.into_iter().flat_map(said).collect::<Vec<_>>()
+    };
+    match word {
+        ToWorker::Submit(request, _) | ToWorker::Offer(crate::message::Offer { request, .. }) if how % 5 == 0 => {
+            vec![failed(request.leg)]
+        }
+        ToWorker::Submit(request, Work::Give) => {
+            let leg = request.leg;
+            let firsts =
+                request.choices.iter().map(|state| FirstToken { choice: state.choice, token: token(), ended: None });
+            let (commit, timing) = (Commit { leg, firsts: firsts.collect() }, FirstTiming::default());
+            let offered = FromWorker::Offered { leg, lease: LeaseId(leg.request.0), blocks: vec![] };
+            let last = if how % 2 == 0 { FromWorker::ReaderLost { leg } } else { FromWorker::HandedOver { leg } };
+            let said = vec![offered, FromWorker::Committed { commit, timing }, last];
+            said.into_iter().take(usize::from(how) % 3 + 1).collect()
+        }
+        ToWorker::Submit(request, Work::Whole) => {
+            all_tokens(request.leg, request.choices.iter().map(|state| state.choice).collect(), 0)
+        }
+        ToWorker::Commit(commit) => all_tokens(commit.leg, commit.firsts.iter().map(|first| first.choice).collect(), 1),
+        ToWorker::Offer(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => Vec::new(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_request_ends_once_whatever_workers_and_clients_do(ops in proptest::collection::vec(op(), 50..200)) {
+        let (desk, told) = (desk(), Vec::new());
+        let mut world =
+            World { desk, now: Time(0), submitted: 0, ended: BTreeSet::new(), joined: 0, up: Vec::new(), told };
+        for op in ops {
+            world.apply(op);
+        }
+        world.on(DeskEvent::ShutDown);
+        prop_assert_eq!(world.ended.len() as u64, world.submitted);
+        let desk = &world.desk;
+        prop_assert_eq!((desk.running(), desk.timers.len(), desk.touched.len()), (0, 0, 0));
+    }
 }

@@ -29,7 +29,7 @@ enum Routes {
 impl Desk {
     pub(super) fn joined(&mut self, worker: WorkerId, info: WorkerInfo) {
         if let Some(reason) = self.unfit(&info) {
-            return self.out.push_back(DeskAction::Unfit { worker, reason });
+            return self.out.push_back(DeskAction::Unfit { worker, name: info.name, reason });
         }
         let statuses_wanted = if self.hushed.contains(&info.instance) { STATUSES_OF_LIFE } else { 0 };
         self.generators += u32::from(generates(info.role));
@@ -100,12 +100,13 @@ impl Desk {
 
     /// Closes the intake of workers that say nothing, and gives those up that have said nothing for longer.
     pub(super) fn notice_silence(&mut self) {
+        let mut any = false;
         while let Some(silence) = self.silences.poll(self.now) {
+            any = true;
             match silence {
                 Silence::Quiet(worker) => {
                     self.routing.cluster.set_intake(worker, Intake::Quiet);
                     self.out.push_back(DeskAction::Quiet(worker));
-                    self.routes_changed(Routes::Same);
                 }
                 Silence::Lost(worker) => {
                     self.hushed.extend(self.routing.cluster.get(worker).map(|worker| worker.info.instance));
@@ -113,6 +114,9 @@ impl Desk {
                     self.left(worker);
                 }
             }
+        }
+        if any {
+            self.routes_changed(Routes::Same);
         }
     }
 

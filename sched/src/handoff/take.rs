@@ -12,7 +12,7 @@ pub struct Take {
 /// How far the taker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeState {
-    /// The offer waits for its giver to be met; nothing can be said to it.
+    /// The offer waits for its giver to come up; nothing is said to it.
     Unmet,
     /// The offer waits for blocks; its reader lease is already renewed.
     Queued,

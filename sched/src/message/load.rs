@@ -7,7 +7,7 @@ use crate::Span;
 pub struct Load {
     /// Sequences in the running batch.
     pub running: u32,
-    /// Legs that wait for their first chunk or for blocks.
+    /// Legs that wait for their first chunk, for blocks or for their giver.
     pub waiting: u32,
     /// Prompt tokens that still have to be prefilled.
     pub waiting_tokens: u64,

@@ -23,14 +23,19 @@ pub enum Event {
         /// The lease.
         lease: LeaseId,
     },
-    /// As a reader: this giver can be spoken to and read from, for the first time or again. Words may have been lost
-    /// meanwhile.
+    /// As a reader: this giver can be spoken to, for the first time or again. Words may have been lost meanwhile.
     GiverMet(InstanceId),
-    /// As a reader: this giver cannot be met, or not be read from any more. The offers that wait for it fail with this;
-    /// what is taken over already goes on as well as it can.
+    /// As a reader: this giver can be read from as well. Comes after [`Event::GiverMet`].
+    GiverUp(InstanceId),
+    /// As a reader: it cannot be read from for now. New offers of it wait; what is taken over already goes on as well as it
+    /// can.
+    GiverDown(InstanceId),
+    /// As a reader: this giver cannot be met at this address. The offers that wait for it there fail.
     GiverUnmet {
         /// Who.
         giver: InstanceId,
+        /// Where it was sought.
+        address: Arc<str>,
         /// Why.
         failure: Failure,
     },
@@ -129,7 +134,7 @@ pub enum Transfer {
     },
     /// As a giver: nobody may read under this lease any more. Comes before any of its blocks is reused.
     Revoke(LeaseId),
-    /// As a reader: meet this giver, which offers wait for; answered by [`Event::GiverMet`] or [`Event::GiverUnmet`].
+    /// As a reader: meet this giver, which offers wait for; answered by [`Event::GiverUp`] or [`Event::GiverUnmet`].
     Meet {
         /// Who.
         giver: InstanceId,

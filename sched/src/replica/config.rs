@@ -32,7 +32,7 @@ pub struct ReplicaConfig {
     /// Steps of a lane that the backend holds at once, at most [`STEPS_IN_FLIGHT_MAX`]: with 2 the next one is formed
     /// while one runs.
     pub steps_in_flight: u32,
-    /// Legs that may wait for blocks or slots; more are refused as overload.
+    /// Legs that may wait for blocks, slots or their giver, the last at most half of them; more are refused as overload.
     pub queue_legs_max: u32,
     /// KV caches that are read from one giver at a time; the others wait.
     pub pulls_per_giver_max: u32,

@@ -13,6 +13,9 @@ use crate::block::{BlockTable, HashChain, blocks_for};
 use crate::message::{Envelope, FromWorker, Offer, Work};
 use crate::{Failure, FailureKind, LaneId, Leg, Request, TokenId};
 
+/// Prompt tokens of offers whose giver is not met, at a time.
+const UNMET_TOKENS_MAX: usize = 16 << 20;
+
 impl Replica {
     pub(super) fn submit(&mut self, request: &Request, work: Work) {
         let last_position = match work {
@@ -34,8 +37,8 @@ impl Replica {
         if !self.accepts(&request, LastPosition::OfOutput) {
             return;
         }
-        let is_met = self.met.contains(&giver);
-        if let (false, Err(failure)) = (is_met, self.check_unmet()) {
+        let is_up = self.givers_up.contains(&giver);
+        if let (false, Err(failure)) = (is_up, self.check_unmet(&request)) {
             return self.refuse(request.leg, failure);
         }
         if self.taken.contains_key(&(lease, giver)) {
@@ -44,8 +47,9 @@ impl Replica {
         }
         self.taken.insert((lease, giver), request.leg);
         let leg = request.leg;
-        self.enqueue(&request, Stage::Take(Taking::new(giver, lease, blocks)), Timing::join(), Place::Unmet);
-        match is_met {
+        let taking = Taking::new(giver, Arc::clone(&giver_address), lease, blocks);
+        self.enqueue(&request, Stage::Take(taking), Timing::join(), Place::Unmet);
+        match is_up {
             true => self.queue_take(leg),
             false => self.transfer(Transfer::Meet { giver, address: giver_address }),
         }
@@ -156,10 +160,12 @@ impl Replica {
         }
     }
 
-    /// Offers of givers that nobody can reach leave half of the queue to others.
-    fn check_unmet(&self) -> Result<(), Failure> {
+    /// Offers of givers that nobody can reach leave half of the queue to others, and memory.
+    fn check_unmet(&self, request: &Request) -> Result<(), Failure> {
         let waiting = self.count(Place::Unmet);
-        match waiting < self.config.queue_legs_max.div_ceil(2) {
+        let tokens_of = |key: &SequenceKey| self.sequences.at(*key).prompt.len();
+        let tokens: usize = self.lanes.iter().flat_map(|lane| lane.at(Place::Unmet)).map(tokens_of).sum();
+        match waiting < self.config.queue_legs_max.div_ceil(2) && tokens + request.prompt.len() <= UNMET_TOKENS_MAX {
             true => Ok(()),
             false => {
                 let detail = format!("{waiting} offers wait for givers that are not met yet, that is enough");

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lane::Lane;
 use super::leg::{LegRun, Stage};
+use super::sequence::Place;
 use super::timers::Timer;
 use super::{Replica, unfinished_blocks};
 use crate::block::Holdings;
+use crate::handoff::TakeState;
 use crate::{BlockId, SlotId};
 
 impl Replica {
@@ -45,6 +47,19 @@ impl Replica {
                 return Err(format!("{key:?} is placed: {placed}, owned: {owned}, {:?}", sequence.members));
             }
             let (stored, submitted, blocks) = (sequence.computed, sequence.submitted, sequence.table.len());
+            let waits_for_giver = match self.legs.get(&sequence.leg).map(|run| &run.stage) {
+                Some(Stage::Take(taking)) => {
+                    let unmet = taking.machine.state() == TakeState::Unmet;
+                    if unmet && self.givers_up.contains(&taking.giver) {
+                        return Err(format!("{} waits for a giver that is up", sequence.leg));
+                    }
+                    unmet
+                }
+                Some(Stage::Whole | Stage::Give(_)) | None => false,
+            };
+            if waits_for_giver != (sequence.place == Place::Unmet) {
+                return Err(format!("{key:?} is {:?}, waits for its giver: {waits_for_giver}", sequence.place));
+            }
             let reach = sequence.len() + sequence.awaited;
             if stored > sequence.len() || stored > submitted || submitted > reach.min(blocks * self.config.block_tokens)
             {

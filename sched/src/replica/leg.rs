@@ -1,6 +1,7 @@
 //! One leg of work as a whole: its sequences, its hand-off and its timing; knows no blocks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::sequence::SequenceKey;
 use super::timing::Timing;
@@ -43,6 +44,8 @@ pub(super) struct Giving {
 pub(super) struct Taking {
     pub(super) machine: Take,
     pub(super) giver: InstanceId,
+    /// Where the offer says that it is.
+    pub(super) giver_address: Arc<str>,
     pub(super) lease: LeaseId,
     /// The giver's block table.
     pub(super) remote: Vec<BlockId>,
@@ -58,8 +61,17 @@ pub(super) struct Taking {
 
 impl Taking {
     /// An offer that has come in.
-    pub(super) fn new(giver: InstanceId, lease: LeaseId, remote: Vec<BlockId>) -> Taking {
-        let (stored, asked) = (Watermark::default(), Asked::default());
-        Taking { machine: Take::offered(), giver, lease, remote, stored, asked, firsts: Vec::new(), release_by: None }
+    pub(super) fn new(giver: InstanceId, giver_address: Arc<str>, lease: LeaseId, remote: Vec<BlockId>) -> Taking {
+        Taking {
+            machine: Take::offered(),
+            giver,
+            giver_address,
+            lease,
+            remote,
+            stored: Watermark::default(),
+            asked: Asked::default(),
+            firsts: Vec::new(),
+            release_by: None,
+        }
     }
 }

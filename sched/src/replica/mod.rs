@@ -66,12 +66,12 @@ pub struct Replica {
     given: BTreeMap<LeaseId, Leg>,
     /// Releases that were answered with `Ok`.
     answers: ReleaseAnswers,
-    /// Leases that this worker holds at givers.
+    /// Leases that this worker holds at givers, or will once their giver is up.
     taken: BTreeMap<(LeaseId, InstanceId), Leg>,
-    /// Givers that can be spoken to and read from.
-    met: BTreeSet<InstanceId>,
     /// Those of them that no heartbeat has named yet.
     unrenewed: BTreeSet<(LeaseId, InstanceId)>,
+    /// Givers that can be spoken to and read from.
+    givers_up: BTreeSet<InstanceId>,
     pulls: Pulls,
     arrivals: u64,
     lease_ids: LeaseIds,
@@ -101,7 +101,7 @@ impl Replica {
             given: BTreeMap::new(),
             answers: ReleaseAnswers::new(config.lease.span),
             taken: BTreeMap::new(),
-            met: BTreeSet::new(),
+            givers_up: BTreeSet::new(),
             unrenewed: BTreeSet::new(),
             pulls: Pulls::default(),
             arrivals: 0,
@@ -128,7 +128,9 @@ impl Replica {
             Event::Giver(giver, word) => self.on_giver(giver, word),
             Event::ReleaseUnheard { giver, lease } => self.release_unheard(giver, lease),
             Event::GiverMet(giver) => self.giver_met(giver),
-            Event::GiverUnmet { giver, failure } => self.giver_unmet(giver, &failure),
+            Event::GiverUp(giver) => self.giver_up(giver),
+            Event::GiverDown(giver) => self.giver_down(giver),
+            Event::GiverUnmet { giver, address, failure } => self.giver_unmet(giver, &address, &failure),
             Event::GiverLost(giver) => self.giver_lost(giver),
             Event::PullEnded { pull, outcome } => self.pull_ended(pull, outcome),
             Event::StepProgress { lane, step, layers_done } => self.step_progressed(lane, step, layers_done),

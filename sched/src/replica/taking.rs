@@ -12,7 +12,7 @@ use crate::message::{Commit, Envelope, FirstToken, ReleaseAnswer, ToGiver};
 use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, Time, TokenId};
 
 impl Replica {
-    /// The giver of an offer is met: from now on its lease is renewed, and blocks are reserved in turn.
+    /// The giver of an offer is up: from now on its lease is renewed, and blocks are reserved in turn.
     pub(super) fn queue_take(&mut self, leg: Leg) {
         let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
             return;
@@ -159,34 +159,53 @@ impl Replica {
         }
     }
 
-    /// What waited for the giver joins the queue. What was asked and not answered is asked again, sooner than at the next
-    /// beat.
+    /// What was asked and not answered is asked again, sooner than at the next beat.
     pub(super) fn giver_met(&mut self, giver: InstanceId) {
-        self.met.insert(giver);
         for leg in self.taken_from(giver) {
             match self.taking_mut(leg).map(|taking| taking.machine.state()) {
-                Some(TakeState::Unmet) => self.queue_take(leg),
                 Some(TakeState::Releasing) => self.ask_release(leg),
                 Some(TakeState::Reserved | TakeState::Reading { .. }) => self.follow(leg),
-                Some(TakeState::Queued | TakeState::Verified | TakeState::Failed | TakeState::Aborted) | None => {}
+                Some(
+                    TakeState::Unmet | TakeState::Queued | TakeState::Verified | TakeState::Failed | TakeState::Aborted,
+                )
+                | None => {}
             }
         }
     }
 
-    pub(super) fn giver_unmet(&mut self, giver: InstanceId, failure: &Failure) {
-        self.met.remove(&giver);
+    /// What waited for the giver joins the queue.
+    pub(super) fn giver_up(&mut self, giver: InstanceId) {
+        self.givers_up.insert(giver);
+        for leg in self.taken_from(giver).into_iter().filter(|leg| self.is_unmet(*leg)).collect::<Vec<_>>() {
+            self.queue_take(leg);
+        }
+    }
+
+    pub(super) fn giver_down(&mut self, giver: InstanceId) {
+        self.givers_up.remove(&giver);
+    }
+
+    /// What waits for the giver at another address has another answer to come.
+    pub(super) fn giver_unmet(&mut self, giver: InstanceId, address: &str, failure: &Failure) {
         for leg in self.taken_from(giver) {
-            if self.taking_mut(leg).is_some_and(|taking| taking.machine.state() == TakeState::Unmet) {
+            if self.is_unmet(leg) && self.taking(leg).is_some_and(|taking| &*taking.giver_address == address) {
                 self.fail(leg, failure.clone());
             }
         }
     }
 
+    /// What waits for the giver to be met anew will be answered by whoever looks for it.
     pub(super) fn giver_lost(&mut self, giver: InstanceId) {
-        self.met.remove(&giver);
+        self.givers_up.remove(&giver);
         for leg in self.taken_from(giver) {
-            self.lose_kv(leg, format!("the giver of {leg} is gone"));
+            if !self.is_unmet(leg) {
+                self.lose_kv(leg, format!("the giver of {leg} is gone"));
+            }
         }
+    }
+
+    fn is_unmet(&self, leg: Leg) -> bool {
+        self.taking(leg).is_some_and(|taking| taking.machine.state() == TakeState::Unmet)
     }
 
     fn taken_from(&self, giver: InstanceId) -> Vec<Leg> {
@@ -204,21 +223,20 @@ impl Replica {
         if !self.taken.is_empty() {
             self.timers.set(Timer::Beat, self.now + self.config.lease.beat);
         }
-        let is_met = |leg| self.taking(leg).is_some_and(|taking| taking.machine.needs_lease());
-        let leases = self.taken.iter().filter(|(_, leg)| is_met(**leg)).map(|(lease, _)| *lease).collect();
-        self.renew_at_givers(leases);
+        self.renew_at_givers(self.taken.keys().copied().collect());
     }
 
     /// Renews the leases that are new here and still needed.
     pub(super) fn first_beat(&mut self) {
-        let mut fresh = std::mem::take(&mut self.unrenewed);
-        fresh.retain(|lease| self.taken.contains_key(lease));
+        let fresh = std::mem::take(&mut self.unrenewed);
         self.renew_at_givers(fresh);
     }
 
+    /// Renews those that are still needed, at givers that know us.
     fn renew_at_givers(&mut self, leases: BTreeSet<(LeaseId, InstanceId)>) {
         let mut by_giver: BTreeMap<InstanceId, Vec<LeaseId>> = BTreeMap::new();
-        for (lease, giver) in leases {
+        let is_needed = |leg: &Leg| self.taking(*leg).is_some_and(|taking| taking.machine.needs_lease());
+        for (lease, giver) in leases.into_iter().filter(|lease| self.taken.get(lease).is_some_and(is_needed)) {
             by_giver.entry(giver).or_default().push(lease);
         }
         for (giver, leases) in by_giver {

@@ -1,4 +1,4 @@
-//! Where a leg runs: which routes exist and which of them a policy prefers; knows no request beyond its size.
+//! Where a leg runs: which routes exist and which of them a policy prefers; knows no journey.
 
 mod config;
 mod lack;

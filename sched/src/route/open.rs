@@ -118,6 +118,18 @@ impl<'a> Open<'a> {
         self.alone.0.iter().map(of_role)
     }
 
+    /// Whether workers of this role may run the leg from its prompt to its end.
+    #[must_use]
+    pub fn may_run_alone(&self, role: Role) -> bool {
+        self.alone.0.contains(&role)
+    }
+
+    /// Whether any pair may be open.
+    #[must_use]
+    pub fn has_pairs(&self) -> bool {
+        self.pairs != Pairs::None
+    }
+
     /// Whether a worker could compute the prompt for a reader.
     #[must_use]
     pub fn gives(&self, giver: WorkerId) -> bool {
@@ -155,8 +167,8 @@ impl<'a> Open<'a> {
     fn is_reader(&self, giver: WorkerId, reader: &Worker) -> bool {
         let takes = reader.info.role == Role::Decode && reader.intake == Intake::Open;
         let fits = takes && self.holds(reader, self.ask.sequence_tokens);
-        let sound = !self.tier.minds_losses() || !self.cluster.is_strained(self.ask.now, giver, reader.id);
-        fits && self.is_welcome(reader.id) && sound && self.cluster.link(giver, reader.id).is_some()
+        let is_sound = || !self.tier.minds_losses() || !self.cluster.is_strained(self.ask.now, giver, reader.id);
+        fits && self.is_welcome(reader.id) && self.cluster.link(giver, reader.id).is_some() && is_sound()
     }
 
     fn is_alone(&self, worker: &Worker) -> bool {

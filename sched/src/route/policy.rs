@@ -1,4 +1,4 @@
-//! Which of several routes to prefer; knows loads, not requests.
+//! Which of several routes to prefer; knows no journey.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,10 +27,14 @@ pub enum Change<'a> {
     Left(&'a Worker),
 }
 
-/// The route whose prefill queue is shortest in tokens, then whose decode side has the fewest sequences. Ties go to the
+/// The route whose prefill queue is shortest in tokens, then whose decode side has the fewest sequences. Of givers whose
+/// queues are equally short the first few count, those with the fewest sequences of their own; further ties go to the
 /// worker that joined first.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeastLoaded;
+
+/// Givers with equally short queues whose readers are compared. Where every reader reads from every giver, the first does.
+const EQUAL_GIVERS_MAX: usize = 8;
 
 /// The worker that was chosen longest ago, on either side.
 #[derive(Debug, Clone, Default)]
@@ -49,11 +53,15 @@ impl RoutePolicy for LeastLoaded {
     fn changed(&mut self, _: &Change<'_>) {}
 
     fn choose(&mut self, open: &Open<'_>) -> Option<Chosen> {
-        let pair = open.givers().find_map(|giver| {
+        let mut pairs = open.givers().filter_map(|giver| {
             let reader = open.readers(giver).next()?;
             let route = Route::Pair { giver: giver.id, reader: reader.id };
             Some(((giver.waiting_tokens(), reader.sequences()), route))
         });
+        let first = pairs.next();
+        let shortest = first.map(|((waiting, _), _)| waiting);
+        let equal = pairs.take_while(|((waiting, _), _)| Some(*waiting) == shortest).take(EQUAL_GIVERS_MAX - 1);
+        let pair = first.into_iter().chain(equal).min();
         let alone = open.alone().filter_map(|mut workers| workers.next());
         let alone = alone.map(|worker| ((worker.waiting_tokens(), worker.sequences()), Route::Whole(worker.id)));
         let (_, route) = pair.into_iter().chain(alone).min()?;
@@ -82,11 +90,12 @@ impl RoutePolicy for RoundRobin {
     }
 
     fn choose(&mut self, open: &Open<'_>) -> Option<Chosen> {
-        let pair = self.of(open, Role::Prefill).filter(|(_, giver)| open.gives(*giver)).find_map(|(given, giver)| {
+        let givers = self.of(open, Role::Prefill).filter(|_| open.has_pairs());
+        let pair = givers.filter(|(_, giver)| open.gives(*giver)).find_map(|(given, giver)| {
             let (read, reader) = self.of(open, Role::Decode).find(|(_, reader)| open.reads(giver, *reader))?;
             Some(((given, read), Route::Pair { giver, reader }))
         });
-        let alone = Role::ALL.into_iter().filter_map(|role| {
+        let alone = Role::ALL.into_iter().filter(|role| open.may_run_alone(*role)).filter_map(|role| {
             let (turn, worker) = self.of(open, role).find(|(_, worker)| open.runs_alone(*worker))?;
             Some(((turn, 0), Route::Whole(worker)))
         });

@@ -61,6 +61,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1_u128..4).prop_map(Op::GiverLost),
         3 => (1_u128..4).prop_map(Op::GiverMet),
         1 => (1_u128..4).prop_map(Op::GiverUnmet),
+        1 => (1_u128..4).prop_map(Op::GiverDown),
         4 => Just(Op::RenewAll),
         4 => (0_u64..9_000).prop_map(Op::Wait),
         1 => pick().prop_map(Op::Nonsense),

@@ -86,7 +86,7 @@ fn span(word: &str) -> Span {
 
 pub(super) const LAYERS: u32 = 4;
 /// Others have to be met first.
-const GIVERS_MET: RangeInclusive<u128> = 1..=9;
+const GIVERS_UP: RangeInclusive<u128> = 1..=9;
 
 fn configured(words: &Words) -> ReplicaConfig {
     ReplicaConfig {
@@ -181,7 +181,7 @@ impl World {
     fn new(config: ReplicaConfig) -> World {
         let backend = FakeBackend::new(config.blocks_total, config.block_tokens, config.layers, config.step_tokens_max);
         let mut replica = Replica::new(config).expect("the configuration of a scenario is valid");
-        GIVERS_MET.for_each(|giver| replica.on(Time(0), Event::GiverMet(InstanceId(giver))));
+        GIVERS_UP.for_each(|giver| replica.on(Time(0), Event::GiverUp(InstanceId(giver))));
         World {
             replica,
             backend,
@@ -261,8 +261,11 @@ impl World {
             "giver-met" => vec![Event::GiverMet(InstanceId(words.number("giver", 1).into()))],
             "giver-unmet" => {
                 let failure = Failure::new(FailureKind::Unavailable, "nobody answers");
-                vec![Event::GiverUnmet { giver: InstanceId(words.number("giver", 1).into()), failure }]
+                let address = words.named.get("at").copied().unwrap_or("peer:1").into();
+                vec![Event::GiverUnmet { giver: InstanceId(words.number("giver", 1).into()), address, failure }]
             }
+            "giver-up" => vec![Event::GiverUp(InstanceId(words.number("giver", 1).into()))],
+            "giver-down" => vec![Event::GiverDown(InstanceId(words.number("giver", 1).into()))],
             "giver-lost" => vec![Event::GiverLost(InstanceId(words.number("giver", 1).into()))],
             "reader-follows" => vec![Event::Reader(reader(words), ToGiver::Follow(self.lease(words)))],
             "reader-renews" => vec![Event::Reader(reader(words), ToGiver::Renew(vec![self.lease(words)]))],

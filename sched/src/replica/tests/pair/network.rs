@@ -253,18 +253,20 @@ impl Network {
     /// A giver is met if it still lives, mostly; and a path that is up may go down again.
     fn meets(&mut self, taker: InstanceId, giver: InstanceId) {
         let lives = self.giver.instance == giver;
-        let event = match lives && self.dice.percent(90) {
-            true => Event::GiverMet(giver),
-            false => {
-                self.seen.not_met += 1;
-                Event::GiverUnmet { giver, failure: Failure::new(FailureKind::Unavailable, "nobody answers") }
-            }
-        };
+        if lives && self.dice.percent(90) {
+            self.feed(Role::Decode, taker, Event::GiverMet(giver));
+            self.feed(Role::Decode, taker, Event::GiverUp(giver));
+        } else {
+            self.seen.not_met += 1;
+            let failure = Failure::new(FailureKind::Unavailable, "nobody answers");
+            let unmet = Event::GiverUnmet { giver, address: super::router::GIVER_ADDRESS.into(), failure };
+            self.feed(Role::Decode, taker, Event::GiverDown(giver));
+            self.feed(Role::Decode, taker, unmet);
+        }
         if lives && self.dice.percent(20) {
             let after = self.dice.ms(1, 1_000);
             self.send(after, Delivery::Meets(taker, giver));
         }
-        self.feed(Role::Decode, taker, event);
     }
 
     fn feed(&mut self, role: Role, instance: InstanceId, event: Event) {

@@ -12,6 +12,8 @@ use crate::{
     SamplingParams, Slo, Span, TokenId,
 };
 
+/// Where its one giver is, whoever that is.
+pub(super) const GIVER_ADDRESS: &str = "peer:1";
 /// Tries per choice before a request is given up.
 const ATTEMPTS_MAX: u32 = 40;
 
@@ -101,7 +103,7 @@ impl Router {
                 let running = self.legs.get_mut(&leg).expect("checked above");
                 running.offered = true;
                 let request = running.request.clone();
-                let offer = Offer { request, giver, giver_address: "peer:1".into(), lease, blocks };
+                let offer = Offer { request, giver, giver_address: GIVER_ADDRESS.into(), lease, blocks };
                 self.out.push((Role::Decode, ToWorker::Offer(offer)));
             }
             FromWorker::Committed { commit, .. } => self.committed(commit),

@@ -5,7 +5,6 @@ mod legs;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -29,8 +28,6 @@ const BLOCK_TOKENS: u32 = 16;
 pub(super) const LAYERS: u32 = 3;
 const ROWS: u32 = 24;
 const CONTEXT: u32 = 96;
-/// Who offers.
-const GIVERS: RangeInclusive<u128> = 1..=3;
 const READER: InstanceId = InstanceId(50);
 const STRANGER: InstanceId = InstanceId(51);
 
@@ -71,6 +68,7 @@ pub(super) enum Op {
     GiverLost(u128),
     GiverMet(u128),
     GiverUnmet(u128),
+    GiverDown(u128),
     RenewAll,
     Wait(u64),
     Nonsense(u16),
@@ -90,6 +88,8 @@ pub(super) struct Model {
     /// Givers that can be spoken to, and the offers of others.
     met: BTreeSet<InstanceId>,
     unmet: BTreeSet<Leg>,
+    /// Givers that it wants to meet.
+    asked_for: BTreeSet<InstanceId>,
     pulls: BTreeMap<PullId, Pull>,
     /// What the scheduler was told of prompts at givers.
     stored: BTreeMap<Leg, Watermark>,
@@ -140,6 +140,7 @@ impl Model {
             offers: BTreeMap::new(),
             met: BTreeSet::new(),
             unmet: BTreeSet::new(),
+            asked_for: BTreeSet::new(),
             pulls: BTreeMap::new(),
             stored: BTreeMap::new(),
             telling: BTreeSet::new(),
@@ -180,6 +181,7 @@ impl Model {
             }
             Op::GiverMet(giver) => self.giver_met(InstanceId(giver)),
             Op::GiverUnmet(giver) => self.giver_unmet(InstanceId(giver)),
+            Op::GiverDown(giver) => self.giver_down(InstanceId(giver)),
             Op::GiverLost(giver) => self.giver_lost(InstanceId(giver)),
             Op::RenewAll => {
                 let legs = self.legs.keys().copied().collect();
@@ -196,7 +198,9 @@ impl Model {
 
     /// Lets everything that is under way end well, without letting time pass.
     pub(super) fn bring_to_rest(&mut self) {
-        GIVERS.for_each(|giver| self.giver_met(InstanceId(giver)));
+        while let Some(giver) = self.asked_for.first().copied() {
+            self.giver_met(giver);
+        }
         for _ in 0..5_000 {
             let uncommitted = self.offers.keys().find(|leg| !self.legs[*leg].committed && !self.legs[*leg].over);
             let committed_grant = self.grants.keys().find(|lease| self.legs[&self.leg_of_grant[*lease]].committed);
@@ -426,7 +430,10 @@ impl Model {
             Transfer::Revoke(lease) => {
                 assert!(self.grants.remove(&lease).is_some(), "{lease} is revoked, but was not granted");
             }
-            Transfer::Meet { giver, .. } => assert!(!self.met.contains(&giver), "{giver} is met"),
+            Transfer::Meet { giver, .. } => {
+                assert!(!self.met.contains(&giver), "{giver} is up");
+                self.asked_for.insert(giver);
+            }
             Transfer::Pull(pull) => {
                 let stored = self.stored.get(&pull.leg).copied().unwrap_or_default();
                 let is_stored = pull.positions.end <= stored.tokens

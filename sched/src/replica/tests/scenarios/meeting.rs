@@ -13,7 +13,7 @@ fn an_offer_waits_for_its_giver_and_nobody_waits_for_it() {
          load
          wait 6s
          commit r1 5
-         giver-met giver=12
+         giver-up giver=12
          pull r1 complete
          answer r1 ok
          step",
@@ -29,7 +29,7 @@ fn an_offer_waits_for_its_giver_and_nobody_waits_for_it() {
               running 0 waiting 1 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
             > wait 6s
             > commit r1 5
-            > giver-met giver=12
+            > giver-up giver=12
               pull r1 lease7 0..20 from inst12 b100,b101 to b0,b1 in 593990000us
             > pull r1 complete
               release r1 lease7
@@ -49,30 +49,32 @@ fn a_giver_that_cannot_be_met_fails_its_offers_and_no_others() {
          offer r1 prompt=20 max=3 giver=12 lease=7
          offer r2 prompt=20 max=3 giver=13 lease=8
          offer r3 prompt=20 max=3 giver=1 lease=9
+         giver-unmet giver=12 at=other:1
          giver-unmet giver=12
-         giver-unmet giver=1
+         giver-down giver=1
          commit r3 5
          offer r4 prompt=20 max=3 giver=1 lease=10
          giver-lost giver=13
-         giver-met giver=1",
+         giver-up giver=13
+         giver-up giver=1",
         expect![[r#"
             > offer r1 prompt=20 max=3 giver=12 lease=7
               meet inst12 at peer:1
             > offer r2 prompt=20 max=3 giver=13 lease=8
               meet inst13 at peer:1
             > offer r3 prompt=20 max=3 giver=1 lease=9
+            > giver-unmet giver=12 at=other:1
             > giver-unmet giver=12
               failed r1 unavailable: nobody answers
               over r1
-            > giver-unmet giver=1
+            > giver-down giver=1
             > commit r3 5
               pull r3 lease9 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > offer r4 prompt=20 max=3 giver=1 lease=10
               meet inst1 at peer:1
             > giver-lost giver=13
-              failed r2 kv_lost: the giver of req2/try0 is gone
-              over r2
-            > giver-met giver=1
+            > giver-up giver=13
+            > giver-up giver=1
         "#]],
     );
 }
@@ -86,7 +88,7 @@ fn what_is_said_about_an_offer_that_waits_holds_when_its_giver_is_met() {
          commit r1 5! 6
          offer r2 prompt=20 max=3 giver=12 lease=8
          cancel r2
-         giver-met giver=12
+         giver-up giver=12
          pull r1 complete
          answer r1 ok
          wait 30s",
@@ -99,7 +101,7 @@ fn what_is_said_about_an_offer_that_waits_holds_when_its_giver_is_met() {
               meet inst12 at peer:1
             > cancel r2
               over r2
-            > giver-met giver=12
+            > giver-up giver=12
               pull r1 lease7 0..20 from inst12 b100,b101 to b0,b1 in 600000000us
             > pull r1 complete
               release r1 lease7

@@ -62,15 +62,24 @@ impl Model {
     }
 
     pub(super) fn giver_met(&mut self, giver: InstanceId) {
-        self.met.insert(giver);
-        self.unmet.retain(|leg| self.offers[leg].0 != giver);
         self.feed(Event::GiverMet(giver));
+        self.met.insert(giver);
+        self.asked_for.remove(&giver);
+        self.unmet.retain(|leg| self.offers[leg].0 != giver);
+        self.feed(Event::GiverUp(giver));
+    }
+
+    pub(super) fn giver_down(&mut self, giver: InstanceId) {
+        self.met.remove(&giver);
+        self.feed(Event::GiverDown(giver));
     }
 
     pub(super) fn giver_unmet(&mut self, giver: InstanceId) {
-        self.met.remove(&giver);
         let failure = Failure::new(FailureKind::Unavailable, "nobody answers");
-        self.feed(Event::GiverUnmet { giver, failure });
+        self.asked_for.remove(&giver);
+        self.feed(Event::GiverUnmet { giver, address: "p:1".into(), failure });
+        let waits = |leg: &&Leg| self.offers[*leg].0 == giver && !self.legs[*leg].over;
+        assert_eq!(self.unmet.iter().find(waits), None, "it waits on for {giver}");
     }
 
     pub(super) fn giver_lost(&mut self, giver: InstanceId) {
