@@ -149,14 +149,14 @@ impl ServeArgs {
         let mut all = self.config.clone();
         let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
         if let Some(backend) = &self.backend {
-            all.settings.push(format!("serve.backend={}", text(backend)));
+            all.settings.push(format!("engine.backend={}", text(backend)));
         }
         if let Some(listen) = self.listen(&all)? {
             all.settings.push(format!("router.listen={}", text(&listen)));
         }
         let mut config = all.load()?;
         if let Some(model) = self.model.as_ref().or(self.directory.as_ref()) {
-            config.serve.model_dir.clone_from(model);
+            config.set_model(model);
         }
         if let Some(mode) = self.mode {
             config.serve.mode = mode;

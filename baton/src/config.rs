@@ -1,6 +1,6 @@
 //! The one configuration: every crate owns its section, this composes them; knows what the file looks like.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use node::bind::check_model_name;
@@ -25,9 +25,11 @@ pub struct BatonConfig {
     pub serve: ServeConfig,
     /// The router.
     pub router: router::Config,
-    /// A prefill worker.
+    /// What computes and moves KV at every worker.
+    pub engine: engine::Config,
+    /// A prefill worker. Its engine is `engine` with the keys that differ.
     pub prefill: prefill_server::Config,
-    /// A decode (or aggregated) worker.
+    /// A decode (or aggregated) worker. Its engine is `engine` with the keys that differ.
     pub decode: decode_server::Config,
 }
 
@@ -60,15 +62,6 @@ impl Default for TelemetryConfig {
 pub struct ServeConfig {
     /// How prefill and decode are placed: `disaggregated` or `aggregated`.
     pub mode: Mode,
-    /// Directory of the model; empty is the bundled one.
-    pub model_dir: PathBuf,
-    /// Name under which it is served; empty is the directory's name.
-    pub model_name: String,
-    /// What computes, for all workers: `cpu`, or `modelled`, which only takes the time that a latency model says.
-    pub backend: engine::BackendKind,
-    /// What moves KV between the workers: `ucx`, `tcp`, `shm`, or `auto`, which is shm: it opens no port and admits only
-    /// processes of the same user.
-    pub transport: TransportChoice,
     /// Prefill workers, in disaggregated mode.
     pub prefill_workers: u32,
     /// Decode workers, or aggregated ones.
@@ -85,50 +78,55 @@ pub enum Mode {
     Aggregated,
 }
 
-/// What moves KV between the workers of `serve`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TransportChoice {
-    /// What suits the workers of one host: shared memory.
-    Auto,
-    /// UCX.
-    Ucx,
-    /// TCP.
-    Tcp,
-    /// Shared memory.
-    Shm,
-}
-
-impl TransportChoice {
-    /// The transport of every worker that `serve` starts; there is no second choice.
-    #[must_use]
-    pub const fn on_one_host(self) -> engine::TransportChoice {
-        match self {
-            TransportChoice::Auto | TransportChoice::Shm => engine::TransportChoice::Shm,
-            TransportChoice::Ucx => engine::TransportChoice::Ucx,
-            TransportChoice::Tcp => engine::TransportChoice::Tcp,
-        }
-    }
-}
-
 impl Default for ServeConfig {
     fn default() -> Self {
-        ServeConfig {
-            mode: Mode::Disaggregated,
-            model_dir: PathBuf::new(),
-            model_name: String::new(),
-            backend: engine::BackendKind::Cpu,
-            transport: TransportChoice::Auto,
-            prefill_workers: 1,
-            decode_workers: 1,
-        }
+        ServeConfig { mode: Mode::Disaggregated, prefill_workers: 1, decode_workers: 1 }
     }
 }
 
 impl BatonConfig {
     /// The defaults, changed by a file and then by `a.b=c` settings.
     pub fn load(file: Option<&Path>, settings: &[String]) -> Result<BatonConfig> {
-        Ok(node::config::load_checked(file, settings, BatonConfig::check)?)
+        Ok(node::config::load_checked(file, settings, complete, BatonConfig::check)?)
+    }
+
+    /// The outcome as a file: the engines of workers name only what differs.
+    pub fn to_file(&self) -> Result<String, toml::ser::Error> {
+        let mut all = toml::Table::try_from(self)?;
+        let shared = section_of(&all, ENGINE);
+        for role in ROLES {
+            if let Some(toml::Value::Table(section)) = all.get_mut(role)
+                && let Some(toml::Value::Table(engine)) = section.get_mut(ENGINE)
+            {
+                without(engine, &shared);
+                if engine.is_empty() {
+                    section.remove(ENGINE);
+                }
+            }
+        }
+        toml::to_string(&all)
+    }
+
+    /// Serves `model_dir` from now on, whatever was configured.
+    pub fn set_model(&mut self, model_dir: &Path) {
+        for engine in [&mut self.engine, &mut self.prefill.engine, &mut self.decode.engine] {
+            engine.model_dir = model_dir.to_path_buf();
+        }
+    }
+
+    /// As the workers of one host have it, which `baton serve` starts: what was left open is decided.
+    #[must_use]
+    pub fn on_one_host(&self, model_dir: &Path) -> BatonConfig {
+        let mut config = self.clone();
+        for engine in [&mut config.engine, &mut config.prefill.engine, &mut config.decode.engine] {
+            if engine.model_dir.as_os_str().is_empty() {
+                engine.model_dir = model_dir.to_path_buf();
+            }
+            if engine.transport == engine::TransportChoice::Auto {
+                engine.transport = engine::TransportChoice::Shm;
+            }
+        }
+        config
     }
 
     /// Checks every section, whichever command reads it: before anything starts, on any machine, without a model.
@@ -136,10 +134,19 @@ impl BatonConfig {
         check_filter(&self.telemetry.log).map_err(|error| Fault::of("telemetry.log", error.to_string()))?;
         self.serve.check()?;
         self.router.check_values()?;
+        if !self.engine.model_name.is_empty() {
+            check_model_name(&self.engine.model_name).map_err(|problem| Fault::of("engine.model_name", problem))?;
+        }
+        self.engine.check().map_err(|error| match error {
+            engine::EngineError::Config { key, problem } => Fault::of(format!("{ENGINE}.{key}"), problem),
+            other => Fault::of(ENGINE, other.to_string()),
+        })?;
         self.prefill.check()?;
         self.decode.check()?;
-        let all = toml::Value::try_from(self).map_err(|error| Fault::of("", error.to_string()))?;
-        check_times(&all, "")
+        let all = toml::Table::try_from(self).map_err(|error| Fault::of("", error.to_string()))?;
+        // What workers have of it is told as it was written.
+        check_times(&toml::Value::Table(section_of(&all, ENGINE)), ENGINE)?;
+        check_times(&toml::Value::Table(all), "")
     }
 
     /// Checks what the processes of one deployment, which all have this configuration, tell each other when they meet.
@@ -159,6 +166,67 @@ impl BatonConfig {
             }
         }
     }
+}
+
+/// The section that all workers share.
+const ENGINE: &str = "engine";
+/// The sections whose own `engine` says what differs.
+const ROLES: [&str; 2] = ["prefill", "decode"];
+
+/// Keys that have another name now.
+const MOVED: [(&str, &str, &str); 4] = [
+    ("serve", "model_dir", "engine.model_dir"),
+    ("serve", "model_name", "engine.model_name"),
+    ("serve", "backend", "engine.backend"),
+    ("serve", "transport", "engine.transport"),
+];
+
+/// Gives each role the shared engine, with what its own section says instead.
+fn complete(all: &mut toml::Table) -> Result<(), Fault> {
+    for (section, key, now) in MOVED {
+        if section_of(all, section).contains_key(key) {
+            return Err(Fault::of(format!("{section}.{key}"), format!("is {now} now")));
+        }
+    }
+    let shared = section_of(all, ENGINE);
+    // Wrong types are told of the section in which they stand.
+    node::config::section::<engine::Config>(ENGINE, &shared)?;
+    for role in ROLES {
+        let empty = || toml::Value::Table(toml::Table::new());
+        // What is no section is refused when the struct is filled.
+        if let toml::Value::Table(section) = all.entry(role).or_insert_with(empty)
+            && let toml::Value::Table(engine) = section.entry(ENGINE).or_insert_with(empty)
+        {
+            complete_by(engine, &shared);
+        }
+    }
+    Ok(())
+}
+
+fn section_of(all: &toml::Table, name: &str) -> toml::Table {
+    all.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default()
+}
+
+/// Takes over what `own` does not say itself.
+fn complete_by(own: &mut toml::Table, shared: &toml::Table) {
+    for (key, value) in shared {
+        match (own.get_mut(key), value) {
+            (None, value) => drop(own.insert(key.clone(), value.clone())),
+            (Some(toml::Value::Table(own)), toml::Value::Table(shared)) => complete_by(own, shared),
+            (Some(_), _) => {}
+        }
+    }
+}
+
+/// Leaves out of `own` what is shared.
+fn without(own: &mut toml::Table, shared: &toml::Table) {
+    own.retain(|key, value| match (value, shared.get(key)) {
+        (toml::Value::Table(own), Some(toml::Value::Table(shared))) => {
+            without(own, shared);
+            !own.is_empty()
+        }
+        (value, shared) => shared != Some(value),
+    });
 }
 
 /// No time is longer than anybody waits, so that no sum of two overflows.
@@ -205,10 +273,7 @@ impl ServeConfig {
                 return Err(Fault::of(format!("serve.{key}"), problem));
             }
         }
-        match self.model_name.is_empty() {
-            true => Ok(()),
-            false => check_model_name(&self.model_name).map_err(|problem| Fault::of("serve.model_name", problem)),
-        }
+        Ok(())
     }
 }
 
@@ -224,7 +289,7 @@ mod tests {
 
     #[test]
     fn every_key_is_explained() {
-        let all = toml::Value::try_from(BatonConfig::default()).unwrap();
+        let all: toml::Value = toml::from_str(&BatonConfig::default().to_file().unwrap()).unwrap();
         let printed: toml::Value = toml::from_str(DEFAULTS).unwrap();
         assert_eq!(keys(&printed, ""), keys(&all, ""), "default.toml misses or adds keys");
         let mut explained = false;
@@ -233,6 +298,44 @@ mod tests {
             let key = line.starts_with(|first: char| first.is_ascii_lowercase()) && line.contains(" = ");
             assert!(!key || explained, "no comment above {line:?}");
             explained = line.starts_with('#');
+        }
+    }
+
+    #[test]
+    fn an_engine_is_said_once_and_workers_say_what_differs() {
+        let load = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
+            BatonConfig::load(None, &settings)
+        };
+        let settings = ["engine.dtype=int8", "engine.modelled.load_ms=7", "decode.engine.kv_bytes=4096"];
+        let config = load(&settings).unwrap();
+        assert_eq!(
+            (config.prefill.engine.dtype, config.decode.engine.dtype),
+            (config.engine.dtype, config.engine.dtype)
+        );
+        assert_eq!((config.prefill.engine.kv_bytes, config.decode.engine.kv_bytes), (512 << 20, 4096));
+        assert_eq!(config.decode.engine.modelled.load_ms, 7);
+        let written: toml::Table = toml::from_str(&config.to_file().unwrap()).unwrap();
+        assert_eq!(written["decode"]["engine"].as_table().unwrap().len(), 1);
+        assert!(!written["prefill"].as_table().unwrap().contains_key("engine"));
+        let file = std::env::temp_dir().join(format!("baton-config-{}.toml", std::process::id()));
+        std::fs::write(&file, config.to_file().unwrap()).unwrap();
+        assert_eq!(BatonConfig::load(Some(&file), &[]).unwrap(), config);
+        std::fs::remove_file(file).unwrap();
+        for (wrong, said) in [
+            (
+                "engine.block_tokens=17",
+                "override \"engine.block_tokens=17\", key engine.block_tokens: must be a multiple",
+            ),
+            ("engine.kv_bytes=true", "key engine.kv_bytes: invalid type: boolean"),
+            ("engine.kv_byte=1", "key engine.kv_byte: unknown field"),
+            ("decode.engine.tp=3", "key decode.engine.tp"),
+            ("engine.lease_span_ms=999999999999", "key engine.lease_span_ms: must not be above"),
+            ("engine=3", "key engine: "),
+            ("serve.transport=tcp", "override \"serve.transport=tcp\", key serve.transport: is engine.transport now"),
+        ] {
+            let error = load(&[wrong]).unwrap_err().to_string();
+            assert!(error.contains(said), "{wrong}: {error}");
         }
     }
 

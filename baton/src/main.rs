@@ -121,5 +121,5 @@ fn print_config(arguments: &cli::ConfigArgs) -> Result<()> {
         return Ok(terminal::print(DEFAULTS)?);
     }
     let config: BatonConfig = arguments.load()?;
-    Ok(terminal::print(&toml::to_string(&config)?)?)
+    Ok(terminal::print(&config.to_file()?)?)
 }

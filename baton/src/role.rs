@@ -18,8 +18,12 @@ use crate::plane;
 
 /// The router alone.
 pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
-    let config = arguments.load()?;
+    let mut config = arguments.load()?;
     config.telemetry.start("router")?;
+    if config.router.model_dir.as_os_str().is_empty() {
+        // One file for routers and workers names the model once.
+        config.router.model_dir.clone_from(&config.engine.model_dir);
+    }
     NotSet::check_model("router.model_dir", &config.router.model_dir)?;
     config.router.check()?;
     let secret = plane::of_router(&config)?;
@@ -44,8 +48,10 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     all.telemetry.start(or(&all.prefill.name, "prefill"))?;
     let secret = plane::of_prefill(&all)?;
     let BatonConfig { telemetry, prefill: mut config, .. } = all;
-    NotSet::check_model("prefill.engine.model_dir", &config.engine.model_dir)?;
-    if arguments.supervision() == Supervision::Child && config.engine.transport == engine::TransportChoice::Ucx {
+    NotSet::check_model("engine.model_dir", &config.engine.model_dir)?;
+    if arguments.supervision() == Supervision::Child
+        && config.engine.transport.kind() == kv_transfer::TransportKind::Ucx
+    {
         // The readers are siblings: their common parent is whom this process may admit.
         kv_transfer::allow_readers(std::os::unix::process::parent_id())?;
     }
@@ -64,7 +70,7 @@ pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     all.telemetry.start(or(&all.decode.name, role))?;
     let secret = plane::of_decode(&all)?;
     let BatonConfig { telemetry, decode: mut config, .. } = all;
-    NotSet::check_model("decode.engine.model_dir", &config.engine.model_dir)?;
+    NotSet::check_model("engine.model_dir", &config.engine.model_dir)?;
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
     name_by_address(&mut config.name, role, "decode.name", &ports)?;
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });

@@ -15,7 +15,7 @@ use crate::EngineError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the model: config.json, *.safetensors, tokenizer files.
+    /// Directory of the model: config.json, *.safetensors, tokenizer files. Empty is the bundled one under `baton serve`.
     pub model_dir: PathBuf,
     /// Name under which the model is served; empty is the directory's name.
     pub model_name: String,
@@ -68,7 +68,8 @@ pub struct Config {
     pub ranks: RanksChoice,
     /// Instruction level of the kernels: auto, amx, avx512bf16, avx2 or portable.
     pub kernel_set: String,
-    /// What moves KV between workers: `ucx`, `tcp` or `shm`. There is no fallback.
+    /// What moves KV between workers: `ucx`, `tcp`, `shm`, or `auto`: shm under `baton serve`, where it opens no port and admits
+    /// only processes of the same user, ucx elsewhere. There is no fallback.
     pub transport: TransportChoice,
     /// Where the tcp transport listens; port 0 lets the system choose.
     pub tcp_listen: String,
@@ -149,6 +150,8 @@ pub enum PrefixCacheChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransportChoice {
+    /// What suits: shared memory between the workers that `baton serve` starts, UCX between others.
+    Auto,
     /// UCX: RDMA between hosts, cross-memory attach on one.
     Ucx,
     /// TCP.
@@ -213,7 +216,7 @@ impl Default for Config {
             pp: 1,
             ranks: RanksChoice::Threads,
             kernel_set: "auto".to_owned(),
-            transport: TransportChoice::Ucx,
+            transport: TransportChoice::Auto,
             tcp_listen: "127.0.0.1:0".to_owned(),
             tcp_advertise: String::new(),
             ucx_tls: "posix,cma".to_owned(),
@@ -411,11 +414,11 @@ impl Config {
 }
 
 impl TransportChoice {
-    /// The transport of this name.
+    /// The transport of this name; where `baton serve` has not chosen, `auto` is UCX.
     #[must_use]
     pub const fn kind(self) -> TransportKind {
         match self {
-            TransportChoice::Ucx => TransportKind::Ucx,
+            TransportChoice::Auto | TransportChoice::Ucx => TransportKind::Ucx,
             TransportChoice::Tcp => TransportKind::Tcp,
             TransportChoice::Shm => TransportKind::Shm,
             TransportChoice::InProcess => TransportKind::InProcess,

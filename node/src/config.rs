@@ -83,22 +83,37 @@ impl Fault {
 /// Longest time that a key whose name says milliseconds may ask for: 30 days.
 pub const MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 
-/// Reads as [`load`] does and checks the values before anybody uses one.
+/// Reads as [`load`] does, completes what was read, and checks the values before anybody uses one.
 ///
 /// # Errors
-/// As [`load`], and the first fault that `check` finds.
+/// As [`load`], and the first fault that `complete` or `check` finds.
 pub fn load_checked<T: DeserializeOwned>(
     file: Option<&Path>,
     overrides: &[String],
+    complete: impl FnOnce(&mut Table) -> Result<(), Fault>,
     check: impl FnOnce(&T) -> Result<(), Fault>,
 ) -> Result<T, ConfigError> {
-    let loaded = load(file, overrides)?;
-    let origin = |key: &str| {
-        let of_key = |text: &&String| text.split_once('=').is_some_and(|(changed, _)| is_about(changed.trim(), key));
-        origin(overrides.iter().rfind(of_key).map(String::as_str), file)
+    let fault = |Fault { key, problem }| {
+        let of_key = |text: &&String| text.split_once('=').is_some_and(|(changed, _)| is_about(changed.trim(), &key));
+        let origin = origin(overrides.iter().rfind(of_key).map(String::as_str), file);
+        ConfigError::Key { origin, key, problem }
     };
-    let Err(Fault { key, problem }) = check(&loaded) else { return Ok(loaded) };
-    Err(ConfigError::Key { origin: origin(&key), key, problem })
+    let (mut table, overridden) = gather(file, overrides)?;
+    complete(&mut table).map_err(fault)?;
+    let loaded = fill(table, &overridden, file)?;
+    check(&loaded).map_err(fault)?;
+    Ok(loaded)
+}
+
+/// What stands in a section, if its types are right.
+///
+/// # Errors
+/// The first key that is unknown or has a value of the wrong type.
+pub fn section<T: DeserializeOwned>(name: &str, section: &Table) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(Value::Table(section.clone())).map_err(|error| {
+        let key = format!("{name}.{}", error.path());
+        Fault::of(key, in_words(error.inner().message()))
+    })
 }
 
 /// Whether changing `changed` changes `key`: it is the key, or a section or list of it.
@@ -122,6 +137,12 @@ fn origin(overridden: Option<&str>, file: Option<&Path>) -> String {
 /// # Errors
 /// Every way in which file, overrides and struct do not fit together; see [`ConfigError`].
 pub fn load<T: DeserializeOwned>(file: Option<&Path>, overrides: &[String]) -> Result<T, ConfigError> {
+    let (table, overridden) = gather(file, overrides)?;
+    fill(table, &overridden, file)
+}
+
+/// What a file and overrides say, and the keys of the overrides.
+fn gather(file: Option<&Path>, overrides: &[String]) -> Result<(Table, Vec<(String, String)>), ConfigError> {
     let mut table = match file {
         Some(path) => read(path)?,
         None => Table::new(),
@@ -130,6 +151,14 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, overrides: &[String]) -> R
     for text in overrides {
         overridden.push(apply(&mut table, text)?);
     }
+    Ok((table, overridden))
+}
+
+fn fill<T: DeserializeOwned>(
+    table: Table,
+    overridden: &[(String, String)],
+    file: Option<&Path>,
+) -> Result<T, ConfigError> {
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let key = error.path().to_string();
         let from_override = overridden.iter().rfind(|(overridden, _)| *overridden == key);
@@ -289,7 +318,7 @@ mod tests {
         };
         let said = |overrides: &[&str]| {
             let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-            load_checked(Some(&path), &overrides, check).map_err(|error| error.to_string())
+            load_checked(Some(&path), &overrides, |_| Ok(()), check).map_err(|error| error.to_string())
         };
         let in_file = format!("configuration file {}, key engine.blocks: must be above 0", path.display());
         assert_eq!(said(&[]), Err(in_file.clone()));

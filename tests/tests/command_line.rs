@@ -278,8 +278,8 @@ fn arguments_that_are_no_text_are_refused() -> Result<()> {
 
 #[test]
 fn a_role_without_a_model_says_which_key_is_missing() -> Result<()> {
-    check(&["prefill"], 64, "prefill.engine.model_dir is not set")?;
-    check(&["decode"], 64, "decode.engine.model_dir is not set")?;
+    check(&["prefill"], 64, "engine.model_dir is not set")?;
+    check(&["decode"], 64, "engine.model_dir is not set")?;
     check(&["router"], 64, "router.model_dir is not set")?;
     check(&["router", "--set", "router.model_dir=/nowhere"], 64, "router.workers names no worker")
 }

@@ -116,7 +116,7 @@ fn killing_prefill_during_a_stream_is_survived() -> Result<()> {
 #[test]
 fn killing_either_role_over_ucx_is_survived() -> Result<()> {
     for role in ["prefill", "decode"] {
-        kill_during_stream(&["--set", "serve.transport=ucx"], role, Victim::Worker)?;
+        kill_during_stream(&["--set", "engine.transport=ucx"], role, Victim::Worker)?;
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ fn broken_pair(settings: &[&str]) -> Result<(Deployment, BreakingPath)> {
     let path = BreakingPath::to(giver)?;
     let (listen, advertise) =
         (format!("prefill.engine.tcp_listen={giver}"), format!("prefill.engine.tcp_advertise={}", path.address.ip()));
-    let mut arguments = vec!["--set", "serve.transport=tcp", "--set", listen.as_str(), "--set", advertise.as_str()];
+    let mut arguments = vec!["--set", "engine.transport=tcp", "--set", listen.as_str(), "--set", advertise.as_str()];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     let deployment = Deployment::start(&arguments)?;
     path.breaks();

@@ -29,7 +29,7 @@ fn deployment() -> Result<Deployment> {
         "prefill.engine.kv_bytes=33554432".to_owned(),
         "decode.engine.kv_bytes=33554432".to_owned(),
     ];
-    let mut arguments = vec!["--backend", "modelled", "--set", "serve.transport=tcp"];
+    let mut arguments = vec!["--backend", "modelled", "--set", "engine.transport=tcp"];
     beats.iter().for_each(|setting| arguments.extend(["--set", setting]));
     Deployment::start(&arguments)
 }

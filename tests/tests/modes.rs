@@ -124,7 +124,7 @@ fn everything_is_given_back(deployment: &Deployment) -> Result<()> {
 #[test]
 fn the_kv_cache_really_moves_over_each_transport() -> Result<()> {
     for transport in ["ucx", "tcp", "shm"] {
-        let deployment = Deployment::start(&["--set", &format!("serve.transport={transport:?}")])?;
+        let deployment = Deployment::start(&["--set", &format!("engine.transport={transport:?}")])?;
         let prompt: Vec<u32> = (0..320).map(|i| 300 + i % 500).collect();
         completion(&deployment, &json!({"prompt": prompt, "max_tokens": 4, "ignore_eos": true}))?;
         let label = format!("transport=\"{transport}\"");

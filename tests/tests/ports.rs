@@ -102,13 +102,13 @@ fn none(_: &str, _: Holder) -> bool {
 fn nothing_listens_that_is_not_configured() -> Result<()> {
     opens_only(&[], &[], shm_socket)?;
     opens_only(&["--mode", "aggregated"], &[], none)?;
-    opens_only(&["--set", "serve.transport=shm"], &[], shm_socket)?;
-    opens_only(&["--set", "serve.transport=ucx"], &[], ucx_bell)?;
-    opens_only(&["--mode", "aggregated", "--set", "serve.transport=ucx"], &[], ucx_bell)?;
-    opens_only(&["--mode", "aggregated", "--set", "serve.transport=tcp"], &[], none)?;
+    opens_only(&["--set", "engine.transport=shm"], &[], shm_socket)?;
+    opens_only(&["--set", "engine.transport=ucx"], &[], ucx_bell)?;
+    opens_only(&["--mode", "aggregated", "--set", "engine.transport=ucx"], &[], ucx_bell)?;
+    opens_only(&["--mode", "aggregated", "--set", "engine.transport=tcp"], &[], none)?;
     let port = free_port()?;
     let listen = format!("prefill.engine.tcp_listen=127.0.0.1:{port}");
-    opens_only(&["--set", "serve.transport=tcp", "--set", &listen], &[port], none)?;
+    opens_only(&["--set", "engine.transport=tcp", "--set", &listen], &[port], none)?;
     let (port, listen) = (free_port()?, "router.admin_listen=127.0.0.1:");
     opens_only(&["--set", &format!("{listen}{port}")], &[port], shm_socket)?;
     let ranks = ["--set", "decode.engine.tp=2", "--set", "decode.engine.ranks=processes"];
@@ -128,14 +128,14 @@ fn refused(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(i32, Strin
 fn ucx_over_tcp_is_refused_by_name() -> Result<()> {
     for list in ["tcp", "cma,tcp", "sm,tcp", "all", "^ib", ""] {
         let setting = format!("prefill.engine.ucx_tls={list:?}");
-        let (code, said) = refused(&["--set", "serve.transport=ucx", "--set", &setting], &[])?;
+        let (code, said) = refused(&["--set", "engine.transport=ucx", "--set", &setting], &[])?;
         assert!(code != 0 && said.contains("ucx_tls") && said.contains("UCX's tcp"), "{list:?}: {code} {said}");
     }
-    let rdma = ["--set", "serve.transport=ucx", "--set", "decode.engine.ucx_tls=rc,cma,posix"];
+    let rdma = ["--set", "engine.transport=ucx", "--set", "decode.engine.ucx_tls=rc,cma,posix"];
     let (code, said) = refused(&rdma, &[])?;
     assert!(code != 0 && said.contains("ucx_trusts_fabric"), "{code} {said}");
     for variable in [("UCX_TLS", "tcp"), ("UCX_TLS", "all"), ("UCX_PROTO_EMULATION_ENABLE", "y")] {
-        let (code, said) = refused(&["--set", "serve.transport=ucx"], &[variable])?;
+        let (code, said) = refused(&["--set", "engine.transport=ucx"], &[variable])?;
         assert!(code != 0 && said.contains(variable.0), "{variable:?}: {code} {said}");
     }
     Ok(())

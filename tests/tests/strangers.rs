@@ -131,7 +131,7 @@ fn crowd(port: u16, connections: usize) -> Vec<TcpStream> {
 
 #[test]
 fn a_stranger_can_do_nothing_and_costs_nobody_anything() -> Result<()> {
-    let deployment = Deployment::start(&["--set", "serve.transport=shm"])?;
+    let deployment = Deployment::start(&["--set", "engine.transport=shm"])?;
     let undisturbed = text(&deployment)?;
     let ports = [grpc_port(&deployment, "prefill")?, grpc_port(&deployment, "decode")?];
     let runtime = tokio::runtime::Runtime::new()?;
@@ -155,7 +155,7 @@ fn a_stranger_can_do_nothing_and_costs_nobody_anything() -> Result<()> {
 
 #[test]
 fn a_crowd_at_the_port_keeps_nobody_out() -> Result<()> {
-    let deployment = Deployment::start(&["--set", "serve.transport=shm"])?;
+    let deployment = Deployment::start(&["--set", "engine.transport=shm"])?;
     let undisturbed = text(&deployment)?;
     let ports = [grpc_port(&deployment, "prefill")?, grpc_port(&deployment, "decode")?];
     let crowds: Vec<_> = ports.iter().map(|port| crowd(*port, 150)).collect();
@@ -173,7 +173,7 @@ fn a_crowd_at_the_port_keeps_nobody_out() -> Result<()> {
 /// The secret is where the children find it and nowhere else.
 #[test]
 fn the_secret_of_a_deployment_is_not_shown() -> Result<()> {
-    let deployment = Deployment::start(&["--set", "serve.transport=shm"])?;
+    let deployment = Deployment::start(&["--set", "engine.transport=shm"])?;
     let pids = [deployment.child_pid("prefill")?, deployment.child_pid("decode")?];
     let mut secrets = BTreeSet::new();
     for pid in pids {

@@ -1,10 +1,9 @@
-//! Turns one configuration into one per child process: who listens where, on which cores, over which transport.
+//! Turns one configuration into one per child process: who listens where, on which cores.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use engine::TransportChoice;
 
 use super::child::{Launch, WorkerRole};
 use crate::config::{BatonConfig, Mode};
@@ -33,21 +32,14 @@ impl Places {
 #[derive(Debug)]
 pub struct Composer {
     config: BatonConfig,
-    model_dir: PathBuf,
     directory: PathBuf,
-    transport: TransportChoice,
 }
 
 impl Composer {
-    /// Children of `config` that serve `model_dir`, with their files in `directory`.
+    /// Children of `config`, with their files in `directory`.
     #[must_use]
-    pub fn new(config: &BatonConfig, model_dir: &Path, directory: &Path, transport: TransportChoice) -> Composer {
-        Composer {
-            config: config.clone(),
-            model_dir: model_dir.to_path_buf(),
-            directory: directory.to_path_buf(),
-            transport,
-        }
+    pub fn new(config: &BatonConfig, directory: &Path) -> Composer {
+        Composer { config: config.clone(), directory: directory.to_path_buf() }
     }
 
     /// The `index`-th prefill worker.
@@ -57,7 +49,7 @@ impl Composer {
         config.prefill.name.clone_from(&name);
         config.prefill.listen.clone_from(&places.listen);
         config.prefill.admin_listen.clone_from(&places.admin_listen);
-        self.complete_engine(&mut config.prefill.engine, index);
+        self.place_on_cores(&mut config.prefill.engine, index);
         let silence_max = silence_max(config.prefill.start_stall_ms, 0);
         self.write(WorkerRole::Prefill, name, &config, silence_max)
     }
@@ -75,7 +67,7 @@ impl Composer {
         config.decode.role = role;
         let name = format!("{name}-{index}");
         config.decode.name.clone_from(&name);
-        self.complete_engine(&mut config.decode.engine, self.prefill_workers() + index);
+        self.place_on_cores(&mut config.decode.engine, self.prefill_workers() + index);
         let silence_max = silence_max(config.decode.start_stall_ms, config.decode.peers_wait_ms);
         self.write(WorkerRole::Decode, name, &config, silence_max)
     }
@@ -95,13 +87,7 @@ impl Composer {
         self.config.serve.decode_workers as usize
     }
 
-    fn complete_engine(&self, engine: &mut engine::Config, worker: usize) {
-        engine.model_dir.clone_from(&self.model_dir);
-        if engine.model_name.is_empty() {
-            engine.model_name.clone_from(&self.config.serve.model_name);
-        }
-        engine.transport = self.transport;
-        engine.backend = self.config.serve.backend;
+    fn place_on_cores(&self, engine: &mut engine::Config, worker: usize) {
         if engine.cores.is_empty() && engine.threads == 0 {
             engine.cores = cores_of(worker, self.prefill_workers() + self.decode_workers(), cores_of_host());
         }
@@ -109,7 +95,7 @@ impl Composer {
 
     fn write(&self, role: WorkerRole, name: String, config: &BatonConfig, silence_max: Duration) -> Result<Launch> {
         let path = self.directory.join(format!("{name}.toml"));
-        let text = toml::to_string(config).context("writing a child's configuration")?;
+        let text = config.to_file().context("writing a child's configuration")?;
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(Launch { name, role, config: path, silence_max })
     }

@@ -85,17 +85,19 @@ impl Deployment {
         })?;
         // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
         let is_told = narrator == Narrator::Aloud;
-        if is_told && config.serve.mode == Mode::Aggregated && config.prefill != prefill_server::Config::default() {
+        let untouched = prefill_server::Config { engine: config.engine.clone(), ..prefill_server::Config::default() };
+        if is_told && config.serve.mode == Mode::Aggregated && config.prefill != untouched {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
         let admin = admin_listener(&config.router.admin_listen).await?;
-        let bundled = if config.serve.model_dir.as_os_str().is_empty() { Some(bundled::lay_out()?) } else { None };
-        let model_dir = bundled.as_ref().map_or(&config.serve.model_dir, |bundled| &bundled.path).clone();
+        let bundled = if config.engine.model_dir.as_os_str().is_empty() { Some(bundled::lay_out()?) } else { None };
+        let model_dir = bundled.as_ref().map_or(&config.engine.model_dir, |bundled| &bundled.path).clone();
+        let config = &config.on_one_host(&model_dir);
         check_model(config, &model_dir)?;
         let directory = RunDirectory::create()?;
         let (config, secret) = &with_secret(config, &directory)?;
-        let workers = Workers::start(config, &model_dir, &directory.path, (narrator, ending)).await?;
+        let workers = Workers::start(config, &directory.path, (narrator, ending)).await?;
         let router = Router::load(workers.router_section(config, model_dir), metrics)?.knowing(secret.clone());
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
@@ -157,32 +159,21 @@ struct Workers {
 }
 
 impl Workers {
-    async fn start(
-        config: &BatonConfig,
-        model_dir: &Path,
-        directory: &Path,
-        (narrator, ending): (Narrator, &Ending),
-    ) -> Result<Workers> {
-        let transport = config.serve.transport.on_one_host();
-        let workers = Workers::start_over(config, model_dir, directory, transport, (narrator, ending)).await?;
+    async fn start(config: &BatonConfig, directory: &Path, (narrator, ending): (Narrator, &Ending)) -> Result<Workers> {
+        let workers = Workers::launch(config, directory, (narrator, ending)).await?;
         if let Some(problem) = workers.unfit_pair() {
             return Err(ServeError::Incompatible { problem }.into());
         }
         if let Some(problem) = workers.broken_pair() {
-            return Err(ServeError::KvCannotMove { transport: transport.kind().label(), problem }.into());
+            let transport = config.decode.engine.transport.kind().label();
+            return Err(ServeError::KvCannotMove { transport, problem }.into());
         }
         workers.announce(narrator);
         Ok(workers)
     }
 
-    async fn start_over(
-        config: &BatonConfig,
-        model_dir: &Path,
-        directory: &Path,
-        transport: engine::TransportChoice,
-        watched: (Narrator, &Ending),
-    ) -> Result<Workers> {
-        let composer = Composer::new(config, model_dir, directory, transport);
+    async fn launch(config: &BatonConfig, directory: &Path, watched: (Narrator, &Ending)) -> Result<Workers> {
+        let composer = Composer::new(config, directory);
         let launches = collect(composer.prefill_workers(), |index| composer.prefill(index, &Places::free()))?;
         let prefill = supervisor::start_all(&launches, watched).await?;
         let givers: Vec<String> = prefill.iter().map(|child| child.started.address.clone()).collect();
@@ -223,8 +214,8 @@ impl Workers {
     fn router_section(&self, config: &BatonConfig, model_dir: PathBuf) -> router::Config {
         let mut section = config.router.clone();
         section.model_dir = model_dir;
-        if section.model_names.is_empty() && !config.serve.model_name.is_empty() {
-            section.model_names.push(config.serve.model_name.clone());
+        if section.model_names.is_empty() && !config.engine.model_name.is_empty() {
+            section.model_names.push(config.engine.model_name.clone());
         }
         for (child, launch) in &self.children {
             let address = child.started.address.clone();
@@ -279,12 +270,12 @@ fn places_of(child: &Child) -> Places {
 /// Reads what every process will read of the model, so that one message says what is wrong, not one per worker.
 fn check_model(config: &BatonConfig, model_dir: &Path) -> Result<()> {
     if model_dir.to_str().is_none() {
-        let (key, problem) = ("serve.model_dir".to_owned(), format!("is {model_dir:?}, which is not UTF-8"));
+        let (key, problem) = ("engine.model_dir".to_owned(), format!("is {model_dir:?}, which is not UTF-8"));
         return Err(ConfigError::Key { origin: "configuration".to_owned(), key, problem }.into());
     }
     router::text::ModelText::load(model_dir)?;
     engine::model::ModelSpec::read(model_dir)?;
-    match config.serve.backend {
+    match config.engine.backend {
         engine::BackendKind::Cpu => engine::model::WeightFiles::open(model_dir).map(|_| ())?,
         engine::BackendKind::Modelled => {}
     }

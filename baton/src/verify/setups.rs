@@ -46,19 +46,19 @@ pub fn all() -> &'static [Setup] {
             name: "disaggregated over ucx",
             concurrency: 16,
             mode: Mode::Disaggregated,
-            settings: &["serve.transport=ucx"],
+            settings: &["engine.transport=ucx"],
         },
         Setup {
             name: "disaggregated over tcp",
             concurrency: 8,
             mode: Mode::Disaggregated,
-            settings: &["serve.transport=tcp"],
+            settings: &["engine.transport=tcp"],
         },
         Setup {
             name: "disaggregated over shm, chunks of 96",
             concurrency: 24,
             mode: Mode::Disaggregated,
-            settings: &["serve.transport=shm", "prefill.engine.step_tokens_max=96"],
+            settings: &["engine.transport=shm", "prefill.engine.step_tokens_max=96"],
         },
         Setup {
             name: "aggregated, a pool that is too small",
@@ -117,7 +117,7 @@ impl Setup {
         let all: Vec<String> = own.chain(settings.iter().cloned()).collect();
         let mut config = BatonConfig::load(None, &all)?;
         config.serve.mode = self.mode;
-        config.serve.model_dir = model.to_path_buf();
+        config.set_model(model);
         config.router.listen = "127.0.0.1:0".to_string();
         // A deployment per setup comes and goes: only what is wrong is worth a line between the rows of the table.
         config.telemetry.log = "error".to_string();

@@ -257,7 +257,7 @@ fn a_decision_among_a_thousand_workers_looks_at_few() {
 }
 
 /// What happens to a desk at random.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     Submit(u32),
     Join(Role),
@@ -380,7 +380,9 @@ fn answers(word: ToWorker, how: u8) -> Vec<FromWorker> {
         choices.into_iter().flat_map(said).collect::<Vec<_>>()
     };
     match word {
-        ToWorker::Submit(request, _) | ToWorker::Offer(crate::message::Offer { request, .. }) if how % 5 == 0 => {
+        ToWorker::Submit(request, _) | ToWorker::Offer(crate::message::Offer { request, .. })
+            if how.is_multiple_of(5) =>
+        {
             vec![failed(request.leg)]
         }
         ToWorker::Submit(request, Work::Give) => {
@@ -389,7 +391,8 @@ fn answers(word: ToWorker, how: u8) -> Vec<FromWorker> {
                 request.choices.iter().map(|state| FirstToken { choice: state.choice, token: token(), ended: None });
             let (commit, timing) = (Commit { leg, firsts: firsts.collect() }, FirstTiming::default());
             let offered = FromWorker::Offered { leg, lease: LeaseId(leg.request.0), blocks: vec![] };
-            let last = if how % 2 == 0 { FromWorker::ReaderLost { leg } } else { FromWorker::HandedOver { leg } };
+            let last =
+                if how.is_multiple_of(2) { FromWorker::ReaderLost { leg } } else { FromWorker::HandedOver { leg } };
             let said = vec![offered, FromWorker::Committed { commit, timing }, last];
             said.into_iter().take(usize::from(how) % 3 + 1).collect()
         }
