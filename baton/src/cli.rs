@@ -159,7 +159,7 @@ impl ServeArgs {
             config.set_model(model);
         }
         if let Some(mode) = self.mode {
-            config.serve.mode = mode;
+            config.set_mode(mode);
         }
         Ok(config)
     }

@@ -60,9 +60,7 @@ impl Default for TelemetryConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// How prefill and decode are placed: `disaggregated` or `aggregated`.
-    pub mode: Mode,
-    /// Prefill workers, in disaggregated mode.
+    /// Prefill workers; none where decode workers are aggregated ones.
     pub prefill_workers: u32,
     /// Decode workers, or aggregated ones.
     pub decode_workers: u32,
@@ -80,7 +78,7 @@ pub enum Mode {
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        ServeConfig { mode: Mode::Disaggregated, prefill_workers: 1, decode_workers: 1 }
+        ServeConfig { prefill_workers: 1, decode_workers: 1 }
     }
 }
 
@@ -105,6 +103,23 @@ impl BatonConfig {
             }
         }
         toml::to_string(&all)
+    }
+
+    /// How `baton serve` places prefill and decode: as decode workers are for.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match self.decode.role {
+            decode_server::DecodeRole::Decode => Mode::Disaggregated,
+            decode_server::DecodeRole::Aggregated => Mode::Aggregated,
+        }
+    }
+
+    /// Places prefill and decode so.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.decode.role = match mode {
+            Mode::Disaggregated => decode_server::DecodeRole::Decode,
+            Mode::Aggregated => decode_server::DecodeRole::Aggregated,
+        };
     }
 
     /// Serves `model_dir` from now on, whatever was configured.
@@ -153,7 +168,7 @@ impl BatonConfig {
     pub fn check_deployment(&self) -> Result<(), Fault> {
         let beat_ms = self.router.session.beat_ms;
         let decode = ("decode", &self.decode.engine);
-        let workers = match self.serve.mode {
+        let workers = match self.mode() {
             Mode::Disaggregated => vec![("prefill", &self.prefill.engine), decode],
             Mode::Aggregated => vec![decode],
         };
@@ -174,18 +189,26 @@ const ENGINE: &str = "engine";
 const ROLES: [&str; 2] = ["prefill", "decode"];
 
 /// Keys that have another name now.
-const MOVED: [(&str, &str, &str); 4] = [
-    ("serve", "model_dir", "engine.model_dir"),
-    ("serve", "model_name", "engine.model_name"),
-    ("serve", "backend", "engine.backend"),
-    ("serve", "transport", "engine.transport"),
+const MOVED: [(&[&str], &str, &str); 11] = [
+    (&["serve"], "mode", "decode.role"),
+    (&["serve"], "model_dir", "engine.model_dir"),
+    (&["serve"], "model_name", "engine.model_name"),
+    (&["serve"], "backend", "engine.backend"),
+    (&["serve"], "transport", "engine.transport"),
+    (&["engine"], "kv_bytes", "engine.kv_pool"),
+    (&["engine"], "kv_blocks", "engine.kv_pool"),
+    (&["prefill", "engine"], "kv_bytes", "prefill.engine.kv_pool"),
+    (&["prefill", "engine"], "kv_blocks", "prefill.engine.kv_pool"),
+    (&["decode", "engine"], "kv_bytes", "decode.engine.kv_pool"),
+    (&["decode", "engine"], "kv_blocks", "decode.engine.kv_pool"),
 ];
 
 /// Gives each role the shared engine, with what its own section says instead.
 fn complete(all: &mut toml::Table) -> Result<(), Fault> {
-    for (section, key, now) in MOVED {
-        if section_of(all, section).contains_key(key) {
-            return Err(Fault::of(format!("{section}.{key}"), format!("is {now} now")));
+    for (path, key, now) in MOVED {
+        let section = path.iter().try_fold(&*all, |here, name| here.get(*name).and_then(toml::Value::as_table));
+        if section.is_some_and(|section| section.contains_key(key)) {
+            return Err(Fault::of(format!("{}.{key}", path.join(".")), format!("is {now} now")));
         }
     }
     let shared = section_of(all, ENGINE);
@@ -307,13 +330,16 @@ mod tests {
             let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
             BatonConfig::load(None, &settings)
         };
-        let settings = ["engine.dtype=int8", "engine.modelled.load_ms=7", "decode.engine.kv_bytes=4096"];
+        let settings = ["engine.dtype=int8", "engine.modelled.load_ms=7", "decode.engine.kv_pool=4096"];
         let config = load(&settings).unwrap();
         assert_eq!(
             (config.prefill.engine.dtype, config.decode.engine.dtype),
             (config.engine.dtype, config.engine.dtype)
         );
-        assert_eq!((config.prefill.engine.kv_bytes, config.decode.engine.kv_bytes), (512 << 20, 4096));
+        assert_eq!(
+            (config.prefill.engine.kv_pool, config.decode.engine.kv_pool),
+            (engine::KvPool::Bytes(512 << 20), engine::KvPool::Bytes(4096))
+        );
         assert_eq!(config.decode.engine.modelled.load_ms, 7);
         let written: toml::Table = toml::from_str(&config.to_file().unwrap()).unwrap();
         assert_eq!(written["decode"]["engine"].as_table().unwrap().len(), 1);
@@ -327,8 +353,10 @@ mod tests {
                 "engine.block_tokens=17",
                 "override \"engine.block_tokens=17\", key engine.block_tokens: must be a multiple",
             ),
-            ("engine.kv_bytes=true", "key engine.kv_bytes: invalid type: boolean"),
+            ("engine.kv_pool=true", "key engine.kv_pool: invalid type: boolean"),
             ("engine.kv_byte=1", "key engine.kv_byte: unknown field"),
+            ("decode.engine.kv_blocks=4", "key decode.engine.kv_blocks: is decode.engine.kv_pool now"),
+            ("serve.mode=aggregated", "key serve.mode: is decode.role now"),
             ("decode.engine.tp=3", "key decode.engine.tp"),
             ("engine.lease_span_ms=999999999999", "key engine.lease_span_ms: must not be above"),
             ("engine=3", "key engine: "),

@@ -17,7 +17,7 @@ const SECTION: &str = "decode";
 pub struct Config {
     /// Its name in logs, metrics and errors, the same everywhere; empty is its role and address, `decode@host:port`.
     pub name: String,
-    /// What it is for: `decode` takes KV caches over, `aggregated` runs whole requests.
+    /// What it is for: `decode` takes KV caches over, `aggregated` runs whole requests (`baton serve --mode aggregated`).
     pub role: DecodeRole,
     /// Where routers connect (gRPC).
     pub listen: String,

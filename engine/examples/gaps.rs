@@ -80,7 +80,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     let directory = arguments.next().context(usage)?;
     let config = Config {
         model_dir: directory.into(),
-        kv_bytes: 256 << 20,
+        kv_pool: engine::KvPool::Bytes(256 << 20),
         prefix_cache: PrefixCacheChoice::Off,
         transport: TransportChoice::InProcess,
         ..Config::default()

@@ -9,7 +9,7 @@ use sched::cost::{DecodeFit, Fitted, PrefillFit};
 use sched::replica::STEPS_IN_FLIGHT_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::EngineError;
+use crate::{EngineError, KvPool};
 
 /// How one worker computes, stores and moves KV.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,10 +30,8 @@ pub struct Config {
     /// Directory of packed weights, which the workers of a host share: the first one packs, all of them map the file.
     /// Empty is $XDG_CACHE_HOME/baton or ~/.cache/baton; `off` packs into each worker's own memory.
     pub weights_cache: String,
-    /// Bytes of the KV pool; rounded down to whole blocks.
-    pub kv_bytes: u64,
-    /// Blocks of the KV pool; 0 is as many as fit in `kv_bytes`.
-    pub kv_blocks: u32,
+    /// Size of the KV pool: `512 MiB` (or KiB, GiB), `256 blocks`, or a number of bytes; rounded down to whole blocks.
+    pub kv_pool: KvPool,
     /// Tokens per KV block, a multiple of 16, at most 128.
     pub block_tokens: u32,
     /// Longest sequence of prompt and output in tokens; 0 is what the model was made for.
@@ -197,8 +195,7 @@ impl Default for Config {
             dtype: WeightsDtype::Auto,
             kv_dtype: KvDtypeChoice::Auto,
             weights_cache: String::new(),
-            kv_bytes: 512 << 20,
-            kv_blocks: 0,
+            kv_pool: KvPool::Bytes(512 << 20),
             block_tokens: 16,
             context_max: 0,
             sequences_max: 64,
@@ -300,8 +297,8 @@ impl Config {
             let problem = format!("must lie between 1 and {INBOX_EVENTS_MAX}, found {}", self.inbox_events_max);
             return wrong("inbox_events_max", problem);
         }
-        if self.kv_bytes == 0 && self.kv_blocks == 0 {
-            return wrong("kv_bytes", "must be above 0 where kv_blocks is 0".to_owned());
+        if self.kv_pool.is_empty() {
+            return wrong("kv_pool", format!("must be above 0, found {}", self.kv_pool));
         }
         self.addresses()?;
         self.modelled.fitted().map(|_| ())

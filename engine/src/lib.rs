@@ -7,6 +7,7 @@ pub mod backend;
 mod clock;
 mod config;
 mod error;
+mod kv_pool;
 mod kv_store;
 pub mod model;
 mod progress;
@@ -18,6 +19,7 @@ pub use config::{
     BackendKind, Config, KvDtypeChoice, ModelledConfig, PrefixCacheChoice, RanksChoice, TransportChoice, WeightsDtype,
 };
 pub use error::{Blame, EngineError};
+pub use kv_pool::KvPool;
 pub use kv_store::{KvStore, layout_of};
 pub use kv_transfer::Serving;
 pub use progress::{Phase, Progress, Seen};

@@ -92,7 +92,7 @@ impl Copy {
     fn config(&self) -> Config {
         Config {
             model_dir: self.0.clone(),
-            kv_blocks: 64,
+            kv_pool: engine::KvPool::Blocks(64),
             threads: 1,
             context_max: 256,
             transport: TransportChoice::InProcess,

@@ -80,7 +80,7 @@ fn rows_that_are_no_numbers_stay_alone_in_every_format() -> Result<()> {
         ("qwen3moe", WeightsDtype::Int8, KvDtypeChoice::Auto),
     ] {
         let model = Damaged::of(name, "alone")?;
-        let base = Config { dtype, kv_dtype, kv_blocks: 160, ..config(&model.0) };
+        let base = Config { dtype, kv_dtype, kv_pool: engine::KvPool::Blocks(160), ..config(&model.0) };
         run(Workers::aggregated(&base)?, &format!("{name} {dtype:?} {kv_dtype:?}"))?;
         let chunked = Config { step_tokens_max: 32, ..base };
         run(Workers::aggregated(&chunked)?, &format!("{name} {dtype:?} {kv_dtype:?}, chunks"))?;
@@ -91,7 +91,7 @@ fn rows_that_are_no_numbers_stay_alone_in_every_format() -> Result<()> {
 #[test]
 fn a_hand_off_of_what_is_damaged_ends_its_own_request() -> Result<()> {
     let model = Damaged::of("llama", "handoff")?;
-    let base = Config { kv_blocks: 160, ..config(&model.0) };
+    let base = Config { kv_pool: engine::KvPool::Blocks(160), ..config(&model.0) };
     run(Workers::disaggregated(&base, &base)?, "disaggregated")
 }
 
@@ -99,7 +99,7 @@ fn a_hand_off_of_what_is_damaged_ends_its_own_request() -> Result<()> {
 fn several_ranks_keep_rows_apart_as_well() -> Result<()> {
     let model = Damaged::of("qwen3", "ranks")?;
     for (tp, pp) in [(2, 1), (1, 2)] {
-        let base = Config { tp, pp, kv_blocks: 160, ..config(&model.0) };
+        let base = Config { tp, pp, kv_pool: engine::KvPool::Blocks(160), ..config(&model.0) };
         run(Workers::aggregated(&base)?, &format!("tp {tp} pp {pp}"))?;
     }
     Ok(())

@@ -46,7 +46,7 @@ fn batches_chunks_blocks_and_threads_change_nothing() -> Result<()> {
             assert_equal(&expected, &aggregated(&config)?, &format!("{name}, steps of {step_tokens_max} rows"));
         }
         for block_tokens in [32, 64] {
-            let config = Config { block_tokens, kv_blocks: 200, ..base.clone() };
+            let config = Config { block_tokens, kv_pool: engine::KvPool::Blocks(200), ..base.clone() };
             assert_equal(&expected, &aggregated(&config)?, &format!("{name}, blocks of {block_tokens} tokens"));
         }
         let config = Config { threads: 2, ..base };
@@ -85,7 +85,7 @@ fn preemption_and_recomputation_change_nothing() -> Result<()> {
     let base = Config { prefix_cache: off, ..config(&family("qwen3")) };
     let alone = Config { steps_in_flight: 1, ..base.clone() };
     let expected = Workers::aggregated(&alone)?.run_alone(&growing())?;
-    let config = Config { kv_blocks: 30, filling_share: 1.0, ..base };
+    let config = Config { kv_pool: engine::KvPool::Blocks(30), filling_share: 1.0, ..base };
     let mut workers = Workers::aggregated(&config)?;
     assert_equal(&expected, &workers.run(&growing())?, "30 blocks");
     workers.settle()
@@ -115,13 +115,14 @@ fn an_end_that_is_noticed_a_step_late_changes_nothing() -> Result<()> {
     assert!(requests.len() > 30, "{longest:?} ends at {} places", requests.len());
     let expected = alone.run_alone(&requests)?;
     for (step_tokens_max, kv_blocks) in [(512, 512), (33, 40), (32, 9)] {
-        let config = Config { step_tokens_max, kv_blocks, filling_share: 1.0, ..base.clone() };
+        let config =
+            Config { step_tokens_max, kv_pool: engine::KvPool::Blocks(kv_blocks), filling_share: 1.0, ..base.clone() };
         let mut workers = Workers::aggregated(&config)?;
         let context = format!("{step_tokens_max} rows, {kv_blocks} blocks");
         assert_equal(&expected, &workers.run(&requests)?, &context);
         workers.settle()?;
     }
-    let mut workers = Workers::disaggregated(&base, &Config { kv_blocks: 30, ..base.clone() })?;
+    let mut workers = Workers::disaggregated(&base, &Config { kv_pool: engine::KvPool::Blocks(30), ..base.clone() })?;
     assert_equal(&expected, &workers.run(&requests)?, "handed over");
     workers.settle()
 }

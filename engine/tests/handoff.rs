@@ -48,8 +48,8 @@ fn int8_caches_in_process() -> Result<()> {
 #[test]
 fn tight_pools_in_process() -> Result<()> {
     let base = config(&family("llama-bf16"));
-    let prefill = Config { kv_blocks: 60, step_tokens_max: 48, ..base.clone() };
-    let decode = Config { kv_blocks: 40, step_tokens_max: 40, ..base };
+    let prefill = Config { kv_pool: engine::KvPool::Blocks(60), step_tokens_max: 48, ..base.clone() };
+    let decode = Config { kv_pool: engine::KvPool::Blocks(40), step_tokens_max: 40, ..base };
     check("tight pools", &prefill, &decode)
 }
 

@@ -55,8 +55,6 @@ pub struct Config {
     /// Milliseconds before that, after SIGTERM, in which the router is not ready any more but still takes requests, and
     /// closes connections with their next answer: time for load balancers and clients to go elsewhere. Ctrl-C skips it.
     pub lame_duck_ms: u64,
-    /// Other processes whose metrics `GET /metrics` carries too, each under the label `worker`.
-    pub metrics_from: Vec<MetricsSource>,
 }
 
 /// Addresses of the workers' sessions, `host:port`.
@@ -195,16 +193,6 @@ pub struct SessionSection {
     pub reconnect_ms_max: u64,
 }
 
-/// A process whose metrics are carried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MetricsSource {
-    /// Value of the label `worker`.
-    pub worker: String,
-    /// Its admin address, `host:port`.
-    pub address: String,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -223,7 +211,6 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             drain_ms: 5_000,
             lame_duck_ms: 1_000,
-            metrics_from: Vec::new(),
         }
     }
 }
@@ -357,14 +344,12 @@ impl Config {
             listen_address(&self.admin_listen).map_err(fault("admin_listen".to_owned()))?;
         }
         let Workers { prefill, decode } = &self.workers;
-        addresses_of_others(prefill.iter().chain(decode).map(String::as_str)).map_err(
-            |(place, problem)| match place.checked_sub(prefill.len()) {
+        addresses_of_others(prefill.iter().chain(decode).map(String::as_str)).map_err(|(place, problem)| {
+            match place.checked_sub(prefill.len()) {
                 None => fault(format!("workers.prefill[{place}]"))(problem),
                 Some(place) => fault(format!("workers.decode[{place}]"))(problem),
-            },
-        )?;
-        addresses_of_others(self.metrics_from.iter().map(|source| source.address.as_str()))
-            .map_err(|(place, problem)| fault(format!("metrics_from[{place}].address"))(problem))
+            }
+        })
     }
 
     fn check_names(&self) -> Result<(), Fault> {

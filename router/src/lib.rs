@@ -18,11 +18,11 @@ pub mod text;
 mod worker;
 
 pub use config::{
-    Config, LimitsConfig, MetricsSource, PolicyName, RequestSection, RouteSection, SessionSection, TextSection, Workers,
+    Config, LimitsConfig, PolicyName, RequestSection, RouteSection, SessionSection, TextSection, Workers,
 };
 pub use error::Error;
 pub use relief::Relief;
-pub use router::Router;
+pub use router::{MetricsSource, Router};
 pub use slo::{SloClass, SloConfig};
 
 #[cfg(test)]

@@ -41,6 +41,16 @@ pub struct Router {
     metrics: Metrics,
     gate: Gate,
     secret: Secret,
+    metrics_of: Vec<MetricsSource>,
+}
+
+/// Another process whose metrics `GET /metrics` carries too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsSource {
+    /// What it is called, as the label `worker`.
+    pub worker: String,
+    /// Where its metrics are, `host:port`.
+    pub address: String,
 }
 
 impl Router {
@@ -66,13 +76,27 @@ impl Router {
         if let Some(problem) = model.text_trouble() {
             warn!(model = model_names.join(", "), problem, "prompts may be refused: a plain word has no tokens");
         }
-        Ok(Router { config, model, model_names, metrics, gate: Gate::starting("a worker"), secret: Secret::open() })
+        Ok(Router {
+            config,
+            model,
+            model_names,
+            metrics,
+            gate: Gate::starting("a worker"),
+            secret: Secret::open(),
+            metrics_of: Vec::new(),
+        })
     }
 
     /// Talks to workers that know `secret`; without it, to those that have none.
     #[must_use]
     pub fn knowing(self, secret: Secret) -> Router {
         Router { secret, ..self }
+    }
+
+    /// Carries the metrics of other processes with its own.
+    #[must_use]
+    pub fn with_metrics_of(self, metrics_of: Vec<MetricsSource>) -> Router {
+        Router { metrics_of, ..self }
     }
 
     /// Opens when requests can be served.
@@ -181,6 +205,7 @@ impl Router {
             model_names: self.model_names,
             dispatcher: dispatcher.clone(),
             recorded: self.metrics,
+            metrics_of: self.metrics_of,
             gate,
             version: Version::of_role("router").with("model", model_name),
             clock,

@@ -26,8 +26,8 @@ fn deployment() -> Result<Deployment> {
         "prefill.engine.modelled.prefill_token_us=1500".to_owned(),
         "serve.prefill_workers=2".to_owned(),
         "serve.decode_workers=2".to_owned(),
-        "prefill.engine.kv_bytes=33554432".to_owned(),
-        "decode.engine.kv_bytes=33554432".to_owned(),
+        "prefill.engine.kv_pool=33554432".to_owned(),
+        "decode.engine.kv_pool=33554432".to_owned(),
     ];
     let mut arguments = vec!["--backend", "modelled", "--set", "engine.transport=tcp"];
     beats.iter().for_each(|setting| arguments.extend(["--set", setting]));

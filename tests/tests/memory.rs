@@ -24,7 +24,7 @@ fn workers_of_a_host_share_the_weights() -> Result<()> {
     let weights = std::fs::metadata(model.join("model.safetensors"))?.len();
     let keys = ROLES.map(|role| {
         let engine = format!("{role}.engine");
-        [format!("{engine}.kv_bytes={KV_BYTES}"), format!("{engine}.weights_cache={}", cache.display())]
+        [format!("{engine}.kv_pool={KV_BYTES}"), format!("{engine}.weights_cache={}", cache.display())]
     });
     let mut arguments = vec!["--model", model.to_str().context("a path that is not UTF-8")?];
     keys.iter().flatten().for_each(|key| arguments.extend(["--set", key]));

@@ -38,6 +38,7 @@ const MUST_NOT_KNOW: [(&str, &[&str]); 10] = [
 ];
 
 const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
 
 #[test]
 fn imports_point_down_only() -> Result<()> {
@@ -128,4 +129,37 @@ fn no_file_outgrows_its_reader() -> Result<()> {
         .collect();
     assert!(large.is_empty(), "files over {FILE_LINES_MAX} lines: {large:?}");
     Ok(())
+}
+
+/// Generated code and tests may be as long as they are.
+#[test]
+fn no_function_outgrows_a_screen() -> Result<()> {
+    let is_shipped = |file: &std::path::Path| {
+        let path = file.to_string_lossy();
+        !path.contains("generated") && !path.contains("tests") && !path.contains("end_to_end")
+    };
+    let mut long = Vec::new();
+    for (file, text) in repository::rust_sources()?.into_iter().filter(|(file, _)| is_shipped(file)) {
+        let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let functions = functions_of(shipped).filter(|(_, lines)| *lines > FUNCTION_LINES_MAX);
+        long.extend(functions.map(|(name, lines)| format!("{}: {name} has {lines}", file.display())));
+    }
+    assert!(long.is_empty(), "functions over {FUNCTION_LINES_MAX} lines: {long:?}");
+    Ok(())
+}
+
+/// (first line, number of lines) of every function with a body, as rustfmt writes them.
+fn functions_of(text: &str) -> impl Iterator<Item = (&str, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let function = move |at: usize| {
+        let line = lines[at];
+        let is_function = line.trim_start().split(['(', '<']).next()?.split(' ').any(|word| word == "fn");
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let end =
+            lines[at..].iter().position(|line| *line == format!("{indent}}}") || *line == format!("{indent}}};"))?;
+        // A declaration ends before any body begins.
+        let has_body = lines[at..=at + end].iter().find(|line| line.ends_with([';', '{']))?.ends_with('{');
+        (is_function && has_body && !line.trim_start().starts_with("//")).then_some((line, end + 1))
+    };
+    (0..text.lines().count()).filter_map(function)
 }

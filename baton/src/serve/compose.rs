@@ -60,12 +60,7 @@ impl Composer {
         config.decode.listen.clone_from(&places.listen);
         config.decode.admin_listen.clone_from(&places.admin_listen);
         config.decode.peers = givers.to_vec();
-        let (role, name) = match self.config.serve.mode {
-            Mode::Disaggregated => (decode_server::DecodeRole::Decode, "decode"),
-            Mode::Aggregated => (decode_server::DecodeRole::Aggregated, "aggregated"),
-        };
-        config.decode.role = role;
-        let name = format!("{name}-{index}");
+        let name = format!("{}-{index}", sched::Role::from(config.decode.role).label());
         config.decode.name.clone_from(&name);
         self.place_on_cores(&mut config.decode.engine, self.prefill_workers() + index);
         let silence_max = silence_max(config.decode.start_stall_ms, config.decode.peers_wait_ms);
@@ -75,7 +70,7 @@ impl Composer {
     /// How many prefill workers there are.
     #[must_use]
     pub fn prefill_workers(&self) -> usize {
-        match self.config.serve.mode {
+        match self.config.mode() {
             Mode::Disaggregated => self.config.serve.prefill_workers as usize,
             Mode::Aggregated => 0,
         }

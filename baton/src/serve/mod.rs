@@ -86,7 +86,7 @@ impl Deployment {
         // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
         let is_told = narrator == Narrator::Aloud;
         let untouched = prefill_server::Config { engine: config.engine.clone(), ..prefill_server::Config::default() };
-        if is_told && config.serve.mode == Mode::Aggregated && config.prefill != untouched {
+        if is_told && config.mode() == Mode::Aggregated && config.prefill != untouched {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
@@ -99,6 +99,7 @@ impl Deployment {
         let (config, secret) = &with_secret(config, &directory)?;
         let workers = Workers::start(config, &directory.path, (narrator, ending)).await?;
         let router = Router::load(workers.router_section(config, model_dir), metrics)?.knowing(secret.clone());
+        let router = router.with_metrics_of(workers.metrics());
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
         let (stop_router, router_stopped) = watch::channel(None);
@@ -210,6 +211,15 @@ impl Workers {
         narrator.pairs(self.children.iter().map(|(child, _)| child));
     }
 
+    /// Where each one's metrics are.
+    fn metrics(&self) -> Vec<router::MetricsSource> {
+        let source = |(child, launch): &(Child, Launch)| {
+            let (worker, address) = (launch.name.clone(), child.started.admin_address.clone());
+            router::MetricsSource { worker, address }
+        };
+        self.children.iter().map(source).collect()
+    }
+
     /// The router's section with who works where.
     fn router_section(&self, config: &BatonConfig, model_dir: PathBuf) -> router::Config {
         let mut section = config.router.clone();
@@ -223,8 +233,6 @@ impl Workers {
                 WorkerRole::Prefill => section.workers.prefill.push(address),
                 WorkerRole::Decode => section.workers.decode.push(address),
             }
-            let address = child.started.admin_address.clone();
-            section.metrics_from.push(router::MetricsSource { worker: launch.name.clone(), address });
         }
         section
     }

@@ -64,13 +64,13 @@ pub fn all() -> &'static [Setup] {
             name: "aggregated, a pool that is too small",
             concurrency: 32,
             mode: Mode::Aggregated,
-            settings: &["decode.engine.kv_blocks=104"],
+            settings: &["decode.engine.kv_pool=104 blocks"],
         },
         Setup {
             name: "disaggregated, pools that are too small",
             concurrency: 32,
             mode: Mode::Disaggregated,
-            settings: &["prefill.engine.kv_blocks=128", "decode.engine.kv_blocks=104"],
+            settings: &["prefill.engine.kv_pool=128 blocks", "decode.engine.kv_pool=104 blocks"],
         },
         Setup::of_ranks("aggregated, tp 2", &["decode.engine.tp=2"]),
         Setup::of_ranks("aggregated, tp 4 as processes", &["decode.engine.tp=4", "decode.engine.ranks=processes"]),
@@ -116,7 +116,7 @@ impl Setup {
         let own = self.settings.iter().map(|setting| (*setting).to_string());
         let all: Vec<String> = own.chain(settings.iter().cloned()).collect();
         let mut config = BatonConfig::load(None, &all)?;
-        config.serve.mode = self.mode;
+        config.set_mode(self.mode);
         config.set_model(model);
         config.router.listen = "127.0.0.1:0".to_string();
         // A deployment per setup comes and goes: only what is wrong is worth a line between the rows of the table.

@@ -48,7 +48,7 @@ impl Taker {
         let config = engine::Config {
             model_dir: family.into(),
             backend: BackendKind::Modelled,
-            kv_blocks: 64,
+            kv_pool: engine::KvPool::Blocks(64),
             transport: TransportChoice::Tcp,
             ..engine::Config::default()
         };

@@ -48,7 +48,7 @@ pub fn engine(family: &str, transport: TransportChoice, step_us: f64) -> engine:
     engine::Config {
         model_dir: model(family),
         backend: BackendKind::Modelled,
-        kv_blocks: 256,
+        kv_pool: engine::KvPool::Blocks(256),
         transport,
         modelled: ModelledConfig {
             prefill_step_us: step_us,

@@ -139,7 +139,7 @@ impl Options {
     pub(crate) fn config(&self, model_dir: &Path, weights: Weights) -> Result<Config> {
         let config = Config {
             model_dir: model_dir.to_path_buf(),
-            kv_blocks: self.blocks(weights),
+            kv_pool: engine::KvPool::Blocks(self.blocks(weights)),
             block_tokens: BLOCK_TOKENS,
             sequences_max: self.sequences(),
             step_tokens_max: self.chunk,

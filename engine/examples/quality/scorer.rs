@@ -37,7 +37,7 @@ impl Scorer {
         let rows = window as u32;
         let config = Config {
             model_dir: model.to_path_buf(),
-            kv_blocks: rows.div_ceil(BLOCK_TOKENS),
+            kv_pool: engine::KvPool::Blocks(rows.div_ceil(BLOCK_TOKENS)),
             block_tokens: BLOCK_TOKENS,
             sequences_max: rows,
             step_tokens_max: rows,

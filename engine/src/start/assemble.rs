@@ -211,7 +211,7 @@ fn cpu(
     let bytes = weights.prepared_bytes(precision);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
     let limits = step_limits(config, context_max);
-    Needs::of(config, (&spec, grid), &geometry, bytes, limits).require()?;
+    Needs::of((&spec, grid), &geometry, bytes, limits).require()?;
     let kv = pool(config, geometry, grid, wished)?;
     let weights_digest = digest(&spec, weights.digest()?);
     let (spec_too, progress) = (spec.clone(), progress.clone());
@@ -238,7 +238,7 @@ fn modelled(
     progress: &Progress,
 ) -> Result<Opened, EngineError> {
     let geometry = geometry::of_modelled(config, &spec)?;
-    Needs::of_pool(config, &geometry).require()?;
+    Needs::of_pool(&geometry).require()?;
     let kv = pool(config, geometry, Grid::ALONE, wished)?;
     let device = DeviceSpec {
         layers: spec.layers,

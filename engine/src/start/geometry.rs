@@ -3,7 +3,7 @@
 use kernels::{Dtype, KvDtype, KvGeometry};
 
 use crate::model::ModelSpec;
-use crate::{Config, EngineError, KvDtypeChoice};
+use crate::{Config, EngineError, KvDtypeChoice, KvPool};
 
 /// The pool of a model whose matrices are computed with in `weights` format.
 pub(super) fn of_model(config: &Config, spec: &ModelSpec, weights: Dtype) -> Result<KvGeometry, EngineError> {
@@ -21,8 +21,9 @@ pub(super) fn of_model(config: &Config, spec: &ModelSpec, weights: Dtype) -> Res
     };
     geometry.validate()?;
     geometry.blocks = blocks(config, geometry.block_bytes())?;
-    let key = if config.kv_blocks > 0 { "kv_blocks" } else { "kv_bytes" };
-    geometry.validate().map_err(|error| EngineError::Config { key, problem: format!("is out of range: {error}") })?;
+    geometry
+        .validate()
+        .map_err(|error| EngineError::Config { key: "kv_pool", problem: format!("is out of range: {error}") })?;
     Ok(geometry)
 }
 
@@ -34,14 +35,13 @@ pub(super) fn of_modelled(config: &Config, spec: &ModelSpec) -> Result<KvGeometr
 }
 
 fn blocks(config: &Config, block_bytes: usize) -> Result<usize, EngineError> {
-    if config.kv_blocks > 0 {
-        return Ok(config.kv_blocks as usize);
-    }
-    let blocks = config.kv_bytes / block_bytes as u64;
+    let wrong = |problem: String| EngineError::Config { key: "kv_pool", problem };
+    let blocks = match config.kv_pool {
+        KvPool::Blocks(blocks) => u64::from(blocks),
+        KvPool::Bytes(bytes) => bytes / block_bytes as u64,
+    };
     if blocks == 0 {
-        let problem = format!("is {}, one block takes {block_bytes} bytes", config.kv_bytes);
-        return Err(EngineError::Config { key: "kv_bytes", problem });
+        return Err(wrong(format!("is {}, one block takes {block_bytes} bytes", config.kv_pool)));
     }
-    usize::try_from(blocks.min(u64::from(u32::MAX)))
-        .map_err(|error| EngineError::Config { key: "kv_bytes", problem: error.to_string() })
+    usize::try_from(blocks.min(u64::from(u32::MAX))).map_err(|error| wrong(error.to_string()))
 }

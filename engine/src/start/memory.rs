@@ -6,9 +6,9 @@ use kernels::KvGeometry;
 use kernels::collective::{Segment, SegmentShape};
 
 use super::ranks::segment_shape;
+use crate::EngineError;
 use crate::backend::StepLimits;
 use crate::model::{Grid, ModelSpec, Part};
-use crate::{Config, EngineError};
 
 /// What a worker needs, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +22,6 @@ pub(super) struct Needs {
     pub(super) kv: u64,
     /// One block of the pool.
     pub(super) kv_block: u64,
-    /// The field that decides the size of the pool.
-    pub(super) kv_key: &'static str,
 }
 
 /// The least that any bound leaves.
@@ -37,7 +35,6 @@ struct Room {
 impl Needs {
     /// What a model with so many bytes of `weights` needs on all ranks of a grid.
     pub(super) fn of(
-        config: &Config,
         (spec, grid): (&ModelSpec, Grid),
         geometry: &KvGeometry,
         weights: u64,
@@ -51,7 +48,7 @@ impl Needs {
                 .map_or(u64::MAX, |bytes| bytes as u64),
         };
         let activations = ranks.fold(shared, u64::saturating_add);
-        Needs { weights, activations, ..Needs::of_pool(config, geometry) }
+        Needs { weights, activations, ..Needs::of_pool(geometry) }
     }
 
     /// Bytes of one rank's activations.
@@ -73,14 +70,8 @@ impl Needs {
     }
 
     /// What a device without weights needs: its pool.
-    pub(super) fn of_pool(config: &Config, geometry: &KvGeometry) -> Needs {
-        Needs {
-            weights: 0,
-            activations: 0,
-            kv: geometry.pool_bytes() as u64,
-            kv_block: geometry.block_bytes() as u64,
-            kv_key: if config.kv_blocks > 0 { "kv_blocks" } else { "kv_bytes" },
-        }
+    pub(super) fn of_pool(geometry: &KvGeometry) -> Needs {
+        Needs { weights: 0, activations: 0, kv: geometry.pool_bytes() as u64, kv_block: geometry.block_bytes() as u64 }
     }
 
     /// Refuses what this machine and the control groups of this process do not have.
@@ -95,7 +86,7 @@ impl Needs {
     }
 
     fn require_in(&self, room: &Room) -> Result<(), EngineError> {
-        let Needs { weights, activations, kv, kv_block, kv_key } = *self;
+        let Needs { weights, activations, kv, kv_block } = *self;
         let fixed = weights.saturating_add(activations);
         let needed = fixed.saturating_add(kv);
         let Some(missing) = needed.checked_sub(room.bytes).filter(|missing| *missing > 0) else { return Ok(()) };
@@ -107,14 +98,14 @@ impl Needs {
                 "makes a KV pool of {kv} bytes: with weights of {weights} and activations of {activations} bytes \
                  {needed} are needed, {short}; a pool of {spare} bytes would fit"
             );
-            return Err(EngineError::Config { key: kv_key, problem });
+            return Err(EngineError::Config { key: "kv_pool", problem });
         }
         Err(EngineError::Memory {
             what: "a worker",
             bytes: needed,
             reason: format!(
                 "weights take {weights}, activations {activations}, the KV pool {kv} bytes; {short}. engine.dtype, \
-                 engine.step_tokens_max and engine.{kv_key} change what is needed"
+                 engine.step_tokens_max and engine.kv_pool change what is needed"
             ),
         })
     }
@@ -186,7 +177,7 @@ mod tests {
     use super::*;
     use crate::Blame;
 
-    const NEEDS: Needs = Needs { weights: 1000, activations: 100, kv: 500, kv_block: 50, kv_key: "kv_bytes" };
+    const NEEDS: Needs = Needs { weights: 1000, activations: 100, kv: 500, kv_block: 50 };
 
     fn in_room(bytes: u64) -> Result<(), EngineError> {
         NEEDS.require_in(&Room { bytes, bound: "memory.max".to_owned() })
@@ -200,7 +191,7 @@ mod tests {
         assert_eq!(error.blame(), Blame::Config);
         assert_eq!(
             error.to_string(),
-            "engine.kv_bytes makes a KV pool of 500 bytes: with weights of 1000 and activations of 100 bytes 1600 are \
+            "engine.kv_pool makes a KV pool of 500 bytes: with weights of 1000 and activations of 100 bytes 1600 are \
              needed, 1599 are available (memory.max), 1 are missing; a pool of 450 bytes would fit"
         );
         assert_eq!(in_room(1150).unwrap_err().blame(), Blame::Config);
@@ -210,7 +201,7 @@ mod tests {
             error.to_string(),
             "cannot allocate 1600 bytes for a worker: weights take 1000, activations 100, the KV pool 500 bytes; \
              1149 are available (memory.max), 451 are missing. engine.dtype, engine.step_tokens_max and \
-             engine.kv_bytes change what is needed"
+             engine.kv_pool change what is needed"
         );
         let endless = Needs { kv: u64::MAX, ..NEEDS };
         assert!(endless.require_in(&Room { bytes: 5000, bound: String::new() }).is_err());
@@ -220,11 +211,10 @@ mod tests {
     fn every_rank_and_what_ranks_share_count() {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families/mixtral");
         let spec = ModelSpec::read(&fixture).unwrap();
-        let config = Config { model_dir: fixture, ..Config::default() };
+        let config = crate::Config { model_dir: fixture, ..crate::Config::default() };
         let geometry = crate::start::geometry::of_model(&config, &spec, kernels::Dtype::F32).unwrap();
         let limits = StepLimits { rows_max: 512, wanted_max: 64, positions_max: 2048 };
-        let of =
-            |tensor, stages| Needs::of(&config, (&spec, Grid { tensor, stages }), &geometry, 1000, limits).activations;
+        let of = |tensor, stages| Needs::of((&spec, Grid { tensor, stages }), &geometry, 1000, limits).activations;
         // Sums of the two experts of each row: once for the rows that change hands and twice for each rank.
         let shared = |ranks: u64| (1 + 2 * ranks) * 512 * 2 * u64::from(spec.hidden) * 4;
         let hidden = 512 * u64::from(spec.hidden) * 4;

@@ -45,7 +45,7 @@ pub type Texts = BTreeMap<(u64, u32), Vec<Exact>>;
 pub fn config(model_dir: &Path) -> Config {
     Config {
         model_dir: model_dir.to_path_buf(),
-        kv_blocks: 512,
+        kv_pool: engine::KvPool::Blocks(512),
         sequences_max: 32,
         step_tokens_max: 512,
         threads: 1,

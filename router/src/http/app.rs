@@ -26,6 +26,8 @@ pub(crate) struct App {
     /// What may wait for clients that read slowly.
     pub(crate) unread: Unread,
     pub(crate) metrics: Arc<RouterMetrics>,
+    /// Whose metrics are carried too.
+    pub(crate) metrics_of: Vec<crate::MetricsSource>,
     pub(crate) recorded: Metrics,
     pub(crate) gate: Gate,
     pub(crate) version: Version,

@@ -15,7 +15,7 @@ use super::federation::{Families, scrape};
 use crate::MetricsSource;
 
 pub(super) async fn handle(State(app): State<Arc<App>>) -> Response {
-    let scraped = join_all(app.config.metrics_from.iter().map(of_worker)).await;
+    let scraped = join_all(app.metrics_of.iter().map(of_worker)).await;
     let mut families = Families::default();
     families.add(&app.recorded.render(), None);
     for (source, text) in scraped.into_iter().flatten() {
