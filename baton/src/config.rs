@@ -85,7 +85,7 @@ impl Default for ServeConfig {
 impl BatonConfig {
     /// The defaults, changed by a file and then by `a.b=c` settings.
     pub fn load(file: Option<&Path>, settings: &[String]) -> Result<BatonConfig> {
-        Ok(node::config::load_checked(file, settings, complete, BatonConfig::check)?)
+        Ok(node::config::load_checked(file, &for_every_role(settings), complete, BatonConfig::check)?)
     }
 
     /// The outcome as a file: the engines of workers name only what differs.
@@ -172,6 +172,16 @@ impl BatonConfig {
             Mode::Disaggregated => vec![("prefill", &self.prefill.engine), decode],
             Mode::Aggregated => vec![decode],
         };
+        for (role, engine) in &workers {
+            if engine.model_dir != self.engine.model_dir {
+                let problem = "differs from engine.model_dir, and a deployment serves one model".to_owned();
+                return Err(Fault::of(format!("{role}.engine.model_dir"), problem));
+            }
+            if engine.transport == engine::TransportChoice::InProcess {
+                let problem = "is in_process, which joins no two processes".to_owned();
+                return Err(Fault::of(format!("{role}.engine.transport"), problem));
+            }
+        }
         match workers.into_iter().find(|(_, engine)| beat_ms.saturating_mul(2) > engine.lease_span_ms) {
             None => Ok(()),
             Some((role, engine)) => {
@@ -190,18 +200,28 @@ const ROLES: [&str; 2] = ["prefill", "decode"];
 
 /// Keys that have another name now.
 const MOVED: [(&[&str], &str, &str); 11] = [
-    (&["serve"], "mode", "decode.role"),
+    (&["serve"], "mode", "decode.role (`decode` or `aggregated`)"),
     (&["serve"], "model_dir", "engine.model_dir"),
     (&["serve"], "model_name", "engine.model_name"),
     (&["serve"], "backend", "engine.backend"),
     (&["serve"], "transport", "engine.transport"),
     (&["engine"], "kv_bytes", "engine.kv_pool"),
-    (&["engine"], "kv_blocks", "engine.kv_pool"),
+    (&["engine"], "kv_blocks", "engine.kv_pool = \"N blocks\""),
     (&["prefill", "engine"], "kv_bytes", "prefill.engine.kv_pool"),
-    (&["prefill", "engine"], "kv_blocks", "prefill.engine.kv_pool"),
+    (&["prefill", "engine"], "kv_blocks", "prefill.engine.kv_pool = \"N blocks\""),
     (&["decode", "engine"], "kv_bytes", "decode.engine.kv_pool"),
-    (&["decode", "engine"], "kv_blocks", "decode.engine.kv_pool"),
+    (&["decode", "engine"], "kv_blocks", "decode.engine.kv_pool = \"N blocks\""),
 ];
+
+/// A setting of the shared engine wins over what a file says of a role, a setting of a role over both.
+fn for_every_role(settings: &[String]) -> Vec<String> {
+    let (shared, others): (Vec<&String>, Vec<&String>) =
+        settings.iter().partition(|setting| setting.trim_start().starts_with("engine."));
+    let of_role =
+        |role: &str| shared.iter().map(|setting| format!("{role}.{}", setting.trim_start())).collect::<Vec<_>>();
+    let roles = ROLES.into_iter().flat_map(of_role);
+    shared.iter().map(|setting| (*setting).clone()).chain(roles).chain(others.into_iter().cloned()).collect()
+}
 
 /// Gives each role the shared engine, with what its own section says instead.
 fn complete(all: &mut toml::Table) -> Result<(), Fault> {
@@ -220,6 +240,9 @@ fn complete(all: &mut toml::Table) -> Result<(), Fault> {
         if let toml::Value::Table(section) = all.entry(role).or_insert_with(empty)
             && let toml::Value::Table(engine) = section.entry(ENGINE).or_insert_with(empty)
         {
+            if engine.get("model_dir").and_then(toml::Value::as_str) == Some("") {
+                engine.remove("model_dir");
+            }
             complete_by(engine, &shared);
         }
     }
@@ -348,6 +371,19 @@ mod tests {
         std::fs::write(&file, config.to_file().unwrap()).unwrap();
         assert_eq!(BatonConfig::load(Some(&file), &[]).unwrap(), config);
         std::fs::remove_file(file).unwrap();
+        let role_in_file = std::env::temp_dir().join(format!("baton-config-role-{}.toml", std::process::id()));
+        std::fs::write(&role_in_file, "[decode.engine]\nbackend = \"cpu\"\ntp = 2\nmodel_dir = \"\"\n").unwrap();
+        let settings = ["engine.backend=modelled", "engine.tp=4", "decode.engine.tp=1", "engine.model_dir=m"];
+        let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
+        let config = BatonConfig::load(Some(&role_in_file), &settings).unwrap();
+        assert_eq!(config.decode.engine.backend, engine::BackendKind::Modelled, "settings win over the file");
+        assert_eq!((config.prefill.engine.tp, config.decode.engine.tp), (4, 1));
+        assert_eq!(config.decode.engine.model_dir, Path::new("m"));
+        let config = BatonConfig::load(Some(&role_in_file), &["engine.model_dir=m".to_owned()]).unwrap();
+        assert_eq!((config.decode.engine.tp, config.decode.engine.model_dir.as_path()), (2, Path::new("m")));
+        std::fs::remove_file(role_in_file).unwrap();
+        let apart = load(&["decode.engine.model_dir=elsewhere"]).unwrap().check_deployment().unwrap_err();
+        assert_eq!(apart.key, "decode.engine.model_dir");
         for (wrong, said) in [
             (
                 "engine.block_tokens=17",
@@ -355,8 +391,8 @@ mod tests {
             ),
             ("engine.kv_pool=true", "key engine.kv_pool: invalid type: boolean"),
             ("engine.kv_byte=1", "key engine.kv_byte: unknown field"),
-            ("decode.engine.kv_blocks=4", "key decode.engine.kv_blocks: is decode.engine.kv_pool now"),
-            ("serve.mode=aggregated", "key serve.mode: is decode.role now"),
+            ("decode.engine.kv_blocks=4", "key decode.engine.kv_blocks: is decode.engine.kv_pool = \"N blocks\" now"),
+            ("serve.mode=aggregated", "key serve.mode: is decode.role (`decode` or `aggregated`) now"),
             ("decode.engine.tp=3", "key decode.engine.tp"),
             ("engine.lease_span_ms=999999999999", "key engine.lease_span_ms: must not be above"),
             ("engine=3", "key engine: "),

@@ -23,6 +23,9 @@ pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     if config.router.model_dir.as_os_str().is_empty() {
         // One file for routers and workers names the model once.
         config.router.model_dir.clone_from(&config.engine.model_dir);
+        if config.router.model_names.is_empty() && !config.engine.model_name.is_empty() {
+            config.router.model_names.push(config.engine.model_name.clone());
+        }
     }
     NotSet::check_model("router.model_dir", &config.router.model_dir)?;
     config.router.check()?;

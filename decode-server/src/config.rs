@@ -90,9 +90,6 @@ impl Config {
     /// The key that is wrong.
     pub fn check(&self) -> Result<(), Fault> {
         let fault = |key: &str, problem: String| Fault::of(format!("{SECTION}.{key}"), problem);
-        if self.role == DecodeRole::Aggregated && !self.peers.is_empty() {
-            return Err(fault("peers", "names givers, and a worker of role aggregated takes from nobody".to_owned()));
-        }
         addresses_of_others(self.peers.iter().map(String::as_str))
             .map_err(|(place, problem)| fault(&format!("peers[{place}]"), problem))?;
         if self.peers_max == 0 {

@@ -28,7 +28,12 @@ pub async fn run(
         DecodeRole::Decode => {
             Sides { giving: None, taking: Some(Box::new(|loaded| Arc::new(Peers::of(loaded, peers)))) }
         }
-        DecodeRole::Aggregated => Sides::default(),
+        DecodeRole::Aggregated => {
+            if !config.peers.is_empty() {
+                tracing::warn!("decode.peers has no effect: a worker of role aggregated takes from nobody");
+            }
+            Sides::default()
+        }
     };
     worker::run(config.into(), sides, process, report, shutdown).await
 }

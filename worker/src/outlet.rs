@@ -118,6 +118,7 @@ impl WorkerOutlet {
 
     /// Nobody says of the legs that are left that they are over.
     fn stop(&mut self, failure: Option<Failure>) {
+        self.flush();
         self.sessions.forget_legs();
         if let Some(stopped) = self.stopped.take() {
             // Nobody listens when the process ends at the same time.

@@ -283,9 +283,10 @@ fn check_model(config: &BatonConfig, model_dir: &Path) -> Result<()> {
     }
     router::text::ModelText::load(model_dir)?;
     engine::model::ModelSpec::read(model_dir)?;
-    match config.engine.backend {
-        engine::BackendKind::Cpu => engine::model::WeightFiles::open(model_dir).map(|_| ())?,
-        engine::BackendKind::Modelled => {}
+    let computes = |engine: &engine::Config| engine.backend == engine::BackendKind::Cpu;
+    let prefills = config.mode() == Mode::Disaggregated && computes(&config.prefill.engine);
+    if prefills || computes(&config.decode.engine) {
+        engine::model::WeightFiles::open(model_dir)?;
     }
     Ok(())
 }

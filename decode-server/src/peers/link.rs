@@ -17,7 +17,7 @@ use worker::Taking;
 use super::Peers;
 use super::path::Wire;
 use super::pauses::{After, Pauses};
-use super::table::{Introduction, Loss, Told};
+use super::table::{Loss, Told};
 
 /// What a giver that has fallen silent gets at least to answer in.
 const ANSWER_WAIT_MIN: Duration = Duration::from_millis(50);
@@ -142,13 +142,7 @@ impl Link {
     async fn connect_wire(&self, peer: Peer, welcome: PeerWelcome) -> Result<(InstanceId, Up), Failure> {
         let (giver, mut watch) = (welcome.instance, peer.watch().await?);
         let info = self.peer_info(welcome)?;
-        let (mut wire, introduction) = self.peers.table().greet(&self.address, peer.clone(), &self.name);
-        if introduction == Introduction::Needed
-            && let Err(error) = self.peers.shared.worker.replica.add_peer(info)
-        {
-            self.peers.table().set_wire(giver, Wire::Down { reason: error.to_string() });
-            return Err(Failure::new(FailureKind::Unavailable, error.to_string()));
-        }
+        let mut wire = self.peers.greet(&self.address, (peer.clone(), &self.name), info);
         // From here on words reach the giver, and its answers us; those of before may be lost.
         self.peers.greeted(giver);
         let listening = async {
@@ -314,11 +308,10 @@ impl Link {
     fn lose(&mut self, giver: InstanceId, why: &str) {
         self.speed = None;
         let (name, address) = (&self.name, &self.address);
-        if self.peers.table().lose(address, giver) == Loss::HeldElsewhere {
+        if self.peers.lose(address, giver) == Loss::HeldElsewhere {
             return tracing::warn!(giver = name, address, why, "a giver is not at this address any more");
         }
         tracing::warn!(giver = name, address, why, "a giver is lost");
-        self.peers.remove(giver);
         self.peers.publish();
     }
 

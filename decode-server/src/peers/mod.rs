@@ -17,20 +17,21 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::replica::{ReplicaHandle, TransferEnd};
+use engine::replica::{PeerInfo, ReplicaHandle, TransferEnd};
 use proto::peer::PeerHello;
+use proto::peer::client::Peer;
 use proto::session::{Pair, PairProblem, SessionLimits};
 use sched::message::ToGiver;
 use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use worker::started::PairReport;
 use worker::{Loaded, Taking, patiently};
 
 use crate::Config;
 use link::Link;
 use path::Wire;
-use table::{Learning, Sought, Table};
+use table::{Introduction, Learning, Loss, Sought, Table};
 
 /// How peers are met and when they are given up.
 #[derive(Debug, Clone)]
@@ -77,6 +78,8 @@ struct Shared {
 /// What the replica must hear about givers.
 enum Fact {
     Event(Event),
+    /// The transport has to connect to it.
+    Introduced(Box<PeerInfo>),
     /// Its process is gone.
     Gone(InstanceId),
 }
@@ -225,7 +228,7 @@ impl Peers {
             if table.is_up(giver) {
                 self.tell_replica(Event::GiverUp(giver));
             }
-            for sought in table.no_longer_sought(address).into_iter().filter(|sought| *sought != giver) {
+            for sought in table.no_longer_sought(address, Some(giver)) {
                 let detail = format!("the giver {sought} is gone; {giver} answers at {address}");
                 self.unmet(sought, address, Failure::new(FailureKind::KvLost, detail));
             }
@@ -235,7 +238,7 @@ impl Peers {
 
     /// A link could not reach its giver: what waits for it there fails, so that the router can go elsewhere.
     fn not_met(&self, address: &str, failure: &Failure) {
-        for sought in self.table().no_longer_sought(address) {
+        for sought in self.table().no_longer_sought(address, None) {
             self.unmet(sought, address, failure.clone());
         }
     }
@@ -244,9 +247,25 @@ impl Peers {
         self.tell_replica(Event::GiverUnmet { giver, address: address.into(), failure });
     }
 
-    /// A giver's process is gone.
-    fn remove(&self, giver: InstanceId) {
-        self.tell_fact(Fact::Gone(giver));
+    /// A giver was met (again) at `address`: what becomes of its wire, which the transport is told of if it needs to be.
+    fn greet(&self, address: &str, (peer, name): (Peer, &str), info: PeerInfo) -> watch::Receiver<Wire> {
+        let mut table = self.table();
+        let (wire, introduction) = table.greet(address, peer, name);
+        match introduction {
+            Introduction::Known => {}
+            Introduction::Needed => self.tell_fact(Fact::Introduced(Box::new(info))),
+        }
+        wire
+    }
+
+    /// A giver does not answer at `address` any more.
+    fn lose(&self, address: &str, giver: InstanceId) -> Loss {
+        let mut table = self.table();
+        let loss = table.lose(address, giver);
+        if loss == Loss::Complete {
+            self.tell_fact(Fact::Gone(giver));
+        }
+        loss
     }
 
     /// Tells routers and metrics which givers are up.
@@ -267,6 +286,7 @@ async fn pass_on(replica: ReplicaHandle, mut facts: mpsc::UnboundedReceiver<Fact
     while let Some(fact) = facts.recv().await {
         match fact {
             Fact::Event(event) => patiently(|| replica.send(event.clone())).await,
+            Fact::Introduced(info) => patiently(|| replica.add_peer((*info).clone())).await,
             Fact::Gone(giver) => patiently(|| replica.remove_peer(giver)).await,
         }
     }

@@ -98,9 +98,13 @@ impl Table {
         }
     }
 
-    /// Whoever was sought at `address`; from now on nobody is.
-    pub(super) fn no_longer_sought(&mut self, address: &str) -> BTreeSet<InstanceId> {
-        self.links.get_mut(address).map(|link| std::mem::take(&mut link.sought)).unwrap_or_default()
+    /// Whoever was sought at `address`; from now on nobody is, but for one that is there and not up yet, or not any more.
+    pub(super) fn no_longer_sought(&mut self, address: &str, there: Option<InstanceId>) -> BTreeSet<InstanceId> {
+        let waits = there.filter(|giver| !self.is_up(*giver));
+        let Some(link) = self.links.get_mut(address) else { return BTreeSet::new() };
+        let mut sought = std::mem::take(&mut link.sought);
+        link.sought.extend(there.filter(|giver| sought.remove(giver) && waits.is_some()));
+        sought
     }
 
     /// Notes the outcome of a link's try; says whether that is news.
