@@ -372,15 +372,22 @@ mod tests {
         assert_eq!(BatonConfig::load(Some(&file), &[]).unwrap(), config);
         std::fs::remove_file(file).unwrap();
         let role_in_file = std::env::temp_dir().join(format!("baton-config-role-{}.toml", std::process::id()));
-        std::fs::write(&role_in_file, "[decode.engine]\nbackend = \"cpu\"\ntp = 2\nmodel_dir = \"\"\n").unwrap();
-        let settings = ["engine.backend=modelled", "engine.tp=4", "decode.engine.tp=1", "engine.model_dir=m"];
+        std::fs::write(&role_in_file, "[decode.engine]\nbackend = \"cpu\"\nqueue_legs_max = 2\nmodel_dir = \"\"\n")
+            .unwrap();
+        let settings = [
+            "engine.backend=modelled",
+            "engine.queue_legs_max=4",
+            "decode.engine.queue_legs_max=1",
+            "engine.model_dir=m",
+        ];
         let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
         let config = BatonConfig::load(Some(&role_in_file), &settings).unwrap();
         assert_eq!(config.decode.engine.backend, engine::BackendKind::Modelled, "settings win over the file");
-        assert_eq!((config.prefill.engine.tp, config.decode.engine.tp), (4, 1));
+        assert_eq!((config.prefill.engine.queue_legs_max, config.decode.engine.queue_legs_max), (4, 1));
         assert_eq!(config.decode.engine.model_dir, Path::new("m"));
         let config = BatonConfig::load(Some(&role_in_file), &["engine.model_dir=m".to_owned()]).unwrap();
-        assert_eq!((config.decode.engine.tp, config.decode.engine.model_dir.as_path()), (2, Path::new("m")));
+        let decode = &config.decode.engine;
+        assert_eq!((decode.queue_legs_max, decode.model_dir.as_path()), (2, Path::new("m")));
         std::fs::remove_file(role_in_file).unwrap();
         let apart = load(&["decode.engine.model_dir=elsewhere"]).unwrap().check_deployment().unwrap_err();
         assert_eq!(apart.key, "decode.engine.model_dir");
