@@ -268,14 +268,15 @@ impl Peers {
         loss
     }
 
-    /// Tells routers and metrics which givers are up.
+    /// Tells routers and metrics which givers are up, in the order in which that changes.
     fn publish(&self) {
-        let up = self.table().up();
+        let table = self.table();
+        let up = table.up();
         let Loaded { metrics, sessions, .. } = &self.shared.worker;
         metrics.peers_up(up.len());
         let transport = self.transport();
         let pair = |(giver, bytes_per_second)| Pair { giver, transport: transport.to_owned(), bytes_per_second };
-        let problems = self.table().problems().into_iter();
+        let problems = table.problems().into_iter();
         let problems = problems.map(|(giver_address, failure)| PairProblem { giver_address, failure });
         sessions.pairs(up.into_iter().map(pair).collect(), problems.collect());
     }

@@ -156,10 +156,12 @@ impl Current {
         }
     }
 
-    /// How many layers have run by now, if that was not told yet; the end tells of the last.
+    /// How many layers have run by now, if that was not told yet; the end tells of the last, and after a cancel none beyond
+    /// that runs.
     fn news(&self, now: Time) -> Option<u32> {
         let layers = planned_layers(&self.plan);
-        Some(self.clock.layers_done(now, layers)).filter(|done| *done > self.told && *done < layers)
+        let last = self.cut.map_or(layers, |(last, _)| last);
+        Some(self.clock.layers_done(now, layers)).filter(|done| *done > self.told && *done < last)
     }
 
     /// How many layers will have run at the next boundary, and when that is.
@@ -204,6 +206,18 @@ mod tests {
             }
         }
         assert_eq!(told, [(1, 1), (1, 2), (1, 3), (1, 4), (2, 4)]);
+    }
+
+    /// Found by reading: whoever looked late was told of layers beyond the one at which the step had been cut.
+    #[test]
+    fn a_cancelled_step_tells_of_no_layer_that_it_does_not_run() {
+        let mut device = device();
+        device.submit(Time(0), LaneId(0), StepId(1), (prefill(100), Progress::ByLayer));
+        device.submit(Time(0), LaneId(0), StepId(2), (prefill(100), Progress::ByLayer));
+        device.cancel(Time(600), StepId(1));
+        device.cancel(Time(600), StepId(2));
+        assert_eq!(device.pop_progress(Time(1_700)), None);
+        assert_eq!(drain(&mut device, 1_700), [(1, 2, 1_000), (2, 0, 1_000)]);
     }
 
     fn prefill(tokens: u32) -> StepPlan {

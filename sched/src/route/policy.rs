@@ -53,20 +53,31 @@ impl RoutePolicy for LeastLoaded {
     fn changed(&mut self, _: &Change<'_>) {}
 
     fn choose(&mut self, open: &Open<'_>) -> Option<Chosen> {
-        let mut pairs = open.givers().filter_map(|giver| {
-            let reader = open.readers(giver).next()?;
-            let route = Route::Pair { giver: giver.id, reader: reader.id };
-            Some(((giver.waiting_tokens(), reader.sequences()), route))
-        });
-        let first = pairs.next();
-        let shortest = first.map(|((waiting, _), _)| waiting);
-        let equal = pairs.take_while(|((waiting, _), _)| Some(*waiting) == shortest).take(EQUAL_GIVERS_MAX - 1);
-        let pair = first.into_iter().chain(equal).min();
+        let pair = shortest_pair(open);
         let alone = open.alone().filter_map(|mut workers| workers.next());
         let alone = alone.map(|worker| ((worker.waiting_tokens(), worker.sequences()), Route::Whole(worker.id)));
         let (_, route) = pair.into_iter().chain(alone).min()?;
         Some(Chosen { route, reason: "shortest queue" })
     }
+}
+
+/// The best pair, by (prompt tokens at its giver, sequences at its reader), of the first few givers that have a reader. A
+/// giver with more to prefill than the best so far is not looked at.
+fn shortest_pair(open: &Open<'_>) -> Option<((u64, u64), Route)> {
+    let mut best: Option<((u64, u64), Route)> = None;
+    let mut compared = 0;
+    for giver in open.givers() {
+        let waiting = giver.waiting_tokens();
+        if compared == EQUAL_GIVERS_MAX || best.is_some_and(|((least, _), _)| waiting > least) {
+            break;
+        }
+        if let Some(reader) = open.readers(giver).next() {
+            compared += 1;
+            let pair = ((waiting, reader.sequences()), Route::Pair { giver: giver.id, reader: reader.id });
+            best = Some(best.map_or(pair, |best| best.min(pair)));
+        }
+    }
+    best
 }
 
 impl RoutePolicy for RoundRobin {

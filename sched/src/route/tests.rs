@@ -97,6 +97,19 @@ fn least_loaded_counts_what_it_has_just_assigned() {
     expect!["0>2 1>3 1>2 1>3 1>2 0>3"].assert_eq(&shown);
 }
 
+/// Found by reading: the first of several idle givers was taken, however busy the only reader that it has.
+#[test]
+fn among_equally_short_queues_the_reader_decides() {
+    let mut routing = least_loaded("ppdd", RouteConfig::default());
+    let link = |giver| [Link { giver: InstanceId(giver), transport: "tcp".into(), bytes_per_second: 1 }];
+    routing.cluster.set_links(WorkerId(2), link(0));
+    routing.cluster.set_links(WorkerId(3), link(1));
+    routing.cluster.set_load(WorkerId(2), Load { running: 100, ..Load::default() });
+    assert_eq!(picks(&mut routing, &[(10, 20)]), "1>3");
+    routing.cluster.set_load(WorkerId(1), Load { waiting_tokens: 50, ..Load::default() });
+    assert_eq!(picks(&mut routing, &[(10, 20)]), "0>2", "a shorter queue comes first");
+}
+
 #[test]
 fn least_loaded_follows_reports() {
     let mut routing = least_loaded("ppdd", RouteConfig::default());
