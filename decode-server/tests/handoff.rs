@@ -145,29 +145,23 @@ async fn an_incompatible_giver_is_refused_with_the_part_that_differs() {
     router.decode.settled().await;
 }
 
-/// Until blocks of different sizes can be pulled, such a pair is refused when the two meet, not at each request.
+/// Tiles of 16 tokens are what moves, whatever the blocks they lie in.
 #[tokio::test]
-async fn blocks_of_another_size_are_refused_by_name_when_the_two_meet() {
-    let engine = |block_tokens| engine::Config { block_tokens, ..engine("llama", Tcp, STEP_US) };
-    let prefill = Process::prefill(prefill(engine(32))).await;
-    let decode = Process::decode(decode(engine(16), &[&prefill.started.address])).await;
-    let problem = decode.started.pairs[0].problem.clone().unwrap();
-    assert!(
-        problem.starts_with(&format!("the giver at {} cannot be read from: ", prefill.started.address)),
-        "{problem}"
-    );
-    assert!(problem.contains("block tokens: 32 at the giver, 16"), "{problem}");
-    let mut router = Router::between(&prefill, &decode).await;
-    let status = router.decode.status(|status| !status.problems.is_empty()).await;
-    assert!(status.pairs.is_empty(), "no request is routed over a pair that is not there: {status:?}");
-    assert_eq!(status.problems[0].failure, Failure::new(FailureKind::Incompatible, problem.clone()));
-    let request = request(1, 100, 10);
-    router.prefill.send(ToWorker::Submit(request.clone(), Work::Give));
-    let offer = router.offer(&request).await;
-    router.decode.send(ToWorker::Offer(offer));
-    let failure = router.decode.failed(request.leg).await;
-    assert_eq!((failure.kind, failure.detail), (FailureKind::Incompatible, problem));
-    router.decode.settled().await;
+async fn workers_with_blocks_of_other_sizes_hand_over() {
+    let requests = [request(1, 100, 20), request(2, 16, 5), request(3, 129, 9)];
+    let expected = expected(&requests).await;
+    for (given, taken) in [(32, 16), (16, 64), (48, 32)] {
+        let engine = |block_tokens| engine::Config { block_tokens, ..engine("llama", Tcp, STEP_US) };
+        let prefill = Process::prefill(prefill(engine(given))).await;
+        let decode = Process::decode(decode(engine(taken), &[&prefill.started.address])).await;
+        let mut router = Router::between(&prefill, &decode).await;
+        router.decode.pairs(1).await;
+        for (request, expected) in requests.iter().zip(&expected) {
+            assert_eq!(router.serve(request).await, *expected, "blocks of {given} read into blocks of {taken}");
+        }
+        router.prefill.settled().await;
+        router.decode.settled().await;
+    }
 }
 
 #[tokio::test]

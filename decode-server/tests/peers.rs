@@ -14,6 +14,7 @@ use proto::peer::server::{Identity, Listeners, PeerHost, PeerService};
 use proto::peer::{PeerHello, PeerWelcome, client};
 use proto::session::server::{Refused, SessionHost, Sessions, WorkerService};
 use proto::session::{SessionLimits, Welcome};
+use sched::layout::{KvLayout, Shape, TileOrder};
 use sched::message::{ToGiver, ToWorker, Work};
 use sched::{Failure, FailureKind, InstanceId, Span};
 use support::{Line, Process, Router, decode, engine, leg, prefill, request, secret};
@@ -193,6 +194,34 @@ async fn the_endpoint_of_another_process_is_refused_when_it_is_met() {
     let decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &[&address])).await;
     let problem = decode.started.pairs[0].problem.clone().unwrap();
     assert_eq!(problem, format!("the giver at {address} gives the tcp endpoint of another process"));
+}
+
+/// What can never be pulled is refused when the two meet, not at each request.
+#[tokio::test]
+async fn a_giver_whose_tiles_are_others_is_refused_by_name_when_it_is_met() {
+    let prefill = giver().await;
+    let (_stand_in, address) = stand_in(&prefill, |welcome| {
+        let shape = Shape { tile_order: TileOrder("another".into()), ..welcome.layout.shape().clone() };
+        welcome.layout = KvLayout::whole(shape).unwrap();
+    })
+    .await;
+    let decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &[&address])).await;
+    let problem = decode.started.pairs[0].problem.clone().unwrap();
+    let why =
+        format!("the giver at {address} cannot be read from: kv layouts differ in tile order: another at the giver");
+    assert!(problem.starts_with(&why), "{problem}");
+    let mut router = Router::between(&prefill, &decode).await;
+    let status = router.decode.status(|status| !status.problems.is_empty()).await;
+    assert!(status.pairs.is_empty(), "no request is routed over a pair that is not there: {status:?}");
+    assert_eq!(status.problems[0].failure, Failure::new(FailureKind::Incompatible, problem.clone()));
+    let asked = request(1, 100, 10);
+    router.prefill.send(ToWorker::Submit(asked.clone(), Work::Give));
+    let mut offer = router.offer(&asked).await;
+    offer.giver_address = address.as_str().into();
+    router.decode.send(ToWorker::Offer(offer));
+    let failure = router.decode.failed(asked.leg).await;
+    assert_eq!((failure.kind, failure.detail), (FailureKind::Incompatible, problem));
+    router.decode.settled().await;
 }
 
 /// Found by reading: such a giver was greeted and watched in a loop without a pause.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use kernels::{BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, KernelError, KernelSet};
+use kernels::{BLOCK_TOKENS_MAX, KernelError, KernelSet, TILE_TOKENS};
 use kv_transfer::{Fabric, TransportKind};
 use sched::cost::{DecodeFit, Fitted, PrefillFit};
 use sched::replica::STEPS_IN_FLIGHT_MAX;
@@ -274,8 +274,8 @@ impl Config {
             return wrong("steps_in_flight", format!("must be 1 or 2, found {}", self.steps_in_flight));
         }
         let block_tokens = self.block_tokens as usize;
-        if !block_tokens.is_multiple_of(BLOCK_TOKENS_STEP) || block_tokens > BLOCK_TOKENS_MAX {
-            let rule = format!("must be a multiple of {BLOCK_TOKENS_STEP}, at most {BLOCK_TOKENS_MAX}");
+        if !block_tokens.is_multiple_of(TILE_TOKENS) || block_tokens > BLOCK_TOKENS_MAX {
+            let rule = format!("must be a multiple of {TILE_TOKENS}, at most {BLOCK_TOKENS_MAX}");
             return wrong("block_tokens", format!("{rule}, found {block_tokens}"));
         }
         if !(self.filling_share > 0.0 && self.filling_share <= 1.0) {

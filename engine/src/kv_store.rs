@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use kernels::memory::HostMemory;
 use kernels::{KvGeometry, KvView};
-use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
+use sched::layout::{KvDtype, KvLayout, Shape, TILE_TOKENS, TileOrder};
 
 use crate::EngineError;
+
+/// What the kernels store is what peers are told.
+const _: () = assert!(kernels::TILE_TOKENS == TILE_TOKENS as usize);
 
 /// The pool of one worker.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
 use engine::{BackendKind, Config, EngineError, Started, start};
+use sched::layout::Resharding;
 use sched::message::{Envelope, FromWorker, Offer, ToWorker, Work};
 use sched::replica::Event;
 use sched::{FailureKind, InstanceId, LeaseId, Role, SamplingParams};
@@ -132,7 +133,7 @@ fn peers_that_cannot_be_reached_are_reported() -> Result<()> {
     let (started, said) = modelled(Role::Decode, |_| {})?;
     let peer = |endpoint: &[u8]| PeerInfo {
         instance: InstanceId(7),
-        layout: started.info.layout.clone(),
+        resharding: Resharding::of_all(&started.info.layout, &started.info.layout).expect("equal layouts"),
         blocks: started.info.blocks,
         endpoint: endpoint.to_vec(),
     };

@@ -15,8 +15,8 @@ pub const HEAD_DIM_MAX: usize = 256;
 pub const HEAD_DIM_STEP: usize = 16;
 /// Largest block size in tokens.
 pub const BLOCK_TOKENS_MAX: usize = 128;
-/// Block sizes are a multiple of this, so that a row of keys is a whole number of 64-byte lines.
-pub const BLOCK_TOKENS_STEP: usize = 16;
+/// Tokens of a tile: as many as kernels take at a time. Block sizes are a multiple of it.
+pub const TILE_TOKENS: usize = 16;
 
 /// Number format of stored keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,23 +96,21 @@ impl TileOrder {
         }
     }
 
-    /// Index, in elements, of one element of a tile of `block_tokens` tokens of `head_dim` values.
-    pub const fn element(self, part: KvPart, token: usize, dim: usize, block_tokens: usize, head_dim: usize) -> usize {
+    /// Index, in elements, of one element of a tile of 16 tokens of `head_dim` values.
+    pub const fn element(self, part: KvPart, token: usize, dim: usize, head_dim: usize) -> usize {
         match (self, part) {
-            (TileOrder::Paired | TileOrder::PairedScaled, KvPart::Key) => {
-                (dim / 2 * block_tokens + token) * 2 + dim % 2
-            }
+            (TileOrder::Paired | TileOrder::PairedScaled, KvPart::Key) => (dim / 2 * TILE_TOKENS + token) * 2 + dim % 2,
             (TileOrder::Paired | TileOrder::PairedScaled, KvPart::Value) => {
                 (token / 2 * head_dim + dim) * 2 + token % 2
             }
-            (TileOrder::Plain, KvPart::Key) => dim * block_tokens + token,
+            (TileOrder::Plain, KvPart::Key) => dim * TILE_TOKENS + token,
             (TileOrder::Plain, KvPart::Value) => token * head_dim + dim,
         }
     }
 }
 
-/// Shape of a pool of KV blocks: `[block][layer][K, V][kv_head]` tiles of `block_tokens * head_dim` elements and, in int8,
-/// `block_tokens` scales behind them. Tiles and scales begin at multiples of 64 bytes.
+/// Shape of a pool of KV blocks: `[block][layer][K, V][unit][kv_head]` tiles, where a unit is 16 positions of the block. A
+/// tile has `16 * head_dim` elements and, in int8, 16 scales behind them. Tiles and scales begin at multiples of 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvGeometry {
     /// Blocks in the pool.
@@ -139,9 +137,9 @@ impl KvGeometry {
                 return Err(invalid(format!("{what} is 0, must be at least 1")));
             }
         }
-        check_step("block_tokens", self.block_tokens, BLOCK_TOKENS_STEP, BLOCK_TOKENS_MAX)?;
+        check_step("block_tokens", self.block_tokens, TILE_TOKENS, BLOCK_TOKENS_MAX)?;
         check_step("head_dim", self.head_dim, HEAD_DIM_STEP, HEAD_DIM_MAX)?;
-        let pool_bytes = [self.layers, 2, self.kv_heads, self.blocks]
+        let pool_bytes = [self.layers, 2, self.units(), self.kv_heads, self.blocks]
             .into_iter()
             .try_fold(self.tile_bytes(), usize::checked_mul)
             .filter(|&bytes| isize::try_from(bytes).is_ok());
@@ -151,19 +149,24 @@ impl KvGeometry {
         }
     }
 
-    /// Bytes of one tile: one block, one layer, K or V, one head.
+    /// Units of 16 positions in a block.
+    pub const fn units(&self) -> usize {
+        self.block_tokens / TILE_TOKENS
+    }
+
+    /// Bytes of one tile: one unit of a block, one layer, K or V, one head.
     pub const fn tile_bytes(&self) -> usize {
-        self.scales_offset() + self.block_tokens * self.dtype.scale_bytes()
+        self.scales_offset() + TILE_TOKENS * self.dtype.scale_bytes()
     }
 
     /// Where the scales of a tile begin, in bytes from its start.
     pub(crate) const fn scales_offset(&self) -> usize {
-        self.block_tokens * self.head_dim * self.dtype.bytes()
+        TILE_TOKENS * self.head_dim * self.dtype.bytes()
     }
 
     /// Bytes of one block, all layers.
     pub const fn block_bytes(&self) -> usize {
-        self.layers * 2 * self.kv_heads * self.tile_bytes()
+        self.layers * 2 * self.units() * self.kv_heads * self.tile_bytes()
     }
 
     /// Bytes of the whole pool.
@@ -171,13 +174,15 @@ impl KvGeometry {
         self.blocks * self.block_bytes()
     }
 
-    /// Byte offset of a tile from the pool's first byte. The tiles of one part of one layer follow each other by head.
-    pub const fn tile_offset(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> usize {
+    /// Byte offset of a tile from the pool's first byte. The tiles of one unit of one layer's part follow each other by head.
+    pub const fn tile_offset(&self, tile: TilePlace) -> usize {
+        let TilePlace { block, layer, part, unit, kv_head } = tile;
         let part_index = match part {
             KvPart::Key => 0,
             KvPart::Value => 1,
         };
-        block * self.block_bytes() + ((layer * 2 + part_index) * self.kv_heads + kv_head) * self.tile_bytes()
+        let row = (layer * 2 + part_index) * self.units() + unit;
+        block * self.block_bytes() + (row * self.kv_heads + kv_head) * self.tile_bytes()
     }
 
     /// The order inside a tile that the kernels use for this dtype.
@@ -191,7 +196,7 @@ impl KvGeometry {
 
     /// Index, in elements, of one element of a tile.
     pub const fn element(&self, part: KvPart, token: usize, dim: usize) -> usize {
-        self.tile_order().element(part, token, dim, self.block_tokens, self.head_dim)
+        self.tile_order().element(part, token, dim, self.head_dim)
     }
 }
 
@@ -204,6 +209,43 @@ fn check_step(what: &str, value: usize, step: usize, max: usize) -> Result<(), K
 
 fn invalid(what: String) -> KernelError {
     KernelError::Invalid { op: "kv geometry", what }
+}
+
+/// Names one tile of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TilePlace {
+    /// The block.
+    pub block: usize,
+    /// Layer, from the first one of the pool or window.
+    pub layer: usize,
+    /// Keys or values.
+    pub part: KvPart,
+    /// Which 16 positions of the block.
+    pub unit: usize,
+    /// KV head, from the first one of the pool or window.
+    pub kv_head: usize,
+}
+
+/// Where one position of a sequence is stored, whatever the layer, part and head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredAt {
+    block: usize,
+    unit: usize,
+    /// Token of the tile.
+    pub(crate) token: usize,
+}
+
+impl StoredAt {
+    /// Looks the position up in its sequence's block table.
+    pub(crate) fn of(position: usize, table: &[u32], geometry: &KvGeometry) -> Self {
+        let (block, in_block) = (table[position / geometry.block_tokens] as usize, position % geometry.block_tokens);
+        Self { block, unit: in_block / TILE_TOKENS, token: in_block % TILE_TOKENS }
+    }
+
+    /// Its tile.
+    pub(crate) fn tile(self, layer: usize, part: KvPart, kv_head: usize) -> TilePlace {
+        TilePlace { block: self.block, layer, part, unit: self.unit, kv_head }
+    }
 }
 
 /// A pool of KV blocks in host memory, as operations and transports share it.
@@ -278,10 +320,12 @@ impl KvView {
     }
 
     /// First byte of a tile, aligned to 64 bytes. Out-of-range numbers are a bug of the caller.
-    pub(crate) fn tile_ptr(&self, block: usize, layer: usize, part: KvPart, kv_head: usize) -> *mut u8 {
+    pub(crate) fn tile_ptr(&self, tile: TilePlace) -> *mut u8 {
         let geometry = &self.geometry;
-        assert!(block < geometry.blocks && layer < geometry.layers && kv_head < geometry.kv_heads);
-        let offset = self.pool.tile_offset(block, self.first_layer + layer, part, self.first_kv_head + kv_head);
+        assert!(tile.block < geometry.blocks && tile.layer < geometry.layers);
+        assert!(tile.unit < geometry.units() && tile.kv_head < geometry.kv_heads);
+        let (layer, kv_head) = (self.first_layer + tile.layer, self.first_kv_head + tile.kv_head);
+        let offset = self.pool.tile_offset(TilePlace { layer, kv_head, ..tile });
         // SAFETY: a window lies inside its pool, so the tile does, and its offset is less than `pool_bytes`, which
         // `new` checked against the length of the mapping that `memory` keeps alive.
         unsafe { self.memory.as_ptr().add(offset) }
@@ -290,31 +334,32 @@ impl KvView {
     /// Copies what the view shows of one block. Out-of-range numbers are a bug of the caller.
     pub(crate) fn copy_block(&self, from: usize, to: usize) {
         let run_bytes = self.geometry.kv_heads * self.geometry.tile_bytes();
-        for layer in 0..self.geometry.layers {
-            for part in [KvPart::Key, KvPart::Value] {
-                let [source, target] = [from, to].map(|block| self.tile_ptr(block, layer, part, 0));
-                // SAFETY: the tiles of one part of one layer follow each other by head, so both runs lie inside the
-                // pool; `copy` allows them to be the same.
-                unsafe { std::ptr::copy(source, target, run_bytes) }
-            }
+        let (layers, units) = (self.geometry.layers, self.geometry.units());
+        let rows = (0..layers).flat_map(|layer| [KvPart::Key, KvPart::Value].map(|part| (layer, part)));
+        for ((layer, part), unit) in rows.flat_map(|row| (0..units).map(move |unit| (row, unit))) {
+            let [source, target] =
+                [from, to].map(|block| self.tile_ptr(TilePlace { block, layer, part, unit, kv_head: 0 }));
+            // SAFETY: the tiles of one unit follow each other by head, so both runs lie inside the pool; `copy` allows
+            // them to be the same.
+            unsafe { std::ptr::copy(source, target, run_bytes) }
         }
     }
 
-    /// Pointer to one element; the slot and dimension are asserted to lie inside the tile.
+    /// Pointer to one element; the token and dimension are asserted to lie inside the tile.
     fn element_ptr(&self, place: Element) -> *mut u8 {
         let geometry = &self.geometry;
-        assert!(place.token < geometry.block_tokens && place.dim < geometry.head_dim);
-        let tile = self.tile_ptr(place.block, place.layer, place.part, place.kv_head);
-        let index = geometry.element(place.part, place.token, place.dim);
+        assert!(place.token < TILE_TOKENS && place.dim < geometry.head_dim);
+        let tile = self.tile_ptr(place.tile);
+        let index = geometry.element(place.tile.part, place.token, place.dim);
         // SAFETY: `element` is a bijection of (token, dim) onto the elements of a tile.
         unsafe { tile.add(index * geometry.dtype.bytes()) }
     }
 
-    /// Pointer to the scale of a token's vector; the slot is asserted to lie inside the tile. `dim` is not looked at.
+    /// Pointer to the scale of a token's vector; the token is asserted to lie inside the tile. `dim` is not looked at.
     fn scale_ptr(&self, place: Element) -> *mut f32 {
         let geometry = &self.geometry;
-        assert!(place.token < geometry.block_tokens && geometry.dtype.scale_bytes() == size_of::<f32>());
-        let tile = self.tile_ptr(place.block, place.layer, place.part, place.kv_head);
+        assert!(place.token < TILE_TOKENS && geometry.dtype.scale_bytes() == size_of::<f32>());
+        let tile = self.tile_ptr(place.tile);
         // SAFETY: the scales lie behind the elements of the tile, one per token.
         unsafe { tile.add(geometry.scales_offset()).cast::<f32>().add(place.token) }
     }
@@ -364,10 +409,7 @@ impl KvView {
 /// Names one element of the pool.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Element {
-    pub(crate) block: usize,
-    pub(crate) layer: usize,
-    pub(crate) part: KvPart,
-    pub(crate) kv_head: usize,
+    pub(crate) tile: TilePlace,
     pub(crate) token: usize,
     pub(crate) dim: usize,
 }

@@ -26,7 +26,8 @@ pub use error::KernelError;
 pub use experts::{ExpertWeights, Routes, Routing};
 pub use image::{IMAGE_ALIGN, MappedImage, MatrixImage};
 pub use kv::{
-    BLOCK_TOKENS_MAX, BLOCK_TOKENS_STEP, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, TileOrder,
+    BLOCK_TOKENS_MAX, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, TILE_TOKENS, TileOrder,
+    TilePlace,
 };
 pub use numerics::{ATTENTION_CHUNK, K_CHUNKS};
 pub use ops::{

@@ -5,6 +5,7 @@ mod common;
 use common::{Cache, Layer, Weights, assert_same_bits, cpu, implementations, numbers, rows, values, vector};
 use kernels::{
     Arrangement, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype, KvGeometry, Left, Norm, NormKind, Ops,
+    TILE_TOKENS,
 };
 use proptest::prelude::*;
 
@@ -126,6 +127,23 @@ fn block_sizes_are_equal_bit_for_bit() {
 }
 
 #[test]
+fn blocks_of_all_sizes_hold_the_same_tiles() {
+    for dtype in KV_DTYPES {
+        for (name, mut ops) in implementations() {
+            let mut tiles = |block_tokens| {
+                let mut cache = Cache::new(&mut ops, LAYER, geometry(LAYER, dtype, block_tokens), 3);
+                [70, 1, 26].iter().for_each(|&tokens| drop(cache.step(&[(0, tokens)])));
+                (0..7).map(|unit| cache.tiles(1, unit)).collect::<Vec<_>>()
+            };
+            let expected = tiles(16);
+            for block_tokens in [32, 48, 128] {
+                assert!(tiles(block_tokens) == expected, "{name} {dtype:?}: other tiles in blocks of {block_tokens}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_sequence_does_not_notice_its_batch() {
     for (name, mut ops) in implementations() {
         let alone = in_chunks(&mut ops, LAYER, KvDtype::Bf16, 16, &[40, 30, 1, 1]);
@@ -150,23 +168,18 @@ fn what_was_in_memory_before_never_shows() {
                 let out = cache.step(&[(0, 1), (1, 1 + step % 3)]);
                 assert!(out.iter().all(|v| v.is_finite()), "{name} {dtype:?}: NaN in the output of step {step}");
             }
-            // Tables run backwards: sequence 0 has the last blocks, and 70 tokens touched three of them.
-            let bytes = cache.bytes();
-            let layer_bytes = geometry.block_bytes() / 2;
-            for block in geometry.blocks - 3..geometry.blocks {
-                let start = block * geometry.block_bytes();
-                let (other_layer, layer) = bytes[start..][..2 * layer_bytes].split_at(layer_bytes);
-                assert!(other_layer.iter().all(|b| *b == 0xff), "{name}: block {block} of another layer was touched");
-                let nan = match dtype {
-                    KvDtype::Bf16 => layer.chunks_exact(2).any(|b| b == [0xff; 2]),
-                    KvDtype::F32 => layer.chunks_exact(4).any(|b| b == [0xff; 4]),
-                    // All ones is an honest integer; as a scale it is a NaN.
-                    KvDtype::Int8 => layer.chunks_exact(geometry.tile_bytes()).any(|tile| {
-                        let scales = &tile[geometry.block_tokens * geometry.head_dim..];
-                        scales.chunks_exact(4).any(|b| b == [0xff; 4])
-                    }),
-                };
-                assert!(!nan, "{name} {dtype:?}: block {block} keeps bytes from before");
+            // 70 tokens touched the first five tiles, of one layer.
+            let is_nan = |tile: &[u8]| match dtype {
+                KvDtype::Bf16 => tile.chunks_exact(2).any(|b| b == [0xff; 2]),
+                KvDtype::F32 => tile.chunks_exact(4).any(|b| b == [0xff; 4]),
+                // All ones is an honest integer; as a scale it is a NaN.
+                KvDtype::Int8 => tile[TILE_TOKENS * geometry.head_dim..].chunks_exact(4).any(|b| b == [0xff; 4]),
+            };
+            for unit in 0..6 {
+                assert!(cache.tiles(0, unit).iter().all(|tile| tile.iter().all(|b| *b == 0xff)), "{name}: other layer");
+                let tiles = cache.tiles(1, unit);
+                let touched = unit < 5;
+                assert!(tiles.iter().all(|tile| is_nan(tile) != touched), "{name} {dtype:?}: what unit {unit} holds");
             }
         }
     }

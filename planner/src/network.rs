@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sched::layout::{KvLayout, LayoutError, PullBlocks, plan};
+use sched::layout::{KvLayout, LayoutError, PullBlocks, Resharding};
 use sched::replica::Pull;
 use sched::{LeaseId, PullId, Time, WorkerId};
 
@@ -155,7 +155,8 @@ pub(crate) fn pull_bytes(giver: &KvLayout, reader: &KvLayout, pull: &Pull) -> Re
         positions: pull.positions.clone(),
         layers: pull.layers.clone(),
     };
-    Ok(plan(giver, reader, &blocks)?.iter().map(|copy| copy.bytes).sum())
+    let copies = Resharding::between(giver, reader)?.copies(&blocks)?;
+    Ok(copies.iter().map(|copy| copy.bytes).sum())
 }
 
 #[cfg(test)]

@@ -126,9 +126,11 @@ async fn run_setup(setup: &Setup, config: BatonConfig, run: &Run<'_>) -> Result<
     let (_, metrics) = metrics?;
     let moved_bytes = sum_of(&metrics, "baton_kv_transfer_bytes_total");
     let preemptions = sum_of(&metrics, "baton_preemptions_total");
+    let retries = sum_of(&metrics, "baton_retries_total");
     if setup.moves_kv() && moved_bytes == 0 {
         bail!("no KV byte was moved: this setup does not show what it is for");
     }
+    ensure!(retries == 0, "{retries} attempts were repeated, though nothing was made to fail");
     let tokens = answers.iter().map(Answer::tokens).sum();
     let row = Row { name: setup.name, tokens, moved_bytes, preemptions, elapsed, verdict: String::new() };
     Ok((row, answers))

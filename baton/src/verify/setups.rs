@@ -61,6 +61,24 @@ pub fn all() -> &'static [Setup] {
             settings: &["engine.transport=shm", "prefill.engine.step_tokens_max=96"],
         },
         Setup {
+            name: "disaggregated over ucx, blocks 64 to 16",
+            concurrency: 16,
+            mode: Mode::Disaggregated,
+            settings: &["engine.transport=ucx", "prefill.engine.block_tokens=64"],
+        },
+        Setup {
+            name: "disaggregated over tcp, blocks 16 to 32",
+            concurrency: 12,
+            mode: Mode::Disaggregated,
+            settings: &["engine.transport=tcp", "decode.engine.block_tokens=32"],
+        },
+        Setup {
+            name: "disaggregated over shm, blocks 32 to 64",
+            concurrency: 24,
+            mode: Mode::Disaggregated,
+            settings: &["engine.transport=shm", "prefill.engine.block_tokens=32", "decode.engine.block_tokens=64"],
+        },
+        Setup {
             name: "aggregated, a pool that is too small",
             concurrency: 32,
             mode: Mode::Aggregated,

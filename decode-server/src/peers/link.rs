@@ -7,7 +7,7 @@ use engine::replica::PeerInfo;
 use node::telemetry::LiveGauge;
 use proto::peer::PeerWelcome;
 use proto::peer::client::{Peer, Watch, connect};
-use sched::layout::can_pull;
+use sched::layout::Resharding;
 use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
@@ -189,11 +189,11 @@ impl Link {
             let detail = format!("the giver at {} gives the {transport} endpoint of another process", self.address);
             return Err(Failure::new(FailureKind::Incompatible, detail));
         }
-        can_pull(&layout, &self.peers.shared.worker.info.layout).map_err(|error| {
+        let resharding = Resharding::of_all(&layout, &self.peers.shared.worker.info.layout).map_err(|error| {
             let detail = format!("the giver at {} cannot be read from: {error}", self.address);
             Failure::new(FailureKind::Incompatible, detail)
         })?;
-        Ok(PeerInfo { instance, layout, blocks, endpoint: endpoint.address })
+        Ok(PeerInfo { instance, resharding, blocks, endpoint: endpoint.address })
     }
 
     /// The giver is up; stays until something about it changes.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 use kv_transfer::TransportKind;
-use sched::layout::KvLayout;
+use sched::layout::Resharding;
 use sched::message::{Envelope, Load};
 use sched::replica::Event;
 use sched::{Failure, InstanceId, LaneId};
@@ -113,8 +113,8 @@ pub trait Outlet: Send {
 pub struct PeerInfo {
     /// Its incarnation.
     pub instance: InstanceId,
-    /// Where tiles lie in its pool.
-    pub layout: KvLayout,
+    /// How tiles of its pool become tiles of ours.
+    pub resharding: Resharding,
     /// Blocks of its pool.
     pub blocks: u32,
     /// How its transport is reached, as that transport wrote it.

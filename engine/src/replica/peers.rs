@@ -1,16 +1,16 @@
-//! The peers we may pull from: which connection, which layout, whether it is up; knows no leg.
+//! The peers we may pull from: which connection, how their KV becomes ours, whether they are up; knows no leg.
 
 use std::collections::BTreeMap;
 
 use kv_transfer::PeerId;
 use sched::InstanceId;
-use sched::layout::KvLayout;
+use sched::layout::Resharding;
 
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    pub(super) layout: KvLayout,
+    pub(super) resharding: Resharding,
     pub(super) blocks: u32,
     pub(super) link: Link,
 }

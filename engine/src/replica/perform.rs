@@ -9,7 +9,7 @@ use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, Probe, RangeCopy, RegionId, Ticket, TransferError, TransferEvent,
 };
 use sched::handoff::PullOutcome;
-use sched::layout::{self, KvLayout, PullBlocks};
+use sched::layout::{KvLayout, PullBlocks};
 use sched::replica::{Action, Compute, Event, Progress, Pull, Transfer};
 use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, PullId, StepId, StepPlan, StepResult};
 
@@ -170,7 +170,7 @@ impl Performer {
             positions: pull.positions.clone(),
             layers: pull.layers.clone(),
         };
-        let copies = layout::plan(&peer.layout, &self.layout, &blocks).map_err(|error| error.to_string())?;
+        let copies = peer.resharding.copies(&blocks).map_err(|error| error.to_string())?;
         let copies: Vec<_> = copies.into_iter().map(RangeCopy::from).collect();
         let batch = Batch {
             lease: pull.lease,
@@ -185,12 +185,12 @@ impl Performer {
 
     /// Meets a peer; an earlier connection to the same incarnation is closed.
     pub(super) fn add_peer(&mut self, info: PeerInfo) {
-        let PeerInfo { instance, layout, blocks, endpoint } = info;
+        let PeerInfo { instance, resharding, blocks, endpoint } = info;
         if let Some(former) = self.peers.remove(instance) {
             self.transport.disconnect(former.id);
         }
         match self.transport.connect(&endpoint) {
-            Ok(id) => self.peers.insert(instance, Peer { id, layout, blocks, link: Link::Connecting }),
+            Ok(id) => self.peers.insert(instance, Peer { id, resharding, blocks, link: Link::Connecting }),
             Err(error) => self.outlet.put(Outbound::PeerDown { instance, reason: error.to_string() }),
         }
     }

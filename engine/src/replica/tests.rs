@@ -98,6 +98,7 @@ fn scheduler(role: Role) -> Replica {
         steps_in_flight: 1,
         queue_legs_max: 1,
         pulls_per_giver_max: 1,
+        pull_tokens_max: 1 << 20,
         reading: Reading::WhenComplete,
         prefix_cache: PrefixCache::Off,
         filling_share: 1.0,

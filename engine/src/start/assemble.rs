@@ -8,7 +8,7 @@ use kernels::{Dtype, KvGeometry};
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, Setup};
 use sched::device::{Device, DeviceSpec};
 use sched::handoff::LeaseKey;
-use sched::layout::KvLayout;
+use sched::layout::{KvLayout, Resharding, TILE_TOKENS};
 use sched::replica::{LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -22,7 +22,7 @@ use crate::replica::{Outlet, Parts, Waker, spawn};
 use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice, Progress, RanksChoice, WeightsDtype};
 
 /// Version of the hand-off protocol between workers.
-const WIRE_VERSION: u32 = 1;
+const WIRE_VERSION: u32 = 2;
 /// How often a modelled device that loads looks whether it shall stop.
 const LOADING_SLICE: Duration = Duration::from_millis(20);
 
@@ -83,7 +83,7 @@ pub(super) fn start(
         Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: limits(config), serving };
     let (transport, region) = transport(config, &setup, &kv)?;
     let compat = compat(&spec, &kv, &layout, weights_digest, &backend.describe().numerics_id);
-    let scheduler = scheduler(config, role, &spec, &geometry, context_max, &compat)?;
+    let scheduler = scheduler(config, role, &spec, &layout, geometry.blocks as u32, context_max, &compat)?;
     let info = ModelInfo {
         instance,
         name: config.served_name(),
@@ -289,17 +289,24 @@ fn compat(spec: &ModelSpec, kv: &KvStore, layout: &KvLayout, weights_digest: u12
     }
 }
 
+/// How many positions the transport can copy at a time, however scattered they lie on both sides.
+fn pull_tokens_max(layout: &KvLayout, copies_max: usize) -> u32 {
+    let units = copies_max / Resharding::copies_per_unit(layout) as usize;
+    u32::try_from(units).unwrap_or(u32::MAX).clamp(1, u32::MAX / TILE_TOKENS) * TILE_TOKENS
+}
+
 fn scheduler(
     config: &Config,
     role: Role,
     spec: &ModelSpec,
-    geometry: &KvGeometry,
+    layout: &KvLayout,
+    blocks_total: u32,
     context_max: u32,
     compat: &CompatParts,
 ) -> Result<Replica, EngineError> {
     let config = ReplicaConfig {
         role,
-        blocks_total: geometry.blocks as u32,
+        blocks_total,
         block_tokens: config.block_tokens,
         layers: spec.layers,
         vocab: spec.vocab,
@@ -310,6 +317,7 @@ fn scheduler(
         steps_in_flight: config.steps_in_flight,
         queue_legs_max: config.queue_legs_max,
         pulls_per_giver_max: config.pulls_per_giver_max,
+        pull_tokens_max: pull_tokens_max(layout, limits(config).copies_max),
         reading: Reading::WhenComplete,
         prefix_cache: match config.prefix_cache {
             PrefixCacheChoice::On => PrefixCache::On,
@@ -326,6 +334,23 @@ fn scheduler(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv_store::layout_of;
+
+    #[test]
+    fn a_pull_has_no_more_copies_than_the_transport_takes() {
+        let geometry = |layers| KvGeometry {
+            blocks: 1,
+            layers,
+            kv_heads: 8,
+            head_dim: 128,
+            block_tokens: 64,
+            dtype: kernels::KvDtype::Bf16,
+        };
+        let tokens = |layers, copies| pull_tokens_max(&layout_of(&geometry(layers)).unwrap(), copies);
+        assert_eq!(tokens(80, 1 << 20), (1 << 20) / 160 * 16);
+        assert_eq!(tokens(1, 1), 16, "a pull has at least one tile");
+        assert_eq!(tokens(1, usize::MAX) % 16, 0);
+    }
 
     #[test]
     fn the_transport_takes_as_many_peers_as_configured() {

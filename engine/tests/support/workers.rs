@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use engine::replica::{Outbound, Outlet, PeerInfo};
 use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start, start_with_ranks};
+use sched::layout::Resharding;
 use sched::message::{Commit, Envelope, FromWorker, Load, Offer, ToWorker, Work};
 use sched::replica::Event;
 use sched::{Failure, FinishReason, InstanceId, Leg, Request, Role, SampledToken};
@@ -114,7 +115,7 @@ impl Workers {
         assert_eq!(first.info.compat_key(), decode.info.compat_key());
         let peer = PeerInfo {
             instance: first.info.instance,
-            layout: first.info.layout.clone(),
+            resharding: Resharding::of_all(&first.info.layout, &decode.info.layout)?,
             blocks: first.info.blocks,
             endpoint: first.endpoint.clone(),
         };

@@ -2,8 +2,9 @@
 
 use super::elementwise::{rms_norm_in_place, rotate};
 use super::rows::Rope;
+use crate::kv::StoredAt;
 use crate::numerics::{bf16_bits, bf16_pair, quantise};
-use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView};
+use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView, TILE_TOKENS};
 
 /// Everything the tasks of one call share. The arguments have been checked.
 pub(super) struct Append<'a> {
@@ -27,7 +28,7 @@ pub(super) struct Append<'a> {
 pub(super) unsafe fn append_head(call: &Append<'_>, kv_head: usize) {
     let HeadShape { heads, kv_heads, head_dim } = call.shape;
     let group = heads / kv_heads;
-    let block_tokens = call.kv.geometry().block_tokens;
+    let geometry = call.kv.geometry();
     for sequence in call.batch.sequences {
         let table = &call.batch.blocks[sequence.blocks.start as usize..];
         for row in sequence.rows.clone() {
@@ -44,13 +45,12 @@ pub(super) unsafe fn append_head(call: &Append<'_>, kv_head: usize) {
             let key = &mut key[..head_dim];
             key.copy_from_slice(head(heads + kv_head));
             finish(call, key, call.k_norm, position);
-            let block = table[position / block_tokens] as usize;
-            let tile =
-                |part| Tile { start: call.kv.tile_ptr(block, call.layer, part, kv_head), geometry: call.kv.geometry() };
+            let stored = StoredAt::of(position, table, geometry);
+            let tile = |part| Tile { start: call.kv.tile_ptr(stored.tile(call.layer, part, kv_head)), geometry };
             // SAFETY: the tiles lie inside the pool and have this task as their only writer.
             unsafe {
-                tile(KvPart::Key).store_key(position % block_tokens, key);
-                tile(KvPart::Value).store_value(position % block_tokens, head(heads + kv_heads + kv_head));
+                tile(KvPart::Key).store_key(stored.token, key);
+                tile(KvPart::Value).store_value(stored.token, head(heads + kv_heads + kv_head));
             }
         }
     }
@@ -74,15 +74,13 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     /// # Safety
-    /// The tile is inside the pool, `slot` inside the tile, `key` has `head_dim` values, nobody else writes.
+    /// The tile is inside the pool, `token` below 16, `key` has `head_dim` values, nobody else writes.
     #[inline(always)]
-    unsafe fn store_key(&self, slot: usize, key: &[f32]) {
-        let block_tokens = self.geometry.block_tokens;
+    unsafe fn store_key(&self, token: usize, key: &[f32]) {
         let words = self.start.cast::<u32>();
-        // SAFETY: word `i * block_tokens + slot` is the slot's word in row `i` of `[word][token]`; in int8 it has half
-        // the size.
+        // SAFETY: word `i * 16 + token` is the token's word in row `i` of `[word][token]`; in int8 it has half the size.
         unsafe {
-            self.clear_if_first(slot);
+            self.clear_if_first(token);
             match self.geometry.dtype {
                 KvDtype::Bf16 => {
                     let mut pairs = [0; HEAD_DIM_MAX / 2];
@@ -90,19 +88,19 @@ impl Tile<'_> {
                         *word = bf16_pair(pair[0], pair[1]);
                     }
                     for (i, word) in pairs[..key.len() / 2].iter().enumerate() {
-                        words.add(i * block_tokens + slot).write(*word);
+                        words.add(i * TILE_TOKENS + token).write(*word);
                     }
                 }
                 KvDtype::F32 => {
                     for (i, value) in key.iter().enumerate() {
-                        words.add(i * block_tokens + slot).write(value.to_bits());
+                        words.add(i * TILE_TOKENS + token).write(value.to_bits());
                     }
                 }
                 KvDtype::Int8 => {
                     let mut integers = [0; HEAD_DIM_MAX];
-                    self.scale(slot).write(quantise(key, &mut integers));
+                    self.scale(token).write(quantise(key, &mut integers));
                     for (i, pair) in integers[..key.len()].as_chunks::<2>().0.iter().enumerate() {
-                        self.start.cast::<[i8; 2]>().add(i * block_tokens + slot).write(*pair);
+                        self.start.cast::<[i8; 2]>().add(i * TILE_TOKENS + token).write(*pair);
                     }
                 }
             }
@@ -112,16 +110,16 @@ impl Tile<'_> {
     /// # Safety
     /// As for `store_key`.
     #[inline(always)]
-    unsafe fn store_value(&self, slot: usize, value: &[f32]) {
+    unsafe fn store_value(&self, token: usize, value: &[f32]) {
         let head_dim = self.geometry.head_dim;
         let words = self.start.cast::<u32>();
         // SAFETY: `[token / 2][dim]` words for bf16, `[token][dim]` for f32, `[token / 2][dim]` half words for int8.
         unsafe {
-            self.clear_if_first(slot);
+            self.clear_if_first(token);
             match self.geometry.dtype {
                 KvDtype::Bf16 => {
-                    let pairs = std::slice::from_raw_parts_mut(words.add(slot / 2 * head_dim), head_dim);
-                    if slot.is_multiple_of(2) {
+                    let pairs = std::slice::from_raw_parts_mut(words.add(token / 2 * head_dim), head_dim);
+                    if token.is_multiple_of(2) {
                         // The partner becomes zero; it is multiplied with weight 0 until it is stored.
                         for (pair, value) in pairs.iter_mut().zip(value) {
                             *pair = bf16_bits(*value);
@@ -133,34 +131,34 @@ impl Tile<'_> {
                     }
                 }
                 KvDtype::F32 => {
-                    let target = std::slice::from_raw_parts_mut(words.cast::<f32>().add(slot * head_dim), head_dim);
+                    let target = std::slice::from_raw_parts_mut(words.cast::<f32>().add(token * head_dim), head_dim);
                     target.copy_from_slice(value);
                 }
                 KvDtype::Int8 => {
                     let mut integers = [0; HEAD_DIM_MAX];
-                    self.scale(slot).write(quantise(value, &mut integers));
-                    let first = self.start.cast::<[i8; 2]>().add(slot / 2 * head_dim);
+                    self.scale(token).write(quantise(value, &mut integers));
+                    let first = self.start.cast::<[i8; 2]>().add(token / 2 * head_dim);
                     let pairs = std::slice::from_raw_parts_mut(first, head_dim);
                     for (pair, integer) in pairs.iter_mut().zip(integers) {
-                        // As for bf16, the partner of an even slot becomes zero.
-                        *pair = if slot.is_multiple_of(2) { [integer, 0] } else { [pair[0], integer] };
+                        // As for bf16, the partner of an even token becomes zero.
+                        *pair = if token.is_multiple_of(2) { [integer, 0] } else { [pair[0], integer] };
                     }
                 }
             }
         }
     }
 
-    /// The slot's scale, where the dtype has scales.
+    /// The token's scale, where the dtype has scales.
     #[inline(always)]
-    unsafe fn scale(&self, slot: usize) -> *mut f32 {
+    unsafe fn scale(&self, token: usize) -> *mut f32 {
         // SAFETY: the scales lie behind the elements of the tile, one per token.
-        unsafe { self.start.add(self.geometry.scales_offset()).cast::<f32>().add(slot) }
+        unsafe { self.start.add(self.geometry.scales_offset()).cast::<f32>().add(token) }
     }
 
-    /// The first token of a block clears the whole tile: its bytes then depend on nothing but its tokens.
+    /// The first token of a tile clears all of it: its bytes then depend on nothing but its tokens.
     #[inline(always)]
-    unsafe fn clear_if_first(&self, slot: usize) {
-        if slot == 0 {
+    unsafe fn clear_if_first(&self, token: usize) {
+        if token == 0 {
             // SAFETY: a tile has `tile_bytes` bytes.
             unsafe { std::ptr::write_bytes(self.start, 0, self.geometry.tile_bytes()) };
         }

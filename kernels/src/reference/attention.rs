@@ -2,7 +2,7 @@
 
 use super::Rows;
 use crate::checks::{attention_batch, below, first_visible, heads, same};
-use crate::kv::Element;
+use crate::kv::{Element, StoredAt};
 use crate::numerics::{ATTENTION_CHUNK, LANES, LOG2_E, PairOrder, STEP_PRODUCTS, exp2, lane_tree_sum, round_to_bf16};
 use crate::{AttentionSpec, Batch, KernelError, KvDtype, KvPart, KvView};
 
@@ -74,15 +74,8 @@ impl Stored<'_> {
     }
 
     fn element(&self, part: KvPart, position: usize, dim: usize) -> Element {
-        let block_tokens = self.kv.geometry().block_tokens;
-        Element {
-            block: self.table[position / block_tokens] as usize,
-            layer: self.layer,
-            part,
-            kv_head: self.kv_head,
-            token: position % block_tokens,
-            dim,
-        }
+        let stored = StoredAt::of(position, self.table, self.kv.geometry());
+        Element { tile: stored.tile(self.layer, part, self.kv_head), token: stored.token, dim }
     }
 
     /// Rounds a query value or a weight to what it is multiplied with.

@@ -2,9 +2,9 @@
 
 use super::{ReferenceOps, Rope, Rows, Vector};
 use crate::checks::{append_batch, below, heads, same};
-use crate::kv::Element;
+use crate::kv::{Element, StoredAt, TilePlace};
 use crate::numerics::{Standardize, quantise};
-use crate::{Batch, KernelError, KvDtype, KvPart, KvView, QkvSpec};
+use crate::{Batch, KernelError, KvDtype, KvPart, KvView, QkvSpec, TILE_TOKENS};
 
 pub(super) fn append(
     qkv: &mut Rows,
@@ -30,26 +30,21 @@ pub(super) fn append(
         let table = &batch.blocks[sequence.blocks.start as usize..];
         for row in sequence.rows.clone() {
             let position = (sequence.first_position + row - sequence.rows.start) as usize;
-            let place = Place {
-                block: table[position / geometry.block_tokens] as usize,
-                slot: position % geometry.block_tokens,
-                layer,
-            };
-            append_row(qkv.row_mut(row as usize), spec, position, kv, place);
+            let tile = |part, head| StoredAt::of(position, table, geometry).tile(layer, part, head);
+            append_row(qkv.row_mut(row as usize), spec, position, kv, tile);
         }
     }
     Ok(())
 }
 
-/// Where one position is stored.
-#[derive(Clone, Copy)]
-struct Place {
-    block: usize,
-    slot: usize,
-    layer: usize,
-}
-
-fn append_row(row: &mut [f32], spec: &QkvSpec<'_, ReferenceOps>, position: usize, kv: &KvView, place: Place) {
+/// `tile` says where keys or values of a head go.
+fn append_row(
+    row: &mut [f32],
+    spec: &QkvSpec<'_, ReferenceOps>,
+    position: usize,
+    kv: &KvView,
+    tile: impl Fn(KvPart, usize) -> TilePlace,
+) {
     let dim = spec.shape.head_dim;
     let (q, rest) = row.split_at_mut(spec.shape.heads * dim);
     let (k, v) = rest.split_at_mut(spec.shape.kv_heads * dim);
@@ -58,10 +53,10 @@ fn append_row(row: &mut [f32], spec: &QkvSpec<'_, ReferenceOps>, position: usize
     }
     for (h, head) in k.chunks_exact_mut(dim).enumerate() {
         finish(head, spec.k_norm, spec, position);
-        store(head, KvPart::Key, h, kv, place);
+        store(head, position, kv, tile(KvPart::Key, h));
     }
     for (h, head) in v.chunks_exact(dim).enumerate() {
-        store(head, KvPart::Value, h, kv, place);
+        store(head, position, kv, tile(KvPart::Value, h));
     }
 }
 
@@ -81,12 +76,12 @@ fn finish(head: &mut [f32], norm: Option<&Vector>, spec: &QkvSpec<'_, ReferenceO
     }
 }
 
-fn store(values: &[f32], part: KvPart, kv_head: usize, kv: &KvView, place: Place) {
-    let Place { block, slot, layer } = place;
-    let set = |token, dim, value| kv.set(Element { block, layer, part, kv_head, token, dim }, value);
-    let set_scale = |token, scale| kv.set_scale(Element { block, layer, part, kv_head, token, dim: 0 }, scale);
+fn store(values: &[f32], position: usize, kv: &KvView, tile: TilePlace) {
+    let slot = position % TILE_TOKENS;
+    let set = |token, dim, value| kv.set(Element { tile, token, dim }, value);
+    let set_scale = |token, scale| kv.set_scale(Element { tile, token, dim: 0 }, scale);
     if slot == 0 {
-        for token in 0..kv.geometry().block_tokens {
+        for token in 0..TILE_TOKENS {
             (0..values.len()).for_each(|dim| set(token, dim, 0.0));
             if kv.geometry().dtype.scale_bytes() > 0 {
                 set_scale(token, 0.0);

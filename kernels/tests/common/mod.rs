@@ -9,8 +9,8 @@ use kernels::memory::{Backing, HostMemory};
 use kernels::numerics::PairOrder;
 use kernels::reference::ReferenceOps;
 use kernels::{
-    AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, HeadShape, KernelSet, KvGeometry, KvView, MatrixSource, Ops,
-    Placement, Pool, QkvSpec, VectorSource,
+    AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, HeadShape, KernelSet, KvGeometry, KvPart, KvView, MatrixSource,
+    Ops, Placement, Pool, QkvSpec, TilePlace, VectorSource,
 };
 
 /// Every kernel set of this processor, with 1 and with 2 threads.
@@ -199,6 +199,16 @@ impl<'a, O: Ops> Cache<'a, O> {
         };
         self.ops.attention(&qkv, &spec, &batch, &self.kv, LAYER, &mut out).expect("attention");
         values(self.ops, &out, row as usize * shape.out_cols())
+    }
+
+    /// The tiles of 16 positions of sequence 0: K and V of all heads of one layer.
+    pub(crate) fn tiles(&self, layer: usize, unit: usize) -> Vec<Vec<u8>> {
+        let (geometry, bytes) = (*self.kv.geometry(), self.bytes());
+        let (block, unit) = (geometry.blocks - 1 - unit / geometry.units(), unit % geometry.units());
+        let tiles = (0..geometry.kv_heads).flat_map(|kv_head| {
+            [KvPart::Key, KvPart::Value].map(|part| TilePlace { block, layer, part, unit, kv_head })
+        });
+        tiles.map(|tile| bytes[geometry.tile_offset(tile)..][..geometry.tile_bytes()].to_vec()).collect()
     }
 
     /// The bytes of the pool.

@@ -52,6 +52,7 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         steps_in_flight: STEPS_IN_FLIGHT_MAX,
         queue_legs_max: 100_000,
         pulls_per_giver_max: 4,
+        pull_tokens_max: 1 << 20,
         reading: Reading::WhenComplete,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,

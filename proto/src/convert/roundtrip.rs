@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use prost::Message;
 use sched::compat::CompatParts;
 use sched::handoff::Watermark;
-use sched::layout::{KvDtype, KvLayout, Parallel, Rank, Shape, TileOrder};
+use sched::layout::{KvDtype, KvLayout, Parallel, Rank, Shape, TILE_TOKENS, TileOrder};
 use sched::message::{
     Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Load, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker,
     TokenTiming, Work,
@@ -210,7 +210,7 @@ fn layout() -> impl Strategy<Value = KvLayout> {
                 block_tokens,
                 dtype,
                 tile_order: TileOrder("k:token.dim".into()),
-                tile_bytes: head_dim * block_tokens * (dtype.bytes() + 1),
+                tile_bytes: head_dim * TILE_TOKENS * (dtype.bytes() + 1),
             };
             let tensor = Rank { rank, size: 4 };
             KvLayout::of_rank(shape, Parallel { tensor, pipeline: Rank { rank: 0, size: 1 } }).ok()

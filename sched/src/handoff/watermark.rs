@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::layout::TILE_TOKENS;
+
 /// What is stored: of the first positions every layer; of the chunk behind them, while it is computed, the first layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermark {
@@ -31,7 +33,7 @@ impl Watermark {
 /// A part of a prompt's KV: some positions in some layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
-    /// The positions; they begin at a block.
+    /// The positions; they begin at a tile.
     pub positions: Range<u32>,
     /// The layers.
     pub layers: Range<u32>,
@@ -44,11 +46,11 @@ pub struct Extent {
     pub tokens: u32,
     /// Layers of the model.
     pub layers: u32,
-    /// Tokens per block.
-    pub block_tokens: u32,
+    /// Positions of one region at most, a multiple of 16: what a transport takes at a time.
+    pub pull_tokens_max: u32,
 }
 
-/// What a reader has asked for: every position in every layer once, in regions that begin at a block.
+/// What a reader has asked for: every position in every layer once, in regions that begin at a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked {
     /// Every layer of the positions below this one.
@@ -67,9 +69,12 @@ impl Asked {
 
     /// Asks for the next region that is stored; `None` if everything that is stored was asked for.
     pub fn next(&mut self, stored: Watermark, extent: Extent) -> Option<Region> {
-        let whole_blocks =
-            |end: u32| if end >= extent.tokens { extent.tokens } else { end - end % extent.block_tokens };
-        let whole = whole_blocks(stored.tokens);
+        let bound = self.tokens.saturating_add(extent.pull_tokens_max);
+        let whole_tiles = |end: u32| match end >= extent.tokens {
+            true => extent.tokens.min(bound),
+            false => (end - end % TILE_TOKENS).min(bound),
+        };
+        let whole = whole_tiles(stored.tokens);
         if self.ahead_layers > 0 && whole >= self.ahead_end {
             let region = Region { positions: self.tokens..self.ahead_end, layers: self.ahead_layers..extent.layers };
             *self = Asked::from(self.ahead_end);
@@ -80,7 +85,7 @@ impl Asked {
             *self = Asked::from(whole);
             return Some(region);
         }
-        let (ahead, layers) = (whole_blocks(stored.chunk_end), stored.layers.min(extent.layers));
+        let (ahead, layers) = (whole_tiles(stored.chunk_end), stored.layers.min(extent.layers));
         let goes_on = self.ahead_layers == 0 || ahead == self.ahead_end;
         if goes_on && ahead > self.tokens && layers > self.ahead_layers {
             let region = Region { positions: self.tokens..ahead, layers: self.ahead_layers..layers };
@@ -97,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    const EXTENT: Extent = Extent { tokens: 100, layers: 4, block_tokens: 16 };
+    const EXTENT: Extent = Extent { tokens: 100, layers: 4, pull_tokens_max: 1 << 20 };
 
     fn asked_for(asked: &mut Asked, stored: Watermark) -> Vec<(Range<u32>, Range<u32>)> {
         std::iter::from_fn(|| asked.next(stored, EXTENT)).map(|region| (region.positions, region.layers)).collect()
@@ -112,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_asked_for_in_whole_blocks_and_the_last_one_in_groups_of_layers() {
+    fn chunks_are_asked_for_in_whole_tiles_and_the_last_one_in_groups_of_layers() {
         let mut asked = Asked::default();
         assert_eq!(asked_for(&mut asked, Watermark::whole(40)), [(0..32, 0..4)]);
         assert_eq!(asked_for(&mut asked, Watermark::whole(47)), []);
@@ -120,6 +125,15 @@ mod tests {
         assert_eq!(asked_for(&mut asked, ahead(1)), [(32..48, 0..4), (48..100, 0..1)]);
         assert_eq!(asked_for(&mut asked, ahead(3)), [(48..100, 1..3)]);
         assert_eq!(asked_for(&mut asked, Watermark::whole(100)), [(48..100, 3..4)]);
+    }
+
+    #[test]
+    fn no_region_is_longer_than_a_transport_takes() {
+        let extent = Extent { pull_tokens_max: 48, ..EXTENT };
+        let mut asked = Asked::default();
+        let regions: Vec<_> = std::iter::from_fn(|| asked.next(Watermark::whole(100), extent)).collect();
+        let positions: Vec<_> = regions.into_iter().map(|region| region.positions).collect();
+        assert_eq!(positions, [0..48, 48..96, 96..100]);
     }
 
     /// A giver may say anything; what is asked for stays within the prompt.
@@ -138,11 +152,11 @@ mod tests {
         fn every_cell_is_asked_for_once_and_not_before_it_is_stored(
             chunks in prop::collection::vec(1_u32..50, 0..8),
             told in prop::collection::vec(any::<bool>(), 64),
-            cached_blocks in 0_u32..7,
-            block_tokens in prop::sample::select(vec![16_u32, 32]),
+            cached_tiles in 0_u32..7,
+            pull_tokens_max in prop::sample::select(vec![16_u32, 32, 64, 1 << 20]),
         ) {
-            let extent = Extent { block_tokens, ..EXTENT };
-            let cached = (cached_blocks * block_tokens).min(96 / block_tokens * block_tokens);
+            let extent = Extent { pull_tokens_max, ..EXTENT };
+            let cached = cached_tiles * TILE_TOKENS;
             let mut marks = vec![Watermark::default()];
             let mut tokens = 0;
             for chunk in chunks.into_iter().chain([100]) {
@@ -163,7 +177,8 @@ mod tests {
                 prop_assert_eq!((high.max(mark), mark.max(high)), (mark, mark), "marks only rise");
                 high = mark;
                 while let Some(Region { positions, layers }) = asked.next(high, extent) {
-                    prop_assert!(positions.start.is_multiple_of(block_tokens) && !positions.is_empty() && !layers.is_empty());
+                    prop_assert!(positions.start.is_multiple_of(TILE_TOKENS) && !positions.is_empty() && !layers.is_empty());
+                    prop_assert!(positions.len() <= pull_tokens_max as usize);
                     for position in positions {
                         for layer in layers.clone() {
                             let stored = position < mark.tokens || (position < mark.chunk_end && layer < mark.layers);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{KvDtype, LayoutError};
+use super::{KvDtype, LayoutError, TILE_TOKENS};
 use crate::BlockId;
 
 /// What one rank holds of every block, and where.
@@ -25,13 +25,13 @@ pub struct Shape {
     pub kv_heads_total: u32,
     /// Elements per head.
     pub head_dim: u32,
-    /// Tokens per block; a multiple of 16, the unit of content hashes.
+    /// Tokens per block; a multiple of 16, the tokens of a tile.
     pub block_tokens: u32,
     /// Element type.
     pub dtype: KvDtype,
     /// Name of the order of elements inside a tile.
     pub tile_order: TileOrder,
-    /// Bytes of one tile (block, layer, K or V, head), scales and padding included.
+    /// Bytes of one tile (unit of a block, layer, K or V, head), scales and padding included.
     pub tile_bytes: u32,
 }
 
@@ -87,7 +87,8 @@ impl KvLayout {
             shape,
             rank,
         };
-        let bytes = u64::from(layout.layers_held()) * 2 * u64::from(heads_held) * u64::from(layout.shape.tile_bytes);
+        let tiles = u64::from(layout.layers_held()) * 2 * u64::from(layout.shape.units()) * u64::from(heads_held);
+        let bytes = tiles.saturating_mul(layout.shape.tile_bytes.into());
         bounded("bytes per block", bytes, 1, u64::from(u32::MAX))?;
         Ok(layout)
     }
@@ -144,7 +145,13 @@ impl KvLayout {
     /// Bytes of one layer of one block.
     #[must_use]
     pub fn layer_bytes(&self) -> u64 {
-        2 * u64::from(self.kv_heads_held()) * u64::from(self.shape.tile_bytes)
+        2 * u64::from(self.shape.units()) * self.unit_bytes()
+    }
+
+    /// Bytes of the tiles of one unit, layer and half: one per held head, one after the other.
+    #[must_use]
+    pub fn unit_bytes(&self) -> u64 {
+        u64::from(self.kv_heads_held()) * u64::from(self.shape.tile_bytes)
     }
 
     /// Bytes of a pool of `blocks` blocks.
@@ -166,28 +173,35 @@ impl KvLayout {
     }
 
     /// Byte offset of a tile inside its block, or `None` when this rank does not hold it.
-    /// `layer` and `kv_head` are numbered as in the model.
+    /// `layer` and `kv_head` are numbered as in the model; `unit` counts 16 positions from the start of the block.
     #[must_use]
-    pub fn tile_offset(&self, layer: u32, half: Half, kv_head: u32) -> Option<u64> {
-        if !self.layers.contains(&layer) || !self.kv_heads.contains(&kv_head) {
+    pub fn tile_offset(&self, layer: u32, half: Half, unit: u32, kv_head: u32) -> Option<u64> {
+        if !self.layers.contains(&layer) || !self.kv_heads.contains(&kv_head) || unit >= self.shape.units() {
             return None;
         }
         let row = u64::from(layer - self.layers.start) * 2 + half as u64;
-        let tile = row * u64::from(self.kv_heads_held()) + u64::from(kv_head - self.kv_heads.start);
+        let units = row * u64::from(self.shape.units()) + u64::from(unit);
+        let tile = units * u64::from(self.kv_heads_held()) + u64::from(kv_head - self.kv_heads.start);
         Some(tile * u64::from(self.shape.tile_bytes))
     }
 }
 
 impl Shape {
+    /// Units of 16 positions in a block.
+    #[must_use]
+    pub fn units(&self) -> u32 {
+        self.block_tokens / TILE_TOKENS
+    }
+
     fn check(&self) -> Result<(), LayoutError> {
         bounded("layers", self.layers_total.into(), 1, 1 << 16)?;
         bounded("kv heads", self.kv_heads_total.into(), 1, 1 << 16)?;
         bounded("head dim", self.head_dim.into(), 1, 1 << 16)?;
         bounded("block tokens", self.block_tokens.into(), 1, 1 << 16)?;
-        if !self.block_tokens.is_multiple_of(16) {
-            return Err(invalid("block tokens", self.block_tokens.into(), "be a multiple of 16".into()));
+        if !self.block_tokens.is_multiple_of(TILE_TOKENS) {
+            return Err(invalid("block tokens", self.block_tokens.into(), format!("be a multiple of {TILE_TOKENS}")));
         }
-        let elements = u64::from(self.block_tokens) * u64::from(self.head_dim);
+        let elements = u64::from(TILE_TOKENS) * u64::from(self.head_dim);
         bounded("bytes per tile", self.tile_bytes.into(), elements * u64::from(self.dtype.bytes()), u32::MAX.into())
     }
 }
@@ -253,11 +267,22 @@ mod tests {
         let layout = KvLayout::whole(shape(2, 3)).unwrap();
         assert_eq!(layout.block_bytes(), 2 * 2 * 3 * 256);
         assert_eq!(layout.token_bytes(), layout.block_bytes() / 16);
-        assert_eq!(layout.tile_offset(0, Half::K, 2), Some(2 * 256));
-        assert_eq!(layout.tile_offset(0, Half::V, 0), Some(3 * 256));
-        assert_eq!(layout.tile_offset(1, Half::K, 1), Some(7 * 256));
-        assert_eq!(layout.tile_offset(2, Half::K, 0), None);
+        assert_eq!(layout.tile_offset(0, Half::K, 0, 2), Some(2 * 256));
+        assert_eq!(layout.tile_offset(0, Half::V, 0, 0), Some(3 * 256));
+        assert_eq!(layout.tile_offset(1, Half::K, 0, 1), Some(7 * 256));
+        assert_eq!(layout.tile_offset(2, Half::K, 0, 0), None);
+        assert_eq!(layout.tile_offset(0, Half::K, 1, 0), None);
         assert_eq!(layout.block_offset(BlockId(3)), 3 * layout.block_bytes());
+    }
+
+    #[test]
+    fn a_block_has_the_tiles_of_all_heads_unit_by_unit() {
+        let layout = KvLayout::whole(Shape { block_tokens: 48, ..shape(2, 3) }).unwrap();
+        assert_eq!(layout.block_bytes(), 2 * 2 * 3 * 3 * 256);
+        assert_eq!(layout.token_bytes(), KvLayout::whole(shape(2, 3)).unwrap().token_bytes());
+        assert_eq!(layout.tile_offset(0, Half::K, 2, 1), Some(7 * 256));
+        assert_eq!(layout.tile_offset(0, Half::V, 0, 0), Some(9 * 256));
+        assert_eq!(layout.tile_offset(1, Half::K, 1, 0), Some(21 * 256));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Where KV tiles lie in a worker's pool, and which bytes move between two pools; knows no byte itself.
 //!
-//! A pool is block-major: `[block][layer][K, V][kv head]` tiles. A tile is the unit of resharding; the order inside it
-//! belongs to the kernels and has only a name here.
+//! A pool is block-major: `[block][layer][K, V][unit][kv head]` tiles, where a unit is 16 positions of the block. A tile is
+//! the unit of resharding; the order inside it belongs to the kernels and has only a name here. A block of 64 holds, of every
+//! layer and half, what four blocks of 16 would, one after the other.
 
 mod dtype;
 mod geometry;
@@ -9,9 +10,12 @@ mod plan;
 
 pub use dtype::KvDtype;
 pub use geometry::{Half, KvLayout, Parallel, Rank, Shape, TileOrder};
-pub use plan::{PullBlocks, TileCopy, can_pull, plan};
+pub use plan::{PullBlocks, Resharding, TileCopy};
 
 use thiserror::Error;
+
+/// Tokens of a tile: a unit of content hashes, so that what one name stands for are whole tiles.
+pub const TILE_TOKENS: u32 = crate::block::HASH_UNIT_TOKENS;
 
 /// Why a layout cannot exist, or why two layouts cannot exchange these blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -36,15 +40,13 @@ pub enum LayoutError {
         /// The reader's value.
         dst: String,
     },
-    /// A token range is not covered by the block tables, or does not begin at a block.
-    #[error("cannot pull tokens {start}..{end} in blocks of {block_tokens}: {why}")]
+    /// A token range is not covered by the block tables, or does not begin at a tile.
+    #[error("cannot pull tokens {start}..{end}: {why}")]
     Range {
         /// First token.
         start: u32,
         /// End of the tokens.
         end: u32,
-        /// Tokens per block.
-        block_tokens: u32,
         /// What is wrong.
         why: String,
     },

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Half, KvLayout, LayoutError};
+use super::{Half, KvLayout, LayoutError, TILE_TOKENS};
 use crate::BlockId;
 
 /// Copy `bytes` bytes from `src_offset` of the giver's pool to `dst_offset` of the reader's.
@@ -19,47 +19,151 @@ pub struct TileCopy {
 /// What to pull: two block tables over the same positions, from position 0 on.
 #[derive(Debug, Clone)]
 pub struct PullBlocks<'a> {
-    /// The giver's block table.
+    /// The giver's block table, in blocks of the giver's size.
     pub src: &'a [BlockId],
-    /// The reader's block table.
+    /// The reader's block table, in blocks of the reader's size.
     pub dst: &'a [BlockId],
-    /// Positions to pull. The start is a block boundary; a partly filled last block moves as whole tiles.
+    /// Positions to pull. The start is that of a tile; a partly filled last tile moves as a whole.
     pub positions: Range<u32>,
     /// Layers to pull; those that either side does not hold are left out.
     pub layers: Range<u32>,
 }
 
-/// The copies that bring the reader rank what it lacks from this giver rank, in order of giver offsets per block.
+/// How KV moves from one giver rank to one reader rank: worked out once, when the two meet.
 ///
 /// Summed over all giver ranks, every tile of the reader is written exactly once: where several giver ranks hold the
-/// same heads, reader rank `r` reads from replica `r mod replicas`. Copies are as long as both layouts allow; when the
-/// two hold the same layers and heads, a run of consecutive blocks is one copy.
-pub fn plan(src: &KvLayout, dst: &KvLayout, pull: &PullBlocks<'_>) -> Result<Vec<TileCopy>, LayoutError> {
-    check_same_kind(src, dst)?;
-    let blocks = block_range(src.shape().block_tokens, pull)?;
-    let inside = copies_inside_block(src, dst, &pull.layers);
-    let mut copies = Vec::new();
-    for (from, to) in pull.src[blocks.clone()].iter().zip(&pull.dst[blocks]) {
-        for copy in &inside {
-            let src_offset = src.block_offset(*from) + copy.src_offset;
-            let dst_offset = dst.block_offset(*to) + copy.dst_offset;
-            push_joined(&mut copies, TileCopy { src_offset, dst_offset, bytes: copy.bytes });
-        }
-    }
-    Ok(copies)
+/// same heads, reader rank `r` reads from replica `r mod replicas`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resharding {
+    src: KvLayout,
+    dst: KvLayout,
+    /// Heads that move; empty where another replica gives them.
+    heads: Range<u32>,
 }
 
-/// Whether the reader can ever pull what it lacks from this giver alone: asked when the two meet, so that a pair that is
-/// up can also hand over.
-///
-/// # Errors
-/// The first part of the layouts that keeps them apart, with both values.
-pub fn can_pull(src: &KvLayout, dst: &KvLayout) -> Result<(), LayoutError> {
-    check_same_kind(src, dst)?;
-    covers("the layers held", src.layers(), dst.layers())?;
-    covers("the kv heads held", src.kv_heads(), dst.kv_heads())?;
-    let (src_replica, wanted) = (src.replica().rank, dst.rank().tensor.rank % src.replica().size);
-    same("the replica of kv heads", &src_replica, &wanted)
+impl Resharding {
+    /// Whether two ranks hold the same kind of KV cache. Block sizes and ranks may differ.
+    ///
+    /// # Errors
+    /// The first part of the layouts that keeps them apart, with both values.
+    pub fn between(src: &KvLayout, dst: &KvLayout) -> Result<Resharding, LayoutError> {
+        let (s, d) = (src.shape(), dst.shape());
+        same("layers", &s.layers_total, &d.layers_total)?;
+        same("kv heads", &s.kv_heads_total, &d.kv_heads_total)?;
+        same("head dim", &s.head_dim, &d.head_dim)?;
+        same("dtype", &s.dtype.label(), &d.dtype.label())?;
+        same("tile order", &s.tile_order, &d.tile_order)?;
+        same("bytes per tile", &s.tile_bytes, &d.tile_bytes)?;
+        let heads = match src.replica().rank == wanted_replica(src, dst) {
+            true => overlap(src.kv_heads(), dst.kv_heads()),
+            false => 0..0,
+        };
+        Ok(Resharding { src: src.clone(), dst: dst.clone(), heads })
+    }
+
+    /// As `between`, and the giver must hold all that the reader needs: asked when two workers meet, so that a pair that is
+    /// up can also hand over.
+    ///
+    /// # Errors
+    /// The first part of the layouts that keeps them apart, with both values.
+    pub fn of_all(src: &KvLayout, dst: &KvLayout) -> Result<Resharding, LayoutError> {
+        let resharding = Resharding::between(src, dst)?;
+        covers("the layers held", src.layers(), dst.layers())?;
+        covers("the kv heads held", src.kv_heads(), dst.kv_heads())?;
+        same("the replica of kv heads", &src.replica().rank, &wanted_replica(src, dst))?;
+        Ok(resharding)
+    }
+
+    /// The copies that bring the reader what it lacks, in the order of positions. Each is as long as both layouts allow:
+    /// where they are equal, a run of consecutive blocks is one copy.
+    pub fn copies(&self, pull: &PullBlocks<'_>) -> Result<Vec<TileCopy>, LayoutError> {
+        self.check(pull)?;
+        let layers = overlap(pull.layers.clone(), overlap(self.src.layers(), self.dst.layers()));
+        let mut copies = Vec::new();
+        let end = pull.positions.end.div_ceil(TILE_TOKENS);
+        let mut unit = pull.positions.start / TILE_TOKENS;
+        while unit < end && !self.heads.is_empty() && !layers.is_empty() {
+            let (from, to) = (Place::of(unit, pull.src, &self.src), Place::of(unit, pull.dst, &self.dst));
+            let units = from.units_left.min(to.units_left).min(end - unit);
+            self.copy_units((from, to), units, &layers, &mut copies);
+            unit += units;
+        }
+        Ok(copies)
+    }
+
+    /// The most copies that 16 positions can take, whoever the giver is and whatever the block tables.
+    #[must_use]
+    pub fn copies_per_unit(reader: &KvLayout) -> u32 {
+        2 * reader.layers_held()
+    }
+
+    /// Copies units that follow each other in one block of either side.
+    fn copy_units(&self, (from, to): (Place, Place), units: u32, layers: &Range<u32>, copies: &mut Vec<TileCopy>) {
+        let unit_bytes = u64::from(self.heads.end - self.heads.start) * u64::from(self.src.shape().tile_bytes);
+        let all_heads = unit_bytes == self.src.unit_bytes() && unit_bytes == self.dst.unit_bytes();
+        let whole_blocks = units == self.src.shape().units() && units == self.dst.shape().units();
+        let mut copy = |layer, half, unit, bytes| {
+            // Both sides hold the layers and heads that move, and their blocks the units.
+            let inside =
+                |layout: &KvLayout, at: Place| layout.tile_offset(layer, half, at.unit + unit, self.heads.start);
+            if let Some((src, dst)) = inside(&self.src, from).zip(inside(&self.dst, to)) {
+                let (src_offset, dst_offset) = (from.block_offset + src, to.block_offset + dst);
+                push_joined(copies, TileCopy { src_offset, dst_offset, bytes });
+            }
+        };
+        if all_heads && whole_blocks {
+            let layer_bytes = self.src.layer_bytes();
+            return copy(layers.start, Half::K, 0, u64::from(layers.end - layers.start) * layer_bytes);
+        }
+        for (layer, half) in layers.clone().flat_map(|layer| [(layer, Half::K), (layer, Half::V)]) {
+            if all_heads {
+                copy(layer, half, 0, u64::from(units) * unit_bytes);
+            } else {
+                (0..units).for_each(|unit| copy(layer, half, unit, unit_bytes));
+            }
+        }
+    }
+
+    fn check(&self, pull: &PullBlocks<'_>) -> Result<(), LayoutError> {
+        let Range { start, end } = pull.positions;
+        let refuse = |why: String| Err(LayoutError::Range { start, end, why });
+        if start > end {
+            return refuse("the range ends before it begins".into());
+        }
+        if !start.is_multiple_of(TILE_TOKENS) {
+            return refuse(format!("it must begin at a multiple of {TILE_TOKENS}"));
+        }
+        for (whose, table, layout) in [("giver", pull.src, &self.src), ("reader", pull.dst, &self.dst)] {
+            let block_tokens = layout.shape().block_tokens;
+            if (table.len() as u64) < u64::from(end.div_ceil(block_tokens)) {
+                return refuse(format!("the {whose}'s table has {} blocks of {block_tokens}", table.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a unit of a sequence lies in a pool.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    block_offset: u64,
+    /// Unit of the block.
+    unit: u32,
+    /// Units from this one to the block's end.
+    units_left: u32,
+}
+
+impl Place {
+    fn of(unit: u32, table: &[BlockId], layout: &KvLayout) -> Place {
+        let units = layout.shape().units();
+        let block_offset = layout.block_offset(table[(unit / units) as usize]);
+        Place { block_offset, unit: unit % units, units_left: units - unit % units }
+    }
+}
+
+/// Which of the giver's replicas of the same heads this reader reads from.
+fn wanted_replica(src: &KvLayout, dst: &KvLayout) -> u32 {
+    dst.rank().tensor.rank % src.replica().size
 }
 
 fn covers(what: &'static str, src: Range<u32>, dst: Range<u32>) -> Result<(), LayoutError> {
@@ -69,59 +173,11 @@ fn covers(what: &'static str, src: Range<u32>, dst: Range<u32>) -> Result<(), La
     Err(LayoutError::Differs { what, src: format!("{src:?}"), dst: format!("{dst:?}") })
 }
 
-fn check_same_kind(src: &KvLayout, dst: &KvLayout) -> Result<(), LayoutError> {
-    let (s, d) = (src.shape(), dst.shape());
-    same("layers", &s.layers_total, &d.layers_total)?;
-    same("kv heads", &s.kv_heads_total, &d.kv_heads_total)?;
-    same("head dim", &s.head_dim, &d.head_dim)?;
-    same("dtype", &s.dtype.label(), &d.dtype.label())?;
-    same("block tokens", &s.block_tokens, &d.block_tokens)?;
-    same("tile order", &s.tile_order, &d.tile_order)?;
-    same("bytes per tile", &s.tile_bytes, &d.tile_bytes)
-}
-
 fn same<T: PartialEq + ToString>(what: &'static str, src: &T, dst: &T) -> Result<(), LayoutError> {
     if src == dst {
         return Ok(());
     }
     Err(LayoutError::Differs { what, src: src.to_string(), dst: dst.to_string() })
-}
-
-/// Indices into both block tables that cover the tokens.
-fn block_range(block_tokens: u32, pull: &PullBlocks<'_>) -> Result<Range<usize>, LayoutError> {
-    let Range { start, end } = pull.positions;
-    let refuse = |why: String| Err(LayoutError::Range { start, end, block_tokens, why });
-    if start > end {
-        return refuse("the range ends before it begins".into());
-    }
-    if !start.is_multiple_of(block_tokens) {
-        return refuse("it must begin at a block".into());
-    }
-    let blocks = (start / block_tokens) as usize..end.div_ceil(block_tokens) as usize;
-    if pull.src.len() < blocks.end || pull.dst.len() < blocks.end {
-        let (src, dst) = (pull.src.len(), pull.dst.len());
-        return refuse(format!("the giver's table has {src} blocks and the reader's {dst}"));
-    }
-    Ok(blocks)
-}
-
-/// The copies of one block, offsets relative to it.
-fn copies_inside_block(src: &KvLayout, dst: &KvLayout, layers: &Range<u32>) -> Vec<TileCopy> {
-    let mut copies = Vec::new();
-    if src.replica().rank != dst.rank().tensor.rank % src.replica().size {
-        return copies;
-    }
-    let heads = overlap(src.kv_heads(), dst.kv_heads());
-    let bytes = u64::from(heads.end - heads.start) * u64::from(src.shape().tile_bytes);
-    for layer in overlap(layers.clone(), overlap(src.layers(), dst.layers())) {
-        for half in [Half::K, Half::V] {
-            let offsets = src.tile_offset(layer, half, heads.start).zip(dst.tile_offset(layer, half, heads.start));
-            if let Some((src_offset, dst_offset)) = offsets {
-                push_joined(&mut copies, TileCopy { src_offset, dst_offset, bytes });
-            }
-        }
-    }
-    copies
 }
 
 fn overlap(a: Range<u32>, b: Range<u32>) -> Range<u32> {
@@ -131,9 +187,6 @@ fn overlap(a: Range<u32>, b: Range<u32>) -> Range<u32> {
 
 /// Appends a copy, or lengthens the last one when both its sides go on without a gap.
 fn push_joined(copies: &mut Vec<TileCopy>, next: TileCopy) {
-    if next.bytes == 0 {
-        return;
-    }
     match copies.last_mut() {
         Some(last)
             if last.src_offset + last.bytes == next.src_offset && last.dst_offset + last.bytes == next.dst_offset =>
@@ -174,77 +227,77 @@ mod tests {
         blocks.iter().copied().map(BlockId).collect()
     }
 
+    fn copies(src: &KvLayout, dst: &KvLayout, pull: &PullBlocks<'_>) -> Vec<TileCopy> {
+        Resharding::between(src, dst).unwrap().copies(pull).unwrap()
+    }
+
     #[test]
     fn equal_layouts_copy_runs_of_blocks() {
         let layout = KvLayout::whole(shape(3, 2)).unwrap();
         let (src, dst) = (ids(&[4, 5, 6, 9]), ids(&[0, 1, 2, 3]));
         let copies =
-            plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 0..50, layers: 0..3 }).unwrap();
+            |positions, layers| copies(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions, layers });
         let block = layout.block_bytes();
         assert_eq!(
-            copies,
+            copies(0..50, 0..3),
             [
                 TileCopy { src_offset: 4 * block, dst_offset: 0, bytes: 3 * block },
                 TileCopy { src_offset: 9 * block, dst_offset: 3 * block, bytes: block },
             ]
         );
-        let rest =
-            plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 32..48, layers: 0..3 }).unwrap();
-        assert_eq!(rest, [TileCopy { src_offset: 6 * block, dst_offset: 2 * block, bytes: block }]);
-        assert_eq!(
-            plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 16..16, layers: 0..3 }).unwrap(),
-            []
-        );
+        assert_eq!(copies(32..48, 0..3), [TileCopy { src_offset: 6 * block, dst_offset: 2 * block, bytes: block }]);
+        let layer = layout.layer_bytes();
+        let one_layer = TileCopy { src_offset: 6 * block + layer, dst_offset: 2 * block + layer, bytes: layer };
+        assert_eq!(copies(32..48, 1..2), [one_layer]);
+        assert_eq!(copies(16..16, 0..3), []);
+    }
+
+    #[test]
+    fn a_partly_filled_block_moves_only_its_filled_tiles() {
+        let layout = KvLayout::whole(Shape { block_tokens: 64, ..shape(1, 2) }).unwrap();
+        let pull = PullBlocks { src: &ids(&[1]), dst: &ids(&[0]), positions: 0..20, layers: 0..1 };
+        let (block, half, filled) = (layout.block_bytes(), layout.layer_bytes() / 2, 2 * layout.unit_bytes());
+        let keys = TileCopy { src_offset: block, dst_offset: 0, bytes: filled };
+        let values = TileCopy { src_offset: block + half, dst_offset: half, bytes: filled };
+        assert_eq!(copies(&layout, &layout, &pull), [keys, values]);
     }
 
     #[test]
     fn what_cannot_be_pulled_says_why() {
-        let layout = KvLayout::whole(shape(3, 2)).unwrap();
+        let narrow = KvLayout::whole(shape(3, 2)).unwrap();
+        let wide = KvLayout::whole(Shape { block_tokens: 32, ..shape(3, 2) }).unwrap();
         let blocks = ids(&[0, 1]);
         let error = |src: &KvLayout, dst: &KvLayout, positions| {
-            plan(src, dst, &PullBlocks { src: &blocks, dst: &blocks, positions, layers: 0..3 }).unwrap_err().to_string()
+            let pull = PullBlocks { src: &blocks, dst: &blocks, positions, layers: 0..3 };
+            Resharding::between(src, dst).unwrap().copies(&pull).unwrap_err().to_string()
         };
-        let wide = KvLayout::whole(Shape { block_tokens: 32, tile_bytes: 2 * TILE_BYTES, ..shape(3, 2) }).unwrap();
-        let other = KvLayout::whole(Shape { tile_order: TileOrder("other".into()), ..shape(3, 2) }).unwrap();
-        assert_eq!(
-            error(&layout, &wide, 0..16),
-            "kv layouts differ in block tokens: 16 at the giver, 32 at the reader"
-        );
-        assert_eq!(
-            error(&layout, &other, 0..16),
-            "kv layouts differ in tile order: test at the giver, other at the reader"
-        );
-        assert_eq!(
-            error(&layout, &layout, 8..16),
-            "cannot pull tokens 8..16 in blocks of 16: it must begin at a block"
-        );
-        assert_eq!(
-            error(&layout, &layout, 0..33),
-            "cannot pull tokens 0..33 in blocks of 16: the giver's table has 2 blocks and the reader's 2"
-        );
+        assert_eq!(error(&narrow, &narrow, 8..16), "cannot pull tokens 8..16: it must begin at a multiple of 16");
+        assert_eq!(error(&narrow, &wide, 0..33), "cannot pull tokens 0..33: the giver's table has 2 blocks of 16");
+        assert_eq!(error(&wide, &narrow, 16..33), "cannot pull tokens 16..33: the reader's table has 2 blocks of 16");
     }
 
     #[test]
     fn what_can_be_pulled_is_known_before_anything_is() {
         let whole = KvLayout::whole(shape(4, 2)).unwrap();
-        assert_eq!(can_pull(&whole, &whole), Ok(()));
-        let refused = |src: &KvLayout, dst: &KvLayout| can_pull(src, dst).unwrap_err().to_string();
+        let of_all = |src: &KvLayout, dst: &KvLayout| Resharding::of_all(src, dst).map(|_| ());
+        let refused = |src: &KvLayout, dst: &KvLayout| of_all(src, dst).unwrap_err().to_string();
         let changed = |change: &dyn Fn(&mut Shape)| {
             let mut other = shape(4, 2);
             change(&mut other);
             refused(&KvLayout::whole(other).unwrap(), &whole)
         };
         assert_eq!(
-            changed(&|other| (other.block_tokens, other.tile_bytes) = (32, 2 * TILE_BYTES)),
-            "kv layouts differ in block tokens: 32 at the giver, 16 at the reader"
+            changed(&|other| other.tile_order = TileOrder("other".into())),
+            "kv layouts differ in tile order: other at the giver, test at the reader"
         );
-        assert!(changed(&|other| other.tile_order = TileOrder("other".into())).contains("tile order"));
         assert!(changed(&|other| other.tile_bytes += 64).contains("bytes per tile"));
         assert!(changed(&|other| other.layers_total = 5).contains("layers"));
         assert!(changed(&|other| other.kv_heads_total = 4).contains("kv heads"));
         assert!(changed(&|other| (other.head_dim, other.tile_bytes) = (4, 2 * TILE_BYTES)).contains("head dim"));
+        let wide = KvLayout::whole(Shape { block_tokens: 48, ..shape(4, 2) }).unwrap();
+        assert_eq!([of_all(&whole, &whole), of_all(&wide, &whole), of_all(&whole, &wide)], [Ok(()), Ok(()), Ok(())]);
         let halves = ranks(&shape(4, 2), 2, 2);
-        assert_eq!(can_pull(&whole, &halves[3]), Ok(()), "a rank reads its part of a whole");
+        assert_eq!(of_all(&whole, &halves[3]), Ok(()), "a rank reads its part of a whole");
         assert_eq!(
             refused(&halves[0], &whole),
             "kv layouts differ in the layers held: 0..2 at the giver, 0..4 at the reader"
@@ -254,88 +307,86 @@ mod tests {
         assert!(refused(&replicas[1], &replicas[0]).contains("the replica of kv heads"));
     }
 
-    /// Fills the tiles of a pool by (block position, layer, half, head), copies by plan, and compares with a gather.
+    /// Number of a byte: it names its tile, by unit of the sequence, layer, half and head, and its place in the tile.
+    fn numbered(unit: u32, layer: u32, half: Half, head: u32, byte: u64) -> u64 {
+        let tile = ((u64::from(unit) * 64 + u64::from(layer)) * 2 + half as u64) * 64 + u64::from(head);
+        tile * 1_000 + byte + 1
+    }
+
+    /// Writes the numbers of some units and layers of a sequence into a pool.
+    fn fill(pool: &mut [u64], layout: &KvLayout, table: &[BlockId], (units, layers): (Range<u32>, Range<u32>)) {
+        let per_block = layout.shape().units();
+        for (unit, layer) in units.flat_map(|unit| layout.layers().map(move |layer| (unit, layer))) {
+            let block = layout.block_offset(table[(unit / per_block) as usize]);
+            for (half, head) in
+                [Half::K, Half::V].into_iter().flat_map(|half| layout.kv_heads().map(move |h| (half, h)))
+            {
+                let at = block + layout.tile_offset(layer, half, unit % per_block, head).unwrap();
+                for byte in (0..u64::from(layout.shape().tile_bytes)).filter(|_| layers.contains(&layer)) {
+                    pool[(at + byte) as usize] = numbered(unit, layer, half, head, byte);
+                }
+            }
+        }
+    }
+
+    /// Copies between pools of numbered bytes; each reader must have got what it would have written itself, and no more.
     fn check_against_gather(
-        shape: &Shape,
-        from: &[KvLayout],
-        to: &[KvLayout],
-        src: &[BlockId],
-        dst: &[BlockId],
+        (from, src): (&[KvLayout], &[BlockId]),
+        (to, dst): (&[KvLayout], &[BlockId]),
         (tokens, layers): (Range<u32>, Range<u32>),
     ) {
         let pull = PullBlocks { src, dst, positions: tokens.clone(), layers: layers.clone() };
         for reader in to {
             let mut written = vec![0_u64; reader.pool_bytes(64) as usize];
             for giver in from {
-                let pool = filled_pool(shape, giver, src);
-                for copy in plan(giver, reader, &pull).unwrap() {
+                let mut pool = vec![u64::MAX; giver.pool_bytes(64) as usize];
+                fill(&mut pool, giver, src, (0..UNITS, giver.layers()));
+                let copies = copies(giver, reader, &pull);
+                let units = tokens.end.div_ceil(TILE_TOKENS) - tokens.start / TILE_TOKENS;
+                assert!(copies.len() as u32 <= units * Resharding::copies_per_unit(reader));
+                for copy in copies {
                     let (s, d, n) = (copy.src_offset as usize, copy.dst_offset as usize, copy.bytes as usize);
-                    for byte in 0..n {
-                        assert_eq!(written[d + byte], 0, "a byte was written twice");
-                        written[d + byte] = pool[s + byte];
-                    }
+                    assert!(written[d..d + n].iter().all(|byte| *byte == 0), "a byte was written twice");
+                    written[d..d + n].copy_from_slice(&pool[s..s + n]);
                 }
             }
-            let full = filled_pool(shape, reader, dst);
-            let block_bytes = reader.block_bytes() as usize;
-            let pulled = (tokens.start / 16) as usize..tokens.end.div_ceil(16) as usize;
             let mut wanted = vec![0_u64; written.len()];
-            for block in &dst[pulled] {
-                let at = block.0 as usize * block_bytes;
-                let layer_bytes = block_bytes / reader.layers().len().max(1);
-                for (place, _) in reader.layers().enumerate().filter(|(_, layer)| layers.contains(layer)) {
-                    let tiles = at + place * layer_bytes..at + (place + 1) * layer_bytes;
-                    wanted[tiles.clone()].copy_from_slice(&full[tiles]);
-                }
-            }
+            let units = tokens.start / TILE_TOKENS..tokens.end.div_ceil(TILE_TOKENS);
+            fill(&mut wanted, reader, dst, (units, layers.clone()));
             assert!(written == wanted, "rank {:?} got other bytes", reader.rank());
         }
     }
 
-    /// Each byte is a number that names its tile and place; blocks outside the table hold a poison.
-    fn filled_pool(shape: &Shape, layout: &KvLayout, table: &[BlockId]) -> Vec<u64> {
-        let mut pool = vec![u64::MAX; layout.pool_bytes(64) as usize];
-        for (position, block) in table.iter().enumerate() {
-            for layer in layout.layers() {
-                for (h, half) in [Half::K, Half::V].into_iter().enumerate() {
-                    for head in layout.kv_heads() {
-                        let at = layout.block_offset(*block) + layout.tile_offset(layer, half, head).unwrap();
-                        let tile = ((position as u64 * 64 + u64::from(layer)) * 2 + h as u64) * 64 + u64::from(head);
-                        for byte in 0..u64::from(shape.tile_bytes) {
-                            pool[(at + byte) as usize] = tile * 1_000 + byte + 1;
-                        }
-                    }
-                }
-            }
-        }
-        pool
-    }
+    /// Units of the sequence whose blocks the tables hold.
+    const UNITS: u32 = 12;
 
+    /// As many distinct blocks as 12 units need at most.
     fn table() -> impl Strategy<Value = Vec<BlockId>> {
-        Just((0..64).collect::<Vec<u32>>()).prop_shuffle().prop_map(|all| ids(&all[..6]))
+        Just((0..64).collect::<Vec<u32>>()).prop_shuffle().prop_map(|all| ids(&all[..UNITS as usize]))
     }
 
     proptest! {
         #[test]
         fn every_pair_of_ranks_moves_what_a_gather_would(
-            layers in 1_u32..6, heads_log in 0_u32..3, tp_from in 0_u32..4, tp_to in 0_u32..4,
+            layers in 1_u32..5, heads_log in 0_u32..3, tp_from in 0_u32..4, tp_to in 0_u32..4,
             pp_from in 1_u32..4, pp_to in 1_u32..4, src in table(), dst in table(),
-            start_block in 0_u32..6, length in 0_u32..96, first_layer in 0_u32..6, some_layers in 0_u32..6,
+            units_from in 1_u32..5, units_to in 1_u32..5,
+            start in 0_u32..UNITS, length in 0_u32..200, first_layer in 0_u32..5, some_layers in 0_u32..5,
         ) {
-            let shape = shape(layers, 1 << heads_log);
-            let from = ranks(&shape, 1 << tp_from, pp_from.min(layers));
-            let to = ranks(&shape, 1 << tp_to, pp_to.min(layers));
-            let start = start_block * 16;
-            let wanted = (start..(start + length).min(96), first_layer..first_layer + some_layers);
-            check_against_gather(&shape, &from, &to, &src, &dst, wanted);
+            let sized = |units| Shape { block_tokens: units * TILE_TOKENS, ..shape(layers, 1 << heads_log) };
+            let from = ranks(&sized(units_from), 1 << tp_from, pp_from.min(layers));
+            let to = ranks(&sized(units_to), 1 << tp_to, pp_to.min(layers));
+            let start = start * TILE_TOKENS;
+            let wanted = (start..(start + length).min(UNITS * TILE_TOKENS), first_layer..first_layer + some_layers);
+            check_against_gather((&from, &src), (&to, &dst), wanted);
         }
 
         #[test]
         fn copies_are_never_longer_in_number_than_needed(src in table(), dst in table()) {
             let layout = KvLayout::whole(shape(4, 2)).unwrap();
-            let copies = plan(&layout, &layout, &PullBlocks { src: &src, dst: &dst, positions: 0..96, layers: 0..4 }).unwrap();
-            let breaks = (1..6).filter(|i| src[*i].0 != src[i - 1].0 + 1 || dst[*i].0 != dst[i - 1].0 + 1).count();
-            prop_assert_eq!(copies.len(), breaks + 1);
+            let pull = PullBlocks { src: &src, dst: &dst, positions: 0..UNITS * TILE_TOKENS, layers: 0..4 };
+            let breaks = (1..UNITS as usize).filter(|i| src[*i].0 != src[i - 1].0 + 1 || dst[*i].0 != dst[i - 1].0 + 1);
+            prop_assert_eq!(copies(&layout, &layout, &pull).len(), breaks.count() + 1);
         }
     }
 }

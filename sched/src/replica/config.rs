@@ -1,7 +1,7 @@
 //! What one worker's scheduler is told at its start; knows no file format.
 
-use crate::block::HASH_UNIT_TOKENS;
 use crate::handoff::LeaseKey;
+use crate::layout::TILE_TOKENS;
 use crate::{Role, SchedError, Span};
 
 /// Most steps of a lane that a backend holds at once: one that runs and one that follows it without a gap. A third would
@@ -34,8 +34,10 @@ pub struct ReplicaConfig {
     pub steps_in_flight: u32,
     /// Legs that may wait for blocks, slots or their giver, the last at most half of them; more are refused as overload.
     pub queue_legs_max: u32,
-    /// KV caches that are read from one giver at a time; the others wait.
+    /// Pulls from one giver at a time; the others wait.
     pub pulls_per_giver_max: u32,
+    /// Positions of one pull, a multiple of 16; a longer prompt takes several.
+    pub pull_tokens_max: u32,
     /// When a prompt is read from its giver.
     pub reading: Reading,
     /// Whether content of earlier requests is reused.
@@ -78,7 +80,7 @@ impl Default for LeaseConfig {
 pub enum Reading {
     /// All of it, once it is complete.
     WhenComplete,
-    /// Whole blocks of finished chunks while others are computed, and of the last chunk one layer after another.
+    /// Whole tiles of finished chunks while others are computed, and of the last chunk one layer after another.
     WhileFilling,
 }
 
@@ -93,7 +95,7 @@ pub enum PrefixCache {
 
 impl ReplicaConfig {
     pub(super) fn validate(&self) -> Result<(), SchedError> {
-        let positive: [(&'static str, u32); 10] = [
+        let positive: [(&'static str, u32); 11] = [
             ("blocks_total", self.blocks_total),
             ("block_tokens", self.block_tokens),
             ("layers", self.layers),
@@ -104,12 +106,14 @@ impl ReplicaConfig {
             ("step_layers_max", self.step_layers_max),
             ("queue_legs_max", self.queue_legs_max),
             ("pulls_per_giver_max", self.pulls_per_giver_max),
+            ("pull_tokens_max", self.pull_tokens_max),
         ];
         for (field, value) in positive {
             check(field, value, value > 0, "it must be at least 1")?;
         }
-        let whole_units = self.block_tokens.is_multiple_of(HASH_UNIT_TOKENS);
-        check("block_tokens", self.block_tokens, whole_units, "it must be a multiple of 16")?;
+        for (field, tokens) in [("block_tokens", self.block_tokens), ("pull_tokens_max", self.pull_tokens_max)] {
+            check(field, tokens, tokens.is_multiple_of(TILE_TOKENS), "it must be a multiple of 16")?;
+        }
         let rows = self.step_tokens_max;
         check("step_tokens_max", rows, rows >= self.sequences_max, "it must be at least sequences_max")?;
         let steps = self.steps_in_flight;

@@ -3,7 +3,7 @@
 use super::leg::Stage;
 use super::pulls::Running;
 use super::sequence::SequenceKey;
-use super::{Pull, Reading, Replica, Transfer};
+use super::{Pull, Reading, Replica, ReplicaConfig, Transfer};
 use crate::block::blocks_for;
 use crate::handoff::{Asked, Extent, PullOutcome, Region, Watermark};
 use crate::message::{Envelope, ToGiver};
@@ -75,7 +75,8 @@ impl Replica {
     /// What could be pulled next, and what would then have been asked for.
     fn next_region(&mut self, leg: Leg) -> Option<(Region, Asked)> {
         let tokens = self.sequences.at(self.prompt_of(leg)?).len();
-        let extent = Extent { tokens, layers: self.config.layers, block_tokens: self.config.block_tokens };
+        let ReplicaConfig { layers, pull_tokens_max, .. } = self.config;
+        let extent = Extent { tokens, layers, pull_tokens_max };
         let taking = self.taking_mut(leg).filter(|taking| taking.machine.may_read())?;
         let stored = if taking.machine.is_committed() { Watermark::whole(tokens) } else { taking.stored };
         let mut asked = taking.asked;

@@ -27,7 +27,7 @@ pub struct Hello {
 }
 
 /// The version that the plane speaks.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 impl Hello {
     pub fn new(version: u32) -> Hello {

@@ -7,8 +7,12 @@ use super::chunk::{Chunk, VECTORS_PER_CHUNK};
 use super::dot::fetch;
 use super::tile::QueryTile;
 use crate::cpu::lanes::{Format, Lanes, Widen};
+use crate::kv::StoredAt;
 use crate::numerics::{ATTENTION_CHUNK, LANES};
-use crate::{HEAD_DIM_MAX, KvPart};
+use crate::{HEAD_DIM_MAX, KvPart, TILE_TOKENS};
+
+/// A vector of positions is a tile's.
+const _: () = assert!(LANES == TILE_TOKENS);
 
 /// Where the keys and values of each vector of 16 positions of a chunk are stored, and their scales if they have any.
 #[derive(Clone, Copy)]
@@ -20,25 +24,21 @@ pub(in crate::cpu) struct Places {
 }
 
 impl Places {
-    /// Looks up the blocks of the chunk. A block holds whole vectors of positions.
-    pub(super) fn new<C: Cached>(tile: &QueryTile<'_>, chunk: &Chunk) -> Self {
+    /// Looks up the tiles of the chunk: each holds one vector of positions.
+    pub(super) fn new(tile: &QueryTile<'_>, chunk: &Chunk) -> Self {
         let none = [std::ptr::null(); VECTORS_PER_CHUNK];
         let no_scales = [std::ptr::null(); VECTORS_PER_CHUNK];
         let mut places = Self { keys: none, values: none, key_scales: no_scales, value_scales: no_scales };
         let geometry = tile.kv.geometry();
         for i in chunk.vectors() {
-            let position = chunk.start + i;
-            let (block, slot) = (position / geometry.block_tokens, position % geometry.block_tokens);
-            let stored =
-                |part| tile.kv.tile_ptr(tile.table[block] as usize, tile.layer, part, tile.kv_head).cast_const();
+            let at = StoredAt::of(chunk.start + i, tile.table, geometry);
+            let stored = |part| tile.kv.tile_ptr(at.tile(tile.layer, part, tile.kv_head)).cast_const();
             let (keys, values) = (stored(KvPart::Key), stored(KvPart::Value));
-            places.keys[i / LANES] = keys.wrapping_add(slot * C::WORD_BYTES);
-            places.values[i / LANES] =
-                values.wrapping_add(slot / C::Format::PER_WORD * geometry.head_dim * C::WORD_BYTES);
+            (places.keys[i / LANES], places.values[i / LANES]) = (keys, values);
             if geometry.dtype.scale_bytes() > 0 {
                 let scales = |tile: *const u8| tile.wrapping_add(geometry.scales_offset()).cast::<f32>();
-                places.key_scales[i / LANES] = scales(keys).wrapping_add(slot);
-                places.value_scales[i / LANES] = scales(values).wrapping_add(slot);
+                places.key_scales[i / LANES] = scales(keys);
+                places.value_scales[i / LANES] = scales(values);
                 fetch(places.key_scales[i / LANES].cast());
                 fetch(places.value_scales[i / LANES].cast());
             }
@@ -47,12 +47,9 @@ impl Places {
     }
 }
 
-/// Words to be multiplied: per vector of 16 positions the first row of words, and how far apart its rows are.
-#[derive(Clone, Copy)]
-pub(in crate::cpu) struct Words {
-    pub(super) vectors: [*const u32; VECTORS_PER_CHUNK],
-    pub(super) stride: usize,
-}
+/// Words to be multiplied: the first row of each vector of 16 positions. Rows of keys have 16 words, rows of values as many
+/// as the head.
+pub(in crate::cpu) type Words = [*const u32; VECTORS_PER_CHUNK];
 
 /// Space for the keys or the values of one chunk as words.
 #[repr(align(64))]
@@ -105,12 +102,12 @@ impl<F: Format> Cached for AsStored<F> {
     const WORD_BYTES: usize = size_of::<u32>();
 
     #[inline(always)]
-    unsafe fn keys(tile: &QueryTile<'_>, _: &Chunk, places: &Places, _: &mut Wide) -> Words {
-        Words { vectors: places.keys.map(<*const u8>::cast), stride: tile.kv.geometry().block_tokens }
+    unsafe fn keys(_: &QueryTile<'_>, _: &Chunk, places: &Places, _: &mut Wide) -> Words {
+        places.keys.map(<*const u8>::cast)
     }
     #[inline(always)]
-    unsafe fn values(tile: &QueryTile<'_>, _: &Chunk, places: &Places, _: &mut Wide) -> Words {
-        Words { vectors: places.values.map(<*const u8>::cast), stride: tile.head_dim }
+    unsafe fn values(_: &QueryTile<'_>, _: &Chunk, places: &Places, _: &mut Wide) -> Words {
+        places.values.map(<*const u8>::cast)
     }
     #[inline(always)]
     unsafe fn score_scale(tile: &QueryTile<'_>, _: &Places, _: usize) -> F::Lanes {
@@ -133,11 +130,11 @@ impl<F: Widen> Cached for Scaled<F> {
 
     #[inline(always)]
     unsafe fn keys(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words {
-        let row_bytes = tile.kv.geometry().block_tokens * Self::WORD_BYTES;
-        let mut words = Words { vectors: [std::ptr::null(); VECTORS_PER_CHUNK], stride: LANES };
+        let row_bytes = LANES * Self::WORD_BYTES;
+        let mut words = [std::ptr::null(); VECTORS_PER_CHUNK];
         for vector in chunk.vectors().map(|i| i / LANES) {
             let (from, to) = (places.keys[vector].cast::<i8>(), wide.vector(vector, tile.head_dim));
-            words.vectors[vector] = to;
+            words[vector] = to;
             // The rows of a head are an even number, 16 pairs of integers each.
             for row in (0..tile.head_dim / 2).step_by(2) {
                 // SAFETY: the rows of 16 positions lie in one tile, `row_bytes` apart; `wide` has room for all of them.
@@ -152,10 +149,10 @@ impl<F: Widen> Cached for Scaled<F> {
 
     #[inline(always)]
     unsafe fn values(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words {
-        let mut words = Words { vectors: [std::ptr::null(); VECTORS_PER_CHUNK], stride: tile.head_dim };
+        let mut words = [std::ptr::null(); VECTORS_PER_CHUNK];
         for vector in chunk.vectors().map(|i| i / LANES) {
             let (from, to) = (places.values[vector].cast::<i8>(), wide.vector(vector, tile.head_dim));
-            words.vectors[vector] = to;
+            words[vector] = to;
             // 8 rows of `head_dim` pairs follow each other; 16 pairs are widened into 16 words.
             for pair in (0..LANES / 2 * tile.head_dim).step_by(2 * LANES) {
                 // SAFETY: all pairs of 16 positions lie in one tile; `wide` has room for them.

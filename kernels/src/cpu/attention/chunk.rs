@@ -53,8 +53,8 @@ pub(in crate::cpu) struct NextChunk<'a> {
 }
 
 impl<'a> NextChunk<'a> {
-    pub(super) fn new<C: Cached>(tile: &QueryTile<'_>, places: &'a Places) -> Self {
-        Self { places, keys_row_bytes: tile.kv.geometry().block_tokens * C::WORD_BYTES }
+    pub(super) fn new<C: Cached>(places: &'a Places) -> Self {
+        Self { places, keys_row_bytes: LANES * C::WORD_BYTES }
     }
 
     /// Fetches some rows of the keys of a vector of positions.
@@ -176,12 +176,12 @@ unsafe fn score_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
         // The values of 16 positions take as many bytes as their keys, one row of 16 words per word of the head.
         let starts = [places.values[vector(0)], places.values[vector(VECTORS - 1)]];
         let ahead = Ahead { starts, step: LANES * C::WORD_BYTES };
-        // SAFETY: the keys of 16 positions are `head_dim / PER_WORD` rows of words, `keys.stride` words apart.
+        // SAFETY: the keys of 16 positions are `head_dim / PER_WORD` rows of 16 words.
         unsafe {
-            let right = std::array::from_fn(|v| keys.vectors[vector(v)]);
+            let right = std::array::from_fn(|v| keys[vector(v)]);
             let mut acc = [[FormatLanes::<C>::splat(0.0); VECTORS]; ROWS];
             let words = tile.head_dim / C::Format::PER_WORD;
-            accumulate::<C::Format, ROWS, VECTORS, 1, ROWS>(&mut acc, queries, right, keys.stride, words, ahead);
+            accumulate::<C::Format, ROWS, VECTORS, 1, ROWS>(&mut acc, queries, right, LANES, words, ahead);
             for v in (0..VECTORS).filter(|v| exists(*v)) {
                 let scale = C::score_scale(tile, places, vector(v));
                 for (row, scores) in acc.iter().zip(&mut scratch.scores) {
@@ -260,7 +260,7 @@ unsafe fn weigh_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
         unsafe {
             let mut acc = [[FormatLanes::<C>::splat(0.0); VECTORS]; ROWS];
             for i in chunk.vectors() {
-                let values = stored.vectors[i / LANES];
+                let values = stored[i / LANES];
                 let right = std::array::from_fn(|v| {
                     values.wrapping_add(if exists(v) { first_dim + v * LANES } else { first_dim })
                 });
@@ -274,7 +274,7 @@ unsafe fn weigh_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
                     &mut acc,
                     left,
                     right,
-                    stored.stride,
+                    tile.head_dim,
                     words,
                     ahead,
                 );

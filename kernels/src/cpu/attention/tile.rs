@@ -107,7 +107,7 @@ pub(in crate::cpu) unsafe fn attend<C: Cached, P: Products<C>>(tile: &QueryTile<
         let mut products = P::new();
         let (first, last) = (tile.visible(0).0, tile.visible(tile.rows() - 1).1);
         let span = |chunk| Chunk::new(chunk, first, last).filter(|_| tile.chunks.contains(&chunk));
-        let places = |chunk| span(chunk).map(|span| Places::new::<C>(tile, &span));
+        let places = |chunk| span(chunk).map(|span| Places::new(tile, &span));
         let mut next = places(tile.chunks.start);
         for chunk in tile.chunks.clone() {
             let (Some(here), Some(all)) = (next, span(chunk)) else { break };
@@ -120,7 +120,7 @@ pub(in crate::cpu) unsafe fn attend<C: Cached, P: Products<C>>(tile: &QueryTile<
                 scratch.forget();
                 if let Some(span) = Chunk::new(chunk, visible(0).0, visible(rows - 1).1) {
                     let query_words = queries.0.as_ptr().cast::<u32>().add(group * P::query_words(tile.head_dim));
-                    let next = next.as_ref().map(|next| NextChunk::new::<C>(tile, next));
+                    let next = next.as_ref().map(|next| NextChunk::new::<C>(next));
                     let part = GroupChunk { tile, chunk: &span, places: &here, rows, next };
                     products.score(part, query_words, &keys, &mut scratch);
                     softmax::<C, P>(part, visible, &mut scratch);

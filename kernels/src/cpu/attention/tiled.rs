@@ -75,8 +75,8 @@ where
                 let sides = TileScores {
                     queries,
                     queries_step_bytes: rows * TILE_WORDS * WORD_BYTES,
-                    keys: [0, 1, 2, 3].map(|v| keys.vectors[vector(v)]),
-                    keys_stride_bytes: keys.stride * WORD_BYTES,
+                    keys: [0, 1, 2, 3].map(|v| keys[vector(v)]),
+                    keys_stride_bytes: LANES * WORD_BYTES,
                     whole_steps: tile.head_dim / 2 / TILE_WORDS,
                     scores: scratch.scores.as_mut_ptr().cast::<f32>().add(quad * QUAD * LANES),
                     scores_stride_bytes: size_of::<[f32; ATTENTION_CHUNK]>(),
@@ -118,13 +118,13 @@ where
     unsafe fn weigh(&mut self, group: GroupChunk<'_>, stored: &Words, scratch: &mut Scratch) {
         let GroupChunk { tile, chunk, rows, .. } = group;
         let (first, last) = chunk.vector_range();
-        let mut vectors = stored.vectors;
+        let mut vectors = *stored;
         let behind = chunk.to - last * LANES;
         // SAFETY: the caller's promise. Of the last vector only words of positions below `chunk.to` are read; the slot
         // beside the last one was zeroed when that was stored.
         unsafe {
             if behind < LANES {
-                vectors[last] = self.last.copy(stored.vectors[last], behind.div_ceil(2), tile.head_dim);
+                vectors[last] = self.last.copy(stored[last], behind.div_ceil(2), tile.head_dim);
                 for weights in &mut scratch.weights[..rows] {
                     let words = weights.as_mut_ptr().cast::<u32>().add(last * VECTOR_WORDS);
                     (behind.div_ceil(2)..VECTOR_WORDS).for_each(|word| words.add(word).write(0));
@@ -135,7 +135,7 @@ where
                 weights: scratch.weights.as_ptr().cast::<u32>().add(first * VECTOR_WORDS),
                 weights_stride_bytes: size_of::<[u32; ATTENTION_CHUNK]>(),
                 values: &vectors[first..=last],
-                values_stride_bytes: stored.stride * WORD_BYTES,
+                values_stride_bytes: tile.head_dim * WORD_BYTES,
                 column_bytes: dim * WORD_BYTES,
                 sums: sums.add(dim),
                 sums_stride_bytes: size_of::<[f32; HEAD_DIM_MAX]>(),

@@ -178,6 +178,11 @@ impl FakeBackend {
         self.cells[block.0 as usize][offset as usize] = value;
     }
 
+    pub(super) fn write_at(&mut self, table: &[BlockId], position: u32, value: u64) {
+        let block = table[(position / self.block_tokens) as usize];
+        self.write(block, position % self.block_tokens, value);
+    }
+
     /// The stored values of the first `tokens` positions of a table.
     pub(super) fn stored(&self, table: &[BlockId], tokens: u32) -> Vec<u64> {
         (0..tokens).map(|position| *self.cell(table, position)).collect()
@@ -262,8 +267,7 @@ impl FakeBackend {
             for (position, row) in (rows.first_position..).zip(rows.rows.clone()) {
                 let input = self.input(plan, rows, row);
                 values.push(oracle::value(&values, input));
-                let block = table[(position / self.block_tokens) as usize];
-                self.write(block, position % self.block_tokens, values[position as usize]);
+                self.write_at(table, position, values[position as usize]);
                 if wanted.contains(&row) {
                     values_at_row.insert(row, values.clone());
                 }

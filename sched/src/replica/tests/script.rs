@@ -102,6 +102,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         steps_in_flight: words.number("ahead", 1),
         queue_legs_max: words.number("queue", 8),
         pulls_per_giver_max: words.number("pulls", 4),
+        pull_tokens_max: words.number("pull_tokens", 1 << 20),
         reading: if words.plain.contains(&"streamed") { Reading::WhileFilling } else { Reading::WhenComplete },
         prefix_cache: if words.plain.contains(&"uncached") { PrefixCache::Off } else { PrefixCache::On },
         filling_share: words.number("filling", 50) as f32 / 100.0,

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dice::Dice;
 use super::router::Router;
 use super::seen::Seen;
-use super::worker::{BLOCK_TOKENS, LAYERS, Manner, Worker};
+use super::worker::{LAYERS, Manner, Worker};
 use crate::handoff::PullOutcome;
+use crate::layout::TILE_TOKENS;
 use crate::message::{Envelope, FromWorker, ReleaseAnswer, ToGiver, ToReader, ToWorker};
 use crate::replica::tests::backend::Effects;
 use crate::replica::{Action, Compute, Event, Progress, Pull, Reading, STEPS_IN_FLIGHT_MAX, Transfer};
@@ -69,7 +70,7 @@ enum Delivery {
     StepEnds(Role, InstanceId, StepId),
     Tick(Role, InstanceId),
     /// One block's bytes land at the taker.
-    Lands(InstanceId, PullId, usize),
+    Lands(InstanceId, PullId, u32),
     PullEnds(InstanceId, PullId, PullOutcome),
     Progress(Role, InstanceId, StepId),
     /// From taker to giver.
@@ -111,6 +112,9 @@ impl Network {
             steps_in_flight: if seed.is_multiple_of(4) { 1 } else { STEPS_IN_FLIGHT_MAX },
             step_layers_max: if seed.is_multiple_of(3) { 1 } else { LAYERS },
             reading: if seed % 5 < 2 { Reading::WhileFilling } else { Reading::WhenComplete },
+            pull_tokens_max: if seed % 7 < 2 { TILE_TOKENS } else { 1 << 20 },
+            giver_block_tokens: TILE_TOKENS * [1, 2, 1, 4][(seed / 2 % 4) as usize],
+            taker_block_tokens: TILE_TOKENS * [1, 1, 2][(seed / 8 % 3) as usize],
         };
         let mut network = Network {
             dice,
@@ -234,7 +238,7 @@ impl Network {
                 let event = Event::StepProgress { lane: LaneId(0), step, layers_done: 1 };
                 self.feed(role, instance, event);
             }
-            Delivery::Lands(taker, pull, index) => self.land((taker, pull), index),
+            Delivery::Lands(taker, pull, first) => self.land((taker, pull), first),
             Delivery::PullEnds(taker, pull, outcome) => self.pull_ends((taker, pull), outcome),
             Delivery::ToGiver(ends, word) => self.giver_hears(ends, word),
             Delivery::Stranger(giver, lease) => self.stranger(giver, lease),
@@ -367,7 +371,7 @@ impl Network {
         self.feed(role, instance, Event::StepDone { lane: LaneId(0), step, result });
     }
 
-    /// Blocks land one by one at their own times; slow pulls outlive their lease.
+    /// Tiles land one by one at their own times; slow pulls outlive their lease.
     fn start_pull(&mut self, pull: Pull) {
         let (id, taker) = (pull.id, self.taker.instance);
         let committed = self.committed.contains(&pull.leg);
@@ -379,10 +383,9 @@ impl Network {
             false if self.dice.percent(8) => (takes, PullOutcome::Failed("reset by peer".to_owned())),
             false => (takes, PullOutcome::Complete),
         };
-        let blocks = pull.positions.start / BLOCK_TOKENS..pull.positions.end.div_ceil(BLOCK_TOKENS);
-        for index in blocks.map(|block| block as usize) {
+        for first in pull.positions.clone().step_by(TILE_TOKENS as usize) {
             let at = Span(self.dice.below(takes.us().max(1)));
-            self.send(at, Delivery::Lands(taker, id, index));
+            self.send(at, Delivery::Lands(taker, id, first));
         }
         self.send(takes, Delivery::PullEnds(taker, id, outcome));
         assert!(self.pulls.insert((taker, id), RunningPull { pull, aborted: false }).is_none());
@@ -390,18 +393,17 @@ impl Network {
 
     /// The taker's transport reads the giver's memory and writes its own, whatever both schedulers think of it. A value
     /// stands for all layers of a position: it moves with the last one.
-    fn land(&mut self, pull: (InstanceId, PullId), index: usize) {
+    fn land(&mut self, pull: (InstanceId, PullId), first: u32) {
         let Some(RunningPull { pull, .. }) = self.pulls.get(&pull).filter(|running| running.pull.layers.end == LAYERS)
         else {
             return;
         };
-        let first = pull.positions.start.max(index as u32 * BLOCK_TOKENS);
-        let end = pull.positions.end.min((index as u32 + 1) * BLOCK_TOKENS);
+        let end = pull.positions.end.min(first + TILE_TOKENS);
         let alive = pull.giver == self.giver.instance;
         let read = self.giver.backend.stored(&pull.remote, end);
         for position in first..end {
             let value = if alive { read[position as usize] } else { 77 };
-            self.taker.backend.write(pull.local[index], position % BLOCK_TOKENS, value);
+            self.taker.backend.write_at(&pull.local, position, value);
         }
     }
 

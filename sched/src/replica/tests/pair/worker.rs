@@ -8,7 +8,8 @@ use crate::replica::tests::backend::FakeBackend;
 use crate::replica::{Action, Event, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig, Transfer};
 use crate::{BlockId, Choice, InstanceId, LeaseId, Leg, Role, Time};
 
-pub(super) const BLOCK_TOKENS: u32 = 16;
+/// Tokens that either pool holds.
+const POOL_TOKENS: u32 = 224;
 pub(super) const CONTEXT: u32 = 112;
 pub(super) const LAYERS: u32 = 3;
 
@@ -32,6 +33,9 @@ pub(super) struct Manner {
     pub(super) steps_in_flight: u32,
     pub(super) step_layers_max: u32,
     pub(super) reading: Reading,
+    pub(super) pull_tokens_max: u32,
+    pub(super) giver_block_tokens: u32,
+    pub(super) taker_block_tokens: u32,
 }
 
 /// What a worker has been told and has said about one leg.
@@ -44,12 +48,16 @@ struct Watch {
 
 impl Worker {
     pub(super) fn new(role: Role, instance: u128, manner: Manner) -> Worker {
-        let Manner { steps_in_flight, step_layers_max, reading } = manner;
-        let (blocks_total, rows) = (14, 24);
+        let Manner { steps_in_flight, step_layers_max, reading, pull_tokens_max, .. } = manner;
+        let block_tokens = match role {
+            Role::Prefill => manner.giver_block_tokens,
+            Role::Decode | Role::Aggregated => manner.taker_block_tokens,
+        };
+        let (blocks_total, rows) = (POOL_TOKENS / block_tokens, 24);
         let config = ReplicaConfig {
             role,
             blocks_total,
-            block_tokens: BLOCK_TOKENS,
+            block_tokens,
             layers: LAYERS,
             vocab: 1000,
             context_max: CONTEXT,
@@ -59,6 +67,7 @@ impl Worker {
             step_layers_max,
             queue_legs_max: 16,
             pulls_per_giver_max: 2,
+            pull_tokens_max,
             reading,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
@@ -70,7 +79,7 @@ impl Worker {
             role,
             instance: InstanceId(instance),
             replica: Replica::new(config).expect("a valid configuration"),
-            backend: FakeBackend::new(blocks_total, BLOCK_TOKENS, LAYERS, rows),
+            backend: FakeBackend::new(blocks_total, block_tokens, LAYERS, rows),
             granted: BTreeMap::new(),
             frozen_until: Time(0),
             next_tick: None,

@@ -122,6 +122,7 @@ impl Model {
             step_layers_max,
             queue_legs_max: 6,
             pulls_per_giver_max: 2,
+            pull_tokens_max: 1 << 20,
             reading,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,

@@ -157,6 +157,7 @@ fn a_configuration_out_of_range_is_named() {
         steps_in_flight: 2,
         queue_legs_max: 1,
         pulls_per_giver_max: 4,
+        pull_tokens_max: 1 << 20,
         reading: crate::replica::Reading::WhenComplete,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
