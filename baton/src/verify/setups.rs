@@ -19,9 +19,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// An aggregated worker of several ranks.
-    const fn of_ranks(name: &'static str, settings: &'static [&'static str]) -> Setup {
-        Setup { name, concurrency: 16, mode: Mode::Aggregated, settings }
+    const fn aggregated(name: &'static str, concurrency: usize, settings: &'static [&'static str]) -> Setup {
+        Setup { name, concurrency, mode: Mode::Aggregated, settings }
+    }
+
+    const fn disaggregated(name: &'static str, concurrency: usize, settings: &'static [&'static str]) -> Setup {
+        Setup { name, concurrency, mode: Mode::Disaggregated, settings }
     }
 }
 
@@ -29,78 +32,59 @@ impl Setup {
 #[must_use]
 pub fn all() -> &'static [Setup] {
     const SETUPS: &[Setup] = &[
-        Setup {
-            name: "aggregated, one request at a time",
-            concurrency: 1,
-            mode: Mode::Aggregated,
-            settings: &["decode.engine.prefix_cache=off"],
-        },
-        Setup { name: "aggregated, batched", concurrency: 16, mode: Mode::Aggregated, settings: &[] },
-        Setup {
-            name: "aggregated, chunks of 64, blocks of 32",
-            concurrency: 12,
-            mode: Mode::Aggregated,
-            settings: &["decode.engine.step_tokens_max=64", "decode.engine.block_tokens=32"],
-        },
-        Setup {
-            name: "disaggregated over ucx",
-            concurrency: 16,
-            mode: Mode::Disaggregated,
-            settings: &["engine.transport=ucx"],
-        },
-        Setup {
-            name: "disaggregated over tcp",
-            concurrency: 8,
-            mode: Mode::Disaggregated,
-            settings: &["engine.transport=tcp"],
-        },
-        Setup {
-            name: "disaggregated over shm, chunks of 96",
-            concurrency: 24,
-            mode: Mode::Disaggregated,
-            settings: &["engine.transport=shm", "prefill.engine.step_tokens_max=96"],
-        },
-        Setup {
-            name: "disaggregated over ucx, blocks 64 to 16",
-            concurrency: 16,
-            mode: Mode::Disaggregated,
-            settings: &["engine.transport=ucx", "prefill.engine.block_tokens=64"],
-        },
-        Setup {
-            name: "disaggregated over tcp, blocks 16 to 32",
-            concurrency: 12,
-            mode: Mode::Disaggregated,
-            settings: &["engine.transport=tcp", "decode.engine.block_tokens=32"],
-        },
-        Setup {
-            name: "disaggregated over shm, blocks 32 to 64",
-            concurrency: 24,
-            mode: Mode::Disaggregated,
-            settings: &["engine.transport=shm", "prefill.engine.block_tokens=32", "decode.engine.block_tokens=64"],
-        },
-        Setup {
-            name: "aggregated, a pool that is too small",
-            concurrency: 32,
-            mode: Mode::Aggregated,
-            settings: &["decode.engine.kv_pool=104 blocks"],
-        },
-        Setup {
-            name: "disaggregated, pools that are too small",
-            concurrency: 32,
-            mode: Mode::Disaggregated,
-            settings: &["prefill.engine.kv_pool=128 blocks", "decode.engine.kv_pool=104 blocks"],
-        },
-        Setup::of_ranks("aggregated, tp 2", &["decode.engine.tp=2"]),
-        Setup::of_ranks("aggregated, tp 4 as processes", &["decode.engine.tp=4", "decode.engine.ranks=processes"]),
-        Setup::of_ranks("aggregated, pp 2 as processes", &["decode.engine.pp=2", "decode.engine.ranks=processes"]),
-        Setup {
-            name: "disaggregated, tp 2 to tp 2 x pp 2",
-            concurrency: 16,
-            mode: Mode::Disaggregated,
-            settings: &["prefill.engine.tp=2", "decode.engine.tp=2", "decode.engine.pp=2"],
-        },
-        Setup::of_ranks("aggregated, one thread", &["decode.engine.threads=1"]),
-        Setup::of_ranks("aggregated, two threads", &["decode.engine.threads=2"]),
+        Setup::aggregated("aggregated, one request at a time", 1, &["decode.engine.prefix_cache=off"]),
+        Setup::aggregated("aggregated, batched", 16, &[]),
+        Setup::aggregated(
+            "aggregated, chunks of 64, blocks of 32",
+            12,
+            &["decode.engine.step_tokens_max=64", "decode.engine.block_tokens=32"],
+        ),
+        Setup::disaggregated("disaggregated over ucx", 16, &["engine.transport=ucx"]),
+        Setup::disaggregated("disaggregated over tcp", 8, &["engine.transport=tcp"]),
+        Setup::disaggregated(
+            "disaggregated over shm, chunks of 96",
+            24,
+            &["engine.transport=shm", "prefill.engine.step_tokens_max=96"],
+        ),
+        Setup::disaggregated(
+            "disaggregated over ucx, blocks 64 to 16",
+            16,
+            &["engine.transport=ucx", "prefill.engine.block_tokens=64"],
+        ),
+        Setup::disaggregated(
+            "disaggregated over tcp, blocks 16 to 32",
+            12,
+            &["engine.transport=tcp", "decode.engine.block_tokens=32"],
+        ),
+        Setup::disaggregated(
+            "disaggregated over shm, blocks 32 to 64",
+            24,
+            &["engine.transport=shm", "prefill.engine.block_tokens=32", "decode.engine.block_tokens=64"],
+        ),
+        Setup::aggregated("aggregated, a pool that is too small", 32, &["decode.engine.kv_pool=104 blocks"]),
+        Setup::disaggregated(
+            "disaggregated, pools that are too small",
+            32,
+            &["prefill.engine.kv_pool=128 blocks", "decode.engine.kv_pool=104 blocks"],
+        ),
+        Setup::aggregated("aggregated, tp 2", 16, &["decode.engine.tp=2"]),
+        Setup::aggregated(
+            "aggregated, tp 4 as processes",
+            16,
+            &["decode.engine.tp=4", "decode.engine.ranks=processes"],
+        ),
+        Setup::aggregated(
+            "aggregated, pp 2 as processes",
+            16,
+            &["decode.engine.pp=2", "decode.engine.ranks=processes"],
+        ),
+        Setup::disaggregated(
+            "disaggregated, tp 2 to tp 2 x pp 2",
+            16,
+            &["prefill.engine.tp=2", "decode.engine.tp=2", "decode.engine.pp=2"],
+        ),
+        Setup::aggregated("aggregated, one thread", 16, &["decode.engine.threads=1"]),
+        Setup::aggregated("aggregated, two threads", 16, &["decode.engine.threads=2"]),
     ];
     SETUPS
 }
