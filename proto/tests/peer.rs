@@ -95,6 +95,7 @@ impl SessionHost for Giver {
             vocab_size: 1024,
             context_max: 0,
             capacity_tokens: 0,
+            sequences_max: 64,
             block_tokens: 16,
             peer_address: None,
             backend: String::new(),

@@ -1,5 +1,6 @@
 //! The workers a router knows, how full they are and which pairs can hand KV over; knows no connection.
 
+mod kind;
 mod order;
 mod reach;
 mod silence;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use crate::message::Load;
 use crate::{CompatKey, Failure, InstanceId, ModelId, Role, Time, WorkerId};
 
+pub use kind::Kind;
+use kind::Rooms;
 use order::Orders;
 use reach::Reaches;
 pub use silence::{Silence, Silences, Word};
@@ -28,6 +31,9 @@ pub struct Cluster {
     /// Who has said that it can read from this giver.
     readers: BTreeMap<InstanceId, BTreeSet<WorkerId>>,
     reaches: Reaches,
+    rooms: Rooms,
+    /// Which workers of each model new requests go to.
+    serving: BTreeMap<ModelId, Kind>,
     /// Names of workers that have left lately: what they did before comes out later.
     left: BTreeMap<WorkerId, InstanceId>,
     strains: Strains,
@@ -47,7 +53,7 @@ pub struct WorkerInfo {
     pub role: Role,
     /// What it serves.
     pub model: ModelId,
-    /// Digest of the weights that it has of that model.
+    /// Digest of the weights that it has of that model; part of its compatibility key, too.
     pub weights: u128,
     /// Where its peer service listens, `host:port`; empty where it has none.
     pub peer_address: Arc<str>,
@@ -57,6 +63,8 @@ pub struct WorkerInfo {
     pub context_max: u32,
     /// Tokens that its whole pool holds.
     pub capacity_tokens: u64,
+    /// Sequences that it runs at once; the choices of a leg are begun together.
+    pub sequences_max: u32,
 }
 
 /// A worker that is up.
@@ -113,19 +121,22 @@ pub struct Link {
 impl Cluster {
     /// A worker has joined. Its name is new, even if it has been here before.
     pub fn join(&mut self, id: WorkerId, info: WorkerInfo) {
-        let instance = info.instance;
+        let (instance, model) = (info.instance, info.model);
         let (load, assigned, intake) = (Load::default(), Assigned::default(), Intake::default());
         let worker = Worker { id, info, load, assigned, intake, links: BTreeMap::new(), problems: Vec::new() };
         self.orders.insert(&worker);
+        self.rooms.insert(&worker);
         assert!(self.workers.insert(id, worker).is_none(), "{id} joins twice");
         self.by_instance.entry(instance).or_default().insert(id);
         self.measure_around(id);
+        self.settle(model);
     }
 
     /// A worker is lost or has left. Returns what it was, if it was known.
     pub fn leave(&mut self, id: WorkerId) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
         self.orders.remove(&worker);
+        self.rooms.remove(&worker);
         self.reaches.set(id, None);
         for giver in worker.links.keys() {
             forget(&mut self.readers, *giver, id);
@@ -136,6 +147,7 @@ impl Cluster {
         if self.left.len() > LEFT_MAX {
             self.left.pop_first();
         }
+        self.settle(worker.info.model);
         Some(worker)
     }
 
@@ -144,6 +156,7 @@ impl Cluster {
         if self.get(id).is_some_and(|worker| worker.intake != intake) {
             self.change(id, |worker| worker.intake = intake);
             self.measure_around(id);
+            self.settle_of(id);
         }
     }
 
@@ -181,6 +194,7 @@ impl Cluster {
             self.readers.entry(*giver).or_default().insert(reader);
         }
         self.measure(reader);
+        self.settle_of(reader);
     }
 
     /// A reader has said why it cannot read from some givers; replaces what it said before.
@@ -214,14 +228,14 @@ impl Cluster {
         self.workers.values().filter(wanted)
     }
 
-    /// The same, those first that have the fewest prompt tokens to prefill, then the fewest sequences.
-    pub fn by_prompts(&self, model: ModelId, role: Role) -> impl Iterator<Item = &Worker> {
-        self.orders.by_prompts(model, role).filter_map(|id| self.get(id))
+    /// Those of a kind, those first that have the fewest prompt tokens to prefill, then the fewest sequences.
+    pub fn by_prompts(&self, kind: Kind, role: Role) -> impl Iterator<Item = &Worker> {
+        self.orders.by_prompts(kind, role).filter_map(|id| self.get(id))
     }
 
     /// Those first that have the fewest sequences.
-    pub fn by_sequences(&self, model: ModelId, role: Role) -> impl Iterator<Item = &Worker> {
-        self.orders.by_sequences(model, role).filter_map(|id| self.get(id))
+    pub fn by_sequences(&self, kind: Kind, role: Role) -> impl Iterator<Item = &Worker> {
+        self.orders.by_sequences(kind, role).filter_map(|id| self.get(id))
     }
 
     /// Who has said that it can read from a giver, in the order in which they joined.
@@ -281,12 +295,53 @@ impl Cluster {
     /// aggregated worker or a pair that is up; `None` while nobody can serve anything.
     #[must_use]
     pub fn sequence_tokens_max(&self, model: ModelId) -> Option<u32> {
-        self.reaches.longest(model)
+        self.reaches.longest(self.serving(model)?)
     }
 
     /// The same of every model that can be served.
     pub fn models_that_reach(&self) -> impl Iterator<Item = (ModelId, u32)> {
-        self.reaches.all()
+        self.serving.iter().filter_map(|(model, kind)| Some((*model, self.reaches.longest(*kind)?)))
+    }
+
+    /// Which workers of a model new requests go to. Two kinds never serve side by side: which of two answers a client got
+    /// would then be chance.
+    #[must_use]
+    pub fn serving(&self, model: ModelId) -> Option<Kind> {
+        self.serving.get(&model).copied()
+    }
+
+    /// Whether workers of a kind can serve anything.
+    #[must_use]
+    pub fn can_serve(&self, kind: Kind) -> bool {
+        self.reaches.longest(kind).is_some()
+    }
+
+    /// The most sequences that one worker runs at once.
+    #[must_use]
+    pub fn sequences_most(&self, kind: Kind, role: Role) -> u32 {
+        self.rooms.most(kind, role)
+    }
+
+    /// The kind that serves stays until it can serve nothing; then it is the first to have joined that can. While none can,
+    /// it is one that is there: some of its workers may do a part.
+    fn settle(&mut self, model: ModelId) {
+        let former = self.serving(model);
+        if former.is_some_and(|kind| self.can_serve(kind)) {
+            return;
+        }
+        let kinds = self.workers.values().map(|worker| worker.info.kind()).filter(|kind| kind.model == model);
+        let able = kinds.clone().find(|kind| self.can_serve(*kind));
+        let stays = || former.filter(|former| kinds.clone().any(|kind| kind == *former));
+        match able.or_else(stays).or_else(|| kinds.clone().next()) {
+            Some(kind) => self.serving.insert(model, kind),
+            None => self.serving.remove(&model),
+        };
+    }
+
+    fn settle_of(&mut self, id: WorkerId) {
+        if let Some(model) = self.get(id).map(|worker| worker.info.model) {
+            self.settle(model);
+        }
     }
 
     /// Measures again how far a worker reaches, and whoever reads from it.
@@ -303,7 +358,7 @@ impl Cluster {
     }
 
     fn measure(&mut self, id: WorkerId) {
-        let reach = self.get(id).and_then(|worker| Some((worker.info.model, self.reach(worker)?)));
+        let reach = self.get(id).and_then(|worker| Some((worker.info.kind(), self.reach(worker)?)));
         self.reaches.set(id, reach);
     }
 
@@ -342,11 +397,18 @@ fn forget(of: &mut BTreeMap<InstanceId, BTreeSet<WorkerId>>, instance: InstanceI
     }
 }
 
+impl WorkerInfo {
+    /// With which other workers it gives the same bits.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind { model: self.model, compat: self.compat }
+    }
+}
+
 impl Worker {
     /// Whether new prompts for `reader` can begin here.
     fn gives_to(&self, reader: &Worker) -> bool {
-        let fits = self.info.model == reader.info.model && self.info.compat == reader.info.compat;
-        fits && self.info.role == Role::Prefill && self.intake == Intake::Open
+        self.info.kind() == reader.info.kind() && self.info.role == Role::Prefill && self.intake == Intake::Open
     }
 
     /// The longest sequence that fits the model's context and this worker's whole pool.
@@ -383,6 +445,7 @@ mod tests {
             compat: CompatKey(compat),
             context_max: 1_000,
             capacity_tokens: 800 + instance as u64,
+            sequences_max: 8,
         }
     }
 
@@ -472,24 +535,36 @@ mod tests {
                 (_, Some(id)) => cluster.assign(id, Assigned { prefill_tokens: below(9), sequences: below(3) }),
                 (_, None) => {}
             }
-            for model in [ModelId(0), ModelId(1)] {
-                let (givers, readers) = (cluster.of_role(model, Role::Prefill), cluster.of_role(model, Role::Decode));
+            let kinds = [0, 1].map(|model| [0, 1].map(|compat| (ModelId(model), CompatKey(compat))));
+            let mut served = BTreeSet::new();
+            for (model, compat) in kinds.into_iter().flatten() {
+                let kind = Kind { model, compat };
+                let of_kind = |role| cluster.of_role(model, role).filter(move |worker| worker.info.kind() == kind);
+                let (givers, readers) = (of_kind(Role::Prefill), of_kind(Role::Decode));
                 let readers: Vec<&Worker> = readers.collect();
                 let pairs = givers.flat_map(|giver| readers.iter().map(move |reader| (giver, *reader)));
                 let up = pairs.filter(|(giver, reader)| cluster.link(giver.id, reader.id).is_some());
                 let reach = up.map(|(giver, reader)| giver.sequence_tokens_max().min(reader.sequence_tokens_max()));
-                let alone = cluster.of_role(model, Role::Aggregated).map(Worker::sequence_tokens_max);
-                assert_eq!(cluster.sequence_tokens_max(model), reach.chain(alone).max());
-                let among = cluster.models_that_reach().find(|(of, _)| *of == model).map(|(_, tokens)| tokens);
-                assert_eq!(among, cluster.sequence_tokens_max(model));
+                let alone = of_kind(Role::Aggregated).map(Worker::sequence_tokens_max);
+                let longest = reach.chain(alone).max();
+                assert_eq!(cluster.reaches.longest(kind), longest);
+                assert_eq!(cluster.serving(model).is_none(), cluster.workers().all(|worker| worker.info.model != model));
+                if cluster.serving(model) == Some(kind) {
+                    assert_eq!(cluster.sequence_tokens_max(model), longest);
+                    let among = cluster.models_that_reach().find(|(of, _)| *of == model).map(|(_, tokens)| tokens);
+                    assert_eq!(among, longest);
+                }
+                served.extend(longest.map(|_| model));
                 for role in Role::ALL {
-                    let mut sorted: Vec<&Worker> = cluster.of_role(model, role).collect();
+                    let mut sorted: Vec<&Worker> = of_kind(role).collect();
                     sorted.sort_by_key(|worker| (worker.waiting_tokens(), worker.sequences(), worker.id));
-                    assert!(cluster.by_prompts(model, role).eq(sorted.iter().copied()));
+                    assert!(cluster.by_prompts(kind, role).eq(sorted.iter().copied()));
                     sorted.sort_by_key(|worker| (worker.sequences(), worker.id));
-                    assert!(cluster.by_sequences(model, role).eq(sorted));
+                    assert!(cluster.by_sequences(kind, role).eq(sorted));
                 }
             }
+            let can_serve = |model: &ModelId| cluster.sequence_tokens_max(*model).is_some();
+            assert!(served.iter().all(can_serve), "a kind that can serve is not asked");
             let linked: usize = cluster.readers.values().map(BTreeSet::len).sum();
             assert_eq!(linked, cluster.workers().map(|worker| worker.links.len()).sum::<usize>());
         }

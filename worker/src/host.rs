@@ -26,6 +26,7 @@ impl SessionHost for Host {
             vocab_size: info.vocab,
             context_max: info.context_max,
             capacity_tokens: info.capacity_tokens(),
+            sequences_max: info.sequences_max,
             block_tokens: info.block_tokens(),
             peer_address: self.sides.giving.address(),
             backend: info.backend.numerics_id.clone(),

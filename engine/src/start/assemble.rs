@@ -93,6 +93,7 @@ pub(super) fn start(
         eos: spec.eos,
         layout: layout.clone(),
         blocks: geometry.blocks as u32,
+        sequences_max: config.sequences_max,
         compat,
         backend: backend.describe().clone(),
         transport: transport.kind(),

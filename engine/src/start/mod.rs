@@ -53,6 +53,8 @@ pub struct ModelInfo {
     pub layout: KvLayout,
     /// Blocks of the KV pool.
     pub blocks: u32,
+    /// Sequences that it runs at once.
+    pub sequences_max: u32,
     /// What must be equal for two workers to exchange KV.
     pub compat: CompatParts,
     /// What computes.

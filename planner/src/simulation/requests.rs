@@ -95,7 +95,7 @@ impl Simulation<'_> {
             DeskAction::Placed { .. }
             | DeskAction::FinishChoice { .. }
             | DeskAction::GaveUpHandoffs { .. }
-            | DeskAction::Unfit { .. }
+            | DeskAction::Unused { .. }
             | DeskAction::Quiet(_)
             | DeskAction::Returned(_)
             | DeskAction::GiveUp(_)

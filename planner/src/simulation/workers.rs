@@ -272,6 +272,7 @@ impl SimWorker {
             compat: CompatKey(0),
             context_max: spec.replica.context_max,
             capacity_tokens: u64::from(spec.replica.blocks_total) * u64::from(spec.replica.block_tokens),
+            sequences_max: spec.replica.sequences_max,
         }
     }
 

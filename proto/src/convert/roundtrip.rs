@@ -240,6 +240,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
             vocab_size: numbers.2,
             context_max: numbers.0,
             capacity_tokens: numbers.1,
+            sequences_max: numbers.2,
             block_tokens: numbers.2,
             peer_address,
             backend: "cpu avx2".into(),

@@ -420,6 +420,9 @@ pub struct Welcome {
     /// Entries of the model's vocabulary.
     #[prost(uint32, tag = "15")]
     pub vocab_size: u32,
+    /// Sequences that it runs at once.
+    #[prost(uint32, tag = "16")]
+    pub sequences_max: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerBatch {

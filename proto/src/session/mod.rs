@@ -38,6 +38,8 @@ pub struct Welcome {
     pub context_max: u32,
     /// Tokens its KV pool can hold.
     pub capacity_tokens: u64,
+    /// Sequences it runs at once.
+    pub sequences_max: u32,
     /// Tokens per block.
     pub block_tokens: u32,
     /// Where readers reach its peer service, `host:port`; `None` if it gives nothing.

@@ -58,6 +58,7 @@ impl SessionHost for Host {
             vocab_size: 1024,
             context_max: 4096,
             capacity_tokens: 65536,
+            sequences_max: 64,
             block_tokens: 16,
             peer_address: Some("127.0.0.1:1".into()),
             backend: "test".into(),

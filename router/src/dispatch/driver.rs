@@ -14,7 +14,7 @@ use sched::message::ToWorker;
 use sched::route::Routing;
 use sched::{Choice, Failure, FinishReason, RequestId, WorkerId};
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::fleet::Fleet;
 use super::inbox::Outbox;
@@ -191,9 +191,8 @@ impl Driver {
             DeskAction::Retry { request, failure } => self.retried(request, &failure),
             DeskAction::GaveUpHandoffs { request, failure, instead } => self.gave_up(request, &failure, instead),
             DeskAction::End { request, ending } => self.end(request, ending, together),
-            DeskAction::Unfit { worker, name, reason } => {
-                error!(worker = %name, %reason, "worker cannot be used");
-                self.fleet.end(worker);
+            DeskAction::Unused { worker, reason } => {
+                warn!(worker = self.fleet.name(worker), reason = &*reason, "no request goes to a worker");
             }
             DeskAction::Quiet(worker) => {
                 warn!(worker = self.fleet.name(worker), "a worker says nothing; no new work goes to it");

@@ -66,6 +66,7 @@ impl Fleet {
             compat: welcome.compat.key(),
             context_max: welcome.context_max,
             capacity_tokens: welcome.capacity_tokens,
+            sequences_max: welcome.sequences_max,
         };
         self.connections.insert(id, Connection { slot, commands, role: info.role, links: Vec::new() });
         if let Some(seat) = self.seats.get_mut(slot.0) {

@@ -151,6 +151,7 @@ impl SessionHost for Host {
             vocab_size: self.0.vocab_size.load(Ordering::Relaxed),
             context_max: self.0.context_max,
             capacity_tokens: 4096,
+            sequences_max: 64,
             block_tokens: 16,
             peer_address: Some("127.0.0.1:1".into()),
             backend: "test".into(),

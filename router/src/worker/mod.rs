@@ -289,6 +289,7 @@ mod tests {
                 vocab_size: 280,
                 context_max: 512,
                 capacity_tokens: 4096,
+                sequences_max: 64,
                 block_tokens: 16,
                 peer_address: None,
                 backend: "test".into(),

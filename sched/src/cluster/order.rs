@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Intake, Worker};
-use crate::{ModelId, Role, WorkerId};
+use super::{Intake, Kind, Worker};
+use crate::{Role, WorkerId};
 
-/// All of them, by model and role.
+/// All of them, by kind and role.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Orders {
-    of: BTreeMap<(ModelId, Role), Order>,
+    of: BTreeMap<(Kind, Role), Order>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -21,25 +21,25 @@ impl Orders {
     pub(super) fn insert(&mut self, worker: &Worker) {
         if worker.intake == Intake::Open {
             let (prompts, sequences) = (worker.waiting_tokens(), worker.sequences());
-            let order = self.of.entry((worker.info.model, worker.info.role)).or_default();
+            let order = self.of.entry((worker.info.kind(), worker.info.role)).or_default();
             order.by_prompts.insert((prompts, sequences, worker.id));
             order.by_sequences.insert((sequences, worker.id));
         }
     }
 
     pub(super) fn remove(&mut self, worker: &Worker) {
-        if let Some(order) = self.of.get_mut(&(worker.info.model, worker.info.role)) {
+        if let Some(order) = self.of.get_mut(&(worker.info.kind(), worker.info.role)) {
             let (prompts, sequences) = (worker.waiting_tokens(), worker.sequences());
             order.by_prompts.remove(&(prompts, sequences, worker.id));
             order.by_sequences.remove(&(sequences, worker.id));
         }
     }
 
-    pub(super) fn by_prompts(&self, model: ModelId, role: Role) -> impl Iterator<Item = WorkerId> {
-        self.of.get(&(model, role)).into_iter().flat_map(|order| &order.by_prompts).map(|(_, _, id)| *id)
+    pub(super) fn by_prompts(&self, kind: Kind, role: Role) -> impl Iterator<Item = WorkerId> {
+        self.of.get(&(kind, role)).into_iter().flat_map(|order| &order.by_prompts).map(|(_, _, id)| *id)
     }
 
-    pub(super) fn by_sequences(&self, model: ModelId, role: Role) -> impl Iterator<Item = WorkerId> {
-        self.of.get(&(model, role)).into_iter().flat_map(|order| &order.by_sequences).map(|(_, id)| *id)
+    pub(super) fn by_sequences(&self, kind: Kind, role: Role) -> impl Iterator<Item = WorkerId> {
+        self.of.get(&(kind, role)).into_iter().flat_map(|order| &order.by_sequences).map(|(_, id)| *id)
     }
 }

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ModelId, WorkerId};
+use super::Kind;
+use crate::WorkerId;
 
 /// Those that can bring any.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reaches {
-    of: BTreeMap<WorkerId, (ModelId, u32)>,
+    of: BTreeMap<WorkerId, (Kind, u32)>,
     /// How many reach so far.
-    counts: BTreeMap<(ModelId, u32), u32>,
+    counts: BTreeMap<(Kind, u32), u32>,
 }
 
 impl Reaches {
     /// A worker reaches so far now, or nowhere.
-    pub(super) fn set(&mut self, id: WorkerId, reach: Option<(ModelId, u32)>) {
+    pub(super) fn set(&mut self, id: WorkerId, reach: Option<(Kind, u32)>) {
         let before = match reach {
             Some(reach) => self.of.insert(id, reach),
             None => self.of.remove(&id),
@@ -32,17 +33,8 @@ impl Reaches {
         }
     }
 
-    /// The longest of each model.
-    pub(super) fn all(&self) -> impl Iterator<Item = (ModelId, u32)> {
-        let below = |end: std::ops::Bound<(ModelId, u32)>| {
-            self.counts.range((std::ops::Bound::Unbounded, end)).next_back().map(|(reach, _)| *reach)
-        };
-        let last = below(std::ops::Bound::Unbounded);
-        std::iter::successors(last, move |(model, _)| below(std::ops::Bound::Excluded((*model, 0))))
-    }
-
-    /// The longest sequence of a model that somebody can bring to its last token.
-    pub(super) fn longest(&self, model: ModelId) -> Option<u32> {
-        self.counts.range((model, 0)..=(model, u32::MAX)).next_back().map(|((_, tokens), _)| *tokens)
+    /// The longest sequence that some worker of a kind can bring to its last token.
+    pub(super) fn longest(&self, kind: Kind) -> Option<u32> {
+        self.counts.range((kind, 0)..=(kind, u32::MAX)).next_back().map(|((_, tokens), _)| *tokens)
     }
 }

@@ -145,13 +145,12 @@ pub enum DeskAction {
         /// How.
         ending: Ending,
     },
-    /// A worker cannot be used, because of this; its session may go on or end.
-    Unfit {
+    /// No new request goes to a worker that has joined: workers that give other bits serve its model; for logs. It is used
+    /// when those can serve nothing any more.
+    Unused {
         /// The worker.
         worker: WorkerId,
-        /// What people call it.
-        name: Arc<str>,
-        /// Why.
+        /// What is other about it.
         reason: Arc<str>,
     },
     /// A worker says nothing: no new work goes to it; for logs.

@@ -10,7 +10,7 @@ use crate::journey::{JourneyConfig, Parts};
 use crate::message::{Commit, FirstTiming, FirstToken, FromWorker, Load, Work};
 use crate::route::{Lack, LeastLoaded, Output, Pick, RoundRobin, RouteAsk, RouteConfig, RoutePolicy};
 use crate::{
-    Choice, CompatKey, FinishReason, LeaseId, ModelId, Role, SampledToken, SamplingParams, Slo, Span, TokenId,
+    Choice, CompatKey, FinishReason, LeaseId, ModelId, Request, Role, SampledToken, SamplingParams, Slo, Span, TokenId,
 };
 
 const BEAT: Span = Span::from_secs(1);
@@ -39,6 +39,7 @@ fn info(id: u32, role: Role) -> WorkerInfo {
         compat: CompatKey(1),
         context_max: 4_096,
         capacity_tokens: 100_000,
+        sequences_max: 64,
     }
 }
 
@@ -143,11 +144,72 @@ fn what_can_be_served_is_told_when_it_changes() {
     desk.on(Time(0), DeskEvent::Status(WorkerId(1), status(Some(vec![link(0)]))));
     desk.on(Time(0), DeskEvent::Status(WorkerId(1), status(None)));
     assert_eq!(views(&mut desk), [(Some(4_096), None)]);
-    let other = WorkerInfo { weights: 2, ..info(7, Role::Decode) };
-    desk.on(Time(0), DeskEvent::Joined(WorkerId(7), other));
-    assert!(matches!(&all(&mut desk)[..], [DeskAction::Unfit { worker: WorkerId(7), .. }]));
+    desk.on(Time(0), DeskEvent::Joined(WorkerId(7), other(info(7, Role::Decode))));
+    let [DeskAction::Unused { worker: WorkerId(7), reason }] = &all(&mut desk)[..] else { panic!("it is used") };
+    assert_eq!(&**reason, "it has other weights of the model than prefill-0, which serves");
     desk.on(Time(0), DeskEvent::Left(WorkerId(1)));
-    assert_eq!(views(&mut desk), [(None, Some(Lack::Decode))]);
+    assert_eq!(views(&mut desk), [(None, Some(Lack::Compatible))]);
+}
+
+/// With other weights of the model.
+fn other(info: WorkerInfo) -> WorkerInfo {
+    WorkerInfo { weights: 2, compat: CompatKey(99), ..info }
+}
+
+/// Who was given legs to prefill.
+fn submitted(actions: &[DeskAction]) -> Vec<WorkerId> {
+    let told = actions.iter().filter_map(|action| match action {
+        DeskAction::Tell(worker, ToWorker::Submit(..)) => Some(*worker),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// Found by an attacker: a choice could go on at workers that give other bits than those it began at.
+#[test]
+fn what_has_begun_goes_on_at_workers_of_its_kind() {
+    let mut desk = desk();
+    cluster(&mut desk, Time(0), 1, 1);
+    desk.on(Time(0), submission(1, 1, Width::Narrow));
+    let actions = all(&mut desk);
+    let DeskAction::Tell(WorkerId(0), ToWorker::Submit(Request { leg, .. }, _)) = actions[1] else {
+        panic!("{actions:?}")
+    };
+    let firsts = vec![FirstToken { choice: Choice(0), token: token(), ended: None }];
+    let (commit, timing) = (Commit { leg, firsts }, FirstTiming::default());
+    let offered = FromWorker::Offered { leg, lease: LeaseId(1), blocks: vec![] };
+    desk.on(Time(1), DeskEvent::Said(WorkerId(0), offered));
+    desk.on(Time(1), DeskEvent::Said(WorkerId(0), FromWorker::Committed { commit, timing }));
+    assert!(all(&mut desk).iter().any(|action| matches!(action, DeskAction::Deliver { .. })), "the client has a token");
+    for (worker, role) in [(8, Role::Prefill), (9, Role::Decode)] {
+        desk.on(Time(2), DeskEvent::Joined(WorkerId(worker), other(info(worker, role))));
+    }
+    desk.on(Time(2), DeskEvent::Status(WorkerId(9), status(Some(vec![link(8)]))));
+    [0, 1].into_iter().for_each(|lost| desk.on(Time(3), DeskEvent::Left(WorkerId(lost))));
+    desk.on(Time(1_000_000), submission(2, 1, Width::Narrow));
+    assert_eq!(submitted(&all(&mut desk)), [WorkerId(8)], "a new request begins where it can, the other waits");
+    for (worker, role) in [(2, Role::Prefill), (3, Role::Decode)] {
+        desk.on(Time(1_000_001), DeskEvent::Joined(WorkerId(worker), info(worker, role)));
+    }
+    desk.on(Time(1_000_001), DeskEvent::Status(WorkerId(3), status(Some(vec![link(2)]))));
+    assert_eq!(submitted(&all(&mut desk)), [WorkerId(2)], "it goes on, although another kind serves");
+}
+
+/// Found by an attacker: whoever came first with other weights kept a whole deployment out.
+#[test]
+fn workers_that_can_serve_do_whoever_came_first() {
+    let mut desk = desk();
+    desk.on(Time(0), DeskEvent::Joined(WorkerId(8), other(info(8, Role::Prefill))));
+    cluster(&mut desk, Time(0), 1, 1);
+    all(&mut desk);
+    desk.on(Time(0), submission(1, 1, Width::Narrow));
+    assert_eq!(submitted(&all(&mut desk)), [WorkerId(0)], "the worker that can serve with others");
+    // The other kind gets its pair, and the one that serves goes on; without its reader it does not.
+    desk.on(Time(0), DeskEvent::Joined(WorkerId(9), other(info(9, Role::Decode))));
+    desk.on(Time(0), DeskEvent::Status(WorkerId(9), status(Some(vec![link(8)]))));
+    assert_eq!(desk.routing.cluster.serving(ModelId(0)), Some(info(0, Role::Prefill).kind()));
+    desk.on(Time(0), DeskEvent::Left(WorkerId(1)));
+    assert_eq!(desk.routing.cluster.serving(ModelId(0)), Some(other(info(8, Role::Prefill)).kind()));
 }
 
 #[test]
@@ -235,6 +297,7 @@ fn a_decision_among_a_thousand_workers_looks_at_few() {
             let ask = RouteAsk {
                 now: Time(0),
                 model: ModelId(0),
+                begun: None,
                 prompt: &prompt,
                 prefill_tokens: 100,
                 sequence_tokens: 103,

@@ -28,9 +28,6 @@ enum Routes {
 
 impl Desk {
     pub(super) fn joined(&mut self, worker: WorkerId, info: WorkerInfo) {
-        if let Some(reason) = self.unfit(&info) {
-            return self.out.push_back(DeskAction::Unfit { worker, name: info.name, reason });
-        }
         let statuses_wanted = if self.hushed.contains(&info.instance) { STATUSES_OF_LIFE } else { 0 };
         self.generators += u32::from(generates(info.role));
         self.routing.join(worker, info);
@@ -40,13 +37,23 @@ impl Desk {
         self.silences.heard(self.now, worker);
         self.seats.insert(worker, Seat { phase: Phase::Accepting, statuses_wanted });
         self.routes_changed(Routes::More);
+        if let Some(reason) = self.unused(worker) {
+            self.out.push_back(DeskAction::Unused { worker, reason });
+        }
     }
 
-    /// Why a worker cannot be used: it has other weights of its model than those that are up.
-    fn unfit(&self, info: &WorkerInfo) -> Option<Arc<str>> {
-        let mut others = self.routing.cluster.workers().map(|worker| &worker.info);
-        let other = others.find(|other| other.model == info.model && other.weights != info.weights)?;
-        Some(format!("it serves the model with other weights than {}, which is up", other.name).into())
+    /// Why no new request goes to a worker, if another kind serves its model.
+    fn unused(&self, worker: WorkerId) -> Option<Arc<str>> {
+        let cluster = &self.routing.cluster;
+        let info = &cluster.get(worker)?.info;
+        let serving = cluster.serving(info.model).filter(|serving| *serving != info.kind())?;
+        let mut others = cluster.workers().map(|worker| &worker.info);
+        let other = others.find(|other| other.kind() == serving)?;
+        let what = match other.weights == info.weights {
+            true => "number formats or kernels",
+            false => "weights of the model",
+        };
+        Some(format!("it has other {what} than {}, which serves", other.name).into())
     }
 
     pub(super) fn status(&mut self, worker: WorkerId, status: WorkerStatus) {

@@ -13,6 +13,7 @@ pub use api::{Delivery, Ending, Instead, JourneyAction, JourneyConfig, JourneyEv
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::cluster::Kind;
 use crate::message::{ToWorker, TokenTiming};
 use crate::route::{Passage, Pick};
 use crate::{Attempt, Choice, Failure, FailureKind, FinishReason, Leg, SampledToken, Time, TokenId, WorkerId};
@@ -32,6 +33,8 @@ pub struct Journey {
     /// Legs that need a worker.
     waiting: Vec<Waiting>,
     next_attempt: u32,
+    /// Whose workers it was last placed at.
+    kind: Option<Kind>,
     /// Workers that refused this request; used again only if there is no other.
     avoid: BTreeSet<WorkerId>,
     /// How hand-offs went, until whoever picks routes has been told.
@@ -68,6 +71,7 @@ impl Journey {
             legs: BTreeMap::new(),
             waiting: vec![Waiting::new(all, now, &config)],
             next_attempt: 1,
+            kind: None,
             avoid: BTreeSet::new(),
             learned: Vec::new(),
             actions: VecDeque::new(),
@@ -141,7 +145,7 @@ impl Journey {
         self.place_waiting(now, pick);
         self.forward_offers(now, pick);
         if let Some(patience) = self.least_patience().filter(|patience| patience.ends_at() <= now) {
-            let (waited, lack) = (patience.span.secs_f64(), pick.lack(self.parts.model));
+            let (waited, lack) = (patience.span.secs_f64(), pick.lack(self.parts.model, self.begun()));
             let detail = format!("no worker could take the request within {waited} s: it waited for {lack}");
             self.fail(Failure::new(lack.failure_kind(), detail));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::leg::{Course, Handoff, LegState, Part, Side, Told};
 use super::{Instead, Journey, JourneyAction, JourneyConfig, LostHandoffs};
+use crate::cluster::Kind;
 use crate::message::{Offer, ToWorker, Work};
 use crate::route::{Output, Passage, Pick, Route, RouteAsk};
 use crate::{Attempt, Choice, ChoiceState, Failure, FailureKind, Leg, Request, Span, Time, WorkerId};
@@ -87,6 +88,7 @@ impl Journey {
             Route::Whole(worker) => (worker, Work::Whole, Course::Whole(Side { worker, part: Part::Bound })),
             Route::Pair { giver, reader } => (giver, Work::Give, Course::Handoff(Handoff::new(giver, reader))),
         };
+        self.kind = pick.kind(worker);
         self.actions.push_back(JourneyAction::Placed { leg: request.leg, chosen });
         self.send(worker, ToWorker::Submit(request.clone(), work));
         self.legs.insert(request.leg.attempt, LegState { request, submitted: now, course });
@@ -105,6 +107,12 @@ impl Journey {
         }
     }
 
+    /// Whose workers it goes on at, so that its tokens are those of one way to compute.
+    pub(super) fn begun(&self) -> Option<Kind> {
+        let has_token = self.choices.iter().any(|choice| !choice.generated.is_empty());
+        self.kind.filter(|_| has_token || !self.legs.is_empty())
+    }
+
     fn ask<'a>(&'a self, now: Time, request: &Request) -> RouteAsk<'a> {
         let (prompt, max_tokens) = (request.prompt.len() as u32, request.params.max_tokens);
         let generated = (request.prefill_tokens() - request.prompt.len()) as u32;
@@ -113,6 +121,7 @@ impl Journey {
         RouteAsk {
             now,
             model: self.parts.model,
+            begun: self.begun(),
             prompt: &self.parts.prompt,
             slo: self.parts.slo,
             ttft_slack: ttft.map(|ttft| (self.began + ttft).since(now)),

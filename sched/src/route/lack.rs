@@ -22,6 +22,8 @@ pub enum Lack {
     Refused(Failure),
     /// Everything is there, but not for a sequence of this length.
     Room,
+    /// Whoever could go on with what others have begun.
+    Kind,
 }
 
 impl Lack {
@@ -52,7 +54,9 @@ impl Lack {
         match self {
             Lack::Refused(Failure { kind: FailureKind::Incompatible, .. }) => FailureKind::Incompatible,
             Lack::Refused(_) => FailureKind::Unavailable,
-            Lack::Worker | Lack::Prefill | Lack::Decode | Lack::Connection | Lack::Room => FailureKind::Unavailable,
+            Lack::Worker | Lack::Prefill | Lack::Decode | Lack::Connection | Lack::Room | Lack::Kind => {
+                FailureKind::Unavailable
+            }
             Lack::Compatible => FailureKind::Incompatible,
         }
     }
@@ -68,6 +72,7 @@ impl fmt::Display for Lack {
             Lack::Compatible => "a decode worker whose model, dtypes and numerics are those of a prefill worker",
             Lack::Connection => "a connection between a decode and a prefill worker",
             Lack::Room => "a worker with room for so long a sequence",
+            Lack::Kind => "a worker with the weights, formats and kernels of the one that began",
         })
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::block::{ContentHash, HASH_UNIT_TOKENS, HashChain};
-use crate::cluster::{Assigned, Cluster, Intake, WorkerInfo};
+use crate::cluster::{Assigned, Cluster, Intake, Kind, WorkerInfo};
 use crate::{InstanceId, ModelId, Slo, Span, Time, TokenId, WorkerId};
 use open::{Alone, Pairs, Tier};
 
@@ -48,6 +48,8 @@ pub struct RouteAsk<'a> {
     pub now: Time,
     /// By which model.
     pub model: ModelId,
+    /// By which workers it has begun: it goes on at one of their kind. `None` may begin anywhere.
+    pub begun: Option<Kind>,
     /// The tokens to prefill begin with these.
     pub prompt: &'a [TokenId],
     /// Tokens to prefill.
@@ -123,8 +125,11 @@ pub trait Pick {
     /// How readers reach this giver; `None` once it is gone.
     fn giver(&self, giver: WorkerId) -> Option<Giver>;
 
-    /// What is missing while there is no route for this model.
-    fn lack(&self, model: ModelId) -> Lack;
+    /// Which other workers give the same bits as this one; `None` once it is gone.
+    fn kind(&self, worker: WorkerId) -> Option<Kind>;
+
+    /// What is missing while there is no route for this model, or for what has begun at workers of a kind.
+    fn lack(&self, model: ModelId, begun: Option<Kind>) -> Lack;
 }
 
 /// The live implementation of [`Pick`]: the workers that are up, a preference among routes, and which routes exist.
@@ -180,8 +185,17 @@ impl Routing {
             true => &[Tier::Any][..],
             false => &Tier::ALL,
         };
+        let kind = self.kind_for(pairs, ask)?;
         let policy = &mut self.policy;
-        tiers.iter().find_map(|tier| policy.choose(&Open::new(&self.cluster, ask, (pairs, alone), *tier)))
+        tiers.iter().find_map(|tier| policy.choose(&Open::new(&self.cluster, (ask, kind), (pairs, alone), *tier)))
+    }
+
+    /// The workers that may serve: those of the giver's kind, of the kind that has begun, or of the one that serves.
+    fn kind_for(&self, pairs: Pairs, ask: &RouteAsk<'_>) -> Option<Kind> {
+        match pairs {
+            Pairs::Of(giver) => self.kind(giver),
+            Pairs::None | Pairs::All => ask.begun.or_else(|| self.cluster.serving(ask.model)),
+        }
     }
 }
 
@@ -232,8 +246,15 @@ impl Pick for Routing {
         Some(Giver { instance: info.instance, address: Arc::clone(&info.peer_address) })
     }
 
-    fn lack(&self, model: ModelId) -> Lack {
-        Lack::of(&self.cluster, model)
+    fn kind(&self, worker: WorkerId) -> Option<Kind> {
+        Some(self.cluster.get(worker)?.info.kind())
+    }
+
+    fn lack(&self, model: ModelId, begun: Option<Kind>) -> Lack {
+        match begun.zip(self.cluster.serving(model)) {
+            Some((begun, serving)) if begun != serving => Lack::Kind,
+            Some(_) | None => Lack::of(&self.cluster, model),
+        }
     }
 }
 

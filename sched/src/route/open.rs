@@ -1,7 +1,7 @@
 //! The routes that are open to a leg: roles, links and sizes decide; knows no preference.
 
 use super::RouteAsk;
-use crate::cluster::{Cluster, Intake, Worker};
+use crate::cluster::{Cluster, Intake, Kind, Worker};
 use crate::{Role, WorkerId};
 
 /// A giver with no more readers than this looks at each; one with more, at the least busy until one of them is its own.
@@ -12,6 +12,7 @@ const READERS_FEW: usize = 32;
 pub struct Open<'a> {
     cluster: &'a Cluster,
     ask: &'a RouteAsk<'a>,
+    kind: Kind,
     pairs: Pairs,
     alone: Alone,
     tier: Tier,
@@ -64,17 +65,23 @@ impl Tier {
 impl<'a> Open<'a> {
     pub(super) fn new(
         cluster: &'a Cluster,
-        ask: &'a RouteAsk<'a>,
+        (ask, kind): (&'a RouteAsk<'a>, Kind),
         (pairs, alone): (Pairs, Alone),
         tier: Tier,
     ) -> Open<'a> {
-        Open { cluster, ask, pairs, alone, tier }
+        Open { cluster, ask, kind, pairs, alone, tier }
     }
 
     /// What has to be served.
     #[must_use]
     pub fn ask(&self) -> &RouteAsk<'a> {
         self.ask
+    }
+
+    /// Whose workers may serve it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// All workers.
@@ -86,7 +93,7 @@ impl<'a> Open<'a> {
     /// Who could compute the prompt for a reader, those first that have the fewest prompt tokens to prefill.
     pub fn givers(&self) -> impl Iterator<Item = &Worker> {
         let all = match self.pairs {
-            Pairs::All => Some(self.cluster.by_prompts(self.ask.model, Role::Prefill)),
+            Pairs::All => Some(self.cluster.by_prompts(self.kind, Role::Prefill)),
             Pairs::None | Pairs::Of(_) => None,
         };
         let one = match self.pairs {
@@ -104,7 +111,7 @@ impl<'a> Open<'a> {
             few.sort_by_key(|reader| (reader.sequences(), reader.id));
             (few, None)
         } else {
-            (Vec::new(), Some(self.cluster.by_sequences(self.ask.model, Role::Decode)))
+            (Vec::new(), Some(self.cluster.by_sequences(self.kind, Role::Decode)))
         };
         let giver = giver.id;
         few.into_iter().chain(many.into_iter().flatten()).filter(move |reader| self.is_reader(giver, reader))
@@ -114,7 +121,7 @@ impl<'a> Open<'a> {
     /// prefill.
     pub fn alone(&self) -> impl Iterator<Item = impl Iterator<Item = &Worker>> {
         let of_role =
-            |role: &Role| self.cluster.by_prompts(self.ask.model, *role).filter(|worker| self.is_alone(worker));
+            |role: &Role| self.cluster.by_prompts(self.kind, *role).filter(|worker| self.is_alone(worker));
         self.alone.0.iter().map(of_role)
     }
 
@@ -176,7 +183,14 @@ impl<'a> Open<'a> {
     }
 
     fn holds(&self, worker: &Worker, tokens: u32) -> bool {
-        worker.info.model == self.ask.model && tokens <= worker.sequence_tokens_max()
+        let info = &worker.info;
+        info.kind() == self.kind && tokens <= worker.sequence_tokens_max() && self.begins_together(worker)
+    }
+
+    /// Whether it runs all choices at once. Where nobody does, whoever is asked says so.
+    fn begins_together(&self, worker: &Worker) -> bool {
+        let (choices, info) = (self.ask.choices, &worker.info);
+        choices <= info.sequences_max || choices > self.cluster.sequences_most(self.kind, info.role)
     }
 
     fn is_welcome(&self, id: WorkerId) -> bool {

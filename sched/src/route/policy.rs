@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Chosen, Open, Route};
-use crate::cluster::Worker;
-use crate::{ModelId, Role, WorkerId};
+use crate::cluster::{Kind, Worker};
+use crate::{Role, WorkerId};
 
 /// A preference among routes. Deterministic: the same cluster and the same history give the same choice.
 pub trait RoutePolicy: Send {
@@ -41,7 +41,7 @@ const EQUAL_GIVERS_MAX: usize = 8;
 pub struct RoundRobin {
     turns: BTreeMap<WorkerId, u64>,
     /// The same, longest ago first.
-    order: BTreeMap<(ModelId, Role), BTreeSet<(u64, WorkerId)>>,
+    order: BTreeMap<(Kind, Role), BTreeSet<(u64, WorkerId)>>,
     turn: u64,
 }
 
@@ -89,11 +89,11 @@ impl RoutePolicy for RoundRobin {
         match change {
             Change::Joined(worker) => {
                 self.turns.insert(worker.id, 0);
-                self.order.entry((worker.info.model, worker.info.role)).or_default().insert((0, worker.id));
+                self.order.entry((worker.info.kind(), worker.info.role)).or_default().insert((0, worker.id));
             }
             Change::Left(worker) => {
                 let turn = self.turns.remove(&worker.id).unwrap_or(0);
-                if let Some(order) = self.order.get_mut(&(worker.info.model, worker.info.role)) {
+                if let Some(order) = self.order.get_mut(&(worker.info.kind(), worker.info.role)) {
                     order.remove(&(turn, worker.id));
                 }
             }
@@ -121,7 +121,7 @@ impl RoutePolicy for RoundRobin {
 impl RoundRobin {
     /// Workers of a role, those first that were chosen longest ago.
     fn of<'a>(&'a self, open: &Open<'_>, role: Role) -> impl Iterator<Item = (u64, WorkerId)> + use<'a> {
-        self.order.get(&(open.ask().model, role)).into_iter().flatten().copied()
+        self.order.get(&(open.kind(), role)).into_iter().flatten().copied()
     }
 
     fn takes_turn(&mut self, open: &Open<'_>, worker: WorkerId, turn: u64) {
@@ -130,7 +130,7 @@ impl RoundRobin {
         else {
             return;
         };
-        if let Some(order) = self.order.get_mut(&(open.ask().model, role)) {
+        if let Some(order) = self.order.get_mut(&(open.kind(), role)) {
             order.remove(&(last, worker));
             order.insert((turn, worker));
         }

@@ -37,6 +37,7 @@ fn routing(roles: &str, policy: Box<dyn RoutePolicy>, config: RouteConfig) -> Ro
             compat: CompatKey(1),
             context_max: 1_000,
             capacity_tokens: 500,
+            sequences_max: 8,
         };
         routing.join(WorkerId(place as u32), info);
     }
@@ -54,6 +55,7 @@ fn ask(prefill_tokens: u32, sequence_tokens: u32, avoid: &BTreeSet<WorkerId>) ->
     RouteAsk {
         now: Time(0),
         model: MODEL,
+        begun: None,
         prompt: &[],
         prefill_tokens,
         sequence_tokens,
@@ -95,6 +97,25 @@ fn least_loaded_counts_what_it_has_just_assigned() {
         &[(100, 200), (10, 20), (10, 20), (10, 20), (200, 300), (10, 20)],
     );
     expect!["0>2 1>3 1>2 1>3 1>2 0>3"].assert_eq(&shown);
+}
+
+/// Found by an attacker: which of two workers was asked, and so whether eight choices were refused, was chance.
+#[test]
+fn choices_go_where_all_of_them_are_begun_together() {
+    let mut routing = least_loaded("ppdd", RouteConfig::default());
+    for (place, role) in [(4, Role::Prefill), (5, Role::Decode)] {
+        let first = &routing.cluster.of_role(MODEL, role).next().expect("a worker of the role").info;
+        let roomy = WorkerInfo { instance: InstanceId(place), sequences_max: 20, ..first.clone() };
+        routing.join(WorkerId(place as u32), roomy);
+    }
+    let link = |giver| Link { giver: InstanceId(giver), transport: "tcp".into(), bytes_per_second: 1 };
+    for reader in [2, 3, 5] {
+        routing.cluster.set_links(WorkerId(reader), [0, 1, 4].map(link));
+    }
+    let nobody = BTreeSet::new();
+    let mut goes = |choices| show(routing.route(&RouteAsk { choices, ..ask(10, 20, &nobody) }));
+    assert_eq!([goes(20), goes(9), goes(20)], ["4>5", "4>5", "4>5"]);
+    assert_ne!(goes(21), "none", "a worker says that it is too many");
 }
 
 /// Found by reading: the first of several idle givers was taken, however busy the only reader that it has.

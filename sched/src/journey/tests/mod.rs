@@ -55,6 +55,7 @@ impl World {
             compat: CompatKey(1),
             context_max: 1_000,
             capacity_tokens: 1_000,
+            sequences_max: 8,
         };
         self.routing.join(id, info);
         let givers: Vec<InstanceId> =
