@@ -60,7 +60,7 @@ impl Default for TelemetryConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Prefill workers; none where decode workers are aggregated ones.
+    /// Prefill workers; not started, whatever this says, where decode workers are aggregated ones.
     pub prefill_workers: u32,
     /// Decode workers, or aggregated ones.
     pub decode_workers: u32,
@@ -85,7 +85,9 @@ impl Default for ServeConfig {
 impl BatonConfig {
     /// The defaults, changed by a file and then by `a.b=c` settings.
     pub fn load(file: Option<&Path>, settings: &[String]) -> Result<BatonConfig> {
-        Ok(node::config::load_checked(file, &for_every_role(settings), complete, BatonConfig::check)?)
+        let defaults = toml::Table::try_from(BatonConfig::default())?;
+        let settings = for_every_role(settings);
+        Ok(node::config::load_checked(file, &settings, &defaults, complete, BatonConfig::check)?)
     }
 
     /// The outcome as a file: the engines of workers name only what differs.
@@ -127,6 +129,7 @@ impl BatonConfig {
         for engine in [&mut self.engine, &mut self.prefill.engine, &mut self.decode.engine] {
             engine.model_dir = model_dir.to_path_buf();
         }
+        self.router.model_dir.clear();
     }
 
     /// As the workers of one host have it, which `baton serve` starts: what was left open is decided.
@@ -152,20 +155,35 @@ impl BatonConfig {
         if !self.engine.model_name.is_empty() {
             check_model_name(&self.engine.model_name).map_err(|problem| Fault::of("engine.model_name", problem))?;
         }
-        self.engine.check().map_err(|error| match error {
-            engine::EngineError::Config { key, problem } => Fault::of(format!("{ENGINE}.{key}"), problem),
-            other => Fault::of(ENGINE, other.to_string()),
-        })?;
-        self.prefill.check()?;
-        self.decode.check()?;
+        self.check_workers()?;
         let all = toml::Table::try_from(self).map_err(|error| Fault::of("", error.to_string()))?;
         // What workers have of it is told as it was written.
         check_times(&toml::Value::Table(section_of(&all, ENGINE)), ENGINE)?;
         check_times(&toml::Value::Table(all), "")
     }
 
+    /// Checks what workers are: the shared engine with what a role says instead. What is wrong with all of them is told of the
+    /// shared one.
+    fn check_workers(&self) -> Result<(), Fault> {
+        let (prefill, decode) = (self.prefill.check(), self.decode.check());
+        let shared = |fault: &Fault, role: &str| {
+            let key = fault.key.strip_prefix(role)?.strip_prefix('.')?;
+            key.starts_with(ENGINE).then(|| Fault::of(key, fault.problem.clone()))
+        };
+        match (&prefill, &decode) {
+            (Err(of_prefill), Err(of_decode)) => match shared(of_prefill, "prefill").zip(shared(of_decode, "decode")) {
+                Some((fault, other)) if fault == other => Err(fault),
+                _ => prefill,
+            },
+            _ => prefill.and(decode),
+        }
+    }
+
     /// Checks what the processes of one deployment, which all have this configuration, tell each other when they meet.
     pub fn check_deployment(&self) -> Result<(), Fault> {
+        if !self.router.model_dir.as_os_str().is_empty() && self.router.model_dir != self.engine.model_dir {
+            return Err(self.another_model("router.model_dir".to_owned()));
+        }
         let beat_ms = self.router.session.beat_ms;
         let decode = ("decode", &self.decode.engine);
         let workers = match self.mode() {
@@ -174,8 +192,7 @@ impl BatonConfig {
         };
         for (role, engine) in &workers {
             if engine.model_dir != self.engine.model_dir {
-                let problem = "differs from engine.model_dir, and a deployment serves one model".to_owned();
-                return Err(Fault::of(format!("{role}.engine.model_dir"), problem));
+                return Err(self.another_model(format!("{role}.engine.model_dir")));
             }
             if engine.transport == engine::TransportChoice::InProcess {
                 let problem = "is in_process, which joins no two processes".to_owned();
@@ -193,18 +210,29 @@ impl BatonConfig {
     }
 }
 
+impl BatonConfig {
+    fn another_model(&self, key: String) -> Fault {
+        let ours = match self.engine.model_dir.as_os_str().is_empty() {
+            true => "not set: the bundled model".to_owned(),
+            false => self.engine.model_dir.display().to_string(),
+        };
+        Fault::of(key, format!("differs from engine.model_dir ({ours}), and a deployment serves one model"))
+    }
+}
+
 /// The section that all workers share.
 const ENGINE: &str = "engine";
 /// The sections whose own `engine` says what differs.
 const ROLES: [&str; 2] = ["prefill", "decode"];
 
 /// Keys that have another name now.
-const MOVED: [(&[&str], &str, &str); 11] = [
+const MOVED: [(&[&str], &str, &str); 12] = [
     (&["serve"], "mode", "decode.role (`decode` or `aggregated`)"),
     (&["serve"], "model_dir", "engine.model_dir"),
     (&["serve"], "model_name", "engine.model_name"),
     (&["serve"], "backend", "engine.backend"),
     (&["serve"], "transport", "engine.transport"),
+    (&["router"], "metrics_from", "what `baton serve` does by itself (others scrape the admin_listen of each worker)"),
     (&["engine"], "kv_bytes", "engine.kv_pool"),
     (&["engine"], "kv_blocks", "engine.kv_pool = \"N blocks\""),
     (&["prefill", "engine"], "kv_bytes", "prefill.engine.kv_pool"),
@@ -215,8 +243,10 @@ const MOVED: [(&[&str], &str, &str); 11] = [
 
 /// A setting of the shared engine wins over what a file says of a role, a setting of a role over both.
 fn for_every_role(settings: &[String]) -> Vec<String> {
-    let (shared, others): (Vec<&String>, Vec<&String>) =
-        settings.iter().partition(|setting| setting.trim_start().starts_with("engine."));
+    let is_shared = |setting: &&String| {
+        node::config::parts_of(setting).is_some_and(|(parts, _)| parts.len() > 1 && parts[0] == ENGINE)
+    };
+    let (shared, others): (Vec<&String>, Vec<&String>) = settings.iter().partition(is_shared);
     let of_role =
         |role: &str| shared.iter().map(|setting| format!("{role}.{}", setting.trim_start())).collect::<Vec<_>>();
     let roles = ROLES.into_iter().flat_map(of_role);
@@ -349,10 +379,6 @@ mod tests {
 
     #[test]
     fn an_engine_is_said_once_and_workers_say_what_differs() {
-        let load = |settings: &[&str]| {
-            let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
-            BatonConfig::load(None, &settings)
-        };
         let settings = ["engine.dtype=int8", "engine.modelled.load_ms=7", "decode.engine.kv_pool=4096"];
         let config = load(&settings).unwrap();
         assert_eq!(
@@ -392,10 +418,7 @@ mod tests {
         let apart = load(&["decode.engine.model_dir=elsewhere"]).unwrap().check_deployment().unwrap_err();
         assert_eq!(apart.key, "decode.engine.model_dir");
         for (wrong, said) in [
-            (
-                "engine.block_tokens=17",
-                "override \"engine.block_tokens=17\", key engine.block_tokens: must be a multiple",
-            ),
+            ("engine.block_tokens=17", "--set \"engine.block_tokens=17\", key engine.block_tokens: must be a multiple"),
             ("engine.kv_pool=true", "key engine.kv_pool: invalid type: boolean"),
             ("engine.kv_byte=1", "key engine.kv_byte: unknown field"),
             ("decode.engine.kv_blocks=4", "key decode.engine.kv_blocks: is decode.engine.kv_pool = \"N blocks\" now"),
@@ -403,11 +426,54 @@ mod tests {
             ("decode.engine.tp=3", "key decode.engine.tp"),
             ("engine.lease_span_ms=999999999999", "key engine.lease_span_ms: must not be above"),
             ("engine=3", "key engine: "),
-            ("serve.transport=tcp", "override \"serve.transport=tcp\", key serve.transport: is engine.transport now"),
+            ("serve.transport=tcp", "--set \"serve.transport=tcp\", key serve.transport: is engine.transport now"),
+            ("router.metrics_from=[]", "key router.metrics_from: is what `baton serve` does by itself"),
+            ("engine=[\"/m\"]", "--set \"engine=[\\\"/m\\\"]\", key engine: is a list, expected a section"),
+            ("decode.engine=[\"/m\"]", "key decode.engine: is a list, expected a section"),
+            ("router.slo.classes=[[\"interactive\"]]", "key router.slo.classes[0]: is a value, expected a section"),
+            ("engine={sequences_max=5}", "is not of the form section.key=value"),
+            (
+                "engine.lease_beat_ms=20000",
+                "key engine.lease_beat_ms: must be above 0 and at most half of lease_span_ms",
+            ),
         ] {
             let error = load(&[wrong]).unwrap_err().to_string();
             assert!(error.contains(said), "{wrong}: {error}");
         }
+    }
+
+    /// Found by a newcomer: relations were checked against defaults that no worker had, and spaces kept a setting from roles.
+    #[test]
+    fn values_are_checked_as_workers_have_them() {
+        let config = load(&[
+            "engine.step_tokens_max=32",
+            "prefill.engine.sequences_max=16",
+            "decode.engine.sequences_max=16",
+            "engine . queue_legs_max = 7",
+        ]);
+        let config = config.unwrap();
+        assert_eq!([config.prefill.engine.queue_legs_max, config.decode.engine.queue_legs_max], [7, 7]);
+        let of_all = load(&["engine.step_tokens_max=3"]).unwrap_err().to_string();
+        assert!(of_all.contains("key engine.step_tokens_max: is 3, less than sequences_max 64"), "{of_all}");
+        let of_one = load(&["engine.step_tokens_max=64", "decode.engine.sequences_max=65"]).unwrap_err().to_string();
+        assert!(of_one.contains("key decode.engine.step_tokens_max: is 64"), "{of_one}");
+    }
+
+    #[test]
+    fn a_deployment_serves_one_model() {
+        let mut config = load(&["engine.model_dir=a", "router.model_dir=b"]).unwrap();
+        let refused = config.check_deployment().unwrap_err();
+        assert_eq!(
+            (refused.key.as_str(), refused.problem.as_str()),
+            ("router.model_dir", "differs from engine.model_dir (a), and a deployment serves one model")
+        );
+        config.set_model(Path::new("c"));
+        assert_eq!(config.check_deployment(), Ok(()));
+    }
+
+    fn load(settings: &[&str]) -> Result<BatonConfig> {
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_string()).collect();
+        BatonConfig::load(None, &settings)
     }
 
     fn keys(value: &toml::Value, path: &str) -> Vec<String> {

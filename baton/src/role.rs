@@ -27,7 +27,7 @@ pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
             config.router.model_names.push(config.engine.model_name.clone());
         }
     }
-    NotSet::check_model("router.model_dir", &config.router.model_dir)?;
+    NotSet::check_model("engine.model_dir (or router.model_dir)", &config.router.model_dir)?;
     config.router.check()?;
     let secret = plane::of_router(&config)?;
     let front = bind(&config.router.listen, "the OpenAI API").await?;

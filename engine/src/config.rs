@@ -38,7 +38,7 @@ pub struct Config {
     pub context_max: u32,
     /// Sequences that run at once.
     pub sequences_max: u32,
-    /// Rows of one step (L_m): prompt tokens of all chunks and one per decoding sequence.
+    /// Rows of one step: prompt tokens of all chunks and one per decoding sequence.
     pub step_tokens_max: u32,
     /// Steps that are with the device at once, 1 or 2: with 2 the next is formed while one runs, so the device never waits.
     pub steps_in_flight: u32,
@@ -281,9 +281,9 @@ impl Config {
         if !(self.filling_share > 0.0 && self.filling_share <= 1.0) {
             return wrong("filling_share", format!("must lie in (0, 1], found {}", self.filling_share));
         }
-        if self.lease_beat_ms == 0 || self.lease_beat_ms >= self.lease_span_ms {
-            let problem =
-                format!("must lie between 0 and lease_span_ms {}, found {}", self.lease_span_ms, self.lease_beat_ms);
+        if self.lease_beat_ms == 0 || self.lease_beat_ms.saturating_mul(2) > self.lease_span_ms {
+            let (span, beat) = (self.lease_span_ms, self.lease_beat_ms);
+            let problem = format!("must be above 0 and at most half of lease_span_ms {span}, found {beat}");
             return wrong("lease_beat_ms", problem);
         }
         self.validate_threads()?;

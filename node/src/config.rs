@@ -39,13 +39,13 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// An override is not of the form `a.b=c`.
-    #[error("override {text:?} is not of the form section.key=value")]
+    #[error("--set {text:?} is not of the form section.key=value")]
     Override {
         /// The override.
         text: String,
     },
     /// An override reaches into something that is not a section.
-    #[error("override {text:?}: {key} is a value, not a section")]
+    #[error("--set {text:?}: {key} is a value, not a section")]
     NotASection {
         /// The override.
         text: String,
@@ -83,22 +83,25 @@ impl Fault {
 /// Longest time that a key whose name says milliseconds may ask for: 30 days.
 pub const MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 
-/// Reads as [`load`] does, completes what was read, and checks the values before anybody uses one.
+/// Reads as [`load`] does, completes what was read, and checks the values before anybody uses one. `defaults` shows what is a
+/// section: serde would fill one from a list, too, by position.
 ///
 /// # Errors
 /// As [`load`], and the first fault that `complete` or `check` finds.
 pub fn load_checked<T: DeserializeOwned>(
     file: Option<&Path>,
     overrides: &[String],
+    defaults: &Table,
     complete: impl FnOnce(&mut Table) -> Result<(), Fault>,
     check: impl FnOnce(&T) -> Result<(), Fault>,
 ) -> Result<T, ConfigError> {
     let fault = |Fault { key, problem }| {
-        let of_key = |text: &&String| text.split_once('=').is_some_and(|(changed, _)| is_about(changed.trim(), &key));
+        let of_key = |text: &&String| parts_of(text).is_some_and(|(changed, _)| is_about(&changed.join("."), &key));
         let origin = origin(overrides.iter().rfind(of_key).map(String::as_str), file);
         ConfigError::Key { origin, key, problem }
     };
     let (mut table, overridden) = gather(file, overrides)?;
+    check_sections(&table, defaults, "").map_err(fault)?;
     complete(&mut table).map_err(fault)?;
     let loaded = fill(table, &overridden, file)?;
     check(&loaded).map_err(fault)?;
@@ -124,7 +127,7 @@ fn is_about(changed: &str, key: &str) -> bool {
 /// Where a value came from.
 fn origin(overridden: Option<&str>, file: Option<&Path>) -> String {
     match (overridden, file) {
-        (Some(text), _) => format!("override {text:?}"),
+        (Some(text), _) => format!("--set {text:?}"),
         (None, Some(path)) => format!("configuration file {}", path.display()),
         (None, None) => "configuration".to_owned(),
     }
@@ -161,7 +164,7 @@ fn fill<T: DeserializeOwned>(
 ) -> Result<T, ConfigError> {
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let key = error.path().to_string();
-        let from_override = overridden.iter().rfind(|(overridden, _)| *overridden == key);
+        let from_override = overridden.iter().rfind(|(overridden, _)| is_about(overridden, &key));
         let origin = origin(from_override.map(|(_, text)| text.as_str()), file);
         ConfigError::Key { origin, key, problem: in_words(error.inner().message()) }
     })
@@ -196,16 +199,37 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
     text.parse().map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
 }
 
+/// Sections, key and value of an override; `None` if it is none.
+#[must_use]
+pub fn parts_of(text: &str) -> Option<(Vec<&str>, &str)> {
+    let (key, value) = text.split_once('=')?;
+    let parts: Vec<&str> = key.trim().split('.').map(|part| part.trim().trim_matches('"')).collect();
+    (!parts.iter().any(|part| part.is_empty())).then(|| (parts, value.trim()))
+}
+
+/// Sections are sections, and so are the entries of lists of sections.
+fn check_sections(found: &Table, defaults: &Table, path: &str) -> Result<(), Fault> {
+    found.iter().try_for_each(|(key, value)| {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (defaults.get(key), value) {
+            (Some(Value::Table(defaults)), Value::Table(found)) => check_sections(found, defaults, &path),
+            (Some(Value::Table(_)), Value::Array(_)) => Err(Fault::of(path, "is a list, expected a section")),
+            (Some(Value::Array(entries)), Value::Array(found)) if matches!(entries.first(), Some(Value::Table(_))) => {
+                match found.iter().position(|entry| !matches!(entry, Value::Table(_))) {
+                    Some(index) => Err(Fault::of(format!("{path}[{index}]"), "is a value, expected a section")),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
 /// Sets one value and returns its key together with the override as it was written.
 fn apply(table: &mut Table, text: &str) -> Result<(String, String), ConfigError> {
-    let (key, value) = text.split_once('=').ok_or(ConfigError::Override { text: text.to_owned() })?;
-    let parts: Vec<&str> = key.trim().split('.').map(str::trim).collect();
-    let Some((last, sections)) = parts.split_last() else {
-        return Err(ConfigError::Override { text: text.to_owned() });
-    };
-    if parts.iter().any(|part| part.is_empty()) {
-        return Err(ConfigError::Override { text: text.to_owned() });
-    }
+    let wrong = || ConfigError::Override { text: text.to_owned() };
+    let (parts, value) = parts_of(text).ok_or_else(wrong)?;
+    let (last, sections) = parts.split_last().ok_or_else(wrong)?;
     let mut here = table;
     for section in sections {
         let entry = here.entry(*section).or_insert_with(|| Value::Table(Table::new()));
@@ -214,7 +238,12 @@ fn apply(table: &mut Table, text: &str) -> Result<(String, String), ConfigError>
         };
         here = inner;
     }
-    here.insert((*last).to_owned(), value_of(value.trim()));
+    let value = match value_of(value) {
+        // A whole section would win over single values that were set before it, or not, depending on who looks.
+        Value::Table(_) => return Err(wrong()),
+        value => value,
+    };
+    here.insert((*last).to_owned(), value);
     Ok((parts.join("."), text.to_owned()))
 }
 
@@ -298,15 +327,15 @@ mod tests {
             assert!(said.ends_with(expected), "{set}: {said}");
         }
         let said = loaded("", &["engine.blocks=many"]).unwrap_err();
-        assert!(said.starts_with("override \"engine.blocks=many\", key engine.blocks: invalid type"), "{said}");
+        assert!(said.starts_with("--set \"engine.blocks=many\", key engine.blocks: invalid type"), "{said}");
     }
 
     #[test]
     fn an_override_that_makes_no_sense_is_quoted() {
-        assert_eq!(loaded("", &["engine"]).unwrap_err(), "override \"engine\" is not of the form section.key=value");
+        assert_eq!(loaded("", &["engine"]).unwrap_err(), "--set \"engine\" is not of the form section.key=value");
         assert!(loaded("", &["engine..blocks=1"]).is_err());
         let said = loaded("listen = 'a'", &["listen.port=1"]).unwrap_err();
-        assert_eq!(said, "override \"listen.port=1\": listen is a value, not a section");
+        assert_eq!(said, "--set \"listen.port=1\": listen is a value, not a section");
     }
 
     #[test]
@@ -318,12 +347,12 @@ mod tests {
         };
         let said = |overrides: &[&str]| {
             let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-            load_checked(Some(&path), &overrides, |_| Ok(()), check).map_err(|error| error.to_string())
+            load_checked(Some(&path), &overrides, &Table::new(), |_| Ok(()), check).map_err(|error| error.to_string())
         };
         let in_file = format!("configuration file {}, key engine.blocks: must be above 0", path.display());
         assert_eq!(said(&[]), Err(in_file.clone()));
         assert_eq!(said(&["listen=x"]), Err(in_file));
-        let by_override = "override \"engine.blocks=0\", key engine.blocks: must be above 0".to_owned();
+        let by_override = "--set \"engine.blocks=0\", key engine.blocks: must be above 0".to_owned();
         assert_eq!(said(&["engine.blocks=1", "engine.blocks=0"]), Err(by_override));
         assert!(said(&["engine.blocks=1"]).is_ok());
         std::fs::remove_file(&path).unwrap();

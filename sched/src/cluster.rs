@@ -548,7 +548,10 @@ mod tests {
                 let alone = of_kind(Role::Aggregated).map(Worker::sequence_tokens_max);
                 let longest = reach.chain(alone).max();
                 assert_eq!(cluster.reaches.longest(kind), longest);
-                assert_eq!(cluster.serving(model).is_none(), cluster.workers().all(|worker| worker.info.model != model));
+                assert_eq!(
+                    cluster.serving(model).is_none(),
+                    cluster.workers().all(|worker| worker.info.model != model)
+                );
                 if cluster.serving(model) == Some(kind) {
                     assert_eq!(cluster.sequence_tokens_max(model), longest);
                     let among = cluster.models_that_reach().find(|(of, _)| *of == model).map(|(_, tokens)| tokens);

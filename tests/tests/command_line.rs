@@ -197,7 +197,7 @@ fn values_out_of_range_are_refused_at_once_with_file_section_and_key() -> Result
         assert!(said.contains(&path) && said.contains(&key), "{command} {section} {setting}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
-    check(&["config", "--set", "router.limits.n_max=0"], 64, "override \"router.limits.n_max=0\"")?;
+    check(&["config", "--set", "router.limits.n_max=0"], 64, "--set \"router.limits.n_max=0\"")?;
     check(&["config", "--set", "router=1"], 64, "key router: invalid type: integer `1`, expected a section")?;
     std::fs::write(&file, format!("a = {}", "[".repeat(200_000)))?;
     let said = baton(&["config", "--config", &path])?.stderr;

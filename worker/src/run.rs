@@ -148,6 +148,10 @@ impl Worker {
             backend: info.backend.numerics_id.clone(),
             exact: info.backend.exact,
         });
+        if info.capacity_tokens() < u64::from(info.context_max) {
+            let (kv_tokens, context_max) = (info.capacity_tokens(), info.context_max);
+            tracing::warn!(kv_tokens, context_max, "the KV pool holds less than the model's context");
+        }
         if let Some(counts) = started.expert_counts {
             metrics.count_experts(ExpertTokens { layers: counts.layers, experts: counts.experts, tokens: counts.rows });
         }

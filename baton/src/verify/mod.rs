@@ -43,7 +43,7 @@ pub struct VerifyArgs {
     /// How many prompts.
     #[arg(long, default_value = "200")]
     prompts: NonZeroUsize,
-    /// Change one value of the configuration for every setup; may be repeated.
+    /// Change one value of the configuration for every setup; may be repeated. What a setup is named after stays as it is.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
 }
@@ -69,15 +69,24 @@ async fn run_setups(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
     let bounds = bounds_of(&model)?;
     let requests: Arc<[Value]> = prompts::requests(arguments.prompts.get(), bounds).into();
     say(format_args!("{} requests on {}", requests.len(), model.display()))?;
-    let mut differing = 0;
+    let (mut differing, mut compared) = (0, Compared::default());
     for format in arguments.formats.iter() {
         say(format)?;
         say(Row::HEADER)?;
         let run = Run { arguments: &arguments, model: &model, metrics: &metrics, requests: &requests, ending };
-        differing += run.every_setup(format).await.with_context(|| format!("with {format}"))?;
+        differing += run.every_setup(format, &mut compared).await.with_context(|| format!("with {format}"))?;
     }
     ensure!(differing == 0, "{differing} choices differ from their baseline");
-    Ok(say("bit-equal: every token and every log-probability, in every setup")?)
+    let Compared { setups, left_out } = compared;
+    ensure!(setups > 0, "nothing was compared: {left_out} setups were left out");
+    Ok(say(format_args!("bit-equal: every token and every log-probability in {setups} setups; {left_out} left out"))?)
+}
+
+/// How many setups were compared with their baseline.
+#[derive(Debug, Default)]
+struct Compared {
+    setups: usize,
+    left_out: usize,
 }
 
 /// What all setups share.
@@ -91,14 +100,16 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Compares every setup with the first, in one pair of number formats; the number of choices that differ.
-    async fn every_setup(&self, format: &Format) -> Result<usize> {
+    async fn every_setup(&self, format: &Format, compared: &mut Compared) -> Result<usize> {
         let settings = [format.settings(), self.arguments.settings.clone()].concat();
         let mut baseline: Option<Vec<Answer>> = None;
         let mut differing = 0;
         for setup in setups::all().iter().filter(|setup| setup.is_wanted(self.arguments.mode)) {
             let config = setup.config(self.model, &settings)?;
             if let Some(reason) = setup.unfit(&config, self.model)? {
+                ensure!(baseline.is_some(), "the baseline cannot run: {reason}");
                 say(format_args!("{:<39} left out: {reason}", setup.name))?;
+                compared.left_out += 1;
                 continue;
             }
             let row = run_setup(setup, config, self).await;
@@ -106,6 +117,7 @@ impl Run<'_> {
             let differences = baseline.as_ref().map(|baseline| outcome::compare(baseline, &answers));
             row.verdict = differences.as_ref().map_or("baseline".to_string(), |found| outcome::verdict(found));
             say(&row)?;
+            compared.setups += usize::from(baseline.is_some());
             let differences = differences.unwrap_or_default();
             show(&differences)?;
             differing += differences.len();

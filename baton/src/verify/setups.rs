@@ -39,27 +39,40 @@ pub fn all() -> &'static [Setup] {
             12,
             &["decode.engine.step_tokens_max=64", "decode.engine.block_tokens=32"],
         ),
-        Setup::disaggregated("disaggregated over ucx", 16, &["engine.transport=ucx"]),
-        Setup::disaggregated("disaggregated over tcp", 8, &["engine.transport=tcp"]),
+        Setup::disaggregated(
+            "disaggregated over ucx",
+            16,
+            &["prefill.engine.transport=ucx", "decode.engine.transport=ucx"],
+        ),
+        Setup::disaggregated(
+            "disaggregated over tcp",
+            8,
+            &["prefill.engine.transport=tcp", "decode.engine.transport=tcp"],
+        ),
         Setup::disaggregated(
             "disaggregated over shm, chunks of 96",
             24,
-            &["engine.transport=shm", "prefill.engine.step_tokens_max=96"],
+            &["prefill.engine.transport=shm", "decode.engine.transport=shm", "prefill.engine.step_tokens_max=96"],
         ),
         Setup::disaggregated(
             "disaggregated over ucx, blocks 64 to 16",
             16,
-            &["engine.transport=ucx", "prefill.engine.block_tokens=64"],
+            &["prefill.engine.transport=ucx", "decode.engine.transport=ucx", "prefill.engine.block_tokens=64"],
         ),
         Setup::disaggregated(
             "disaggregated over tcp, blocks 16 to 32",
             12,
-            &["engine.transport=tcp", "decode.engine.block_tokens=32"],
+            &["prefill.engine.transport=tcp", "decode.engine.transport=tcp", "decode.engine.block_tokens=32"],
         ),
         Setup::disaggregated(
             "disaggregated over shm, blocks 32 to 64",
             24,
-            &["engine.transport=shm", "prefill.engine.block_tokens=32", "decode.engine.block_tokens=64"],
+            &[
+                "prefill.engine.transport=shm",
+                "decode.engine.transport=shm",
+                "prefill.engine.block_tokens=32",
+                "decode.engine.block_tokens=64",
+            ],
         ),
         Setup::aggregated("aggregated, a pool that is too small", 32, &["decode.engine.kv_pool=104 blocks"]),
         Setup::disaggregated(
@@ -106,17 +119,21 @@ impl Setup {
     pub fn unfit(&self, config: &BatonConfig, model: &Path) -> Result<Option<String>> {
         let spec = engine::model::ModelSpec::read(model)?;
         let workers = match self.mode {
-            Mode::Disaggregated => vec![&config.prefill.engine, &config.decode.engine],
-            Mode::Aggregated => vec![&config.decode.engine],
+            Mode::Disaggregated => vec![("prefill", &config.prefill.engine), ("decode", &config.decode.engine)],
+            Mode::Aggregated => vec![("decode", &config.decode.engine)],
         };
-        let checked = workers.iter().map(|worker| Grid { tensor: worker.tp, stages: worker.pp }.check(&spec));
-        Ok(checked.filter_map(Result::err).map(|error| error.to_string()).next())
+        let misfit = |(role, worker): (&str, &engine::Config)| {
+            let checked = Grid { tensor: worker.tp, stages: worker.pp }.check(&spec);
+            checked.err().map(|error| format!("{role}: {error}"))
+        };
+        Ok(workers.into_iter().find_map(misfit))
     }
 
     /// Its configuration.
     pub fn config(&self, model: &Path, settings: &[String]) -> Result<BatonConfig> {
+        // Its own settings name roles and come last: nothing else wins over what it is named after.
         let own = self.settings.iter().map(|setting| (*setting).to_string());
-        let all: Vec<String> = own.chain(settings.iter().cloned()).collect();
+        let all: Vec<String> = settings.iter().cloned().chain(own).collect();
         let mut config = BatonConfig::load(None, &all)?;
         config.set_mode(self.mode);
         config.set_model(model);

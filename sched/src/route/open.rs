@@ -120,8 +120,7 @@ impl<'a> Open<'a> {
     /// Who could run the leg from its prompt to its end, role by role those first that have the fewest prompt tokens to
     /// prefill.
     pub fn alone(&self) -> impl Iterator<Item = impl Iterator<Item = &Worker>> {
-        let of_role =
-            |role: &Role| self.cluster.by_prompts(self.kind, *role).filter(|worker| self.is_alone(worker));
+        let of_role = |role: &Role| self.cluster.by_prompts(self.kind, *role).filter(|worker| self.is_alone(worker));
         self.alone.0.iter().map(of_role)
     }
 
