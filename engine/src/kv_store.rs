@@ -1,9 +1,8 @@
-//! The bytes of the KV pool: host memory, its geometry, and the layout that peers are told; knows no block's owner.
+//! The KV pool: its memory, on the host or a device, its geometry, and the layout that peers are told; knows no block's
+//! owner.
 
-use std::sync::Arc;
-
-use kernels::memory::HostMemory;
-use kernels::{KvGeometry, KvView};
+use kernels::KvGeometry;
+use kernels::memory::Region;
 use sched::layout::{KvDtype, KvLayout, Shape, TILE_TOKENS, TileOrder};
 
 use crate::EngineError;
@@ -14,31 +13,32 @@ const _: () = assert!(kernels::TILE_TOKENS == TILE_TOKENS as usize);
 /// The pool of one worker.
 #[derive(Clone)]
 pub struct KvStore {
-    view: KvView,
+    region: Region,
+    geometry: KvGeometry,
 }
 
 impl KvStore {
-    /// A pool of this geometry in `memory`.
-    pub fn new(memory: Arc<HostMemory>, geometry: KvGeometry) -> Result<KvStore, EngineError> {
-        Ok(KvStore { view: KvView::new(memory, geometry)? })
+    /// A pool of this geometry at the start of `region`.
+    pub fn new(region: impl Into<Region>, geometry: KvGeometry) -> Result<KvStore, EngineError> {
+        let region = region.into();
+        geometry.validate()?;
+        if region.bytes() < geometry.pool_bytes() {
+            let (what, bytes) = ("the KV pool", geometry.pool_bytes() as u64);
+            return Err(EngineError::Memory { what, bytes, reason: format!("{} were given", region.bytes()) });
+        }
+        Ok(KvStore { region, geometry })
     }
 
-    /// The pool as operations take it.
+    /// The memory under it, as operations compute in it and transports register it.
     #[must_use]
-    pub fn view(&self) -> &KvView {
-        &self.view
-    }
-
-    /// The memory under it, as transports register it.
-    #[must_use]
-    pub fn memory(&self) -> &Arc<HostMemory> {
-        self.view.memory()
+    pub fn region(&self) -> &Region {
+        &self.region
     }
 
     /// Its shape.
     #[must_use]
     pub fn geometry(&self) -> &KvGeometry {
-        self.view.geometry()
+        &self.geometry
     }
 
     /// The layout as peers are told: this worker holds all layers and heads.

@@ -300,7 +300,7 @@ fn modelled_steps_take_their_time_and_can_be_cancelled() -> Result<()> {
     let step = endless.submit(prompt(20, 0))?;
     let queued = endless.submit(StepPlan { admit: Vec::new(), ..prompt(20, 0) })?;
     endless.opened.backend.cancel(queued);
-    endless.opened.backend.set_share(LANE, 0.5);
+    endless.opened.backend.set_shares(&[(LANE, 0.5)]);
     assert!(endless.opened.backend.poll().is_none());
     endless.opened.backend.cancel(step);
     Ok(())

@@ -14,7 +14,7 @@ use kernels::cpu::Rows;
 use kernels::memory::{Backing, HostMemory};
 use kernels::{
     AttentionSpec, Batch, BatchSequence, CpuOps, HeadShape, KernelSet, KvDtype, KvGeometry, KvView, Ops, Placement,
-    Pool,
+    Pool, StepInput, StepShape,
 };
 
 const THREADS: [usize; 2] = [1, 2];
@@ -109,15 +109,14 @@ struct Bench {
     kv: KvView,
     qkv: Rows,
     out: Rows,
-    sequences: Vec<BatchSequence>,
-    blocks: Vec<u32>,
+    step: <CpuOps as Ops>::Step,
 }
 
 impl Bench {
     fn new(threads: usize, shape: HeadShape, dtype: KvDtype, lengths: &[usize], tokens: usize) -> Self {
         let pool = Pool::new(&Placement::Cores((0..threads).collect())).expect("cores exist");
         pool.pin_caller().expect("core 0 exists");
-        let ops = CpuOps::new(Arc::new(pool), kernel_set()).expect("the best set is available");
+        let mut ops = CpuOps::new(Arc::new(pool), kernel_set()).expect("the best set is available");
         let (mut sequences, mut blocks) = (Vec::new(), 0);
         for (i, length) in (0..).zip(lengths) {
             let end = blocks + length.div_ceil(BLOCK_TOKENS) as u32;
@@ -131,9 +130,15 @@ impl Bench {
         ops.write_rows(&mut qkv, &values).expect("whole rows");
         let out = ops.rows(lengths.len() * tokens, shape.out_cols()).expect("rows");
         // Neighbours in a sequence are no neighbours in memory.
-        let table = (0..blocks).map(|i| (i * 37) % blocks).collect();
+        let table: Vec<u32> = (0..blocks).map(|i| (i * 37) % blocks).collect();
         let kv = filled_pool(shape, dtype, blocks as usize);
-        Self { ops, shape, kv, qkv, out, sequences, blocks: table }
+        let attention = AttentionSpec { shape, scale: 0.125, sliding_window: None };
+        let rows_max = lengths.len() * tokens;
+        let room = StepShape { rows_max, wanted_max: 0, attentions: vec![attention] };
+        let mut step = ops.step(&room).expect("room for a step");
+        let batch = Batch { sequences: &sequences, blocks: &table };
+        ops.begin(&mut step, &kv, StepInput { tokens: &[], batch, wanted: &[] }).expect("a step that fits");
+        Self { ops, shape, kv, qkv, out, step }
     }
 
     fn attend_all_layers(&mut self) {
@@ -142,8 +147,7 @@ impl Bench {
 
     fn attend(&mut self, layer: u32) {
         let spec = AttentionSpec { shape: self.shape, scale: 0.125, sliding_window: None };
-        let batch = Batch { sequences: &self.sequences, blocks: &self.blocks };
-        self.ops.attention(&self.qkv, &spec, &batch, &self.kv, layer, &mut self.out).expect("attention");
+        self.ops.attention(&self.qkv, &spec, &self.step, &self.kv, layer, &mut self.out).expect("attention");
     }
 }
 

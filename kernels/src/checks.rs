@@ -220,22 +220,17 @@ fn batch(
     same(op, "rows covered by sequences", rows, next_row)
 }
 
-/// What `qkv_append` checks about its batch: the positions it writes. Only a table of rotations bounds them by itself.
+/// What appending needs of a step: a block for every position that it writes.
 pub(crate) fn append_batch(
     op: &'static str,
     rows: usize,
-    positions_max: Option<usize>,
     step: &Batch<'_>,
     geometry: &KvGeometry,
 ) -> Result<(), KernelError> {
-    for sequence in step.sequences {
-        let end = (sequence.first_position as usize).saturating_add(sequence.rows.len());
-        at_most(op, "end position", end, positions_max.unwrap_or(usize::MAX))?;
-    }
     batch(op, rows, step, geometry, |first| first)
 }
 
-/// What `attention` checks: its window and every position it reads.
+/// What one kind of attention needs of a step: a window that sees something, and a block for every position it reads.
 pub(crate) fn attention_batch(
     op: &'static str,
     rows: usize,

@@ -1,6 +1,7 @@
 //! Everything a numeric operation can refuse or fail at.
 
 use crate::Dtype;
+use crate::memory::RegionKind;
 
 /// Why an operation was refused or failed. Nothing was computed when a shape or an argument was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,16 @@ pub enum KernelError {
         first: Dtype,
         /// The one that differs.
         other: Dtype,
+    },
+    /// Memory of a kind that these operations do not compute in.
+    #[error("{op}: {found} was given to operations that compute in {ours}")]
+    MemoryKind {
+        /// The operation.
+        op: &'static str,
+        /// Where they compute.
+        ours: RegionKind,
+        /// What was given.
+        found: RegionKind,
     },
     /// A weight is infinite or not a number: everything computed with it would be, too.
     #[error("{op}: element {element} of part {part} is not a finite number")]

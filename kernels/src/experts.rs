@@ -5,9 +5,10 @@
 //! with Mixtral and Qwen3-MoE.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::KernelError;
-use crate::checks::{at_most, same};
+use crate::checks::{at_most, below, same};
 use crate::numerics::{LOG2_E, exp2};
 
 /// How a router's logits become experts and weights.
@@ -76,6 +77,41 @@ impl Routing {
     }
 }
 
+/// How many rows each expert of each layer has computed, in host memory.
+#[derive(Debug, Clone)]
+pub struct HostCounts {
+    experts: usize,
+    /// `[layers][experts]`.
+    counts: Vec<u64>,
+}
+
+impl HostCounts {
+    /// All zero.
+    pub(crate) fn new(layers: usize, experts: usize) -> Self {
+        Self { experts, counts: vec![0; layers * experts] }
+    }
+
+    /// Adds how many rows chose each expert of a layer.
+    pub(crate) fn add(&mut self, routes: &Routes, layer: usize) -> Result<(), KernelError> {
+        let op = "count_choices";
+        same(op, "experts", routes.routing.experts, self.experts)?;
+        below(op, "layer", layer, self.counts.len() / self.experts.max(1))?;
+        for (expert, count) in self.counts[layer * self.experts..][..self.experts].iter_mut().enumerate() {
+            *count += routes.of_expert(expert).len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Adds all of them to `totals` and begins anew.
+    pub(crate) fn take(&mut self, totals: &[AtomicU64]) -> Result<(), KernelError> {
+        same("take_counts", "totals", self.counts.len(), totals.len())?;
+        for (count, total) in self.counts.iter_mut().zip(totals).filter(|(count, _)| **count > 0) {
+            total.fetch_add(std::mem::take(count), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
 impl Routes {
     /// Space for the choices of up to `rows_max` rows, with no rows in it.
     pub(crate) fn new(rows_max: usize, routing: Routing) -> Result<Self, KernelError> {
@@ -120,15 +156,6 @@ impl Routes {
         let choices = row * self.routing.per_row..(row + 1) * self.routing.per_row;
         let grouped = self.grouped[choices.clone()].iter().map(|grouped| *grouped as usize);
         grouped.zip(self.weights[choices].iter().copied())
-    }
-
-    /// Adds to `counts`, one per expert, how many rows chose each.
-    pub(crate) fn count_choices(&self, counts: &mut [u64]) -> Result<(), KernelError> {
-        same("count_choices", "experts", self.routing.experts, counts.len())?;
-        for (expert, count) in counts.iter_mut().enumerate() {
-            *count += self.of_expert(expert).len() as u64;
-        }
-        Ok(())
     }
 
     /// Makes room for `rows` rows; their choices are open until `choices_mut` is filled and `group` is called.

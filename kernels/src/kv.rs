@@ -7,7 +7,7 @@ use half::bf16;
 
 use crate::KernelError;
 use crate::checks::{at_most, below};
-use crate::memory::HostMemory;
+use crate::memory::{HostMemory, Region, RegionKind};
 
 /// Largest head size.
 pub const HEAD_DIM_MAX: usize = 256;
@@ -128,6 +128,12 @@ pub struct KvGeometry {
 }
 
 impl KvGeometry {
+    /// The window that shows everything.
+    #[must_use]
+    pub fn whole(&self) -> KvWindow {
+        KvWindow { layers: 0..self.layers, kv_heads: 0..self.kv_heads }
+    }
+
     /// Checks the shape: every count is at least 1, block and head sizes are ones the kernels serve, and the
     /// whole pool can be addressed.
     pub fn validate(&self) -> Result<(), KernelError> {
@@ -211,6 +217,15 @@ fn invalid(what: String) -> KernelError {
     KernelError::Invalid { op: "kv geometry", what }
 }
 
+/// Some layers and KV heads of a pool, which the rank that computes them sees as if they were all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvWindow {
+    /// The layers.
+    pub layers: Range<usize>,
+    /// The KV heads.
+    pub kv_heads: Range<usize>,
+}
+
 /// Names one tile of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TilePlace {
@@ -254,8 +269,7 @@ impl StoredAt {
 /// block has one writer at a time and that nobody reads a position before it was written; the kernels check block
 /// numbers, not that promise.
 ///
-/// A view may be a window: some layers and kv heads of the pool, which the rank that computes them sees as if they
-/// were all. The pool under it stays whole.
+/// A view may be a window ([`KvWindow`]). The pool under it stays whole.
 #[derive(Clone)]
 pub struct KvView {
     memory: Arc<HostMemory>,
@@ -269,6 +283,15 @@ pub struct KvView {
 }
 
 impl KvView {
+    /// A window of a pool at the start of `memory`, which must be the host's.
+    pub(crate) fn of(memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<Self, KernelError> {
+        let Some(host) = memory.host() else {
+            let (ours, found) = (RegionKind::Host, memory.kind());
+            return Err(KernelError::MemoryKind { op: "kv view", ours, found });
+        };
+        Self::new(Arc::clone(host), geometry)?.window(window.layers, window.kv_heads)
+    }
+
     /// A pool at the start of `memory`.
     pub fn new(memory: Arc<HostMemory>, geometry: KvGeometry) -> Result<Self, KernelError> {
         geometry.validate()?;

@@ -18,20 +18,22 @@ mod kv;
 mod ops;
 mod pool;
 mod rope;
+mod step;
 mod widen;
 
 pub use cpu::{CpuOps, KernelSet};
 pub use dtype::Dtype;
 pub use error::KernelError;
-pub use experts::{ExpertWeights, Routes, Routing};
+pub use experts::{ExpertWeights, HostCounts, Routes, Routing};
 pub use image::{IMAGE_ALIGN, MappedImage, MatrixImage};
 pub use kv::{
-    BLOCK_TOKENS_MAX, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, TILE_TOKENS, TileOrder,
-    TilePlace,
+    BLOCK_TOKENS_MAX, HEAD_DIM_MAX, HEAD_DIM_STEP, KvDtype, KvGeometry, KvPart, KvView, KvWindow, TILE_TOKENS,
+    TileOrder, TilePlace,
 };
 pub use numerics::{ATTENTION_CHUNK, K_CHUNKS};
 pub use ops::{
-    Arrangement, AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, KShard, Left, MatrixSource, Norm, NormKind,
-    Ops, OpsInfo, QkvSpec, VectorSource,
+    Arrangement, AttentionSpec, Epilogue, HeadShape, KShard, Left, MatrixSource, Norm, NormKind, Ops, OpsInfo, QkvSpec,
+    VectorSource,
 };
 pub use pool::{Placement, Pool};
+pub use step::{Batch, BatchSequence, HostStep, StepInput, StepShape};

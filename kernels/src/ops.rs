@@ -11,23 +11,33 @@
 //! *Arguments are checked*: a size, index or block number that does not fit is an error that names it, and nothing is
 //! computed. Where an operation writes `out`, it also sets `out`'s row count to the number of rows it computed.
 
-use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
-use crate::{Dtype, KernelError, KvView, MappedImage, MatrixImage, Routing};
+use crate::memory::Region;
+use crate::{Dtype, KernelError, KvGeometry, KvWindow, MappedImage, MatrixImage, Routing, StepInput, StepShape};
 
-/// The operations of one device, driven by one thread at a time.
-pub trait Ops: Send {
+/// The operations of one device, made and driven by one thread: a device's context need not leave it.
+///
+/// An operation may return before it has been done. Later ones see what it did; the host does after `wait`, or where it is
+/// given values. Errors of the device may come then.
+pub trait Ops {
     /// f32 `[rows, cols]` on the device. Columns and the largest row count are fixed when it is made; the current
     /// row count starts at 0 and is set by whatever writes it.
-    type Rows: Send;
+    type Rows;
     /// A weight matrix `[n, k]`, prepared (packed) for the operations its [`Arrangement`] names.
-    type Matrix: Send + Sync;
+    type Matrix;
     /// f32 `[n]` on the device: norm weights, biases.
-    type Vector: Send + Sync;
+    type Vector;
     /// Cosines and sines of the rotary embedding for every position up to a bound.
-    type Rope: Send + Sync;
+    type Rope;
     /// Which experts compute the rows of a step, and with which weights.
-    type Routes: Send;
+    type Routes;
+    /// How many rows each expert of each layer has computed.
+    type Counts;
+    /// Stored keys and values, in the memory that the device computes in.
+    type Kv;
+    /// A step where the device reads it, with what was planned for it.
+    type Step;
 
     /// What computes, for logs, metrics and the compatibility key.
     fn describe(&self) -> OpsInfo;
@@ -67,18 +77,43 @@ pub trait Ops: Send {
     /// Space for the choices of up to `rows_max` rows, with no rows in it.
     fn routes(&self, rows_max: usize, routing: Routing) -> Result<Self::Routes, KernelError>;
 
+    /// Counts of `layers` times `experts`, all zero.
+    fn counts(&self, layers: usize, experts: usize) -> Result<Self::Counts, KernelError>;
+
+    /// The keys and values of a pool at the start of `memory`, or of some layers and heads of it. Memory of a kind that the
+    /// device does not compute in is refused.
+    fn kv(&self, memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<Self::Kv, KernelError>;
+
+    /// Room for the steps of a lane. Its addresses stay the same from step to step.
+    fn step(&self, shape: &StepShape) -> Result<Self::Step, KernelError>;
+
+    /// Takes a step in: what all its layers need is checked, planned and brought to the device here, once.
+    fn begin(&mut self, step: &mut Self::Step, kv: &Self::Kv, input: StepInput<'_>) -> Result<(), KernelError>;
+
+    /// Waits until everything has been done: keys and values are stored.
+    fn wait(&mut self) -> Result<(), KernelError>;
+
     /// Replaces all rows by `data`, row-major from the host.
     fn write_rows(&self, rows: &mut Self::Rows, data: &[f32]) -> Result<(), KernelError>;
 
-    /// Copies all rows to the host: `out` has exactly `rows * cols` values.
+    /// Copies all rows to the host, once everything before has been done: `out` has exactly `rows * cols` values.
     fn read_rows(&self, rows: &Self::Rows, out: &mut [f32]) -> Result<(), KernelError>;
 
-    /// `out[r] = table[tokens[r]]`. `table` is `[vocab, cols]`, arranged as `Table` or `Stacked`.
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
+    /// All rows as the host sees them, row-major, once everything before has been done: where they lie, or copied into
+    /// `space`.
+    fn host_rows<'r>(&self, rows: &'r Self::Rows, space: &'r mut Vec<f32>) -> Result<&'r [f32], KernelError>;
 
-    /// `out[r] = out[r] + table[indices[r]]`, for learned positions. `table` as in `embed`.
-    fn add_embedding(&mut self, table: &Self::Matrix, indices: &[u32], out: &mut Self::Rows)
-    -> Result<(), KernelError>;
+    /// `out[r] = table[token r]` for the step's tokens. `table` is `[vocab, cols]`, arranged as `Table` or `Stacked`.
+    fn embed(&mut self, table: &Self::Matrix, step: &Self::Step, out: &mut Self::Rows) -> Result<(), KernelError>;
+
+    /// `out[r] = out[r] + table[position r + offset]`, for learned positions. `table` as in `embed`.
+    fn add_positions(
+        &mut self,
+        table: &Self::Matrix,
+        offset: u32,
+        step: &Self::Step,
+        out: &mut Self::Rows,
+    ) -> Result<(), KernelError>;
 
     /// `y = left · wᵀ (+ bias)`, then as `epilogue` says into `out`. `w` is `[n, k]`, `Stacked`; `left` has `k` columns,
     /// `out` has `n`.
@@ -108,14 +143,14 @@ pub trait Ops: Send {
     /// norms over each head; then, with a rope, q and k are rotated (halves `i` and `i + head_dim / 2` pair up) at their
     /// absolute position. q stays in `qkv`; k and v are rounded to the KV dtype and stored at the position's slot.
     ///
-    /// Writing slot 0 clears the block's tiles of this layer, so no byte that was there before reaches a result.
-    /// Appending a position forgets the later ones of its block. What the k columns of `qkv` hold afterwards is open.
+    /// Writing the first position of a tile clears the tile, so no byte that was there before reaches a result.
+    /// What the k columns of `qkv` hold afterwards is open.
     fn qkv_append(
         &mut self,
         qkv: &mut Self::Rows,
         spec: &QkvSpec<'_, Self>,
-        batch: &Batch<'_>,
-        kv: &KvView,
+        step: &Self::Step,
+        kv: &Self::Kv,
         layer: u32,
     ) -> Result<(), KernelError>;
 
@@ -127,17 +162,14 @@ pub trait Ops: Send {
         &mut self,
         qkv: &Self::Rows,
         spec: &AttentionSpec,
-        batch: &Batch<'_>,
-        kv: &KvView,
+        step: &Self::Step,
+        kv: &Self::Kv,
         layer: u32,
         out: &mut Self::Rows,
     ) -> Result<(), KernelError>;
 
-    /// `out[i] = x[rows[i]]`.
-    fn gather(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows) -> Result<(), KernelError>;
-
-    /// `out = left · wᵀ` on the host, `[rows of left, n]` row-major; reduced as in `linear`.
-    fn logits(&mut self, left: Left<'_, Self>, w: &Self::Matrix, out: &mut [f32]) -> Result<(), KernelError>;
+    /// `out[i] = x[i-th row that wants logits]`.
+    fn gather_wanted(&mut self, x: &Self::Rows, step: &Self::Step, out: &mut Self::Rows) -> Result<(), KernelError>;
 
     /// Chooses the experts of each row: those with the greatest logits, of equal ones the lower. `logits` is
     /// `[rows, experts]`; a choice depends on nothing but its row.
@@ -168,11 +200,19 @@ pub trait Ops: Send {
     /// product and sum rounded. So a row's result does not depend on the other rows.
     fn combine(&mut self, y: &Self::Rows, routes: &Self::Routes, out: &mut Self::Rows) -> Result<(), KernelError>;
 
-    /// Adds to `counts`, one per expert, how many rows each expert was chosen by.
-    fn count_choices(&self, routes: &Self::Routes, counts: &mut [u64]) -> Result<(), KernelError>;
+    /// Adds to the counts of `layer` how many rows each expert was chosen by.
+    fn count_choices(
+        &mut self,
+        routes: &Self::Routes,
+        counts: &mut Self::Counts,
+        layer: usize,
+    ) -> Result<(), KernelError>;
+
+    /// Adds all counts to `totals`, `[layers][experts]` on the host, and sets them to zero; waits like `wait`.
+    fn take_counts(&mut self, counts: &mut Self::Counts, totals: &[AtomicU64]) -> Result<(), KernelError>;
 
     /// Copies whole blocks, all layers; pairs are (from, to) and are done in order.
-    fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError>;
+    fn copy_blocks(&mut self, kv: &Self::Kv, pairs: &[(u32, u32)]) -> Result<(), KernelError>;
 }
 
 /// What computes.
@@ -191,7 +231,7 @@ pub struct OpsInfo {
 /// What a prepared matrix is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrangement {
-    /// Parts one below the other, for `linear` and `logits`; `embed` reads it too (tied embeddings).
+    /// Parts one below the other, for `linear`; `embed` reads it too (tied embeddings).
     Stacked,
     /// Exactly two parts of one shape, gate then up, for `gate_up`.
     GateUp,
@@ -378,25 +418,4 @@ pub struct AttentionSpec {
     pub scale: f32,
     /// How many positions a query sees, its own included; `None` sees all.
     pub sliding_window: Option<u32>,
-}
-
-/// The sequences of one step: which rows are whose, at which positions, in which blocks.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
-    /// In the order of their rows: together they cover every row of the step exactly once.
-    pub sequences: &'a [BatchSequence],
-    /// Block tables of all sequences; `BatchSequence::blocks` points into it.
-    pub blocks: &'a [u32],
-}
-
-/// The part of one sequence in a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BatchSequence {
-    /// Its rows, consecutive positions.
-    pub rows: Range<u32>,
-    /// Its block table in `Batch::blocks`, from its first block on; entry `p / block_tokens` holds position `p`.
-    /// With a sliding window, entries wholly before the window of the step's first row are never looked at.
-    pub blocks: Range<u32>,
-    /// Absolute position of its first row; every earlier position is stored already.
-    pub first_position: u32,
 }

@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{Expected, Weights, assert_same_bits, implementations, numbers, rows, values, vector};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{Expected, HostOps, Weights, assert_same_bits, implementations, lookup, numbers, rows, values, vector};
 use kernels::reference::ReferenceOps;
 use kernels::{Arrangement, Dtype, ExpertWeights, KShard, Left, Norm, NormKind, Ops, Routing};
 
@@ -52,7 +54,9 @@ impl Mixture {
         let down: Vec<O::Matrix> =
             seeds.map(|seed| matrix(ops, seed + 5, hidden, width, Arrangement::Stacked, experts)).collect();
         let weight = vector(ops, &numbers(7, hidden));
-        let mut outcome = Outcome { out: Vec::new(), counts: vec![0; routing.experts] };
+        let mut outcome = Outcome { out: Vec::new(), counts: Vec::new() };
+        let totals: Vec<_> = (0..2 * routing.experts).map(|_| AtomicU64::new(0)).collect();
+        let mut counts = ops.counts(2, routing.experts).expect("counts");
         for x in x.chunks(step * hidden) {
             let count = x.len() / hidden;
             let mut stream = rows(ops, hidden, x);
@@ -66,9 +70,13 @@ impl Mixture {
             ops.expert_gate_up(left, &gate_up, &routes, &mut gated).expect("expert_gate_up");
             ops.expert_down(&gated, &down, &routes, &mut parts).expect("expert_down");
             ops.combine(&parts, &routes, &mut stream).expect("combine");
-            ops.count_choices(&routes, &mut outcome.counts).expect("count_choices");
+            ops.count_choices(&routes, &mut counts, 1).expect("count_choices");
             outcome.out.extend(values(ops, &stream, x.len()));
         }
+        ops.take_counts(&mut counts, &totals).expect("as many totals");
+        let (other, counted) = totals.split_at(routing.experts);
+        assert!(other.iter().all(|count| count.load(Ordering::Relaxed) == 0), "another layer's");
+        outcome.counts = counted.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         outcome
     }
 }
@@ -191,13 +199,15 @@ fn misfits_are_named() {
         ];
         ops.route(&logits, &mut routes).expect("route");
         let left = Left::plain(&x);
+        let (mut two, mut three) = (ops.counts(1, 2).expect("counts"), ops.counts(1, 3).expect("counts"));
         texts.extend([
             text(ops.expert_gate_up(left, &gate_up[..2], &routes, &mut out)),
             text(ops.expert_gate_up(left, &stacked, &routes, &mut out)),
             text(ops.expert_gate_up(left, &gate_up, &routes, &mut small)),
             text(ops.expert_down(&x, &stacked, &routes, &mut out)),
             text(ops.combine(&x, &routes, &mut out)),
-            text(ops.count_choices(&routes, &mut [0; 2])),
+            text(ops.count_choices(&routes, &mut two, 0)),
+            text(ops.count_choices(&routes, &mut three, 1)),
         ]);
         ops.expert_gate_up(left, &gate_up, &routes, &mut out).expect("expert_gate_up");
         let mut down = ops.rows(4, 16).expect("rows");
@@ -221,15 +231,15 @@ fn misfits_are_named() {
 
 #[test]
 fn rows_of_a_table_are_added() {
-    fn added<O: Ops>(ops: &mut O, dtype: Dtype, arrangement: Arrangement, cols: usize) -> Vec<f32> {
+    fn added<O: HostOps>(ops: &mut O, dtype: Dtype, arrangement: Arrangement, cols: usize) -> Vec<f32> {
         let table = Weights::new(1, dtype, 45, cols);
         let table = ops.matrix(&[table.source()], arrangement).expect("a matrix");
-        let mut out = rows(ops, cols, &numbers(2, 90 * cols));
-        let indices: Vec<u32> = (0..90).map(|i| i * 7 % 45).collect();
-        ops.add_embedding(&table, &indices, &mut out).expect("add_embedding");
-        assert!(ops.add_embedding(&table, &[45; 90], &mut out).is_err(), "there is no row 45");
-        assert!(ops.add_embedding(&table, &indices[1..], &mut out).is_err(), "one index is missing");
-        values(ops, &out, 90 * cols)
+        let mut out = rows(ops, cols, &numbers(2, 30 * cols));
+        let (step, short) = (lookup(ops, (11, 30), &[], &[]), lookup(ops, (11, 29), &[], &[]));
+        ops.add_positions(&table, 4, &step, &mut out).expect("add_positions");
+        assert!(ops.add_positions(&table, 5, &step, &mut out).is_err(), "there is no row 45");
+        assert!(ops.add_positions(&table, 4, &short, &mut out).is_err(), "one position is missing");
+        values(ops, &out, 30 * cols)
     }
     for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
         for arrangement in [Arrangement::Stacked, Arrangement::Table] {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::{Weights, assert_same_bits, implementations, numbers, rows, values};
+use common::{Weights, assert_same_bits, implementations, lookup, numbers, rows, values};
 use kernels::memory::MappedFile;
 use kernels::reference::ReferenceOps;
 use kernels::{Arrangement, CpuOps, Dtype, Epilogue, IMAGE_ALIGN, KShard, Left, MappedImage, MatrixImage, Ops};
@@ -60,15 +60,16 @@ fn outcomes(
     const ROWS: usize = 3;
     let x = rows(ops, k, &numbers(9, ROWS * k));
     let mut looked_up = ops.rows(2, k).expect("rows");
+    let step = lookup(ops, (0, 2), &[n as u32 - 1, 0], &[]);
     match arrangement {
         Arrangement::Table => {
-            ops.embed(matrix, &[n as u32 - 1, 0], &mut looked_up).expect("embed");
+            ops.embed(matrix, &step, &mut looked_up).expect("embed");
             values(ops, &looked_up, 2 * k)
         }
         Arrangement::Stacked => {
             let mut out = ops.rows(ROWS, n).expect("rows");
             ops.linear(Left::plain(&x), matrix, None, Epilogue::Store, &mut out).expect("linear");
-            ops.embed(matrix, &[n as u32 - 1, 0], &mut looked_up).expect("embed");
+            ops.embed(matrix, &step, &mut looked_up).expect("embed");
             let mut all = values(ops, &out, ROWS * n);
             all.extend(values(ops, &looked_up, 2 * k));
             all

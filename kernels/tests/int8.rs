@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{Weights, assert_same_bits, cpu, implementations, numbers, rows, values, vector};
+use common::{
+    HostOps, Weights, assert_same_bits, cpu, implementations, lookup, numbers, product, rows, values, vector,
+};
 use kernels::numerics::tree_of_chunks;
 use kernels::reference::ReferenceOps;
 use kernels::{Arrangement, Dtype, Epilogue, KShard, KernelSet, Left, MatrixSource, Norm, NormKind, Ops};
@@ -20,7 +22,7 @@ fn activations(seed: u64, m: usize, k: usize) -> Vec<f32> {
 }
 
 /// Every product and the look-up, with bias, residual, ReLU and norm.
-fn all<O: Ops>(ops: &mut O, w: MatrixSource<'_>, x: &[f32]) -> Vec<f32> {
+fn all<O: HostOps>(ops: &mut O, w: MatrixSource<'_>, x: &[f32]) -> Vec<f32> {
     let MatrixSource { n, k, .. } = w;
     let m = x.len() / k;
     let stacked = ops.int8_matrix(&[w, w], Arrangement::Stacked).expect("a matrix");
@@ -32,14 +34,15 @@ fn all<O: Ops>(ops: &mut O, w: MatrixSource<'_>, x: &[f32]) -> Vec<f32> {
     let (plain, normed) = (Left::plain(&x), Left::normed(&x, norm));
     let mut sum = rows(ops, 2 * n, &numbers(6, m * 2 * n));
     let (mut relu, mut gated) = (ops.rows(m, 2 * n).expect("rows"), ops.rows(m, n).expect("rows"));
-    let (mut logits, mut table) = (vec![f32::NAN; m * 2 * n], ops.rows(2, k).expect("rows"));
+    let mut table = ops.rows(2, k).expect("rows");
     ops.linear(plain, &stacked, Some(&bias), Epilogue::AddTo, &mut sum).expect("linear");
     ops.linear(normed, &stacked, None, Epilogue::Relu, &mut relu).expect("linear");
     ops.gate_up(normed, &pair, &mut gated).expect("gate_up");
-    ops.logits(plain, &stacked, &mut logits).expect("logits");
-    ops.embed(&stacked, &[0, 2 * n as u32 - 1], &mut table).expect("embed");
+    let stored = product(ops, plain, &stacked, m, 2 * n);
+    let step = lookup(ops, (0, 2), &[0, 2 * n as u32 - 1], &[]);
+    ops.embed(&stacked, &step, &mut table).expect("embed");
     let read = [values(ops, &sum, m * 2 * n), values(ops, &relu, m * 2 * n), values(ops, &gated, m * n)];
-    [read.concat(), logits, values(ops, &table, 2 * k)].concat()
+    [read.concat(), stored, values(ops, &table, 2 * k)].concat()
 }
 
 #[test]
@@ -119,11 +122,7 @@ fn int8_is_close_to_f32() {
     let x = numbers(2, m * k);
     let mut ops = cpu(KernelSet::best(), 1);
     let left = rows(&ops, k, &x);
-    let mut product = |matrix: &<kernels::CpuOps as Ops>::Matrix| {
-        let mut out = vec![0.0; m * n];
-        ops.logits(Left::plain(&left), matrix, &mut out).expect("logits");
-        out
-    };
+    let mut product = |matrix: &<kernels::CpuOps as Ops>::Matrix| product(&mut ops, Left::plain(&left), matrix, m, n);
     let f32_matrix = cpu(KernelSet::best(), 1).matrix(&[weights.source()], Arrangement::Stacked).expect("a matrix");
     let int8_matrix =
         cpu(KernelSet::best(), 1).int8_matrix(&[weights.source()], Arrangement::Stacked).expect("a matrix");
@@ -142,8 +141,8 @@ fn what_is_not_finite_shows() {
         x[160 + 77] = value;
         for (name, mut ops) in implementations() {
             let matrix = ops.int8_matrix(&[weights.source()], Arrangement::Stacked).expect("a matrix");
-            let mut out = vec![0.0; 2 * 33];
-            ops.logits(Left::plain(&rows(&ops, 160, &x)), &matrix, &mut out).expect("logits");
+            let left = rows(&ops, 160, &x);
+            let out = product(&mut ops, Left::plain(&left), &matrix, 2, 33);
             assert!(out[..33].iter().all(|v| v.is_finite()), "{name}: the other row is not touched by {value}");
             assert!(out[33..].iter().all(|v| v.is_nan()), "{name}: {value} was rounded away");
         }

@@ -5,7 +5,8 @@
 mod common;
 
 use common::{
-    Cache, Expected, Layer, Weights, assert_same_bits, encode, implementations, numbers, rows, values, vector,
+    Cache, Expected, HostOps, Layer, Weights, assert_same_bits, encode, implementations, lookup, numbers, product,
+    rows, values, vector,
 };
 use kernels::reference::ReferenceOps;
 use kernels::{
@@ -70,9 +71,8 @@ fn gate_up_and_logits() {
     }
     fn logits<O: Ops>(ops: &mut O, part: MatrixSource<'_>, x: &[f32]) -> Vec<f32> {
         let matrix = ops.matrix(&[part], Arrangement::Stacked).expect("a matrix");
-        let mut out = vec![f32::NAN; x.len() / part.k * part.n];
-        ops.logits(Left::plain(&rows(ops, part.k, x)), &matrix, &mut out).expect("logits");
-        out
+        let left = rows(ops, part.k, x);
+        product(ops, Left::plain(&left), &matrix, x.len() / part.k, part.n)
     }
     for dtype in DTYPES {
         for (n, k) in SHAPES {
@@ -106,10 +106,9 @@ fn norms_on_the_way_in() {
         let stacked = ops.matrix(&[w], Arrangement::Stacked).expect("a matrix");
         let pair = ops.matrix(&[w, w], Arrangement::GateUp).expect("a matrix");
         let (mut relu, mut gated) = (ops.rows(m, n).expect("rows"), ops.rows(m, n).expect("rows"));
-        let mut logits = vec![f32::NAN; m * n];
         ops.linear(left, &stacked, None, Epilogue::Relu, &mut relu).expect("linear");
         ops.gate_up(left, &pair, &mut gated).expect("gate_up");
-        ops.logits(left, &stacked, &mut logits).expect("logits");
+        let logits = product(ops, left, &stacked, m, n);
         let relu = values(ops, &relu, m * n);
         assert!(relu.iter().zip(&logits).all(|(relu, y)| *relu == y.max(0.0)), "ReLU keeps what is above 0");
         [relu, values(ops, &gated, m * n), logits].concat()
@@ -137,14 +136,15 @@ fn norms_on_the_way_in() {
 
 #[test]
 fn row_operations() {
-    fn all<O: Ops>(ops: &mut O, cols: usize, dtype: Dtype, arrangement: Arrangement) -> Vec<f32> {
+    fn all<O: HostOps>(ops: &mut O, cols: usize, dtype: Dtype, arrangement: Arrangement) -> Vec<f32> {
         let table = Weights::new(1, dtype, 45, cols);
         let table = ops.matrix(&[table.source()], arrangement).expect("a matrix");
         let tokens: Vec<u32> = (0..90).map(|i| i * 7 % 45).collect();
         let mut x = ops.rows(100, cols).expect("rows");
-        ops.embed(&table, &tokens, &mut x).expect("embed");
+        let step = lookup(ops, (0, 90), &tokens, &[0, 3, 3, 89]);
+        ops.embed(&table, &step, &mut x).expect("embed");
         let mut picked = ops.rows(4, cols).expect("rows");
-        ops.gather(&x, &[89, 0, 3, 3], &mut picked).expect("gather");
+        ops.gather_wanted(&x, &step, &mut picked).expect("gather_wanted");
         [values(ops, &x, 90 * cols), values(ops, &picked, 4 * cols)].concat()
     }
     for dtype in DTYPES {
@@ -166,7 +166,7 @@ const HEADS: [(usize, usize, usize); 7] =
 
 #[test]
 fn attention_with_its_cache() {
-    fn all<O: Ops>(ops: &mut O, layer: Layer, geometry: KvGeometry) -> (Vec<f32>, Vec<u8>) {
+    fn all<O: HostOps>(ops: &mut O, layer: Layer, geometry: KvGeometry) -> (Vec<f32>, Vec<u8>) {
         let mut cache = Cache::new(ops, layer, geometry, 3);
         let steps: [&[(usize, usize)]; 4] =
             [&[(0, 70), (1, 1)], &[(1, 3), (0, 75), (2, 18)], &[(2, 1), (0, 1)], &[(0, 5)]];
@@ -198,7 +198,7 @@ fn attention_with_its_cache() {
 /// Models with learned positions rotate nothing; their positions are bounded by the block table only.
 #[test]
 fn keys_and_queries_without_rotation() {
-    fn all<O: Ops>(ops: &mut O, rotated: bool) -> Vec<f32> {
+    fn all<O: HostOps>(ops: &mut O, rotated: bool) -> Vec<f32> {
         let shape = HeadShape { heads: 4, kv_heads: 4, head_dim: 32 };
         let geometry =
             KvGeometry { blocks: 40, layers: 2, kv_heads: 4, head_dim: 32, block_tokens: 16, dtype: KvDtype::Bf16 };
@@ -214,7 +214,7 @@ fn keys_and_queries_without_rotation() {
 
 #[test]
 fn blocks_are_copied_in_order() {
-    fn copied<O: Ops>(ops: &mut O) -> Vec<u8> {
+    fn copied<O: HostOps>(ops: &mut O) -> Vec<u8> {
         let shape = HeadShape { heads: 2, kv_heads: 1, head_dim: 16 };
         let layer = Layer { shape, head_norms: false, rotated: true, sliding_window: None };
         let geometry =

@@ -7,12 +7,12 @@ mod common;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use common::{Weights, cpu, rows, vector};
+use common::{HostOps, Weights, cpu, lookup, rows, vector};
 use kernels::memory::{Backing, HostMemory};
 use kernels::reference::ReferenceOps;
 use kernels::{
     Arrangement, AttentionSpec, Batch, BatchSequence, Dtype, Epilogue, HeadShape, KernelError, KernelSet, KvDtype,
-    KvGeometry, KvView, Left, MatrixSource, Norm, NormKind, Ops, QkvSpec, VectorSource,
+    KvGeometry, KvView, Left, MatrixSource, Norm, NormKind, Ops, QkvSpec, StepInput, StepShape, VectorSource,
 };
 
 const SHAPE: HeadShape = HeadShape { heads: 2, kv_heads: 1, head_dim: 16 };
@@ -25,7 +25,7 @@ fn kv() -> KvView {
 }
 
 /// The texts of the errors that `calls` makes.
-fn refusals<O: Ops>(ops: &mut O) -> Vec<String> {
+fn refusals<O: HostOps>(ops: &mut O) -> Vec<String> {
     let mut texts = weight_refusals(ops);
     texts.extend(product_refusals(ops));
     texts.extend(step_refusals(ops));
@@ -69,7 +69,7 @@ fn weight_refusals<O: Ops>(ops: &O) -> Vec<String> {
     ]
 }
 
-fn product_refusals<O: Ops>(ops: &mut O) -> Vec<String> {
+fn product_refusals<O: HostOps>(ops: &mut O) -> Vec<String> {
     let w = Weights::new(1, Dtype::Bf16, 4, 16);
     let stacked = ops.matrix(&[w.source()], Arrangement::Stacked).expect("a matrix");
     let pair = ops.matrix(&[w.source(), w.source()], Arrangement::GateUp).expect("a matrix");
@@ -78,6 +78,8 @@ fn product_refusals<O: Ops>(ops: &mut O) -> Vec<String> {
     let (bias, weight) = (vector(ops, &[0.0; 5]), vector(ops, &[0.0; 15]));
     let whole = vector(ops, &[0.0; 16]);
     let mut out = ops.rows(3, 16).expect("rows");
+    let (beyond, one) = (lookup(ops, (0, 2), &[3, 4], &[]), lookup(ops, (0, 1), &[0], &[]));
+    let four_rows = lookup(ops, (0, 4), &[0; 4], &[3]);
     let left = Left::plain(&x);
     let short = |weight, bias| Left::normed(&x, Norm { kind: NormKind::Layer, weight, bias, eps: 1e-5 });
     vec![
@@ -87,20 +89,18 @@ fn product_refusals<O: Ops>(ops: &mut O) -> Vec<String> {
         text(ops.linear(left, &stacked, None, Epilogue::AddTo, &mut four)),
         text(ops.linear(left, &pair, None, Epilogue::Store, &mut four)),
         text(ops.gate_up(left, &stacked, &mut four)),
-        text(ops.logits(left, &stacked, &mut [0.0; 11])),
         text(ops.linear(short(&weight, None), &stacked, None, Epilogue::Relu, &mut four)),
         text(ops.gate_up(short(&whole, Some(&bias)), &pair, &mut four)),
-        text(ops.logits(short(&weight, None), &stacked, &mut [0.0; 12])),
-        text(ops.embed(&stacked, &[3, 4], &mut out)),
-        text(ops.embed(&pair, &[0], &mut out)),
-        text(ops.embed(&stacked, &[0; 4], &mut out)),
-        text(ops.gather(&x, &[3], &mut out)),
+        text(ops.embed(&stacked, &beyond, &mut out)),
+        text(ops.embed(&pair, &one, &mut out)),
+        text(ops.embed(&stacked, &four_rows, &mut out)),
+        text(ops.gather_wanted(&x, &four_rows, &mut out)),
         text(ops.write_rows(&mut out, &[0.0; 17])),
         text(ops.read_rows(&x, &mut [0.0; 47])),
     ]
 }
 
-fn step_refusals<O: Ops>(ops: &mut O) -> Vec<String> {
+fn step_refusals<O: HostOps>(ops: &mut O) -> Vec<String> {
     let kv = kv();
     let rope = ops.rope(40, &[0.5; 8], 1.0).expect("a table");
     let mut qkv = rows(ops, SHAPE.qkv_cols(), &vec![0.5; 2 * SHAPE.qkv_cols()]);
@@ -112,8 +112,12 @@ fn step_refusals<O: Ops>(ops: &mut O) -> Vec<String> {
         let batch = Batch { sequences: &sequences, blocks };
         let spec = QkvSpec { shape, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 0.0 };
         let attention = AttentionSpec { shape, scale: 1.0, sliding_window: window };
-        let append = ops.qkv_append(&mut qkv, &spec, &batch, &kv, layer);
-        let attend = ops.attention(&qkv, &attention, &batch, &kv, layer, &mut out);
+        let room = StepShape { rows_max: 2, wanted_max: 0, attentions: vec![attention] };
+        let mut step = ops.step(&room).expect("room for a step");
+        let begun = ops.begin(&mut step, &kv, StepInput { tokens: &[], batch, wanted: &[] });
+        let append = ops.qkv_append(&mut qkv, &spec, &step, &kv, layer);
+        let attend = ops.attention(&qkv, &attention, &step, &kv, layer, &mut out);
+        texts.push(begun.map_or_else(|error| error.to_string(), |()| "begun".to_owned()));
         texts.push(append.map_or_else(|error| error.to_string(), |()| "appended".to_owned()));
         texts.push(attend.map_or_else(|error| error.to_string(), |()| "attended".to_owned()));
     };
@@ -153,17 +157,19 @@ fn every_misfit_is_named() {
     named("linear: the matrix was prepared as gate|up, not as stacked");
     named("embed: token 4 must be less than 4");
     named("qkv_append: layer 2 must be less than 2");
-    named("attention: block 4 must be less than 4");
-    named("attention: a sliding window of 0 positions sees nothing");
-    named("attention: entry of the block table 1 must be less than 1");
+    named("begin: block 4 must be less than 4");
+    named("begin: a sliding window of 0 positions sees nothing");
+    named("begin: entry of the block table 1 must be less than 1");
+    named("attention: the step has not begun with this pool");
     named("copy_blocks: block 4 must be less than 4");
-    assert_eq!(expected.iter().filter(|text| *text == "appended" || *text == "attended").count(), 4);
+    let count = |word: &str| expected.iter().filter(|text| *text == word).count();
+    assert_eq!([count("begun"), count("appended"), count("attended")], [0, 0, 0]);
 }
 
 /// A sliding window frees blocks: the entries before it may hold anything.
 #[test]
 fn entries_before_the_window_are_not_looked_at() {
-    fn last_row<O: Ops>(ops: &mut O) -> Vec<f32> {
+    fn last_row<O: HostOps>(ops: &mut O) -> Vec<f32> {
         let kv = kv();
         let rope = ops.rope(64, &[0.5; 8], 1.0).expect("a table");
         let (cols, mut out) = (SHAPE.qkv_cols(), ops.rows(60, SHAPE.out_cols()).expect("rows"));
@@ -172,9 +178,12 @@ fn entries_before_the_window_are_not_looked_at() {
             let sequences = [BatchSequence { rows: 0..tokens as u32, blocks: 0..4, first_position: first }];
             let batch = Batch { sequences: &sequences, blocks: &blocks };
             let spec = QkvSpec { shape: SHAPE, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 0.0 };
-            ops.qkv_append(&mut qkv, &spec, &batch, &kv, 1).expect("qkv_append");
-            let spec = AttentionSpec { shape: SHAPE, scale: 1.0, sliding_window: Some(13) };
-            ops.attention(&qkv, &spec, &batch, &kv, 1, &mut out).expect("attention");
+            let attention = AttentionSpec { shape: SHAPE, scale: 1.0, sliding_window: Some(13) };
+            let room = StepShape { rows_max: 60, wanted_max: 0, attentions: vec![attention] };
+            let mut step = ops.step(&room).expect("room for a step");
+            ops.begin(&mut step, &kv, StepInput { tokens: &[], batch, wanted: &[] }).expect("a step that fits");
+            ops.qkv_append(&mut qkv, &spec, &step, &kv, 1).expect("qkv_append");
+            ops.attention(&qkv, &attention, &step, &kv, 1, &mut out).expect("attention");
         }
         common::values(ops, &out, SHAPE.out_cols())
     }

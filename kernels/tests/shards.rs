@@ -6,12 +6,14 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Expected, Weights, assert_same_bits, cpu, implementations, numbers, rows, values, vector};
+use common::{
+    Expected, HostOps, Weights, assert_same_bits, cpu, implementations, lookup, numbers, rows, values, vector,
+};
 use kernels::memory::{Backing, HostMemory};
 use kernels::reference::ReferenceOps;
 use kernels::{
     Arrangement, AttentionSpec, Batch, BatchSequence, Dtype, Epilogue, HeadShape, KShard, KernelSet, KvDtype,
-    KvGeometry, KvView, Left, MatrixSource, Ops, QkvSpec,
+    KvGeometry, KvView, Left, MatrixSource, Ops, QkvSpec, StepInput, StepShape,
 };
 
 const LAYERS: usize = 3;
@@ -46,21 +48,24 @@ fn columns_of(qkv: &[f32], heads: std::ops::Range<usize>, kv_heads: std::ops::Ra
 }
 
 /// Appends and attends `TOKENS` tokens of one layer of `kv`; what each token got.
-fn attend<O: Ops>(ops: &mut O, kv: &KvView, layer: u32, shape: HeadShape, qkv: &[f32]) -> Vec<f32> {
+fn attend<O: HostOps>(ops: &mut O, kv: &KvView, layer: u32, shape: HeadShape, qkv: &[f32]) -> Vec<f32> {
     let sequences = [BatchSequence { rows: 0..TOKENS as u32, blocks: 0..3, first_position: 0 }];
     let batch = Batch { sequences: &sequences, blocks: &[5, 0, 2] };
     let frequencies: Vec<f32> = (0..shape.head_dim / 2).map(|i| 1.0 / (1.0 + i as f32)).collect();
     let rope = ops.rope(64, &frequencies, 1.0).expect("a table");
     let mut qkv = rows(ops, shape.qkv_cols(), qkv);
     let finish = QkvSpec { shape, rope: Some(&rope), q_norm: None, k_norm: None, norm_eps: 1e-5 };
-    ops.qkv_append(&mut qkv, &finish, &batch, kv, layer).expect("qkv_append");
-    let mut out = ops.rows(TOKENS, shape.out_cols()).expect("rows");
     let weigh = AttentionSpec { shape, scale: 0.2, sliding_window: None };
-    ops.attention(&qkv, &weigh, &batch, kv, layer, &mut out).expect("attention");
+    let room = StepShape { rows_max: TOKENS, wanted_max: 0, attentions: vec![weigh] };
+    let mut step = ops.step(&room).expect("room for a step");
+    ops.begin(&mut step, kv, StepInput { tokens: &[], batch, wanted: &[] }).expect("a step that fits");
+    ops.qkv_append(&mut qkv, &finish, &step, kv, layer).expect("qkv_append");
+    let mut out = ops.rows(TOKENS, shape.out_cols()).expect("rows");
+    ops.attention(&qkv, &weigh, &step, kv, layer, &mut out).expect("attention");
     values(ops, &out, TOKENS * shape.out_cols())
 }
 
-fn windows_equal_the_whole<O: Ops>(ops: &mut O, dtype: KvDtype, name: &str) {
+fn windows_equal_the_whole<O: HostOps>(ops: &mut O, dtype: KvDtype, name: &str) {
     let (whole, parts) = (pool(dtype), pool(dtype));
     let (cols, out_cols) = (SHAPE.qkv_cols(), SHAPE.out_cols());
     for layer in 0..LAYERS {
@@ -184,7 +189,7 @@ fn shards_of_a_product_meet_to_the_whole() {
 
 #[test]
 fn misused_shards_are_refused() {
-    fn texts<O: Ops>(ops: &mut O) -> Vec<String> {
+    fn texts<O: HostOps>(ops: &mut O) -> Vec<String> {
         let weights = Weights::new(1, Dtype::Bf16, 4, 96);
         let shard = |index, of| ops.matrix(&[weights.source()], Arrangement::Partial(KShard { index, of }));
         let refused = [shard(0, 3), shard(2, 2), shard(0, 4)];
@@ -194,13 +199,13 @@ fn misused_shards_are_refused() {
         let (bias, short) = (vector(ops, &[1.0; 4]), vector(ops, &[1.0; 3]));
         let (mut out, mut longer) = (rows(ops, 4, &[0.0; 4]), rows(ops, 4, &[0.0; 8]));
         let (plain, four) = (Left::plain(&x), rows(ops, 4, &[0.0; 4]));
+        let step = lookup(ops, (0, 1), &[0], &[]);
         let results = [
             ops.linear(plain, &part, Some(&bias), Epilogue::Store, &mut out),
             ops.linear(plain, &part, None, Epilogue::AddTo, &mut out),
             ops.linear(Left::plain(&whole), &part, None, Epilogue::Store, &mut out),
             ops.gate_up(plain, &part, &mut out),
-            ops.logits(plain, &part, &mut [0.0; 4]),
-            ops.embed(&part, &[0], &mut out),
+            ops.embed(&part, &step, &mut out),
             ops.add(&x, None, &mut out),
             ops.add(&four, Some(&short), &mut out),
             ops.add(&four, None, &mut longer),

@@ -82,7 +82,7 @@ fn worker(kind: TransportKind, scale: &Scale) -> (Transport, Arc<HostMemory>, Re
     let setup = Setup { instance, notify, access: leases, limits: Limits::default(), serving: Serving::Readers };
     let mut transport = open(kind, &setup, &Options::default()).expect("the transport opens");
     let pool = touched(scale, kind.backing());
-    transport.register(Arc::clone(&pool)).expect("the pool can be registered");
+    transport.register(Arc::clone(&pool).into()).expect("the pool can be registered");
     (transport, pool, woken)
 }
 

@@ -1,9 +1,8 @@
 //! What one pull consists of; checks and joins its ranges, and knows nothing of how they travel.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernels::memory::HostMemory;
+use kernels::memory::Region;
 use sched::LeaseId;
 use sched::layout::TileCopy;
 
@@ -51,7 +50,7 @@ impl From<TileCopy> for RangeCopy {
 pub(crate) struct Job {
     pub(crate) lease: LeaseId,
     pub(crate) remote: RegionId,
-    pub(crate) local: Arc<HostMemory>,
+    pub(crate) local: Region,
     #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) local_region: RegionId,
     pub(crate) copies: Vec<RangeCopy>,
@@ -66,7 +65,7 @@ impl Job {
     pub(crate) fn check(
         batch: Batch,
         remote_bytes: u64,
-        local: &Arc<HostMemory>,
+        local: &Region,
         limits: &Limits,
     ) -> Result<Self, TransferError> {
         if batch.copies.len() > limits.copies_max {
@@ -75,7 +74,7 @@ impl Job {
         }
         for copy in &batch.copies {
             inside(Side::Remote, batch.remote, copy.remote_offset, copy.bytes, remote_bytes)?;
-            inside(Side::Local, batch.local, copy.local_offset, copy.bytes, local.len() as u64)?;
+            inside(Side::Local, batch.local, copy.local_offset, copy.bytes, local.bytes() as u64)?;
         }
         let copies = joined(batch.copies);
         let bytes = copies.iter().map(|copy| copy.bytes).fold(0, u64::saturating_add);
@@ -85,7 +84,7 @@ impl Job {
         Ok(Self {
             lease: batch.lease,
             remote: batch.remote,
-            local: Arc::clone(local),
+            local: local.clone(),
             local_region: batch.local,
             copies,
             bytes,
@@ -137,13 +136,15 @@ fn joined(copies: Vec<RangeCopy>) -> Vec<RangeCopy> {
 
 #[cfg(test)]
 mod tests {
-    use kernels::memory::Backing;
+    use std::sync::Arc;
+
+    use kernels::memory::{Backing, HostMemory};
     use proptest::prelude::*;
 
     use super::*;
 
     fn check(copies: Vec<RangeCopy>) -> Result<Job, TransferError> {
-        let local = Arc::new(HostMemory::new(1000, Backing::Anonymous).unwrap());
+        let local = Region::from(Arc::new(HostMemory::new(1000, Backing::Anonymous).unwrap()));
         let deadline = Duration::from_secs(1);
         let batch =
             Batch { lease: LeaseId(1), remote: RegionId(0), local: RegionId(0), copies, deadline, reading: deadline };

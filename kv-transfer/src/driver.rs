@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernels::memory::HostMemory;
+use kernels::memory::Region;
 
 use crate::batch::Job;
 use crate::endpoint::Endpoint;
@@ -11,7 +11,7 @@ use crate::{PeerId, RegionId, Ticket, TransferError};
 /// The front's hold on a transport's threads. Dropping it stops them and waits until they have ended.
 pub(crate) trait Driver: Send {
     /// Makes memory servable and says the key that readers need, if any. May wait for the threads.
-    fn register(&mut self, region: RegionId, memory: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError>;
+    fn register(&mut self, region: RegionId, memory: &Region) -> Result<Vec<u8>, TransferError>;
 
     /// Queues a command; never waits.
     fn submit(&mut self, command: Command) -> Result<(), TransferError>;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use kernels::memory::{Backing, MemoryError};
+use kernels::memory::{Backing, MemoryError, RegionKind};
 use sched::{InstanceId, LeaseId};
 
 use crate::{AccessDenied, PeerId, RefusedUcxTls, RegionId, TransportKind};
@@ -50,6 +50,16 @@ pub enum TransferError {
         found: String,
         /// What UCX is told instead.
         needed: String,
+    },
+    /// Memory of a kind that the transport cannot serve, of the host or of a device.
+    #[error("register memory with {kind}: it serves {needed}, not {found}")]
+    WrongMemory {
+        /// The transport.
+        kind: TransportKind,
+        /// What it serves.
+        needed: RegionKind,
+        /// What it got.
+        found: RegionKind,
     },
     /// Registered memory is not what the transport can serve.
     #[error("register memory with {kind}: it serves {needed:?} memory, not {found:?}")]

@@ -1,12 +1,11 @@
 //! Faults on purpose, around any transport, from a seed: failing, late and reordered ends. For tests; knows no transport.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use kernels::memory::HostMemory;
+use kernels::memory::Region;
 
 use crate::{Batch, KvTransport, Notify, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind};
 
@@ -67,7 +66,7 @@ impl<T: KvTransport> KvTransport for Faulty<T> {
         self.inner.kind()
     }
 
-    fn register(&mut self, memory: Arc<HostMemory>) -> Result<RegionId, TransferError> {
+    fn register(&mut self, memory: Region) -> Result<RegionId, TransferError> {
         self.inner.register(memory)
     }
 

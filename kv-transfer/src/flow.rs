@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::batch::Job;
-use crate::{RangeCopy, Ticket, TransferError, TransferEvent};
+use crate::region::host_memory;
+use crate::{RangeCopy, Ticket, TransferError, TransferEvent, TransportKind};
 
 /// How often reads that came back without their bytes, through no fault of their batch, are made again while nothing of
 /// the batch lands in between.
@@ -30,10 +31,10 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    /// Where the bytes go.
-    pub(crate) fn destination(&self) -> *mut u8 {
+    /// Where the bytes go, for transports that serve memory of the host.
+    pub(crate) fn host_destination(&self, kind: TransportKind) -> Result<*mut u8, TransferError> {
         // The offset was checked against the region when the job was made.
-        self.job.local.as_ptr().wrapping_add(self.range.local_offset as usize)
+        Ok(host_memory(kind, &self.job.local)?.as_ptr().wrapping_add(self.range.local_offset as usize))
     }
 }
 
@@ -240,14 +241,14 @@ impl Open {
 mod tests {
     use std::time::Duration;
 
-    use kernels::memory::{Backing, HostMemory};
+    use kernels::memory::{Backing, HostMemory, Region};
     use sched::LeaseId;
 
     use super::*;
     use crate::{Batch, Limits, RegionId};
 
     fn job(lengths: &[u64], deadline_ms: u64) -> Arc<Job> {
-        let local = Arc::new(HostMemory::new(4096, Backing::Anonymous).unwrap());
+        let local = Region::from(Arc::new(HostMemory::new(4096, Backing::Anonymous).unwrap()));
         let copies = lengths.iter().enumerate();
         let copies = copies.map(|(i, bytes)| RangeCopy {
             remote_offset: 100 * i as u64,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use kernels::memory::HostMemory;
+use kernels::memory::Region;
 
 use crate::batch::Job;
 use crate::driver::{Command, Driver};
@@ -28,7 +28,7 @@ pub struct Transport {
     serving: Serving,
     /// Our own endpoint, which grows with each registered region.
     endpoint: Endpoint,
-    regions: Vec<Arc<HostMemory>>,
+    regions: Vec<Region>,
     peers: BTreeMap<PeerId, Peer>,
     /// Batches that have not ended, and whose they are.
     open: BTreeMap<Ticket, PeerId>,
@@ -140,19 +140,23 @@ impl KvTransport for Transport {
         self.kind
     }
 
-    fn register(&mut self, memory: Arc<HostMemory>) -> Result<RegionId, TransferError> {
+    fn register(&mut self, memory: Region) -> Result<RegionId, TransferError> {
         let operation = "register memory";
         let max = self.limits.regions_max;
         if self.regions.len() >= max {
             return Err(TransferError::Limit { operation, what: "regions", max: max as u64 });
         }
-        let (needed, found) = (self.kind.backing(), memory.backing());
-        if self.kind == TransportKind::Shm && self.serving == Serving::Readers && memory.fd().is_none() {
+        if let Region::Host(host) = &memory
+            && self.kind == TransportKind::Shm
+            && self.serving == Serving::Readers
+            && host.fd().is_none()
+        {
+            let (needed, found) = (self.kind.backing(), host.backing());
             return Err(TransferError::WrongBacking { kind: self.kind, needed, found });
         }
         let region = RegionId(self.regions.len() as u32);
         let key = self.driver.register(region, &memory)?;
-        self.endpoint.regions.push(RemoteRegion { bytes: memory.len() as u64, key });
+        self.endpoint.regions.push(RemoteRegion { bytes: memory.bytes() as u64, key });
         self.regions.push(memory);
         Ok(region)
     }
@@ -238,7 +242,7 @@ mod tests {
     use std::time::Duration;
 
     use crossbeam_channel::{Sender, unbounded};
-    use kernels::memory::Backing;
+    use kernels::memory::{Backing, HostMemory};
 
     use super::*;
     use crate::{LeaseTable, RangeCopy};
@@ -247,7 +251,7 @@ mod tests {
     struct Idle;
 
     impl Driver for Idle {
-        fn register(&mut self, _: RegionId, _: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError> {
+        fn register(&mut self, _: RegionId, _: &Region) -> Result<Vec<u8>, TransferError> {
             Ok(Vec::new())
         }
 
@@ -272,7 +276,7 @@ mod tests {
     fn batches_that_the_threads_did_not_see_end_before_their_peer() {
         let (mut transport, tell) = transport();
         let memory = Arc::new(HostMemory::new(4096, Backing::Anonymous).unwrap());
-        let local = transport.register(memory).unwrap();
+        let local = transport.register(memory.into()).unwrap();
         let endpoint = transport.endpoint();
         let [lost, other] = [(); 2].map(|()| transport.connect(&endpoint).unwrap());
         let batch = |lease| Batch {

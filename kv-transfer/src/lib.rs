@@ -29,6 +29,7 @@ mod lobby;
 mod open;
 mod outbox;
 mod probe;
+mod region;
 mod signals;
 mod token;
 mod transport;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use kernels::memory::{Backing, HostMemory};
+use kernels::memory::{Backing, Region};
 use sched::InstanceId;
 
 use crate::{AccessCheck, Batch, Limits, TransferError};
@@ -17,9 +17,10 @@ pub trait KvTransport: Send {
     /// Which transport this is.
     fn kind(&self) -> TransportKind;
 
-    /// Makes memory readable by peers and writable by our own batches. Done once, at start, before the first
+    /// Makes memory readable by peers and writable by our own batches; memory of a kind that the transport cannot serve, the
+    /// host's or a device's, is refused. Done once, at start, before the first
     /// [`KvTransport::endpoint`]; the memory stays registered until the transport is dropped.
-    fn register(&mut self, memory: Arc<HostMemory>) -> Result<RegionId, TransferError>;
+    fn register(&mut self, memory: Region) -> Result<RegionId, TransferError>;
 
     /// Everything a peer needs to connect and read: address, instance, region keys and lengths. Opaque and versioned.
     fn endpoint(&self) -> Vec<u8>;

@@ -4,9 +4,11 @@
 
 mod harness;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{LEASE, PATIENCE, POOL_BYTES, Worker, copy, everything, expected, open_descriptors};
+use kernels::memory::{DeviceMemory, Region, RegionKind};
 use kv_transfer::{
     AccessDenied, Batch, KvTransport, Limits, PeerId, RegionId, Side, TransferError, TransferEvent, TransportKind,
 };
@@ -43,6 +45,7 @@ conformance![
     disconnecting_ends_everything,
     two_owners_at_once,
     calls_out_of_order_are_refused,
+    memory_of_the_wrong_kind_is_refused,
     open_batches_are_bounded,
     a_thousand_batches_leak_nothing,
 ];
@@ -336,6 +339,33 @@ fn calls_out_of_order_are_refused(kind: TransportKind) {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Memory of an accelerator; nothing is behind its address.
+#[derive(Debug)]
+struct OnDevice;
+
+impl DeviceMemory for OnDevice {
+    fn device(&self) -> u32 {
+        0
+    }
+
+    fn address(&self) -> u64 {
+        1 << 40
+    }
+
+    fn bytes(&self) -> usize {
+        POOL_BYTES
+    }
+}
+
+fn memory_of_the_wrong_kind_is_refused(kind: TransportKind) {
+    let mut worker = Worker::new(kind);
+    let refused = worker.transport.register(Region::Device(Arc::new(OnDevice))).unwrap_err();
+    let (needed, found) = (RegionKind::Host, RegionKind::Device);
+    assert_eq!(refused, TransferError::WrongMemory { kind, needed, found });
+    let text = format!("register memory with {kind}: it serves host memory, not device memory");
+    assert_eq!(refused.to_string(), text);
 }
 
 fn open_batches_are_bounded(kind: TransportKind) {

@@ -29,7 +29,7 @@ fn faults_on_purpose_keep_the_contract() {
     };
     let mut faulty = Faulty::new(in_process::open(&setup).unwrap(), plan, notify).unwrap();
     let pool = Arc::new(HostMemory::new(POOL_BYTES, Backing::Anonymous).unwrap());
-    let local = faulty.register(pool).unwrap();
+    let local = faulty.register(pool.into()).unwrap();
     let peer = faulty.connect(&owner.transport.endpoint()).unwrap();
     let next = |faulty: &mut Faulty<_>| loop {
         if let Some(event) = faulty.poll() {

@@ -3,7 +3,7 @@
 //! A backend never blocks the replica thread: `submit` hands a step over, `poll` brings what has happened since, and
 //! a `Notify` wakes the replica when there is something to poll (`docs/adr/0004-backend-wakes.md`).
 
-mod cpu;
+mod executor;
 mod modelled;
 
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use sched::{Failure, LaneId, StepId, StepPlan, StepResult};
 
 use crate::EngineError;
 
-pub use cpu::{CpuBackend, StepLimits};
-pub(crate) use cpu::{Group, Order, Orders, Runner, follow, words_max};
+pub(crate) use executor::{Built, Described, Forward, Group, HostSampled, Order, Orders, Runner, follow, words_max};
+pub use executor::{OpsBackend, StepLimits};
 pub use modelled::ModelledBackend;
 
 /// Wakes the replica thread; may be called from any thread, as often as one likes, and never blocks.
@@ -36,8 +36,8 @@ pub trait Backend: Send {
     /// Ends a step at its next layer boundary. Unknown and finished steps are left alone.
     fn cancel(&mut self, step: StepId);
 
-    /// Gives a lane its part of the device, in (0, 1]; lanes that were never given one have 1.
-    fn set_share(&mut self, lane: LaneId, share: f32);
+    /// Gives lanes their parts of the device, each in (0, 1], all at once; lanes that were never given one have 1.
+    fn set_shares(&mut self, shares: &[(LaneId, f32)]);
 }
 
 /// What happened to a step.

@@ -1,7 +1,7 @@
 //! A router and its experts in the forward pass, and how many rows each expert has computed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use kernels::{Epilogue, Left, Norm, Ops, Routing};
 
@@ -30,8 +30,8 @@ pub(super) struct ExpertSpace<O: Ops> {
     outputs: O::Rows,
     /// Values of `outputs` per row of the step.
     choice_values: usize,
-    /// Choices per expert in the layer that runs.
-    counts: Vec<u64>,
+    /// Choices that were counted since they were last taken.
+    counts: O::Counts,
 }
 
 /// Numbers that are counted in while others read them: memory of this process, or shared with other ranks.
@@ -65,12 +65,9 @@ impl ExpertCounts {
         })
     }
 
-    fn add(&self, layer: u32, counts: &[u64]) {
-        let Ok(index) = self.layers.binary_search(&layer) else { return };
-        let totals = &(*self.rows).as_ref()[index * self.experts..(index + 1) * self.experts];
-        for (total, count) in totals.iter().zip(counts) {
-            total.fetch_add(*count, Ordering::Relaxed);
-        }
+    /// Which of the layers with experts `layer` is.
+    pub(super) fn index_of(&self, layer: u32) -> Option<usize> {
+        self.layers.binary_search(&layer).ok()
     }
 }
 
@@ -84,19 +81,24 @@ impl<O: Ops> ExpertSpace<O> {
     pub(super) fn new(
         ops: &O,
         rows_max: usize,
-        hidden: usize,
+        spec: &ModelSpec,
         width: usize,
         routing: Routing,
     ) -> Result<ExpertSpace<O>, EngineError> {
-        let choices_max = rows_max * routing.per_row;
+        let (choices_max, hidden) = (rows_max * routing.per_row, spec.hidden as usize);
         Ok(ExpertSpace {
             logits: ops.rows(rows_max, routing.experts)?,
             routes: ops.routes(rows_max, routing)?,
             gated: ops.rows(choices_max, width)?,
             outputs: ops.rows(choices_max, hidden)?,
             choice_values: routing.per_row * hidden,
-            counts: vec![0; routing.experts],
+            counts: ops.counts(layers_with_experts(spec).count(), routing.experts)?,
         })
+    }
+
+    /// Adds what was counted to `totals`, and begins anew.
+    pub(super) fn take_counts(&mut self, ops: &mut O, totals: &ExpertCounts) -> Result<(), EngineError> {
+        Ok(ops.take_counts(&mut self.counts, (*totals.rows).as_ref())?)
     }
 }
 
@@ -108,7 +110,7 @@ impl<O: Ops> Experts<O> {
         norm: Norm<'_, O>,
         sum: &mut Summed<'_, O>,
         space: &mut ExpertSpace<O>,
-        (totals, layer): (Option<&ExpertCounts>, u32),
+        counted: Option<usize>,
     ) -> Result<(), EngineError> {
         let ExpertSpace { logits, routes, gated, outputs, choice_values, counts } = space;
         let left = Left::normed(sum.hidden, norm);
@@ -119,11 +121,9 @@ impl<O: Ops> Experts<O> {
         let values = sum.rows * *choice_values;
         sum.over_ranks(ops, outputs, values)?;
         ops.combine(outputs, routes, sum.hidden)?;
-        if let Some(totals) = totals {
-            counts.fill(0);
-            ops.count_choices(routes, counts)?;
-            totals.add(layer, counts);
+        match counted {
+            Some(layer) => Ok(ops.count_choices(routes, counts, layer)?),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -2,10 +2,8 @@
 //!
 //! Layer: hidden += Wo · attention(norm(hidden)); hidden += mlp(norm(hidden)).
 
-use std::ops::Range;
-
 use kernels::collective::{Alone, Collective};
-use kernels::{AttentionSpec, Batch, BatchSequence, Epilogue, HeadShape, KvView, Left, Norm, Ops, QkvSpec};
+use kernels::{AttentionSpec, Epilogue, HeadShape, Left, Norm, Ops, QkvSpec, StepInput, StepShape};
 
 use super::mlp::{Mlp, MlpSpace};
 use super::sum::Summed;
@@ -73,22 +71,16 @@ pub struct Activations<O: Ops> {
     /// The rows that go through the end of the last layer.
     last_hidden: O::Rows,
     last_attended: O::Rows,
-    logits: Vec<f32>,
-    /// Rows of the table of learned positions.
-    positions: Vec<u32>,
-}
-
-/// One step as the model sees it.
-#[derive(Clone, Copy)]
-pub struct Pass<'a> {
-    /// Input token of every row.
-    pub tokens: &'a [u32],
-    /// Which rows are whose.
-    pub batch: Batch<'a>,
-    /// Rows that want logits, ascending.
-    pub wanted: &'a [u32],
-    /// Where keys and values lie: the window of the part that runs.
-    pub kv: &'a KvView,
+    /// `[wanted, vocab]` of the part's share of the vocabulary, where it makes logits.
+    logits: O::Rows,
+    /// Where the host sees logits that it cannot see in place.
+    host_logits: Vec<f32>,
+    /// The step that runs.
+    step: O::Step,
+    rows: usize,
+    wanted: usize,
+    /// Rows whose tokens are of this part's share of the vocabulary, where parts share it.
+    own_rows: Vec<usize>,
 }
 
 /// Logits of the wanted rows, `[rows, vocab]`.
@@ -101,6 +93,12 @@ impl<'a> LogitRows<'a> {
     /// Rows of `vocab` logits, one after the other.
     pub(crate) fn new(logits: &'a [f32], vocab: usize) -> LogitRows<'a> {
         LogitRows { logits, vocab }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.logits.len() / self.vocab
     }
 
     /// Logits of the `index`th wanted row.
@@ -125,9 +123,25 @@ impl<O: Ops> Activations<O> {
             partial: rows(if model.part.is_shared() { rows_max } else { 0 }, hidden)?,
             last_hidden: rows(wanted_max, hidden)?,
             last_attended: rows(wanted_max, shape.out_cols())?,
-            logits: Vec::new(),
-            positions: Vec::new(),
+            logits: rows(if model.part.is_last() { wanted_max } else { 0 }, model.part.vocab(&model.spec).len())?,
+            host_logits: Vec::new(),
+            step: ops.step(&StepShape {
+                rows_max: rows_max as usize,
+                wanted_max: wanted_max as usize,
+                attentions: model.attentions(),
+            })?,
+            rows: 0,
+            wanted: 0,
+            own_rows: Vec::new(),
         })
+    }
+}
+
+impl<O: Ops> Activations<O> {
+    /// Rows of the step that runs.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 }
 
@@ -158,63 +172,82 @@ impl<O: Ops> Model<O> {
         &self.part
     }
 
+    /// The kinds of attention that its layers have, each once.
+    fn attentions(&self) -> Vec<AttentionSpec> {
+        let mut kinds = Vec::new();
+        for kind in self.layers.iter().map(|layer| self.attention_of(layer)) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        kinds
+    }
+
+    fn attention_of(&self, layer: &Layer<O>) -> AttentionSpec {
+        let scale = (self.spec.head_dim as f32).sqrt().recip();
+        AttentionSpec { shape: self.narrowed.head_shape(), scale, sliding_window: layer.window }
+    }
+
+    /// Takes a step in, before anything of it runs. `input` has the tokens of all rows; `kv` is the window of this part.
+    pub fn begin(
+        &self,
+        ops: &mut O,
+        space: &mut Activations<O>,
+        kv: &O::Kv,
+        input: StepInput<'_>,
+    ) -> Result<(), EngineError> {
+        (space.rows, space.wanted) = (input.tokens.len(), input.wanted.len());
+        if !self.part.is_shared() {
+            return Ok(ops.begin(&mut space.step, kv, input)?);
+        }
+        let vocab = self.part.vocab(&self.spec);
+        let own = input.tokens.iter().enumerate().filter(|(_, token)| vocab.contains(token));
+        let (rows, tokens): (Vec<usize>, Vec<u32>) = own.map(|(row, token)| (row, token - vocab.start)).unzip();
+        space.own_rows = rows;
+        Ok(ops.begin(&mut space.step, kv, StepInput { tokens: &tokens, ..input })?)
+    }
+
     /// Embeds the input tokens of a step: what comes before layer 0. For a part that has the whole vocabulary.
-    pub fn embed(&self, ops: &mut O, space: &mut Activations<O>, pass: Pass<'_>) -> Result<(), EngineError> {
-        ops.embed(self.table()?, pass.tokens, &mut space.hidden)?;
-        self.add_positions(ops, space, pass)
+    pub fn embed(&self, ops: &mut O, space: &mut Activations<O>) -> Result<(), EngineError> {
+        ops.embed(self.table()?, &space.step, &mut space.hidden)?;
+        self.add_positions(ops, space)
     }
 
     /// Embeds the tokens of a step that are of this part's share of the vocabulary: their rows and the values of those,
     /// one after the other.
-    pub fn embed_own(
+    pub fn embed_own<'s>(
         &self,
         ops: &mut O,
-        space: &mut Activations<O>,
-        pass: Pass<'_>,
-    ) -> Result<(Vec<usize>, Vec<f32>), EngineError> {
-        let vocab = self.part.vocab(&self.spec);
-        let own = pass.tokens.iter().enumerate().filter(|(_, token)| vocab.contains(token));
-        let (rows, tokens): (Vec<usize>, Vec<u32>) = own.map(|(row, token)| (row, token - vocab.start)).unzip();
-        ops.embed(self.table()?, &tokens, &mut space.partial)?;
-        let mut values = vec![0.0; rows.len() * self.spec.hidden as usize];
+        space: &'s mut Activations<O>,
+    ) -> Result<(&'s [usize], Vec<f32>), EngineError> {
+        ops.embed(self.table()?, &space.step, &mut space.partial)?;
+        let mut values = vec![0.0; space.own_rows.len() * self.spec.hidden as usize];
         ops.read_rows(&space.partial, &mut values)?;
-        Ok((rows, values))
+        Ok((&space.own_rows, values))
     }
 
-    /// The hidden states of `rows` rows, as another stage goes on from.
-    pub fn hidden(&self, ops: &O, space: &Activations<O>, rows: usize) -> Result<Vec<f32>, EngineError> {
-        let mut values = vec![0.0; rows * self.spec.hidden as usize];
+    /// The hidden states of the step's rows, as another stage goes on from.
+    pub fn hidden(&self, ops: &O, space: &Activations<O>) -> Result<Vec<f32>, EngineError> {
+        let mut values = vec![0.0; space.rows * self.spec.hidden as usize];
         ops.read_rows(&space.hidden, &mut values)?;
         Ok(values)
     }
 
     /// Goes on from hidden states that were computed elsewhere: those of another stage, or the embedded tokens.
-    pub fn set_hidden(
-        &self,
-        ops: &mut O,
-        space: &mut Activations<O>,
-        pass: Pass<'_>,
-        values: &[f32],
-    ) -> Result<(), EngineError> {
+    pub fn set_hidden(&self, ops: &mut O, space: &mut Activations<O>, values: &[f32]) -> Result<(), EngineError> {
         ops.write_rows(&mut space.hidden, values)?;
-        if self.part.is_first() { self.add_positions(ops, space, pass) } else { Ok(()) }
+        if self.part.is_first() { self.add_positions(ops, space) } else { Ok(()) }
     }
 
     fn table(&self) -> Result<&O::Matrix, EngineError> {
         self.embedding.as_ref().ok_or_else(|| EngineError::Plan("this part of the model has no embedding".to_owned()))
     }
 
-    fn add_positions(&self, ops: &mut O, space: &mut Activations<O>, pass: Pass<'_>) -> Result<(), EngineError> {
+    fn add_positions(&self, ops: &mut O, space: &mut Activations<O>) -> Result<(), EngineError> {
         match &self.positions {
             PositionWeights::Rope(_) => Ok(()),
             PositionWeights::Learned { table, offset } => {
-                let rows_of = |sequence: &BatchSequence| {
-                    let first = sequence.first_position + offset;
-                    first..first + sequence.rows.len() as u32
-                };
-                space.positions.clear();
-                space.positions.extend(pass.batch.sequences.iter().flat_map(rows_of));
-                Ok(ops.add_embedding(table, &space.positions, &mut space.hidden)?)
+                Ok(ops.add_positions(table, *offset, &space.step, &mut space.hidden)?)
             }
         }
     }
@@ -231,6 +264,14 @@ impl<O: Ops> Model<O> {
         self.expert_counts = counts.map(|(counts, rows)| ExpertCounts { rows, ..counts });
     }
 
+    /// Brings what experts have computed since the last time to where it is read.
+    pub fn take_expert_counts(&self, ops: &mut O, space: &mut Activations<O>) -> Result<(), EngineError> {
+        match &self.expert_counts {
+            Some(counts) => space.mlp.take_counts(ops, counts),
+            None => Ok(()),
+        }
+    }
+
     /// Runs one layer. After the last one, hidden states exist for the wanted rows only.
     /// `layer` is numbered as in the whole model; `ranks` are those who hold the other shares of it.
     pub fn layer(
@@ -238,7 +279,7 @@ impl<O: Ops> Model<O> {
         ops: &mut O,
         ranks: &mut dyn Collective<O>,
         space: &mut Activations<O>,
-        pass: Pass<'_>,
+        kv: &O::Kv,
         layer: u32,
     ) -> Result<(), EngineError> {
         if !self.part.layers.contains(&layer) {
@@ -246,62 +287,53 @@ impl<O: Ops> Model<O> {
             return Err(EngineError::Plan(problem));
         }
         let is_last = layer + 1 == self.spec.layers;
-        self.attend(ops, space, pass, layer)?;
+        self.attend(ops, space, kv, layer)?;
         if !is_last {
-            let Activations { hidden, attended, mlp, partial, .. } = space;
-            let mut sum = Summed { ranks, partial, hidden, rows: pass.tokens.len() };
+            let Activations { hidden, attended, mlp, partial, rows, .. } = space;
+            let mut sum = Summed { ranks, partial, hidden, rows: *rows };
             return self.finish(ops, layer, attended, &mut sum, mlp);
         }
         // Keys and values are stored by now: only rows that want logits need the rest of the last layer.
-        if pass.wanted.is_empty() {
+        if space.wanted == 0 {
             return Ok(());
         }
-        ops.gather(&space.hidden, pass.wanted, &mut space.last_hidden)?;
-        ops.gather(&space.attended, pass.wanted, &mut space.last_attended)?;
-        let Activations { last_hidden, last_attended, mlp, partial, .. } = space;
-        let mut sum = Summed { ranks, partial, hidden: last_hidden, rows: pass.wanted.len() };
+        ops.gather_wanted(&space.hidden, &space.step, &mut space.last_hidden)?;
+        ops.gather_wanted(&space.attended, &space.step, &mut space.last_attended)?;
+        let Activations { last_hidden, last_attended, mlp, partial, wanted, .. } = space;
+        let mut sum = Summed { ranks, partial, hidden: last_hidden, rows: *wanted };
         self.finish(ops, layer, last_attended, &mut sum, mlp)
     }
 
-    /// Logits of the wanted rows, after the last layer; of this part's share of the vocabulary.
-    pub fn logits<'s>(
-        &self,
-        ops: &mut O,
-        space: &'s mut Activations<O>,
-        rows: usize,
-    ) -> Result<LogitRows<'s>, EngineError> {
-        let vocab = self.part.vocab(&self.spec).len();
-        let Activations { last_hidden, logits, .. } = space;
-        logits.resize(rows * vocab, 0.0);
+    /// Logits of the wanted rows, after the last layer, as the host sees them; of this part's share of the vocabulary.
+    pub fn logits<'s>(&self, ops: &mut O, space: &'s mut Activations<O>) -> Result<LogitRows<'s>, EngineError> {
+        let Activations { last_hidden, logits, host_logits, .. } = space;
         let left = Left::normed(last_hidden, self.norm(&self.norm));
         let head = self.head.as_ref().map_or_else(|| self.table(), Ok)?;
-        ops.logits(left, head, logits)?;
-        Ok(LogitRows { logits, vocab })
+        ops.linear(left, head, None, Epilogue::Store, logits)?;
+        Ok(LogitRows { logits: ops.host_rows(logits, host_logits)?, vocab: self.part.vocab(&self.spec).len() })
     }
 
-    /// The layers of `range` of a whole model for all rows of a step, embedding first where the range begins at 0.
+    /// All layers of a whole model for all rows of a step.
     pub fn run(
         &self,
         ops: &mut O,
         space: &mut Activations<O>,
-        pass: Pass<'_>,
-        range: Range<u32>,
+        kv: &O::Kv,
+        input: StepInput<'_>,
     ) -> Result<(), EngineError> {
-        if range.start == 0 {
-            self.embed(ops, space, pass)?;
-        }
-        range.into_iter().try_for_each(|layer| self.layer(ops, &mut Alone, space, pass, layer))
+        self.begin(ops, space, kv, input)?;
+        self.embed(ops, space)?;
+        (0..self.spec.layers).try_for_each(|layer| self.layer(ops, &mut Alone, space, kv, layer))
     }
 
-    fn attend(&self, ops: &mut O, space: &mut Activations<O>, pass: Pass<'_>, layer: u32) -> Result<(), EngineError> {
+    fn attend(&self, ops: &mut O, space: &mut Activations<O>, kv: &O::Kv, layer: u32) -> Result<(), EngineError> {
         let own_layer = layer - self.part.layers.start;
         let weights = &self.layers[own_layer as usize];
-        let shape = self.narrowed.head_shape();
-        let Activations { hidden, qkv, attended, .. } = space;
+        let Activations { hidden, qkv, attended, step, .. } = space;
         let left = Left::normed(hidden, self.norm(&weights.attention_norm));
         ops.linear(left, &weights.qkv.weight, weights.qkv.bias.as_ref(), Epilogue::Store, qkv)?;
         let finish = QkvSpec {
-            shape,
+            shape: self.narrowed.head_shape(),
             rope: match &self.positions {
                 PositionWeights::Rope(rope) => Some(rope),
                 PositionWeights::Learned { .. } => None,
@@ -310,10 +342,8 @@ impl<O: Ops> Model<O> {
             k_norm: weights.k_norm.as_ref(),
             norm_eps: self.spec.norm_eps,
         };
-        ops.qkv_append(qkv, &finish, &pass.batch, pass.kv, own_layer)?;
-        let weigh =
-            AttentionSpec { shape, scale: (self.spec.head_dim as f32).sqrt().recip(), sliding_window: weights.window };
-        Ok(ops.attention(qkv, &weigh, &pass.batch, pass.kv, own_layer, attended)?)
+        ops.qkv_append(qkv, &finish, step, kv, own_layer)?;
+        Ok(ops.attention(qkv, &self.attention_of(weights), step, kv, own_layer, attended)?)
     }
 
     /// The output projection and the MLP, both added to `hidden`.
@@ -327,7 +357,8 @@ impl<O: Ops> Model<O> {
     ) -> Result<(), EngineError> {
         let Layer { output, mlp_norm, mlp, .. } = &self.layers[(layer - self.part.layers.start) as usize];
         sum.add_product(ops, attended, &output.weight, output.bias.as_ref(), self.spec.hidden)?;
-        mlp.add_to(ops, self.norm(mlp_norm), sum, space, (self.expert_counts.as_ref(), layer))
+        let counted = self.expert_counts.as_ref().and_then(|counts| counts.index_of(layer));
+        mlp.add_to(ops, self.norm(mlp_norm), sum, space, counted)
     }
 
     fn norm<'a>(&self, weights: &'a NormWeights<O>) -> Norm<'a, O> {

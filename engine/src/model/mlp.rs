@@ -31,22 +31,29 @@ impl<O: Ops> MlpSpace<O> {
     /// Space for up to `rows_max` rows.
     pub(super) fn new(ops: &O, spec: &ModelSpec, rows_max: usize) -> Result<MlpSpace<O>, EngineError> {
         let dense = spec.dense_width().map(|width| ops.rows(rows_max, width as usize)).transpose()?;
-        let experts = spec
-            .experts()
-            .map(|(width, routing)| ExpertSpace::new(ops, rows_max, spec.hidden as usize, width as usize, routing));
+        let experts =
+            spec.experts().map(|(width, routing)| ExpertSpace::new(ops, rows_max, spec, width as usize, routing));
         Ok(MlpSpace { dense, hidden: spec.hidden, experts: experts.transpose()? })
+    }
+
+    /// Adds what experts have computed to `totals`.
+    pub(super) fn take_counts(&mut self, ops: &mut O, totals: &ExpertCounts) -> Result<(), EngineError> {
+        match &mut self.experts {
+            Some(experts) => experts.take_counts(ops, totals),
+            None => Ok(()),
+        }
     }
 }
 
 impl<O: Ops> Mlp<O> {
-    /// `hidden += mlp(norm(hidden))`. `counts` takes the choices of experts under `layer`.
+    /// `hidden += mlp(norm(hidden))`. The choices of experts are counted for layer `counted`, if at all.
     pub(super) fn add_to(
         &self,
         ops: &mut O,
         norm: Norm<'_, O>,
         sum: &mut Summed<'_, O>,
         space: &mut MlpSpace<O>,
-        counts: (Option<&ExpertCounts>, u32),
+        counted: Option<usize>,
     ) -> Result<(), EngineError> {
         let absent = || EngineError::Plan("a layer's MLP has no space".to_owned());
         match self {
@@ -61,7 +68,9 @@ impl<O: Ops> Mlp<O> {
                 ops.linear(left, &up.weight, up.bias.as_ref(), Epilogue::Relu, between)?;
                 sum.add_product(ops, between, &down.weight, down.bias.as_ref(), space.hidden)
             }
-            Mlp::Experts(experts) => experts.add_to(ops, norm, sum, space.experts.as_mut().ok_or_else(absent)?, counts),
+            Mlp::Experts(experts) => {
+                experts.add_to(ops, norm, sum, space.experts.as_mut().ok_or_else(absent)?, counted)
+            }
         }
     }
 }

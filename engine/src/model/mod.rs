@@ -18,7 +18,7 @@ mod weights;
 
 pub use cache::{CacheFault, CacheKey, Shelf, WeightsCache};
 pub use experts::{ExpertCounts, Tally};
-pub use forward::{Activations, LogitRows, Model, Pass};
+pub use forward::{Activations, LogitRows, Model};
 pub use load::{Precision, Source};
 pub use part::{Grid, Part, Share};
 pub use rope::{RopeScaling, RopeSpec};

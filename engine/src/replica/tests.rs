@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
-use kernels::memory::HostMemory;
+use kernels::memory::Region;
 use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind,
 };
@@ -36,7 +36,7 @@ impl Backend for Idle {
 
     fn cancel(&mut self, _: StepId) {}
 
-    fn set_share(&mut self, _: LaneId, _: f32) {}
+    fn set_shares(&mut self, _: &[(LaneId, f32)]) {}
 }
 
 /// A transport whose thread has ended.
@@ -49,7 +49,7 @@ impl KvTransport for Ended {
         TransportKind::Tcp
     }
 
-    fn register(&mut self, _: Arc<HostMemory>) -> Result<RegionId, TransferError> {
+    fn register(&mut self, _: Region) -> Result<RegionId, TransferError> {
         Err(TransferError::Stopped)
     }
 

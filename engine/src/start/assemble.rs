@@ -3,44 +3,29 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernels::memory::{Backing, HostMemory};
-use kernels::{Dtype, KvGeometry};
+use kernels::memory::Backing;
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, Setup};
 use sched::device::{Device, DeviceSpec};
 use sched::handoff::LeaseKey;
 use sched::layout::{KvLayout, Resharding, TILE_TOKENS};
 use sched::replica::{LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::cpu::{self, NoRankProgram, RankProgram};
+use super::limits::context_max;
 use super::memory::Needs;
-use super::ranks::{Crew, NoRankProgram, Rank, RankProgram, unplaced};
+use super::opened::{Opened, digest, pool};
 use super::{ModelInfo, Purpose, Started, geometry, random};
-use crate::backend::{Backend, CpuBackend, ModelledBackend, Notify, StepLimits};
-use crate::model::{ExpertCounts, Grid, ModelSpec, Precision, WeightFiles};
+use crate::backend::{ModelledBackend, Notify};
+use crate::model::{Grid, ModelSpec};
 use crate::replica::{Outlet, Parts, Waker, spawn};
-use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice, Progress, RanksChoice, WeightsDtype};
+use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice, Progress};
 
 /// Version of the hand-off protocol between workers.
 const WIRE_VERSION: u32 = 2;
 /// How often a modelled device that loads looks whether it shall stop.
 const LOADING_SLICE: Duration = Duration::from_millis(20);
-
-/// A backend with its model and its pool, as [`open_backend`] makes them.
-pub struct Opened {
-    /// What computes; idle.
-    pub backend: Box<dyn Backend>,
-    /// The pool it reads and writes.
-    pub kv: KvStore,
-    /// The shape of the model.
-    pub spec: ModelSpec,
-    /// Longest sequence that it can run, in tokens.
-    pub context_max: u32,
-    /// Weights and everything else that decides the maths.
-    pub weights_digest: u128,
-    /// What each expert has computed; `None` where no expert computes.
-    pub expert_counts: Option<ExpertCounts>,
-}
 
 /// Loads the model and starts its backend, without scheduler and transport: for measuring and for tests.
 /// `notify` is called whenever the backend has something to poll.
@@ -60,7 +45,7 @@ fn open_with_ranks(
     let spec = ModelSpec::read(&config.model_dir)?;
     let context_max = context_max(config, &spec)?;
     match config.backend {
-        BackendKind::Cpu => cpu(config, (spec, context_max), wished, notify, program, progress),
+        BackendKind::Cpu => cpu::open(config, (spec, context_max), wished, notify, program, progress),
         BackendKind::Modelled => modelled(config, spec, context_max, (wished, notify), progress),
     }
 }
@@ -122,55 +107,12 @@ fn log(info: &ModelInfo) {
     );
 }
 
-pub(super) fn context_max(config: &Config, spec: &ModelSpec) -> Result<u32, EngineError> {
-    match config.context_max {
-        0 => Ok(spec.context_max),
-        asked if asked > spec.context_max => {
-            let problem = format!("is {asked}, the model was made for {}", spec.context_max);
-            Err(EngineError::Config { key: "context_max", problem })
-        }
-        asked => Ok(asked),
-    }
-}
-
-pub(super) fn precision(config: &Config) -> Precision {
-    match config.dtype {
-        WeightsDtype::Auto => Precision::AsStored,
-        WeightsDtype::F32 => Precision::Converted(Dtype::F32),
-        WeightsDtype::Bf16 => Precision::Converted(Dtype::Bf16),
-        WeightsDtype::Int8 => Precision::Int8,
-    }
-}
-
-/// Bounds of one step of this worker.
-pub(super) fn step_limits(config: &Config, context_max: u32) -> StepLimits {
-    StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max }
-}
-
 /// What the pool is best made of: what the transport serves from, where it serves, and else memory with huge pages.
 fn backing(config: &Config, serving: Serving) -> Backing {
     match serving {
         Serving::Readers => config.transport.kind().backing(),
         Serving::Nobody => Backing::Anonymous,
     }
-}
-
-/// The pool's memory. Where ranks are processes they must be able to map it, whatever else was wished for.
-fn pool(config: &Config, geometry: KvGeometry, grid: Grid, wished: Backing) -> Result<KvStore, EngineError> {
-    let bytes = geometry.pool_bytes();
-    let backing = match config.ranks {
-        RanksChoice::Processes if grid != Grid::ALONE => Backing::Bequeathed,
-        RanksChoice::Processes | RanksChoice::Threads => wished,
-    };
-    if backing != wished {
-        tracing::debug!("the KV pool is shared with the processes of the ranks, not private memory");
-    }
-    let memory = HostMemory::new(bytes, backing).map_err(|error| EngineError::Memory {
-        what: "the KV pool",
-        bytes: bytes as u64,
-        reason: error.to_string(),
-    })?;
-    KvStore::new(Arc::new(memory), geometry)
 }
 
 fn transport(config: &Config, setup: &Setup, kv: &KvStore) -> Result<(Box<dyn KvTransport>, RegionId), EngineError> {
@@ -180,7 +122,7 @@ fn transport(config: &Config, setup: &Setup, kv: &KvStore) -> Result<(Box<dyn Kv
         problem: error.to_string(),
     };
     let mut transport = kv_transfer::open(kind, setup, &transport_options(config)?).map_err(failed)?;
-    let region = transport.register(Arc::clone(kv.memory())).map_err(failed)?;
+    let region = transport.register(kv.region().clone()).map_err(failed)?;
     Ok((Box::new(transport), region))
 }
 
@@ -195,40 +137,6 @@ fn transport_options(config: &Config) -> Result<Options, EngineError> {
     let (tcp_listen, tcp_advertise) = config.addresses()?;
     let (ucx_tls, ucx_fabric) = (config.ucx_tls.clone(), config.ucx_fabric());
     Ok(Options { tcp_listen, tcp_advertise, ucx_tls, ucx_fabric })
-}
-
-fn cpu(
-    config: &Config,
-    (spec, context_max): (ModelSpec, u32),
-    wished: Backing,
-    notify: Notify,
-    program: &dyn RankProgram,
-    progress: &Progress,
-) -> Result<Opened, EngineError> {
-    let grid = Crew::grid(config, &spec)?;
-    let weights = WeightFiles::open(&config.model_dir)?.reporting_to(progress);
-    let spec = spec.as_stored(&weights)?;
-    let precision = precision(config);
-    let bytes = weights.prepared_bytes(precision);
-    let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
-    let limits = step_limits(config, context_max);
-    Needs::of((&spec, grid), &geometry, bytes, limits).require()?;
-    let kv = pool(config, geometry, grid, wished)?;
-    let weights_digest = digest(&spec, weights.digest()?);
-    let (spec_too, progress) = (spec.clone(), progress.clone());
-    let crew = Crew { config: config.clone(), spec: spec_too, grid, precision, limits, weights_digest, progress };
-    let named = config.clone();
-    let pin = |threads: Arc<kernels::Pool>| move || threads.pin_caller().map_err(|error| unplaced(&named, error));
-    let (backend, expert_counts) = if grid == Grid::ALONE {
-        let Rank { forward, threads } = crew.alone(&weights, &kv)?;
-        let (info, counts) = (forward.describe(grid.tensor), forward.expert_counts());
-        (CpuBackend::start(forward, (info, None), limits, notify, pin(threads))?, counts)
-    } else {
-        let (Rank { forward, threads }, segment) = crew.group(&weights, &kv, program, &notify)?;
-        let (info, counts) = (forward.describe(), forward.expert_counts());
-        (CpuBackend::start(forward, (info, Some(segment)), limits, notify, pin(threads))?, counts)
-    };
-    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts })
 }
 
 fn modelled(
@@ -267,12 +175,6 @@ fn take_loading_time(config: &Config, layers: u32, progress: &Progress) -> Resul
         }
     }
     Ok(())
-}
-
-/// Weights and everything of the configuration that changes the maths; context and end tokens do not.
-fn digest(spec: &ModelSpec, weights: u128) -> u128 {
-    let maths = ModelSpec { context_max: 0, eos: Vec::new(), ..spec.clone() };
-    xxh3_128(format!("{weights:032x} {maths:?}").as_bytes())
 }
 
 fn compat(spec: &ModelSpec, kv: &KvStore, layout: &KvLayout, weights_digest: u128, numerics: &str) -> CompatParts {
@@ -336,6 +238,7 @@ fn scheduler(
 mod tests {
     use super::*;
     use crate::kv_store::layout_of;
+    use kernels::KvGeometry;
 
     #[test]
     fn a_pull_has_no_more_copies_than_the_transport_takes() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kernels::KvGeometry;
 use kernels::collective::{Segment, SegmentShape};
 
-use super::ranks::segment_shape;
+use super::limits::segment_shape;
 use crate::EngineError;
 use crate::backend::StepLimits;
 use crate::model::{Grid, ModelSpec, Part};

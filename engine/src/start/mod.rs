@@ -1,10 +1,12 @@
 //! From a configuration to a running replica: model, pool, transport, backend, scheduler, thread; in that order.
 
 mod assemble;
+mod cpu;
 mod geometry;
+mod limits;
 mod memory;
+mod opened;
 mod random;
-mod ranks;
 
 use std::thread::JoinHandle;
 
@@ -17,8 +19,9 @@ use crate::model::ExpertCounts;
 use crate::replica::{Outlet, ReplicaHandle};
 use crate::{Config, EngineError, Progress};
 
-pub use assemble::{Opened, open_backend};
-pub use ranks::{NoRankProgram, RankProgram, serve_rank};
+pub use assemble::open_backend;
+pub use cpu::{NoRankProgram, RankProgram, serve_rank};
+pub use opened::Opened;
 
 /// A running replica.
 pub struct Started {

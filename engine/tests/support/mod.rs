@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use engine::KvStore;
-use engine::model::{Activations, Model, ModelSpec, Part, Pass, Precision, Shelf, Source, WeightFiles};
-use kernels::memory::{Backing, HostMemory};
-use kernels::{Batch, BatchSequence, KvDtype, KvGeometry, Ops};
+use engine::model::{Activations, Model, ModelSpec, Part, Precision, Shelf, Source, WeightFiles};
+use kernels::memory::{Backing, HostMemory, Region};
+use kernels::{Batch, BatchSequence, KvDtype, KvGeometry, Ops, StepInput};
 use serde_json::Value;
 
 /// Directory of a family's fixture.
@@ -69,7 +68,8 @@ pub struct ByHand<O: Ops> {
     ops: O,
     model: Model<O>,
     space: Activations<O>,
-    kv: KvStore,
+    kv: O::Kv,
+    blocks: usize,
     block_tokens: usize,
     stored: u32,
 }
@@ -91,25 +91,24 @@ impl<O: Ops> ByHand<O> {
             block_tokens: BLOCK_TOKENS,
             dtype: kv_dtype,
         };
-        let memory = Arc::new(HostMemory::new(geometry.pool_bytes(), Backing::Anonymous)?);
-        let kv = KvStore::new(memory, geometry)?;
-        Ok(ByHand { ops, model, space, kv, block_tokens: BLOCK_TOKENS, stored: 0 })
+        let memory = Region::from(Arc::new(HostMemory::new(geometry.pool_bytes(), Backing::Anonymous)?));
+        let (kv, blocks) = (ops.kv(&memory, geometry, geometry.whole())?, geometry.blocks);
+        Ok(ByHand { ops, model, space, kv, blocks, block_tokens: BLOCK_TOKENS, stored: 0 })
     }
 
     /// Appends tokens and returns the logits after the last one. Blocks are used from the pool's end backwards.
     pub fn append(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let rows = tokens.len() as u32;
         let blocks_used = (self.stored + rows).div_ceil(self.block_tokens as u32);
-        let blocks_total = self.kv.geometry().blocks as u32;
+        let blocks_total = self.blocks as u32;
         let blocks: Vec<u32> = (0..blocks_used).map(|index| blocks_total - 1 - index).collect();
         let sequence = BatchSequence { rows: 0..rows, blocks: 0..blocks_used, first_position: self.stored };
         let sequences = [sequence];
         let batch = Batch { sequences: &sequences, blocks: &blocks };
-        let pass = Pass { tokens, batch, wanted: &[rows - 1], kv: self.kv.view() };
-        let layers = self.model.spec().layers;
-        self.model.run(&mut self.ops, &mut self.space, pass, 0..layers)?;
+        let input = StepInput { tokens, batch, wanted: &[rows - 1] };
+        self.model.run(&mut self.ops, &mut self.space, &self.kv, input)?;
         self.stored += rows;
-        Ok(self.model.logits(&mut self.ops, &mut self.space, 1)?.row(0).to_vec())
+        Ok(self.model.logits(&mut self.ops, &mut self.space)?.row(0).to_vec())
     }
 
     /// Forgets the sequence.

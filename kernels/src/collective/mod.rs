@@ -27,7 +27,7 @@ pub use tallies::Tallies;
 ///
 /// A rank of `size` holds a [`crate::KShard`] and computes the root of its sub-tree of the sum over `k`. The roots meet in
 /// the same binary tree, `((0+1)+(2+3))+((4+5)+(6+7))`, so the sum has the bits of the whole product.
-pub trait Collective<O: Ops>: Send {
+pub trait Collective<O: Ops> {
     /// This rank, from 0.
     fn rank(&self) -> usize;
 

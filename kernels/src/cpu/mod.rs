@@ -19,22 +19,23 @@ mod table;
 mod words;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub use kernel_set::KernelSet;
 pub use matrix::Matrix;
 pub use rows::{Rope, Rows, Vector};
 
 use crate::checks::vector_parts;
-use crate::checks::{
-    append_batch, attention_batch, below, embed_arrangement, heads, linear_arrangement, linear_parts, same,
-};
+use crate::checks::{below, embed_arrangement, heads, linear_arrangement, linear_parts, same};
+use crate::memory::Region;
 use crate::pool::Pool;
 use crate::{
-    Arrangement, AttentionSpec, Batch, Epilogue, KernelError, KvDtype, KvView, Left, MappedImage, MatrixImage,
-    MatrixSource, Norm, Ops, OpsInfo, QkvSpec, Routes, Routing, VectorSource,
+    Arrangement, AttentionSpec, Epilogue, HostCounts, HostStep, KernelError, KvDtype, KvGeometry, KvView, KvWindow,
+    Left, MappedImage, MatrixImage, MatrixSource, Norm, Ops, OpsInfo, QkvSpec, Routes, Routing, StepInput, StepShape,
+    VectorSource,
 };
 use append::Append;
-use attention::{Attention, AttentionKernels};
+use attention::{Attention, AttentionKernels, Plan};
 use gemm::{Finish, Product, RowNorm};
 use matrix::WordFormat;
 use table::{Kernels, ProductKernels};
@@ -50,6 +51,12 @@ pub struct CpuOps {
     kernels: &'static Kernels,
     /// Packed activations of the product that runs.
     packed: Words,
+}
+
+/// A step, and the tasks that each kind of attention has in it.
+pub struct CpuStep {
+    host: HostStep,
+    plans: Vec<Plan>,
 }
 
 impl CpuOps {
@@ -154,6 +161,9 @@ impl Ops for CpuOps {
     type Vector = Vector;
     type Rope = Rope;
     type Routes = Routes;
+    type Counts = HostCounts;
+    type Kv = KvView;
+    type Step = CpuStep;
 
     fn describe(&self) -> OpsInfo {
         OpsInfo {
@@ -197,6 +207,29 @@ impl Ops for CpuOps {
         Routes::new(rows_max, routing)
     }
 
+    fn counts(&self, layers: usize, experts: usize) -> Result<HostCounts, KernelError> {
+        Ok(HostCounts::new(layers, experts))
+    }
+
+    fn kv(&self, memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<KvView, KernelError> {
+        KvView::of(memory, geometry, window)
+    }
+
+    fn step(&self, shape: &StepShape) -> Result<CpuStep, KernelError> {
+        Ok(CpuStep { host: HostStep::new(shape), plans: Vec::new() })
+    }
+
+    fn begin(&mut self, step: &mut CpuStep, kv: &KvView, input: StepInput<'_>) -> Result<(), KernelError> {
+        step.host.begin(input, kv.geometry())?;
+        let plan = |spec| Plan::new(spec, &step.host.batch(), self.pool.threads());
+        step.plans = step.host.attentions().iter().map(plan).collect();
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
         same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols())?;
         rows.set_count("write_rows", data.len() / rows.cols())?;
@@ -210,7 +243,12 @@ impl Ops for CpuOps {
         Ok(())
     }
 
-    fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+    fn host_rows<'r>(&self, rows: &'r Rows, _: &'r mut Vec<f32>) -> Result<&'r [f32], KernelError> {
+        Ok(rows.values())
+    }
+
+    fn embed(&mut self, table: &Matrix, step: &CpuStep, out: &mut Rows) -> Result<(), KernelError> {
+        let tokens = step.host.tokens();
         embed_arrangement("embed", table.arrangement)?;
         same("embed", "columns of out", table.k, out.cols())?;
         for &token in tokens {
@@ -224,14 +262,19 @@ impl Ops for CpuOps {
         })
     }
 
-    fn add_embedding(&mut self, table: &Matrix, indices: &[u32], out: &mut Rows) -> Result<(), KernelError> {
-        let op = "add_embedding";
+    fn add_positions(
+        &mut self,
+        table: &Matrix,
+        offset: u32,
+        step: &CpuStep,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        let op = "add_positions";
         embed_arrangement(op, table.arrangement)?;
         same(op, "columns of out", table.k, out.cols())?;
+        step.host.check_positions(op, "end position", table.n.saturating_sub(offset as usize))?;
+        let indices: Vec<u32> = step.host.positions().map(|position| position + offset).collect();
         same(op, "rows of out", indices.len(), out.count())?;
-        for &index in indices {
-            below(op, "index", index as usize, table.n)?;
-        }
         let target = Shared::new(out.values_mut());
         self.for_rows(op, indices.len(), table.k, &|r| {
             // SAFETY: rows do not overlap.
@@ -291,7 +334,7 @@ impl Ops for CpuOps {
         &mut self,
         qkv: &mut Rows,
         spec: &QkvSpec<'_, Self>,
-        batch: &Batch<'_>,
+        step: &CpuStep,
         kv: &KvView,
         layer: u32,
     ) -> Result<(), KernelError> {
@@ -306,7 +349,9 @@ impl Ops for CpuOps {
         for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
             same(op, "weights of a head norm", shape.head_dim, norm.values().len())?;
         }
-        append_batch(op, qkv.count(), spec.rope.map(|rope| rope.positions_max), batch, geometry)?;
+        step.host.check(op, qkv.count(), geometry)?;
+        step.host.check_positions(op, "end position", spec.rope.map_or(usize::MAX, |rope| rope.positions_max))?;
+        let batch = step.host.batch();
         let target = Shared::new(qkv.values_mut());
         self.pool.run(op, shape.kv_heads, &|kv_head| {
             let call = Append {
@@ -316,7 +361,7 @@ impl Ops for CpuOps {
                 q_norm: spec.q_norm.map(Vector::values),
                 k_norm: spec.k_norm.map(Vector::values),
                 norm_eps: spec.norm_eps,
-                batch,
+                batch: &batch,
                 kv,
                 layer: layer as usize,
             };
@@ -329,7 +374,7 @@ impl Ops for CpuOps {
         &mut self,
         qkv: &Rows,
         spec: &AttentionSpec,
-        batch: &Batch<'_>,
+        step: &CpuStep,
         kv: &KvView,
         layer: u32,
         out: &mut Rows,
@@ -340,29 +385,25 @@ impl Ops for CpuOps {
         below(op, "layer", layer as usize, geometry.layers)?;
         same(op, "columns of qkv", shape.qkv_cols(), qkv.cols())?;
         same(op, "columns of out", shape.out_cols(), out.cols())?;
-        attention_batch(op, qkv.count(), spec, batch, geometry)?;
+        step.host.check(op, qkv.count(), geometry)?;
+        let plan = &step.plans[step.host.kind_of(spec)?];
         out.set_count(op, qkv.count())?;
-        let call = Attention { qkv: qkv.values(), spec, batch, kv, layer: layer as usize };
+        let blocks = step.host.batch().blocks;
+        let call = Attention { qkv: qkv.values(), spec, plan, blocks, kv, layer: layer as usize };
         attention::attention(&call, self.over_cache(geometry.dtype), &self.pool, out.values_mut())
     }
 
-    fn gather(&mut self, x: &Rows, rows: &[u32], out: &mut Rows) -> Result<(), KernelError> {
-        let cols = x.cols();
-        same("gather", "columns of out", cols, out.cols())?;
+    fn gather_wanted(&mut self, x: &Rows, step: &CpuStep, out: &mut Rows) -> Result<(), KernelError> {
+        let (op, cols, rows) = ("gather_wanted", x.cols(), step.host.wanted());
+        same(op, "columns of out", cols, out.cols())?;
         for &row in rows {
-            below("gather", "row", row as usize, x.count())?;
+            below(op, "row", row as usize, x.count())?;
         }
-        out.set_count("gather", rows.len())?;
+        out.set_count(op, rows.len())?;
         for (target, &row) in out.values_mut().chunks_exact_mut(cols).zip(rows) {
             target.copy_from_slice(&x.values()[row as usize * cols..][..cols]);
         }
         Ok(())
-    }
-
-    fn logits(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
-        product_arguments("logits", left, w, Arrangement::Stacked)?;
-        same("logits", "values of out", left.rows.count() * w.n, out.len())?;
-        self.multiply("logits", left, w, None, Finish::Store, out)
     }
 
     fn route(&mut self, logits: &Rows, routes: &mut Routes) -> Result<(), KernelError> {
@@ -393,8 +434,12 @@ impl Ops for CpuOps {
         self.add_choices(y, routes, out)
     }
 
-    fn count_choices(&self, routes: &Routes, counts: &mut [u64]) -> Result<(), KernelError> {
-        routes.count_choices(counts)
+    fn count_choices(&mut self, routes: &Routes, counts: &mut HostCounts, layer: usize) -> Result<(), KernelError> {
+        counts.add(routes, layer)
+    }
+
+    fn take_counts(&mut self, counts: &mut HostCounts, totals: &[AtomicU64]) -> Result<(), KernelError> {
+        counts.take(totals)
     }
 
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {

@@ -6,6 +6,7 @@ mod file;
 mod inherit;
 mod mapping;
 mod peer;
+mod region;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,6 +16,7 @@ pub use file::MappedFile;
 pub use inherit::bequeath;
 use mapping::{Mapping, Writers};
 pub use peer::PeerMemory;
+pub use region::{DeviceMemory, Region, RegionKind};
 
 /// What lies behind a [`HostMemory`]; the transport that serves it decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 //! Causal attention over stored keys and values, one query head and one position at a time.
 
 use super::Rows;
-use crate::checks::{attention_batch, below, first_visible, heads, same};
+use crate::checks::{below, first_visible, heads, same};
 use crate::kv::{Element, StoredAt};
 use crate::numerics::{ATTENTION_CHUNK, LANES, LOG2_E, PairOrder, STEP_PRODUCTS, exp2, lane_tree_sum, round_to_bf16};
-use crate::{AttentionSpec, Batch, KernelError, KvDtype, KvPart, KvView};
+use crate::{AttentionSpec, HostStep, KernelError, KvDtype, KvPart, KvView};
 
 pub(super) fn attention(
     pairs: PairOrder,
     qkv: &Rows,
     spec: &AttentionSpec,
-    batch: &Batch<'_>,
+    step: &HostStep,
     kv: &KvView,
     layer: usize,
     out: &mut Rows,
@@ -21,7 +21,9 @@ pub(super) fn attention(
     below(op, "layer", layer, geometry.layers)?;
     same(op, "columns of qkv", shape.qkv_cols(), qkv.cols)?;
     same(op, "columns of out", shape.out_cols(), out.cols)?;
-    attention_batch(op, qkv.count(), spec, batch, geometry)?;
+    step.check(op, qkv.count(), geometry)?;
+    step.kind_of(spec)?;
+    let batch = step.batch();
     out.set_count(op, qkv.count())?;
 
     let dim = shape.head_dim;

@@ -52,18 +52,6 @@ pub(super) fn gate_up(left: Left<'_, ReferenceOps>, w: &Matrix, out: &mut Rows) 
     Ok(())
 }
 
-pub(super) fn logits(left: Left<'_, ReferenceOps>, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
-    product_arguments("logits", left, w, Arrangement::Stacked)?;
-    same("logits", "values of out", left.rows.count() * w.n, out.len())?;
-    for r in 0..left.rows.count() {
-        let x = row(left, r);
-        for n in 0..w.n {
-            out[r * w.n + n] = dot(&x, w, n);
-        }
-    }
-    Ok(())
-}
-
 /// What every product checks about its sides.
 pub(super) fn product_arguments(
     op: &'static str,

@@ -5,11 +5,14 @@ mod experts;
 mod linear;
 mod qkv;
 
+use std::sync::atomic::AtomicU64;
+
 use crate::checks::{at_most, below, finite, int8_parts, matrix_parts, same, shard_columns, vector_parts};
+use crate::memory::Region;
 use crate::numerics::{Int8Scale, K_CHUNKS, PairOrder};
 use crate::{
-    Arrangement, AttentionSpec, Batch, Dtype, Epilogue, KernelError, KvView, Left, MatrixSource, Ops, OpsInfo, QkvSpec,
-    Routes, Routing, VectorSource, widen,
+    Arrangement, AttentionSpec, Dtype, Epilogue, HostCounts, HostStep, KernelError, KvGeometry, KvView, KvWindow, Left,
+    MatrixSource, Ops, OpsInfo, QkvSpec, Routes, Routing, StepInput, StepShape, VectorSource, widen,
 };
 
 /// The reference implementation, in one of the orders that kernel sets sum in.
@@ -98,6 +101,9 @@ impl Ops for ReferenceOps {
     type Vector = Vector;
     type Rope = Rope;
     type Routes = Routes;
+    type Counts = HostCounts;
+    type Kv = KvView;
+    type Step = HostStep;
 
     fn describe(&self) -> OpsInfo {
         OpsInfo { backend: "reference", kernel_set: "scalar", numerics_id: "reference-1".to_owned(), threads: 1 }
@@ -158,6 +164,26 @@ impl Ops for ReferenceOps {
         Routes::new(rows_max, routing)
     }
 
+    fn counts(&self, layers: usize, experts: usize) -> Result<HostCounts, KernelError> {
+        Ok(HostCounts::new(layers, experts))
+    }
+
+    fn kv(&self, memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<KvView, KernelError> {
+        KvView::of(memory, geometry, window)
+    }
+
+    fn step(&self, shape: &StepShape) -> Result<HostStep, KernelError> {
+        Ok(HostStep::new(shape))
+    }
+
+    fn begin(&mut self, step: &mut HostStep, kv: &KvView, input: StepInput<'_>) -> Result<(), KernelError> {
+        step.begin(input, kv.geometry())
+    }
+
+    fn wait(&mut self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
         same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols)?;
         rows.set_count("write_rows", data.len() / rows.cols)?;
@@ -171,7 +197,12 @@ impl Ops for ReferenceOps {
         Ok(())
     }
 
-    fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Rows) -> Result<(), KernelError> {
+    fn host_rows<'r>(&self, rows: &'r Rows, _: &'r mut Vec<f32>) -> Result<&'r [f32], KernelError> {
+        Ok(&rows.data)
+    }
+
+    fn embed(&mut self, table: &Matrix, step: &HostStep, out: &mut Rows) -> Result<(), KernelError> {
+        let tokens = step.tokens();
         crate::checks::embed_arrangement("embed", table.arrangement)?;
         same("embed", "columns of out", table.k, out.cols)?;
         for &token in tokens {
@@ -184,14 +215,21 @@ impl Ops for ReferenceOps {
         Ok(())
     }
 
-    fn add_embedding(&mut self, table: &Matrix, indices: &[u32], out: &mut Rows) -> Result<(), KernelError> {
-        let op = "add_embedding";
+    fn add_positions(
+        &mut self,
+        table: &Matrix,
+        offset: u32,
+        step: &HostStep,
+        out: &mut Rows,
+    ) -> Result<(), KernelError> {
+        let op = "add_positions";
         crate::checks::embed_arrangement(op, table.arrangement)?;
         same(op, "columns of out", table.k, out.cols)?;
-        same(op, "rows of out", indices.len(), out.count())?;
-        for (r, &index) in indices.iter().enumerate() {
-            below(op, "index", index as usize, table.n)?;
-            out.row_mut(r).iter_mut().zip(table.values(index as usize)).for_each(|(v, entry)| *v += entry);
+        same(op, "rows of out", step.positions().count(), out.count())?;
+        step.check_positions(op, "end position", table.n.saturating_sub(offset as usize))?;
+        for (r, position) in step.positions().enumerate() {
+            let entry = table.values((position + offset) as usize);
+            out.row_mut(r).iter_mut().zip(entry).for_each(|(v, entry)| *v += entry);
         }
         Ok(())
     }
@@ -219,39 +257,36 @@ impl Ops for ReferenceOps {
         &mut self,
         qkv: &mut Rows,
         spec: &QkvSpec<'_, Self>,
-        batch: &Batch<'_>,
+        step: &HostStep,
         kv: &KvView,
         layer: u32,
     ) -> Result<(), KernelError> {
-        qkv::append(qkv, spec, batch, kv, layer as usize)
+        qkv::append(qkv, spec, step, kv, layer as usize)
     }
 
     fn attention(
         &mut self,
         qkv: &Rows,
         spec: &AttentionSpec,
-        batch: &Batch<'_>,
+        step: &HostStep,
         kv: &KvView,
         layer: u32,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        attention::attention(self.pairs, qkv, spec, batch, kv, layer as usize, out)
+        attention::attention(self.pairs, qkv, spec, step, kv, layer as usize, out)
     }
 
-    fn gather(&mut self, x: &Rows, rows: &[u32], out: &mut Rows) -> Result<(), KernelError> {
-        same("gather", "columns of out", x.cols, out.cols)?;
+    fn gather_wanted(&mut self, x: &Rows, step: &HostStep, out: &mut Rows) -> Result<(), KernelError> {
+        let (op, rows) = ("gather_wanted", step.wanted());
+        same(op, "columns of out", x.cols, out.cols)?;
         for &row in rows {
-            below("gather", "row", row as usize, x.count())?;
+            below(op, "row", row as usize, x.count())?;
         }
-        out.set_count("gather", rows.len())?;
+        out.set_count(op, rows.len())?;
         for (r, &row) in rows.iter().enumerate() {
             out.row_mut(r).copy_from_slice(x.row(row as usize));
         }
         Ok(())
-    }
-
-    fn logits(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
-        linear::logits(left, w, out)
     }
 
     fn route(&mut self, logits: &Rows, routes: &mut Routes) -> Result<(), KernelError> {
@@ -282,8 +317,12 @@ impl Ops for ReferenceOps {
         experts::combine(y, routes, out)
     }
 
-    fn count_choices(&self, routes: &Routes, counts: &mut [u64]) -> Result<(), KernelError> {
-        routes.count_choices(counts)
+    fn count_choices(&mut self, routes: &Routes, counts: &mut HostCounts, layer: usize) -> Result<(), KernelError> {
+        counts.add(routes, layer)
+    }
+
+    fn take_counts(&mut self, counts: &mut HostCounts, totals: &[AtomicU64]) -> Result<(), KernelError> {
+        counts.take(totals)
     }
 
     fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {

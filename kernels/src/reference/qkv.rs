@@ -1,15 +1,15 @@
 //! Finishes queries and keys, stores keys and values.
 
 use super::{ReferenceOps, Rope, Rows, Vector};
-use crate::checks::{append_batch, below, heads, same};
+use crate::checks::{below, heads, same};
 use crate::kv::{Element, StoredAt, TilePlace};
 use crate::numerics::{Standardize, quantise};
-use crate::{Batch, KernelError, KvDtype, KvPart, KvView, QkvSpec, TILE_TOKENS};
+use crate::{HostStep, KernelError, KvDtype, KvPart, KvView, QkvSpec, TILE_TOKENS};
 
 pub(super) fn append(
     qkv: &mut Rows,
     spec: &QkvSpec<'_, ReferenceOps>,
-    batch: &Batch<'_>,
+    step: &HostStep,
     kv: &KvView,
     layer: usize,
 ) -> Result<(), KernelError> {
@@ -24,7 +24,9 @@ pub(super) fn append(
     for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
         same(op, "weights of a head norm", shape.head_dim, norm.0.len())?;
     }
-    append_batch(op, qkv.count(), spec.rope.map(|rope| rope.positions_max), batch, geometry)?;
+    step.check(op, qkv.count(), geometry)?;
+    step.check_positions(op, "end position", spec.rope.map_or(usize::MAX, |rope| rope.positions_max))?;
+    let batch = step.batch();
 
     for sequence in batch.sequences {
         let table = &batch.blocks[sequence.blocks.start as usize..];

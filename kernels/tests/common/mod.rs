@@ -9,8 +9,8 @@ use kernels::memory::{Backing, HostMemory};
 use kernels::numerics::PairOrder;
 use kernels::reference::ReferenceOps;
 use kernels::{
-    AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, HeadShape, KernelSet, KvGeometry, KvPart, KvView, MatrixSource,
-    Ops, Placement, Pool, QkvSpec, TilePlace, VectorSource,
+    AttentionSpec, Batch, BatchSequence, CpuOps, Dtype, Epilogue, HeadShape, KernelSet, KvDtype, KvGeometry, KvPart,
+    KvView, Left, MatrixSource, Ops, Placement, Pool, QkvSpec, StepInput, StepShape, TilePlace, VectorSource,
 };
 
 /// Every kernel set of this processor, with 1 and with 2 threads.
@@ -102,6 +102,38 @@ pub(crate) fn values<O: Ops>(ops: &O, rows: &O::Rows, count: usize) -> Vec<f32> 
     out
 }
 
+/// Operations that store keys and values in memory of the host.
+pub(crate) trait HostOps: Ops<Kv = KvView> {}
+
+impl<O: Ops<Kv = KvView>> HostOps for O {}
+
+/// `left · wᵀ`, read back.
+pub(crate) fn product<O: Ops>(ops: &mut O, left: Left<'_, O>, w: &O::Matrix, rows: usize, n: usize) -> Vec<f32> {
+    let mut out = ops.rows(rows, n).expect("rows");
+    ops.linear(left, w, None, Epilogue::Store, &mut out).expect("linear");
+    values(ops, &out, rows * n)
+}
+
+/// A step of one sequence in a pool of one block, for operations that read no cache: so many rows from `first_position` on.
+pub(crate) fn lookup<O: HostOps>(
+    ops: &mut O,
+    (first_position, rows): (u32, u32),
+    tokens: &[u32],
+    wanted: &[u32],
+) -> O::Step {
+    let geometry =
+        KvGeometry { blocks: 1, layers: 1, kv_heads: 1, head_dim: 16, block_tokens: 16, dtype: KvDtype::F32 };
+    let memory = HostMemory::new(geometry.pool_bytes(), Backing::Anonymous).expect("memory");
+    let kv = KvView::new(Arc::new(memory), geometry).expect("a view");
+    let (rows_max, wanted_max) = (rows as usize, wanted.len());
+    let mut step = ops.step(&StepShape { rows_max, wanted_max, attentions: Vec::new() }).expect("room for a step");
+    let blocks = vec![0; (first_position + rows).div_ceil(16) as usize];
+    let sequences = [BatchSequence { rows: 0..rows, blocks: 0..blocks.len() as u32, first_position }];
+    let batch = Batch { sequences: &sequences, blocks: &blocks };
+    ops.begin(&mut step, &kv, StepInput { tokens, batch, wanted }).expect("a step that fits");
+    step
+}
+
 /// Bit equality, with the first difference in the message.
 #[track_caller]
 pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
@@ -126,7 +158,7 @@ pub(crate) struct Layer {
 pub(crate) type Step<'a> = &'a [(usize, usize)];
 
 /// A cache in memory full of NaN, and sequences that grow in it step by step.
-pub(crate) struct Cache<'a, O: Ops> {
+pub(crate) struct Cache<'a, O: HostOps> {
     ops: &'a mut O,
     layer: Layer,
     pub(crate) kv: KvView,
@@ -142,7 +174,7 @@ const TOKENS_MAX: usize = 640;
 /// The layer of the cache that the tests use; its neighbours must stay as they are.
 const LAYER: u32 = 1;
 
-impl<'a, O: Ops> Cache<'a, O> {
+impl<'a, O: HostOps> Cache<'a, O> {
     pub(crate) fn new(ops: &'a mut O, layer: Layer, geometry: KvGeometry, sequences: usize) -> Self {
         let memory = HostMemory::new(geometry.pool_bytes(), Backing::Anonymous).expect("memory");
         // SAFETY: the mapping has just been made and nobody else knows it. All ones is a NaN in every dtype.
@@ -185,19 +217,23 @@ impl<'a, O: Ops> Cache<'a, O> {
         // Tables run backwards through the pool, so that neighbours in a sequence are no neighbours in memory.
         let blocks: Vec<u32> = (0..self.kv.geometry().blocks as u32).rev().collect();
         let batch = Batch { sequences: &sequences, blocks: &blocks };
+        let attention = AttentionSpec {
+            shape,
+            scale: 1.0 / (shape.head_dim as f32).sqrt(),
+            sliding_window: self.layer.sliding_window,
+        };
+        let room = StepShape { rows_max: row as usize, wanted_max: 0, attentions: vec![attention] };
+        let mut step = self.ops.step(&room).expect("room for a step");
+        let input = StepInput { tokens: &[], batch, wanted: &[] };
+        self.ops.begin(&mut step, &self.kv, input).expect("a step that fits");
         let mut qkv = rows(self.ops, cols, &qkv);
         let [q_norm, k_norm] = &self.norms;
         let norm = |vector| self.layer.head_norms.then_some(vector);
         let rope = self.layer.rotated.then_some(&self.rope);
         let spec = QkvSpec { shape, rope, q_norm: norm(q_norm), k_norm: norm(k_norm), norm_eps: 1e-5 };
-        self.ops.qkv_append(&mut qkv, &spec, &batch, &self.kv, LAYER).expect("qkv_append");
+        self.ops.qkv_append(&mut qkv, &spec, &step, &self.kv, LAYER).expect("qkv_append");
         let mut out = self.ops.rows(row as usize, shape.out_cols()).expect("rows");
-        let spec = AttentionSpec {
-            shape,
-            scale: 1.0 / (shape.head_dim as f32).sqrt(),
-            sliding_window: self.layer.sliding_window,
-        };
-        self.ops.attention(&qkv, &spec, &batch, &self.kv, LAYER, &mut out).expect("attention");
+        self.ops.attention(&qkv, &attention, &step, &self.kv, LAYER, &mut out).expect("attention");
         values(self.ops, &out, row as usize * shape.out_cols())
     }
 

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, unbounded};
-use kernels::memory::HostMemory;
+use kernels::memory::{HostMemory, Region};
 
 use crate::driver::{Command, Driver};
 use crate::endpoint::Endpoint;
 use crate::flow::Read;
 use crate::outbox::Outbox;
 use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
-use crate::{Limits, PeerId, Probe, RegionId, TransferError};
+use crate::region::host_memory;
+use crate::{Limits, PeerId, Probe, RegionId, TransferError, TransportKind};
 
 /// A connected peer's memory. Dropping it closes the connection.
 pub(crate) trait Source: Send {
@@ -59,6 +60,7 @@ impl<O: Owner> Owner for Option<O> {
 
 /// The front's hold on the copying thread and on what we serve.
 pub(crate) struct Copier<O> {
+    kind: TransportKind,
     messages: Sender<Message>,
     thread: Option<JoinHandle<()>>,
     owner: O,
@@ -66,6 +68,7 @@ pub(crate) struct Copier<O> {
 
 impl<O: Owner> Copier<O> {
     pub(crate) fn start(
+        kind: TransportKind,
         name: &str,
         owner: O,
         connector: Box<dyn Connector>,
@@ -82,13 +85,13 @@ impl<O: Owner> Copier<O> {
                 thread.run();
             })
             .map_err(|error| TransferError::system("start a transport thread", &error))?;
-        Ok(Self { messages, thread: Some(thread), owner })
+        Ok(Self { kind, messages, thread: Some(thread), owner })
     }
 }
 
 impl<O: Owner> Driver for Copier<O> {
-    fn register(&mut self, _region: RegionId, memory: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError> {
-        self.owner.register(memory)?;
+    fn register(&mut self, _region: RegionId, memory: &Region) -> Result<Vec<u8>, TransferError> {
+        self.owner.register(host_memory(self.kind, memory)?)?;
         Ok(Vec::new())
     }
 

@@ -36,7 +36,8 @@ pub fn open(setup: &Setup) -> Result<Transport, TransferError> {
     });
     owners().insert(number, Arc::downgrade(&owner));
     let listed = Listed { number, owner };
-    let copier = Copier::start("kv-in-process", listed, Box::new(Finder), outbox, setup.limits)?;
+    let copier =
+        Copier::start(TransportKind::InProcess, "kv-in-process", listed, Box::new(Finder), outbox, setup.limits)?;
     let address = Writer::new().u64(number).finish();
     Ok(Transport::new(TransportKind::InProcess, setup, Token::draw()?, address, Box::new(copier), events))
 }
@@ -147,11 +148,12 @@ impl Source for InProcessSource {
             return Err(denied(AccessDenied::Bounds));
         }
         let from = memory.as_ptr().wrapping_add(range.remote_offset as usize);
+        let to = read.host_destination(TransportKind::InProcess).map_err(ReadError::Batch)?;
         let mut copy = || {
             // SAFETY: both ranges were checked against their mappings, which `regions` and the job keep alive. Nobody
             // writes the source, because its lease does not end under this call; the batch's destination is ours alone
             // until its ticket has ended.
-            unsafe { copier::copy(from, read.destination(), range.bytes) };
+            unsafe { copier::copy(from, to, range.bytes) };
         };
         self.owner.access.under(lease, read.job.remote, range.remote_offset, range.bytes, &mut copy).map_err(denied)
     }

@@ -24,7 +24,7 @@ pub fn open(setup: &Setup) -> Result<Transport, TransferError> {
         Serving::Nobody => None,
     };
     let finder = reader::Finder { boot: host.boot, limits: setup.limits };
-    let copier = Copier::start("kv-shm", owner, Box::new(finder), outbox, setup.limits)?;
+    let copier = Copier::start(TransportKind::Shm, "kv-shm", owner, Box::new(finder), outbox, setup.limits)?;
     Ok(Transport::new(TransportKind::Shm, setup, token, address.encode(), Box::new(copier), events))
 }
 

@@ -136,9 +136,10 @@ impl Source for ShmSource {
         let unknown = || ReadError::Batch(TransferError::UnknownRegion { side: Side::Remote, region });
         let memory = self.regions.get(region.0 as usize).ok_or_else(unknown)?;
         let from = memory.as_ptr().wrapping_add(range.remote_offset as usize);
+        let to = read.host_destination(TransportKind::Shm).map_err(ReadError::Batch)?;
         // SAFETY: the range was checked against the length that the endpoint states, and the mapping is that long; the
         // batch's destination is ours alone until its ticket has ended.
-        unsafe { copier::copy(from, read.destination(), range.bytes) };
+        unsafe { copier::copy(from, to, range.bytes) };
         Ok(())
     }
 }

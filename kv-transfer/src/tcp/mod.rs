@@ -11,11 +11,12 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use kernels::memory::HostMemory;
+use kernels::memory::Region;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::driver::{Command, Driver};
 use crate::outbox::Outbox;
+use crate::region::host_memory;
 use crate::token::Token;
 use crate::{RegionId, Serving, Setup, TransferError, Transport, TransportKind};
 
@@ -65,8 +66,8 @@ struct Tcp {
 }
 
 impl Driver for Tcp {
-    fn register(&mut self, _region: RegionId, memory: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError> {
-        self.owner.add(memory);
+    fn register(&mut self, _region: RegionId, memory: &Region) -> Result<Vec<u8>, TransferError> {
+        self.owner.add(host_memory(TransportKind::Tcp, memory)?);
         Ok(Vec::new())
     }
 

@@ -22,7 +22,8 @@ use crate::flow::{Ending, Flow, Read};
 use crate::greeting::{self, ANSWER_BYTES};
 use crate::outbox::Outbox;
 use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
-use crate::{Limits, PeerId, Probe, Ticket, TransferError, TransferEvent};
+use crate::region::host_memory;
+use crate::{Limits, PeerId, Probe, Ticket, TransferError, TransferEvent, TransportKind};
 
 /// Requests that were sent and not answered, at most: small reads must not fill the peer's socket with requests.
 const OWED_MAX: usize = 1024;
@@ -344,9 +345,10 @@ impl<'a> Reader<'a> {
                 let some = match &owed.read {
                     Some(read) => {
                         let offset = read.range.local_offset + *received;
+                        let memory = host_memory(TransportKind::Tcp, &read.job.local).map_err(io::Error::other)?;
                         // SAFETY: the range belongs to the batch, whose ticket has not ended, and replies come one at a
                         // time.
-                        unsafe { socket::try_receive(&self.stream, &read.job.local, offset, left) }?
+                        unsafe { socket::try_receive(&self.stream, memory, offset, left) }?
                     }
                     None => {
                         let some = left.min(DISCARD_BYTES as u64);
@@ -437,7 +439,7 @@ mod tests {
         let (region, patience) = (RegionId(0), Duration::from_secs(60));
         let (deadline, reading) = (patience, patience);
         let batch = Batch { lease: LeaseId(1), remote: region, local: region, copies, deadline, reading };
-        let job = Arc::new(Job::check(batch, POOL_BYTES, &local, &limits).unwrap());
+        let job = Arc::new(Job::check(batch, POOL_BYTES, &local.into(), &limits).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let turns = runtime.block_on(async {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -17,10 +17,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
-use kernels::memory::{HostMemory, free_disk_bytes};
+use kernels::memory::{Region, free_disk_bytes};
 
 use crate::driver::{Command, Driver};
 use crate::outbox::Outbox;
+use crate::region::host_memory;
 use crate::token::Token;
 use crate::ucx_tls::{self, UcxReach, check_ucx_tls};
 use crate::{Fabric, RegionId, Setup, TransferError, Transport, TransportKind};
@@ -114,7 +115,8 @@ impl Ucx {
 }
 
 impl Driver for Ucx {
-    fn register(&mut self, _region: RegionId, memory: &Arc<HostMemory>) -> Result<Vec<u8>, TransferError> {
+    fn register(&mut self, _region: RegionId, memory: &Region) -> Result<Vec<u8>, TransferError> {
+        let memory = host_memory(TransportKind::Ucx, memory)?;
         let (reply, answer) = bounded(1);
         self.send(Message::Register { memory: Arc::clone(memory), reply })?;
         answer.recv_timeout(CALL_DEADLINE).map_err(unanswered)?

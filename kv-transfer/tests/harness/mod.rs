@@ -52,7 +52,7 @@ impl Worker {
             Setup { instance: InstanceId(instance), notify, access: leases.clone(), limits, serving: Serving::Readers };
         let mut transport = open(kind, &setup, &Options::default()).unwrap();
         let pool = Arc::new(HostMemory::new(pool_bytes, kind.backing()).unwrap());
-        let region = transport.register(Arc::clone(&pool)).unwrap();
+        let region = transport.register(Arc::clone(&pool).into()).unwrap();
         Self { transport, pool, region, leases, woken }
     }
 

@@ -19,7 +19,7 @@ use crate::EngineError;
 pub(super) enum Command {
     Step(LaneId, StepId, StepPlan, Progress),
     Cancel(StepId),
-    Share(LaneId, f32),
+    Shares(Vec<(LaneId, f32)>),
 }
 
 /// The handle that the replica thread holds.
@@ -101,9 +101,9 @@ impl Backend for ModelledBackend {
         }
     }
 
-    fn set_share(&mut self, lane: LaneId, share: f32) {
-        if let Err(error) = self.send(Command::Share(lane, share)) {
-            tracing::warn!(%lane, share, %error, "share not set");
+    fn set_shares(&mut self, shares: &[(LaneId, f32)]) {
+        if let Err(error) = self.send(Command::Shares(shares.to_vec())) {
+            tracing::warn!(?shares, %error, "shares not set");
         }
     }
 }

@@ -82,7 +82,9 @@ impl Timing {
         match command {
             Command::Step(lane, step, plan, progress) => self.device.submit(now, (lane, step), plan, progress),
             Command::Cancel(step) => self.device.cancel(now, step),
-            Command::Share(lane, share) => self.device.set_share(now, lane, share),
+            Command::Shares(shares) => {
+                shares.into_iter().for_each(|(lane, share)| self.device.set_share(now, lane, share));
+            }
         }
         Handle::Held
     }

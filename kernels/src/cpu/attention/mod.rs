@@ -20,16 +20,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::words::Shared;
 use crate::numerics::LOG2_E;
 use crate::pool::Pool;
-use crate::{AttentionSpec, Batch, KernelError, KvView};
-use plan::{Plan, RowTile};
-use tile::{Keep, state_values};
+use crate::{AttentionSpec, KernelError, KvView};
+pub(super) use plan::Plan;
+use plan::RowTile;
+use tile::Keep;
 
 /// Everything the tasks of one call share.
 pub(super) struct Attention<'a> {
     /// Queries, keys and values of the step, row-major.
     pub(super) qkv: &'a [f32],
     pub(super) spec: &'a AttentionSpec,
-    pub(super) batch: &'a Batch<'a>,
+    /// The tasks, as they were planned when the step began.
+    pub(super) plan: &'a Plan,
+    /// Block tables of all sequences.
+    pub(super) blocks: &'a [u32],
     pub(super) kv: &'a KvView,
     pub(super) layer: usize,
 }
@@ -53,7 +57,7 @@ pub(super) fn attention(
     pool: &Pool,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
-    let plan = Plan::new(call.spec, call.batch, pool.threads(), state_values(call.spec.shape.head_dim));
+    let plan = call.plan;
     let mut states = vec![0.0; plan.states];
     let unfinished: Vec<AtomicUsize> = plan.tiles.iter().map(|_| AtomicUsize::new(0)).collect();
     for piece in &plan.pieces {
@@ -83,7 +87,7 @@ pub(super) fn attention(
     })
 }
 
-fn query_tile<'a>(call: &Attention<'a>, tile: &RowTile<'a>, out: *mut f32) -> QueryTile<'a> {
+fn query_tile<'a>(call: &Attention<'a>, tile: &RowTile, out: *mut f32) -> QueryTile<'a> {
     let shape = call.spec.shape;
     QueryTile {
         qkv: call.qkv,
@@ -96,7 +100,7 @@ fn query_tile<'a>(call: &Attention<'a>, tile: &RowTile<'a>, out: *mut f32) -> Qu
         head_dim: shape.head_dim,
         log2_scale: call.spec.scale * LOG2_E,
         sliding_window: call.spec.sliding_window,
-        table: tile.table,
+        table: &call.blocks[tile.table.clone()],
         kv: call.kv,
         layer: call.layer,
         kv_head: tile.kv_head,

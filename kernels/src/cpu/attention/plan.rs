@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::tile::QUERY_ROWS_MAX;
+use super::tile::{QUERY_ROWS_MAX, state_values};
 use crate::checks::first_visible;
 use crate::numerics::ATTENTION_CHUNK;
 use crate::{AttentionSpec, Batch};
@@ -15,12 +15,12 @@ const ROWS_PER_READ: usize = 8;
 
 /// Consecutive rows of one sequence and the query heads that read one KV head.
 #[derive(Debug, Clone)]
-pub(super) struct RowTile<'a> {
+pub(super) struct RowTile {
     pub(super) first_row: usize,
     pub(super) tokens: usize,
     pub(super) first_position: usize,
-    /// Block table of the sequence.
-    pub(super) table: &'a [u32],
+    /// Block table of the sequence, among those of all.
+    pub(super) table: Range<usize>,
     pub(super) kv_head: usize,
     pub(super) first_head: usize,
     pub(super) heads: usize,
@@ -38,16 +38,16 @@ pub(super) struct Piece {
     pub(super) states: Option<usize>,
 }
 
-/// All tasks of a step.
-pub(super) struct Plan<'a> {
-    pub(super) tiles: Vec<RowTile<'a>>,
+/// All tasks that one kind of attention has in a step, of every layer alike.
+pub(in crate::cpu) struct Plan {
+    pub(super) tiles: Vec<RowTile>,
     /// The longest first, so that the run ends with short ones.
     pub(super) pieces: Vec<Piece>,
     /// Values that the states of all cut tiles take.
     pub(super) states: usize,
 }
 
-impl RowTile<'_> {
+impl RowTile {
     pub(super) fn rows(&self) -> usize {
         self.tokens * self.heads
     }
@@ -58,12 +58,12 @@ impl RowTile<'_> {
     }
 }
 
-impl<'a> Plan<'a> {
+impl Plan {
     /// A tile that takes longer than the fair share of a thread is cut into pieces of half a share; no other is,
-    /// because the chunks of a piece must be stored and merged. `state_values` is the size of one row's state.
-    pub(super) fn new(spec: &AttentionSpec, batch: &Batch<'a>, threads: usize, state_values: usize) -> Self {
+    /// because the chunks of a piece must be stored and merged.
+    pub(in crate::cpu) fn new(spec: &AttentionSpec, batch: &Batch<'_>, threads: usize) -> Self {
         let tiles = row_tiles(spec, batch);
-        let cost = |tile: &RowTile<'_>| tile.chunks.len() * tile.chunk_cost();
+        let cost = |tile: &RowTile| tile.chunks.len() * tile.chunk_cost();
         let share = tiles.iter().map(cost).sum::<usize>().div_ceil(threads);
         let (mut pieces, mut states) = (Vec::new(), 0);
         for (index, tile) in tiles.iter().enumerate() {
@@ -77,7 +77,7 @@ impl<'a> Plan<'a> {
                 let chunks = start..chunks.end.min(start + step);
                 pieces.push(Piece { tile: index, chunks, states: Some(states) });
             }
-            states += tile.chunks.len() * tile.rows() * state_values;
+            states += tile.chunks.len() * tile.rows() * state_values(spec.shape.head_dim);
         }
         pieces.sort_by_key(|piece| Reverse(piece.chunks.len() * tiles[piece.tile].chunk_cost()));
         Self { tiles, pieces, states }
@@ -85,13 +85,13 @@ impl<'a> Plan<'a> {
 }
 
 /// Cuts every sequence into tiles of as many rows as a task takes. Groups of more query heads are cut too.
-fn row_tiles<'a>(spec: &AttentionSpec, batch: &Batch<'a>) -> Vec<RowTile<'a>> {
+fn row_tiles(spec: &AttentionSpec, batch: &Batch<'_>) -> Vec<RowTile> {
     let shape = spec.shape;
     let group_heads = shape.heads / shape.kv_heads;
     let tokens_max = (QUERY_ROWS_MAX / group_heads).max(1);
     let mut tiles = Vec::new();
     for sequence in batch.sequences {
-        let table = &batch.blocks[sequence.blocks.start as usize..sequence.blocks.end as usize];
+        let table = sequence.blocks.start as usize..sequence.blocks.end as usize;
         for start in (0..sequence.rows.len()).step_by(tokens_max) {
             let tokens = tokens_max.min(sequence.rows.len() - start);
             let first_position = sequence.first_position as usize + start;
@@ -103,7 +103,7 @@ fn row_tiles<'a>(spec: &AttentionSpec, batch: &Batch<'a>) -> Vec<RowTile<'a>> {
                         first_row: sequence.rows.start as usize + start,
                         tokens,
                         first_position,
-                        table,
+                        table: table.clone(),
                         kv_head,
                         first_head: kv_head * group_heads + first,
                         heads: QUERY_ROWS_MAX.min(group_heads - first),
@@ -134,7 +134,7 @@ mod tests {
             .map(|(row, context)| BatchSequence { rows: row..row + 1, blocks: 0..0, first_position: context - 1 })
             .collect();
         let batch = Batch { sequences: &sequences, blocks: &[] };
-        let plan = Plan::new(&spec, &batch, threads, 1);
+        let plan = Plan::new(&spec, &batch, threads);
         plan.pieces.into_iter().map(|piece| (piece.tile, piece.chunks, piece.states.is_some())).collect()
     }
 

@@ -12,11 +12,11 @@ use kernels::collective::Segment;
 use kernels::memory::{HostMemory, bequeath};
 use serde::{Deserialize, Serialize};
 
-use super::{Crew, segment_shape};
+use super::crew::Crew;
 use crate::backend::Notify;
 use crate::model::{ModelSpec, WeightFiles};
-use crate::start::assemble::{context_max, precision, step_limits};
 use crate::start::geometry;
+use crate::start::limits::{context_max, precision, segment_shape, step_limits};
 use crate::{Config, EngineError, KvStore, Progress};
 
 /// A process whose lifeline was closed ends within this, or is killed.
@@ -75,6 +75,8 @@ pub(super) fn start(
     program: &dyn RankProgram,
     notify: &Notify,
 ) -> Result<Processes, EngineError> {
+    let no_host = || EngineError::ranks("the KV pool is not in memory that another process can map".to_owned());
+    let memory = kv.region().host().ok_or_else(no_host)?;
     let mut started = Processes { segment: Arc::clone(segment), kept: Vec::new() };
     for rank in 1..crew.grid.ranks() {
         let problem = |error: std::io::Error| EngineError::ranks(format!("starting rank {rank}: {error}"));
@@ -84,7 +86,7 @@ pub(super) fn start(
         let job = Job {
             rank,
             segment: bequeath(&mut command, segment.memory()).map_err(problem)?,
-            pool: bequeath(&mut command, kv.memory()).map_err(problem)?,
+            pool: bequeath(&mut command, memory).map_err(problem)?,
             weights_digest: format!("{:032x}", crew.weights_digest),
             config: crew.config.clone(),
         };

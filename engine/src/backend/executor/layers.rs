@@ -1,4 +1,4 @@
-//! What the executor drives: the layers of a step, wherever they run. Knows no slot and no sampler.
+//! The layers of a step up to their logits, on one rank or on several; knows no slot and no sampler.
 
 use kernels::Ops;
 use sched::LaneId;
@@ -10,7 +10,7 @@ use crate::EngineError;
 use crate::model::{LogitRows, ModelSpec};
 
 /// Runs the layers of steps, lane by lane.
-pub(crate) trait Forward: Send {
+pub(crate) trait Layers {
     /// The shape of the whole model.
     fn spec(&self) -> &ModelSpec;
 
@@ -20,15 +20,18 @@ pub(crate) trait Forward: Send {
     /// Takes the input of a lane's next layers.
     fn enter(&mut self, lane: LaneId, input: StepInput, entry: Entry) -> Result<(), EngineError>;
 
-    /// Runs one layer of the lane's input. When it returns, keys and values of the layer are stored.
+    /// Asks for one layer of the lane's input; it may still run when this returns.
     fn layer(&mut self, lane: LaneId, layer: u32) -> Result<(), EngineError>;
 
-    /// Logits of the wanted rows, after the last layer.
+    /// Waits until the keys and values of all layers that were asked for are stored.
+    fn wait(&mut self) -> Result<(), EngineError>;
+
+    /// Logits of the wanted rows, after the last layer, as the host sees them.
     fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError>;
 }
 
 /// A rank that is alone runs everything itself.
-impl<O: Ops> Forward for Runner<O> {
+impl<O: Ops> Layers for Runner<O> {
     fn spec(&self) -> &ModelSpec {
         self.model().spec()
     }
@@ -38,11 +41,15 @@ impl<O: Ops> Forward for Runner<O> {
     }
 
     fn enter(&mut self, lane: LaneId, input: StepInput, entry: Entry) -> Result<(), EngineError> {
-        Runner::enter(self, lane, input, entry)
+        Runner::enter(self, lane, &input, entry)
     }
 
     fn layer(&mut self, lane: LaneId, layer: u32) -> Result<(), EngineError> {
         Runner::layer(self, lane, layer)
+    }
+
+    fn wait(&mut self) -> Result<(), EngineError> {
+        Runner::wait(self)
     }
 
     fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError> {

@@ -1,8 +1,6 @@
 //! The input of one step as every rank of a worker gets it: flat arrays, checked before; knows no plan and no maths.
 
-use kernels::{Batch, BatchSequence, KvView};
-
-use crate::model::Pass;
+use kernels::{Batch, BatchSequence};
 
 /// What the layers of a step need to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,9 +14,9 @@ pub(crate) struct StepInput {
 }
 
 impl StepInput {
-    /// The step as the model sees it.
-    pub(super) fn pass<'a>(&'a self, kv: &'a KvView) -> Pass<'a> {
+    /// The step as operations take it.
+    pub(super) fn as_input(&self) -> kernels::StepInput<'_> {
         let batch = Batch { sequences: &self.sequences, blocks: &self.blocks };
-        Pass { tokens: &self.tokens, batch, wanted: &self.wanted, kv }
+        kernels::StepInput { tokens: &self.tokens, batch, wanted: &self.wanted }
     }
 }

@@ -1,5 +1,5 @@
-//! The CPU backend: one executor thread owns operations, weights, KV bytes and sampler. Where a worker has several
-//! ranks, it leads them; the others are threads or processes that follow.
+//! Runs steps on any [`kernels::Ops`]: one executor thread makes and owns operations, weights, KV bytes and sampler. Where a
+//! worker has several ranks, it leads them; the others are threads or processes that follow. Knows no kind of device.
 //!
 //! Where several lanes have steps, the executor runs them layer by layer, always the lane that has used the least
 //! time in proportion to its share.
@@ -9,6 +9,7 @@ mod forward;
 mod group;
 mod input;
 mod lanes;
+mod layers;
 mod order;
 mod prepared;
 mod runner;
@@ -26,8 +27,9 @@ use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 use self::executor::Executor;
 use super::{Backend, BackendEvent, BackendInfo, Notify, StepSpan};
 use crate::EngineError;
+use crate::model::ExpertCounts;
 
-pub(crate) use forward::Forward;
+pub(crate) use forward::{Forward, HostSampled};
 pub(crate) use group::{Group, Orders, follow};
 pub(crate) use order::{Order, words_max};
 pub(crate) use runner::Runner;
@@ -54,11 +56,26 @@ struct Submitted {
 
 enum Command {
     Step(Box<Submitted>),
-    Share(LaneId, f32),
+    Shares(Vec<(LaneId, f32)>),
+}
+
+/// What the executor thread has made before it runs anything.
+pub(crate) struct Built<F> {
+    pub(crate) forward: F,
+    pub(crate) described: Described,
+}
+
+/// What others need to know of it.
+pub(crate) struct Described {
+    pub(crate) info: BackendInfo,
+    /// What each expert has computed; `None` where no expert computes.
+    pub(crate) expert_counts: Option<ExpertCounts>,
+    /// What the ranks share, where there are several.
+    pub(crate) ranks: Option<Arc<Segment>>,
 }
 
 /// The handle that the replica thread holds.
-pub struct CpuBackend {
+pub struct OpsBackend {
     info: BackendInfo,
     /// `None` only while it is dropped.
     commands: Option<Sender<Command>>,
@@ -73,36 +90,36 @@ pub struct CpuBackend {
 /// Steps that wait for the executor; the scheduler keeps at most two per lane in flight.
 const COMMANDS_MAX: usize = 64;
 
-impl CpuBackend {
-    /// Starts the executor thread, which calls `prepare` first (to pin itself); its error is the start's.
-    pub(crate) fn start<F: Forward + 'static>(
-        forward: F,
-        (info, ranks): (BackendInfo, Option<Arc<Segment>>),
+impl OpsBackend {
+    /// Starts the executor thread, which first makes what it runs: a device's context need not be one that can be sent to
+    /// another thread. Returns when that is done; its error is the start's.
+    pub(crate) fn start<F: Forward>(
+        build: impl FnOnce() -> Result<Built<F>, EngineError> + Send + 'static,
         limits: StepLimits,
         notify: Notify,
-        prepare: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
-    ) -> Result<CpuBackend, EngineError> {
+    ) -> Result<(OpsBackend, Option<ExpertCounts>), EngineError> {
         let (commands, inbox) = bounded(COMMANDS_MAX);
         // Unbounded, so that the executor never waits; bounded in truth by the layers of the steps in flight.
         let (outbox, events) = unbounded();
-        let executor = Executor::new(forward, limits);
-        let (prepared, outcome) = bounded(1);
-        let body = move || {
-            let result = prepare();
-            let serves = result.is_ok();
-            // Whoever starts the thread waits for this.
-            if prepared.send(result).is_ok() && serves {
-                executor.run(&inbox, &outbox, &notify);
+        let (built, outcome) = bounded(1);
+        let body = move || match build() {
+            Ok(Built { forward, described }) => {
+                // Whoever starts the thread waits for this.
+                if built.send(Ok(described)).is_ok() {
+                    Executor::new(forward, limits).run(&inbox, &outbox, &notify);
+                }
             }
+            Err(error) => drop(built.send(Err(error))),
         };
         let thread = std::thread::Builder::new()
             .name("executor".to_owned())
             .spawn(body)
             .map_err(|error| EngineError::Thread { name: "executor", reason: error.to_string() })?;
         let died = |_| EngineError::Thread { name: "executor", reason: "it died at its start".to_owned() };
-        outcome.recv().map_err(died)??;
+        let Described { info, expert_counts, ranks } = outcome.recv().map_err(died)??;
         let running = BTreeMap::new();
-        Ok(CpuBackend { info, commands: Some(commands), events, running, ranks, thread: Some(thread) })
+        let backend = OpsBackend { info, commands: Some(commands), events, running, ranks, thread: Some(thread) };
+        Ok((backend, expert_counts))
     }
 
     fn send(&self, command: Command) -> Result<(), EngineError> {
@@ -136,7 +153,7 @@ impl CpuBackend {
     }
 }
 
-impl Backend for CpuBackend {
+impl Backend for OpsBackend {
     fn describe(&self) -> &BackendInfo {
         &self.info
     }
@@ -168,14 +185,14 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn set_share(&mut self, lane: LaneId, share: f32) {
-        if let Err(error) = self.send(Command::Share(lane, share)) {
-            tracing::warn!(%lane, share, %error, "share not set");
+    fn set_shares(&mut self, shares: &[(LaneId, f32)]) {
+        if let Err(error) = self.send(Command::Shares(shares.to_vec())) {
+            tracing::warn!(?shares, %error, "shares not set");
         }
     }
 }
 
-impl Drop for CpuBackend {
+impl Drop for OpsBackend {
     fn drop(&mut self) {
         for (_, cancelled) in self.running.values() {
             cancelled.store(true, Ordering::Release);

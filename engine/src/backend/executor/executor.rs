@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use sched::replica::Progress;
-use sched::{Failure, FailureKind, LaneId, SampleOutcome, SlotId, StepId, StepPlan, StepResult};
+use sched::{Failure, FailureKind, LaneId, SlotId, StepId, StepPlan, StepResult};
 
-use super::forward::Forward;
+use super::forward::{Forward, FromSlot};
 use super::input::StepInput;
 use super::lanes::Lanes;
 use super::order::Entry;
@@ -17,13 +17,11 @@ use super::prepared::Prepared;
 use super::{Command, StepLimits, Submitted};
 use crate::EngineError;
 use crate::backend::{BackendEvent, Notify, StepSpan};
-use crate::sampling::Sampler;
 
 /// Everything that steps touch.
 pub(super) struct Executor<F: Forward> {
     forward: F,
     limits: StepLimits,
-    sampler: Sampler,
     /// Per lane the rows whose hidden states are kept, and the layer they are ready for: they outlive a step that ends
     /// between layers.
     kept: BTreeMap<LaneId, (usize, u32)>,
@@ -52,7 +50,7 @@ impl Phase {
     fn slots(&self) -> Vec<SlotId> {
         match self {
             Phase::Submitted(plan) => plan.sample.iter().map(|sample| sample.slot).collect(),
-            Phase::Layers { prepared, .. } => prepared.sample.iter().map(|(sample, _)| sample.slot).collect(),
+            Phase::Layers { prepared, .. } => prepared.sample.iter().map(|sample| sample.slot).collect(),
         }
     }
 }
@@ -65,7 +63,7 @@ enum Turn {
 
 impl<F: Forward> Executor<F> {
     pub(super) fn new(forward: F, limits: StepLimits) -> Executor<F> {
-        Executor { forward, limits, sampler: Sampler::new(), kept: BTreeMap::new() }
+        Executor { forward, limits, kept: BTreeMap::new() }
     }
 
     /// Runs until the handle is dropped, or until the ranks cannot go on together.
@@ -109,25 +107,26 @@ impl<F: Forward> Executor<F> {
     fn turn(&mut self, step: &mut Step) -> Result<Turn, EngineError> {
         let turn = self.try_turn(step);
         if turn.is_err() {
-            step.phase.slots().into_iter().for_each(|slot| self.sampler.void(slot));
+            step.phase.slots().into_iter().for_each(|slot| self.forward.void(slot));
         }
         turn
     }
 
     fn try_turn(&mut self, step: &mut Step) -> Result<Turn, EngineError> {
         if let Phase::Submitted(plan) = &step.phase {
-            let (prepared, input) = self.begin(plan)?;
+            let (prepared, input, from) = self.begin(plan)?;
             if prepared.rows == 0 {
+                self.forward.wait()?;
                 let layers_done = prepared.layers.end - prepared.layers.start;
                 return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done }));
             }
             // Its rows may have been left between layers by a step before that was cancelled, too.
             if step.cancelled.load(Ordering::Acquire) {
                 self.kept.remove(&step.lane);
-                prepared.sample.iter().for_each(|(sample, _)| self.sampler.void(sample.slot));
+                prepared.sample.iter().for_each(|sample| self.forward.void(sample.slot));
                 return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done: 0 }));
             }
-            self.enter(step.lane, &prepared, input)?;
+            self.enter(step.lane, &prepared, input, &from)?;
             step.phase = Phase::Layers { prepared, done: 0 };
         }
         let Phase::Layers { prepared, done } = &mut step.phase else {
@@ -136,7 +135,8 @@ impl<F: Forward> Executor<F> {
         let planned = prepared.layers.end - prepared.layers.start;
         if *done < planned && step.cancelled.load(Ordering::Acquire) {
             self.kept.remove(&step.lane);
-            prepared.sample.iter().for_each(|(sample, _)| self.sampler.void(sample.slot));
+            prepared.sample.iter().for_each(|sample| self.forward.void(sample.slot));
+            self.forward.wait()?;
             return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done: *done }));
         }
         if *done < planned {
@@ -146,29 +146,44 @@ impl<F: Forward> Executor<F> {
             *done += 1;
         }
         if *done < planned {
+            // Only who is told of it needs the layer to have ended.
+            match step.progress {
+                Progress::Untold => {}
+                Progress::ByLayer => self.forward.wait()?,
+            }
             return Ok(Turn::Continues { layers_done: *done });
         }
-        let samples = self.sample(step.lane, prepared)?;
+        let samples = match prepared.sample.is_empty() {
+            true => Vec::new(),
+            false => self.forward.sample(step.lane, &prepared.sample)?,
+        };
+        self.forward.wait()?;
         Ok(Turn::Ends(StepResult { samples, layers_done: planned }))
     }
 
     /// Retires, admits and copies, then checks what is left of the plan.
-    fn begin(&mut self, plan: &StepPlan) -> Result<(Prepared, StepInput), EngineError> {
+    fn begin(&mut self, plan: &StepPlan) -> Result<(Prepared, StepInput, Vec<FromSlot>), EngineError> {
         for slot in &plan.retire {
-            self.sampler.retire(*slot)?;
+            self.forward.retire(*slot)?;
         }
         for init in &plan.admit {
-            self.sampler.admit(init)?;
+            self.forward.admit(init)?;
         }
         if !plan.copies.is_empty() {
             let pairs: Vec<(u32, u32)> = plan.copies.iter().map(|copy| (copy.from.0, copy.to.0)).collect();
             self.forward.copy_blocks(pairs)?;
         }
-        Prepared::new(plan, self.forward.spec(), self.limits, &self.sampler)
+        Prepared::new(plan, self.forward.spec(), self.limits)
     }
 
     /// Hands the input over; without layer 0, the lane must keep the hidden states that the step continues from.
-    fn enter(&mut self, lane: LaneId, prepared: &Prepared, input: StepInput) -> Result<(), EngineError> {
+    fn enter(
+        &mut self,
+        lane: LaneId,
+        prepared: &Prepared,
+        input: StepInput,
+        from: &[FromSlot],
+    ) -> Result<(), EngineError> {
         let start = prepared.layers.start;
         let wanted = Some((prepared.rows, start));
         let kept = self.kept.remove(&lane);
@@ -177,17 +192,7 @@ impl<F: Forward> Executor<F> {
             return Err(EngineError::Plan(problem));
         }
         let entry = if start == 0 { Entry::Embed } else { Entry::Kept };
-        self.forward.enter(lane, input, entry)
-    }
-
-    fn sample(&mut self, lane: LaneId, prepared: &Prepared) -> Result<Vec<SampleOutcome>, EngineError> {
-        if prepared.sample.is_empty() {
-            return Ok(Vec::new());
-        }
-        let Executor { forward, sampler, .. } = self;
-        let logits = forward.logits(lane)?;
-        let samples = prepared.sample.iter();
-        samples.map(|(sample, index)| sampler.sample(sample.slot, logits.row(*index))).collect()
+        self.forward.enter(lane, input, from, entry)
     }
 }
 
@@ -215,7 +220,7 @@ fn take(command: Command, lanes: &mut Lanes<Step>) {
             let phase = Phase::Submitted(plan);
             lanes.push(lane, Step { lane, id: step, progress, cancelled, started: None, phase });
         }
-        Command::Share(lane, share) => lanes.set_share(lane, share),
+        Command::Shares(shares) => shares.into_iter().for_each(|(lane, share)| lanes.set_share(lane, share)),
     }
 }
 

@@ -1,31 +1,21 @@
-//! From a configuration to ranks at work: one alone, or a leader with followers in threads or processes.
-
-mod placement;
-mod processes;
-mod threads;
+//! What every CPU rank of a worker needs, and how one makes its part of the model; knows not who starts it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernels::collective::{Follower, Patience, Segment, SegmentShape};
-use kernels::memory::Backing;
-use kernels::{CpuOps, KvGeometry, Pool};
+use kernels::collective::{Follower, Patience, Segment};
+use kernels::{CpuOps, Pool};
 
-use crate::backend::{Group, Notify, Order, Orders, Runner, StepLimits, follow, words_max};
-use crate::model::{CacheKey, ExpertCounts, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
-use crate::{Config, EngineError, KvStore, Phase, Progress, RanksChoice};
-
-pub(super) use placement::unplaced;
-pub use processes::{NoRankProgram, RankProgram, serve_rank};
+use super::placement::{self, unplaced};
+use crate::backend::{Runner, StepLimits, follow};
+use crate::model::{CacheKey, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
+use crate::{Config, EngineError, KvStore, Phase, Progress};
 
 /// What a rank may be late for other reasons than its computing.
 const LAYER_MARGIN: Duration = Duration::from_secs(30);
 /// Operations per second of the slowest rank that is waited for.
 const SLOWEST_OPERATIONS_PER_S: f64 = 4e9;
-/// Every rank has loaded its part by then. One that ends is noticed at once, one that stands still by whoever watches the
-/// progress.
-const LOADING_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Ranks with cores of their own spin so long for each other before they sleep.
 const SPIN: Duration = Duration::from_micros(60);
 
@@ -43,12 +33,6 @@ pub(super) struct Crew {
     pub(super) progress: Progress,
 }
 
-/// A rank that is ready, and the threads it computes with.
-pub(super) struct Rank<F> {
-    pub(super) forward: F,
-    pub(super) threads: Arc<Pool>,
-}
-
 impl Crew {
     /// The grid that a configuration asks for.
     pub(super) fn grid(config: &Config, spec: &ModelSpec) -> Result<Grid, EngineError> {
@@ -57,44 +41,8 @@ impl Crew {
         Ok(grid)
     }
 
-    /// The only rank.
-    pub(super) fn alone(&self, weights: &WeightFiles, kv: &KvStore) -> Result<Rank<Runner<CpuOps>>, EngineError> {
-        let threads = self.threads(0)?;
-        let (ops, model) = self.load(weights, 0, &threads)?;
-        Ok(Rank { forward: Runner::alone(ops, model, kv.view(), self.limits)?, threads })
-    }
-
-    /// The leader of a group whose followers have loaded their parts. `notify` is called when one of them ends.
-    pub(super) fn group(
-        &self,
-        weights: &WeightFiles,
-        kv: &KvStore,
-        program: &dyn RankProgram,
-        notify: &Notify,
-    ) -> Result<(Rank<Group<CpuOps>>, Arc<Segment>), EngineError> {
-        let backing = match self.config.ranks {
-            RanksChoice::Threads => Backing::Anonymous,
-            RanksChoice::Processes => Backing::Bequeathed,
-        };
-        // Before anybody begins to load: cores that do not exist are told at once.
-        let threads = self.threads(0)?;
-        let segment = Segment::new(segment_shape(self.grid, &self.spec, self.limits, kv.geometry()), backing)?;
-        // Declared before the orders: these are dropped first, which closes the segment, and then followers are waited for.
-        let followers: Box<dyn Send> = match self.config.ranks {
-            RanksChoice::Threads => Box::new(threads::start(self, kv, &segment, notify)?),
-            RanksChoice::Processes => Box::new(processes::start(self, kv, &segment, program, notify)?),
-        };
-        let mut orders = Orders::new(&segment);
-        orders.give(0..self.grid.ranks(), &Order::Ready)?;
-        let runner = self.runner(weights, (0, &threads), &segment, kv)?;
-        self.progress.begins(Phase::WaitingForRanks, 0);
-        orders.hear(Patience { spin: Duration::ZERO, limit: LOADING_MAX })?;
-        let forward = Group::new(runner, self.grid, &segment, orders, self.patience(), followers);
-        Ok((Rank { forward, threads }, segment))
-    }
-
     /// Makes the part of rank `rank` and follows the leader until the group is over.
-    fn follow(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<(), EngineError> {
+    pub(super) fn follow(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<(), EngineError> {
         let mut follower = Follower::new(segment, rank as usize)?;
         follow(&mut follower, self.follower(rank, segment, kv), self.patience().spin);
         Ok(())
@@ -108,7 +56,7 @@ impl Crew {
         Ok(runner)
     }
 
-    fn runner(
+    pub(super) fn runner(
         &self,
         weights: &WeightFiles,
         (rank, threads): (u32, &Arc<Pool>),
@@ -117,16 +65,16 @@ impl Crew {
     ) -> Result<Runner<CpuOps>, EngineError> {
         let (ops, model) = self.load(weights, rank, threads)?;
         let of_group = (segment, rank as usize);
-        Runner::of_group(ops, model, kv.view(), self.limits, of_group, self.patience())
+        Runner::of_group(ops, model, kv, self.limits, of_group, self.patience())
     }
 
     /// The threads that a rank computes with.
-    fn threads(&self, rank: u32) -> Result<Arc<Pool>, EngineError> {
+    pub(super) fn threads(&self, rank: u32) -> Result<Arc<Pool>, EngineError> {
         let placement = placement::of_rank(&self.config, self.grid.part(&self.spec, rank).tensor)?;
         Ok(Arc::new(Pool::new(&placement).map_err(|error| unplaced(&self.config, error))?))
     }
 
-    fn load(
+    pub(super) fn load(
         &self,
         weights: &WeightFiles,
         rank: u32,
@@ -148,7 +96,7 @@ impl Crew {
         Ok((ops, model))
     }
 
-    fn patience(&self) -> Patience {
+    pub(super) fn patience(&self) -> Patience {
         let spin = if placement::have_own_cores(self.grid.tensor) { SPIN } else { Duration::ZERO };
         Patience { spin, limit: self.layer_max() }
     }
@@ -162,22 +110,5 @@ impl Crew {
         let operations =
             2.0 * self.limits.rows_max as f64 * spec.hidden as f64 * (shape.qkv_cols() + shape.out_cols() + mlp) as f64;
         LAYER_MARGIN + Duration::from_secs_f64(operations / SLOWEST_OPERATIONS_PER_S)
-    }
-}
-
-/// What a segment of the ranks of `grid` has room for.
-pub(super) fn segment_shape(grid: Grid, spec: &ModelSpec, limits: StepLimits, geometry: &KvGeometry) -> SegmentShape {
-    let StepLimits { rows_max, wanted_max, positions_max } = limits;
-    let [rows_max, wanted_max, positions_max] = [rows_max, wanted_max, positions_max].map(|count| count as usize);
-    let blocks_per_sequence = positions_max.div_ceil(geometry.block_tokens);
-    // The outputs of a row's experts are summed up one by one.
-    let rows_per_row = spec.experts().map_or(1, |(_, routing)| routing.per_row);
-    SegmentShape {
-        ranks: grid.ranks() as usize,
-        group_ranks: grid.tensor as usize,
-        order_words_max: words_max(rows_max, wanted_max, blocks_per_sequence, geometry.blocks),
-        row_values_max: rows_max * rows_per_row * spec.hidden as usize,
-        logit_values_max: wanted_max * spec.vocab as usize,
-        tallies: ExpertCounts::tallies(spec),
     }
 }

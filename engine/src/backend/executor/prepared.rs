@@ -3,36 +3,35 @@
 use std::ops::Range;
 
 use kernels::BatchSequence;
-use sched::{Input, SampleRow, SequenceRows, StepPlan};
+use sched::{Input, SequenceRows, StepPlan};
 
 use super::StepLimits;
+use super::forward::{FromSlot, Sampled};
 use super::input::StepInput;
 use crate::EngineError;
 use crate::model::ModelSpec;
-use crate::sampling::Sampler;
 
 /// What is left of a plan whose numbers all fit, beside its input.
 pub(super) struct Prepared {
     pub(super) rows: usize,
-    /// Who samples, with the index of its row among those that want logits.
-    pub(super) sample: Vec<(SampleRow, usize)>,
+    pub(super) sample: Vec<Sampled>,
     pub(super) layers: Range<u32>,
 }
 
 impl Prepared {
-    /// Checks a plan, and its input as flat arrays. Slots must have been admitted before.
+    /// Checks a plan; its input as flat arrays, and the rows whose tokens slots have sampled.
     pub(super) fn new(
         plan: &StepPlan,
         spec: &ModelSpec,
         limits: StepLimits,
-        sampler: &Sampler,
-    ) -> Result<(Prepared, StepInput), EngineError> {
+    ) -> Result<(Prepared, StepInput, Vec<FromSlot>), EngineError> {
         check_layers(plan, spec)?;
         check_rows(plan, limits)?;
-        let tokens = input_tokens(plan, spec, sampler)?;
+        let from = from_slots(plan);
+        let tokens = input_tokens(plan, spec, &from)?;
         let wanted = wanted_rows(plan, limits)?;
         let index = |row: u32| wanted.binary_search(&row).unwrap_or_default();
-        let sample = plan.sample.iter().map(|sample| (sample.clone(), index(sample.row))).collect();
+        let sample = plan.sample.iter().map(|sample| Sampled { slot: sample.slot, index: index(sample.row) }).collect();
         let sequences = plan.sequences.iter().map(|sequence| BatchSequence {
             rows: sequence.rows.clone(),
             blocks: sequence.blocks.clone(),
@@ -40,7 +39,7 @@ impl Prepared {
         });
         let prepared = Prepared { rows: tokens.len(), sample, layers: plan.layers.clone() };
         let blocks = plan.blocks.iter().map(|block| block.0).collect();
-        Ok((prepared, StepInput { tokens, sequences: sequences.collect(), blocks, wanted }))
+        Ok((prepared, StepInput { tokens, sequences: sequences.collect(), blocks, wanted }, from))
     }
 }
 
@@ -102,14 +101,18 @@ fn check_sequence(
     }
 }
 
-fn input_tokens(plan: &StepPlan, spec: &ModelSpec, sampler: &Sampler) -> Result<Vec<u32>, EngineError> {
+fn from_slots(plan: &StepPlan) -> Vec<FromSlot> {
+    let from_slot = |sequence: &SequenceRows| match sequence.input {
+        Input::Given => None,
+        Input::FromSlot(slot) => Some(FromSlot { row: sequence.rows.start as usize, slot }),
+    };
+    plan.sequences.iter().filter_map(from_slot).collect()
+}
+
+/// The tokens that the plan gives; what slots have sampled comes later.
+fn input_tokens(plan: &StepPlan, spec: &ModelSpec, from: &[FromSlot]) -> Result<Vec<u32>, EngineError> {
     let mut tokens: Vec<u32> = plan.tokens.iter().map(|token| token.0).collect();
-    for sequence in &plan.sequences {
-        match sequence.input {
-            Input::Given => {}
-            Input::FromSlot(slot) => tokens[sequence.rows.start as usize] = sampler.last_token(slot)?.0,
-        }
-    }
+    from.iter().for_each(|from| tokens[from.row] = 0);
     match tokens.iter().position(|token| *token >= spec.vocab) {
         Some(row) => wrong(format!("row {row} has token {} of a vocabulary of {}", tokens[row], spec.vocab)),
         None => Ok(tokens),

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use kernels::collective::Segment;
 
-use super::Crew;
+use super::crew::Crew;
 use crate::backend::Notify;
 use crate::{EngineError, KvStore};
 

@@ -5,25 +5,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kernels::collective::{Alone, Board, Collective, Patience, Segment, SharedReduce, Tallies};
-use kernels::{KvView, Ops};
+use kernels::{KvWindow, Ops};
 use sched::LaneId;
 
 use super::StepLimits;
 use super::input::StepInput;
 use super::order::{Entry, Order};
-use crate::EngineError;
 use crate::backend::BackendInfo;
 use crate::model::{Activations, ExpertCounts, LogitRows, Model, Tally};
+use crate::{EngineError, KvStore};
 
 /// A rank: alone, or one of several around a segment.
 pub(crate) struct Runner<O: Ops> {
     ops: O,
     model: Model<O>,
-    kv: KvView,
+    kv: O::Kv,
     limits: StepLimits,
     ranks: Box<dyn Collective<O>>,
     boards: Option<Boards>,
-    lanes: BTreeMap<LaneId, Lane<O>>,
+    /// What the steps of every lane need.
+    lanes: BTreeMap<LaneId, Activations<O>>,
 }
 
 /// Where rows and logits change hands.
@@ -32,14 +33,9 @@ struct Boards {
     logits: Board,
 }
 
-struct Lane<O: Ops> {
-    space: Activations<O>,
-    input: StepInput,
-}
-
 impl<O: Ops> Runner<O> {
     /// The only rank. `kv` is the whole pool, of which every rank sees its own window.
-    pub(crate) fn alone(ops: O, model: Model<O>, kv: &KvView, limits: StepLimits) -> Result<Runner<O>, EngineError> {
+    pub(crate) fn alone(ops: O, model: Model<O>, kv: &KvStore, limits: StepLimits) -> Result<Runner<O>, EngineError> {
         Runner::new(ops, model, kv, limits, Box::new(Alone), None)
     }
 
@@ -47,7 +43,7 @@ impl<O: Ops> Runner<O> {
     pub(crate) fn of_group(
         ops: O,
         mut model: Model<O>,
-        kv: &KvView,
+        kv: &KvStore,
         limits: StepLimits,
         (segment, rank): (&Arc<Segment>, usize),
         patience: Patience,
@@ -63,14 +59,15 @@ impl<O: Ops> Runner<O> {
     fn new(
         ops: O,
         model: Model<O>,
-        kv: &KvView,
+        kv: &KvStore,
         limits: StepLimits,
         ranks: Box<dyn Collective<O>>,
         boards: Option<Boards>,
     ) -> Result<Runner<O>, EngineError> {
         let (layers, heads) = (model.part().layers.clone(), model.part().kv_heads(model.spec()));
         let usizes = |range: std::ops::Range<u32>| range.start as usize..range.end as usize;
-        let kv = kv.window(usizes(layers), usizes(heads))?;
+        let window = KvWindow { layers: usizes(layers), kv_heads: usizes(heads) };
+        let kv = ops.kv(kv.region(), *kv.geometry(), window)?;
         let mut runner = Runner { ops, model, kv, limits, ranks, boards, lanes: BTreeMap::new() };
         // Lane 0 always exists; making its space now turns a lack of memory into an error at start.
         runner.open(LaneId(0))?;
@@ -104,7 +101,7 @@ impl<O: Ops> Runner<O> {
         match order {
             Order::Ready => Ok(()),
             Order::Copy(pairs) => self.copy_blocks(&pairs),
-            Order::Enter { lane, input, entry } => self.enter(lane, input, entry),
+            Order::Enter { lane, input, entry } => self.enter(lane, &input, entry),
             Order::Layer { lane, layer } => self.layer(lane, layer),
             Order::HandOver(lane) => self.hand_over(lane),
             Order::TakeOver(lane) => self.take_over(lane),
@@ -118,8 +115,11 @@ impl<O: Ops> Runner<O> {
 
     /// Takes the input of a lane's next layers, and embeds if the first layer is here. Where several ranks hold the
     /// vocabulary, each puts the rows of its tokens on the board, and all take them over from there.
-    pub(super) fn enter(&mut self, lane: LaneId, input: StepInput, entry: Entry) -> Result<(), EngineError> {
-        self.open(lane)?.input = input;
+    pub(super) fn enter(&mut self, lane: LaneId, input: &StepInput, entry: Entry) -> Result<(), EngineError> {
+        self.open(lane)?;
+        let Runner { ops, model, kv, lanes, .. } = self;
+        let space = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
+        model.begin(ops, space, kv, input.as_input())?;
         match entry {
             Entry::Embed if self.model.part().is_first() => self.embed(lane),
             Entry::Embed | Entry::Kept => Ok(()),
@@ -127,15 +127,15 @@ impl<O: Ops> Runner<O> {
     }
 
     fn embed(&mut self, lane: LaneId) -> Result<(), EngineError> {
-        let Runner { ops, model, kv, boards, lanes, .. } = self;
-        let Lane { space, input } = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
+        let Runner { ops, model, boards, lanes, .. } = self;
+        let space = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
         if !model.part().is_shared() {
-            return model.embed(ops, space, input.pass(kv));
+            return model.embed(ops, space);
         }
         let hidden = model.spec().hidden as usize;
-        let (rows, values) = model.embed_own(ops, space, input.pass(kv))?;
+        let (rows, values) = model.embed_own(ops, space)?;
         let board = &boards.as_ref().ok_or_else(alone)?.rows;
-        for (row, values) in rows.into_iter().zip(values.chunks_exact(hidden)) {
+        for (row, values) in rows.iter().zip(values.chunks_exact(hidden)) {
             board.put(row * hidden, values)?;
         }
         Ok(())
@@ -143,51 +143,52 @@ impl<O: Ops> Runner<O> {
 
     pub(super) fn layer(&mut self, lane: LaneId, layer: u32) -> Result<(), EngineError> {
         let Runner { ops, model, kv, ranks, lanes, .. } = self;
-        let Lane { space, input } = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
-        model.layer(ops, ranks.as_mut(), space, input.pass(kv), layer)
+        let space = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
+        model.layer(ops, ranks.as_mut(), space, kv, layer)?;
+        // Once per step: a device would have to be waited for at every layer.
+        if layer + 1 == model.part().layers.end { model.take_expert_counts(ops, space) } else { Ok(()) }
+    }
+
+    /// Waits until everything that was asked for has been done.
+    pub(super) fn wait(&mut self) -> Result<(), EngineError> {
+        Ok(self.ops.wait()?)
     }
 
     /// Logits of this rank's share of the vocabulary.
     pub(super) fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError> {
         let Runner { ops, model, lanes, .. } = self;
-        let Lane { space, input } = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
-        model.logits(ops, space, input.wanted.len())
+        model.logits(ops, lanes.get_mut(&lane).ok_or_else(|| absent(lane))?)
     }
 
     fn hand_over(&mut self, lane: LaneId) -> Result<(), EngineError> {
-        let Lane { space, input } = self.lanes.get(&lane).ok_or_else(|| absent(lane))?;
-        let values = self.model.hidden(&self.ops, space, input.tokens.len())?;
+        let values = self.model.hidden(&self.ops, self.lanes.get(&lane).ok_or_else(|| absent(lane))?)?;
         Ok(self.boards.as_ref().ok_or_else(alone)?.rows.put(0, &values)?)
     }
 
     fn take_over(&mut self, lane: LaneId) -> Result<(), EngineError> {
-        let Runner { ops, model, kv, boards, lanes, .. } = self;
-        let Lane { space, input } = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
-        let mut values = vec![0.0; input.tokens.len() * model.spec().hidden as usize];
+        let Runner { ops, model, boards, lanes, .. } = self;
+        let space = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
+        let mut values = vec![0.0; space.rows() * model.spec().hidden as usize];
         boards.as_ref().ok_or_else(alone)?.rows.get(0, &mut values)?;
-        model.set_hidden(ops, space, input.pass(kv), &values)
+        model.set_hidden(ops, space, &values)
     }
 
     fn put_logits(&mut self, lane: LaneId) -> Result<(), EngineError> {
         let own = self.model.part().vocab(self.model.spec());
         let (first, vocab) = (own.start as usize, self.model.spec().vocab as usize);
         let Runner { ops, model, boards, lanes, .. } = self;
-        let Lane { space, input } = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
-        let rows = input.wanted.len();
-        let logits = model.logits(ops, space, rows)?;
+        let logits = model.logits(ops, lanes.get_mut(&lane).ok_or_else(|| absent(lane))?)?;
         let board = &boards.as_ref().ok_or_else(alone)?.logits;
-        (0..rows).try_for_each(|row| Ok(board.put(row * vocab + first, logits.row(row))?))
+        (0..logits.count()).try_for_each(|row| Ok(board.put(row * vocab + first, logits.row(row))?))
     }
 
-    fn open(&mut self, lane: LaneId) -> Result<&mut Lane<O>, EngineError> {
+    /// Makes space for a lane's steps, the first time.
+    fn open(&mut self, lane: LaneId) -> Result<(), EngineError> {
         let Runner { ops, model, limits, lanes, .. } = self;
-        match lanes.entry(lane) {
-            std::collections::btree_map::Entry::Occupied(lane) => Ok(lane.into_mut()),
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                let space = Activations::new(ops, model, limits.rows_max, limits.wanted_max)?;
-                Ok(vacant.insert(Lane { space, input: StepInput::default() }))
-            }
+        if !lanes.contains_key(&lane) {
+            lanes.insert(lane, Activations::new(ops, model, limits.rows_max, limits.wanted_max)?);
         }
+        Ok(())
     }
 }
 

@@ -12,8 +12,8 @@ use kernels::Ops;
 use kernels::collective::{Board, CollectiveError, Follower, Heard, Leader, Patience, Segment};
 use sched::LaneId;
 
-use super::forward::Forward;
 use super::input::StepInput;
+use super::layers::Layers;
 use super::order::{Entry, Order};
 use super::runner::Runner;
 use crate::EngineError;
@@ -111,7 +111,7 @@ impl<O: Ops> Group<O> {
     }
 }
 
-impl<O: Ops> Forward for Group<O> {
+impl<O: Ops> Layers for Group<O> {
     fn spec(&self) -> &ModelSpec {
         self.runner.model().spec()
     }
@@ -138,6 +138,11 @@ impl<O: Ops> Forward for Group<O> {
         }
         self.together(ranks.start..ranks.start + 1, Order::HandOver(lane))?;
         self.together(self.grid.of_stage(stage + 1), Order::TakeOver(lane))
+    }
+
+    /// Ranks answer an order when they have done what it says.
+    fn wait(&mut self) -> Result<(), EngineError> {
+        Ok(())
     }
 
     fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError> {

@@ -1,0 +1,123 @@
+//! From a configuration to a backend on this host's processors: a rank alone, or a leader with followers in threads or
+//! processes.
+
+mod crew;
+mod placement;
+mod processes;
+mod threads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernels::Pool;
+use kernels::collective::{Patience, Segment};
+use kernels::memory::Backing;
+
+use self::crew::Crew;
+use self::placement::unplaced;
+use super::geometry;
+use super::limits::{precision, segment_shape, step_limits};
+use super::memory::Needs;
+use super::opened::{Opened, digest, pool};
+use crate::backend::{Built, Described, Group, HostSampled, Notify, OpsBackend, Order, Orders, Runner};
+use crate::model::{Grid, ModelSpec, WeightFiles};
+use crate::{Config, EngineError, KvStore, Phase, Progress, RanksChoice};
+
+pub use processes::{NoRankProgram, RankProgram, serve_rank};
+
+/// Every rank has loaded its part by then. One that ends is noticed at once, one that stands still by whoever watches the
+/// progress.
+const LOADING_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Loads the model and starts its backend. `notify` is called whenever that has something to poll.
+pub(super) fn open(
+    config: &Config,
+    (spec, context_max): (ModelSpec, u32),
+    wished: Backing,
+    notify: Notify,
+    program: &dyn RankProgram,
+    progress: &Progress,
+) -> Result<Opened, EngineError> {
+    let grid = Crew::grid(config, &spec)?;
+    let weights = WeightFiles::open(&config.model_dir)?.reporting_to(progress);
+    let spec = spec.as_stored(&weights)?;
+    let precision = precision(config);
+    let bytes = weights.prepared_bytes(precision);
+    let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
+    let limits = step_limits(config, context_max);
+    Needs::of((&spec, grid), &geometry, bytes, limits).require()?;
+    let kv = pool(config, geometry, grid, wished)?;
+    let weights_digest = digest(&spec, weights.digest()?);
+    let (spec_too, progress) = (spec.clone(), progress.clone());
+    let crew = Crew { config: config.clone(), spec: spec_too, grid, precision, limits, weights_digest, progress };
+    // Before anybody begins to load: cores that do not exist are told at once.
+    let threads = crew.threads(0)?;
+    let pool = kv.clone();
+    let (backend, expert_counts) = if grid == Grid::ALONE {
+        OpsBackend::start(move || alone(&crew, &weights, &threads, &pool), limits, notify)?
+    } else {
+        let gathered = Gathered::new(&crew, &kv, program, &notify)?;
+        OpsBackend::start(move || gathered.lead(&crew, &weights, &threads, &pool), limits, notify)?
+    };
+    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts })
+}
+
+/// The only rank.
+fn alone(
+    crew: &Crew,
+    weights: &WeightFiles,
+    threads: &Arc<Pool>,
+    kv: &KvStore,
+) -> Result<Built<impl crate::backend::Forward + use<>>, EngineError> {
+    threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
+    let (ops, model) = crew.load(weights, 0, threads)?;
+    let runner = Runner::alone(ops, model, kv, crew.limits)?;
+    let (info, expert_counts) = (runner.describe(crew.grid.tensor), runner.expert_counts());
+    Ok(Built { forward: HostSampled::new(runner), described: Described { info, expert_counts, ranks: None } })
+}
+
+/// Followers that load their parts, and who leads them.
+struct Gathered {
+    segment: Arc<Segment>,
+    /// Dropped before the followers, which closes the segment: then these are waited for.
+    orders: Orders,
+    followers: Box<dyn Send>,
+}
+
+impl Gathered {
+    /// Starts the followers. `notify` is called when one of them ends.
+    fn new(crew: &Crew, kv: &KvStore, program: &dyn RankProgram, notify: &Notify) -> Result<Gathered, EngineError> {
+        let backing = match crew.config.ranks {
+            RanksChoice::Threads => Backing::Anonymous,
+            RanksChoice::Processes => Backing::Bequeathed,
+        };
+        let segment = Segment::new(segment_shape(crew.grid, &crew.spec, crew.limits, kv.geometry()), backing)?;
+        let followers: Box<dyn Send> = match crew.config.ranks {
+            RanksChoice::Threads => Box::new(threads::start(crew, kv, &segment, notify)?),
+            RanksChoice::Processes => Box::new(processes::start(crew, kv, &segment, program, notify)?),
+        };
+        let mut orders = Orders::new(&segment);
+        orders.give(0..crew.grid.ranks(), &Order::Ready)?;
+        Ok(Gathered { segment, orders, followers })
+    }
+
+    /// Loads the leader's own part and waits for the others.
+    fn lead(
+        self,
+        crew: &Crew,
+        weights: &WeightFiles,
+        threads: &Arc<Pool>,
+        kv: &KvStore,
+    ) -> Result<Built<impl crate::backend::Forward + use<>>, EngineError> {
+        let Gathered { segment, mut orders, followers } = self;
+        threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
+        let runner = crew.runner(weights, (0, threads), &segment, kv)?;
+        crew.progress.begins(Phase::WaitingForRanks, 0);
+        orders.hear(Patience { spin: Duration::ZERO, limit: LOADING_MAX })?;
+        let group = Group::new(runner, crew.grid, &segment, orders, crew.patience(), followers);
+        let (info, expert_counts) = (group.describe(), group.expert_counts());
+        Ok(Built {
+            forward: HostSampled::new(group),
+            described: Described { info, expert_counts, ranks: Some(segment) },
+        })
+    }
+}
