@@ -4,7 +4,6 @@
 //! Where several lanes have steps, the executor runs them layer by layer, always the lane that has used the least
 //! time in proportion to its share.
 
-mod executor;
 mod forward;
 mod group;
 mod input;
@@ -13,6 +12,7 @@ mod layers;
 mod order;
 mod prepared;
 mod runner;
+mod thread;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use kernels::collective::Segment;
 use sched::replica::Progress;
 use sched::{Failure, FailureKind, LaneId, StepId, StepPlan};
 
-use self::executor::Executor;
+use self::thread::Executor;
 use super::{Backend, BackendEvent, BackendInfo, Notify, StepSpan};
 use crate::EngineError;
 use crate::model::ExpertCounts;

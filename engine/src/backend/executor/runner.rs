@@ -185,8 +185,8 @@ impl<O: Ops> Runner<O> {
     /// Makes space for a lane's steps, the first time.
     fn open(&mut self, lane: LaneId) -> Result<(), EngineError> {
         let Runner { ops, model, limits, lanes, .. } = self;
-        if !lanes.contains_key(&lane) {
-            lanes.insert(lane, Activations::new(ops, model, limits.rows_max, limits.wanted_max)?);
+        if let std::collections::btree_map::Entry::Vacant(vacant) = lanes.entry(lane) {
+            vacant.insert(Activations::new(ops, model, limits.rows_max, limits.wanted_max)?);
         }
         Ok(())
     }
