@@ -162,21 +162,21 @@ impl BatonConfig {
         check_times(&toml::Value::Table(all), "")
     }
 
-    /// Checks what workers are: the shared engine with what a role says instead. What is wrong with all of them is told of the
-    /// shared one.
+    /// Checks what workers are: the shared engine with what a role says instead. What both have from the shared one is told of
+    /// that.
     fn check_workers(&self) -> Result<(), Fault> {
+        let of_all = self.engine.check().map_err(|error| match error {
+            engine::EngineError::Config { key, problem } => Fault::of(format!("{ENGINE}.{key}"), problem),
+            other => Fault::of(ENGINE, other.to_string()),
+        });
         let (prefill, decode) = (self.prefill.check(), self.decode.check());
-        let shared = |fault: &Fault, role: &str| {
-            let key = fault.key.strip_prefix(role)?.strip_prefix('.')?;
-            key.starts_with(ENGINE).then(|| Fault::of(key, fault.problem.clone()))
-        };
-        match (&prefill, &decode) {
-            (Err(of_prefill), Err(of_decode)) => match shared(of_prefill, "prefill").zip(shared(of_decode, "decode")) {
-                Some((fault, other)) if fault == other => Err(fault),
-                _ => prefill,
-            },
-            _ => prefill.and(decode),
+        if let Err(shared) = &of_all {
+            let of_role = |role| Err(Fault::of(format!("{role}.{}", shared.key), shared.problem.clone()));
+            if prefill == of_role("prefill") && decode == of_role("decode") {
+                return of_all;
+            }
         }
+        prefill.and(decode)
     }
 
     /// Checks what the processes of one deployment, which all have this configuration, tell each other when they meet.

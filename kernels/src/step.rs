@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::checks::{append_batch, at_most, attention_batch, below, same};
+use crate::checks::{append_batch, at_most, attention_batch, below, heads, same};
 use crate::{AttentionSpec, KernelError, KvGeometry};
 
 /// One step, as the host knows it.
@@ -72,7 +72,7 @@ impl HostStep {
     /// Takes a step in. What does not fit is an error, and then there is no step.
     pub(crate) fn begin(&mut self, input: StepInput<'_>, geometry: &KvGeometry) -> Result<(), KernelError> {
         let op = "begin";
-        self.geometry = None;
+        self.forget();
         let rows = input.batch.sequences.last().map_or(0, |last| last.rows.end as usize);
         at_most(op, "rows", rows, self.shape.rows_max)?;
         at_most(op, "tokens", input.tokens.len(), rows)?;
@@ -80,14 +80,24 @@ impl HostStep {
         input.wanted.iter().try_for_each(|row| below(op, "row that wants logits", *row as usize, rows))?;
         append_batch(op, rows, &input.batch, geometry)?;
         for spec in &self.shape.attentions {
+            heads(op, &spec.shape, geometry)?;
             attention_batch(op, rows, spec, &input.batch, geometry)?;
         }
-        refill(&mut self.tokens, input.tokens);
-        refill(&mut self.sequences, input.batch.sequences);
-        refill(&mut self.blocks, input.batch.blocks);
-        refill(&mut self.wanted, input.wanted);
+        self.tokens.extend_from_slice(input.tokens);
+        self.sequences.extend_from_slice(input.batch.sequences);
+        self.blocks.extend_from_slice(input.batch.blocks);
+        self.wanted.extend_from_slice(input.wanted);
         (self.rows, self.geometry) = (rows, Some(*geometry));
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        let Self { tokens, sequences, blocks, wanted, rows, geometry, .. } = self;
+        tokens.clear();
+        sequences.clear();
+        blocks.clear();
+        wanted.clear();
+        (*rows, *geometry) = (0, None);
     }
 
     /// Tokens to embed.
@@ -139,9 +149,4 @@ impl HostStep {
         let end = |sequence: &BatchSequence| sequence.first_position as usize + sequence.rows.len();
         self.sequences.iter().try_for_each(|sequence| at_most(op, what, end(sequence), max))
     }
-}
-
-fn refill<T: Clone>(target: &mut Vec<T>, from: &[T]) {
-    target.clear();
-    target.extend_from_slice(from);
 }

@@ -13,7 +13,6 @@ use crate::message::Load;
 use crate::{CompatKey, Failure, InstanceId, ModelId, Role, Time, WorkerId};
 
 pub use kind::Kind;
-use kind::Rooms;
 use order::Orders;
 use reach::Reaches;
 pub use silence::{Silence, Silences, Word};
@@ -31,7 +30,6 @@ pub struct Cluster {
     /// Who has said that it can read from this giver.
     readers: BTreeMap<InstanceId, BTreeSet<WorkerId>>,
     reaches: Reaches,
-    rooms: Rooms,
     /// Which workers of each model new requests go to.
     serving: BTreeMap<ModelId, Kind>,
     /// Names of workers that have left lately: what they did before comes out later.
@@ -125,7 +123,6 @@ impl Cluster {
         let (load, assigned, intake) = (Load::default(), Assigned::default(), Intake::default());
         let worker = Worker { id, info, load, assigned, intake, links: BTreeMap::new(), problems: Vec::new() };
         self.orders.insert(&worker);
-        self.rooms.insert(&worker);
         assert!(self.workers.insert(id, worker).is_none(), "{id} joins twice");
         self.by_instance.entry(instance).or_default().insert(id);
         self.measure_around(id);
@@ -136,7 +133,6 @@ impl Cluster {
     pub fn leave(&mut self, id: WorkerId) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
         self.orders.remove(&worker);
-        self.rooms.remove(&worker);
         self.reaches.set(id, None);
         for giver in worker.links.keys() {
             forget(&mut self.readers, *giver, id);
@@ -310,16 +306,16 @@ impl Cluster {
         self.serving.get(&model).copied()
     }
 
+    /// The same of every model.
+    #[must_use]
+    pub fn serving_of_all(&self) -> &BTreeMap<ModelId, Kind> {
+        &self.serving
+    }
+
     /// Whether workers of a kind can serve anything.
     #[must_use]
     pub fn can_serve(&self, kind: Kind) -> bool {
         self.reaches.longest(kind).is_some()
-    }
-
-    /// The most sequences that one worker runs at once.
-    #[must_use]
-    pub fn sequences_most(&self, kind: Kind, role: Role) -> u32 {
-        self.rooms.most(kind, role)
     }
 
     /// The kind that serves stays until it can serve nothing; then it is the first to have joined that can. While none can,

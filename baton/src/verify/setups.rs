@@ -29,76 +29,66 @@ impl Setup {
 }
 
 /// The first is the baseline that all others are compared with.
+const SETUPS: &[Setup] = &[
+    Setup::aggregated("aggregated, one request at a time", 1, &["decode.engine.prefix_cache=off"]),
+    Setup::aggregated("aggregated, batched", 16, &[]),
+    Setup::aggregated(
+        "aggregated, chunks of 64, blocks of 32",
+        12,
+        &["decode.engine.step_tokens_max=64", "decode.engine.block_tokens=32"],
+    ),
+    Setup::disaggregated(
+        "disaggregated over ucx",
+        16,
+        &["prefill.engine.transport=ucx", "decode.engine.transport=ucx"],
+    ),
+    Setup::disaggregated("disaggregated over tcp", 8, &["prefill.engine.transport=tcp", "decode.engine.transport=tcp"]),
+    Setup::disaggregated(
+        "disaggregated over shm, chunks of 96",
+        24,
+        &["prefill.engine.transport=shm", "decode.engine.transport=shm", "prefill.engine.step_tokens_max=96"],
+    ),
+    Setup::disaggregated(
+        "disaggregated over ucx, blocks 64 to 16",
+        16,
+        &["prefill.engine.transport=ucx", "decode.engine.transport=ucx", "prefill.engine.block_tokens=64"],
+    ),
+    Setup::disaggregated(
+        "disaggregated over tcp, blocks 16 to 32",
+        12,
+        &["prefill.engine.transport=tcp", "decode.engine.transport=tcp", "decode.engine.block_tokens=32"],
+    ),
+    Setup::disaggregated(
+        "disaggregated over shm, blocks 32 to 64",
+        24,
+        &[
+            "prefill.engine.transport=shm",
+            "decode.engine.transport=shm",
+            "prefill.engine.block_tokens=32",
+            "decode.engine.block_tokens=64",
+        ],
+    ),
+    Setup::aggregated("aggregated, a pool that is too small", 32, &["decode.engine.kv_pool=104 blocks"]),
+    Setup::disaggregated(
+        "disaggregated, pools that are too small",
+        32,
+        &["prefill.engine.kv_pool=128 blocks", "decode.engine.kv_pool=104 blocks"],
+    ),
+    Setup::aggregated("aggregated, tp 2", 16, &["decode.engine.tp=2"]),
+    Setup::aggregated("aggregated, tp 4 as processes", 16, &["decode.engine.tp=4", "decode.engine.ranks=processes"]),
+    Setup::aggregated("aggregated, pp 2 as processes", 16, &["decode.engine.pp=2", "decode.engine.ranks=processes"]),
+    Setup::disaggregated(
+        "disaggregated, tp 2 to tp 2 x pp 2",
+        16,
+        &["prefill.engine.tp=2", "decode.engine.tp=2", "decode.engine.pp=2"],
+    ),
+    Setup::aggregated("aggregated, one thread", 16, &["decode.engine.threads=1"]),
+    Setup::aggregated("aggregated, two threads", 16, &["decode.engine.threads=2"]),
+];
+
+/// All of them, the baseline first.
 #[must_use]
 pub fn all() -> &'static [Setup] {
-    const SETUPS: &[Setup] = &[
-        Setup::aggregated("aggregated, one request at a time", 1, &["decode.engine.prefix_cache=off"]),
-        Setup::aggregated("aggregated, batched", 16, &[]),
-        Setup::aggregated(
-            "aggregated, chunks of 64, blocks of 32",
-            12,
-            &["decode.engine.step_tokens_max=64", "decode.engine.block_tokens=32"],
-        ),
-        Setup::disaggregated(
-            "disaggregated over ucx",
-            16,
-            &["prefill.engine.transport=ucx", "decode.engine.transport=ucx"],
-        ),
-        Setup::disaggregated(
-            "disaggregated over tcp",
-            8,
-            &["prefill.engine.transport=tcp", "decode.engine.transport=tcp"],
-        ),
-        Setup::disaggregated(
-            "disaggregated over shm, chunks of 96",
-            24,
-            &["prefill.engine.transport=shm", "decode.engine.transport=shm", "prefill.engine.step_tokens_max=96"],
-        ),
-        Setup::disaggregated(
-            "disaggregated over ucx, blocks 64 to 16",
-            16,
-            &["prefill.engine.transport=ucx", "decode.engine.transport=ucx", "prefill.engine.block_tokens=64"],
-        ),
-        Setup::disaggregated(
-            "disaggregated over tcp, blocks 16 to 32",
-            12,
-            &["prefill.engine.transport=tcp", "decode.engine.transport=tcp", "decode.engine.block_tokens=32"],
-        ),
-        Setup::disaggregated(
-            "disaggregated over shm, blocks 32 to 64",
-            24,
-            &[
-                "prefill.engine.transport=shm",
-                "decode.engine.transport=shm",
-                "prefill.engine.block_tokens=32",
-                "decode.engine.block_tokens=64",
-            ],
-        ),
-        Setup::aggregated("aggregated, a pool that is too small", 32, &["decode.engine.kv_pool=104 blocks"]),
-        Setup::disaggregated(
-            "disaggregated, pools that are too small",
-            32,
-            &["prefill.engine.kv_pool=128 blocks", "decode.engine.kv_pool=104 blocks"],
-        ),
-        Setup::aggregated("aggregated, tp 2", 16, &["decode.engine.tp=2"]),
-        Setup::aggregated(
-            "aggregated, tp 4 as processes",
-            16,
-            &["decode.engine.tp=4", "decode.engine.ranks=processes"],
-        ),
-        Setup::aggregated(
-            "aggregated, pp 2 as processes",
-            16,
-            &["decode.engine.pp=2", "decode.engine.ranks=processes"],
-        ),
-        Setup::disaggregated(
-            "disaggregated, tp 2 to tp 2 x pp 2",
-            16,
-            &["prefill.engine.tp=2", "decode.engine.tp=2", "decode.engine.pp=2"],
-        ),
-        Setup::aggregated("aggregated, one thread", 16, &["decode.engine.threads=1"]),
-        Setup::aggregated("aggregated, two threads", 16, &["decode.engine.threads=2"]),
-    ];
     SETUPS
 }
 

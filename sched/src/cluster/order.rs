@@ -28,10 +28,14 @@ impl Orders {
     }
 
     pub(super) fn remove(&mut self, worker: &Worker) {
-        if let Some(order) = self.of.get_mut(&(worker.info.kind(), worker.info.role)) {
+        let key = (worker.info.kind(), worker.info.role);
+        if let Some(order) = self.of.get_mut(&key) {
             let (prompts, sequences) = (worker.waiting_tokens(), worker.sequences());
             order.by_prompts.remove(&(prompts, sequences, worker.id));
             order.by_sequences.remove(&(sequences, worker.id));
+            if order.by_sequences.is_empty() {
+                self.of.remove(&key);
+            }
         }
     }
 

@@ -20,11 +20,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use api::{DeskAction, DeskConfig, DeskEvent, Group, Phase, Submission, View, Width, WorkerStatus};
 pub use gate::{Full, Gate, GateLimits, Hold};
 
-use crate::cluster::Silences;
+use crate::cluster::{Kind, Silences};
 use crate::journey::{Ending, Journey, JourneyAction, JourneyEvent};
 use crate::message::{RENEW_LEGS_MAX, ToWorker};
 use crate::route::Routing;
-use crate::{Failure, FailureKind, InstanceId, Leg, RequestId, Span, Time, WorkerId};
+use crate::{Failure, FailureKind, InstanceId, Leg, ModelId, RequestId, Span, Time, WorkerId};
 use wide::Wide;
 use workers::Seat;
 
@@ -39,6 +39,8 @@ pub struct Desk {
     hushed: BTreeSet<InstanceId>,
     /// Workers that are up and generate.
     generators: u32,
+    /// The kinds that serve, as was last told.
+    serving: BTreeMap<ModelId, Kind>,
     requests: BTreeMap<RequestId, Entry>,
     /// Requests of several choices that wait for their turn.
     wide: Wide,
@@ -80,6 +82,7 @@ impl Desk {
             silences: Silences::new(config.status_every),
             hushed: BTreeSet::new(),
             generators: 0,
+            serving: BTreeMap::new(),
             requests: BTreeMap::new(),
             wide: Wide::default(),
             timers: BTreeSet::new(),

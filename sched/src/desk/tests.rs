@@ -208,8 +208,13 @@ fn workers_that_can_serve_do_whoever_came_first() {
     desk.on(Time(0), DeskEvent::Joined(WorkerId(9), other(info(9, Role::Decode))));
     desk.on(Time(0), DeskEvent::Status(WorkerId(9), status(Some(vec![link(8)]))));
     assert_eq!(desk.routing.cluster.serving(ModelId(0)), Some(info(0, Role::Prefill).kind()));
+    all(&mut desk);
     desk.on(Time(0), DeskEvent::Left(WorkerId(1)));
     assert_eq!(desk.routing.cluster.serving(ModelId(0)), Some(other(info(8, Role::Prefill)).kind()));
+    let unused = |action| if let DeskAction::Unused { worker, .. } = action { Some(worker) } else { None };
+    let unused: Vec<WorkerId> = all(&mut desk).into_iter().filter_map(unused).collect();
+    assert_eq!(unused, [WorkerId(0)], "who is left of those that served is told of");
+    assert_eq!(desk.generators, 1);
 }
 
 #[test]

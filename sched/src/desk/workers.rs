@@ -29,14 +29,21 @@ enum Routes {
 impl Desk {
     pub(super) fn joined(&mut self, worker: WorkerId, info: WorkerInfo) {
         let statuses_wanted = if self.hushed.contains(&info.instance) { STATUSES_OF_LIFE } else { 0 };
-        self.generators += u32::from(generates(info.role));
         self.routing.join(worker, info);
         if statuses_wanted > 0 {
             self.routing.cluster.set_intake(worker, Intake::Quiet);
         }
         self.silences.heard(self.now, worker);
         self.seats.insert(worker, Seat { phase: Phase::Accepting, statuses_wanted });
-        self.routes_changed(Routes::More);
+        match self.routes_changed(Routes::More) {
+            // Told of all of them.
+            Serving::Changed => {}
+            Serving::Same => self.tell_unused(worker),
+        }
+        self.count_generators();
+    }
+
+    fn tell_unused(&mut self, worker: WorkerId) {
         if let Some(reason) = self.unused(worker) {
             self.out.push_back(DeskAction::Unused { worker, reason });
         }
@@ -93,16 +100,15 @@ impl Desk {
 
     /// The session with a worker is over, and with it all that it did.
     pub(super) fn left(&mut self, worker: WorkerId) {
-        let Some(WorkerInfo { name, role, .. }) = self.routing.cluster.get(worker).map(|worker| worker.info.clone())
-        else {
+        let Some(name) = self.routing.cluster.get(worker).map(|worker| Arc::clone(&worker.info.name)) else {
             return;
         };
-        self.generators -= u32::from(generates(role));
         self.routing.leave(worker);
         self.silences.forget(worker);
         self.seats.remove(&worker);
         self.tell_all(&JourneyEvent::WorkerLost { worker, name });
         self.routes_changed(Routes::Same);
+        self.count_generators();
     }
 
     /// Closes the intake of workers that say nothing, and gives those up that have said nothing for longer.
@@ -127,7 +133,7 @@ impl Desk {
         }
     }
 
-    fn routes_changed(&mut self, routes: Routes) {
+    fn routes_changed(&mut self, routes: Routes) -> Serving {
         let view = View {
             sequence_tokens_max: self.routing.cluster.models_that_reach().collect(),
             lack: match self.routing.cluster.sequence_tokens_max(FIRST_MODEL) {
@@ -139,11 +145,37 @@ impl Desk {
             self.view.clone_from(&view);
             self.out.push_back(DeskAction::View(view));
         }
-        match routes {
-            Routes::More => self.tell_all(&JourneyEvent::WorkersChanged),
-            Routes::Same => {}
+        let serving = match self.serving == *self.routing.cluster.serving_of_all() {
+            true => Serving::Same,
+            false => Serving::Changed,
+        };
+        if serving == Serving::Changed {
+            self.serving.clone_from(self.routing.cluster.serving_of_all());
+            self.count_generators();
+            let all: Vec<WorkerId> = self.routing.cluster.workers().map(|worker| worker.id).collect();
+            all.into_iter().for_each(|worker| self.tell_unused(worker));
         }
+        match (routes, serving) {
+            (Routes::Same, Serving::Same) => {}
+            (Routes::More, _) | (_, Serving::Changed) => self.tell_all(&JourneyEvent::WorkersChanged),
+        }
+        serving
     }
+
+    /// Those that generate for the kinds that serve.
+    fn count_generators(&mut self) {
+        let cluster = &self.routing.cluster;
+        let serves = |info: &WorkerInfo| cluster.serving(info.model) == Some(info.kind());
+        let generators = cluster.workers().filter(|worker| generates(worker.info.role) && serves(&worker.info));
+        self.generators = generators.count() as u32;
+    }
+}
+
+/// Whether requests of some model go to another kind of workers than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Serving {
+    Changed,
+    Same,
 }
 
 fn generates(role: Role) -> bool {

@@ -149,8 +149,7 @@ pub enum Transfer {
 
 /// A pull of a part of a prompt's KV: some positions, in some layers. A leg may have several at a time.
 ///
-/// Remote block `remote[i]` holds the same token range as local block `local[i]` when both sides use the same block size;
-/// the layout plan resolves the rest.
+/// Either table is in blocks of its owner's size; [`crate::layout::Resharding`] says which tile becomes which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pull {
     /// Which.
@@ -165,7 +164,7 @@ pub struct Pull {
     pub remote: Vec<BlockId>,
     /// Our block table, from position 0.
     pub local: Vec<BlockId>,
-    /// The positions; they begin at a block. What lies below is already here (prefix cache).
+    /// The positions; they begin at a tile. What lies below is already here (prefix cache).
     pub positions: Range<u32>,
     /// The layers.
     pub layers: Range<u32>,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::block::{ContentHash, HASH_UNIT_TOKENS, HashChain};
 use crate::cluster::{Assigned, Cluster, Intake, Kind, WorkerInfo};
 use crate::{InstanceId, ModelId, Slo, Span, Time, TokenId, WorkerId};
-use open::{Alone, Pairs, Tier};
+use open::{Alone, Pairs, Seats, Tier};
 
 /// A way to serve a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,7 +187,11 @@ impl Routing {
         };
         let kind = self.kind_for(pairs, ask)?;
         let policy = &mut self.policy;
-        tiers.iter().find_map(|tier| policy.choose(&Open::new(&self.cluster, (ask, kind), (pairs, alone), *tier)))
+        let seats: &[Seats] = if ask.choices > 1 { &[Seats::ForAll, Seats::Any] } else { &[Seats::Any] };
+        seats.iter().find_map(|seats| {
+            let open = |tier: &Tier| Open::new(&self.cluster, (ask, kind, *seats), (pairs, alone), *tier);
+            tiers.iter().find_map(|tier| policy.choose(&open(tier)))
+        })
     }
 
     /// The workers that may serve: those of the giver's kind, of the kind that has begun, or of the one that serves.
@@ -252,6 +256,7 @@ impl Pick for Routing {
 
     fn lack(&self, model: ModelId, begun: Option<Kind>) -> Lack {
         match begun.zip(self.cluster.serving(model)) {
+            Some((begun, serving)) if begun != serving && self.cluster.can_serve(begun) => Lack::Room,
             Some((begun, serving)) if begun != serving => Lack::Kind,
             Some(_) | None => Lack::of(&self.cluster, model),
         }

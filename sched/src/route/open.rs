@@ -13,6 +13,7 @@ pub struct Open<'a> {
     cluster: &'a Cluster,
     ask: &'a RouteAsk<'a>,
     kind: Kind,
+    seats: Seats,
     pairs: Pairs,
     alone: Alone,
     tier: Tier,
@@ -36,6 +37,14 @@ impl Alone {
     pub(super) const AGGREGATED: Alone = Alone(&[Role::Aggregated]);
     pub(super) const PREFILL: Alone = Alone(&[Role::Prefill, Role::Aggregated]);
     pub(super) const DECODE: Alone = Alone(&[Role::Decode, Role::Aggregated]);
+}
+
+/// Whether every worker of a route runs all choices of the leg at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seats {
+    ForAll,
+    /// One that does not will say so.
+    Any,
 }
 
 /// How picky to be.
@@ -65,11 +74,11 @@ impl Tier {
 impl<'a> Open<'a> {
     pub(super) fn new(
         cluster: &'a Cluster,
-        (ask, kind): (&'a RouteAsk<'a>, Kind),
+        (ask, kind, seats): (&'a RouteAsk<'a>, Kind, Seats),
         (pairs, alone): (Pairs, Alone),
         tier: Tier,
     ) -> Open<'a> {
-        Open { cluster, ask, kind, pairs, alone, tier }
+        Open { cluster, ask, kind, seats, pairs, alone, tier }
     }
 
     /// What has to be served.
@@ -183,13 +192,11 @@ impl<'a> Open<'a> {
 
     fn holds(&self, worker: &Worker, tokens: u32) -> bool {
         let info = &worker.info;
-        info.kind() == self.kind && tokens <= worker.sequence_tokens_max() && self.begins_together(worker)
-    }
-
-    /// Whether it runs all choices at once. Where nobody does, whoever is asked says so.
-    fn begins_together(&self, worker: &Worker) -> bool {
-        let (choices, info) = (self.ask.choices, &worker.info);
-        choices <= info.sequences_max || choices > self.cluster.sequences_most(self.kind, info.role)
+        let seats = match self.seats {
+            Seats::ForAll => self.ask.choices <= info.sequences_max,
+            Seats::Any => true,
+        };
+        info.kind() == self.kind && tokens <= worker.sequence_tokens_max() && seats
     }
 
     fn is_welcome(&self, id: WorkerId) -> bool {

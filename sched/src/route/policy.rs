@@ -93,8 +93,12 @@ impl RoutePolicy for RoundRobin {
             }
             Change::Left(worker) => {
                 let turn = self.turns.remove(&worker.id).unwrap_or(0);
-                if let Some(order) = self.order.get_mut(&(worker.info.kind(), worker.info.role)) {
+                let key = (worker.info.kind(), worker.info.role);
+                if let Some(order) = self.order.get_mut(&key) {
                     order.remove(&(turn, worker.id));
+                    if order.is_empty() {
+                        self.order.remove(&key);
+                    }
                 }
             }
         }

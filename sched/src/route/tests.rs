@@ -118,6 +118,22 @@ fn choices_go_where_all_of_them_are_begun_together() {
     assert_ne!(goes(21), "none", "a worker says that it is too many");
 }
 
+/// Found by reading: the roomiest worker of each role counted, also where only one of another role had the seats.
+#[test]
+fn a_whole_route_has_the_seats() {
+    let mut routing = least_loaded("pd", RouteConfig::default());
+    let giver = &routing.cluster.of_role(MODEL, Role::Prefill).next().expect("a giver").info;
+    let alone = WorkerInfo { instance: InstanceId(7), role: Role::Aggregated, sequences_max: 20, ..giver.clone() };
+    routing.join(WorkerId(7), alone);
+    routing.cluster.set_load(WorkerId(7), Load { waiting_tokens: 1_000, ..Load::default() });
+    let nobody = BTreeSet::new();
+    let mut goes = |choices| show(routing.route(&RouteAsk { choices, ..ask(10, 20, &nobody) }));
+    assert_eq!([goes(1), goes(8), goes(9)], ["0>1", "0>1", "7"]);
+    routing.cluster.set_intake(WorkerId(7), Intake::Draining);
+    let mut goes = |choices| show(routing.route(&RouteAsk { choices, ..ask(10, 20, &nobody) }));
+    assert_eq!(goes(9), "0>1", "who is there says that it is too many");
+}
+
 /// Found by reading: the first of several idle givers was taken, however busy the only reader that it has.
 #[test]
 fn among_equally_short_queues_the_reader_decides() {

@@ -90,7 +90,11 @@ impl<L: Layers> Forward for HostSampled<L> {
         entry: Entry,
     ) -> Result<(), EngineError> {
         for FromSlot { row, slot } in from {
-            input.tokens[*row] = self.sampler.last_token(*slot)?.0;
+            let (token, vocab) = (self.sampler.last_token(*slot)?.0, self.layers.spec().vocab);
+            if token >= vocab {
+                return Err(EngineError::Plan(format!("row {row} has token {token} of a vocabulary of {vocab}")));
+            }
+            input.tokens[*row] = token;
         }
         self.layers.enter(lane, input, entry)
     }

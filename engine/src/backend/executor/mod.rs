@@ -15,6 +15,7 @@ mod runner;
 mod thread;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -102,7 +103,7 @@ impl OpsBackend {
         // Unbounded, so that the executor never waits; bounded in truth by the layers of the steps in flight.
         let (outbox, events) = unbounded();
         let (built, outcome) = bounded(1);
-        let body = move || match build() {
+        let body = move || match catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(panicked())) {
             Ok(Built { forward, described }) => {
                 // Whoever starts the thread waits for this.
                 if built.send(Ok(described)).is_ok() {
@@ -151,6 +152,10 @@ impl OpsBackend {
         self.ranks = None;
         Some(BackendEvent::Stopped(Failure::new(FailureKind::WorkerLost, format!("ranks: {cause}"))))
     }
+}
+
+fn panicked() -> EngineError {
+    EngineError::Thread { name: "executor", reason: "it panicked while the model was loaded".to_owned() }
 }
 
 impl Backend for OpsBackend {

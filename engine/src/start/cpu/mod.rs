@@ -78,9 +78,9 @@ fn alone(
 /// Followers that load their parts, and who leads them.
 struct Gathered {
     segment: Arc<Segment>,
-    /// Dropped before the followers, which closes the segment: then these are waited for.
-    orders: Orders,
+    /// Their drop says that the worker stops, and waits for them.
     followers: Box<dyn Send>,
+    orders: Orders,
 }
 
 impl Gathered {
@@ -97,7 +97,7 @@ impl Gathered {
         };
         let mut orders = Orders::new(&segment);
         orders.give(0..crew.grid.ranks(), &Order::Ready)?;
-        Ok(Gathered { segment, orders, followers })
+        Ok(Gathered { segment, followers, orders })
     }
 
     /// Loads the leader's own part and waits for the others.
@@ -108,7 +108,7 @@ impl Gathered {
         threads: &Arc<Pool>,
         kv: &KvStore,
     ) -> Result<Built<impl crate::backend::Forward + use<>>, EngineError> {
-        let Gathered { segment, mut orders, followers } = self;
+        let Gathered { segment, followers, mut orders } = self;
         threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
         let runner = crew.runner(weights, (0, threads), &segment, kv)?;
         crew.progress.begins(Phase::WaitingForRanks, 0);
