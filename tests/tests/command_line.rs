@@ -42,9 +42,10 @@ fn impossible_deployments_are_refused_before_anything_starts() -> Result<()> {
         64,
         "serve.prefill_workers",
     )?;
-    for wrong in ["router.session.beat_ms=20000", "decode.engine.lease_span_ms=6000"] {
-        check(&["serve", "--listen", "127.0.0.1:0", "--set", wrong], 64, "engine.lease_span_ms")?;
-    }
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--set"];
+    check(&[&serve[..], &["router.session.beat_ms=20000"]].concat(), 64, "engine.lease_span_ms")?;
+    let short = ["decode.engine.lease_span_ms=6000", "--set", "decode.engine.lease_beat_ms=1000"];
+    check(&[&serve[..], &short].concat(), 64, "decode.engine.lease_span_ms")?;
     Ok(())
 }
 
@@ -280,7 +281,7 @@ fn arguments_that_are_no_text_are_refused() -> Result<()> {
 fn a_role_without_a_model_says_which_key_is_missing() -> Result<()> {
     check(&["prefill"], 64, "engine.model_dir is not set")?;
     check(&["decode"], 64, "engine.model_dir is not set")?;
-    check(&["router"], 64, "router.model_dir is not set")?;
+    check(&["router"], 64, "engine.model_dir (or router.model_dir) is not set")?;
     check(&["router", "--set", "router.model_dir=/nowhere"], 64, "router.workers names no worker")
 }
 
