@@ -308,10 +308,9 @@ impl Cluster {
         self.serving.get(&model).copied()
     }
 
-    /// The same of every model.
-    #[must_use]
-    pub fn serving_of_all(&self) -> &BTreeMap<ModelId, Kind> {
-        &self.serving
+    /// The same of every model, if they can serve anything.
+    pub fn able(&self) -> impl Iterator<Item = (ModelId, Kind)> {
+        self.serving.iter().filter(|(_, kind)| self.can_serve(**kind)).map(|(model, kind)| (*model, *kind))
     }
 
     /// Whether workers of a kind can serve anything.

@@ -39,7 +39,7 @@ pub struct Desk {
     hushed: BTreeSet<InstanceId>,
     /// Workers that are up and generate.
     generators: u32,
-    /// The kinds that serve, as was last told.
+    /// The kinds that can serve and do, as was last told.
     serving: BTreeMap<ModelId, Kind>,
     requests: BTreeMap<RequestId, Entry>,
     /// Requests of several choices that wait for their turn.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Desk, DeskAction, Phase, View, WorkerStatus};
-use crate::cluster::{Intake, Silence, Word, WorkerInfo};
+use crate::cluster::{Intake, Kind, Silence, Word, WorkerInfo};
 use crate::journey::JourneyEvent;
 use crate::route::Lack;
 use crate::{ModelId, Role, WorkerId};
@@ -53,7 +53,8 @@ impl Desk {
     fn unused(&self, worker: WorkerId) -> Option<Arc<str>> {
         let cluster = &self.routing.cluster;
         let info = &cluster.get(worker)?.info;
-        let serving = cluster.serving(info.model).filter(|serving| *serving != info.kind())?;
+        let serves = |serving: &Kind| *serving != info.kind() && cluster.can_serve(*serving);
+        let serving = cluster.serving(info.model).filter(serves)?;
         let mut others = cluster.workers().map(|worker| &worker.info);
         let other = others.find(|other| other.kind() == serving)?;
         let what = match other.weights == info.weights {
@@ -145,12 +146,13 @@ impl Desk {
             self.view.clone_from(&view);
             self.out.push_back(DeskAction::View(view));
         }
-        let serving = match self.serving == *self.routing.cluster.serving_of_all() {
+        let able = self.routing.cluster.able();
+        let serving = match able.eq(self.serving.iter().map(|(model, kind)| (*model, *kind))) {
             true => Serving::Same,
             false => Serving::Changed,
         };
         if serving == Serving::Changed {
-            self.serving.clone_from(self.routing.cluster.serving_of_all());
+            self.serving = self.routing.cluster.able().collect();
             self.count_generators();
             let all: Vec<WorkerId> = self.routing.cluster.workers().map(|worker| worker.id).collect();
             all.into_iter().for_each(|worker| self.tell_unused(worker));
