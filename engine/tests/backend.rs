@@ -142,7 +142,7 @@ fn steps_cut_by_layers_give_the_same_bits() -> Result<()> {
         let whole = device.run(prompt(50, 0))?;
         let whole_next = device.run(append(50, 0))?;
         let mut head = prompt(50, 8);
-        (head.retire, head.layers, head.sample) = (vec![SlotId(0)], 0..1, Vec::new());
+        (head.layers, head.sample) = (0..1, Vec::new());
         assert_eq!(device.run(head)?, StepResult { samples: Vec::new(), layers_done: 1 });
         let middle = StepPlan { admit: Vec::new(), layers: 1..2, sample: Vec::new(), ..prompt(50, 8) };
         device.run(middle)?;
@@ -158,9 +158,7 @@ fn copied_blocks_continue_with_the_same_bits() -> Result<()> {
     for mut device in cpus()? {
         device.run(prompt(20, 0))?;
         let expected = device.run(append(20, 0))?;
-        let mut again = prompt(20, 4);
-        again.retire = vec![SlotId(0)];
-        device.run(again)?;
+        device.run(prompt(20, 4))?;
         let mut copied = append(20, 10);
         copied.copies =
             vec![BlockCopy { from: BlockId(4), to: BlockId(10) }, BlockCopy { from: BlockId(5), to: BlockId(11) }];
@@ -174,9 +172,7 @@ fn a_token_is_taken_from_its_slot_before_anybody_else_knows_it() -> Result<()> {
     for mut device in cpus()? {
         let first = device.run(prompt(20, 0))?;
         let second = device.run(append(20, 0))?;
-        let mut both = prompt(20, 4);
-        both.retire = vec![SlotId(0)];
-        let (one, two) = (device.submit(both)?, device.submit(append(20, 4))?);
+        let (one, two) = (device.submit(prompt(20, 4))?, device.submit(append(20, 4))?);
         assert_eq!(bits(&device.done(one)??.samples), bits(&first.samples));
         assert_eq!(bits(&device.done(two)??.samples), bits(&second.samples));
     }
@@ -188,16 +184,13 @@ fn a_cancelled_step_ends_with_the_layers_it_ran() -> Result<()> {
     let mut device = cpu()?;
     // The second step waits behind the first, so its cancel always comes before its first layer.
     let one = device.submit(prompt(400, 0))?;
-    let mut other = prompt(400, 30);
-    other.retire = vec![SlotId(0)];
-    let two = device.submit(other)?;
+    let two = device.submit(prompt(400, 30))?;
     device.opened.backend.cancel(two);
     assert_eq!(device.done(one)??.layers_done, LAYERS);
     assert_eq!(device.done(two)??, StepResult { samples: Vec::new(), layers_done: 0 });
     // The cancelled step's slot was admitted all the same.
-    let mut retire = prompt(3, 0);
-    retire.retire = vec![SlotId(0)];
-    assert_eq!(device.run(retire)?.samples.len(), 1);
+    let sampled = StepPlan { admit: Vec::new(), ..prompt(3, 0) };
+    assert_eq!(device.run(sampled)?.samples.len(), 1);
     device.opened.backend.cancel(StepId(99));
     Ok(())
 }
@@ -219,13 +212,10 @@ fn behind(position: u32) -> StepPlan {
 fn the_step_behind_one_that_brings_nothing_runs_for_everybody_else() -> Result<()> {
     let mut device = cpu()?;
     let expected = bits(&device.run(prompt(20, 20))?.samples);
-    let again =
-        |retire: &[u32]| StepPlan { retire: retire.iter().map(|slot| SlotId(*slot)).collect(), ..prompt(400, 0) };
-
     // Cancelled before its first layer, because a step before it runs.
     let blocker = StepPlan { admit: Vec::new(), sample: Vec::new(), ..prompt(400, 40) };
     device.submit(blocker)?;
-    let (cancelled, next) = (device.submit(again(&[0]))?, device.submit(behind(400))?);
+    let (cancelled, next) = (device.submit(prompt(400, 0))?, device.submit(behind(400))?);
     device.opened.backend.cancel(cancelled);
     device.done(StepId(cancelled.0 - 1))??;
     assert_eq!(device.done(cancelled)??.samples, []);
@@ -234,7 +224,7 @@ fn the_step_behind_one_that_brings_nothing_runs_for_everybody_else() -> Result<(
     assert_eq!(bits(&samples[1..]), expected);
 
     // Failed: its layers are not those of the model.
-    let wrong = StepPlan { layers: 0..LAYERS + 1, ..again(&[0, 1]) };
+    let wrong = StepPlan { layers: 0..LAYERS + 1, ..prompt(400, 0) };
     let (failed, next) = (device.submit(wrong)?, device.submit(behind(400))?);
     assert!(device.done(failed)?.is_err());
     assert_eq!(bits(&device.done(next)??.samples[1..]), expected);
@@ -281,7 +271,6 @@ fn wrong_plans_are_errors_that_name_what_is_wrong() -> Result<()> {
     refuse(&|plan| plan.sequences[0].blocks = 0..1, "block table")?;
     refuse(&|plan| plan.sequences[0].blocks = 0..9, "a block table 0..9 of 2 blocks")?;
     refuse(&|plan| plan.sequences[0].first_position = 500, "a sequence ends at position 520, at most 512 fit")?;
-    refuse(&|plan| plan.retire = vec![SlotId(9)], "slot9 is retired but was not admitted")?;
     refuse(&|plan| plan.sample = vec![SampleRow { row: 20, slot: SlotId(0) }], "samples from row 20 of 20")?;
     refuse(&|plan| plan.sample = vec![SampleRow { row: 0, slot: SlotId(0) }], "slot0 samples but was not admitted")?;
     // After all that the device still works.

@@ -5,7 +5,7 @@ use sched::journey::JourneyConfig;
 use sched::layout::Shape;
 use sched::replica::ReplicaConfig;
 use sched::route::{LeastLoaded, RoundRobin, RouteConfig, RoutePolicy};
-use sched::{Span, Time, WorkerId};
+use sched::{Role, Span, Time, WorkerId};
 
 /// A deployment and the faults that befall it.
 #[derive(Debug, Clone)]
@@ -45,6 +45,8 @@ pub struct SimConfig {
 /// One worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSpec {
+    /// What it is for.
+    pub role: Role,
     /// Its scheduler, as it would be configured live.
     pub replica: ReplicaConfig,
     /// How fast its device is.

@@ -7,16 +7,16 @@ use crate::{BlockId, Failure, SampledToken, SamplingParams, SlotId, TokenId};
 
 /// One step of one lane. Rows are grouped by sequence; all `*_start` arrays are CSR (one entry more than sequences).
 ///
-/// Order of effects: `retire`, `admit`, `copies`, then `layers` over all tokens, then `sample`; all of it after the
-/// lane's step before. Slots retire and are admitted, and blocks are copied, even in a step that fails or is cancelled
-/// before its first layer. After such a step the slots that should have sampled are *void* until they retire, and so is
-/// a single slot whose row could not be sampled: the next step may still have rows of them, which bring samples that
-/// nobody reads and must not disturb the other rows.
+/// Order of effects: `admit`, `copies`, then `layers` over all tokens, then `sample`; all of it after the lane's step
+/// before. Slots are admitted and blocks are copied even in a step that fails or is cancelled before its first layer.
+/// After such a step the slots that should have sampled are *void* until they are admitted again, and so is a single slot
+/// whose row could not be sampled: the next step may still have rows of them, which bring samples that nobody reads and
+/// must not disturb the other rows.
+///
+/// Lanes share the blocks and the slots. No step of one touches what a step of another one touches, reads or names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepPlan {
-    /// Sampler slots that end here; their state is dropped before anything else.
-    pub retire: Vec<SlotId>,
-    /// Sampler slots that begin here.
+    /// Sampler slots that begin here; what sat in them before is dropped.
     pub admit: Vec<SlotInit>,
     /// Blocks to copy before the first layer (a shared, partly filled block that is about to be written).
     pub copies: Vec<BlockCopy>,
@@ -88,7 +88,7 @@ pub struct BlockCopy {
 }
 
 /// What became of one `StepPlan::sample` entry: its token, or why this row has none. A failure is the entry's alone: its
-/// slot is void until it retires, and every other entry of the step has its token. `InvalidRequest` says that the
+/// slot is void until it is admitted again, and every other entry of the step has its token. `InvalidRequest` says that the
 /// sampling parameters are at fault; anything else leaves the KV cache that the row was computed from in doubt.
 pub type SampleOutcome = Result<SampledToken, Failure>;
 

@@ -43,7 +43,6 @@ impl Ours {
             last.sample.push(SampleRow { row: last.tokens.len() as u32 - 1, slot: SlotId(0) });
         }
         let ran = self.driver.run(plans)?;
-        self.driver.run([retire(1)])?;
         Ok(ran.seconds)
     }
 
@@ -68,7 +67,6 @@ impl Ours {
             plan
         });
         let ran = self.driver.run(plans)?;
-        self.driver.run([retire(batch)])?;
         Ok(ran.seconds)
     }
 
@@ -118,8 +116,4 @@ fn greedy(slot: u32) -> SlotInit {
         prompt: [TokenId(0)].into(),
         generated: vec![TokenId(slot)],
     }
-}
-
-fn retire(slots: u32) -> StepPlan {
-    StepPlan { retire: (0..slots).map(SlotId).collect(), ..StepPlan::default() }
 }

@@ -63,8 +63,7 @@ impl Scorer {
         push_rows(&mut plan, 0, 0..rows);
         plan.admit = (0..).zip(targets).map(|(slot, target)| forced(slot, TokenId(*target))).collect();
         plan.sample = (0..rows).map(|row| SampleRow { row, slot: SlotId(row) }).collect();
-        let retire = StepPlan { retire: (0..rows).map(SlotId).collect(), ..StepPlan::default() };
-        let ran = self.driver.run([plan, retire])?;
+        let ran = self.driver.run([plan])?;
         let samples = ran.results.into_iter().flat_map(|result| result.samples);
         let predictions: Vec<Prediction> =
             samples.zip(targets).map(|(sample, target)| prediction(&sample?, *target)).collect::<Result<_>>()?;

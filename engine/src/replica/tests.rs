@@ -11,7 +11,9 @@ use kv_transfer::{
 };
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
 use sched::message::ToGiver;
-use sched::replica::{Event, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig};
+use sched::replica::{
+    Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig,
+};
 use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
 use super::{Outbound, Outlet, Parts, ReplicaHandle, Waker, spawn};
@@ -85,17 +87,16 @@ impl Outlet for ToChannel {
 }
 
 fn scheduler(role: Role) -> Replica {
+    let lane =
+        LaneConfig { work: LaneWork::of_role(role), step_tokens_max: 16, step_layers_max: 1, steps_in_flight: 1 };
     let config = ReplicaConfig {
-        role,
+        lanes: vec![lane],
         blocks_total: 4,
         block_tokens: 16,
         layers: 1,
         vocab: 8,
         context_max: 64,
         sequences_max: 1,
-        step_tokens_max: 16,
-        step_layers_max: 1,
-        steps_in_flight: 1,
         queue_legs_max: 1,
         pulls_per_giver_max: 1,
         pull_tokens_max: 1 << 20,

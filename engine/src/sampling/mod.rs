@@ -68,19 +68,8 @@ impl Sampler {
         Sampler { slots: BTreeMap::new(), adjusted: Vec::new(), scratch: Scratch::default() }
     }
 
-    /// Forgets a sequence.
-    pub fn retire(&mut self, slot: SlotId) -> Result<(), EngineError> {
-        match self.slots.remove(&slot) {
-            Some(_) => Ok(()),
-            None => Err(EngineError::Plan(format!("{slot} is retired but was not admitted"))),
-        }
-    }
-
-    /// Begins a sequence.
-    pub fn admit(&mut self, init: &SlotInit) -> Result<(), EngineError> {
-        if self.slots.contains_key(&init.slot) {
-            return Err(EngineError::Plan(format!("{} is admitted twice", init.slot)));
-        }
+    /// Begins a sequence, and forgets the one that had its slot before.
+    pub fn admit(&mut self, init: &SlotInit) {
         let slot = Slot {
             params: Arc::clone(&init.params),
             seed: init.seed,
@@ -89,7 +78,6 @@ impl Sampler {
             seen: Seen::new(&init.params, &init.prompt, &init.generated),
         };
         self.slots.insert(init.slot, slot);
-        Ok(())
     }
 
     /// The last token of a sequence, sampled here or admitted with it; any token for a void slot.
@@ -101,7 +89,7 @@ impl Sampler {
         }
     }
 
-    /// The step that was to sample this slot has ended without: until it retires, its samples mean nothing, and its
+    /// The step that was to sample this slot has ended without: until it is admitted again, its samples mean nothing, and its
     /// rows in the next step must not keep that step from running. Unknown slots are left alone.
     pub fn void(&mut self, slot: SlotId) {
         if let Some(slot) = self.slots.get_mut(&slot) {

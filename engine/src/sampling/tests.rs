@@ -33,17 +33,20 @@ fn draw_once(logits: &[f32], params: &SamplingParams, uniform: f64) -> u32 {
     draw(logits, order::maximum(logits).unwrap(), params, uniform, &mut Scratch::default())
 }
 
-fn sampler(params: SamplingParams, prompt: &[u32], generated: &[u32]) -> Sampler {
+fn slot(params: SamplingParams, prompt: &[u32], generated: &[u32]) -> SlotInit {
     let tokens = |ids: &[u32]| ids.iter().map(|id| TokenId(*id)).collect::<Vec<_>>();
-    let mut sampler = Sampler::new();
-    let init = SlotInit {
+    SlotInit {
         slot: SlotId(0),
         seed: params.seed,
         params: Arc::new(params),
         prompt: tokens(prompt).into(),
         generated: tokens(generated),
-    };
-    sampler.admit(&init).unwrap();
+    }
+}
+
+fn sampler(params: SamplingParams, prompt: &[u32], generated: &[u32]) -> Sampler {
+    let mut sampler = Sampler::new();
+    sampler.admit(&slot(params, prompt, generated));
     sampler
 }
 
@@ -163,10 +166,8 @@ fn a_row_that_cannot_be_sampled_is_its_slot_s_affair_only() {
     // The next step may have a row of it already, which brings nothing.
     assert_eq!(sampler.last_token(SlotId(0)).unwrap(), TokenId(0));
     assert_eq!(sampler.sample(SlotId(0), &[0.0, 1.0]).unwrap().unwrap().token, TokenId(u32::MAX));
-    sampler.retire(SlotId(0)).unwrap();
-    assert!(sampler.retire(SlotId(0)).is_err());
     assert!(sampler.sample(SlotId(1), &[0.0]).is_err(), "an unknown slot is a defect of the plan");
-    assert!(sampler.last_token(SlotId(0)).is_err());
+    assert!(sampler.last_token(SlotId(1)).is_err());
 }
 
 #[test]
@@ -179,14 +180,15 @@ fn parameters_that_leave_no_token_are_blamed() {
 }
 
 #[test]
-fn a_void_slot_disturbs_nobody_and_samples_no_token_until_it_retires() {
+fn a_void_slot_disturbs_nobody_and_samples_no_token_until_it_begins_anew() {
     let mut sampler = sampler(SamplingParams::default(), &[0], &[]);
     sampler.void(SlotId(0));
     sampler.void(SlotId(9));
     assert_eq!(sampler.last_token(SlotId(0)).unwrap(), TokenId(0));
     assert_eq!(sampler.sample(SlotId(0), &[0.0, f32::NAN]).unwrap().unwrap().token, TokenId(u32::MAX));
     assert!(sampler.last_token(SlotId(9)).is_err());
-    sampler.retire(SlotId(0)).unwrap();
+    sampler.admit(&slot(SamplingParams::default(), &[0], &[]));
+    assert_eq!(sampler.sample(SlotId(0), &[0.0, 9.0]).unwrap().unwrap().token, TokenId(1));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, S
 use sched::device::{Device, DeviceSpec};
 use sched::handoff::LeaseKey;
 use sched::layout::{KvLayout, Resharding, TILE_TOKENS};
-use sched::replica::{LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
+use sched::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
 use sched::{CompatParts, InstanceId, Role, Span};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -207,17 +207,20 @@ fn scheduler(
     context_max: u32,
     compat: &CompatParts,
 ) -> Result<Replica, EngineError> {
+    let lane = LaneConfig {
+        work: LaneWork::of_role(role),
+        step_tokens_max: config.step_tokens_max,
+        step_layers_max: spec.layers,
+        steps_in_flight: config.steps_in_flight,
+    };
     let config = ReplicaConfig {
-        role,
+        lanes: vec![lane],
         blocks_total,
         block_tokens: config.block_tokens,
         layers: spec.layers,
         vocab: spec.vocab,
         context_max,
         sequences_max: config.sequences_max,
-        step_tokens_max: config.step_tokens_max,
-        step_layers_max: spec.layers,
-        steps_in_flight: config.steps_in_flight,
         queue_legs_max: config.queue_legs_max,
         pulls_per_giver_max: config.pulls_per_giver_max,
         pull_tokens_max: pull_tokens_max(layout, limits(config).copies_max),

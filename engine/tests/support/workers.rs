@@ -29,7 +29,7 @@ pub struct Exact {
 }
 
 impl Exact {
-    fn new(sampled: &SampledToken, ended: Option<FinishReason>) -> Exact {
+    pub fn new(sampled: &SampledToken, ended: Option<FinishReason>) -> Exact {
         Exact {
             token: sampled.token.0,
             logprob: sampled.logprob.map(f32::to_bits),

@@ -41,7 +41,7 @@ impl Simulation<'_> {
         }
         let of_role = |role| {
             let workers = self.config.workers.iter().enumerate();
-            workers.filter(move |(_, spec)| spec.replica.role == role).map(|(index, _)| WorkerId(index as u32))
+            workers.filter(move |(_, spec)| spec.role == role).map(|(index, _)| WorkerId(index as u32))
         };
         let givers: Vec<InstanceId> = of_role(Role::Prefill).map(instance_of).collect();
         let readers: Vec<WorkerId> = of_role(Role::Decode).collect();
@@ -265,7 +265,7 @@ impl SimWorker {
         WorkerInfo {
             name: Arc::clone(&name),
             instance: instance_of(self.id),
-            role: spec.replica.role,
+            role: spec.role,
             model: MODEL,
             weights: 0,
             peer_address: name,

@@ -5,7 +5,7 @@ use sched::cost::Fitted;
 use sched::handoff::LeaseKey;
 use sched::journey::JourneyConfig;
 use sched::layout::{KvDtype, Shape, TileOrder};
-use sched::replica::{LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
+use sched::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use sched::route::RouteConfig;
 use sched::{Role, Slo, Span};
 
@@ -38,8 +38,14 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         'a' => Role::Aggregated,
         other => panic!("no role {other}"),
     };
+    let lane = LaneConfig {
+        work: LaneWork::of_role(role),
+        step_tokens_max: 512,
+        step_layers_max: 12,
+        steps_in_flight: STEPS_IN_FLIGHT_MAX,
+    };
     let replica = ReplicaConfig {
-        role,
+        lanes: vec![lane],
         blocks_total: blocks,
         block_tokens: 16,
         layers: 12,
@@ -47,9 +53,6 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         vocab: 1 << 20,
         context_max: 2_048,
         sequences_max: 64,
-        step_tokens_max: 512,
-        step_layers_max: 12,
-        steps_in_flight: STEPS_IN_FLIGHT_MAX,
         queue_legs_max: 100_000,
         pulls_per_giver_max: 4,
         pull_tokens_max: 1 << 20,
@@ -69,7 +72,7 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         tile_order: TileOrder("modelled".into()),
         tile_bytes: 2_048,
     };
-    WorkerSpec { replica, cost: Fitted::example(), kv }
+    WorkerSpec { role, replica, cost: Fitted::example(), kv }
 }
 
 pub(super) fn workload(seed: u64, rate_per_second: f64, requests: u32) -> Poisson {

@@ -19,7 +19,7 @@ fn prefill_with_constant_service_times_is_md1() {
     config.hop = Span::ZERO;
     config.workers[0].replica.prefix_cache = PrefixCache::Off;
     // A step takes exactly one prompt, so service times are constant and nothing is batched.
-    config.workers[0].replica.step_tokens_max = PROMPT_TOKENS;
+    config.workers[0].replica.lanes[0].step_tokens_max = PROMPT_TOKENS;
     let service = config.workers[0].cost.span_alone(&StepWork::default().with_chunk(0..PROMPT_TOKENS));
     for utilisation in [0.3, 0.6, 0.8] {
         let workload = Poisson {

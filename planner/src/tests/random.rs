@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use sched::journey::{Ending, LostHandoffs};
+use sched::replica::{LaneConfig, LaneWork};
 use sched::{FailureKind, Span, Time};
 
 use super::deployments::{deployment, workload};
@@ -15,6 +16,7 @@ prop_compose! {
         sequences_max in 3_u32..64,
         step_tokens_max in 64_u32..600,
         steps_in_flight in 1_u32..=2,
+        two_lanes in any::<bool>(),
         queue_legs_max in 3_u32..100,
         link_mb_per_second in 1_u64..1_000,
         deadline_s in 1_u64..60,
@@ -25,8 +27,11 @@ prop_compose! {
         let mut config = deployment(roles, blocks);
         for worker in &mut config.workers {
             worker.replica.sequences_max = sequences_max;
-            worker.replica.step_tokens_max = step_tokens_max;
-            worker.replica.steps_in_flight = steps_in_flight;
+            let lane = LaneConfig { step_tokens_max, steps_in_flight, ..worker.replica.lanes[0] };
+            worker.replica.lanes = match two_lanes {
+                true => [LaneWork::Prefill, LaneWork::Decode].map(|work| LaneConfig { work, ..lane }).to_vec(),
+                false => vec![lane],
+            };
             worker.replica.queue_legs_max = queue_legs_max;
         }
         config.policy = policy;

@@ -47,7 +47,7 @@ fn steps_in_flight_change_no_token() {
     for roles in ["pd", "a"] {
         let ahead = all_done(&deployment(roles, 120), &arrivals);
         let mut config = deployment(roles, 120);
-        config.workers.iter_mut().for_each(|worker| worker.replica.steps_in_flight = 1);
+        config.workers.iter_mut().for_each(|worker| worker.replica.lanes[0].steps_in_flight = 1);
         assert_eq!(outputs(&ahead), outputs(&all_done(&config, &arrivals)), "{roles}");
     }
 }

@@ -24,21 +24,13 @@ impl HashedTokens {
         HashedTokens { vocab: vocab.max(1), eos, output_tokens, slots: BTreeMap::new() }
     }
 
-    /// What a plan does before its first layer: retires and admits.
-    pub(super) fn begin(&mut self, plan: &StepPlan) -> Result<(), String> {
-        for slot in &plan.retire {
-            if self.slots.remove(slot).is_none() {
-                return Err(format!("the plan retires {slot}, which was not admitted"));
-            }
-        }
+    /// What a plan does before its first layer: slots begin anew.
+    pub(super) fn begin(&mut self, plan: &StepPlan) {
         for init in &plan.admit {
             let generated = init.generated.len() as u32;
             let slot = Slot { params: Arc::clone(&init.params), seed: init.seed, generated };
-            if self.slots.insert(init.slot, slot).is_some() {
-                return Err(format!("the plan admits {} twice", init.slot));
-            }
+            self.slots.insert(init.slot, slot);
         }
-        Ok(())
     }
 
     /// What a plan brings after its last layer.
@@ -101,7 +93,7 @@ mod tests {
             generated: vec![TokenId(0); generated],
         };
         let sample = vec![SampleRow { row: 0, slot: SlotId(0) }];
-        device.begin(&StepPlan { admit: vec![init], ..StepPlan::default() }).unwrap();
+        device.begin(&StepPlan { admit: vec![init], ..StepPlan::default() });
         let plan = StepPlan { sample, ..StepPlan::default() };
         (0..count).map(|_| device.sample(&plan).unwrap()[0].clone().unwrap().token.0).collect()
     }
@@ -126,6 +118,5 @@ mod tests {
         let mut device = HashedTokens::new(8, Vec::new(), None);
         let sample = vec![SampleRow { row: 0, slot: SlotId(0) }];
         assert!(device.sample(&StepPlan { sample, ..StepPlan::default() }).is_err());
-        assert!(device.begin(&StepPlan { retire: vec![SlotId(1)], ..StepPlan::default() }).is_err());
     }
 }

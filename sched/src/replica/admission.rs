@@ -2,7 +2,7 @@
 
 use super::Replica;
 use super::leg::Stage;
-use super::sequence::{Place, SequenceKey};
+use super::sequence::{Place, Sequence, SequenceKey};
 use super::slots::Seat;
 use crate::LaneId;
 use crate::block::BlockState;
@@ -18,14 +18,14 @@ enum Purpose {
 
 impl Replica {
     /// Admits whatever fits. Nobody overtakes: the first that does not fit stops all behind it.
-    pub(super) fn admit(&mut self, lane: LaneId) {
-        self.seat_ready(lane);
-        while let Some(key) = self.lane(lane).at(Place::Preempted).first().copied() {
+    pub(super) fn admit(&mut self) {
+        self.seat_ready();
+        while let Some(key) = self.places.at(Place::Preempted).first().copied() {
             if !self.admit_one(key) {
                 return;
             }
         }
-        while let Some(key) = self.lane(lane).at(Place::Waiting).first().copied() {
+        while let Some(key) = self.places.at(Place::Waiting).first().copied() {
             let full = self.filling_blocks > self.config.filling_blocks_max();
             if full || !self.admit_one(key) {
                 return;
@@ -34,9 +34,9 @@ impl Replica {
     }
 
     /// Gives free slots to sequences that have their KV cache already.
-    fn seat_ready(&mut self, lane: LaneId) {
-        while let Some(key) = self.lane(lane).at(Place::Ready).first().copied() {
-            if !self.take_slots(key) {
+    fn seat_ready(&mut self) {
+        while let Some(key) = self.places.at(Place::Ready).first().copied() {
+            if !self.take_slots(key, self.decode_lane) {
                 return;
             }
             self.move_to(key, Place::Running);
@@ -45,7 +45,7 @@ impl Replica {
 
     fn admit_one(&mut self, key: SequenceKey) -> bool {
         let purpose = self.purpose(key);
-        if purpose == Purpose::Fill && !self.has_slots(key) {
+        if purpose == Purpose::Fill && !self.has_slots(key, self.prefill_lane) {
             return false;
         }
         if !self.reserve_blocks(key, purpose) {
@@ -53,7 +53,7 @@ impl Replica {
         }
         match purpose {
             Purpose::Fill => {
-                self.take_slots(key);
+                self.take_slots(key, self.prefill_lane);
                 self.move_to(key, Place::Filling);
                 self.open_give(key);
             }
@@ -75,37 +75,34 @@ impl Replica {
         }
     }
 
-    fn has_slots(&self, key: SequenceKey) -> bool {
-        let sequence = self.sequences.at(key);
-        sequence.members.len() <= self.lane(sequence.lane).slots.free()
+    fn has_slots(&self, key: SequenceKey, lane: LaneId) -> bool {
+        let wanted = self.sequences.at(key).members.len();
+        self.slots.open_to(lane).take(wanted).count() == wanted
     }
 
-    /// One slot for each choice the sequence stands for, or none at all.
-    fn take_slots(&mut self, key: SequenceKey) -> bool {
-        let seats = self.has_slots(key);
-        let sequence = self.sequences.at_mut(key);
-        let slots = &mut self.lanes[usize::from(sequence.lane.0)].slots;
+    /// One slot for each choice the sequence stands for, or none at all. It is the lane whose step seats them.
+    fn take_slots(&mut self, key: SequenceKey, lane: LaneId) -> bool {
+        let seats = self.has_slots(key, lane);
         if seats {
-            for member in &mut sequence.members {
-                member.slot = slots.take().map(|slot| (slot, Seat::Promised));
+            for member in &mut self.sequences.at_mut(key).members {
+                member.slot = self.slots.take(lane).map(|slot| (slot, Seat::Promised));
             }
         }
         seats
     }
 
-    /// Reserves everything at once: blocks found by content, new ones for the rest, and on a take one more per choice,
-    /// so that joining the batch cannot fail. Leaves one block per running sequence, which are about to grow.
+    /// Reserves everything at once: blocks found by content, new ones for the rest, and for who joins another batch one
+    /// more per choice, so that joining cannot fail. Leaves one block per running sequence, which are about to grow.
     fn reserve_blocks(&mut self, key: SequenceKey, purpose: Purpose) -> bool {
         let block_tokens = self.config.block_tokens;
         let found = self.find_prefix(key, purpose);
         let sequence = self.sequences.at(key);
         let needed = sequence.blocks_needed(block_tokens);
-        let spares = match purpose {
-            Purpose::Fill => 0,
-            Purpose::Take => (sequence.members.len() as u32).min(self.pool.total() - needed),
+        let spares = match self.joins(sequence, purpose) {
+            true => (sequence.members.len() as u32).min(self.pool.total() - needed),
+            false => 0,
         };
-        let lane = self.lane(sequence.lane);
-        let growth = lane.count(Place::Running) + lane.count(Place::Ready);
+        let growth = self.places.count(Place::Running) + self.places.count(Place::Ready);
         // Those that a step still reads are found as well, but could not be handed out.
         let idle_found = found.iter().filter(|block| self.pool.state(**block) == BlockState::Cached).count() as u32;
         let fresh = needed - found.len() as u32 + spares;
@@ -128,6 +125,15 @@ impl Replica {
             self.cached_tokens += u64::from(sequence.computed.min(sequence.prompt.len() as u32));
         }
         true
+    }
+
+    /// Whether a sequence that is complete joins a batch other than the one that completed it.
+    fn joins(&self, sequence: &Sequence, purpose: Purpose) -> bool {
+        let gives = matches!(self.legs.get(&sequence.leg).map(|run| &run.stage), Some(Stage::Give(_)));
+        match purpose {
+            Purpose::Fill => self.prefill_lane != self.decode_lane && !gives,
+            Purpose::Take => true,
+        }
     }
 
     /// Blocks that hold the beginning of the sequence already. Who computes it here needs logits, so at least its last

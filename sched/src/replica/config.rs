@@ -8,11 +8,11 @@ use crate::{Role, SchedError, Span};
 /// start no sooner and form on older news.
 pub const STEPS_IN_FLIGHT_MAX: u32 = 2;
 
-/// Role and limits of a replica. Every limit is a bound that is never exceeded.
+/// Lanes and limits of a replica. Every limit is a bound that is never exceeded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplicaConfig {
-    /// What the worker is for.
-    pub role: Role,
+    /// Its streams of steps, [`crate::LaneId`] 0 first: one that does both phases, or one for each.
+    pub lanes: Vec<LaneConfig>,
     /// Blocks of the KV pool.
     pub blocks_total: u32,
     /// Tokens per block, a multiple of 16.
@@ -23,15 +23,8 @@ pub struct ReplicaConfig {
     pub vocab: u32,
     /// Longest sequence of prompt and output, in tokens.
     pub context_max: u32,
-    /// Sequences that run at once (sampler slots); at most `step_tokens_max`.
+    /// Sequences that run at once (sampler slots); at most `step_tokens_max` of the lane that decodes.
     pub sequences_max: u32,
-    /// Rows of one step.
-    pub step_tokens_max: u32,
-    /// Layers that one step runs: all of the model's, or fewer, so that its rows take several steps.
-    pub step_layers_max: u32,
-    /// Steps of a lane that the backend holds at once, at most [`STEPS_IN_FLIGHT_MAX`]: with 2 the next one is formed
-    /// while one runs.
-    pub steps_in_flight: u32,
     /// Legs that may wait for blocks, slots or their giver, the last at most half of them; more are refused as overload.
     pub queue_legs_max: u32,
     /// Pulls from one giver at a time; the others wait.
@@ -50,6 +43,60 @@ pub struct ReplicaConfig {
     pub hash_salt: u64,
     /// Random per process, so that nobody can foresee the id of a lease.
     pub lease_key: LeaseKey,
+}
+
+/// What one lane runs, and how much of it at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneConfig {
+    /// Which rows its steps have.
+    pub work: LaneWork,
+    /// Rows of one step.
+    pub step_tokens_max: u32,
+    /// Layers that one step runs: all of the model's, or fewer, so that its rows take several steps.
+    pub step_layers_max: u32,
+    /// Steps that the backend holds at once, at most [`STEPS_IN_FLIGHT_MAX`]: with 2 the next one is formed while one
+    /// runs.
+    pub steps_in_flight: u32,
+}
+
+/// Which rows the steps of a lane have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneWork {
+    /// Chunks of prompts, up to their first tokens.
+    Prefill,
+    /// One row per running sequence.
+    Decode,
+    /// Both in one step; chunks come first, and while prompts wait a small part of a step is left to running sequences.
+    PrefillFirst,
+    /// Both in one step; running sequences come first, chunks get what they leave.
+    DecodeFirst,
+}
+
+impl LaneWork {
+    /// What the one lane of a worker does.
+    #[must_use]
+    pub const fn of_role(role: Role) -> LaneWork {
+        match role {
+            Role::Prefill => LaneWork::PrefillFirst,
+            Role::Decode | Role::Aggregated => LaneWork::DecodeFirst,
+        }
+    }
+
+    /// Whether prompts are computed in such a lane.
+    pub(super) const fn prefills(self) -> bool {
+        match self {
+            LaneWork::Prefill | LaneWork::PrefillFirst | LaneWork::DecodeFirst => true,
+            LaneWork::Decode => false,
+        }
+    }
+
+    /// Whether sequences run on in such a lane.
+    pub(super) const fn decodes(self) -> bool {
+        match self {
+            LaneWork::Decode | LaneWork::PrefillFirst | LaneWork::DecodeFirst => true,
+            LaneWork::Prefill => false,
+        }
+    }
 }
 
 /// Both leases: the router's on a leg, and a reader's on a giver's blocks.
@@ -95,15 +142,13 @@ pub enum PrefixCache {
 
 impl ReplicaConfig {
     pub(super) fn validate(&self) -> Result<(), SchedError> {
-        let positive: [(&'static str, u32); 11] = [
+        let positive: [(&'static str, u32); 9] = [
             ("blocks_total", self.blocks_total),
             ("block_tokens", self.block_tokens),
             ("layers", self.layers),
             ("vocab", self.vocab),
             ("context_max", self.context_max),
             ("sequences_max", self.sequences_max),
-            ("step_tokens_max", self.step_tokens_max),
-            ("step_layers_max", self.step_layers_max),
             ("queue_legs_max", self.queue_legs_max),
             ("pulls_per_giver_max", self.pulls_per_giver_max),
             ("pull_tokens_max", self.pull_tokens_max),
@@ -114,14 +159,30 @@ impl ReplicaConfig {
         for (field, tokens) in [("block_tokens", self.block_tokens), ("pull_tokens_max", self.pull_tokens_max)] {
             check(field, tokens, tokens.is_multiple_of(TILE_TOKENS), "it must be a multiple of 16")?;
         }
-        let rows = self.step_tokens_max;
-        check("step_tokens_max", rows, rows >= self.sequences_max, "it must be at least sequences_max")?;
-        let steps = self.steps_in_flight;
-        check("steps_in_flight", steps, (1..=STEPS_IN_FLIGHT_MAX).contains(&steps), "it must be 1 or 2")?;
+        self.validate_lanes()?;
         let share = self.filling_share;
         check("filling_share", share, share > 0.0 && share <= 1.0, "it must be above 0 and at most 1")?;
         let LeaseConfig { span, beat } = self.lease;
         check("lease.beat", beat, beat > Span::ZERO && beat < span, "it must be above 0 and below lease.span")
+    }
+
+    fn validate_lanes(&self) -> Result<(), SchedError> {
+        let lanes = |does: fn(LaneWork) -> bool| self.lanes.iter().filter(|lane| does(lane.work)).count();
+        let each_once = (lanes(LaneWork::prefills), lanes(LaneWork::decodes)) == (1, 1);
+        check("lanes", self.lanes.len(), each_once, "exactly one must prefill and exactly one decode")?;
+        for lane in &self.lanes {
+            let (rows, layers, steps) = (lane.step_tokens_max, lane.step_layers_max, lane.steps_in_flight);
+            let rows_min = if lane.work.decodes() { self.sequences_max } else { 1 };
+            check(
+                "step_tokens_max",
+                rows,
+                rows >= rows_min,
+                "it must be at least sequences_max where it decodes, and 1",
+            )?;
+            check("step_layers_max", layers, layers > 0, "it must be at least 1")?;
+            check("steps_in_flight", steps, (1..=STEPS_IN_FLIGHT_MAX).contains(&steps), "it must be 1 or 2")?;
+        }
+        Ok(())
     }
 
     /// Blocks that unfinished reservations may hold before the next one is added.

@@ -31,7 +31,6 @@ impl Course {
             return (self.plan, self.parts, self.holds, None);
         }
         let plan = StepPlan {
-            retire: std::mem::take(&mut self.plan.retire),
             admit: std::mem::take(&mut self.plan.admit),
             copies: std::mem::take(&mut self.plan.copies),
             sample: Vec::new(),
@@ -46,16 +45,16 @@ impl Course {
 impl Replica {
     /// Sends rows on their way.
     pub(super) fn begin_course(&mut self, lane: LaneId, draft: Draft) {
-        let Draft { mut plan, parts, touched } = draft;
-        plan.retire = self.lane_mut(lane).slots.drain_retired();
-        let holds = Holds { touched, read: Vec::new() };
+        let Draft { plan, parts, touched } = draft;
+        let holds = Holds { touched, ..Holds::default() };
         self.submit_layers(lane, Course { plan, living: parts.len(), parts, holds, next_layer: 0 });
     }
 
     /// The next layers of a course.
     pub(super) fn submit_layers(&mut self, lane: LaneId, course: Course) {
         let (step, started, total) = (self.next_step(), self.now, self.config.layers);
-        let layers = course.next_layer..total.min(course.next_layer + self.config.step_layers_max);
+        let layers_max = self.lane(lane).config.step_layers_max;
+        let layers = course.next_layer..total.min(course.next_layer.saturating_add(layers_max));
         let living = course.living;
         let progress = self.progress_of(&course.parts);
         let (mut plan, parts, holds, rest) = course.split(layers.end, total);

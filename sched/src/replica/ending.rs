@@ -1,11 +1,13 @@
 //! How legs and sequences end, whatever they were doing: everything they held goes back, and nothing is said twice.
 
+use super::lane::Holds;
 use super::leg::Stage;
 use super::sequence::{Member, SequenceKey};
+use super::slots::Seat;
 use super::timers::Timer;
 use super::{Action, Compute, Replica};
 use crate::message::{Envelope, FromWorker};
-use crate::{Choice, Failure, FailureKind, Leg};
+use crate::{Choice, Failure, FailureKind, LaneId, Leg};
 
 impl Replica {
     /// Ends a leg badly and says so.
@@ -67,12 +69,12 @@ impl Replica {
         let Some(mut sequence) = self.sequences.remove(key) else {
             return;
         };
-        let lane = sequence.lane;
-        if let Some(holds) = self.lanes[usize::from(lane.0)].holds_of(key) {
-            // Its attention may look at all of them until then.
-            sequence.table.blocks().iter().for_each(|block| self.pool.begin_read(*block));
-            holds.read.extend_from_slice(sequence.table.blocks());
-        }
+        let Some((lane, holds)) = self.holds_of(key) else {
+            return sequence.drop_blocks(&mut self.pool);
+        };
+        // Its attention may look at all of them until then.
+        holds.read.extend_from_slice(sequence.table.blocks());
+        sequence.table.blocks().iter().for_each(|block| self.pool.begin_read(*block));
         sequence.drop_blocks(&mut self.pool);
         let (lifeless, holds) = self.lane_mut(lane).abandon(key);
         self.let_go(&holds);
@@ -90,10 +92,22 @@ impl Replica {
 
     /// Gives back the slot of one choice.
     pub(super) fn free_slot(&mut self, key: SequenceKey, member: Member) {
-        if let Some((slot, seat)) = member.slot {
-            let lane = self.sequences.at(key).lane;
-            self.lane_mut(lane).slots.give_back(slot, seat);
+        let Some((slot, seat)) = member.slot else { return };
+        if seat == Seat::Taken
+            && let Some((lane, holds)) = self.holds_of(key)
+        {
+            holds.named.push(slot);
+            self.slots.hold(slot, lane);
         }
+        self.slots.give_back(slot);
+    }
+
+    /// What the last step holds that will have rows of a sequence; `None` if there is no such step.
+    fn holds_of(&mut self, key: SequenceKey) -> Option<(LaneId, &mut Holds)> {
+        self.lanes.iter_mut().find_map(|lane| {
+            let id = lane.id;
+            lane.holds_of(key).map(|holds| (id, holds))
+        })
     }
 
     pub(super) fn deadline_passed(&mut self, leg: Leg) {

@@ -8,10 +8,10 @@ use super::leg::{LegRun, Stage, Taking};
 use super::sequence::{Member, Place, Sequence, SequenceKey};
 use super::timers::Timer;
 use super::timing::Timing;
-use super::{Lane, Replica, Transfer};
+use super::{Replica, Transfer};
 use crate::block::{BlockTable, HashChain, blocks_for};
 use crate::message::{Envelope, FromWorker, Offer, Work};
-use crate::{Failure, FailureKind, LaneId, Leg, Request, TokenId};
+use crate::{Failure, FailureKind, Leg, Request, TokenId};
 
 /// Prompt tokens of offers whose giver is not met, at a time.
 const UNMET_TOKENS_MAX: usize = 16 << 20;
@@ -153,7 +153,7 @@ impl Replica {
     }
 
     fn check_queue(&self) -> Result<(), Failure> {
-        let waiting: u32 = [Place::Waiting, Place::Unmet].map(|place| self.count(place)).iter().sum();
+        let waiting = self.places.count(Place::Waiting) + self.places.count(Place::Unmet);
         match waiting < self.config.queue_legs_max {
             true => Ok(()),
             false => Err(Failure::new(FailureKind::Overloaded, format!("all {waiting} places in the queue are taken"))),
@@ -162,9 +162,9 @@ impl Replica {
 
     /// Offers of givers that nobody can reach leave half of the queue to others, and memory.
     fn check_unmet(&self, request: &Request) -> Result<(), Failure> {
-        let waiting = self.count(Place::Unmet);
+        let waiting = self.places.count(Place::Unmet);
         let tokens_of = |key: &SequenceKey| self.sequences.at(*key).prompt.len();
-        let tokens: usize = self.lanes.iter().flat_map(|lane| lane.at(Place::Unmet)).map(tokens_of).sum();
+        let tokens: usize = self.places.at(Place::Unmet).iter().map(tokens_of).sum();
         match waiting < self.config.queue_legs_max.div_ceil(2) && tokens + request.prompt.len() <= UNMET_TOKENS_MAX {
             true => Ok(()),
             false => {
@@ -174,16 +174,11 @@ impl Replica {
         }
     }
 
-    fn count(&self, place: Place) -> u32 {
-        self.lanes.iter().map(|lane| lane.count(place)).sum()
-    }
-
     fn enqueue(&mut self, request: &Request, stage: Stage, timing: Timing, place: Place) {
         self.arrivals += 1;
         let key = SequenceKey { arrival: self.arrivals, branch: 0 };
         let deadline = self.now + request.deadline_in;
-        let lane = self.lanes.first().map_or(LaneId(0), |lane: &Lane| lane.id);
-        self.sequences.insert(key, self.newcomer(request, lane, place));
+        self.sequences.insert(key, self.newcomer(request, place));
         self.enter_place(key);
         let run = LegRun { sequences: BTreeSet::from([key]), branches: 1, deadline, stage, timing };
         self.legs.insert(request.leg, run);
@@ -191,10 +186,9 @@ impl Replica {
         self.timers.set(Timer::RequestLease(request.leg), self.now + self.config.lease.span);
     }
 
-    fn newcomer(&self, request: &Request, lane: LaneId, place: Place) -> Sequence {
+    fn newcomer(&self, request: &Request, place: Place) -> Sequence {
         Sequence {
             leg: request.leg,
-            lane,
             place,
             prompt: Arc::clone(&request.prompt),
             params: Arc::clone(&request.params),

@@ -41,7 +41,7 @@ impl Replica {
         let mut filling = 0;
         for (key, sequence) in self.sequences.iter() {
             filling += unfinished_blocks(sequence);
-            let placed = self.lane(sequence.lane).at(sequence.place).contains(&key);
+            let placed = self.places.at(sequence.place).contains(&key);
             let owned = self.legs.get(&sequence.leg).is_some_and(|run| run.sequences.contains(&key));
             if !placed || !owned || sequence.members.is_empty() {
                 return Err(format!("{key:?} is placed: {placed}, owned: {owned}, {:?}", sequence.members));
@@ -75,7 +75,7 @@ impl Replica {
     /// What sequences and steps in flight say about each other.
     fn check_flights(&self) -> Result<(), String> {
         for lane in &self.lanes {
-            if lane.flights.len() > self.config.steps_in_flight as usize {
+            if lane.flights.len() > lane.config.steps_in_flight as usize {
                 return Err(format!("{} steps are in flight", lane.flights.len()));
             }
             let flights = lane.flights.iter().map(|flight| (&flight.parts, flight.living));
@@ -90,10 +90,12 @@ impl Replica {
             }
         }
         for (key, sequence) in self.sequences.iter() {
-            let lane = self.lane(sequence.lane);
-            let in_flight = lane.flights.iter().flat_map(|flight| &flight.parts);
-            let ahead = lane.course.iter().flat_map(|course| &course.parts);
-            let parts: Vec<_> = in_flight.chain(ahead).filter(|part| part.key == key).collect();
+            let lanes: Vec<_> =
+                self.lanes.iter().map(|lane| lane.parts_of(key)).filter(|parts| !parts.is_empty()).collect();
+            if lanes.len() > 1 {
+                return Err(format!("{key:?} is in steps of {} lanes", lanes.len()));
+            }
+            let parts = lanes.into_iter().flatten().collect::<Vec<_>>();
             let awaited = parts.iter().filter(|part| !part.sampled.is_empty()).count();
             let submitted = parts.last().map_or(sequence.computed, |part| part.computed);
             let counted = (sequence.awaited as usize, sequence.submitted);
@@ -153,9 +155,13 @@ impl Replica {
             .iter()
             .flat_map(|(_, sequence)| sequence.members.iter().filter_map(|member| member.slot.map(|(slot, _)| slot)))
             .collect();
-        let free: usize = self.lanes.iter().map(|lane| lane.slots.free()).sum();
+        let (free, named) = self.slots.counts();
         let distinct = seated.iter().collect::<BTreeSet<_>>().len();
-        let total = self.config.sequences_max as usize * self.lanes.len();
+        let total = self.config.sequences_max as usize;
+        let held = self.lanes.iter().flat_map(Lane::all_holds).map(|holds| holds.named.len() as u32).sum::<u32>();
+        if held != named {
+            return Err(format!("steps name {held} slots of sequences that have ended, {named} are counted"));
+        }
         match distinct == seated.len() && seated.len() + free == total {
             true => Ok(()),
             false => Err(format!("{} slots are taken ({distinct} distinct) and {free} free of {total}", seated.len())),

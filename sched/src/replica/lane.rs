@@ -1,19 +1,18 @@
-//! A lane: one stream of steps with its own limits, over blocks it shares with other lanes; knows no blocks.
+//! A lane: one stream of steps with its own limits, over sequences, slots and blocks of the worker; knows none of them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::LaneConfig;
 use super::course::Course;
-use super::sequence::{Place, SequenceKey};
-use super::slots::Slots;
-use crate::{BlockId, Choice, LaneId, Role, StepId, Time};
+use super::sequence::SequenceKey;
+use crate::{BlockId, Choice, LaneId, SlotId, StepId, Time};
 
-/// Who is where in one lane, and its steps in flight.
+/// The steps of one lane that have not ended.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) id: LaneId,
-    pub(super) role: Role,
-    pub(super) slots: Slots,
+    pub(super) config: LaneConfig,
     /// Steps that the backend holds, in the order in which it runs them.
     pub(super) flights: VecDeque<Flight>,
     /// Rows that have not been through all layers, and whose next layers are in no step yet.
@@ -22,7 +21,6 @@ pub(super) struct Lane {
     pub(super) former_started: Time,
     /// Who got the last decode row of the step before; where rows are few, the next one's turn comes after it.
     pub(super) last_decoded: Option<SequenceKey>,
-    places: [BTreeSet<SequenceKey>; Place::COUNT],
 }
 
 /// A step that the backend runs, or will run next.
@@ -39,19 +37,22 @@ pub(super) struct Flight {
     pub(super) holds: Holds,
 }
 
-/// Blocks that stay as they are until a step has ended.
+/// What stays as it is until a step has ended.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    /// Those that the step writes to or copies from.
+    /// Blocks that the step writes to or copies from.
     pub(super) touched: Vec<BlockId>,
-    /// Those of sequences that have ended meanwhile: the step may still read them.
+    /// Blocks of sequences that have ended meanwhile: the step may still read them.
     pub(super) read: Vec<BlockId>,
+    /// Slots of such sequences: the step may still sample them.
+    pub(super) named: Vec<SlotId>,
 }
 
 impl Holds {
     fn take_over(&mut self, other: Holds) {
         self.touched.extend(other.touched);
         self.read.extend(other.read);
+        self.named.extend(other.named);
     }
 }
 
@@ -66,32 +67,8 @@ pub(super) struct Part {
 }
 
 impl Lane {
-    pub(super) fn new(id: LaneId, role: Role, sequences_max: u32) -> Lane {
-        Lane {
-            id,
-            role,
-            slots: Slots::new(sequences_max),
-            flights: VecDeque::new(),
-            course: None,
-            former_started: Time(0),
-            last_decoded: None,
-            places: Default::default(),
-        }
-    }
-
-    /// The sequences of a place, oldest first.
-    pub(super) fn at(&self, place: Place) -> &BTreeSet<SequenceKey> {
-        &self.places[place as usize]
-    }
-
-    pub(super) fn enter(&mut self, place: Place, key: SequenceKey) {
-        let news = self.places[place as usize].insert(key);
-        assert!(news, "{key:?} is {place:?} twice");
-    }
-
-    pub(super) fn leave(&mut self, place: Place, key: SequenceKey) {
-        let known = self.places[place as usize].remove(&key);
-        assert!(known, "{key:?} is not {place:?}");
+    pub(super) fn new(id: LaneId, config: LaneConfig) -> Lane {
+        Lane { id, config, flights: VecDeque::new(), course: None, former_started: Time(0), last_decoded: None }
     }
 
     /// A sequence has ended. Returns the steps in which nobody lives any more because of that, in their order, and what a
@@ -133,6 +110,13 @@ impl Lane {
         self.flights.iter_mut().rev().find(|flight| has(&flight.parts, key)).map(|flight| &mut flight.holds)
     }
 
+    /// The rows of a sequence in steps that have not ended, in their order.
+    pub(super) fn parts_of(&self, key: SequenceKey) -> Vec<&Part> {
+        let in_flight = self.flights.iter().flat_map(|flight| &flight.parts);
+        let ahead = self.course.iter().flat_map(|course| &course.parts);
+        in_flight.chain(ahead).filter(|part| part.key == key).collect()
+    }
+
     /// What is held for steps, and for what has yet to become one.
     pub(super) fn all_holds(&self) -> impl Iterator<Item = &Holds> {
         self.flights.iter().map(|flight| &flight.holds).chain(self.course.iter().map(|course| &course.holds))
@@ -141,11 +125,6 @@ impl Lane {
     /// Nothing is in flight or has to be.
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty() && self.course.is_none()
-    }
-
-    /// Number of sequences in a place.
-    pub(super) fn count(&self, place: Place) -> u32 {
-        self.at(place).len() as u32
     }
 }
 

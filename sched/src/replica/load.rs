@@ -19,21 +19,16 @@ impl Replica {
             foreign_claims: self.foreign_claims,
             ..Load::default()
         };
-        for lane in &self.lanes {
-            let filling = lane.at(Place::Filling);
-            let started = filling.iter().filter(|key| self.has_started(**key)).count() as u32;
-            let without_blocks = [Place::Unmet, Place::Waiting, Place::Preempted].map(|place| lane.count(place));
-            load.running += lane.count(Place::Running) + started;
-            load.waiting +=
-                without_blocks.iter().sum::<u32>() + lane.count(Place::Ready) + filling.len() as u32 - started;
-            load.held += lane.count(Place::Held);
-            let to_compute = [Place::Waiting, Place::Preempted, Place::Filling, Place::Running];
-            load.waiting_tokens += to_compute
-                .iter()
-                .flat_map(|place| lane.at(*place))
-                .map(|key| self.tokens_to_compute(*key))
-                .sum::<u64>();
-        }
+        let (places, count) = (&self.places, |place| self.places.count(place));
+        let filling = places.at(Place::Filling);
+        let started = filling.iter().filter(|key| self.has_started(**key)).count() as u32;
+        let without_blocks = [Place::Unmet, Place::Waiting, Place::Preempted].map(count);
+        load.running = count(Place::Running) + started;
+        load.waiting = without_blocks.iter().sum::<u32>() + count(Place::Ready) + filling.len() as u32 - started;
+        load.held = count(Place::Held);
+        let to_compute = [Place::Waiting, Place::Preempted, Place::Filling, Place::Running];
+        let keys = to_compute.iter().flat_map(|place| places.at(*place));
+        load.waiting_tokens = keys.map(|key| self.tokens_to_compute(*key)).sum();
         load
     }
 

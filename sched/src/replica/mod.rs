@@ -1,7 +1,8 @@
 //! The one scheduler of a worker: admits legs, forms steps, hands KV caches over; knows no bytes, clock or socket.
 //!
-//! A role is a configuration of it. Facts go in through [`Replica::on`]; decisions come out of [`Replica::poll`], which
-//! also forms the next step. Feed every fact at hand before polling: what has arrived together runs together.
+//! It has one or two lanes over one pool of blocks and one of slots; a role is a configuration of them. Facts go in
+//! through [`Replica::on`]; decisions come out of [`Replica::poll`], which also forms the next step. Feed every fact at
+//! hand before polling: what has arrived together runs together.
 //!
 //! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `course`
 //! takes it through the layers, `room` finds blocks for growing sequences and preempts, `outcome` takes in what a step
@@ -22,6 +23,7 @@ mod lane;
 mod leg;
 mod load;
 mod outcome;
+mod places;
 mod pulls;
 mod reading;
 mod room;
@@ -38,11 +40,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use api::{Action, Compute, Event, Progress, Pull, Transfer};
-pub use config::{LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
+pub use config::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use lane::Lane;
 use leg::LegRun;
+use places::Places;
 use pulls::Pulls;
 use sequence::{Place, Sequence, SequenceKey, Sequences};
+use slots::Slots;
 use timers::{Timer, Timers};
 
 use crate::block::BlockPool;
@@ -56,9 +60,14 @@ pub struct Replica {
     config: ReplicaConfig,
     now: Time,
     pool: BlockPool,
+    slots: Slots,
     lanes: Vec<Lane>,
+    /// The lane that computes prompts, and the one in which sequences run on; often the same.
+    prefill_lane: LaneId,
+    decode_lane: LaneId,
     legs: BTreeMap<Leg, LegRun>,
     sequences: Sequences,
+    places: Places,
     timers: Timers,
     /// Blocks of reservations whose prompt is not complete.
     filling_blocks: u32,
@@ -90,12 +99,20 @@ impl Replica {
     /// An idle scheduler; the error names the value that is out of range.
     pub fn new(config: ReplicaConfig) -> Result<Replica, SchedError> {
         config.validate()?;
+        let lanes: Vec<Lane> = (0..).map(LaneId).zip(&config.lanes).map(|(id, lane)| Lane::new(id, *lane)).collect();
+        let lane_that = |does: fn(LaneWork) -> bool| {
+            lanes.iter().find(|lane| does(lane.config.work)).map_or(LaneId(0), |lane| lane.id)
+        };
         Ok(Replica {
             now: Time(0),
             pool: BlockPool::new(config.blocks_total),
-            lanes: vec![Lane::new(LaneId(0), config.role, config.sequences_max)],
+            slots: Slots::new(config.sequences_max),
+            prefill_lane: lane_that(LaneWork::prefills),
+            decode_lane: lane_that(LaneWork::decodes),
+            lanes,
             legs: BTreeMap::new(),
             sequences: Sequences::default(),
+            places: Places::default(),
             timers: Timers::default(),
             filling_blocks: 0,
             given: BTreeMap::new(),
@@ -249,16 +266,14 @@ impl Replica {
 
     fn enter_place(&mut self, key: SequenceKey) {
         let sequence = self.sequences.at(key);
-        let (lane, place) = (sequence.lane, sequence.place);
         self.filling_blocks += unfinished_blocks(sequence);
-        self.lane_mut(lane).enter(place, key);
+        self.places.enter(sequence.place, key);
     }
 
     fn leave_place(&mut self, key: SequenceKey) {
         let sequence = self.sequences.at(key);
-        let (lane, place) = (sequence.lane, sequence.place);
         self.filling_blocks -= unfinished_blocks(sequence);
-        self.lane_mut(lane).leave(place, key);
+        self.places.leave(sequence.place, key);
     }
 
     fn next_step(&mut self) -> StepId {

@@ -131,8 +131,9 @@ impl Replica {
         Some(Landed { flight, order: Order::AsSubmitted })
     }
 
-    /// No step touches or reads these blocks any more.
+    /// No step touches, reads or names these any more.
     pub(super) fn let_go(&mut self, holds: &Holds) {
+        holds.named.iter().for_each(|slot| self.slots.let_go(*slot));
         holds.touched.iter().for_each(|block| self.pool.end_access(*block));
         holds.read.iter().for_each(|block| self.pool.end_read(*block));
     }

@@ -45,9 +45,9 @@ impl Replica {
             }
             let sequence = self.sequences.at_mut(key);
             let Some(block) = sequence.spares.pop().or_else(|| self.pool.allocate()) else {
-                let youngest = self.youngest_victim(key);
-                self.preempt(youngest);
-                if youngest == key {
+                let Some(victim) = self.victim(key) else { return false };
+                self.preempt(victim);
+                if victim == key {
                     return false;
                 }
                 continue;
@@ -74,17 +74,32 @@ impl Replica {
         }
     }
 
-    /// The youngest sequence that may lose its blocks, `key` itself if there is none younger. A prompt that is
-    /// reserved for a reader, or being taken over, never does.
-    fn youngest_victim(&self, key: SequenceKey) -> SequenceKey {
-        let lane = self.lane(self.sequences.at(key).lane);
-        let of_whole = |key: &&SequenceKey| {
-            let leg = self.sequences.at(**key).leg;
-            !matches!(self.legs.get(&leg).map(|run| &run.stage), Some(Stage::Give(_)))
+    /// Who loses its blocks to `key`: the youngest of the worker, `key` itself if there is none younger. `None` while a
+    /// step of another lane computes it; the end of that step decides again.
+    fn victim(&self, key: SequenceKey) -> Option<SequenceKey> {
+        let younger = |place| self.places.at(place).iter().rev().take_while(|other| **other > key);
+        let yields = |place| younger(place).copied().find(|other| self.may_yield(*other, key));
+        let victim = [Place::Running, Place::Ready, Place::Filling].into_iter().filter_map(yields).max().unwrap_or(key);
+        let sequence = self.sequences.at(victim);
+        (sequence.submitted == sequence.computed).then_some(victim)
+    }
+
+    /// Whether a sequence may lose its blocks to an older one. A prompt that is reserved for a reader never does.
+    pub(super) fn may_yield(&self, key: SequenceKey, to: SequenceKey) -> bool {
+        let leg = self.sequences.at(key).leg;
+        key > to && !matches!(self.legs.get(&leg).map(|run| &run.stage), Some(Stage::Give(_)))
+    }
+
+    /// The oldest running sequence that cannot go on for want of a block. Prompts that may have to make room for it are
+    /// left out of further steps, so that their lane lets go of them.
+    pub(super) fn wants_room(&self) -> Option<SequenceKey> {
+        let context_max = self.config.context_max;
+        let stuck = |key: &SequenceKey| {
+            let sequence = self.sequences.at(*key);
+            sequence.goes_on(context_max) && sequence.spares.is_empty() && self.need(*key) != Need::Nothing
         };
-        let filling = lane.at(Place::Filling).iter().rev().find(of_whole);
-        let candidates = [lane.at(Place::Running).last(), lane.at(Place::Ready).last(), filling];
-        candidates.into_iter().flatten().copied().max().map_or(key, |youngest| youngest.max(key))
+        let full = self.pool.available() == 0;
+        full.then(|| self.places.at(Place::Running).iter().copied().find(stuck)).flatten()
     }
 
     fn preempt(&mut self, key: SequenceKey) {

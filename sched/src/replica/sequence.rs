@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::finish::at_limit;
 use super::slots::Seat;
 use crate::block::{BlockPool, BlockTable, ContentHash, HashChain, blocks_for};
-use crate::{BlockId, Choice, LaneId, Leg, SamplingParams, SlotId, TokenId};
+use crate::{BlockId, Choice, Leg, SamplingParams, SlotId, TokenId};
 
 /// Names a sequence for ever. Sorts by arrival of its leg, so the first of a set is the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +54,6 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) leg: Leg,
-    pub(super) lane: LaneId,
     pub(super) place: Place,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) params: Arc<SamplingParams>,
@@ -155,7 +154,6 @@ impl Sequence {
         generated.push(token);
         Sequence {
             leg: self.leg,
-            lane: self.lane,
             place: self.place,
             prompt: Arc::clone(&self.prompt),
             params: Arc::clone(&self.params),

@@ -1,15 +1,16 @@
-//! Which rows the next step has: decodes and chunks of prompts share its budget as the role prefers.
+//! Which rows the next step of a lane has: decodes, chunks of prompts, or both, which share its budget.
 //!
 //! It is formed while the step before it runs, so some of its decodes continue with a token that nobody knows yet: they
 //! take it from their slot. A sequence that turns out to have ended leaves a row behind whose token is dropped.
 
-use super::Replica;
 use super::draft::Draft;
+use super::lane::Lane;
 use super::leg::Stage;
 use super::sequence::{Place, Sequence, SequenceKey};
-use crate::{LaneId, Role};
+use super::{LaneWork, Replica};
+use crate::LaneId;
 
-/// A prefill lane gives at most this part of a step to decodes while prompts wait.
+/// Where prefill comes first, a step gives at most this part to decodes while prompts wait.
 const PREFILL_DECODE_PART: u32 = 8;
 
 /// What came of forming a step.
@@ -26,21 +27,30 @@ enum Formed {
 impl Replica {
     /// Admits and forms steps until nothing more can be decided.
     pub(super) fn schedule(&mut self) {
-        for lane in (0..self.lanes.len()).map(|index| LaneId(index as u8)) {
-            self.admit(lane);
-            loop {
-                match self.form_step(lane) {
-                    Formed::Submitted => {}
-                    Formed::Settled => break,
-                    Formed::BlocksFreed => self.admit(lane),
-                }
-            }
+        self.admit();
+        while self.form_steps() == Formed::BlocksFreed {
+            self.admit();
         }
     }
 
+    /// Gives every lane what it can run.
+    fn form_steps(&mut self) -> Formed {
+        for at in 0..self.lanes.len() {
+            loop {
+                match self.form_step(self.lanes[at].id) {
+                    Formed::Submitted => {}
+                    Formed::Settled => break,
+                    Formed::BlocksFreed => return Formed::BlocksFreed,
+                }
+            }
+        }
+        Formed::Settled
+    }
+
     fn form_step(&mut self, lane: LaneId) -> Formed {
-        let in_flight = self.lane(lane).flights.len();
-        if in_flight >= self.config.steps_in_flight as usize {
+        let Lane { config, flights, .. } = self.lane(lane);
+        let (config, in_flight) = (*config, flights.len());
+        if in_flight >= config.steps_in_flight as usize {
             return Formed::Settled;
         }
         if let Some(course) = self.lane_mut(lane).course.take() {
@@ -57,17 +67,17 @@ impl Replica {
         }
         picked.sort_unstable();
         let mut draft = Draft::default();
-        let preempted_before = self.lane(lane).count(Place::Preempted);
+        let preempted_before = self.preemptions;
         let decodes = self.make_room(picked, &mut draft);
-        let chunks = self.pick_chunks(lane, self.config.step_tokens_max - decodes.len() as u32);
+        let chunks = self.pick_chunks(config.work, config.step_tokens_max - decodes.len() as u32);
         if decodes.is_empty() && chunks.is_empty() {
-            let freed = self.lane(lane).count(Place::Preempted) > preempted_before;
+            let freed = self.preemptions > preempted_before;
             return if freed { Formed::BlocksFreed } else { Formed::Settled };
         }
         let decode_rows = decodes.into_iter().map(|key| (key, 1));
-        let rows: Vec<_> = match self.lane(lane).role {
-            Role::Prefill => chunks.into_iter().chain(decode_rows).collect(),
-            Role::Decode | Role::Aggregated => decode_rows.chain(chunks).collect(),
+        let rows: Vec<_> = match config.work {
+            LaneWork::Prefill | LaneWork::PrefillFirst => chunks.into_iter().chain(decode_rows).collect(),
+            LaneWork::Decode | LaneWork::DecodeFirst => decode_rows.chain(chunks).collect(),
         };
         self.submit_rows(lane, draft, &rows);
         Formed::Submitted
@@ -75,17 +85,18 @@ impl Replica {
 
     /// Running sequences that get a row, the one whose turn it is first. Where not all of them do, they take turns.
     fn pick_decodes(&self, lane: LaneId) -> Vec<SequenceKey> {
-        let (budget, context_max) = (self.config.step_tokens_max, self.config.context_max);
-        let lane = self.lane(lane);
-        let chunks_wait = lane.at(Place::Filling).iter().any(|key| chunk_left(self.sequences.at(*key)) > 0);
-        let rows_max = match lane.role {
-            Role::Prefill if chunks_wait => (budget / PREFILL_DECODE_PART).max(1),
-            Role::Prefill | Role::Decode | Role::Aggregated => budget,
+        let Lane { config, last_decoded, .. } = self.lane(lane);
+        let chunks_wait = || self.places.at(Place::Filling).iter().any(|key| chunk_left(self.sequences.at(*key)) > 0);
+        let rows_max = match config.work {
+            LaneWork::Prefill => return Vec::new(),
+            LaneWork::PrefillFirst if chunks_wait() => (config.step_tokens_max / PREFILL_DECODE_PART).max(1),
+            LaneWork::PrefillFirst | LaneWork::Decode | LaneWork::DecodeFirst => config.step_tokens_max,
         };
-        let running = lane.at(Place::Running).iter().copied();
+        let context_max = self.config.context_max;
+        let running = self.places.at(Place::Running).iter().copied();
         let mut picked: Vec<_> = running.filter(|key| self.sequences.at(*key).goes_on(context_max)).collect();
         if picked.len() > rows_max as usize {
-            let first = lane.last_decoded.map_or(0, |last| picked.partition_point(|key| *key <= last));
+            let first = last_decoded.map_or(0, |last| picked.partition_point(|key| *key <= last));
             picked.rotate_left(first);
             picked.truncate(rows_max as usize);
         }
@@ -93,12 +104,17 @@ impl Replica {
     }
 
     /// The next chunk of each prompt, oldest first, until the rows are spent.
-    fn pick_chunks(&self, lane: LaneId, mut rows: u32) -> Vec<(SequenceKey, u32)> {
+    fn pick_chunks(&self, work: LaneWork, mut rows: u32) -> Vec<(SequenceKey, u32)> {
         let mut chunks = Vec::new();
-        for key in self.lane(lane).at(Place::Filling) {
+        let yields_to = match work {
+            LaneWork::Decode => return chunks,
+            LaneWork::Prefill => self.wants_room(),
+            LaneWork::PrefillFirst | LaneWork::DecodeFirst => None,
+        };
+        for key in self.places.at(Place::Filling) {
             let left = chunk_left(self.sequences.at(*key));
-            if left == 0 {
-                continue; // the rest of it is in flight
+            if left == 0 || yields_to.is_some_and(|needy| self.may_yield(*key, needy)) {
+                continue; // the rest of it is in flight, or it is about to make room
             }
             if rows == 0 {
                 break;
@@ -114,7 +130,7 @@ impl Replica {
         for (key, rows) in rows {
             let sequence = self.sequences.at_mut(*key);
             draft.add(*key, sequence, *rows, self.config.block_tokens, &mut self.pool);
-            if self.decodes_next(*key) {
+            if self.lane(lane).config.work.decodes() && self.decodes_next(*key) {
                 self.move_to(*key, Place::Running);
             }
         }

@@ -14,10 +14,7 @@ pub(crate) trait Forward {
     /// The shape of the whole model.
     fn spec(&self) -> &ModelSpec;
 
-    /// Forgets a sequence.
-    fn retire(&mut self, slot: SlotId) -> Result<(), EngineError>;
-
-    /// Takes a sequence in.
+    /// Takes a sequence in, and forgets the one that had its slot before.
     fn admit(&mut self, init: &SlotInit) -> Result<(), EngineError>;
 
     /// Copies whole blocks, (from, to) each, in order.
@@ -70,12 +67,9 @@ impl<L: Layers> Forward for HostSampled<L> {
         self.layers.spec()
     }
 
-    fn retire(&mut self, slot: SlotId) -> Result<(), EngineError> {
-        self.sampler.retire(slot)
-    }
-
     fn admit(&mut self, init: &SlotInit) -> Result<(), EngineError> {
-        self.sampler.admit(init)
+        self.sampler.admit(init);
+        Ok(())
     }
 
     fn copy_blocks(&mut self, pairs: Vec<(u32, u32)>) -> Result<(), EngineError> {

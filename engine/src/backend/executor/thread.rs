@@ -161,11 +161,8 @@ impl<F: Forward> Executor<F> {
         Ok(Turn::Ends(StepResult { samples, layers_done: planned }))
     }
 
-    /// Retires, admits and copies, then checks what is left of the plan.
+    /// Admits and copies, then checks what is left of the plan.
     fn begin(&mut self, plan: &StepPlan) -> Result<(Prepared, StepInput, Vec<FromSlot>), EngineError> {
-        for slot in &plan.retire {
-            self.forward.retire(*slot)?;
-        }
         for init in &plan.admit {
             self.forward.admit(init)?;
         }

@@ -1,6 +1,6 @@
 //! A backend that runs the oracle's model over real block contents and checks every plan it is given.
 //!
-//! Steps run in the order of their submission. An early one runs as soon as those before it have run, so the backend may
+//! Steps of a lane run in the order of their submission, those of two lanes beside each other. An early one runs as soon as those before it have run, so the backend may
 //! be a step ahead of what the scheduler has heard; a late one runs when its end is told, after all the scheduler did
 //! meanwhile.
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::oracle;
 use crate::{
-    BlockId, Failure, FailureKind, Input, SampleOutcome, SampledToken, SequenceRows, SlotId, StepId, StepPlan,
+    BlockId, Failure, FailureKind, Input, LaneId, SampleOutcome, SampledToken, SequenceRows, SlotId, StepId, StepPlan,
     StepResult, TokenId,
 };
 
@@ -30,6 +30,15 @@ pub(super) struct FakeBackend {
     step_tokens_max: u32,
     cells: Vec<Vec<u64>>,
     slots: BTreeMap<SlotId, Slot>,
+    lanes: BTreeMap<LaneId, Lane>,
+    /// Draws, by seed and position, whose rows turn out to be damaged.
+    pub(super) damaged: BTreeSet<(u64, u64)>,
+    /// Rows that continued with a token which the scheduler did not know when it formed their step.
+    pub(super) continued: u64,
+}
+
+#[derive(Default)]
+struct Lane {
     running: VecDeque<Running>,
     /// The rows whose hidden states are kept, and their next layer.
     kept: Option<(Vec<SequenceRows>, u32)>,
@@ -37,10 +46,6 @@ pub(super) struct FakeBackend {
     left: Option<StepId>,
     /// Who sampled in the step that ended last.
     sampled: Vec<SlotId>,
-    /// Draws, by seed and position, whose rows turn out to be damaged.
-    pub(super) damaged: BTreeSet<(u64, u64)>,
-    /// Rows that continued with a token which the scheduler did not know when it formed their step.
-    pub(super) continued: u64,
 }
 
 struct Slot {
@@ -74,95 +79,106 @@ impl FakeBackend {
             step_tokens_max,
             cells,
             slots: BTreeMap::new(),
-            running: VecDeque::new(),
-            kept: None,
-            left: None,
-            sampled: Vec::new(),
+            lanes: BTreeMap::new(),
             damaged: BTreeSet::new(),
             continued: 0,
         }
     }
 
-    pub(super) fn has(&self, step: StepId) -> bool {
-        self.running.iter().any(|running| running.step == step)
+    /// Where a step is in flight.
+    pub(super) fn lane_of(&self, step: StepId) -> Option<LaneId> {
+        let has = |lane: &Lane| lane.running.iter().any(|running| running.step == step);
+        self.lanes.iter().find(|(_, lane)| has(lane)).map(|(id, _)| *id)
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.running.is_empty()
+    /// Lanes with steps in flight.
+    pub(super) fn busy(&self) -> Vec<LaneId> {
+        self.lanes.iter().filter(|(_, lane)| !lane.running.is_empty()).map(|(id, _)| *id).collect()
     }
 
-    pub(super) fn submit(&mut self, step: StepId, plan: StepPlan, effects: Effects) {
-        assert!(self.running.back().is_none_or(|last| last.step < step), "{step} is submitted after a later one");
-        self.check(&plan);
-        self.running.push_back(Running { step, plan, effects, result: None, cancelled: false });
-        self.run_ahead();
+    pub(super) fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan, effects: Effects) {
+        let before = self.lanes.entry(lane).or_default().running.back();
+        assert!(before.is_none_or(|last| last.step < step), "{step} is submitted after a later one");
+        self.check(lane, &plan);
+        self.check_beside(lane, &plan);
+        self.lane(lane).running.push_back(Running { step, plan, effects, result: None, cancelled: false });
+        self.run_ahead(lane);
     }
 
     /// A cancel may cross the end of its step: what is due by then happens in the scheduler before it hears of the end.
     /// It cannot name any other step that does not run.
-    pub(super) fn cancel(&mut self, step: StepId) {
-        match self.running.iter_mut().find(|running| running.step == step) {
+    pub(super) fn cancel(&mut self, lane: LaneId, step: StepId) {
+        let lane = self.lane(lane);
+        match lane.running.iter_mut().find(|running| running.step == step) {
             Some(running) => assert!(!std::mem::replace(&mut running.cancelled, true), "{step} is cancelled twice"),
-            None => assert_eq!(self.left.take(), Some(step), "a step is cancelled that does not run"),
+            None => assert_eq!(lane.left.take(), Some(step), "a step is cancelled that does not run"),
         }
     }
 
-    /// Ends the oldest step; one that was cancelled in time leaves torn blocks and brings nothing.
-    pub(super) fn finish(&mut self) -> Option<(StepId, StepResult)> {
-        let Running { step, plan, result, cancelled, .. } = self.running.pop_front()?;
-        self.left = (!cancelled).then_some(step);
-        self.sampled = plan.sample.iter().map(|sample| sample.slot).collect();
+    /// Ends the oldest step of a lane; one that was cancelled in time leaves torn blocks and brings nothing.
+    pub(super) fn finish(&mut self, lane: LaneId) -> Option<(StepId, StepResult)> {
+        let Running { step, plan, result, cancelled, .. } = self.lane(lane).running.pop_front()?;
+        self.lane(lane).left = (!cancelled).then_some(step);
+        self.lane(lane).sampled = plan.sample.iter().map(|sample| sample.slot).collect();
         let result = match result {
-            Some(early) if !cancelled || self.has_begun_next() => early,
-            None if !cancelled => self.execute(&plan),
+            Some(early) if !cancelled || self.has_begun_next(lane) => early,
+            None if !cancelled => self.execute(lane, &plan),
             early => {
-                self.cut(&plan, early.is_some());
+                self.cut(lane, &plan, early.is_some());
                 StepResult { samples: Vec::new(), layers_done: plan.layers.len() as u32 - 1 }
             }
         };
-        self.run_ahead();
+        self.run_ahead(lane);
         Some((step, result))
     }
 
-    /// The draw at `index` of the step that ended last failed after all.
-    pub(super) fn void(&mut self, index: usize) {
-        self.slots.get_mut(&self.sampled[index]).expect("it has sampled").last = Last::Void;
+    /// The draw at `index` of the lane's step that ended last failed after all.
+    pub(super) fn void(&mut self, lane: LaneId, index: usize) {
+        let slot = self.lane(lane).sampled[index];
+        self.slots.get_mut(&slot).expect("it has sampled").last = Last::Void;
     }
 
-    /// Ends the oldest step as one that could not run, unless the next one has begun.
-    pub(super) fn abandon(&mut self) -> Option<StepId> {
-        if self.running.get(1).is_some_and(|next| next.result.is_some()) {
+    /// Ends the oldest step of a lane as one that could not run, unless the next one has begun.
+    pub(super) fn abandon(&mut self, id: LaneId) -> Option<StepId> {
+        let lane = self.lane(id);
+        if lane.running.get(1).is_some_and(|next| next.result.is_some()) {
             return None;
         }
-        let Running { step, plan, result, cancelled, .. } = self.running.pop_front()?;
-        self.left = (!cancelled).then_some(step);
-        self.cut(&plan, result.is_some());
-        self.run_ahead();
+        let Running { step, plan, result, cancelled, .. } = lane.running.pop_front()?;
+        lane.left = (!cancelled).then_some(step);
+        self.cut(id, &plan, result.is_some());
+        self.run_ahead(id);
         Some(step)
     }
 
-    /// Takes the youngest step back before it ran, as one that could not be handed over.
-    pub(super) fn refuse(&mut self) -> Option<StepId> {
-        let Running { step, cancelled, .. } = self.running.pop_back()?;
-        self.left = (!cancelled).then_some(step);
+    /// Takes the youngest step of a lane back before it ran, as one that could not be handed over.
+    pub(super) fn refuse(&mut self, lane: LaneId) -> Option<StepId> {
+        let lane = self.lane(lane);
+        let Running { step, cancelled, .. } = lane.running.pop_back()?;
+        lane.left = (!cancelled).then_some(step);
         Some(step)
     }
 
     /// Nobody else may write what a step in flight reads.
     pub(super) fn assert_unread(&self, blocks: &[BlockId]) {
-        let mut read = self.running.iter().flat_map(|running| &running.plan.blocks);
+        let running = self.lanes.values().flat_map(|lane| &lane.running);
+        let mut read = running.flat_map(|running| &running.plan.blocks);
         assert!(!read.any(|block| blocks.contains(block)), "{blocks:?} are written while a step reads them");
     }
 
-    /// Whether what is the oldest step now has run, so that the one before it had ended.
-    fn has_begun_next(&self) -> bool {
-        self.running.front().is_some_and(|next| next.result.is_some())
+    fn lane(&mut self, lane: LaneId) -> &mut Lane {
+        self.lanes.entry(lane).or_default()
     }
 
-    /// Runs early steps up to the first late one.
-    fn run_ahead(&mut self) {
-        for at in 0..self.running.len() {
-            let Running { plan, effects, result, cancelled, .. } = &self.running[at];
+    /// Whether what is the oldest step of a lane now has run, so that the one before it had ended.
+    fn has_begun_next(&mut self, lane: LaneId) -> bool {
+        self.lane(lane).running.front().is_some_and(|next| next.result.is_some())
+    }
+
+    /// Runs early steps of a lane up to the first late one.
+    fn run_ahead(&mut self, lane: LaneId) {
+        for at in 0..self.lane(lane).running.len() {
+            let Running { plan, effects, result, cancelled, .. } = &self.lane(lane).running[at];
             if result.is_some() {
                 continue;
             }
@@ -170,7 +186,8 @@ impl FakeBackend {
                 return;
             }
             let plan = plan.clone();
-            self.running[at].result = Some(self.execute(&plan));
+            let result = self.execute(lane, &plan);
+            self.lane(lane).running[at].result = Some(result);
         }
     }
 
@@ -193,18 +210,19 @@ impl FakeBackend {
         &self.cells[block.0 as usize][(position % self.block_tokens) as usize]
     }
 
-    fn check(&self, plan: &StepPlan) {
-        let before = self.running.back().map(|before| (&before.plan.sequences, before.plan.layers.end));
-        let before = before.or(self.kept.as_ref().map(|(rows, layer)| (rows, *layer)));
+    fn check(&self, lane: LaneId, plan: &StepPlan) {
+        let Lane { running, kept, .. } = &self.lanes[&lane];
+        let before = running.back().map(|before| (&before.plan.sequences, before.plan.layers.end));
+        let before = before.or(kept.as_ref().map(|(rows, layer)| (rows, *layer)));
         if plan.layers.start > 0 {
             assert_eq!(before, Some((&plan.sequences, plan.layers.start)), "nothing to go on from");
         }
         let whole = plan.layers.end == self.layers;
         assert!(whole || plan.sample.is_empty(), "a sample before the last layer");
-        assert!(plan.layers.start == 0 || (plan.admit.is_empty() && plan.retire.is_empty() && plan.copies.is_empty()));
+        assert!(plan.layers.start == 0 || (plan.admit.is_empty() && plan.copies.is_empty()));
         assert!(!plan.sequences.is_empty(), "an empty step");
         assert!(plan.tokens.len() as u32 <= self.step_tokens_max, "{} rows", plan.tokens.len());
-        let others = self.running.iter().filter(|running| {
+        let others = running.iter().filter(|running| {
             plan.layers.start == 0 || running.plan.sequences != plan.sequences || running.plan.blocks != plan.blocks
         });
         let mut written: BTreeSet<_> = others.flat_map(|running| self.written(&running.plan)).collect();
@@ -223,6 +241,36 @@ impl FakeBackend {
         assert_eq!(next_row as usize, plan.tokens.len());
     }
 
+    /// Steps of other lanes run at any time from now on: nothing that one of both changes is the other's affair.
+    fn check_beside(&self, lane: LaneId, plan: &StepPlan) {
+        let others = self.lanes.iter().filter(|(id, _)| **id != lane).flat_map(|(_, lane)| &lane.running);
+        for Running { step, plan: other, .. } in others {
+            let (ours, theirs) = (self.changed(plan), self.changed(other));
+            let clash =
+                ours.intersection(&self.used(other)).chain(theirs.intersection(&self.used(plan))).next().copied();
+            assert_eq!(clash, None, "a cell that {step} of another lane reads or writes is written, or the other way");
+            let both = named(plan).intersection(&named(other)).next().copied();
+            assert_eq!(both, None, "{step} of another lane names the slot");
+        }
+    }
+
+    /// The cells that a plan writes, with those that it copies to.
+    fn changed(&self, plan: &StepPlan) -> BTreeSet<(BlockId, u32)> {
+        let copied = plan.copies.iter().flat_map(|copy| (0..self.block_tokens).map(|offset| (copy.to, offset)));
+        self.written(plan).chain(copied).collect()
+    }
+
+    /// The cells that a plan reads or writes.
+    fn used(&self, plan: &StepPlan) -> BTreeSet<(BlockId, u32)> {
+        let whole = |block: BlockId| (0..self.block_tokens).map(move |offset| (block, offset));
+        let read = plan.sequences.iter().flat_map(|rows| {
+            let table = &plan.blocks[rows.blocks.start as usize..rows.blocks.end as usize];
+            (0..rows.first_position).map(|at| (table[(at / self.block_tokens) as usize], at % self.block_tokens))
+        });
+        let copied = plan.copies.iter().flat_map(|copy| whole(copy.from));
+        self.changed(plan).into_iter().chain(read).chain(copied).collect()
+    }
+
     /// The cells that the rows of a plan write.
     fn written<'a>(&self, plan: &'a StepPlan) -> impl Iterator<Item = (BlockId, u32)> + use<'a> {
         let block_tokens = self.block_tokens;
@@ -237,26 +285,23 @@ impl FakeBackend {
 
     /// What happens even in a step that runs no layer.
     fn begin(&mut self, plan: &StepPlan) {
-        for slot in &plan.retire {
-            assert!(self.slots.remove(slot).is_some(), "{slot} is retired, but nobody sits there");
-        }
         for init in &plan.admit {
             let prompt_tokens = init.prompt.len() as u32;
             let last = init.generated.last().map_or(Last::Unknown, |token| Last::Token(*token));
             let slot = Slot { seed: init.seed, prompt_tokens, position: init.generated.len() as u64, last };
-            assert!(self.slots.insert(init.slot, slot).is_none(), "{} is admitted twice", init.slot);
+            self.slots.insert(init.slot, slot);
         }
         for copy in &plan.copies {
             self.cells[copy.to.0 as usize] = self.cells[copy.from.0 as usize].clone();
         }
     }
 
-    fn execute(&mut self, plan: &StepPlan) -> StepResult {
+    fn execute(&mut self, lane: LaneId, plan: &StepPlan) -> StepResult {
         self.begin(plan);
-        self.kept = None;
+        self.lane(lane).kept = None;
         if plan.layers.end < self.layers {
             self.tear(plan);
-            self.kept = Some((plan.sequences.clone(), plan.layers.end));
+            self.lane(lane).kept = Some((plan.sequences.clone(), plan.layers.end));
             return StepResult { samples: Vec::new(), layers_done: plan.layers.len() as u32 };
         }
         let mut values_at_row: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
@@ -314,16 +359,26 @@ impl FakeBackend {
     }
 
     /// Everything a cut step may have written is garbage, and its slots are void.
-    fn cut(&mut self, plan: &StepPlan, has_run: bool) {
+    fn cut(&mut self, lane: LaneId, plan: &StepPlan, has_run: bool) {
         if !has_run {
             self.begin(plan);
         }
-        self.kept = None;
+        self.lane(lane).kept = None;
         self.tear(plan);
         for sample in &plan.sample {
             self.slots.get_mut(&sample.slot).expect("a slot of the step before").last = Last::Void;
         }
     }
+}
+
+/// The slots that a plan seats, samples or continues from.
+fn named(plan: &StepPlan) -> BTreeSet<SlotId> {
+    let continued = plan.sequences.iter().filter_map(|rows| match rows.input {
+        Input::Given => None,
+        Input::FromSlot(slot) => Some(slot),
+    });
+    let admitted = plan.admit.iter().map(|init| init.slot);
+    admitted.chain(plan.sample.iter().map(|sample| sample.slot)).chain(continued).collect()
 }
 
 pub(super) fn damaged_row() -> Failure {

@@ -7,10 +7,10 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use self::model::{LAYERS, Model, Op, Shape};
-use crate::Role;
 use crate::handoff::PullOutcome;
 use crate::message::ReleaseAnswer;
-use crate::replica::{Reading, STEPS_IN_FLIGHT_MAX};
+use crate::replica::tests::backend::Effects;
+use crate::replica::{LaneWork, Reading, STEPS_IN_FLIGHT_MAX};
 
 fn shape() -> impl Strategy<Value = Shape> {
     let damaged = prop_oneof![9 => Just(u32::MAX), 1 => 0_u32..9];
@@ -43,8 +43,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => shape().prop_map(Op::Whole),
         5 => shape().prop_map(Op::Give),
         5 => shape().prop_map(Op::Offer),
-        24 => any::<bool>().prop_map(Op::FinishStep),
-        1 => Just(Op::FailStep),
+        24 => (pick(), prop_oneof![Just(Effects::Early), Just(Effects::Late)]).prop_map(|(pick, then)| Op::FinishStep(pick, then)),
+        1 => pick().prop_map(Op::FailStep),
         6 => pick().prop_map(Op::Commit),
         6 => (pick(), outcome).prop_map(|(pick, outcome)| Op::EndPull(pick, outcome)),
         6 => (pick(), answer).prop_map(|(pick, answer)| Op::AnswerRelease(pick, answer)),
@@ -72,9 +72,13 @@ fn reading() -> impl Strategy<Value = Reading> {
     prop_oneof![Just(Reading::WhenComplete), Just(Reading::WhileFilling)]
 }
 
-fn role() -> impl Strategy<Value = Role> {
-    prop_oneof![Just(Role::Prefill), Just(Role::Decode), Just(Role::Aggregated)]
-}
+/// What the lanes of a worker do.
+const LANES: [&[LaneWork]; 4] = [
+    &[LaneWork::PrefillFirst],
+    &[LaneWork::DecodeFirst],
+    &[LaneWork::Prefill, LaneWork::Decode],
+    &[LaneWork::Decode, LaneWork::Prefill],
+];
 
 proptest! {
     // Each run has up to 300 events.
@@ -82,13 +86,13 @@ proptest! {
 
     #[test]
     fn every_leg_ends_once_with_the_right_tokens_and_every_block_comes_back(
-        role in role(),
+        works in proptest::sample::select(LANES.to_vec()),
         blocks in 6_u32..20,
         steps_in_flight in 1..=STEPS_IN_FLIGHT_MAX,
         manner in (prop_oneof![2 => Just(LAYERS), 1 => 1..LAYERS], reading()),
         ops in proptest::collection::vec(op(), 100..300),
     ) {
-        let mut model = Model::new(role, blocks, steps_in_flight, manner);
+        let mut model = Model::new(works, blocks, steps_in_flight, manner);
         for op in ops {
             model.apply(op);
         }
@@ -100,9 +104,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_same_events_give_the_same_decisions(ops in proptest::collection::vec(op(), 50..150)) {
+    fn the_same_events_give_the_same_decisions(
+        works in proptest::sample::select(LANES.to_vec()),
+        ops in proptest::collection::vec(op(), 50..150)) {
         let decisions = || {
-            let mut model = Model::new(Role::Aggregated, 12, STEPS_IN_FLIGHT_MAX, (2, Reading::WhileFilling));
+            let mut model = Model::new(works, 12, STEPS_IN_FLIGHT_MAX, (2, Reading::WhileFilling));
             ops.iter().for_each(|op| model.apply(op.clone()));
             model.decisions
         };
@@ -113,12 +119,11 @@ proptest! {
 /// Leaks and counters that drift show only after many legs have lived in one scheduler.
 #[test]
 fn ten_thousand_events_in_one_life_leave_nothing_behind() {
-    let roles = [Role::Prefill, Role::Decode, Role::Aggregated];
     let manners = [(LAYERS, Reading::WhenComplete), (1, Reading::WhileFilling)];
-    for (role, manner) in roles.into_iter().flat_map(|role| manners.map(|manner| (role, manner))) {
+    for (works, manner) in LANES.into_iter().flat_map(|works| manners.map(|manner| (works, manner))) {
         let mut runner = TestRunner::deterministic();
         let ops = proptest::collection::vec(op(), 10_000).new_tree(&mut runner).expect("events").current();
-        let mut model = Model::new(role, 16, STEPS_IN_FLIGHT_MAX, manner);
+        let mut model = Model::new(works, 16, STEPS_IN_FLIGHT_MAX, manner);
         for op in ops {
             model.apply(op);
         }

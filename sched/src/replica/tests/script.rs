@@ -16,7 +16,8 @@ use crate::message::{
     Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, TokenTiming, Work,
 };
 use crate::replica::{
-    Action, Compute, Event, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig, Transfer,
+    Action, Compute, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig,
+    Transfer,
 };
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
@@ -88,18 +89,31 @@ pub(super) const LAYERS: u32 = 4;
 /// Others have to be met first.
 const GIVERS_UP: RangeInclusive<u128> = 1..=9;
 
+/// `two-lanes` is a lane 0 that prefills and a lane 1 that decodes, otherwise one lane is as its role has it.
+fn lanes(words: &Words) -> Vec<LaneConfig> {
+    let role = Role::from_label(words.named.get("role").unwrap_or(&"aggregated")).expect("role");
+    let works = match words.plain.contains(&"two-lanes") {
+        true => vec![LaneWork::Prefill, LaneWork::Decode],
+        false => vec![LaneWork::of_role(role)],
+    };
+    let lane = |work| LaneConfig {
+        work,
+        step_tokens_max: words.number("rows", 64),
+        step_layers_max: words.number("step-layers", LAYERS),
+        steps_in_flight: words.number("ahead", 1),
+    };
+    works.into_iter().map(lane).collect()
+}
+
 fn configured(words: &Words) -> ReplicaConfig {
     ReplicaConfig {
-        role: Role::from_label(words.named.get("role").unwrap_or(&"aggregated")).expect("role"),
+        lanes: lanes(words),
         blocks_total: words.number("blocks", 16),
         block_tokens: 16,
         layers: LAYERS,
         vocab: words.number("vocab", 1 << 24),
         context_max: words.number("context", 1024),
         sequences_max: words.number("seats", 8),
-        step_tokens_max: words.number("rows", 64),
-        step_layers_max: words.number("step-layers", LAYERS),
-        steps_in_flight: words.number("ahead", 1),
         queue_legs_max: words.number("queue", 8),
         pulls_per_giver_max: words.number("pulls", 4),
         pull_tokens_max: words.number("pull_tokens", 1 << 20),
@@ -180,7 +194,8 @@ fn release_answered((giver, lease): (InstanceId, LeaseId), word: &str) -> Event 
 
 impl World {
     fn new(config: ReplicaConfig) -> World {
-        let backend = FakeBackend::new(config.blocks_total, config.block_tokens, config.layers, config.step_tokens_max);
+        let rows_max = config.lanes.iter().map(|lane| lane.step_tokens_max).max().unwrap_or(0);
+        let backend = FakeBackend::new(config.blocks_total, config.block_tokens, config.layers, rows_max);
         let mut replica = Replica::new(config).expect("the configuration of a scenario is valid");
         GIVERS_UP.for_each(|giver| replica.on(Time(0), Event::GiverUp(InstanceId(giver))));
         World {
@@ -230,9 +245,13 @@ impl World {
             }
             "renew" => router(ToWorker::Renew(words.plain.iter().map(|word| leg(word)).collect())),
             "step" => self.finish_steps(words),
-            "fail-step" => self.backend.abandon().into_iter().map(step_failed).collect(),
-            "refuse-step" => self.backend.refuse().into_iter().map(step_failed).collect(),
-            "overtake" => self.backend.refuse().into_iter().map(step_done_too_early).collect(),
+            "fail-step" => {
+                self.backend.abandon(lane(words)).into_iter().map(|step| step_failed(lane(words), step)).collect()
+            }
+            "refuse-step" => {
+                self.backend.refuse(lane(words)).into_iter().map(|step| step_failed(lane(words), step)).collect()
+            }
+            "overtake" => self.backend.refuse(lane(words)).into_iter().map(step_done_too_early).collect(),
             "pull" => {
                 let last =
                     self.pulls.iter().rfind(|(_, leg)| **leg == words.leg()).map_or(PullId(0), |(pull, _)| *pull);
@@ -257,7 +276,7 @@ impl World {
             }
             "progress" => {
                 let step = StepId(words.number("step", 1).into());
-                vec![Event::StepProgress { lane: LaneId(0), step, layers_done: words.number("layers", 1) }]
+                vec![Event::StepProgress { lane: lane(words), step, layers_done: words.number("layers", 1) }]
             }
             "giver-met" => vec![Event::GiverMet(InstanceId(words.number("giver", 1).into()))],
             "giver-unmet" => {
@@ -284,15 +303,16 @@ impl World {
     /// and `masked` are rows that no token can be sampled from.
     fn finish_steps(&mut self, words: &Words) -> Vec<Event> {
         self.now = self.now + Span::from_ms(10);
-        let (step, mut result) = self.backend.finish().expect("a step is in flight");
+        let lane = lane(words);
+        let (step, mut result) = self.backend.finish(lane).expect("a step is in flight");
         let words = words.plain.iter().filter(|word| **word != "+");
         for (index, (sample, word)) in result.samples.iter_mut().zip(words).enumerate() {
             *sample = outcome(word);
             if sample.is_err() {
-                self.backend.void(index);
+                self.backend.void(lane, index);
             }
         }
-        vec![Event::StepDone { lane: LaneId(0), step, result }]
+        vec![Event::StepDone { lane, step, result }]
     }
 
     fn lease(&self, words: &Words) -> LeaseId {
@@ -331,14 +351,15 @@ impl World {
 
     fn compute(&mut self, compute: Compute) -> String {
         match compute {
-            Compute::Run { step, plan, progress, .. } => {
+            Compute::Run { lane, step, plan, progress } => {
                 let telling = if progress == Progress::ByLayer { " (telling)" } else { "" };
-                let text = format!("run {step}{telling}: {}", show_plan(&plan));
-                self.backend.submit(step, plan, Effects::Late);
+                let beside = if lane == LaneId(0) { String::new() } else { format!(" in {lane}") };
+                let text = format!("run {step}{beside}{telling}: {}", show_plan(&plan));
+                self.backend.submit(lane, step, plan, Effects::Late);
                 text
             }
-            Compute::Cancel { step, .. } => {
-                self.backend.cancel(step);
+            Compute::Cancel { lane, step } => {
+                self.backend.cancel(lane, step);
                 format!("cancel {step}")
             }
         }
@@ -447,8 +468,13 @@ fn offer(words: &Words) -> Offer {
     }
 }
 
-fn step_failed(step: StepId) -> Event {
-    Event::StepFailed { lane: LaneId(0), step, failure: Failure::new(FailureKind::Internal, "no device") }
+/// `lane=1`, the first lane if none is named.
+fn lane(words: &Words) -> LaneId {
+    LaneId(words.number("lane", 0) as u8)
+}
+
+fn step_failed(lane: LaneId, step: StepId) -> Event {
+    Event::StepFailed { lane, step, failure: Failure::new(FailureKind::Internal, "no device") }
 }
 
 fn step_done_too_early(step: StepId) -> Event {

@@ -11,10 +11,10 @@ pub(super) fn show_mark(Watermark { tokens, chunk_end, layers }: Watermark) -> S
     }
 }
 
-/// `-slot0 +slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`; the layers are only named where they
+/// `+slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`; the layers are only named where they
 /// are not all.
 pub(super) fn show_plan(plan: &StepPlan) -> String {
-    let mut effects: Vec<String> = plan.retire.iter().map(|slot| format!("-{slot}")).collect();
+    let mut effects: Vec<String> = Vec::new();
     effects.extend(plan.admit.iter().map(|init| format!("+{}", init.slot)));
     effects.extend(plan.copies.iter().map(|copy| format!("copy {}>{}", copy.from, copy.to)));
     let mut parts = if effects.is_empty() { Vec::new() } else { vec![effects.join(" ")] };

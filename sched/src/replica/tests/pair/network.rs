@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dice::Dice;
 use super::router::Router;
 use super::seen::Seen;
-use super::worker::{LAYERS, Manner, Worker};
+use super::worker::{LAYERS, Lanes, Manner, Worker};
 use crate::handoff::PullOutcome;
 use crate::layout::TILE_TOKENS;
 use crate::message::{Envelope, FromWorker, ReleaseAnswer, ToGiver, ToReader, ToWorker};
@@ -67,12 +67,12 @@ enum Delivery {
     RouterBeat,
     ToWorker(Role, InstanceId, ToWorker),
     FromWorker(InstanceId, FromWorker),
-    StepEnds(Role, InstanceId, StepId),
+    StepEnds(Role, InstanceId, LaneId, StepId),
     Tick(Role, InstanceId),
     /// One block's bytes land at the taker.
     Lands(InstanceId, PullId, u32),
     PullEnds(InstanceId, PullId, PullOutcome),
-    Progress(Role, InstanceId, StepId),
+    Progress(Role, InstanceId, LaneId, StepId),
     /// From taker to giver.
     ToGiver(Ends, ToGiver),
     /// Another reader that has got hold of a lease's id does what readers may do.
@@ -115,6 +115,7 @@ impl Network {
             pull_tokens_max: if seed % 7 < 2 { TILE_TOKENS } else { 1 << 20 },
             giver_block_tokens: TILE_TOKENS * [1, 2, 1, 4][(seed / 2 % 4) as usize],
             taker_block_tokens: TILE_TOKENS * [1, 1, 2][(seed / 8 % 3) as usize],
+            lanes: if seed % 11 < 3 { Lanes::Two } else { Lanes::One },
         };
         let mut network = Network {
             dice,
@@ -232,10 +233,10 @@ impl Network {
                 self.feed(role, instance, Event::Router(message));
             }
             Delivery::FromWorker(from, message) => self.router.told(from, message),
-            Delivery::StepEnds(role, instance, step) => self.step_ends(role, instance, step),
+            Delivery::StepEnds(role, instance, lane, step) => self.step_ends(role, instance, lane, step),
             Delivery::Tick(role, instance) => self.feed(role, instance, Event::Tick),
-            Delivery::Progress(role, instance, step) => {
-                let event = Event::StepProgress { lane: LaneId(0), step, layers_done: 1 };
+            Delivery::Progress(role, instance, lane, step) => {
+                let event = Event::StepProgress { lane, step, layers_done: 1 };
                 self.feed(role, instance, event);
             }
             Delivery::Lands(taker, pull, first) => self.land((taker, pull), first),
@@ -295,20 +296,20 @@ impl Network {
     fn perform(&mut self, role: Role, action: Action) {
         let instance = self.worker(role).instance;
         match action {
-            Action::Compute(Compute::Run { step, plan, progress, .. }) => {
+            Action::Compute(Compute::Run { lane, step, plan, progress }) => {
                 let layers = plan.layers.len();
                 let effects = if self.dice.percent(50) { Effects::Early } else { Effects::Late };
-                self.worker(role).backend.submit(step, plan, effects);
+                self.worker(role).backend.submit(lane, step, plan, effects);
                 let (now, takes) = (self.now, self.dice.ms(3, 15));
-                let busy_until = &mut self.worker(role).busy_until;
+                let busy_until = self.worker(role).busy_until.entry(lane).or_default();
                 *busy_until = now.max(*busy_until) + takes;
                 let ends_in = busy_until.since(now);
                 if progress == Progress::ByLayer && layers > 1 {
-                    self.send(Span(ends_in.us() - takes.us() / 2), Delivery::Progress(role, instance, step));
+                    self.send(Span(ends_in.us() - takes.us() / 2), Delivery::Progress(role, instance, lane, step));
                 }
-                self.send(ends_in, Delivery::StepEnds(role, instance, step));
+                self.send(ends_in, Delivery::StepEnds(role, instance, lane, step));
             }
-            Action::Compute(Compute::Cancel { step, .. }) => self.worker(role).backend.cancel(step),
+            Action::Compute(Compute::Cancel { lane, step }) => self.worker(role).backend.cancel(lane, step),
             Action::Say(envelope) => self.say(role, envelope),
             Action::Transfer(Transfer::Grant { .. } | Transfer::Revoke(_)) => {}
             Action::Transfer(Transfer::Meet { giver, .. }) => {
@@ -361,14 +362,14 @@ impl Network {
         }
     }
 
-    fn step_ends(&mut self, role: Role, instance: InstanceId, step: StepId) {
+    fn step_ends(&mut self, role: Role, instance: InstanceId, lane: LaneId, step: StepId) {
         let worker = self.worker(role);
         if worker.instance != instance {
             return;
         }
-        let (done, result) = worker.backend.finish().expect("the step that was submitted");
+        let (done, result) = worker.backend.finish(lane).expect("the step that was submitted");
         assert_eq!(done, step);
-        self.feed(role, instance, Event::StepDone { lane: LaneId(0), step, result });
+        self.feed(role, instance, Event::StepDone { lane, step, result });
     }
 
     /// Tiles land one by one at their own times; slow pulls outlive their lease.

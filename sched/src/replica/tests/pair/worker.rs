@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::handoff::LeaseKey;
 use crate::message::{Envelope, FromWorker, ToWorker};
 use crate::replica::tests::backend::FakeBackend;
-use crate::replica::{Action, Event, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig, Transfer};
-use crate::{BlockId, Choice, InstanceId, LeaseId, Leg, Role, Time};
+use crate::replica::{
+    Action, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig, Transfer,
+};
+use crate::{BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, Role, Time};
 
 /// Tokens that either pool holds.
 const POOL_TOKENS: u32 = 224;
@@ -22,8 +24,8 @@ pub(super) struct Worker {
     pub(super) frozen_until: Time,
     /// When it is woken next, at the latest.
     pub(super) next_tick: Option<Time>,
-    /// When the last of its steps ends.
-    pub(super) busy_until: Time,
+    /// When the last step of each lane ends.
+    pub(super) busy_until: BTreeMap<LaneId, Time>,
     watch: BTreeMap<Leg, Watch>,
 }
 
@@ -36,6 +38,14 @@ pub(super) struct Manner {
     pub(super) pull_tokens_max: u32,
     pub(super) giver_block_tokens: u32,
     pub(super) taker_block_tokens: u32,
+    pub(super) lanes: Lanes,
+}
+
+/// Lanes of a worker: one for both phases, or one for each.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lanes {
+    One,
+    Two,
 }
 
 /// What a worker has been told and has said about one leg.
@@ -54,17 +64,19 @@ impl Worker {
             Role::Decode | Role::Aggregated => manner.taker_block_tokens,
         };
         let (blocks_total, rows) = (POOL_TOKENS / block_tokens, 24);
+        let lane = |work| LaneConfig { work, step_tokens_max: rows, step_layers_max, steps_in_flight };
+        let lanes = match manner.lanes {
+            Lanes::One => vec![lane(LaneWork::of_role(role))],
+            Lanes::Two => vec![lane(LaneWork::Prefill), lane(LaneWork::Decode)],
+        };
         let config = ReplicaConfig {
-            role,
+            lanes,
             blocks_total,
             block_tokens,
             layers: LAYERS,
             vocab: 1000,
             context_max: CONTEXT,
             sequences_max: 5,
-            step_tokens_max: rows,
-            steps_in_flight,
-            step_layers_max,
             queue_legs_max: 16,
             pulls_per_giver_max: 2,
             pull_tokens_max,
@@ -83,7 +95,7 @@ impl Worker {
             granted: BTreeMap::new(),
             frozen_until: Time(0),
             next_tick: None,
-            busy_until: Time(0),
+            busy_until: BTreeMap::new(),
             watch: BTreeMap::new(),
         }
     }

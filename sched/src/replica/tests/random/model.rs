@@ -16,12 +16,13 @@ use crate::message::{Commit, Envelope, FromWorker, Offer, ReleaseAnswer, ToGiver
 use crate::replica::tests::backend::{Effects, FakeBackend, damaged_row};
 use crate::replica::tests::oracle;
 use crate::replica::{
-    Action, Compute, Event, LeaseConfig, PrefixCache, Progress, Pull, Reading, Replica, ReplicaConfig, Transfer,
+    Action, Compute, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Progress, Pull, Reading, Replica,
+    ReplicaConfig, Transfer,
 };
 use crate::rng::choice_seed;
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, InstanceId, LaneId, LeaseId, Leg, PullId, Request,
-    RequestId, Role, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
+    RequestId, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
 };
 
 const BLOCK_TOKENS: u32 = 16;
@@ -48,8 +49,9 @@ pub(super) enum Op {
     Whole(Shape),
     Give(Shape),
     Offer(Shape),
-    FinishStep(bool),
-    FailStep,
+    /// Of which of the lanes that run something, and whether later ones run late.
+    FinishStep(u16, Effects),
+    FailStep(u16),
     Commit(u16),
     EndPull(u16, PullOutcome),
     /// More of an offered prompt is stored.
@@ -104,22 +106,21 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(
-        role: Role,
+        works: &[LaneWork],
         blocks_total: u32,
         steps_in_flight: u32,
         (step_layers_max, reading): (u32, Reading),
     ) -> Model {
+        let lane =
+            |work: &LaneWork| LaneConfig { work: *work, step_tokens_max: ROWS, step_layers_max, steps_in_flight };
         let config = ReplicaConfig {
-            role,
+            lanes: works.iter().map(lane).collect(),
             blocks_total,
             block_tokens: BLOCK_TOKENS,
             layers: LAYERS,
             vocab: 1000,
             context_max: CONTEXT,
             sequences_max: 4,
-            step_tokens_max: ROWS,
-            steps_in_flight,
-            step_layers_max,
             queue_legs_max: 6,
             pulls_per_giver_max: 2,
             pull_tokens_max: 1 << 20,
@@ -157,11 +158,11 @@ impl Model {
             Op::Whole(shape) => self.submit(&shape, Work::Whole),
             Op::Give(shape) => self.submit(&shape, Work::Give),
             Op::Offer(shape) => self.offer(&shape),
-            Op::FinishStep(late) => {
-                self.effects = if late { Effects::Late } else { Effects::Early };
-                self.finish_step();
+            Op::FinishStep(pick, effects) => {
+                self.effects = effects;
+                self.finish_step(pick);
             }
-            Op::FailStep => self.fail_step(),
+            Op::FailStep(pick) => self.fail_step(pick),
             Op::Commit(pick) => self.commit(pick),
             Op::EndPull(pick, outcome) => self.end_pull(pick, outcome),
             Op::AnswerRelease(pick, answer) => self.answer_release(pick, answer),
@@ -205,8 +206,8 @@ impl Model {
         for _ in 0..5_000 {
             let uncommitted = self.offers.keys().find(|leg| !self.legs[*leg].committed && !self.legs[*leg].over);
             let committed_grant = self.grants.keys().find(|lease| self.legs[&self.leg_of_grant[*lease]].committed);
-            if !self.backend.is_idle() {
-                self.finish_step();
+            if !self.backend.busy().is_empty() {
+                self.finish_step(0);
             } else if !self.pulls.is_empty() {
                 self.end_pull(0, PullOutcome::Complete);
             } else if !self.releases.is_empty() {
@@ -285,23 +286,32 @@ impl Model {
         self.feed(Event::Router(ToWorker::Offer(Offer { request, giver, giver_address: "p:1".into(), lease, blocks })));
     }
 
-    fn finish_step(&mut self) {
+    /// One of the lanes that run something.
+    fn busy_lane(&self, pick: u16) -> LaneId {
+        let busy = self.backend.busy();
+        busy.get(usize::from(pick) % busy.len().max(1)).copied().unwrap_or(LaneId(0))
+    }
+
+    fn finish_step(&mut self, pick: u16) {
         self.now = self.now + Span::from_ms(7);
-        if let Some((step, result)) = self.backend.finish() {
-            self.feed(Event::StepDone { lane: LaneId(0), step, result });
+        let lane = self.busy_lane(pick);
+        if let Some((step, result)) = self.backend.finish(lane) {
+            self.feed(Event::StepDone { lane, step, result });
         }
     }
 
     fn progress(&mut self) {
         if let Some(step) = self.telling.first().copied() {
-            self.feed(Event::StepProgress { lane: LaneId(0), step, layers_done: 1 });
+            let lane = self.backend.lane_of(step).unwrap_or(LaneId(0));
+            self.feed(Event::StepProgress { lane, step, layers_done: 1 });
         }
     }
 
-    fn fail_step(&mut self) {
-        if let Some(step) = self.backend.abandon() {
+    fn fail_step(&mut self, pick: u16) {
+        let lane = self.busy_lane(pick);
+        if let Some(step) = self.backend.abandon(lane) {
             let failure = Failure::new(FailureKind::Internal, "no device");
-            self.feed(Event::StepFailed { lane: LaneId(0), step, failure });
+            self.feed(Event::StepFailed { lane, step, failure });
         }
     }
 
@@ -368,7 +378,7 @@ impl Model {
     fn nonsense(&mut self, pick: u16) {
         let leg = picked(&self.legs, pick).unwrap_or(Leg { request: RequestId(u64::MAX), attempt: Attempt(0) });
         let (lane, step) = (LaneId((pick % 3) as u8), StepId(u64::from(pick)));
-        if !self.backend.has(step) {
+        if self.backend.lane_of(step).is_none() {
             self.feed(Event::StepDone { lane, step, result: StepResult::default() });
         }
         let pull = PullId(u64::from(pick));
@@ -401,13 +411,13 @@ impl Model {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Compute(Compute::Run { step, plan, progress, .. }) => {
+            Action::Compute(Compute::Run { lane, step, plan, progress }) => {
                 if progress == Progress::ByLayer {
                     self.telling.insert(step);
                 }
-                self.backend.submit(step, plan, self.effects);
+                self.backend.submit(lane, step, plan, self.effects);
             }
-            Action::Compute(Compute::Cancel { step, .. }) => self.backend.cancel(step),
+            Action::Compute(Compute::Cancel { lane, step }) => self.backend.cancel(lane, step),
             Action::Transfer(transfer) => self.transfer(transfer),
             Action::Say(Envelope::Router(word)) => self.told(word),
             Action::Say(Envelope::Over(leg)) => self.told_over(leg),

@@ -67,7 +67,7 @@ fn a_stop_token_is_noticed_a_step_late_and_the_row_after_it_is_dropped() {
               token r1 choice0#1=t7 Stop
               cancel step3
               over r1
-              run step4: -slot0 +slot0 | 0..3 @b2 → slot0
+              run step4: +slot0 | 0..3 @b2 → slot0
             > load
               running 1 waiting 0 (3 tokens) held 0; blocks free 13 cached 0 in use 1 quarantined 2
             > step 99
@@ -113,7 +113,7 @@ fn a_block_grows_for_a_token_that_nobody_knows_and_comes_back_unnamed() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 2 cached 2 in use 0 quarantined 0
             > submit r2 prompt=40 family=1 max=1
-              run step4: -slot0 +slot0 | 32..40 @b0,b1,b2 → slot0
+              run step4: +slot0 | 32..40 @b0,b1,b2 → slot0
         "#]],
     );
 }
@@ -169,7 +169,7 @@ fn the_step_behind_a_cancelled_one_goes_on_for_the_others() {
               cancel step1
               over r1
             > step
-              run step3: -slot0 | 10 ← slot1 @b2 → slot1
+              run step3: 10 ← slot1 @b2 → slot1
             > step 98 3
               token r2 choice0#0=t3 (queue 10000us prefill 10000us)
             > step 4
@@ -199,7 +199,7 @@ fn a_failed_step_fails_its_legs_and_the_one_behind_it_goes_on_for_the_others() {
             > fail-step
               failed r1 internal: no device
               over r1
-              run step3: -slot0 | 10 ← slot1 @b2 → slot1
+              run step3: 10 ← slot1 @b2 → slot1
             > step 98 3
               token r2 choice0#0=t3 (queue 0us prefill 10000us)
             > step 4
@@ -294,7 +294,7 @@ fn nobody_is_preempted_while_a_step_computes_it() {
             > step 3 4
               token r1 choice0#1=t3
               token r2 choice0#1=t4
-              run step3: -slot1 | 32 @b0,b1,b3 → slot0
+              run step3: 32 @b0,b1,b3 → slot0
               run step4: 33 ← slot0 @b0,b1,b3 → slot0
             > load
               running 1 waiting 1 (33 tokens) held 0; blocks free 0 cached 1 in use 3 quarantined 0; ever 0 tokens found, 1 preempted
@@ -303,7 +303,7 @@ fn nobody_is_preempted_while_a_step_computes_it() {
             > step 6
               token r1 choice0#3=t6 Length
               over r1
-              run step5: -slot0 +slot0 | 16..33 @b2,b3,b1 → slot0
+              run step5: +slot0 | 16..33 @b2,b3,b1 → slot0
               run step6: 33 ← slot0 @b2,b3,b1 → slot0
             > step 7
               token r2 choice0#2=t7
@@ -332,7 +332,7 @@ fn choices_branch_when_their_first_tokens_are_known() {
             > step 3 7
               token r1 choice0#1=t3
               token r1 choice1#1=t7 Stop
-              run step4: -slot1 | 22 ← slot0 @b0,b2 → slot0
+              run step4: 22 ← slot0 @b0,b2 → slot0
             > step 4 98
               token r1 choice0#2=t4
             > step 5
@@ -452,7 +452,7 @@ fn a_step_that_waited_behind_another_starts_when_that_one_ends() {
               token r1 choice0#2=t3
               token r2 choice0#0=t4 Length (queue 20000us prefill 10000us)
               over r2
-              run step5: -slot1 | 7 ← slot0 @b0 → slot0
+              run step5: 7 ← slot0 @b0 → slot0
         "#]],
     );
 }
@@ -476,7 +476,7 @@ fn a_deadline_that_passes_when_a_step_ends_cancels_it_too_late() {
               failed r1 deadline_exceeded: the request's deadline has passed
               cancel step1
               over r1
-              run step3: -slot0 | 10 ← slot1 @b2 → slot1
+              run step3: 10 ← slot1 @b2 → slot1
             > step 98 3
               token r2 choice0#0=t3 (queue 10000us prefill 10000us)
             > step 4

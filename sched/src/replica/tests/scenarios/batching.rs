@@ -110,7 +110,7 @@ fn a_prefill_lane_prefers_chunks_and_gives_decodes_turns() {
               over r4
               token r2 choice0#3=t8
               token r3 choice0#3=t42
-              run step6: -slot3 | 5 @b0 → slot0 | 5 @b1 → slot1 | 5 @b2 → slot2
+              run step6: 5 @b0 → slot0 | 5 @b1 → slot1 | 5 @b2 → slot2
         "#]],
     );
 }

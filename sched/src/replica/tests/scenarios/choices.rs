@@ -51,7 +51,7 @@ fn a_choice_may_end_with_its_first_token() {
             > step 7 8
               token r1 choice0#0=t7 Stop (queue 0us prefill 10000us)
               token r1 choice1#0=t8
-              run step2: -slot0 | 20 @b0,b1 → slot1
+              run step2: 20 @b0,b1 → slot1
             > step 7
               token r1 choice1#1=t7 Stop
               over r1
@@ -74,7 +74,7 @@ fn one_choice_is_cancelled_while_the_prompt_runs() {
             > cancel r1 0
             > step 1 2
               token r1 choice1#0=t2 (queue 0us prefill 10000us)
-              run step2: -slot0 | 4 @b0 → slot1
+              run step2: 4 @b0 → slot1
             > cancel r1 0
             > step 3
               token r1 choice1#1=t3 Length
@@ -112,7 +112,7 @@ fn a_block_that_is_being_copied_is_not_reused_when_its_owner_is_cancelled() {
               running 2 waiting 0 (36 tokens) held 0; blocks free 11 cached 0 in use 4 quarantined 1
             > step 3
               token r1 choice0#1=t3
-              run step3: -slot1 | 11..18 @b1,b2 | 5 @b4 → slot0
+              run step3: 11..18 @b1,b2 | 5 @b4 → slot0
             > load
               running 2 waiting 0 (29 tokens) held 0; blocks free 12 cached 0 in use 4 quarantined 0
         "#]],

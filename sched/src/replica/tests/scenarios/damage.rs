@@ -28,7 +28,7 @@ fn a_damaged_row_ends_its_own_leg_and_its_row_in_the_next_step_is_dropped() {
               failed r1 internal: a damaged row
               over r1
               token r2 choice0#1=t9
-              run step4: -slot0 | 22 ← slot1 @b2,b3 → slot1
+              run step4: 22 ← slot1 @b2,b3 → slot1
             > step 5 10
               token r2 choice0#2=t10
             > step 11
@@ -66,7 +66,7 @@ fn what_a_damaged_row_was_computed_from_is_found_by_nobody() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
             > submit r2 prompt=40 family=1 max=1
-              run step3: -slot0 +slot0 | 0..40 @b0,b1,b2 → slot0
+              run step3: +slot0 | 0..40 @b0,b1,b2 → slot0
             > step 5
               token r2 choice0#0=t5 Length (queue 0us prefill 10000us)
               over r2
@@ -97,7 +97,7 @@ fn masks_that_leave_no_token_say_nothing_about_the_cache() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 2 in use 0 quarantined 0
             > submit r2 prompt=40 family=1 max=1
-              run step3: -slot0 +slot0 | 32..40 @b0,b1,b2 → slot0
+              run step3: +slot0 | 32..40 @b0,b1,b2 → slot0
         "#]],
     );
 }
@@ -128,7 +128,7 @@ fn one_damaged_choice_ends_the_request_with_all_its_choices_and_a_cancelled_one_
               token r1 choice0#1=t11
               token r1 choice2#1=t12
               token r2 choice0#1=t13
-              run step3: -slot1 | 21 @b0,b4 → slot0 | 21 @b0,b1 → slot2 | 21 @b2,b3 → slot3
+              run step3: 21 @b0,b4 → slot0 | 21 @b0,b1 → slot2 | 21 @b2,b3 → slot3
             > step 14 damaged 15
               token r1 choice0#2=t14
               failed r1 internal: a damaged row

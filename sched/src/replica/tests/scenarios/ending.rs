@@ -63,7 +63,7 @@ fn a_failed_step_fails_its_legs_and_no_others() {
             > fail-step
               failed r1 internal: no device
               over r1
-              run step2: -slot0 -slot1 +slot2 | 0..16 @b1 → slot2
+              run step2: +slot2 | 0..16 @b1 → slot2
             > step 3
               token r2 choice0#0=t3 (queue 0us prefill 10000us)
               run step3: 16 @b1,b0 → slot2
@@ -96,7 +96,7 @@ fn deadline_and_request_lease_end_a_leg_wherever_it_is() {
               cancel step1
               over r1
             > step
-              run step2: -slot0 +slot0 | 0..20 @b2,b3 → slot0
+              run step2: +slot0 | 0..20 @b2,b3 → slot0
             > wait 19s
             > renew r2
             > wait 29s
@@ -132,7 +132,7 @@ fn stop_tokens_obey_the_minimum_and_limits_end_with_length() {
               token r1 choice0#1=t7 Stop
               over r1
               token r2 choice0#1=t2
-              run step3: -slot0 | 22 @b1,b2 → slot1
+              run step3: 22 @b1,b2 → slot1
             > step 3
               token r2 choice0#2=t3 Length
               over r2

@@ -323,7 +323,7 @@ fn reservations_that_fill_have_their_own_bound() {
               committed r1 choice0=t4 (queue 0us prefill 40000us)
               grant L3 b14
               offered r3 L3 b14
-              run step5: -slot0 | 28..60 @b7,b8,b9,b10
+              run step5: 28..60 @b7,b8,b9,b10
         "#]],
     );
 }
@@ -352,7 +352,7 @@ fn a_giver_that_was_held_up_itself_waits_a_beat_for_renewals() {
               offered r2 L2 b2,b3
             > step
               committed r1 choice0=t49 (queue 0us prefill 10000us)
-              run step2: -slot0 +slot1 | 0..20 @b2,b3 → slot1
+              run step2: +slot1 | 0..20 @b2,b3 → slot1
             > step
               committed r2 choice0=t31 (queue 10000us prefill 10000us)
             > wait 60s

@@ -3,8 +3,8 @@
 use expect_test::expect;
 
 use crate::replica::tests::script::check;
-use crate::replica::{LeaseConfig, PrefixCache, Replica, ReplicaConfig};
-use crate::{Role, SchedError, Span};
+use crate::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::{SchedError, Span};
 
 #[test]
 fn bad_and_oversized_legs_are_refused_with_a_reason() {
@@ -144,17 +144,15 @@ fn a_repeated_leg_is_ignored_and_a_lease_is_taken_once() {
 
 #[test]
 fn a_configuration_out_of_range_is_named() {
+    let lane = LaneConfig { work: LaneWork::DecodeFirst, step_tokens_max: 4, step_layers_max: 1, steps_in_flight: 2 };
     let good = ReplicaConfig {
-        role: Role::Decode,
+        lanes: vec![lane],
         blocks_total: 4,
         block_tokens: 16,
         layers: 1,
         vocab: 50,
         context_max: 64,
         sequences_max: 4,
-        step_tokens_max: 4,
-        step_layers_max: 1,
-        steps_in_flight: 2,
         queue_legs_max: 1,
         pulls_per_giver_max: 4,
         pull_tokens_max: 1 << 20,
@@ -165,17 +163,27 @@ fn a_configuration_out_of_range_is_named() {
         hash_salt: 0,
         lease_key: crate::handoff::LeaseKey::new([0; 32]),
     };
-    assert!(Replica::new(good.clone()).is_ok());
+    let with = |lanes: &[LaneConfig]| ReplicaConfig { lanes: lanes.to_vec(), ..good.clone() };
+    let (prefills, decodes) =
+        (LaneConfig { work: LaneWork::Prefill, ..lane }, LaneConfig { work: LaneWork::Decode, ..lane });
+    for lanes in [&[lane][..], &[LaneConfig { step_tokens_max: 1, ..prefills }, decodes]] {
+        assert!(Replica::new(with(lanes)).is_ok());
+    }
     let lease = LeaseConfig { span: Span(5), beat: Span(5) };
     let bad = [
         (ReplicaConfig { blocks_total: 0, ..good.clone() }, "blocks_total"),
         (ReplicaConfig { vocab: 0, ..good.clone() }, "vocab"),
         (ReplicaConfig { block_tokens: 24, ..good.clone() }, "block_tokens"),
-        (ReplicaConfig { step_tokens_max: 3, ..good.clone() }, "step_tokens_max"),
-        (ReplicaConfig { step_layers_max: 0, ..good.clone() }, "step_layers_max"),
-        (ReplicaConfig { steps_in_flight: 3, ..good.clone() }, "steps_in_flight"),
+        (with(&[LaneConfig { step_tokens_max: 3, ..lane }]), "step_tokens_max"),
+        (with(&[LaneConfig { step_layers_max: 0, ..lane }]), "step_layers_max"),
+        (with(&[LaneConfig { steps_in_flight: 3, ..lane }]), "steps_in_flight"),
+        (with(&[LaneConfig { step_tokens_max: 0, ..prefills }, decodes]), "step_tokens_max"),
+        (with(&[]), "lanes"),
+        (with(&[prefills]), "lanes"),
+        (with(&[lane, prefills]), "lanes"),
+        (with(&[decodes, decodes]), "lanes"),
         (ReplicaConfig { filling_share: f32::NAN, ..good.clone() }, "filling_share"),
-        (ReplicaConfig { lease, ..good }, "lease.beat"),
+        (ReplicaConfig { lease, ..good.clone() }, "lease.beat"),
     ];
     for (config, name) in bad {
         let Err(SchedError::ReplicaConfig { field, .. }) = Replica::new(config) else { panic!("{name} is accepted") };

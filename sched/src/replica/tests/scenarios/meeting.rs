@@ -34,7 +34,7 @@ fn an_offer_waits_for_its_giver_and_nobody_waits_for_it() {
             > pull r1 complete
               release r1 lease7
             > answer r1 ok
-              run step2: -slot0 +slot0 | 20 @b0,b1 → slot0
+              run step2: +slot0 | 20 @b0,b1 → slot0
             > step
               token r1 choice0#1=t27 (wait 0us transfer 0us queue 0us step 10000us)
               run step3: 21 @b0,b1 → slot0

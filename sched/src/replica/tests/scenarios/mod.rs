@@ -9,6 +9,7 @@ mod damage;
 mod ending;
 mod giving;
 mod intake;
+mod lanes;
 mod meeting;
 mod preemption;
 mod prefix;

@@ -29,7 +29,7 @@ fn the_youngest_loses_its_blocks_and_comes_back_before_newcomers() {
             > step 3 4
               token r1 choice0#1=t3
               token r2 choice0#1=t4
-              run step3: -slot1 | 31 @b0,b1 → slot0
+              run step3: 31 @b0,b1 → slot0
             > step 5 6
               token r1 choice0#2=t5
               run step4: 32 @b0,b1,b3 → slot0
@@ -38,7 +38,7 @@ fn the_youngest_loses_its_blocks_and_comes_back_before_newcomers() {
             > step 7
               token r1 choice0#3=t7 Length
               over r1
-              run step5: -slot0 +slot0 +slot1 | 16..33 @b2,b3,b1 → slot0 | 0..5 @b0 → slot1
+              run step5: +slot0 +slot1 | 16..33 @b2,b3,b1 → slot0 | 0..5 @b0 → slot1
             > step 8
               token r2 choice0#2=t8 Length
               over r2
@@ -68,7 +68,7 @@ fn a_leg_that_fits_an_idle_pool_finishes_beside_a_held_prompt_only_when_that_is_
             > step 1
               committed r1 choice0=t1 (queue 0us prefill 10000us)
             > submit r2 prompt=15 max=8
-              run step2: -slot0 +slot0 | 0..15 @b2 → slot0
+              run step2: +slot0 | 0..15 @b2 → slot0
             > step 1
               token r2 choice0#0=t1 (queue 0us prefill 10000us)
               run step3: 15 @b2 → slot0
@@ -81,7 +81,7 @@ fn a_leg_that_fits_an_idle_pool_finishes_beside_a_held_prompt_only_when_that_is_
               handed over r1
               revoke L1
               over r1
-              run step4: -slot0 +slot0 | 16 @b2,b1 → slot0
+              run step4: +slot0 | 16 @b2,b1 → slot0
             > step 3
               token r2 choice0#2=t3
               run step5: 17 @b2,b1 → slot0
@@ -124,7 +124,7 @@ fn a_seat_that_preemption_frees_is_given_to_who_waits_with_its_blocks() {
               run step3: 15 @b4 → slot0
             > step 3
               token r2 choice0#2=t3
-              run step4: -slot0 +slot0 | 40 @b0,b1,b2 → slot0
+              run step4: +slot0 | 40 @b0,b1,b2 → slot0
             > load
               running 1 waiting 1 (17 tokens) held 0; blocks free 0 cached 1 in use 4 quarantined 0; ever 0 tokens found, 1 preempted
             > step 4
@@ -133,7 +133,7 @@ fn a_seat_that_preemption_frees_is_given_to_who_waits_with_its_blocks() {
             > step 5
               token r1 choice0#2=t5 Length
               over r1
-              run step6: -slot0 +slot0 | 16 @b4,b3 → slot0
+              run step6: +slot0 | 16 @b4,b3 → slot0
         "#]],
     );
 }

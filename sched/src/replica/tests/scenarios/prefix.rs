@@ -22,7 +22,7 @@ fn a_second_prompt_reuses_full_blocks_of_an_ended_one() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 14 cached 2 in use 0 quarantined 0
             > submit r2 prompt=50 family=1 max=1
-              run step2: -slot0 +slot0 | 32..50 @b0,b1,b2,b3 → slot0
+              run step2: +slot0 | 32..50 @b0,b1,b2,b3 → slot0
             > step
               token r2 choice0#0=t34 Length (queue 0us prefill 10000us)
               over r2
@@ -46,7 +46,7 @@ fn a_prompt_that_is_here_in_full_still_computes_its_last_block() {
               token r1 choice0#0=t26 Length (queue 0us prefill 10000us)
               over r1
             > submit r2 prompt=32 family=1 max=1
-              run step2: -slot0 +slot0 | 16..32 @b0,b2 → slot0
+              run step2: +slot0 | 16..32 @b0,b2 → slot0
             > step
               token r2 choice0#0=t26 Length (queue 0us prefill 10000us)
               over r2
@@ -100,7 +100,7 @@ fn generated_tokens_become_findable_too() {
               token r1 choice0#2=t1017 Length
               over r1
             > submit r2 prompt=18 family=1 max=1
-              run step4: -slot0 +slot0 | 16..18 @b0,b1 → slot0
+              run step4: +slot0 | 16..18 @b0,b1 → slot0
         "#]],
     );
 }
@@ -122,7 +122,7 @@ fn without_the_cache_everything_is_computed() {
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 16 cached 0 in use 0 quarantined 0
             > submit r2 prompt=40 family=1 max=1
-              run step2: -slot0 +slot0 | 0..40 @b0,b1,b2 → slot0
+              run step2: +slot0 | 0..40 @b0,b1,b2 → slot0
         "#]],
     );
 }

@@ -73,7 +73,7 @@ fn the_last_chunk_of_a_followed_prompt_says_how_far_it_is() {
               answer inst2 gone L1
               grant L2 b2,b3
               offered r2 L2 b2,b3
-              run step2: -slot0 +slot0 | 0..20 @b2,b3 → slot0
+              run step2: +slot0 | 0..20 @b2,b3 → slot0
             > step 7
               committed r2 choice0=t7 (queue 0us prefill 10000us)
             > reader-follows L1

@@ -97,7 +97,7 @@ fn what_is_here_already_is_not_pulled() {
             > commit r3 8
               release r3 lease6
             > answer r3 ok
-              run step2: -slot0 +slot0 | 32 @b0,b1,b4 → slot0
+              run step2: +slot0 | 32 @b0,b1,b4 → slot0
         "#]],
     );
 }
@@ -393,7 +393,7 @@ fn joined_legs_wait_for_a_slot() {
             > step 2
               token r1 choice0#1=t2 Length
               over r1
-              run step3: -slot0 +slot0 | 3 @b1 → slot0
+              run step3: +slot0 | 3 @b1 → slot0
             > step 3
               token r2 choice0#1=t3 Length (wait 0us transfer 0us queue 20000us step 10000us)
               over r2

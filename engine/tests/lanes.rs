@@ -1,0 +1,189 @@
+//! Two lanes over one pool and one set of weights: every token and every bit is that of one lane.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use crossbeam_channel::{Receiver, bounded};
+use engine::backend::BackendEvent;
+use engine::{Config, Opened, open_backend};
+use sched::handoff::LeaseKey;
+use sched::message::{Envelope, FromWorker, ToWorker, Work};
+use sched::replica::{
+    Action, Compute, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig,
+};
+use sched::{LaneId, Leg, Request, SamplingParams, Time};
+
+use support::requests::{mix, request, tokens};
+use support::workers::{Exact, Texts, assert_equal, config};
+use support::{demo, family};
+
+const ONE: &[LaneWork] = &[LaneWork::DecodeFirst];
+const TWO: &[LaneWork] = &[LaneWork::Prefill, LaneWork::Decode];
+const BLOCKS: u32 = 512;
+
+/// A scheduler and the device that it drives.
+struct Worker {
+    replica: Replica,
+    opened: Opened,
+    woken: Receiver<()>,
+    now: Time,
+    texts: Texts,
+    open: BTreeSet<Leg>,
+    /// Steps of both lanes that were in flight at a time.
+    beside: u32,
+    in_flight: [u32; 2],
+}
+
+impl Worker {
+    fn new(config: &Config, lanes: &[LaneWork], blocks: u32, prefix_cache: PrefixCache) -> Result<Worker> {
+        let (wake, woken) = bounded(1);
+        let notify = Arc::new(move || {
+            let _already_woken = wake.try_send(());
+        });
+        let opened = open_backend(config, notify)?;
+        let lane = |work: &LaneWork| LaneConfig {
+            work: *work,
+            step_tokens_max: config.step_tokens_max,
+            step_layers_max: opened.spec.layers,
+            steps_in_flight: config.steps_in_flight,
+        };
+        let replica = Replica::new(ReplicaConfig {
+            lanes: lanes.iter().map(lane).collect(),
+            blocks_total: blocks,
+            block_tokens: config.block_tokens,
+            layers: opened.spec.layers,
+            vocab: opened.spec.vocab,
+            context_max: opened.context_max,
+            sequences_max: config.sequences_max,
+            queue_legs_max: 1_000,
+            pulls_per_giver_max: 1,
+            pull_tokens_max: 1 << 20,
+            reading: Reading::WhenComplete,
+            prefix_cache,
+            filling_share: 1.0,
+            lease: LeaseConfig::default(),
+            hash_salt: 1,
+            lease_key: LeaseKey::new([1; 32]),
+        })?;
+        let (texts, open) = (Texts::new(), BTreeSet::new());
+        Ok(Worker { replica, opened, woken, now: Time(0), texts, open, beside: 0, in_flight: [0; 2] })
+    }
+
+    /// Runs all requests at once and returns every token.
+    fn run(&mut self, requests: &[Request]) -> Result<Texts> {
+        for request in requests {
+            self.open.insert(request.leg);
+            self.feed(Event::Router(ToWorker::Submit(request.clone(), Work::Whole)))?;
+        }
+        while !self.open.is_empty() {
+            match self.opened.backend.poll() {
+                Some(event) => self.ended(event)?,
+                None => self.woken.recv_timeout(Duration::from_secs(60)).context("the backend says nothing")?,
+            }
+        }
+        Ok(std::mem::take(&mut self.texts))
+    }
+
+    fn ended(&mut self, event: BackendEvent) -> Result<()> {
+        let BackendEvent::Done { lane, step, result, .. } = event else { bail!("{event:?}") };
+        self.in_flight[usize::from(lane.0)] -= 1;
+        self.feed(Event::StepDone { lane, step, result: result? })
+    }
+
+    fn feed(&mut self, event: Event) -> Result<()> {
+        self.now = Time(self.now.0 + 1);
+        self.replica.on(self.now, event);
+        while let Some(action) = self.replica.poll() {
+            self.perform(action)?;
+        }
+        self.replica.check_invariants().map_err(anyhow::Error::msg)
+    }
+
+    fn perform(&mut self, action: Action) -> Result<()> {
+        match action {
+            Action::Compute(Compute::Run { lane, step, plan, progress }) => {
+                self.in_flight[usize::from(lane.0)] += 1;
+                self.beside += u32::from(self.in_flight.iter().all(|steps| *steps > 0));
+                Ok(self.opened.backend.submit(lane, step, plan, progress)?)
+            }
+            Action::Compute(Compute::Cancel { step, .. }) => {
+                self.opened.backend.cancel(step);
+                Ok(())
+            }
+            Action::Say(Envelope::Router(FromWorker::Token { leg, choice, token, ended, .. })) => {
+                self.texts.entry((leg.request.0, choice.0)).or_default().push(Exact::new(&token, ended));
+                Ok(())
+            }
+            Action::Say(Envelope::Over(leg)) => {
+                self.open.remove(&leg);
+                Ok(())
+            }
+            other => bail!("{other:?}"),
+        }
+    }
+}
+
+fn texts(config: &Config, lanes: &[LaneWork], requests: &[Request]) -> Result<Texts> {
+    let mut worker = Worker::new(config, lanes, BLOCKS, PrefixCache::On)?;
+    let texts = worker.run(requests)?;
+    ensure!(lanes.len() == 1 || worker.beside > 5, "steps ran beside each other {} times", worker.beside);
+    Ok(texts)
+}
+
+#[test]
+fn two_lanes_give_the_bits_of_one_for_every_family() -> Result<()> {
+    for name in ["qwen3", "llama-bf16", "mixtral"] {
+        let base = config(&family(name));
+        let requests = mix(384);
+        let expected = texts(&base, ONE, &requests)?;
+        for (step_tokens_max, sequences_max, steps_in_flight) in [(512, 32, 2), (16, 8, 2), (33, 5, 1)] {
+            let config = Config { step_tokens_max, sequences_max, steps_in_flight, ..base.clone() };
+            assert_equal(&expected, &texts(&config, TWO, &requests)?, &format!("{name}, {step_tokens_max} rows"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ranks_and_formats_hold_with_two_lanes() -> Result<()> {
+    let base = config(&demo());
+    for (tp, pp) in [(2, 1), (1, 2)] {
+        let config = Config { tp, pp, step_tokens_max: 64, ..base.clone() };
+        let requests = mix(384);
+        assert_equal(&texts(&config, ONE, &requests)?, &texts(&config, TWO, &requests)?, &format!("tp {tp} pp {pp}"));
+    }
+    Ok(())
+}
+
+/// A pool in which running sequences take the blocks of younger ones, prompts of the other lane among them.
+#[test]
+fn preemption_over_the_pool_changes_nothing() -> Result<()> {
+    let params = |seed| SamplingParams { max_tokens: 90, logprobs: Some(2), seed, ..SamplingParams::default() };
+    let requests: Vec<Request> =
+        (0..8).map(|id| request(id, tokens(id, 100 + id as usize, 384), 1 + (id % 2) as u32, params(id))).collect();
+    let config = Config { step_tokens_max: 64, ..config(&family("qwen3")) };
+    let expected = Worker::new(&config, ONE, BLOCKS, PrefixCache::Off)?.run(&requests)?;
+    let mut worker = Worker::new(&config, TWO, 30, PrefixCache::Off)?;
+    assert_equal(&expected, &worker.run(&requests)?, "30 blocks");
+    let load = worker.replica.load();
+    ensure!(load.preemptions > 0, "nobody was preempted");
+    assert_eq!((load.blocks_in_use, load.blocks_quarantined), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn lanes_with_unequal_shares_give_the_same_bits() -> Result<()> {
+    let config = Config { step_tokens_max: 32, ..config(&family("qwen3")) };
+    let requests = mix(384);
+    let expected = texts(&config, ONE, &requests)?;
+    for (prefill, decode) in [(0.1, 0.9), (0.9, 0.1)] {
+        let mut worker = Worker::new(&config, TWO, BLOCKS, PrefixCache::On)?;
+        worker.opened.backend.set_shares(&[(LaneId(0), prefill), (LaneId(1), decode)]);
+        assert_equal(&expected, &worker.run(&requests)?, &format!("shares {prefill} and {decode}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! Which sequences are where, oldest first; knows no lane and no block.
+
+use std::collections::BTreeSet;
+
+use super::sequence::{Place, SequenceKey};
+
+/// The sequences of a worker by where they stand.
+#[derive(Debug, Default)]
+pub(super) struct Places([BTreeSet<SequenceKey>; Place::COUNT]);
+
+impl Places {
+    /// The sequences of a place, oldest first.
+    pub(super) fn at(&self, place: Place) -> &BTreeSet<SequenceKey> {
+        &self.0[place as usize]
+    }
+
+    /// Number of sequences in a place.
+    pub(super) fn count(&self, place: Place) -> u32 {
+        self.at(place).len() as u32
+    }
+
+    pub(super) fn enter(&mut self, place: Place, key: SequenceKey) {
+        let news = self.0[place as usize].insert(key);
+        assert!(news, "{key:?} is {place:?} twice");
+    }
+
+    pub(super) fn leave(&mut self, place: Place, key: SequenceKey) {
+        let known = self.0[place as usize].remove(&key);
+        assert!(known, "{key:?} is not {place:?}");
+    }
+}
