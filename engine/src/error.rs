@@ -116,6 +116,9 @@ pub enum EngineError {
     /// The scheduler refused its configuration.
     #[error("scheduler: {0}")]
     Scheduler(String),
+    /// The operating system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(String),
     /// The replica's inbox is full; the sender is faster than the replica.
     #[error("the replica's inbox is full ({events_max} events)")]
     InboxFull {
@@ -210,7 +213,10 @@ impl EngineError {
             | EngineError::TensorDtype { .. }
             | EngineError::TensorValue { .. } => Blame::Model,
             EngineError::Config { .. } | EngineError::Scheduler(_) => Blame::Config,
-            EngineError::Memory { .. } | EngineError::WeightsCache(_) | EngineError::Transport { .. } => Blame::Machine,
+            EngineError::Memory { .. }
+            | EngineError::WeightsCache(_)
+            | EngineError::Transport { .. }
+            | EngineError::Random(_) => Blame::Machine,
             EngineError::Ranks { blame, .. } => *blame,
             EngineError::Plan(_)
             | EngineError::Kernels(_)

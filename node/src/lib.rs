@@ -3,6 +3,7 @@
 //! It knows the process (files, signals, ports, metrics), not what the process is for.
 
 pub mod admin;
+pub mod backoff;
 pub mod bind;
 #[cfg(test)]
 mod chain;

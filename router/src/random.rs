@@ -1,19 +1,11 @@
 //! Names and seeds that no other router draws; knows nothing of what they are for.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sched::InstanceId;
 
-/// 64 bits from the operating system's generator, by way of the keys that it gives to hash tables.
-fn bits() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// An incarnation of this process.
-pub(crate) fn instance() -> InstanceId {
-    InstanceId(u128::from(bits()) << 64 | u128::from(bits()))
-}
+use crate::Error;
 
 /// Numbers that differ within a process by counting and between processes by where they start.
 #[derive(Debug)]
@@ -23,8 +15,21 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    pub(crate) fn new() -> Numbers {
-        Numbers { next: AtomicU64::new(bits()), key: bits() }
+    /// Numbers that begin where the operating system's generator says.
+    pub(crate) fn draw() -> Result<Numbers, Error> {
+        let bits = || getrandom::u64().map_err(io::Error::from);
+        let drawn = bits().and_then(|next| Ok(Numbers { next: AtomicU64::new(next), key: bits()? }));
+        drawn.map_err(|source| Error::Io { operation: "drawing random numbers", source })
+    }
+
+    /// Other numbers, for somebody else.
+    pub(crate) fn branch(&self) -> Numbers {
+        Numbers { next: AtomicU64::new(self.scattered()), key: self.scattered() }
+    }
+
+    /// An incarnation of this process.
+    pub(crate) fn instance(&self) -> InstanceId {
+        InstanceId(u128::from(self.scattered()) << 64 | u128::from(self.scattered()))
     }
 
     /// The next number; consecutive.
@@ -49,9 +54,11 @@ mod tests {
 
     #[test]
     fn numbers_differ_within_and_between_processes() {
-        let (one, two) = (Numbers::new(), Numbers::new());
-        let drawn: BTreeSet<u64> = (0..100).flat_map(|_| [one.scattered(), two.scattered()]).collect();
-        assert_eq!(drawn.len(), 200);
-        assert_ne!(instance(), instance());
+        let one = Numbers::draw().unwrap();
+        let (two, three) = (one.branch(), Numbers::draw().unwrap());
+        let drawn: BTreeSet<u64> =
+            (0..100).flat_map(|_| [one.scattered(), two.scattered(), three.scattered()]).collect();
+        assert_eq!(drawn.len(), 300);
+        assert_ne!(one.instance(), one.instance());
     }
 }

@@ -22,7 +22,7 @@ use crate::clock::{Clock, unix_seconds};
 use crate::dispatch::{Dispatcher, Driver, DriverParts, Unread};
 use crate::http::{App, Lanes, Reception, routes};
 use crate::metrics::RouterMetrics;
-use crate::random::{Numbers, instance};
+use crate::random::Numbers;
 use crate::text::ModelText;
 use crate::worker::{Dialling, Slot, keep_connected};
 use crate::{Config, Error, LimitsConfig, Relief};
@@ -42,6 +42,7 @@ pub struct Router {
     gate: Gate,
     secret: Secret,
     metrics_of: Vec<MetricsSource>,
+    numbers: Numbers,
 }
 
 /// Another process whose metrics `GET /metrics` carries too.
@@ -84,6 +85,7 @@ impl Router {
             gate: Gate::starting("a worker"),
             secret: Secret::open(),
             metrics_of: Vec::new(),
+            numbers: Numbers::draw()?,
         })
     }
 
@@ -176,7 +178,7 @@ impl Router {
         let workers = &self.config.workers;
         let addresses: Vec<String> = workers.prefill.iter().chain(&workers.decode).cloned().collect();
         let (sender, news) = mpsc::channel(NEWS_MAX);
-        let hello = RouterHello { router: instance() };
+        let hello = RouterHello { router: self.numbers.instance() };
         for (slot, address) in addresses.iter().enumerate() {
             let dialling = Dialling {
                 slot: Slot(slot),
@@ -188,10 +190,17 @@ impl Router {
                 pause_max: Duration::from_millis(self.config.session.reconnect_ms_max),
                 vocab_size: self.model.vocab_size,
             };
-            tasks.spawn(keep_connected(dialling, sender.clone()));
+            tasks.spawn(keep_connected(dialling, self.numbers.branch(), sender.clone()));
         }
         let gate = self.gate.clone();
-        let parts = DriverParts { clock, news, addresses, gate: gate.clone(), config: self.config.clone() };
+        let parts = DriverParts {
+            clock,
+            news,
+            addresses,
+            gate: gate.clone(),
+            config: self.config.clone(),
+            numbers: self.numbers.branch(),
+        };
         let (driver, dispatcher) = Driver::new(parts);
         driving.spawn(driver.run());
         let limits = &self.config.limits;
@@ -210,7 +219,7 @@ impl Router {
             version: Version::of_role("router").with("model", model_name),
             clock,
             started: unix_seconds(),
-            numbers: Numbers::new(),
+            numbers: self.numbers,
             lanes: Lanes::new(cores, relief),
             config: self.config,
         };

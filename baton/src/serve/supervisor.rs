@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use node::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, warn};
@@ -24,7 +25,7 @@ pub async fn keep_alive(
     mut stop: watch::Receiver<bool>,
     (narrator, ending): (Narrator, Ending),
 ) {
-    let mut backoff = BACKOFF_MIN;
+    let mut backoff = Backoff::from(BACKOFF_MIN);
     loop {
         let since = Instant::now();
         tokio::select! {
@@ -37,10 +38,9 @@ pub async fn keep_alive(
             ended = child.ended() => {
                 let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
                 if since.elapsed() > HEALTHY_AFTER {
-                    backoff = BACKOFF_MIN;
+                    backoff.reset();
                 }
-                let (pid, pause_ms) = (child.pid, backoff.as_millis());
-                warn!(worker = launch.name, pid, status, pause_ms, "a worker has ended: starting it again");
+                warn!(worker = launch.name, pid = child.pid, status, "a worker has ended: starting it again");
             }
         }
         child = tokio::select! {
@@ -51,10 +51,9 @@ pub async fn keep_alive(
     }
 }
 
-async fn restart(launch: &Launch, backoff: &mut Duration, (narrator, ending): (Narrator, &Ending)) -> Child {
+async fn restart(launch: &Launch, backoff: &mut Backoff, (narrator, ending): (Narrator, &Ending)) -> Child {
     loop {
-        sleep(*backoff).await;
-        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+        sleep(backoff.next_up_to(BACKOFF_MAX)).await;
         match Child::start(launch, narrator, ending).await {
             Ok(child) => return child,
             // Whoever stops everything drops us soon.

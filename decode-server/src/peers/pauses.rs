@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use node::backoff::Backoff;
+
 /// The first pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(50);
 /// The longest where somebody answers and cannot be read from: it may be replaced by one that can.
@@ -27,12 +29,12 @@ pub(super) enum After {
 /// The pauses of one link.
 #[derive(Debug)]
 pub(super) struct Pauses {
-    next: Duration,
+    backoff: Backoff,
 }
 
 impl Pauses {
     pub(super) fn new() -> Pauses {
-        Pauses { next: FIRST }
+        Pauses { backoff: Backoff::from(FIRST) }
     }
 
     /// How long to wait now.
@@ -42,22 +44,20 @@ impl Pauses {
             After::Absence => ABSENCE_MAX,
             After::Trouble => TROUBLE_MAX,
         };
-        let pause = self.next.min(max);
         // Absence must not make the first trouble after it wait as long as if there had been much.
-        self.next = self.next.max((self.next * 2).min(max));
-        pause
+        self.backoff.next_up_to(max)
     }
 
     /// A giver was up for so long.
     pub(super) fn lived(&mut self, life: Duration) {
         if life >= LIFE_MIN {
-            self.next = FIRST;
+            self.backoff.reset();
         }
     }
 
     /// Whether nothing has gone wrong lately.
     pub(super) fn is_fresh(&self) -> bool {
-        self.next == FIRST
+        self.backoff.is_fresh()
     }
 }
 

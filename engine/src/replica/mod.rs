@@ -7,7 +7,6 @@ mod gaps;
 mod peers;
 mod perform;
 mod run;
-mod wake;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_utils::sync::Unparker;
 use kv_transfer::TransportKind;
 use sched::layout::Resharding;
 use sched::message::{Envelope, Load};
@@ -26,7 +26,6 @@ use sched::{Failure, InstanceId, LaneId};
 use crate::EngineError;
 
 pub(crate) use run::{Parts, spawn};
-pub(crate) use wake::Waker;
 
 /// What the replica thread has to tell the rest of its process.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,13 +131,13 @@ pub(crate) enum Command {
 #[derive(Clone)]
 pub struct ReplicaHandle {
     inbox: Sender<Command>,
-    waker: Waker,
+    thread: Unparker,
     stop: Arc<AtomicBool>,
 }
 
 impl ReplicaHandle {
-    pub(crate) fn new(inbox: Sender<Command>, waker: Waker, stop: Arc<AtomicBool>) -> ReplicaHandle {
-        ReplicaHandle { inbox, waker, stop }
+    pub(crate) fn new(inbox: Sender<Command>, thread: Unparker, stop: Arc<AtomicBool>) -> ReplicaHandle {
+        ReplicaHandle { inbox, thread, stop }
     }
 
     /// Hands one fact over; facts of one sender stay in order. Never blocks.
@@ -169,7 +168,7 @@ impl ReplicaHandle {
     /// Ends the thread. What still runs is dropped without a word; servers drain first.
     pub fn shutdown(&self) {
         self.stop.store(true, Ordering::Release);
-        self.waker.wake();
+        self.thread.unpark();
     }
 
     fn command(&self, command: Command) -> Result<(), EngineError> {
@@ -178,7 +177,7 @@ impl ReplicaHandle {
             TrySendError::Full(_) => EngineError::InboxFull { events_max },
             TrySendError::Disconnected(_) => EngineError::Stopped,
         })?;
-        self.waker.wake();
+        self.thread.unpark();
         Ok(())
     }
 }
@@ -186,6 +185,6 @@ impl ReplicaHandle {
 impl Drop for ReplicaHandle {
     fn drop(&mut self) {
         // The last handle's end is seen when the inbox is looked at.
-        self.waker.wake();
+        self.thread.unpark();
     }
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_utils::sync::Parker;
 use kv_transfer::{KvTransport, LeaseTable, RegionId};
 use sched::layout::KvLayout;
 use sched::message::{Load, STATUS_BEAT};
@@ -14,7 +15,6 @@ use sched::replica::{Event, Replica};
 use sched::{Failure, FailureKind, Span, Time};
 
 use super::perform::Performer;
-use super::wake::{Sleeper, Waker};
 use super::{Command, Outbound, Outlet, ReplicaHandle};
 use crate::EngineError;
 use crate::backend::Backend;
@@ -39,15 +39,11 @@ pub(crate) struct Parts {
     pub(crate) inbox_events_max: usize,
 }
 
-/// Starts the thread. `waker` wakes it; backend and transport were made with its notify.
-pub(crate) fn spawn(
-    parts: Parts,
-    waker: Waker,
-    sleeper: Sleeper,
-) -> Result<(ReplicaHandle, JoinHandle<()>), EngineError> {
+/// Starts the thread, which sleeps in `parker`; backend and transport were made with what wakes it.
+pub(crate) fn spawn(parts: Parts, parker: Parker) -> Result<(ReplicaHandle, JoinHandle<()>), EngineError> {
     let (sender, inbox) = bounded(parts.inbox_events_max);
     let stop = Arc::new(AtomicBool::new(false));
-    let handle = ReplicaHandle::new(sender, waker, Arc::clone(&stop));
+    let handle = ReplicaHandle::new(sender, parker.unparker().clone(), Arc::clone(&stop));
     let body = move || {
         let Parts { scheduler, backend, transport, leases, region, layout, outlet, .. } = parts;
         let performer = Performer::new(backend, transport, leases, region, layout, outlet);
@@ -56,7 +52,7 @@ pub(crate) fn spawn(
             scheduler,
             performer,
             inbox,
-            sleeper,
+            parker,
             stop,
             load: LoadReport::default(),
             checked_idle: false,
@@ -77,17 +73,21 @@ struct ReplicaThread {
     scheduler: Replica,
     performer: Performer,
     inbox: Receiver<Command>,
-    sleeper: Sleeper,
+    parker: Parker,
     stop: Arc<AtomicBool>,
     load: LoadReport,
     /// Whether the invariants were checked since the last fact.
     checked_idle: bool,
 }
 
-/// When the load was told last.
+/// When the load was told, which costs a look at every sequence, and whether it may have changed since.
 #[derive(Default)]
 struct LoadReport {
-    last: Option<(Time, Load)>,
+    told: Option<(Time, Load)>,
+    /// When it was looked at last.
+    looked: Time,
+    /// Whether facts came in since.
+    stale: bool,
 }
 
 /// Whether anybody can still send facts.
@@ -111,7 +111,7 @@ impl ReplicaThread {
             self.report();
             self.performer.turn_over();
             if self.inbox.is_empty() {
-                self.sleeper.sleep_until(self.clock.instant(self.next_wake()));
+                self.parker.park_deadline(self.clock.instant(self.next_wake()));
             }
         }
     }
@@ -145,6 +145,7 @@ impl ReplicaThread {
 
     fn fact(&mut self, event: Event) {
         self.checked_idle = false;
+        self.load.stale = true;
         self.scheduler.on(self.clock.now(), event);
     }
 
@@ -158,9 +159,9 @@ impl ReplicaThread {
 
     fn report(&mut self) {
         let now = self.clock.now();
-        let load = self.scheduler.load();
-        if self.load.is_due(now, load) {
-            self.load.last = Some((now, load));
+        if now >= self.load.next()
+            && let Some(load) = self.load.look(now, self.scheduler.load())
+        {
             self.performer.outlet.put(Outbound::Load(load));
         }
         if !self.checked_idle && self.scheduler.is_idle() {
@@ -173,7 +174,7 @@ impl ReplicaThread {
     }
 
     fn next_wake(&self) -> Time {
-        let load = self.load.next(self.scheduler.load());
+        let load = self.load.next();
         self.scheduler.next_timeout().map_or(load, |timeout| timeout.min(load))
     }
 
@@ -186,7 +187,7 @@ impl ReplicaThread {
         let deadline = Instant::now() + ABORT_WAIT;
         while self.performer.has_transfers() && Instant::now() < deadline {
             if self.performer.poll_transport().is_none() {
-                self.sleeper.sleep_until(Instant::now() + Duration::from_millis(5));
+                self.parker.park_timeout(Duration::from_millis(5));
             }
         }
         self.performer.outlet.put(Outbound::Stopped(failure));
@@ -195,17 +196,23 @@ impl ReplicaThread {
 }
 
 impl LoadReport {
-    fn is_due(&self, now: Time, load: Load) -> bool {
-        now >= self.next(load)
+    /// When to look at the load again.
+    fn next(&self) -> Time {
+        match self.told {
+            None => Time(0),
+            Some(_) if self.stale => self.looked + LOAD_CHANGED,
+            Some((told, _)) => told + STATUS_BEAT,
+        }
     }
 
-    /// When the load has to be told again.
-    fn next(&self, load: Load) -> Time {
-        match self.last {
-            None => Time(0),
-            Some((told, last)) if last == load => told + STATUS_BEAT,
-            Some((told, _)) => told + LOAD_CHANGED,
+    /// The load as it is now, if it has to be told.
+    fn look(&mut self, now: Time, load: Load) -> Option<Load> {
+        (self.looked, self.stale) = (now, false);
+        if self.told.is_some_and(|(told, last)| last == load && now < told + STATUS_BEAT) {
+            return None;
         }
+        self.told = Some((now, load));
+        Some(load)
     }
 }
 

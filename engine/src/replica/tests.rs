@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_utils::sync::Parker;
 use kernels::memory::Region;
 use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind,
@@ -16,7 +17,7 @@ use sched::replica::{
 };
 use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
-use super::{Outbound, Outlet, Parts, ReplicaHandle, Waker, spawn};
+use super::{Outbound, Outlet, Parts, ReplicaHandle, spawn};
 use crate::EngineError;
 use crate::backend::{Backend, BackendEvent, BackendInfo};
 
@@ -127,7 +128,6 @@ fn layout() -> KvLayout {
 #[test]
 fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
     for role in Role::ALL {
-        let (waker, sleeper) = Waker::pair();
         let (sender, said) = unbounded();
         let info = BackendInfo {
             backend: "none",
@@ -147,7 +147,7 @@ fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
             outlet: Box::new(ToChannel(sender)),
             inbox_events_max: 4,
         };
-        let (handle, join) = spawn(parts, waker, sleeper).unwrap();
+        let (handle, join) = spawn(parts, Parker::new()).unwrap();
         let failure = loop {
             if let Outbound::Stopped(failure) = said.recv_timeout(Duration::from_secs(30)).unwrap() {
                 break failure.expect("it did not end as asked");
@@ -163,10 +163,10 @@ fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
 /// Found by reading: one reader with many leases could fill the inbox and keep every router out.
 #[test]
 fn peers_fill_half_of_the_inbox_and_routers_the_rest() {
-    let (waker, _sleeper) = Waker::pair();
+    let parker = Parker::new();
     for (places, of_peers) in [(8, 4), (5, 3), (1, 1)] {
         let (inbox, _commands) = bounded(places);
-        let handle = ReplicaHandle::new(inbox, waker.clone(), Arc::new(AtomicBool::new(false)));
+        let handle = ReplicaHandle::new(inbox, parker.unparker().clone(), Arc::new(AtomicBool::new(false)));
         let event = || Event::Reader(InstanceId(1), ToGiver::Renew(vec![]));
         let taken = (0..places + 1).take_while(|_| handle.send_of_peer(event()).is_ok()).count();
         assert_eq!(taken, of_peers, "of {places}");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::sync::Parker;
 use kernels::memory::Backing;
 use kv_transfer::{KvTransport, LeaseTable, Limits, Options, RegionId, Serving, Setup};
 use sched::device::{Device, DeviceSpec};
@@ -16,10 +17,10 @@ use super::cpu::{self, NoRankProgram, RankProgram};
 use super::limits::context_max;
 use super::memory::Needs;
 use super::opened::{Opened, digest, pool};
-use super::{ModelInfo, Purpose, Started, geometry, random};
+use super::{ModelInfo, Purpose, Started, geometry};
 use crate::backend::{ModelledBackend, Notify};
 use crate::model::{Grid, ModelSpec};
-use crate::replica::{Outlet, Parts, Waker, spawn};
+use crate::replica::{Outlet, Parts, spawn};
 use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice, Progress};
 
 /// Version of the hand-off protocol between workers.
@@ -57,15 +58,16 @@ pub(super) fn start(
     program: &dyn RankProgram,
     progress: &Progress,
 ) -> Result<Started, EngineError> {
-    let (waker, sleeper) = Waker::pair();
-    let opened = open_with_ranks(config, backing(config, serving), waker.notify(), program, progress)?;
+    let parker = Parker::new();
+    let thread = parker.unparker().clone();
+    let notify: Notify = Arc::new(move || thread.unpark());
+    let opened = open_with_ranks(config, backing(config, serving), Arc::clone(&notify), program, progress)?;
     progress.begins(Phase::Assembling, 0);
     let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } = opened;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
-    let instance = InstanceId(random::incarnation()?);
+    let instance = InstanceId(u128::from_le_bytes(random_bytes()?));
     let leases = Arc::new(LeaseTable::new());
-    let setup =
-        Setup { instance, notify: waker.notify(), access: Arc::clone(&leases) as _, limits: limits(config), serving };
+    let setup = Setup { instance, notify, access: Arc::clone(&leases) as _, limits: limits(config), serving };
     let (transport, region) = transport(config, &setup, &kv)?;
     let compat = compat(&spec, &kv, &layout, weights_digest, &backend.describe().numerics_id);
     let scheduler = scheduler(config, role, &spec, &layout, geometry.blocks as u32, context_max, &compat)?;
@@ -87,7 +89,7 @@ pub(super) fn start(
     let endpoint = transport.endpoint();
     let inbox_events_max = config.inbox_events_max;
     let parts = Parts { scheduler, backend, transport, leases, region, layout, outlet, inbox_events_max };
-    let (handle, join) = spawn(parts, waker, sleeper)?;
+    let (handle, join) = spawn(parts, parker)?;
     Ok(Started { handle, info, endpoint, join, expert_counts })
 }
 
@@ -192,6 +194,13 @@ fn compat(spec: &ModelSpec, kv: &KvStore, layout: &KvLayout, weights_digest: u12
     }
 }
 
+/// Bytes that nobody can foresee, and that no other start of any worker has.
+fn random_bytes<const N: usize>() -> Result<[u8; N], EngineError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| EngineError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
 /// How many positions the transport can copy at a time, however scattered they lie on both sides.
 fn pull_tokens_max(layout: &KvLayout, copies_max: usize) -> u32 {
     let units = copies_max / Resharding::copies_per_unit(layout) as usize;
@@ -232,7 +241,7 @@ fn scheduler(
         filling_share: config.filling_share,
         lease: LeaseConfig { span: Span::from_ms(config.lease_span_ms), beat: Span::from_ms(config.lease_beat_ms) },
         hash_salt: xxh3_64(&compat.key().to_bytes()),
-        lease_key: LeaseKey::new(random::bytes()?),
+        lease_key: LeaseKey::new(random_bytes()?),
     };
     Replica::new(config).map_err(|error| EngineError::Scheduler(error.to_string()))
 }

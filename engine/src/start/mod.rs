@@ -6,7 +6,6 @@ mod geometry;
 mod limits;
 mod memory;
 mod opened;
-mod random;
 
 use std::thread::JoinHandle;
 

@@ -35,8 +35,8 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
-    /// The error that the last system call of this thread left in `errno`.
-    pub(super) fn last(call: &'static str, wanted_bytes: usize) -> Self {
-        Self::System { call, wanted_bytes, source: io::Error::last_os_error() }
+    /// What a system call refused, for `map_err`.
+    pub(super) fn of(call: &'static str, wanted_bytes: usize) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::System { call, wanted_bytes, source: errno.into() }
     }
 }

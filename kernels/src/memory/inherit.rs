@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::io::FdFlags;
+
 use super::{Backing, HostMemory, MemoryError, mapping};
 
 /// Lets the child that `command` starts use `memory`; the number to give to [`HostMemory::inherit`] there.
@@ -17,7 +19,7 @@ pub fn bequeath(command: &mut Command, memory: &HostMemory) -> io::Result<RawFd>
     };
     let fd = fd.try_clone_to_owned()?;
     let number = fd.as_raw_fd();
-    let keep_open = move || set_close_on_exec(fd.as_raw_fd(), 0);
+    let keep_open = move || Ok(rustix::io::fcntl_setfd(&fd, FdFlags::empty())?);
     // SAFETY: between fork and exec the closure makes one system call on a descriptor that it owns, and allocates nothing.
     unsafe { command.pre_exec(keep_open) };
     Ok(number)
@@ -35,20 +37,8 @@ pub(super) fn take(number: RawFd, wanted_bytes: usize) -> Result<OwnedFd, Memory
     // SAFETY: a sealed memfd at a number that the starting process named is the one it left here, and nobody else of this
     // process was told the number.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    set_close_on_exec(number, libc::FD_CLOEXEC).map_err(|source| MemoryError::System {
-        call: "fcntl(F_SETFD)",
-        wanted_bytes,
-        source,
-    })?;
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(MemoryError::of("fcntl(F_SETFD)", wanted_bytes))?;
     Ok(fd)
-}
-
-fn set_close_on_exec(number: RawFd, flag: libc::c_int) -> io::Result<()> {
-    // SAFETY: changes a flag of a descriptor of this process; a number that is not open is an error.
-    match unsafe { libc::fcntl(number, libc::F_SETFD, flag) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

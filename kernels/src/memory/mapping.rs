@@ -1,8 +1,12 @@
 //! One range of the address space, unmapped when dropped; the system calls of the folder are all here.
 
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::param::page_size;
 
 use super::MemoryError;
 
@@ -18,34 +22,34 @@ pub(super) struct Mapping {
 impl Mapping {
     /// Private zero pages, readable and writable.
     pub(super) fn anonymous(bytes: usize) -> Result<Self, MemoryError> {
-        let mapping = Self::aligned(bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE, None, 0)?;
+        let mapping = Self::aligned(bytes, ProtFlags::READ | ProtFlags::WRITE, None, 0)?;
         mapping.advise_huge_pages();
         Ok(mapping)
     }
 
     /// A file's first bytes, readable and writable, shared with everybody who maps it.
     pub(super) fn shared(fd: BorrowedFd<'_>, bytes: usize) -> Result<Self, MemoryError> {
-        let mapping = Self::aligned(bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, Some(fd), 0)?;
+        let mapping = Self::aligned(bytes, ProtFlags::READ | ProtFlags::WRITE, Some(fd), 0)?;
         mapping.advise_huge_pages();
         Ok(mapping)
     }
 
     /// A file's bytes from `offset` on, a multiple of the page size; readable only.
     pub(super) fn read_only(fd: BorrowedFd<'_>, offset: u64, bytes: usize) -> Result<Self, MemoryError> {
-        Self::aligned(bytes, libc::PROT_READ, libc::MAP_SHARED, Some(fd), offset)
+        Self::aligned(bytes, ProtFlags::READ, Some(fd), offset)
     }
 
     /// Lets go of the whole pages in `range` of a mapped file: they leave this process, not the page cache.
     pub(super) fn forget(&self, range: Range<usize>) {
-        let page = page_bytes();
+        let page = page_size();
         let (start, end) =
             (range.start.min(self.bytes).next_multiple_of(page), range.end.min(self.bytes) / page * page);
         if start >= end {
             return;
         }
         // SAFETY: the pages are this mapping's own; only shared file mappings are told to forget, whose pages come back
-        // from the file with the same contents when they are touched again.
-        unsafe { libc::madvise(self.start.wrapping_add(start).cast(), end - start, libc::MADV_DONTNEED) };
+        // from the file with the same contents when they are touched again. Pages that the system keeps cost memory only.
+        let _kept = unsafe { madvise(self.start.wrapping_add(start).cast(), end - start, Advice::LinuxDontNeed) };
     }
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
@@ -60,39 +64,33 @@ impl Mapping {
     /// reserved with one huge page to spare, and mapped over the reservation at the aligned place.
     fn aligned(
         bytes: usize,
-        protection: libc::c_int,
-        sharing: libc::c_int,
-        fd: Option<BorrowedFd<'_>>,
+        protection: ProtFlags,
+        file: Option<BorrowedFd<'_>>,
         offset: u64,
     ) -> Result<Self, MemoryError> {
-        let overflow = || MemoryError::System {
-            call: "mmap",
-            wanted_bytes: bytes,
-            source: std::io::Error::from_raw_os_error(libc::ENOMEM),
-        };
-        let length = bytes.checked_next_multiple_of(page_bytes()).ok_or_else(overflow)?;
-        let offset = libc::off_t::try_from(offset).map_err(|_| overflow())?;
+        let overflow = || MemoryError::of("mmap", bytes)(rustix::io::Errno::NOMEM);
+        let length = bytes.checked_next_multiple_of(page_size()).ok_or_else(overflow)?;
         let spare = if length >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { 0 };
         let reserved = length.checked_add(spare).ok_or_else(overflow)?;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let base = unsafe { libc::mmap(null_mut(), reserved, libc::PROT_NONE, flags, -1, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(MemoryError::last("mmap", bytes));
-        }
-        let head = if spare == 0 { 0 } else { (base as usize).next_multiple_of(HUGE_PAGE_BYTES) - base as usize };
-        let start = base.cast::<u8>().wrapping_add(head);
-        unmap(base.cast(), head);
+        let base = unsafe { mmap_anonymous(null_mut(), reserved, ProtFlags::empty(), flags) };
+        let base = base.map_err(MemoryError::of("mmap", bytes))?.cast::<u8>();
+        let head = if spare == 0 { 0 } else { base.addr().next_multiple_of(HUGE_PAGE_BYTES) - base.addr() };
+        let start = base.wrapping_add(head);
+        unmap(base, head);
         unmap(start.wrapping_add(length), spare - head);
         let mapping = Self { start, bytes };
-        let (fd, kind) = fd.map_or((-1, libc::MAP_ANONYMOUS), |fd| (fd.as_raw_fd(), 0));
-        let flags = sharing | kind | libc::MAP_FIXED;
+        let (to, fixed) = (start.cast(), MapFlags::FIXED);
         // SAFETY: `start..start + length` is the reservation made above, which nobody else knows, so replacing it in
         // place touches no other mapping.
-        let placed = unsafe { libc::mmap(start.cast(), length, protection, flags, fd, offset) };
-        if placed == libc::MAP_FAILED {
-            return Err(MemoryError::last("mmap", bytes));
-        }
+        let placed = unsafe {
+            match file {
+                Some(file) => mmap(to, length, protection, MapFlags::SHARED | fixed, file, offset),
+                None => mmap_anonymous(to, length, protection, MapFlags::PRIVATE | fixed),
+            }
+        };
+        placed.map_err(MemoryError::of("mmap", bytes))?;
         Ok(mapping)
     }
 
@@ -100,13 +98,13 @@ impl Mapping {
     /// advice, which changes no result, so the refusal is not an error.
     pub(super) fn advise_huge_pages(&self) {
         // SAFETY: the range is this mapping's own, and the advice does not change its contents.
-        unsafe { libc::madvise(self.start.cast(), self.bytes, libc::MADV_HUGEPAGE) };
+        let _refused = unsafe { madvise(self.start.cast(), self.bytes, Advice::LinuxHugepage) };
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        unmap(self.start, self.bytes.next_multiple_of(page_bytes()));
+        unmap(self.start, self.bytes.next_multiple_of(page_size()));
     }
 }
 
@@ -115,14 +113,8 @@ fn unmap(start: *mut u8, bytes: usize) {
         return;
     }
     // SAFETY: only ranges that this file mapped and whose owner is being dropped (or never existed) come here.
-    let outcome = unsafe { libc::munmap(start.cast(), bytes) };
-    debug_assert_eq!(outcome, 0, "munmap of {bytes} bytes at {start:p}");
-}
-
-fn page_bytes() -> usize {
-    // SAFETY: reads a constant of the system.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(bytes).unwrap_or(4096)
+    let outcome = unsafe { munmap(start.cast(), bytes) };
+    debug_assert_eq!(outcome, Ok(()), "munmap of {bytes} bytes at {start:p}");
 }
 
 /// Who may map a memfd to write, besides the mapping that its owner makes.
@@ -136,46 +128,26 @@ pub(super) enum Writers {
 
 /// A memfd of `bytes` zeroes that can neither shrink nor grow, nor lose its seals, and a mapping of it.
 pub(super) fn sealed_memfd(bytes: usize, writers: Writers) -> Result<(OwnedFd, Mapping), MemoryError> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is a NUL-terminated constant; the call makes a new descriptor and touches nothing else.
-    let raw = unsafe { libc::memfd_create(c"baton-host-memory".as_ptr(), flags) };
-    if raw < 0 {
-        return Err(MemoryError::last("memfd_create", bytes));
-    }
-    // SAFETY: the descriptor was just made and nobody else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-    let length = libc::off_t::try_from(bytes).unwrap_or(libc::off_t::MAX);
-    // SAFETY: resizes a file that only this function knows.
-    if unsafe { libc::ftruncate(raw, length) } != 0 {
-        return Err(MemoryError::last("ftruncate", bytes));
-    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = memfd_create("baton-host-memory", flags).map_err(MemoryError::of("memfd_create", bytes))?;
+    ftruncate(&fd, bytes as u64).map_err(MemoryError::of("ftruncate", bytes))?;
     let mapping = Mapping::shared(fd.as_fd(), bytes)?;
     let future_writes = match writers {
-        Writers::Nobody => libc::F_SEAL_FUTURE_WRITE,
-        Writers::Holders => 0,
+        Writers::Nobody => SealFlags::FUTURE_WRITE,
+        Writers::Holders => SealFlags::empty(),
     };
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL | future_writes;
-    // SAFETY: adds seals to a file that only this function knows.
-    if unsafe { libc::fcntl(raw, libc::F_ADD_SEALS, seals) } != 0 {
-        return Err(MemoryError::last("fcntl(F_ADD_SEALS)", bytes));
-    }
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL | future_writes;
+    fcntl_add_seals(&fd, seals).map_err(MemoryError::of("fcntl(F_ADD_SEALS)", bytes))?;
     Ok((fd, mapping))
 }
 
 /// How long the file behind `fd` is.
 pub(super) fn file_bytes(fd: BorrowedFd<'_>, wanted_bytes: usize) -> Result<usize, MemoryError> {
-    // SAFETY: `stat` is plain numbers, for which all zeros is a value.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open and `stat` outlives the call.
-    if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
-        return Err(MemoryError::last("fstat", wanted_bytes));
-    }
+    let stat = fstat(fd).map_err(MemoryError::of("fstat", wanted_bytes))?;
     Ok(usize::try_from(stat.st_size).unwrap_or(usize::MAX))
 }
 
-/// Whether the file behind `fd` can never become shorter.
+/// Whether the file behind `fd` can never become shorter; other kinds of files have no seals to ask for.
 pub(super) fn cannot_shrink(fd: BorrowedFd<'_>) -> bool {
-    // SAFETY: asks for the seals of an open descriptor; other kinds of files answer with an error.
-    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
-    seals >= 0 && seals & libc::F_SEAL_SHRINK != 0
+    fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use kernels::memory::HostMemory;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// How long sent bytes may stay unacknowledged before the connection is given up.
-const VANISHED_MS: libc::c_int = 10_000;
+const VANISHED: Duration = Duration::from_secs(10);
 
 /// A range of a memory that is sent; checked by [`send_some`].
 #[derive(Clone, Copy)]
@@ -71,27 +73,12 @@ fn outcome(returned: isize) -> io::Result<usize> {
 }
 
 /// Sets what both sides of a connection need: requests leave at once, and a host or a path that vanished is noticed
-/// within [`VANISHED_MS`], whether anything is under way or not.
+/// within [`VANISHED`], whether anything is under way or not.
 pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    const PROBE_AFTER_S: libc::c_int = 4;
-    const PROBE_EVERY_S: libc::c_int = 2;
-    const PROBES_MAX: libc::c_int = 3;
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(4)).with_interval(Duration::from_secs(2));
     stream.set_nodelay(true)?;
-    let options = [
-        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, PROBE_AFTER_S),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, PROBE_EVERY_S),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, PROBES_MAX),
-        // Keepalive is silent while something is unacknowledged; the system's own patience is a quarter of an hour.
-        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, VANISHED_MS),
-    ];
-    for (level, option, value) in options {
-        let length = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the option's value is a live integer of the length that is passed.
-        let set = unsafe { libc::setsockopt(stream.as_raw_fd(), level, option, (&raw const value).cast(), length) };
-        if set != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
+    // Keepalive is silent while something is unacknowledged; the system's own patience is a quarter of an hour.
+    socket.set_tcp_user_timeout(Some(VANISHED))
 }

@@ -33,6 +33,7 @@ pub(crate) struct DriverParts {
     pub(crate) addresses: Vec<String>,
     pub(crate) gate: Gate,
     pub(crate) config: crate::Config,
+    pub(crate) numbers: Numbers,
 }
 
 /// The task.
@@ -84,7 +85,7 @@ impl Driver {
             view,
             gate: parts.gate,
         };
-        (driver, Dispatcher { commands: sender, numbers: Numbers::new().into(), view: seen })
+        (driver, Dispatcher { commands: sender, numbers: parts.numbers.into(), view: seen })
     }
 
     /// Runs until every `Dispatcher` is gone.

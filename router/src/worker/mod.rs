@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use node::backoff::Backoff;
 use proto::Secret;
 use proto::session::client::{self, Commands, Session, Updates};
 use proto::session::{RouterHello, SessionEnded, SessionLimits, Welcome, WorkerUpdate};
@@ -59,8 +60,8 @@ enum NoSession {
 }
 
 /// Connects, reports what comes, connects again; until nobody wants the news any more.
-pub(crate) async fn keep_connected(dialling: Dialling, news: mpsc::Sender<(Slot, News)>) {
-    let mut pause = Pause::new(dialling.pause_max);
+pub(crate) async fn keep_connected(dialling: Dialling, numbers: Numbers, news: mpsc::Sender<(Slot, News)>) {
+    let mut pause = Pause::new(dialling.pause_max, numbers);
     let mut troubles = Troubles::default();
     // What the worker calls itself, once it has said so.
     let mut name = dialling.address.clone();
@@ -190,19 +191,18 @@ impl Troubles {
 
 /// Pauses that double up to a limit, each up to a half shorter, so that routers whose worker comes back do not dial in step.
 struct Pause {
-    next: Duration,
+    backoff: Backoff,
     max: Duration,
     numbers: Numbers,
 }
 
 impl Pause {
-    fn new(max: Duration) -> Pause {
-        Pause { next: PAUSE_MIN.min(max), max, numbers: Numbers::new() }
+    fn new(max: Duration, numbers: Numbers) -> Pause {
+        Pause { backoff: Backoff::from(PAUSE_MIN), max, numbers }
     }
 
     fn next(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(self.max);
+        let pause = self.backoff.next_up_to(self.max);
         let jitter_us_max = u64::try_from(pause.as_micros() / 2).unwrap_or(u64::MAX);
         pause.saturating_sub(Duration::from_micros(self.numbers.scattered() % jitter_us_max.saturating_add(1)))
     }
@@ -210,7 +210,7 @@ impl Pause {
     /// A session that lived is a reason to hope; one that broke at once is not.
     fn ended_after(&mut self, lived: Duration) {
         if lived > self.max {
-            self.next = PAUSE_MIN.min(self.max);
+            self.backoff.reset();
         }
     }
 }
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit_and_start_again_after_a_session_that_lived() {
-        let mut pause = Pause::new(Duration::from_millis(100));
+        let mut pause = Pause::new(Duration::from_millis(100), Numbers::draw().unwrap());
         let mut lies_below = |whole_ms: u64| {
             let (drawn, whole) = (pause.next(), Duration::from_millis(whole_ms));
             assert!((whole / 2..=whole).contains(&drawn), "{drawn:?} of {whole:?}");
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn two_routers_do_not_dial_in_step() {
         let drawn = || {
-            let mut pause = Pause::new(Duration::from_secs(1));
+            let mut pause = Pause::new(Duration::from_secs(1), Numbers::draw().unwrap());
             (0..20).map(|_| pause.next()).collect::<Vec<_>>()
         };
         assert_ne!(drawn(), drawn());
