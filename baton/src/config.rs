@@ -28,7 +28,7 @@ pub struct BatonConfig {
     /// What computes and moves KV at every worker.
     pub engine: engine::Config,
     /// A prefill worker. Its engine is `engine` with the keys that differ.
-    pub prefill: prefill_server::Config,
+    pub prefill: worker::Config,
     /// A decode (or aggregated) worker. Its engine is `engine` with the keys that differ.
     pub decode: decode_server::Config,
 }
@@ -169,7 +169,7 @@ impl BatonConfig {
             engine::EngineError::Config { key, problem } => Fault::of(format!("{ENGINE}.{key}"), problem),
             other => Fault::of(ENGINE, other.to_string()),
         });
-        let (prefill, decode) = (self.prefill.check(), self.decode.check());
+        let (prefill, decode) = (self.prefill.check(prefill_server::SECTION), self.decode.check());
         if let Err(shared) = &of_all {
             let of_role = |role| Err(Fault::of(format!("{role}.{}", shared.key), shared.problem.clone()));
             if prefill == of_role("prefill") && decode == of_role("decode") {

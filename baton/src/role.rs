@@ -69,7 +69,7 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
 /// One decode or aggregated worker.
 pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let all = arguments.load()?;
-    let role = sched::Role::from(all.decode.role).label();
+    let role = all.decode.role.label();
     all.telemetry.start(or(&all.decode.name, role))?;
     let secret = plane::of_decode(&all)?;
     let BatonConfig { telemetry, decode: mut config, .. } = all;

@@ -54,6 +54,14 @@ pub enum DecodeRole {
     Aggregated,
 }
 
+impl DecodeRole {
+    /// Metric label and configuration value.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        Role::from(self).label()
+    }
+}
+
 impl From<DecodeRole> for Role {
     fn from(role: DecodeRole) -> Role {
         match role {

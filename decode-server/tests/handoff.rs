@@ -218,7 +218,7 @@ async fn a_killed_giver_costs_its_hand_offs_and_nothing_else() {
     router.decode.settled().await;
 
     // Another process behind the same address is another giver.
-    let config = prefill_server::Config { listen: address, ..support::prefill(engine("llama", Tcp, STEP_US)) };
+    let config = worker::Config { listen: address, ..support::prefill(engine("llama", Tcp, STEP_US)) };
     let reborn = Process::prefill(config).await;
     let mut router = Router::between(&reborn, &decode).await;
     router.decode.pairs(1).await;

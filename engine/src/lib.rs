@@ -21,7 +21,6 @@ pub use config::{
 pub use error::{Blame, EngineError};
 pub use kv_pool::KvPool;
 pub use kv_store::{KvStore, layout_of};
-pub use kv_transfer::Serving;
 pub use progress::{Phase, Progress, Seen};
 pub use start::{
     ModelInfo, NoRankProgram, Opened, Purpose, RankProgram, Started, open_backend, serve_rank, start, start_watched,

@@ -64,6 +64,10 @@ struct Open {
 
 impl Flow {
     pub(crate) fn push(&mut self, ticket: Ticket, job: Arc<Job>) {
+        debug_assert!(
+            self.batches.back().is_none_or(|last| last.ticket < ticket),
+            "{ticket:?} comes after a later one"
+        );
         let again = Vec::new();
         self.batches.push_back(Open {
             ticket,
@@ -182,12 +186,18 @@ impl Flow {
     }
 
     fn open(&mut self, ticket: Ticket) -> Option<&mut Open> {
-        self.batches.iter_mut().find(|open| open.ticket == ticket)
+        let index = self.index(ticket)?;
+        self.batches.get_mut(index)
+    }
+
+    /// Tickets are counted up, so those of a peer are in order.
+    fn index(&self, ticket: Ticket) -> Option<usize> {
+        self.batches.binary_search_by_key(&ticket, |open| open.ticket).ok()
     }
 
     /// Takes a batch out if nothing of it is outstanding and it is complete or ending.
     fn settle(&mut self, ticket: Ticket, now: Instant) -> Option<TransferEvent> {
-        let index = self.batches.iter().position(|open| open.ticket == ticket)?;
+        let index = self.index(ticket)?;
         let open = &self.batches[index];
         if open.outstanding > 0 || (open.ending.is_none() && open.has_more()) {
             return None;

@@ -2,16 +2,18 @@
 //!
 //! A prefill worker is a worker that gives: [`run`].
 
-mod config;
 mod giver;
 
 use std::future::Future;
 use std::sync::Arc;
 
-pub use config::Config;
 pub use giver::Giver;
+use sched::Role;
 use worker::started::Report;
-use worker::{Error, Process, Sides};
+use worker::{Config, Error, Process, Sides};
+
+/// The section of the configuration that is about it, as problems name it.
+pub const SECTION: &str = "prefill";
 
 /// Runs a prefill worker; see [`worker::run`].
 ///
@@ -24,5 +26,5 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let sides = Sides { giving: Some(Box::new(|loaded| Arc::new(Giver::of(loaded)))), taking: None };
-    worker::run(config.into(), sides, process, report, shutdown).await
+    worker::run(config.settings(SECTION, Role::Prefill), sides, process, report, shutdown).await
 }

@@ -4,6 +4,7 @@
 //! (what the replica says). Whether the worker gives KV caches to readers, takes them from givers, or both, is plugged
 //! in: see [`Sides`].
 
+mod config;
 mod error;
 mod host;
 mod life;
@@ -15,6 +16,7 @@ mod settings;
 mod sides;
 pub mod started;
 
+pub use config::Config;
 pub use error::Error;
 pub use life::LifeError;
 pub use loading::Stalled;

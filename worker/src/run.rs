@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use engine::replica::ReplicaHandle;
-use engine::{Progress, Purpose, RankProgram, Serving};
+use engine::{Progress, Purpose, RankProgram};
 use node::admin::{Admin, Gate, Version};
 use node::bind::WorkerPorts;
 use node::drain::Stop;
@@ -135,8 +135,8 @@ impl Worker {
         let opened = Arc::new(OnceLock::new());
         let (tell, stopped) = oneshot::channel();
         let outlet = WorkerOutlet::new(sessions.clone(), metrics.clone(), opened.clone(), tell);
-        let serving = if sides.giving.is_some() { Serving::Readers } else { Serving::Nobody };
-        let (progress, purpose) = (progress.clone(), Purpose { role, serving });
+        let purpose = if sides.giving.is_some() { Purpose::giving(role) } else { Purpose::keeping(role) };
+        let progress = progress.clone();
         let loading = tokio::task::spawn_blocking(move || {
             engine::start_watched(&engine, purpose, Box::new(outlet), ranks.as_ref(), &progress)
         });

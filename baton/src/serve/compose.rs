@@ -60,7 +60,7 @@ impl Composer {
         config.decode.listen.clone_from(&places.listen);
         config.decode.admin_listen.clone_from(&places.admin_listen);
         config.decode.peers = givers.to_vec();
-        let name = format!("{}-{index}", sched::Role::from(config.decode.role).label());
+        let name = format!("{}-{index}", config.decode.role.label());
         config.decode.name.clone_from(&name);
         self.place_on_cores(&mut config.decode.engine, self.prefill_workers() + index);
         let silence_max = silence_max(config.decode.start_stall_ms, config.decode.peers_wait_ms);

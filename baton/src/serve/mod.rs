@@ -85,7 +85,7 @@ impl Deployment {
         })?;
         // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
         let is_told = narrator == Narrator::Aloud;
-        let untouched = prefill_server::Config { engine: config.engine.clone(), ..prefill_server::Config::default() };
+        let untouched = worker::Config { engine: config.engine.clone(), ..worker::Config::default() };
         if is_told && config.mode() == Mode::Aggregated && config.prefill != untouched {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }

@@ -1,8 +1,7 @@
 //! The requests that `verify` sends: seeded, and chosen to hit what breaks exactness; knows no deployment.
 
 use serde_json::{Value, json};
-
-use sched::rng;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What the requests must fit into.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +29,8 @@ pub fn requests(count: usize, bounds: Bounds) -> Vec<Value> {
 }
 
 fn draw(index: u64, purpose: u32, below: u32) -> u32 {
-    (rng::uniform_f64(SEED, index, purpose) * f64::from(below)) as u32
+    let drawn = [index.to_le_bytes(), u64::from(purpose).to_le_bytes()].concat();
+    (xxh3_64_with_seed(&drawn, SEED) % u64::from(below)) as u32
 }
 
 fn prompt(index: u64, earlier: &[Vec<u32>], bounds: Bounds) -> Vec<u32> {

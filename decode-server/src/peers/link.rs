@@ -185,7 +185,7 @@ impl Link {
             return Err(Failure::new(FailureKind::Incompatible, detail));
         };
         let PeerWelcome { instance, layout, blocks, .. } = welcome;
-        if kv_transfer::instance_of(&endpoint.address).is_ok_and(|owner| owner != instance) {
+        if engine::replica::owner_of(&endpoint.address).is_some_and(|owner| owner != instance) {
             let detail = format!("the giver at {} gives the {transport} endpoint of another process", self.address);
             return Err(Failure::new(FailureKind::Incompatible, detail));
         }

@@ -64,9 +64,9 @@ pub fn engine(family: &str, transport: TransportChoice, step_us: f64) -> engine:
     }
 }
 
-pub fn prefill(engine: engine::Config) -> prefill_server::Config {
+pub fn prefill(engine: engine::Config) -> worker::Config {
     let any = "127.0.0.1:0".to_owned();
-    prefill_server::Config { listen: any.clone(), admin_listen: any, engine, ..prefill_server::Config::default() }
+    worker::Config { listen: any.clone(), admin_listen: any, engine, ..worker::Config::default() }
 }
 
 pub fn decode(engine: engine::Config, peers: &[&str]) -> decode_server::Config {
@@ -104,19 +104,19 @@ impl Drop for Process {
 }
 
 impl Process {
-    pub async fn prefill(config: prefill_server::Config) -> Process {
+    pub async fn prefill(config: worker::Config) -> Process {
         Process::prefill_with(config, Metrics::detached()).await
     }
 
-    pub async fn prefill_with(config: prefill_server::Config, metrics: Metrics) -> Process {
+    pub async fn prefill_with(config: worker::Config, metrics: Metrics) -> Process {
         Process::start_prefill(config, metrics, secret()).await
     }
 
-    pub async fn prefill_knowing(config: prefill_server::Config, secret: Secret) -> Process {
+    pub async fn prefill_knowing(config: worker::Config, secret: Secret) -> Process {
         Process::start_prefill(config, Metrics::detached(), secret).await
     }
 
-    async fn start_prefill(config: prefill_server::Config, metrics: Metrics, secret: Secret) -> Process {
+    async fn start_prefill(config: worker::Config, metrics: Metrics, secret: Secret) -> Process {
         Process::launch(|tell, stopped| async move {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;

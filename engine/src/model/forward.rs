@@ -6,6 +6,7 @@ use kernels::collective::{Alone, Collective};
 use kernels::{AttentionSpec, Epilogue, HeadShape, Left, Norm, Ops, QkvSpec, StepInput, StepShape};
 
 use super::mlp::{Mlp, MlpSpace};
+use super::projection::Projection;
 use super::sum::Summed;
 use super::{ExpertCounts, ModelSpec, Part, Tally};
 use crate::EngineError;
@@ -39,12 +40,6 @@ pub(super) enum PositionWeights<O: Ops> {
 /// A norm over the residual stream.
 pub(super) struct NormWeights<O: Ops> {
     pub(super) weight: O::Vector,
-    pub(super) bias: Option<O::Vector>,
-}
-
-/// A matrix `[n, k]` with an optional bias.
-pub(super) struct Projection<O: Ops> {
-    pub(super) weight: O::Matrix,
     pub(super) bias: Option<O::Vector>,
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::weights::Entry;
+use super::entry::Entry;
 
 /// More than any published model has; a header may claim anything.
 const EXPERTS_MAX: usize = 4096;

@@ -3,9 +3,10 @@
 use kernels::{Arrangement, NormKind, Ops};
 
 use super::experts::Experts;
-use super::forward::{Layer, NormWeights, Projection};
+use super::forward::{Layer, NormWeights};
 use super::load::{Cut, Loader};
 use super::mlp::Mlp;
+use super::projection::Projection;
 use super::spec::ExpertNames;
 use super::{AttentionBias, MlpSpec};
 use crate::EngineError;

@@ -5,21 +5,10 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use kernels::{Arrangement, Dtype, KShard, KernelError, MatrixSource, Ops, VectorSource};
 
-use super::forward::{Model, PositionWeights, Projection};
-use super::{ExpertCounts, ModelSpec, Part, Positions, Shelf, Tensor, WeightFiles};
+use super::forward::{Model, PositionWeights};
+use super::projection::Projection;
+use super::{ExpertCounts, ModelSpec, Part, Positions, Precision, Shelf, Tensor, WeightFiles};
 use crate::EngineError;
-
-/// In which format matrices are computed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// As the files hold them.
-    AsStored,
-    /// Converted to this format when loaded.
-    Converted(Dtype),
-    /// Rounded to int8 with a scale per row when loaded. Embeddings, positions and routers stay as stored: they are
-    /// looked up, or small and decisive. So a tied embedding is there twice, as a table and as an int8 projection.
-    Int8,
-}
 
 /// What of a matrix the ranks of a group share out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,26 +67,6 @@ pub(super) struct Loader<'a, O: Ops> {
     pub(super) prefix: &'static str,
     precision: Precision,
     shelf: &'a Shelf,
-}
-
-impl Precision {
-    /// The format that matrices stored as `stored` are brought into; of int8, the one they are rounded from.
-    #[must_use]
-    pub fn of(self, stored: Dtype) -> Dtype {
-        match self {
-            Precision::AsStored | Precision::Int8 => stored,
-            Precision::Converted(wanted) => wanted,
-        }
-    }
-
-    /// The name of the format that matrices stored as `stored` are multiplied in.
-    #[must_use]
-    pub fn name(self, stored: Dtype) -> String {
-        match self {
-            Precision::AsStored | Precision::Converted(_) => self.of(stored).to_string(),
-            Precision::Int8 => "int8".to_owned(),
-        }
-    }
 }
 
 impl<O: Ops> Loader<'_, O> {

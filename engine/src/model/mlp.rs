@@ -3,7 +3,7 @@
 use kernels::{Epilogue, Left, Norm, Ops};
 
 use super::experts::{ExpertSpace, Experts};
-use super::forward::Projection;
+use super::projection::Projection;
 use super::sum::Summed;
 use super::{ExpertCounts, ModelSpec};
 use crate::EngineError;

@@ -2,6 +2,7 @@
 
 mod cache;
 mod digest;
+mod entry;
 mod experts;
 mod finite;
 mod forward;
@@ -11,6 +12,8 @@ mod layers;
 mod load;
 mod mlp;
 mod part;
+mod precision;
+mod projection;
 mod rope;
 mod spec;
 mod sum;
@@ -19,8 +22,9 @@ mod weights;
 pub use cache::{CacheFault, CacheKey, Shelf, WeightsCache};
 pub use experts::{ExpertCounts, Tally};
 pub use forward::{Activations, LogitRows, Model};
-pub use load::{Precision, Source};
+pub use load::Source;
 pub use part::{Grid, Part, Share};
+pub use precision::Precision;
 pub use rope::{RopeScaling, RopeSpec};
 pub use spec::{Architecture, AttentionBias, MlpSpec, ModelSpec, Positions};
 pub use weights::{Tensor, WeightFiles};

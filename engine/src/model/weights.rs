@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use kernels::Dtype;
 use kernels::memory::MappedFile;
 use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
 
+use super::entry::Entry;
 use super::{Precision, fused, header};
 use crate::{EngineError, Progress};
 
@@ -23,17 +23,6 @@ pub struct WeightFiles {
 struct File {
     path: PathBuf,
     bytes: MappedFile,
-}
-
-/// Where a tensor lies.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) file: usize,
-    pub(super) start: usize,
-    pub(super) len: usize,
-    pub(super) shape: Vec<usize>,
-    /// As the file names it; only types that can be computed with become a [`Dtype`].
-    pub(super) dtype: safetensors::Dtype,
 }
 
 /// One tensor in its file.
@@ -190,19 +179,6 @@ impl WeightFiles {
             let bytes = &self.files[entry.file].bytes.as_bytes()[entry.start..entry.start + entry.len];
             (name.as_str(), format!("{:?}", entry.dtype), entry.shape.as_slice(), bytes)
         })
-    }
-}
-
-impl Entry {
-    fn of(file: usize, base: usize, view: &TensorView<'_>) -> Entry {
-        let data = view.data();
-        Entry {
-            file,
-            start: data.as_ptr() as usize - base,
-            len: data.len(),
-            shape: view.shape().to_vec(),
-            dtype: view.dtype(),
-        }
     }
 }
 

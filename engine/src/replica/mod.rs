@@ -120,6 +120,12 @@ pub struct PeerInfo {
     pub endpoint: Vec<u8>,
 }
 
+/// Whose pool an endpoint leads to, as it says itself; `None` if it is no endpoint.
+#[must_use]
+pub fn owner_of(endpoint: &[u8]) -> Option<InstanceId> {
+    kv_transfer::instance_of(endpoint).ok()
+}
+
 /// What travels through the inbox, in order.
 pub(crate) enum Command {
     Event(Event),

@@ -88,20 +88,32 @@ impl ModelInfo {
 /// What a replica is for.
 #[derive(Debug, Clone, Copy)]
 pub struct Purpose {
-    /// What its scheduler is for.
-    pub role: Role,
+    role: Role,
     /// Whether others read from its pool. Where nobody does, it need not even listen.
-    pub serving: Serving,
+    serving: Serving,
+}
+
+impl Purpose {
+    /// Others read from its pool.
+    #[must_use]
+    pub fn giving(role: Role) -> Purpose {
+        Purpose { role, serving: Serving::Readers }
+    }
+
+    /// Nobody does.
+    #[must_use]
+    pub fn keeping(role: Role) -> Purpose {
+        Purpose { role, serving: Serving::Nobody }
+    }
 }
 
 impl From<Role> for Purpose {
     /// Only a worker that gives is read from.
     fn from(role: Role) -> Purpose {
-        let serving = match role {
-            Role::Prefill => Serving::Readers,
-            Role::Decode | Role::Aggregated => Serving::Nobody,
-        };
-        Purpose { role, serving }
+        match role {
+            Role::Prefill => Purpose::giving(role),
+            Role::Decode | Role::Aggregated => Purpose::keeping(role),
+        }
     }
 }
 

@@ -68,6 +68,12 @@ impl HashChain {
         }
         &self.blocks[..wanted]
     }
+
+    /// The names that were asked for until now.
+    #[must_use]
+    pub fn known(&self) -> &[ContentHash] {
+        &self.blocks
+    }
 }
 
 #[cfg(test)]

@@ -117,8 +117,8 @@ impl Sequence {
             return;
         }
         self.names(full);
-        let names = self.chain.first(full, |_| unreachable!("the names were computed above"));
-        for (block, name) in self.table.blocks().iter().zip(names).skip(already as usize) {
+        let named = self.table.blocks().iter().zip(self.chain.known());
+        for (block, name) in named.take(full as usize).skip(already as usize) {
             pool.publish(*block, *name);
         }
         self.published = full;

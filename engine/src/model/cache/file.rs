@@ -27,7 +27,7 @@ use kernels::{MatrixImage, Pool};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::shelf::Sections;
+use super::sections::Sections;
 use super::{CacheFault, CacheKey};
 use crate::{Phase, Progress};
 

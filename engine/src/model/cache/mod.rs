@@ -9,6 +9,7 @@ mod file;
 mod fingerprint;
 mod pages;
 mod place;
+mod sections;
 mod shelf;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,8 @@
 //! Where a loader gets its prepared matrices: packs them, packs and stores them, or finds them stored.
 
 use std::cell::RefCell;
-use std::ops::Range;
-use std::sync::Arc;
 
-use kernels::memory::MappedFile;
-use kernels::{MappedImage, Ops};
+use kernels::Ops;
 
 use super::CacheFault;
 use super::file::{Stored, Writer};
@@ -21,13 +18,6 @@ enum Kind {
     Packing(RefCell<Writer>),
     /// Finds everything packed.
     Mapped(RefCell<Stored>),
-}
-
-/// Sections of a matrix in a mapped file.
-pub(super) struct Sections {
-    pub(super) form: Vec<u64>,
-    pub(super) file: Arc<MappedFile>,
-    pub(super) ranges: Vec<Range<usize>>,
 }
 
 impl Shelf {
@@ -97,11 +87,5 @@ impl Shelf {
             Kind::Private | Kind::Mapped(_) => Ok(0),
             Kind::Packing(writer) => writer.into_inner().finish(),
         }
-    }
-}
-
-impl Sections {
-    fn matrix<O: Ops>(&self, ops: &O) -> Result<O::Matrix, kernels::KernelError> {
-        ops.matrix_from_image(MappedImage { form: &self.form, file: &self.file, sections: &self.ranges })
     }
 }

@@ -1,16 +1,14 @@
-//! The prefill section of the configuration; knows no file format.
+//! The keys of a worker that has no more than every worker; knows no file format.
 
 use std::time::Duration;
 
 use node::config::Fault;
 use sched::Role;
 use serde::{Deserialize, Serialize};
-use worker::{Common, Settings};
 
-/// The section, as problems name it.
-const SECTION: &str = "prefill";
+use crate::{Common, Settings};
 
-/// A prefill worker.
+/// A worker that needs to be told no more than every worker does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -31,6 +29,7 @@ pub struct Config {
 }
 
 impl Default for Config {
+    /// At the ports of a prefill worker, which is the one that needs no more.
     fn default() -> Config {
         Config {
             name: String::new(),
@@ -45,25 +44,25 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what can be said without a model, as keys of the section `prefill`.
+    /// Checks what can be said without a model, as keys of `section`.
     ///
     /// # Errors
     /// The key that is wrong.
-    pub fn check(&self) -> Result<(), Fault> {
+    pub fn check(&self, section: &str) -> Result<(), Fault> {
         let Config { name, listen, admin_listen, start_stall_ms, engine, .. } = self;
-        Common { name, listen, admin_listen, start_stall_ms: *start_stall_ms, engine }.check(SECTION)
+        Common { name, listen, admin_listen, start_stall_ms: *start_stall_ms, engine }.check(section)
     }
-}
 
-impl From<Config> for Settings {
-    fn from(config: Config) -> Settings {
+    /// What the worker that `section` is about is told.
+    #[must_use]
+    pub fn settings(self, section: &'static str, role: Role) -> Settings {
         Settings {
-            section: SECTION,
-            role: Role::Prefill,
-            name: config.name,
-            engine: config.engine,
-            start_stall: Duration::from_millis(config.start_stall_ms),
-            drain: Duration::from_millis(config.drain_ms),
+            section,
+            role,
+            name: self.name,
+            engine: self.engine,
+            start_stall: Duration::from_millis(self.start_stall_ms),
+            drain: Duration::from_millis(self.drain_ms),
             givers_wait: Duration::ZERO,
         }
     }
