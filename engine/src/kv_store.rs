@@ -57,7 +57,7 @@ pub fn layout_of(geometry: &KvGeometry) -> Result<KvLayout, EngineError> {
         dtype: match geometry.dtype {
             kernels::KvDtype::Bf16 => KvDtype::Bf16,
             kernels::KvDtype::F32 => KvDtype::F32,
-            kernels::KvDtype::Int8 => KvDtype::I8,
+            kernels::KvDtype::Int8 => KvDtype::Int8,
         },
         tile_order: TileOrder(geometry.tile_order().name().into()),
         tile_bytes: geometry.tile_bytes() as u32,

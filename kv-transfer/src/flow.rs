@@ -135,7 +135,7 @@ impl Flow {
         self.settle(ticket, now)
     }
 
-    /// Every batch whose reads were sent through the connection that was closed just now may be retried once more.
+    /// Counts one retry for each batch that lost reads when the connection was closed.
     #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) fn connection_renewed(&mut self) {
         for open in &mut self.batches {

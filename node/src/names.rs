@@ -111,9 +111,9 @@ metrics_table! {
     PREEMPTIONS_TOTAL = "baton_preemptions_total", Kind::Counter, [];
     /// Time of each step, from the first thing that the device does for it to its last token.
     STEP_SECONDS = "baton_step_seconds", Kind::Histogram(TOKEN_GAP), [];
-    /// Time that the device stood still before a step although there was work; over the steps' time it should be a few thousandths.
+    /// Time that the device stood still before a step although there was work; should stay below about 0.5 % of the steps' own time.
     STEP_GAP_SECONDS = "baton_step_gap_seconds", Kind::Histogram(STEP_GAP), [];
-    /// Tokens that each expert of each layer has computed; only for models with experts. In the last layer only tokens that the next one is sampled after.
+    /// Tokens that each expert of each layer has computed; only for models with experts. In the last layer, only tokens whose logits are computed count.
     EXPERT_TOKENS_TOTAL = "baton_expert_tokens_total", Kind::Counter, ["layer", "expert"];
     /// Sequences in the running batch.
     RUNNING_SEQUENCES = "baton_running_sequences", Kind::Gauge, [];

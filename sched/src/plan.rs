@@ -10,8 +10,8 @@ use crate::{BlockId, Failure, SampledToken, SamplingParams, SlotId, TokenId};
 /// Order of effects: `admit`, `copies`, then `layers` over all tokens, then `sample`; all of it after the lane's step
 /// before. Slots are admitted and blocks are copied even in a step that fails or is cancelled before its first layer.
 /// After such a step the slots that should have sampled are *void* until they are admitted again, and so is a single slot
-/// whose row could not be sampled: the next step may still have rows of them, which bring samples that nobody reads and
-/// must not disturb the other rows.
+/// whose row could not be sampled: the next step may still have rows of them, whose samples are discarded and which must
+/// not disturb the other rows.
 ///
 /// Lanes share the blocks and the slots. No step of one touches what a step of another one touches, reads or names.
 #[derive(Debug, Clone, Default, PartialEq)]

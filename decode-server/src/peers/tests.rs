@@ -34,16 +34,16 @@ impl Outlet for ToChannel {
     fn flush(&mut self) {}
 }
 
-/// A taker's replica that runs no maths, and the givers in front of it.
-struct Taker {
+/// A reader's replica that runs no maths, and the givers in front of it.
+struct Reader {
     peers: Peers,
     info: ModelInfo,
     said: Receiver<Outbound>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Taker {
-    async fn start() -> Taker {
+impl Reader {
+    async fn start() -> Reader {
         let family = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/families/llama");
         let config = engine::Config {
             model_dir: family.into(),
@@ -62,8 +62,8 @@ impl Taker {
         let config =
             PeersConfig { addresses: vec![], links_max: 4, lost_after: PATIENCE, limits: SessionLimits::default() };
         let loaded = Loaded {
-            name: "taker".into(),
-            address: "taker:1".into(),
+            name: "reader".into(),
+            address: "reader:1".into(),
             replica,
             info: info.clone(),
             endpoint,
@@ -74,7 +74,7 @@ impl Taker {
             lease_beat: Span::from_secs(5),
             stop: Stop::new(),
         };
-        Taker { peers: Peers::of(&loaded, config), info, said, thread: Some(join) }
+        Reader { peers: Peers::of(&loaded, config), info, said, thread: Some(join) }
     }
 
     /// What the replica says to a router first.
@@ -87,7 +87,7 @@ impl Taker {
     }
 }
 
-impl Drop for Taker {
+impl Drop for Reader {
     fn drop(&mut self) {
         self.peers.shared.worker.replica.shutdown();
         self.thread.take().unwrap().join().unwrap();
@@ -134,8 +134,8 @@ impl SessionHost for Greeter {
 /// each request.
 #[tokio::test]
 async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
-    let taker = Taker::start().await;
-    let greeter = Arc::new(Greeter { info: taker.info.clone() });
+    let reader = Reader::start().await;
+    let greeter = Arc::new(Greeter { info: reader.info.clone() });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let limits = SessionLimits::default();
@@ -143,7 +143,7 @@ async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
     let services =
         Services::new(sessions, &limits).with_peer(PeerService::new(greeter, Listeners::default(), Secret::open()));
     tokio::spawn(services.serve(listener, std::future::pending(), Duration::ZERO));
-    let peers = &taker.peers;
+    let peers = &reader.peers;
     let (peer, _) = connect(&address, &peers.shared.hello, &Secret::open(), &limits).await.unwrap();
     peers.table().greet(&address, peer, "giver");
     peers.wire_up(GIVER, 1e9);
@@ -158,7 +158,7 @@ async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
 /// Found by reading: whoever renewed at a giver that was lost heard nothing, and waited for the end of the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_for_a_lost_giver_ends_the_hand_off() {
-    let taker = Taker::start().await;
+    let reader = Reader::start().await;
     let leg = Leg { request: RequestId(1), attempt: Attempt(0) };
     let request = Request {
         leg,
@@ -170,10 +170,10 @@ async fn a_heartbeat_for_a_lost_giver_ends_the_hand_off() {
     };
     let (giver_address, blocks) = ("giver:1".into(), vec![BlockId(0), BlockId(1)]);
     let offer = Offer { request, giver: GIVER, giver_address, lease: LeaseId(3), blocks };
-    taker.peers.shared.worker.replica.send(Event::GiverUp(GIVER)).unwrap();
-    taker.peers.shared.worker.replica.send(Event::Router(ToWorker::Offer(offer))).unwrap();
-    taker.peers.say(GIVER, ToGiver::Renew(vec![LeaseId(3)]));
-    let said = taker.tells();
+    reader.peers.shared.worker.replica.send(Event::GiverUp(GIVER)).unwrap();
+    reader.peers.shared.worker.replica.send(Event::Router(ToWorker::Offer(offer))).unwrap();
+    reader.peers.say(GIVER, ToGiver::Renew(vec![LeaseId(3)]));
+    let said = reader.tells();
     assert!(
         matches!(&said, FromWorker::Failed { leg: of, failure } if *of == leg && failure.kind == FailureKind::KvLost),
         "{said:?}"

@@ -124,7 +124,7 @@ fn layout() -> KvLayout {
     KvLayout::whole(shape).unwrap()
 }
 
-/// Neither a giver nor a taker goes on as if nothing had happened, whether anybody is connected or not.
+/// Neither a giver nor a reader goes on as if nothing had happened, whether anybody is connected or not.
 #[test]
 fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
     for role in Role::ALL {

@@ -15,7 +15,7 @@ impl Wire for KvDtype {
             KvDtype::F32 => wire::KvDtype::F32,
             KvDtype::F16 => wire::KvDtype::F16,
             KvDtype::Bf16 => wire::KvDtype::Bf16,
-            KvDtype::I8 => wire::KvDtype::I8,
+            KvDtype::Int8 => wire::KvDtype::I8,
         };
         dtype.into()
     }
@@ -27,7 +27,7 @@ impl Wire for KvDtype {
             wire::KvDtype::F32 => Ok(KvDtype::F32),
             wire::KvDtype::F16 => Ok(KvDtype::F16),
             wire::KvDtype::Bf16 => Ok(KvDtype::Bf16),
-            wire::KvDtype::I8 => Ok(KvDtype::I8),
+            wire::KvDtype::I8 => Ok(KvDtype::Int8),
         }
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! giver:  Reserved → Filling(watermark) → Complete → Released        from each → Expired | Aborted
-//! taker:  Queued → Reserved → Reading → Releasing → Verified         from each → Failed  | Aborted
+//! reader:  Queued → Reserved → Reading → Releasing → Verified         from each → Failed  | Aborted
 //! ```
 //!
-//! A taker computes with what it has read only in `Verified`, which nothing but the giver's `Ok` leads to. Events that
+//! A reader computes with what it has read only in `Verified`, which nothing but the giver's `Ok` leads to. Events that
 //! come late, twice or in another order than usual leave the state alone and say so.
 
 mod answers;

@@ -1,4 +1,4 @@
-//! The taker's side of one hand-off: from an offer that has come in to a KV cache that may be used; knows no blocks.
+//! The reader's side of one hand-off: from an offer that has come in to a KV cache that may be used; knows no blocks.
 
 use crate::message::ReleaseAnswer;
 
@@ -9,7 +9,7 @@ pub struct Take {
     commit: Commitment,
 }
 
-/// How far the taker is.
+/// How far the reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeState {
     /// The offer waits for its giver to come up; nothing is said to it.
@@ -51,7 +51,7 @@ pub enum PullOutcome {
     Aborted,
 }
 
-/// What a taker that gives up leaves behind.
+/// What a reader that gives up leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abandoned {
     /// Nothing: its giver was never spoken to, or it was over before.

@@ -10,12 +10,12 @@ pub enum KvDtype {
     /// Brain float.
     Bf16,
     /// Signed bytes with one scale per (token, KV head), stored in the tile.
-    I8,
+    Int8,
 }
 
 impl KvDtype {
     /// Every type, for tables and tests.
-    pub const ALL: [KvDtype; 4] = [KvDtype::F32, KvDtype::F16, KvDtype::Bf16, KvDtype::I8];
+    pub const ALL: [KvDtype; 4] = [KvDtype::F32, KvDtype::F16, KvDtype::Bf16, KvDtype::Int8];
 
     /// Bytes per element, scales apart.
     #[must_use]
@@ -23,7 +23,7 @@ impl KvDtype {
         match self {
             KvDtype::F32 => 4,
             KvDtype::F16 | KvDtype::Bf16 => 2,
-            KvDtype::I8 => 1,
+            KvDtype::Int8 => 1,
         }
     }
 
@@ -34,7 +34,7 @@ impl KvDtype {
             KvDtype::F32 => "f32",
             KvDtype::F16 => "f16",
             KvDtype::Bf16 => "bf16",
-            KvDtype::I8 => "i8",
+            KvDtype::Int8 => "int8",
         }
     }
 

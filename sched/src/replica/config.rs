@@ -5,7 +5,7 @@ use crate::layout::TILE_TOKENS;
 use crate::{Role, SchedError, Span};
 
 /// Most steps of a lane that a backend holds at once: one that runs and one that follows it without a gap. A third would
-/// start no sooner and form on older news.
+/// start no earlier and would be planned from staler state.
 pub const STEPS_IN_FLIGHT_MAX: u32 = 2;
 
 /// Lanes and limits of a replica. Every limit is a bound that is never exceeded.

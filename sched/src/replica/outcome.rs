@@ -138,7 +138,7 @@ impl Replica {
         holds.read.iter().for_each(|block| self.pool.end_read(*block));
     }
 
-    /// What a backend must not do, if it did.
+    /// How this result breaks the backend's contract, if it does.
     fn defect(&self, flight: &Flight, order: Order, result: &StepResult) -> Option<String> {
         let step = flight.step;
         let wanted: usize = flight.parts.iter().map(|part| part.sampled.len()).sum();

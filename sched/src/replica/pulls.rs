@@ -1,4 +1,4 @@
-//! The pulls of a taker: which blocks they may write, how many run from each giver, and who waits for a turn. Knows
+//! The pulls of a reader: which blocks they may write, how many run from each giver, and who waits for a turn. Knows
 //! neither leases nor what becomes of a leg.
 //!
 //! A giver's link is shared by all pulls from it. More of them at a time end no sooner, so a few run and the others wait

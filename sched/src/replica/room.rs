@@ -29,8 +29,8 @@ impl Replica {
         kept
     }
 
-    /// Whether every sequence of `picked` can have its block without anybody losing one. What counts a block that two
-    /// of them could share too often errs on the safe side.
+    /// Whether every sequence of `picked` can have its block without anybody losing one. May count a block twice that two of
+    /// them could share, which is conservative.
     pub(super) fn has_room(&self, picked: &[SequenceKey]) -> bool {
         let wants =
             |key: &&SequenceKey| self.need(**key) != Need::Nothing && self.sequences.at(**key).spares.is_empty();

@@ -58,7 +58,7 @@ impl Replica {
             return Formed::Submitted;
         }
         let mut picked = self.pick_decodes(lane);
-        // Whoever would have to make room may be in flight, and what a step touches is not taken from it.
+        // Preempting now could take blocks from a sequence that a step in flight computes: its end decides again.
         if in_flight > 0 && !self.has_room(&picked) {
             return Formed::Settled;
         }

@@ -1,4 +1,4 @@
-//! The taker's part of the hand-off: keeps the lease alive, hears of the commit, joins when the giver said `Ok`.
+//! The reader's part of the hand-off: keeps the lease alive, hears of the commit, joins when the giver said `Ok`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

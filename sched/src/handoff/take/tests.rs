@@ -1,4 +1,4 @@
-//! The taker's side by example and under every order of events.
+//! The reader's side by example and under every order of events.
 
 use proptest::prelude::*;
 

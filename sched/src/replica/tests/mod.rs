@@ -1,4 +1,4 @@
-//! The scheduler by scenarios, under random events, and as giver and taker in one simulated network.
+//! The scheduler by scenarios, under random events, and as giver and reader in one simulated network.
 
 mod backend;
 mod oracle;

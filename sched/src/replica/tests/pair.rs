@@ -1,6 +1,6 @@
-//! A giver and a taker in a simulated network that delays, loses, freezes and kills; every seed is one history.
+//! A giver and a reader in a simulated network that delays, loses, freezes and kills; every seed is one history.
 //!
-//! The taker reads the giver's memory one-sidedly, lease or not, so only the protocol keeps foreign bytes out of it.
+//! The reader reads the giver's memory one-sidedly, lease or not, so only the protocol keeps foreign bytes out of it.
 
 mod dice;
 mod network;

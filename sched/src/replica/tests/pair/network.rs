@@ -26,16 +26,16 @@ pub(super) struct Network {
     session_busy_until: BTreeMap<(Role, Direction), Time>,
     router: Router,
     giver: Worker,
-    taker: Worker,
-    /// By the taker's incarnation.
+    reader: Worker,
+    /// By the reader's incarnation.
     pulls: BTreeMap<(InstanceId, PullId), RunningPull>,
-    /// What the taker was sent, to know what it must hold.
+    /// What the reader was sent, to know what it must hold.
     offered: BTreeMap<Leg, Request>,
     /// Which leg each of its leases is for.
     taken: BTreeMap<(InstanceId, LeaseId), Leg>,
     /// Where the finished pull of the last positions has put them.
     pulled: BTreeMap<Leg, Pull>,
-    /// Legs whose commit the taker has heard of.
+    /// Legs whose commit the reader has heard of.
     committed: BTreeSet<Leg>,
     asked: BTreeSet<LeaseId>,
     vouched: BTreeSet<Leg>,
@@ -69,18 +69,18 @@ enum Delivery {
     FromWorker(InstanceId, FromWorker),
     StepEnds(Role, InstanceId, LaneId, StepId),
     Tick(Role, InstanceId),
-    /// One block's bytes land at the taker.
+    /// One block's bytes land at the reader.
     Lands(InstanceId, PullId, u32),
     PullEnds(InstanceId, PullId, PullOutcome),
     Progress(Role, InstanceId, LaneId, StepId),
-    /// From taker to giver.
+    /// From reader to giver.
     ToGiver(Ends, ToGiver),
     /// Another reader that has got hold of a lease's id does what readers may do.
     Stranger(InstanceId, LeaseId),
-    /// From giver to taker.
+    /// From giver to reader.
     ToReader(Ends, ToReader),
     GiverLost(InstanceId, InstanceId),
-    /// The taker has looked for a giver.
+    /// The reader has looked for a giver.
     Meets(InstanceId, InstanceId),
     Freeze(Role),
     Crash(Role),
@@ -114,7 +114,7 @@ impl Network {
             reading: if seed % 5 < 2 { Reading::WhileFilling } else { Reading::WhenComplete },
             pull_tokens_max: if seed % 7 < 2 { TILE_TOKENS } else { 1 << 20 },
             giver_block_tokens: TILE_TOKENS * [1, 2, 1, 4][(seed / 2 % 4) as usize],
-            taker_block_tokens: TILE_TOKENS * [1, 1, 2][(seed / 8 % 3) as usize],
+            reader_block_tokens: TILE_TOKENS * [1, 1, 2][(seed / 8 % 3) as usize],
             lanes: if seed % 11 < 3 { Lanes::Two } else { Lanes::One },
         };
         let mut network = Network {
@@ -126,7 +126,7 @@ impl Network {
             session_busy_until: BTreeMap::new(),
             router: Router::default(),
             giver: Worker::new(Role::Prefill, u128::from(seed) * 100 + 1, manner),
-            taker: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, manner),
+            reader: Worker::new(Role::Decode, u128::from(seed) * 100 + 2, manner),
             pulls: BTreeMap::new(),
             offered: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -157,9 +157,9 @@ impl Network {
             }
         }
         self.giver.assert_at_rest();
-        self.taker.assert_at_rest();
+        self.reader.assert_at_rest();
         assert!(self.router.is_at_rest());
-        let continued = self.giver.backend.continued + self.taker.backend.continued;
+        let continued = self.giver.backend.continued + self.reader.backend.continued;
         Seen { retries: self.router.retries, finished: self.router.finished, continued, ..self.seen }
     }
 
@@ -179,7 +179,7 @@ impl Network {
     fn worker(&mut self, role: Role) -> &mut Worker {
         match role {
             Role::Prefill => &mut self.giver,
-            Role::Decode | Role::Aggregated => &mut self.taker,
+            Role::Decode | Role::Aggregated => &mut self.reader,
         }
     }
 
@@ -199,7 +199,7 @@ impl Network {
             | Delivery::PullEnds(..)
             | Delivery::ToReader(..)
             | Delivery::GiverLost(..)
-            | Delivery::Meets(..) => &self.taker,
+            | Delivery::Meets(..) => &self.reader,
             Delivery::Arrival(_)
             | Delivery::HangUp(_)
             | Delivery::RouterBeat
@@ -239,8 +239,8 @@ impl Network {
                 let event = Event::StepProgress { lane, step, layers_done: 1 };
                 self.feed(role, instance, event);
             }
-            Delivery::Lands(taker, pull, first) => self.land((taker, pull), first),
-            Delivery::PullEnds(taker, pull, outcome) => self.pull_ends((taker, pull), outcome),
+            Delivery::Lands(reader, pull, first) => self.land((reader, pull), first),
+            Delivery::PullEnds(reader, pull, outcome) => self.pull_ends((reader, pull), outcome),
             Delivery::ToGiver(ends, word) => self.giver_hears(ends, word),
             Delivery::Stranger(giver, lease) => self.stranger(giver, lease),
             Delivery::ToReader(ends, word) => self.reader_hears(ends, word),
@@ -256,21 +256,21 @@ impl Network {
     }
 
     /// A giver is met if it still lives, mostly; and a path that is up may go down again.
-    fn meets(&mut self, taker: InstanceId, giver: InstanceId) {
+    fn meets(&mut self, reader: InstanceId, giver: InstanceId) {
         let lives = self.giver.instance == giver;
         if lives && self.dice.percent(90) {
-            self.feed(Role::Decode, taker, Event::GiverMet(giver));
-            self.feed(Role::Decode, taker, Event::GiverUp(giver));
+            self.feed(Role::Decode, reader, Event::GiverMet(giver));
+            self.feed(Role::Decode, reader, Event::GiverUp(giver));
         } else {
             self.seen.not_met += 1;
             let failure = Failure::new(FailureKind::Unavailable, "nobody answers");
             let unmet = Event::GiverUnmet { giver, address: super::router::GIVER_ADDRESS.into(), failure };
-            self.feed(Role::Decode, taker, Event::GiverDown(giver));
-            self.feed(Role::Decode, taker, unmet);
+            self.feed(Role::Decode, reader, Event::GiverDown(giver));
+            self.feed(Role::Decode, reader, unmet);
         }
         if lives && self.dice.percent(20) {
             let after = self.dice.ms(1, 1_000);
-            self.send(after, Delivery::Meets(taker, giver));
+            self.send(after, Delivery::Meets(reader, giver));
         }
     }
 
@@ -374,7 +374,7 @@ impl Network {
 
     /// Tiles land one by one at their own times; slow pulls outlive their lease.
     fn start_pull(&mut self, pull: Pull) {
-        let (id, taker) = (pull.id, self.taker.instance);
+        let (id, reader) = (pull.id, self.reader.instance);
         let committed = self.committed.contains(&pull.leg);
         self.seen.early_pulls += u64::from(!committed);
         self.seen.layer_pulls += u64::from(pull.layers != (0..LAYERS));
@@ -386,13 +386,13 @@ impl Network {
         };
         for first in pull.positions.clone().step_by(TILE_TOKENS as usize) {
             let at = Span(self.dice.below(takes.us().max(1)));
-            self.send(at, Delivery::Lands(taker, id, first));
+            self.send(at, Delivery::Lands(reader, id, first));
         }
-        self.send(takes, Delivery::PullEnds(taker, id, outcome));
-        assert!(self.pulls.insert((taker, id), RunningPull { pull, aborted: false }).is_none());
+        self.send(takes, Delivery::PullEnds(reader, id, outcome));
+        assert!(self.pulls.insert((reader, id), RunningPull { pull, aborted: false }).is_none());
     }
 
-    /// The taker's transport reads the giver's memory and writes its own, whatever both schedulers think of it. A value
+    /// The reader's transport reads the giver's memory and writes its own, whatever both schedulers think of it. A value
     /// stands for all layers of a position: it moves with the last one.
     fn land(&mut self, pull: (InstanceId, PullId), first: u32) {
         let Some(RunningPull { pull, .. }) = self.pulls.get(&pull).filter(|running| running.pull.layers.end == LAYERS)
@@ -404,7 +404,7 @@ impl Network {
         let read = self.giver.backend.stored(&pull.remote, end);
         for position in first..end {
             let value = if alive { read[position as usize] } else { 77 };
-            self.taker.backend.write_at(&pull.local, position, value);
+            self.reader.backend.write_at(&pull.local, position, value);
         }
     }
 
@@ -436,8 +436,8 @@ impl Network {
         if let ToReader::Released { lease, answer } = word {
             let leg = self.taken.get(&(giver, lease)).copied();
             if answer == ReleaseAnswer::Ok
-                && self.taker.instance == reader
-                && let Some(leg) = leg.filter(|leg| self.taker.is_open(*leg))
+                && self.reader.instance == reader
+                && let Some(leg) = leg.filter(|leg| self.reader.is_open(*leg))
             {
                 self.assert_pulled(leg);
             }
@@ -459,17 +459,17 @@ impl Network {
         self.feed(Role::Prefill, giver, Event::Reader(reader, word));
     }
 
-    /// The giver has vouched for what the taker has read, so it must be the prompt's KV cache.
+    /// The giver has vouched for what the reader has read, so it must be the prompt's KV cache.
     fn assert_pulled(&mut self, leg: Leg) {
         if !self.vouched.insert(leg) {
-            return; // a repeated answer: the taker uses its blocks already
+            return; // a repeated answer: the reader uses its blocks already
         }
         self.seen.joined += 1;
         let Some(pull) = self.pulled.get(&leg) else {
-            return; // everything was at the taker before
+            return; // everything was at the reader before
         };
         let wanted = Router::prefill_values(&self.offered[&leg]);
-        let stored = self.taker.backend.stored(&pull.local, pull.positions.end);
+        let stored = self.reader.backend.stored(&pull.local, pull.positions.end);
         assert_eq!(stored, wanted, "{leg}: the giver vouches for other bytes");
     }
 
@@ -479,8 +479,8 @@ impl Network {
         let old = self.worker(role).instance;
         *self.worker(role) = Worker::new(role, old.0 + 10, self.manner);
         if role == Role::Prefill {
-            let (taker, after) = (self.taker.instance, self.dice.ms(1, 2_000));
-            self.send(after, Delivery::GiverLost(taker, old));
+            let (reader, after) = (self.reader.instance, self.dice.ms(1, 2_000));
+            self.send(after, Delivery::GiverLost(reader, old));
         } else {
             self.pulls.clear();
         }

@@ -43,7 +43,7 @@ struct Answer {
 
 struct RunningLeg {
     request: Request,
-    /// Whether the taker has been told of it.
+    /// Whether the reader has been told of it.
     offered: bool,
 }
 
@@ -204,7 +204,7 @@ impl Router {
         self.out.push((role, ToWorker::Submit(request, work)));
     }
 
-    /// KV values of the prompt of a leg, as a taker must hold them.
+    /// KV values of the prompt of a leg, as a reader must hold them.
     pub(super) fn prefill_values(request: &Request) -> Vec<u64> {
         oracle::values(request.prompt.iter().chain(&request.choices[0].generated).copied())
     }

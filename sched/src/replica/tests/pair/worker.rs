@@ -37,7 +37,7 @@ pub(super) struct Manner {
     pub(super) reading: Reading,
     pub(super) pull_tokens_max: u32,
     pub(super) giver_block_tokens: u32,
-    pub(super) taker_block_tokens: u32,
+    pub(super) reader_block_tokens: u32,
     pub(super) lanes: Lanes,
 }
 
@@ -61,7 +61,7 @@ impl Worker {
         let Manner { steps_in_flight, step_layers_max, reading, pull_tokens_max, .. } = manner;
         let block_tokens = match role {
             Role::Prefill => manner.giver_block_tokens,
-            Role::Decode | Role::Aggregated => manner.taker_block_tokens,
+            Role::Decode | Role::Aggregated => manner.reader_block_tokens,
         };
         let (blocks_total, rows) = (POOL_TOKENS / block_tokens, 24);
         let lane = |work| LaneConfig { work, step_tokens_max: rows, step_layers_max, steps_in_flight };

@@ -1,4 +1,4 @@
-//! When a taker renews the leases that it reads under, and when it asks again for an answer.
+//! When a reader renews the leases that it reads under, and when it asks again for an answer.
 
 use expect_test::expect;
 

@@ -1,4 +1,4 @@
-//! The taker's side of a hand-off.
+//! The reader's side of a hand-off.
 
 use expect_test::expect;
 
