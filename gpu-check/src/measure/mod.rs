@@ -10,31 +10,32 @@ mod read_rate;
 mod sm_sweep;
 mod tensor_rate;
 
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use kernels::cuda::{Context, CudaError, Driver, Event, Stream};
+use serde_json::Value;
 
 use crate::bounded::Unended;
-use crate::json::Json;
 use crate::options::Options;
 use crate::samples::Samples;
 
-/// One measurement, which has a process and a field of the document to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One measurement, which has a process and a field of the document to itself. Its name there is that on the command
+/// line; the order is that of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub(crate) enum Measurement {
     Device,
     Bandwidth,
-    Mma,
+    MmaSync,
     Wgmma,
     CublasLt,
     Partitions,
     SmSweep,
     Ipc,
 }
-
-/// What a measurement gives.
-pub(crate) type Measured = Json;
 
 /// Why a measurement gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -56,37 +57,19 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Measurement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
 impl Measurement {
     /// All but the device, which is always described.
-    pub(crate) const SELECTABLE: [Measurement; 7] = [
-        Measurement::Bandwidth,
-        Measurement::Mma,
-        Measurement::Wgmma,
-        Measurement::CublasLt,
-        Measurement::Partitions,
-        Measurement::SmSweep,
-        Measurement::Ipc,
-    ];
-
-    /// Its field in the document and its name on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Measurement::Device => "device",
-            Measurement::Bandwidth => "bandwidth",
-            Measurement::Mma => "mma_sync",
-            Measurement::Wgmma => "wgmma",
-            Measurement::CublasLt => "cublas_lt",
-            Measurement::Partitions => "partitions",
-            Measurement::SmSweep => "sm_sweep",
-            Measurement::Ipc => "ipc",
-        }
+    pub(crate) fn selectable() -> impl Iterator<Item = Measurement> {
+        Measurement::value_variants().iter().copied().filter(|each| *each != Measurement::Device)
     }
 
-    pub(crate) fn named(name: &str) -> Option<Measurement> {
-        [Measurement::Device].into_iter().chain(Self::SELECTABLE).find(|each| each.name() == name)
-    }
-
-    pub(crate) fn run(self, options: &Options) -> Result<Measured, Failure> {
+    pub(crate) fn run(self, options: &Options) -> Result<Value, Failure> {
         let driver = Driver::open()?;
         let chosen = driver.device(options.device)?;
         if self == Measurement::Device {
@@ -95,8 +78,8 @@ impl Measurement {
         let bench = Bench::new(Context::primary(chosen)?, options.limit)?;
         match self {
             Measurement::Device => device::measure(driver, chosen),
-            Measurement::Bandwidth => bandwidth::measure(&bench),
-            Measurement::Mma => tensor_rate::measure_mma(&bench),
+            Measurement::Bandwidth => Ok(bandwidth::measure(&bench)),
+            Measurement::MmaSync => tensor_rate::measure_mma(&bench),
             Measurement::Wgmma => tensor_rate::measure_wgmma(&bench),
             Measurement::CublasLt => cublas_lt::measure(&bench),
             Measurement::Partitions => partitions::measure(&bench),
@@ -163,8 +146,3 @@ impl Bench {
 
 /// Less than this fits into a cache.
 const BUFFER_BYTES_MIN: usize = 128 << 20;
-
-/// Not a failure: this device or this installation has no such thing.
-pub(crate) fn unavailable(reason: impl Into<String>) -> Json {
-    Json::Object(vec![("unavailable", Json::text(reason))])
-}

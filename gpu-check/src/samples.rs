@@ -1,6 +1,8 @@
 //! What several rounds of one measurement gave.
 
-use crate::json::Json;
+use serde_json::{Value, json};
+
+use crate::value::rounded;
 
 /// One value per round, in the unit of the field that it is reported in.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,13 +30,13 @@ impl Samples {
         }
     }
 
-    pub(crate) fn to_json(&self) -> Json {
-        Json::Object(vec![
-            ("median", Json::Number(self.median())),
-            ("min", Json::Number(self.0.iter().copied().fold(f64::NAN, f64::min))),
-            ("max", Json::Number(self.0.iter().copied().fold(f64::NAN, f64::max))),
-            ("rounds", Json::Count(self.0.len() as u64)),
-        ])
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "median": rounded(self.median()),
+            "min": rounded(self.0.iter().copied().fold(f64::NAN, f64::min)),
+            "max": rounded(self.0.iter().copied().fold(f64::NAN, f64::max)),
+            "rounds": self.0.len(),
+        })
     }
 }
 
@@ -58,15 +60,7 @@ mod tests {
     #[test]
     fn the_extremes_are_reported() {
         let json = Samples(vec![3.0, 1.0, 2.0]).map(|value| value * 2.0).to_json();
-        assert_eq!(
-            json,
-            Json::Object(vec![
-                ("median", Json::Number(4.0)),
-                ("min", Json::Number(2.0)),
-                ("max", Json::Number(6.0)),
-                ("rounds", Json::Count(3)),
-            ])
-        );
+        assert_eq!(json, json!({"median": 4.0, "min": 2.0, "max": 6.0, "rounds": 3}));
     }
 
     #[test]

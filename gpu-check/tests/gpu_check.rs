@@ -83,7 +83,18 @@ fn mistakes_on_the_command_line_measure_nothing() {
     let output = gpu_check(&["--only", "speed"]).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.starts_with("gpu-check: --only \"speed\"") && said.contains("usage:"), "{said}");
+    assert!(said.contains("'speed' for '--only <NAMES>'") && said.contains("possible values: bandwidth, "), "{said}");
+    let output = gpu_check(&["--devise", "1"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("'--devise'") && said.contains("Usage: gpu-check "), "{said}");
+}
+
+#[test]
+fn asking_for_help_is_no_mistake() {
+    let output = gpu_check(&["--help"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("Usage: gpu-check "));
 }
 
 #[test]

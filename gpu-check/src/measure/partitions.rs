@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kernels::cuda::{Argument, Coscheduling, CudaError, Event, Function, Grid, Module, Partition, SmResource, Stream};
+use serde_json::{Value, json};
 
-use super::bandwidth::{filled, or_error};
-use super::{Bench, Failure, Measured};
-use crate::json::Json;
+use super::bandwidth::filled;
+use super::{Bench, Failure};
 use crate::ptx::BASIC;
 use crate::samples::Samples;
+use crate::value::{or_error, rounded};
 
 const ROUNDS: usize = 5;
 /// More than any device numbers its SMs.
@@ -22,25 +23,24 @@ const STEP_S: f64 = 50e-6;
 const SIDE_BY_SIDE_S: f64 = 2e-3;
 const NOTE_S: f64 = 20e-6;
 
-pub(super) fn measure(bench: &Bench) -> Result<Measured, Failure> {
+pub(super) fn measure(bench: &Bench) -> Result<Value, Failure> {
     let all = SmResource::of(bench.context.device())?;
-    let said = |count: Option<u32>| count.map_or(Json::Null, |count| Json::Count(count.into()));
     let probe = Probe::new(bench)?;
-    Ok(Json::Object(vec![
-        ("sm_count", Json::Count(all.count().into())),
-        ("group_min_sms", said(all.group_min())),
-        ("group_step_sms", said(all.group_step())),
-        ("splits", splits(&all, Coscheduling::Kept)),
-        ("splits_ignoring_coscheduling", splits(&all, Coscheduling::Ignored)),
-        ("lifecycle", or_error(lifecycle(&probe, &all))),
-        ("placement", or_error(placement(&probe, &all))),
-        ("side_by_side", or_error(side_by_side(&probe, &all))),
-        ("switching", or_error(switching(&probe, &all))),
-    ]))
+    Ok(json!({
+        "sm_count": all.count(),
+        "group_min_sms": all.group_min(),
+        "group_step_sms": all.group_step(),
+        "splits": splits(&all, Coscheduling::Kept),
+        "splits_ignoring_coscheduling": splits(&all, Coscheduling::Ignored),
+        "lifecycle": or_error(lifecycle(&probe, &all)),
+        "placement": or_error(placement(&probe, &all)),
+        "side_by_side": or_error(side_by_side(&probe, &all)),
+        "switching": or_error(switching(&probe, &all)),
+    }))
 }
 
 /// What each request for a group of at least n SMs, n = 1 to all, is answered with.
-fn splits(all: &SmResource, coscheduling: Coscheduling) -> Json {
+fn splits(all: &SmResource, coscheduling: Coscheduling) -> Value {
     let (mut groups, mut rests, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for asked in 1..=all.count() {
         match all.split(asked, coscheduling) {
@@ -52,8 +52,7 @@ fn splits(all: &SmResource, coscheduling: Coscheduling) -> Json {
             Err(_) => refused.push(asked),
         }
     }
-    let counts = |counts: Vec<u32>| Json::list(counts, |count| Json::Count(count.into()));
-    Json::Object(vec![("group_sms", counts(groups)), ("rest_sms", counts(rests)), ("refused", counts(refused))])
+    json!({"group_sms": groups, "rest_sms": rests, "refused": refused})
 }
 
 /// About half of the SMs and the rest, with a stream each.
@@ -121,7 +120,7 @@ impl<'a> Probe<'a> {
 }
 
 /// What it costs to make a pair, to run its first kernels, and to end it.
-fn lifecycle(probe: &Probe<'_>, all: &SmResource) -> Result<Json, Failure> {
+fn lifecycle(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let (mut launches, mut ends) = (Vec::new(), Vec::new());
     let mut once = || -> Result<f64, Failure> {
         let began = Instant::now();
@@ -143,32 +142,32 @@ fn lifecycle(probe: &Probe<'_>, all: &SmResource) -> Result<Json, Failure> {
     let first = once()?;
     let later = Samples::take(ROUNDS, &mut once)?;
     let ms = |samples: Samples| samples.map(|seconds| seconds * 1e3).to_json();
-    Ok(Json::Object(vec![
-        ("make_first_pair_ms", Json::Number(first * 1e3)),
-        ("make_pair_ms", ms(later)),
-        ("first_kernels_ms", ms(Samples::from(launches))),
-        ("end_pair_ms", ms(Samples::from(ends))),
-    ]))
+    Ok(json!({
+        "make_first_pair_ms": rounded(first * 1e3),
+        "make_pair_ms": ms(later),
+        "first_kernels_ms": ms(Samples::from(launches)),
+        "end_pair_ms": ms(Samples::from(ends)),
+    }))
 }
 
 /// Whether kernels stay on the SMs of their partition. SM numbers may be virtual; the driver does not say.
-fn placement(probe: &Probe<'_>, all: &SmResource) -> Result<Json, Failure> {
+fn placement(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let pair = Pair::new(probe.bench, all)?;
     let [first_sms, second_sms] = pair.sms();
     let first = probe.sms_seen(&pair.streams[0], first_sms)?;
     let second = probe.sms_seen(&pair.streams[1], second_sms)?;
     let whole = probe.sms_seen(&probe.bench.stream, all.count())?;
     let both = first.iter().filter(|number| second.contains(number)).count();
-    Ok(Json::Object(vec![
-        ("sms", Json::list([first_sms, second_sms], |count| Json::Count(count.into()))),
-        ("sm_numbers_seen", Json::list([first.len(), second.len()], |count| Json::Count(count as u64))),
-        ("sm_numbers_seen_in_both", Json::Count(both as u64)),
-        ("sm_numbers_seen_without_partition", Json::Count(whole.len() as u64)),
-    ]))
+    Ok(json!({
+        "sms": [first_sms, second_sms],
+        "sm_numbers_seen": [first.len(), second.len()],
+        "sm_numbers_seen_in_both": both,
+        "sm_numbers_seen_without_partition": whole.len(),
+    }))
 }
 
 /// Whether kernels of both partitions run at the same time: hardware queues may put one after the other.
-fn side_by_side(probe: &Probe<'_>, all: &SmResource) -> Result<Json, Failure> {
+fn side_by_side(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let bench = probe.bench;
     let pair = Pair::new(bench, all)?;
     let ([first, second], sms) = (&pair.streams, pair.sms());
@@ -189,16 +188,16 @@ fn side_by_side(probe: &Probe<'_>, all: &SmResource) -> Result<Json, Failure> {
         })
     })?;
     let ms = |samples: &Samples| samples.map(|seconds| seconds * 1e3).to_json();
-    Ok(Json::Object(vec![
-        ("first_alone_ms", ms(&first_alone)),
-        ("second_alone_ms", ms(&second_alone)),
-        ("together_ms", ms(&together)),
-    ]))
+    Ok(json!({
+        "first_alone_ms": ms(&first_alone),
+        "second_alone_ms": ms(&second_alone),
+        "together_ms": ms(&together),
+    }))
 }
 
 /// A chain of equal steps in one partition against the same chain that changes partition at every step, each step
 /// waiting for the one before by an event. The difference is what a change costs the device.
-fn switching(probe: &Probe<'_>, all: &SmResource) -> Result<Json, Failure> {
+fn switching(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let pair = Pair::new(probe.bench, all)?;
     let events = (0..STEPS).map(|_| Event::untimed(&probe.bench.context)).collect::<Result<Vec<_>, _>>()?;
     let staying = chain(probe, &pair, |_| Ok(0))?;
@@ -208,14 +207,14 @@ fn switching(probe: &Probe<'_>, all: &SmResource) -> Result<Json, Failure> {
         to.wait_for(&events[step])?;
         Ok((step + 1) % 2)
     })?;
-    Ok(Json::Object(vec![
-        ("steps", Json::Count(STEPS as u64)),
-        ("staying_step_us", staying.step_us.to_json()),
-        ("changing_step_us", changing.step_us.to_json()),
-        ("change_us", Json::Number(changing.step_us.median() - staying.step_us.median())),
-        ("staying_queue_us", staying.queue_us.to_json()),
-        ("changing_queue_us", changing.queue_us.to_json()),
-    ]))
+    Ok(json!({
+        "steps": STEPS,
+        "staying_step_us": staying.step_us.to_json(),
+        "changing_step_us": changing.step_us.to_json(),
+        "change_us": rounded(changing.step_us.median() - staying.step_us.median()),
+        "staying_queue_us": staying.queue_us.to_json(),
+        "changing_queue_us": changing.queue_us.to_json(),
+    }))
 }
 
 struct Chain {

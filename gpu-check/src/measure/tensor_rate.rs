@@ -1,11 +1,12 @@
 //! How fast the tensor cores multiply bf16 when nothing else holds them up: the ceiling that MFU is measured against.
 
 use kernels::cuda::{Argument, ComputeCapability, DeviceBytes, Function, Grid, Module, Stream};
+use serde_json::{Value, json};
 
-use super::{Bench, Failure, Measured, unavailable};
-use crate::json::Json;
+use super::{Bench, Failure};
 use crate::ptx::{CHECK_ROUNDS, Fill, TensorLoop};
 use crate::samples::Samples;
+use crate::value::unavailable;
 
 /// One sample runs about this long: long against a launch.
 const SAMPLE_S: f64 = 0.05;
@@ -13,7 +14,7 @@ const SAMPLE_S: f64 = 0.05;
 const SAMPLES: usize = 20;
 const CALIBRATION_ROUNDS: u32 = 2000;
 
-pub(super) fn measure_mma(bench: &Bench) -> Result<Measured, Failure> {
+pub(super) fn measure_mma(bench: &Bench) -> Result<Value, Failure> {
     let needed = ComputeCapability { major: 8, minor: 0 };
     let found = bench.context.device().compute_capability()?;
     if found < needed {
@@ -22,7 +23,7 @@ pub(super) fn measure_mma(bench: &Bench) -> Result<Measured, Failure> {
     measure(bench, TensorLoop::mma(), "own loop of mma.sync.m16n8k16, operands in registers")
 }
 
-pub(super) fn measure_wgmma(bench: &Bench) -> Result<Measured, Failure> {
+pub(super) fn measure_wgmma(bench: &Bench) -> Result<Value, Failure> {
     let needed = ComputeCapability { major: 9, minor: 0 };
     let found = bench.context.device().compute_capability()?;
     if found != needed {
@@ -31,16 +32,16 @@ pub(super) fn measure_wgmma(bench: &Bench) -> Result<Measured, Failure> {
     measure(bench, TensorLoop::wgmma(), "own loop of wgmma.m64n256k16, operands in shared memory")
 }
 
-fn measure(bench: &Bench, tensor_loop: TensorLoop, source: &str) -> Result<Measured, Failure> {
+fn measure(bench: &Bench, tensor_loop: TensorLoop, source: &str) -> Result<Value, Failure> {
     let sms = bench.context.device().sm_count()?;
     let multiplier = Multiplier::new(bench, tensor_loop, sms)?;
     let rate = multiplier.tflop_per_s(bench, &bench.stream, sms, SAMPLES)?;
-    Ok(Json::Object(vec![
-        ("source", Json::text(source)),
-        ("compiled_blocks_per_sm", Json::Count(multiplier.compiled_blocks_per_sm()?.into())),
-        ("launched_blocks_per_sm", Json::Count(multiplier.tensor_loop.blocks_per_sm.into())),
-        ("tflop_per_s", rate.to_json()),
-    ]))
+    Ok(json!({
+        "source": source,
+        "compiled_blocks_per_sm": multiplier.compiled_blocks_per_sm()?,
+        "launched_blocks_per_sm": multiplier.tensor_loop.blocks_per_sm,
+        "tflop_per_s": rate.to_json(),
+    }))
 }
 
 /// A compiled loop with room for its sums.

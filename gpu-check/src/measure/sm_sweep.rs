@@ -1,20 +1,21 @@
 //! What a part of the SMs can do: reading and multiplying rates over the sizes that partitions come in.
 
 use kernels::cuda::{ComputeCapability, Coscheduling, DeviceBytes, Partition, SmResource};
+use serde_json::{Value, json};
 
 use super::bandwidth::filled;
 use super::read_rate::Reader;
 use super::tensor_rate::Multiplier;
-use super::{Bench, Failure, Measured, unavailable};
-use crate::json::Json;
+use super::{Bench, Failure};
 use crate::ptx::TensorLoop;
+use crate::value::{rounded, unavailable};
 
 const MEMORY_BYTES: usize = 1 << 30;
 const WORD: u32 = 3;
 /// Of the multiplying rate: 0.15 s per size.
 const SAMPLES: usize = 3;
 
-pub(super) fn measure(bench: &Bench) -> Result<Measured, Failure> {
+pub(super) fn measure(bench: &Bench) -> Result<Value, Failure> {
     let device = bench.context.device();
     let capability = device.compute_capability()?;
     let tensor_loop = match (capability.major, capability.minor) {
@@ -32,16 +33,15 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured, Failure> {
     };
     let mut rows = Vec::new();
     for sms in group_sizes(&all) {
-        rows.push(sweep.row(&all, sms).unwrap_or_else(|failure| {
-            Json::Object(vec![("sms", Json::Count(sms.into())), ("error", Json::text(failure.to_string()))])
-        }));
+        let row = sweep.row(&all, sms);
+        rows.push(row.unwrap_or_else(|failure| json!({"sms": sms, "error": failure.to_string()})));
     }
-    Ok(Json::Object(vec![
-        ("multiplied_by", Json::text(entry)),
-        ("read_by", Json::text("read_sum")),
-        ("read_bytes", Json::Count(sweep.memory.range().len() as u64)),
-        ("rows", Json::List(rows)),
-    ]))
+    Ok(json!({
+        "multiplied_by": entry,
+        "read_by": "read_sum",
+        "read_bytes": sweep.memory.range().len(),
+        "rows": rows,
+    }))
 }
 
 fn too_old(capability: ComputeCapability) -> String {
@@ -66,15 +66,15 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    fn row(&self, all: &SmResource, sms: u32) -> Result<Json, Failure> {
+    fn row(&self, all: &SmResource, sms: u32) -> Result<Value, Failure> {
         let (group, _) = all.split(sms, Coscheduling::Kept)?;
         let stream = Partition::new(&self.bench.context, group)?.stream()?;
         let read = self.reader.gb_per_s(self.bench, &stream, sms, &self.memory, WORD)?;
         let multiplied = self.multiplier.tflop_per_s(self.bench, &stream, sms, SAMPLES)?;
-        Ok(Json::Object(vec![
-            ("sms", Json::Count(sms.into())),
-            ("read_gb_per_s", Json::Number(read.median())),
-            ("tflop_per_s", Json::Number(multiplied.median())),
-        ]))
+        Ok(json!({
+            "sms": sms,
+            "read_gb_per_s": rounded(read.median()),
+            "tflop_per_s": rounded(multiplied.median()),
+        }))
     }
 }

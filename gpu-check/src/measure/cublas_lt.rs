@@ -1,10 +1,11 @@
 //! How fast NVIDIA's library multiplies two large bf16 matrices that lie in device memory.
 
 use kernels::cuda::{BlasLt, Candidate, CudaError, DeviceBytes, PinnedBytes, Product, ProductPlan};
+use serde_json::{Value, json};
 
-use super::{Bench, Failure, Measured, unavailable};
-use crate::json::Json;
+use super::{Bench, Failure};
 use crate::samples::Samples;
+use crate::value::unavailable;
 
 /// 1.1 TFLOP: long against a launch, and its operands are larger than the caches.
 const SIZE: u32 = 8192;
@@ -17,9 +18,9 @@ const SAMPLES: usize = 20;
 /// (row of right, row of left) of the outputs that are checked: corners and some in between.
 const CHECKED: [(usize, usize); 5] = [(0, 0), (0, 8191), (8191, 0), (8191, 8191), (4097, 1234)];
 
-pub(super) fn measure(bench: &Bench) -> Result<Measured, Failure> {
+pub(super) fn measure(bench: &Bench) -> Result<Value, Failure> {
     let blas = match BlasLt::open(&bench.context) {
-        Err(CudaError::NoBlas) => return Ok(unavailable(CudaError::NoBlas.to_string())),
+        Err(CudaError::NoBlas) => return Ok(unavailable(CudaError::NoBlas)),
         opened => opened?,
     };
     let (left, right) = (Operand::new(bench, 1)?, Operand::new(bench, 2)?);
@@ -44,13 +45,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured, Failure> {
     let samples = Samples::take(SAMPLES, || seconds(best))?;
     check(&left, &right, &out)?;
     let flop = 2.0 * f64::from(SIZE).powi(3);
-    Ok(Json::Object(vec![
-        ("source", Json::text("cuBLASLt, operands in device memory")),
-        ("cublas_lt_version", Json::Count(blas.version()? as u64)),
-        ("m_n_k", Json::list([PRODUCT.m, PRODUCT.n, PRODUCT.k], |size| Json::Count(size.into()))),
-        ("algorithms_tried", Json::Count(plan.candidates().len() as u64)),
-        ("tflop_per_s", samples.map(|seconds| flop / seconds / 1e12).to_json()),
-    ]))
+    Ok(json!({
+        "source": "cuBLASLt, operands in device memory",
+        "cublas_lt_version": blas.version()?,
+        "m_n_k": [PRODUCT.m, PRODUCT.n, PRODUCT.k],
+        "algorithms_tried": plan.candidates().len(),
+        "tflop_per_s": samples.map(|seconds| flop / seconds / 1e12).to_json(),
+    }))
 }
 
 /// A matrix of random values on the device, any of whose elements the host can name.

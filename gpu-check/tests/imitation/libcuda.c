@@ -1,4 +1,4 @@
-// An imitation of libcuda.so for kernels/tests/gpu_check.rs: enough of the driver API to walk gpu-check's whole way on a
+// An imitation of libcuda.so for gpu-check/tests/gpu_check.rs: enough of the driver API to walk gpu-check's whole way on a
 // machine without a GPU. Device memory is a mapped file, streams run at once, kernels are known by name, and times are
 // those of the host. Its figures mean nothing. IMITATION_FAULT in the environment makes one thing go wrong.
 

@@ -1,11 +1,12 @@
 //! How fast bytes move between host and device, inside the device, and from its memory into its SMs.
 
 use kernels::cuda::{CudaError, DeviceBytes, DeviceRange, PinnedBytes};
+use serde_json::{Value, json};
 
 use super::read_rate::Reader;
-use super::{Bench, Failure, Measured};
-use crate::json::Json;
+use super::{Bench, Failure};
 use crate::samples::Samples;
+use crate::value::or_error;
 
 const HOST_BYTES: usize = 256 << 20;
 const DEVICE_BYTES: usize = 2 << 30;
@@ -13,21 +14,16 @@ const ROUNDS: usize = 20;
 /// Written to device memory before it is copied, so that a copy that did nothing shows.
 const WORD: u32 = 0x0BA7_0BA7;
 
-pub(super) fn measure(bench: &Bench) -> Result<Measured, Failure> {
-    Ok(Json::Object(vec![
-        ("host_memory", Json::text("pinned")),
-        ("host_and_device", or_error(host_and_device(bench))),
-        ("device_to_device", or_error(device_to_device(bench))),
-        ("device_read", or_error(device_read(bench))),
-    ]))
+pub(super) fn measure(bench: &Bench) -> Value {
+    json!({
+        "host_memory": "pinned",
+        "host_and_device": or_error(host_and_device(bench)),
+        "device_to_device": or_error(device_to_device(bench)),
+        "device_read": or_error(device_read(bench)),
+    })
 }
 
-/// Each part of a measurement stands alone.
-pub(super) fn or_error(part: Result<Json, Failure>) -> Json {
-    part.unwrap_or_else(|failure| Json::error(failure.to_string()))
-}
-
-fn host_and_device(bench: &Bench) -> Result<Json, Failure> {
+fn host_and_device(bench: &Bench) -> Result<Value, Failure> {
     let mut host = PinnedBytes::new(&bench.context, HOST_BYTES)?;
     let device = DeviceBytes::new(&bench.context, HOST_BYTES)?;
     let pattern = |index: usize| (index as u8).wrapping_mul(31) ^ (index >> 12) as u8;
@@ -44,14 +40,14 @@ fn host_and_device(bench: &Bench) -> Result<Json, Failure> {
     if let Some(index) = host.as_slice().iter().enumerate().position(|(index, byte)| *byte != pattern(index)) {
         return Err(Failure::Wrong(format!("byte {index} came back from the device as another one")));
     }
-    Ok(Json::Object(vec![
-        ("bytes", Json::Count(HOST_BYTES as u64)),
-        ("host_to_device_gb_per_s", to_device.to_json()),
-        ("device_to_host_gb_per_s", to_host.to_json()),
-    ]))
+    Ok(json!({
+        "bytes": HOST_BYTES,
+        "host_to_device_gb_per_s": to_device.to_json(),
+        "device_to_host_gb_per_s": to_host.to_json(),
+    }))
 }
 
-fn device_to_device(bench: &Bench) -> Result<Json, Failure> {
+fn device_to_device(bench: &Bench) -> Result<Value, Failure> {
     let bytes = bench.buffer_bytes(DEVICE_BYTES)?;
     let from = filled(bench, bytes, WORD)?;
     let to = filled(bench, bytes, 0)?;
@@ -60,23 +56,19 @@ fn device_to_device(bench: &Bench) -> Result<Json, Failure> {
         unsafe { bench.stream.copy_within(to.range(), from.range()) }
     })?;
     expect_words(&to, &[0, bytes / 2, bytes - 4], WORD)?;
-    Ok(Json::Object(vec![
-        ("bytes", Json::Count(bytes as u64)),
-        ("copied_gb_per_s", copied.to_json()),
-        ("read_and_written_gb_per_s", copied.map(|rate| 2.0 * rate).to_json()),
-    ]))
+    Ok(json!({
+        "bytes": bytes,
+        "copied_gb_per_s": copied.to_json(),
+        "read_and_written_gb_per_s": copied.map(|rate| 2.0 * rate).to_json(),
+    }))
 }
 
-fn device_read(bench: &Bench) -> Result<Json, Failure> {
+fn device_read(bench: &Bench) -> Result<Value, Failure> {
     let bytes = bench.buffer_bytes(DEVICE_BYTES)?;
     let memory = filled(bench, bytes, WORD)?;
     let reader = Reader::new(bench)?;
     let rate: Samples = reader.gb_per_s(bench, &bench.stream, bench.context.device().sm_count()?, &memory, WORD)?;
-    Ok(Json::Object(vec![
-        ("bytes", Json::Count(bytes as u64)),
-        ("source", Json::text("own kernel, 16-byte loads")),
-        ("read_gb_per_s", rate.to_json()),
-    ]))
+    Ok(json!({"bytes": bytes, "source": "own kernel, 16-byte loads", "read_gb_per_s": rate.to_json()}))
 }
 
 /// An allocation full of one word.

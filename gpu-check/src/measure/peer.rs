@@ -4,14 +4,15 @@ use std::io::BufRead;
 use std::time::Instant;
 
 use kernels::cuda::{Argument, Context, CudaError, DeviceBytes, Driver, Function, Grid, Module, PeerBytes};
+use serde_json::{Value, json};
 
 use super::bandwidth::{expect_words, filled};
 use super::ipc::{PEERS_WORD, Task};
-use super::{Bench, Failure, Measured};
-use crate::json::Json;
+use super::{Bench, Failure};
 use crate::options::Options;
 use crate::ptx::BASIC;
 use crate::samples::Samples;
+use crate::value::rounded;
 
 const ROUNDS: usize = 10;
 /// Of one copy each: where nothing is contiguous, a pull that leaves it to the driver consists of such.
@@ -20,7 +21,7 @@ const COPIES: usize = 256;
 /// Of a tile of KV, 16 tokens of one head with 128 elements in bf16; and of 16 such.
 const TILE_BYTES: [usize; 2] = [4 << 10, 64 << 10];
 
-pub(crate) fn run(options: &Options) -> Result<Measured, Failure> {
+pub(crate) fn run(options: &Options) -> Result<Value, Failure> {
     let mut line = String::new();
     std::io::stdin()
         .lock()
@@ -35,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<Measured, Failure> {
     exchange(&bench, &peer, &task, open_ms)
 }
 
-fn exchange(bench: &Bench, peer: &PeerBytes, task: &Task, open_ms: f64) -> Result<Measured, Failure> {
+fn exchange(bench: &Bench, peer: &PeerBytes, task: &Task, open_ms: f64) -> Result<Value, Failure> {
     let ends = [0, task.bytes / 2, task.bytes - 4];
     let own = filled(bench, task.bytes, 0)?;
     let pulled = bench.gb_per_s(&bench.stream, task.bytes, ROUNDS, || {
@@ -63,14 +64,14 @@ fn exchange(bench: &Bench, peer: &PeerBytes, task: &Task, open_ms: f64) -> Resul
         // SAFETY: `gb_per_s` waits for each copy; the owner does not use its memory until we end.
         unsafe { bench.stream.copy_within(peer.range(), own.range()) }
     })?;
-    Ok(Json::Object(vec![
-        ("open_ms", Json::Number(open_ms)),
-        ("pull_gb_per_s", pulled.to_json()),
-        ("pull_by_copies_of_64_kib_gb_per_s", copies.to_json()),
-        ("pull_by_kernel_4_kib_tiles_gb_per_s", small_tiles?.to_json()),
-        ("pull_by_kernel_64_kib_tiles_gb_per_s", large_tiles?.to_json()),
-        ("push_gb_per_s", pushed.to_json()),
-    ]))
+    Ok(json!({
+        "open_ms": rounded(open_ms),
+        "pull_gb_per_s": pulled.to_json(),
+        "pull_by_copies_of_64_kib_gb_per_s": copies.to_json(),
+        "pull_by_kernel_4_kib_tiles_gb_per_s": small_tiles?.to_json(),
+        "pull_by_kernel_64_kib_tiles_gb_per_s": large_tiles?.to_json(),
+        "push_gb_per_s": pushed.to_json(),
+    }))
 }
 
 /// One kernel that pulls many tiles.

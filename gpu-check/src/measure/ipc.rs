@@ -1,16 +1,15 @@
 //! How fast another process reads and writes memory of this one: the owner's side. The peer is this program again.
 
 use std::fmt;
-use std::process::Command;
 use std::str::FromStr;
 
 use kernels::cuda::IpcHandle;
+use serde_json::{Value, json};
 
 use super::bandwidth::{expect_words, filled};
-use super::{Bench, Failure, Measured};
+use super::{Bench, Failure};
 use crate::bounded;
-use crate::json::Json;
-use crate::options::{Options, Role};
+use crate::options::Options;
 
 const SHARED_BYTES: usize = 512 << 20;
 /// What the owner writes and the peer must find.
@@ -18,25 +17,25 @@ const OWNERS_WORD: u32 = 0x0BA7_0001;
 /// What the peer writes and the owner must find.
 pub(super) const PEERS_WORD: u32 = 0x0BA7_0002;
 
-pub(super) fn measure(bench: &Bench, options: &Options) -> Result<Measured, Failure> {
+pub(super) fn measure(bench: &Bench, options: &Options) -> Result<Value, Failure> {
     let bytes = bench.buffer_bytes(SHARED_BYTES)?;
     let shared = filled(bench, bytes, OWNERS_WORD)?;
     let task = Task { handle: shared.share()?, bytes, word: OWNERS_WORD };
-    let program = std::env::current_exe().map_err(|error| Failure::Peer(error.to_string()))?;
-    let mut peer = Command::new(program);
-    peer.args(options.arguments_as(&Role::Peer));
+    let mut peer = options.again(&["--peer"]).map_err(|error| Failure::Peer(error.to_string()))?;
     // The peer has closed the mapping when it ends, so `shared` outlives it.
     let ended = bounded::run(&mut peer, &format!("{task}\n"), options.limit)?;
     if !ended.status.success() {
         return Err(Failure::Peer(format!("{}: {}", ended.status, ended.complaint)));
     }
     expect_words(&shared, &[0, bytes / 2, bytes - 4], PEERS_WORD)?;
-    Ok(Json::Object(vec![
-        ("owner_device", Json::Count(options.device.into())),
-        ("peer_device", Json::Count(options.peer_device.unwrap_or(options.device).into())),
-        ("bytes", Json::Count(bytes as u64)),
-        ("peer", Json::Written(ended.output)),
-    ]))
+    let measured: Value = serde_json::from_str(&ended.output)
+        .map_err(|error| Failure::Peer(format!("its result is not JSON: {error}")))?;
+    Ok(json!({
+        "owner_device": options.device,
+        "peer_device": options.peer_device.unwrap_or(options.device),
+        "bytes": bytes,
+        "peer": measured,
+    }))
 }
 
 /// What the owner tells the peer, as one line of text.
