@@ -7,3 +7,4 @@ mod random;
 mod scenarios;
 mod script;
 mod show;
+mod words;

@@ -11,6 +11,7 @@ use expect_test::Expect;
 
 use super::backend::{Effects, FakeBackend, damaged_row, sampled};
 use super::show::{show_mark, show_plan, show_token};
+use super::words::{Words, leg, span};
 use crate::handoff::{LeaseKey, PullOutcome, Watermark};
 use crate::message::{
     Commit, Envelope, FirstToken, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, TokenTiming, Work,
@@ -46,43 +47,6 @@ struct World {
     offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
     pulls: BTreeMap<PullId, Leg>,
     log: String,
-}
-
-/// The words of a line: plain ones and `key=value` ones.
-struct Words<'a> {
-    plain: Vec<&'a str>,
-    named: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Words<'a> {
-    fn of(line: &'a str) -> Words<'a> {
-        let (named, plain): (Vec<_>, Vec<_>) = line.split_whitespace().skip(1).partition(|word| word.contains('='));
-        Words { plain, named: named.into_iter().filter_map(|word| word.split_once('=')).collect() }
-    }
-
-    fn number(&self, name: &str, default: u32) -> u32 {
-        self.named.get(name).map_or(default, |value| value.parse().expect(name))
-    }
-
-    fn real(&self, name: &str, default: f32) -> f32 {
-        self.named.get(name).map_or(default, |value| value.parse().expect(name))
-    }
-
-    fn leg(&self) -> Leg {
-        leg(self.plain[0])
-    }
-}
-
-fn leg(word: &str) -> Leg {
-    let (request, attempt) = word[1..].split_once('.').unwrap_or((&word[1..], "0"));
-    Leg { request: RequestId(request.parse().expect(word)), attempt: Attempt(attempt.parse().expect(word)) }
-}
-
-fn span(word: &str) -> Span {
-    match word.strip_suffix("ms") {
-        Some(ms) => Span::from_ms(ms.parse().expect(word)),
-        None => Span::from_secs(word.trim_end_matches('s').parse().expect(word)),
-    }
 }
 
 pub(super) const LAYERS: u32 = 4;

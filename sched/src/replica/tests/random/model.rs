@@ -3,6 +3,7 @@
 mod answers;
 mod legs;
 mod peers;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -284,35 +285,6 @@ impl Model {
         self.legs.get_mut(&request.leg).expect("just inserted").unverified = true;
         let blocks = (0..request.prefill_tokens().div_ceil(16) as u32).map(BlockId).collect();
         self.feed(Event::Router(ToWorker::Offer(Offer { request, giver, giver_address: "p:1".into(), lease, blocks })));
-    }
-
-    /// One of the lanes that run something.
-    fn busy_lane(&self, pick: u16) -> LaneId {
-        let busy = self.backend.busy();
-        busy.get(usize::from(pick) % busy.len().max(1)).copied().unwrap_or(LaneId(0))
-    }
-
-    fn finish_step(&mut self, pick: u16) {
-        self.now = self.now + Span::from_ms(7);
-        let lane = self.busy_lane(pick);
-        if let Some((step, result)) = self.backend.finish(lane) {
-            self.feed(Event::StepDone { lane, step, result });
-        }
-    }
-
-    fn progress(&mut self) {
-        if let Some(step) = self.telling.first().copied() {
-            let lane = self.backend.lane_of(step).unwrap_or(LaneId(0));
-            self.feed(Event::StepProgress { lane, step, layers_done: 1 });
-        }
-    }
-
-    fn fail_step(&mut self, pick: u16) {
-        let lane = self.busy_lane(pick);
-        if let Some(step) = self.backend.abandon(lane) {
-            let failure = Failure::new(FailureKind::Internal, "no device");
-            self.feed(Event::StepFailed { lane, step, failure });
-        }
     }
 
     fn commit(&mut self, pick: u16) {
