@@ -19,6 +19,7 @@ mod ops;
 mod pool;
 mod rope;
 mod step;
+mod sync;
 mod widen;
 
 pub use cpu::{CpuOps, KernelSet};

@@ -1,11 +1,10 @@
 //! One number in shared memory that one rank raises and others wait for; knows no meaning of it.
 
-use std::hint::spin_loop;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Spins between two looks at the clock.
-const SPINS_PER_LOOK: u32 = 32;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Instant, sleep_while, spin_until, wake_all};
+
 /// A sleeper looks at least this often whether the group still exists.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 
@@ -19,6 +18,7 @@ pub struct Patience {
 }
 
 /// A cache line with a number that only grows (and wraps), and some plain words beside it.
+#[derive(Default)]
 #[repr(C, align(64))]
 pub(super) struct Counter {
     value: AtomicU32,
@@ -59,16 +59,8 @@ impl Counter {
     /// Returns when the value has reached `target`, or when `over` has any value, or at the limit.
     pub(super) fn wait_for(&self, target: u32, over: &Counter, patience: Patience) -> Result<(), Unmet> {
         let began = Instant::now();
-        loop {
-            for _ in 0..SPINS_PER_LOOK {
-                if has_reached(self.value(), target) {
-                    return Ok(());
-                }
-                spin_loop();
-            }
-            if began.elapsed() >= patience.spin {
-                break;
-            }
+        if spin_until(began, patience.spin, || has_reached(self.value(), target)) {
+            return Ok(());
         }
         loop {
             if has_reached(self.value(), target) {
@@ -100,27 +92,9 @@ fn has_reached(value: u32, target: u32) -> bool {
     value.wrapping_sub(target) <= u32::MAX / 2
 }
 
-/// Sleeps while `word` holds `seen`, at most so long; may return early.
-fn sleep_while(word: &AtomicU32, seen: u32, at_most: Duration) {
-    let timeout =
-        libc::timespec { tv_sec: at_most.as_secs() as libc::time_t, tv_nsec: at_most.subsec_nanos() as libc::c_long };
-    // SAFETY: the word and the timeout outlive the call; FUTEX_WAIT only reads them. Not private: the other side may be
-    // another process. Every outcome (woken, timed out, interrupted, another value) leads to another look.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen, &raw const timeout) };
-}
-
-fn wake_all(word: &AtomicU32) {
-    // SAFETY: FUTEX_WAKE does not touch the word, it only names it.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn counter() -> Counter {
-        Counter { value: AtomicU32::new(0), sleepers: AtomicU32::new(0), notes: Default::default() }
-    }
 
     const SHORT: Patience = Patience { spin: Duration::ZERO, limit: Duration::from_millis(20) };
     const LONG: Patience = Patience { spin: Duration::ZERO, limit: Duration::from_secs(20) };
@@ -133,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_its_value_at_its_limit_or_with_the_group() {
-        let (number, over) = (counter(), counter());
+        let (number, over) = (Counter::default(), Counter::default());
         assert!(matches!(number.wait_for(1, &over, SHORT), Err(Unmet::Late(_))));
         number.raise(1);
         assert_eq!(number.wait_for(1, &over, SHORT), Ok(()));
@@ -146,7 +120,7 @@ mod tests {
 
     #[test]
     fn no_wake_is_lost_between_two_sleepers() {
-        let (ping, pong, over) = (counter(), counter(), counter());
+        let (ping, pong, over): (Counter, Counter, Counter) = Default::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for round in 1..=2000 {

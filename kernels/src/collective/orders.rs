@@ -72,7 +72,8 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         self.segment.over().set_once(CLOSED);
-        // Sleepers look at `over` when they are woken for nothing.
+        // Sleepers look at `over` when they are woken for nothing. One that is about to sleep can miss this wake, because no
+        // number changes; it looks by itself soon.
         for rank in 0..self.segment.shape().ranks {
             let ordered = self.segment.number(rank, Number::Ordered);
             ordered.raise(ordered.value());

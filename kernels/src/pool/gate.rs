@@ -1,6 +1,6 @@
 //! The gate of a run: workers join while it is open, the caller may leave when it is closed and empty.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// One word: the round in the high half, then the open bit, then how many workers are inside.
 #[derive(Default)]

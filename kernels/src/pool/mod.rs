@@ -9,11 +9,12 @@ mod sleep;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use crate::KernelError;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, MutexGuard, mpsc};
 use gate::Gate;
 use sleep::Sleeper;
 
@@ -109,8 +110,8 @@ impl Pool {
     fn spawn(&mut self, index: usize, core: Option<usize>) -> Result<(), KernelError> {
         let sleeper = Arc::new(Sleeper::default());
         let (shared, own_sleeper) = (Arc::clone(&self.shared), Arc::clone(&sleeper));
-        let (pinned, is_pinned) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name(format!("kernels-{index}")).spawn(move || {
+        let (pinned, is_pinned) = mpsc::channel();
+        let thread = thread::Builder::new().name(format!("kernels-{index}")).spawn(move || {
             let placed = core.map_or(Ok(()), pin_to_core);
             let serve = placed.is_ok();
             // The pool may have been dropped already; then nobody listens and `stop` ends the worker.
@@ -239,7 +240,7 @@ mod tests {
     fn counts(pool: &Pool, tasks: usize) -> Vec<usize> {
         let done: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
         pool.run("test", tasks, &|i| _ = done[i].fetch_add(1, Ordering::Relaxed)).expect("no task panics");
-        done.into_iter().map(AtomicUsize::into_inner).collect()
+        done.iter().map(|done| done.load(Ordering::Relaxed)).collect()
     }
 
     #[test]

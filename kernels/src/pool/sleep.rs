@@ -1,15 +1,14 @@
 //! Waiting for a condition: a short spin, then sleep until woken.
 
-use std::hint::spin_loop;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Instant, Mutex, spin_until};
 
 /// How long to spin. The gaps between the operations of a layer are shorter, a thread that is not needed gives up soon.
 const SPIN: Duration = Duration::from_micros(40);
-/// Spins between two looks at the clock.
-const SPINS_PER_LOOK: u32 = 32;
 
 /// One thread that waits, and whoever wakes it.
 #[derive(Default)]
@@ -22,24 +21,15 @@ impl Sleeper {
     /// From now on the calling thread is the one that waits.
     pub(super) fn attend(&self) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if thread.as_ref().is_none_or(|thread| thread.id() != std::thread::current().id()) {
-            *thread = Some(std::thread::current());
+        if thread.as_ref().is_none_or(|thread| thread.id() != thread::current().id()) {
+            *thread = Some(thread::current());
         }
     }
 
     /// Returns when `condition` holds. Whoever makes it true calls [`Sleeper::wake`] afterwards.
     pub(super) fn wait_until(&self, condition: impl Fn() -> bool) {
-        let began = Instant::now();
-        loop {
-            for _ in 0..SPINS_PER_LOOK {
-                if condition() {
-                    return;
-                }
-                spin_loop();
-            }
-            if began.elapsed() >= SPIN {
-                break;
-            }
+        if spin_until(Instant::now(), SPIN, &condition) {
+            return;
         }
         // The flag is raised before the last look at the condition, and the waker looks at the flag after it has made
         // the condition true: one of the two always sees the other.
@@ -49,7 +39,7 @@ impl Sleeper {
                 self.asleep.store(false, Ordering::SeqCst);
                 return;
             }
-            std::thread::park();
+            thread::park();
         }
     }
 

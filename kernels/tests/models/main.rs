@@ -1,0 +1,58 @@
+//! The lock-free parts of the host under loom: the source files that ship, run in every order of their threads and with
+//! every value that a load may see. Knows nothing of what the parts are for.
+//!
+//! `LOOM_MAX_PREEMPTIONS` says how often a thread may be interrupted where it could have gone on (unless it is set, each
+//! model's own number, the short form; 3 for all takes minutes), `LOOM_MAX_DURATION` after how many seconds a model gives
+//! up. An argument names the models to run, as `cargo test -p kernels --test models -- sleeper`.
+//!
+//! What loom cannot show: a read-modify-write always sees the newest value, whatever its ordering, and no load is
+//! done before a store that stands above it. Time stands still and futexes are imitated (`sync.rs`).
+
+// A test, though without the harness by which clippy knows one.
+#![allow(clippy::expect_used, clippy::panic)]
+// loom's threads are one thread, and the gate and the sleeper are looked at alone and inside the pool.
+#![allow(clippy::arc_with_non_send_sync, clippy::duplicate_mod)]
+
+// The names that the included files ask their crate for.
+use collective::Ops;
+use kernels::{KernelError, memory};
+
+mod cell;
+mod collective;
+mod pool;
+mod sync;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Its name, the preemptions of the short form, and what is done in every order.
+type Model = (&'static str, usize, fn());
+
+fn main() {
+    let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
+    for model in pool::MODELS.iter().chain(&collective::MODELS).filter(|(name, ..)| chosen(name)) {
+        check(*model);
+    }
+}
+
+fn check((name, preemptions, model): Model) {
+    let mut builder = loom::model::Builder::new();
+    let bound = builder.preemption_bound.unwrap_or(preemptions);
+    builder.preemption_bound = Some(bound);
+    builder.max_branches = 20_000;
+    builder.checkpoint_interval = 1000;
+    let limit = builder.max_duration;
+    let (began, runs) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&runs);
+    eprintln!("model {name}");
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        sync::begin();
+        model();
+    });
+    let (runs, took) = (runs.load(Ordering::Relaxed), began.elapsed());
+    let all = if limit.is_some_and(|limit| took >= limit) { "not all" } else { "all" };
+    println!("model {name}: {runs} orders, {all} with {bound} preemptions, {:.1} s", took.as_secs_f64());
+}
