@@ -9,8 +9,7 @@ use loom::sync::atomic::AtomicBool;
 #[derive(Default)]
 pub(crate) struct Watched {
     number: UnsafeCell<u32>,
-    /// Never written. loom counts time by operations of atomics: without one in between, an access just after a release
-    /// would seem to be before it.
+    /// Never written; a place at which another thread can come in between, which plain memory is not to loom.
     tick: AtomicBool,
 }
 

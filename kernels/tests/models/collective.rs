@@ -32,13 +32,14 @@ use orders::{Follower, Heard, Leader};
 use reduce::SharedReduce;
 pub(crate) use segment::Segment;
 
-pub(crate) const MODELS: [Model; 9] = [
+pub(crate) const MODELS: [Model; 10] = [
     ("counter: to and fro", 2, to_and_fro),
     ("counter: all sleepers are woken", 2, all_sleepers_are_woken),
     ("orders: the leader's end is heard", 2, the_leaders_end_is_heard),
     ("orders: the leader's end wakes sleepers", 2, the_leaders_end_wakes_sleepers),
     ("orders: an error is told", 2, an_error_is_told),
     ("orders: a rank that ended is noticed", 2, a_rank_that_ended_is_noticed),
+    ("orders: the reason of an end is whole", 2, the_reason_of_an_end_is_whole),
     ("board: rows to a rank and back", 2, rows_to_a_rank_and_back),
     ("board: rows from rank to rank", 2, rows_from_rank_to_rank),
     ("sums: three in two sets of slots", 1, three_sums),
@@ -128,8 +129,9 @@ fn follow(segment: &Arc<Segment>, rank: usize, mut obey: impl FnMut(u32) + 'stat
     let segment = Arc::clone(segment);
     thread::spawn(move || {
         let mut follower = Follower::new(&segment, rank).expect("a follower");
-        let mut order = Vec::new();
+        let (mut order, mut last) = (Vec::new(), None);
         while follower.next(&mut order, Duration::ZERO) == Heard::Order {
+            assert_ne!(last.replace(order[0]), Some(order[0]), "an order is heard once");
             obey(order[0]);
             follower.answer(Ok(()));
         }
@@ -202,6 +204,25 @@ fn a_rank_that_ended_is_noticed() {
         Err(CollectiveError::Ended { rank: 1, kind: 0, said }) => assert_eq!(said, "killed"),
         other => panic!("{other:?}"),
     }
+    keeper.join().expect("a keeper");
+}
+
+/// Whoever sees the end sees all of what was said about it.
+fn the_reason_of_an_end_is_whole() {
+    let segment = Segment::new(2);
+    let keeper = {
+        let segment = Arc::clone(&segment);
+        thread::spawn(move || segment.declare_ended(1, "killed"))
+    };
+    // Not one look: loom knows only the last access to an atomic, here the keeper's own look before it sets the end, and so
+    // does not try this one after it.
+    let reason = loop {
+        match segment.why_over() {
+            Some(reason) => break reason,
+            None => loom::thread::yield_now(),
+        }
+    };
+    assert!(matches!(reason, CollectiveError::Ended { rank: 1, kind: 0, said } if said == "killed"));
     keeper.join().expect("a keeper");
 }
 

@@ -6,7 +6,8 @@
 //! up. An argument names the models to run, as `cargo test -p kernels --test models -- sleeper`.
 //!
 //! What loom cannot show: a read-modify-write always sees the newest value, whatever its ordering, and no load is
-//! done before a store that stands above it. Time stands still and futexes are imitated (`sync.rs`).
+//! done before a store that stands above it. It remembers only the last access to an atomic, so it leaves out some orders
+//! that differ from the ones it tries. Time stands still and futexes are imitated (`sync.rs`).
 
 // A test, though without the harness by which clippy knows one.
 #![allow(clippy::expect_used, clippy::panic)]

@@ -21,8 +21,8 @@ use crate::replica::{
     Transfer,
 };
 use crate::{
-    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg,
-    PullId, Request, RequestId, Role, SampleOutcome, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
+    BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg, PullId,
+    Request, Role, SampleOutcome, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.

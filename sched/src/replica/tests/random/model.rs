@@ -22,8 +22,8 @@ use crate::replica::{
 };
 use crate::rng::choice_seed;
 use crate::{
-    Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, InstanceId, LaneId, LeaseId, Leg, PullId, Request,
-    RequestId, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
+    Attempt, BlockId, Choice, ChoiceState, InstanceId, LaneId, LeaseId, Leg, PullId, Request, RequestId,
+    SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
 };
 
 const BLOCK_TOKENS: u32 = 16;
