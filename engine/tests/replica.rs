@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use engine::replica::{Outbound, Outlet, PeerInfo};
+use engine::replica::{Command, NotTaken, Outbound, Outlet, PeerInfo};
 use engine::{BackendKind, Config, EngineError, Started, start};
 use sched::layout::Resharding;
 use sched::message::{Envelope, FromWorker, Offer, ToWorker, Work};
@@ -58,7 +58,7 @@ fn shutdown_ends_the_thread_in_the_middle_of_a_step() -> Result<()> {
     started.handle.shutdown();
     assert_eq!(wait(&said, stopped)?, None);
     started.join.join().expect("the thread ends without a panic");
-    assert!(matches!(started.handle.send(Event::Tick), Err(EngineError::Stopped)));
+    assert!(matches!(started.handle.send(Event::Tick), Err(NotTaken { why: EngineError::Stopped, .. })));
     Ok(())
 }
 
@@ -137,7 +137,7 @@ fn peers_that_cannot_be_reached_are_reported() -> Result<()> {
         blocks: started.info.blocks,
         endpoint: endpoint.to_vec(),
     };
-    started.handle.add_peer(peer(b"noise"))?;
+    started.handle.send(Command::AddPeer(Box::new(peer(b"noise"))))?;
     let down = |out| match out {
         Outbound::PeerDown { instance, reason } => Some((instance, reason)),
         _ => None,

@@ -1,12 +1,14 @@
 //! What routers say to a worker, as facts for its replica.
 
 use engine::EngineError;
+use engine::replica::{Command, NotTaken};
 use proto::TurnedAway;
 use proto::session::server::{Refused, SessionHost};
 use proto::session::{Exactness, Welcome};
 use sched::message::ToWorker;
 use sched::replica::Event;
 
+use crate::metrics;
 use crate::sides::{Loaded, Opened};
 
 /// The worker behind its sessions.
@@ -38,13 +40,16 @@ impl SessionHost for Host {
     }
 
     fn accept(&self, message: ToWorker) -> Result<(), Refused> {
-        match self.loaded.replica.send(Event::Router(message.clone())) {
-            Ok(()) => {
-                self.loaded.metrics.taken(&message);
-                Ok(())
+        let prompt_tokens = metrics::prompt_tokens(&message);
+        let Err(NotTaken { command, why }) = self.loaded.replica.send(Event::Router(message)) else {
+            self.loaded.metrics.taken(prompt_tokens);
+            return Ok(());
+        };
+        match (*command, why) {
+            (Command::Event(Event::Router(message)), EngineError::InboxFull { .. }) => {
+                Err(Refused::Busy(Box::new(message)))
             }
-            Err(EngineError::InboxFull { .. }) => Err(Refused::Busy(Box::new(message))),
-            Err(_) => Err(Refused::Stopped),
+            _ => Err(Refused::Stopped),
         }
     }
 

@@ -163,12 +163,9 @@ impl WorkerMetrics {
         }
     }
 
-    /// A router's message was taken in.
-    pub fn taken(&self, message: &ToWorker) {
-        match message {
-            ToWorker::Submit(request, _) => self.prompt_tokens.increment(request.prompt.len() as u64),
-            ToWorker::Offer(_) | ToWorker::Commit(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => {}
-        }
+    /// Counts the prompt tokens of a router's message that was taken in.
+    pub fn taken(&self, prompt_tokens: u64) {
+        self.prompt_tokens.increment(prompt_tokens);
     }
 
     /// The worker has something to say.
@@ -254,6 +251,14 @@ impl ExpertSeries {
         for (counter, tokens) in self.counters.iter().zip((*self.tokens).as_ref()) {
             counter.absolute(tokens.load(Ordering::Relaxed));
         }
+    }
+}
+
+/// Tokens of the prompt that a message asks this worker to compute.
+pub(crate) fn prompt_tokens(message: &ToWorker) -> u64 {
+    match message {
+        ToWorker::Submit(request, _) => request.prompt.len() as u64,
+        ToWorker::Offer(_) | ToWorker::Commit(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => 0,
     }
 }
 

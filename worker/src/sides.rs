@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::replica::{ReplicaHandle, TransferEnd};
+use engine::replica::{Command, NotTaken, ReplicaHandle, TransferEnd};
 use engine::{EngineError, ModelInfo};
 use node::drain::Stop;
 use proto::Secret;
@@ -153,7 +153,7 @@ impl Taking for Nobody {
         let detail = format!("a worker of role {} takes no offers, and it was sent one", self.role.label());
         let failure = Failure::new(FailureKind::Internal, detail);
         let (replica, event) = (self.replica.clone(), Event::GiverUnmet { giver, address: address.into(), failure });
-        self.runtime.spawn(async move { patiently(|| replica.send(event.clone())).await });
+        self.runtime.spawn(async move { patiently(event.into(), |command| replica.send(command)).await });
     }
 
     fn say(&self, _: InstanceId, _: ToGiver) {}
@@ -174,8 +174,9 @@ impl Taking for Nobody {
 }
 
 /// Tells a replica what it must hear, until its inbox has room or it has ended.
-pub async fn patiently(mut tell: impl FnMut() -> Result<(), EngineError>) {
-    while let Err(EngineError::InboxFull { .. }) = tell() {
+pub async fn patiently(mut command: Command, mut tell: impl FnMut(Command) -> Result<(), NotTaken>) {
+    while let Err(NotTaken { command: back, why: EngineError::InboxFull { .. } }) = tell(command) {
+        command = *back;
         tokio::time::sleep(INBOX_RETRY).await;
     }
 }
@@ -188,16 +189,18 @@ mod tests {
     #[tokio::test]
     async fn what_the_replica_must_hear_is_said_until_there_is_room() {
         let mut tries = 0;
-        patiently(|| {
+        patiently(Event::Tick.into(), |command| {
+            assert!(matches!(command, Command::Event(Event::Tick)));
             tries += 1;
-            if tries < 5 { Err(EngineError::InboxFull { events_max: 1 }) } else { Ok(()) }
+            let why = EngineError::InboxFull { events_max: 1 };
+            if tries < 5 { Err(NotTaken { command: Box::new(command), why }) } else { Ok(()) }
         })
         .await;
         assert_eq!(tries, 5);
         let mut tries = 0;
-        patiently(|| {
+        patiently(Event::Tick.into(), |command| {
             tries += 1;
-            Err(EngineError::Stopped)
+            Err(NotTaken { command: Box::new(command), why: EngineError::Stopped })
         })
         .await;
         assert_eq!(tries, 1, "nobody is left to hear it");

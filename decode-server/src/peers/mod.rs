@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::replica::{PeerInfo, ReplicaHandle, TransferEnd};
+use engine::replica::{Command, PeerInfo, ReplicaHandle, TransferEnd};
 use proto::peer::PeerHello;
 use proto::peer::client::Peer;
 use proto::session::{Pair, PairProblem, SessionLimits};
@@ -69,19 +69,10 @@ struct Shared {
     hello: PeerHello,
     runtime: tokio::runtime::Handle,
     /// Put in under the lock of the table, so that the replica hears of givers in the order in which they came and went.
-    facts: mpsc::UnboundedSender<Fact>,
+    commands: mpsc::UnboundedSender<Command>,
     table: Mutex<Table>,
     /// Told whenever a link has tried its address.
     tried: Notify,
-}
-
-/// What the replica must hear about givers.
-enum Fact {
-    Event(Event),
-    /// The transport has to connect to it.
-    Introduced(Box<PeerInfo>),
-    /// Its process is gone.
-    Gone(InstanceId),
 }
 
 impl Taking for Peers {
@@ -161,10 +152,10 @@ impl Peers {
             lease_beat: worker.lease_beat,
         };
         let (worker, runtime) = (worker.clone(), tokio::runtime::Handle::current());
-        let (facts, waiting) = mpsc::unbounded_channel();
+        let (commands, waiting) = mpsc::unbounded_channel();
         runtime.spawn(pass_on(worker.replica.clone(), waiting));
         let (table, tried) = (Mutex::new(Table::default()), Notify::new());
-        Peers { shared: Arc::new(Shared { config, worker, hello, runtime, facts, table, tried }) }
+        Peers { shared: Arc::new(Shared { config, worker, hello, runtime, commands, table, tried }) }
     }
 
     /// Without a secret, whoever offers may be anybody: only configured addresses are dialled.
@@ -208,12 +199,12 @@ impl Peers {
 
     /// Says what the replica must hear, however full its inbox is.
     fn tell_replica(&self, event: Event) {
-        self.tell_fact(Fact::Event(event));
+        self.command(event.into());
     }
 
-    fn tell_fact(&self, fact: Fact) {
+    fn command(&self, command: Command) {
         // The task that takes them ends with the runtime only.
-        let _ = self.shared.facts.send(fact);
+        let _ = self.shared.commands.send(command);
     }
 
     /// A giver can be spoken to.
@@ -253,7 +244,7 @@ impl Peers {
         let (wire, introduction) = table.greet(address, peer, name);
         match introduction {
             Introduction::Known => {}
-            Introduction::Needed => self.tell_fact(Fact::Introduced(Box::new(info))),
+            Introduction::Needed => self.command(Command::AddPeer(Box::new(info))),
         }
         wire
     }
@@ -263,7 +254,7 @@ impl Peers {
         let mut table = self.table();
         let loss = table.lose(address, giver);
         if loss == Loss::Complete {
-            self.tell_fact(Fact::Gone(giver));
+            self.command(Command::RemovePeer(giver));
         }
         loss
     }
@@ -282,13 +273,9 @@ impl Peers {
     }
 }
 
-/// Brings facts to the replica one after the other, each as soon as there is room.
-async fn pass_on(replica: ReplicaHandle, mut facts: mpsc::UnboundedReceiver<Fact>) {
-    while let Some(fact) = facts.recv().await {
-        match fact {
-            Fact::Event(event) => patiently(|| replica.send(event.clone())).await,
-            Fact::Introduced(info) => patiently(|| replica.add_peer((*info).clone())).await,
-            Fact::Gone(giver) => patiently(|| replica.remove_peer(giver)).await,
-        }
+/// Brings commands to the replica one after the other, each as soon as there is room.
+async fn pass_on(replica: ReplicaHandle, mut commands: mpsc::UnboundedReceiver<Command>) {
+    while let Some(command) = commands.recv().await {
+        patiently(command, |command| replica.send(command)).await;
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use engine::EngineError;
+use engine::replica::NotTaken;
 use sched::message::{ToGiver, ToReader};
 use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
@@ -58,11 +60,13 @@ impl Peers {
 
     pub(super) async fn pass_on(&self, event: Event) {
         let deadline = Instant::now() + INBOX_WAIT;
-        while let Err(error) = self.shared.worker.replica.send(event.clone()) {
-            if Instant::now() >= deadline || matches!(error, engine::EngineError::Stopped) {
-                tracing::error!(%error, ?event, "the replica was not told");
+        let mut command = event.into();
+        while let Err(NotTaken { command: back, why }) = self.shared.worker.replica.send(command) {
+            if Instant::now() >= deadline || matches!(why, EngineError::Stopped) {
+                tracing::error!(%why, command = ?back, "the replica was not told");
                 return;
             }
+            command = *back;
             sleep(INBOX_RETRY).await;
         }
     }

@@ -22,6 +22,7 @@ use sched::layout::Resharding;
 use sched::message::{Envelope, Load};
 use sched::replica::Event;
 use sched::{Failure, InstanceId, LaneId};
+use thiserror::Error;
 
 use crate::EngineError;
 
@@ -126,11 +127,38 @@ pub fn owner_of(endpoint: &[u8]) -> Option<InstanceId> {
     kv_transfer::instance_of(endpoint).ok()
 }
 
-/// What travels through the inbox, in order.
-pub(crate) enum Command {
+/// What a replica thread can be told.
+#[derive(Debug)]
+pub enum Command {
+    /// A fact for its scheduler.
     Event(Event),
+    /// Connect to a peer; an earlier connection to the same instance is closed. Answered by [`Outbound::PeerUp`] or
+    /// [`Outbound::PeerDown`].
     AddPeer(Box<PeerInfo>),
+    /// Forget a peer, whose process is gone. Legs that read from it fail.
     RemovePeer(InstanceId),
+}
+
+impl From<Event> for Command {
+    fn from(event: Event) -> Command {
+        Command::Event(event)
+    }
+}
+
+/// A command that the replica thread did not take, for another try.
+#[derive(Debug, Error)]
+#[error("{why}")]
+pub struct NotTaken {
+    /// The command.
+    pub command: Box<Command>,
+    /// [`EngineError::InboxFull`] or [`EngineError::Stopped`].
+    pub why: EngineError,
+}
+
+impl NotTaken {
+    fn full(command: Command, events_max: usize) -> NotTaken {
+        NotTaken { command: Box::new(command), why: EngineError::InboxFull { events_max } }
+    }
 }
 
 /// The way to a replica thread; cheap to clone. The thread ends when told to or when the last handle is gone.
@@ -146,45 +174,30 @@ impl ReplicaHandle {
         ReplicaHandle { inbox, thread, stop }
     }
 
-    /// Hands one fact over; facts of one sender stay in order. Never blocks.
-    pub fn send(&self, event: Event) -> Result<(), EngineError> {
-        self.command(Command::Event(event))
+    /// Hands one command over; those of one sender stay in order. Never blocks.
+    pub fn send(&self, command: impl Into<Command>) -> Result<(), NotTaken> {
+        let events_max = self.inbox.capacity().unwrap_or(usize::MAX);
+        self.inbox.try_send(command.into()).map_err(|error| match error {
+            TrySendError::Full(command) => NotTaken::full(command, events_max),
+            TrySendError::Disconnected(command) => NotTaken { command: Box::new(command), why: EngineError::Stopped },
+        })?;
+        self.thread.unpark();
+        Ok(())
     }
 
     /// Hands over what a peer has said. Peers fill at most half of the inbox, so that none of them keeps a router out.
-    pub fn send_of_peer(&self, event: Event) -> Result<(), EngineError> {
+    pub fn send_of_peer(&self, event: Event) -> Result<(), NotTaken> {
         let events_max = self.inbox.capacity().map_or(usize::MAX, |events| events.div_ceil(2));
         match self.inbox.len() < events_max {
             true => self.send(event),
-            false => Err(EngineError::InboxFull { events_max }),
+            false => Err(NotTaken::full(event.into(), events_max)),
         }
-    }
-
-    /// Meets a peer, replacing an earlier incarnation's connection under the same instance.
-    /// Answered by [`Outbound::PeerUp`] or [`Outbound::PeerDown`].
-    pub fn add_peer(&self, peer: PeerInfo) -> Result<(), EngineError> {
-        self.command(Command::AddPeer(Box::new(peer)))
-    }
-
-    /// Forgets a peer: its process is gone. Legs that read from it fail.
-    pub fn remove_peer(&self, instance: InstanceId) -> Result<(), EngineError> {
-        self.command(Command::RemovePeer(instance))
     }
 
     /// Ends the thread. What still runs is dropped without a word; servers drain first.
     pub fn shutdown(&self) {
         self.stop.store(true, Ordering::Release);
         self.thread.unpark();
-    }
-
-    fn command(&self, command: Command) -> Result<(), EngineError> {
-        let events_max = self.inbox.capacity().unwrap_or(usize::MAX);
-        self.inbox.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => EngineError::InboxFull { events_max },
-            TrySendError::Disconnected(_) => EngineError::Stopped,
-        })?;
-        self.thread.unpark();
-        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use sched::replica::{
 };
 use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
-use super::{Outbound, Outlet, Parts, ReplicaHandle, spawn};
+use super::{NotTaken, Outbound, Outlet, Parts, ReplicaHandle, spawn};
 use crate::EngineError;
 use crate::backend::{Backend, BackendEvent, BackendInfo};
 
@@ -173,6 +173,9 @@ fn peers_fill_half_of_the_inbox_and_routers_the_rest() {
         let taken = (0..places + 1).take_while(|_| handle.send(event()).is_ok()).count();
         assert_eq!(taken, places - of_peers, "of {places}");
         let full = handle.send_of_peer(event());
-        assert!(matches!(full, Err(EngineError::InboxFull { events_max }) if events_max == of_peers), "{full:?}");
+        assert!(
+            matches!(&full, Err(NotTaken { why: EngineError::InboxFull { events_max }, .. }) if *events_max == of_peers),
+            "{full:?}"
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use engine::replica::{Outbound, Outlet, PeerInfo};
+use engine::replica::{Command, Outbound, Outlet, PeerInfo};
 use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start, start_with_ranks};
 use sched::layout::Resharding;
 use sched::message::{Commit, Envelope, FromWorker, Load, Offer, ToWorker, Work};
@@ -119,7 +119,7 @@ impl Workers {
             blocks: first.info.blocks,
             endpoint: first.endpoint.clone(),
         };
-        decode.handle.add_peer(peer)?;
+        decode.handle.send(Command::AddPeer(Box::new(peer)))?;
         let mut workers = Workers::new(first, Some(decode), said);
         workers.until(|_, out| match out {
             Outbound::PeerUp { .. } => Ok(true),
