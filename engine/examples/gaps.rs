@@ -1,10 +1,10 @@
-//! How long the device stands still between decode steps: a real replica with one and with two steps in flight.
+//! Time that the device stands still between decode steps, on a real replica with one and with two steps in flight.
 //!
 //! usage: gaps DIR [ahead=1,2] [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] [kernel_set=NAME]
 //!
-//! The replicas live in this process and take turns, so that what else the machine does hits all of them; `ahead` says
-//! with how many steps in flight each, in the order of their start. Every request generates the same number of tokens;
-//! steps count once all of them have their first.
+//! The replicas live in this process and take turns, so that other load on the machine hits all of them; `ahead` lists
+//! their steps in flight, in order of start. Every request generates the same number of tokens; steps count once all
+//! requests have their first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ struct Options {
     rounds: u32,
 }
 
-/// A replica and what it has been asked.
+/// A replica and the number of its requests so far.
 struct Served {
     steps_in_flight: u32,
     started: Started,
@@ -38,7 +38,6 @@ struct Served {
     requests: u64,
 }
 
-/// What was measured of one batch size.
 #[derive(Default)]
 struct Measured {
     steps: Vec<Duration>,
@@ -111,7 +110,6 @@ impl Served {
         Ok(Served { steps_in_flight, started, said, requests: 0 })
     }
 
-    /// Generates for `batch` requests at once.
     fn run(&mut self, options: &Options, batch: u32, measured: &mut Measured) -> Result<()> {
         for _ in 0..batch {
             self.requests += 1;

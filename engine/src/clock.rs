@@ -1,4 +1,4 @@
-//! The one clock of a worker: microseconds since its start, as the machines count them.
+//! Clock of a worker: microseconds since its start, the time of its state machines.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ impl Clock {
         Time(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// The instant of a time; times beyond what the system can count lie a year ahead.
+    /// Converts a time to an instant; times too far for the system are one year ahead.
     pub(crate) fn instant(self, time: Time) -> Instant {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let span = Duration::from_micros(time.us()).min(YEAR);

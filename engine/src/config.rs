@@ -11,74 +11,74 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EngineError, KvPool};
 
-/// How one worker computes, stores and moves KV.
+/// Settings of one worker: how it computes, stores KV and moves KV.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the model: config.json, *.safetensors, tokenizer files. Empty is the bundled one under `baton serve`.
+    /// Directory of the model: config.json, *.safetensors, tokenizer files. Empty under `baton serve`: the bundled one.
     pub model_dir: PathBuf,
-    /// Name under which the model is served; empty is the directory's name.
+    /// Name under which the model is served; empty: the directory's name.
     pub model_name: String,
-    /// What computes: `cpu`, or `modelled`, which runs no maths and takes the time that a latency model says.
+    /// Backend that computes: `cpu`, or `modelled`, which does no maths and takes the time that a latency model says.
     pub backend: BackendKind,
-    /// Format of the weights that matrices are computed with: `f32`, `bf16`, `int8` (one scale per row; half the memory
-    /// and the reading of bf16; embeddings and routers stay as stored), or `auto`, as the files hold them.
+    /// Format of the weights in matrix products: `f32`, `bf16`, `int8` (one scale per row; half the memory and the
+    /// reads of bf16; embeddings and expert routers stay as stored), or `auto`, the format of the files.
     pub dtype: WeightsDtype,
     /// Format of stored keys and values: `f32`, `bf16`, `int8` (one scale per token and head; half the memory and the
     /// transfer of bf16), or `auto`, bf16 where weights are bf16 (as stored, for int8), else f32.
     pub kv_dtype: KvDtypeChoice,
-    /// Directory of packed weights, which the workers of a host share: the first one packs, all of them map the file.
-    /// Empty is $XDG_CACHE_HOME/baton or ~/.cache/baton; `off` packs into each worker's own memory.
+    /// Directory of packed weights, shared by the workers of a host: the first worker packs, all workers map the file.
+    /// Empty: $XDG_CACHE_HOME/baton or ~/.cache/baton. `off` packs into each worker's own memory.
     pub weights_cache: String,
     /// Size of the KV pool: `512 MiB` (or KiB, GiB), `256 blocks`, or a number of bytes; rounded down to whole blocks.
     pub kv_pool: KvPool,
     /// Tokens per KV block, a multiple of 16, at most 128.
     pub block_tokens: u32,
-    /// Longest sequence of prompt and output in tokens; 0 is what the model was made for.
+    /// Longest sequence, prompt and output, in tokens; 0: the limit of the model.
     pub context_max: u32,
-    /// Sequences that run at once.
+    /// Sequences that run at the same time.
     pub sequences_max: u32,
-    /// Rows of one step: prompt tokens of all chunks and one per decoding sequence.
+    /// Rows of one step: the prompt tokens of all chunks, plus one row per decoding sequence.
     pub step_tokens_max: u32,
-    /// Steps that are with the device at once, 1 or 2: with 2 the next is formed while one runs, so the device never waits.
+    /// Steps on the device at a time, 1 or 2. With 2, the next is planned while one runs, so the device never waits.
     pub steps_in_flight: u32,
-    /// Legs that may wait for blocks or for their giver; more are refused as overload. Givers get at most half.
+    /// Legs that may wait for blocks or for their giver; further legs are refused as overload. Givers get at most half.
     pub queue_legs_max: u32,
-    /// KV caches that are read from one prefill worker at a time; the others wait for their turn.
+    /// KV caches that are pulled from one prefill worker at a time; further pulls wait for their turn.
     pub pulls_per_giver_max: u32,
-    /// Whether the KV of ended requests is reused for equal prefixes: `on` or `off`.
+    /// Reuse of the KV of ended requests for equal prefixes: `on` or `off`.
     pub prefix_cache: PrefixCacheChoice,
-    /// Part of the pool that unfinished reservations may hold.
+    /// Share of the pool that unfinished reservations may hold.
     pub filling_share: f32,
-    /// A lease ends when it was not renewed for this long, in milliseconds.
+    /// Time after which a lease that was not renewed ends, in milliseconds.
     pub lease_span_ms: u64,
-    /// How often leases are renewed, in milliseconds.
+    /// Time between two renewals of a lease, in milliseconds.
     pub lease_beat_ms: u64,
-    /// Threads that compute; 0 is one per entry of `cores`, or one per core of the machine.
+    /// Threads that compute; 0: one per entry of `cores`, or one per core of the machine.
     pub threads: usize,
-    /// Cores to pin the computing threads to; empty leaves them to the system.
+    /// Cores that the computing threads are pinned to; empty: the system places the threads.
     pub cores: Vec<usize>,
     /// Tensor parallelism: ranks that share every layer, 1, 2, 4 or 8. Must divide the model's heads and kv heads.
     pub tp: u32,
     /// Pipeline parallelism: groups of consecutive layers, each with its own ranks.
     pub pp: u32,
-    /// What the ranks of `tp` and `pp` are: `threads` of the worker, or `processes` that share its KV pool.
+    /// Kind of the ranks of `tp` and `pp`: `threads` of the worker, or `processes` that share its KV pool.
     pub ranks: RanksChoice,
     /// Instruction level of the kernels: auto, amx, avx512bf16, avx2 or portable.
     pub kernel_set: String,
-    /// What moves KV between workers: `ucx`, `tcp`, `shm`, or `auto`: shm under `baton serve`, where it opens no port and admits
-    /// only processes of the same user, ucx elsewhere. There is no fallback.
+    /// Transport of KV between workers: `ucx`, `tcp`, `shm` or `auto`. `auto` is shm under `baton serve`, where it
+    /// opens no port and admits only processes of the same user, and ucx elsewhere. There is no fallback.
     pub transport: TransportChoice,
-    /// Where the tcp transport listens; port 0 lets the system choose.
+    /// Address that the tcp transport listens on; port 0 lets the system choose.
     pub tcp_listen: String,
-    /// The address that peers are told instead of the one listened on; needed when that is 0.0.0.0.
+    /// Address that peers are told in place of the listening one; needed when that is 0.0.0.0.
     pub tcp_advertise: String,
-    /// The UCX transports to open, as `UCX_TLS` names them: `posix,cma` on one host, `rc` and its kin for RDMA. UCX's tcp,
-    /// which lets strangers write memory, is refused under every name.
+    /// UCX transports to open, as `UCX_TLS` names them: `posix,cma` on one host, `rc` and its kin for RDMA. UCX's tcp
+    /// lets strangers write memory, so it is refused under every name.
     pub ucx_tls: String,
-    /// Whether nobody reaches the RDMA fabric who may not write this worker's memory; RDMA in `ucx_tls` needs `true`.
+    /// `true` if all who reach the RDMA fabric may write this worker's memory; RDMA in `ucx_tls` needs `true`.
     pub ucx_trusts_fabric: bool,
-    /// Workers that this one reads KV from, and workers that read from it, at once.
+    /// Most givers that this worker reads KV from at once, and most readers that read from it.
     pub peers_max: usize,
     /// Events that may wait for the replica thread.
     pub inbox_events_max: usize,
@@ -86,21 +86,21 @@ pub struct Config {
     pub modelled: ModelledConfig,
 }
 
-/// What computes.
+/// Backend that computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// Nothing: steps take as long as a latency model says and tokens are hashes.
+    /// No maths: a latency model says how long a step takes, and tokens are hashes.
     Modelled,
 }
 
-/// Format of the weights that matrices are computed with.
+/// Format of the weights in matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightsDtype {
-    /// As the files hold them.
+    /// The format of the files.
     Auto,
     /// Converted to f32.
     F32,
@@ -114,7 +114,7 @@ pub enum WeightsDtype {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvDtypeChoice {
-    /// bf16 for bf16 weights, f32 for others.
+    /// bf16 for bf16 weights, f32 for other weights.
     Auto,
     /// f32.
     F32,
@@ -124,7 +124,7 @@ pub enum KvDtypeChoice {
     Int8,
 }
 
-/// What the ranks of a worker are.
+/// Kind of the ranks of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RanksChoice {
@@ -134,21 +134,21 @@ pub enum RanksChoice {
     Processes,
 }
 
-/// Whether the KV of ended requests is reused.
+/// Reuse of the KV of ended requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrefixCacheChoice {
-    /// For equal prefixes.
+    /// Reused for equal prefixes.
     On,
-    /// Never.
+    /// Never reused.
     Off,
 }
 
-/// What moves KV between workers. There is no fallback: a transport that cannot start is an error.
+/// Transport of KV between workers. There is no fallback: a transport that cannot start is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransportChoice {
-    /// What suits: shared memory between the workers that `baton serve` starts, UCX between others.
+    /// Shared memory between the workers that `baton serve` starts, UCX between others.
     Auto,
     /// UCX: RDMA between hosts, cross-memory attach on one.
     Ucx,
@@ -160,8 +160,8 @@ pub enum TransportChoice {
     InProcess,
 }
 
-/// A latency model, in microseconds on the whole device: a step with prompt tokens takes
-/// `prefill_step_us + prefill_token_us * tokens + prefill_token_squared_us * sum of squared lengths`, one without
+/// Latency model, in microseconds on the whole device. A step with prompt tokens takes
+/// `prefill_step_us + prefill_token_us * tokens + prefill_token_squared_us * sum of squared lengths`, another step
 /// `decode_step_us + decode_context_token_us * context + decode_sequence_us * sequences`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -178,9 +178,9 @@ pub struct ModelledConfig {
     pub decode_context_token_us: f64,
     /// Per decoding sequence.
     pub decode_sequence_us: f64,
-    /// How much a neighbour that has the whole device slows a lane down.
+    /// Slowdown of a lane by a neighbour that has the whole device.
     pub contention: f64,
-    /// Milliseconds that loading takes, layer by layer: to rehearse the start of a large model.
+    /// Time that loading takes, layer by layer, in milliseconds: rehearses the start of a large model.
     pub load_ms: u64,
     /// Tokens after which a choice ends with its stop token; 0 runs to `max_tokens`.
     pub output_tokens: u32,
@@ -242,18 +242,17 @@ impl Default for ModelledConfig {
     }
 }
 
-/// The places of an inbox are all made at start; so many take some 200 MB.
+/// All slots of an inbox are allocated at start; this many take about 200 MB.
 const INBOX_EVENTS_MAX: usize = 1 << 20;
 
 impl Config {
-    /// Checks as [`Config::check`] does, and whether this machine has the kernels.
+    /// Checks what [`Config::check`] checks, and that this machine has the kernels.
     pub fn validate(&self) -> Result<(), EngineError> {
         self.check()?;
         self.instructions().map(|_| ())
     }
 
-    /// Checks what single fields and their relations allow, on any machine; whatever depends on the model is checked at
-    /// start.
+    /// Checks single fields and their relations, on any machine. What depends on the model is checked at start.
     pub fn check(&self) -> Result<(), EngineError> {
         let wrong = |key: &'static str, problem: String| Err(EngineError::Config { key, problem });
         let positive = [
@@ -304,7 +303,7 @@ impl Config {
         self.modelled.fitted().map(|_| ())
     }
 
-    /// Where the tcp transport listens, and what peers are told instead.
+    /// Listening address of the tcp transport, and the address that peers are told instead.
     pub(crate) fn addresses(&self) -> Result<(SocketAddr, Option<IpAddr>), EngineError> {
         let listen = self.tcp_listen.parse().map_err(|error| EngineError::Config {
             key: "tcp_listen",
@@ -320,7 +319,6 @@ impl Config {
         Ok((listen, advertise))
     }
 
-    /// Whether RDMA may be used.
     pub(crate) fn ucx_fabric(&self) -> Fabric {
         match self.ucx_trusts_fabric {
             true => Fabric::Trusted,
@@ -328,7 +326,7 @@ impl Config {
         }
     }
 
-    /// What can be said without the model; `tp` and `pp` are checked against its shape at start.
+    /// Checks what needs no model; `tp` and `pp` are checked against its shape at start.
     fn validate_ranks(&self) -> Result<(), EngineError> {
         let wrong = |key: &'static str, problem: String| Err(EngineError::Config { key, problem });
         if !matches!(self.tp, 1 | 2 | 4 | 8) {
@@ -366,7 +364,7 @@ impl Config {
         self.named_set().map(|_| ())
     }
 
-    /// The instruction level that is named, whether this processor has it or not; `None` is the best it has.
+    /// Instruction level that the configuration names, even if this processor lacks it; `None` is the best available.
     fn named_set(&self) -> Result<Option<KernelSet>, EngineError> {
         if self.kernel_set == "auto" {
             return Ok(None);
@@ -378,7 +376,7 @@ impl Config {
         EngineError::Config { key: "kernel_set", problem: format!("is {:?}: {error}", self.kernel_set) }
     }
 
-    /// The instruction level of the kernels: one that exists and that this processor has, if it computes.
+    /// Instruction level of the kernels. For the CPU backend, this processor must have it.
     pub(crate) fn instructions(&self) -> Result<KernelSet, EngineError> {
         match (self.named_set()?, self.backend) {
             (None, _) => Ok(KernelSet::best()),
@@ -387,7 +385,7 @@ impl Config {
         }
     }
 
-    /// The ranks of a worker, for people; empty where it is one.
+    /// Ranks of a worker as text for people; empty for a single rank.
     #[must_use]
     pub fn ranks_label(&self) -> String {
         let kind = match self.ranks {
@@ -400,7 +398,7 @@ impl Config {
         }
     }
 
-    /// The name under which the model is served.
+    /// Name under which the model is served.
     #[must_use]
     pub fn served_name(&self) -> String {
         if !self.model_name.is_empty() {
@@ -411,7 +409,7 @@ impl Config {
 }
 
 impl TransportChoice {
-    /// The transport of this name; where `baton serve` has not chosen, `auto` is UCX.
+    /// Transport that this choice stands for; `auto` is UCX where `baton serve` has not chosen.
     #[must_use]
     pub const fn kind(self) -> TransportKind {
         match self {
@@ -445,7 +443,7 @@ impl ModelledConfig {
         Ok(())
     }
 
-    /// The latency model, if its coefficients describe a device.
+    /// Latency model of these coefficients, if they describe a device.
     pub fn fitted(&self) -> Result<Fitted, EngineError> {
         let fitted = Fitted {
             prefill: PrefillFit {

@@ -1,4 +1,4 @@
-//! What a configuration of the engine may say, and how it is refused.
+//! Values that a configuration of the engine may have, and the errors of the others.
 
 use expect_test::{Expect, expect};
 

@@ -1,4 +1,4 @@
-//! Everything that can go wrong between a model directory, a configuration and a running replica.
+//! Errors between a model directory, a configuration and a running replica.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,15 @@ use kernels::collective::CollectiveError;
 use model_files::ModelFileError;
 use thiserror::Error;
 
-/// An error of the engine. Names the file, key, tensor or number that is wrong.
+/// Error of the engine. Names the file, key, tensor or number that is wrong.
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// A file of the model directory cannot be read.
     #[error("cannot read {}: {reason}", file.display())]
     Read {
-        /// The file.
+        /// File that cannot be read.
         file: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         reason: String,
     },
     /// The model folder, one of its files, or a key in it cannot be used.
@@ -23,9 +23,9 @@ pub enum EngineError {
     /// A weight file is not what its header says.
     #[error("{}: {problem}", file.display())]
     WeightFile {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         problem: String,
     },
     /// A tensor that the architecture needs is in no weight file.
@@ -33,7 +33,7 @@ pub enum EngineError {
     TensorMissing {
         /// The model directory.
         directory: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
     },
     /// A tensor has another shape than config.json implies.
@@ -41,23 +41,23 @@ pub enum EngineError {
     TensorShape {
         /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// The shape that config.json implies.
+        /// Shape that config.json implies.
         expected: Vec<usize>,
-        /// The shape in the file.
+        /// Shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor has an element type that is not supported, or not beside the tensors it is computed with.
+    /// A tensor has an unsupported element type, or another one than the tensors of the same matrix.
     #[error("{}: tensor {tensor} is {found}; {rule}", file.display())]
     TensorDtype {
         /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// The type in the file.
+        /// Type in the file.
         found: String,
-        /// What it must be.
+        /// Types that are allowed.
         rule: String,
     },
     /// A tensor has an element that cannot be computed with.
@@ -65,50 +65,50 @@ pub enum EngineError {
     TensorValue {
         /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// The element, where it is, and what is wrong with it.
+        /// The element, its indices, and what is wrong with it.
         problem: String,
     },
     /// A field of the engine's own configuration is out of range or contradicts another.
     #[error("engine.{key} {problem}")]
     Config {
-        /// The field.
+        /// Name of the field.
         key: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with its value.
         problem: String,
     },
-    /// Memory could not be had.
+    /// Memory is lacking or could not be allocated.
     #[error("cannot allocate {bytes} bytes for {what}: {reason}")]
     Memory {
-        /// What it was for.
+        /// Purpose of the memory.
         what: &'static str,
-        /// How much.
+        /// Bytes that were asked for.
         bytes: u64,
-        /// What the system said.
+        /// Reason, from the system or from the check at start.
         reason: String,
     },
-    /// Packed weights could not be shared with other processes; never leaves a start, which goes on without them.
+    /// Packed weights could not be shared with other processes; a start handles this itself and goes on without them.
     #[error("weights cache: {0}")]
     WeightsCache(crate::model::CacheFault),
-    /// A step plan contradicts the pool, the model or itself; a defect of the scheduler.
+    /// A step plan contradicts the pool, the model or itself, or cannot be carried out: a defect of ours.
     #[error("step plan: {0}")]
     Plan(String),
     /// A numeric operation refused its arguments or failed.
     #[error("kernels: {0}")]
     Kernels(kernels::KernelError),
-    /// The ranks of the worker cannot go on together; whatever follows fails too.
+    /// The ranks of the worker cannot go on together; every later step fails, too.
     #[error("ranks: {problem}")]
     Ranks {
-        /// What has happened, and to which rank.
+        /// What happened, and to which rank.
         problem: String,
-        /// Who can do something about the error of that rank.
+        /// Blame for the error of that rank.
         blame: Blame,
     },
     /// A transfer operation failed.
     #[error("transport {transport}: {problem}")]
     Transport {
-        /// Its name.
+        /// Name of the transport.
         transport: String,
         /// What went wrong.
         problem: String,
@@ -122,24 +122,24 @@ pub enum EngineError {
     /// The replica's inbox is full; the sender is faster than the replica.
     #[error("the replica's inbox is full ({events_max} events)")]
     InboxFull {
-        /// Its bound.
+        /// Bound of the inbox.
         events_max: usize,
     },
     /// The replica thread has ended.
     #[error("the replica has stopped")]
     Stopped,
-    /// A thread could not be started.
+    /// A thread could not be started, or failed during the start.
     #[error("cannot start thread {name}: {reason}")]
     Thread {
-        /// Its name.
+        /// Name of the thread.
         name: &'static str,
-        /// What the system said.
+        /// Error of the system, or what happened to the thread.
         reason: String,
     },
 }
 
 impl From<CollectiveError> for EngineError {
-    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    /// The text contains the cause; as `source()` a printed chain would repeat it.
     fn from(cause: CollectiveError) -> EngineError {
         let blame = match &cause {
             CollectiveError::Failed { kind, .. } | CollectiveError::Ended { kind, .. } => Blame::of_kind(*kind),
@@ -150,34 +150,34 @@ impl From<CollectiveError> for EngineError {
 }
 
 impl From<ModelFileError> for EngineError {
-    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    /// The text contains the cause; as `source()` a printed chain would repeat it.
     fn from(cause: ModelFileError) -> EngineError {
         EngineError::ModelFile(cause)
     }
 }
 
 impl From<kernels::KernelError> for EngineError {
-    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    /// The text contains the cause; as `source()` a printed chain would repeat it.
     fn from(cause: kernels::KernelError) -> EngineError {
         EngineError::Kernels(cause)
     }
 }
 
-/// Who can do something about an error; decides the exit code of a process that ends with it.
+/// Party that can fix an error; decides the exit code of a process that ends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// The files of the model.
+    /// The provider of the model's files.
     Model,
-    /// The configuration.
+    /// The author of the configuration.
     Config,
-    /// The machine: memory, devices, ports.
+    /// The operator of the machine: memory, devices, ports.
     Machine,
-    /// Nobody outside: a defect of ours, or the replica is at its end.
+    /// Ourselves: a defect, or the replica has already stopped.
     Ours,
 }
 
 impl Blame {
-    /// The number by which ranks tell each other.
+    /// Number by which ranks tell each other the blame.
     pub(crate) fn kind(self) -> u32 {
         match self {
             Blame::Ours => 0,
@@ -196,12 +196,12 @@ impl Blame {
 }
 
 impl EngineError {
-    /// A defect of ranks that nobody outside can do something about.
+    /// An error of ranks that is a defect of ours.
     pub(crate) fn ranks(problem: impl std::fmt::Display) -> EngineError {
         EngineError::Ranks { problem: problem.to_string(), blame: Blame::Ours }
     }
 
-    /// Who can do something about it.
+    /// Returns who can fix the error.
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {

@@ -1,4 +1,4 @@
-//! How large a KV pool is, as people write it: `512 MiB`, `256 blocks`, or a number of bytes; knows no block's size.
+//! Size of a KV pool as people write it: `512 MiB`, `256 blocks`, or a number of bytes; knows no block's size.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The size of a KV pool.
+/// Size of a KV pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvPool {
-    /// So many bytes, rounded down to whole blocks.
+    /// Number of bytes, rounded down to whole blocks.
     Bytes(u64),
-    /// So many blocks.
+    /// Number of blocks.
     Blocks(u32),
 }
 
@@ -19,7 +19,6 @@ const UNITS: [(&str, u64); 4] = [("bytes", 1), ("KiB", 1 << 10), ("MiB", 1 << 20
 const FORM: &str = "such as \"512 MiB\", \"256 blocks\" or a number of bytes";
 
 impl KvPool {
-    /// Whether it is a pool of nothing.
     pub(crate) fn is_empty(self) -> bool {
         matches!(self, KvPool::Bytes(0) | KvPool::Blocks(0))
     }

@@ -1,5 +1,4 @@
-//! The KV pool: its memory, on the host or a device, its geometry, and the layout that peers are told; knows no block's
-//! owner.
+//! The KV pool: memory (on the host or a device), geometry, and the layout told to peers; knows no owner of blocks.
 
 use kernels::KvGeometry;
 use kernels::memory::Region;
@@ -7,10 +6,10 @@ use sched::layout::{KvDtype, KvLayout, Shape, TILE_TOKENS, TileOrder};
 
 use crate::EngineError;
 
-/// What the kernels store is what peers are told.
+/// The kernels store tiles of the size that peers are told.
 const _: () = assert!(kernels::TILE_TOKENS == TILE_TOKENS as usize);
 
-/// The pool of one worker.
+/// KV pool of one worker.
 #[derive(Clone)]
 pub struct KvStore {
     region: Region,
@@ -18,7 +17,7 @@ pub struct KvStore {
 }
 
 impl KvStore {
-    /// A pool of this geometry at the start of `region`.
+    /// Makes a pool of this geometry at the start of `region`.
     pub fn new(region: impl Into<Region>, geometry: KvGeometry) -> Result<KvStore, EngineError> {
         let region = region.into();
         geometry.validate()?;
@@ -29,25 +28,25 @@ impl KvStore {
         Ok(KvStore { region, geometry })
     }
 
-    /// The memory under it, as operations compute in it and transports register it.
+    /// Memory of the pool, in which operations compute and which transports register.
     #[must_use]
     pub fn region(&self) -> &Region {
         &self.region
     }
 
-    /// Its shape.
+    /// Geometry of the pool.
     #[must_use]
     pub fn geometry(&self) -> &KvGeometry {
         &self.geometry
     }
 
-    /// The layout as peers are told: this worker holds all layers and heads.
+    /// Layout as peers are told it: this worker holds all layers and heads.
     pub fn layout(&self) -> Result<KvLayout, EngineError> {
         layout_of(self.geometry())
     }
 }
 
-/// The layout of a pool with this geometry.
+/// Layout of a pool with this geometry.
 pub fn layout_of(geometry: &KvGeometry) -> Result<KvLayout, EngineError> {
     let shape = Shape {
         layers_total: geometry.layers as u32,

@@ -1,6 +1,6 @@
-//! How far the start of a replica is: what it does now and how many bytes of it are done. Knows neither models nor files.
+//! Progress of a replica's start: its phase, and how many bytes of that are done. Knows neither models nor files.
 //!
-//! Whoever loads reports, whoever waits looks, and may ask it to stop: then loading ends at the next tensor.
+//! The loading thread reports; a waiting thread looks, and may ask for a stop, so that loading ends at the next tensor.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::EngineError;
 
-/// Shared between whoever loads and whoever watches.
+/// Progress of a start, shared between the loading and the watching threads.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     own: Arc<Own>,
     shared: Arc<Shared>,
 }
 
-/// What one rank does.
+/// Progress of one rank.
 #[derive(Debug, Default)]
 struct Own {
     phase: Mutex<(Phase, u64)>,
@@ -23,18 +23,18 @@ struct Own {
     done: AtomicU64,
 }
 
-/// What all ranks have in common.
+/// State shared by all ranks.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Counts up with everything that is reported: who sees it stand still sees that nothing happens.
+    /// Grows with every report: while it stands still, nothing happens.
     ticks: AtomicU64,
     stop: AtomicBool,
 }
 
-/// What is being done.
+/// Phase of a replica's start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Reading config.json and the heads of the weight files.
+    /// Reading config.json and the headers of the weight files.
     #[default]
     Opening,
     /// Reading all weights once, for their digest.
@@ -43,36 +43,36 @@ pub enum Phase {
     Checking,
     /// Packing weights for the kernels.
     Packing,
-    /// Another process packs these very weights.
+    /// Waiting for another process that packs the same weights.
     WaitingForPacker,
-    /// The other ranks of the worker load their parts.
+    /// Waiting for the other ranks of the worker to load their parts.
     WaitingForRanks,
-    /// A modelled device takes the time that a real one would.
+    /// Waiting as long as a real device would take to load; modelled devices only.
     Modelled,
-    /// Taking memory for the KV pool, opening the transport.
+    /// Allocating the KV pool, opening the transport.
     Assembling,
 }
 
-/// What was seen at one moment.
+/// Progress at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// What is being done.
+    /// Current phase.
     pub phase: Phase,
-    /// Bytes of it that are done.
+    /// Bytes of the phase that are done.
     pub done_bytes: u64,
-    /// Bytes of all of it; 0 where nobody knows.
+    /// All bytes of the phase; 0 if unknown.
     pub total_bytes: u64,
-    /// Differs from before if anything happened.
+    /// Grows whenever anything happens.
     pub ticks: u64,
 }
 
 impl Progress {
-    /// Of another rank of the same worker: what it does is its own, that something happens is everybody's.
+    /// Progress of another rank of the same worker: a phase of its own, but shared ticks and stop.
     pub(crate) fn of_follower(&self) -> Progress {
         Progress { own: Arc::default(), shared: Arc::clone(&self.shared) }
     }
 
-    /// The next thing begins; `total_bytes` is 0 where nobody knows.
+    /// Starts the next phase; `total_bytes` is 0 if unknown.
     pub(crate) fn begins(&self, phase: Phase, total_bytes: u64) {
         let mut now = self.phase();
         self.own.done.store(0, Ordering::Relaxed);
@@ -80,28 +80,27 @@ impl Progress {
         self.shared.ticks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many more bytes are done.
     pub(crate) fn advance(&self, bytes: u64) {
         self.own.done.fetch_add(bytes, Ordering::Relaxed);
         self.shared.ticks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Something happened that has no bytes of this phase.
+    /// Records that something happened, without bytes of this phase.
     pub(crate) fn tick(&self) {
         self.shared.ticks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An error once it was asked to stop.
+    /// Returns [`EngineError::Stopped`] after a stop was asked for.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         if self.shared.stop.load(Ordering::Relaxed) { Err(EngineError::Stopped) } else { Ok(()) }
     }
 
-    /// Asks whoever loads to stop.
+    /// Asks the loading thread to stop.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
 
-    /// How far it is.
+    /// Reads the progress.
     #[must_use]
     pub fn seen(&self) -> Seen {
         let now = self.phase();

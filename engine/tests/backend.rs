@@ -1,4 +1,4 @@
-//! What every `Backend` promises: one end per step, cancels at layer boundaries, steps cut by layers, errors not panics.
+//! Promises of every `Backend`: one end per step, cancels at layer boundaries, steps cut by layers, errors not panics.
 
 mod support;
 
@@ -77,7 +77,7 @@ fn cpu() -> Result<Device> {
     Device::open(&workers::config(&family("qwen3")))
 }
 
-/// One rank, two that share each layer, two that follow each other, and both.
+/// One rank, two that share each layer, two pipeline stages, and both.
 fn cpus() -> Result<Vec<Device>> {
     let ranks = [(1, 1), (2, 1), (1, 2), (2, 2)].into_iter();
     ranks.map(|(tp, pp)| Device::open(&Config { tp, pp, ..workers::config(&family("qwen3")) })).collect()
@@ -132,7 +132,7 @@ fn append(position: u32, first_block: u32) -> StepPlan {
 
 fn bits(samples: &[SampleOutcome]) -> Vec<(u32, u32)> {
     let bits = |sample: &SampledToken| (sample.token.0, sample.logprob.map_or(0, f32::to_bits));
-    // A row without a token is a pair that no sampled one has.
+    // A row without a token gets a pair that no sampled row has.
     samples.iter().map(|outcome| outcome.as_ref().map_or((u32::MAX, u32::MAX), bits)).collect()
 }
 
@@ -182,20 +182,20 @@ fn a_token_is_taken_from_its_slot_before_anybody_else_knows_it() -> Result<()> {
 #[test]
 fn a_cancelled_step_ends_with_the_layers_it_ran() -> Result<()> {
     let mut device = cpu()?;
-    // The second step waits behind the first, so its cancel always comes before its first layer.
+    // The second step waits behind the first, so it is always cancelled before its first layer.
     let one = device.submit(prompt(400, 0))?;
     let two = device.submit(prompt(400, 30))?;
     device.opened.backend.cancel(two);
     assert_eq!(device.done(one)??.layers_done, LAYERS);
     assert_eq!(device.done(two)??, StepResult { samples: Vec::new(), layers_done: 0 });
-    // The cancelled step's slot was admitted all the same.
+    // The cancelled step's slot was admitted nevertheless.
     let sampled = StepPlan { admit: Vec::new(), ..prompt(3, 0) };
     assert_eq!(device.run(sampled)?.samples.len(), 1);
     device.opened.backend.cancel(StepId(99));
     Ok(())
 }
 
-/// The step behind one that was to sample slot 0: appends to that slot, and runs another prompt in slot 1.
+/// The step after one that was to sample slot 0: appends to that slot, and runs another prompt in slot 1.
 fn behind(position: u32) -> StepPlan {
     let mut plan = append(position, 0);
     let other = prompt(20, 20);
@@ -212,7 +212,7 @@ fn behind(position: u32) -> StepPlan {
 fn the_step_behind_one_that_brings_nothing_runs_for_everybody_else() -> Result<()> {
     let mut device = cpu()?;
     let expected = bits(&device.run(prompt(20, 20))?.samples);
-    // Cancelled before its first layer, because a step before it runs.
+    // Cancelled before its first layer, because an earlier step runs.
     let blocker = StepPlan { admit: Vec::new(), sample: Vec::new(), ..prompt(400, 40) };
     device.submit(blocker)?;
     let (cancelled, next) = (device.submit(prompt(400, 0))?, device.submit(behind(400))?);
@@ -223,7 +223,7 @@ fn the_step_behind_one_that_brings_nothing_runs_for_everybody_else() -> Result<(
     assert_eq!(bits(&samples[..1])[0].0, u32::MAX, "nobody can take this for a token");
     assert_eq!(bits(&samples[1..]), expected);
 
-    // Failed: its layers are not those of the model.
+    // Fails: the model has fewer layers.
     let wrong = StepPlan { layers: 0..LAYERS + 1, ..prompt(400, 0) };
     let (failed, next) = (device.submit(wrong)?, device.submit(behind(400))?);
     assert!(device.done(failed)?.is_err());

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::requests::{request, tokens};
 use support::workers::Workers;
 
-/// A copy of a fixture that is removed with it.
+/// A copy of a fixture, removed on drop.
 struct Copy(PathBuf);
 
 impl Copy {
@@ -38,7 +38,7 @@ impl Copy {
         Ok(std::fs::write(self.file(name), serde_json::to_string(&value)?)?)
     }
 
-    /// Rewrites the header of the weight file, which keeps its length.
+    /// Rewrites the header of the weight file, keeping its length.
     fn edit_header(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let path = self.file("model.safetensors");
         let bytes = std::fs::read(&path)?;
@@ -52,7 +52,7 @@ impl Copy {
         Ok(std::fs::write(path, parts.concat())?)
     }
 
-    /// Makes an F32 tensor a BF16 one with half the bytes; whatever lies behind it moves up.
+    /// Turns an F32 tensor into a BF16 one with half the bytes; the bytes behind it move up.
     fn narrow(&self, tensor: &str) -> Result<()> {
         let path = self.file("model.safetensors");
         let bytes = std::fs::read(&path)?;
@@ -101,7 +101,7 @@ impl Copy {
         }
     }
 
-    /// The error of opening it, without the directory's name.
+    /// Error of opening it, without the directory's name.
     fn error(&self) -> String {
         let error = open_backend(&self.config(), std::sync::Arc::new(|| {})).err().map(|error| error.to_string());
         error.unwrap_or_else(|| "no error".to_owned()).replace(&format!("{}", self.0.display()), "DIR")
@@ -123,7 +123,7 @@ fn the_copy_itself_is_fine() -> Result<()> {
     Ok(())
 }
 
-/// As in transformers, an output projection in the files counts more than a word in config.json.
+/// As in transformers, an output projection in the files wins over config.json.
 #[test]
 fn an_output_projection_of_its_own_is_used_whatever_config_json_says() -> Result<()> {
     let model = Copy::of("llama", "own-head")?;
@@ -358,7 +358,7 @@ fn sums_that_overflow_fail_the_request() -> Result<()> {
     Ok(())
 }
 
-/// The leader of the ranks has only its own part before its eyes.
+/// The leader of the ranks reads only its own part.
 #[test]
 fn what_another_rank_finds_is_named_and_blamed_likewise() -> Result<()> {
     let model = Copy::of("llama", "other-rank")?;

@@ -1,4 +1,4 @@
-//! A sequence that cannot be computed with costs nobody else a bit: not beside it, and not after it in its blocks.
+//! A sequence that cannot be computed changes no bit of others: neither beside it, nor after it in its blocks.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::workers::{Workers, assert_equal, config};
 const VOCAB: u32 = 384;
 const BAD: TokenId = TokenId(Damaged::TOKEN);
 
-/// Requests that neither have nor generate the damaged token.
+/// Requests that neither contain nor generate the damaged token.
 fn healthy() -> Vec<Request> {
     let heal = |mut request: Request| {
         request.prompt = request.prompt.iter().map(|token| if *token == BAD { TokenId(78) } else { *token }).collect();
@@ -28,8 +28,8 @@ fn healthy() -> Vec<Request> {
     mix(VOCAB).into_iter().map(heal).collect()
 }
 
-/// Requests that have it: at the start, at the end, at the edges of blocks, and as a token that they generate. Some
-/// begin like healthy ones, so they share blocks with them.
+/// Requests with the damaged token: at the start, at the end, at block edges, or generated. Some begin like healthy
+/// ones, so they share blocks with them.
 fn damaged() -> Vec<Request> {
     let params = SamplingParams { max_tokens: 12, ..SamplingParams::default() };
     let forced = SamplingParams { logit_bias: vec![(BAD, 100.0)], ..params.clone() };
@@ -51,7 +51,7 @@ fn damaged() -> Vec<Request> {
 fn run(mut workers: Workers, context: &str) -> Result<()> {
     let expected = workers.run(&healthy())?;
     workers.may_fail = damaged().iter().map(|request| request.leg.request.0).collect();
-    // The second time, their blocks have been given back with whatever is in them.
+    // In the second round, their blocks have been freed with whatever is in them.
     for round in ["beside", "after"] {
         let all: Vec<Request> = damaged().into_iter().chain(healthy()).collect();
         let mut found = workers.run(&all)?;
@@ -105,8 +105,7 @@ fn several_ranks_keep_rows_apart_as_well() -> Result<()> {
     Ok(())
 }
 
-/// Parameters of every kind, far outside what a router lets through: each fails alone or is served, and nobody else
-/// loses a bit.
+/// Parameters of every kind, far outside what a router admits: each request fails alone or is served.
 #[test]
 fn hostile_parameters_cost_nobody_else_a_bit() -> Result<()> {
     let mut workers = Workers::aggregated(&config(&support::family("llama")))?;

@@ -1,4 +1,4 @@
-//! Tokens and log-probabilities are the same bits however the same requests are run.
+//! Equal requests give the same bits of tokens and log-probabilities, however they are run.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn aggregated(config: &Config) -> Result<Texts> {
     Ok(texts)
 }
 
-/// One request at a time, one step at a time, whole prompts, nothing reused.
+/// Runs one request at a time, one step at a time, whole prompts, without reuse.
 fn plain(base: &Config) -> Result<Texts> {
     let config = Config { prefix_cache: PrefixCacheChoice::Off, steps_in_flight: 1, ..base.clone() };
     Workers::aggregated(&config)?.run_alone(&mix(VOCAB))
@@ -55,7 +55,7 @@ fn batches_chunks_blocks_and_threads_change_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Prompts token by token; with a single row there is room for requests of one choice only.
+/// Prompts token by token; a single row has room only for requests with one choice.
 fn one_row_per_step(base: &Config, expected: &Texts) -> Result<()> {
     let single: Vec<Request> = mix(VOCAB).into_iter().filter(|request| request.choices.len() == 1).collect();
     let ids: Vec<u64> = single.iter().map(|request| request.leg.request.0).collect();
@@ -66,8 +66,8 @@ fn one_row_per_step(base: &Config, expected: &Texts) -> Result<()> {
     Ok(())
 }
 
-/// Eight requests that begin with 7 blocks and end with 12 or 13; a pool of 30 admits four at once and cannot let all of
-/// them finish, so somebody must be preempted and computed again.
+/// Eight requests that begin with 7 blocks and end with 12 or 13; a pool of 30 admits four at once but cannot finish
+/// all four, so one of them is preempted and computed again.
 fn growing() -> Vec<Request> {
     let params = |seed| SamplingParams {
         max_tokens: 90,
@@ -91,8 +91,8 @@ fn preemption_and_recomputation_change_nothing() -> Result<()> {
     workers.settle()
 }
 
-/// Requests that all begin alike and differ in where they end: one by its limit, the others by a stop token that the
-/// longest text has at that place first.
+/// Requests that begin alike and end everywhere: at a stop token, where it first occurs in the longest text, or at a
+/// limit.
 fn ends_everywhere(longest: &[u32], params: &SamplingParams, prompt: &[TokenId]) -> Vec<Request> {
     let first_there = |at: &usize| !longest[..*at].contains(&longest[*at]);
     let ends = (0..longest.len()).filter(first_there);

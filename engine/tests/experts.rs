@@ -1,4 +1,4 @@
-//! Models with experts: both stored forms are one model, and every choice is counted.
+//! Models with experts: both stored forms give one model, and every choice of an expert is counted.
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::requests::{request, tokens};
 use support::workers::{Workers, config};
 use support::{ByHand, family};
 
-/// A directory that is removed with it.
+/// A directory, removed on drop.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -108,7 +108,7 @@ fn choices_are_counted(tp: u32, pp: u32) -> Result<()> {
     let rows = (*counts.rows).as_ref();
     let sums: Vec<u64> =
         rows.chunks(8).map(|layer| layer.iter().map(|rows| rows.load(Ordering::Relaxed)).sum()).collect();
-    // The last token of a text is never an input; the surplus row of a text that ended early may be one.
+    // The last token of a text is never an input, unless its row was surplus because the text ended early.
     let inputs = 3 * PROMPT as u64 + generated - 3;
     assert!((3 * inputs..=3 * (inputs + 3)).contains(&sums[0]), "tp {tp}, pp {pp}: {sums:?} choices of {inputs} rows");
     assert!((3 * generated..=3 * (generated + 3)).contains(&sums[1]), "{sums:?}: the last layer has wanted rows only");

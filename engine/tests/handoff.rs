@@ -1,4 +1,4 @@
-//! The whole hand-off inside one process: two replica threads, every transport, the same bits as one worker.
+//! The whole hand-off in one process: two replica threads, every transport, the same bits as one worker.
 
 mod support;
 
@@ -35,7 +35,7 @@ fn every_family_in_process() -> Result<()> {
     Ok(())
 }
 
-/// The scales travel inside the tiles.
+/// Scales of int8 KV travel inside the tiles.
 #[test]
 fn int8_caches_in_process() -> Result<()> {
     for name in ["llama-bf16", "mistral"] {

@@ -1,4 +1,4 @@
-//! Two lanes over one pool and one set of weights: every token and every bit is that of one lane.
+//! Two lanes over one pool and one set of weights give the tokens and bits of one lane.
 
 mod support;
 
@@ -25,7 +25,6 @@ const ONE: &[LaneWork] = &[LaneWork::DecodeFirst];
 const TWO: &[LaneWork] = &[LaneWork::Prefill, LaneWork::Decode];
 const BLOCKS: u32 = 512;
 
-/// A scheduler and the device that it drives.
 struct Worker {
     replica: Replica,
     opened: Opened,
@@ -33,7 +32,7 @@ struct Worker {
     now: Time,
     texts: Texts,
     open: BTreeSet<Leg>,
-    /// Steps of both lanes that were in flight at a time.
+    /// Times that steps of both lanes were in flight together.
     beside: u32,
     in_flight: [u32; 2],
 }
@@ -73,7 +72,7 @@ impl Worker {
         Ok(Worker { replica, opened, woken, now: Time(0), texts, open, beside: 0, in_flight: [0; 2] })
     }
 
-    /// Runs all requests at once and returns every token.
+    /// Runs all requests at once, and returns every token.
     fn run(&mut self, requests: &[Request]) -> Result<Texts> {
         for request in requests {
             self.open.insert(request.leg);
@@ -159,7 +158,7 @@ fn ranks_and_formats_hold_with_two_lanes() -> Result<()> {
     Ok(())
 }
 
-/// A pool in which running sequences take the blocks of younger ones, prompts of the other lane among them.
+/// In this pool, running sequences take the blocks of younger ones, also of prompts in the other lane.
 #[test]
 fn preemption_over_the_pool_changes_nothing() -> Result<()> {
     let params = |seed| SamplingParams { max_tokens: 90, logprobs: Some(2), seed, ..SamplingParams::default() };

@@ -12,12 +12,12 @@ use kernels::{CpuOps, Dtype, KernelSet, KvDtype, Ops, Placement, Pool};
 
 use support::{Answer, ByHand, answers, demo, family};
 
-/// Greatest difference of a logit in f32.
+/// Greatest difference of a logit from the reference, in f32.
 const TOLERANCE_F32: f32 = 2e-3;
-/// The same with weights, activations and keys rounded to bf16; the logits are about 8 at most.
+/// The same, with weights, activations and keys rounded to bf16; the logits are about 8 at most.
 const TOLERANCE_BF16: f32 = 0.25;
 
-/// Of the size of all logits, with weights and activations rounded to int8: over a family's prompts, and of one.
+/// Error relative to the size of all logits, with int8 weights and activations: median of a family, and one prompt.
 const MEDIAN_ERROR_INT8: f32 = 0.1;
 const LARGEST_ERROR_INT8: f32 = 0.5;
 
@@ -34,7 +34,7 @@ fn argmax(logits: &[f32]) -> u32 {
         .0
 }
 
-/// Prompt logits, then every greedy step with the reference's own tokens as input.
+/// Checks the logits of the prompt, then of every greedy step with the reference's own tokens as input.
 fn check<O: Ops>(by_hand: &mut ByHand<O>, answer: &Answer, tolerance: f32, context: &str) -> Result<()> {
     by_hand.clear();
     let mut logits = by_hand.append(&answer.prompt)?;
@@ -57,7 +57,7 @@ fn check<O: Ops>(by_hand: &mut ByHand<O>, answer: &Answer, tolerance: f32, conte
     Ok(())
 }
 
-/// The processor's own operations, on two threads.
+/// CPU operations on two threads.
 fn cpu() -> Result<CpuOps> {
     Ok(CpuOps::new(Arc::new(Pool::new(&Placement::Floating(2))?), KernelSet::best())?)
 }
@@ -106,8 +106,8 @@ fn cpu_agrees_in_bf16() -> Result<()> {
     check_family(cpu()?, "opt", Precision::Converted(Dtype::Bf16), KvDtype::Bf16, 2.0 * TOLERANCE_BF16)
 }
 
-/// Rounding to int8 is coarse beside these small models with their exaggerated norms, so logits are compared as a whole.
-/// A rounded value may turn an attention weight or the choice of an expert over: single prompts get a wide bound.
+/// Int8 is coarse for these small models with their exaggerated norms, so logits are compared as a whole. Rounding may
+/// change an attention weight or the choice of an expert, so single prompts get a wide bound.
 #[test]
 fn cpu_agrees_in_int8() -> Result<()> {
     for name in FAMILIES_F32 {

@@ -1,4 +1,4 @@
-//! Several ranks give the tokens and log-probabilities of one, bit for bit, as threads and as processes; what ends a
+//! Several ranks, threads or processes, give the tokens and log-probabilities of one rank bit for bit; the end of a
 //! rank ends the worker with its reason.
 
 mod support;
@@ -24,10 +24,10 @@ use support::requests::{mix, request, tokens};
 use support::workers::{Texts, Workers, assert_equal, config};
 use support::{demo, family};
 
-/// Set for the processes of ranks.
+/// Environment variable of the processes of ranks.
 const IS_RANK: &str = "BATON_TEST_IS_A_RANK";
 
-/// Not a test: a rank, when the environment says so.
+/// Not a test: runs a rank if the environment says so.
 #[test]
 fn a_rank() -> Result<()> {
     if std::env::var_os(IS_RANK).is_some() {
@@ -36,7 +36,7 @@ fn a_rank() -> Result<()> {
     Ok(())
 }
 
-/// Starts this test binary again, as a rank.
+/// Starts this test binary again as a rank.
 struct Again;
 
 impl RankProgram for Again {
@@ -58,14 +58,14 @@ fn texts(config: &Config, requests: &[Request]) -> Result<Texts> {
     Ok(texts)
 }
 
-/// Some of everything, on a model of `vocab` tokens.
+/// A few requests of every kind, for a model of `vocab` tokens.
 fn some(vocab: u32) -> Vec<Request> {
     mix(vocab).into_iter().step_by(2).collect()
 }
 
 #[test]
 fn ranks_of_every_family_are_one_model() -> Result<()> {
-    // Plain, with head norms and tied embeddings, learned positions with biases and ReLU, experts beside dense layers.
+    // Plain; head norms and tied embeddings; learned positions with biases and ReLU; experts beside dense layers.
     for name in ["llama-bf16", "llama-f16", "qwen3", "opt", "qwen3moe"] {
         let base = Config { step_tokens_max: 64, ..config(&family(name)) };
         let requests = some(384);
@@ -159,7 +159,6 @@ fn impossible_ranks_are_refused_by_name() {
     assert_eq!(found.as_deref(), Some(expected));
 }
 
-/// Hears nothing.
 struct Deaf;
 
 impl Outlet for Deaf {
@@ -168,7 +167,7 @@ impl Outlet for Deaf {
     fn flush(&mut self) {}
 }
 
-/// Tells a test everything.
+/// Passes every message to a test.
 struct ToTest(crossbeam_channel::Sender<Outbound>);
 
 impl Outlet for ToTest {
@@ -194,7 +193,7 @@ impl RankProgram for Watched {
     }
 }
 
-/// The process whose environment names `name`.
+/// Process whose environment contains `name`.
 fn process_of(name: &Path) -> Result<u32> {
     let needle = format!("BATON_TEST_RANK_NAME={}", name.display());
     for entry in std::fs::read_dir("/proc")? {
@@ -222,7 +221,7 @@ fn stopped(said: &Receiver<Outbound>, patience: Duration) -> Result<(String, boo
     bail!("the worker has not stopped within {patience:?}")
 }
 
-/// A rank that is killed, under load or idle, ends the worker with its name and never hangs it.
+/// A rank that is killed, under load or idle, ends the worker with the rank's name, and never hangs it.
 #[test]
 fn a_killed_rank_stops_the_worker() -> Result<()> {
     for under_load in [true, false] {
@@ -248,7 +247,7 @@ fn a_killed_rank_stops_the_worker() -> Result<()> {
     Ok(())
 }
 
-/// The processes of a worker that stops in good order are gone when it is.
+/// When a worker stops in order, the processes of its ranks are gone, too.
 #[test]
 fn ranks_end_with_their_worker() -> Result<()> {
     let names = Arc::new(Mutex::new(Vec::new()));

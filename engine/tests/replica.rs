@@ -1,4 +1,4 @@
-//! The replica thread's edges: how it ends, what a full inbox and lost peers do.
+//! Edge cases of the replica thread: its end, a full inbox, lost peers.
 
 mod support;
 
@@ -83,7 +83,7 @@ fn a_cancelled_leg_gives_its_blocks_back() -> Result<()> {
     started.handle.send(Event::Router(ToWorker::Submit(request, Work::Whole)))?;
     wait(&said, |out| matches!(out, Outbound::Load(load) if load.blocks_in_use > 0).then_some(()))?;
     started.handle.send(Event::Router(ToWorker::Cancel { leg, choice: None }))?;
-    // Two layers of a second each: the step is cut at the next boundary, not run to its end.
+    // Each layer takes a second, so the step ends at its next boundary, not after its last layer.
     wait(&said, |out| match out {
         Outbound::Load(load) => {
             (load.blocks_in_use + load.blocks_quarantined + load.running + load.waiting == 0).then_some(())
@@ -92,7 +92,7 @@ fn a_cancelled_leg_gives_its_blocks_back() -> Result<()> {
     })
 }
 
-/// Runs a request of `tokens` tokens alone; for each of its steps whether it followed another without idleness between.
+/// Runs one request alone; returns for each of its steps whether there was work before it.
 fn steps_of(started: &Started, said: &Receiver<Outbound>, id: u64, max_tokens: u32) -> Result<Vec<bool>> {
     let request = request(id, tokens(id, 40, 384), 1, SamplingParams { max_tokens, ..SamplingParams::default() });
     started.handle.send(Event::Router(ToWorker::Submit(request, Work::Whole)))?;

@@ -1,4 +1,4 @@
-//! Weights that are mapped from the shared file of a host give the bits of weights that were packed for one process.
+//! Weights mapped from the shared file of a host give the same bits as weights packed for one process.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::family;
 use support::requests::{request, tokens};
 use support::workers::{self, Texts, Workers};
 
-/// A directory of packed weights that is removed with it.
+/// A directory of packed weights, removed on drop.
 struct Cache(PathBuf);
 
 impl Cache {
@@ -53,7 +53,7 @@ fn texts(config: &Config) -> Result<Texts> {
     Workers::aggregated(config)?.run(&requests)
 }
 
-/// How often this process maps a file.
+/// Number of mappings of a file in this process.
 fn mappings(file: &Path) -> Result<usize> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let name = file.display().to_string();

@@ -1,6 +1,6 @@
-//! Bounds above every published model of the supported families; they hold before anything is allocated.
+//! Bounds above every published model of the supported families; checked before anything is allocated.
 
-/// Entries of a vocabulary.
+/// Most entries of a vocabulary.
 pub const VOCAB_MAX: u32 = 1 << 22;
-/// Tokens of a context.
+/// Most tokens of a context.
 pub const CONTEXT_MAX: u32 = 1 << 22;

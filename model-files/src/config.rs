@@ -1,4 +1,4 @@
-//! config.json: the family of a model, and its keys with the defaults of that family; knows no shape.
+//! config.json: the family of a model, and its keys with that family's defaults; knows no shape.
 
 use std::path::Path;
 
@@ -7,32 +7,27 @@ use serde_json::Value;
 use crate::keys::{self, Table, Unknown};
 use crate::{CONTEXT_MAX, Family, Fields, ModelFileError, VOCAB_MAX};
 
-/// A config.json that asks for nothing that is not built.
+/// A config.json that asks only for what is built.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// The family of the model.
+    /// Family of the model.
     pub family: Family,
-    /// Its keys; where the file has none, the default of the family's class stands.
+    /// Keys of config.json, with the defaults of the family's class for absent ones.
     pub fields: Fields,
-    /// Keys that nobody knows.
+    /// Keys that are in no table.
     pub unknown: Unknown,
 }
 
 impl ModelConfig {
-    /// Reads config.json of a model folder.
-    ///
-    /// # Errors
-    /// When it is not there, cannot be read, or asks for what is not built; the error names the key.
+    /// Reads config.json of a model folder. Fails if it is missing, unreadable, or has a key that asks for what is not
+    /// built.
     pub fn read(folder: &Path) -> Result<ModelConfig, ModelFileError> {
         let file = folder.join("config.json");
         let missing = || ModelFileError::Read { file: file.clone(), reason: "there is no such file".to_owned() };
         ModelConfig::of(Fields::read(&file)?.ok_or_else(missing)?)
     }
 
-    /// What `fields`, the object of a config.json, describes.
-    ///
-    /// # Errors
-    /// When it asks for what is not built; the error names the key.
+    /// Reads the same from the object of a config.json. Fails if a key asks for what is not built.
     pub fn of(fields: Fields) -> Result<ModelConfig, ModelFileError> {
         let family = family(&fields)?;
         let table = Table::config(family);
@@ -41,24 +36,18 @@ impl ModelConfig {
         Ok(ModelConfig { family, fields, unknown })
     }
 
-    /// Entries of the vocabulary: every token id is below.
-    ///
-    /// # Errors
-    /// When the value is of another type or out of range.
+    /// Size of the vocabulary: every token id is below. Fails if the value is of another type or out of range.
     pub fn vocab(&self) -> Result<u32, ModelFileError> {
         self.fields.count_to("vocab_size", VOCAB_MAX)
     }
 
-    /// Longest sequence that the model was made for, in tokens.
-    ///
-    /// # Errors
-    /// When the value is of another type or out of range.
+    /// Longest sequence that the model was made for, in tokens. Fails if the value is of another type or out of range.
     pub fn context_tokens(&self) -> Result<u32, ModelFileError> {
         self.fields.count_to("max_position_embeddings", CONTEXT_MAX)
     }
 }
 
-/// `architectures` names the family, or else `model_type`. transformers goes by the type, so the two must not disagree.
+/// Family by `architectures`, or else by `model_type`. transformers uses the type, so the two must not disagree.
 fn family(fields: &Fields) -> Result<Family, ModelFileError> {
     let model_type = fields.text_opt("model_type")?;
     let by_type = model_type.and_then(|name| Family::ALL.into_iter().find(|family| family.model_type() == name));

@@ -1,11 +1,11 @@
-//! The supported families of models, by the names that config.json gives them; knows no other key.
+//! Supported families of models, by their names in config.json; knows no other key.
 
 use std::fmt;
 
 /// A family of models: one class of configuration in transformers, one list of keys here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// Llama 2, Llama 3 and their kin.
+    /// Llama 2, Llama 3 and similar models.
     Llama,
     /// Mistral.
     Mistral,
@@ -22,11 +22,11 @@ pub enum Family {
 }
 
 impl Family {
-    /// All of them.
+    /// All families.
     pub const ALL: [Family; 7] =
         [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::Mixtral, Family::Qwen3Moe, Family::Opt];
 
-    /// Its name under `architectures` in config.json.
+    /// Name of the family in `architectures` of config.json.
     #[must_use]
     pub const fn architecture(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Family {
         }
     }
 
-    /// Its name under `model_type` in config.json.
+    /// Name of the family in `model_type` of config.json.
     #[must_use]
     pub const fn model_type(self) -> &'static str {
         match self {

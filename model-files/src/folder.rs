@@ -1,6 +1,6 @@
-//! From what an operator names to a folder with a model in it; else what it is instead, and what to do.
+//! Finds the folder of a model from the path that an operator names; errors say what is there instead, and what to do.
 //!
-//! Knows the shapes in which models lie on disks (hub caches, single files of other formats, adapters), no key of a file.
+//! Knows how models lie on disks (hub caches, single files of other formats, adapters), but no key of a file.
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::ModelFileError;
 use crate::kinds::{Kind, kind_of};
 
-/// The folder of the model that `named` leads to: itself, or the snapshot of a folder of the hub's cache.
-///
-/// # Errors
-/// When it leads to no folder with a config.json: what it is, and what to do.
+/// Folder of the model that `named` leads to: itself, or the snapshot in a folder of the hub's cache. An error says
+/// what is there instead of a folder with a config.json, and what to do.
 pub fn open(named: &Path) -> Result<PathBuf, ModelFileError> {
     if named.as_os_str().is_empty() {
         return Err(wrong(
@@ -36,7 +34,7 @@ pub fn open(named: &Path) -> Result<PathBuf, ModelFileError> {
     }
 }
 
-/// The name under which the model in `folder` is known: `org/name` inside the hub's cache, else the folder's own.
+/// Name under which the model in `folder` is known: `org/name` inside the hub's cache, else the folder's own name.
 #[must_use]
 pub fn served_name(folder: &Path) -> String {
     let own = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -51,7 +49,7 @@ fn hub_name(component: &str) -> Option<String> {
     component.strip_prefix("models--").map(|name| name.replacen("--", "/", 1))
 }
 
-/// The snapshot that a folder of the hub's cache holds; `None` if it is no such folder.
+/// Snapshot in a folder of the hub's cache; `None` if `folder` is no such folder.
 fn snapshot(folder: &Path) -> Result<Option<PathBuf>, ModelFileError> {
     let snapshots = folder.join("snapshots");
     if folder.join("config.json").exists() || !snapshots.is_dir() {
@@ -82,13 +80,13 @@ fn snapshot(folder: &Path) -> Result<Option<PathBuf>, ModelFileError> {
 const DOWNLOAD: &str = "download the model again (`hf download ORG/NAME --local-dir DIR`) and name the folder";
 const ORIGINAL: &str = "download the original model, a folder with config.json and .safetensors files (`hf download ORG/NAME --local-dir DIR`)";
 
-/// What `named` may be although nothing lies there.
+/// Error for a path where nothing exists; guesses what was meant.
 fn absent(named: &Path, error: &std::io::Error) -> ModelFileError {
     let text = named.to_string_lossy();
     if error.kind() != ErrorKind::NotFound && error.kind() != ErrorKind::NotADirectory {
         return ModelFileError::Read { file: named.to_path_buf(), reason: error.to_string() };
     }
-    // Paths fold `//` when they are joined, so one slash is looked for.
+    // Joining paths turns `//` into `/`, so a single slash is looked for.
     if text.contains(":/") {
         let advice = format!("nothing is downloaded when serving: {DOWNLOAD}");
         return wrong(named, "is an address, not a folder of this machine", &advice);
@@ -108,7 +106,7 @@ fn absent(named: &Path, error: &std::io::Error) -> ModelFileError {
     wrong(named, "there is no such folder", "name a folder with config.json and .safetensors files")
 }
 
-/// What a thing that is no folder is.
+/// Error for a path that is not a folder; says what it is.
 fn no_folder(named: &Path, meta: &Metadata) -> ModelFileError {
     if !meta.is_file() {
         return wrong(named, "is neither a folder nor a file", "name a folder with config.json and .safetensors files");
@@ -127,7 +125,7 @@ fn no_folder(named: &Path, meta: &Metadata) -> ModelFileError {
     wrong(named, what, advice)
 }
 
-/// What a folder without config.json is.
+/// Error for a folder without config.json; says what it is.
 fn no_model(folder: &Path) -> ModelFileError {
     let names = children(folder);
     let has = |name: &str| names.iter().any(|found| found == name);
@@ -161,7 +159,7 @@ fn no_model(folder: &Path) -> ModelFileError {
     wrong(folder, "has no config.json", "name a folder with config.json and .safetensors files")
 }
 
-/// A folder with both a model and an adapter would be loaded with the adapter by transformers.
+/// Refuses a folder with a model and an adapter, because transformers would load it with the adapter.
 fn refuse_adapter_beside(folder: &Path) -> Result<(), ModelFileError> {
     match folder.join("adapter_config.json").exists() {
         true => Err(adapter(folder)),
@@ -179,7 +177,7 @@ fn adapter(folder: &Path) -> ModelFileError {
     wrong(folder, &format!("is a LoRA adapter{of} (it has adapter_config.json), not a whole model"), advice)
 }
 
-/// Names in a folder, in order, without hidden ones; a bounded number of them.
+/// Sorted names in a folder, without hidden ones; a bounded number.
 fn children(folder: &Path) -> Vec<String> {
     const NAMES_MAX: usize = 10_000;
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };

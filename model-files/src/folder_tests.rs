@@ -1,10 +1,9 @@
-//! Everything that people name in place of a model folder.
+//! Paths that people name in place of a model folder.
 
 use std::fs;
 
 use super::*;
 
-/// A folder that is gone when dropped.
 struct Dir(PathBuf);
 
 impl Dir {

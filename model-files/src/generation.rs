@@ -1,43 +1,35 @@
-//! generation_config.json: what the authors of a model decide where a client does not; knows no request.
+//! generation_config.json: settings by a model's authors that hold if a client sets none; knows no request.
 
 use std::path::Path;
 
 use crate::keys::{self, GENERATION, Unknown};
 use crate::{Fields, ModelConfig, ModelFileError};
 
-/// The keys of text generation.
+/// Keys of text generation.
 #[derive(Debug, Clone)]
 pub struct Generation {
-    /// The keys, of generation_config.json or, without that file, of config.json.
+    /// The keys, from generation_config.json or, without that file, from config.json.
     pub fields: Fields,
-    /// Keys that nobody knows.
+    /// Keys that are in no table.
     pub unknown: Unknown,
 }
 
 impl Generation {
-    /// Reads generation_config.json of a model folder. Where there is none, the same keys in config.json count, as in
-    /// transformers.
-    ///
-    /// # Errors
-    /// When it cannot be read, or asks for what is not built; the error names the key.
+    /// Reads generation_config.json of a model folder, or, as in transformers, the same keys of config.json if that
+    /// file is missing. Fails if a file cannot be read or asks for what is not built; the error names the key.
     pub fn read(folder: &Path, config: &ModelConfig) -> Result<Generation, ModelFileError> {
         Generation::of(Fields::read(&folder.join(GENERATION.file))?, config)
     }
 
-    /// The same with the object of the file, if there is one.
-    ///
-    /// # Errors
-    /// When it asks for what is not built; the error names the key.
+    /// Reads the same from the object of the file, if there is one; the error names a key that asks for what is not
+    /// built.
     pub fn of(file: Option<Fields>, config: &ModelConfig) -> Result<Generation, ModelFileError> {
         let fields = file.unwrap_or_else(|| Fields::of(config.fields.file(), keys::known(&GENERATION, &config.fields)));
         let unknown = GENERATION.check(&fields)?;
         Ok(Generation { fields, unknown })
     }
 
-    /// Tokens that end a text, by these keys or else by config.json. Sorted.
-    ///
-    /// # Errors
-    /// When they are no token ids, or none of this vocabulary.
+    /// Sorted tokens that end an output, from these keys or else config.json. Fails if one is not of this vocabulary.
     pub fn end_tokens(&self, config: &ModelConfig) -> Result<Vec<u32>, ModelFileError> {
         const KEY: &str = "eos_token_id";
         let (named, mut ids) = match self.fields.token_ids(KEY)? {

@@ -1,6 +1,6 @@
-//! From a file to one JSON object, with bounds and without guesses; knows no key.
+//! Reads a file as one JSON object, with bounds and without guesses; knows no key.
 //!
-//! A file is read whole only if it is a plain file of bounded size. A key that occurs twice is refused: parsers differ in
+//! Only a plain file of bounded size is read, as a whole. A key that occurs twice is refused, because parsers differ in
 //! which value they take.
 
 use std::fmt;
@@ -14,21 +14,19 @@ use serde_json::{Map, Number, Value};
 use crate::ModelFileError;
 use crate::kinds::is_lfs_pointer;
 
-/// Largest JSON file but for tokenizer.json.
+/// Largest JSON file other than tokenizer.json, in bytes.
 pub const JSON_BYTES_MAX: u64 = 32 << 20;
-/// Largest tokenizer.json; the largest published ones have some 40 MB.
+/// Largest tokenizer.json, in bytes; the largest published ones have some 40 MB.
 pub const TOKENIZER_BYTES_MAX: u64 = 512 << 20;
 
-/// The bytes of a plain file of at most `bytes_max`; `None` where there is no such file.
-///
-/// # Errors
-/// When it is no plain file, too large, a Git LFS pointer, or cannot be read.
+/// Reads a plain file of at most `bytes_max`; `None` if there is no such file. Fails if it is no plain file, too large,
+/// a Git LFS pointer, or unreadable.
 pub fn read_bytes(file: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, ModelFileError> {
     let unreadable =
         |error: std::io::Error| ModelFileError::Read { file: file.to_path_buf(), reason: error.to_string() };
     let wrong = |problem: String| Err(ModelFileError::File { file: file.to_path_buf(), problem });
     match std::fs::metadata(file) {
-        // A link that leads nowhere is a broken folder, not an absent file.
+        // A link that leads nowhere means a broken folder, not an absent file.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return match std::fs::symlink_metadata(file) {
                 Ok(_) => wrong("is a link to a file that does not exist: the download is incomplete".to_owned()),
@@ -54,10 +52,7 @@ pub fn read_bytes(file: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, ModelF
     Ok(Some(bytes))
 }
 
-/// The text of a file as [`read_bytes`] reads it.
-///
-/// # Errors
-/// Also when it is not UTF-8.
+/// Reads a file as [`read_bytes`] does, as text. Fails also if it is not UTF-8.
 pub fn read_text(file: &Path, bytes_max: u64) -> Result<Option<String>, ModelFileError> {
     let Some(bytes) = read_bytes(file, bytes_max)? else { return Ok(None) };
     String::from_utf8(bytes).map(Some).map_err(|error| {
@@ -66,7 +61,7 @@ pub fn read_text(file: &Path, bytes_max: u64) -> Result<Option<String>, ModelFil
     })
 }
 
-/// The object in `text`, which came from `file`.
+/// Parses the object in `text`, which came from `file`.
 pub(crate) fn object(file: &Path, text: &str) -> Result<Map<String, Value>, ModelFileError> {
     let wrong = |problem: String| ModelFileError::File { file: file.to_path_buf(), problem };
     match serde_json::from_str(text) {
@@ -76,10 +71,7 @@ pub(crate) fn object(file: &Path, text: &str) -> Result<Map<String, Value>, Mode
     }
 }
 
-/// The object in `bytes`, in which no key occurs twice.
-///
-/// # Errors
-/// Why it is none.
+/// Parses the object in `bytes`, in which no key may occur twice; the error says what is wrong.
 pub fn object_of(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(bytes) {
         Ok(Strict(Value::Object(map))) => Ok(map),
@@ -88,7 +80,7 @@ pub fn object_of(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// What a value is, for messages.
+/// Type of a value, for messages.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -100,7 +92,7 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// What Python writes into such files although it is no JSON.
+/// Explains values that Python writes into such files although they are no JSON.
 fn hint(text: &str, error: &serde_json::Error) -> String {
     if text.starts_with('\u{feff}') {
         return " (the file begins with a byte order mark)".to_owned();
@@ -108,7 +100,7 @@ fn hint(text: &str, error: &serde_json::Error) -> String {
     let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
     let rest = line.get(error.column().saturating_sub(1)..).unwrap_or_default();
     let found = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| rest.starts_with(word));
-    // The parser takes the sign before it stumbles.
+    // The parser takes the sign before it fails.
     let found = found.or_else(|| rest.starts_with('I').then_some("Infinity"));
     found.map_or_else(String::new, |word| format!(" ({word} is no JSON number)"))
 }

@@ -1,13 +1,13 @@
-//! What a file is by its first bytes; knows no folder.
+//! Recognises what a file is by its first bytes; knows no folder.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// A file that is something else than a model folder's.
+/// Kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A text that stands for a file which was not fetched.
+    /// A text that stands for a file that was not fetched.
     LfsPointer,
     /// A model for llama.cpp.
     Gguf,
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Zip,
     /// A compressed or plain archive of files.
     Archive,
-    /// Weights as they should be.
+    /// Weights in the safetensors format.
     Safetensors,
     /// A JSON file.
     Json,
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Unknown,
 }
 
-/// What lies at `file`, judged by its first bytes and its name.
+/// Kind of `file`, judged by its first bytes and its name.
 pub(crate) fn kind_of(file: &Path) -> Kind {
     let mut start = Vec::new();
     let read = File::open(file).and_then(|file| file.take(512).read_to_end(&mut start));
@@ -46,7 +46,7 @@ pub(crate) fn kind_of(file: &Path) -> Kind {
     }
 }
 
-/// Whether `bytes` stand for a file that Git LFS keeps elsewhere.
+/// True if `bytes` stand for a file that Git LFS keeps elsewhere.
 pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
     const POINTER_BYTES_MAX: usize = 1024;
     bytes.len() <= POINTER_BYTES_MAX && bytes.starts_with(b"version https://git-lfs.github.com/spec/")

@@ -1,7 +1,7 @@
-//! What a published model folder says: which files it has, how they are read, what every key does.
+//! Published model folders: their files, how they are read, and the effect of every key.
 //!
-//! Both sides of a model read it through here: the engine its shape, the router its text. So a key has one meaning, one
-//! default and one line in `docs/models.md`, whoever reads it. Knows no tensor, no tokenizer and no request.
+//! Both users of a model read it through this crate: the engine its shape, the router its text. So a key has one
+//! meaning, one default and one line in `docs/models.md` for both. Knows no tensor, no tokenizer and no request.
 
 mod bounds;
 mod config;

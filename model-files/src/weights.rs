@@ -1,4 +1,4 @@
-//! Which files of a model folder hold its weights; knows no tensor.
+//! Finds the weight files of a model folder; knows no tensor.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,8 @@ use crate::{Fields, ModelFileError};
 const ONE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// The weight files in the order of their names: `model.safetensors`, or what `model.safetensors.index.json` lists.
-///
-/// # Errors
-/// When there are none, or others than .safetensors: which, and what to do.
+/// Weight files, ordered by name: `model.safetensors`, or the files in `model.safetensors.index.json`. Without any, the
+/// error says which other files there are, and what to do.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelFileError> {
     let index = Fields::read(&folder.join(INDEX))?;
     let files = match index {
@@ -43,7 +41,7 @@ fn shards(folder: &Path, index: &Fields) -> Result<Vec<PathBuf>, ModelFileError>
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
-/// A weight file must be a plain file with weights in it.
+/// Refuses anything but a plain file with weights.
 fn require_whole(file: &Path) -> Result<(), ModelFileError> {
     let problem = |problem: &str| Err(ModelFileError::File { file: file.to_path_buf(), problem: problem.to_owned() });
     match std::fs::metadata(file) {
@@ -63,7 +61,7 @@ fn require_whole(file: &Path) -> Result<(), ModelFileError> {
     }
 }
 
-/// What a folder without `model.safetensors` has instead.
+/// Error for a folder without `model.safetensors`; says what it has instead.
 fn none(folder: &Path) -> ModelFileError {
     let names: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| {

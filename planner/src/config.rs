@@ -1,4 +1,4 @@
-//! What is simulated: workers, links, settings of the router, faults; knows no file format.
+//! Settings of a simulation: workers, links, router, faults; knows no file format.
 
 use sched::cost::Fitted;
 use sched::journey::JourneyConfig;
@@ -7,99 +7,98 @@ use sched::replica::ReplicaConfig;
 use sched::route::{LeastLoaded, RoundRobin, RouteConfig, RoutePolicy};
 use sched::{Role, Span, Time, WorkerId};
 
-/// A deployment and the faults that befall it.
+/// A deployment and its faults.
 #[derive(Debug, Clone)]
 pub struct SimConfig {
-    /// Its workers. Every decode worker can read from every prefill worker.
+    /// Workers. Every decode worker can read from every prefill worker.
     pub workers: Vec<WorkerSpec>,
-    /// How KV moves.
+    /// Links that move KV.
     pub link: LinkSpec,
-    /// One way of any message between two processes.
+    /// Time that any message takes from one process to another.
     pub hop: Span,
-    /// Which routes exist.
+    /// Routes that exist.
     pub route: RouteConfig,
-    /// Which of them is taken.
+    /// Policy that chooses among routes.
     pub policy: Policy,
-    /// Requests that are inside at a time; more are refused.
+    /// Most requests inside at a time; further ones are refused.
     pub requests_max: usize,
-    /// How patient requests are.
+    /// Patience and retries of requests.
     pub journey: JourneyConfig,
-    /// Choices of requests of several that run at a time, for each worker that generates.
+    /// Most choices of multi-choice requests that run at a time, for each worker that generates.
     pub wide_choices_max: u32,
-    /// How often the router renews request leases.
+    /// Time between two renewals of request leases by the router.
     pub renew_every: Span,
-    /// How often workers report their load.
+    /// Time between two load reports of a worker.
     pub load_every: Span,
-    /// Which quantile of a request's ITLs is compared with its tail target, in (0, 1].
+    /// Quantile of a request's ITLs that is compared with its tail target, in (0, 1].
     pub itl_quantile: f64,
     /// Workers that die.
     pub faults: Vec<Fault>,
-    /// Links that carry no KV cache although everybody is there.
+    /// Links that carry no KV cache although both ends are up.
     pub broken_links: Vec<BrokenLink>,
-    /// Size of the vocabulary that modelled tokens are drawn from.
+    /// Size of the vocabulary that modelled tokens come from.
     pub vocab: u32,
     /// Events after which the simulation gives up.
     pub events_max: u64,
 }
 
-/// One worker.
+/// A worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSpec {
-    /// What it is for.
+    /// Role of the worker.
     pub role: Role,
-    /// Its scheduler, as it would be configured live.
+    /// Settings of its scheduler, as they would be live.
     pub replica: ReplicaConfig,
-    /// How fast its device is.
+    /// Latency model of its device.
     pub cost: Fitted,
-    /// Its KV cache. `block_tokens` has to be the scheduler's.
+    /// Shape of its KV cache. `block_tokens` must equal the scheduler's.
     pub kv: Shape,
 }
 
-/// How fast each worker's link is, in either direction; pulls at one end of it share that.
+/// Speed of each worker's link, in either direction; concurrent pulls at one end share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkSpec {
-    /// Bandwidth.
+    /// Bandwidth in bytes per second.
     pub bytes_per_second: u64,
-    /// From a pull's last byte until it is known to be there.
+    /// Time from a pull's last byte until the reader knows of it.
     pub latency: Span,
 }
 
 /// A worker dies and does not come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// When.
+    /// Time of the death.
     pub at: Time,
     /// Index in `SimConfig::workers`.
     pub worker: usize,
 }
 
-/// Every pull of a reader from a giver fails for some time; control goes on. The other direction is not touched.
+/// A reader's pulls from a giver fail for some time; control messages arrive. The opposite direction works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokenLink {
     /// Index of the giver in `SimConfig::workers`.
     pub giver: usize,
-    /// Index of the reader.
+    /// Index of the reader in `SimConfig::workers`.
     pub reader: usize,
-    /// From when on.
+    /// First moment of the fault.
     pub from: Time,
-    /// Until when; `None` is for good.
+    /// End of the fault; `None`: it lasts for ever.
     pub until: Option<Time>,
 }
 
 impl BrokenLink {
-    /// Whether a pull that ends now fails.
     pub(crate) fn breaks(&self, now: Time, giver: WorkerId, reader: WorkerId) -> bool {
         let here = (self.giver, self.reader) == (giver.0 as usize, reader.0 as usize);
         here && self.from <= now && self.until.is_none_or(|until| now < until)
     }
 }
 
-/// A routing policy by name.
+/// Routing policy by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// The shortest queue.
+    /// Takes the worker with the shortest queue.
     LeastLoaded,
-    /// Everyone in turn.
+    /// Takes every worker in turn.
     RoundRobin,
 }
 

@@ -1,66 +1,66 @@
-//! What can go wrong with a simulation.
+//! Errors of a simulation.
 
 use sched::cost::CostError;
 use sched::layout::LayoutError;
 use sched::{SchedError, Span, Time, WorkerId};
 use thiserror::Error;
 
-/// A simulation cannot be set up, or what it shows is a defect.
+/// A simulation cannot be set up, or it shows a defect.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum PlannerError {
     /// A worker's scheduler refuses its configuration.
     #[error("cannot simulate {worker}")]
     Replica {
-        /// The worker.
+        /// Worker with the refused scheduler.
         worker: WorkerId,
-        /// Why.
+        /// Reason of the refusal.
         #[source]
         source: SchedError,
     },
     /// A worker's latency model is impossible.
     #[error("cannot simulate {worker}")]
     Cost {
-        /// The worker.
+        /// Worker with the impossible model.
         worker: WorkerId,
-        /// Why.
+        /// What is impossible.
         #[source]
         source: CostError,
     },
     /// A worker's KV layout is impossible, or two layouts cannot exchange blocks.
     #[error("cannot simulate the kv pool of {worker}")]
     Layout {
-        /// The worker.
+        /// Worker with the impossible layout.
         worker: WorkerId,
-        /// Why.
+        /// What is impossible.
         #[source]
         source: LayoutError,
     },
     /// A setting of the simulation is out of range.
     #[error("simulation setting {name} is {value}, but it must {must}")]
     Setting {
-        /// The setting.
+        /// Name of the setting.
         name: &'static str,
-        /// Its value.
+        /// Value of the setting.
         value: String,
-        /// What would be right.
+        /// What the value must be.
         must: &'static str,
     },
-    /// The simulation did not come to an end.
+    /// The simulation did not end.
     #[error("the simulation was stopped at {at} after {events} events with {running} requests running")]
     Endless {
-        /// Simulated time.
+        /// Simulated time of the stop.
         at: Time,
-        /// Events until then.
+        /// Events until the stop.
         events: u64,
         /// Requests that had not ended.
         running: usize,
     },
-    /// A worker kept something after the last request had ended, or its accounts do not add up.
+    /// A worker still held something after the last request had ended, or its accounts are inconsistent.
     #[error("{worker} leaks at the end: {detail}")]
     Leak {
-        /// The worker.
+        /// Worker that leaks.
         worker: WorkerId,
-        /// What.
+        /// What it still holds, or which account is wrong.
         detail: String,
     },
 }

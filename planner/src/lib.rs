@@ -1,8 +1,7 @@
-//! Discrete-event simulation of the sched machines; knows no tokio and no network.
+//! Discrete-event simulation of the state machines in `sched`; knows no tokio and no network.
 //!
-//! [`simulate`] drives the very `Replica`s and the very `Desk` that serve, over modelled devices and a network. Events are
-//! ordered by (time, sequence number), so a run depends on its inputs only: the same inputs give the same event log,
-//! whose hash is in the report.
+//! [`simulate`] drives the `Replica`s and the `Desk` that serve, over modelled devices and a modelled network. Events
+//! are ordered by (time, sequence number), so equal inputs give the same event log, whose hash is in the report.
 
 mod config;
 mod error;

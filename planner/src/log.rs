@@ -1,11 +1,11 @@
-//! A running hash over everything that happened: two runs are equal when their hashes are.
+//! Running hash over all events: two runs are equal if their hashes are.
 
 use std::fmt::{Display, Write};
 
 use sched::Time;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// The hash of an event log, line by line, chained.
+/// Chained hash of an event log's lines.
 #[derive(Debug, Default)]
 pub(crate) struct LogHash {
     hash: u64,

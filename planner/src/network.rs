@@ -1,8 +1,8 @@
-//! How KV moves between simulated workers: transfers share the ends of their links; knows bytes, not what they mean.
+//! KV transfers between simulated workers, which share the ends of their links; knows bytes, not what they mean.
 //!
-//! Each worker sends and receives at the rate of its link. Transfers at one end have equal parts of it, and each goes at
-//! the smaller of its two parts; what one cannot use is not given to others, so the network is never faster than a real
-//! one. Whenever one begins or ends, those beside it are re-timed.
+//! Each worker sends and receives at the rate of its link. Transfers at one end share it equally, and each runs at the
+//! smaller of its two shares; an unused rest is not given to others, so this network is never faster than a real one.
+//! Whenever a transfer begins or ends, those that share its ends are re-timed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,22 +10,22 @@ use sched::layout::{KvLayout, LayoutError, PullBlocks, Resharding};
 use sched::replica::Pull;
 use sched::{LeaseId, PullId, Time, WorkerId};
 
-/// All transfers under way.
+/// All running transfers.
 #[derive(Debug)]
 pub(crate) struct Network {
-    /// Of each end of a link.
+    /// Rate of each end of a link.
     bytes_per_us: f64,
     flows: BTreeMap<FlowId, Flow>,
     at_end: BTreeMap<End, BTreeSet<FlowId>>,
-    /// When each has all its bytes, if nothing changes.
+    /// Time at which each transfer has all its bytes, if nothing changes.
     dues: BTreeSet<(Time, FlowId)>,
     moved_bytes: f64,
 }
 
-/// A pull of a reader.
+/// A pull, named by its reader and the reader's number.
 pub(crate) type FlowId = (WorkerId, PullId);
 
-/// A pull that has all its bytes, or that has lost its giver.
+/// A pull that has all its bytes, or whose giver is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) id: FlowId,
@@ -55,7 +55,6 @@ impl Network {
         Network { bytes_per_us: bytes_per_second.max(1) as f64 / 1e6, flows, at_end, dues, moved_bytes: 0.0 }
     }
 
-    /// A reader begins to pull so many bytes from a giver.
     pub(crate) fn start(&mut self, now: Time, Arrived { id, giver, lease }: Arrived, bytes: u64) {
         let end_of_time = Time(u64::MAX);
         let flow = Flow { giver, lease, left_bytes: bytes as f64, bytes_per_us: 0.0, at: now, due: end_of_time };
@@ -67,12 +66,12 @@ impl Network {
         self.retime(now, &ends(id, giver));
     }
 
-    /// No byte of a pull moves any more; those beside it have its part.
+    /// Ends a pull; transfers that shared its ends get its share.
     pub(crate) fn abort(&mut self, now: Time, id: FlowId) {
         self.remove(now, id);
     }
 
-    /// A process is gone: what it received is nobody's, and what was read from it is lost, which is returned.
+    /// Ends all transfers of a dead process; returns the pulls that read from it and are lost.
     pub(crate) fn lose(&mut self, now: Time, worker: WorkerId) -> Vec<Arrived> {
         let own: Vec<FlowId> = self.of(End::Receives(worker));
         for id in own {
@@ -82,18 +81,16 @@ impl Network {
         read.into_iter().filter_map(|id| self.remove(now, id)).collect()
     }
 
-    /// The next pull that has all its bytes by now.
+    /// Takes the next pull that has all its bytes by now.
     pub(crate) fn poll(&mut self, now: Time) -> Option<Arrived> {
         let (_, id) = self.dues.first().copied().filter(|(due, _)| *due <= now)?;
         self.remove(now, id)
     }
 
-    /// When to poll next; `None` while nothing moves.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         self.dues.first().map(|(due, _)| *due)
     }
 
-    /// Bytes that have moved.
     pub(crate) fn moved_bytes(&self) -> u64 {
         self.moved_bytes.round() as u64
     }
@@ -115,7 +112,7 @@ impl Network {
         Some(Arrived { id, giver: flow.giver, lease: flow.lease })
     }
 
-    /// Gives every transfer at these ends its part of them.
+    /// Gives every transfer at these ends its share of them.
     fn retime(&mut self, now: Time, ends_of: &[End; 2]) {
         let beside: BTreeSet<FlowId> = ends_of.iter().flat_map(|end| self.of(*end)).collect();
         for id in beside {
@@ -132,7 +129,7 @@ impl Network {
         }
     }
 
-    /// What has moved of a transfer by now has moved.
+    /// Counts the bytes of a transfer that have moved by now.
     fn advance(&mut self, now: Time, id: FlowId) {
         if let Some(flow) = self.flows.get_mut(&id) {
             let moved = (now.since(flow.at).us() as f64 * flow.bytes_per_us).min(flow.left_bytes);
@@ -147,7 +144,7 @@ fn ends((reader, _): FlowId, giver: WorkerId) -> [End; 2] {
     [End::Sends(giver), End::Receives(reader)]
 }
 
-/// The bytes that a pull between these two layouts moves: the very plan that a live transport is given.
+/// Bytes of a pull between two layouts, from the same plan that a live transport gets.
 pub(crate) fn pull_bytes(giver: &KvLayout, reader: &KvLayout, pull: &Pull) -> Result<u64, LayoutError> {
     let blocks = PullBlocks {
         src: &pull.remote,
@@ -172,7 +169,7 @@ mod tests {
         Arrived { id: (WorkerId(reader), PullId(pull)), giver: WorkerId(giver), lease: LeaseId(pull) }
     }
 
-    /// (time, pull) of all that arrive from now on.
+    /// (time, pull) of all later arrivals.
     fn arrivals(network: &mut Network) -> Vec<(u64, u64)> {
         let mut arrived = Vec::new();
         while let Some(due) = network.next_timeout() {
@@ -188,7 +185,7 @@ mod tests {
         let mut network = network();
         network.start(Time(0), pull(10, 1, 0), 100);
         network.start(Time(50), pull(10, 2, 1), 100);
-        // Fifty bytes are left of the first: both go at half the rate until it has them, then the second alone.
+        // The first has fifty bytes left: both run at half the rate until it is done, then the second runs alone.
         assert_eq!(arrivals(&mut network), [(150, 1), (200, 2)]);
         assert_eq!(network.moved_bytes(), 200);
     }

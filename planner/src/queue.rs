@@ -1,10 +1,10 @@
-//! Future events in the order of (time, sequence number); knows not what they mean.
+//! Future events in order of (time, sequence number); knows not what they mean.
 
 use std::collections::BTreeMap;
 
 use sched::Time;
 
-/// Events that have not happened yet. What was pushed first happens first among events of the same time.
+/// Future events. Of events at the same time, the one pushed first comes first.
 #[derive(Debug)]
 pub(crate) struct EventQueue<E> {
     events: BTreeMap<(Time, u64), E>,
@@ -21,12 +21,11 @@ impl<E> EventQueue<E> {
         self.pushed += 1;
     }
 
-    /// When the next event happens.
     pub(crate) fn next_time(&self) -> Option<Time> {
         self.events.first_key_value().map(|((time, _), _)| *time)
     }
 
-    /// The next event of this time, if there is one.
+    /// Takes the next event of this time, if there is one.
     pub(crate) fn pop_at(&mut self, now: Time) -> Option<(u64, E)> {
         let entry = self.events.first_entry().filter(|entry| entry.key().0 == now)?;
         let ((_, sequence), event) = entry.remove_entry();

@@ -1,4 +1,4 @@
-//! What a simulation found.
+//! Results of a simulation.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use sched::journey::Ending;
 use sched::slo::{Attainment, Summary};
 use sched::{Span, Time};
 
-/// The result of a simulation that came to its end without a leak.
+/// Result of a simulation that ended without a leak.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// One entry per arrival, in the order of arrival.
+    /// One entry per arrival, in order of arrival.
     pub requests: Vec<RequestReport>,
     /// Attainment per class.
     pub classes: BTreeMap<u16, Attainment>,
-    /// When the last request ended.
+    /// Time at which the last request ended.
     pub ended_at: Time,
     /// Events until nothing was left to happen.
     pub events: u64,
@@ -25,12 +25,12 @@ pub struct Report {
     pub steps: u64,
 }
 
-/// One request.
+/// Result of one request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestReport {
-    /// Its latencies and verdict.
+    /// Latencies and verdict.
     pub summary: Summary,
-    /// How it ended.
+    /// How the request ended.
     pub ending: Ending,
     /// Legs that were lost.
     pub retries: u32,

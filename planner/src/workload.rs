@@ -1,45 +1,45 @@
-//! Requests and when they arrive; knows no worker.
+//! Requests and their times of arrival; knows no worker.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use sched::{SamplingParams, Slo, Time, TokenId, rng};
 
-/// One request of a workload.
+/// A request of a workload.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// When its first byte is there.
+    /// Time of its first byte.
     pub at: Time,
-    /// Its prompt.
+    /// Prompt tokens.
     pub prompt: Arc<[TokenId]>,
-    /// `n`.
+    /// Number of choices, `n`.
     pub choices: u32,
-    /// How tokens are chosen.
+    /// Sampling parameters.
     pub params: Arc<SamplingParams>,
-    /// Its targets.
+    /// Targets of the request.
     pub slo: Slo,
 }
 
 /// Independent arrivals at a constant mean rate, lengths uniform in their ranges.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Poisson {
-    /// What makes two workloads of the same kind different.
+    /// Seed, which tells apart workloads of the same kind.
     pub seed: u64,
-    /// Requests per second on average.
+    /// Mean requests per second.
     pub rate_per_second: f64,
-    /// How many.
+    /// Number of requests.
     pub requests: u32,
-    /// Prompt lengths.
+    /// Range of prompt lengths, in tokens.
     pub prompt_tokens: RangeInclusive<u32>,
-    /// Output lengths; every request runs to its limit.
+    /// Range of output lengths, in tokens; every request runs to its limit.
     pub output_tokens: RangeInclusive<u32>,
-    /// Answers per request.
+    /// Range of choices per request.
     pub choices: RangeInclusive<u32>,
     /// Targets of every request.
     pub slo: Slo,
 }
 
-/// What a random number decides, so that no two decisions share one.
+/// Purpose of a random number, so that no two decisions share one.
 #[derive(Clone, Copy)]
 enum Draw {
     Gap,
@@ -49,7 +49,7 @@ enum Draw {
 }
 
 impl Poisson {
-    /// The arrivals, in order of time.
+    /// The arrivals in order of time.
     #[must_use]
     pub fn arrivals(&self) -> Vec<Arrival> {
         let mut at = 0.0;

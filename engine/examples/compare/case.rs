@@ -1,18 +1,17 @@
-//! What is measured, and what it costs at least: bytes to read and operations to do; knows no program.
+//! Measured cases and their least cost, in bytes to read and operations; knows no program.
 
 use anyhow::{Context, Result};
 
 use crate::generate::Shape;
 
-/// Format of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weights {
     Bf16,
-    /// Ours: a scale per row. llama.cpp: `Q8_0`, a scale per 32 values.
+    /// Ours has a scale per row; llama.cpp's `Q8_0` a scale per 32 values.
     Int8,
 }
 
-/// What is run.
+/// Work of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// One prompt, in chunks; the last one samples.
@@ -21,7 +20,6 @@ pub(crate) enum Phase {
     Decode { batch: u32, context: u32 },
 }
 
-/// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -29,7 +27,7 @@ pub(crate) struct Case {
     pub(crate) weights: Weights,
 }
 
-/// Context of a decode case whose attention is small beside its weights.
+/// Context of decode cases in which attention costs little beside the weights.
 pub(crate) const SHORT_CONTEXT: u32 = 256;
 const LONG_CONTEXT: u32 = 4096;
 
@@ -52,14 +50,13 @@ impl Case {
         Case { name, phase: Phase::Decode { batch, context }, weights }
     }
 
-    /// The case of this name.
     pub(crate) fn named(name: &str) -> Result<Case> {
         let known = || Self::ALL.map(|case| case.name).join(", ");
         let found = Self::ALL.into_iter().find(|case| case.name == name);
         found.with_context(|| format!("unknown case {name:?}; known: {}", known()))
     }
 
-    /// Tokens that a sample of `steps` decode steps counts.
+    /// Tokens in a sample of `steps` decode steps.
     pub(crate) fn tokens(&self, steps: u32) -> u32 {
         match self.phase {
             Phase::Prefill { tokens } => tokens,
@@ -67,12 +64,12 @@ impl Case {
         }
     }
 
-    /// What a sample of `steps` decode steps costs at least.
+    /// Least cost of a sample of `steps` decode steps.
     pub(crate) fn cost(&self, shape: Shape, steps: u32) -> Cost {
         match self.phase {
             Phase::Prefill { tokens } => Cost::of_prompt(shape, f64::from(tokens)),
             Phase::Decode { batch, context } => {
-                // The step in the middle stands for all: contexts grow by one per step.
+                // The middle step stands for all, because contexts grow by one per step.
                 let middle = f64::from(context + steps.div_ceil(2));
                 let step = Cost::of_step(shape, self.weights, f64::from(batch), middle);
                 let steps = f64::from(steps);
@@ -88,7 +85,6 @@ impl Case {
 }
 
 impl Weights {
-    /// Bytes of one weight; scales are not counted.
     fn bytes(self) -> f64 {
         match self {
             Weights::Bf16 => 2.0,
@@ -96,7 +92,7 @@ impl Weights {
         }
     }
 
-    /// The name of the format as `engine.dtype` has it.
+    /// Name of the format in `engine.dtype`.
     pub(crate) fn dtype(self) -> &'static str {
         match self {
             Weights::Bf16 => "bf16",
@@ -108,7 +104,7 @@ impl Weights {
 /// Work that no program can avoid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cost {
-    /// Weights to read, each once per step; 0 for prompts, whose chunks read them as often as the program likes.
+    /// Weights to read, once per step; 0 for prompts, whose chunks read them as often as the program likes.
     pub(crate) weight_bytes: f64,
     /// Keys and values to read, bf16.
     pub(crate) kv_bytes: f64,
@@ -119,7 +115,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// A prompt whose last row samples: only that row goes through the end of the last layer and the output projection.
+    /// Prompt whose last row samples: only that row goes through the end of the last layer and the output projection.
     fn of_prompt(shape: Shape, tokens: f64) -> Cost {
         let parts = Parts::of(shape);
         let rows = tokens * (parts.layers * parts.qkv + (parts.layers - 1.0) * parts.rest);
@@ -133,7 +129,7 @@ impl Cost {
         }
     }
 
-    /// One token for each of `batch` sequences of `context` tokens.
+    /// Cost of one token for each of `batch` sequences of `context` tokens.
     fn of_step(shape: Shape, weights: Weights, batch: f64, context: f64) -> Cost {
         let parts = Parts::of(shape);
         let values = parts.layers * (parts.qkv + parts.rest) + parts.head;
@@ -146,7 +142,6 @@ impl Cost {
     }
 }
 
-/// Sizes of a model's parts.
 struct Parts {
     layers: f64,
     /// Weights of a layer's query, key and value projections.

@@ -1,4 +1,4 @@
-//! What the machine can do right now, on as many threads as the programs use; knows no program.
+//! Rates that the machine reaches right now, on as many threads as the programs use; knows no program.
 
 use std::time::Instant;
 
@@ -9,12 +9,11 @@ use kernels::{KernelError, KernelSet, Placement, Pool};
 use crate::case::{Case, Cost, Phase, Weights};
 use crate::statistics::{median, range};
 
-/// Passes whose median is one measurement: a quarter of a second, so that a burst of a neighbour does not decide it.
+/// Passes whose median is one measurement: a quarter of a second, so that a neighbour's burst does not decide it.
 const PASSES: usize = 21;
-/// Several times what the largest caches hold: servers have shared ones of 480 MiB.
+/// Several times the largest caches: servers have shared ones of 480 MiB.
 const READ_BYTES: usize = 1 << 30;
 
-/// The passes, ready to be run.
 pub(crate) struct Machine {
     pool: Pool,
     read: ReadPass,
@@ -22,17 +21,17 @@ pub(crate) struct Machine {
     int8: Option<MultiplyPass>,
 }
 
-/// What it could do at one moment.
+/// Rates of the machine at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ceilings {
     pub(crate) read_bytes_per_s: f64,
     pub(crate) bf16_flops_per_s: f64,
-    /// 0 where the processor has no instruction for it.
+    /// 0 if the processor has no int8 instruction.
     pub(crate) int8_flops_per_s: f64,
 }
 
 impl Machine {
-    /// The multiply-adds are those of `set`.
+    /// Uses the multiply-adds of `set`.
     pub(crate) fn new(threads: usize, set: KernelSet) -> Result<Machine> {
         Ok(Machine {
             pool: Pool::new(&Placement::Cores((0..threads).collect()))?,
@@ -43,7 +42,7 @@ impl Machine {
         })
     }
 
-    /// Runs all passes. On a thread of its own, which is pinned: programs started later must not inherit that.
+    /// Runs all passes on a pinned thread of their own, because programs started later would inherit the pinning.
     pub(crate) fn measure(&self) -> Result<Ceilings> {
         std::thread::scope(|scope| {
             let measured = scope.spawn(|| self.measure_here()).join();
@@ -78,7 +77,6 @@ fn median_seconds(mut pass: impl FnMut() -> Result<(), KernelError>) -> Result<f
 }
 
 impl Ceilings {
-    /// The medians of several measurements.
     pub(crate) fn median(all: &[Ceilings]) -> Ceilings {
         let of = |rate: fn(&Ceilings) -> f64| median(all.iter().map(rate));
         Ceilings {
@@ -88,7 +86,7 @@ impl Ceilings {
         }
     }
 
-    /// How far the rates that bound a case moved between measurements: the greatest over the least, minus one.
+    /// Change of the rates that bound a case over several measurements: largest over smallest, minus one.
     pub(crate) fn moved(all: &[Ceilings], case: &Case) -> f64 {
         let spread = |rate: fn(&Ceilings) -> f64| {
             let (low, high) = range(all.iter().map(rate));
@@ -102,12 +100,12 @@ impl Ceilings {
         }
     }
 
-    /// Seconds that reading takes at least.
+    /// Least seconds for the reads.
     pub(crate) fn read_s(&self, cost: &Cost) -> f64 {
         (cost.weight_bytes + cost.kv_bytes) / self.read_bytes_per_s
     }
 
-    /// Seconds that multiplying takes at least.
+    /// Least seconds for the products.
     pub(crate) fn multiply_s(&self, cost: &Cost, weights: Weights) -> f64 {
         let products = match weights {
             Weights::Bf16 => self.bf16_flops_per_s,

@@ -1,6 +1,6 @@
 //! Writes a Llama-type model directory as a GGUF file for llama.cpp; knows no program.
 //!
-//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, version 3. Norms are F32, as llama.cpp wants them;
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, version 3. Norms are F32, as llama.cpp wants;
 //! matrices are BF16 or `Q8_0` (32 values with one f16 scale). There is no tokenizer: benchmarks draw token ids.
 
 use std::fs::File;
@@ -15,7 +15,6 @@ use safetensors::SafeTensors;
 use crate::case::Weights;
 use crate::generate::Shape;
 
-/// Format of the matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Bf16,
@@ -23,7 +22,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The format that is compared with ours.
+    /// Format of llama.cpp that is compared with ours.
     pub(crate) fn of(weights: Weights) -> Format {
         match weights {
             Weights::Bf16 => Format::Bf16,
@@ -31,7 +30,7 @@ impl Format {
         }
     }
 
-    /// `general.file_type` of a file whose matrices are in it.
+    /// `general.file_type` of a file with matrices in this format.
     fn file_type(self) -> u32 {
         match self {
             Format::Bf16 => 32,
@@ -50,7 +49,6 @@ const UINT32: u32 = 4;
 const FLOAT32: u32 = 6;
 const STRING: u32 = 8;
 
-/// Writes the model in `directory` to `path`.
 pub(crate) fn write(path: &Path, directory: &Path, shape: Shape, format: Format) -> Result<()> {
     let source = directory.join("model.safetensors");
     let mapped = MappedFile::open(&source).with_context(|| source.display().to_string())?;
@@ -70,17 +68,15 @@ pub(crate) fn write(path: &Path, directory: &Path, shape: Shape, format: Format)
     out.flush().with_context(|| path.display().to_string())
 }
 
-/// Order of a matrix's rows.
 #[derive(Debug, Clone, Copy)]
 enum Rows {
     AsStored,
-    /// Of so many heads: the halves of each head interleaved, because llama.cpp rotates neighbours.
+    /// For this many heads, the halves of each interleaved, because llama.cpp rotates neighbours.
     Interleaved {
         heads: usize,
     },
 }
 
-/// Type of a tensor in the file.
 #[derive(Debug, Clone, Copy)]
 enum Element {
     F32,
@@ -88,7 +84,7 @@ enum Element {
     Q8,
 }
 
-/// One tensor of the file and where it comes from; `[rows, cols]`, a vector has one row.
+/// A tensor of the file and its source; shape `[rows, cols]`, a vector has one row.
 struct Target {
     name: String,
     source: String,
@@ -115,7 +111,7 @@ impl Target {
         }
     }
 
-    /// The tensor's bytes from those of the bf16 source.
+    /// Encodes the tensor from the bytes of its bf16 source.
     fn encode(&self, source: &[u8]) -> Vec<u8> {
         let row_bytes = 2 * self.cols;
         let mut out = Vec::with_capacity(self.bytes());
@@ -135,7 +131,7 @@ impl Target {
     }
 }
 
-/// The source row that comes to `row`, in a head of `head_rows` rows.
+/// Source row of `row`, in a head of `head_rows` rows.
 fn interleaved(row: usize, head_rows: usize) -> usize {
     let (head, within) = (row / head_rows, row % head_rows);
     head * head_rows + within % 2 * (head_rows / 2) + within / 2
@@ -153,7 +149,7 @@ fn q8_block(block: &[u8], out: &mut Vec<u8>) {
     out.extend(values(block).map(|value| (value * inverse).round() as i8 as u8));
 }
 
-/// Every tensor of the model, in the order of the file.
+/// Every tensor of the model, in file order.
 fn plan(shape: Shape, format: Format) -> Vec<Target> {
     let Shape { hidden, layers, heads, kv_heads, mlp, vocab, .. } = shape;
     let kv_width = kv_heads * (hidden / heads);
@@ -255,7 +251,6 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Bytes up to the next multiple of the alignment.
 fn padding(len: usize) -> usize {
     len.next_multiple_of(ALIGNMENT) - len
 }

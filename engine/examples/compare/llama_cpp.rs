@@ -13,12 +13,11 @@ use crate::case::{Case, Phase};
 use crate::options::Options;
 use crate::rounds::Sample;
 
-/// A sample that takes longer is an error.
+/// A longer sample is an error.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(900);
-/// Prompt tokens that llama.cpp is given at once, its own default; it cuts them into chunks.
+/// Prompt tokens per call of llama.cpp, its own default; it cuts them into chunks.
 const LOGICAL_BATCH: &str = "2048";
 
-/// An installed llama.cpp.
 pub(crate) struct LlamaCpp {
     bench: PathBuf,
     batched_bench: PathBuf,
@@ -28,7 +27,7 @@ pub(crate) struct LlamaCpp {
 }
 
 impl LlamaCpp {
-    /// In the directory that was named, where it must be, or on the PATH, where it may be.
+    /// Finds it in the named directory, where it must be, or on the PATH, where it may be.
     pub(crate) fn find(options: &Options) -> Result<Option<LlamaCpp>> {
         let directory = match &options.llama_cpp {
             Some(named) => named.clone(),
@@ -51,8 +50,8 @@ impl LlamaCpp {
         }))
     }
 
-    /// Runs a case once. Prompts are timed by llama-bench, after a warm-up of its own; decode steps by
-    /// llama-batched-bench, which computes the context of one sequence and copies it to the others. Neither samples.
+    /// Runs a case once. llama-bench times prompts, after its own warm-up; llama-batched-bench times decode steps,
+    /// computing the context of one sequence and copying it to the others. Neither samples.
     pub(crate) fn sample(&self, case: &Case, model: &Path) -> Result<Sample> {
         let seconds = match case.phase {
             Phase::Prefill { tokens } => self.prefill_s(tokens, model),
@@ -74,7 +73,7 @@ impl LlamaCpp {
     }
 
     fn decode_s(&self, batch: u32, context: u32, model: &Path) -> Result<f64> {
-        // Cells of a sequence come in multiples of 256; one more than its tokens is used to copy the context.
+        // A sequence has a multiple of 256 cells; one cell more than its tokens is needed to copy the context.
         let cells = batch * (context + self.steps + 1).next_multiple_of(256);
         let mut command = Command::new(&self.batched_bench);
         command.arg("-m").arg(model).args(["--output-format", "jsonl", "-pps", "-b", LOGICAL_BATCH]);
@@ -85,8 +84,8 @@ impl LlamaCpp {
     }
 }
 
-/// The line of JSON that the program prints. Its log is written by a thread that now and then loses the race with the end of
-/// the process, which then has succeeded and said nothing: such a run is made again.
+/// Line of JSON that the program prints. Its log thread sometimes loses the race with the end of the process, which
+/// then has succeeded but printed nothing; such a run is repeated.
 fn result_of(command: &mut Command) -> Result<Value> {
     const RUNS_MAX: usize = 3;
     for _ in 0..RUNS_MAX {
@@ -103,7 +102,7 @@ fn on_path() -> Option<PathBuf> {
     std::env::split_paths(&path).find(|directory| directory.join("llama-batched-bench").is_file())
 }
 
-/// What a program printed, if it succeeded before the deadline.
+/// Output of a program, if it succeeded before the deadline.
 fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
@@ -124,7 +123,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            // What was read before an error is all there is to report.
+            // On an error, what was read before it is all there is.
             let _ = pipe.read_to_end(&mut bytes);
         }
         String::from_utf8_lossy(&bytes).into_owned()

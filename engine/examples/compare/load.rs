@@ -1,47 +1,45 @@
-//! How busy other processes and the host kept the processor meanwhile, from `/proc/stat`; knows no benchmark.
+//! Load of the processor by other processes and by the host, from `/proc/stat`; knows no benchmark.
 
 use anyhow::{Context, Result, ensure};
 
 /// Ticks since the system, or this process, started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticks {
-    /// All cores, idle ones too.
+    /// Ticks of all cores, including idle ones.
     total: u64,
-    /// Computing.
+    /// Ticks of computing.
     busy: u64,
-    /// Wanted by us, given by the host to others.
+    /// Ticks that we wanted, but that the host gave to others.
     stolen: u64,
-    /// Computing for this process and the children that have ended.
+    /// Ticks of this process and its ended children.
     own: u64,
 }
 
-/// Parts of the processor's time between two moments.
+/// Shares of the processor's time between two moments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Disturbance {
-    /// Used by processes that do not belong to the benchmark.
+    /// Share of processes outside of the benchmark.
     pub(crate) others: f64,
-    /// Taken by the host.
+    /// Share taken by the host.
     pub(crate) stolen: f64,
 }
 
 impl Ticks {
-    /// As of now.
     pub(crate) fn now() -> Result<Ticks> {
         let system = read("/proc/stat")?;
         let line =
             system.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("/proc/stat has no cpu line")?;
         let ticks = numbers(line);
         ensure!(ticks.len() >= 8, "/proc/stat has {} columns, at least 8 are expected", ticks.len());
-        // user, nice, system, idle, iowait, irq, softirq, steal; what follows is contained in user and nice.
+        // user, nice, system, idle, iowait, irq, softirq, steal; later fields are contained in user and nice.
         let busy = ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6];
         let process = read("/proc/self/stat")?;
-        // The name in parentheses may hold anything; after it come state, ppid, ... and utime, stime, cutime, cstime.
+        // The name in parentheses may contain anything; then come state, ppid, ... and utime, stime, cutime, cstime.
         let (_, fields) = process.rsplit_once(')').context("/proc/self/stat has no name")?;
         let times: Vec<u64> = fields.split_whitespace().skip(11).take(4).flat_map(str::parse).collect();
         Ok(Ticks { total: ticks[..8].iter().sum(), busy, stolen: ticks[7], own: times.iter().sum() })
     }
 
-    /// What happened since `before`.
     pub(crate) fn since(self, before: Ticks) -> Disturbance {
         let total = self.total.saturating_sub(before.total).max(1) as f64;
         let busy = self.busy.saturating_sub(before.busy);

@@ -1,12 +1,11 @@
-//! The engine against llama.cpp and against the machine, in one interleaved run.
+//! Compares the engine with llama.cpp and with the machine's limits, in one interleaved run.
 //!
 //! usage: compare [shape=1.1b|134m] [rounds=5] [repeats=2] [threads=N] [cases=NAME,…] [chunk=512] [steps=32] [dir=DIR]
 //!                [json=FILE] [llama_cpp=DIR] [limit_s=N] [engine.KEY=VALUE]…
 //!
-//! Random-weight models of the shape are made where they are missing, for llama.cpp as GGUF too. It takes llama.cpp from
-//! `llama_cpp=`, the environment variable `LLAMA_CPP` or the PATH, and says so when there is none. What the machine can do
-//! is measured before, between and after the two programs; where it moved, or where other processes computed meanwhile,
-//! the sample is taken again.
+//! Random-weight models of the shape are made if missing, for llama.cpp as GGUF too. llama.cpp comes from `llama_cpp=`,
+//! the environment variable `LLAMA_CPP` or the PATH; without it the output says so. The machine's rates are measured
+//! before, between and after the two programs; if they changed, or others computed meanwhile, the sample is repeated.
 
 mod case;
 mod ceilings;

@@ -1,4 +1,4 @@
-//! The model files of a shape, made where they are missing: safetensors for us, GGUF for llama.cpp.
+//! Model files of a shape, made if missing: safetensors for us, GGUF for llama.cpp.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,6 @@ use crate::generate::{self, Recipe};
 use crate::gguf::{self, Format};
 use crate::options::Options;
 
-/// Where the files of one shape lie.
 pub(crate) struct Models {
     /// Directory with `config.json` and `model.safetensors`, bf16.
     pub(crate) directory: PathBuf,
@@ -18,7 +17,7 @@ pub(crate) struct Models {
 }
 
 impl Models {
-    /// Makes what is missing. Files appear under their names when they are complete.
+    /// Makes missing files. A file gets its name only when it is complete.
     pub(crate) fn prepare(options: &Options, with_peer: bool) -> Result<Models> {
         let base = &options.directory;
         std::fs::create_dir_all(base).with_context(|| base.display().to_string())?;
@@ -44,7 +43,7 @@ impl Models {
         Ok(models)
     }
 
-    /// The file that llama.cpp runs a case with.
+    /// File with which llama.cpp runs a case.
     pub(crate) fn gguf(&self, case: &Case) -> &Path {
         self.gguf_of(case.weights)
     }

@@ -1,4 +1,4 @@
-//! The command line: `key=value` words, each checked; knows no measurement.
+//! Command line: `key=value` words, each checked; knows no measurement.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,17 +11,16 @@ use crate::case::{Case, Phase, Weights};
 use crate::driver::BLOCK_TOKENS;
 use crate::generate::Shape;
 
-/// Bounds that keep a typing error from running for days.
+/// Bounds, so that a typing error does not run for days.
 const ROUNDS_MAX: usize = 1000;
 const STEPS_MAX: u32 = 1024;
 
-/// What was asked for.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) shape_name: String,
     pub(crate) shape: Shape,
     pub(crate) rounds: usize,
-    /// How often, at most, a sample is taken again in one round of one case; the steadiest counts.
+    /// Most repetitions of a sample in one round of one case; the steadiest counts.
     pub(crate) repeats: usize,
     pub(crate) threads: usize,
     pub(crate) cases: Vec<Case>,
@@ -29,18 +28,18 @@ pub(crate) struct Options {
     pub(crate) chunk: u32,
     /// Decode steps of one sample.
     pub(crate) steps: u32,
-    /// Where models lie and results go.
+    /// Directory of models and results.
     pub(crate) directory: PathBuf,
     pub(crate) json: Option<PathBuf>,
-    /// No round begins that would end later than this after the start; the first one always does.
+    /// A round that would probably end later than this after the start does not begin; the first always does.
     pub(crate) limit: Option<Duration>,
     pub(crate) llama_cpp: Option<PathBuf>,
-    /// Keys of the engine's configuration, set after everything else.
+    /// Keys of the engine's configuration, set last.
     pub(crate) engine: Vec<(String, serde_json::Value)>,
 }
 
 impl Options {
-    /// The instructions that Baton computes with.
+    /// Instruction level with which Baton computes.
     pub(crate) fn kernel_set(&self) -> Result<KernelSet> {
         let named = self.engine.iter().rev().find(|(key, _)| key == "kernel_set").and_then(|(_, value)| value.as_str());
         match named {
@@ -109,7 +108,7 @@ impl Options {
         Ok(())
     }
 
-    /// Positions of one sequence of a case.
+    /// Positions that one sequence of a case needs.
     fn positions(&self, case: &Case) -> u32 {
         match case.phase {
             Phase::Prefill { tokens } => tokens,
@@ -125,7 +124,7 @@ impl Options {
         batches.max().unwrap_or(1)
     }
 
-    /// Blocks of the pool that the cases with these weights need.
+    /// Blocks that cases with these weights need.
     fn blocks(&self, weights: Weights) -> u32 {
         let cases = self.cases.iter().filter(|case| case.weights == weights);
         let tokens = cases.map(|case| match case.phase {
@@ -135,7 +134,7 @@ impl Options {
         tokens.max().unwrap_or(0).div_ceil(BLOCK_TOKENS).max(1)
     }
 
-    /// The engine's configuration for cases with these weights.
+    /// Configuration of the engine for cases with these weights.
     pub(crate) fn config(&self, model_dir: &Path, weights: Weights) -> Result<Config> {
         let config = Config {
             model_dir: model_dir.to_path_buf(),
@@ -157,15 +156,15 @@ impl Options {
     }
 }
 
-/// Numbers and lists as JSON has them, everything else as text.
+/// Parses numbers and lists as JSON; anything else is text.
 fn parse_value(value: &str) -> serde_json::Value {
     serde_json::from_str(value).unwrap_or_else(|_| value.into())
 }
 
-/// `engine-bench` in the target directory that this program was built into.
+/// `engine-bench` in the target directory of this program.
 fn default_directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    // target/<profile>/examples/compare: the target directory lies three floors up.
+    // target/<profile>/examples/compare: the target directory is three levels up.
     let target = program.ancestors().nth(3).context("no target directory above this program; say dir=DIR")?;
     Ok(target.join("engine-bench"))
 }

@@ -1,4 +1,4 @@
-//! Our engine's part: the plans of a case, timed; knows no other program.
+//! Our engine's part: timed plans of a case; knows no other program.
 
 use std::sync::Arc;
 
@@ -10,12 +10,11 @@ use crate::case::{Case, Phase};
 use crate::driver::{BLOCK_TOKENS, Driver, push_rows};
 use crate::rounds::Sample;
 
-/// A loaded model with its pool.
 pub(crate) struct Ours {
     driver: Driver,
     chunk: u32,
     steps: u32,
-    /// Batches and contexts whose blocks have been written.
+    /// Pairs of batch and context whose blocks have been written.
     filled: Vec<(u32, u32)>,
 }
 
@@ -26,7 +25,6 @@ impl Ours {
         Ok(Ours { driver, chunk: config.step_tokens_max, steps, filled: Vec::new() })
     }
 
-    /// Runs a case once, sampling included.
     pub(crate) fn sample(&mut self, case: &Case) -> Result<Sample> {
         let seconds = match case.phase {
             Phase::Prefill { tokens } => self.prefill_s(tokens),
@@ -70,8 +68,8 @@ impl Ours {
         Ok(ran.seconds)
     }
 
-    /// Computes the keys and values of one context and copies them to the other sequences. Once: what other cases write
-    /// over them later is of the same kind, and its values do not matter for time.
+    /// Computes KV of one context and copies it to the other sequences. Once is enough: other cases overwrite it with
+    /// similar values, and timing does not depend on values.
     fn fill(&mut self, batch: u32, context: u32) -> Result<()> {
         if self.filled.contains(&(batch, context)) {
             return Ok(());
@@ -92,7 +90,7 @@ impl Ours {
         (context + self.steps).div_ceil(BLOCK_TOKENS)
     }
 
-    /// The chunks of one prompt in the first blocks of the pool; samples nothing.
+    /// Chunks of one prompt in the first blocks of the pool; samples nothing.
     fn prompt(&self, tokens: u32) -> Vec<StepPlan> {
         let (layers, vocab) = (self.driver.spec().layers, self.driver.spec().vocab);
         let starts = (0..tokens).step_by(self.chunk as usize);

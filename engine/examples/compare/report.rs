@@ -1,4 +1,4 @@
-//! The results as a table for people and as JSON; knows how ratios are formed, measures nothing.
+//! Results as a table for people and as JSON; knows how ratios are formed, measures nothing.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -14,17 +14,17 @@ struct Row {
     case: Case,
     ours: f64,
     theirs: Option<f64>,
-    /// Operations done over those that the time would have sufficed for. Prompts only.
+    /// Operations done, over those that the machine could do in that time. Prompts only.
     mfu: Option<f64>,
-    /// Bytes read over those that the time would have sufficed for. Decode only.
+    /// Bytes read, over those that the machine could read in that time. Decode only.
     mbu: Option<f64>,
-    /// The least time that reading or multiplying takes, whichever is longer, over the time taken.
+    /// Least time for reads or products, whichever is longer, over the time taken.
     of_ceiling: f64,
     /// The same for attention alone.
     attention: Option<f64>,
 }
 
-/// Prints a Markdown table; a case that we could not run or that we lose has its row too.
+/// Prints a Markdown table, with a row also for a case that we could not run or that we lose.
 pub(crate) fn print(options: &Options, results: &[Measured]) {
     let header = [
         "case",
@@ -106,8 +106,8 @@ fn row(options: &Options, results: &[Measured], measured: &Measured) -> Option<R
     })
 }
 
-/// What attention reached in a case with long contexts. Its time is what the step takes longer than with a short context,
-/// scaled up by what the short one has of it.
+/// Attention's share of its ceiling in a case with long contexts. Its time is how much longer the step takes than with
+/// a short context, scaled up by the short context's own attention.
 fn attention(options: &Options, results: &[Measured], long: &Measured) -> Option<f64> {
     let Phase::Decode { batch, context } = long.case.phase else { return None };
     if context <= SHORT_CONTEXT {
@@ -124,7 +124,6 @@ fn attention(options: &Options, results: &[Measured], long: &Measured) -> Option
     (attention_s > 0.0).then(|| at.read_s(&alone).max(at.multiply_s(&alone, Weights::Bf16)) / attention_s)
 }
 
-/// Writes every sample and every row.
 pub(crate) fn write_json(options: &Options, results: &[Measured]) -> Result<()> {
     let named = options.json.clone();
     let path = named.unwrap_or_else(|| options.directory.join(format!("compare-{}.json", options.shape_name)));

@@ -14,35 +14,32 @@ use crate::options::Options;
 use crate::ours::Ours;
 use crate::statistics::median;
 
-/// A sample during which the machine moved further than this is taken again.
+/// A sample is repeated if the machine's rates changed by more than this meanwhile.
 const MOVED_MAX: f64 = 0.15;
-/// So is one during which other processes used more of the processor than this.
+/// A sample is repeated if other processes used more than this share of the processor meanwhile.
 const OTHERS_MAX: f64 = 0.05;
-/// One timed run of a case.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) tokens: u32,
     pub(crate) seconds: f64,
 }
 
-/// All samples of one case.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) case: Case,
     pub(crate) ours: Vec<Sample>,
-    /// Empty without llama.cpp.
+    /// Samples of llama.cpp; empty without it.
     pub(crate) theirs: Vec<Sample>,
     pub(crate) ceilings: Vec<Ceilings>,
     pub(crate) disturbances: Vec<Disturbance>,
-    /// Samples that were taken again because the machine was not steady.
+    /// Samples repeated because the machine was not steady.
     pub(crate) repeated: usize,
-    /// Samples that count although it was not.
+    /// Samples that count although the machine was not steady.
     pub(crate) unsteady: usize,
-    /// Why we could not run it.
+    /// Reason why we could not run the case.
     pub(crate) refused: Option<String>,
 }
 
-/// Everything that takes part.
 pub(crate) struct Bench<'a> {
     pub(crate) options: &'a Options,
     pub(crate) models: &'a Models,
@@ -50,7 +47,6 @@ pub(crate) struct Bench<'a> {
     pub(crate) peer: Option<&'a LlamaCpp>,
 }
 
-/// What one turn of a case brought.
 struct Turn {
     ours: Sample,
     theirs: Option<Sample>,
@@ -58,11 +54,11 @@ struct Turn {
     disturbance: Disturbance,
 }
 
-/// Our engine with one format of weights, or why it does not start.
+/// Our engine with one format of weights, or the reason why it does not start.
 type Opened = Result<RefCell<Ours>, String>;
 
 impl Bench<'_> {
-    /// Every round runs every case; who goes first changes from round to round.
+    /// Every round runs every case; rounds alternate which program goes first.
     pub(crate) fn run(&self) -> Result<Vec<Measured>> {
         let began = Instant::now();
         let engines = [(Weights::Bf16, self.open(Weights::Bf16)), (Weights::Int8, self.open(Weights::Int8))];
@@ -84,13 +80,13 @@ impl Bench<'_> {
         Ok(results)
     }
 
-    /// Whether another round, as long as those before, would end after the limit.
+    /// True if another round, of the mean length so far, would end after the limit.
     fn is_over(&self, began: Instant, rounds_done: usize) -> bool {
         let (spent, round) = (began.elapsed(), rounds_done as u32);
         rounds_done > 0 && self.options.limit.is_some_and(|limit| spent + spent / round > limit)
     }
 
-    /// `None` where no case needs it.
+    /// Opens our engine with these weights; `None` if no case needs it.
     fn open(&self, weights: Weights) -> Option<Opened> {
         self.options.cases.iter().find(|case| case.weights == weights)?;
         let config = self.options.config(&self.models.directory, weights);
@@ -145,7 +141,7 @@ impl Turn {
         self.unsteadiness(case) <= 1.0
     }
 
-    /// The worst of what disturbed it, in parts of what is tolerated.
+    /// Worst disturbance of the turn, relative to what is tolerated.
     fn unsteadiness(&self, case: &Case) -> f64 {
         (Ceilings::moved(&self.ceilings, case) / MOVED_MAX).max(self.disturbance.others / OTHERS_MAX)
     }
@@ -171,7 +167,6 @@ impl Measured {
         }
     }
 
-    /// Median seconds of our samples.
     pub(crate) fn our_seconds(&self) -> f64 {
         median(self.ours.iter().map(|sample| sample.seconds))
     }

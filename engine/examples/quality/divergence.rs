@@ -1,24 +1,24 @@
 //! Perplexity, KL divergence and agreement of two rows of predictions; knows no engine.
 //!
-//! Tokens that both report are compared one by one, all others together as one event. That makes the divergence a lower
-//! bound of the whole one (merging events never increases it), a tight one: the others are those that are not among the
-//! 255 likeliest.
+//! Tokens that both predictions report are compared one by one, all others together as one event. This gives a lower
+//! bound of the full divergence (merging never increases it), and a tight one: the others are not among the 255
+//! likeliest.
 
 use std::collections::BTreeMap;
 
 use crate::scorer::Prediction;
 
-/// Rounding of reported log-probabilities can leave the other tokens less than nothing.
+/// Rounding of reported log-probabilities can leave a negative rest for the other tokens.
 const REST_MIN: f64 = 1e-9;
 
-/// What two engines' predictions of the same text have in common.
+/// Comparison of two engines' predictions of the same text.
 pub(crate) struct Tally {
     pub(crate) reference_perplexity: f64,
     pub(crate) perplexity: f64,
-    /// Nats per token, from the reference.
+    /// Mean divergence in nats per token, from the reference.
     pub(crate) kl_mean: f64,
     pub(crate) kl_max: f64,
-    /// Part of the positions where both find the same token likeliest.
+    /// Share of the positions where both find the same token likeliest.
     pub(crate) same_likeliest: f64,
 }
 

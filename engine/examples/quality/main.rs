@@ -1,11 +1,11 @@
-//! What number formats cost in quality: perplexity and KL divergence over a text, through the engine that serves.
+//! Quality cost of number formats: perplexity and KL divergence over a text, through the engine that serves.
 //!
 //! usage: quality [DIR] [TEXT] [window=512] [pairs=f32/f32,bf16/bf16,int8/bf16,bf16/int8,int8/int8] [engine.KEY=VALUE]…
 //!
-//! DIR is the model, by default the bundled one; TEXT a file, by default the bundled model's held-out text; a pair names
-//! weights and KV (`engine.dtype` / `engine.kv_dtype`). The text is cut where documents begin, at the model's
+//! DIR is the model, by default the bundled one; TEXT a file, by default the bundled model's held-out text; a pair
+//! names weights and KV (`engine.dtype` / `engine.kv_dtype`). The text is cut where documents begin, at the model's
 //! beginning-of-text token, and after `window` tokens. Every position is predicted from the text before it, not from
-//! what the model would have said. Divergence is from the first pair and from `bf16/bf16`.
+//! the model's own output. Divergence is from the first pair and from `bf16/bf16`.
 
 mod divergence;
 mod scorer;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use divergence::Tally;
 use scorer::{Prediction, Scorer};
 
-/// The pair that quantised ones are compared with.
+/// The pair that quantised pairs are compared with.
 const BASE: &str = "bf16/bf16";
 /// Bounds of a window: it needs a token to predict, and its rows are one step.
 const WINDOW: std::ops::RangeInclusive<usize> = 2..=4096;
@@ -45,7 +45,7 @@ fn main() -> Result<()> {
         "| weights/KV | perplexity | against {BASE} | KL from {first}, nats | KL from {BASE}, nats | same likeliest token as {BASE} |"
     );
     println!("|---|---:|---:|---:|---:|---:|");
-    // Predictions of the first pair and of the base are kept to compare the others with.
+    // Predictions of the first pair and of the base, kept for the comparison with the others.
     let (mut from_first, mut from_base) = (None, None);
     for pair in &options.pairs {
         let predictions = match predictions(&options, pair, &windows) {
@@ -64,7 +64,6 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One prediction per predicted token, in the order of the text.
 fn predictions(options: &Options, pair: &str, windows: &[Vec<u32>]) -> Result<Vec<Prediction>> {
     let mut scorer = Scorer::open(&options.model, pair, options.window, &options.engine)?;
     let mut all = Vec::new();

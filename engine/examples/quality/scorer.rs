@@ -1,7 +1,7 @@
-//! What the engine predicts at every position of a given text; knows no other engine to compare it with.
+//! The engine's predictions at every position of a given text; knows no other engine to compare with.
 //!
-//! The text is forced through the sampler: each row draws its next token because of a bias no logit can match, and the
-//! log-probabilities that are reported with it are those of the unbiased distribution.
+//! The text is forced through the sampler: a bias that no logit can match decides each row's token, and the reported
+//! log-probabilities are those of the unbiased distribution.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use serde_json::Value;
 
 use crate::driver::{BLOCK_TOKENS, Driver, push_rows};
 
-/// Added to the logit of the token that must be drawn.
+/// Bias on the token that must be drawn.
 const FORCING_BIAS: f32 = 1e6;
 
-/// One format of weights and KV, loaded.
+/// One loaded format of weights and KV.
 pub(crate) struct Scorer {
     driver: Driver,
 }
 
-/// The distribution after one position, as far as the engine reports it.
+/// Distribution after one position, as far as the engine reports it.
 #[derive(Debug, Clone)]
 pub(crate) struct Prediction {
-    /// Log-probability of the token that the text goes on with.
+    /// Log-probability of the token that comes next in the text.
     pub(crate) logprob: f64,
-    /// The likeliest tokens with their log-probabilities, the likeliest first.
+    /// The likeliest tokens, in order, with their log-probabilities.
     pub(crate) top: Vec<(u32, f64)>,
 }
 
 impl Scorer {
-    /// `pair` is `weights/KV`.
+    /// Loads the model; `pair` is `weights/KV`.
     pub(crate) fn open(model: &Path, pair: &str, window: usize, engine: &[(String, Value)]) -> Result<Scorer> {
         let (dtype, kv_dtype) = pair.split_once('/').with_context(|| format!("{pair:?} is not weights/KV"))?;
         let rows = window as u32;
@@ -42,7 +42,7 @@ impl Scorer {
             sequences_max: rows,
             step_tokens_max: rows,
             transport: TransportChoice::InProcess,
-            // A model converted for one measurement is worth no file.
+            // A model that is converted for one measurement is not worth a file.
             weights_cache: "off".to_owned(),
             ..Config::default()
         };
@@ -54,7 +54,7 @@ impl Scorer {
         Ok(Scorer { driver: Driver::open(&serde_json::from_value(keys)?)? })
     }
 
-    /// The distributions that predict `tokens[1..]`.
+    /// Distributions that predict `tokens[1..]`.
     pub(crate) fn predict(&mut self, tokens: &[u32]) -> Result<Vec<Prediction>> {
         let Some((_, targets)) = tokens.split_first() else { return Ok(Vec::new()) };
         let rows = targets.len() as u32;

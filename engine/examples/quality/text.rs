@@ -1,4 +1,4 @@
-//! A text as windows of tokens; knows no engine.
+//! Cuts a text into windows of tokens; knows no engine.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-/// The text's tokens, cut before every beginning-of-text token and after `window` tokens. A window has at least 2.
+/// Tokens of the text, cut before every beginning-of-text token and after `window` tokens. A window has at least 2.
 pub(crate) fn windows(model: &Path, text: &Path, window: usize) -> Result<Vec<Vec<u32>>> {
     let path = model.join("tokenizer.json");
     let tokenizer = Tokenizer::from_file(&path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
@@ -17,7 +17,7 @@ pub(crate) fn windows(model: &Path, text: &Path, window: usize) -> Result<Vec<Ve
     Ok(windows)
 }
 
-/// The token that texts begin with, where the model has one.
+/// Token that texts begin with, if the model has one.
 fn beginning(model: &Path) -> Result<Option<u32>> {
     let path = model.join("config.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;

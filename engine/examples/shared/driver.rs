@@ -1,4 +1,4 @@
-//! Drives a backend with plans of its caller, two steps in flight, as a replica does; knows no scheduler.
+//! Drives a backend with its caller's plans, two steps in flight, like a replica; knows no scheduler.
 #![allow(dead_code, reason = "each example uses a part of it")]
 
 use std::ops::Range;
@@ -13,24 +13,22 @@ use engine::{Config, Opened, open_backend};
 use sched::replica::Progress;
 use sched::{BlockId, Input, LaneId, SequenceRows, StepId, StepPlan, StepResult};
 
-/// Tokens per KV block, as `serve` has them by default.
+/// Tokens per KV block, the default of `serve`.
 pub(crate) const BLOCK_TOKENS: u32 = 16;
 const STEPS_IN_FLIGHT: usize = 2;
 const STEP_DEADLINE: Duration = Duration::from_secs(300);
 
-/// A loaded model with its pool.
 pub(crate) struct Driver {
     opened: Opened,
     woken: Receiver<()>,
-    /// Steps submitted in the life of the backend.
+    /// Steps submitted since the start.
     submitted: u64,
 }
 
-/// What a run of plans brought.
 pub(crate) struct Ran {
-    /// From the first submission to the end of the last step.
+    /// Seconds from the first submission to the end of the last step.
     pub(crate) seconds: f64,
-    /// One per plan.
+    /// One result per plan.
     pub(crate) results: Vec<StepResult>,
 }
 
@@ -86,7 +84,7 @@ impl Driver {
     }
 }
 
-/// Adds rows at these positions of the sequence whose blocks begin at `first_block`. Their tokens are pushed apart.
+/// Adds rows at `positions` of the sequence whose blocks begin at `first_block`. The caller pushes their tokens.
 pub(crate) fn push_rows(plan: &mut StepPlan, first_block: u32, positions: Range<u32>) {
     let blocks_start = plan.blocks.len() as u32;
     let rows_start = plan.sequences.last().map_or(0, |last| last.rows.end);

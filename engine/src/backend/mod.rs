@@ -1,7 +1,7 @@
-//! What computes steps: the trait that the replica thread drives, and its implementations.
+//! Backends: the trait that the replica thread drives to compute steps, and its implementations.
 //!
-//! A backend never blocks the replica thread: `submit` hands a step over, `poll` brings what has happened since, and
-//! a `Notify` wakes the replica when there is something to poll (`docs/adr/0004-backend-wakes.md`).
+//! A backend never blocks the replica thread: `submit` hands a step over, `poll` returns what has happened since, and a
+//! `Notify` wakes the replica when there is something to poll (`docs/adr/0004-backend-wakes.md`).
 
 mod executor;
 mod modelled;
@@ -18,92 +18,92 @@ pub(crate) use executor::{Built, Described, Forward, Group, HostSampled, Order, 
 pub use executor::{OpsBackend, StepLimits};
 pub use modelled::ModelledBackend;
 
-/// Wakes the replica thread; may be called from any thread, as often as one likes, and never blocks.
+/// Wakes the replica thread; may be called from any thread, any number of times, and never blocks.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;
 
-/// What computes steps for one replica.
+/// Computes steps for one replica.
 pub trait Backend: Send {
-    /// What it is, for logs, metrics and the compatibility key.
+    /// Describes the backend for logs, metrics and the compatibility key.
     fn describe(&self) -> &BackendInfo;
 
-    /// Hands a step over and returns at once. Steps of one lane run in the order of their submission; each ends with
-    /// exactly one [`BackendEvent::Done`]. Whoever asks for `progress` hears of every layer before the last.
+    /// Hands a step over and returns at once. Steps of one lane run in order of submission; each ends with exactly one
+    /// [`BackendEvent::Done`]. With `progress` by layer, every layer before the last is reported.
     fn submit(&mut self, lane: LaneId, step: StepId, plan: StepPlan, progress: Progress) -> Result<(), EngineError>;
 
-    /// What has happened, oldest first. The end of a step wakes the replica, and so does progress that was asked for.
+    /// Returns the oldest event not yet returned. The end of a step wakes the replica, and so does progress.
     fn poll(&mut self) -> Option<BackendEvent>;
 
-    /// Ends a step at its next layer boundary. Unknown and finished steps are left alone.
+    /// Ends a step at its next layer boundary. Unknown and ended steps are ignored.
     fn cancel(&mut self, step: StepId);
 
-    /// Gives lanes their parts of the device, each in (0, 1], all at once; lanes that were never given one have 1.
+    /// Sets the shares of the device of all given lanes, each in (0, 1], at once; the default share is 1.
     fn set_shares(&mut self, shares: &[(LaneId, f32)]);
 }
 
-/// What happened to a step.
+/// Event of a backend.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BackendEvent {
-    /// Its first `layers_done` planned layers have run: their keys and values are stored. Only where that was asked for.
+    /// The first `layers_done` planned layers have run and their KV is stored. Only for steps that asked for progress.
     Progress {
-        /// Lane.
+        /// Lane of the step.
         lane: LaneId,
-        /// Step.
+        /// The step.
         step: StepId,
         /// Layers of the plan that have run for all rows.
         layers_done: u32,
     },
-    /// It has ended.
+    /// The step has ended.
     Done {
-        /// Lane.
+        /// Lane of the step.
         lane: LaneId,
-        /// Step.
+        /// The step.
         step: StepId,
-        /// When it ran.
+        /// Time span in which the step ran.
         ran: StepSpan,
-        /// What it brought, or why it could not run.
+        /// Samples, or the reason why the step could not run.
         result: Result<StepResult, Failure>,
     },
-    /// It can run nothing any more; every step has ended before.
+    /// The backend can run no more steps; every step has ended before.
     Stopped(Failure),
 }
 
-/// When a step ran: from the first thing that was done for it to the last. What it waited before is not in it.
+/// Time span of a step: from the first work on it to the last, without the wait before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepSpan {
-    /// It began.
+    /// Beginning of the work.
     pub started: Instant,
-    /// It ended.
+    /// End of the work.
     pub ended: Instant,
 }
 
 impl StepSpan {
-    /// A step that ended at once.
+    /// Span of a step that ended at once.
     #[must_use]
     pub fn nothing() -> StepSpan {
         let now = Instant::now();
         StepSpan { started: now, ended: now }
     }
 
-    /// How long it took.
+    /// Duration of the span.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_duration_since(self.started)
     }
 }
 
-/// What a backend is.
+/// Description of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendInfo {
     /// `cpu` or `modelled`.
     pub backend: &'static str,
-    /// The instruction level in use, or `none`.
+    /// Instruction level in use, or `none`.
     pub kernel_set: String,
     /// Part of the compatibility key: equal values promise equal bits from equal inputs.
     pub numerics_id: String,
-    /// Format of the weights that it computes with.
+    /// Format of the weights in matrix products.
     pub weights_dtype: String,
     /// Threads that compute.
     pub threads: usize,
-    /// Whether tokens and log-probabilities are the same bits in every batch, chunking and role.
+    /// True if tokens and log-probabilities are the same bits in every batch, chunking and role.
     pub exact: bool,
 }

@@ -1,4 +1,4 @@
-//! The digest of a model's weights, part of the compatibility key: equal digests mean equal tensors.
+//! Digest of a model's weights, part of the compatibility key: equal digests mean equal tensors.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
@@ -8,14 +8,14 @@ use xxhash_rust::xxh3::Xxh3;
 use super::WeightFiles;
 use crate::{EngineError, Phase};
 
-/// More threads read no faster.
+/// More threads do not read faster.
 const THREADS_MAX: usize = 16;
-/// How much is read between two reports.
+/// Bytes that are read between two progress reports.
 const PIECE_BYTES: usize = 8 << 20;
 
 impl WeightFiles {
-    /// XXH3 over every tensor's name, type, shape and content in the order of names. Reads all bytes once, on all cores;
-    /// does not depend on how tensors are spread over files.
+    /// XXH3 over every tensor's name, type, shape and content in the order of names. Reads all bytes once, on all
+    /// cores; independent of how tensors are spread over files.
     pub fn digest(&self) -> Result<u128, EngineError> {
         let tensors: Vec<_> = self.in_order().collect();
         self.progress().begins(Phase::Reading, self.bytes());
@@ -46,7 +46,7 @@ impl WeightFiles {
         Ok(hasher.digest128())
     }
 
-    /// The digest of the bytes of one tensor, read piece by piece: a large one on a slow disk takes minutes.
+    /// Digest of one tensor, read piece by piece: a large tensor on a slow disk takes minutes.
     fn read(&self, bytes: &[u8]) -> Result<u128, EngineError> {
         let mut hasher = Xxh3::new();
         for piece in bytes.chunks(PIECE_BYTES) {

@@ -1,20 +1,19 @@
-//! Where a tensor lies among the weight files; knows no file.
+//! Place of a tensor in the weight files; knows no file.
 
 use safetensors::tensor::TensorView;
 
-/// Where a tensor lies.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) file: usize,
     pub(super) start: usize,
     pub(super) len: usize,
     pub(super) shape: Vec<usize>,
-    /// As the file names it; only types that can be computed with become a [`Dtype`].
+    /// Type as the file names it; only types that can be computed with become a [`Dtype`].
     pub(super) dtype: safetensors::Dtype,
 }
 
 impl Entry {
-    /// As the header of file number `file` says, whose bytes begin at address `base`.
+    /// Entry of a tensor of file number `file`, whose bytes begin at address `base`.
     pub(super) fn of(file: usize, base: usize, view: &TensorView<'_>) -> Entry {
         let data = view.data();
         Entry {

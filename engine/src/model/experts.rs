@@ -1,4 +1,4 @@
-//! A router and its experts in the forward pass, and how many rows each expert has computed.
+//! Router and experts in the forward pass, and the count of rows that each expert has computed.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,17 +9,17 @@ use super::sum::Summed;
 use super::{MlpSpec, ModelSpec};
 use crate::EngineError;
 
-/// The weights of one layer's experts.
+/// Router and experts of one layer.
 pub(super) struct Experts<O: Ops> {
     /// `[experts, hidden]`.
     pub(super) router: O::Matrix,
-    /// Per expert.
+    /// One matrix per expert.
     pub(super) gate_up: Vec<O::Matrix>,
-    /// Per expert.
+    /// One matrix per expert.
     pub(super) down: Vec<O::Matrix>,
 }
 
-/// Space for the choices of one step and what the chosen experts make of them.
+/// Buffers for the routes of one step and the outputs of the chosen experts.
 pub(super) struct ExpertSpace<O: Ops> {
     /// `[rows, experts]`.
     logits: O::Rows,
@@ -28,33 +28,33 @@ pub(super) struct ExpertSpace<O: Ops> {
     gated: O::Rows,
     /// `[rows * per_row, hidden]`.
     outputs: O::Rows,
-    /// Values of `outputs` per row of the step.
+    /// Number of values in `outputs` per row of the step.
     choice_values: usize,
-    /// Choices that were counted since they were last taken.
+    /// Choices since they were last taken.
     counts: O::Counts,
 }
 
-/// Numbers that are counted in while others read them: memory of this process, or shared with other ranks.
+/// Counters that others read while they grow: in memory of this process, or shared with other ranks.
 pub type Tally = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 
-/// How many rows each expert of each layer has computed since the start; read while steps run.
+/// Rows that each expert of each layer has computed since the start; may be read while steps run.
 #[derive(Clone)]
 pub struct ExpertCounts {
-    /// The layers that have experts.
+    /// Layers that have experts.
     pub layers: Vec<u32>,
-    /// Experts of each.
+    /// Experts per layer.
     pub experts: usize,
-    /// `[layers][experts]`.
+    /// Counters `[layers][experts]`.
     pub rows: Tally,
 }
 
 impl ExpertCounts {
-    /// How many numbers a model counts in.
+    /// Number of counters that a model needs.
     pub(crate) fn tallies(spec: &ModelSpec) -> usize {
         spec.experts().map_or(0, |(_, routing)| layers_with_experts(spec).count() * routing.experts)
     }
 
-    /// All zero, in memory of this process; `None` for a model without experts.
+    /// Zeroed counters in memory of this process; `None` for a model without experts.
     pub(super) fn of(spec: &ModelSpec) -> Option<ExpertCounts> {
         let (_, routing) = spec.experts()?;
         let rows: Vec<AtomicU64> = (0..Self::tallies(spec)).map(|_| AtomicU64::new(0)).collect();
@@ -65,7 +65,7 @@ impl ExpertCounts {
         })
     }
 
-    /// Which of the layers with experts `layer` is.
+    /// Index of `layer` among the layers with experts.
     pub(super) fn index_of(&self, layer: u32) -> Option<usize> {
         self.layers.binary_search(&layer).ok()
     }
@@ -77,7 +77,6 @@ fn layers_with_experts(spec: &ModelSpec) -> impl Iterator<Item = u32> {
 }
 
 impl<O: Ops> ExpertSpace<O> {
-    /// Space for up to `rows_max` rows.
     pub(super) fn new(
         ops: &O,
         rows_max: usize,
@@ -96,14 +95,14 @@ impl<O: Ops> ExpertSpace<O> {
         })
     }
 
-    /// Adds what was counted to `totals`, and begins anew.
+    /// Adds the counts to `totals` and resets them.
     pub(super) fn take_counts(&mut self, ops: &mut O, totals: &ExpertCounts) -> Result<(), EngineError> {
         Ok(ops.take_counts(&mut self.counts, (*totals.rows).as_ref())?)
     }
 }
 
 impl<O: Ops> Experts<O> {
-    /// `hidden += Σ weight · expert(norm(hidden))` over the experts that the router chooses for each row.
+    /// Computes `hidden += Σ weight · expert(norm(hidden))` over the experts that the router chooses for each row.
     pub(super) fn add_to(
         &self,
         ops: &mut O,

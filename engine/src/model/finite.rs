@@ -1,4 +1,4 @@
-//! Says which weight is infinite or not a number, once operations have refused a tensor for one.
+//! Finds the weight that is infinite or not a number, after operations have refused its tensor.
 
 use half::bf16;
 use kernels::Dtype;
@@ -7,7 +7,7 @@ use super::{Tensor, WeightFiles};
 use crate::EngineError;
 
 impl WeightFiles {
-    /// The error about the first element of the tensor `name` that is not a finite number in the format `computed`.
+    /// Error about the first element of the tensor `name` that is not a finite number in the format `computed`.
     pub(super) fn not_finite(&self, name: &str, computed: Dtype) -> EngineError {
         let (file, shape, tensor) = match self.whole(name) {
             Ok(whole) => whole,
@@ -45,7 +45,7 @@ fn as_computed(value: f32, computed: Dtype) -> f32 {
     }
 }
 
-/// The indices of a row-major element.
+/// Indices of a row-major element.
 fn place(mut index: usize, shape: &[usize]) -> Vec<usize> {
     let mut place: Vec<usize> = shape
         .iter()

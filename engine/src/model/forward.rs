@@ -13,25 +13,24 @@ use crate::EngineError;
 
 /// A part of a model (or all of it) whose weights are prepared for one kind of operations.
 pub struct Model<O: Ops> {
-    /// Of the whole model.
+    /// Spec of the whole model.
     pub(super) spec: ModelSpec,
     pub(super) part: Part,
-    /// As the layers of this part are.
+    /// Spec with the widths of this part's layers.
     pub(super) narrowed: ModelSpec,
     pub(super) weights_dtype: String,
-    /// `[vocab, hidden]` of its share of the vocabulary, where the part embeds or embeddings are tied.
+    /// `[vocab, hidden]` of its share of the vocabulary, if the part embeds or embeddings are tied.
     pub(super) embedding: Option<O::Matrix>,
     pub(super) positions: PositionWeights<O>,
     pub(super) layers: Vec<Layer<O>>,
     pub(super) norm: NormWeights<O>,
-    /// `[vocab, hidden]` of its share of the vocabulary, where the part makes logits and embeddings are not tied.
+    /// `[vocab, hidden]` of its share of the vocabulary, if the part makes logits and embeddings are not tied.
     pub(super) head: Option<O::Matrix>,
     pub(super) expert_counts: Option<ExpertCounts>,
 }
 
-/// How positions reach the model.
 pub(super) enum PositionWeights<O: Ops> {
-    /// Queries and keys are rotated.
+    /// Rotation of queries and keys.
     Rope(O::Rope),
     /// Position `p` adds row `p + offset` of the table to the embedding.
     Learned { table: O::Matrix, offset: u32 },
@@ -43,7 +42,6 @@ pub(super) struct NormWeights<O: Ops> {
     pub(super) bias: Option<O::Vector>,
 }
 
-/// The weights of one decoder layer.
 pub(super) struct Layer<O: Ops> {
     pub(super) attention_norm: NormWeights<O>,
     pub(super) qkv: Projection<O>,
@@ -55,26 +53,25 @@ pub(super) struct Layer<O: Ops> {
     pub(super) window: Option<u32>,
 }
 
-/// Space for the rows of one step. `hidden` outlives a step that ends between layers.
+/// Buffers for the rows of one step. `hidden` outlives a step that ends between layers.
 pub struct Activations<O: Ops> {
     hidden: O::Rows,
     qkv: O::Rows,
     attended: O::Rows,
     mlp: MlpSpace<O>,
-    /// `[rows, hidden]`: a rank's part of a sum, or the rows that it embeds. Has room only where ranks share layers.
+    /// `[rows, hidden]`: a rank's part of a sum, or the rows that it embeds. Empty unless ranks share layers.
     partial: O::Rows,
-    /// The rows that go through the end of the last layer.
+    /// Rows that go through the end of the last layer.
     last_hidden: O::Rows,
     last_attended: O::Rows,
-    /// `[wanted, vocab]` of the part's share of the vocabulary, where it makes logits.
+    /// `[wanted, vocab]` of the part's share of the vocabulary, if it makes logits.
     logits: O::Rows,
-    /// Where the host sees logits that it cannot see in place.
+    /// Copy of the logits, if the host cannot read them in place.
     host_logits: Vec<f32>,
-    /// The step that runs.
     step: O::Step,
     rows: usize,
     wanted: usize,
-    /// Rows whose tokens are of this part's share of the vocabulary, where parts share it.
+    /// Rows whose tokens lie in this part's share of the vocabulary, if ranks share it.
     own_rows: Vec<usize>,
 }
 
@@ -90,7 +87,7 @@ impl<'a> LogitRows<'a> {
         LogitRows { logits, vocab }
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     #[must_use]
     pub fn count(&self) -> usize {
         self.logits.len() / self.vocab
@@ -104,7 +101,7 @@ impl<'a> LogitRows<'a> {
 }
 
 impl<O: Ops> Activations<O> {
-    /// Space for steps of up to `rows_max` rows of which up to `wanted_max` want logits.
+    /// Allocates buffers for steps of up to `rows_max` rows of which up to `wanted_max` want logits.
     pub fn new(ops: &O, model: &Model<O>, rows_max: u32, wanted_max: u32) -> Result<Activations<O>, EngineError> {
         let spec = &model.narrowed;
         let shape = spec.head_shape();
@@ -133,7 +130,7 @@ impl<O: Ops> Activations<O> {
 }
 
 impl<O: Ops> Activations<O> {
-    /// Rows of the step that runs.
+    /// Rows of the current step.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
@@ -141,7 +138,7 @@ impl<O: Ops> Activations<O> {
 }
 
 impl ModelSpec {
-    /// Heads of one layer.
+    /// Head counts and head width of a layer.
     #[must_use]
     pub fn head_shape(&self) -> HeadShape {
         HeadShape { heads: self.heads as usize, kv_heads: self.kv_heads as usize, head_dim: self.head_dim as usize }
@@ -149,25 +146,25 @@ impl ModelSpec {
 }
 
 impl<O: Ops> Model<O> {
-    /// The format of the weights that its matrices are computed with.
+    /// Name of the format of the weights in matrix products.
     #[must_use]
     pub fn weights_dtype(&self) -> &str {
         &self.weights_dtype
     }
 
-    /// The shape of the whole model.
+    /// Shape of the whole model.
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
     }
 
-    /// Which part of it this is.
+    /// Part of the model that this is.
     #[must_use]
     pub fn part(&self) -> &Part {
         &self.part
     }
 
-    /// The kinds of attention that its layers have, each once.
+    /// Distinct kinds of attention in the layers.
     fn attentions(&self) -> Vec<AttentionSpec> {
         let mut kinds = Vec::new();
         for kind in self.layers.iter().map(|layer| self.attention_of(layer)) {
@@ -183,7 +180,7 @@ impl<O: Ops> Model<O> {
         AttentionSpec { shape: self.narrowed.head_shape(), scale, sliding_window: layer.window }
     }
 
-    /// Takes a step in, before anything of it runs. `input` has the tokens of all rows; `kv` is the window of this part.
+    /// Takes in a step before any layer runs. `input` has the tokens of all rows; `kv` is the window of this part.
     pub fn begin(
         &self,
         ops: &mut O,
@@ -202,14 +199,13 @@ impl<O: Ops> Model<O> {
         Ok(ops.begin(&mut space.step, kv, StepInput { tokens: &tokens, ..input })?)
     }
 
-    /// Embeds the input tokens of a step: what comes before layer 0. For a part that has the whole vocabulary.
+    /// Embeds the input tokens of a step, before layer 0. For a part with the whole vocabulary.
     pub fn embed(&self, ops: &mut O, space: &mut Activations<O>) -> Result<(), EngineError> {
         ops.embed(self.table()?, &space.step, &mut space.hidden)?;
         self.add_positions(ops, space)
     }
 
-    /// Embeds the tokens of a step that are of this part's share of the vocabulary: their rows and the values of those,
-    /// one after the other.
+    /// Embeds the tokens of a step in this part's share of the vocabulary; returns their rows and concatenated values.
     pub fn embed_own<'s>(
         &self,
         ops: &mut O,
@@ -221,14 +217,14 @@ impl<O: Ops> Model<O> {
         Ok((&space.own_rows, values))
     }
 
-    /// The hidden states of the step's rows, as another stage goes on from.
+    /// Hidden states of the step's rows, for the next pipeline stage.
     pub fn hidden(&self, ops: &O, space: &Activations<O>) -> Result<Vec<f32>, EngineError> {
         let mut values = vec![0.0; space.rows * self.spec.hidden as usize];
         ops.read_rows(&space.hidden, &mut values)?;
         Ok(values)
     }
 
-    /// Goes on from hidden states that were computed elsewhere: those of another stage, or the embedded tokens.
+    /// Takes over hidden states that were computed elsewhere: by the previous stage, or as embedded tokens.
     pub fn set_hidden(&self, ops: &mut O, space: &mut Activations<O>, values: &[f32]) -> Result<(), EngineError> {
         ops.write_rows(&mut space.hidden, values)?;
         if self.part.is_first() { self.add_positions(ops, space) } else { Ok(()) }
@@ -247,19 +243,19 @@ impl<O: Ops> Model<O> {
         }
     }
 
-    /// How many rows each expert has computed; `None` for a model without experts.
+    /// Rows that each expert has computed; `None` for a model without experts.
     #[must_use]
     pub fn expert_counts(&self) -> Option<&ExpertCounts> {
         self.expert_counts.as_ref()
     }
 
-    /// Counts in `rows` from now on, and not at all where there are none.
+    /// Counts in `rows` from now on, or not at all if there are none.
     pub(crate) fn count_experts_in(&mut self, rows: Option<Tally>) {
         let counts = self.expert_counts.take().zip(rows);
         self.expert_counts = counts.map(|(counts, rows)| ExpertCounts { rows, ..counts });
     }
 
-    /// Brings what experts have computed since the last time to where it is read.
+    /// Adds the experts' counts since the last call to the totals that others read.
     pub fn take_expert_counts(&self, ops: &mut O, space: &mut Activations<O>) -> Result<(), EngineError> {
         match &self.expert_counts {
             Some(counts) => space.mlp.take_counts(ops, counts),
@@ -267,8 +263,8 @@ impl<O: Ops> Model<O> {
         }
     }
 
-    /// Runs one layer. After the last one, hidden states exist for the wanted rows only.
-    /// `layer` is numbered as in the whole model; `ranks` are those who hold the other shares of it.
+    /// Runs layer `layer`, numbered as in the whole model; `ranks` hold the other shares of it. After the last layer,
+    /// hidden states exist for the wanted rows only.
     pub fn layer(
         &self,
         ops: &mut O,
@@ -299,7 +295,7 @@ impl<O: Ops> Model<O> {
         self.finish(ops, layer, last_attended, &mut sum, mlp)
     }
 
-    /// Logits of the wanted rows, after the last layer, as the host sees them; of this part's share of the vocabulary.
+    /// Logits of the wanted rows in host memory, after the last layer, for this part's share of the vocabulary.
     pub fn logits<'s>(&self, ops: &mut O, space: &'s mut Activations<O>) -> Result<LogitRows<'s>, EngineError> {
         let Activations { last_hidden, logits, host_logits, .. } = space;
         let left = Left::normed(last_hidden, self.norm(&self.norm));
@@ -308,7 +304,7 @@ impl<O: Ops> Model<O> {
         Ok(LogitRows { logits: ops.host_rows(logits, host_logits)?, vocab: self.part.vocab(&self.spec).len() })
     }
 
-    /// All layers of a whole model for all rows of a step.
+    /// Runs all layers of a whole model for all rows of a step.
     pub fn run(
         &self,
         ops: &mut O,
@@ -341,7 +337,7 @@ impl<O: Ops> Model<O> {
         Ok(ops.attention(qkv, &self.attention_of(weights), step, kv, own_layer, attended)?)
     }
 
-    /// The output projection and the MLP, both added to `hidden`.
+    /// Adds the output projection, then the MLP, to `hidden`.
     fn finish(
         &self,
         ops: &mut O,

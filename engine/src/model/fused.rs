@@ -1,19 +1,19 @@
-//! Experts that are stored as one tensor per layer, taken apart into one matrix per expert; knows no architecture.
+//! Splits experts stored as one tensor per layer into one matrix per expert; knows no architecture.
 //!
 //! Since version 5 transformers may write `….experts.gate_up_proj` `[experts, 2 * width, hidden]` and
-//! `….experts.down_proj` `[experts, hidden, width]`. Their parts get the names that separate experts have,
+//! `….experts.down_proj` `[experts, hidden, width]`. Their parts get the names of separate experts,
 //! `….experts.N.gate_proj.weight` and so on, so that both forms are one model with one digest.
 
 use std::collections::BTreeMap;
 
 use super::entry::Entry;
 
-/// More than any published model has; a header may claim anything.
+/// More than any published model has; a bound, because a header may claim anything.
 const EXPERTS_MAX: usize = 4096;
 const GATE_UP: &str = ".experts.gate_up_proj";
 const DOWN: &str = ".experts.down_proj";
 
-/// Puts entries of single experts in place of fused ones.
+/// Replaces entries of fused experts by entries of single experts.
 pub(super) fn take_apart(entries: &mut BTreeMap<String, Entry>) {
     let fused = |name: &String| name.ends_with(GATE_UP) || name.ends_with(DOWN);
     let names: Vec<String> = entries.keys().filter(|name| fused(name)).cloned().collect();
@@ -26,7 +26,7 @@ pub(super) fn take_apart(entries: &mut BTreeMap<String, Entry>) {
     }
 }
 
-/// The matrices in the tensor `name`; none if it has no shape of experts.
+/// Matrices in the tensor `name`; none if its shape is not one of experts.
 fn parts(name: &str, entry: &Entry) -> Vec<(String, Entry)> {
     let (prefix, kinds) = match (name.strip_suffix(GATE_UP), name.strip_suffix(DOWN)) {
         (Some(prefix), _) => (prefix, ["gate_proj", "up_proj"].as_slice()),

@@ -1,12 +1,12 @@
-//! What is wrong with the header of a safetensors file, said by tensor, as its parser does not.
+//! Checks the header of a safetensors file; unlike its parser, errors name the tensor.
 
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
-/// Tensors of one file; published models have some thousands per file, however large they are.
+/// Most tensors of one file; published models have some thousands per file, however large they are.
 const TENSORS_MAX: usize = 1 << 16;
 
-/// Checks the length of a file against its header, and every tensor's type, shape and place against each other.
+/// Checks a file's length against its header, and each tensor's type, shape and offsets against each other.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     let (header, data_bytes) = split(bytes)?;
     if header.len() > TENSORS_MAX {
@@ -23,7 +23,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The header, and how many bytes follow it.
+/// Parses the header; also returns how many bytes follow it.
 fn split(bytes: &[u8]) -> Result<(Map<String, Value>, u64), String> {
     let Some((prefix, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(format!("is {} bytes long, a safetensors file has at least 8", bytes.len()));
@@ -39,7 +39,7 @@ fn split(bytes: &[u8]) -> Result<(Map<String, Value>, u64), String> {
     Ok((tensors, (rest.len() - header.len()) as u64))
 }
 
-/// Where a tensor ends among the data, if its entry is consistent.
+/// End offset of a tensor in the data, if its entry is consistent.
 fn end_of(entry: &Value) -> Result<u64, String> {
     let lacks = |key: &str| format!("has no {key} that can be read");
     let dtype = entry.get("dtype").and_then(Value::as_str).ok_or_else(|| lacks("dtype"))?;

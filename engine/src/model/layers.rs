@@ -1,4 +1,4 @@
-//! Which tensors make a layer, as the names of the architecture say; knows no format and no maths.
+//! Tensors that make a layer, by the names of the architecture; knows no format and no maths.
 
 use kernels::{Arrangement, NormKind, Ops};
 
@@ -12,7 +12,6 @@ use super::{AttentionBias, MlpSpec};
 use crate::EngineError;
 
 impl<O: Ops> Loader<'_, O> {
-    /// All weights of a layer.
     pub(super) fn layer(&self, layer: u32) -> Result<Layer<O>, EngineError> {
         let (spec, names) = (self.spec, &self.spec.architecture.tensors);
         let [q_norm, k_norm] = names.qk_norms.map(|tensor| {
@@ -31,7 +30,6 @@ impl<O: Ops> Loader<'_, O> {
         })
     }
 
-    /// A norm over the residual stream.
     pub(super) fn norm(&self, tensor: &str) -> Result<NormWeights<O>, EngineError> {
         let part = |end: &str| self.vector(&[(&self.name(tensor, end), self.spec.hidden)], Cut::Whole);
         let bias = match self.spec.norm {
@@ -41,17 +39,15 @@ impl<O: Ops> Loader<'_, O> {
         Ok(NormWeights { weight: part("weight")?, bias })
     }
 
-    /// A tensor outside of the layers.
+    /// Name of a tensor outside of the layers.
     pub(super) fn name(&self, tensor: &str, end: &str) -> String {
         format!("{}{tensor}.{end}", self.prefix)
     }
 
-    /// A tensor of a layer.
     fn layer_name(&self, layer: u32, tensor: &str, end: &str) -> String {
         self.name(&format!("layers.{layer}.{tensor}"), end)
     }
 
-    /// Queries, keys and values stacked into one projection.
     fn qkv(&self, layer: u32) -> Result<Projection<O>, EngineError> {
         let spec = self.spec;
         let [q, k, v] = spec.architecture.tensors.qkv;
@@ -100,7 +96,7 @@ impl<O: Ops> Loader<'_, O> {
         self.projection(&named("weight"), Some(&named("bias")), k, cut)
     }
 
-    /// Gate and up as one matrix, and down.
+    /// Loads gate and up as one matrix, and down.
     fn gated(&self, [gate, up]: [String; 2], down: &str, width: u32) -> Result<(O::Matrix, O::Matrix), EngineError> {
         let hidden = self.spec.hidden;
         let gate_up = self.matrix(&[(&gate, width), (&up, width)], hidden, Arrangement::GateUp, Cut::Rows)?;

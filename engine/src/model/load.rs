@@ -1,4 +1,4 @@
-//! From tensors in files to prepared matrices: names, shapes and the chosen number format; knows no maths.
+//! Prepares matrices from tensors in files: names, shapes, number format; knows no maths.
 
 use std::borrow::Cow;
 
@@ -10,30 +10,30 @@ use super::projection::Projection;
 use super::{ExpertCounts, ModelSpec, Part, Positions, Precision, Shelf, Tensor, WeightFiles};
 use crate::EngineError;
 
-/// What of a matrix the ranks of a group share out.
+/// How the ranks of a group share a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Nothing: every rank has the whole.
+    /// Every rank has the whole matrix.
     Whole,
-    /// Its rows: every rank computes some outputs.
+    /// Every rank has some rows, and computes some outputs.
     Rows,
-    /// Its columns: every rank computes a part of the sum of every output.
+    /// Every rank has some columns, and computes a part of the sum of every output.
     Columns,
 }
 
-/// Where weights come from and what becomes of them.
+/// Weights to load, and how to prepare them.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
-    /// The files of the model.
+    /// Files of the model.
     pub weights: &'a WeightFiles,
-    /// The format that matrices are computed with in.
+    /// Number format of matrix products.
     pub precision: Precision,
-    /// Where prepared matrices are found or kept.
+    /// Where prepared matrices are found or stored.
     pub shelf: &'a Shelf,
 }
 
 impl<O: Ops> Model<O> {
-    /// Prepares the weights of one part of `spec` for `ops`. `positions_max` is the longest sequence that will be run.
+    /// Prepares the weights of one part of `spec` for `ops`. `positions_max` is the longest sequence that will run.
     pub fn load(
         ops: &O,
         spec: ModelSpec,
@@ -57,20 +57,20 @@ impl<O: Ops> Model<O> {
     }
 }
 
-/// Finds tensors by the names that published models use.
+/// Finds tensors by their names in published models.
 pub(super) struct Loader<'a, O: Ops> {
     ops: &'a O,
     pub(super) spec: &'a ModelSpec,
     pub(super) part: &'a Part,
     pub(super) weights: &'a WeightFiles,
-    /// What the names of all tensors but the head begin with.
+    /// Prefix of the names of all tensors but the head.
     pub(super) prefix: &'static str,
     precision: Precision,
     shelf: &'a Shelf,
 }
 
 impl<O: Ops> Loader<'_, O> {
-    /// The same for matrices that are never int8.
+    /// The same loader, but with int8 off, for matrices that are never int8.
     pub(super) fn without_int8(&self) -> Self {
         let precision = match self.precision {
             Precision::Int8 => Precision::AsStored,
@@ -79,7 +79,7 @@ impl<O: Ops> Loader<'_, O> {
         Self { precision, ..*self }
     }
 
-    /// Whether one matrix is both the table of the embedding and the output projection.
+    /// True if one matrix is both embedding table and output projection.
     fn head_is_embedding(&self) -> bool {
         self.spec.tied_embeddings && self.precision != Precision::Int8
     }
@@ -114,7 +114,7 @@ impl<O: Ops> Loader<'_, O> {
         self.matrix(&[(&name, self.spec.vocab)], self.spec.hidden, Arrangement::Stacked, Cut::Rows)
     }
 
-    /// Matrices stacked along n, and their biases if there are any. A bias is added after the sum over the columns.
+    /// Loads matrices stacked along n, with their biases if any. A bias is added after the sum over the columns.
     pub(super) fn projection(
         &self,
         weights: &[(String, u32)],
@@ -127,7 +127,7 @@ impl<O: Ops> Loader<'_, O> {
         Ok(Projection { weight, bias })
     }
 
-    /// Matrices `[n, k]` stacked along n; of each the rows or columns that are this rank's.
+    /// Loads matrices `[n, k]` stacked along n; of each, this rank's rows or columns.
     pub(super) fn matrix(
         &self,
         parts: &[(&str, u32)],
@@ -145,7 +145,7 @@ impl<O: Ops> Loader<'_, O> {
         self.shelf.matrix(self.ops, &name, || self.packed(parts, k, arrangement, cut))
     }
 
-    /// Packs matrices from their source, whose pages are let go of at once.
+    /// Packs matrices from their source, whose pages are released at once.
     fn packed(
         &self,
         parts: &[(&str, u32)],
@@ -186,7 +186,7 @@ impl<O: Ops> Loader<'_, O> {
         KShard { index: self.part.tensor.index as usize, of: self.part.tensor.of as usize }
     }
 
-    /// The rows of a tensor of `n` rows (or elements) that are this rank's.
+    /// This rank's rows of a tensor of `n` rows (or elements).
     fn own_rows<'t>(&self, tensor: Tensor<'t>, n: u32, cut: Cut) -> (Tensor<'t>, usize) {
         let rows = match cut {
             Cut::Whole | Cut::Columns => 0..n,
@@ -197,7 +197,7 @@ impl<O: Ops> Loader<'_, O> {
         (Tensor { bytes, ..tensor }, rows.len())
     }
 
-    /// Vectors laid end to end; of each the elements that go with this rank's rows of the matrix.
+    /// Loads vectors end to end; of each, the elements for this rank's rows of the matrix.
     pub(super) fn vector(&self, parts: &[(&str, u32)], cut: Cut) -> Result<O::Vector, EngineError> {
         let mut sources = Vec::with_capacity(parts.len());
         for (name, n) in parts {
@@ -207,7 +207,7 @@ impl<O: Ops> Loader<'_, O> {
         self.ops.vector(&sources).map_err(|error| self.refused(error, parts, Precision::AsStored))
     }
 
-    /// What operations have refused, by the name of the tensor where it is one's fault.
+    /// Error of a refused matrix; names the tensor at fault, if there is one.
     fn refused(&self, error: KernelError, parts: &[(&str, u32)], precision: Precision) -> EngineError {
         match error {
             KernelError::NotFinite { part, .. } => {
@@ -235,7 +235,7 @@ fn borrowed(parts: &[(String, u32)]) -> Vec<(&str, u32)> {
     parts.iter().map(|(name, n)| (name.as_str(), *n)).collect()
 }
 
-/// The tensor's values in another format, rounded to nearest even where it is narrower.
+/// Converts a tensor to another format; rounds to nearest even if that is narrower.
 fn convert(tensor: Tensor<'_>, to: Dtype) -> Vec<u8> {
     let values: Vec<f32> = match tensor.dtype {
         Dtype::F32 => tensor.bytes.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect(),

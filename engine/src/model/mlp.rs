@@ -1,4 +1,4 @@
-//! The MLP of a layer in each of its forms, added to the residual stream; knows no attention and no file.
+//! MLP of a layer in each of its forms, added to the residual stream; knows no attention and no file.
 
 use kernels::{Epilogue, Left, Norm, Ops};
 
@@ -8,17 +8,16 @@ use super::sum::Summed;
 use super::{ExpertCounts, ModelSpec};
 use crate::EngineError;
 
-/// The weights of one layer's MLP.
 pub(super) enum Mlp<O: Ops> {
     /// `down · (silu(gate) * up)`.
     Gated { gate_up: O::Matrix, down: O::Matrix },
     /// `down · relu(up)`.
     Relu { up: Projection<O>, down: Projection<O> },
-    /// Gated ones behind a router.
+    /// Gated MLPs behind a router.
     Experts(Experts<O>),
 }
 
-/// Space for what is between the products of an MLP; a part is there if some layer needs it.
+/// Buffers between the products of an MLP; each is there only if some layer needs it.
 pub(super) struct MlpSpace<O: Ops> {
     /// `[rows, width]` of the dense layers.
     dense: Option<O::Rows>,
@@ -28,7 +27,6 @@ pub(super) struct MlpSpace<O: Ops> {
 }
 
 impl<O: Ops> MlpSpace<O> {
-    /// Space for up to `rows_max` rows.
     pub(super) fn new(ops: &O, spec: &ModelSpec, rows_max: usize) -> Result<MlpSpace<O>, EngineError> {
         let dense = spec.dense_width().map(|width| ops.rows(rows_max, width as usize)).transpose()?;
         let experts =
@@ -36,7 +34,7 @@ impl<O: Ops> MlpSpace<O> {
         Ok(MlpSpace { dense, hidden: spec.hidden, experts: experts.transpose()? })
     }
 
-    /// Adds what experts have computed to `totals`.
+    /// Adds the experts' counts to `totals`.
     pub(super) fn take_counts(&mut self, ops: &mut O, totals: &ExpertCounts) -> Result<(), EngineError> {
         match &mut self.experts {
             Some(experts) => experts.take_counts(ops, totals),
@@ -46,7 +44,7 @@ impl<O: Ops> MlpSpace<O> {
 }
 
 impl<O: Ops> Mlp<O> {
-    /// `hidden += mlp(norm(hidden))`. The choices of experts are counted for layer `counted`, if at all.
+    /// Computes `hidden += mlp(norm(hidden))`. The choices of experts are counted for layer `counted`, if given.
     pub(super) fn add_to(
         &self,
         ops: &mut O,

@@ -1,56 +1,56 @@
-//! Which part of a model a rank holds: some layers, and of each layer some heads and some of the MLP. Pure arithmetic.
+//! Part of a model that a rank holds: some layers, and of each layer some heads and some of the MLP. Pure arithmetic.
 
 use std::ops::Range;
 
 use super::{MlpSpec, ModelSpec};
 use crate::EngineError;
 
-/// How many ranks a model is cut over: `tensor` ranks share each layer, `stages` groups of them follow each other.
+/// Cut of a model over ranks: `tensor` ranks share each layer, and `stages` groups of them follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// Ranks that share a layer: 1, 2, 4 or 8.
     pub tensor: u32,
-    /// Groups of layers.
+    /// Pipeline stages: groups of consecutive layers.
     pub stages: u32,
 }
 
-/// One of `of` ranks, from 0.
+/// One of `of` shares of a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Which.
+    /// Number of this share, from 0.
     pub index: u32,
-    /// How many there are.
+    /// Number of shares.
     pub of: u32,
 }
 
-/// What one rank holds.
+/// Part of a model that one rank holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Its share of every layer.
+    /// The rank's share of every layer.
     pub tensor: Share,
-    /// Its layers, as numbered in the model.
+    /// The rank's layers, as numbered in the model.
     pub layers: Range<u32>,
     /// Layers of the whole model.
     pub layers_total: u32,
 }
 
 impl Grid {
-    /// One rank that holds everything.
+    /// A single rank that holds everything.
     pub const ALONE: Grid = Grid { tensor: 1, stages: 1 };
 
-    /// All ranks.
+    /// Number of ranks.
     #[must_use]
     pub fn ranks(self) -> u32 {
         self.tensor * self.stages
     }
 
-    /// The ranks of a stage; tensor rank 0 is the first.
+    /// Ranks of a stage, tensor rank 0 first.
     #[must_use]
     pub fn of_stage(self, stage: u32) -> Range<u32> {
         stage * self.tensor..(stage + 1) * self.tensor
     }
 
-    /// The part of rank `rank`: tensor ranks of one stage follow each other.
+    /// Part of rank `rank`; the tensor ranks of a stage are numbered consecutively.
     #[must_use]
     pub fn part(self, spec: &ModelSpec, rank: u32) -> Part {
         let (stage, index) = (rank / self.tensor, rank % self.tensor);
@@ -86,10 +86,10 @@ impl Grid {
 }
 
 impl Share {
-    /// The whole.
+    /// The only share.
     pub const WHOLE: Share = Share { index: 0, of: 1 };
 
-    /// Its range of `total` things.
+    /// Range of this share in `total` things.
     #[must_use]
     pub fn range(self, total: u32) -> Range<u32> {
         let end = |index: u32| (u64::from(index) * u64::from(total) / u64::from(self.of)) as u32;
@@ -98,43 +98,43 @@ impl Share {
 }
 
 impl Part {
-    /// Everything.
+    /// The whole model.
     #[must_use]
     pub fn whole(spec: &ModelSpec) -> Part {
         Grid::ALONE.part(spec, 0)
     }
 
-    /// Whether its layers begin the model: it embeds.
+    /// True if the part has the first layer, so it embeds.
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.layers.start == 0
     }
 
-    /// Whether its layers end the model: it makes logits.
+    /// True if the part has the last layer, so it makes logits.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.layers.end == self.layers_total
     }
 
-    /// Whether other ranks hold other parts of its layers.
+    /// True if other ranks hold other shares of its layers.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.tensor.of > 1
     }
 
-    /// The entries of the vocabulary that it embeds and makes logits of.
+    /// Vocabulary entries that the rank embeds and makes logits of.
     #[must_use]
     pub fn vocab(&self, spec: &ModelSpec) -> Range<u32> {
         self.tensor.range(spec.vocab)
     }
 
-    /// The kv heads that it stores.
+    /// KV heads that the rank stores.
     #[must_use]
     pub fn kv_heads(&self, spec: &ModelSpec) -> Range<u32> {
         self.tensor.range(spec.kv_heads)
     }
 
-    /// The model as this rank's layers see it: fewer heads, narrower MLPs. The vocabulary and the layers stay whole.
+    /// The model in this rank's sizes: fewer heads, narrower MLPs. Vocabulary and layer count stay whole.
     #[must_use]
     pub fn narrowed(&self, spec: &ModelSpec) -> ModelSpec {
         let of = self.tensor.of;

@@ -1,21 +1,21 @@
-//! In which number format a model computes; knows no file.
+//! Number format in which a model computes; knows no file.
 
 use kernels::Dtype;
 
-/// In which format matrices are computed with.
+/// Number format of matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// As the files hold them.
+    /// Format of the files.
     AsStored,
     /// Converted to this format when loaded.
     Converted(Dtype),
     /// Rounded to int8 with a scale per row when loaded. Embeddings, positions and routers stay as stored: they are
-    /// looked up, or small and decisive. So a tied embedding is there twice, as a table and as an int8 projection.
+    /// looked up, or small and decisive. So a tied embedding exists twice, as table and as int8 projection.
     Int8,
 }
 
 impl Precision {
-    /// The format that matrices stored as `stored` are brought into; of int8, the one they are rounded from.
+    /// Format that matrices stored as `stored` are converted to; for int8, the format that they are rounded from.
     #[must_use]
     pub fn of(self, stored: Dtype) -> Dtype {
         match self {
@@ -24,7 +24,7 @@ impl Precision {
         }
     }
 
-    /// The name of the format that matrices stored as `stored` are multiplied in.
+    /// Name of the format in which matrices stored as `stored` are multiplied.
     #[must_use]
     pub fn name(self, stored: Dtype) -> String {
         match self {

@@ -1,4 +1,4 @@
-//! A linear layer's weights; knows not where it stands in a model.
+//! Weights of a linear layer; knows not where it stands in a model.
 
 use kernels::Ops;
 

@@ -5,7 +5,7 @@
 use model_files::{Fields, ModelFileError};
 use serde_json::Value;
 
-/// Keys of schemes that are not built. Beside a scheme that does not read them they are a file's contradiction of itself.
+/// Keys of schemes that are not built. A file that has such a key beside a scheme that ignores it contradicts itself.
 const FOREIGN_KEYS: [&str; 9] = [
     "attention_factor",
     "beta_fast",
@@ -20,26 +20,26 @@ const FOREIGN_KEYS: [&str; 9] = [
 
 const BUILT: [&str; 3] = ["default", "linear", "llama3"];
 
-/// How positions rotate queries and keys.
+/// Rotation of queries and keys by their positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RopeSpec {
     /// Base of the geometric series of wavelengths.
     pub theta: f64,
-    /// How frequencies are changed for longer contexts.
+    /// Change of the frequencies for longer contexts.
     pub scaling: RopeScaling,
 }
 
-/// How frequencies are changed for longer contexts.
+/// Change of the frequencies for longer contexts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No change.
     None,
-    /// All frequencies are divided by `factor`.
+    /// Divides all frequencies by `factor`.
     Linear {
         /// Divisor.
         factor: f64,
     },
-    /// Long wavelengths are divided, short ones kept, those between blended.
+    /// Divides long wavelengths, keeps short ones, and blends those between.
     Llama3 {
         /// Divisor of long wavelengths.
         factor: f64,
@@ -53,7 +53,7 @@ pub enum RopeScaling {
 }
 
 impl RopeSpec {
-    /// Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`, which wins where it has anything.
+    /// Reads `rope_parameters`, or the older `rope_scaling` unless that is empty; `rope_theta` may stand beside them.
     pub(crate) fn of(config: &Fields, head_dim: u32) -> Result<RopeSpec, ModelFileError> {
         let (key, parameters) = parameters(config)?;
         let theta = match &parameters {
@@ -74,7 +74,7 @@ impl RopeSpec {
         }
     }
 
-    /// Inverse frequencies for a head of `head_dim`, `head_dim / 2` of them, in radians per position.
+    /// The `head_dim / 2` inverse frequencies for a head of `head_dim`, in radians per position.
     #[must_use]
     pub fn inverse_frequencies(&self, head_dim: u32) -> Vec<f32> {
         let pair = |index: u32| {
@@ -85,7 +85,7 @@ impl RopeSpec {
     }
 }
 
-/// The parameters, and the key that they stand under. Those of `rope_scaling` replace all of `rope_parameters`.
+/// Parameters, and the key that they stand under. A non-empty `rope_scaling` replaces all of `rope_parameters`.
 fn parameters(config: &Fields) -> Result<(&'static str, Option<Fields>), ModelFileError> {
     const OLD: &str = "rope_scaling";
     const NEW: &str = "rope_parameters";
@@ -96,7 +96,7 @@ fn parameters(config: &Fields) -> Result<(&'static str, Option<Fields>), ModelFi
 }
 
 impl RopeScaling {
-    /// What `parameters` say; `config` is all of config.json.
+    /// Scaling that `parameters` ask for; `config` is all of config.json.
     fn of(parameters: &Fields, config: &Fields) -> Result<RopeScaling, ModelFileError> {
         refuse_foreign(parameters)?;
         let key = if parameters.has("rope_type") { "rope_type" } else { "type" };
@@ -142,7 +142,7 @@ impl RopeScaling {
     }
 }
 
-/// The context before the extension: said beside the parameters, in them, or that of the model.
+/// Context length before the extension: from beside the parameters, from the parameters, or that of the model.
 fn original_context(parameters: &Fields, config: &Fields) -> Result<f64, ModelFileError> {
     const KEY: &str = "original_max_position_embeddings";
     match (config.is_given(KEY), parameters.has(KEY)) {
@@ -152,7 +152,7 @@ fn original_context(parameters: &Fields, config: &Fields) -> Result<f64, ModelFi
     }
 }
 
-/// Parameters per type of layer, of a part of a head, or of another scheme.
+/// Refuses parameters per type of layer, for a part of a head, or of a scheme that is not built.
 fn refuse_foreign(parameters: &Fields) -> Result<(), ModelFileError> {
     if let Some((layers, _)) = parameters.entries().find(|(_, value)| value.is_object()) {
         return Err(parameters.problem(layers, "has parameters of its own, which is not supported per type of layer"));
@@ -163,7 +163,7 @@ fn refuse_foreign(parameters: &Fields) -> Result<(), ModelFileError> {
     let by_type = parameters.entries().find(|(key, value)| FOREIGN_KEYS.contains(key) && **value != Value::Null);
     let is_named = |key: &str| parameters.get(key).and_then(Value::as_str).is_some_and(|name| !BUILT.contains(&name));
     match by_type {
-        // A scheme that reads them is refused by its own name.
+        // A scheme that reads these keys is refused by its own name.
         Some(_) if is_named("rope_type") || is_named("type") => Ok(()),
         Some((key, value)) => {
             Err(parameters.problem(key, format!("is {value}, which belongs to no scheme that is built")))

@@ -1,16 +1,16 @@
-//! Products that end in the residual stream, summed over the ranks that share their columns; knows no layer.
+//! Products added to the residual stream, summed over the ranks that share their columns; knows no layer.
 
 use kernels::collective::Collective;
 use kernels::{Epilogue, Left, Ops};
 
 use crate::EngineError;
 
-/// The residual stream of some rows and those who add to it.
+/// Residual stream of some rows, and the ranks that add to it.
 pub(super) struct Summed<'a, O: Ops> {
     pub(super) ranks: &'a mut dyn Collective<O>,
-    /// Space for this rank's part of a sum.
+    /// Buffer for this rank's part of a sum.
     pub(super) partial: &'a mut O::Rows,
-    /// The same at every rank.
+    /// Equal at every rank.
     pub(super) hidden: &'a mut O::Rows,
     pub(super) rows: usize,
 }
@@ -33,7 +33,7 @@ impl<O: Ops> Summed<'_, O> {
         Ok(ops.add(self.partial, bias, self.hidden)?)
     }
 
-    /// Replaces `rows`, which have so many values, by their sum over all ranks.
+    /// Replaces `rows`, of `values` values, by their sum over all ranks.
     pub(super) fn over_ranks(&mut self, ops: &mut O, rows: &mut O::Rows, values: usize) -> Result<(), EngineError> {
         Ok(self.ranks.all_reduce(ops, rows, values)?)
     }

@@ -1,4 +1,4 @@
-//! The weight files of a model directory, memory-mapped: which tensor lies where; knows no architecture.
+//! Memory-mapped weight files of a model directory, and where each tensor lies; knows no architecture.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use super::entry::Entry;
 use super::{Precision, fused, header};
 use crate::{EngineError, Progress};
 
-/// All weight files of a directory and where each tensor lies.
+/// All weight files of a directory, and where each tensor lies.
 pub struct WeightFiles {
     directory: PathBuf,
     files: Vec<File>,
     entries: BTreeMap<String, Entry>,
-    /// Told of everything that is read.
+    /// Counts everything that is read.
     progress: Progress,
 }
 
@@ -30,7 +30,7 @@ struct File {
 pub struct Tensor<'a> {
     /// Row-major little-endian elements, any alignment.
     pub bytes: &'a [u8],
-    /// Their format.
+    /// Format of the elements.
     pub dtype: Dtype,
 }
 
@@ -46,17 +46,15 @@ impl WeightFiles {
         Ok(weights)
     }
 
-    /// Tells `progress` what is read from now on.
+    /// Counts in `progress` what is read from now on.
     pub(crate) fn reporting_to(self, progress: &Progress) -> WeightFiles {
         WeightFiles { progress: progress.clone(), ..self }
     }
 
-    /// Who is told what is read.
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Bytes of all tensors.
     pub(crate) fn bytes(&self) -> u64 {
         self.entries.values().map(|entry| entry.len as u64).sum()
     }
@@ -79,18 +77,17 @@ impl WeightFiles {
         Ok(())
     }
 
-    /// Whether a tensor exists.
+    /// True if the tensor exists.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// The names of all tensors.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// The tensor `name`, which must have this shape.
+    /// Returns the tensor `name`, which must have this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
         let entry = self.entry(name)?;
         let file = &self.files[entry.file];
@@ -106,14 +103,14 @@ impl WeightFiles {
         Ok(Tensor { bytes: &file.bytes.as_bytes()[entry.start..entry.start + entry.len], dtype })
     }
 
-    /// The tensor `name` with its file and its shape, whatever that is.
+    /// Returns the tensor `name`, of any shape, with its file and shape.
     pub(super) fn whole(&self, name: &str) -> Result<(&Path, &[usize], Tensor<'_>), EngineError> {
         let entry = self.entry(name)?;
         let tensor = self.tensor(name, &entry.shape)?;
         Ok((&self.files[entry.file].path, &entry.shape, tensor))
     }
 
-    /// The format of the tensor `name`.
+    /// Format of the tensor `name`.
     pub fn dtype(&self, name: &str) -> Result<Dtype, EngineError> {
         let entry = self.entry(name)?;
         dtype_of(entry.dtype).ok_or_else(|| EngineError::TensorDtype {
@@ -124,7 +121,7 @@ impl WeightFiles {
         })
     }
 
-    /// Checks that tensors which are computed with as one matrix have one format.
+    /// Checks that tensors that form one matrix have the same format.
     pub(super) fn one_dtype(&self, names: &[&str]) -> Result<(), EngineError> {
         let Some((first, others)) = names.split_first() else { return Ok(()) };
         let expected = self.dtype(first)?;
@@ -147,14 +144,14 @@ impl WeightFiles {
         self.entries.get(name).ok_or_else(missing)
     }
 
-    /// Lets go of the pages of a tensor: they no longer count for this process until it reads them again.
+    /// Releases the pages of a tensor: they no longer count for this process until it reads them again.
     pub(super) fn forget(&self, name: &str) {
         if let Some(entry) = self.entries.get(name) {
             self.files[entry.file].bytes.forget(entry.start..entry.start + entry.len);
         }
     }
 
-    /// About how many bytes all tensors take once they are prepared in the format that `precision` says.
+    /// Approximate size of all tensors in the format of `precision`, in bytes.
     #[must_use]
     pub fn prepared_bytes(&self, precision: Precision) -> u64 {
         let bytes = |entry: &Entry| match dtype_of(entry.dtype).map(|stored| precision.of(stored)) {
@@ -165,7 +162,7 @@ impl WeightFiles {
         let stored = || self.entries.values().map(bytes);
         match precision {
             Precision::AsStored | Precision::Converted(_) => stored().sum(),
-            // The largest tensor is a table, which stays as stored and may be an int8 projection too.
+            // An allowance for the largest tensor: a table stays as stored, and may be an int8 projection as well.
             Precision::Int8 => {
                 let elements = self.entries.values().map(|entry| entry.shape.iter().product::<usize>() as u64);
                 elements.sum::<u64>() + stored().max().unwrap_or(0)
@@ -173,7 +170,7 @@ impl WeightFiles {
         }
     }
 
-    /// Every tensor in the order of its name: name, type, shape, bytes. Sharding does not change it.
+    /// All tensors by name: name, type, shape, bytes. The split into files does not change the order.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (&str, String, &[usize], &[u8])> {
         self.entries.iter().map(|(name, entry)| {
             let bytes = &self.files[entry.file].bytes.as_bytes()[entry.start..entry.start + entry.len];

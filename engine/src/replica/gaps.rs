@@ -1,7 +1,7 @@
-//! How long a lane's device stands still between two steps although there is work; knows neither plans nor scheduler.
+//! Time that a lane's device stands still between two steps although there is work; knows no plan and no scheduler.
 //!
-//! There was work if a step was handed over before the end of the one before it was heard of, or in answer to that: in
-//! the same turn of the replica thread. Whatever comes later follows a time in which there was nothing to do.
+//! There was work if a step was submitted before the end of the previous one was seen, or in the same turn of the
+//! replica thread. A step submitted later follows a time without work.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use sched::LaneId;
 
 use crate::backend::StepSpan;
 
-/// The steps of all lanes, as far as gaps depend on them.
+/// Steps of all lanes, as far as gaps depend on them.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     lanes: BTreeMap<LaneId, Lane>,
@@ -18,20 +18,19 @@ pub(super) struct Gaps {
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// Steps with the backend, oldest first, each with what it follows.
+    /// Steps with the backend, oldest first, each with what came before it.
     submitted: VecDeque<Follows>,
     last_ended: Option<Instant>,
     turn: Turn,
 }
 
-/// What a step comes after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follows {
     Work,
     Idleness,
 }
 
-/// Whether a step of the lane has ended in this turn of the replica thread.
+/// Whether this turn of the replica thread saw a step of the lane end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Turn {
     SawEnd,
@@ -40,14 +39,13 @@ enum Turn {
 }
 
 impl Gaps {
-    /// A step was handed over.
     pub(super) fn submitted(&mut self, lane: LaneId) {
         let lane = self.lanes.entry(lane).or_default();
         let busy = !lane.submitted.is_empty() || lane.turn == Turn::SawEnd;
         lane.submitted.push_back(if busy { Follows::Work } else { Follows::Idleness });
     }
 
-    /// The oldest step has ended. Returns how long the device had waited for it, unless there was nothing to do before.
+    /// Ends the oldest step. Returns how long the device had waited for it, or `None` if there was no work before.
     pub(super) fn ended(&mut self, lane: LaneId, ran: StepSpan) -> Option<Duration> {
         let lane = self.lanes.entry(lane).or_default();
         lane.turn = Turn::SawEnd;
@@ -58,7 +56,7 @@ impl Gaps {
         }
     }
 
-    /// The replica thread has done what it could and looks for news.
+    /// Ends a turn of the replica thread.
     pub(super) fn turn_over(&mut self) {
         self.lanes.values_mut().for_each(|lane| lane.turn = Turn::SawNone);
     }
@@ -84,7 +82,7 @@ mod tests {
         assert_eq!(gaps.ended(LANE, span(epoch, 0, 100)), None);
         gaps.turn_over();
         assert_eq!(gaps.ended(LANE, span(epoch, 103, 200)), Some(Duration::from_micros(3)));
-        // In answer to that end.
+        // Submitted in answer to that end.
         gaps.submitted(LANE);
         gaps.turn_over();
         assert_eq!(gaps.ended(LANE, span(epoch, 250, 300)), Some(Duration::from_micros(50)));
@@ -100,7 +98,7 @@ mod tests {
         gaps.turn_over();
         gaps.submitted(LANE);
         assert_eq!(gaps.ended(LANE, span(epoch, 900, 1_000)), None);
-        // An end of a step that nobody knows counts nothing.
+        // The end of an unknown step counts nothing.
         assert_eq!(gaps.ended(LANE, span(epoch, 1_000, 1_000)), None);
     }
 }

@@ -1,7 +1,7 @@
-//! A worker's replica thread: what goes in, what comes out, and the handle that others hold.
+//! Replica thread of a worker: its input, its output, and the handle that others hold.
 //!
-//! One thread owns scheduler, backend handle and transport handle by `&mut` and never computes or copies. Whoever serves
-//! it (a session with a router, a service for peers) talks to it through a bounded inbox and an [`Outlet`].
+//! One thread owns scheduler, backend handle and transport handle by `&mut` and never computes or copies. Sessions with
+//! routers and the service for peers talk to it through a bounded inbox and an [`Outlet`].
 
 mod gaps;
 mod peers;
@@ -28,100 +28,100 @@ use crate::EngineError;
 
 pub(crate) use run::{Parts, spawn};
 
-/// What the replica thread has to tell the rest of its process.
+/// Message of the replica thread to the rest of its process.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outbound {
-    /// A word for another process.
+    /// Word for another process.
     Say(Envelope),
-    /// A giver has to be met: [`Event::GiverUp`] or [`Event::GiverUnmet`] says what came of it.
+    /// Asks to meet a giver; answered by [`Event::GiverUp`] or [`Event::GiverUnmet`].
     Meet {
-        /// Who.
+        /// Giver to meet.
         giver: InstanceId,
-        /// Where its peer service listens.
+        /// Address of its peer service.
         address: Arc<str>,
     },
     /// A peer can be pulled from.
     PeerUp {
         /// The peer.
         instance: InstanceId,
-        /// What moves its bytes.
+        /// Transport of its bytes.
         transport: TransportKind,
-        /// Measured at connect.
+        /// Rate measured at connect.
         bytes_per_second: f64,
     },
     /// A peer cannot be pulled from any more; to meet it again, add it with a fresh endpoint.
     PeerDown {
         /// The peer.
         instance: InstanceId,
-        /// Why.
+        /// Reason of the loss.
         reason: String,
     },
     /// A pull has ended; for metrics.
     Transferred {
-        /// Whose blocks.
+        /// Giver whose blocks were read.
         giver: InstanceId,
-        /// What moved them.
+        /// Transport of the bytes.
         transport: TransportKind,
-        /// Bytes that arrived; 0 when it failed or was aborted.
+        /// Bytes that arrived; 0 after a failure or abort.
         bytes: u64,
-        /// How long it took, in microseconds.
+        /// Duration in microseconds; 0 after a failure or abort.
         elapsed_us: u64,
-        /// How it ended.
+        /// Outcome of the pull.
         end: TransferEnd,
     },
     /// A step has ended; for metrics.
     Stepped {
-        /// Its lane.
+        /// Lane of the step.
         lane: LaneId,
-        /// How long it ran.
+        /// Duration of the step.
         took: Duration,
         /// How long the device had stood still before it although there was work; `None` if there was none.
         gap: Option<Duration>,
     },
-    /// How full the worker is: when it changed, at most ten times a second, and every second.
+    /// Load of the worker: sent after a change, at most ten times a second, and else every second.
     Load(Load),
-    /// The accounting of blocks does not add up: a defect of ours, found while idle; for metrics.
+    /// The accounting of blocks is inconsistent: a defect of ours, found while idle; for metrics.
     InvariantBroken(String),
-    /// The thread has ended: as asked, or because of this.
+    /// The thread has ended, as asked or because of this failure.
     Stopped(Option<Failure>),
 }
 
-/// How a pull ended.
+/// Outcome of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferEnd {
     /// All bytes arrived.
     Done,
-    /// Some did not, for a reason that lies with the path or the peer.
+    /// Bytes are missing because of the path or the peer.
     Failed,
-    /// The giver refused: the lease has ended. The path is well.
+    /// The giver refused because the lease has ended; the path is fine.
     Refused,
-    /// It was aborted as asked.
+    /// The pull was aborted as asked.
     Aborted,
 }
 
-/// Where the replica thread puts what it has to tell. Never blocks.
+/// Output of the replica thread. Never blocks.
 pub trait Outlet: Send {
     /// Takes one message.
     fn put(&mut self, out: Outbound);
 
-    /// Called once per turn of the loop, after the last `put`: whatever was put can be sent as one.
+    /// Ends a turn of the loop, after the last `put`: the messages since the last flush can be sent together.
     fn flush(&mut self);
 }
 
-/// A worker whose KV pool we may pull from.
+/// A giver whose KV pool this worker may pull from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerInfo {
-    /// Its incarnation.
+    /// Identity of its current start.
     pub instance: InstanceId,
-    /// How tiles of its pool become tiles of ours.
+    /// Mapping of tiles of its pool to tiles of ours.
     pub resharding: Resharding,
     /// Blocks of its pool.
     pub blocks: u32,
-    /// How its transport is reached, as that transport wrote it.
+    /// Address of its transport, as that transport wrote it.
     pub endpoint: Vec<u8>,
 }
 
-/// Whose pool an endpoint leads to, as it says itself; `None` if it is no endpoint.
+/// Owner of the pool that an endpoint leads to, as the endpoint says; `None` if it is no endpoint.
 #[must_use]
 pub fn owner_of(endpoint: &[u8]) -> Option<InstanceId> {
     kv_transfer::instance_of(endpoint).ok()
@@ -161,7 +161,7 @@ impl NotTaken {
     }
 }
 
-/// The way to a replica thread; cheap to clone. The thread ends when told to or when the last handle is gone.
+/// Handle to a replica thread; cheap to clone. The thread ends when told to, or when the last handle is dropped.
 #[derive(Clone)]
 pub struct ReplicaHandle {
     inbox: Sender<Command>,
@@ -203,7 +203,7 @@ impl ReplicaHandle {
 
 impl Drop for ReplicaHandle {
     fn drop(&mut self) {
-        // The last handle's end is seen when the inbox is looked at.
+        // Wake the thread: it sees the end of the last handle when it looks at the inbox.
         self.thread.unpark();
     }
 }

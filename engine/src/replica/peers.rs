@@ -1,4 +1,4 @@
-//! The peers we may pull from: which connection, how their KV becomes ours, whether they are up; knows no leg.
+//! Peers that this worker may pull from: their connection, resharding and state; knows no leg.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,6 @@ use kv_transfer::PeerId;
 use sched::InstanceId;
 use sched::layout::Resharding;
 
-/// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
@@ -15,17 +14,16 @@ pub(super) struct Peer {
     pub(super) link: Link,
 }
 
-/// Whether a peer can be pulled from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Link {
     Connecting,
     Up {
-        /// Measured at connect.
+        /// Rate measured at connect.
         bytes_per_second: f64,
     },
 }
 
-/// All peers by incarnation and by connection.
+/// All peers, by instance and by connection.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: BTreeMap<InstanceId, Peer>,
@@ -33,34 +31,32 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Remembers a peer that is being connected.
     pub(super) fn insert(&mut self, instance: InstanceId, peer: Peer) {
         self.instances.insert(peer.id, instance);
         self.peers.insert(instance, peer);
     }
 
-    /// Forgets a peer.
     pub(super) fn remove(&mut self, instance: InstanceId) -> Option<Peer> {
         let peer = self.peers.remove(&instance)?;
         self.instances.remove(&peer.id);
         Some(peer)
     }
 
-    /// A connection has come up; its peer, if it is still wanted.
+    /// Marks a connection as up; returns its peer if that is still wanted.
     pub(super) fn up(&mut self, id: PeerId, bytes_per_second: f64) -> Option<InstanceId> {
         let instance = *self.instances.get(&id)?;
         self.peers.get_mut(&instance)?.link = Link::Up { bytes_per_second };
         Some(instance)
     }
 
-    /// A connection is gone; its peer, if it was still wanted.
+    /// Removes a connection that is gone; returns its peer if that was still wanted.
     pub(super) fn down(&mut self, id: PeerId) -> Option<InstanceId> {
         let instance = self.instances.remove(&id)?;
         self.peers.remove(&instance);
         Some(instance)
     }
 
-    /// A peer that can be pulled from, and how fast.
+    /// Returns a connected peer and its rate, or why there is none.
     pub(super) fn connected(&self, instance: InstanceId) -> Result<(&Peer, f64), String> {
         match self.peers.get(&instance) {
             None => Err(format!("{instance} is not a peer of this worker")),

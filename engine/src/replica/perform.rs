@@ -1,4 +1,4 @@
-//! Performs the scheduler's decisions on backend, transport, lease table and outlet; decides nothing.
+//! Carries out the scheduler's decisions on backend, transport, lease table and outlet; decides nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,15 +19,15 @@ use super::{Outbound, Outlet, PeerInfo, TransferEnd};
 use crate::EngineError;
 use crate::backend::{Backend, BackendEvent};
 
-/// How long a pull may be read: a while in any case, and much longer than the rate that was measured over an idle link
-/// says. A peer that brings nothing at all is noticed by the transport, much sooner.
+/// Time limit of a pull's reading: at least this long, plus this many times what the rate of an idle link implies. The
+/// transport notices a peer that sends nothing at all much sooner.
 const READING_LEAST: Duration = Duration::from_secs(30);
 const READING_SPARE: f64 = 16.0;
 
 /// The pool is the first region that every worker registers.
 const POOL_REGION: RegionId = RegionId(0);
 
-/// The hands of the replica thread.
+/// Carries out the decisions of the replica thread.
 pub(super) struct Performer {
     backend: Box<dyn Backend>,
     transport: Box<dyn KvTransport>,
@@ -36,7 +36,6 @@ pub(super) struct Performer {
     layout: KvLayout,
     pub(super) outlet: Box<dyn Outlet>,
     peers: Peers,
-    /// Pulls in flight.
     pulls: BTreeMap<Ticket, (PullId, InstanceId)>,
     tickets: BTreeMap<PullId, Ticket>,
     gaps: Gaps,
@@ -67,12 +66,12 @@ impl Performer {
         }
     }
 
-    /// What makes it impossible to go on.
+    /// Takes the failure that makes it impossible to go on.
     pub(super) fn broken(&mut self) -> Option<Failure> {
         self.broken.take()
     }
 
-    /// Performs one decision; some are answered at once by a fact.
+    /// Carries out one decision; some are answered at once by an event.
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Compute(Compute::Run { lane, step, plan, progress }) => self.run(lane, step, (plan, progress)),
@@ -118,7 +117,7 @@ impl Performer {
         Some(Event::StepFailed { lane, step, failure })
     }
 
-    /// The next thing that happened to a step; for metrics its time goes to the outlet.
+    /// Returns the next event of a step; its times go to the outlet, for metrics.
     pub(super) fn poll_backend(&mut self) -> Option<Event> {
         loop {
             match self.backend.poll()? {
@@ -137,7 +136,7 @@ impl Performer {
         }
     }
 
-    /// Everything at hand was taken in and acted upon.
+    /// Ends a turn: all events at hand were taken and acted upon.
     pub(super) fn turn_over(&mut self) {
         self.gaps.turn_over();
         self.outlet.flush();
@@ -183,7 +182,7 @@ impl Performer {
         self.transport.start(peer.id, batch).map_err(|error| error.to_string())
     }
 
-    /// Meets a peer; an earlier connection to the same incarnation is closed.
+    /// Connects to a peer; closes an earlier connection to the same instance.
     pub(super) fn add_peer(&mut self, info: PeerInfo) {
         let PeerInfo { instance, resharding, blocks, endpoint } = info;
         if let Some(former) = self.peers.remove(instance) {
@@ -195,14 +194,13 @@ impl Performer {
         }
     }
 
-    /// Forgets a peer.
     pub(super) fn remove_peer(&mut self, instance: InstanceId) {
         if let Some(peer) = self.peers.remove(instance) {
             self.transport.disconnect(peer.id);
         }
     }
 
-    /// The next thing that happened to a pull; what happens to peers goes to the outlet.
+    /// Returns the next event of a pull; events of peers go to the outlet.
     pub(super) fn poll_transport(&mut self) -> Option<Event> {
         loop {
             let event = match self.transport.poll()? {
@@ -242,7 +240,7 @@ impl Performer {
         None
     }
 
-    /// Nothing can be given or taken any more, and what was under way never ends. The process has to.
+    /// After this nothing can be given or taken, and running pulls never end, so the process must.
     fn transport_stopped(&mut self, part: &'static str) -> Option<Event> {
         let detail = format!("the transport {} has stopped: {part} has ended", self.transport.kind());
         self.broken.get_or_insert(Failure::new(FailureKind::Internal, detail));
@@ -266,14 +264,13 @@ impl Performer {
         Some(Event::PullEnded { pull, outcome })
     }
 
-    /// Asks every pull to end.
     pub(super) fn abort_all(&mut self) {
         for ticket in self.pulls.keys() {
             self.transport.abort(*ticket);
         }
     }
 
-    /// Whether a byte may still land.
+    /// True if a byte may still arrive.
     pub(super) fn has_transfers(&self) -> bool {
         !self.pulls.is_empty()
     }

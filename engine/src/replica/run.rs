@@ -1,4 +1,4 @@
-//! The replica thread: takes facts in, lets the scheduler decide, performs, sleeps; knows no decision.
+//! The replica thread: takes events in, lets the scheduler decide, carries out, sleeps; decides nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,14 +20,13 @@ use crate::EngineError;
 use crate::backend::Backend;
 use crate::clock::Clock;
 
-/// Facts taken in before the scheduler decides again, so that a flood delays no step for ever.
+/// Commands taken in before the scheduler decides again, so that a flood of them delays no step for ever.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
-/// Changed load is told at most this often.
+/// Shortest time between two reports of a changed load.
 const LOAD_CHANGED: Span = Span::from_ms(100);
-/// How long the end of the thread waits for transfers that are being aborted.
+/// How long the ending thread waits for aborted transfers.
 const ABORT_WAIT: Duration = Duration::from_secs(2);
 
-/// Everything that a replica thread owns.
 pub(crate) struct Parts {
     pub(crate) scheduler: Replica,
     pub(crate) backend: Box<dyn Backend>,
@@ -39,7 +38,7 @@ pub(crate) struct Parts {
     pub(crate) inbox_events_max: usize,
 }
 
-/// Starts the thread, which sleeps in `parker`; backend and transport were made with what wakes it.
+/// Starts the thread, which sleeps in `parker`; backend and transport were made with its waker.
 pub(crate) fn spawn(parts: Parts, parker: Parker) -> Result<(ReplicaHandle, JoinHandle<()>), EngineError> {
     let (sender, inbox) = bounded(parts.inbox_events_max);
     let stop = Arc::new(AtomicBool::new(false));
@@ -76,21 +75,20 @@ struct ReplicaThread {
     parker: Parker,
     stop: Arc<AtomicBool>,
     load: LoadReport,
-    /// Whether the invariants were checked since the last fact.
+    /// True if the invariants were checked since the last event.
     checked_idle: bool,
 }
 
-/// When the load was told, which costs a look at every sequence, and whether it may have changed since.
+/// Last load report, and whether the load may have changed since; computing it visits every sequence.
 #[derive(Default)]
 struct LoadReport {
     told: Option<(Time, Load)>,
-    /// When it was looked at last.
+    /// Time of the last look at the load.
     looked: Time,
-    /// Whether facts came in since.
+    /// True if events came in since that look.
     stale: bool,
 }
 
-/// Whether anybody can still send facts.
 #[derive(PartialEq, Eq)]
 enum Inbox {
     Open,
@@ -98,7 +96,7 @@ enum Inbox {
 }
 
 impl ReplicaThread {
-    /// Turns until told to stop; the failure that ended it, if any.
+    /// Runs turns until told to stop; returns the failure that ended it, if any.
     fn run(&mut self) -> Option<Failure> {
         loop {
             if self.stop.load(Ordering::Acquire) || self.take_in() == Inbox::Closed {
@@ -116,7 +114,7 @@ impl ReplicaThread {
         }
     }
 
-    /// Every fact at hand goes to the scheduler before it decides.
+    /// Takes in all events at hand before the scheduler decides.
     fn take_in(&mut self) -> Inbox {
         for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.inbox.try_recv() {
@@ -178,7 +176,7 @@ impl ReplicaThread {
         self.scheduler.next_timeout().map_or(load, |timeout| timeout.min(load))
     }
 
-    /// Leaves nothing behind that still writes: steps end, transfers are aborted and waited for.
+    /// Leaves nothing behind that still writes: steps end, and aborted transfers are waited for.
     fn finish(&mut self, failure: Option<Failure>) {
         if let Some(failure) = &failure {
             tracing::error!(%failure, "the replica stops");
@@ -196,7 +194,6 @@ impl ReplicaThread {
 }
 
 impl LoadReport {
-    /// When to look at the load again.
     fn next(&self) -> Time {
         match self.told {
             None => Time(0),
@@ -205,7 +202,7 @@ impl LoadReport {
         }
     }
 
-    /// The load as it is now, if it has to be told.
+    /// Returns the current load if it must be reported.
     fn look(&mut self, now: Time, load: Load) -> Option<Load> {
         (self.looked, self.stale) = (now, false);
         if self.told.is_some_and(|(told, last)| last == load && now < told + STATUS_BEAT) {

@@ -1,4 +1,4 @@
-//! How the replica thread ends when its transport has, and who may fill its inbox.
+//! How the replica thread ends after its transport has, and how much of its inbox peers and routers may fill.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ use super::{NotTaken, Outbound, Outlet, Parts, ReplicaHandle, spawn};
 use crate::EngineError;
 use crate::backend::{Backend, BackendEvent, BackendInfo};
 
-/// Computes nothing and is asked for nothing.
+/// A backend that computes nothing.
 struct Idle(BackendInfo);
 
 impl Backend for Idle {
@@ -124,7 +124,7 @@ fn layout() -> KvLayout {
     KvLayout::whole(shape).unwrap()
 }
 
-/// Neither a giver nor a reader goes on as if nothing had happened, whether anybody is connected or not.
+/// Both givers and readers stop, whether peers are connected or not.
 #[test]
 fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
     for role in Role::ALL {

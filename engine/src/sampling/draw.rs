@@ -1,15 +1,15 @@
 //! One draw from a row of logits: temperature, top-k, top-p, min-p; knows no sequence.
 //!
-//! Filters act in this order, each on what the one before kept: top-k, top-p (Holtzman et al., 2020; the token that
-//! crosses the mass is kept), min-p (Nguyen et al., 2024). Everything runs in one fixed order, so a draw depends on
-//! the row, the parameters and the random number only.
+//! Filters act in this order, each on what the previous one kept: top-k, top-p (Holtzman et al., 2020; the token that
+//! crosses the mass is kept), min-p (Nguyen et al., 2024). Everything runs in one fixed order, so a draw depends only
+//! on row, parameters and random number.
 
 use sched::SamplingParams;
 
 use super::elementary::exp;
 use super::order::{Entry, entry, greedy, most_likely, sort_first, sum_in_lanes};
 
-/// Reused space of draws.
+/// Buffers that draws reuse.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) entries: Vec<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Scratch {
     blocks: Vec<f64>,
 }
 
-/// A row's logits on the way to weights: `exp((logit - maximum) / temperature)`, 1 for the most likely token.
+/// Weights of logits: `exp((logit - maximum) / temperature)`, 1 for the most likely token.
 #[derive(Clone, Copy)]
 struct Weigher {
     maximum: f32,
@@ -33,7 +33,7 @@ impl Weigher {
 /// Draws a token; `uniform` lies in [0, 1). `maximum` is the row's largest logit.
 pub(super) fn draw(logits: &[f32], maximum: f32, params: &SamplingParams, uniform: f64, scratch: &mut Scratch) -> u32 {
     let inverse_temperature = params.temperature.recip();
-    // Below about 1e-38 the reciprocal overflows: such a temperature is greedy in all but name.
+    // Below about 1e-38 the reciprocal overflows: such a temperature is greedy in effect.
     if params.temperature == 0.0 || !inverse_temperature.is_finite() {
         return greedy(logits, maximum);
     }
@@ -58,12 +58,12 @@ pub(super) fn draw(logits: &[f32], maximum: f32, params: &SamplingParams, unifor
     let likely = kept.partition_point(|(_, weight)| *weight >= params.min_p).max(1);
     match kept.get(..likely) {
         Some(likely) => pick(likely, uniform),
-        // Only parameters that are no numbers leave nobody.
+        // Nothing is kept only if a parameter is NaN.
         None => greedy(logits, maximum),
     }
 }
 
-/// Draws from the whole vocabulary in token order, which needs no sorting.
+/// Draws from the whole vocabulary in token order, without sorting.
 fn draw_by_id(logits: &[f32], weigher: Weigher, min_p: f32, uniform: f64, scratch: &mut Scratch) -> u32 {
     const BLOCK: usize = 256;
     let Scratch { weights, blocks, .. } = scratch;
@@ -89,7 +89,7 @@ fn draw_by_id(logits: &[f32], weigher: Weigher, min_p: f32, uniform: f64, scratc
     (first + last) as u32
 }
 
-/// The block in which `target` falls and what remains of it there; rounding never leads to an empty block.
+/// Finds the block in which `target` falls and the rest of it there; rounding never leads to an empty block.
 fn descend(blocks: &[f64], target: f64) -> (usize, f64) {
     let mut rest = target;
     let mut last = (0, 0.0);
@@ -103,14 +103,14 @@ fn descend(blocks: &[f64], target: f64) -> (usize, f64) {
     last
 }
 
-/// The most likely tokens in order, at least as many as the nucleus needs.
+/// Returns the most likely tokens in order, at least as many as the nucleus needs.
 fn nucleus_candidates(logits: &[f32], weigher: Weigher, top_p: f32, scratch: &mut Scratch) -> Vec<(u32, f32)> {
     const FIRST: usize = 64;
     const GROWTH: usize = 8;
     let total = sum_in_lanes(logits, |logit| weigher.weight(logit));
-    // Tokens no likelier than this hold at most 1 - top_p of the mass together: the nucleus lies above.
+    // Tokens at or below this weight hold at most 1 - top_p of the mass together, so the nucleus lies above.
     let floor = ((1.0 - f64::from(top_p)) * total / logits.len() as f64) as f32;
-    // The most likely token is never below it, also where all are equally likely.
+    // The most likely token is never below that, even if all are equally likely.
     let likely = |logit: &f32| weigher.weight(*logit) >= floor;
     let entries = &mut scratch.entries;
     entries.clear();
@@ -133,7 +133,7 @@ fn weigh(entries: impl Iterator<Item = Entry>, logits: &[f32], weigher: Weigher)
     entries.map(|entry| (entry.token(), weigher.weight(logits[entry.index()]))).collect()
 }
 
-/// How many of the sorted candidates it takes to reach `mass`; at least one.
+/// Number of sorted candidates that reach `mass`; at least one.
 fn nucleus_len(candidates: &[(u32, f32)], mass: f64) -> usize {
     let mut sum = 0.0;
     for (index, (_, weight)) in candidates.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! exp and ln whose bits depend on nothing but their argument; the platform's libm chooses variants per processor.
+//! exp and ln whose bits depend on the argument only; the platform's libm chooses variants per processor.
 
 /// Arguments below this give 0: the result would be subnormal.
 const EXP_ARGUMENT_MIN: f32 = -87.0;
@@ -6,7 +6,7 @@ const EXP_ARGUMENT_MIN: f32 = -87.0;
 /// e^x for x ≤ 0, within 2 units in the last place; 1 exactly at 0. Written so that the compiler vectorises it.
 #[must_use]
 pub(super) fn exp(x: f32) -> f32 {
-    /// Adding and subtracting it rounds to a whole number.
+    /// Adding and then subtracting this rounds to a whole number.
     const ROUNDER: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;

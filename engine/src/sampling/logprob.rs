@@ -5,7 +5,7 @@ use sched::TokenId;
 use super::elementary::{exp, ln};
 use super::order::{most_likely, sum_in_lanes};
 
-/// The normaliser of one row: log-probability = logit - maximum - ln(sum of exp(logit - maximum)).
+/// Normaliser of one row: log-probability = logit - maximum - ln(sum of exp(logit - maximum)).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogSoftmax {
     maximum: f32,
@@ -13,17 +13,16 @@ pub(super) struct LogSoftmax {
 }
 
 impl LogSoftmax {
-    /// Reads a row whose largest value is `maximum`. The sum runs in 16 interleaved lanes of f64, always.
+    /// Reads a row whose largest value is `maximum`. The sum always runs in 16 interleaved lanes of f64.
     pub(super) fn of(logits: &[f32], maximum: f32) -> LogSoftmax {
         LogSoftmax { maximum, log_sum: ln(sum_in_lanes(logits, |logit| exp(logit - maximum))) }
     }
 
-    /// Log-probability of a token with this logit.
     pub(super) fn of_logit(self, logit: f32) -> f32 {
         (f64::from(logit) - f64::from(self.maximum) - self.log_sum) as f32
     }
 
-    /// The `count` most likely tokens, most likely first, lower id first among equals.
+    /// Returns the `count` most likely tokens, most likely first, ties by lower id.
     pub(super) fn top(self, logits: &[f32], count: usize, scratch: &mut Vec<u64>) -> Vec<(TokenId, f32)> {
         let entries = most_likely(logits, count, scratch);
         entries.iter().map(|entry| (TokenId(entry.token()), self.of_logit(logits[entry.index()]))).collect()

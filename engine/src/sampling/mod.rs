@@ -1,7 +1,6 @@
-//! From logits to tokens: the state of every running sequence and one draw at a time; knows no step and no scheduler.
+//! Sampling: the state of every running choice, and one draw at a time; knows no step and no scheduler.
 //!
-//! A draw is keyed by (seed of the choice, position among its generated tokens), so it does not matter in which
-//! batch, worker or attempt it happens.
+//! A draw depends on (seed of the choice, position among its generated tokens), not on batch, worker or attempt.
 
 mod draw;
 mod elementary;
@@ -21,7 +20,7 @@ use self::logprob::LogSoftmax;
 use self::penalty::Seen;
 use crate::EngineError;
 
-/// The sampler state of all running sequences.
+/// Sampler state of all running choices.
 #[derive(Debug)]
 pub struct Sampler {
     slots: BTreeMap<SlotId, Slot>,
@@ -29,30 +28,28 @@ pub struct Sampler {
     scratch: Scratch,
 }
 
-/// One running choice.
 #[derive(Debug)]
 struct Slot {
     params: Arc<SamplingParams>,
     seed: u64,
-    /// Tokens generated so far: the position of the next one.
+    /// Tokens generated so far, which is the position of the next one.
     generated: u32,
     last: Last,
     seen: Seen,
 }
 
-/// The last token of a choice.
 #[derive(Debug, Clone, Copy)]
 enum Last {
-    /// It has none yet.
+    /// The choice has no token yet.
     Nothing,
     Token(TokenId),
-    /// The step that should have sampled it did not; the scheduler reads nothing of this slot any more.
+    /// The step that should have sampled it did not; the scheduler ignores this slot from now on.
     Void,
 }
 
-/// What void slots continue from; any token of a vocabulary will do.
+/// Input token of void slots; any token of the vocabulary will do.
 const VOID_INPUT: TokenId = TokenId(0);
-/// What void slots sample; no vocabulary has it, so nobody can take it for a token.
+/// Sample of void slots; outside of every vocabulary, so that it cannot pass for a token.
 const VOID_SAMPLE: TokenId = TokenId(u32::MAX);
 
 impl Default for Sampler {
@@ -62,13 +59,13 @@ impl Default for Sampler {
 }
 
 impl Sampler {
-    /// A sampler without sequences.
+    /// Makes a sampler without choices.
     #[must_use]
     pub fn new() -> Sampler {
         Sampler { slots: BTreeMap::new(), adjusted: Vec::new(), scratch: Scratch::default() }
     }
 
-    /// Begins a sequence, and forgets the one that had its slot before.
+    /// Starts a choice, and forgets the one that had its slot before.
     pub fn admit(&mut self, init: &SlotInit) {
         let slot = Slot {
             params: Arc::clone(&init.params),
@@ -80,7 +77,7 @@ impl Sampler {
         self.slots.insert(init.slot, slot);
     }
 
-    /// The last token of a sequence, sampled here or admitted with it; any token for a void slot.
+    /// Returns the last token of a choice, sampled here or admitted with it; for a void slot, an arbitrary token.
     pub fn last_token(&self, slot: SlotId) -> Result<TokenId, EngineError> {
         match self.slots.get(&slot).map(|slot| slot.last) {
             Some(Last::Token(token)) => Ok(token),
@@ -89,16 +86,16 @@ impl Sampler {
         }
     }
 
-    /// The step that was to sample this slot has ended without: until it is admitted again, its samples mean nothing, and its
-    /// rows in the next step must not keep that step from running. Unknown slots are left alone.
+    /// Marks a slot whose step ended without its sample: until it is admitted again its samples are meaningless, and
+    /// its rows must not make the next step fail. Unknown slots are ignored.
     pub fn void(&mut self, slot: SlotId) {
         if let Some(slot) = self.slots.get_mut(&slot) {
             slot.last = Last::Void;
         }
     }
 
-    /// Samples the next token of a sequence from one row of logits, `[vocab]`. A row that no token can be drawn from is
-    /// an outcome, not an error: it voids its own slot and is nobody else's affair.
+    /// Samples the next token of a choice from one row of logits, `[vocab]`. A row that gives no token is an outcome,
+    /// not an error: it voids only its own slot.
     pub fn sample(&mut self, slot: SlotId, logits: &[f32]) -> Result<SampleOutcome, EngineError> {
         let Sampler { slots, adjusted, scratch } = self;
         let Some(state) = slots.get_mut(&slot) else {
@@ -140,19 +137,18 @@ impl Slot {
     }
 }
 
-/// The model itself gave a row that has no most likely token: its weights or this sequence's KV cache are damaged, or
-/// the model overflows for this text.
+/// Failure of a row without a most likely token: damaged weights or KV cache, or the model overflows for this text.
 fn broken_model(problem: &str) -> Failure {
     Failure::new(FailureKind::Internal, format!("the model gave logits that no token can be sampled from: {problem}"))
 }
 
-/// The model's row was fine; bias, masks or penalties have left nothing of it.
+/// Failure of a row that was fine until bias, masks or penalties left no token.
 fn broken_params(problem: &str) -> Failure {
     let detail = format!("logit_bias, min_tokens and penalties leave no token that can be sampled: {problem}");
     Failure::new(FailureKind::InvalidRequest, detail)
 }
 
-/// The token with the log-probabilities that were asked for, from the raw logits.
+/// Adds the log-probabilities that were asked for, from the raw logits, to a token.
 fn report(params: &SamplingParams, logits: &[f32], maximum: f32, token: u32, scratch: &mut Scratch) -> SampledToken {
     let token_id = TokenId(token);
     let Some(alternatives) = params.logprobs else {

@@ -2,7 +2,7 @@
 
 const LANES: usize = 16;
 
-/// The largest logit, or what is wrong with the row.
+/// Returns the largest logit, or what is wrong with the row.
 pub(super) fn maximum(logits: &[f32]) -> Result<f32, String> {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut unordered = false;
@@ -22,12 +22,12 @@ pub(super) fn maximum(logits: &[f32]) -> Result<f32, String> {
     if maximum.is_finite() { Ok(maximum) } else { Err(format!("the largest logit is {maximum}")) }
 }
 
-/// The lowest token with the largest logit.
+/// Returns the lowest token with the largest logit.
 pub(super) fn greedy(logits: &[f32], maximum: f32) -> u32 {
     logits.iter().position(|logit| *logit == maximum).unwrap_or_default() as u32
 }
 
-/// Sum of `weight` over the row: 16 interleaved lanes of f64 that meet in a binary tree.
+/// Sums `weight` over the row: 16 interleaved lanes of f64, then a binary tree.
 pub(super) fn sum_in_lanes(logits: &[f32], weight: impl Fn(f32) -> f32) -> f64 {
     let mut lanes = [0f64; LANES];
     let (chunks, rest) = logits.as_chunks::<LANES>();
@@ -50,7 +50,7 @@ pub(super) fn sum_in_lanes(logits: &[f32], weight: impl Fn(f32) -> f32) -> f64 {
     lanes[0]
 }
 
-/// A token packed with its logit so that ascending order is "more likely first, then lower id".
+/// A token packed with its logit, so that ascending order is "more likely first, then lower id".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry(u64);
 
@@ -71,9 +71,8 @@ impl Entry {
     }
 }
 
-/// The `count` most likely tokens in order.
 pub(super) fn most_likely(logits: &[f32], count: usize, scratch: &mut Vec<u64>) -> Vec<Entry> {
-    /// Up to here one pass that rarely inserts beats selecting among all tokens.
+    /// Up to this count, one pass with rare insertions beats selecting among all tokens.
     const INSERTED_MAX: usize = 64;
     scratch.clear();
     if count <= INSERTED_MAX.min(logits.len()) {
@@ -85,7 +84,7 @@ pub(super) fn most_likely(logits: &[f32], count: usize, scratch: &mut Vec<u64>) 
     scratch.iter().take(count).map(|entry| Entry(*entry)).collect()
 }
 
-/// Keeps the best entries so far in order; most tokens are turned away by one comparison.
+/// Keeps the best entries so far in order; one comparison rejects most tokens.
 fn insert_likely(logits: &[f32], count: usize, best: &mut Vec<u64>) {
     if count == 0 {
         return;
@@ -95,7 +94,7 @@ fn insert_likely(logits: &[f32], count: usize, best: &mut Vec<u64>) {
     best.sort_unstable();
     let mut worst = logits[Entry(best[count - 1]).index()];
     for (token, logit) in (count as u32..).zip(rest) {
-        // An equal logit has a higher id than everything kept, so it ranks behind.
+        // A token with an equal logit has a higher id than all kept ones, so it ranks behind them.
         if *logit > worst {
             let entry = Entry::new(token, *logit).0;
             best.pop();
@@ -105,7 +104,7 @@ fn insert_likely(logits: &[f32], count: usize, best: &mut Vec<u64>) {
     }
 }
 
-/// Sorts so that the `count` smallest entries come first in order; the rest has no order.
+/// Sorts the `count` smallest entries to the front; the rest has no order.
 pub(super) fn sort_first(entries: &mut [u64], count: usize) {
     let count = count.min(entries.len());
     if count == 0 {
@@ -117,13 +116,12 @@ pub(super) fn sort_first(entries: &mut [u64], count: usize) {
     entries[..count].sort_unstable();
 }
 
-/// The entry in a scratch slot.
 pub(super) fn entry(raw: u64) -> Entry {
     Entry(raw)
 }
 
 impl Entry {
-    /// The number that sorts like this entry.
+    /// The number whose order is that of this entry.
     pub(super) fn raw(self) -> u64 {
         self.0
     }

@@ -1,5 +1,5 @@
-//! Changes to logits that depend on what a sequence has seen: bias, masked stop tokens, penalties. What overflows
-//! saturates, so a finite logit stays finite unless it is masked.
+//! Changes to logits that depend on the tokens of a sequence: bias, masked stop tokens, penalties. Overflow saturates,
+//! so a finite logit stays finite unless it is masked.
 //!
 //! Order: bias, stop tokens masked, repetition penalty (Keskar et al., "CTRL", 2019), frequency and presence penalty.
 
@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use sched::{SamplingParams, TokenId};
 
-/// What penalties need to remember of one sequence; empty when no penalty is on.
+/// Tokens of one sequence that penalties need; empty if no penalty is on.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
-    /// How often each token was generated.
+    /// Count of each generated token.
     generated: BTreeMap<TokenId, u32>,
     /// Distinct tokens of the prompt, for the repetition penalty.
     prompt: Vec<TokenId>,
@@ -30,14 +30,14 @@ impl Seen {
         seen
     }
 
-    /// Remembers a generated token.
+    /// Counts a generated token.
     pub(super) fn note(&mut self, params: &SamplingParams, token: TokenId) {
         if has_penalty(params) {
             *self.generated.entry(token).or_insert(0) += 1;
         }
     }
 
-    /// Changes `logits` of a choice that has generated `generated` tokens.
+    /// Changes the `logits` of a choice that has generated `generated` tokens.
     pub(super) fn adjust(&self, params: &SamplingParams, generated: u32, logits: &mut [f32]) {
         for (token, bias) in &params.logit_bias {
             if let Some(logit) = logits.get_mut(token.0 as usize) {
@@ -73,12 +73,12 @@ impl Seen {
     }
 }
 
-/// What a logit becomes: one that was a finite number still is one. Masked ones stay masked.
+/// Keeps a changed logit finite if it was finite before; masked logits stay masked.
 fn saturate(before: f32, changed: f32) -> f32 {
     if before.is_finite() { changed.clamp(f32::MIN, f32::MAX) } else { before }
 }
 
-/// Whether `Seen::adjust` would change anything.
+/// True if `Seen::adjust` would change anything.
 pub(super) fn changes_logits(params: &SamplingParams, generated: u32) -> bool {
     let masks = generated < params.min_tokens && !params.stop_tokens.is_empty();
     masks || !params.logit_bias.is_empty() || has_penalty(params)

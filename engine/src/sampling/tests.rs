@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Probabilities after temperature and filters, by sorting the whole row; the textbook form.
+/// Probabilities after temperature and filters in the textbook form, by sorting the whole row.
 fn naive_distribution(logits: &[f32], params: &SamplingParams) -> Vec<(u32, f64)> {
     let mut sorted: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|logit| f64::from(*logit))).collect();
     sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -72,7 +72,7 @@ fn row() -> impl Strategy<Value = Vec<f32>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Drawing on a fine grid of random numbers gives every token its naive probability, and no other token.
+    /// Draws over a fine grid of random numbers give every token its naive probability, and no other token.
     #[test]
     fn draws_follow_the_naive_distribution(logits in row(), params in params()) {
         const GRID: u32 = 400;
@@ -86,7 +86,7 @@ proptest! {
         for (token, probability) in &naive {
             expected[*token as usize] = *probability;
         }
-        // A token on the very edge of a filter may fall on either side of it by rounding; its whole mass may move.
+        // By rounding, a token on the edge of a filter may fall on either side; its whole mass may move.
         let edge = naive.last().map_or(0.0, |(_, probability)| *probability);
         for (token, count) in drawn.iter().enumerate() {
             let share = f64::from(*count) / f64::from(GRID);
@@ -115,7 +115,7 @@ proptest! {
         }
     }
 
-    /// A sequence that is cut anywhere and continued elsewhere gives the same tokens.
+    /// A choice cut anywhere and continued elsewhere gives the same tokens.
     #[test]
     fn replay_continues_where_it_was_cut(rows in proptest::collection::vec(row(), 6), cut in 0usize..6, base in params()) {
         let params = SamplingParams {
@@ -163,7 +163,7 @@ fn a_row_that_cannot_be_sampled_is_its_slot_s_affair_only() {
     let failure = sampler.sample(SlotId(0), &[0.0, f32::NAN]).unwrap().unwrap_err();
     let said = "the model gave logits that no token can be sampled from: the logit of token 1 is not a number";
     assert_eq!((failure.kind, failure.detail.as_str()), (FailureKind::Internal, said));
-    // The next step may have a row of it already, which brings nothing.
+    // The next step may already have a row of this slot, whose sample is discarded.
     assert_eq!(sampler.last_token(SlotId(0)).unwrap(), TokenId(0));
     assert_eq!(sampler.sample(SlotId(0), &[0.0, 1.0]).unwrap().unwrap().token, TokenId(u32::MAX));
     assert!(sampler.sample(SlotId(1), &[0.0]).is_err(), "an unknown slot is a defect of the plan");
@@ -253,8 +253,8 @@ fn hostile_params() -> impl Strategy<Value = SamplingParams> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever the parameters and the row are: a token of the vocabulary or a failure, and never a panic. A row of
-    /// finite numbers with parameters that a worker accepts is always sampled, unless every token is masked.
+    /// Any parameters and any row give a token of the vocabulary or a failure, never a panic. A row of finite numbers
+    /// with parameters that a worker accepts is always sampled, unless every token is masked.
     #[test]
     fn hostile_parameters_and_rows_cost_their_own_slot_at_most(
         params in hostile_params(),

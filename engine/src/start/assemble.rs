@@ -1,4 +1,4 @@
-//! Puts the parts of a replica together; each step's failure names what it was about.
+//! Assembles the parts of a replica; the error of each step names the part that failed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,11 +25,11 @@ use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice,
 
 /// Version of the hand-off protocol between workers.
 const WIRE_VERSION: u32 = 2;
-/// How often a modelled device that loads looks whether it shall stop.
+/// Time between two checks whether a loading modelled device shall stop.
 const LOADING_SLICE: Duration = Duration::from_millis(20);
 
-/// Loads the model and starts its backend, without scheduler and transport: for measuring and for tests.
-/// `notify` is called whenever the backend has something to poll.
+/// Loads the model and starts its backend, without scheduler and transport, for measurements and tests. `notify` is
+/// called whenever the backend has something to poll.
 pub fn open_backend(config: &Config, notify: Notify) -> Result<Opened, EngineError> {
     let wished = config.transport.kind().backing();
     open_with_ranks(config, wished, notify, &NoRankProgram, &Progress::default())
@@ -109,7 +109,7 @@ fn log(info: &ModelInfo) {
     );
 }
 
-/// What the pool is best made of: what the transport serves from, where it serves, and else memory with huge pages.
+/// Memory for the KV pool: what the transport serves readers from, or huge pages if there are no readers.
 fn backing(config: &Config, serving: Serving) -> Backing {
     match serving {
         Serving::Readers => config.transport.kind().backing(),
@@ -128,8 +128,7 @@ fn transport(config: &Config, setup: &Setup, kv: &KvStore) -> Result<(Box<dyn Kv
     Ok((Box::new(transport), region))
 }
 
-/// One bound for both directions: whom we read from, and who reads from us. There is room for every pull that the
-/// scheduler lets run.
+/// One peer limit for both directions, givers and readers, and room for every pull that the scheduler allows.
 fn limits(config: &Config) -> Limits {
     let batches_max = config.peers_max.saturating_mul(config.pulls_per_giver_max as usize);
     Limits { peers_max: config.peers_max, readers_max: config.peers_max, batches_max, ..Limits::default() }
@@ -164,7 +163,7 @@ fn modelled(
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts: None })
 }
 
-/// A modelled device takes the time to load that a real one would, layer by layer.
+/// Waits, layer by layer, as long as a real device would take to load.
 fn take_loading_time(config: &Config, layers: u32, progress: &Progress) -> Result<(), EngineError> {
     let layers = layers.max(1);
     let pause = Duration::from_millis(config.modelled.load_ms) / layers;
@@ -194,14 +193,14 @@ fn compat(spec: &ModelSpec, kv: &KvStore, layout: &KvLayout, weights_digest: u12
     }
 }
 
-/// Bytes that nobody can foresee, and that no other start of any worker has.
+/// Random bytes: unpredictable, and different at every start of every worker.
 fn random_bytes<const N: usize>() -> Result<[u8; N], EngineError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| EngineError::Random(error.to_string()))?;
     Ok(bytes)
 }
 
-/// How many positions the transport can copy at a time, however scattered they lie on both sides.
+/// Most positions in one pull, so that even scattered blocks on both sides fit the transport's copy limit.
 fn pull_tokens_max(layout: &KvLayout, copies_max: usize) -> u32 {
     let units = copies_max / Resharding::copies_per_unit(layout) as usize;
     u32::try_from(units).unwrap_or(u32::MAX).clamp(1, u32::MAX / TILE_TOKENS) * TILE_TOKENS

@@ -1,11 +1,11 @@
-//! How large the KV pool is and how its tiles are shaped; knows no memory.
+//! Size of the KV pool and shape of its tiles; knows no memory.
 
 use kernels::{Dtype, KvDtype, KvGeometry};
 
 use crate::model::ModelSpec;
 use crate::{Config, EngineError, KvDtypeChoice, KvPool};
 
-/// The pool of a model whose matrices are computed with in `weights` format.
+/// KV pool of a model whose matrices are computed with in `weights` format.
 pub(super) fn of_model(config: &Config, spec: &ModelSpec, weights: Dtype) -> Result<KvGeometry, EngineError> {
     let mut geometry = KvGeometry {
         blocks: 1,
@@ -27,7 +27,7 @@ pub(super) fn of_model(config: &Config, spec: &ModelSpec, weights: Dtype) -> Res
     Ok(geometry)
 }
 
-/// The pool of a modelled device: as many blocks as the real one, with one small tile in place of all heads.
+/// KV pool of a modelled device: as many blocks as the real pool, but one small tile in place of all heads.
 pub(super) fn of_modelled(config: &Config, spec: &ModelSpec) -> Result<KvGeometry, EngineError> {
     const HEAD_DIM: usize = 16;
     let real = of_model(config, spec, Dtype::Bf16)?;

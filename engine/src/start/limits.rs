@@ -1,4 +1,4 @@
-//! What a configuration allows a model: its context, its formats, the bounds of one step; knows no memory.
+//! What a configuration allows a model: context, formats, bounds of one step; knows no memory.
 
 use kernels::collective::SegmentShape;
 use kernels::{Dtype, KvGeometry};
@@ -27,17 +27,16 @@ pub(super) fn precision(config: &Config) -> Precision {
     }
 }
 
-/// Bounds of one step of this worker.
 pub(super) fn step_limits(config: &Config, context_max: u32) -> StepLimits {
     StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max }
 }
 
-/// What a segment of the ranks of `grid` has room for.
+/// Capacity of the shared segment of the ranks of `grid`.
 pub(super) fn segment_shape(grid: Grid, spec: &ModelSpec, limits: StepLimits, geometry: &KvGeometry) -> SegmentShape {
     let StepLimits { rows_max, wanted_max, positions_max } = limits;
     let [rows_max, wanted_max, positions_max] = [rows_max, wanted_max, positions_max].map(|count| count as usize);
     let blocks_per_sequence = positions_max.div_ceil(geometry.block_tokens);
-    // The outputs of a row's experts are summed up one by one.
+    // The outputs of a row's experts are summed one by one.
     let rows_per_row = spec.experts().map_or(1, |(_, routing)| routing.per_row);
     SegmentShape {
         ranks: grid.ranks() as usize,

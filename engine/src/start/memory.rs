@@ -1,4 +1,4 @@
-//! Whether the machine has the memory that a worker needs, asked before any of it is taken.
+//! Memory that a worker needs, and the refusal to start if the machine lacks it, before any of it is allocated.
 
 use std::path::{Path, PathBuf};
 
@@ -10,30 +10,27 @@ use crate::EngineError;
 use crate::backend::StepLimits;
 use crate::model::{Grid, ModelSpec, Part};
 
-/// What a worker needs, in bytes.
+/// Memory that a worker needs, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Needs {
-    /// Prepared matrices. If they are mapped from a file, their pages can be evicted, but a worker that does not hold
-    /// them reads the disk in every step.
+    /// Prepared matrices. Pages mapped from a file can be evicted, but then every step reads them from disk.
     pub(super) weights: u64,
-    /// Rows of one step, logits and rotation tables of every rank, and what ranks share.
+    /// Rows of one step, logits and rotation tables of every rank, and the memory that ranks share.
     pub(super) activations: u64,
-    /// The pool of keys and values.
     pub(super) kv: u64,
-    /// One block of the pool.
     pub(super) kv_block: u64,
 }
 
-/// The least that any bound leaves.
+/// Memory left under the tightest bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Room {
     bytes: u64,
-    /// Whose bound it is.
+    /// Name of that bound.
     bound: String,
 }
 
 impl Needs {
-    /// What a model with so many bytes of `weights` needs on all ranks of a grid.
+    /// Memory that a model with so many bytes of `weights` needs on all ranks of a grid.
     pub(super) fn of(
         (spec, grid): (&ModelSpec, Grid),
         geometry: &KvGeometry,
@@ -51,13 +48,12 @@ impl Needs {
         Needs { weights, activations, ..Needs::of_pool(geometry) }
     }
 
-    /// Bytes of one rank's activations.
     fn of_rank(spec: &ModelSpec, part: &Part, limits: StepLimits) -> u64 {
         let spec = part.narrowed(spec);
         let shape = spec.head_shape();
         let [hidden, vocab] = [spec.hidden, spec.vocab].map(u64::from);
         let dense = u64::from(spec.dense_width().unwrap_or(0));
-        // Each row goes to several experts, each with its own inner and outer row.
+        // Each row goes to several experts, each with an inner and an outer row of its own.
         let experts = spec.experts().map_or(0, |(width, routing)| routing.per_row as u64 * (u64::from(width) + hidden));
         let [qkv, attended] = [shape.qkv_cols(), shape.out_cols()].map(|columns| columns as u64);
         let packed = hidden.max(dense).max(experts).max(attended);
@@ -69,12 +65,12 @@ impl Needs {
         (step + wanted + rotation).saturating_mul(size_of::<f32>() as u64)
     }
 
-    /// What a device without weights needs: its pool.
+    /// Memory that a device without weights needs: its KV pool.
     pub(super) fn of_pool(geometry: &KvGeometry) -> Needs {
         Needs { weights: 0, activations: 0, kv: geometry.pool_bytes() as u64, kv_block: geometry.block_bytes() as u64 }
     }
 
-    /// Refuses what this machine and the control groups of this process do not have.
+    /// Refuses needs that this machine or the control groups of this process cannot meet.
     pub(super) fn require(&self) -> Result<(), EngineError> {
         match room(Path::new("/")) {
             Some(room) => self.require_in(&room),
@@ -111,8 +107,8 @@ impl Needs {
     }
 }
 
-/// What the machine and every control group above this process leave. Files in the page cache count as free, because
-/// the system drops them for whoever needs memory.
+/// Memory that the machine and every control group above this process leave. The page cache counts as free, because the
+/// system drops it when memory is needed.
 fn room(root: &Path) -> Option<Room> {
     let available = number(&root.join("proc/meminfo"), "MemAvailable:")?.saturating_mul(1024);
     let machine = Room { bytes: available, bound: "MemAvailable of the machine".to_owned() };
@@ -121,7 +117,7 @@ fn room(root: &Path) -> Option<Room> {
     bounds.chain([machine]).min_by_key(|room| room.bytes)
 }
 
-/// The memory controller of one hierarchy of control groups, and where this process is in it.
+/// Memory controller of one hierarchy of control groups, and the group of this process in it.
 struct Controller {
     base: PathBuf,
     group: PathBuf,
@@ -151,7 +147,7 @@ impl Controller {
         })
     }
 
-    /// What the group and those above it leave; one without a limit, or that this process cannot see, bounds nothing.
+    /// Bounds of the group and its ancestors; a group without a limit, or that this process cannot see, sets none.
     fn rooms(&self) -> Vec<Room> {
         self.group.ancestors().filter_map(|group| self.room(&self.base.join(group))).collect()
     }
@@ -165,7 +161,7 @@ impl Controller {
     }
 }
 
-/// The number behind the word `key` at the beginning of a line.
+/// Number after the word `key` at the beginning of a line.
 fn number(file: &Path, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     let mut lines = text.lines().map(str::split_whitespace);
@@ -215,7 +211,7 @@ mod tests {
         let geometry = crate::start::geometry::of_model(&config, &spec, kernels::Dtype::F32).unwrap();
         let limits = StepLimits { rows_max: 512, wanted_max: 64, positions_max: 2048 };
         let of = |tensor, stages| Needs::of((&spec, Grid { tensor, stages }), &geometry, 1000, limits).activations;
-        // Sums of the two experts of each row: once for the rows that change hands and twice for each rank.
+        // Sums of the two experts of each row: once for the rows that change ranks and twice for each rank.
         let shared = |ranks: u64| (1 + 2 * ranks) * 512 * 2 * u64::from(spec.hidden) * 4;
         let hidden = 512 * u64::from(spec.hidden) * 4;
         for (tensor, stages) in [(2, 1), (1, 2), (2, 2)] {
@@ -229,7 +225,7 @@ mod tests {
         }
     }
 
-    /// A machine as far as this module looks at it.
+    /// A machine: the files that this module reads.
     struct Machine(PathBuf);
 
     impl Machine {

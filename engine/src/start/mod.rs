@@ -1,4 +1,4 @@
-//! From a configuration to a running replica: model, pool, transport, backend, scheduler, thread; in that order.
+//! Starts a replica from a configuration: model, pool, transport, backend, scheduler, thread; in that order.
 
 mod assemble;
 mod cpu;
@@ -24,49 +24,49 @@ pub use opened::Opened;
 
 /// A running replica.
 pub struct Started {
-    /// The way to it.
+    /// Handle through which it is called.
     pub handle: ReplicaHandle,
-    /// What it serves and how.
+    /// Model, formats and limits of the replica.
     pub info: ModelInfo,
-    /// How peers reach its transport; opaque to all but the transport.
+    /// Address of its transport for peers; opaque to all but the transport.
     pub endpoint: Vec<u8>,
-    /// Its thread; ends after `handle.shutdown()` or when the last handle is gone.
+    /// Thread of the replica; ends after `handle.shutdown()` or when the last handle is gone.
     pub join: JoinHandle<()>,
-    /// What each expert has computed; `None` for a model without experts.
+    /// Work of each expert so far; `None` for a model without experts.
     pub expert_counts: Option<ExpertCounts>,
 }
 
-/// What a replica serves and how.
+/// Model, formats and limits of a replica.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
-    /// This incarnation of the worker, random per start.
+    /// Identity of this start of the worker, random per start.
     pub instance: InstanceId,
     /// Name under which the model is served.
     pub name: String,
-    /// What the worker is for.
+    /// Role of the worker.
     pub role: Role,
     /// Longest sequence of prompt and output, in tokens.
     pub context_max: u32,
     /// Entries of the vocabulary.
     pub vocab: u32,
-    /// Tokens that end a text.
+    /// Tokens that end an output.
     pub eos: Vec<u32>,
-    /// Where tiles lie in the KV pool.
+    /// Addresses of tiles in the KV pool.
     pub layout: KvLayout,
     /// Blocks of the KV pool.
     pub blocks: u32,
-    /// Sequences that it runs at once.
+    /// Sequences that run at the same time.
     pub sequences_max: u32,
-    /// What must be equal for two workers to exchange KV.
+    /// Properties that must be equal for two workers to exchange KV.
     pub compat: CompatParts,
-    /// What computes.
+    /// Backend that computes.
     pub backend: BackendInfo,
-    /// What moves KV.
+    /// Transport that moves KV.
     pub transport: TransportKind,
 }
 
 impl ModelInfo {
-    /// The compatibility key.
+    /// Compatibility key: the hash of `compat`.
     #[must_use]
     pub fn compat_key(&self) -> CompatKey {
         self.compat.key()
@@ -85,22 +85,22 @@ impl ModelInfo {
     }
 }
 
-/// What a replica is for.
+/// Role of a replica, and whether readers pull from it.
 #[derive(Debug, Clone, Copy)]
 pub struct Purpose {
     role: Role,
-    /// Whether others read from its pool. Where nobody does, it need not even listen.
+    /// If no reader pulls from its pool, its transport need not even listen.
     serving: Serving,
 }
 
 impl Purpose {
-    /// Others read from its pool.
+    /// A giver: readers pull from its pool.
     #[must_use]
     pub fn giving(role: Role) -> Purpose {
         Purpose { role, serving: Serving::Readers }
     }
 
-    /// Nobody does.
+    /// Not a giver: nobody pulls from its pool.
     #[must_use]
     pub fn keeping(role: Role) -> Purpose {
         Purpose { role, serving: Serving::Nobody }
@@ -108,7 +108,7 @@ impl Purpose {
 }
 
 impl From<Role> for Purpose {
-    /// Only a worker that gives is read from.
+    /// Of the roles, only prefill is a giver.
     fn from(role: Role) -> Purpose {
         match role {
             Role::Prefill => Purpose::giving(role),
@@ -117,13 +117,13 @@ impl From<Role> for Purpose {
     }
 }
 
-/// Starts a replica. Returns when the model is loaded and the thread runs; nothing is left behind after an error.
-/// Its ranks are threads; see [`start_with_ranks`].
+/// Starts a replica with threads as ranks (otherwise see [`start_with_ranks`]). Returns when the model is loaded and
+/// the thread runs; nothing is left behind after an error.
 pub fn start(config: &Config, role: Role, outlet: Box<dyn Outlet>) -> Result<Started, EngineError> {
     start_with_ranks(config, role, outlet, &NoRankProgram)
 }
 
-/// Starts a replica as [`start`] does, with a program for the case that its ranks are processes.
+/// Starts a replica as [`start`] does, with the program to run if its ranks are processes.
 pub fn start_with_ranks(
     config: &Config,
     role: Role,
@@ -133,7 +133,7 @@ pub fn start_with_ranks(
     start_watched(config, Purpose::from(role), outlet, program, &Progress::default())
 }
 
-/// Starts a replica as [`start_with_ranks`] does, and reports how far it is. Once asked to stop it ends at the next
+/// Starts a replica as [`start_with_ranks`] does, and reports its progress. When asked to stop it ends at the next
 /// tensor with [`EngineError::Stopped`].
 pub fn start_watched(
     config: &Config,

@@ -1,4 +1,4 @@
-//! What every kind of backend is opened as: with its model and the pool that it reads and writes.
+//! An opened backend of any kind, with its model and its KV pool.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use crate::backend::Backend;
 use crate::model::{ExpertCounts, Grid, ModelSpec};
 use crate::{Config, EngineError, KvStore, RanksChoice};
 
-/// A backend with its model and its pool, as [`crate::open_backend`] makes them.
+/// A backend with its model and its KV pool, as [`crate::open_backend`] makes them.
 pub struct Opened {
-    /// What computes; idle.
+    /// The backend, idle.
     pub backend: Box<dyn Backend>,
-    /// The pool it reads and writes.
+    /// KV pool that the backend reads and writes.
     pub kv: KvStore,
-    /// The shape of the model.
+    /// Shape of the model.
     pub spec: ModelSpec,
-    /// Longest sequence that it can run, in tokens.
+    /// Longest sequence that the backend can run, in tokens.
     pub context_max: u32,
-    /// Weights and everything else that decides the maths.
+    /// Digest of the weights and of everything else that decides the maths.
     pub weights_digest: u128,
-    /// What each expert has computed; `None` where no expert computes.
+    /// Work of each expert so far; `None` for a backend or model without experts.
     pub expert_counts: Option<ExpertCounts>,
 }
 
-/// The pool's memory. Where ranks are processes they must be able to map it, whatever else was wished for.
+/// Allocates the KV pool. If ranks are processes they must be able to map it, whatever the transport wished for.
 pub(super) fn pool(config: &Config, geometry: KvGeometry, grid: Grid, wished: Backing) -> Result<KvStore, EngineError> {
     let bytes = geometry.pool_bytes();
     let backing = match config.ranks {
@@ -44,7 +44,7 @@ pub(super) fn pool(config: &Config, geometry: KvGeometry, grid: Grid, wished: Ba
     KvStore::new(Arc::new(memory), geometry)
 }
 
-/// Weights and everything of the configuration that changes the maths; context and end tokens do not.
+/// Digest of weights and model shape, without context length and end tokens, which do not change the maths.
 pub(super) fn digest(spec: &ModelSpec, weights: u128) -> u128 {
     let maths = ModelSpec { context_max: 0, eos: Vec::new(), ..spec.clone() };
     xxh3_128(format!("{weights:032x} {maths:?}").as_bytes())

@@ -1,4 +1,4 @@
-//! A copy of a fixture in which one token cannot be computed with, and every other one can.
+//! A copy of a fixture in which exactly one token cannot be computed with.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::family;
 
-/// A model whose key, value and hidden state of [`Damaged::TOKEN`] are no numbers from its second layer on: a dimension
-/// that only this token's embedding uses is scaled beyond all bounds. The copy is removed with it.
+/// A model in which key, value and hidden state of [`Damaged::TOKEN`] are NaN or infinite from the second layer on: a
+/// dimension that only this token's embedding uses is scaled too far. The copy is removed on drop.
 pub struct Damaged(pub PathBuf);
 
 impl Damaged {
-    /// Whoever has this token among its own cannot be sampled.
+    /// A sequence that contains this token cannot be sampled.
     pub const TOKEN: u32 = 77;
     const DIMENSION: usize = 5;
 
@@ -47,7 +47,7 @@ impl Damaged {
                 values.iter_mut().skip(Self::DIMENSION).step_by(columns).for_each(|value| set(value, 0.0));
                 set(&mut values[Self::TOKEN as usize * columns + Self::DIMENSION], 50.0);
             } else if ["o_proj.weight", "down_proj.weight", "w2.weight"].iter().any(|end| name.ends_with(end)) {
-                // Nobody writes to the dimension, so what the embedding put there is all there ever is.
+                // Nothing else writes to this dimension, so the embedding's value stays in it.
                 values[Self::DIMENSION * columns..][..columns].iter_mut().for_each(|value| set(value, 0.0));
             } else if name.ends_with("layers.1.input_layernorm.weight") {
                 set(&mut values[Self::DIMENSION], 3.3e38);

@@ -1,4 +1,4 @@
-//! What the engine's tests share: fixtures and a model that is run by hand.
+//! Parts that the engine's tests share: fixtures, and a model that is run by hand.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod damaged;
@@ -24,19 +24,19 @@ pub fn demo() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/demo")
 }
 
-/// What transformers answered to one prompt.
+/// Answer of transformers to one prompt.
 pub struct Answer {
     pub name: String,
     pub prompt: Vec<u32>,
     pub greedy: Vec<u32>,
     pub top2_gap: Vec<f32>,
-    /// Some tokens with their logits after the prompt: all of them, or the likeliest.
+    /// Tokens with their logits after the prompt: all, or the likeliest.
     pub last_logits: Vec<(u32, f32)>,
-    /// The logit of each greedy token, where it was recorded.
+    /// Logit of each greedy token, if recorded.
     pub greedy_logits: Option<Vec<f32>>,
 }
 
-/// The answers in a model's reference.json.
+/// Answers in a model's reference.json.
 pub fn answers(directory: &Path) -> Result<Vec<Answer>> {
     let path = directory.join("reference.json");
     let reference: Value =
@@ -96,7 +96,7 @@ impl<O: Ops> ByHand<O> {
         Ok(ByHand { ops, model, space, kv, blocks, block_tokens: BLOCK_TOKENS, stored: 0 })
     }
 
-    /// Appends tokens and returns the logits after the last one. Blocks are used from the pool's end backwards.
+    /// Appends tokens, and returns the logits after the last one. Blocks are used from the pool's end backwards.
     pub fn append(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let rows = tokens.len() as u32;
         let blocks_used = (self.stored + rows).div_ceil(self.block_tokens as u32);
@@ -111,7 +111,6 @@ impl<O: Ops> ByHand<O> {
         Ok(self.model.logits(&mut self.ops, &mut self.space)?.row(0).to_vec())
     }
 
-    /// Forgets the sequence.
     pub fn clear(&mut self) {
         self.stored = 0;
     }

@@ -17,18 +17,18 @@ pub fn request(id: u64, prompt: Vec<TokenId>, choices: u32, params: SamplingPara
     }
 }
 
-/// Random tokens, the same for the same seed.
+/// Random tokens; the same seed gives the same tokens.
 pub fn tokens(seed: u64, count: usize, vocab: u32) -> Vec<TokenId> {
     let token = |index: usize| TokenId((sched::rng::token_hash(seed, index as u64) % u64::from(vocab)) as u32);
     (0..count).map(token).collect()
 }
 
-/// What a router would send to a prefill worker.
+/// Work for a prefill worker, as a router would send it.
 pub fn work(request: &Request) -> Work {
     if request.params.max_tokens == 1 { Work::Whole } else { Work::Give }
 }
 
-/// A mix of everything, about 20 tokens each.
+/// Requests of every kind, about 20 tokens each.
 pub fn mix(vocab: u32) -> Vec<Request> {
     let base = SamplingParams { max_tokens: 12, logprobs: Some(3), ..SamplingParams::default() };
     let greedy = SamplingParams { temperature: 0.0, ..base.clone() };

@@ -16,7 +16,7 @@ use sched::{Failure, FinishReason, InstanceId, Leg, Request, Role, SampledToken}
 use super::requests::work;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// As the giver knows the one decode worker.
+/// Name of the only decode worker at the giver.
 const READER: InstanceId = InstanceId(1);
 
 /// One token with the exact bits of its log-probabilities.
@@ -39,10 +39,9 @@ impl Exact {
     }
 }
 
-/// Everything that was generated: by (request, choice).
+/// Generated tokens by (request, choice).
 pub type Texts = BTreeMap<(u64, u32), Vec<Exact>>;
 
-/// A configuration for a small model.
 pub fn config(model_dir: &Path) -> Config {
     Config {
         model_dir: model_dir.to_path_buf(),
@@ -77,24 +76,23 @@ enum Name {
     Decode,
 }
 
-/// One or two workers and what they have said.
+/// One or two workers, and what they have said.
 pub struct Workers {
     pub first: Started,
     pub decode: Option<Started>,
     said: Receiver<(Name, Outbound)>,
     texts: Texts,
     open: BTreeMap<Leg, Request>,
-    /// Legs whose release the giver has not answered.
+    /// Last load of each worker; the key is true for the decode worker.
     loads: BTreeMap<bool, Load>,
     pub bytes_moved: u64,
-    /// Requests whose failure is no failure of the test.
+    /// Requests that may fail without failing the test.
     pub may_fail: BTreeSet<u64>,
-    /// Those of them that have failed.
+    /// Failures of such requests.
     pub failures: BTreeMap<u64, Failure>,
 }
 
 impl Workers {
-    /// One aggregated worker.
     pub fn aggregated(config: &Config) -> Result<Workers> {
         Workers::aggregated_with(config, &NoRankProgram)
     }
@@ -107,7 +105,7 @@ impl Workers {
         Ok(Workers::new(first, None, said))
     }
 
-    /// A prefill and a decode worker that are connected.
+    /// A prefill and a decode worker, connected.
     pub fn disaggregated(prefill: &Config, decode: &Config) -> Result<Workers> {
         let (out, said) = unbounded();
         let first = start(prefill, Role::Prefill, Box::new(ToChannel { name: Name::First, out: out.clone() }))?;
@@ -143,7 +141,7 @@ impl Workers {
         }
     }
 
-    /// Runs all requests at once and returns every token.
+    /// Runs all requests at once, and returns every token.
     pub fn run(&mut self, requests: &[Request]) -> Result<Texts> {
         self.texts.clear();
         for request in requests {
@@ -158,7 +156,6 @@ impl Workers {
         Ok(std::mem::take(&mut self.texts))
     }
 
-    /// Runs the requests one after the other.
     pub fn run_alone(&mut self, requests: &[Request]) -> Result<Texts> {
         let mut texts = Texts::new();
         for request in requests {
@@ -211,7 +208,7 @@ impl Workers {
                 self.bytes_moved += bytes;
                 Ok(())
             }
-            // Its transport has connected before the first request.
+            // The transport has connected before the first request.
             Outbound::Meet { giver, .. } => self.to_decode(Event::GiverUp(giver)),
             Outbound::Say(Envelope::Over(_)) | Outbound::PeerUp { .. } | Outbound::Stepped { .. } => Ok(()),
             Outbound::PeerDown { reason, .. } => bail!("peer down: {reason}"),
@@ -245,7 +242,7 @@ impl Workers {
             FromWorker::Failed { leg, failure } if self.may_fail.contains(&leg.request.0) => {
                 self.open.remove(&leg);
                 self.failures.insert(leg.request.0, failure);
-                // As a router does: the other side works for nobody any more.
+                // As a router does: cancels the leg at the other worker.
                 match name {
                     Name::First => self.decode.as_ref().map_or(Ok(()), |decode| decode.handle.send(cancel(leg))),
                     Name::Decode => self.first.handle.send(cancel(leg)),
@@ -296,7 +293,7 @@ impl Drop for Workers {
     }
 }
 
-/// Every difference between two sets of texts, in words.
+/// Asserts that two sets of texts are equal; lists the differences.
 pub fn assert_equal(expected: &Texts, found: &Texts, context: &str) {
     assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>(), "{context}");
     for (key, text) in expected {

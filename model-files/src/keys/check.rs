@@ -1,4 +1,4 @@
-//! A file against its table: what is refused, and what nobody knows.
+//! Checks a file against its table: refused keys, and unknown ones.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,10 +13,7 @@ use crate::{Fields, ModelFileError};
 pub type Unknown = Vec<String>;
 
 impl Table {
-    /// Refuses what asks for something that is not built; gives back the keys that nobody knows.
-    ///
-    /// # Errors
-    /// The first such key, with its file and value.
+    /// Refuses what asks for something that is not built, with key, file and value; returns unknown keys.
     pub fn check(&self, fields: &Fields) -> Result<Unknown, ModelFileError> {
         let mut unknown = Unknown::new();
         for (name, value) in fields.entries() {
@@ -72,7 +69,7 @@ impl Key {
     }
 }
 
-/// What a checkpoint with quantised weights is, and what to do.
+/// Error for a checkpoint with quantised weights: names the method, and says what to do.
 fn quantised(name: &str, value: &Value) -> Option<String> {
     let by_name = matches!(name, "quantization_config" | "quantization" | "compression_config");
     let text = |key: &str| value.get(key).and_then(Value::as_str);
@@ -95,7 +92,7 @@ fn shortened(value: &Value) -> String {
     }
 }
 
-/// Whether a value is the one that a table has as JSON; 1 and 1.0 are one number.
+/// True if a value equals one that a table has as JSON; 1 and 1.0 are equal.
 pub(super) fn is_equal(expected: &str, value: &Value) -> bool {
     let Ok(expected) = serde_json::from_str::<Value>(expected) else { return false };
     match (expected.as_f64(), value.as_f64()) {
@@ -104,7 +101,7 @@ pub(super) fn is_equal(expected: &str, value: &Value) -> bool {
     }
 }
 
-/// Whether a value switches off whatever its key would switch on.
+/// True if a value switches off whatever its key would switch on.
 fn asks_for_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -116,7 +113,7 @@ fn asks_for_nothing(value: &Value) -> bool {
     }
 }
 
-/// Says once per process that a file has keys without effect that are in no list.
+/// Warns once per process that a file has unknown keys, which have no effect.
 pub fn say_unknown(file: &Path, unknown: &Unknown) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if unknown.is_empty() {
@@ -129,7 +126,7 @@ pub fn say_unknown(file: &Path, unknown: &Unknown) {
     }
 }
 
-/// The defaults of a table's keys that are not null.
+/// Defaults of a table's keys, without null ones.
 pub(crate) fn defaults(table: &Table) -> std::collections::BTreeMap<&'static str, Value> {
     let default = |key: &Key| match key.effect {
         Effect::Honoured { default, .. } => serde_json::from_str(default).ok().filter(|value: &Value| !value.is_null()),
@@ -138,7 +135,7 @@ pub(crate) fn defaults(table: &Table) -> std::collections::BTreeMap<&'static str
     table.keys().filter_map(|key| Some((key.name, default(key)?))).collect()
 }
 
-/// The entries of `map` that a table knows.
+/// Entries of `fields` that a table knows.
 pub(crate) fn known(table: &Table, fields: &Fields) -> Map<String, Value> {
     let known = fields.entries().filter(|(name, _)| table.key(name).is_some());
     known.map(|(name, value)| (name.to_owned(), value.clone())).collect()

@@ -1,7 +1,7 @@
-//! The keys of config.json by family, with the defaults of the classes of transformers 5.24.0.
+//! Keys of config.json by family, with the defaults of the classes of transformers 5.24.0.
 //!
-//! A default here was read off the class itself, and so was whether the class takes null; `tests/fixtures/configs.json`
-//! holds what the classes make of many files. A class attribute that is in no list of its family is refused when set.
+//! Defaults, and whether null is allowed, were read from the classes themselves; `tests/fixtures/configs.json` holds
+//! what the classes read from many files. A class attribute that is in no list of its family is refused when set.
 
 use super::{GENERATION, Key, Table, honoured, ignored, nullable, refused};
 use crate::Family;
@@ -19,8 +19,8 @@ pub(super) fn table(family: Family) -> Table {
     Table { file: "config.json", groups, endings: &[], classes: CLASSES }
 }
 
-/// Where a key of one family stands in the file of another, the other's class does not know it and transformers passes
-/// over it; but whoever wrote it there meant a model that this is not.
+/// Keys of all classes. transformers ignores a key of one family in a file of another; here it is refused, because its
+/// author meant another model than this one.
 const CLASSES: &[&[Key]] = &[LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, QWEN3_MOE, OPT, ROPE_10K];
 
 const HEADS: &str = "number of key/value heads; null is one per query head";
@@ -213,7 +213,7 @@ const NO_BIAS: &[Key] = &[
     refused("mlp_bias", &["false", "null"], "biases are fixed by the family"),
 ];
 
-/// Experts in a family that has none.
+/// Keys of experts, in a family that has none.
 const DENSE: &[Key] = &[
     refused("num_local_experts", &["0", "1", "null"], "the family has no experts"),
     refused("num_experts", &["0", "1", "null"], "the family has no experts"),
@@ -280,7 +280,7 @@ const BASE: &[Key] = &[
     ignored("transformers.js_config", ""),
 ];
 
-/// Whether a key of config.json is one of text generation, which counts where there is no generation_config.json.
+/// True for a key of text generation, which config.json may hold if there is no generation_config.json.
 pub(super) fn is_generation(name: &str) -> bool {
     GENERATION.key(name).is_some()
 }

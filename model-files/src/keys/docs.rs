@@ -1,4 +1,4 @@
-//! The tables as a section of `docs/models.md`; knows no more than they say.
+//! Writes the tables as a section of `docs/models.md`; knows no more than the tables.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::{ADDED_TOKENS, Effect, GENERATION, Key, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG, Table};
 use crate::Family;
 
-/// The tables of all files, between the two marks of the page.
+/// Tables of all files, for the place between the two marks of the page.
 #[must_use]
 pub fn markdown() -> String {
     let mut text = config();

@@ -1,11 +1,11 @@
-//! The keys of generation_config.json, as transformers 5.24.0 has them.
+//! Keys of generation_config.json, as transformers 5.24.0 has them.
 //!
-//! What a client leaves open, the authors of a model decide. A setting that would change answers and cannot be honoured is
-//! refused; one that only says how Python computes is without effect.
+//! These are the model authors' settings for what a client leaves open. A setting that would change answers and cannot
+//! be honoured is refused; a setting of how Python computes has no effect.
 
 use super::{Key, Table, ignored, nullable, refused};
 
-/// The keys of generation_config.json. Where there is no such file, config.json counts in its place.
+/// Keys of generation_config.json; without that file, config.json takes its place.
 pub const GENERATION: Table =
     Table { file: "generation_config.json", groups: &[HONOURED, REFUSED, IGNORED], endings: &[], classes: &[] };
 

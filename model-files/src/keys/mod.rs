@@ -1,7 +1,7 @@
-//! Every key of every file of a model folder, and what it does; knows no value of a model.
+//! Every key of every file of a model folder, and its effect; knows no value of a model.
 //!
-//! The tables are what the readers go by: they take class defaults from here, refuse what is refused here, and name what is
-//! nowhere here. `docs/models.md` shows them, and tests walk them.
+//! Readers use these tables: they take class defaults from here, refuse what is refused here, and report keys that are
+//! not here. `docs/models.md` shows the tables, and tests walk them.
 
 mod check;
 mod config;
@@ -17,60 +17,60 @@ pub use text::{ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG};
 
 use crate::Family;
 
-/// One key of a file.
+/// A key of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// Its name.
+    /// Name of the key.
     pub name: &'static str,
-    /// What it does.
+    /// Effect of the key.
     pub effect: Effect,
-    /// What it means, or why it is refused or without effect; may be empty.
+    /// Meaning of the key, or why it is refused or without effect; may be empty.
     pub note: &'static str,
 }
 
-/// What a key does.
+/// Effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It is read and acted on.
+    /// Read and acted on.
     Honoured {
-        /// What holds without it, as JSON.
+        /// Value that holds without the key, as JSON.
         default: &'static str,
-        /// What its null means.
+        /// Meaning of null.
         null: Null,
     },
-    /// It would change answers and is not built: refused, unless its value is one of these (as JSON).
+    /// Would change answers but is not built: refused, unless the value is one of these (as JSON).
     Refused {
         /// Values that ask for nothing.
         unless: &'static [&'static str],
     },
-    /// No answer depends on it.
+    /// Without effect on any answer.
     Ignored,
 }
 
-/// What null means as the value of a key.
+/// Meaning of null as the value of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Null {
-    /// The same as null as its default, or that there is none of it.
+    /// The same as a default of null, or that the thing is absent.
     Meant,
-    /// Nothing: it is refused, as transformers does.
+    /// No meaning: refused, as in transformers.
     Refused,
 }
 
-/// The keys of one file.
+/// Keys of one file.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
     /// Name of the file.
     pub file: &'static str,
-    /// Its keys, in groups that tables share.
+    /// Keys, in groups that tables share.
     pub groups: &'static [&'static [Key]],
-    /// Ends of names that stand for any number of keys, each with what such a key does.
+    /// Name endings that stand for any number of keys, each with the effect of such keys.
     pub endings: &'static [Key],
-    /// Further keys of the classes behind such files, which are refused where they are in no group.
+    /// Other keys of the classes behind such files; refused unless they are in a group.
     pub classes: &'static [&'static [Key]],
 }
 
 impl Table {
-    /// The keys of config.json of a family.
+    /// Table of config.json of a family.
     #[must_use]
     pub fn config(family: Family) -> Table {
         config::table(family)
@@ -81,7 +81,7 @@ impl Table {
         self.groups.iter().flat_map(|group| group.iter())
     }
 
-    /// What is known of `name`.
+    /// Entry for `name`, by full name or else by ending.
     #[must_use]
     pub fn key(&self, name: &str) -> Option<&'static Key> {
         let by_ending =
@@ -94,7 +94,7 @@ const fn honoured(name: &'static str, default: &'static str, note: &'static str)
     Key { name, effect: Effect::Honoured { default, null: Null::Refused }, note }
 }
 
-/// A key whose null means something.
+/// A honoured key whose null has a meaning.
 const fn nullable(name: &'static str, default: &'static str, note: &'static str) -> Key {
     Key { name, effect: Effect::Honoured { default, null: Null::Meant }, note }
 }

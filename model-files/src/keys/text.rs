@@ -1,20 +1,20 @@
-//! The keys of the files behind a tokenizer, as transformers 5.24.0 reads them beside a tokenizer.json.
+//! Keys of the files behind a tokenizer, as transformers 5.24.0 reads them beside a tokenizer.json.
 
 use super::{Key, Table, ignored, nullable, refused};
 
-/// The keys of tokenizer_config.json.
+/// Keys of tokenizer_config.json.
 pub const TOKENIZER_CONFIG: Table =
     Table { file: "tokenizer_config.json", groups: &[NAMED, TOKENS, CONFIG], endings: ENDINGS, classes: &[] };
 
-/// The keys of special_tokens_map.json, which counts where tokenizer_config.json has no `added_tokens_decoder`; it then
-/// wins over tokenizer_config.json.
+/// Keys of special_tokens_map.json, which is read if tokenizer_config.json has no `added_tokens_decoder`, and then wins
+/// over tokenizer_config.json.
 pub const SPECIAL_TOKENS_MAP: Table =
     Table { file: "special_tokens_map.json", groups: &[NAMED, TOKENS], endings: ENDINGS, classes: &[] };
 
-/// The keys of added_tokens.json, which are tokens; it counts where tokenizer_config.json has no `added_tokens_decoder`.
+/// Keys of added_tokens.json, which are tokens; read if tokenizer_config.json has no `added_tokens_decoder`.
 pub const ADDED_TOKENS: Table = Table { file: "added_tokens.json", groups: &[], endings: ADDED, classes: &[] };
 
-/// The keys of tokenizer.json.
+/// Keys of tokenizer.json.
 pub const TOKENIZER: Table = Table { file: "tokenizer.json", groups: &[JSON], endings: &[], classes: &[] };
 
 const TEMPLATE: &str = "a variable of chat templates, and a control token";

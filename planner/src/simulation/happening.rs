@@ -1,4 +1,4 @@
-//! Everything that can happen in a simulation, and how it is written to the event log.
+//! Events of a simulation, and their text in the event log.
 
 use std::fmt;
 
@@ -6,28 +6,27 @@ use sched::message::{FromWorker, ToGiver, ToWorker};
 use sched::replica::Event;
 use sched::{LeaseId, PullId, WorkerId};
 
-/// One event.
 #[derive(Debug)]
 pub(super) enum Happening {
-    /// The arrival of this index.
+    /// The request with this index arrives.
     Arrives(usize),
-    /// A message reaches a worker.
+    /// An event reaches a worker.
     AtWorker { worker: WorkerId, event: Event },
     /// A message reaches the router.
     AtRouter { worker: WorkerId, message: FromWorker },
-    /// A word of a reader reaches a giver.
+    /// A reader's word reaches a giver.
     AtGiver { giver: WorkerId, reader: WorkerId, word: ToGiver },
-    /// A device's `next_timeout`.
+    /// A device's `next_timeout` is due.
     DeviceTimer(WorkerId),
-    /// The network's `next_timeout`.
+    /// The network's `next_timeout` is due.
     NetworkTimer,
-    /// The bytes of a pull are there, if its lease still holds.
+    /// All bytes of a pull have arrived, or its connection has broken.
     PullEnds { reader: WorkerId, pull: PullId, giver: WorkerId, lease: LeaseId },
-    /// A worker's `next_timeout`.
+    /// A worker's `next_timeout` is due.
     WorkerTimer(WorkerId),
-    /// The router's `next_timeout`.
+    /// The router's `next_timeout` is due.
     RouterTimer,
-    /// Workers report how full they are.
+    /// Workers report their loads.
     LoadsReported,
     /// A worker dies.
     Dies(WorkerId),
@@ -36,7 +35,7 @@ pub(super) enum Happening {
 }
 
 impl fmt::Display for Happening {
-    /// Without prompts: they are inputs, and long.
+    /// Without prompts, which are inputs, and long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Happening::AtWorker { worker, event: Event::Router(ToWorker::Submit(request, work)) } => {

@@ -1,4 +1,4 @@
-//! The event loop: takes what happens next to the machine it concerns and performs what that decides.
+//! The event loop: takes the next event to its state machine and carries out what that decides.
 
 mod happening;
 mod requests;
@@ -20,10 +20,9 @@ use happening::Happening;
 use requests::Live;
 use workers::SimWorker;
 
-/// Serves the arrivals (in order of time) with the deployment, until nothing is left to happen.
-///
-/// An error says which setting is impossible, or which promise of the machines did not hold: every request ends, and
-/// afterwards every surviving worker is idle, holds no block and its accounts add up.
+/// Serves the arrivals (in order of time) with the deployment, until nothing is left to happen. An error names an
+/// impossible setting, or a broken promise: every request ends, and afterwards every surviving worker is idle, holds no
+/// block and has consistent accounts.
 pub fn simulate(config: &SimConfig, arrivals: &[Arrival]) -> Result<Report, PlannerError> {
     let mut simulation = Simulation::new(config, arrivals)?;
     simulation.run()?;
@@ -37,14 +36,14 @@ struct Simulation<'a> {
     now: Time,
     queue: EventQueue<Happening>,
     log: LogHash,
-    /// Those that live.
+    /// Workers that are alive.
     workers: BTreeMap<WorkerId, SimWorker>,
-    /// Workers that got facts at this instant and have not decided yet.
+    /// Workers that got events at this instant and have not decided yet.
     stirred: BTreeSet<WorkerId>,
-    /// The router, and whether it got facts at this instant.
+    /// State machine of the router, and whether it got events at this instant.
     desk: Desk,
     router_stirred: bool,
-    /// The time for which the router's timer is set.
+    /// Time for which the router's timer is set.
     router_timer: Option<Time>,
     gate: Gate,
     /// Requests that run.
@@ -54,7 +53,7 @@ struct Simulation<'a> {
     ended_at: Time,
     steps: u64,
     network: Network,
-    /// The time for which its timer is set.
+    /// Time for which the network's timer is set.
     network_timer: Option<Time>,
 }
 
@@ -104,7 +103,7 @@ impl<'a> Simulation<'a> {
                 }
                 self.happen(happening);
             }
-            // What has arrived together is decided together.
+            // Events of the same instant are decided on together.
             for worker in std::mem::take(&mut self.stirred) {
                 self.decide(worker)?;
             }
@@ -132,7 +131,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Something that comes again as long as requests run or are still to come.
+    /// Schedules an event again, as long as requests run or are still to come.
     fn again(&mut self, span: sched::Span, happening: Happening) {
         if self.ended.len() < self.arrivals.len() {
             self.queue.push(self.now + span, happening);
@@ -162,12 +161,12 @@ impl<'a> Simulation<'a> {
 
 fn desk(config: &SimConfig) -> Desk {
     let SimConfig { journey, renew_every, load_every, wide_choices_max, .. } = *config;
-    // Workers owe the router a word whenever they report their load.
+    // Workers report to the router at least whenever they report their load.
     let settings = DeskConfig { journey, renew_every, status_every: load_every, wide_choices_max };
     Desk::new(Time(0), settings, Routing::new(config.policy.build(), config.route))
 }
 
-/// Requests are bounded in number; their bodies have no bytes here.
+/// Limits the number of requests; their bodies have no bytes here.
 fn gate(config: &SimConfig) -> Gate {
     let all = usize::MAX;
     let limits =

@@ -1,4 +1,4 @@
-//! The router's side: its gate and its desk, and what they decide.
+//! Router's side: gate and desk, and what they decide.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,14 @@ use super::Simulation;
 use super::happening::Happening;
 use crate::RequestReport;
 
-/// The one model that is simulated.
+/// The only model that is simulated.
 pub(super) const MODEL: ModelId = ModelId(0);
 
-/// A request that has not ended.
 pub(super) struct Live {
     record: RequestRecord,
     output: BTreeMap<(Choice, u32), TokenId>,
     retries: u32,
-    /// What it holds of the gate.
+    /// The request's place in the gate.
     hold: Hold,
 }
 
@@ -49,7 +48,6 @@ impl Simulation<'_> {
         self.at_router(DeskEvent::Submit(Box::new(Submission { parts, width })));
     }
 
-    /// A fact for the router.
     pub(super) fn at_router(&mut self, event: DeskEvent) {
         self.desk.on(self.now, event);
         self.router_stirred = true;
@@ -64,7 +62,6 @@ impl Simulation<'_> {
         self.again(self.config.load_every, Happening::LoadsReported);
     }
 
-    /// Lets the router decide, and performs what it decides.
     pub(super) fn decide_at_router(&mut self) {
         while let Some(action) = self.desk.poll() {
             self.perform_at_router(action);
@@ -91,7 +88,7 @@ impl Simulation<'_> {
                 }
             }
             DeskAction::End { request, ending } => self.end(request, ending),
-            // For clients, logs and metrics; sessions end with their workers.
+            // Only for clients, logs and metrics; sessions end with their workers.
             DeskAction::Placed { .. }
             | DeskAction::FinishChoice { .. }
             | DeskAction::GaveUpHandoffs { .. }

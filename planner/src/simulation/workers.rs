@@ -1,4 +1,4 @@
-//! The workers' side: replicas, their devices and links, and what they tell each other.
+//! Workers' side: replicas, devices and links, and the words between workers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::requests::MODEL;
 use crate::network::{Arrived, pull_bytes};
 use crate::{PlannerError, WorkerSpec};
 
-/// A worker that lives.
+/// A worker that is alive.
 pub(super) struct SimWorker {
     id: WorkerId,
     replica: Replica,
@@ -26,7 +26,7 @@ pub(super) struct SimWorker {
     layout: KvLayout,
     /// Leases that readers hold here.
     granted: BTreeMap<LeaseId, Vec<BlockId>>,
-    /// The times for which its timers are set.
+    /// Times for which its timers are set.
     timer: Option<Time>,
     device_timer: Option<Time>,
 }
@@ -58,7 +58,6 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    /// A fact for a worker; what died hears nothing.
     pub(super) fn feed(&mut self, worker: WorkerId, event: Event) {
         if let Some(sim) = self.workers.get_mut(&worker) {
             sim.replica.on(self.now, event);
@@ -66,7 +65,6 @@ impl Simulation<'_> {
         }
     }
 
-    /// Lets a worker decide, and performs what it decides.
     pub(super) fn decide(&mut self, worker: WorkerId) -> Result<(), PlannerError> {
         while let Some(action) = self.workers.get_mut(&worker).and_then(|sim| sim.replica.poll()) {
             self.perform_at(worker, action)?;
@@ -108,7 +106,7 @@ impl Simulation<'_> {
             Action::Say(envelope) => {
                 let happening = match envelope {
                     Envelope::Router(message) => Happening::AtRouter { worker, message },
-                    // One router carries its words itself.
+                    // The single router carries its words itself.
                     Envelope::Over(_) => return Ok(()),
                     Envelope::Giver(giver, word) => {
                         Happening::AtGiver { giver: worker_of(giver), reader: worker, word }
@@ -124,7 +122,7 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    /// What comes of looking for a giver.
+    /// Result of looking for a giver.
     fn meeting(&self, giver: InstanceId, address: Arc<str>) -> Event {
         match self.workers.contains_key(&worker_of(giver)) {
             true => Event::GiverUp(giver),
@@ -140,7 +138,7 @@ impl Simulation<'_> {
         let from = self.workers.get(&giver).map(|sim| sim.layout.clone());
         let Some(sim) = self.workers.get(&reader) else { return Ok(()) };
         match from {
-            // The giver's process is gone: the connection breaks at once.
+            // The giver's process is gone, so the connection breaks at once.
             None => {
                 let ends = Happening::PullEnds { reader, pull: pull.id, giver, lease };
                 self.queue.push(self.now + self.config.hop, ends);
@@ -171,7 +169,7 @@ impl Simulation<'_> {
         self.network_timer = next;
     }
 
-    /// Bytes count only if the lease they were read under still holds.
+    /// Ends a pull; its bytes count only if their lease still holds.
     pub(super) fn pull_ends(&mut self, reader: WorkerId, pull: PullId, giver: WorkerId, lease: LeaseId) {
         let holds = self.workers.get(&giver).is_some_and(|sim| sim.granted.contains_key(&lease));
         let outcome = if self.config.broken_links.iter().any(|link| link.breaks(self.now, giver, reader)) {
@@ -184,7 +182,7 @@ impl Simulation<'_> {
         self.feed(reader, Event::PullEnded { pull, outcome });
     }
 
-    /// A reader's word arrives. A giver that is gone hears nothing: a release is then known not to be heard.
+    /// Delivers a reader's word. A dead giver gets none; the reader of a release learns that it was not heard.
     pub(super) fn at_giver(&mut self, giver: WorkerId, reader: WorkerId, word: ToGiver) {
         let later = self.now + self.config.hop;
         let word = match (self.workers.get(&giver), word) {
@@ -220,7 +218,7 @@ impl Simulation<'_> {
         sim.device_timer = next;
     }
 
-    /// The process is gone; peers and the router find out one hop later, after what it had already sent.
+    /// Ends a worker's process; peers and router notice one hop later, after all that it had already sent.
     pub(super) fn die(&mut self, worker: WorkerId) {
         if self.workers.remove(&worker).is_none() {
             return;

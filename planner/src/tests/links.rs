@@ -1,4 +1,4 @@
-//! Links that carry nothing although everybody is there: one must not hit every request, and none costs without bound.
+//! Links that carry no KV although both ends are up: they must not hit every request, nor cost without bound.
 
 use super::deployments::{deployment, workload};
 use crate::{Arrival, BrokenLink, Policy, Report, SimConfig, simulate};
@@ -9,7 +9,7 @@ fn broken(giver: usize, reader: usize) -> BrokenLink {
     BrokenLink { giver, reader, from: Time(0), until: None }
 }
 
-/// About 40 seconds in which an idle deployment of 4 x 4 takes one request after the other.
+/// About 40 seconds in which an idle deployment of 4 x 4 takes one request after another.
 fn calm_arrivals() -> Vec<Arrival> {
     let mut workload = workload(11, 6.0, 240);
     (workload.choices, workload.output_tokens) = (1..=1, 3..=20);
@@ -30,14 +30,14 @@ fn all_done_as_if_nothing_were_broken(config: &SimConfig, arrivals: &[Arrival]) 
     report
 }
 
-/// Equal loads lead to the first pair again and again, and that is the broken one.
+/// Equal loads choose the first pair again and again, and that pair is the broken one.
 #[test]
 fn one_broken_link_hits_a_request_per_pause_and_not_every_request() {
     let arrivals = calm_arrivals();
     for policy in [Policy::LeastLoaded, Policy::RoundRobin] {
         let config = SimConfig { broken_links: vec![broken(0, 4)], policy, ..deployment("ppppdddd", 400) };
         let report = all_done_as_if_nothing_were_broken(&config, &arrivals);
-        // Pauses of 0.5, 1, 2, 4, ... s: about seven tries in forty seconds.
+        // With pauses of 0.5, 1, 2, 4, ... s there are about seven tries in forty seconds.
         assert!((1..=10).contains(&retries(&report)), "{policy:?}: {} retries", retries(&report));
         assert!(report.requests.iter().all(|request| request.retries <= 1), "{policy:?}");
     }
@@ -79,7 +79,7 @@ fn where_no_link_works_every_request_ends_after_a_bounded_number_of_prefills() {
         let report = simulate(&config, &arrivals).unwrap();
         for (index, request) in report.requests.iter().enumerate() {
             let Ending::Failed(failure) = &request.ending else {
-                // What prefill alone could finish: three attempts bring three tokens.
+                // Prefill alone could finish this: three attempts give three tokens.
                 assert!(request.summary.tokens <= 3, "{roles}: request {index}: {:?}", request.summary);
                 continue;
             };

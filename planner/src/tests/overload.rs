@@ -1,4 +1,4 @@
-//! More than the router lets in, and more workers than anybody looks at one by one.
+//! More requests than the router lets in, and more workers than anybody can look at one by one.
 
 use super::deployments::{deployment, workload};
 use crate::{SimConfig, simulate};

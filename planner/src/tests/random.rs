@@ -1,4 +1,4 @@
-//! Random deployments, loads and faults: whatever ends well has the right tokens, and nothing is ever leaked.
+//! Random deployments, loads and faults: all that ends well has the right tokens, and nothing ever leaks.
 
 use proptest::prelude::*;
 use sched::journey::{Ending, LostHandoffs};
@@ -56,7 +56,7 @@ proptest! {
     ) {
         let arrivals = workload(seed, f64::from(rate_per_second), 40).arrivals();
         let calm = simulate(&deployment("aa", 2_000), &arrivals).unwrap();
-        // An error would be a leak, a broken account or a request without an end.
+        // An error would mean a leak, an inconsistent account, or a request that never ends.
         let report = simulate(&config, &arrivals).unwrap();
         prop_assert_eq!(report.requests.len(), arrivals.len());
         for (request, calm) in report.requests.iter().zip(&calm.requests) {

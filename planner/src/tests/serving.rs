@@ -1,4 +1,4 @@
-//! The machines that serve, driven by the simulator: same inputs, same log; every request ends; nothing leaks.
+//! The serving state machines, driven by the simulator: same inputs, same log; every request ends; nothing leaks.
 
 use super::deployments::{deployment, workload};
 use crate::{Arrival, Fault, PlannerError, Policy, Report, SimConfig, simulate};
@@ -52,7 +52,7 @@ fn steps_in_flight_change_no_token() {
     }
 }
 
-/// What is read while the prompt is computed is not waited for afterwards.
+/// KV that is read while the prompt is computed costs no wait afterwards.
 #[test]
 fn reading_while_a_prompt_is_computed_changes_no_token_and_hides_its_transfer() {
     let mut workload = workload(9, 2.0, 100);
@@ -90,7 +90,7 @@ fn losing_workers_costs_time_but_no_token() {
     for lost in 0..4 {
         let faults = vec![Fault { at: Time(4_000_000), worker: lost }];
         let mut config = SimConfig { faults, policy: Policy::RoundRobin, ..deployment("ppdd", 400) };
-        // Prefill so slow that prompts queue, so that every worker is busy when it dies.
+        // Prefill so slow that prompts queue, so every worker is busy when it dies.
         config.workers.iter_mut().for_each(|worker| worker.cost.prefill.token_us = 500.0);
         let report = all_done(&config, &arrivals);
         assert_eq!(outputs(&report), outputs(&calm), "worker {lost} was lost");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-/// Numbers of a Llama-type model.
+/// Sizes of a Llama-type model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) hidden: usize,
@@ -21,13 +21,11 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// The shapes that have names.
     pub(crate) const NAMED: [(&'static str, Shape); 2] = [
         ("134m", Shape { hidden: 768, layers: 12, heads: 12, kv_heads: 12, mlp: 2048, vocab: 32_000, context: 8192 }),
         ("1.1b", Shape { hidden: 2048, layers: 22, heads: 32, kv_heads: 4, mlp: 5632, vocab: 32_000, context: 8192 }),
     ];
 
-    /// The shape of this name.
     pub(crate) fn named(name: &str) -> Result<Shape> {
         let found = Self::NAMED.iter().find(|(known, _)| *known == name);
         let known = || Self::NAMED.map(|(name, _)| name).join(", ");
@@ -35,16 +33,15 @@ impl Shape {
     }
 }
 
-/// What a model is made from: equal recipes make equal files.
+/// Recipe of a model: equal recipes give equal files.
 #[derive(Debug, Clone)]
 pub(crate) struct Recipe {
     pub(crate) shape: Shape,
     pub(crate) seed: u64,
-    /// Directory of a tokenizer to take; `None` makes one of plain bytes.
+    /// Directory of a tokenizer to copy; `None` makes one of plain bytes.
     pub(crate) tokenizer: Option<PathBuf>,
 }
 
-/// Writes the directory and returns the bytes of its weights.
 pub(crate) fn write(directory: &Path, recipe: &Recipe) -> Result<usize> {
     let shape = recipe.shape;
     std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;

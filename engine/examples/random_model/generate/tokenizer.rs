@@ -1,4 +1,4 @@
-//! A tokenizer whose vocabulary is as large as the model's: another one padded, or plain bytes.
+//! Makes a tokenizer with as many entries as the model's vocabulary: another tokenizer padded, or plain bytes.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::write_json;
 
 const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
 
-/// Copies the tokenizer of another model, with words added until every token id has a text.
+/// Copies the tokenizer of another model, and adds words until every token id has a text.
 pub(super) fn copy(source: &Path, directory: &Path, vocab: usize) -> Result<()> {
     let path = source.join("tokenizer.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -47,7 +47,7 @@ pub(super) fn byte_level(directory: &Path, vocab: usize) -> Result<()> {
     write_json(&directory.join("tokenizer_config.json"), &config)
 }
 
-/// The character that byte-level BPE writes for a byte: itself where it is printable, else one from U+0100 on.
+/// Character that byte-level BPE writes for a byte: itself if printable, else one from U+0100 on.
 fn byte_text(byte: u8) -> String {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let code = if printable(byte) {
@@ -58,7 +58,7 @@ fn byte_text(byte: u8) -> String {
     char::from_u32(code).map(String::from).unwrap_or_default()
 }
 
-/// Adds words that no merge produces: they are never encoded, but every id below `vocab` can be decoded.
+/// Adds words that no merge produces: never encoded, but every id below `vocab` can be decoded.
 fn pad(words: &mut Map<String, Value>, vocab: usize) {
     let first = words.values().filter_map(Value::as_u64).max().map_or(0, |last| last as usize + 1);
     for id in first..vocab {

@@ -1,4 +1,4 @@
-//! Random bf16 tensors in the safetensors format, streamed; knows the names that published Llama models use.
+//! Writes random bf16 tensors in the safetensors format; knows the names of published Llama models.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,10 +10,9 @@ use serde_json::{Map, json};
 
 use super::Shape;
 
-/// Largest absolute weight; uniform weights have a standard deviation of 0.02.
+/// Largest absolute weight; uniform weights then have a standard deviation of 0.02.
 const WEIGHT_MAX: f32 = 0.035;
 
-/// Writes all tensors and returns their bytes.
 pub(super) fn write(path: &Path, shape: Shape, seed: u64) -> Result<usize> {
     let tensors = tensors(shape);
     let mut header = Map::new();

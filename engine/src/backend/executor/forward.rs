@@ -1,4 +1,4 @@
-//! What the executor drives: steps through their layers to their samples, wherever they run; knows no scheduler.
+//! What the executor drives: steps, layer by layer up to their samples, on any device; knows no scheduler.
 
 use sched::{LaneId, SampleOutcome, SlotId, SlotInit};
 
@@ -9,48 +9,44 @@ use crate::EngineError;
 use crate::model::ModelSpec;
 use crate::sampling::Sampler;
 
-/// Runs steps, lane by lane, and samples at their end. It is made and used by one thread.
+/// Runs steps, lane by lane, and samples at their end. Made and used by one thread. See [`Layers`] for methods of both.
 pub(crate) trait Forward {
-    /// The shape of the whole model.
     fn spec(&self) -> &ModelSpec;
 
-    /// Takes a sequence in, and forgets the one that had its slot before.
+    /// Takes in a sequence, and forgets the one that had its slot before.
     fn admit(&mut self, init: &SlotInit) -> Result<(), EngineError>;
 
-    /// Copies whole blocks, (from, to) each, in order.
     fn copy_blocks(&mut self, pairs: Vec<(u32, u32)>) -> Result<(), EngineError>;
 
-    /// Takes the input of a lane's next layers. The tokens of some rows are those that slots have sampled last.
+    /// Takes the input for a lane's next layers. The tokens of rows in `from` are the last samples of their slots.
     fn enter(&mut self, lane: LaneId, input: StepInput, from: &[FromSlot], entry: Entry) -> Result<(), EngineError>;
 
-    /// Asks for one layer of the lane's input; it may still run when this returns.
     fn layer(&mut self, lane: LaneId, layer: u32) -> Result<(), EngineError>;
 
-    /// Waits until the keys and values of all layers that were asked for are stored.
     fn wait(&mut self) -> Result<(), EngineError>;
 
     /// Samples after the last layer: one outcome per row, so that a row that cannot be sampled fails alone.
     fn sample(&mut self, lane: LaneId, rows: &[Sampled]) -> Result<Vec<SampleOutcome>, EngineError>;
 
-    /// The step that should have sampled a slot did not.
+    /// Records that the step that should have sampled a slot did not.
     fn void(&mut self, slot: SlotId);
 }
 
-/// A row whose token is what a slot has sampled last.
+/// A row whose token is the last sample of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FromSlot {
     pub(super) row: usize,
     pub(super) slot: SlotId,
 }
 
-/// A slot that samples, and which of the rows that want logits is its.
+/// A slot that samples, and the index of its row among the rows that want logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sampled {
     pub(super) slot: SlotId,
     pub(super) index: usize,
 }
 
-/// Layers whose logits the host samples from.
+/// Layers whose logits are sampled on the host.
 pub(crate) struct HostSampled<L> {
     layers: L,
     sampler: Sampler,

@@ -1,7 +1,7 @@
-//! Several ranks at work: the leader's own part and followers that are told the same; knows no thread and no process.
+//! Several ranks: the leader's own part, and followers that get the same orders; knows no thread and no process.
 //!
 //! All ranks of a stage run a layer together. Hidden rows go from stage to stage, and logits to the leader, over the
-//! boards of the segment. Whatever fails, the group is over: its ranks no longer stand at the same place.
+//! boards of the segment. Any failure ends the group, because its ranks are no longer at the same point.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,10 +20,9 @@ use crate::EngineError;
 use crate::backend::BackendInfo;
 use crate::model::{ExpertCounts, Grid, LogitRows, ModelSpec};
 
-/// The rank that leads: tensor rank 0 of the first stage.
+/// Rank of the leader: tensor rank 0 of the first stage.
 const LEADER: u32 = 0;
 
-/// The leader of a group, with its own part of the model.
 pub(crate) struct Group<O: Ops> {
     runner: Runner<O>,
     grid: Grid,
@@ -33,11 +32,11 @@ pub(crate) struct Group<O: Ops> {
     /// Rows of each lane that want logits.
     wanted: BTreeMap<LaneId, usize>,
     logits: Vec<f32>,
-    /// Dropped after the leader has closed the segment: whoever keeps the followers waits for them.
+    /// Dropped after the leader has closed the segment: this drop waits for the followers.
     _followers: Box<dyn Send>,
 }
 
-/// The leader's side of the segment, and the words of the order that is given.
+/// The leader's side of the segment, and the words of the current order.
 pub(crate) struct Orders {
     leader: Leader,
     words: Vec<u32>,
@@ -61,7 +60,7 @@ impl Orders {
 }
 
 impl<O: Ops> Group<O> {
-    /// A group whose followers have all loaded their parts. `followers` is dropped last.
+    /// Makes a group whose followers have loaded their parts. `followers` is dropped last.
     pub(crate) fn new(
         runner: Runner<O>,
         grid: Grid,
@@ -82,17 +81,16 @@ impl<O: Ops> Group<O> {
         }
     }
 
-    /// What computes.
     pub(crate) fn describe(&self) -> BackendInfo {
         self.runner.describe(self.grid.tensor)
     }
 
-    /// What the experts of all stages have computed; the leader is one of those who count.
+    /// Work of the experts of all stages; the leader is one of the ranks that count.
     pub(crate) fn expert_counts(&self) -> Option<ExpertCounts> {
         self.runner.expert_counts()
     }
 
-    /// All of `ranks` do the same; returns when the last one has.
+    /// Has all of `ranks` carry out an order; returns when the last one has.
     fn together(&mut self, ranks: Range<u32>, order: Order) -> Result<(), EngineError> {
         self.orders.give(ranks.clone(), &order)?;
         if ranks.contains(&LEADER) {
@@ -140,7 +138,7 @@ impl<O: Ops> Layers for Group<O> {
         self.together(self.grid.of_stage(stage + 1), Order::TakeOver(lane))
     }
 
-    /// Ranks answer an order when they have done what it says.
+    /// Nothing to wait for: ranks answer an order after they have carried it out.
     fn wait(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
@@ -155,8 +153,8 @@ impl<O: Ops> Layers for Group<O> {
     }
 }
 
-/// Follows the orders of a group until it is over, or until one fails: then others may wait for this rank in the middle of
-/// a layer, and its end tells them. A rank whose part could not be made answers the first order with the reason.
+/// Follows the orders of a group until it ends or an order fails: then others may wait for this rank in the middle of a
+/// layer, and its end tells them. A rank that could not load its part answers the first order with the reason.
 pub(crate) fn follow<O: Ops>(follower: &mut Follower, runner: Result<Runner<O>, EngineError>, spin: Duration) {
     let mut words = Vec::new();
     let mut runner = match runner {

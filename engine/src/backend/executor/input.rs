@@ -1,8 +1,8 @@
-//! The input of one step as every rank of a worker gets it: flat arrays, checked before; knows no plan and no maths.
+//! Input of one step for every rank of a worker: flat arrays, checked beforehand; knows no plan and no maths.
 
 use kernels::{Batch, BatchSequence};
 
-/// What the layers of a step need to know.
+/// Input of the layers of a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StepInput {
     pub(super) tokens: Vec<u32>,
@@ -14,7 +14,7 @@ pub(crate) struct StepInput {
 }
 
 impl StepInput {
-    /// The step as operations take it.
+    /// The input as operations take it.
     pub(super) fn as_input(&self) -> kernels::StepInput<'_> {
         let batch = Batch { sequences: &self.sequences, blocks: &self.blocks };
         kernels::StepInput { tokens: &self.tokens, batch, wanted: &self.wanted }

@@ -1,4 +1,4 @@
-//! Which lane runs its next layer: the one that has used the least time for its share; knows no step.
+//! Choice of the lane that runs its next layer: the one that has used the least time for its share; knows no step.
 //!
 //! Weighted fair queueing by virtual time (Demers, Keshav, Shenker, 1989), one layer at a time.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sched::LaneId;
 
-/// Work of all lanes, in order inside a lane.
+/// Work of all lanes; inside a lane in order.
 pub(super) struct Lanes<W> {
     lanes: BTreeMap<LaneId, Lane<W>>,
 }
@@ -24,45 +24,39 @@ impl<W> Lanes<W> {
         Lanes { lanes: BTreeMap::new() }
     }
 
-    /// Whether no lane has work.
     pub(super) fn is_idle(&self) -> bool {
         self.lanes.values().all(|lane| lane.work.is_empty())
     }
 
-    /// Adds work to the end of a lane.
     pub(super) fn push(&mut self, lane: LaneId, work: W) {
         let floor = self.floor();
         let lane = self.lane(lane);
         if lane.work.is_empty() {
-            // A lane that was idle has saved nothing up.
+            // An idle lane saves no time up.
             lane.virtual_s = lane.virtual_s.max(floor);
         }
         lane.work.push_back(work);
     }
 
-    /// Gives a lane its part of the device.
     pub(super) fn set_share(&mut self, lane: LaneId, share: f32) {
         const SHARE_MIN: f64 = 0.01;
         self.lane(lane).share = f64::from(share).clamp(SHARE_MIN, 1.0);
     }
 
-    /// The lane whose turn it is.
+    /// Returns the lane whose turn it is.
     pub(super) fn next(&self) -> Option<LaneId> {
         let waiting = self.lanes.iter().filter(|(_, lane)| !lane.work.is_empty());
         waiting.min_by(|a, b| a.1.virtual_s.total_cmp(&b.1.virtual_s)).map(|(id, _)| *id)
     }
 
-    /// The oldest work of a lane.
     pub(super) fn front(&mut self, lane: LaneId) -> Option<&mut W> {
         self.lanes.get_mut(&lane)?.work.front_mut()
     }
 
-    /// Ends the oldest work of a lane.
     pub(super) fn pop(&mut self, lane: LaneId) -> Option<W> {
         self.lanes.get_mut(&lane)?.work.pop_front()
     }
 
-    /// Counts time that a lane has used.
     pub(super) fn charge(&mut self, lane: LaneId, used: Duration) {
         let lane = self.lane(lane);
         lane.virtual_s += used.as_secs_f64() / lane.share;

@@ -1,4 +1,4 @@
-//! The layers of a step up to their logits, on one rank or on several; knows no slot and no sampler.
+//! Layers of a step up to their logits, on one rank or several; knows no slot and no sampler.
 
 use kernels::Ops;
 use sched::LaneId;
@@ -11,26 +11,25 @@ use crate::model::{LogitRows, ModelSpec};
 
 /// Runs the layers of steps, lane by lane.
 pub(crate) trait Layers {
-    /// The shape of the whole model.
     fn spec(&self) -> &ModelSpec;
 
-    /// Copies whole blocks, (from, to) each, in order.
+    /// Copies whole blocks, each (from, to), in order.
     fn copy_blocks(&mut self, pairs: Vec<(u32, u32)>) -> Result<(), EngineError>;
 
-    /// Takes the input of a lane's next layers.
+    /// Takes the input for a lane's next layers.
     fn enter(&mut self, lane: LaneId, input: StepInput, entry: Entry) -> Result<(), EngineError>;
 
-    /// Asks for one layer of the lane's input; it may still run when this returns.
+    /// Asks for one layer of the lane's input; the layer may still run when this returns.
     fn layer(&mut self, lane: LaneId, layer: u32) -> Result<(), EngineError>;
 
     /// Waits until the keys and values of all layers that were asked for are stored.
     fn wait(&mut self) -> Result<(), EngineError>;
 
-    /// Logits of the wanted rows, after the last layer, as the host sees them.
+    /// Returns logits of the wanted rows in host memory, after the last layer.
     fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError>;
 }
 
-/// A rank that is alone runs everything itself.
+/// A single rank runs everything itself.
 impl<O: Ops> Layers for Runner<O> {
     fn spec(&self) -> &ModelSpec {
         self.model().spec()

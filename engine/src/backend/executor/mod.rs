@@ -1,8 +1,8 @@
-//! Runs steps on any [`kernels::Ops`]: one executor thread makes and owns operations, weights, KV bytes and sampler. Where a
-//! worker has several ranks, it leads them; the others are threads or processes that follow. Knows no kind of device.
+//! Runs steps on any [`kernels::Ops`]: one executor thread makes and owns operations, weights, KV bytes and sampler. It
+//! leads the other ranks of the worker, if there are any: threads or processes that follow. Knows no kind of device.
 //!
-//! Where several lanes have steps, the executor runs them layer by layer, always the lane that has used the least
-//! time in proportion to its share.
+//! If several lanes have steps, the executor runs one layer at a time, always of the lane that has used the least time
+//! in proportion to its share.
 
 mod forward;
 mod group;
@@ -35,18 +35,17 @@ pub(crate) use group::{Group, Orders, follow};
 pub(crate) use order::{Order, words_max};
 pub(crate) use runner::Runner;
 
-/// Bounds of one step, which fix how much memory activations take.
+/// Bounds of one step; they fix the memory of activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepLimits {
-    /// Rows of one step.
+    /// Most rows of one step.
     pub rows_max: u32,
-    /// Rows of one step that want logits.
+    /// Most rows of one step that want logits.
     pub wanted_max: u32,
-    /// Positions of a sequence.
+    /// Most positions of a sequence.
     pub positions_max: u32,
 }
 
-/// A step as it travels to the executor.
 struct Submitted {
     lane: LaneId,
     step: StepId,
@@ -60,52 +59,52 @@ enum Command {
     Shares(Vec<(LaneId, f32)>),
 }
 
-/// What the executor thread has made before it runs anything.
+/// Result of the build on the executor thread, before it runs anything.
 pub(crate) struct Built<F> {
     pub(crate) forward: F,
     pub(crate) described: Described,
 }
 
-/// What others need to know of it.
+/// Description of what was built, for the rest of the worker.
 pub(crate) struct Described {
     pub(crate) info: BackendInfo,
-    /// What each expert has computed; `None` where no expert computes.
+    /// Work of each expert so far; `None` if no expert computes.
     pub(crate) expert_counts: Option<ExpertCounts>,
-    /// What the ranks share, where there are several.
+    /// Segment of the ranks, if there are several.
     pub(crate) ranks: Option<Arc<Segment>>,
 }
 
-/// The handle that the replica thread holds.
+/// Handle of the replica thread to the executor.
 pub struct OpsBackend {
     info: BackendInfo,
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     commands: Option<Sender<Command>>,
     events: Receiver<BackendEvent>,
-    /// Steps that have not ended, with the flag that cancels each.
+    /// Steps that have not ended, with their cancel flags.
     running: BTreeMap<StepId, (LaneId, Arc<AtomicBool>)>,
-    /// What the ranks share, where there are several; given up once its end was told.
+    /// Segment of the ranks, if there are several; dropped once their end was reported.
     ranks: Option<Arc<Segment>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Steps that wait for the executor; the scheduler keeps at most two per lane in flight.
+/// Commands that may wait for the executor; the scheduler keeps at most two steps per lane in flight.
 const COMMANDS_MAX: usize = 64;
 
 impl OpsBackend {
-    /// Starts the executor thread, which first makes what it runs: a device's context need not be one that can be sent to
-    /// another thread. Returns when that is done; its error is the start's.
+    /// Starts the executor thread, which first runs `build`, because a device's context may be bound to its thread.
+    /// Returns when that is done, with its error if it failed.
     pub(crate) fn start<F: Forward>(
         build: impl FnOnce() -> Result<Built<F>, EngineError> + Send + 'static,
         limits: StepLimits,
         notify: Notify,
     ) -> Result<(OpsBackend, Option<ExpertCounts>), EngineError> {
         let (commands, inbox) = bounded(COMMANDS_MAX);
-        // Unbounded, so that the executor never waits; bounded in truth by the layers of the steps in flight.
+        // Unbounded, so that the executor never waits; in effect bounded by the layers of the steps in flight.
         let (outbox, events) = unbounded();
         let (built, outcome) = bounded(1);
         let body = move || match catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(panicked())) {
             Ok(Built { forward, described }) => {
-                // Whoever starts the thread waits for this.
+                // `start` waits for this.
                 if built.send(Ok(described)).is_ok() {
                     Executor::new(forward, limits).run(&inbox, &outbox, &notify);
                 }
@@ -133,7 +132,7 @@ impl OpsBackend {
         })
     }
 
-    /// After the executor has died: every step that was running fails, once.
+    /// After the executor has died: fails the running steps, one per call.
     fn fail_next(&mut self) -> Option<BackendEvent> {
         let (step, (lane, _)) = self.running.pop_first()?;
         let failure = match self.ranks.as_ref().and_then(|ranks| ranks.why_over()) {
@@ -143,7 +142,7 @@ impl OpsBackend {
         Some(BackendEvent::Done { lane, step, ran: StepSpan::nothing(), result: Err(failure) })
     }
 
-    /// Once, after the last step has ended: that a rank is gone and no other step can run.
+    /// Reports, once and after the last step has ended, that a rank is gone and no step can run.
     fn ranks_have_ended(&mut self) -> Option<BackendEvent> {
         if !self.running.is_empty() {
             return None;

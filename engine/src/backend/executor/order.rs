@@ -1,4 +1,4 @@
-//! What a rank is told to do, and the words it travels in; knows no rank.
+//! Orders to ranks, and their encoding in words; knows no rank.
 
 use kernels::BatchSequence;
 use sched::LaneId;
@@ -6,38 +6,37 @@ use sched::LaneId;
 use super::input::StepInput;
 use crate::EngineError;
 
-/// One thing to do, by all who are told together.
+/// Order to some ranks, which carry it out together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Answer once the model is loaded.
     Ready,
-    /// Copy blocks, (from, to) each, in order.
+    /// Copy blocks, each (from, to), in order.
     Copy(Vec<(u32, u32)>),
-    /// Take the input of a lane's next layers.
+    /// Take the input for a lane's next layers.
     Enter { lane: LaneId, input: StepInput, entry: Entry },
     /// Run one layer, as numbered in the model.
     Layer { lane: LaneId, layer: u32 },
-    /// Put the lane's hidden rows where the next stage finds them.
+    /// Put the lane's hidden rows on the board for the next stage.
     HandOver(LaneId),
-    /// Go on from the hidden rows that were put there.
+    /// Take the hidden rows from the board and go on from there.
     TakeOver(LaneId),
-    /// Put the logits of the wanted rows where the leader finds them.
+    /// Put the logits of the wanted rows on the board for the leader.
     Logits(LaneId),
 }
 
-/// Where the hidden states of a step come from.
+/// Source of the hidden states of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// Its tokens are embedded.
+    /// The step's tokens, embedded.
     Embed,
-    /// The lane has kept them.
+    /// The lane, which has kept them since its last step.
     Kept,
 }
 
-/// Words of one sequence.
 const SEQUENCE_WORDS: usize = 5;
 
-/// Words of the largest order for steps of so many rows, logit rows and blocks of a sequence in a pool of `blocks_total`.
+/// Words of the largest order for steps of so many rows, logit rows and blocks per sequence, and `blocks_total` blocks.
 pub(crate) fn words_max(rows_max: usize, wanted_max: usize, blocks_per_sequence: usize, blocks_total: usize) -> usize {
     const HEAD_WORDS: usize = 8;
     let enter = rows_max * (1 + SEQUENCE_WORDS + blocks_per_sequence) + wanted_max;
@@ -45,7 +44,6 @@ pub(crate) fn words_max(rows_max: usize, wanted_max: usize, blocks_per_sequence:
 }
 
 impl Order {
-    /// Appends the words of the order.
     pub(super) fn encode(&self, words: &mut Vec<u32>) {
         match self {
             Order::Ready => words.push(0),
@@ -77,7 +75,6 @@ impl Order {
         }
     }
 
-    /// The order that words say.
     pub(super) fn decode(words: &[u32]) -> Result<Order, EngineError> {
         Order::read(words).ok_or_else(|| {
             let start = &words[..words.len().min(8)];
@@ -166,7 +163,7 @@ mod tests {
             words.push(0);
             let longer = Order::decode(&words);
             words.truncate(words.len() - 2);
-            // Only a list of pairs may be longer or shorter, and then by a whole pair.
+            // Only the list of pairs may have another length, and only by whole pairs.
             assert!(longer.is_err() && Order::decode(&words).is_err(), "{order:?}");
         }
         assert!(Order::decode(&[2, 0, 0, u32::MAX, 0, 0, 0]).is_err());

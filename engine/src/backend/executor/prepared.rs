@@ -1,4 +1,4 @@
-//! A step plan checked against model and pool and turned into what the operations take; knows no maths.
+//! A step plan, checked against model and pool and converted for the operations; knows no maths.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::input::StepInput;
 use crate::EngineError;
 use crate::model::ModelSpec;
 
-/// What is left of a plan whose numbers all fit, beside its input.
+/// The rest of a checked plan, beside its input.
 pub(super) struct Prepared {
     pub(super) rows: usize,
     pub(super) sample: Vec<Sampled>,
@@ -19,7 +19,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Checks a plan; its input as flat arrays, and the rows whose tokens slots have sampled.
+    /// Checks a plan; also returns its input as flat arrays, and the rows whose tokens are samples of slots.
     pub(super) fn new(
         plan: &StepPlan,
         spec: &ModelSpec,
@@ -58,7 +58,7 @@ fn check_layers(plan: &StepPlan, spec: &ModelSpec) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Rows of the sequences follow each other and cover all tokens; tables and positions are in bounds.
+/// Checks that rows of sequences follow each other and cover all tokens, and that tables and positions are in bounds.
 fn check_rows(plan: &StepPlan, limits: StepLimits) -> Result<(), EngineError> {
     let rows = plan.tokens.len();
     if rows > limits.rows_max as usize {
@@ -109,7 +109,7 @@ fn from_slots(plan: &StepPlan) -> Vec<FromSlot> {
     plan.sequences.iter().filter_map(from_slot).collect()
 }
 
-/// The tokens that the plan gives; what slots have sampled comes later.
+/// Tokens that the plan gives; rows that take the sample of a slot hold 0 until then.
 fn input_tokens(plan: &StepPlan, spec: &ModelSpec, from: &[FromSlot]) -> Result<Vec<u32>, EngineError> {
     let mut tokens: Vec<u32> = plan.tokens.iter().map(|token| token.0).collect();
     from.iter().for_each(|from| tokens[from.row] = 0);

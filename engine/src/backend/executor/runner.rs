@@ -1,5 +1,5 @@
-//! One rank at work: its part of the model, its window of the pool, the activations of every lane. Knows no scheduler,
-//! and of other ranks only what it shares with them.
+//! One rank: its part of the model, its window of the pool, the activations of every lane. Knows no scheduler, and of
+//! other ranks only what it shares with them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::backend::BackendInfo;
 use crate::model::{Activations, ExpertCounts, LogitRows, Model, Tally};
 use crate::{EngineError, KvStore};
 
-/// A rank: alone, or one of several around a segment.
+/// A rank: a single one, or one of several around a segment.
 pub(crate) struct Runner<O: Ops> {
     ops: O,
     model: Model<O>,
@@ -23,23 +23,23 @@ pub(crate) struct Runner<O: Ops> {
     limits: StepLimits,
     ranks: Box<dyn Collective<O>>,
     boards: Option<Boards>,
-    /// What the steps of every lane need.
+    /// Buffers for the steps of every lane.
     lanes: BTreeMap<LaneId, Activations<O>>,
 }
 
-/// Where rows and logits change hands.
+/// Boards over which ranks exchange rows and logits.
 struct Boards {
     rows: Board,
     logits: Board,
 }
 
 impl<O: Ops> Runner<O> {
-    /// The only rank. `kv` is the whole pool, of which every rank sees its own window.
+    /// Makes the only rank. `kv` is the whole pool, of which every rank sees its own window.
     pub(crate) fn alone(ops: O, model: Model<O>, kv: &KvStore, limits: StepLimits) -> Result<Runner<O>, EngineError> {
         Runner::new(ops, model, kv, limits, Box::new(Alone), None)
     }
 
-    /// Rank `rank` of those around `segment`.
+    /// Makes rank `rank` of those around `segment`.
     pub(crate) fn of_group(
         ops: O,
         mut model: Model<O>,
@@ -48,7 +48,7 @@ impl<O: Ops> Runner<O> {
         (segment, rank): (&Arc<Segment>, usize),
         patience: Patience,
     ) -> Result<Runner<O>, EngineError> {
-        // All ranks of a stage route alike: the first one counts for them, where every stage and the leader can see it.
+        // All ranks of a stage route alike, so only the first counts, in memory that the leader and all stages see.
         let counts = rank.is_multiple_of(segment.shape().group_ranks);
         model.count_experts_in(counts.then(|| Arc::new(Tallies::of(segment)) as Tally));
         let ranks = Box::new(SharedReduce::new(segment, rank, patience)?);
@@ -69,7 +69,7 @@ impl<O: Ops> Runner<O> {
         let window = KvWindow { layers: usizes(layers), kv_heads: usizes(heads) };
         let kv = ops.kv(kv.region(), *kv.geometry(), window)?;
         let mut runner = Runner { ops, model, kv, limits, ranks, boards, lanes: BTreeMap::new() };
-        // Lane 0 always exists; making its space now turns a lack of memory into an error at start.
+        // Lane 0 always exists; allocating its buffers now turns a lack of memory into an error at start.
         runner.open(LaneId(0))?;
         Ok(runner)
     }
@@ -78,7 +78,7 @@ impl<O: Ops> Runner<O> {
         &self.model
     }
 
-    /// What computes; `tensor` ranks like this one work at the same time.
+    /// Describes the backend; `tensor` ranks like this one work at the same time.
     pub(crate) fn describe(&self, tensor: u32) -> BackendInfo {
         let (ops, weights_dtype) = (self.ops.describe(), self.model.weights_dtype());
         BackendInfo {
@@ -91,12 +91,11 @@ impl<O: Ops> Runner<O> {
         }
     }
 
-    /// What its experts have computed; shared, it goes on counting.
+    /// Work of its experts; the counters are shared and go on counting.
     pub(crate) fn expert_counts(&self) -> Option<ExpertCounts> {
         self.model.expert_counts().cloned()
     }
 
-    /// Does what an order says.
     pub(super) fn obey(&mut self, order: Order) -> Result<(), EngineError> {
         match order {
             Order::Ready => Ok(()),
@@ -113,8 +112,8 @@ impl<O: Ops> Runner<O> {
         Ok(self.ops.copy_blocks(&self.kv, pairs)?)
     }
 
-    /// Takes the input of a lane's next layers, and embeds if the first layer is here. Where several ranks hold the
-    /// vocabulary, each puts the rows of its tokens on the board, and all take them over from there.
+    /// Takes the input for a lane's next layers, and embeds if the first layer is here. If several ranks share the
+    /// vocabulary, each puts the rows of its tokens on the board, from where all take them.
     pub(super) fn enter(&mut self, lane: LaneId, input: &StepInput, entry: Entry) -> Result<(), EngineError> {
         self.open(lane)?;
         let Runner { ops, model, kv, lanes, .. } = self;
@@ -145,16 +144,15 @@ impl<O: Ops> Runner<O> {
         let Runner { ops, model, kv, ranks, lanes, .. } = self;
         let space = lanes.get_mut(&lane).ok_or_else(|| absent(lane))?;
         model.layer(ops, ranks.as_mut(), space, kv, layer)?;
-        // Once per step: a device would have to be waited for at every layer.
+        // Once per step, because at every layer it would have to wait for the device.
         if layer + 1 == model.part().layers.end { model.take_expert_counts(ops, space) } else { Ok(()) }
     }
 
-    /// Waits until everything that was asked for has been done.
+    /// Waits until everything that was asked for is done.
     pub(super) fn wait(&mut self) -> Result<(), EngineError> {
         Ok(self.ops.wait()?)
     }
 
-    /// Logits of this rank's share of the vocabulary.
     pub(super) fn logits(&mut self, lane: LaneId) -> Result<LogitRows<'_>, EngineError> {
         let Runner { ops, model, lanes, .. } = self;
         model.logits(ops, lanes.get_mut(&lane).ok_or_else(|| absent(lane))?)
@@ -182,7 +180,7 @@ impl<O: Ops> Runner<O> {
         (0..logits.count()).try_for_each(|row| Ok(board.put(row * vocab + first, logits.row(row))?))
     }
 
-    /// Makes space for a lane's steps, the first time.
+    /// Allocates buffers for a lane's steps, the first time.
     fn open(&mut self, lane: LaneId) -> Result<(), EngineError> {
         let Runner { ops, model, limits, lanes, .. } = self;
         if let std::collections::btree_map::Entry::Vacant(vacant) = lanes.entry(lane) {

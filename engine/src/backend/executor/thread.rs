@@ -1,4 +1,4 @@
-//! The executor thread: runs steps layer by layer in the documented order of effects; knows no scheduler.
+//! The executor thread: runs steps layer by layer, with effects in the documented order; knows no scheduler.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,35 +18,31 @@ use super::{Command, StepLimits, Submitted};
 use crate::EngineError;
 use crate::backend::{BackendEvent, Notify, StepSpan};
 
-/// Everything that steps touch.
 pub(super) struct Executor<F: Forward> {
     forward: F,
     limits: StepLimits,
-    /// Per lane the rows whose hidden states are kept, and the layer they are ready for: they outlive a step that ends
-    /// between layers.
+    /// For each lane, rows with kept hidden states and the next layer: they outlive a step that ends between layers.
     kept: BTreeMap<LaneId, (usize, u32)>,
 }
 
-/// A step on its way through the layers.
 struct Step {
     lane: LaneId,
     id: StepId,
     progress: Progress,
     cancelled: Arc<AtomicBool>,
-    /// Since its first turn.
+    /// Time of its first turn.
     started: Option<Instant>,
     phase: Phase,
 }
 
 enum Phase {
-    /// Nothing has happened yet.
+    /// Nothing has run yet.
     Submitted(StepPlan),
-    /// Its first `done` planned layers have run.
+    /// The first `done` planned layers have run.
     Layers { prepared: Prepared, done: u32 },
 }
 
 impl Phase {
-    /// The slots that the step is to sample.
     fn slots(&self) -> Vec<SlotId> {
         match self {
             Phase::Submitted(plan) => plan.sample.iter().map(|sample| sample.slot).collect(),
@@ -55,7 +51,6 @@ impl Phase {
     }
 }
 
-/// What one turn of a step led to.
 enum Turn {
     Continues { layers_done: u32 },
     Ends(StepResult),
@@ -66,7 +61,7 @@ impl<F: Forward> Executor<F> {
         Executor { forward, limits, kept: BTreeMap::new() }
     }
 
-    /// Runs until the handle is dropped, or until the ranks cannot go on together.
+    /// Runs until the handle is dropped, or until the ranks fail.
     pub(super) fn run(mut self, inbox: &Receiver<Command>, outbox: &Sender<BackendEvent>, notify: &Notify) {
         let mut lanes = Lanes::new();
         while take_commands(inbox, &mut lanes) {
@@ -79,7 +74,7 @@ impl<F: Forward> Executor<F> {
             let ran = StepSpan { started, ended };
             let is_over = matches!(turn, Err(EngineError::Ranks { .. }));
             let event = match turn {
-                // A wake per layer costs small models more than it tells: only who asked for it is woken.
+                // Waking the replica after every layer would slow small models: only steps with progress report it.
                 Ok(Turn::Continues { .. }) if progress == Progress::Untold => {
                     lanes.charge(lane, ended - begun);
                     continue;
@@ -103,7 +98,7 @@ impl<F: Forward> Executor<F> {
         }
     }
 
-    /// One layer of a step, with what comes before the first and after the last. An error ends the step.
+    /// Runs one layer of a step, with what comes before the first and after the last. An error ends the step.
     fn turn(&mut self, step: &mut Step) -> Result<Turn, EngineError> {
         let turn = self.try_turn(step);
         if turn.is_err() {
@@ -120,7 +115,7 @@ impl<F: Forward> Executor<F> {
                 let layers_done = prepared.layers.end - prepared.layers.start;
                 return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done }));
             }
-            // Its rows may have been left between layers by a step before that was cancelled, too.
+            // An earlier cancelled step may have left the rows between layers, too.
             if step.cancelled.load(Ordering::Acquire) {
                 self.kept.remove(&step.lane);
                 prepared.sample.iter().for_each(|sample| self.forward.void(sample.slot));
@@ -146,7 +141,7 @@ impl<F: Forward> Executor<F> {
             *done += 1;
         }
         if *done < planned {
-            // Only who is told of it needs the layer to have ended.
+            // The layer need have ended only if its end is reported.
             match step.progress {
                 Progress::Untold => {}
                 Progress::ByLayer => self.forward.wait()?,
@@ -161,7 +156,7 @@ impl<F: Forward> Executor<F> {
         Ok(Turn::Ends(StepResult { samples, layers_done: planned }))
     }
 
-    /// Admits and copies, then checks what is left of the plan.
+    /// Admits sequences and copies blocks, then checks the rest of the plan.
     fn begin(&mut self, plan: &StepPlan) -> Result<(Prepared, StepInput, Vec<FromSlot>), EngineError> {
         for init in &plan.admit {
             self.forward.admit(init)?;
@@ -173,7 +168,7 @@ impl<F: Forward> Executor<F> {
         Prepared::new(plan, self.forward.spec(), self.limits)
     }
 
-    /// Hands the input over; without layer 0, the lane must keep the hidden states that the step continues from.
+    /// Passes the input on. A step that skips layer 0 needs the kept hidden states of its lane.
     fn enter(
         &mut self,
         lane: LaneId,
@@ -193,7 +188,7 @@ impl<F: Forward> Executor<F> {
     }
 }
 
-/// Takes what has been submitted, waiting when there is nothing to run. False when the handle is gone.
+/// Takes submitted commands; waits if there is nothing to run. Returns false when the handle is gone.
 fn take_commands(inbox: &Receiver<Command>, lanes: &mut Lanes<Step>) -> bool {
     if lanes.is_idle() {
         match inbox.recv() {
@@ -223,7 +218,7 @@ fn take(command: Command, lanes: &mut Lanes<Step>) {
 
 fn failure(error: &EngineError) -> Failure {
     let kind = match error {
-        // The worker ends, the request is fine: another worker may have it.
+        // The worker ends, but nothing is wrong with the request: another worker can run it.
         EngineError::Ranks { .. } => FailureKind::WorkerLost,
         _ => FailureKind::Internal,
     };

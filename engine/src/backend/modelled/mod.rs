@@ -1,6 +1,6 @@
-//! A backend that computes nothing: the modelled device of `sched`, on a clock.
+//! A backend that computes nothing: the modelled device of `sched`, in real time.
 //!
-//! Router and fault tests run on it as on a device; its KV pool has real bytes that transfers move.
+//! Tests of routers and faults run on it as on a real device; its KV pool has real bytes that transfers move.
 
 mod timing;
 
@@ -22,10 +22,10 @@ pub(super) enum Command {
     Shares(Vec<(LaneId, f32)>),
 }
 
-/// The handle that the replica thread holds.
+/// Handle of the replica thread to the modelled device.
 pub struct ModelledBackend {
     info: BackendInfo,
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     commands: Option<Sender<Command>>,
     events: Receiver<BackendEvent>,
     running: BTreeSet<(StepId, LaneId)>,
@@ -35,7 +35,7 @@ pub struct ModelledBackend {
 const COMMANDS_MAX: usize = 256;
 
 impl ModelledBackend {
-    /// Starts the timing thread.
+    /// Starts the thread that runs the device.
     pub fn start(device: Device, notify: Notify) -> Result<ModelledBackend, EngineError> {
         let (commands, inbox) = bounded(COMMANDS_MAX);
         let (outbox, events) = unbounded();

@@ -1,4 +1,4 @@
-//! The thread that makes modelled steps end on time: absolute deadlines, sleep, then a short spin.
+//! Thread that ends modelled steps on time: absolute deadlines, a sleep, then a short spin.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,14 @@ use super::Command;
 use crate::backend::{BackendEvent, Notify, StepSpan};
 use crate::clock::Clock;
 
-/// Sleeping ends this much before a deadline; the rest is spun, because a sleep may overrun by as much.
+/// Sleeping ends this long before a deadline and the rest is spun, because a sleep may overrun by as much.
 const SPIN: Duration = Duration::from_micros(60);
 
-/// Owner of a modelled device.
 pub(super) struct Timing {
     clock: Clock,
     device: Device,
 }
 
-/// Whether the handle still exists.
 #[derive(PartialEq, Eq)]
 enum Handle {
     Held,
@@ -30,7 +28,6 @@ impl Timing {
         Timing { clock: Clock::start(), device }
     }
 
-    /// Runs until the handle is dropped.
     pub(super) fn run(mut self, inbox: &Receiver<Command>, outbox: &Sender<BackendEvent>, notify: &Notify) {
         loop {
             if self.wait(inbox) == Handle::Dropped {
@@ -50,7 +47,7 @@ impl Timing {
         }
     }
 
-    /// Returns when a step has ended or is further, or a command was taken in.
+    /// Returns when a step has ended or progressed, or after a command was taken.
     fn wait(&mut self, inbox: &Receiver<Command>) -> Handle {
         let Some(end) = self.device.next_timeout(self.clock.now()) else {
             return match inbox.recv() {

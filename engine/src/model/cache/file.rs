@@ -1,4 +1,4 @@
-//! The format of a file of packed weights: header, sections, index; knows no directory and no other process.
+//! Format of a file of packed weights: header, sections, index; knows no directory and no other process.
 //!
 //! ```text
 //! 0          header: 72 bytes, little-endian, see `Header`
@@ -6,11 +6,11 @@
 //! ...        index: JSON, one entry per matrix
 //! ```
 //!
-//! The file is written in whole huge pages, so that file systems which hold it in such pages do: reading weights from
-//! small pages is limited by address translation.
+//! The file is written in whole huge pages, so that file systems that can will hold it in such pages: with small pages,
+//! address translation limits how fast weights are read.
 //!
-//! Everything is checked before any of it is used: the header by its own checksum, the length of the file, the index
-//! and every section by theirs. Reading a section for its checksum is what brings it into memory.
+//! Everything is checked before use: the header by its own checksum, then the length of the file, then index and
+//! sections by their checksums. Checking a section also reads it into memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -31,18 +31,16 @@ use super::sections::Sections;
 use super::{CacheFault, CacheKey};
 use crate::{Phase, Progress};
 
-/// Version of this format; what is inside the sections has its fingerprint in the key.
+/// Version of this format. The layout inside the sections is not covered: its fingerprint is part of the key.
 pub(super) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"BatonWts";
-/// No page is larger, so every section can be mapped by itself.
+/// Alignment of sections: no system has larger base pages, so every section can be mapped by itself.
 const ALIGN: u64 = 64 << 10;
-/// What is written at once is this, or several of it, and begins at a multiple of it.
+/// Unit of writing: writes begin at a multiple of it and are several of it long.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// What lies between sections.
 static PADDING: [u8; ALIGN as usize] = [0; ALIGN as usize];
 
-/// The first bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
     key: u128,
@@ -52,7 +50,6 @@ struct Header {
     file_bytes: u64,
 }
 
-/// One matrix of the index.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Entry {
     name: String,
@@ -84,7 +81,7 @@ impl Header {
         bytes
     }
 
-    /// The header of a file of this version, or what is wrong with it.
+    /// Header of a file of this version, or what is wrong with it.
     fn decode(file: &[u8]) -> Result<Header, String> {
         let Some(bytes) = file.first_chunk::<{ Header::BYTES }>() else {
             return Err(format!("is {} bytes long, a header takes {}", file.len(), Header::BYTES));
@@ -106,29 +103,28 @@ impl Header {
     }
 }
 
-/// A file that is being written.
 pub(super) struct Writer {
     file: File,
     path: PathBuf,
     key: CacheKey,
     entries: Vec<Entry>,
-    /// Bytes in the file, a multiple of a huge page.
+    /// Bytes already in the file, a multiple of a huge page.
     written: u64,
-    /// The bytes that follow, less than a huge page.
+    /// Bytes not yet written, less than a huge page.
     pending: Vec<u8>,
 }
 
 impl Writer {
-    /// Begins anew in an open file.
+    /// Truncates an open file and starts to write it.
     pub(super) fn new(file: File, path: PathBuf, key: CacheKey) -> Result<Writer, CacheFault> {
         file.set_len(0).map_err(|error| unusable(&path, &error))?;
-        // The place of the header, which comes last.
+        // Room for the header, which is written last.
         let pending = vec![0; ALIGN as usize];
         Ok(Writer { file, path, key, entries: Vec::new(), written: 0, pending })
     }
 
-    /// Appends a matrix and maps it. Its last bytes are zero in the mapping until the ones that follow are appended, so
-    /// what is made of it may be kept, not used.
+    /// Appends a matrix and maps it. The end of the mapping may read as zeros until more is appended, so what is made
+    /// of it may be kept but not yet used.
     pub(super) fn put(&mut self, name: &str, image: &MatrixImage<'_>) -> Result<Sections, CacheFault> {
         let first = self.end();
         let mut sections = Vec::with_capacity(image.sections.len());
@@ -145,7 +141,7 @@ impl Writer {
         Ok(Sections { form: image.form.clone(), file: Arc::new(file), ranges })
     }
 
-    /// Writes index and header and returns the length of the file.
+    /// Writes index and header, and returns the length of the file.
     pub(super) fn finish(mut self) -> Result<u64, CacheFault> {
         let index = serde_json::to_vec(&self.entries).map_err(|error| self.damaged(error.to_string()))?;
         let header = Header {
@@ -161,17 +157,16 @@ impl Writer {
         Ok(header.file_bytes)
     }
 
-    /// A fault of this file.
     pub(super) fn damaged(&self, problem: String) -> CacheFault {
         CacheFault::Damaged { path: self.path.clone(), problem }
     }
 
-    /// Where the next byte goes.
+    /// Offset of the next byte.
     fn end(&self) -> u64 {
         self.written + self.pending.len() as u64
     }
 
-    /// Appends bytes, whose last ones wait until they fill a huge page.
+    /// Appends bytes; the last of them wait until they fill a huge page.
     fn append(&mut self, bytes: &[u8]) -> Result<(), CacheFault> {
         let (head, rest) = bytes.split_at(bytes.len().min(HUGE_PAGE_BYTES - self.pending.len()));
         self.pending.extend_from_slice(head);
@@ -200,7 +195,7 @@ impl Writer {
     }
 }
 
-/// A file that was found, whole and unharmed.
+/// A file that was found, and whose checksums are right.
 pub(super) struct Stored {
     path: PathBuf,
     file: Arc<MappedFile>,
@@ -208,13 +203,13 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Maps and checks the file at `path`; `None` where there is none. All of `pool` reads it.
+    /// Maps and checks the file at `path` on all threads of `pool`; `None` if there is no file.
     pub(super) fn open(
         path: &Path,
         key: CacheKey,
         (pool, progress): (&Pool, &Progress),
     ) -> Result<Option<Stored>, CacheFault> {
-        // The open of a pipe that nobody writes would never return.
+        // Opening a pipe without a writer would never return.
         let foreign = std::fs::metadata(path).is_ok_and(|there| !there.is_file());
         if foreign {
             return Err(unusable(path, &io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
@@ -229,7 +224,7 @@ impl Stored {
         let entries = index(mapped.as_bytes(), key).map_err(damaged)?;
         mapped.want_huge_pages();
         check_sections(mapped.as_bytes(), &entries, (pool, progress)).map_err(damaged)?;
-        // Says that the file is in use, to whoever looks for files that are not. On a read-only disk nobody looks.
+        // Marks the file as in use for `Place::sweep`. On a read-only disk there is no sweep.
         let _unchanged_on_a_read_only_disk = file.set_modified(SystemTime::now());
         let mut by_name: BTreeMap<String, VecDeque<Entry>> = BTreeMap::new();
         for entry in entries {
@@ -246,20 +241,19 @@ impl Stored {
         self.file.as_bytes().len() as u64
     }
 
-    /// The next matrix of this name.
+    /// Takes the next matrix of this name.
     pub(super) fn take(&mut self, name: &str) -> Option<Sections> {
         let entry = self.entries.get_mut(name)?.pop_front()?;
         let ranges = entry.sections.iter().map(|section| range(section, 0)).collect();
         Some(Sections { form: entry.form, file: Arc::clone(&self.file), ranges })
     }
 
-    /// A fault of this file.
     pub(super) fn damaged(&self, problem: String) -> CacheFault {
         CacheFault::Damaged { path: self.path.clone(), problem }
     }
 }
 
-/// The index of a file, once its header and its length are found to be right.
+/// Index of a file, after its header and length are checked.
 fn index(file: &[u8], key: CacheKey) -> Result<Vec<Entry>, String> {
     let header = Header::decode(file)?;
     if header.key != key.digest {
@@ -275,7 +269,6 @@ fn index(file: &[u8], key: CacheKey) -> Result<Vec<Entry>, String> {
     serde_json::from_slice(bytes).map_err(|error| format!("has an index that cannot be read: {error}"))
 }
 
-/// Compares every section with its checksum.
 fn check_sections(file: &[u8], entries: &[Entry], (pool, progress): (&Pool, &Progress)) -> Result<(), String> {
     let sections: Vec<(&str, &Section)> =
         entries.iter().flat_map(|entry| entry.sections.iter().map(|section| (entry.name.as_str(), section))).collect();
@@ -301,7 +294,7 @@ fn slice(file: &[u8], start: u64, bytes: u64) -> Option<&[u8]> {
     file.get(start..start.checked_add(usize::try_from(bytes).ok()?)?)
 }
 
-/// Where a section lies in a mapping that begins at `base` of the file. Both fit, because the mapping holds them.
+/// Range of a section in a mapping that begins at `base` of the file. Both fit, because the mapping holds the section.
 fn range(section: &Section, base: u64) -> Range<usize> {
     let start = (section.start - base) as usize;
     start..start + section.bytes as usize

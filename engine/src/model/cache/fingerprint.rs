@@ -1,4 +1,4 @@
-//! What a set of operations makes of a few small matrices: a changed layout changes it, so no version must be kept.
+//! Fingerprint of how operations lay out matrices: a changed layout changes it, so no version number is needed.
 
 use half::{bf16, f16};
 use kernels::{Arrangement, Dtype, KShard, MatrixSource, Ops};
@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::EngineError;
 
-/// Rows are no multiple of anything, and neither are columns where they may be anything, so that padding counts.
+/// Odd sizes, where the arrangement allows them, so that padding counts.
 const ROWS: usize = 53;
 const LAYOUTS: [(Arrangement, usize); 4] = [
     (Arrangement::Stacked, 75),
@@ -15,7 +15,7 @@ const LAYOUTS: [(Arrangement, usize); 4] = [
     (Arrangement::Partial(KShard { index: 1, of: 2 }), 96),
 ];
 
-/// A digest of how `ops` lays out matrices of every format and arrangement; `None` where they cannot be mapped.
+/// Digest of how `ops` lays out matrices of every format and arrangement; `None` if they cannot be mapped.
 pub(super) fn of<O: Ops>(ops: &O) -> Result<Option<u128>, EngineError> {
     let mut hasher = Xxh3::new();
     for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
@@ -36,7 +36,7 @@ pub(super) fn of<O: Ops>(ops: &O) -> Result<Option<u128>, EngineError> {
     Ok(Some(hasher.digest128()))
 }
 
-/// Numbers that differ from those around them.
+/// Numbers that differ from their neighbours.
 fn numbers(dtype: Dtype, count: usize) -> Vec<u8> {
     let value = |index: usize| (index % 251) as f32 - (index % 7) as f32 / 8.0;
     let values = (0..count).map(value);

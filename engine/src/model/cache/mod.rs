@@ -1,9 +1,8 @@
 //! Packed weights in files that all processes of a host map; knows no architecture and no layout of a matrix.
 //!
 //! One file holds every prepared matrix of one model, for one kernel layout, number format and part of the model. Its
-//! name is its key: whatever decides the bytes is in it. The first process that needs a file packs it while the others
-//! wait; all of them map it, so a host holds the weights once. A file is complete and never changes from the moment it
-//! has its name.
+//! name is its key, which covers everything that decides the bytes. The first process that needs a file packs it while
+//! others wait; all map it, so a host holds the weights once. A file with its final name never changes.
 
 mod file;
 mod fingerprint;
@@ -25,25 +24,25 @@ use file::Stored;
 use place::{Claim, Place};
 pub use shelf::Shelf;
 
-/// How often a file that is damaged as soon as it is written is written again.
+/// Most packings of one file; it is packed again if it is damaged as soon as it is written.
 const ATTEMPTS: usize = 3;
-/// How many processes that packed the same weights and gave up are waited for.
+/// Most waits for other processes that packed the same weights and gave up.
 const WAITS_MAX: usize = 64;
-/// How long a process waits for another one that packs the same weights, without its file growing.
+/// Longest wait for another process that packs the same weights, while its file does not grow.
 const PACKING_MAX: Duration = Duration::from_secs(600);
 
-/// Where packed weights are kept.
+/// Location of packed weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WeightsCache {
-    /// Nowhere: each process packs into its own memory.
+    /// No files: each process packs into its own memory.
     Off,
-    /// In the user's cache directory. Where that cannot be used, each process packs into its own memory and says so.
+    /// The user's cache directory. If it cannot be used, each process packs into its own memory and logs that.
     Default(Option<PathBuf>),
-    /// In the directory that the configuration names, which must be of use.
+    /// A directory that the configuration names; it must be usable.
     Named(PathBuf),
 }
 
-/// Why the cache could not be used.
+/// Reason why the cache could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheFault {
     /// There is neither `XDG_CACHE_HOME` nor `HOME`.
@@ -52,51 +51,51 @@ pub enum CacheFault {
     /// A file or directory cannot be made, read or written.
     #[error("{}: {problem}", path.display())]
     Unusable {
-        /// The file or directory.
+        /// File or directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         problem: String,
     },
-    /// The disk is too small.
+    /// The disk lacks space.
     #[error("{}: {needed_bytes} bytes of packed weights do not fit, {missing_bytes} are missing", path.display())]
     Full {
-        /// The directory.
+        /// Directory or file that should hold the packed weights.
         path: PathBuf,
-        /// What the file takes.
+        /// Bytes that the file takes.
         needed_bytes: u64,
-        /// What the disk lacks.
+        /// Bytes that the disk lacks.
         missing_bytes: u64,
     },
     /// Another process holds the file and does not finish.
     #[error("{}: another process has been packing these weights for {waited_s} s", path.display())]
     Busy {
-        /// The file that it writes.
+        /// File that the other process packs.
         path: PathBuf,
-        /// How long it was waited for.
+        /// Seconds of waiting.
         waited_s: u64,
     },
-    /// A file is not what its name says.
+    /// A file is not what its name promises.
     #[error("{}: {problem}", path.display())]
     Damaged {
-        /// The file.
+        /// The damaged file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         problem: String,
     },
 }
 
-/// What is looked for.
+/// Key of a file of packed weights.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheKey {
-    /// Everything that decides the bytes of every matrix.
+    /// Hash of everything that decides the bytes of the matrices.
     pub(super) digest: u128,
-    /// About how many bytes all matrices take.
+    /// Approximate size of all matrices, in bytes.
     pub(super) bytes: u64,
 }
 
 impl CacheKey {
-    /// The key of the weights `weights` (and whatever else decides which matrices there are) as `ops` lays them out in
-    /// the format and the part of the model that `part` says. `None` where `ops` keeps no matrix that can be mapped.
+    /// Key of `weights` (a digest that covers which matrices there are) in the layout of `ops`, for the number format
+    /// and part of the model that `part` names. `None` if `ops` keeps no matrix that can be mapped.
     pub fn new<O: Ops>(ops: &O, weights: u128, part: &str, bytes: u64) -> Result<Option<CacheKey>, EngineError> {
         let layout = fingerprint::of(ops)?;
         let version = env!("CARGO_PKG_VERSION");
@@ -106,7 +105,7 @@ impl CacheKey {
 }
 
 impl WeightsCache {
-    /// What the value of the key `weights_cache` asks for; `variable` reads the environment.
+    /// Location that the configuration key `weights_cache` asks for; `variable` reads the environment.
     pub fn of_key(key: &str, variable: impl Fn(&str) -> Option<PathBuf>) -> WeightsCache {
         match key {
             "off" => WeightsCache::Off,
@@ -144,7 +143,7 @@ impl WeightsCache {
         }
     }
 
-    /// A directory that was asked for by name must be of use; what only the machine lacks is no reason to stop.
+    /// Accepts every fault but an unusable directory that the user named; lack of space or time is no reason to stop.
     fn may_go_on_without(&self, fault: &CacheFault) -> Result<(), EngineError> {
         match (self, fault) {
             (WeightsCache::Named(named), CacheFault::Unusable { .. } | CacheFault::Damaged { .. }) => {
@@ -162,7 +161,7 @@ impl From<CacheFault> for EngineError {
     }
 }
 
-/// Maps the file of `key`, packing it first where there is none, or none that is sound.
+/// Maps the file of `key`, and packs it first if it is missing or damaged.
 fn in_directory<T>(
     directory: &Path,
     key: CacheKey,
@@ -170,7 +169,7 @@ fn in_directory<T>(
     load: &impl Fn(&Shelf) -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
     let place = Place::new(directory, key)?;
-    let (mut attempts, mut waits) = (0, 0);
+    let (mut attempts, mut waits, began) = (0, 0, Instant::now());
     while attempts < ATTEMPTS {
         progress.check()?;
         match found(&place, key, (pool, progress))? {
@@ -183,17 +182,17 @@ fn in_directory<T>(
                 other => return other,
             },
             None => match place.claim(PACKING_MAX, progress)? {
-                // Whoever had the claim before may have completed the file since it was looked for.
+                // The previous holder of the claim may have completed the file since we looked for it.
                 Some(_) if matches!(Stored::open(place.file(), key, (pool, progress)), Ok(Some(_))) => {}
                 Some(claim) => {
                     pack(&place, claim, key, load)?;
                     attempts += 1;
                 }
-                // Another process has had it, and has completed the file or given up.
+                // Another process held it, and has completed the file or given up.
                 None if waits < WAITS_MAX => waits += 1,
                 None => {
                     let path = place.file().to_path_buf();
-                    return Err(CacheFault::Busy { path, waited_s: PACKING_MAX.as_secs() }.into());
+                    return Err(CacheFault::Busy { path, waited_s: began.elapsed().as_secs() }.into());
                 }
             },
         }
@@ -202,7 +201,7 @@ fn in_directory<T>(
     Err(CacheFault::Damaged { path: place.file().to_path_buf(), problem }.into())
 }
 
-/// The file of `key`, if it is there and sound.
+/// The file of `key`, if it exists and is sound.
 fn found(place: &Place, key: CacheKey, watched: (&Pool, &Progress)) -> Result<Option<Stored>, CacheFault> {
     match Stored::open(place.file(), key, watched) {
         Err(CacheFault::Damaged { path, problem }) => {
@@ -218,7 +217,7 @@ fn mapped(stored: Stored) -> Shelf {
     Shelf::mapped(stored)
 }
 
-/// Writes the file of a claimed place.
+/// Writes the file for which the claim is held.
 fn pack<T>(
     place: &Place,
     claim: Claim,
@@ -229,7 +228,7 @@ fn pack<T>(
     place.require_space(key.bytes)?;
     let began = Instant::now();
     let shelf = Shelf::packing(claim.writer(key)?);
-    // What was packed is dropped: the file is mapped as every other process maps it.
+    // Dropped: this process maps the file like every other process.
     drop(load(&shelf)?);
     let bytes = shelf.finish()?;
     claim.publish()?;

@@ -1,15 +1,15 @@
-//! In which pages the system maps a file: small ones make reading weights slower, so whoever runs it is told.
+//! Page size with which the system maps a file; small pages make reading weights slower, so the log warns of them.
 
 use std::path::Path;
 
 use super::file::Stored;
 
-/// Less than this part of a file in huge pages is worth a warning.
+/// A smaller share of a file in huge pages is worth a warning.
 const HUGE_SHARE_MIN: f64 = 0.5;
-/// A file smaller than this fits in caches, where pages hardly matter.
+/// Smaller files fit in CPU caches, where the page size hardly matters.
 const BYTES_MIN: u64 = 64 << 20;
 
-/// Says how a file is mapped.
+/// Logs how a file is mapped.
 pub(super) fn report(stored: &Stored) {
     let (file, bytes) = (stored.path(), stored.bytes());
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
@@ -27,7 +27,7 @@ pub(super) fn report(stored: &Stored) {
     }
 }
 
-/// Bytes of the first mapping of `file` that lie in huge pages, from the text of /proc/PID/smaps.
+/// Bytes in huge pages of the first mapping of `file`, from the text of /proc/PID/smaps.
 fn huge_bytes(smaps: &str, file: &Path) -> Option<u64> {
     let name = file.to_str()?;
     let mut lines = smaps.lines().skip_while(|line| !line.ends_with(name)).skip(1);

@@ -1,7 +1,7 @@
-//! Where a file of packed weights lies, and how exactly one process comes to write it; knows no format.
+//! Location of a file of packed weights, and the lock that lets exactly one process write it; knows no format.
 //!
-//! A process that packs holds a lock on `KEY.vN.partial` and renames it when it is complete. The lock ends with the
-//! process, so a killed one leaves a file that the next one begins anew.
+//! A process that packs holds a lock on `KEY.vN.partial` and renames that file when it is complete. The lock ends with
+//! the process; the next process starts over the file of a killed one.
 
 use std::cell::Cell;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -17,12 +17,12 @@ use super::file::{VERSION, Writer, unusable};
 use super::{CacheFault, CacheKey};
 use crate::{EngineError, Phase, Progress};
 
-/// Files that no process has opened for so long are removed when another one is written.
+/// Files that no process has opened for this long are removed when another file is written.
 const UNUSED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often a lock that is held is tried again.
+/// Time between two tries for a lock that another process holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Where the file of one key belongs.
+/// Paths of the file of one key.
 pub(super) struct Place {
     directory: PathBuf,
     file: PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct Claim {
 }
 
 impl Place {
-    /// Makes the directory where it is missing.
+    /// Names the paths, and makes the directory if it is missing.
     pub(super) fn new(directory: &Path, key: CacheKey) -> Result<Place, CacheFault> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|error| unusable(directory, &error))?;
@@ -46,12 +46,11 @@ impl Place {
         Ok(Place { directory: directory.to_path_buf(), file: path("packed"), partial: path("partial") })
     }
 
-    /// The file once it is complete.
+    /// Path of the complete file.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Removes the file.
     pub(super) fn discard(&self) -> Result<(), CacheFault> {
         match std::fs::remove_file(&self.file) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(unusable(&self.file, &error)),
@@ -59,18 +58,18 @@ impl Place {
         }
     }
 
-    /// Whoever else may write to the directory must not choose what file is overwritten, or make us wait for a pipe.
+    /// Refuses a link or a pipe: others who may write to the directory must not make us overwrite a file or wait.
     fn refuse_foreign(&self) -> Result<(), CacheFault> {
         match std::fs::symlink_metadata(&self.partial) {
             Ok(there) if !there.is_file() => {
                 Err(unusable(&self.partial, &std::io::Error::new(ErrorKind::InvalidInput, "not a regular file")))
             }
-            // That nothing is there is the rule; what else is wrong, the open says.
+            // Usually there is nothing; every other problem is reported by the open.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Waits for the right to write the file, at most `wait_max` in which whoever has it writes nothing; `None` when another process has had it meanwhile.
+    /// Waits for the right to write the file, at most `wait_max` without growth; `None` if another process had it.
     pub(super) fn claim(&self, wait_max: Duration, progress: &Progress) -> Result<Option<Claim>, EngineError> {
         self.refuse_foreign()?;
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.partial);
@@ -81,7 +80,7 @@ impl Place {
         let (ours, there) = (claim.lock.metadata(), std::fs::symlink_metadata(&self.partial));
         let is_ours = ours.is_ok_and(|ours| there.is_ok_and(|there| identity(&ours) == identity(&there)));
         if !is_ours {
-            // What was locked has been renamed or removed by the process that held it.
+            // The locked file has been renamed or removed by the process that held the lock.
             claim.is_published.set(true);
             return Ok(None);
         }
@@ -118,7 +117,6 @@ impl Place {
         }
     }
 
-    /// The disk must have room for `bytes`.
     pub(super) fn require_space(&self, bytes: u64) -> Result<(), CacheFault> {
         let free = free_disk_bytes(&self.directory).map_err(|error| unusable(&self.directory, &error))?;
         if free >= bytes {
@@ -127,7 +125,7 @@ impl Place {
         Err(CacheFault::Full { path: self.directory.clone(), needed_bytes: bytes, missing_bytes: bytes - free })
     }
 
-    /// Removes what older versions wrote, what nobody has used for long, and what killed processes left.
+    /// Removes files of older versions, files long unused, and what killed processes left.
     pub(super) fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
@@ -145,18 +143,18 @@ impl Place {
 }
 
 impl Claim {
-    /// Begins the file anew.
+    /// Starts the file over.
     pub(super) fn writer(&self, key: CacheKey) -> Result<Writer, CacheFault> {
         let file = self.lock.try_clone().map_err(|error| unusable(&self.partial, &error))?;
         Writer::new(file, self.partial.clone(), key)
     }
 
-    /// Gives the complete file its name. From now on nobody may write it.
+    /// Renames the complete file to its final name. After that nobody may write it.
     pub(super) fn publish(self) -> Result<(), CacheFault> {
         std::fs::rename(&self.partial, &self.file).map_err(|error| unusable(&self.partial, &error))?;
         self.is_published.set(true);
         if let Err(error) = self.lock.set_permissions(Permissions::from_mode(0o444)) {
-            // Some file systems have no permissions; the file is complete all the same.
+            // Some file systems have no permissions; the file is complete nevertheless.
             tracing::warn!(file = %self.file.display(), %error, "packed weights cannot be made read-only");
         }
         Ok(())
@@ -166,10 +164,10 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.is_published.get() {
-            // Still locked: whoever waits for it sees that it is gone, and begins anew.
+            // Removed while locked: a process that waits for the lock finds the file gone, and starts over.
             let _next_one_begins_it_anew = std::fs::remove_file(&self.partial);
         }
-        // Closing the file does it too, but not while a mapping of it is left.
+        // Closing the file would unlock it too, but not while a mapping of it is left.
         let _closing_does_it_too = self.lock.unlock();
     }
 }
@@ -178,8 +176,8 @@ fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// A file of ours that may go. One that nobody completes is locked until it is gone: whoever opens it meanwhile finds it
-/// gone once it has the lock.
+/// A file of ours that may be removed. An unfinished one stays locked until it is gone, so a process that opens it
+/// meanwhile finds it gone once it has the lock.
 struct Stale {
     _lock: Option<File>,
 }

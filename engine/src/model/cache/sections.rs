@@ -1,4 +1,4 @@
-//! A prepared matrix in a mapped file; knows not what else is in it.
+//! A prepared matrix in a mapped file; knows nothing else of that file.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use kernels::memory::MappedFile;
 use kernels::{MappedImage, Ops};
 
-/// Sections of a matrix in a mapped file.
 pub(super) struct Sections {
     pub(super) form: Vec<u64>,
     pub(super) file: Arc<MappedFile>,

@@ -1,4 +1,4 @@
-//! Where a loader gets its prepared matrices: packs them, packs and stores them, or finds them stored.
+//! Source of prepared matrices for a loader: packed, packed and stored, or found stored.
 
 use std::cell::RefCell;
 
@@ -8,32 +8,29 @@ use super::CacheFault;
 use super::file::{Stored, Writer};
 use crate::EngineError;
 
-/// The source of prepared matrices while a model is loaded.
+/// Source of prepared matrices while a model is loaded.
 pub struct Shelf(Kind);
 
 enum Kind {
-    /// Packs into this process's own memory.
     Private,
-    /// Packs into a file.
     Packing(RefCell<Writer>),
-    /// Finds everything packed.
     Mapped(RefCell<Stored>),
 }
 
 impl Shelf {
-    /// Every matrix is packed into this process's own memory.
+    /// Packs every matrix into this process's own memory.
     #[must_use]
     pub fn private() -> Shelf {
         Shelf(Kind::Private)
     }
 
-    /// Whether matrices are packed here, rather than found.
+    /// True if matrices are packed here, false if they are found packed.
     #[must_use]
     pub fn packs(&self) -> bool {
         !matches!(self.0, Kind::Mapped(_))
     }
 
-    /// What it does, for logs.
+    /// Name of the kind, for logs.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self.0 {
@@ -51,8 +48,8 @@ impl Shelf {
         Shelf(Kind::Mapped(RefCell::new(stored)))
     }
 
-    /// The matrix `name`, which says its tensors, shapes, format and arrangement; `pack` makes it from its source.
-    /// A name that is asked for again is the next matrix of that name.
+    /// Returns the matrix `name`; `pack` makes it from its source. The name says tensors, shapes, format and
+    /// arrangement. A repeated name is the next matrix of that name.
     pub(in crate::model) fn matrix<O: Ops>(
         &self,
         ops: &O,
@@ -68,7 +65,7 @@ impl Shelf {
                     return Err(writer.damaged(format!("{name} cannot be stored")).into());
                 };
                 let sections = writer.put(name, &image)?;
-                // The packed words are dropped here, so that packing never holds more than one matrix in memory.
+                // The packed words are dropped here, so that packing holds at most one matrix in memory.
                 sections.matrix(ops).map_err(|problem| writer.damaged(format!("{name}: {problem}")).into())
             }
             Kind::Mapped(stored) => {
@@ -81,7 +78,7 @@ impl Shelf {
         }
     }
 
-    /// Completes the file that was packed into and returns its length in bytes.
+    /// Completes the file and returns its length in bytes.
     pub(super) fn finish(self) -> Result<u64, CacheFault> {
         match self.0 {
             Kind::Private | Kind::Mapped(_) => Ok(0),

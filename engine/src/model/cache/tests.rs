@@ -1,4 +1,4 @@
-//! One process packs, all map; whatever is wrong with a file, nothing of it is served.
+//! One process packs, all map; nothing of a damaged file is ever served.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,10 +16,9 @@ const KEY: CacheKey = CacheKey { digest: 0xfeed, bytes: 1 << 20 };
 const FILE: &str = "0000000000000000000000000000feed.v1.packed";
 const PARTIAL: &str = "0000000000000000000000000000feed.v1.partial";
 const SHAPE: (usize, usize) = (64, 48);
-/// Set for the process that a test kills; the directory that it packs into.
+/// Environment variable of the process that a test kills: the directory that it packs into.
 const VICTIM: &str = "BATON_TEST_PACKS_AND_WAITS_IN";
 
-/// A directory that is removed with it.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -72,7 +71,7 @@ fn model(shelf: &Shelf, ops: &CpuOps) -> Result<Vec<Vec<u8>>, EngineError> {
         .collect()
 }
 
-/// Loads the model and says which shelves that took.
+/// Loads the model and returns the shelves that were used.
 fn loaded(cache: &WeightsCache, key: CacheKey) -> Result<Vec<&'static str>, EngineError> {
     let pool = pool();
     let ops = CpuOps::new(Arc::clone(&pool), KernelSet::best()).unwrap();
@@ -179,7 +178,7 @@ fn without_a_cache_every_process_packs() {
         text.starts_with("engine.weights_cache is \"/proc/nowhere\", which cannot be used: /proc/nowhere: "),
         "{text}"
     );
-    // More than the disk has: no reason to stop, but nothing is begun.
+    // More than the disk has: loading goes on without the cache, and no file is begun.
     let huge = CacheKey { bytes: u64::MAX, ..KEY };
     assert_eq!(loaded(&directory.cache(), huge).unwrap(), ["private"]);
     assert!(directory.names().is_empty());
@@ -214,7 +213,7 @@ fn a_claim_is_held_by_one_and_waited_for_within_bounds() {
     let claim = place.claim(Duration::ZERO, &Progress::default()).unwrap().unwrap();
     let busy = place.claim(Duration::from_millis(50), &Progress::default()).map(drop).unwrap_err();
     assert!(busy.to_string().contains("another process has been packing these weights for 0 s"), "{busy}");
-    // Whoever waits while the holder gives up, or completes the file, looks again.
+    // A process that waits looks again when the holder gives up or completes the file.
     let (publish, given_up) = std::thread::scope(|scope| {
         let waiting =
             scope.spawn(|| place.claim(Duration::from_secs(60), &Progress::default()).map(|claim| claim.is_some()));
@@ -232,7 +231,7 @@ fn a_claim_is_held_by_one_and_waited_for_within_bounds() {
     assert_eq!(directory.names(), [FILE]);
 }
 
-/// Found by trying: a link in a directory that others may write to led to a file of theirs, or of ours, that was overwritten.
+/// Found by trying: a link in a directory that others may write to led to a file that was then overwritten.
 #[test]
 fn what_is_no_file_is_neither_written_nor_waited_for() {
     let directory = Directory::new("foreign");

@@ -1,4 +1,4 @@
-//! What every supported architecture is: one row of data each. Knows no value of a model and no tensor's bytes.
+//! Supported architectures, one row of data each. Knows no value of a model and no tensor's bytes.
 //!
 //! To support another architecture, add a row; `docs/models.md` walks through it.
 
@@ -9,41 +9,39 @@ use model_files::Family;
 
 use super::AttentionBias;
 
-/// One supported architecture: where its config.json and its weight files say what, and what they leave unsaid.
+/// A supported architecture: how to read its config.json, and the names of its tensors.
 pub struct Architecture {
-    /// Its family, which decides what config.json may say and what holds without a key.
+    /// Family, which decides the keys and defaults of config.json.
     pub family: Family,
-    /// How its configuration is read.
     pub(super) config: ConfigRules,
-    /// What its tensors are called.
     pub(in crate::model) tensors: TensorNames,
 }
 
-/// How a configuration is read. What holds without a key, and what may not be set, is said by `model_files::keys`.
+/// How to read config.json. Defaults, and keys that may not be set, are in `model_files::keys`.
 pub(super) struct ConfigRules {
     pub(super) mlp: MlpRule,
-    /// Key of the activation and the names of the one that is built.
+    /// Key of the activation, and the names of the supported one.
     pub(super) activation: (&'static str, &'static [&'static str]),
     pub(super) norm: NormRule,
     pub(super) positions: PositionRule,
     pub(super) heads: HeadRule,
     pub(super) attention_bias: BiasRule,
-    /// Whether queries and keys are normed per head.
+    /// True if queries and keys are normed per head.
     pub(super) qk_norm: bool,
     pub(super) windows: WindowRule,
-    /// Widths that must be `hidden_size` where they are named.
+    /// Keys of widths that must equal `hidden_size` if present.
     pub(super) as_wide_as_hidden: &'static [&'static str],
 }
 
-/// What the MLPs are, with the keys of their widths.
+/// Form of the MLPs, with the keys of their widths.
 pub(super) enum MlpRule {
     /// `down · (silu(gate) * up)`.
     Gated { width: &'static str },
     /// `down · relu(up)`, with biases.
     Relu { width: &'static str },
-    /// Gated ones behind a router.
+    /// Gated MLPs behind a router.
     Experts {
-        /// Keys of their number; the first that is there counts.
+        /// Keys of the number of experts; the first that is present counts.
         experts: &'static [&'static str],
         width: &'static str,
         weights: ExpertWeightRule,
@@ -51,89 +49,86 @@ pub(super) enum MlpRule {
     },
 }
 
-/// What the weights of chosen experts are.
+/// Normalisation of the weights of chosen experts.
 pub(super) enum ExpertWeightRule {
     Always(ExpertWeights),
-    /// Among the chosen if `norm_topk_prob` is true, else among all.
+    /// Among the chosen experts if `norm_topk_prob` is true, else among all.
     Asked,
 }
 
-/// Which layers have one MLP in place of experts.
+/// Layers with a dense MLP in place of experts.
 pub(super) enum DenseRule {
     None,
-    /// Those of `mlp_only_layers` and all but every `decoder_sparse_step`th; the key is that of their width.
+    /// Layers in `mlp_only_layers` and all but every `decoder_sparse_step`th; the string is the key of their width.
     Asked(&'static str),
 }
 
-/// The norm of all layers and its epsilon.
+/// Norm of all layers, with its epsilon.
 pub(super) enum NormRule {
-    /// The key is that of the epsilon.
+    /// RMS norm; the string is the key of the epsilon.
     Rms(&'static str),
-    /// With biases; the epsilon is in no file.
+    /// Layer norm with biases; the epsilon is in no file.
     Layer(f32),
 }
 
-/// How positions reach the model.
+/// Encoding of positions.
 pub(super) enum PositionRule {
-    /// By rotation.
+    /// Rotation of queries and keys.
     Rope,
-    /// By a table that is added to the embedding; position 0 is its row `offset`.
+    /// A table added to the embedding; position 0 is row `offset`.
     Learned { offset: u32 },
 }
 
-/// How many key/value heads there are, and how wide a head is.
+/// Number of key/value heads, and width of a head.
 pub(super) enum HeadRule {
-    /// As `num_key_value_heads` and `head_dim` say.
+    /// From `num_key_value_heads` and `head_dim`.
     Asked,
-    /// As many as query heads, which share the hidden width.
+    /// As many as query heads, which split the hidden width.
     Plain,
 }
 
-/// Which attention projections have a bias.
+/// Attention projections with a bias.
 pub(super) enum BiasRule {
     Always(AttentionBias),
-    /// All four if `attention_bias` is true.
+    /// All four projections if `attention_bias` is true.
     Asked,
 }
 
-/// Which layers see only the latest `sliding_window` positions.
+/// Layers that see only the latest `sliding_window` positions.
 pub(super) enum WindowRule {
     None,
-    /// All, if there is a window.
+    /// All layers, if there is a window.
     All,
-    /// All, if there is a window and `use_sliding_window` is true.
+    /// All layers, if there is a window and `use_sliding_window` is true.
     AllSwitched,
-    /// If `use_sliding_window` is true: those that `layer_types` names, or those from `max_window_layers` on.
+    /// If `use_sliding_window` is true: the layers that `layer_types` names, or those from `max_window_layers` on.
     Switched,
 }
 
-/// Names of tensors without their ends `.weight` and `.bias`. Those of a layer follow `layers.N.`, and everything but the
-/// head follows a prefix.
+/// Names of tensors without `.weight` or `.bias`. Layer tensors follow `layers.N.`; all but the head follow a prefix.
 pub(in crate::model) struct TensorNames {
-    /// The first under which there is an embedding counts.
+    /// Possible prefixes; the first under which there is an embedding counts.
     pub(in crate::model) prefixes: &'static [&'static str],
     pub(in crate::model) embedding: &'static str,
     pub(in crate::model) norm: &'static str,
     pub(in crate::model) head: &'static str,
     pub(in crate::model) attention_norm: &'static str,
-    /// Queries, keys, values.
     pub(in crate::model) qkv: [&'static str; 3],
-    /// Norms of queries and keys.
     pub(in crate::model) qk_norms: [&'static str; 2],
     pub(in crate::model) output: &'static str,
     pub(in crate::model) mlp_norm: &'static str,
-    /// Of a gated MLP.
+    /// Gate and up of a gated MLP.
     pub(in crate::model) gate_up: [&'static str; 2],
-    /// Of an MLP without a gate.
+    /// Up of an MLP without a gate.
     pub(in crate::model) up: &'static str,
     pub(in crate::model) down: &'static str,
-    /// The table of learned positions.
+    /// Table of learned positions.
     pub(in crate::model) positions: &'static str,
-    /// The first whose router is there counts.
+    /// Possible names; those whose router exists first count.
     pub(in crate::model) experts: &'static [ExpertNames],
 }
 
-/// Names of a router and its experts; those of an expert follow `{experts}.N.`.
+/// Names of a router and its experts; names of one expert's tensors follow `{experts}.N.`.
 pub(in crate::model) struct ExpertNames {
     pub(in crate::model) router: &'static str,
     pub(in crate::model) experts: &'static str,
@@ -142,7 +137,7 @@ pub(in crate::model) struct ExpertNames {
 }
 
 impl Architecture {
-    /// That of a family.
+    /// Architecture of a family.
     #[must_use]
     pub fn of(family: Family) -> &'static Architecture {
         match family {
@@ -189,7 +184,7 @@ const LLAMA_TENSORS: TensorNames = TensorNames {
 const MLP_EXPERTS: ExpertNames =
     ExpertNames { router: "mlp.gate", experts: "mlp.experts", gate_up: ["gate_proj", "up_proj"], down: "down_proj" };
 
-/// As Mixtral was published.
+/// Names in the published Mixtral.
 const BLOCK_SPARSE_EXPERTS: ExpertNames = ExpertNames {
     router: "block_sparse_moe.gate",
     experts: "block_sparse_moe.experts",

@@ -1,4 +1,4 @@
-//! What the classes of transformers make of many config.json, against what is read here: the same, or refused by key.
+//! Compares what transformers' classes read from many config.json with what is read here: equal, or refused by key.
 //!
 //! `tests/fixtures/make_configs.py` writes the cases with the reference itself.
 
@@ -68,7 +68,6 @@ fn compare(spec: &ModelSpec, expected: &Value, config: &Value) {
     }
 }
 
-/// `[width]`, or `[width, experts, chosen]`.
 fn experts_of(mlp: &MlpSpec) -> Value {
     match mlp {
         MlpSpec::Gated { width } | MlpSpec::Relu { width } => Value::from(vec![*width]),

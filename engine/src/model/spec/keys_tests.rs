@@ -1,5 +1,4 @@
-//! Walks the table of config.json's keys: what is honoured changes the spec, what is refused is refused by name, and what
-//! is without effect changes nothing.
+//! Tests every key of config.json: honoured ones change the spec, refused ones are named, others change nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::tests::parse;
 
-/// A small config.json of a family, in which every key that is honoured is seen to be.
+/// A small config.json of a family in which a change of any honoured key shows.
 fn base(family: Family) -> Value {
     let mut config = json!({"architectures": [family.architecture()], "vocab_size": 1024, "hidden_size": 128,
         "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": 512});
@@ -38,7 +37,7 @@ fn merge(config: &mut Value, changes: &Value) {
     }
 }
 
-/// A value that must show, for every honoured key.
+/// For every honoured key, a value that changes the spec.
 fn telling() -> BTreeMap<&'static str, Value> {
     let all = json!({
         "architectures": ["GrandmotherForCausalLM"], "model_type": "grandmother", "vocab_size": 1000, "hidden_size": 256,
@@ -56,7 +55,7 @@ fn telling() -> BTreeMap<&'static str, Value> {
     map.into_iter().map(|(key, value)| (&*key.leak(), value)).collect()
 }
 
-/// Values of all types; whichever of them a refused key does not name must be refused.
+/// Values of all types; a refused key must refuse each of them that it does not allow by name.
 fn values() -> [Value; 11] {
     [
         Value::Null,

@@ -1,4 +1,4 @@
-//! The shape of a model as data, read from config.json; knows no weights and no numeric operations.
+//! Shape of a model as data, read from config.json; knows no weights and no numeric operations.
 //!
 //! One forward pass serves every supported architecture: what differs between them is a value here.
 
@@ -23,12 +23,12 @@ use crate::EngineError;
 use kernels::{Dtype, NormKind, Routing};
 use model_files::{Generation, ModelConfig};
 
-/// What the forward pass needs to know about a decoder-only transformer.
+/// Everything that the forward pass needs to know about a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
-    /// What it was published as.
+    /// Architecture that the model was published as.
     pub architecture: &'static Architecture,
-    /// Entries of the vocabulary, as the embedding has rows.
+    /// Size of the vocabulary: rows of the embedding.
     pub vocab: u32,
     /// Width of the residual stream.
     pub hidden: u32,
@@ -36,33 +36,33 @@ pub struct ModelSpec {
     pub layers: u32,
     /// Query heads.
     pub heads: u32,
-    /// Key/value heads; `heads` is a multiple of it.
+    /// Key/value heads; `heads` is a multiple of this.
     pub kv_heads: u32,
     /// Width of one head, a multiple of 16.
     pub head_dim: u32,
-    /// Per layer: its MLP. Dense ones all have one shape, and so have those of experts.
+    /// MLP of each layer. Dense MLPs all have one shape, and so have MLPs of experts.
     pub mlps: Vec<MlpSpec>,
-    /// The norm before attention, MLP and output; a layer norm has biases.
+    /// Norm before attention, MLP and output; a layer norm has biases.
     pub norm: NormKind,
     /// Epsilon of every norm.
     pub norm_eps: f32,
-    /// How positions reach the model.
+    /// Encoding of positions.
     pub positions: Positions,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest sequence that the model was made for, in tokens.
     pub context_max: u32,
-    /// Per layer: how many positions a query sees, its own included; `None` is all.
+    /// Positions that a query sees in each layer, its own included; `None`: all.
     pub windows: Vec<Option<u32>>,
-    /// Which attention projections have a bias.
+    /// Attention projections that have a bias.
     pub attention_bias: AttentionBias,
-    /// Whether queries and keys are RMS-normed per head before the rotation.
+    /// True if queries and keys are RMS-normed per head before the rotation.
     pub qk_norm: bool,
-    /// Whether the output projection is the embedding.
+    /// True if the output projection is the embedding.
     pub tied_embeddings: bool,
-    /// Tokens that end a text: generation_config.json, else config.json. Sorted.
+    /// Tokens that end an output, sorted: from generation_config.json, else config.json.
     pub eos: Vec<u32>,
 }
 
-/// The MLP of a layer.
+/// MLP of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MlpSpec {
     /// `down · (silu(gate) * up)`.
@@ -75,40 +75,40 @@ pub enum MlpSpec {
         /// Rows of up.
         width: u32,
     },
-    /// Gated ones of which a router chooses some for each row.
+    /// Gated MLPs, of which a router chooses some for each row.
     Experts {
         /// Rows of gate and of up of one expert.
         width: u32,
-        /// How it chooses.
+        /// How the router chooses.
         routing: Routing,
     },
 }
 
-/// How positions reach the model.
+/// Encoding of positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Positions {
-    /// Queries and keys are rotated.
+    /// Rotation of queries and keys.
     Rope(RopeSpec),
-    /// A table of `context_max + offset` rows is added to the embedding.
+    /// A table of `context_max + offset` rows, added to the embedding.
     Learned {
-        /// The row of position 0.
+        /// Row of position 0.
         offset: u32,
     },
 }
 
-/// Which attention projections carry a bias.
+/// Attention projections that have a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionBias {
-    /// None of them.
+    /// No projection.
     None,
     /// Queries, keys and values.
     Qkv,
-    /// Queries, keys, values and the output.
+    /// Queries, keys, values and output.
     QkvOutput,
 }
 
 impl ModelSpec {
-    /// Reads config.json and, where present, generation_config.json of `directory`.
+    /// Reads config.json and, if present, generation_config.json of `directory`.
     pub fn read(directory: &Path) -> Result<ModelSpec, EngineError> {
         let folder = model_files::open(directory)?;
         let config = ModelConfig::read(&folder)?;
@@ -116,8 +116,8 @@ impl ModelSpec {
         read::spec(&config, &generation)
     }
 
-    /// The same for these weight files: where they hold an output projection of its own, the embedding is not it, whatever
-    /// config.json says. transformers goes by the files too.
+    /// Adapts the spec to the weight files: if they hold a separate output projection, it replaces the tied embedding,
+    /// whatever config.json says. transformers does the same.
     pub fn as_stored(self, weights: &WeightFiles) -> Result<ModelSpec, EngineError> {
         let (served, stored) = (self.layers, self.layers_stored(weights));
         if stored > served {
@@ -137,7 +137,7 @@ impl ModelSpec {
         Ok(ModelSpec { tied_embeddings: false, ..self })
     }
 
-    /// Layers that the weight files have tensors of: some hold one that drafts tokens beside those of config.json.
+    /// Layers in the weight files, which may be more than in config.json: some hold an extra one that drafts tokens.
     #[must_use]
     pub fn layers_stored(&self, weights: &WeightFiles) -> u32 {
         let start = format!("{}layers.", self.prefix(weights));
@@ -145,19 +145,19 @@ impl ModelSpec {
         weights.names().filter_map(of_layer).max().map_or(0, |last| last.saturating_add(1))
     }
 
-    /// The format of the first layer's queries in the weight files, which stands for the whole model's.
+    /// Format of the first layer's query projection in the weight files, taken for the whole model.
     pub fn stored_dtype(&self, weights: &WeightFiles) -> Result<Dtype, EngineError> {
         weights.dtype(&format!("{}layers.0.{}.weight", self.prefix(weights), self.architecture.tensors.qkv[0]))
     }
 
-    /// What the names of all tensors but the head begin with.
+    /// Prefix of the names of all tensors but the head.
     pub(super) fn prefix(&self, weights: &WeightFiles) -> &'static str {
         let names = &self.architecture.tensors;
         let has_embedding = |prefix: &&&str| weights.contains(&format!("{prefix}{}.weight", names.embedding));
         names.prefixes.iter().find(has_embedding).unwrap_or(&names.prefixes[0])
     }
 
-    /// Width of the dense MLPs, if there are any.
+    /// Width of the dense MLPs, if any.
     #[must_use]
     pub fn dense_width(&self) -> Option<u32> {
         self.mlps.iter().find_map(|mlp| match mlp {
@@ -166,7 +166,7 @@ impl ModelSpec {
         })
     }
 
-    /// Width of one expert and how they are chosen, if there are any.
+    /// Width of one expert and the routing, if there are experts.
     #[must_use]
     pub fn experts(&self) -> Option<(u32, Routing)> {
         self.mlps.iter().find_map(|mlp| match mlp {
@@ -175,19 +175,19 @@ impl ModelSpec {
         })
     }
 
-    /// Width of all query heads together.
+    /// Total width of all query heads.
     #[must_use]
     pub fn q_width(&self) -> u32 {
         self.heads * self.head_dim
     }
 
-    /// Width of all key (or value) heads together.
+    /// Total width of all key (or value) heads.
     #[must_use]
     pub fn kv_width(&self) -> u32 {
         self.kv_heads * self.head_dim
     }
 
-    /// Parameters that a token is multiplied with, the embedding look-up not counted.
+    /// Parameters that a token is multiplied with, without the embedding look-up.
     #[must_use]
     pub fn multiplied_parameters(&self) -> u64 {
         let [hidden, q, kv] = [self.hidden, self.q_width(), self.kv_width()].map(u64::from);

@@ -1,4 +1,4 @@
-//! From config.json to a `ModelSpec`, as the row of the architecture says; knows no architecture by name.
+//! Reads a `ModelSpec` from config.json by the rules of the architecture; knows no architecture by name.
 
 use kernels::{ExpertWeights, HEAD_DIM_MAX, HEAD_DIM_STEP, NormKind, Routing};
 
@@ -11,14 +11,14 @@ use super::{AttentionBias, MlpSpec, ModelSpec, Positions, windows};
 use crate::EngineError;
 use crate::model::rope::RopeSpec;
 
-/// Bounds above every published model of these architectures. They hold before anything is allocated by layer or
-/// position, and no product of two widths overflows below them.
+/// Bounds above every published model of these architectures. They are checked before anything is allocated per layer
+/// or position; no product of two widths below them overflows.
 pub(super) const LAYERS_MAX: u32 = 1024;
 pub(super) const HEADS_MAX: u32 = 1024;
 pub(super) const WIDTH_MAX: u32 = 1 << 20;
 pub(super) const EXPERTS_MAX: u32 = 1024;
 
-/// The spec that config.json describes, with the end tokens that `generation` names.
+/// Spec that config.json describes, with the end tokens that `generation` names.
 pub(super) fn spec(model: &ModelConfig, generation: &Generation) -> Result<ModelSpec, EngineError> {
     let architecture = Architecture::of(model.family);
     let (config, rules) = (&model.fields, &architecture.config);
@@ -47,7 +47,7 @@ pub(super) fn spec(model: &ModelConfig, generation: &Generation) -> Result<Model
     })
 }
 
-/// Features that change the maths, are not built and not for the table of keys to say: better an error than wrong tokens.
+/// Refuses features that change the maths and are not built, beyond the table of keys: an error beats wrong tokens.
 fn refuse_unsupported(config: &Fields, rules: &ConfigRules) -> Result<(), EngineError> {
     for key in rules.as_wide_as_hidden {
         let (width, hidden) = (config.count_opt(key)?, config.count_to("hidden_size", WIDTH_MAX)?);
@@ -96,7 +96,6 @@ fn head_shape(config: &Fields, rules: &ConfigRules) -> Result<(u32, u32, u32), E
     }
 }
 
-/// Whether the kernels have this width of a head.
 fn is_served(head_dim: u32) -> bool {
     let head_dim = head_dim as usize;
     head_dim.is_multiple_of(HEAD_DIM_STEP) && head_dim <= HEAD_DIM_MAX
@@ -153,7 +152,7 @@ fn routing(config: &Fields, keys: &[&str], weights: &ExpertWeightRule) -> Result
     Ok(Routing { experts: experts as usize, per_row: per_row as usize, weights })
 }
 
-/// Of several names for the number of experts, the one that the file has; two that disagree are refused.
+/// Key of the number of experts that the file has, out of several names; refuses two that disagree.
 fn expert_key<'a>(config: &Fields, keys: &[&'a str]) -> Result<&'a str, ModelFileError> {
     let given: Vec<&str> = keys.iter().copied().filter(|key| config.is_given(key)).collect();
     let disagreeing = given.iter().find(|key| config.get(key) != config.get(given[0]));
@@ -163,7 +162,7 @@ fn expert_key<'a>(config: &Fields, keys: &[&'a str]) -> Result<&'a str, ModelFil
     }
 }
 
-/// Experts in every `decoder_sparse_step`th layer that is not one of `mlp_only_layers`.
+/// MLPs with experts in every `decoder_sparse_step`th layer that is not one of `mlp_only_layers`.
 fn with_dense(config: &Fields, experts: MlpSpec, key: &str, layers: u32) -> Result<Vec<MlpSpec>, EngineError> {
     let only = config.whole_list("mlp_only_layers")?;
     if let Some(layer) = only.iter().find(|layer| **layer >= layers) {

@@ -1,14 +1,14 @@
-//! Which layers see only the latest positions, by config.json; knows no architecture by name.
+//! Layers that see only the latest positions, by config.json; knows no architecture by name.
 
 use model_files::{Fields, ModelFileError};
 
 use super::architecture::WindowRule;
 
 const SLIDING: &str = "sliding_attention";
-/// The second is the older name.
+/// Names of full attention; the second is older.
 const FULL: [&str; 2] = ["full_attention", "attention"];
 
-/// Per layer: how many positions a query sees; `None` is all.
+/// Positions that a query sees in each layer; `None`: all.
 pub(super) fn of(config: &Fields, rule: &WindowRule, layers: u32) -> Result<Vec<Option<u32>>, ModelFileError> {
     let types = types(config, layers)?;
     let window = match rule {
@@ -33,7 +33,7 @@ pub(super) fn of(config: &Fields, rule: &WindowRule, layers: u32) -> Result<Vec<
     }
 }
 
-/// `layer_types`, if there: one of the two types for each layer.
+/// Entry of `layer_types` for each layer, if present; each must be one of the two types.
 fn types(config: &Fields, layers: u32) -> Result<Option<Vec<&str>>, ModelFileError> {
     const KEY: &str = "layer_types";
     let Some(types) = config.texts_opt(KEY)? else { return Ok(None) };
@@ -54,7 +54,7 @@ fn by_type(config: &Fields, name: &str, window: Option<u32>) -> Result<Option<u3
     }
 }
 
-/// Families whose class does not read the types compute all layers alike: a file that says otherwise means another model.
+/// Checks `layer_types` of families whose class ignores it: a file that mixes types means another model.
 fn agree(config: &Fields, types: &[&str], window: Option<u32>) -> Result<(), ModelFileError> {
     match (types.contains(&SLIDING), types.iter().any(|name| *name != SLIDING), window) {
         (true, _, None) => Err(no_window(config)),

@@ -1,4 +1,4 @@
-//! What every CPU rank of a worker needs, and how one makes its part of the model; knows not who starts it.
+//! What every CPU rank of a worker needs, and how a rank loads its part of the model; knows not who starts it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::backend::{Runner, StepLimits, follow};
 use crate::model::{CacheKey, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
 use crate::{Config, EngineError, KvStore, Phase, Progress};
 
-/// What a rank may be late for other reasons than its computing.
+/// Time that a rank may be late for reasons other than its computing.
 const LAYER_MARGIN: Duration = Duration::from_secs(30);
-/// Operations per second of the slowest rank that is waited for.
+/// Operations per second of the slowest rank that the others wait for.
 const SLOWEST_OPERATIONS_PER_S: f64 = 4e9;
-/// Ranks with cores of their own spin so long for each other before they sleep.
+/// Ranks with cores of their own spin this long for each other before they sleep.
 const SPIN: Duration = Duration::from_micros(60);
 
-/// What every rank of a worker needs to know to make its part.
+/// Everything that a rank of a worker needs to load its part.
 #[derive(Clone)]
 pub(super) struct Crew {
     pub(super) config: Config,
@@ -27,21 +27,20 @@ pub(super) struct Crew {
     pub(super) grid: Grid,
     pub(super) precision: Precision,
     pub(super) limits: StepLimits,
-    /// Of the whole model, whatever part a rank has.
+    /// Digest of the whole model, whatever part a rank has.
     pub(super) weights_digest: u128,
-    /// How far the leader is.
+    /// Progress of the leader.
     pub(super) progress: Progress,
 }
 
 impl Crew {
-    /// The grid that a configuration asks for.
     pub(super) fn grid(config: &Config, spec: &ModelSpec) -> Result<Grid, EngineError> {
         let grid = Grid { tensor: config.tp, stages: config.pp };
         grid.check(spec)?;
         Ok(grid)
     }
 
-    /// Makes the part of rank `rank` and follows the leader until the group is over.
+    /// Loads the part of rank `rank` and follows the leader until the group ends.
     pub(super) fn follow(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<(), EngineError> {
         let mut follower = Follower::new(segment, rank as usize)?;
         follow(&mut follower, self.follower(rank, segment, kv), self.patience().spin);
@@ -68,7 +67,6 @@ impl Crew {
         Runner::of_group(ops, model, kv, self.limits, of_group, self.patience())
     }
 
-    /// The threads that a rank computes with.
     pub(super) fn threads(&self, rank: u32) -> Result<Arc<Pool>, EngineError> {
         let placement = placement::of_rank(&self.config, self.grid.part(&self.spec, rank).tensor)?;
         Ok(Arc::new(Pool::new(&placement).map_err(|error| unplaced(&self.config, error))?))
@@ -101,8 +99,8 @@ impl Crew {
         Patience { spin, limit: self.layer_max() }
     }
 
-    /// Whoever does not take part in a layer for so long is taken for stuck: the time that the largest layer takes a very slow
-    /// processor with all rows of a step, and some more.
+    /// Time after which a rank that takes no part in a layer counts as stuck: what the largest layer takes a very slow
+    /// processor with all rows of a step, and a margin.
     fn layer_max(&self) -> Duration {
         let (spec, shape) = (&self.spec, self.spec.head_shape());
         let experts = spec.experts().map_or(0, |(width, routing)| routing.per_row * width as usize);

@@ -1,5 +1,4 @@
-//! From a configuration to a backend on this host's processors: a rank alone, or a leader with followers in threads or
-//! processes.
+//! Starts a backend on this host's CPUs: a single rank, or a leader with followers in threads or processes.
 
 mod crew;
 mod placement;
@@ -25,10 +24,9 @@ use crate::{Config, EngineError, KvStore, Phase, Progress, RanksChoice};
 
 pub use processes::{NoRankProgram, RankProgram, serve_rank};
 
-/// Every rank has loaded its part by then. One that ends is noticed at once, one that stands still by whoever watches the
-/// progress.
+/// Limit on loading. It may be long: a rank that ends is noticed at once, and the progress shows a rank that is stuck.
 const LOADING_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Loads the model and starts its backend. `notify` is called whenever that has something to poll.
+/// Loads the model and starts its backend. `notify` is called whenever the backend has something to poll.
 pub(super) fn open(
     config: &Config,
     (spec, context_max): (ModelSpec, u32),
@@ -49,7 +47,7 @@ pub(super) fn open(
     let weights_digest = digest(&spec, weights.digest()?);
     let (spec_too, progress) = (spec.clone(), progress.clone());
     let crew = Crew { config: config.clone(), spec: spec_too, grid, precision, limits, weights_digest, progress };
-    // Before anybody begins to load: cores that do not exist are told at once.
+    // Before any rank loads, so that cores that do not exist are reported at once.
     let threads = crew.threads(0)?;
     let pool = kv.clone();
     let (backend, expert_counts) = if grid == Grid::ALONE {
@@ -61,7 +59,6 @@ pub(super) fn open(
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts })
 }
 
-/// The only rank.
 fn alone(
     crew: &Crew,
     weights: &WeightFiles,
@@ -75,10 +72,10 @@ fn alone(
     Ok(Built { forward: HostSampled::new(runner), described: Described { info, expert_counts, ranks: None } })
 }
 
-/// Followers that load their parts, and who leads them.
+/// Followers that load their parts, and the orders that lead them.
 struct Gathered {
     segment: Arc<Segment>,
-    /// Their drop says that the worker stops, and waits for them.
+    /// Dropping them says that the worker stops, and waits for them.
     followers: Box<dyn Send>,
     orders: Orders,
 }

@@ -1,4 +1,4 @@
-//! Which cores and how many threads a rank computes with; knows no model.
+//! Cores and number of threads that a rank computes with; knows no model.
 
 use std::ops::Range;
 use std::thread::available_parallelism;
@@ -8,8 +8,8 @@ use kernels::{KernelError, Placement};
 use crate::model::Share;
 use crate::{Config, EngineError};
 
-/// The threads of one tensor rank: its share of the configured cores or threads, at least one. Stages take turns, so
-/// they have the same ones. Ranks that outnumber the cores float.
+/// Threads of one tensor rank: its share of the configured cores or threads, at least one thread. Pipeline stages take
+/// turns, so they share threads. Ranks that outnumber the cores are not pinned.
 pub(super) fn of_rank(config: &Config, tensor: Share) -> Result<Placement, EngineError> {
     let own = |count: usize| -> Range<usize> {
         let range = tensor.range(count as u32);
@@ -24,12 +24,12 @@ pub(super) fn of_rank(config: &Config, tensor: Share) -> Result<Placement, Engin
     Ok(Placement::Floating(own(threads).len().max(1)))
 }
 
-/// Whether so many tensor ranks can compute at once.
+/// True if so many tensor ranks can compute at the same time.
 pub(super) fn have_own_cores(tensor: u32) -> bool {
     available_parallelism().is_ok_and(|cores| cores.get() >= tensor as usize)
 }
 
-/// Threads that could not be placed: the configuration's fault where it names their cores.
+/// Error of threads that could not be placed; blames the configuration if it names cores.
 pub(in crate::start) fn unplaced(config: &Config, error: KernelError) -> EngineError {
     match config.cores.is_empty() {
         true => EngineError::Kernels(error),

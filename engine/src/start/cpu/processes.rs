@@ -1,5 +1,5 @@
-//! Followers as processes: started with the segment and the pool left to them, told their job on standard input, which
-//! stays open as their lifeline. Knows no program: whoever starts the worker says how a rank's process is started.
+//! Followers as processes: they inherit the segment and the pool and read their job from standard input, which stays
+//! open as their lifeline. Knows no program: the caller says how a rank's process is started.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -19,19 +19,19 @@ use crate::start::geometry;
 use crate::start::limits::{context_max, precision, segment_shape, step_limits};
 use crate::{Config, EngineError, KvStore, Progress};
 
-/// A process whose lifeline was closed ends within this, or is killed.
+/// A process whose lifeline was closed ends within this time, or is killed.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
-/// How often a rank says that it has got further.
+/// Time between two progress reports of a rank.
 const SAY_EVERY: Duration = Duration::from_millis(250);
 
-/// How the process of a rank is started: a program that calls [`serve_rank`].
+/// Starts the process of a rank: a program that calls [`serve_rank`].
 pub trait RankProgram: Send + Sync {
     /// The command with its arguments. Its standard input and output are the engine's; log lines go to standard error.
     fn command(&self) -> std::io::Result<Command>;
 }
 
-/// For those who start no processes; `ranks = "processes"` is then an error.
+/// For callers that start no processes; `ranks = "processes"` is then an error.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoRankProgram;
 
@@ -41,19 +41,19 @@ impl RankProgram for NoRankProgram {
     }
 }
 
-/// What a rank's process is told: one line of JSON.
+/// Job of a rank's process, sent as one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 struct Job {
     rank: u32,
-    /// Numbers under which the memory was left to it.
+    /// File descriptors of the memory that the process inherits.
     segment: i32,
     pool: i32,
-    /// As [`Crew::weights_digest`], in hexadecimal digits.
+    /// [`Crew::weights_digest`] in hexadecimal digits.
     weights_digest: String,
     config: Config,
 }
 
-/// The processes of all followers; its drop ends them.
+/// Processes of all followers; dropping this ends them.
 pub(super) struct Processes {
     segment: Arc<Segment>,
     kept: Vec<Kept>,
@@ -62,7 +62,7 @@ pub(super) struct Processes {
 struct Kept {
     rank: u32,
     child: Arc<Mutex<Child>>,
-    /// While this end is open the process knows that its leader lives.
+    /// While this end is open the process knows that its leader is alive.
     lifeline: Option<ChildStdin>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -99,7 +99,7 @@ pub(super) fn start(
 }
 
 impl Processes {
-    /// Tells the process its job and watches it.
+    /// Sends the process its job and watches it.
     fn keep(
         &mut self,
         rank: u32,
@@ -112,7 +112,7 @@ impl Processes {
         let progress = progress.clone();
         let (segment, watched, notify) = (Arc::clone(&self.segment), Arc::clone(&child), Arc::clone(notify));
         let body = move || {
-            // While it loads it says so, whatever the words; a process that ends closes its output.
+            // Each line is a tick of progress, whatever its text; a process that ends closes its output.
             let output = output.map(BufReader::new).into_iter();
             output.for_each(|output| output.split(b'\n').map_while(Result::ok).for_each(|_| progress.tick()));
             let ended = lock(&watched).wait();
@@ -138,7 +138,7 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        // Where the start failed there may be no leader that has closed it.
+        // After a failed start there may be no leader that has closed the segment.
         self.segment.declare_ended(0, "the worker stops");
         for kept in &mut self.kept {
             kept.lifeline = None;
@@ -163,8 +163,8 @@ impl Drop for Processes {
     }
 }
 
-/// The whole life of a rank's process: reads its job from standard input, follows its leader, and ends with it. Does not
-/// return while the group exists.
+/// Runs the whole life of a rank's process: reads its job from standard input, follows its leader and ends with it.
+/// Does not return while the group exists.
 pub fn serve_rank() -> Result<(), EngineError> {
     let mut line = String::new();
     let problem = |problem: String| EngineError::ranks(format!("the job of this rank: {problem}"));
@@ -190,13 +190,17 @@ pub fn serve_rank() -> Result<(), EngineError> {
     crew.follow(rank, &segment, &kv)
 }
 
-/// Writes a line to standard output whenever this rank has got further, until it has loaded its part.
+/// Writes a line to standard output whenever this rank has made progress.
 fn say_progress(progress: Progress) -> Result<(), EngineError> {
     let body = move || {
-        let mut ticks = 0;
-        // The leader that reads this ends us when it goes; nobody needs to hear that it cannot be told.
-        while std::io::stdout().write_all(if progress.seen().ticks == ticks { b"" } else { b"+\n" }).is_ok() {
-            ticks = progress.seen().ticks;
+        let mut said = 0;
+        loop {
+            let ticks = progress.seen().ticks;
+            // A failed write need not be reported: the leader that reads this ends us when it goes.
+            if ticks != said && std::io::stdout().write_all(b"+\n").is_err() {
+                return;
+            }
+            said = ticks;
             std::thread::sleep(SAY_EVERY);
         }
     };
@@ -204,7 +208,7 @@ fn say_progress(progress: Progress) -> Result<(), EngineError> {
     thread.map(drop).map_err(|error| EngineError::Thread { name: "progress", reason: error.to_string() })
 }
 
-/// Ends this process when standard input closes: the leader is gone, whatever it died of.
+/// Ends this process when standard input closes: the leader is gone, for whatever reason.
 fn end_with_leader() -> Result<(), EngineError> {
     let body = || {
         let mut rest = [0; 64];

@@ -10,13 +10,12 @@ use super::crew::Crew;
 use crate::backend::Notify;
 use crate::{EngineError, KvStore};
 
-/// The threads of all followers; its drop waits for them. They end when the leader has closed the segment.
+/// Threads of all followers; dropping this waits for them. They end when the leader has closed the segment.
 pub(super) struct Threads {
     segment: Arc<Segment>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts a thread for every rank but the leader.
 pub(super) fn start(
     crew: &Crew,
     kv: &KvStore,
@@ -44,7 +43,7 @@ pub(super) fn start(
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // Where the start failed there may be no leader that has closed it.
+        // After a failed start there may be no leader that has closed the segment.
         self.segment.declare_ended(0, "the worker stops");
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
