@@ -1,4 +1,4 @@
-//! The bundled model: carried inside the binary and laid out once as an ordinary model directory.
+//! The bundled model: part of the binary, written once as an ordinary model directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,16 @@ const FILES: [(&str, &[u8]); 5] = [
     ("tokenizer_config.json", include_bytes!("../../models/demo/tokenizer_config.json")),
 ];
 
-/// The bundled model as a directory, which must outlive its use.
+/// The bundled model as a directory; keep it as long as the model is used.
 #[derive(Debug)]
 pub struct Bundled {
-    /// Where it is.
+    /// Path of the directory.
     pub path: PathBuf,
-    /// Where the user's cache cannot be used: a directory of this run alone, gone when this is dropped.
+    /// Directory of this run alone, removed on drop, if the user's cache cannot be used.
     _for_this_run: Option<RunDirectory>,
 }
 
-/// Lays the bundled model out in the user's cache, or for this run alone where that cannot be written, and says so.
+/// Writes the bundled model to the user's cache, or for this run alone if that fails, and logs that.
 pub fn lay_out() -> Result<Bundled> {
     let problem = match in_cache() {
         Ok(path) => return Ok(Bundled { path, _for_this_run: None }),
@@ -42,10 +42,8 @@ pub fn lay_out() -> Result<Bundled> {
     Ok(Bundled { path, _for_this_run: Some(directory) })
 }
 
-/// The directory in the user's cache, written if this content is not there yet.
-///
-/// Its name carries the content's digest, so another version of the binary never reads this one's files. It is written
-/// beside its place and renamed, so nobody ever sees half of it; what is complete is never removed.
+/// Returns the directory in the user's cache, whose path has the digest of its contents, so another version of the
+/// binary never reads it. A missing one is written beside its place and renamed, so nobody sees it incomplete.
 fn in_cache() -> Result<PathBuf> {
     let place = cache_root()?.join(format!("{:016x}", digest())).join(NAME);
     if is_complete(&place) {
@@ -55,7 +53,7 @@ fn in_cache() -> Result<PathBuf> {
     if fs::rename(&draft, &place).is_ok() {
         return Ok(place);
     }
-    // Something is in the way. Somebody else's complete directory is as good as ours; anything else is rubbish.
+    // Another process's complete directory serves as well; an incomplete one is removed.
     if !is_complete(&place) {
         fs::remove_dir_all(&place).with_context(|| format!("removing the incomplete {}", place.display()))?;
         return fs::rename(&draft, &place)
@@ -70,7 +68,7 @@ fn write_draft(place: &Path) -> Result<PathBuf> {
     let draft = parent.join(format!(".{NAME}.{}", std::process::id()));
     let written = write_to(&draft);
     if written.is_err() {
-        // What fits on a full disk is of no use; that it cannot be removed either is the lesser problem.
+        // An incomplete draft on a full disk is of no use; failing to remove it is the lesser problem.
         let _ = fs::remove_dir_all(&draft);
     }
     written.map(|()| draft)
@@ -102,7 +100,7 @@ fn has_length(path: &Path, bytes: usize) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.len() == bytes as u64)
 }
 
-/// As for packed weights, only an absolute path counts.
+/// Accepts absolute paths only, as for packed weights.
 fn cache_root() -> Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));

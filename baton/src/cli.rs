@@ -1,4 +1,4 @@
-//! The command line: what can be asked for and which exit code answers; knows nothing of how it is done.
+//! The command line and its exit codes; knows nothing of how commands work.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -118,33 +118,33 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 impl ConfigArgs {
-    /// Whether nothing changes the defaults.
+    /// Returns true if the defaults apply unchanged.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.config.is_none() && self.settings.is_empty()
     }
 
-    /// The configuration.
+    /// Loads the configuration.
     pub fn load(&self) -> Result<BatonConfig> {
         BatonConfig::load(self.config.as_deref(), &self.settings)
     }
 }
 
 impl RoleArgs {
-    /// Whether a supervisor started this process.
+    /// Tells whether a supervisor started this process.
     #[must_use]
     pub fn supervision(&self) -> Supervision {
         if self.supervised { Supervision::Child } else { Supervision::Alone }
     }
 
-    /// The configuration.
+    /// Loads the configuration.
     pub fn load(&self) -> Result<BatonConfig> {
         self.config.load()
     }
 }
 
 impl ServeArgs {
-    /// The configuration with the command line's short cuts applied as settings, so that they are checked alike.
+    /// Returns the configuration with the command line's short cuts applied as settings, which are checked alike.
     pub fn config(&self) -> Result<BatonConfig> {
         let mut all = self.config.clone();
         let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
@@ -164,7 +164,7 @@ impl ServeArgs {
         Ok(config)
     }
 
-    /// Where to listen, if the command line says so, or a part of it; the other part is the configuration's.
+    /// Returns the address to listen on if the command line gives it or a part; the other part is the configuration's.
     fn listen(&self, configured: &ConfigArgs) -> Result<Option<String>> {
         if self.host.is_none() && self.port.is_none() {
             return Ok(self.listen.clone());
@@ -182,13 +182,13 @@ impl ServeArgs {
     }
 }
 
-/// Whether an error needs no words: whoever asked for it knows, or reads no more.
+/// Returns true for errors without a message: the user asked for the end, or does not read any more.
 #[must_use]
 pub fn is_quiet(error: &anyhow::Error) -> bool {
     error.is::<CutShort>() || matches!(error.downcast_ref(), Some(OutputError::Closed))
 }
 
-/// The exit code that an error deserves.
+/// Returns the exit code for an error.
 #[must_use]
 pub fn exit_of(error: &anyhow::Error) -> ExitCode {
     if let Some(child) = error.downcast_ref::<EndedEarly>() {
@@ -237,7 +237,7 @@ fn classify(error: &anyhow::Error) -> Exit {
     if let Some(worker) = error.downcast_ref::<worker::Error>() {
         return worker.exit();
     }
-    // The machine refuses a file, a directory, a process.
+    // The machine refuses a file, a directory or a process.
     if error.is::<std::io::Error>() {
         return Exit::Unavailable;
     }
@@ -258,10 +258,10 @@ fn classify(error: &anyhow::Error) -> Exit {
     }
 }
 
-/// Bytes of an error that people are shown: some quote what they found, which may be a line of a megabyte.
+/// Most bytes of a printed error: some errors quote their input, which may be a line of a megabyte.
 const TOLD_BYTES_MAX: usize = 4_096;
 
-/// The error with its causes, bounded. Some errors say their cause themselves; nobody wants to read it twice.
+/// Returns the error with its causes, bounded. A cause that is already part of the text is left out.
 #[must_use]
 pub fn told(error: &anyhow::Error) -> String {
     let mut told = String::new();
@@ -277,7 +277,7 @@ pub fn told(error: &anyhow::Error) -> String {
     within(told, TOLD_BYTES_MAX)
 }
 
-/// The text, or its beginning and its end: what is wrong is said at either.
+/// Returns the text, shortened in the middle: its start and its end say what is wrong.
 fn within(text: String, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text;

@@ -1,4 +1,4 @@
-//! The one configuration: every crate owns its section, this composes them; knows what the file looks like.
+//! The configuration: every crate owns its section, this file composes them; knows the form of the file.
 
 use std::path::Path;
 
@@ -10,41 +10,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::plane::PlaneConfig;
 
-/// The commented defaults: what `baton config` prints and what docs and chart show.
+/// Commented defaults, as printed by `baton config` and shown in docs and chart.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatonConfig {
-    /// What every process says of itself.
+    /// Logs of every process.
     pub telemetry: TelemetryConfig,
-    /// What routers and workers know of each other.
+    /// Secret that routers and workers share.
     pub plane: PlaneConfig,
-    /// What `baton serve` starts.
+    /// Processes that `baton serve` starts.
     pub serve: ServeConfig,
     /// The router.
     pub router: router::Config,
-    /// What computes and moves KV at every worker.
+    /// Computation and KV transfer of every worker.
     pub engine: engine::Config,
-    /// A prefill worker. Its engine is `engine` with the keys that differ.
+    /// Prefill worker, with `engine` changed by its own keys.
     pub prefill: worker::Config,
-    /// A decode (or aggregated) worker. Its engine is `engine` with the keys that differ.
+    /// Decode (or aggregated) worker, with `engine` changed by its own keys.
     pub decode: decode_server::Config,
 }
 
-/// What every process says of itself.
+/// Logs of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// Log filter: a level, or levels by module as in `info,router=debug`. The variable BATON_LOG wins over it.
+    /// Log filter: a level, or levels by module as in `info,router=debug`. The variable BATON_LOG overrides it.
     pub log: String,
-    /// How log lines are written: `text`, or `json`, one object per line.
+    /// Form of log lines: `text`, or `json`, one object per line.
     pub format: LogFormat,
 }
 
 impl TelemetryConfig {
-    /// Logs from now on, under `name`.
+    /// Starts logging under `name`.
     pub fn start(&self, name: &str) -> Result<(), TelemetryError> {
         node::telemetry::log_to_stderr(&self.log, self.format, name)
     }
@@ -56,13 +56,13 @@ impl Default for TelemetryConfig {
     }
 }
 
-/// What `baton serve` starts.
+/// Processes that `baton serve` starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Prefill workers; not started, whatever this says, where decode workers are aggregated ones.
+    /// Number of prefill workers; none are started where decode workers are aggregated.
     pub prefill_workers: u32,
-    /// Decode workers, or aggregated ones.
+    /// Number of decode or aggregated workers.
     pub decode_workers: u32,
 }
 
@@ -83,14 +83,14 @@ impl Default for ServeConfig {
 }
 
 impl BatonConfig {
-    /// The defaults, changed by a file and then by `a.b=c` settings.
+    /// Loads the defaults, changed by a file and then by `a.b=c` settings.
     pub fn load(file: Option<&Path>, settings: &[String]) -> Result<BatonConfig> {
         let defaults = toml::Table::try_from(BatonConfig::default())?;
         let settings = for_every_role(settings);
         Ok(node::config::load_checked(file, &settings, &defaults, complete, BatonConfig::check)?)
     }
 
-    /// The outcome as a file: the engines of workers name only what differs.
+    /// Writes the configuration as a file, in which the engines of workers have only the keys that differ.
     pub fn to_file(&self) -> Result<String, toml::ser::Error> {
         let mut all = toml::Table::try_from(self)?;
         let shared = section_of(&all, ENGINE);
@@ -107,7 +107,7 @@ impl BatonConfig {
         toml::to_string(&all)
     }
 
-    /// How `baton serve` places prefill and decode: as decode workers are for.
+    /// Returns how `baton serve` places prefill and decode, which follows from the role of decode workers.
     #[must_use]
     pub fn mode(&self) -> Mode {
         match self.decode.role {
@@ -116,7 +116,7 @@ impl BatonConfig {
         }
     }
 
-    /// Places prefill and decode so.
+    /// Sets the placement of prefill and decode.
     pub fn set_mode(&mut self, mode: Mode) {
         self.decode.role = match mode {
             Mode::Disaggregated => decode_server::DecodeRole::Decode,
@@ -124,7 +124,7 @@ impl BatonConfig {
         };
     }
 
-    /// Serves `model_dir` from now on, whatever was configured.
+    /// Sets the model, whatever was configured.
     pub fn set_model(&mut self, model_dir: &Path) {
         for engine in [&mut self.engine, &mut self.prefill.engine, &mut self.decode.engine] {
             engine.model_dir = model_dir.to_path_buf();
@@ -132,7 +132,7 @@ impl BatonConfig {
         self.router.model_dir.clear();
     }
 
-    /// As the workers of one host have it, which `baton serve` starts: what was left open is decided.
+    /// Completes open settings for the workers of one host, which `baton serve` starts.
     #[must_use]
     pub fn on_one_host(&self, model_dir: &Path) -> BatonConfig {
         let mut config = self.clone();
@@ -147,7 +147,7 @@ impl BatonConfig {
         config
     }
 
-    /// Checks every section, whichever command reads it: before anything starts, on any machine, without a model.
+    /// Checks every section, for every command: before anything starts, on any machine, without a model.
     pub fn check(&self) -> Result<(), Fault> {
         check_filter(&self.telemetry.log).map_err(|error| Fault::of("telemetry.log", error.to_string()))?;
         self.serve.check()?;
@@ -157,13 +157,13 @@ impl BatonConfig {
         }
         self.check_workers()?;
         let all = toml::Table::try_from(self).map_err(|error| Fault::of("", error.to_string()))?;
-        // What workers have of it is told as it was written.
+        // Faults that workers have from the shared engine are reported as they were written.
         check_times(&toml::Value::Table(section_of(&all, ENGINE)), ENGINE)?;
         check_times(&toml::Value::Table(all), "")
     }
 
-    /// Checks what workers are: the shared engine with what a role says instead. What both have from the shared one is told of
-    /// that.
+    /// Checks the workers' engines: the shared one with a role's changes. A fault that both roles have from the shared
+    /// engine is reported there.
     fn check_workers(&self) -> Result<(), Fault> {
         let of_all = self.engine.check().map_err(|error| match error {
             engine::EngineError::Config { key, problem } => Fault::of(format!("{ENGINE}.{key}"), problem),
@@ -179,7 +179,7 @@ impl BatonConfig {
         prefill.and(decode)
     }
 
-    /// Checks what the processes of one deployment, which all have this configuration, tell each other when they meet.
+    /// Checks that the processes of one deployment, which all have this configuration, fit each other.
     pub fn check_deployment(&self) -> Result<(), Fault> {
         if !self.router.model_dir.as_os_str().is_empty() && self.router.model_dir != self.engine.model_dir {
             return Err(self.another_model("router.model_dir".to_owned()));
@@ -220,12 +220,9 @@ impl BatonConfig {
     }
 }
 
-/// The section that all workers share.
 const ENGINE: &str = "engine";
-/// The sections whose own `engine` says what differs.
 const ROLES: [&str; 2] = ["prefill", "decode"];
 
-/// Keys that have another name now.
 const MOVED: [(&[&str], &str, &str); 12] = [
     (&["serve"], "mode", "decode.role (`decode` or `aggregated`)"),
     (&["serve"], "model_dir", "engine.model_dir"),
@@ -241,7 +238,7 @@ const MOVED: [(&[&str], &str, &str); 12] = [
     (&["decode", "engine"], "kv_blocks", "decode.engine.kv_pool = \"N blocks\""),
 ];
 
-/// A setting of the shared engine wins over what a file says of a role, a setting of a role over both.
+/// Copies shared engine settings to each role, where they override a file; settings of a role override both.
 fn for_every_role(settings: &[String]) -> Vec<String> {
     let is_shared = |setting: &&String| {
         node::config::parts_of(setting).is_some_and(|(parts, _)| parts.len() > 1 && parts[0] == ENGINE)
@@ -253,7 +250,7 @@ fn for_every_role(settings: &[String]) -> Vec<String> {
     shared.iter().map(|setting| (*setting).clone()).chain(roles).chain(others.into_iter().cloned()).collect()
 }
 
-/// Gives each role the shared engine, with what its own section says instead.
+/// Gives each role the shared engine, changed by its own section.
 fn complete(all: &mut toml::Table) -> Result<(), Fault> {
     for (path, key, now) in MOVED {
         let section = path.iter().try_fold(&*all, |here, name| here.get(*name).and_then(toml::Value::as_table));
@@ -262,11 +259,11 @@ fn complete(all: &mut toml::Table) -> Result<(), Fault> {
         }
     }
     let shared = section_of(all, ENGINE);
-    // Wrong types are told of the section in which they stand.
+    // Report wrong types in the section that has them.
     node::config::section::<engine::Config>(ENGINE, &shared)?;
     for role in ROLES {
         let empty = || toml::Value::Table(toml::Table::new());
-        // What is no section is refused when the struct is filled.
+        // A value that is no section is refused when the struct is filled.
         if let toml::Value::Table(section) = all.entry(role).or_insert_with(empty)
             && let toml::Value::Table(engine) = section.entry(ENGINE).or_insert_with(empty)
         {
@@ -283,7 +280,7 @@ fn section_of(all: &toml::Table, name: &str) -> toml::Table {
     all.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default()
 }
 
-/// Takes over what `own` does not say itself.
+/// Copies keys of `shared` that `own` does not have.
 fn complete_by(own: &mut toml::Table, shared: &toml::Table) {
     for (key, value) in shared {
         match (own.get_mut(key), value) {
@@ -294,7 +291,6 @@ fn complete_by(own: &mut toml::Table, shared: &toml::Table) {
     }
 }
 
-/// Leaves out of `own` what is shared.
 fn without(own: &mut toml::Table, shared: &toml::Table) {
     own.retain(|key, value| match (value, shared.get(key)) {
         (toml::Value::Table(own), Some(toml::Value::Table(shared))) => {
@@ -305,7 +301,7 @@ fn without(own: &mut toml::Table, shared: &toml::Table) {
     });
 }
 
-/// No time is longer than anybody waits, so that no sum of two overflows.
+/// Checks that every time is at most the allowed maximum, so that no sum of two overflows.
 fn check_times(value: &toml::Value, path: &str) -> Result<(), Fault> {
     match value {
         toml::Value::Table(table) => table.iter().try_for_each(|(key, value)| match path {
@@ -322,7 +318,7 @@ fn check_times(value: &toml::Value, path: &str) -> Result<(), Fault> {
     }
 }
 
-/// A key that has no default and was left out.
+/// Error: a key without a default was left out.
 #[derive(Debug, thiserror::Error)]
 #[error("{key} is not set: {hint}")]
 pub struct NotSet {
@@ -338,7 +334,7 @@ impl NotSet {
     }
 }
 
-/// Worker processes of one role that `serve` starts at most: it is for one host.
+/// Most worker processes per role, as `serve` is for one host.
 const WORKERS_MAX: u32 = 64;
 
 impl ServeConfig {
@@ -442,7 +438,7 @@ mod tests {
         }
     }
 
-    /// Found by a newcomer: relations were checked against defaults that no worker had, and spaces kept a setting from roles.
+    /// Found by a newcomer: relations were checked against unused defaults, and spaces kept a setting from roles.
     #[test]
     fn values_are_checked_as_workers_have_them() {
         let config = load(&[

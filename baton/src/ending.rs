@@ -1,29 +1,29 @@
-//! When this process shall end: asked once it drains, asked again it ends at once. Knows nothing of what it does.
+//! Request to end this process: the first drains it, the second ends it at once. Knows nothing of its work.
 
 use std::time::Duration;
 
 use node::drain::{Cause, Supervision, asked};
 use tokio::sync::watch;
 
-/// How long ending at once may take.
+/// Time for an end at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// What was asked for so far; clones share it.
+/// Request to end, if any; clones share it.
 #[derive(Debug, Clone)]
 pub struct Ending {
     wish: watch::Receiver<Wish>,
 }
 
-/// What whoever watches over this process wants.
+/// State of the request to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     GoOn,
     End(Cause),
-    /// Without waiting for anything or anybody.
+    /// End without waiting for anything.
     EndNow(Cause),
 }
 
-/// It was asked a second time, and ended without waiting for what still ran.
+/// Error: the process was asked a second time and ended without waiting for running requests.
 #[derive(Debug, thiserror::Error)]
 #[error("ended at once: asked to a second time")]
 pub struct CutShort {
@@ -31,7 +31,7 @@ pub struct CutShort {
 }
 
 impl CutShort {
-    /// The exit code: that of a process which the signal has ended.
+    /// Returns the exit code of a process that was ended by the signal.
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self.cause {
@@ -43,7 +43,7 @@ impl CutShort {
 }
 
 impl Ending {
-    /// Listens from now on.
+    /// Starts to listen for requests to end.
     #[must_use]
     pub fn watch(supervision: Supervision) -> Ending {
         let (tell, wish) = watch::channel(Wish::GoOn);
@@ -56,7 +56,7 @@ impl Ending {
         Ending { wish }
     }
 
-    /// Resolves when this process shall end, and says why.
+    /// Resolves when this process must end; returns the reason.
     pub async fn asked(&self) -> Cause {
         let mut wish = self.wish.clone();
         loop {
@@ -64,20 +64,20 @@ impl Ending {
             if let Wish::End(cause) | Wish::EndNow(cause) = now {
                 return cause;
             }
-            // Once the sender is gone nobody asks any more.
+            // Without the sender nobody asks any more.
             if wish.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Whether it shall.
+    /// Returns true if the process must end.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         *self.wish.borrow() != Wish::GoOn
     }
 
-    /// Resolves when it shall end at once.
+    /// Resolves when the process must end at once.
     pub async fn insisted(&self) -> CutShort {
         let mut wish = self.wish.clone();
         loop {
@@ -92,7 +92,7 @@ impl Ending {
     }
 }
 
-/// Passes on what is asked; the second time there is no way back.
+/// Reports requests to end; the second one ends the process in any case.
 async fn listen(supervision: Supervision, tell: &watch::Sender<Wish>) -> std::io::Result<()> {
     let cause = asked(supervision).await?;
     match cause {
@@ -106,6 +106,6 @@ async fn listen(supervision: Supervision, tell: &watch::Sender<Wish>) -> std::io
     tracing::info!("asked to a second time: ending at once");
     tell.send_replace(Wish::EndNow(cause));
     tokio::time::sleep(AT_ONCE).await;
-    // Something does not even take notice; the children end when they see that we are gone.
+    // Some part does not react; the children end when they see that this process is gone.
     kv_transfer::exit_now(CutShort { cause }.code())
 }

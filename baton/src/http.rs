@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client for the commands that talk to a router; knows no OpenAI types, only JSON and event streams.
+//! Small HTTP/1.1 client for commands that talk to a router; knows no OpenAI types, only JSON and event streams.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,15 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(600);
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// An endpoint to talk to, one connection per call.
+/// Client of one endpoint, with one connection per call.
 #[derive(Debug, Clone)]
 pub struct Client {
     authority: String,
-    /// What stands before `/v1`; mostly nothing.
+    /// Path before `/v1`, mostly empty.
     base: String,
 }
 
-/// What was given as a target is none.
+/// Error: the target is no valid address.
 #[derive(Debug, thiserror::Error)]
 #[error("target {target}: {problem}")]
 pub struct WrongTarget {
@@ -34,7 +34,7 @@ pub struct WrongTarget {
     problem: String,
 }
 
-/// Nobody answers at the address.
+/// Error: no server answers at the address.
 #[derive(Debug, thiserror::Error)]
 #[error("connecting to {authority}")]
 pub struct Unreachable {
@@ -43,7 +43,7 @@ pub struct Unreachable {
 }
 
 impl Client {
-    /// A client of `target`: `http://host:port`, with or without the `/v1` that other clients want, or a port alone.
+    /// Makes a client of `target`: `http://host:port`, with or without the `/v1` of other clients, or a port alone.
     pub fn new(target: &str) -> Result<Client, WrongTarget> {
         let wrong = |problem: &str| WrongTarget { target: target.to_owned(), problem: problem.to_owned() };
         if target.starts_with("https://") {
@@ -52,7 +52,7 @@ impl Client {
         let bare = target.strip_prefix("http://");
         let (authority, path) = bare.unwrap_or(target).split_once('/').unwrap_or((bare.unwrap_or(target), ""));
         let with_port = match bare {
-            // Without a port a URL means 80.
+            // Without a port a URL means port 80.
             Some(_) if !authority.is_empty() && host_and_port(authority).is_err() => format!("{authority}:80"),
             _ => authority.to_owned(),
         };
@@ -66,14 +66,14 @@ impl Client {
         Ok(Client { authority, base })
     }
 
-    /// `GET path`, as text with its status.
+    /// Sends `GET path`; returns status and text.
     pub async fn get(&self, path: &str) -> Result<(StatusCode, String)> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         let status = response.status();
         Ok((status, String::from_utf8_lossy(&collect(response).await?).into_owned()))
     }
 
-    /// `POST path` with a JSON body; a status other than 2xx is an error that carries the server's message.
+    /// Sends `POST path` with a JSON body; a status other than 2xx is an error with the server's message.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let response = self.send(Method::POST, path, serde_json::to_vec(body)?.into()).await?;
         let status = response.status();
@@ -82,7 +82,7 @@ impl Client {
         serde_json::from_slice(&bytes).with_context(|| format!("POST {path}: the answer is not JSON"))
     }
 
-    /// `POST path` with a JSON body, answered by an event stream.
+    /// Sends `POST path` with a JSON body; the answer is an event stream.
     pub async fn stream(&self, path: &str, body: &Value) -> Result<EventStream> {
         let response = self.send(Method::POST, path, serde_json::to_vec(body)?.into()).await?;
         let status = response.status();
@@ -114,7 +114,7 @@ impl Client {
             .map_err(|source| Unreachable { authority: self.authority.clone(), source })?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // The connection ends with its sender; an error on it reaches the caller through the response.
+        // The connection ends with its sender; its errors reach the caller through the response.
         tokio::spawn(connection);
         Ok(sender)
     }
@@ -129,7 +129,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// The data of the next event; `None` after `[DONE]` or the end. An `error` object in the stream is an error.
+    /// Returns the data of the next event; `None` after `[DONE]` or the end. An `error` object is an error.
     pub async fn next(&mut self) -> Result<Option<Value>> {
         loop {
             if let Some(data) = self.take_event() {
@@ -156,7 +156,7 @@ impl EventStream {
         }
     }
 
-    /// When the bytes of the last event arrived: several may have come at once.
+    /// Returns when the bytes of the last event arrived; several events may arrive together.
     #[must_use]
     pub fn arrived(&self) -> Instant {
         self.arrived

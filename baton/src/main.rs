@@ -1,4 +1,4 @@
-//! The one shipped binary: reads the command line and the configuration, and starts what was asked for.
+//! The one shipped binary: reads the command line and the configuration, and runs the command.
 #![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers to its siblings")]
 
 mod bundled;
@@ -27,11 +27,11 @@ use config::{BatonConfig, DEFAULTS};
 use ending::{CutShort, Ending};
 use terminal::OutputError;
 
-/// How long tasks that nobody waits for any more may take to end.
+/// Time for tasks to end whose result is not needed any more.
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
-/// Threads for work that blocks (texts, names of hosts) that are there from the start. While the system has no room for
-/// more, such work waits for one of them; without any it would be lost.
+/// Threads for blocking work (texts, host names) that start with the process. While the system has no room for more,
+/// such work waits for one of these; without any it would be lost.
 const BLOCKING_THREADS_MIN: usize = 2;
 const FIRST_WORK: Duration = Duration::from_millis(5);
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -73,12 +73,12 @@ fn run(command: Command) -> Result<()> {
     let runtime = runtime.enable_all().thread_keep_alive(FOR_EVER).build().context("starting the runtime")?;
     start_blocking_threads(&runtime);
     let ended = runtime.block_on(perform(command));
-    // What computes for nobody any more (a long text that is cut into tokens) does not keep the process.
+    // Work without a receiver (tokenising a long text) must not keep the process alive.
     runtime.shutdown_timeout(LAST_TASKS);
     ended
 }
 
-/// Each is busy while the next one is asked for, which therefore begins.
+/// Each task is busy while the next one is spawned, so each gets a new thread.
 fn start_blocking_threads(runtime: &tokio::runtime::Runtime) {
     for _ in 0..BLOCKING_THREADS_MIN {
         runtime.spawn_blocking(|| std::thread::sleep(FIRST_WORK));
@@ -103,7 +103,7 @@ async fn perform(command: Command) -> Result<()> {
     }
 }
 
-/// Runs a role until it has ended, or until somebody insists that it ends.
+/// Runs a role until it ends, or until a second request ends it at once.
 async fn at_once_or<F: Future<Output = Result<()>>>(
     arguments: &RoleArgs,
     role: impl FnOnce(Ending) -> F,
@@ -115,7 +115,7 @@ async fn at_once_or<F: Future<Output = Result<()>>>(
     }
 }
 
-/// Without changes the commented defaults, else the outcome of the changes.
+/// Prints the commented defaults, or the changed configuration.
 fn print_config(arguments: &cli::ConfigArgs) -> Result<()> {
     if arguments.is_unchanged() {
         return Ok(terminal::print(DEFAULTS)?);

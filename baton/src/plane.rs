@@ -1,4 +1,4 @@
-//! The section `[plane]` and the secret it names: read once at start, asked for where strangers can reach, never shown.
+//! Section `[plane]` and its secret: read once at start, required where strangers can reach the process, never shown.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,21 +13,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::BatonConfig;
 
-/// The variable that may hold the secret instead of a file.
+/// Variable that may hold the secret instead of a file.
 pub const SECRET_VARIABLE: &str = "BATON_PLANE_SECRET";
 
-/// What routers and workers know of each other.
+/// Secret that routers and workers share.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlaneConfig {
-    /// File with the secret that all routers and workers of a deployment share; empty is none.
+    /// File with the secret of all routers and workers of a deployment; empty for none.
     pub secret_file: PathBuf,
 }
 
-/// Why there is no secret to start with.
+/// Reason why there is no secret to start with.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaneError {
-    /// Two sources.
+    /// Both the file and the variable give a secret.
     #[error("plane.secret_file and the variable {SECRET_VARIABLE} both name a secret: one of them has to go")]
     Twice,
     /// The file cannot be read.
@@ -35,41 +35,40 @@ pub enum PlaneError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// What it holds is no secret.
+    /// The text is no valid secret.
     #[error("{origin}")]
     Bad {
-        /// Where it came from.
+        /// Source of the text.
         origin: String,
-        /// What is wrong with it.
+        /// Problem of the text.
         source: SecretError,
     },
-    /// There is none, though strangers can reach this process, or it would trust whoever answers elsewhere.
+    /// No secret, although strangers can reach this process, or it would trust any answer from another host.
     #[error(
         "{key} is {address}, which is not loopback: routers and workers must share a secret. Set plane.secret_file to a file \
          with the same at least 32 characters on all hosts (`openssl rand -hex 32`), or the variable {SECRET_VARIABLE}"
     )]
     Missing {
-        /// The key of the address.
+        /// Key of the address.
         key: &'static str,
-        /// The address.
+        /// Address that is not loopback.
         address: String,
     },
 }
 
-/// An address of the plane, with the key that names it.
+/// Address of the plane, with its key.
 type Place<'a> = (&'static str, &'a str);
 
 impl PlaneConfig {
-    /// The secret that is configured, or none.
     fn configured(&self) -> Result<Option<Secret>, PlaneError> {
         let Some((origin, text)) = self.source()? else { return Ok(None) };
         Secret::new(&text).map(Some).map_err(|source| PlaneError::Bad { origin, source })
     }
 
-    /// The text of the secret that is configured, or none; it is a good one.
+    /// Returns the text of the configured secret, if any, after checking it.
     pub fn text(&self) -> Result<Option<Vec<u8>>, PlaneError> {
         self.configured()?;
         Ok(self.source()?.map(|(_, text)| text))
@@ -97,7 +96,7 @@ impl PlaneConfig {
     }
 }
 
-/// The secret of `baton router`.
+/// Returns the secret of `baton router`.
 pub fn of_router(config: &BatonConfig) -> Result<Secret, PlaneError> {
     let workers = &config.router.workers;
     let prefill = workers.prefill.iter().map(|address| ("router.workers.prefill", address.as_str()));
@@ -105,7 +104,7 @@ pub fn of_router(config: &BatonConfig) -> Result<Secret, PlaneError> {
     config.plane.required(prefill.chain(decode))
 }
 
-/// The secret of `baton prefill`.
+/// Returns the secret of `baton prefill`.
 pub fn of_prefill(config: &BatonConfig) -> Result<Secret, PlaneError> {
     let prefill = &config.prefill;
     let tcp = prefill.engine.transport == engine::TransportChoice::Tcp;
@@ -113,16 +112,16 @@ pub fn of_prefill(config: &BatonConfig) -> Result<Secret, PlaneError> {
     config.plane.required([("prefill.listen", prefill.listen.as_str())].into_iter().chain(data))
 }
 
-/// The secret of `baton decode`.
+/// Returns the secret of `baton decode`.
 pub fn of_decode(config: &BatonConfig) -> Result<Secret, PlaneError> {
     let decode = &config.decode;
     let peers = decode.peers.iter().map(|address| ("decode.peers", address.as_str()));
     config.plane.required([("decode.listen", decode.listen.as_str())].into_iter().chain(peers))
 }
 
-/// Whether only this host can be meant. A name is not looked up: what it means may change.
+/// Returns true for addresses of this host only. Names but localhost are not looked up, as they may change.
 fn is_loopback(address: &str) -> bool {
-    // A port alone is one of this host only.
+    // A port alone means this host.
     let address = listen_address(address).unwrap_or_default();
     match address.parse::<SocketAddr>() {
         Ok(address) => address.ip().to_canonical().is_loopback(),
@@ -137,7 +136,7 @@ fn read(path: &Path) -> Result<Vec<u8>, PlaneError> {
         tracing::warn!(file = %path.display(), "plane.secret_file can be read by every user of this host");
     }
     let mut text = Vec::new();
-    // White space around it does not count, so a little more than the longest secret is read.
+    // White space around the secret does not count, so read more than the longest secret.
     file.take(2 * SECRET_BYTES_MAX as u64).read_to_end(&mut text).map_err(failed)?;
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! One role as a process of its own: `baton router`, `baton prefill`, `baton decode`; and `baton rank`, part of a worker.
+//! One role as a process: `baton router`, `baton prefill`, `baton decode`; and `baton rank`, a part of a worker.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::config::{BatonConfig, NotSet, TelemetryConfig};
 use crate::ending::Ending;
 use crate::plane;
 
-/// The router alone.
+/// Runs the router alone.
 pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let mut config = arguments.load()?;
     config.telemetry.start("router")?;
@@ -37,7 +37,7 @@ pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     Ok(router.run(front.listener, admin, relief(), async move { ending.asked().await }).await?)
 }
 
-/// Where a router serves its admin surface apart from its clients, if it is to.
+/// Binds the address of a router's separate admin surface, if it has one.
 pub async fn admin_listener(address: &str) -> Result<Option<TcpListener>> {
     match address {
         "" => Ok(None),
@@ -45,7 +45,7 @@ pub async fn admin_listener(address: &str) -> Result<Option<TcpListener>> {
     }
 }
 
-/// One prefill worker.
+/// Runs one prefill worker.
 pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let all = arguments.load()?;
     all.telemetry.start(or(&all.prefill.name, "prefill"))?;
@@ -55,7 +55,7 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     if arguments.supervision() == Supervision::Child
         && config.engine.transport.kind() == kv_transfer::TransportKind::Ucx
     {
-        // The readers are siblings: their common parent is whom this process may admit.
+        // Readers are siblings, so this process admits the descendants of their common parent.
         kv_transfer::allow_readers(std::os::unix::process::parent_id())?;
     }
     let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
@@ -66,7 +66,7 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     Ok(prefill_server::run(config, process, report, stopped(&ending)).await?)
 }
 
-/// One decode or aggregated worker.
+/// Runs one decode or aggregated worker.
 pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let all = arguments.load()?;
     let role = all.decode.role.label();
@@ -82,27 +82,25 @@ pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     Ok(decode_server::run(config, process, report, stopped(&ending)).await?)
 }
 
-/// A router's large requests leave memory behind that this allocator gives back when told to.
+/// Gives memory that a router's large requests have freed back to the system.
 pub fn relief() -> router::Relief {
     router::Relief::with(kv_transfer::give_heap_back)
 }
 
-/// Resolves when a worker shall end; why is nothing to it.
 async fn stopped(ending: &Ending) {
     ending.asked().await;
 }
 
-/// One rank of a worker: follows its leader and ends with it.
+/// Runs one rank of a worker: follows its leader and ends with it.
 pub fn rank(arguments: &RankArgs) -> Result<()> {
     let telemetry = TelemetryConfig { log: arguments.log.clone(), format: arguments.log_format };
     telemetry.start(&format!("{}/rank", arguments.worker))?;
     Ok(engine::serve_rank()?)
 }
 
-/// Ranks are this very binary in another role.
+/// Starts ranks as this binary in another role.
 struct OwnBinary {
     telemetry: TelemetryConfig,
-    /// The name of the worker that they belong to.
     worker: String,
 }
 
@@ -111,7 +109,6 @@ impl engine::RankProgram for OwnBinary {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["rank", "--worker", &self.worker, "--log", &self.telemetry.log]);
         command.args(["--log-format", self.telemetry.format.label()]);
-        // A rank talks to its leader only.
         command.env_remove(plane::SECRET_VARIABLE);
         Ok(command)
     }
@@ -121,8 +118,8 @@ fn or<'a>(name: &'a str, other: &'a str) -> &'a str {
     if name.is_empty() { other } else { name }
 }
 
-/// A worker that was given no name is called by its role and by where others reach it. An address that is too long for a
-/// name is refused here: no router could use the worker.
+/// Names a worker without a name by its role and its address for others. An address that is too long for a name is
+/// refused, as no router could use the worker.
 fn name_by_address(name: &mut String, role: &str, key: &str, ports: &WorkerPorts) -> Result<()> {
     if name.is_empty() {
         *name = by_address(role, key, &ports.advertised)?;
@@ -158,7 +155,7 @@ fn announce(supervision: Supervision, report: &Report) {
 mod tests {
     use super::*;
 
-    /// Found by reading: such a worker started, and no router could use it.
+    /// Found by reading: a worker with such a name started, and no router could use it.
     #[test]
     fn a_name_by_address_is_as_short_as_one_that_is_given() {
         let name = |host: &str| by_address("prefill", "prefill.name", &format!("{host}:7411"));

@@ -1,16 +1,16 @@
-//! What commands print for people; a reader that has seen enough (`| head`) is no error.
+//! Output of commands for people; a reader that has seen enough (`| head`) is no error.
 
 use std::io::{ErrorKind, Write};
 
 use thiserror::Error;
 
-/// Why something was not printed.
+/// Reason why output was not printed.
 #[derive(Debug, Error)]
 pub enum OutputError {
-    /// Nobody reads it any more: the command ends, and nobody needs to hear why.
+    /// The reader has closed the output: the command ends without a message.
     #[error("nobody reads the output any more")]
     Closed,
-    /// It cannot be written.
+    /// The output cannot be written.
     #[error("cannot write to standard output")]
     Failed(#[source] std::io::Error),
 }
@@ -25,23 +25,17 @@ impl From<std::io::Error> for OutputError {
 }
 
 /// Prints a line.
-///
-/// # Errors
-/// See [`OutputError`].
 pub fn say(line: impl std::fmt::Display) -> Result<(), OutputError> {
     print(&format!("{line}\n"))
 }
 
 /// Prints text as it is, at once.
-///
-/// # Errors
-/// See [`OutputError`].
 pub fn print(text: &str) -> Result<(), OutputError> {
     let mut out = std::io::stdout().lock();
     Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
 }
 
-/// Says something about the output beside it, on standard error; where nobody reads that, nobody misses it.
+/// Prints a remark about the output on standard error, and ignores errors.
 pub fn remark(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

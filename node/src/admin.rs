@@ -1,4 +1,4 @@
-//! The admin HTTP surface of a process: health, readiness, metrics, version. Knows nothing of what the process does.
+//! Admin HTTP surface of a process: health, readiness, metrics, version. Knows nothing of what the process does.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use tower::Service;
 use crate::door::{ConnectionLimits, Guard, Phase, ReadingPace, connections_within_files, serve};
 use crate::telemetry::Metrics;
 
-/// Histograms are folded this often; without it their samples would pile up between two scrapes.
+/// Time between two foldings of histograms, whose samples would otherwise pile up between scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Scrapes and probes are few.
+/// Few are needed, for scrapes and probes.
 const CONNECTIONS_MAX: usize = 64;
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: CONNECTIONS_MAX,
@@ -31,43 +31,43 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
 /// Whether a process takes work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// Not yet: it waits for this.
+    /// Not ready yet; waits for this.
     Starting(String),
-    /// It does.
+    /// Takes work.
     Ready,
-    /// Not any more.
+    /// Takes no new work any more.
     Draining,
 }
 
-/// The readiness of a process; clones share it.
+/// Readiness of a process; clones share it.
 #[derive(Debug, Clone)]
 pub struct Gate {
     state: Arc<watch::Sender<Readiness>>,
 }
 
 impl Gate {
-    /// A gate that is shut until `what` is there.
+    /// Makes a gate that stays shut until `what` is there.
     #[must_use]
     pub fn starting(what: impl Into<String>) -> Gate {
         Gate { state: Arc::new(watch::Sender::new(Readiness::Starting(what.into()))) }
     }
 
-    /// Waits for something else.
+    /// Shuts the gate until `what` is there.
     pub fn waits_for(&self, what: impl Into<String>) {
         self.change(Readiness::Starting(what.into()));
     }
 
-    /// Takes work from now on, unless it drains already.
+    /// Opens the gate, unless the process drains already.
     pub fn open(&self) {
         self.change(Readiness::Ready);
     }
 
-    /// Takes no work any more; final.
+    /// Shuts the gate for good.
     pub fn drain(&self) {
         self.state.send_replace(Readiness::Draining);
     }
 
-    /// The readiness now.
+    /// Returns the readiness now.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.state.borrow().clone()
@@ -75,7 +75,7 @@ impl Gate {
 
     /// Resolves when the gate is open.
     pub async fn opened(&self) {
-        // The sender lives in `self`, so waiting cannot fail.
+        // Waiting cannot fail, as `self` holds the sender.
         let _ = self.state.subscribe().wait_for(|readiness| *readiness == Readiness::Ready).await;
     }
 
@@ -90,20 +90,20 @@ impl Gate {
     }
 }
 
-/// What `/version` says.
+/// Answer of `/version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Version {
     /// Version of Baton.
     pub version: &'static str,
     /// Role of the process.
     pub role: String,
-    /// Everything else that tells this process from others: model, backend, instance.
+    /// Other facts that distinguish this process: model, backend, instance.
     #[serde(flatten)]
     pub facts: std::collections::BTreeMap<String, String>,
 }
 
 impl Version {
-    /// The version of a process with this role.
+    /// Makes the version of a process with this role.
     #[must_use]
     pub fn of_role(role: impl Into<String>) -> Version {
         Version { version: env!("CARGO_PKG_VERSION"), role: role.into(), facts: std::collections::BTreeMap::new() }
@@ -117,7 +117,7 @@ impl Version {
     }
 }
 
-/// What the admin surface shows.
+/// State that the admin surface shows.
 #[derive(Debug, Clone)]
 pub struct Admin {
     /// Readiness.
@@ -129,7 +129,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The routes, to be served alone or merged into others.
+    /// Returns the routes, to be served alone or merged into others.
     pub fn routes(self) -> Router {
         Router::new()
             .route("/health", get(|| async { "ok\n" }))
@@ -139,10 +139,7 @@ impl Admin {
             .with_state(Arc::new(self))
     }
 
-    /// Serves the routes until `shutdown`.
-    ///
-    /// # Errors
-    /// What the listener reports.
+    /// Serves the routes until `shutdown`; fails when the listener does.
     pub async fn run(
         self,
         listener: TcpListener,
@@ -175,7 +172,7 @@ impl Admin {
     }
 }
 
-/// Folds histograms for ever; whoever serves `/metrics` without [`Admin::run`] runs this beside it.
+/// Folds histograms for ever; must run beside every `/metrics` that is served without [`Admin::run`].
 pub async fn upkeep(metrics: Metrics) {
     let mut beat = tokio::time::interval(UPKEEP);
     loop {

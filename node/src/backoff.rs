@@ -1,8 +1,8 @@
-//! Pauses between tries that double up to a limit; knows not what is tried.
+//! Pauses between attempts that double up to a limit; knows nothing of the attempts.
 
 use std::time::Duration;
 
-/// The pauses of one thing that is tried again and again.
+/// Pauses between the attempts at one thing.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -10,26 +10,26 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses that begin with `first`.
+    /// Starts with a pause of `first`.
     #[must_use]
     pub fn from(first: Duration) -> Backoff {
         Backoff { first, next: first }
     }
 
-    /// The next pause, at most `max` long; the one after it is twice as long. A shorter `max` takes nothing back of what
-    /// has grown under a longer one.
+    /// Returns the next pause, at most `max`, and doubles the one after it. A smaller `max` does not undo growth under
+    /// a larger one.
     pub fn next_up_to(&mut self, max: Duration) -> Duration {
         let pause = self.next.min(max);
         self.next = self.next.max((self.next * 2).min(max));
         pause
     }
 
-    /// All is well: the next pause is the first one again.
+    /// Makes the next pause the first one again, after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// Whether no try has failed since the last [`Backoff::reset`].
+    /// Returns true if no attempt has failed since the last [`Backoff::reset`].
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.next == self.first

@@ -1,4 +1,4 @@
-//! Opens listening ports, with errors that say which one and what for.
+//! Opens listening ports; errors name the port and its purpose.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -6,13 +6,11 @@ use std::net::{Ipv6Addr, SocketAddr};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-/// What an address in a configuration must look like.
+/// Form of an address in a configuration.
 const FORM: &str = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000";
 
-/// An address to listen on, `host:port`; a port alone (`8000` or `:8000`) is one of this host only, on 127.0.0.1.
-///
-/// # Errors
-/// It is neither.
+/// Reads an address to listen on, `host:port`; a port alone (`8000` or `:8000`) means 127.0.0.1. Other texts are
+/// errors.
 pub fn listen_address(text: &str) -> Result<String, String> {
     let alone = text.strip_prefix(':').unwrap_or(text);
     match alone.parse::<u16>() {
@@ -22,10 +20,7 @@ pub fn listen_address(text: &str) -> Result<String, String> {
     }
 }
 
-/// An address of another process, `host:port`.
-///
-/// # Errors
-/// It is none.
+/// Reads an address of another process, `host:port`; other texts are errors.
 pub fn host_and_port(text: &str) -> Result<String, String> {
     let wrong = || format!("is {text:?}, {FORM}");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -33,10 +28,8 @@ pub fn host_and_port(text: &str) -> Result<String, String> {
     if is_port && is_host(host) { Ok(text.to_owned()) } else { Err(wrong()) }
 }
 
-/// Addresses of other processes: each can be called, and none stands there twice.
-///
-/// # Errors
-/// The place of the first that is wrong, and what is wrong with it.
+/// Checks addresses of other processes: each must be callable, and none may occur twice. An error has the place of the
+/// first wrong address, and what is wrong with it.
 pub fn addresses_of_others<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Result<(), (usize, String)> {
     let mut seen = BTreeSet::new();
     for (place, address) in addresses.into_iter().enumerate() {
@@ -51,7 +44,7 @@ pub fn addresses_of_others<'a>(addresses: impl IntoIterator<Item = &'a str>) -> 
     Ok(())
 }
 
-/// A name, an IPv4 address, or an IPv6 address in brackets.
+/// Returns true for a name, an IPv4 address, or an IPv6 address in brackets.
 pub(crate) fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inside) => inside.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
@@ -59,13 +52,10 @@ pub(crate) fn is_host(host: &str) -> bool {
     }
 }
 
-/// Bytes of the name of a worker.
+/// Most bytes of a worker's name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Checks the name of a worker: it becomes a label and a word of log lines.
-///
-/// # Errors
-/// What is wrong with it.
+/// Checks a worker's name, which becomes a label and a word of log lines; an error is the reason.
 pub fn check_name(name: &str) -> Result<(), String> {
     match name.len() <= NAME_BYTES_MAX && name.bytes().all(|letter| letter.is_ascii_graphic()) {
         true => Ok(()),
@@ -73,13 +63,10 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Bytes of the name of a model.
+/// Most bytes of a model's name.
 const MODEL_NAME_BYTES_MAX: usize = 256;
 
-/// Checks the name that clients call a model by.
-///
-/// # Errors
-/// What is wrong with it.
+/// Checks a name by which clients call a model; an error is the reason.
 pub fn check_model_name(name: &str) -> Result<(), String> {
     let is_name = !name.is_empty() && name.len() <= MODEL_NAME_BYTES_MAX && name.trim() == name;
     match is_name && !name.contains(char::is_control) {
@@ -90,31 +77,28 @@ pub fn check_model_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// A port could not be opened.
+/// Error: a port could not be opened.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address} for {purpose}")]
 pub struct BindError {
-    /// The address as configured.
+    /// Address as configured.
     pub address: String,
-    /// What should have listened there.
+    /// Purpose of the port.
     pub purpose: &'static str,
-    /// What the system said.
+    /// Error of the system.
     pub source: std::io::Error,
 }
 
-/// A port that is open.
+/// Open port.
 #[derive(Debug)]
 pub struct Bound {
     /// The listener.
     pub listener: TcpListener,
-    /// Where it really listens: port 0 in the configuration lets the system choose.
+    /// Actual address; for port 0 in the configuration the system chooses the port.
     pub address: SocketAddr,
 }
 
-/// Listens on `address`; see [`listen_address`].
-///
-/// # Errors
-/// The address is not one, is in use, or is not ours.
+/// Listens on `address` (see [`listen_address`]); fails when it is invalid, in use, or not of this machine.
 pub async fn bind(address: &str, purpose: &'static str) -> Result<Bound, BindError> {
     let failed = |source| BindError { address: address.to_owned(), purpose, source };
     let wanted = listen_address(address).map_err(|problem| {
@@ -133,15 +117,15 @@ pub struct WorkerPorts {
     pub grpc: Bound,
     /// Health, readiness, metrics.
     pub admin: Bound,
-    /// Where other hosts reach the first.
+    /// Address of the gRPC port for other hosts.
     pub advertised: String,
 }
 
 impl WorkerPorts {
-    /// Opens both. `advertise` is what other hosts are told (`host` or `host:port`); empty is where `listen` is bound.
+    /// Opens both ports. `advertise` is the address for other hosts (`host` or `host:port`); empty means the bound one.
     ///
     /// # Errors
-    /// A port cannot be opened, or it is bound to every address and nothing says which one to tell.
+    /// When a port cannot be opened, or is bound to all addresses and `advertise` names none.
     pub async fn bind(listen: &str, advertise: &str, admin_listen: &str) -> Result<WorkerPorts, BindError> {
         let grpc = bind(listen, "gRPC").await?;
         let advertised = advertised(advertise, grpc.address).map_err(|reason| BindError {

@@ -1,6 +1,6 @@
 //! Reads a configuration: one TOML file, then `a.b=c` overrides, into one struct; knows no key of it.
 //!
-//! Every error names where the value came from and its key. Structs deny unknown fields, so a misspelt key is an error.
+//! Every error names the source of the value and its key. Structs deny unknown fields, so a misspelt key is an error.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,9 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use toml::{Table, Value};
 
-/// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Why a configuration was not accepted.
+/// Reason why a configuration was not accepted.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -21,7 +20,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The file is too large to be a configuration.
@@ -35,7 +34,7 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// Position and reason.
         source: Box<toml::de::Error>,
     },
     /// An override is not of the form `a.b=c`.
@@ -44,47 +43,47 @@ pub enum ConfigError {
         /// The override.
         text: String,
     },
-    /// An override reaches into something that is not a section.
+    /// An override names a key below a value that is no section.
     #[error("--set {text:?}: {key} is a value, not a section")]
     NotASection {
         /// The override.
         text: String,
-        /// The key that is in the way.
+        /// Key that is no section.
         key: String,
     },
     /// A key is unknown, or its value has the wrong type.
     #[error("{origin}, key {key}: {problem}")]
     Key {
-        /// The file or the override the value came from.
+        /// File or override from which the value came.
         origin: String,
-        /// The key, with its sections.
+        /// Key with its sections.
         key: String,
-        /// What is wrong.
+        /// Problem of the value.
         problem: String,
     },
 }
 
-/// A value that cannot be, although it has the right type.
+/// Impossible value of the right type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, with its sections.
+    /// Key with its sections.
     pub key: String,
-    /// What is wrong with its value.
+    /// Problem of the value.
     pub problem: String,
 }
 
 impl Fault {
-    /// The fault of `key`.
+    /// Makes the fault of `key`.
     pub fn of(key: impl Into<String>, problem: impl Into<String>) -> Fault {
         Fault { key: key.into(), problem: problem.into() }
     }
 }
 
-/// Longest time that a key whose name says milliseconds may ask for: 30 days.
+/// Largest value of a key in milliseconds: 30 days.
 pub const MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 
-/// Reads as [`load`] does, completes what was read, and checks the values before anybody uses one. `defaults` shows what is a
-/// section: serde would fill one from a list, too, by position.
+/// Loads like [`load`], completes the table, and checks the values before their use. `defaults` shows which keys are
+/// sections, as serde would also fill a struct from a list, by position.
 ///
 /// # Errors
 /// As [`load`], and the first fault that `complete` or `check` finds.
@@ -108,10 +107,7 @@ pub fn load_checked<T: DeserializeOwned>(
     Ok(loaded)
 }
 
-/// What stands in a section, if its types are right.
-///
-/// # Errors
-/// The first key that is unknown or has a value of the wrong type.
+/// Reads a section; an error names the first key that is unknown or has a value of the wrong type.
 pub fn section<T: DeserializeOwned>(name: &str, section: &Table) -> Result<T, Fault> {
     serde_path_to_error::deserialize(Value::Table(section.clone())).map_err(|error| {
         let key = format!("{name}.{}", error.path());
@@ -119,12 +115,11 @@ pub fn section<T: DeserializeOwned>(name: &str, section: &Table) -> Result<T, Fa
     })
 }
 
-/// Whether changing `changed` changes `key`: it is the key, or a section or list of it.
+/// Returns true if changing `changed` changes `key`: it is the key, or a section or list that contains it.
 fn is_about(changed: &str, key: &str) -> bool {
     key.strip_prefix(changed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// Where a value came from.
 fn origin(overridden: Option<&str>, file: Option<&Path>) -> String {
     match (overridden, file) {
         (Some(text), _) => format!("--set {text:?}"),
@@ -133,18 +128,18 @@ fn origin(overridden: Option<&str>, file: Option<&Path>) -> String {
     }
 }
 
-/// Reads `file` (nothing, if there is none), applies the overrides in order and fills the struct.
+/// Reads `file`, if given, applies the overrides in order and fills the struct.
 ///
-/// The value of an override is TOML (`8`, `true`, `"text"`, `[1, 2]`); what is not TOML is taken as text.
+/// The value of an override is TOML (`8`, `true`, `"text"`, `[1, 2]`); a value that is not TOML is text.
 ///
 /// # Errors
-/// Every way in which file, overrides and struct do not fit together; see [`ConfigError`].
+/// When file, overrides and struct do not fit together; see [`ConfigError`].
 pub fn load<T: DeserializeOwned>(file: Option<&Path>, overrides: &[String]) -> Result<T, ConfigError> {
     let (table, overridden) = gather(file, overrides)?;
     fill(table, &overridden, file)
 }
 
-/// What a file and overrides say, and the keys of the overrides.
+/// Returns the table of file and overrides, and the keys of the overrides.
 fn gather(file: Option<&Path>, overrides: &[String]) -> Result<(Table, Vec<(String, String)>), ConfigError> {
     let mut table = match file {
         Some(path) => read(path)?,
@@ -170,7 +165,7 @@ fn fill<T: DeserializeOwned>(
     })
 }
 
-/// A wrong type, said with the words of a configuration instead of Rust's.
+/// Describes a wrong type in the words of a configuration instead of Rust's.
 fn in_words(problem: &str) -> String {
     let Some((found, expected)) = problem.rsplit_once("expected ") else { return problem.to_owned() };
     let expected = match expected {
@@ -189,7 +184,7 @@ fn in_words(problem: &str) -> String {
 
 fn read(path: &Path) -> Result<Table, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    // Its length is not asked for: a pipe or a device has none.
+    // The file's length is not used, as a pipe or a device has none.
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
@@ -199,7 +194,7 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
     text.parse().map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
 }
 
-/// Sections, key and value of an override; `None` if it is none.
+/// Splits an override into sections, key and value; `None` if it is not of this form.
 #[must_use]
 pub fn parts_of(text: &str) -> Option<(Vec<&str>, &str)> {
     let (key, value) = text.split_once('=')?;
@@ -207,7 +202,7 @@ pub fn parts_of(text: &str) -> Option<(Vec<&str>, &str)> {
     (!parts.iter().any(|part| part.is_empty())).then(|| (parts, value.trim()))
 }
 
-/// Sections are sections, and so are the entries of lists of sections.
+/// Checks that sections, and entries of lists of sections, are tables.
 fn check_sections(found: &Table, defaults: &Table, path: &str) -> Result<(), Fault> {
     found.iter().try_for_each(|(key, value)| {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -225,7 +220,7 @@ fn check_sections(found: &Table, defaults: &Table, path: &str) -> Result<(), Fau
     })
 }
 
-/// Sets one value and returns its key together with the override as it was written.
+/// Sets one value; returns its key and the override as written.
 fn apply(table: &mut Table, text: &str) -> Result<(String, String), ConfigError> {
     let wrong = || ConfigError::Override { text: text.to_owned() };
     let (parts, value) = parts_of(text).ok_or_else(wrong)?;
@@ -239,7 +234,7 @@ fn apply(table: &mut Table, text: &str) -> Result<(String, String), ConfigError>
         here = inner;
     }
     let value = match value_of(value) {
-        // A whole section would win over single values that were set before it, or not, depending on who looks.
+        // A whole section may or may not override values set before it, so it is refused.
         Value::Table(_) => return Err(wrong()),
         value => value,
     };

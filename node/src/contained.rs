@@ -1,4 +1,4 @@
-//! Calls into libraries that may panic at what a file or a client says; the panic ends nothing but the call.
+//! Calls into libraries that may panic on the contents of a file or a request; the panic ends only the call.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -8,10 +8,7 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `library`, which is left as it is if it panics: no state of ours may be behind the closure.
-///
-/// # Errors
-/// What the panic said.
+/// Calls `library`, whose closure must not hold state that is used after a panic. An error is the panic's message.
 pub fn contained<T>(library: impl FnOnce() -> T) -> Result<T, String> {
     let around = CONTAINED.replace(true);
     let called = catch_unwind(AssertUnwindSafe(library));
@@ -19,14 +16,14 @@ pub fn contained<T>(library: impl FnOnce() -> T) -> Result<T, String> {
     called.map_err(|panic| said(panic.as_ref()).to_owned())
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 #[must_use]
 pub fn said(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why")
 }
 
-/// Whether a panic on this thread is somebody's to answer for already.
+/// Returns true if a caller on this thread handles panics.
 #[must_use]
 pub fn is_contained() -> bool {
     CONTAINED.get()

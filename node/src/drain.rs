@@ -1,4 +1,4 @@
-//! The end of a process in good order: asked, gate shut, drained, torn down.
+//! Orderly end of a process: asked to end, gate shut, drained, torn down.
 
 use std::future::Future;
 use std::io::Read;
@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::admin::Gate;
 
-/// Why a process was asked to end.
+/// Reason why a process was asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// SIGTERM.
@@ -19,13 +19,13 @@ pub enum Cause {
     Interrupted,
     /// SIGHUP: the terminal was closed.
     HungUp,
-    /// The supervisor has closed our standard input, most likely by dying.
+    /// The supervisor has closed standard input, most likely by dying.
     SupervisorGone,
 }
 
 impl Cause {
-    /// Whether somebody who sends requests here may first have to hear of it. SIGTERM comes from systems that put clients
-    /// in front of several servers; after Ctrl-C or the supervisor's end somebody waits for the end itself.
+    /// Returns true if senders of requests may need time to learn of the end. SIGTERM comes from systems with load
+    /// balancers; after Ctrl-C or the supervisor's end somebody waits for the end itself.
     #[must_use]
     pub const fn has_a_load_balancer(self) -> bool {
         match self {
@@ -38,22 +38,22 @@ impl Cause {
 /// Whether a supervisor started this process and holds the other end of its standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supervision {
-    /// No: standard input means nothing.
+    /// Not supervised: standard input is ignored.
     Alone,
-    /// Yes: its end of file means that the supervisor is gone.
+    /// Supervised: the end of standard input means that the supervisor is gone.
     Child,
 }
 
-/// How draining went.
+/// Outcome of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
-    /// Everything that ran has ended.
+    /// All requests have ended.
     Empty,
-    /// Time was up; what still ran is cut off.
+    /// Time was up; the remaining requests are cut off.
     CutOff,
 }
 
-/// Ends every part of a process at once; clones and waits share it. Dropping the last one asks, too, so that no part
+/// Request to end that all parts of a process share, through clones. Dropping the last clone asks too, so that no part
 /// outlives a start that failed half-way.
 #[derive(Debug, Clone)]
 pub struct Stop {
@@ -61,7 +61,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Nobody has asked yet.
+    /// Makes a request that is not raised yet.
     #[must_use]
     pub fn new() -> Stop {
         Stop { asked: Arc::new(watch::Sender::new(false)) }
@@ -76,7 +76,7 @@ impl Stop {
     pub fn asked(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut asked = self.asked.subscribe();
         async move {
-            // The error says that every `Stop` is gone, which asks as well.
+            // An error says that every `Stop` is gone, which asks as well.
             let _ = asked.wait_for(|asked| *asked).await;
         }
     }
@@ -88,10 +88,7 @@ impl Default for Stop {
     }
 }
 
-/// Resolves when the process is asked to end.
-///
-/// # Errors
-/// The system does not let us listen for signals.
+/// Resolves when the process is asked to end; fails when the system does not allow listening for signals.
 pub async fn asked(supervision: Supervision) -> std::io::Result<Cause> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -105,7 +102,7 @@ pub async fn asked(supervision: Supervision) -> std::io::Result<Cause> {
     }
 }
 
-/// Resolves when the terminal is closed, unless whoever started this process wants it to outlive that (`nohup`).
+/// Resolves when the terminal is closed, unless SIGHUP is ignored (`nohup`).
 fn hung_up() -> std::io::Result<impl Future<Output = ()>> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut hang_up = if ignores_hang_up(&status) { None } else { Some(signal(SignalKind::hangup())?) };
@@ -119,13 +116,13 @@ fn hung_up() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Whether SIGHUP, signal 1, is in the set of ignored signals that `/proc/<pid>/status` shows.
+/// Returns true if SIGHUP, signal 1, is in the set of ignored signals in `/proc/<pid>/status`.
 fn ignores_hang_up(status: &str) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & 1 == 1)
 }
 
-/// A thread of its own reads: a pending read of the runtime would keep the process from ending.
+/// Reads on a thread of its own, as a pending read of the runtime would keep the process from ending.
 async fn supervisor_gone(supervision: Supervision) {
     match supervision {
         Supervision::Alone => std::future::pending().await,
@@ -140,7 +137,6 @@ async fn supervisor_gone(supervision: Supervision) {
     }
 }
 
-/// Reads and forgets until the other end is closed.
 fn read_to_end(mut input: impl Read) {
     let mut ignored = [0; 256];
     loop {

@@ -2,27 +2,27 @@
 
 use std::process::ExitCode;
 
-/// How a process ends.
+/// Way in which a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// As asked.
+    /// Ended as asked.
     Done,
-    /// Something it checked did not hold (`verify`, `bench` against targets).
+    /// A check failed (`verify`, `bench` against targets).
     Failed,
-    /// The command line or the configuration is wrong; starting again will not help.
+    /// The command line or the configuration is wrong; restarting does not help.
     Usage,
     /// The model's files are missing or unusable.
     ModelMissing,
-    /// A port is in use or another process it needs is not there.
+    /// A port is in use, or another process that this one needs is missing.
     Unavailable,
-    /// A defect of ours.
+    /// A defect of Baton.
     Internal,
-    /// What was to be printed could not be written: a full disk.
+    /// Output could not be written, for example on a full disk.
     OutputLost,
 }
 
 impl Exit {
-    /// The number that the parent process sees.
+    /// Returns the number that the parent process sees.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {

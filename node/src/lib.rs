@@ -1,4 +1,4 @@
-//! What every process shares: configuration loading, telemetry, admin HTTP, drain.
+//! Shared parts of every process: configuration loading, telemetry, admin HTTP, drain.
 //!
 //! It knows the process (files, signals, ports, metrics), not what the process is for.
 

@@ -4,16 +4,16 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// One metric.
+/// Metric with its description.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// Its kind.
+    /// Kind.
     pub kind: Kind,
-    /// Its labels besides `role`.
+    /// Labels besides `role`.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// Meaning.
     pub help: &'static str,
 }
 
@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in Prometheus' text format.
+    /// Returns the kind's name in Prometheus' text format.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

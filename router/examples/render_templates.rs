@@ -1,7 +1,7 @@
-//! Renders chat templates for a comparison with Python (tests/templates/compare.py): one JSON object a line, in and out.
+//! Renders chat templates to compare them with Python (tests/templates/compare.py): one JSON object per line.
 //!
-//! In: `template`, `variables`, `now_unix_s`. Out: `text`, or `refused` with the template's own words, or `failed`; with
-//! `compile` where the template does not start.
+//! In: `template`, `variables`, `now_unix_s`. Out: `text`, or `refused` with the template's own words, or `failed`;
+//! with `compile` where the template does not start.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use router::jinja::{Error, Origin, Template, Value};
 use serde_json::{Map, Value as Json, json};
 
-/// As the server's.
+/// Same bound as the server's.
 const STEPS_MAX: u64 = 40_000_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! The first gate as the tasks of the HTTP side use it: the machine of `sched`, one for all, with a clock.
+//! Admission of requests on the HTTP side: the one gate machine of `sched`, shared, with a clock.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::openai::ApiError;
 use crate::relief::Relief;
 
-/// A request that held more has left memory behind that is worth giving back.
+/// Bytes above which a request, when it ends, leaves memory behind that is worth giving back.
 const BYTES_MUCH: usize = 128 << 10;
 
 /// Lets requests in; clones share it.
@@ -25,13 +25,13 @@ pub(crate) struct Arriving {
     held: Held,
 }
 
-/// A place inside; given back when dropped.
+/// Place of an admitted request; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     held: Held,
 }
 
-/// What a request holds; given back when dropped.
+/// Bytes and place that a request holds; given back when dropped.
 #[derive(Debug)]
 struct Held {
     admission: Admission,
@@ -39,15 +39,12 @@ struct Held {
 }
 
 impl Admission {
-    /// `relief` hears when much memory has become free.
+    /// `relief` is told when much memory has become free.
     pub(crate) fn new(limits: GateLimits, clock: Clock, relief: Relief) -> Admission {
         Admission { clock, relief, gate: Arc::new(Mutex::new(Gate::new(limits))) }
     }
 
-    /// A request begins to arrive; one that would find no place needs not arrive at all.
-    ///
-    /// # Errors
-    /// 429, with the time after which a place should be free.
+    /// Lets a request begin to arrive. Returns 429, with the time after which a place should be free, if there is none.
     pub(crate) fn arrives(&self) -> Result<Arriving, ApiError> {
         let gate = self.gate();
         let hold = gate.arrive().map_err(|full| refused(&gate, full))?;
@@ -61,18 +58,12 @@ impl Admission {
 }
 
 impl Arriving {
-    /// So many more bytes of the body are there.
-    ///
-    /// # Errors
-    /// 429 when all bodies together are above their bound.
+    /// Counts more bytes of the body. Returns 429 when all bodies together are above their bound.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.held.ask(|gate, hold| gate.grow_body(hold, bytes))
     }
 
-    /// The body is complete: a place for the request.
-    ///
-    /// # Errors
-    /// 429 when there is none any more.
+    /// Gives the request, whose body is complete, a place. Returns 429 when there is none any more.
     pub(crate) fn enter(mut self) -> Result<Permit, ApiError> {
         self.held.ask(Gate::enter)?;
         Ok(Permit { held: self.held })
@@ -80,20 +71,17 @@ impl Arriving {
 }
 
 impl Permit {
-    /// The answer, which is held until the client has taken it, has so many more bytes.
-    ///
-    /// # Errors
-    /// 400 when it is above what one answer may have, 429 when all answers together are above their bound.
+    /// Counts more bytes of the answer, which is held until the client has taken it. Returns 400 when one answer may
+    /// not be so large, and 429 when all answers together are above their bound.
     pub(crate) fn grow_answer(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.held.ask(|gate, hold| gate.grow_answer(hold, bytes))
     }
 
-    /// Bytes of the body.
     pub(crate) fn body_bytes(&self) -> usize {
         self.held.hold.body_bytes()
     }
 
-    /// The body is not needed any more; what was made of it, which the request keeps to its end, has so many bytes.
+    /// Replaces the bytes of the body by `bytes`, the size of what was made from it and is kept until the request ends.
     pub(crate) fn body_became(&mut self, bytes: usize) {
         let Held { admission, hold } = &mut self.held;
         if hold.body_bytes() > BYTES_MUCH {

@@ -1,10 +1,10 @@
-//! Time for the machines of `sched`, and the wall clock for what clients read; knows no machine.
+//! Time for the machines of `sched`, and the wall clock for values that clients read; knows no machine.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use sched::Time;
 
-/// Counts from the start of the process. Clones agree.
+/// Time since the start of the process; clones agree.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
@@ -19,7 +19,7 @@ impl Clock {
         Time(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// `time` as the runtime's timers understand it.
+    /// Converts `time` for the runtime's timers.
     pub(crate) fn instant(&self, time: Time) -> tokio::time::Instant {
         (self.start + Duration::from_micros(time.us())).into()
     }

@@ -18,42 +18,42 @@ use crate::Error;
 use crate::slo::SloConfig;
 use crate::text::ControlReading;
 
-/// What a router serves, through which workers, and within which bounds.
+/// Model that a router serves, its workers, and its bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where clients connect, `host:port`; port 0 lets the system choose.
+    /// Address for clients, `host:port`; with port 0 the system chooses one.
     pub listen: String,
-    /// Where `/health`, `/ready`, `/metrics` and `/version` are served apart from the clients, `host:port`; empty is nowhere.
+    /// Address for `/health`, `/ready`, `/metrics` and `/version` apart from the clients, `host:port`; empty for none.
     pub admin_listen: String,
     /// Directory of the model: its tokenizer, chat template and sizes are read here, its weights are not.
     pub model_dir: PathBuf,
-    /// Names that clients may call the model by; the first is its own. Empty is the directory's name.
+    /// Names by which clients may call the model, its own first. Empty means the directory's name.
     pub model_names: Vec<String>,
-    /// The workers.
+    /// Addresses of the workers.
     pub workers: Workers,
     /// Bounds on what clients may send and ask for.
     pub limits: LimitsConfig,
-    /// How clients' text becomes tokens.
+    /// Reading of control tokens in clients' text.
     pub text: TextSection,
     /// Latency classes.
     pub slo: SloConfig,
-    /// Which worker serves which request.
+    /// Choice of the worker for a request.
     pub route: RouteSection,
-    /// How long requests may take and how often they are tried again.
+    /// Time and attempts that a request may take.
     pub request: RequestSection,
     /// Sessions with workers.
     pub session: SessionSection,
-    /// Names besides those of this machine that clients may call the router by in their `Host` header. On loopback all
-    /// others are refused, so that no web page can reach it under a name of its own; elsewhere they are when this has some.
+    /// Names besides this machine's that clients may use in the `Host` header. On loopback all others are refused, so
+    /// that no web page reaches the router under a name of its own; elsewhere only if this list has entries.
     pub allowed_hosts: Vec<String>,
-    /// Origins of web pages that may use the API, like `https://chat.example`; `*` is all of them. Pages of others are
+    /// Origins of web pages that may use the API, like `https://chat.example`; `*` for all. Pages of other origins are
     /// refused.
     pub allowed_origins: Vec<String>,
     /// Milliseconds that running requests get to end when the router is asked to stop.
     pub drain_ms: u64,
-    /// Milliseconds before that, after SIGTERM, in which the router is not ready any more but still takes requests, and
-    /// closes connections with their next answer: time for load balancers and clients to go elsewhere. Ctrl-C skips it.
+    /// Milliseconds between SIGTERM and the drain, in which the router is not ready but takes requests and closes each
+    /// connection with its next answer: time for load balancers and clients to go elsewhere. Ctrl-C skips them.
     pub lame_duck_ms: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct Config {
 pub struct Workers {
     /// Workers that prefill.
     pub prefill: Vec<String>,
-    /// Workers that decode; aggregated ones belong here too, a worker says itself which it is.
+    /// Workers that decode, and aggregated ones; each worker says itself which it is.
     pub decode: Vec<String>,
 }
 
@@ -75,37 +75,37 @@ pub struct LimitsConfig {
     pub body_bytes_max: usize,
     /// Milliseconds that a client may take to send its body.
     pub body_ms_max: u64,
-    /// Bytes of a body that must arrive per second, on the average of five; slower ones are given up.
+    /// Bytes of a body that must arrive per second, averaged over five seconds; slower requests are given up.
     pub body_bytes_per_s_min: u64,
-    /// Milliseconds that a client may take to send the head of a request, also the first one and the next one.
+    /// Milliseconds that a client may take to send the head of a request, on a new connection or after an answer.
     pub head_ms_max: u64,
-    /// Milliseconds for which answers may wait for a client in all; then its connection is closed. What it takes earns time
-    /// back, at the pace of `answer_bytes_per_s_min`.
+    /// Milliseconds for which answers may wait for a client in total; then its connection is closed. Bytes that the
+    /// client takes earn time back, at the pace of `answer_bytes_per_s_min`.
     pub unread_ms_max: u64,
     /// Bytes of waiting answers that a client must take per second, or it falls behind.
     pub answer_bytes_per_s_min: u64,
-    /// Connections at a time, or as many as the limit of open files has room for; when all places are taken, those
-    /// of which no whole request has come are closed for new ones, longest first.
+    /// Connections at a time, fewer if the limit of open files is lower. When all are taken, a new one closes the one
+    /// that has waited longest without a whole request.
     pub connections_max: usize,
     /// Requests at a time; more are refused with 429.
     pub requests_max: usize,
     /// Bytes of all request bodies at a time, counted as they arrive; more are refused with 429. Up to 16 KiB of each
-    /// are free.
+    /// body are not counted.
     pub bytes_max: usize,
-    /// Milliseconds of a processor that turning one request's text into tokens may take; more is refused with 400.
+    /// Milliseconds of processor time for turning one request's text into tokens; more is refused with 400.
     pub text_cpu_ms_max: u64,
-    /// Bytes of text without a place to cut it between two words; more is refused with 400.
+    /// Bytes of text without a place between two words at which it may be cut; more is refused with 400.
     pub unbroken_bytes_max: usize,
     /// Choices per prompt.
     pub n_max: u32,
-    /// Answer tokens that one request may ask for: prompts times choices times `max_tokens`. One choice may always have
-    /// as many as the context. Where a client names no `max_tokens`, its choices share this.
+    /// Answer tokens that one request may ask for: prompts times choices times `max_tokens`. A single choice may always
+    /// fill the context. Without `max_tokens` the choices share this number.
     pub output_tokens_max: u64,
-    /// Bytes of one answer that is not streamed, with what it repeats of its prompts.
+    /// Bytes of one answer that is not streamed, including the prompts that it repeats.
     pub answer_bytes_max: usize,
     /// Bytes of all answers that are not streamed at a time; more are refused with 429.
     pub answers_bytes_max: usize,
-    /// Choices at a time, for each worker that generates, of requests with several; the others wait their turn, so that
+    /// Choices at a time, per worker that generates, of requests with several choices; the others wait, so that
     /// requests with one choice find room.
     pub wide_choices_max: u32,
     /// Prompts in one completion request.
@@ -114,40 +114,40 @@ pub struct LimitsConfig {
     pub stop_max: usize,
     /// Bytes of one stop string.
     pub stop_bytes_max: usize,
-    /// Answer tokens where a chat client names no number; 0 is what the model's authors recommend, else all that the context
-    /// has left.
+    /// Answer tokens of a chat whose client sets no number; 0 means the recommendation of the model's authors, or else
+    /// the rest of the context.
     pub chat_max_tokens_default: u32,
-    /// Batches of tokens that may wait for a client that reads slowly before its request is cancelled.
+    /// Batches of tokens that may wait for a client that reads slowly; beyond it the request is cancelled.
     pub unread_batches_max: usize,
-    /// Bytes of tokens that may wait for such a client.
+    /// Bytes of tokens that may wait for such a client; beyond it the request is cancelled.
     pub unread_bytes_max: usize,
-    /// Bytes of tokens that may wait for all such clients; up to 16 KiB of each are free. Beyond it the next one that has
-    /// more waiting is cancelled.
+    /// Bytes of tokens that may wait for all such clients, without the first 16 KiB of each. Beyond it the next request
+    /// with more waiting is cancelled.
     pub unread_bytes_sum_max: usize,
 }
 
-/// How clients' text becomes tokens.
+/// Reading of control tokens in clients' text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextSection {
-    /// What a control token is that the content of a message spells: `text` or `token`.
+    /// Reading of a control token that a message's content spells: `text` or `token`.
     pub control_in_messages: ControlReading,
-    /// What a control token is that a raw prompt spells: `text` or `token`.
+    /// Reading of a control token that a raw prompt spells: `text` or `token`.
     pub control_in_prompts: ControlReading,
 }
 
-/// Which worker serves which request.
+/// Choice of the worker for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteSection {
     /// `least_loaded` or `round_robin`.
     pub policy: PolicyName,
-    /// Prompts up to this many tokens are prefilled by the decode worker itself; 0 is none.
+    /// Tokens of the longest prompt that the decode worker prefills itself; 0 for none.
     pub local_prefill_tokens_max: u32,
-    /// Whether decode workers prefill any prompt while no prefill worker is connected to them, and requests whose KV
-    /// cache was lost on its way too often.
+    /// Whether decode workers prefill every prompt while they are connected to no prefill worker, and requests whose
+    /// hand-off was lost too often.
     pub local_prefill_without_pair: bool,
-    /// Milliseconds for which a pair of workers that has lost a hand-off is avoided; doubled with each loss in a row.
+    /// Milliseconds for which a pair that has lost a hand-off is avoided; doubled with each further loss in a row.
     pub pair_pause_ms: u64,
     /// The longest such pause in milliseconds.
     pub pair_pause_ms_max: u64,
@@ -157,25 +157,25 @@ pub struct RouteSection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyName {
-    /// The shortest prefill queue, then the smallest decode batch.
+    /// Picks the shortest prefill queue, then the smallest decode batch.
     LeastLoaded,
-    /// Whoever was chosen longest ago.
+    /// Picks the worker that was chosen longest ago.
     RoundRobin,
 }
 
-/// How long requests may take and how often they are tried again.
+/// Time and attempts that a request may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RequestSection {
-    /// Milliseconds from arrival to the latest end.
+    /// Milliseconds from a request's arrival to its latest end.
     pub deadline_ms: u64,
-    /// Attempts that a request may lose in a row, without a token between them from a worker that decodes.
+    /// Attempts that a request may lose in a row without a token from a decoding worker between them.
     pub attempts_max: u32,
     /// Milliseconds that a new request waits for a worker.
     pub worker_wait_ms: u64,
     /// Milliseconds that a request whose worker was lost waits for another one.
     pub lost_wait_ms: u64,
-    /// Milliseconds before a request is tried again that was refused, or lost twice in a row; grows with each further loss.
+    /// Milliseconds before a refused request, or one lost twice in a row, is tried again; grows with each further loss.
     pub retry_pause_ms: u64,
 }
 
@@ -183,11 +183,11 @@ pub struct RequestSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionSection {
-    /// Milliseconds between two renewals of the leases of running requests; workers give a request up after six.
+    /// Milliseconds between two renewals of the leases of running requests; workers end a request after six.
     pub beat_ms: u64,
-    /// Milliseconds between two signs of life of a worker, at most. After three without one its session ends and its
-    /// requests go elsewhere. A worker whose connection answers but which says nothing gets no new work after three
-    /// beats (of at least a second), and is given up after six.
+    /// Longest time in milliseconds between two signs of life of a worker. After three without one its session ends and
+    /// its requests go elsewhere. A worker whose connection answers but which sends no status gets no new work after
+    /// three beats (of at least a second each), and is given up after six.
     pub alive_beat_ms: u64,
     /// Longest pause in milliseconds between two attempts to reach a worker.
     pub reconnect_ms_max: u64,
@@ -282,7 +282,7 @@ impl Default for SessionSection {
 }
 
 impl Config {
-    /// Whether it can serve: its values are in their ranges, and it has workers.
+    /// Checks that every value is in its range and that there are workers.
     ///
     /// # Errors
     /// The key that is wrong.
@@ -294,7 +294,7 @@ impl Config {
         Ok(())
     }
 
-    /// Whether every value is in its range, whoever the workers are.
+    /// Checks that every value is in its range, without looking for workers.
     ///
     /// # Errors
     /// The key that is wrong.
@@ -396,7 +396,7 @@ impl Config {
         Duration::from_millis(self.lame_duck_ms)
     }
 
-    /// How often a worker has to say how it is; none says so more often than its own beat.
+    /// Longest time between two statuses of a worker; not less than the workers' own beat.
     fn status_beat(&self) -> Span {
         Span::from_ms(self.session.alive_beat_ms).max(sched::message::STATUS_BEAT)
     }

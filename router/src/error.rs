@@ -1,12 +1,12 @@
-//! Why a router cannot start or go on; what a client gets is an `ApiError` instead.
+//! Errors with which a router cannot start or go on; a client gets an `ApiError` instead.
 
 use model_files::ModelFileError;
 use thiserror::Error;
 
-/// A failure of the router itself.
+/// Failure of the router itself.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The model folder, one of its files, or a key in it cannot be used.
+    /// The model folder, one of its files, or a key of a file cannot be used.
     #[error("{0}")]
     ModelFile(ModelFileError),
     /// The tokenizer is not supported or failed.
@@ -15,21 +15,21 @@ pub enum Error {
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
-    /// The machine has too little of what a router needs.
+    /// The machine lacks a resource that a router needs.
     #[error("{0}")]
     Lack(String),
     /// The operating system refused something.
     #[error("{operation} failed")]
     Io {
-        /// What was tried.
+        /// Operation that was tried.
         operation: &'static str,
-        /// Why it failed.
+        /// Cause of the failure.
         source: std::io::Error,
     },
 }
 
 impl From<ModelFileError> for Error {
-    /// The text carries the cause, so it is no `source()` that a printed chain would repeat.
+    /// The text contains the cause, so a `source()` would repeat it in a printed chain.
     fn from(cause: ModelFileError) -> Error {
         Error::ModelFile(cause)
     }

@@ -9,15 +9,15 @@ use crate::metrics::Account;
 use crate::openai::{ApiError, Delta, Generation, TokenIds, TokenLogprob, Usage};
 use crate::text::{ChoiceText, Detokenizer, StopMatcher, Tokenizer};
 
-/// News after which what has become text goes out; it waits with the client until the client has taken it.
+/// Events after which no further batch is collected before the text goes out.
 const EVENTS_ENOUGH: usize = 64;
 
-/// A request that runs. Dropping it cancels what is left of it at the workers.
+/// Running request. Dropping it cancels the rest of it at the workers.
 pub(crate) struct Exchange {
     tokenizer: Tokenizer,
     dispatcher: Dispatcher,
     events: Inbox,
-    /// The workers' request for each prompt; `None` once it has ended.
+    /// Request at the workers for each prompt; `None` once it has ended.
     requests: Vec<Option<RequestId>>,
     choices_per_prompt: u32,
     choices: Vec<ChoiceState>,
@@ -25,11 +25,11 @@ pub(crate) struct Exchange {
     usage: Usage,
     account: Account,
     stage: Stage,
-    /// Held until the answer is over; gone when the answer keeps it.
+    /// Place inside, held until the answer is over; `None` once the answer keeps it.
     permit: Option<Permit>,
 }
 
-/// What a client wants to know about each token besides its text.
+/// Values that the client wants for each token besides its text.
 #[derive(Debug, Clone, Copy)]
 struct Reports {
     logprobs: bool,
@@ -38,7 +38,7 @@ struct Reports {
 
 struct ChoiceState {
     text: ChoiceText,
-    /// What has not been given out yet.
+    /// Text and tokens not yet handed out.
     pending: Delta,
     finish: Option<FinishReason>,
 }
@@ -49,23 +49,22 @@ enum Stage {
     Failed(ApiError),
 }
 
-/// What comes next for the client.
+/// Next turn for the client.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    /// More of some choices.
+    /// New text and tokens of some choices.
     Deltas(Vec<Delta>),
-    /// Everything has been given out.
+    /// End: everything has been handed out.
     Done(Usage),
-    /// Nothing more will come.
+    /// Failure: nothing more will come.
     Failed(ApiError),
 }
 
-/// What an exchange is made of.
 pub(crate) struct ExchangeParts<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) dispatcher: &'a Dispatcher,
     pub(crate) generation: &'a Generation,
-    /// One per prompt.
+    /// One job per prompt.
     pub(crate) jobs: Vec<Job>,
     pub(crate) unread: &'a Unread,
     pub(crate) account: Account,
@@ -73,7 +72,6 @@ pub(crate) struct ExchangeParts<'a> {
 }
 
 impl Exchange {
-    /// Hands the jobs to the workers.
     pub(crate) fn begin(parts: ExchangeParts<'_>) -> Exchange {
         let generation = parts.generation;
         let mut account = parts.account;
@@ -110,21 +108,18 @@ impl Exchange {
         }
     }
 
-    /// So many more bytes of the answer are held until it is whole, or taken.
-    ///
-    /// # Errors
-    /// When it is too large; the request has failed then.
+    /// Counts bytes of the answer that are held until it is whole, or taken. Fails the request if they are too many.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
         let Some(permit) = &mut self.permit else { return Ok(()) };
         permit.grow_answer(bytes).inspect_err(|error| self.account.failed(error))
     }
 
-    /// The place inside, for the answer to keep.
+    /// Returns the place inside, for the answer to keep.
     pub(crate) fn into_permit(mut self) -> Option<Permit> {
         self.permit.take()
     }
 
-    /// Waits for what comes next. After `Done` or `Failed` there is nothing more to ask.
+    /// Waits for the next turn; after `Done` or `Failed` there is none.
     pub(crate) async fn next(&mut self) -> Turn {
         loop {
             if let Stage::Failed(error) = &self.stage {
@@ -171,7 +166,7 @@ impl Exchange {
     fn take_token(&mut self, index: u32, delivery: &sched::journey::Delivery, ended: Option<FinishReason>) {
         let Some(choice) = self.choices.get_mut(index as usize) else { return };
         if choice.finish.is_some() {
-            // A stop string was found and the worker has not heard of it yet.
+            // A stop string was found, but the worker does not know yet.
             return;
         }
         self.usage.completion_tokens += 1;
@@ -190,7 +185,7 @@ impl Exchange {
         }
     }
 
-    /// Tells the worker about a stop string that it cannot see.
+    /// Tells the worker to end a choice by a stop string, which it cannot see.
     fn stop_at_worker(&self, index: u32) {
         let prompt = (index / self.choices_per_prompt) as usize;
         let choice = Choice(index % self.choices_per_prompt);
@@ -205,7 +200,7 @@ impl Exchange {
         }
     }
 
-    /// What has become certain, one delta per choice.
+    /// Returns the text that has become certain, as one delta per choice.
     fn deltas(&mut self) -> Vec<Delta> {
         self.choices
             .iter_mut()
@@ -218,12 +213,12 @@ impl Exchange {
     }
 }
 
-/// The dispatcher lets go of a request whose news nobody reads, and of all when it stops.
+/// The dispatcher drops a request whose news are not read in time, and all requests when it stops.
 fn too_slow() -> sched::Failure {
     sched::Failure::new(sched::FailureKind::Unavailable, "the answer was read too slowly or the router has stopped")
 }
 
-/// Whatever the workers still do for this request is in vain.
+/// Cancels the request at the workers, as its result is not needed any more.
 impl Drop for Exchange {
     fn drop(&mut self) {
         for &request in self.requests.iter().flatten() {

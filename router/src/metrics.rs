@@ -1,4 +1,4 @@
-//! What the router counts and how long things took, by latency class; knows no HTTP.
+//! Counts and latencies of the router, by latency class; knows no HTTP.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::slo::SloConfig;
 
 const ROLE: &str = "router";
 
-/// Handles of all series, made once: looking one up by its labels costs more than recording.
+/// Handles of all series, made once, as a look-up by labels costs more than recording.
 #[derive(Debug)]
 pub(crate) struct RouterMetrics {
     classes: Vec<ClassMetrics>,
@@ -103,7 +103,7 @@ impl ClassMetrics {
         }
     }
 
-    /// Attainment is over all arrivals: refused and failed ones attain nothing.
+    /// Counts attained targets over all arrivals; refused and failed requests attain none.
     fn attained(&self, summary: &Summary) {
         let served = match summary.outcome {
             Outcome::Done | Outcome::ClientGone => true,
@@ -122,14 +122,14 @@ impl ClassMetrics {
     }
 }
 
-/// The account of one request from its arrival to its end, whichever way it ends.
+/// Account of one request from its arrival to its end, however it ends.
 #[derive(Debug)]
 pub(crate) struct Account {
     metrics: Arc<RouterMetrics>,
     clock: Clock,
-    /// What the client calls it.
+    /// Client's name for the request.
     name: Arc<str>,
-    /// What workers call it.
+    /// Number of the request at the workers.
     id: RequestId,
     slo: Slo,
     record: RequestRecord,
@@ -144,7 +144,7 @@ enum Stage {
 }
 
 impl Account {
-    /// A request has arrived; it is of this class until it says otherwise.
+    /// Opens the account on arrival, under a class that the body may change.
     pub(crate) fn open(
         metrics: &Arc<RouterMetrics>,
         clock: Clock,
@@ -166,7 +166,7 @@ impl Account {
         }
     }
 
-    /// It has been parsed and tokenised.
+    /// Notes that the request has been parsed and tokenised.
     pub(crate) fn parsed(&mut self, slo: Slo, prompt_tokens: u64) {
         self.slo = slo;
         self.prompt_tokens = prompt_tokens;
@@ -174,23 +174,21 @@ impl Account {
         self.metrics.prompt_tokens.increment(prompt_tokens);
     }
 
-    /// It has been handed to the workers.
+    /// Notes that the request has been handed to the workers.
     pub(crate) fn admitted(&mut self) {
         self.record.admitted(self.clock.now());
     }
 
-    /// A token goes to the client.
+    /// Notes a token that goes to the client.
     pub(crate) fn token(&mut self, now: Time, delivery: &sched::journey::Delivery, index: u32) {
         let seen = self.record.token(now, Choice(index), delivery.submitted, delivery.timing);
         self.metrics.observe(&self.slo, &seen);
     }
 
-    /// It has ended well.
     pub(crate) fn done(&mut self) {
         self.close(Outcome::Done, "ok");
     }
 
-    /// It has ended with `error`.
     pub(crate) fn failed(&mut self, error: &ApiError) {
         let outcome = match error.kind {
             FailureKind::Overloaded => Outcome::Refused,
@@ -208,7 +206,7 @@ impl Account {
         self.close(outcome, error.kind.label());
     }
 
-    /// What the client calls it, and what workers call it.
+    /// Returns the client's name for the request, and its number at the workers.
     pub(crate) fn called(&self) -> (Arc<str>, RequestId) {
         (Arc::clone(&self.name), self.id)
     }
@@ -229,7 +227,7 @@ impl Account {
         let id = self.id.to_string();
         info!(
             request = &*self.name,
-            // A name of ours says the number already.
+            // A name that the router gave contains the number already.
             id = (id != *self.name).then_some(id),
             outcome = label,
             prompt_tokens = self.prompt_tokens,
@@ -242,7 +240,7 @@ impl Account {
     }
 }
 
-/// Nobody has said how it ended: its client has gone, or we have failed.
+/// Closes an account without a known end: its client has gone, or the router has panicked.
 impl Drop for Account {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -253,24 +251,22 @@ impl Drop for Account {
     }
 }
 
-/// One request at the HTTP surface: counted once, by its path and the status of its answer.
+/// Count of one request at the HTTP surface, by path and status of its answer.
 #[derive(Debug)]
 pub(crate) struct ResponseCount {
     path: &'static str,
-    /// What counts when nobody says otherwise.
+    /// Status that is counted if no answer is reported.
     status: u16,
 }
 
-/// Stands for an answer that nobody was there to get; the number that other servers use.
+/// Status for an answer that no client was there to get; other servers use the same number.
 const CLIENT_GONE: u16 = 499;
 
 impl ResponseCount {
-    /// A request for `path` has come.
     pub(crate) fn open(path: &'static str) -> ResponseCount {
         ResponseCount { path, status: CLIENT_GONE }
     }
 
-    /// It has an answer.
     pub(crate) fn close(mut self, status: u16) {
         self.status = status;
     }

@@ -1,13 +1,13 @@
-//! Gives memory that large requests have freed back to the system, now and then; knows no request.
+//! Gives memory that large requests have freed back to the system from time to time; knows no request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Giving back takes milliseconds, and the next large request would only ask again.
+/// Time between two returns of memory, each of which takes milliseconds; the next large request asks for it again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How freed memory is given back. What does it belongs to the process, whose allocator it is; clones share it.
+/// Way to give freed memory back. The process provides it, as the allocator is its own; clones share it.
 #[derive(Debug, Clone)]
 pub struct Relief {
     give_back: fn(),
@@ -27,18 +27,18 @@ impl Relief {
         Relief::with(|| {})
     }
 
-    /// Large work has ended and its memory is free.
+    /// Notes that large work has ended and its memory is free.
     pub(crate) fn due(&self) {
         self.due.store(true, Ordering::Relaxed);
     }
 
-    /// Gives back what is due, for ever.
+    /// Gives memory back whenever it is due, for ever.
     pub(crate) async fn keep(self) {
         let mut beat = tokio::time::interval(PAUSE);
         loop {
             beat.tick().await;
             if self.due.swap(false, Ordering::Relaxed) {
-                // A panic in it would be the allocator's; there is nothing to do about that here.
+                // A panic could only be the allocator's, and nothing can be done about it here.
                 let _ = tokio::task::spawn_blocking(self.give_back).await;
             }
         }

@@ -27,9 +27,9 @@ use crate::text::ModelText;
 use crate::worker::{Dialling, Slot, keep_connected};
 use crate::{Config, Error, LimitsConfig, Relief};
 
-/// News of workers that may wait to be taken in; when it is full, the sessions' own queues fill.
+/// News from workers that may wait; beyond it the sessions' own queues fill.
 const NEWS_MAX: usize = 4_096;
-/// How long answers that were just failed may take to be written.
+/// Time to write answers that were failed at the end of the drain.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A router that is ready to run.
@@ -45,12 +45,12 @@ pub struct Router {
     numbers: Numbers,
 }
 
-/// Another process whose metrics `GET /metrics` carries too.
+/// Other process whose metrics `GET /metrics` includes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricsSource {
-    /// What it is called, as the label `worker`.
+    /// Name of the process, as the label `worker`.
     pub worker: String,
-    /// Where its metrics are, `host:port`.
+    /// Address of its metrics, `host:port`.
     pub address: String,
 }
 
@@ -58,7 +58,7 @@ impl Router {
     /// Checks the configuration and reads the model's textual files.
     ///
     /// # Errors
-    /// What is wrong with either; nothing has been opened or started.
+    /// When either is wrong; nothing has been opened or started.
     pub fn load(config: Config, metrics: Metrics) -> Result<Router, Error> {
         config.check()?;
         let mut model = ModelText::load(&config.model_dir)?;
@@ -89,36 +89,36 @@ impl Router {
         })
     }
 
-    /// Talks to workers that know `secret`; without it, to those that have none.
+    /// Sets the secret of the workers; without it, only workers without a secret are reached.
     #[must_use]
     pub fn knowing(self, secret: Secret) -> Router {
         Router { secret, ..self }
     }
 
-    /// Carries the metrics of other processes with its own.
+    /// Includes the metrics of other processes.
     #[must_use]
     pub fn with_metrics_of(self, metrics_of: Vec<MetricsSource>) -> Router {
         Router { metrics_of, ..self }
     }
 
-    /// Opens when requests can be served.
+    /// Returns the gate that opens when requests can be served.
     #[must_use]
     pub fn gate(&self) -> Gate {
         self.gate.clone()
     }
 
-    /// Names that clients may call the model by, its own first.
+    /// Names by which clients may call the model, its own first.
     #[must_use]
     pub fn model_names(&self) -> &[String] {
         &self.model_names
     }
 
-    /// Serves clients on `listener`, and the admin surface on `admin`, until `shutdown`. Then, unless a person waits for
-    /// it, it says for a while that it leaves; lets running requests end within the configured time, fails those that
-    /// have not, and returns. `relief` gives memory back that large requests have freed.
+    /// Serves clients on `listener`, and the admin surface on `admin`, until `shutdown`. Then announces for a while
+    /// that it leaves (not if a person waits), lets running requests end within the configured time, fails the rest,
+    /// and returns. `relief` gives memory back that large requests have freed.
     ///
     /// # Errors
-    /// When the listener has no address, or the dispatcher has ended, which only a defect makes it do.
+    /// When the listener has no address, or the dispatcher has ended, which is a defect.
     pub async fn run(
         self,
         listener: TcpListener,
@@ -159,7 +159,7 @@ impl Router {
         });
         let mut shut = phase.clone();
         let overdue = async move {
-            // The error says that the task that shuts the door is gone, after which nothing is left to wait for either.
+            // An error says that the task that shuts the door is gone; then nothing is left to wait for either.
             let _ = shut.wait_for(|phase| *phase == Phase::Shut).await;
             tokio::time::sleep(drain + LAST_WORDS).await;
         };
@@ -172,7 +172,6 @@ impl Router {
         }
     }
 
-    /// Starts the sessions and the dispatcher.
     fn start(self, tasks: &mut JoinSet<()>, driving: &mut JoinSet<()>, relief: Relief) -> (Arc<App>, Dispatcher) {
         let clock = Clock::start();
         let workers = &self.config.workers;

@@ -16,11 +16,11 @@ pub struct SloConfig {
     pub classes: Vec<SloClass>,
 }
 
-/// A latency class. A target of 0 is none.
+/// Latency class. A target of 0 means none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SloClass {
-    /// What requests call it, and its metric label.
+    /// Name in requests and in metric labels.
     pub name: String,
     /// Milliseconds to the first token.
     #[serde(default)]
@@ -31,7 +31,7 @@ pub struct SloClass {
     /// Milliseconds between two tokens at `itl_quantile`.
     #[serde(default)]
     pub itl_ms: u64,
-    /// Which quantile of its own gaps a request is judged by, in (0, 1].
+    /// Quantile of a request's own gaps by which it is judged, in (0, 1].
     #[serde(default = "itl_quantile_default")]
     pub itl_quantile: f64,
 }
@@ -57,7 +57,7 @@ impl Default for SloConfig {
 }
 
 impl SloConfig {
-    /// Whether the classes fit each other.
+    /// Checks that the classes fit together.
     ///
     /// # Errors
     /// The key that is wrong.
@@ -86,10 +86,10 @@ impl SloConfig {
         Ok(())
     }
 
-    /// The targets of the class that a request names, or of the default one.
+    /// Returns the targets of the class that a request names, or of the default class.
     ///
     /// # Errors
-    /// When there is no such class; the error lists those that exist.
+    /// When there is no such class; the error lists the existing ones.
     pub fn resolve(&self, name: Option<&str>) -> Result<Slo, ApiError> {
         let name = name.unwrap_or(&self.default_class);
         match self.index_of(name) {
@@ -102,7 +102,6 @@ impl SloConfig {
         }
     }
 
-    /// The quantile that the class's requests are judged by.
     pub(crate) fn itl_quantile(&self, slo: &Slo) -> f64 {
         self.classes.get(usize::from(slo.class)).map_or_else(itl_quantile_default, |class| class.itl_quantile)
     }

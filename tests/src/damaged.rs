@@ -1,4 +1,4 @@
-//! A copy of the bundled model in which one token cannot be computed with, and every other one can.
+//! Copy of the bundled model in which one token makes all values not a number, and every other token works.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use crate::repository;
 
-/// The copy; removed with its owner. A dimension that only the token's embedding uses is scaled beyond all bounds in one
-/// layer, so keys, values and logits of every sequence that has the token are no numbers.
+/// Copy of the model, removed when dropped. One dimension, which only this token's embedding uses, is scaled beyond all
+/// bounds in one layer, so keys, values and logits of every sequence with the token are no numbers.
 #[derive(Debug)]
 pub struct Damaged {
-    /// Its directory.
+    /// Path of the directory.
     pub directory: PathBuf,
 }
 
-/// The token.
+/// Token that cannot be computed with.
 pub const TOKEN: u32 = 1_999;
 const DIMENSION: usize = 5;
 
@@ -58,13 +58,13 @@ fn damage(bytes: &mut [u8]) -> Result<()> {
         let (start, end) = (number(&entry["data_offsets"][0])?, number(&entry["data_offsets"][1])?);
         let columns = number(entry["shape"].as_array().and_then(|shape| shape.last()).context("no shape")?)?;
         let values = data[start..end].as_chunks_mut::<2>().0;
-        // The upper half of an f32 is the bf16 below it.
+        // A bf16 number is the upper half of an f32.
         let set = |value: &mut [u8; 2], to: f32| *value = ((to.to_bits() >> 16) as u16).to_le_bytes();
         if name.ends_with("embed_tokens.weight") {
             values.iter_mut().skip(DIMENSION).step_by(columns).for_each(|value| set(value, 0.0));
             set(&mut values[TOKEN as usize * columns + DIMENSION], 50.0);
         } else if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
-            // Nobody writes to the dimension, so what the embedding put there is all there ever is.
+            // Only the embedding writes to the dimension.
             values[DIMENSION * columns..][..columns].iter_mut().for_each(|value| set(value, 0.0));
         } else if name.ends_with("layers.2.input_layernorm.weight") {
             set(&mut values[DIMENSION], 3.3e38);

@@ -1,4 +1,4 @@
-//! `baton serve` as a real process of a test: started on free ports, watched, killed at the end.
+//! `baton serve` as a real process: started on free ports, observed, killed at the end.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use crate::{http, repository};
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The `baton` binary of the profile that the tests were built with, built once per test process.
+/// Returns the `baton` binary of the tests' own profile, built once per test process.
 pub fn binary() -> Result<PathBuf> {
     static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
-/// A command that starts it. What it keeps between runs lies beside it, not in the user's cache directory.
+/// Returns a command that starts `baton`. Its caches lie beside the binary, not in the user's cache directory.
 pub fn command() -> Result<Command> {
     let binary = binary()?;
     let mut command = Command::new(&binary);
@@ -31,12 +31,12 @@ pub fn command() -> Result<Command> {
 
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // target/<profile>/deps/<test>: the binary lies two floors up.
+    // target/<profile>/deps/<test>: the binary lies two directories up.
     let profile_dir = test.parent().and_then(|deps| deps.parent()).context("where is this test?")?;
     let release = profile_dir.file_name().is_some_and(|name| name == "release");
     let target_dir = profile_dir.parent().context("where is the target directory?")?;
     let mut cargo = Command::new(env!("CARGO"));
-    // With a test of the workspace the features are those of `cargo test --workspace`: nothing is compiled twice.
+    // A test target selects the features of `cargo test --workspace`, so that nothing is compiled twice.
     cargo
         .args(["build", "--offline", "--workspace", "--bin", "baton", "--test", "rules"])
         .current_dir(repository::root())
@@ -49,12 +49,12 @@ fn build() -> Result<PathBuf> {
     Ok(profile_dir.join("baton"))
 }
 
-/// A running `baton serve`.
+/// Running `baton serve`.
 #[derive(Debug)]
 pub struct Deployment {
     child: Child,
     log: Arc<Mutex<String>>,
-    /// Where its router answers.
+    /// Address of its router.
     pub address: SocketAddr,
 }
 
@@ -64,7 +64,7 @@ impl Deployment {
         Deployment::start_with(arguments, &[])
     }
 
-    /// The same with other environment variables.
+    /// Does the same with further environment variables.
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Deployment> {
         let mut child = command()?
             .envs(environment.iter().copied())
@@ -103,19 +103,19 @@ impl Deployment {
         }
     }
 
-    /// Process id of `baton serve` itself, which is the router and the supervisor.
+    /// Returns the process id of `baton serve` itself, which is the router and the supervisor.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it has printed so far.
+    /// Returns everything printed so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Process id of a child role as `serve` printed it last, e.g. `decode`.
+    /// Returns the last process id that `serve` printed for a child role, e.g. `decode`.
     pub fn child_pid(&self, role: &str) -> Result<u32> {
         let log = self.log();
         let line = log.lines().rev().find(|line| line.starts_with(role) && line.contains(" pid "));
@@ -124,14 +124,14 @@ impl Deployment {
         words.nth(1).and_then(|pid| pid.parse().ok()).with_context(|| format!("no pid in {line:?}"))
     }
 
-    /// The sum of a metric's series whose labels contain all of `labels`, over router and workers; an error where there
-    /// is no such series, so that a misspelt name is not taken for zero.
+    /// Sums a metric's series whose labels contain all of `labels`, over router and workers; without such a series an
+    /// error, so that a misspelt name does not count as zero.
     pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
         let text = http::get(self.address, "/metrics")?.body;
         sum_of(&text, name, labels).with_context(|| format!("no series {name} with {labels:?}"))
     }
 
-    /// Polls until `met` holds, at most `within`.
+    /// Polls until `met` holds, for at most `within`.
     pub fn wait_until(
         &self,
         what: &str,
@@ -140,7 +140,7 @@ impl Deployment {
     ) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
-            // A router that has just lost its workers may not answer every scrape; only the end decides.
+            // A router that has just lost its workers may fail a scrape; only the end decides.
             let state = met(self);
             if let Ok(true) = state {
                 return Ok(());
@@ -153,7 +153,7 @@ impl Deployment {
         }
     }
 
-    /// Ctrl-C, then waits for the end.
+    /// Sends Ctrl-C and waits for the end.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         signal(self.child.id(), "INT")?;
         let deadline = Instant::now() + STOP_DEADLINE;
@@ -170,7 +170,7 @@ impl Deployment {
 impl Drop for Deployment {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // SIGTERM lets the supervisor stop its children; SIGKILL is for one that does not.
+            // SIGTERM lets the supervisor stop its children; SIGKILL is for a supervisor that hangs.
             let _ = signal(self.child.id(), "TERM");
             std::thread::sleep(Duration::from_millis(500));
             let _ = self.child.kill();
@@ -186,7 +186,7 @@ pub fn signal(pid: u32, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The sum of a metric's series whose labels contain all of `labels` in a Prometheus text; `None` without any.
+/// Sums a metric's series whose labels contain all of `labels` in a Prometheus text; `None` without any.
 #[must_use]
 pub fn sum_of(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let series = text.lines().filter(|line| {

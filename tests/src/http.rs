@@ -1,4 +1,4 @@
-//! HTTP/1.1 as a test wants it: one blocking connection per call, raw status and body, streams that can be hung up.
+//! HTTP/1.1 client for tests: one blocking connection per call, raw status and body, streams that can be hung up.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// A prompt of 1,500 tokens takes a model of 1.1 billion parameters two minutes on one slow core.
+/// Enough for a prompt of 1,500 tokens in a model of 1.1 billion parameters: two minutes on one slow core.
 const DEADLINE: Duration = Duration::from_secs(240);
 
-/// A complete answer.
+/// Complete answer.
 #[derive(Debug)]
 pub struct Answer {
     /// Status code.
@@ -22,28 +22,28 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.body).with_context(|| format!("not JSON: {:?}", self.body))
     }
 }
 
-/// `GET path`.
+/// Sends `GET path`.
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     Connection::send(address, "GET", path, "")?.finish()
 }
 
-/// `POST path` with a JSON body.
+/// Sends `POST path` with a JSON body.
 pub fn post(address: SocketAddr, path: &str, body: &Value) -> Result<Answer> {
     post_text(address, path, &body.to_string())
 }
 
-/// `POST path` with any body.
+/// Sends `POST path` with a text as the body.
 pub fn post_text(address: SocketAddr, path: &str, body: &str) -> Result<Answer> {
     Connection::send(address, "POST", path, body)?.finish()
 }
 
-/// `POST path`, answered by an event stream that is read piece by piece. Dropping it hangs up.
+/// Sends `POST path`; the answer is an event stream, and dropping it hangs up.
 pub fn stream(address: SocketAddr, path: &str, body: &Value) -> Result<Events> {
     let connection = Connection::send(address, "POST", path, &body.to_string())?;
     ensure!(connection.status == 200, "{path}: {}", connection.finish()?.body);
@@ -57,7 +57,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event's data; `None` after `[DONE]`.
+    /// Returns the next event's data; `None` after `[DONE]`.
     pub fn next_data(&mut self) -> Result<Option<Value>> {
         let mut line = String::new();
         loop {
@@ -71,7 +71,7 @@ impl Events {
         }
     }
 
-    /// Every event until `[DONE]`.
+    /// Returns every event until `[DONE]`.
     pub fn collect(mut self) -> Result<Vec<Value>> {
         let mut events = Vec::new();
         while let Some(event) = self.next_data()? {
@@ -98,7 +98,7 @@ impl Connection {
             "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        // A server that refuses a body early may close before it has read all of it: its answer is what counts.
+        // A server that refuses a body early may close before it has read all of it; its answer decides.
         let _ = stream.write_all(request.as_bytes());
         let mut reader = BufReader::new(stream);
         let mut status_line = String::new();
@@ -128,7 +128,7 @@ impl Connection {
     }
 }
 
-/// A body in HTTP chunks, read as if it were plain.
+/// Body in HTTP chunks, read as plain bytes.
 #[derive(Debug)]
 struct Dechunked {
     reader: BufReader<TcpStream>,

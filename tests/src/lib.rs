@@ -1,4 +1,4 @@
-//! Whole-system tests: what they share to start real processes, to talk to them and to read the repository.
+//! Shared parts of the whole-system tests: start real processes, talk to them, read the repository.
 
 pub mod damaged;
 pub mod deployment;

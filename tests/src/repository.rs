@@ -1,4 +1,4 @@
-//! The repository as the rule tests see it: its root, its sources and its crates; runs nothing of the project.
+//! The repository as the rule tests see it: root, sources and crates; runs nothing of the project.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// The workspace root.
+/// Returns the workspace root.
 #[must_use]
 pub fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests).to_path_buf()
 }
 
-/// Every file that git tracks or would track, relative to the root, that still exists.
+/// Returns every existing file that git tracks or would track, relative to the root.
 pub fn files() -> Result<Vec<PathBuf>> {
     let output = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -25,7 +25,7 @@ pub fn files() -> Result<Vec<PathBuf>> {
     Ok(listed.lines().map(PathBuf::from).filter(|file| root().join(file).is_file()).collect())
 }
 
-/// Rust sources that people wrote: generated files say `@generated` in their first lines.
+/// Returns the Rust sources that are not generated; generated files have `@generated` in their first lines.
 pub fn rust_sources() -> Result<Vec<(PathBuf, String)>> {
     let mut sources = Vec::new();
     for file in files()?.into_iter().filter(|file| file.extension().is_some_and(|ext| ext == "rs")) {
@@ -38,7 +38,7 @@ pub fn rust_sources() -> Result<Vec<(PathBuf, String)>> {
     Ok(sources)
 }
 
-/// `cargo metadata` of the workspace's own crates.
+/// Returns `cargo metadata` of the workspace's own crates.
 pub fn metadata() -> Result<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])

@@ -1,4 +1,4 @@
-//! What a process and everything it has started listens on, as the kernel tells in /proc; knows no configuration.
+//! Listening sockets and shared memory of a process and its descendants, as shown in /proc; knows no configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{read_dir, read_link, read_to_string};
@@ -6,22 +6,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 
-/// Something through which others can reach a process.
+/// Way by which others can reach a process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Open {
-    /// A TCP socket that listens.
+    /// Listening TCP socket.
     Tcp(SocketAddr),
-    /// Any UDP or raw socket: it has no state to tell who may send to it.
+    /// UDP or raw socket; it has no state that tells who may send to it.
     Datagrams(String),
-    /// A unix socket that listens; abstract names begin with `@`.
+    /// Listening unix socket; abstract names begin with `@`.
     Unix(String),
-    /// A System V memory segment, with its permissions.
+    /// System V memory segment, with its permissions.
     SystemV(String),
-    /// A file in /dev/shm, open by name.
+    /// File in /dev/shm, open by name.
     SharedFile(String),
 }
 
-/// Everything open of `root` and its descendants, and who holds it.
+/// Returns everything open of `root` and its descendants, with the process that holds it.
 pub fn open_to_others(root: u32) -> Result<BTreeSet<(u32, Open)>> {
     let mut open = BTreeSet::new();
     for pid in family(root)? {
@@ -37,13 +37,13 @@ pub fn open_to_others(root: u32) -> Result<BTreeSet<(u32, Open)>> {
     Ok(open)
 }
 
-/// A process and all that descend from it.
+/// Returns a process and all its descendants.
 fn family(root: u32) -> Result<BTreeSet<u32>> {
     let mut parents = BTreeMap::new();
     for entry in read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // A process that has ended meanwhile is nobody's child.
+        // A process that has ended meanwhile has no parent to note.
         let Ok(stat) = read_to_string(format!("/proc/{pid}/stat")) else { continue };
         let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
         parents.insert(pid, parent.context("a process without a parent")?);
@@ -58,7 +58,6 @@ fn family(root: u32) -> Result<BTreeSet<u32>> {
     }
 }
 
-/// The inodes of a process's sockets.
 fn sockets_of(pid: u32) -> BTreeSet<u64> {
     let inode = |target: String| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
     files_of(pid).into_iter().filter_map(inode).collect()
@@ -75,7 +74,7 @@ fn files_of(pid: u32) -> Vec<String> {
     targets.map(|target| target.to_string_lossy().into_owned()).collect()
 }
 
-/// Segments that the process has made, from /proc/sysvipc/shm (key, id, permissions, size, cpid, …).
+/// Returns the segments that the process has made, from /proc/sysvipc/shm (key, id, permissions, size, cpid, …).
 fn segments_of(pid: u32) -> Result<Vec<Open>> {
     let Ok(table) = read_to_string("/proc/sysvipc/shm") else { return Ok(Vec::new()) };
     let mut segments = Vec::new();
@@ -89,7 +88,7 @@ fn segments_of(pid: u32) -> Result<Vec<Open>> {
     Ok(segments)
 }
 
-/// Sockets of the process's network namespace that others can send to, by inode.
+/// Returns the sockets of the process's network namespace that others can send to, by inode.
 fn listening(pid: u32) -> Result<Vec<(u64, Open)>> {
     const TCP_LISTEN: &str = "0A";
     let mut open = Vec::new();
@@ -114,8 +113,8 @@ fn listening(pid: u32) -> Result<Vec<(u64, Open)>> {
     }
     for line in table("unix").lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        // Num RefCount Protocol Flags Type St Inode Path; __SO_ACCEPTCON is the flag of a socket that listens, and one
-        // with a name that is no stream (type 1) can be sent to without listening.
+        // Num RefCount Protocol Flags Type St Inode Path. Flag __SO_ACCEPTCON marks a listening socket; a named socket
+        // that is no stream (type 1) can be sent to without listening.
         let listens = u32::from_str_radix(fields[3], 16)? & 0x1_0000 != 0;
         let addressed = fields.len() > 7 && fields[4] != "0001";
         if listens || addressed {
@@ -125,7 +124,7 @@ fn listening(pid: u32) -> Result<Vec<(u64, Open)>> {
     Ok(open)
 }
 
-/// An address of /proc/net/tcp: words of the address in the machine's byte order, in hexadecimal.
+/// Parses an address of /proc/net/tcp: hexadecimal words in the machine's byte order.
 fn address(text: &str) -> Result<SocketAddr> {
     let (ip, port) = text.split_once(':').context("an address without a port")?;
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! `baton chat`: questions by argument, by pipe and in a terminal; readers that have seen enough.
+//! Tests of `baton chat`: questions by argument, by pipe and in a terminal; readers that have seen enough.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use baton_tests::deployment::{Deployment, command};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-/// Runs `baton chat` with this standard input.
 fn chat(arguments: &[&str], input: &str) -> Result<Output> {
     let mut command = command()?;
     command.arg("chat").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -67,7 +66,7 @@ fn a_reader_that_has_seen_enough_ends_the_answer_quietly() -> Result<()> {
     })
 }
 
-/// Types `lines` into a conversation with nobody, in a terminal, each when there is a prompt; how it ended.
+/// Types each of `lines` at a prompt of a conversation in a terminal, without a server; returns the exit status.
 fn typed(lines: &[&str], state: &Path) -> Result<ExitStatus> {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&terminal)?;
@@ -106,7 +105,7 @@ fn typed(lines: &[&str], state: &Path) -> Result<ExitStatus> {
 #[test]
 fn lines_are_edited_and_remembered() -> Result<()> {
     let state = std::env::temp_dir().join(format!("baton-chat-{}", std::process::id()));
-    // To the start of the line, all gone, Ctrl-C over something else; then a word with a letter that comes late.
+    // Ctrl-A and Ctrl-K clear the line, Ctrl-C discards another; then a command with a letter inserted later.
     let status = typed(&["/nonsense\x01\x0b/what\x03", "/be\x1b[Dy\r"], &state)?;
     assert_eq!(status.code(), Some(0));
     let status = typed(&["\x1b[A\r"], &state)?;

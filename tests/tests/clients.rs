@@ -1,4 +1,4 @@
-//! Ordinary clients against `baton serve`: the Python openai package, installed into a private environment.
+//! Test of an ordinary client against `baton serve`: the Python openai package, in a private environment.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,7 +23,7 @@ fn the_python_openai_client_streams_a_chat() -> Result<()> {
     Ok(())
 }
 
-/// A virtual environment beside the build with the pinned client; `None`, with the reason printed, where Python is missing.
+/// Virtual environment beside the build with the pinned client; without Python `None`, with the reason printed.
 fn environment() -> Result<Option<PathBuf>> {
     if !Command::new("python3").args(["-c", "import venv, ensurepip"]).status().is_ok_and(|status| status.success()) {
         println!("skipped: no python3 with venv on this machine");

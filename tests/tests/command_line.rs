@@ -1,4 +1,4 @@
-//! The command line's promises: exit codes and messages that name what was wrong.
+//! Tests of the command line: exit codes, and messages that name the fault.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -78,7 +78,7 @@ fn a_missing_or_broken_model_is_named() -> Result<()> {
     Ok(std::fs::remove_dir_all(&dir)?)
 }
 
-/// What no name can be made below, whoever asks.
+/// Directory in which no user can create anything.
 const UNUSABLE: &str = "/proc/self";
 
 #[test]
@@ -188,7 +188,7 @@ fn values_out_of_range_are_refused_at_once_with_file_section_and_key() -> Result
         ("telemetry", "log = \"=loud=\""),
     ] {
         std::fs::write(&file, format!("[{section}]\n{setting}\n"))?;
-        // Each command reads all sections in the same way: they take turns.
+        // Each command reads all sections in the same way, so they take turns.
         let command = commands.next().unwrap_or("config");
         let output = baton(&[command, "--config", &path])?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -206,7 +206,7 @@ fn values_out_of_range_are_refused_at_once_with_file_section_and_key() -> Result
     Ok(std::fs::remove_file(&file)?)
 }
 
-/// What a shell's `| head -1` leaves of it, and how it ended.
+/// Runs a command as in `| head -1`; returns its exit code and its errors.
 fn piped_into_head(arguments: &[&str]) -> Result<(Option<i32>, String)> {
     let mut child =
         command()?.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -238,7 +238,7 @@ fn closed_pipes_end_quietly_and_full_disks_are_said() -> Result<()> {
     Ok(())
 }
 
-/// `ulimit -f` counts 512 or 1,024 bytes a unit; the configuration has more.
+/// `ulimit -f` counts units of 512 or 1,024 bytes; the configuration is longer.
 #[test]
 fn a_limit_of_file_sizes_is_an_error_like_others() -> Result<()> {
     let file = std::env::temp_dir().join(format!("baton-limit-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! What real processes do when they are killed, hung up on and fed nonsense; nothing may leak or go wrong silently.
+//! Tests of processes that are killed, hung up on and fed nonsense; nothing may leak or go wrong silently.
 
 use std::time::Duration;
 
@@ -25,16 +25,13 @@ fn nothing_left(deployment: &Deployment) -> Result<()> {
     })
 }
 
-/// Which process of a worker is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     Worker,
-    /// A rank that the worker has started.
     Rank,
 }
 
-/// Kills (a part of) `role` in the middle of a stream; the client must get the same tokens as without the kill, or a clean
-/// error.
+/// Kills (a part of) `role` during a stream; the client must get the same tokens as without the kill, or a clean error.
 fn kill_during_stream(arguments: &[&str], role: &str, victim: Victim) -> Result<()> {
     let deployment = Deployment::start(arguments)?;
     let undisturbed = http::stream(deployment.address, "/v1/completions", &long_stream())?.collect()?;
@@ -76,7 +73,7 @@ fn kill_during_stream(arguments: &[&str], role: &str, victim: Victim) -> Result<
     nothing_left(&deployment)
 }
 
-/// Processes that `parent` has started and that have not ended.
+/// Returns the processes that `parent` has started and that have not ended.
 fn children_of(parent: u32) -> Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
@@ -89,7 +86,7 @@ fn children_of(parent: u32) -> Result<Vec<u32>> {
     Ok(children)
 }
 
-/// The parent of a process that runs; its state and parent are the first fields behind the name in brackets.
+/// Returns the parent of a running process; state and parent are the first fields after the name in brackets.
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -112,7 +109,7 @@ fn killing_prefill_during_a_stream_is_survived() -> Result<()> {
     kill_during_stream(&[], "prefill", Victim::Worker)
 }
 
-/// Over ucx on one host nothing but shared memory tells of a peer's death; it must be told all the same.
+/// Over ucx on one host only shared memory shows a peer's death, which must be noticed all the same.
 #[test]
 fn killing_either_role_over_ucx_is_survived() -> Result<()> {
     for role in ["prefill", "decode"] {
@@ -160,7 +157,7 @@ fn hang_up_at_random(address: std::net::SocketAddr, worker: u64) -> Result<()> {
                 break;
             }
         }
-        // Dropping the events hangs up, wherever the answer is.
+        // Dropping the events hangs up, in whatever stage the answer is.
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Pairs of workers that cannot hand over: refused by name where that is known, and bounded where it shows only later.
+//! Tests of pairs of workers that cannot hand over: refused by name where that is known, bounded where it shows later.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A TCP data path that carries the greeting and the probe of a connection and then breaks, once it is told to.
+/// TCP data path that carries a connection's greeting and probe, and breaks when told to.
 struct BreakingPath {
     address: SocketAddr,
-    /// Bytes that each connection may carry from the giver; all of them until it is told otherwise.
+    /// Bytes that each connection may carry from the giver; unlimited at first.
     allowance: Arc<AtomicU64>,
     carried: Arc<AtomicU64>,
 }
@@ -41,13 +41,13 @@ impl BreakingPath {
         Ok(path)
     }
 
-    /// What came so far was enough for a connection to be up; nothing more comes through any.
+    /// Breaks the path: no connection carries more bytes than the largest number so far, which was enough to connect.
     fn breaks(&self) {
         self.allowance.store(self.carried.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 }
 
-/// Carries both ways until one end, or the path, is gone.
+/// Carries bytes both ways until one end, or the path, is gone.
 fn carry(reader: &TcpStream, giver: &TcpStream, allowance: &AtomicU64, carried: &AtomicU64) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -82,7 +82,7 @@ fn broken_pair(settings: &[&str]) -> Result<(Deployment, BreakingPath)> {
 const REQUESTS: u32 = 3;
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Longer than the greeting and the probe, so that it cannot pass.
+/// Request whose KV is longer than greeting and probe, so that it cannot pass.
 fn request(number: u32) -> serde_json::Value {
     let prompt: Vec<u32> = (0..900).map(|place| 300 + (number * 97 + place * 31) % 900).collect();
     json!({"prompt": prompt, "max_tokens": 40, "ignore_eos": true, "temperature": 0})

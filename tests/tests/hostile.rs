@@ -1,4 +1,4 @@
-//! What hostile clients cost: memory of the router, and time of another client's small requests. The script is fixed.
+//! Cost of hostile clients: memory of the router, and latency of another client's small requests. The script is fixed.
 //!
 //! `cargo test --release -p baton-tests --test hostile -- --ignored --nocapture` is the bench; a tenth of it is a test.
 
@@ -18,14 +18,14 @@ use serde_json::{Value, json};
 const ATTACKERS: usize = 8;
 const MIB: u64 = 1 << 20;
 const EXTRA_MEMORY_MAX: u64 = 512 * MIB;
-/// What may stay when everything is over, and how long the last work of those who have left may take.
+/// Bounds on memory kept after an attack, and on the time for the last work of clients that have left.
 const KEPT_MEMORY_MAX: u64 = 64 * MIB;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
 const EXTRA_P99_MAX: Duration = Duration::from_secs(1);
 const VICTIM_PAUSE: Duration = Duration::from_millis(50);
-/// So few that the attackers' connections alone are more.
+/// Fewer than the attackers' connections.
 const CONNECTIONS_MAX: &str = "router.limits.connections_max=128";
-/// An attack without traffic would never end by traffic.
+/// Ends an attack without traffic, which would never send enough bytes.
 const ATTACK_TIME_MAX: Duration = Duration::from_secs(120);
 
 #[test]
@@ -59,13 +59,12 @@ fn a_text_that_takes_for_ever_does_not_keep_the_process() -> Result<()> {
     thread::sleep(Duration::from_millis(500));
     let small = http::post(deployment.address, "/tokenize", &json!({"prompt": "1234"}))?;
     ensure!(small.status == 200, "a small text is kept waiting: {}", small.body);
-    // Its own deadline is far below what the text would take.
+    // The deadline of the stop is far below the time for the text.
     deployment.stop()?;
     std::fs::remove_dir_all(model)?;
     Ok(())
 }
 
-/// The bundled model with another pattern before its tokenizer.
 fn model_with_pattern(pattern: &str) -> Result<PathBuf> {
     let own = std::env::temp_dir().join(format!("baton-hostile-{}", std::process::id()));
     let bundled = repository::root().join("models/demo");
@@ -85,7 +84,6 @@ fn model_with_pattern(pattern: &str) -> Result<PathBuf> {
     Ok(own)
 }
 
-/// What an attack has cost.
 struct Cost {
     p99_before: Duration,
     p99_under_attack: Duration,
@@ -129,7 +127,7 @@ fn attacked(bytes: u64) -> Result<Cost> {
     Ok(Cost { p99_before: before.quantile(0.99), p99_under_attack: during.quantile(0.99) })
 }
 
-/// How long it takes until the memory has gone back but for a little.
+/// Returns the time until memory is back to `idle` and a little more.
 fn settles(pid: u32, idle: Memory) -> Result<Duration> {
     let began = Instant::now();
     loop {
@@ -143,14 +141,14 @@ fn settles(pid: u32, idle: Memory) -> Result<Duration> {
     }
 }
 
-/// One attacker: one attack after the other, each attacker beginning elsewhere, until all together have sent enough.
+/// Runs attacks in turn, each attacker starting with another one, until all together have sent enough bytes.
 fn attack(address: SocketAddr, number: usize, bytes: u64, sent: &AtomicUsize) {
     let began = Instant::now();
     for round in number * 5.. {
         if sent.load(Ordering::Relaxed) as u64 >= bytes || began.elapsed() > ATTACK_TIME_MAX {
             return;
         }
-        // A refused attack is a good defence, not a failure of the bench.
+        // A refused attack is a success of the defence, not a failure of the bench.
         let _ = ATTACKS[round % ATTACKS.len()](&Target { address, sent });
     }
 }
@@ -198,13 +196,13 @@ fn echo(stream: &str) -> String {
     )
 }
 
-/// As many stop strings as one request may have, for as many choices.
+/// As many stop strings and choices as one request may have.
 fn stops() -> String {
     let (prompts, stops) = (json!(vec!["hello"; 64]), json!(vec!["x".repeat(1_000); 16]));
     format!(r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 500, "stop": {stops}}}"#)
 }
 
-/// A text whose tokens are a larger answer.
+/// Text whose tokens make a larger answer.
 fn strings() -> String {
     json!({"prompt": "7 ".repeat(50_000), "return_token_strs": true}).to_string()
 }
@@ -213,13 +211,12 @@ fn prompt(text: &str) -> String {
     json!({"prompt": text}).to_string()
 }
 
-/// As much output as one request may ask for.
 fn wide(stream: &str) -> String {
     let prompts = json!(vec!["hello"; 64]);
     format!(r#"{{"prompt": {prompts}, "n": 16, "max_tokens": 500, "logprobs": 20, "stream": {stream}}}"#)
 }
 
-/// What is attacked, and how much was sent to it.
+/// Address under attack, and bytes sent to it.
 struct Target<'a> {
     address: SocketAddr,
     sent: &'a AtomicUsize,
@@ -246,7 +243,6 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Sends a request and takes its answer.
     fn post(&self, path: &str, body: &str) -> Result<()> {
         let mut stream = self.open(path, body.len())?;
         self.send(&mut stream, body.as_bytes())?;
@@ -254,7 +250,6 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Sends a request, reads nothing, and leaves.
     fn post_and_leave(&self, path: &str, body: &str, after: Duration) -> Result<()> {
         let mut stream = self.open(path, body.len())?;
         self.send(&mut stream, body.as_bytes())?;
@@ -262,7 +257,6 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Sends a request over each of several connections, reads nothing, and leaves.
     fn crowd(&self, connections: usize, path: &str, body: &str, after: Duration) -> Result<()> {
         let mut crowd = Vec::new();
         for _ in 0..connections {
@@ -274,7 +268,6 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Sends a request and takes a byte of its answer now and then.
     fn sip(&self, path: &str, body: &str, time: Duration) -> Result<()> {
         let mut stream = self.open(path, body.len())?;
         self.send(&mut stream, body.as_bytes())?;
@@ -286,7 +279,7 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Announces a body over each of many connections, and sends next to nothing of any.
+    /// Announces a body over each of many connections, and sends hardly any of it.
     fn announce_many(&self, connections: usize, after: Duration) -> Result<()> {
         let mut crowd = Vec::new();
         for _ in 0..connections {
@@ -298,7 +291,6 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Announces a body and sends a part of it.
     fn announce(&self, length: usize, part: usize, after: Duration) -> Result<()> {
         let mut stream = self.open("/v1/completions", length)?;
         self.send(&mut stream, &vec![b' '; part])?;
@@ -307,13 +299,11 @@ impl Target<'_> {
     }
 }
 
-/// A client with small requests.
 struct Victim {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Served>,
 }
 
-/// How its requests went.
 struct Served {
     times: Vec<Duration>,
     failed: usize,
@@ -369,7 +359,6 @@ impl std::fmt::Display for Served {
     }
 }
 
-/// Resident bytes of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Memory(u64);
 
@@ -381,7 +370,6 @@ impl Memory {
     }
 }
 
-/// Watches the memory of a process.
 struct Sampler {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Memory>>,

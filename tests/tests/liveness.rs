@@ -1,5 +1,5 @@
-//! Workers that stand still (SIGSTOP) are noticed in a few beats: their streams go on elsewhere with the same tokens, and
-//! they take part again when they are back.
+//! Tests of workers that stand still (SIGSTOP): they are noticed within a few beats, their streams go on elsewhere with
+//! the same tokens, and they take part again when they are back.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
@@ -11,12 +11,12 @@ use baton_tests::http;
 use serde_json::{Value, json};
 
 const BEAT_MS: u64 = 400;
-/// A worker that has said nothing for so many beats is given up.
+/// Beats of silence after which a worker is given up.
 const BEATS_SILENT: u32 = 3;
 const SOON: Duration = Duration::from_secs(30);
 const STREAMS: u64 = 6;
 
-/// Two workers of each role that run no maths: a request has the same tokens wherever it runs.
+/// Starts two workers of each role without maths: a request has the same tokens wherever it runs.
 fn deployment() -> Result<Deployment> {
     let beats = [
         format!("router.session.alive_beat_ms={BEAT_MS}"),
@@ -41,13 +41,13 @@ fn body(seed: u64) -> Value {
     })
 }
 
-/// What a stream said, and the longest time in which it said nothing.
+/// Tokens of a stream, and its longest silence.
 struct Heard {
     tokens: Vec<u64>,
     stall: Duration,
 }
 
-/// Streams in threads of their own; each token that comes is announced.
+/// Runs streams in their own threads; announces each token.
 fn streams(address: SocketAddr) -> (Receiver<()>, Vec<std::thread::JoinHandle<Result<Heard>>>) {
     let (announce, announced) = channel();
     let stream = |seed: u64| {
@@ -70,7 +70,7 @@ fn streams(address: SocketAddr) -> (Receiver<()>, Vec<std::thread::JoinHandle<Re
     (announced, (0..STREAMS).map(stream).collect())
 }
 
-/// Stops `worker` while streams run, waits for them, lets it go on and waits until it takes part again.
+/// Stops `worker` during streams, waits for these, continues it and waits until it takes part again.
 fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
     let deployment = deployment()?;
     let (_, undisturbed) = streams(deployment.address);
@@ -81,7 +81,7 @@ fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
     (0..after_tokens).try_for_each(|_| announced.recv_timeout(SOON))?;
     signal(pid, "STOP")?;
     let disturbed = joined(disturbed);
-    // New work does not go there either.
+    // New requests must avoid the worker too.
     let short = json!({"prompt": [400, 401, 402], "max_tokens": 5, "ignore_eos": true});
     let fresh = (0..8).map(|_| Ok(http::post(deployment.address, "/v1/completions", &short)?.status));
     let fresh = fresh.collect::<Result<Vec<u16>>>();
@@ -98,7 +98,7 @@ fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
         http::post(deployment.address, "/v1/completions", &short)?;
         Ok(deployment.metric("baton_worker_up", &[])? == 4.0)
     })?;
-    // Everything is given back, by the one that stood still as well.
+    // Every worker must give everything back, including the one that stood still.
     deployment.wait_until("gauges back to zero", SOON, |deployment| {
         let busy = deployment.metric("baton_kv_blocks", &["state=\"in_use\""])?
             + deployment.metric("baton_running_sequences", &[])?
@@ -111,9 +111,8 @@ fn stop_and_go_on(worker: &str, after_tokens: usize) -> Result<()> {
     Ok(())
 }
 
-/// The beats until a silent worker is given up and as many more, in which its streams begin elsewhere, there among those
-/// that run already. How long that takes on this machine, with what else runs on it, the longest pause shows of the same streams
-/// when nothing stood still.
+/// Longest silence to accept: the beats until a silent worker is given up, as many again for streams to start
+/// elsewhere, and a share for this machine's speed, which the longest pause of undisturbed streams shows.
 fn stall_max(undisturbed: &[Heard]) -> Duration {
     let longest = undisturbed.iter().map(|heard| heard.stall).max().unwrap_or_default();
     Duration::from_millis(BEAT_MS) * (2 * BEATS_SILENT) + 3 * longest

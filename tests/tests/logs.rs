@@ -1,4 +1,4 @@
-//! Logging never holds up serving: whatever becomes of standard output and standard error, requests are answered.
+//! Tests that logging never blocks serving: whatever happens to output and error stream, requests are answered.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A `baton serve` whose output is arranged by the test; stopped when dropped.
+/// A `baton serve` whose output the test controls; stopped when dropped.
 struct Served {
     child: Child,
     address: SocketAddr,
@@ -94,7 +94,7 @@ fn pipes_that_nobody_reads_hold_nothing_up_and_lost_lines_are_counted_and_told()
             }
         }
     });
-    // Asked to end at once, it would have half a second for a megabyte of lines before this one.
+    // Stopping now would leave half a second for a megabyte of lines before this one.
     told.recv_timeout(SOON).context("once it is read again, it says how many lines were lost")?;
     served.ask(3)?;
     served.end()?;

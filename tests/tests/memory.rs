@@ -1,4 +1,4 @@
-//! Memory of the workers of one host: their proportional set sizes against their share of the weights and their KV pool.
+//! Test of the memory of workers on one host: proportional set sizes against share of the weights and KV pool.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,13 +8,13 @@ use baton_tests::deployment::{self, Deployment};
 use baton_tests::{http, repository};
 use serde_json::json;
 
-/// Bytes of each worker's pool: small beside the weights, so that a second copy of them cannot hide in it.
+/// Bytes of each worker's pool: small beside the weights, so that a second copy of these cannot hide in it.
 const KV_BYTES: u64 = 64 << 20;
-/// What a worker may take beyond its share and its pool: code, activations, transport.
+/// Further share of memory that a worker may take, for code, activations and transport.
 const OVERHEAD_MAX: f64 = 0.10;
 const ROLES: [&str; 2] = ["prefill", "decode"];
 
-/// The workers map one packed copy of the weights: each one's part of it is what `smaps_rollup` calls proportional.
+/// The workers map one packed copy of the weights; `smaps_rollup` reports each worker's proportional part.
 #[test]
 #[ignore = "makes a model of 1.1 billion parameters, 2.2 GB, and as much cache; .ci/long runs it"]
 fn workers_of_a_host_share_the_weights() -> Result<()> {
@@ -43,7 +43,7 @@ fn workers_of_a_host_share_the_weights() -> Result<()> {
     Ok(())
 }
 
-/// A directory with random weights of the 1.1B shape, made once.
+/// Makes a directory with random weights of the 1.1B shape, once.
 fn model(scratch: &Path) -> Result<PathBuf> {
     let model = scratch.join("1.1b");
     if model.join("complete").exists() {
@@ -61,7 +61,7 @@ fn model(scratch: &Path) -> Result<PathBuf> {
     Ok(model)
 }
 
-/// The pages of a process, those it shares divided among all who map them.
+/// Returns the bytes of a process's pages; shared pages are divided among the processes that map them.
 fn proportional_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;

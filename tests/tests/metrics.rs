@@ -1,4 +1,4 @@
-//! A running deployment's `/metrics` against its documentation, and against the rules of Prometheus' text format.
+//! Tests of a running deployment's `/metrics` against its documentation and the rules of Prometheus' text format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,24 +10,23 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// One metric as a page or a process describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Described {
     kind: String,
     help: String,
 }
 
-/// What a text in Prometheus' format holds, once its rules are checked.
+/// Contents of a text in Prometheus' format, after its rules were checked.
 #[derive(Debug, Default)]
 struct Exposed {
     families: BTreeMap<String, Described>,
-    /// The labels of every sample, by family.
+    /// Labels of every sample, by family.
     labels: BTreeMap<String, BTreeSet<String>>,
     samples: BTreeSet<String>,
 }
 
 impl Exposed {
-    /// Every family is declared once, before its samples, which stand together; no series is there twice.
+    /// Checks that every family is declared once before its samples, which stand together, without repeated series.
     fn parse(text: &str) -> Result<Exposed> {
         let mut exposed = Exposed::default();
         let mut now = String::new();
@@ -66,7 +65,7 @@ impl Exposed {
     }
 }
 
-/// The table of docs/metrics.md: kind, help and labels of every metric.
+/// Returns the table of docs/metrics.md: kind, help and labels of every metric.
 fn documented() -> Result<BTreeMap<String, (Described, BTreeSet<String>)>> {
     let page = std::fs::read_to_string(repository::root().join("docs/metrics.md"))?;
     let mut table = BTreeMap::new();
@@ -80,7 +79,7 @@ fn documented() -> Result<BTreeMap<String, (Described, BTreeSet<String>)>> {
     Ok(table)
 }
 
-/// What only shows after something went wrong, or with another model.
+/// Metrics that appear only after a failure, or with another model.
 const RARE: [&str; 8] = [
     "baton_handoffs_given_up_total",
     "baton_retries_total",

@@ -1,4 +1,4 @@
-//! Both modes through the front door: the odd shapes that break disaggregation, streamed and not.
+//! Tests of both modes through the HTTP API: odd shapes that break disaggregation, streamed and not.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ fn shorter_than_a_block_and_longer(deployment: &Deployment) -> Result<()> {
         let answer = completion(deployment, &body)?;
         assert_eq!(answer["usage"]["prompt_tokens"], length);
         assert_eq!(answer["usage"]["completion_tokens"], 20);
-        // The same again is answered from the prefix cache, with the same text.
+        // The repeated request hits the prefix cache and must have the same text.
         assert_eq!(completion(deployment, &body)?["choices"], answer["choices"], "length {length}");
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! A path for KV bytes that is slow or dead while everything else lives: the roles are started by hand, and a relay stands
-//! between decode and prefill on the tcp transport only.
+//! Tests of a path for KV bytes that is slow or dead while everything else lives: the roles run as single processes,
+//! and on the tcp transport a relay stands between decode and prefill.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,13 +13,13 @@ use baton_tests::deployment::{command, signal, sum_of};
 use baton_tests::{http, repository};
 use serde_json::json;
 
-/// Passes bytes on until it is told to swallow them.
+/// Relay that passes bytes on until it is told to swallow them.
 struct Relay {
     swallows: Arc<AtomicBool>,
 }
 
 impl Relay {
-    /// Listens beside the owner, on the same port of another loopback address.
+    /// Listens on the owner's port of another loopback address.
     fn before(owner: SocketAddr, bytes_per_second: u64) -> Result<Relay> {
         let listener = TcpListener::bind((BESIDE, owner.port()))?;
         let swallows = Arc::new(AtomicBool::new(false));
@@ -60,10 +60,10 @@ fn pass(mut from: TcpStream, mut to: TcpStream, bytes_per_second: u64, swallows:
 
 const BESIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// One role, ended with the test.
+/// Process of one role, ended with the test.
 struct Role {
     child: Child,
-    /// While this end is open the role knows that somebody wants it.
+    /// Standard input of the role; closing it ends the role.
     _lifeline: Option<ChildStdin>,
     address: SocketAddr,
     metrics: SocketAddr,
@@ -82,7 +82,7 @@ impl Role {
         let mut lines = BufReader::new(stdout).lines();
         let started = loop {
             let Some(Ok(line)) = lines.next() else { bail!("{role} ended before it was ready") };
-            // What it does while it loads comes first, in the same form.
+            // Progress reports come first, in the same form.
             let said: serde_json::Value = serde_json::from_str(&line)?;
             let ready = said.as_object().and_then(|said| said.values().find(|value| value.get("address").is_some()));
             if let Some(started) = ready {
@@ -121,7 +121,6 @@ impl Drop for Role {
     }
 }
 
-/// A router on a port that was free a moment ago.
 struct Router {
     child: Child,
     address: SocketAddr,
@@ -163,7 +162,7 @@ impl Drop for Router {
 }
 
 fn free_port() -> Result<u16> {
-    // Free beside it too, for the relay.
+    // Must be free on the relay's address.
     let listener = TcpListener::bind((BESIDE, 0))?;
     Ok(listener.local_addr()?.port())
 }
@@ -181,7 +180,7 @@ fn model(section: &str) -> Result<Vec<String>> {
     ])
 }
 
-/// A prefill and a decode worker.
+/// Starts a prefill and a decode worker.
 fn pair(transport: &str, port: u16) -> Result<(Role, Role)> {
     let mut settings = model("prefill")?;
     settings.push(format!("prefill.engine.transport={transport}"));
@@ -196,8 +195,8 @@ fn pair(transport: &str, port: u16) -> Result<(Role, Role)> {
 }
 
 const PAIRS: &str = "baton_peers_up";
-/// What a pair may take whose bytes do not come, however busy the machine is: a path is tried every 3 s and is dead after
-/// 10 s of silence.
+/// Time in which a pair without arriving bytes must be down, on a busy machine too: a path is probed every 3 s and is
+/// dead after 10 s of silence.
 const DOWN_WITHIN: Duration = Duration::from_secs(15);
 
 #[test]
@@ -228,12 +227,12 @@ fn a_giver_that_stands_still_takes_the_pair_down() -> Result<()> {
     Ok(())
 }
 
-/// Ten hand-offs of 1,500 tokens at once, over a link on which each takes 0.6 s (as 2,048 tokens of the 134M shape do over
-/// 1 Gbit/s): each arrives once.
+/// Ten hand-offs of 1,500 tokens at once, over a link on which each takes 0.6 s (as 2,048 tokens of the 134M shape do
+/// over 1 Gbit/s): each arrives once.
 #[test]
 fn ten_hand_offs_at_once_over_a_slow_link_need_no_retry() -> Result<()> {
     const TOKENS: u32 = 1500;
-    /// Of the bundled model: 6 layers of K and V, 4 heads of 32 numbers, 2 bytes each.
+    /// Bundled model: 6 layers of K and V, 4 heads of 32 numbers, 2 bytes each.
     const BYTES_PER_TOKEN: u64 = 6 * 2 * 4 * 32 * 2;
     let port = free_port()?;
     let rate = u64::from(TOKENS) * BYTES_PER_TOKEN * 10 / 6;

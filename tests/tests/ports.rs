@@ -1,5 +1,5 @@
-//! A running deployment listens where its configuration says and nowhere else, whatever moves the KV cache: a port that
-//! nobody has named is one that nobody guards.
+//! Tests that a deployment listens at its configured addresses only, whatever moves the KV cache: nobody guards a port
+//! that nobody has configured.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -12,16 +12,15 @@ use baton_tests::http;
 use baton_tests::sockets::{Open, open_to_others};
 use serde_json::json;
 
-/// Lets `serve` tell where its workers listen.
+/// Settings with which `serve` logs the addresses of its workers.
 const TELLING: [&str; 2] = ["--set", "telemetry.log=\"info,baton=debug\""];
 const SOON: Duration = Duration::from_secs(20);
 
-/// A port of this host that is free now.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// The addresses that `serve` has given its workers, as its log tells, and its own: with port 0 in the configuration, they
+/// Returns the addresses of the workers, from the log of `serve`, and its own; with port 0 in the configuration, these
 /// are the configured ones.
 fn announced(deployment: &Deployment) -> Result<BTreeSet<SocketAddr>> {
     let ready = |deployment: &Deployment| {
@@ -42,7 +41,7 @@ fn announced(deployment: &Deployment) -> Result<BTreeSet<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Starts a deployment, lets KV move, and compares what is open with what was announced, `ports` and `unix` names.
+/// Starts a deployment, moves KV, and compares what is open with the announced addresses, `ports` and `unix` names.
 fn opens_only(arguments: &[&str], ports: &[u16], unix: impl Fn(&str, Holder) -> bool) -> Result<()> {
     let deployment = Deployment::start(&[TELLING.as_slice(), arguments].concat())?;
     let body = json!({"prompt": (0..200).map(|i| 300 + i).collect::<Vec<u32>>(), "max_tokens": 4, "ignore_eos": true});
@@ -65,7 +64,7 @@ fn opens_only(arguments: &[&str], ports: &[u16], unix: impl Fn(&str, Holder) -> 
     Ok(())
 }
 
-/// Whose socket it is.
+/// Owner of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
     Prefill,
@@ -79,13 +78,13 @@ fn holder(deployment: &Deployment, pid: u32) -> Holder {
     }
 }
 
-/// The socket over which a prefill worker hands its memory to readers of its own user; the kernel says who asks.
+/// Accepts the socket over which a prefill worker hands memory to readers of its own user; the kernel checks the user.
 fn shm_socket(name: &str, holder: Holder) -> bool {
     holder == Holder::Prefill && is_hex(name.strip_prefix("@kv-transfer-"), 32)
 }
 
-/// The datagram socket by which UCX's shared memory is woken; the kernel has named it. Whatever comes in is thrown away
-/// unread, so a stranger can wake a worker for nothing and no more.
+/// Accepts the datagram socket that wakes UCX's shared memory, named by the kernel. Its data are discarded unread, so a
+/// stranger can only wake a worker for nothing.
 fn ucx_bell(name: &str, _: Holder) -> bool {
     is_hex(name.strip_prefix('@'), 5)
 }
@@ -115,7 +114,7 @@ fn nothing_listens_that_is_not_configured() -> Result<()> {
     opens_only(&ranks, &[], shm_socket)
 }
 
-/// Runs `baton` and returns its exit code and what it said.
+/// Runs `baton serve`; returns its exit code and its errors.
 fn refused(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(i32, String)> {
     let mut command = command()?;
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).envs(variables.iter().copied());

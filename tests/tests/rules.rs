@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use baton_tests::repository;
 
-/// Layer of each crate; a crate may import only crates of lower layers, never sideways.
+/// Layer of each crate; a crate may import crates of lower layers only, never sideways.
 const LAYERS: [(&str, u8); 15] = [
     ("sched", 0),
     ("kernels", 0),
@@ -24,7 +24,7 @@ const LAYERS: [(&str, u8); 15] = [
     ("baton-tests", 5),
 ];
 
-/// What a crate must not know, as dependencies it must not have (directly).
+/// Direct dependencies that a crate must not have, as it must not know their subject.
 const MUST_NOT_KNOW: [(&str, &[&str]); 11] = [
     ("sched", &["tokio", "serde_json", "rand", "axum", "tonic"]),
     ("model-files", &["sched", "kernels", "tokenizers", "tokio"]),
@@ -39,7 +39,6 @@ const MUST_NOT_KNOW: [(&str, &[&str]); 11] = [
     ("gpu-check", &["sched", "model-files", "engine", "tokio"]),
 ];
 
-/// The crates that may have unsafe code.
 const UNSAFE: [&str; 3] = ["kernels", "kv-transfer", "gpu-check"];
 
 const FILE_LINES_MAX: usize = 500;
@@ -57,7 +56,7 @@ fn imports_point_down_only() -> Result<()> {
         let own = *layers.get(name).with_context(|| format!("{name} is not in the layer table"))?;
         for dependency in package["dependencies"].as_array().context("no dependencies")? {
             let imported = dependency["name"].as_str().context("dependency without a name")?;
-            // Tests may look at anything below the top; only what is shipped has to obey.
+            // Tests may import any crate below the top; the rule is for shipped code.
             if dependency["kind"].as_str() == Some("dev") {
                 continue;
             }
@@ -136,7 +135,7 @@ fn no_file_outgrows_its_reader() -> Result<()> {
     Ok(())
 }
 
-/// Generated code and tests may be as long as they are.
+/// Generated code and tests have no bound.
 #[test]
 fn no_function_outgrows_a_screen() -> Result<()> {
     let is_shipped = |file: &std::path::Path| {
@@ -153,7 +152,7 @@ fn no_function_outgrows_a_screen() -> Result<()> {
     Ok(())
 }
 
-/// (first line, number of lines) of every function with a body, as rustfmt writes them.
+/// Returns (first line, number of lines) of every function with a body, as rustfmt writes them.
 fn functions_of(text: &str) -> impl Iterator<Item = (&str, usize)> {
     let lines: Vec<&str> = text.lines().collect();
     let function = move |at: usize| {

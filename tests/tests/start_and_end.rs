@@ -1,4 +1,4 @@
-//! How a deployment starts and ends: slow starts are waited for while they get further, and whoever insists ends it at once.
+//! Tests of start and end: slow starts get time while they progress, and a second request ends a deployment at once.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A `baton` whose lines are kept.
+/// Process of `baton` whose output lines are kept.
 struct Started {
     process: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -30,7 +30,6 @@ impl Started {
         Started::of(command)
     }
 
-    /// A command whose output goes to pipes.
     fn of(mut command: Command) -> Result<Started> {
         let mut process = command.spawn()?;
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -50,7 +49,7 @@ impl Started {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The first line that contains `text`.
+    /// Waits for the first line that contains `text`.
     fn line(&self, text: &str) -> Result<String> {
         let deadline = Instant::now() + SOON;
         while Instant::now() < deadline {
@@ -85,7 +84,7 @@ impl Drop for Started {
     }
 }
 
-/// Processes below `parent`, however deep.
+/// Returns all descendants of `parent`.
 fn descendants(parent: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -145,7 +144,7 @@ fn a_start_that_stands_still_fails_with_what_it_was_doing() -> Result<()> {
     first.line("router       ready")?;
     signal(first.process.id(), "INT")?;
     first.ended(SOON)?;
-    // Somebody holds the right to pack these weights and does nothing with it.
+    // Another process holds the right to pack these weights and does nothing with it.
     let files = std::fs::read_dir(caches.join("baton"))?.flatten().map(|entry| entry.path());
     let packed = files.into_iter().find(|path| path.extension().is_some_and(|end| end == "packed"));
     let packed = packed.context("no packed weights")?;
@@ -199,7 +198,7 @@ fn a_closed_terminal_ends_everything_in_order_unless_it_was_started_to_outlive_i
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Started::of(command)
     };
-    // Whoever runs the tests may itself have been started to outlive its terminal.
+    // The test itself may have been started to outlive its terminal.
     let mut serve = start(&["env", "--default-signal=HUP"])?;
     serve.line("router       ready  http://")?;
     let children = descendants(serve.process.id());
@@ -245,12 +244,12 @@ fn a_second_ctrl_c_while_draining_ends_at_once_with_all_children() -> Result<()>
 
 const DRAIN_MS: u64 = 120_000;
 
-/// A port that was free a moment ago.
+/// Returns an address that was free a moment ago.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// One role by hand, which drains for longer than the test may take; `ready` is in the line in which it says so.
+/// Starts one role with a drain longer than the test; `ready` is in the log line that tells its readiness.
 fn role(role: &str, settings: &[String], ready: &str) -> Result<(Started, SocketAddr)> {
     let arguments = settings.iter().flat_map(|setting| ["--set".to_owned(), format!("{role}.{setting}")]);
     let arguments: Vec<String> = std::iter::once(role.to_owned()).chain(arguments).collect();
@@ -262,7 +261,7 @@ fn role(role: &str, settings: &[String], ready: &str) -> Result<(Started, Socket
     Ok((started, address))
 }
 
-/// Each role for itself, with a request that cannot end soon: prefill takes a minute for it.
+/// Tests each role by itself, with a request that cannot end soon, as its prefill takes a minute.
 #[test]
 fn a_second_ctrl_c_ends_each_single_role_at_once() -> Result<()> {
     let model = baton_tests::repository::root().join("models/demo");
@@ -288,7 +287,7 @@ fn a_second_ctrl_c_ends_each_single_role_at_once() -> Result<()> {
         format!("workers.decode=[\"{at_decode}\"]"),
     ];
     let (router, address) = role("router", &settings, "router listens address=")?;
-    // It fails when the router ends, and nobody waits for it.
+    // The request fails when the router ends, and its result is ignored.
     let body = json!({"prompt": "Hello", "max_tokens": 5});
     std::thread::spawn(move || http::post(address, "/v1/completions", &body));
     for admin in [prefill_admin, decode_admin] {
@@ -306,7 +305,7 @@ fn a_second_ctrl_c_ends_each_single_role_at_once() -> Result<()> {
     for role in &mut roles {
         assert!(role.process.try_wait()?.is_none(), "it drains: {:?}", role.lines());
     }
-    // None of them is to run out of work because another has ended: each finds the signal when it goes on.
+    // None may run out of work because another has ended, so each finds the signal when it continues.
     for role in &roles {
         signal(role.process.id(), "STOP")?;
     }

@@ -1,5 +1,5 @@
-//! A stranger on the gRPC ports of a running deployment: another user of the host who knows the public contracts and not
-//! the secret. Whatever it sends, nobody else notices.
+//! Tests of a stranger on the gRPC ports of a deployment: another user of the host who knows the public contracts but
+//! not the secret. Nothing that it sends may affect others.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -31,14 +31,14 @@ fn text(deployment: &Deployment) -> Result<String> {
     Ok(events.iter().filter_map(|event| event["choices"][0]["text"].as_str()).collect())
 }
 
-/// The ports of a child that speak gRPC.
+/// Returns the port of a child that speaks gRPC.
 fn grpc_port(deployment: &Deployment, role: &str) -> Result<u16> {
     let ports = listening(deployment.child_pid(role)?)?;
     let speaks = |port: &u16| http::get(([127, 0, 0, 1], *port).into(), "/health").is_err();
     ports.into_iter().find(speaks).with_context(|| format!("{role} has no port that is not HTTP"))
 }
 
-/// TCP ports that a process listens on.
+/// Returns the TCP ports on which a process listens.
 fn listening(pid: u32) -> Result<BTreeSet<u16>> {
     let sockets: BTreeSet<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))?
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
@@ -54,7 +54,7 @@ fn listening(pid: u32) -> Result<BTreeSet<u16>> {
     Ok(table.lines().skip(1).filter_map(of_line).collect())
 }
 
-/// Everything a stranger can say to a worker, and what it hears.
+/// Sends everything that a stranger can send to a worker, and checks the answers.
 async fn try_everything(port: u16) -> Result<()> {
     let cancel = Batch::cancel(Cancel { leg: Some(Leg { request: 1, attempt: 0 }) });
 
@@ -77,7 +77,7 @@ async fn try_everything(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// The same at the service that readers use.
+/// Does the same at the service that readers use.
 async fn try_leases(port: u16) -> Result<()> {
     let mut stranger = Stranger::at(port).await?;
     let old = stranger.call::<_, Challenge>("Hello", PeerHello::new(1)).await;
@@ -110,7 +110,7 @@ fn ensure_refused(code: Code, why: &str) -> Result<()> {
     Ok(())
 }
 
-/// Connections that say nothing, half of a hello, or noise; all stay open.
+/// Opens connections that send nothing, half of a hello, or noise, and keeps them open.
 fn crowd(port: u16, connections: usize) -> Vec<TcpStream> {
     let says = |at: usize| -> Vec<u8> {
         match at % 3 {
@@ -122,7 +122,7 @@ fn crowd(port: u16, connections: usize) -> Vec<TcpStream> {
     let open = |at| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_write_timeout(Some(Duration::from_millis(200))).ok()?;
-        // Noise is cut off in the middle; what counts is that the connection was made.
+        // Noise is cut off in the middle; only the connection matters.
         let _ = stream.write_all(&says(at));
         Some(stream)
     };
@@ -160,7 +160,7 @@ fn a_crowd_at_the_port_keeps_nobody_out() -> Result<()> {
     let ports = [grpc_port(&deployment, "prefill")?, grpc_port(&deployment, "decode")?];
     let crowds: Vec<_> = ports.iter().map(|port| crowd(*port, 150)).collect();
     assert_eq!(text(&deployment)?, undisturbed);
-    // A worker that comes back has to be greeted among them.
+    // A restarted worker must be greeted among these connections.
     let decode = deployment.child_pid("decode")?;
     signal(decode, "KILL")?;
     deployment.wait_until("decode is restarted", SOON, |deployment| Ok(deployment.child_pid("decode")? != decode))?;

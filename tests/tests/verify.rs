@@ -1,4 +1,4 @@
-//! `baton verify` over the bundled model and one random-weight model of each family: not one bit may differ.
+//! Test of `baton verify` on the bundled model and a random-weight model of each family: not one bit may differ.
 
 use anyhow::{Context, Result, ensure};
 use baton_tests::deployment::command;
@@ -14,7 +14,7 @@ fn verify(arguments: &[&str]) -> Result<()> {
 
 #[test]
 fn the_bundled_model_is_exact() -> Result<()> {
-    // Fewer prompts than its default: on two cores without AVX-512 these take nine minutes. `.ci/long` takes more.
+    // Fewer prompts than the default: these take nine minutes on two cores without AVX-512. `.ci/long` takes more.
     verify(&["--prompts", "80"])
 }
 

@@ -1,4 +1,4 @@
-//! What was said so far, and asking for more: streams an answer to the terminal and remembers it.
+//! The conversation so far, and its continuation: streams an answer to the terminal and remembers it.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -8,7 +8,6 @@ use super::stopwatch::Stopwatch;
 use crate::http::Client;
 use crate::terminal::{print, remark, say};
 
-/// A conversation with one model.
 pub(super) struct Conversation {
     client: Client,
     model: String,
@@ -17,11 +16,11 @@ pub(super) struct Conversation {
     messages: Vec<Value>,
 }
 
-/// An answer, as far as it came.
+/// Answer as far as it has arrived.
 #[derive(Default)]
 struct Answer {
     text: String,
-    /// Said at its end.
+    /// Token count from the end of the stream.
     tokens: Option<u64>,
 }
 
@@ -38,7 +37,7 @@ impl Conversation {
         &self.settings
     }
 
-    /// Changes a parameter; what to say about it.
+    /// Changes a parameter; returns a message about it.
     pub(super) fn set(&mut self, name: &str, value: &str) -> String {
         self.settings.set(name, value).unwrap_or_else(|problem| problem)
     }
@@ -52,25 +51,25 @@ impl Conversation {
         self.messages.clear();
     }
 
-    /// Asks and prints the answer as it comes. Ctrl-C stops the answer; what was said of it is remembered.
+    /// Asks and prints the answer as it arrives. Ctrl-C stops the answer; its text so far is remembered.
     pub(super) async fn ask(&mut self, question: String) -> Result<()> {
         self.messages.push(json!({"role": "user", "content": question}));
         let mut answer = Answer::default();
         let mut watch = Stopwatch::start();
         let ended = tokio::select! {
             ended = self.stream(&mut answer, &mut watch) => ended,
-            // Dropping the stream hangs up, which ends the request everywhere.
+            // Dropping the stream closes the connection, which ends the request everywhere.
             interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
         };
         if ended.is_err() && answer.text.is_empty() {
-            // It was never answered: asking again must not ask twice.
+            // Without an answer, the question must not be sent again with the next one.
             self.messages.pop();
         } else {
             self.messages.push(json!({"role": "assistant", "content": answer.text}));
             say("")?;
         }
         ended?;
-        // The answer goes to standard output; what is said about it must not end up in a pipe.
+        // The answer goes to standard output; the summary must not end up in a pipe.
         remark(watch.summary(answer.tokens));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Where questions come from: lines that are edited in a terminal, or a pipe that is read to its end.
+//! Source of questions: lines edited in a terminal, or a pipe read to its end.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
@@ -11,29 +11,26 @@ use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, DefaultEditor};
 
-/// Longest text that is piped in.
+/// Most bytes of a piped text.
 const PIPED_BYTES_MAX: u64 = 8 << 20;
-/// Lines that are remembered.
 const HISTORY_LINES_MAX: usize = 1_000;
-/// Begins and ends a text of several lines.
+/// Starts and ends a text of several lines.
 const FENCE: &str = "\"\"\"";
 
-/// What was entered.
 pub(super) enum Entered {
-    /// A line, or a text of several.
+    /// One line, or a text of several.
     Text(String),
-    /// Ctrl-C: whatever had been typed is gone.
+    /// Ctrl-C: the text typed so far is discarded.
     Cleared,
     /// Ctrl-D.
     End,
 }
 
-/// Whether somebody types.
 pub(super) fn is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// The whole of standard input where it is a pipe or a file; `None` where it is neither.
+/// Returns all of standard input if it is a pipe or a file, else `None`.
 pub(super) fn piped() -> Result<Option<String>> {
     let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned().context("standard input")?);
     let kind = stdin.metadata().context("standard input")?.file_type();
@@ -46,26 +43,25 @@ pub(super) fn piped() -> Result<Option<String>> {
     Ok(Some(String::from_utf8(bytes).context("standard input is not UTF-8")?))
 }
 
-/// A line editor with its history.
 pub(super) struct Editor {
     lines: DefaultEditor,
     history: Option<PathBuf>,
 }
 
 impl Editor {
-    /// One that remembers what was entered before, where there is a place for it.
+    /// Loads the history of earlier conversations, if there is a place for it.
     pub(super) fn new() -> Result<Editor> {
         let config = Config::builder().max_history_size(HISTORY_LINES_MAX)?.auto_add_history(true).build();
         let mut lines = rustyline::Editor::<(), FileHistory>::with_config(config)?;
         let history = history_file();
         if let Some(file) = &history {
-            // There is none at first; whoever cannot read it begins a new one.
+            // At first there is no file; an unreadable one is replaced.
             let _ = lines.load_history(file);
         }
         Ok(Editor { lines, history })
     }
 
-    /// What is entered next. The thread that waits for it is none of the runtime's.
+    /// Reads the next input, on a thread for blocking work.
     pub(super) async fn read(mut self) -> Result<(Editor, Entered)> {
         let read = tokio::task::spawn_blocking(move || {
             let entered = self.text();
@@ -91,7 +87,7 @@ impl Editor {
             text = text.trim_end().trim_end_matches(FENCE).to_owned();
         }
         if let Some(file) = &self.history {
-            // A history that cannot be written is no reason to end a conversation.
+            // An unwritable history does not end the conversation.
             let _ = self.lines.append_history(file);
         }
         Ok(Entered::Text(text))
@@ -106,7 +102,7 @@ fn ended(error: ReadlineError) -> Result<Entered> {
     }
 }
 
-/// `$XDG_STATE_HOME/baton/chat_history`, or `~/.local/state/baton/chat_history`; nowhere if that cannot be made.
+/// `$XDG_STATE_HOME/baton/chat_history`, or `~/.local/state/baton/chat_history`; `None` if it cannot be created.
 fn history_file() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")))?;

@@ -42,7 +42,7 @@ fn finite(text: &str) -> Result<f32, String> {
     text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or_else(|| "expected a number".to_owned())
 }
 
-/// Talks until the input ends. One question, by argument or piped in, is answered and that is all.
+/// Talks until the input ends. A single question, by argument or piped in, ends after its answer.
 pub async fn run(args: ChatArgs) -> Result<()> {
     let client = Client::new(&args.target)?;
     let piped = tokio::task::spawn_blocking(input::piped).await??;
@@ -100,7 +100,7 @@ async fn converse(mut conversation: Conversation) -> Result<()> {
                     if error.is::<OutputError>() {
                         return Err(error);
                     }
-                    // The conversation goes on: the next question may be a better one, and the server may come back.
+                    // The conversation goes on: the next question may be valid, or the server may come back.
                     remark(crate::cli::told(&error));
                 }
             }

@@ -1,4 +1,4 @@
-//! The parameters of a conversation's requests; knows their names and kinds, the server knows their ranges.
+//! Sampling parameters of a conversation's requests; knows names and types, while the server knows the ranges.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ enum Kind {
     Texts,
 }
 
-/// What can be set; the second names are those of other programs.
+/// Known parameters; the second name is that of other programs.
 const KNOWN: [(&str, &str, Kind); 10] = [
     ("temperature", "", Kind::Number),
     ("top_p", "", Kind::Number),
@@ -38,7 +38,7 @@ impl Settings {
         Settings { max_tokens_default: max_tokens, values: BTreeMap::from([("max_tokens", json!(max_tokens))]) }
     }
 
-    /// Changes one and says what it is now, or why it cannot be. Another stop string is added to those there are.
+    /// Changes a parameter; returns its new value as a message, or why it is wrong. Stop strings add up.
     pub(super) fn set(&mut self, name: &str, text: &str) -> Result<String, String> {
         let known = KNOWN.iter().find(|(ours, theirs, _)| name == *ours || (!theirs.is_empty() && name == *theirs));
         let Some((name, _, kind)) = known else {
@@ -70,7 +70,6 @@ impl Settings {
         Ok(said)
     }
 
-    /// Adds them to the body of a request.
     pub(super) fn put_into(&self, body: &mut Value) {
         for (name, value) in &self.values {
             body[*name] = value.clone();

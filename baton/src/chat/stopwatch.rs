@@ -1,11 +1,10 @@
-//! How fast an answer came, as its reader saw it; knows arrivals and counts, no text.
+//! Speed of an answer as its reader saw it; knows arrivals and counts, no text.
 
 use std::time::{Duration, Instant};
 
-/// No model says a token in less: what comes faster was collected somewhere on its way.
+/// Shortest time per token that is believed; faster tokens were collected on their way.
 const TPOT_MIN: Duration = Duration::from_micros(100);
 
-/// The arrivals of one answer.
 pub(super) struct Stopwatch {
     asked: Instant,
     first: Option<Instant>,
@@ -18,13 +17,12 @@ impl Stopwatch {
         Stopwatch { asked, first: None, last: asked }
     }
 
-    /// Some of the text arrived at this time.
     pub(super) fn mark(&mut self, arrived: Instant) {
         self.first.get_or_insert(arrived);
         self.last = arrived;
     }
 
-    /// What there is to say of an answer of so many tokens, where that is known.
+    /// Summarises an answer of so many tokens, if that is known.
     pub(super) fn summary(&self, tokens: Option<u64>) -> String {
         let Some(first) = self.first else { return "no text".to_string() };
         let ttft_ms = (first - self.asked).as_secs_f64() * 1e3;
@@ -38,7 +36,7 @@ impl Stopwatch {
         format!("TTFT {ttft_ms:.1} ms · TPOT {tpot} · {count}")
     }
 
-    /// The mean of the gaps between tokens; `None` where there is no gap, or where they did not come one by one.
+    /// Mean gap between tokens; `None` without a gap, or if tokens did not arrive one by one.
     fn tpot(&self, first: Instant, tokens: Option<u64>) -> Option<Duration> {
         let gaps = tokens?.checked_sub(1).filter(|gaps| *gaps > 0)?;
         let tpot = (self.last - first).div_f64(gaps as f64);

@@ -1,6 +1,5 @@
-//! What a line of a conversation means: a question, or a word for the program itself.
+//! Meaning of a line of a conversation: a question, or a command to the program.
 
-/// What `/help` says.
 pub(super) const HELP: &str = "\
 /bye                        ends (also Ctrl-D)
 /clear                      forgets what was said
@@ -12,7 +11,6 @@ pub(super) const HELP: &str = "\
 \"\"\"                         begins and ends a text of several lines
 Ctrl-C                      stops an answer, or clears the line";
 
-/// A line, understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Words<'a> {
     /// An empty line.
@@ -21,27 +19,22 @@ pub(super) enum Words<'a> {
     Question(&'a str),
     /// End the conversation.
     Leave,
-    /// List the commands.
     Help,
     /// Forget what was said.
     Clear,
-    /// Show the parameters.
     Show,
-    /// Change a parameter.
     Set {
-        /// Which.
         name: &'a str,
-        /// To what.
         value: &'a str,
     },
-    /// Another system prompt.
+    /// Set another system prompt.
     System(&'a str),
-    /// No command of ours.
+    /// No known command.
     Unknown(&'a str),
 }
 
 impl Words<'_> {
-    /// What `line` means. Only a single line can be a command: a pasted text may begin with a path.
+    /// Parses `line`. Only a single line can be a command, as a pasted text may begin with a path.
     pub(super) fn of(line: &str) -> Words<'_> {
         let line = line.trim();
         if line.is_empty() {

@@ -1,4 +1,4 @@
-//! One role as a child process: started, heard out until it is ready, stopped; knows no order between roles.
+//! One role as a child process: started, observed until it is ready, stopped; knows no order between roles.
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -17,23 +17,23 @@ use crate::ending::Ending;
 use crate::plane::SECRET_VARIABLE;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
-/// How long the last lines of a child that has ended may take to be passed on.
+/// Time to pass on the last lines of a child that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How to start a role.
+/// Parameters with which a role starts.
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// Name for people and metrics, e.g. `prefill-0`.
     pub name: String,
-    /// What it does.
+    /// Role of the child.
     pub role: WorkerRole,
-    /// Its configuration file.
+    /// Path of its configuration file.
     pub config: PathBuf,
-    /// It may say nothing for so long before it is ready. It watches its own progress, too, with a shorter bound.
+    /// Longest time between reports before the child is ready; its own watch has a shorter bound.
     pub silence_max: Duration,
 }
 
-/// What a child does; its name is the subcommand.
+/// Role of a child; its name is the subcommand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerRole {
     /// `baton prefill`.
@@ -43,7 +43,7 @@ pub enum WorkerRole {
 }
 
 impl WorkerRole {
-    /// The subcommand.
+    /// Returns the subcommand.
     #[must_use]
     pub const fn command(self) -> &'static str {
         match self {
@@ -53,29 +53,29 @@ impl WorkerRole {
     }
 }
 
-/// A role that has announced itself.
+/// Child that has reported that it is ready.
 #[derive(Debug)]
 pub struct Child {
     process: Process,
-    /// While this end is open the child knows that its supervisor lives.
+    /// Standard input of the child; while it is open the child knows that its supervisor lives.
     lifeline: Option<ChildStdin>,
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// What it said when it was ready.
+    /// Report of the child when it was ready.
     pub started: Started,
 }
 
-/// A role ended before it was ready.
+/// Error: a child ended before it was ready.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} ended before it was ready ({status})")]
 pub struct EndedEarly {
-    /// Which.
+    /// Name of the child.
     pub name: String,
-    /// How; the reason is in its own log lines, which went to standard error.
+    /// Exit status; the reason is in the child's log lines on standard error.
     pub status: ExitStatus,
 }
 
-/// Everything was asked to end while a role started.
+/// Error: the deployment was asked to end while the child started.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} was stopped before it was ready")]
 pub struct Interrupted {
@@ -83,19 +83,19 @@ pub struct Interrupted {
 }
 
 impl Child {
-    /// Starts the role and waits until it is ready, for as long as it gets further.
+    /// Starts the role and waits until it is ready, as long as it makes progress.
     pub async fn start(launch: &Launch, narrator: Narrator, ending: &Ending) -> Result<Child> {
         let own = std::env::current_exe().context("finding our own binary")?;
         let mut process = Command::new(own)
             .args([launch.role.command(), "--supervised", "--config"])
             .arg(&launch.config)
-            // It reads the secret from a file that its configuration names.
+            // The child reads the secret from a file that its configuration names.
             .env_remove(SECRET_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env(COLOURS_VARIABLE, if wants_colours() { "1" } else { "0" })
-            // Ctrl-C in a terminal reaches the supervisor only; it stops its children in order.
+            // Ctrl-C in a terminal reaches the supervisor only, which stops its children in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -118,12 +118,12 @@ impl Child {
         }
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the child ends by itself.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         Ok(self.process.wait().await?)
     }
 
-    /// Asks it to stop by closing its lifeline, then insists.
+    /// Asks the child to stop by closing its standard input, then kills it.
     pub async fn stop(self) -> Result<()> {
         stop(self.process, self.lifeline).await
     }
@@ -152,7 +152,7 @@ async fn wait_ready(process: &mut Process, launch: &Launch, narrator: Narrator) 
                 last = doing;
             }
             Ok(Report::Ready(started)) => {
-                // Nothing more is expected there, but a full pipe must never block the child.
+                // No more lines are expected, but a full pipe must not block the child.
                 tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
                 return Ok(*started);
             }

@@ -1,4 +1,4 @@
-//! Turns one configuration into one per child process: who listens where, on which cores.
+//! Turns one configuration into one per child process, with addresses and cores.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,27 +8,27 @@ use anyhow::{Context, Result};
 use super::child::{Launch, WorkerRole};
 use crate::config::{BatonConfig, Mode};
 
-/// What a worker may be silent beyond its own bound.
+/// Time without a report that a worker gets beyond its own bound.
 const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Where a child listens; port 0 until it has announced itself, the same ports ever after.
+/// Addresses of a child: port 0 until it has reported its ports, then always the same ones.
 #[derive(Debug, Clone)]
 pub struct Places {
-    /// Sessions and peers.
+    /// Address for sessions and peers.
     pub listen: String,
-    /// Health and metrics.
+    /// Address for health and metrics.
     pub admin_listen: String,
 }
 
 impl Places {
-    /// Free ports of this host.
+    /// Returns addresses with free ports of this host.
     #[must_use]
     pub fn free() -> Places {
         Places { listen: "127.0.0.1:0".to_string(), admin_listen: "127.0.0.1:0".to_string() }
     }
 }
 
-/// One deployment's children, written as configuration files into its own directory.
+/// Configurations of one deployment's children, written as files into one directory.
 #[derive(Debug)]
 pub struct Composer {
     config: BatonConfig,
@@ -36,13 +36,13 @@ pub struct Composer {
 }
 
 impl Composer {
-    /// Children of `config`, with their files in `directory`.
+    /// Prepares the children of `config`, with their files in `directory`.
     #[must_use]
     pub fn new(config: &BatonConfig, directory: &Path) -> Composer {
         Composer { config: config.clone(), directory: directory.to_path_buf() }
     }
 
-    /// The `index`-th prefill worker.
+    /// Writes the configuration of prefill worker `index`.
     pub fn prefill(&self, index: usize, places: &Places) -> Result<Launch> {
         let mut config = self.config.clone();
         let name = format!("prefill-{index}");
@@ -54,7 +54,7 @@ impl Composer {
         self.write(WorkerRole::Prefill, name, &config, silence_max)
     }
 
-    /// The `index`-th decode worker, which takes from `givers`; in aggregated mode there are none.
+    /// Writes the configuration of decode worker `index`, which reads from `givers`; in aggregated mode there are none.
     pub fn decode(&self, index: usize, places: &Places, givers: &[String]) -> Result<Launch> {
         let mut config = self.config.clone();
         config.decode.listen.clone_from(&places.listen);
@@ -67,7 +67,7 @@ impl Composer {
         self.write(WorkerRole::Decode, name, &config, silence_max)
     }
 
-    /// How many prefill workers there are.
+    /// Returns the number of prefill workers.
     #[must_use]
     pub fn prefill_workers(&self) -> usize {
         match self.config.mode() {
@@ -76,7 +76,7 @@ impl Composer {
         }
     }
 
-    /// How many decode (or aggregated) workers there are.
+    /// Returns the number of decode (or aggregated) workers.
     #[must_use]
     pub fn decode_workers(&self) -> usize {
         self.config.serve.decode_workers as usize
@@ -96,7 +96,7 @@ impl Composer {
     }
 }
 
-/// A worker that has noticed that it stands still needs some time to say so.
+/// Bound on silence from outside; a worker that notices its own stall needs some time to report it.
 fn silence_max(start_stall_ms: u64, wait_ms: u64) -> Duration {
     Duration::from_millis(start_stall_ms).saturating_add(Duration::from_millis(wait_ms)).saturating_add(SILENCE_MARGIN)
 }
@@ -105,8 +105,8 @@ fn cores_of_host() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Cores of one of `workers` worker processes: all are divided between them, from four cores up one stays with the
-/// router. With fewer cores than workers, they share.
+/// Returns the cores of one of `workers` worker processes. All cores are divided between them; with four or more, one
+/// is left for the router. With fewer cores than workers, they share.
 fn cores_of(worker: usize, workers: usize, cores: usize) -> Vec<usize> {
     let first = usize::from(cores >= 4);
     let divided = cores - first;

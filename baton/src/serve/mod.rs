@@ -1,4 +1,4 @@
-//! `baton serve`: a whole deployment on one host, the router here and every worker a supervised child process.
+//! `baton serve`: a whole deployment on one host, the router in this process and supervised workers as children.
 
 mod child;
 mod compose;
@@ -39,21 +39,21 @@ use compose::{Composer, Places};
 
 const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
 
-/// A deployment that answers.
+/// Running deployment that answers requests.
 #[derive(Debug)]
 pub struct Deployment {
-    /// Where its router answers.
+    /// Address of its router.
     pub address: SocketAddr,
     router: JoinHandle<Result<()>>,
     workers: JoinSet<()>,
     stop_router: watch::Sender<Option<Cause>>,
     stop_workers: watch::Sender<bool>,
     directory: RunDirectory,
-    /// The bundled model, if it is that one.
+    /// The bundled model, if it is served.
     _bundled: Option<Bundled>,
 }
 
-/// Serves until asked to end, or until the router fails. Whoever insists ends it at once, children included.
+/// Serves until asked to end, or until the router fails. A second request ends it at once, children included.
 pub async fn run(config: &BatonConfig, ending: &Ending) -> Result<()> {
     tokio::select! {
         cut = ending.insisted() => Err(cut.into()),
@@ -64,14 +64,14 @@ pub async fn run(config: &BatonConfig, ending: &Ending) -> Result<()> {
 async fn serve(config: &BatonConfig, ending: &Ending) -> Result<()> {
     match Deployment::start(config, Metrics::install("router")?, Narrator::Aloud, ending).await {
         Ok(deployment) => deployment.run_until(ending.asked()).await,
-        // Not a failure of its own: it was stopped while it started, and has stopped what had started.
+        // Asked to end during the start, which has stopped all children that were started; no failure.
         Err(_) if ending.is_asked() => Ok(()),
         Err(error) => Err(error),
     }
 }
 
 impl Deployment {
-    /// Starts every worker and the router, and waits until the whole answers.
+    /// Starts every worker and the router, and waits until the deployment answers.
     pub async fn start(
         config: &BatonConfig,
         metrics: Metrics,
@@ -83,7 +83,7 @@ impl Deployment {
             key,
             problem,
         })?;
-        // What is quick to refuse is refused first: neither a port in use nor a missing tokenizer costs a model load.
+        // Do quick checks first, so that a port in use or a missing tokenizer does not cost a model load.
         let is_told = narrator == Narrator::Aloud;
         let untouched = worker::Config { engine: config.engine.clone(), ..worker::Config::default() };
         if is_told && config.mode() == Mode::Aggregated && config.prefill != untouched {
@@ -121,7 +121,7 @@ impl Deployment {
         Ok(deployment)
     }
 
-    /// Goes on until `shutdown` resolves, or until the router, which must not end, has ended.
+    /// Runs until `shutdown` resolves, or until the router ends, which is an error.
     pub async fn run_until(mut self, shutdown: impl Future<Output = Cause>) -> Result<()> {
         let ended = tokio::select! {
             cause = shutdown => Err(cause),
@@ -154,7 +154,6 @@ impl Deployment {
     }
 }
 
-/// The children of a deployment, all ready.
 struct Workers {
     children: Vec<(Child, Launch)>,
 }
@@ -180,7 +179,7 @@ impl Workers {
         let givers: Vec<String> = prefill.iter().map(|child| child.started.address.clone()).collect();
         let launches = collect(composer.decode_workers(), |index| composer.decode(index, &Places::free(), &givers))?;
         let decode = supervisor::start_all(&launches, watched).await?;
-        // From now on they are started again where they are known to be.
+        // From now on children restart at their reported addresses.
         let mut children = Vec::with_capacity(prefill.len() + decode.len());
         for (index, child) in prefill.into_iter().enumerate() {
             let launch = composer.prefill(index, &places_of(&child))?;
@@ -193,7 +192,7 @@ impl Workers {
         Ok(Workers { children })
     }
 
-    /// What no transport can mend.
+    /// Returns the problem of a pair whose workers do not fit, which no other transport can solve.
     fn unfit_pair(&self) -> Option<String> {
         let pairs = self.children.iter().flat_map(|(child, _)| &child.started.pairs);
         pairs.filter(|pair| pair.blame == PairBlame::Workers).find_map(|pair| pair.problem.clone())
@@ -211,7 +210,6 @@ impl Workers {
         narrator.pairs(self.children.iter().map(|(child, _)| child));
     }
 
-    /// Where each one's metrics are.
     fn metrics(&self) -> Vec<router::MetricsSource> {
         let source = |(child, launch): &(Child, Launch)| {
             let (worker, address) = (launch.name.clone(), child.started.admin_address.clone());
@@ -220,7 +218,6 @@ impl Workers {
         self.children.iter().map(source).collect()
     }
 
-    /// The router's section with who works where.
     fn router_section(&self, config: &BatonConfig, model_dir: PathBuf) -> router::Config {
         let mut section = config.router.clone();
         section.model_dir = model_dir;
@@ -237,7 +234,6 @@ impl Workers {
         section
     }
 
-    /// One supervisor per child.
     fn keep_alive(self, stopped: &watch::Receiver<bool>, (narrator, ending): (Narrator, &Ending)) -> JoinSet<()> {
         let mut supervisors = JoinSet::new();
         for (child, launch) in self.children {
@@ -248,14 +244,14 @@ impl Workers {
     }
 }
 
-/// Resolves when the router shall stop; nobody left to say why is the supervisor's end.
+/// Resolves when the router must stop; a dropped sender counts as the end of the supervisor.
 async fn why_stopped(mut stopped: watch::Receiver<Option<Cause>>) -> Cause {
     let cause = stopped.wait_for(Option::is_some).await.map(|cause| *cause);
     cause.ok().flatten().unwrap_or(Cause::SupervisorGone)
 }
 
-/// The secret that the processes of one deployment share, in a file that the configuration of its children names: what
-/// is configured, or one of its own, so that other users of this host are strangers too.
+/// Writes the secret of the deployment's processes to a file that the children's configuration names: the configured
+/// secret, or a new one, so that other users of this host are strangers too.
 fn with_secret(config: &BatonConfig, directory: &RunDirectory) -> Result<(BatonConfig, Secret)> {
     let mut config = config.clone();
     let text = match config.plane.text()? {
@@ -275,7 +271,7 @@ fn places_of(child: &Child) -> Places {
     Places { listen: child.started.address.clone(), admin_listen: child.started.admin_address.clone() }
 }
 
-/// Reads what every process will read of the model, so that one message says what is wrong, not one per worker.
+/// Reads the model's files before the workers do, so that one message says what is wrong, not one per worker.
 fn check_model(config: &BatonConfig, model_dir: &Path) -> Result<()> {
     if model_dir.to_str().is_none() {
         let (key, problem) = ("engine.model_dir".to_owned(), format!("is {model_dir:?}, which is not UTF-8"));

@@ -1,4 +1,4 @@
-//! What `serve` prints: one line per thing that is ready, or nothing when another command runs a deployment inside.
+//! Lines that `serve` prints when something is ready; none when another command runs a deployment.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,17 +7,17 @@ use worker::started::PairReport;
 
 use super::child::Child;
 
-/// Prints, or keeps quiet.
+/// Printer that may be silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Narrator {
-    /// To standard output.
+    /// Prints to standard output.
     Aloud,
-    /// Not at all.
+    /// Prints nothing.
     Silent,
 }
 
 impl Narrator {
-    /// Any line.
+    /// Prints a line.
     pub fn say(self, line: &str) {
         match self {
             Narrator::Aloud => Stream::Stdout.line(line),
@@ -25,12 +25,12 @@ impl Narrator {
         }
     }
 
-    /// A child is not ready yet, and does this.
+    /// Reports what a child does that is not ready yet.
     pub fn loading(self, name: &str, doing: &str) {
         self.say(&format!("{name:<12} {doing}"));
     }
 
-    /// A child is ready.
+    /// Reports that a child is ready.
     pub fn ready(self, name: &str, child: &Child) {
         let said = &child.started;
         let ranks = if said.ranks.is_empty() { String::new() } else { format!(", {}", said.ranks) };
@@ -39,7 +39,7 @@ impl Narrator {
         tracing::debug!(worker = name, address = said.address, admin_address = said.admin_address, "worker is ready");
     }
 
-    /// KV moves between all workers.
+    /// Reports that KV moves between all workers.
     pub fn pairs<'a>(self, children: impl Iterator<Item = &'a Child>) {
         let pairs: Vec<&PairReport> = children.flat_map(|child| &child.started.pairs).collect();
         let rates = pairs.iter().filter_map(|pair| pair.bytes_per_second).map(|rate| rate as f64 / 1e9);
@@ -54,7 +54,7 @@ impl Narrator {
         }
     }
 
-    /// Everything is ready.
+    /// Reports that the deployment is ready.
     pub fn open(self, address: SocketAddr, model: &str) {
         self.say(&format!("{:<12} ready  http://{address}  model {model}", "router"));
         let address = reached_at(address);
@@ -65,7 +65,7 @@ impl Narrator {
     }
 }
 
-/// Where somebody on this host reaches what listens at `address`, which may be all addresses.
+/// Returns the address by which this host reaches a listener at `address`, which may be all addresses.
 fn reached_at(address: SocketAddr) -> SocketAddr {
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,13 +1,13 @@
-//! Passes a child's standard error on, line by line: always read, so that no child ever waits for whoever reads ours.
+//! Passes a child's standard error on, line by line; always reads, so that no child waits for the reader of ours.
 
 use node::telemetry::Stream;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 
-/// A longer line is passed on in pieces.
+/// Longest line; a longer one is passed on in pieces.
 const LINE_BYTES_MAX: usize = 32 << 10;
 
-/// Reads until the child has closed its end. What does not say who wrote it (a library, the allocator) is told apart by
-/// the name of the child.
+/// Reads until the child closes its end. A line without the child's name (of a library, or the allocator) gets it as a
+/// prefix.
 pub(super) async fn to_stderr(name: String, child: impl AsyncRead + Unpin) {
     let mut child = BufReader::new(child);
     while let Some(line) = next_line(&mut child).await {
@@ -18,7 +18,7 @@ pub(super) async fn to_stderr(name: String, child: impl AsyncRead + Unpin) {
     }
 }
 
-/// The next line without its end; `None` at the end, and where reading fails.
+/// Returns the next line without its end; `None` at the end or on an error.
 async fn next_line(child: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut line = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! A private directory for the files of a deployment's children; knows nothing of what they hold.
+//! Private directory for the files of a deployment's children; knows nothing of their contents.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
@@ -12,24 +12,24 @@ use tracing::warn;
 use super::ServeError;
 
 const PREFIX: &str = "baton-";
-/// Files in memory that every Linux has.
+/// File system in memory that every Linux has.
 const IN_MEMORY: &str = "/dev/shm";
-/// More than the files of any deployment's children take.
+/// More bytes than the files of any deployment's children.
 const PROBE_BYTES: usize = 256 << 10;
-/// Locked by the process that the directory belongs to, for as long as it lives.
+/// Name of the file that the owning process locks as long as it lives.
 const LOCK: &str = "lock";
 
-/// The directory, removed at the end. What a killed process left is removed by the next one.
+/// Directory that is removed at the end, or by the next process if its owner was killed.
 #[derive(Debug)]
 pub struct RunDirectory {
-    /// Where it is.
+    /// Path of the directory.
     pub path: PathBuf,
-    /// Closed, and so unlocked, by the system when this process dies.
+    /// Lock that the system releases when this process dies.
     _lock: File,
 }
 
 impl RunDirectory {
-    /// A new one that can be written to.
+    /// Creates a directory that can be written to.
     pub fn create() -> Result<RunDirectory> {
         RunDirectory::create_filled(|directory| {
             let probe = directory.join("probe");
@@ -38,8 +38,7 @@ impl RunDirectory {
         })
     }
 
-    /// A new one that `fill` has written to: in the directory for temporary files, or in memory where that is not there,
-    /// cannot be written to or is full.
+    /// Creates a directory and fills it: among temporary files, or in memory if those cannot be written.
     pub fn create_filled(fill: impl Fn(&Path) -> Result<()>) -> Result<RunDirectory> {
         RunDirectory::create_in_first(&[std::env::temp_dir(), PathBuf::from(IN_MEMORY)], fill)
     }
@@ -47,7 +46,7 @@ impl RunDirectory {
     fn create_in_first(roots: &[PathBuf], fill: impl Fn(&Path) -> Result<()>) -> Result<RunDirectory> {
         let mut problems = Vec::new();
         for root in roots {
-            // One that could not be filled is removed as it is dropped.
+            // A directory that could not be filled is removed when dropped.
             let filled = RunDirectory::create_in(root).and_then(|directory| fill(&directory.path).map(|()| directory));
             match filled {
                 Ok(directory) => {
@@ -64,7 +63,7 @@ impl RunDirectory {
     }
 
     fn create_in(root: &Path) -> Result<RunDirectory> {
-        // It is written into the configuration of children.
+        // The path is written into the configuration of children.
         ensure!(root.to_str().is_some(), "{} is not UTF-8", root.display());
         sweep(root);
         let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
@@ -74,7 +73,7 @@ impl RunDirectory {
         Ok(RunDirectory { path, _lock: lock })
     }
 
-    /// Writes what only this user may read.
+    /// Writes a file that only this user may read.
     pub fn write_private(&self, name: &str, text: &[u8]) -> Result<PathBuf> {
         let path = self.path.join(name);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -82,7 +81,7 @@ impl RunDirectory {
         Ok(path)
     }
 
-    /// Removes it; the error says why it could not be.
+    /// Removes the directory; an error says why that failed.
     pub fn remove(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.path).with_context(|| format!("removing {}", self.path.display()))
     }
@@ -90,12 +89,12 @@ impl RunDirectory {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // Only reached with files left when starting failed; there is nobody to tell if this fails too.
+        // Has files only after a failed start, and nobody is left to hear of an error.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
-/// The lock gets its name when it is held: nobody ever finds it free while its owner lives.
+/// Locks a file before it gets its name, so that it is never seen unlocked while its owner lives.
 fn lock(directory: &Path) -> std::io::Result<File> {
     let draft = directory.join("lock.draft");
     let file = File::create(&draft)?;
@@ -104,7 +103,7 @@ fn lock(directory: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Removes directories whose owner is dead. What cannot be read or removed is somebody else's and stays.
+/// Removes directories whose owner is dead. Those that cannot be read or removed belong to other users and stay.
 fn sweep(root: &Path) {
     let Ok(entries) = std::fs::read_dir(root) else { return };
     for entry in entries.flatten() {

@@ -15,7 +15,7 @@ use crate::ending::Ending;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// A child that lived this long was healthy: its next restart is hardly delayed.
+/// Life after which a child counts as healthy, so that its next restart is hardly delayed.
 const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// Watches `child` until `stop` turns true. `launch` must name the addresses that `child` announced.
@@ -56,7 +56,7 @@ async fn restart(launch: &Launch, backoff: &mut Backoff, (narrator, ending): (Na
         sleep(backoff.next_up_to(BACKOFF_MAX)).await;
         match Child::start(launch, narrator, ending).await {
             Ok(child) => return child,
-            // Whoever stops everything drops us soon.
+            // The caller drops this future soon, as everything stops.
             Err(_) if ending.is_asked() => std::future::pending().await,
             Err(problem) => {
                 error!(worker = launch.name, problem = told(&problem), "a worker cannot be started again; tried on");
@@ -65,12 +65,12 @@ async fn restart(launch: &Launch, backoff: &mut Backoff, (narrator, ending): (Na
     }
 }
 
-/// Resolves when `stop` turns true, or when nobody can turn it any more.
+/// Resolves when `stop` turns true or its sender is gone.
 pub async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Starts every launch at the same time; all or none.
+/// Starts all launches at the same time; all or none.
 pub async fn start_all(launches: &[Launch], (narrator, ending): (Narrator, &Ending)) -> Result<Vec<Child>> {
     let mut starts = tokio::task::JoinSet::new();
     for (index, launch) in launches.iter().cloned().enumerate() {
@@ -82,7 +82,7 @@ pub async fn start_all(launches: &[Launch], (narrator, ending): (Narrator, &Endi
     while let Some(started) = starts.join_next().await {
         match started? {
             Ok(child) => children.push(child),
-            // The first one tells why; that the others are stopped is its consequence.
+            // The first error is the cause; that the others are stopped follows from it.
             Err(error) if first_error.is_none() && !ending.is_asked() => return Err(error),
             Err(error) => {
                 first_error.get_or_insert(error);

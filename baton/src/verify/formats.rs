@@ -1,23 +1,21 @@
-//! The number formats that `verify` runs: of weights and of stored keys and values; knows no deployment.
+//! Number formats that `verify` runs, of weights and of stored keys and values; knows no deployment.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Formats of weights that the engine computes with.
 const WEIGHTS: [&str; 3] = ["bf16", "f32", "int8"];
-/// Formats of keys and values that the engine stores.
 const KEYS_AND_VALUES: [&str; 3] = ["bf16", "f32", "int8"];
 
-/// Which formats to run. Every pair is a model of its own: setups are compared inside a pair, never across pairs.
+/// Formats to run. Every pair counts as its own model: setups are compared within a pair, never across pairs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Formats(Vec<Format>);
 
-/// One pair of formats.
+/// Pair of formats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// What the model's files and the configuration say.
+    /// Formats of the model's files and the configuration.
     Configured,
-    /// These, whatever the configuration says.
+    /// These formats, whatever the configuration says.
     Named {
         /// `dtype` of every engine.
         weights: &'static str,
@@ -27,7 +25,7 @@ pub enum Format {
 }
 
 impl Formats {
-    /// In the order in which they were named.
+    /// Returns the formats in the order in which they were named.
     pub fn iter(&self) -> impl Iterator<Item = &Format> {
         self.0.iter()
     }
@@ -39,7 +37,7 @@ impl Formats {
 }
 
 impl Format {
-    /// The settings that bring it about.
+    /// Returns the settings that select the format.
     #[must_use]
     pub fn settings(&self) -> Vec<String> {
         match self {
@@ -55,7 +53,7 @@ impl Format {
 impl FromStr for Formats {
     type Err = String;
 
-    /// `all`, or a list such as `configured,bf16/int8`.
+    /// Parses `all`, or a list such as `configured,bf16/int8`.
     fn from_str(text: &str) -> Result<Formats, String> {
         match text {
             "all" => Ok(Formats::every_pair()),

@@ -1,4 +1,4 @@
-//! `baton verify`: the same prompts through every mode, transport and shape; not one bit may differ.
+//! `baton verify`: sends the same prompts through every mode, transport and shape; not one bit may differ.
 
 mod formats;
 mod outcome;
@@ -48,13 +48,13 @@ pub struct VerifyArgs {
     settings: Vec<String>,
 }
 
-/// Differences that are printed one by one; more are only counted.
+/// Differences that are printed one by one; further ones are only counted.
 const DIFFERENCES_SHOWN: usize = 5;
 
 /// Runs every setup and compares each with the first, unless it is asked to stop.
 pub async fn run(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
     tokio::select! {
-        // What is dropped here takes its processes and files with it.
+        // Dropping the other branch ends its processes and removes its files.
         _ = ending.asked() => bail!("interrupted"),
         outcome = run_setups(arguments, ending) => outcome,
     }
@@ -82,14 +82,13 @@ async fn run_setups(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
     Ok(say(format_args!("bit-equal: every token and every log-probability in {setups} setups; {left_out} left out"))?)
 }
 
-/// How many setups were compared with their baseline.
+/// Numbers of setups compared with their baseline and left out.
 #[derive(Debug, Default)]
 struct Compared {
     setups: usize,
     left_out: usize,
 }
 
-/// What all setups share.
 struct Run<'a> {
     arguments: &'a VerifyArgs,
     model: &'a Path,
@@ -99,7 +98,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Compares every setup with the first, in one pair of number formats; the number of choices that differ.
+    /// Compares every setup with the first, for one pair of formats; returns the number of choices that differ.
     async fn every_setup(&self, format: &Format, compared: &mut Compared) -> Result<usize> {
         let settings = [format.settings(), self.arguments.settings.clone()].concat();
         let mut baseline: Option<Vec<Answer>> = None;
@@ -148,7 +147,7 @@ async fn run_setup(setup: &Setup, config: BatonConfig, run: &Run<'_>) -> Result<
     Ok((row, answers))
 }
 
-/// Sends every request, `concurrency` at a time, and returns the answers in the order of the requests.
+/// Sends all requests, `concurrency` at a time; returns the answers in their order.
 async fn send_all(deployment: &Deployment, requests: Arc<[Value]>, concurrency: usize) -> Result<Vec<Answer>> {
     let client = Client::new(&deployment.address.to_string())?;
     let next = Arc::new(AtomicUsize::new(0));
@@ -174,7 +173,6 @@ async fn send_all(deployment: &Deployment, requests: Arc<[Value]>, concurrency: 
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-/// The sum of a counter's series over all processes.
 fn sum_of(metrics: &str, name: &str) -> u64 {
     let series = metrics.lines().filter(|line| line.starts_with(name));
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
@@ -189,7 +187,6 @@ fn show(differences: &[Difference]) -> Result<(), OutputError> {
     differences.iter().take(DIFFERENCES_SHOWN).try_for_each(|difference| say(format_args!("    {difference}")))
 }
 
-/// One line of the table.
 struct Row {
     name: &'static str,
     tokens: usize,

@@ -1,11 +1,11 @@
-//! What an answer says, down to the bit, and how two answers differ; knows no deployment.
+//! Contents of an answer, down to the bit, and differences between answers; knows no deployment.
 
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// The choices of one answer.
+/// Choices of one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     choices: Vec<Choice>,
@@ -28,7 +28,7 @@ impl Answer {
         Ok(Answer { choices: choices.iter().map(Choice::of).collect::<Result<_>>()? })
     }
 
-    /// Tokens of all choices.
+    /// Returns the number of tokens of all choices.
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.choices.iter().map(|choice| choice.tokens.len()).sum()
@@ -54,19 +54,19 @@ fn alternatives(top: &Value) -> Result<Vec<(String, u32)>> {
     top.iter().map(|(token, logprob)| Ok((token.clone(), bits(logprob)?))).collect()
 }
 
-/// A JSON number that was an f32 is the shortest text that reads back as that f32.
+/// Converts a JSON number to an f32: its text is the shortest one that reads back as the same f32.
 fn bits(number: &Value) -> Result<u32> {
     Ok((number.as_f64().with_context(|| format!("{number} is not a number"))? as f32).to_bits())
 }
 
-/// Where one choice differs first.
+/// First difference of a choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     request: usize,
     choice: usize,
     /// Tokens that differ, or that only one side has.
     tokens: usize,
-    /// Log-probabilities (chosen and alternative) with differing bits.
+    /// Log-probabilities (chosen and alternative) whose bits differ.
     bits: usize,
     first: String,
 }
@@ -78,7 +78,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Every choice that differs.
+/// Returns every choice that differs.
 #[must_use]
 pub fn compare(baseline: &[Answer], answers: &[Answer]) -> Vec<Difference> {
     let mut differences = Vec::new();
@@ -94,7 +94,7 @@ pub fn compare(baseline: &[Answer], answers: &[Answer]) -> Vec<Difference> {
     differences
 }
 
-/// A sentence for the table.
+/// Summarises differences in a sentence for the table.
 #[must_use]
 pub fn verdict(differences: &[Difference]) -> String {
     let tokens: usize = differences.iter().map(|difference| difference.tokens).sum();

@@ -1,14 +1,14 @@
-//! The requests that `verify` sends: seeded, and chosen to hit what breaks exactness; knows no deployment.
+//! Requests that `verify` sends: seeded, and chosen to find what breaks exactness; knows no deployment.
 
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// What the requests must fit into.
+/// Bounds on the requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Token ids below this are used.
+    /// Token ids are smaller than this.
     pub vocab: u32,
-    /// Prompt and output together stay below this.
+    /// Most tokens of prompt and output together.
     pub context_max: u32,
 }
 
@@ -16,8 +16,8 @@ const SEED: u64 = 0x00ba_7040;
 const LENGTH_MAX: u32 = 1_500;
 const OUTPUT_MAX: u32 = 48;
 
-/// `count` request bodies for `/v1/completions`: lengths from 1 to 1,500 tokens, shared prefixes, greedy and sampled,
-/// penalties, stop tokens, several choices, one-token answers.
+/// Returns `count` request bodies for `/v1/completions`: lengths from 1 to 1,500 tokens, shared prefixes, greedy and
+/// sampled, penalties, stop tokens, several choices, one-token answers.
 #[must_use]
 pub fn requests(count: usize, bounds: Bounds) -> Vec<Value> {
     let mut prompts: Vec<Vec<u32>> = Vec::with_capacity(count);
@@ -35,16 +35,16 @@ fn draw(index: u64, purpose: u32, below: u32) -> u32 {
 
 fn prompt(index: u64, earlier: &[Vec<u32>], bounds: Bounds) -> Vec<u32> {
     let length_max = LENGTH_MAX.min(bounds.context_max.saturating_sub(OUTPUT_MAX)).max(1);
-    // The first ones are the edges: around one token, the block sizes and the attention chunk of 128.
+    // The first lengths are edge cases: around one token, the block sizes and the attention chunk of 128.
     const EDGES: [u32; 16] = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257, 1_500];
     let length = match EDGES.get(index as usize) {
         Some(edge) => *edge,
-        // Most are short, some long: the square leans towards short ones.
+        // Most lengths are short, as the square favours small values.
         None => 1 + (draw(index, 0, 1_000) as f32 / 1_000.0).powi(2).mul_add(length_max as f32, 0.0) as u32,
     };
     let length = length.min(length_max) as usize;
     let mut tokens = Vec::with_capacity(length);
-    // Every third prompt begins like an earlier one, so that the prefix cache has something to find.
+    // Every third prompt begins like an earlier one, so that the prefix cache has hits.
     if index % 3 == 2 {
         let donor = &earlier[draw(index, 1, earlier.len() as u32) as usize];
         tokens.extend(donor.iter().take(length.saturating_sub(1)));

@@ -1,4 +1,4 @@
-//! The deployments that `verify` compares: modes, transports, chunkings, block sizes, batch mixes, ranks.
+//! Deployments that `verify` compares: modes, transports, chunkings, block sizes, batch mixes, ranks.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use engine::model::Grid;
 
 use crate::config::{BatonConfig, Mode};
 
-/// One deployment and how hard it is pushed.
+/// Deployment and the load that it gets.
 #[derive(Debug)]
 pub struct Setup {
-    /// For the table.
+    /// Name in the table.
     pub name: &'static str,
-    /// Requests at a time; another number is another batch mix.
+    /// Requests at a time, which determines the batch mix.
     pub concurrency: usize,
     mode: Mode,
     settings: &'static [&'static str],
@@ -28,7 +28,7 @@ impl Setup {
     }
 }
 
-/// The first is the baseline that all others are compared with.
+/// All setups; the first is the baseline.
 const SETUPS: &[Setup] = &[
     Setup::aggregated("aggregated, one request at a time", 1, &["decode.engine.prefix_cache=off"]),
     Setup::aggregated("aggregated, batched", 16, &[]),
@@ -86,26 +86,26 @@ const SETUPS: &[Setup] = &[
     Setup::aggregated("aggregated, two threads", 16, &["decode.engine.threads=2"]),
 ];
 
-/// All of them, the baseline first.
+/// Returns all setups, the baseline first.
 #[must_use]
 pub fn all() -> &'static [Setup] {
     SETUPS
 }
 
 impl Setup {
-    /// Whether it runs when only `mode` is asked for; the baseline always does.
+    /// Returns true if the setup runs when only `mode` is asked for; the baseline always runs.
     #[must_use]
     pub fn is_wanted(&self, mode: Option<Mode>) -> bool {
         mode.is_none_or(|mode| mode == self.mode) || self.name == all()[0].name
     }
 
-    /// Whether KV bytes must have moved in it.
+    /// Returns true if KV bytes must move.
     #[must_use]
     pub fn moves_kv(&self) -> bool {
         self.mode == Mode::Disaggregated
     }
 
-    /// Why a model cannot be served with the ranks of this setup's configuration, if so.
+    /// Returns why the ranks of this setup's configuration cannot serve a model, if so.
     pub fn unfit(&self, config: &BatonConfig, model: &Path) -> Result<Option<String>> {
         let spec = engine::model::ModelSpec::read(model)?;
         let workers = match self.mode {
@@ -119,16 +119,16 @@ impl Setup {
         Ok(workers.into_iter().find_map(misfit))
     }
 
-    /// Its configuration.
+    /// Returns the setup's configuration.
     pub fn config(&self, model: &Path, settings: &[String]) -> Result<BatonConfig> {
-        // Its own settings name roles and come last: nothing else wins over what it is named after.
+        // The setup's own settings name roles and come last, so nothing overrides them.
         let own = self.settings.iter().map(|setting| (*setting).to_string());
         let all: Vec<String> = settings.iter().cloned().chain(own).collect();
         let mut config = BatonConfig::load(None, &all)?;
         config.set_mode(self.mode);
         config.set_model(model);
         config.router.listen = "127.0.0.1:0".to_string();
-        // A deployment per setup comes and goes: only what is wrong is worth a line between the rows of the table.
+        // A deployment per setup comes and goes: only errors are worth a line in the table.
         config.telemetry.log = "error".to_string();
         Ok(config)
     }

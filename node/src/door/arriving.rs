@@ -1,4 +1,4 @@
-//! A request's body on its way in: says when all of it is there; knows no route.
+//! Body of a request on its way in; marks the request as complete when all of it is there; knows no route.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use super::seats::Occupied;
 
-/// A body whose connection keeps its place once the last byte is there.
+/// Body whose connection keeps its place once the last byte is there.
 #[derive(Debug)]
 pub(super) struct Arriving {
     body: Incoming,

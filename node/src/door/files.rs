@@ -1,17 +1,17 @@
-//! Connections need file descriptors: how many the system gives this process; knows no socket.
+//! Limits the number of connections to the file descriptors that the system allows; knows no socket.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// Descriptors that are kept for everything that is no client's connection: workers, files, pipes.
+/// Most descriptors reserved for other uses than clients' connections: workers, files, pipes.
 const RESERVE_MAX: u64 = 128;
-/// Some systems let a process have a thousand million, for which others in it might make room.
+/// Highest limit to ask for. Some systems allow a thousand million, for which libraries might allocate tables.
 const FILES_MAX: u64 = 1 << 20;
-/// Even with too few descriptors the door stays open.
+/// Connections that are allowed even with too few descriptors.
 const CONNECTIONS_MIN: usize = 4;
 
-/// Raises the number of descriptors that this process and its children may open to what the system lets it have. The
-/// usual first limit is for programs that wait on descriptors in a way that servers do not.
+/// Raises the limit of open files of this process and its children to the maximum that the system allows. The usual
+/// initial limit is for programs that use `select`, which servers do not.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(FILES_MAX).min(FILES_MAX);
@@ -24,7 +24,7 @@ pub fn raise_open_files() {
     }
 }
 
-/// How many of `wanted` connections there are descriptors for; says so when that is fewer.
+/// Returns how many of `wanted` connections have descriptors, and logs a warning if these are fewer.
 #[must_use]
 pub fn connections_within_files(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current;
@@ -46,7 +46,7 @@ fn connections(wanted: usize, limit: u64, open: u64) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(wanted).max(CONNECTIONS_MIN.min(wanted))
 }
 
-/// Descriptors that are open now; where the system does not say, a guess.
+/// Counts the open descriptors; guesses where the system does not tell.
 fn open_now() -> u64 {
     const GUESS: u64 = 32;
     std::fs::read_dir("/proc/self/fd").map_or(GUESS, |entries| entries.count() as u64)

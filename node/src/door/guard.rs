@@ -1,9 +1,9 @@
-//! Which requests a web page could have sent behind its reader's back, and which of them are let in; knows no route.
+//! Refuses requests that a web page could have sent without its reader's knowledge; knows no route.
 //!
-//! A browser lets any page send requests to any address. Three rules keep pages out that the operator does not name: on
-//! loopback the `Host` must be a name of this machine, for a name that somebody else resolves to 127.0.0.1 makes their page
-//! look like ours; an `Origin` must be ours or named; and what changes anything must be JSON, which no page can send to
-//! another origin without asking first.
+//! A browser lets any page send requests to any address. Three rules keep out pages that the operator has not named. On
+//! loopback, the `Host` must be a name of this machine, as a foreign name that resolves to 127.0.0.1 makes a foreign
+//! page look like ours. An `Origin` must be ours or named. A request that changes something must be JSON, which no page
+//! can send to another origin without asking first.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,45 +13,45 @@ use thiserror::Error;
 
 use crate::bind::{host_and_port, is_host};
 
-/// Characters of a header that an error shows.
+/// Most characters of a header that an error shows.
 const SHOWN_CHARS_MAX: usize = 80;
-/// Charsets whose texts are UTF-8.
+/// Charsets whose texts are also UTF-8.
 const UTF8_NAMES: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
 
-/// The rules of one listener.
+/// Rules of one listener.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
-    /// Hosts that are let in, in lower case, without port; `None` is all of them.
+    /// Allowed hosts in lower case, without port; `None` for all.
     hosts: Option<Vec<String>>,
-    /// Origins that are let in, in lower case; `*` is all of them.
+    /// Allowed origins in lower case; `*` for all.
     origins: Vec<String>,
 }
 
-/// A request that is not let in.
+/// Reason why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Strange {
-    /// Its host is none of ours.
+    /// The host is none of ours.
     #[error("the Host header is {0:?}, which is not a name of this server (allowed_hosts)")]
     Host(String),
-    /// It comes from a page of another origin.
+    /// The request comes from a page of another origin.
     #[error("requests of pages from {0:?} are not allowed here (allowed_origins)")]
     Origin(String),
-    /// What was checked and what somebody behind us reads could differ.
+    /// A header occurs twice, so that this check and a later reader could see different values.
     #[error("the header {0} is sent twice")]
     Twice(String),
-    /// It names no host, which HTTP/1.1 asks for (RFC 9112, section 3.2).
+    /// The request names no host, which HTTP/1.1 requires (RFC 9112, section 3.2).
     #[error("the request has no Host header")]
     NoHost,
-    /// Its body is not said to be JSON, which is UTF-8.
+    /// The body is not declared as JSON in UTF-8.
     #[error("the body must be sent with the header 'content-type: application/json', but its type is {0:?}")]
     NotJson(String),
-    /// Its body is compressed.
+    /// The body is compressed.
     #[error("the body must be sent as it is, but its content-encoding is {0:?}")]
     Encoded(String),
 }
 
 impl Strange {
-    /// The status of the answer.
+    /// Returns the status of the answer.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
@@ -63,8 +63,8 @@ impl Strange {
 }
 
 impl Guard {
-    /// Rules for a listener at `address`, configured as `listen`. `hosts` are let in besides; off loopback every host is
-    /// let in while there are none.
+    /// Makes the rules for a listener at `address`, configured as `listen`. `hosts` are allowed besides; off loopback,
+    /// all hosts are allowed if `hosts` is empty.
     #[must_use]
     pub fn new(address: SocketAddr, listen: &str, hosts: &[String], origins: &[String]) -> Guard {
         let strict = address.ip().is_loopback() || !hosts.is_empty();
@@ -76,10 +76,7 @@ impl Guard {
         }
     }
 
-    /// Whether a request may go on.
-    ///
-    /// # Errors
-    /// Why not.
+    /// Checks a request; an error is the reason why it is refused.
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Strange> {
         let (headers, authority) = (request.headers(), request.uri().authority());
         if let Some(name) = [HOST, ORIGIN, CONTENT_TYPE, CONTENT_ENCODING]
@@ -103,14 +100,14 @@ impl Guard {
         {
             return Err(Strange::Origin(shown(&origin)));
         }
-        // No route takes a body with another method; they are refused as such, which is the better answer.
+        // No route takes a body with another method; the refusal of the method is the better answer.
         match *request.method() {
             Method::POST => check_json(headers).and_then(|()| check_encoding(headers)),
             _ => Ok(()),
         }
     }
 
-    /// The origin of a request that the operator has named: pages from there may read the answer.
+    /// Returns the request's origin if the operator has named it: its pages may read the answer.
     #[must_use]
     pub fn named_origin(&self, headers: &HeaderMap) -> Option<String> {
         origin_of(headers).filter(|origin| self.lets_in(origin))
@@ -134,13 +131,13 @@ fn origin_of(headers: &HeaderMap) -> Option<String> {
     text_of(headers, &ORIGIN)
 }
 
-/// A page that this very server has given out.
+/// Returns true for the origin of a page that this server has sent.
 fn is_same(origin: &str, host: Option<&str>) -> bool {
     let named = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     named.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
 }
 
-/// `application/json` and its kin, with any parameters but those that say it is not UTF-8.
+/// Accepts `application/json` and `application/…+json`, unless a parameter names a charset that is not UTF-8.
 fn check_json(headers: &HeaderMap) -> Result<(), Strange> {
     let sent = text_of(headers, &CONTENT_TYPE).unwrap_or_default();
     let lower = sent.to_ascii_lowercase();
@@ -164,10 +161,7 @@ fn text_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Checks a host that an operator lets in, with or without a port (which is not looked at).
-///
-/// # Errors
-/// No request can name it.
+/// Checks a host that an operator allows, without its port; fails when no request can name it.
 pub fn check_host(host: &str) -> Result<(), String> {
     match is_host(host) || host.parse::<IpAddr>().is_ok() || host_and_port(host).is_ok() {
         true => Ok(()),
@@ -175,10 +169,7 @@ pub fn check_host(host: &str) -> Result<(), String> {
     }
 }
 
-/// Checks an origin that an operator lets in.
-///
-/// # Errors
-/// No browser sends it.
+/// Checks an origin that an operator allows; fails when no browser sends it.
 pub fn check_origin(origin: &str) -> Result<(), String> {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -198,13 +189,13 @@ pub fn check_origin(origin: &str) -> Result<(), String> {
     }
 }
 
-/// The host of `host:port`, of `[address]:port` or of itself.
+/// Returns the host of `host:port`, of `[address]:port`, or the text itself.
 fn host_of(named: &str) -> &str {
     if let Some(bracketed) = named.strip_prefix('[') {
         return bracketed.split(']').next().unwrap_or_default();
     }
     match named.rsplit_once(':') {
-        // More than one colon without brackets is an address, not a port.
+        // More than one colon without brackets is an IPv6 address without a port.
         Some((host, _)) if !host.contains(':') => host,
         _ => named,
     }
@@ -233,7 +224,7 @@ mod tests {
         guard.check(&request(method, Uri::from_static("/"), headers))
     }
 
-    /// As HTTP/1.0, which needs no host.
+    /// HTTP/1.0 request, which needs no host.
     fn request(method: &Method, uri: Uri, headers: &[(&'static str, &str)]) -> Request<()> {
         let mut request = Request::builder().version(Version::HTTP_10).method(method).uri(uri);
         for (name, value) in headers {

@@ -1,5 +1,5 @@
-//! Where HTTP clients come in: accepts connections within bounds of number, idleness and unread answers, and ends them in
-//! good order. Knows no route.
+//! Accepts the connections of HTTP clients within bounds of number, idleness and unread answers, and ends them in good
+//! order. Knows no route.
 
 mod arriving;
 mod files;
@@ -31,49 +31,48 @@ pub use guard::{Guard, Strange, check_host, check_origin};
 use seats::{Occupied, Seat, Seats};
 use write_deadline::WriteDeadline;
 
-/// Pause after the system refused to accept, for it does so again at once when it is out of descriptors.
+/// Pause after a failed accept, which would fail again at once when descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Accept errors of one kind are logged once in so many.
+/// Number of accept errors in a row per log line.
 const ACCEPT_ERRORS_PER_LINE: u64 = 1_000;
-/// Bytes that a connection may hold of what it has read and what it has to write. The head of a request must fit.
+/// Most bytes that a connection buffers of its input and of its output. The head of a request must fit.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How long a connection that was asked to close may take: it has nothing left to say.
+/// Time for a connection without a request to close.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
-/// How many connections there may be, and how long each may stand still.
+/// Bounds on the number of connections, and on the time for which each may stand still.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Connections at a time; when all places are taken, those of which no whole request has come give theirs up, longest
-    /// first.
+    /// Connections at a time. When all places are taken, the connection that has waited longest without a whole request
+    /// gives up its place.
     pub connections_max: usize,
-    /// Time to send the head of a request, also the first and after an answer.
+    /// Time to send the head of a request, on a new connection or after an answer.
     pub head_time_max: Duration,
-    /// How slowly a client may take its answer.
+    /// Slowest pace at which a client may take its answer.
     pub reading: ReadingPace,
 }
 
-/// How slowly a client may take its answer.
+/// Slowest pace at which a client may take its answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadingPace {
-    /// How far it may be behind: time in which answers wait for it and it takes nothing.
+    /// Time for which answers may wait while the client takes nothing.
     pub behind_max: Duration,
-    /// Bytes per second that keep it from falling further behind.
+    /// Bytes per second at which a client does not fall further behind.
     pub bytes_per_s_min: u64,
 }
 
-/// How the door stands.
+/// State of the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Clients come and stay.
     Open,
-    /// Clients still come, and each is told with its next answer to come back elsewhere.
+    /// Clients still come, but each is told with its next answer to reconnect elsewhere.
     Leaving,
-    /// Nobody comes any more; whoever has no answer coming is sent away.
+    /// New clients are refused, and connections without a running answer are closed.
     Shut,
 }
 
-/// Serves with `answer` until `phase` says `Shut` (or nobody can say anything any more), then waits for the requests that
-/// still run.
+/// Serves with `answer` until `phase` is `Shut` or its sender is gone, then waits for the requests that still run.
 pub async fn serve<A, F>(listener: TcpListener, limits: ConnectionLimits, mut phase: watch::Receiver<Phase>, answer: A)
 where
     A: Fn(Request<Body>) -> F + Clone + Send + 'static,
@@ -93,16 +92,16 @@ where
         });
     }
     drop((listener, alive));
-    // Nothing is ever sent: the channel closes when the last connection has gone.
+    // Nothing is ever sent: the channel closes with the last connection.
     let _ = all_gone.recv().await;
 }
 
 async fn shut(phase: &mut watch::Receiver<Phase>) {
-    // The error says that nobody can open the door again.
+    // An error says that nobody can open the door again.
     let _ = phase.wait_for(|phase| *phase == Phase::Shut).await;
 }
 
-/// One connection from its first byte to its last.
+/// Serves one connection.
 async fn converse<A, F>(
     stream: TcpStream,
     seat: Seat,
@@ -116,7 +115,7 @@ async fn converse<A, F>(
     let (now, seat) = (phase.clone(), Arc::new(seat));
     let place = Arc::clone(&seat);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        // Before the first `await`: whatever becomes of the connection, the request has been seen.
+        // Before the first `await`, so that the request counts whatever becomes of the connection.
         let occupied = Arc::new(place.occupy());
         let request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&occupied))));
         let (answered, now) = (answer(request), now.clone());
@@ -131,7 +130,7 @@ async fn converse<A, F>(
     };
     let ended = match ended {
         Some(ended) => ended,
-        // It would wait for a request that may never be whole.
+        // A graceful end would wait for a request that may never be whole.
         None if seat.is_owed() && *phase.borrow() != Phase::Shut => Ok(()),
         None => {
             connection.as_mut().graceful_shutdown();
@@ -146,7 +145,7 @@ async fn converse<A, F>(
     }
 }
 
-/// The answer as it goes out: the place counts as taken until its last byte, and a door that is being left says so.
+/// Wraps the answer: it keeps the place taken until its last byte, and closes the connection unless the door is open.
 fn finish(response: Response, occupied: Arc<Occupied>, phase: &watch::Receiver<Phase>) -> hyper::Response<Answered> {
     occupied.complete();
     let mut response = response.map(|body| Answered { body, _occupied: occupied });
@@ -156,21 +155,21 @@ fn finish(response: Response, occupied: Arc<Occupied>, phase: &watch::Receiver<P
     response
 }
 
-/// HTTP/1.1 only: of HTTP/2 there is no bound on how long a connection says nothing, or takes nothing by flow control.
+/// HTTP/1.1 only: HTTP/2 has no bound on the time for which a connection is silent or blocked by flow control.
 fn server(limits: ConnectionLimits) -> http1::Builder {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.head_time_max).max_buf_size(BUFFER_BYTES);
     server
 }
 
-/// The next connection, as soon as there is a place for it; until then clients wait in the listener's queue.
+/// Accepts the next connection when there is a place; until then clients wait in the listener's queue.
 async fn accept(listener: &TcpListener, seats: &Seats) -> (TcpStream, Seat) {
     let seat = seats.take().await;
     let mut errors = 0_u64;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Tokens are small and must not wait for each other; a socket without the option is only slower.
+                // Tokens are small and must not wait for each other; without the option a socket is only slower.
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "no TCP_NODELAY");
                 }
@@ -181,7 +180,7 @@ async fn accept(listener: &TcpListener, seats: &Seats) -> (TcpStream, Seat) {
                     warn!(%error, "a connection could not be accepted");
                 }
                 errors += 1;
-                // The most likely reason is that there are no descriptors left.
+                // Most likely no descriptors are left.
                 seats.ask_longest_idle_to_go();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -189,7 +188,7 @@ async fn accept(listener: &TcpListener, seats: &Seats) -> (TcpStream, Seat) {
     }
 }
 
-/// A body that keeps its connection's place taken.
+/// Answer that keeps its connection's place taken.
 struct Answered {
     body: Body,
     _occupied: Arc<Occupied>,

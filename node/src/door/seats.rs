@@ -1,4 +1,4 @@
-//! The places that connections take, and which of them can be had back; knows no socket.
+//! Places of connections, and which of them can be taken back; knows no socket.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A connection that has waited for a request, or for the rest of one, this long may be asked to go; a shorter wait may be
-/// its way here.
+/// Shortest wait for a request, or for the rest of one, after which a connection may be asked to close; during a
+/// shorter wait the request may be on its way.
 const IDLE_MIN: Duration = Duration::from_millis(50);
 
 /// All places; clones share them.
@@ -24,11 +24,10 @@ pub(super) struct Seats {
 struct Table {
     taken: usize,
     next: u64,
-    /// Connections of which no whole request has come yet, by when the waiting began.
+    /// Connections without a whole request, by the start of their wait.
     idle: BTreeMap<(Instant, u64), Arc<Notify>>,
 }
 
-/// A place; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Seats,
@@ -37,19 +36,18 @@ pub(super) struct Seat {
     usage: Mutex<Use>,
 }
 
-/// What a place is used for.
 #[derive(Debug, Clone, Copy)]
 struct Use {
-    /// Requests whose answers are not over.
+    /// Requests whose answers are not complete.
     requests: u32,
-    /// Those of them that have come as a whole.
+    /// Those of them that have arrived completely.
     complete: u32,
-    /// Since when the client has owed the next request, or the rest of this one.
+    /// Time since which the client owes the next request, or the rest of this one.
     idle_since: Instant,
 }
 
-/// A request that has come in part, or is being answered. The place is its own once it has come as a whole: what a client
-/// only announces keeps nobody out.
+/// Request that has come in part, or is being answered. Only a complete request protects the place, so a client that
+/// just announces one keeps nobody out.
 #[derive(Debug)]
 pub(super) struct Occupied {
     seat: Arc<Seat>,
@@ -61,7 +59,7 @@ impl Seats {
         Seats { max: max.max(1), table: Arc::default(), freed: Arc::default() }
     }
 
-    /// A place, as soon as there is one; while there is none, connections that only wait are asked to go.
+    /// Waits for a place; while there is none, asks idle connections to close.
     pub(super) async fn take(&self) -> Seat {
         loop {
             let freed = self.freed.notified();
@@ -69,12 +67,12 @@ impl Seats {
                 return seat;
             }
             self.ask_longest_idle_to_go();
-            // Nobody may be idle yet, so it asks again after a while.
+            // Perhaps none is idle long enough yet, so ask again after a while.
             let _ = tokio::time::timeout(IDLE_MIN, freed).await;
         }
     }
 
-    /// Asks the connection that has waited longest for a request to close.
+    /// Asks the connection that has waited longest for a request to close, if the wait is long enough.
     pub(super) fn ask_longest_idle_to_go(&self) {
         let mut table = locked(&self.table);
         let longest = table.idle.first_key_value().map(|(key, go)| (*key, Arc::clone(go)));
@@ -101,7 +99,7 @@ impl Seats {
 }
 
 impl Seat {
-    /// The head of a request has come.
+    /// Notes that the head of a request has come.
     pub(super) fn occupy(self: &Arc<Self>) -> Occupied {
         let mut usage = locked(&self.usage);
         usage.requests += 1;
@@ -113,7 +111,7 @@ impl Seat {
         Occupied { seat: Arc::clone(self), is_complete: AtomicBool::new(false) }
     }
 
-    /// Whether the client still owes a part of its request.
+    /// Returns true if the client still owes a part of its request.
     pub(super) fn is_owed(&self) -> bool {
         let usage = locked(&self.usage);
         usage.requests > usage.complete
@@ -128,12 +126,12 @@ impl Seat {
         locked(&self.seats.table).idle.remove(&(usage.idle_since, self.number));
     }
 
-    /// Resolves when the place is wanted for others.
+    /// Resolves when another connection needs the place.
     pub(super) async fn asked_to_go(&self) {
         self.go.notified().await;
     }
 
-    /// Resolves when no request has been answered here for `time`.
+    /// Resolves when no request has run here for `time`.
     pub(super) async fn idle_for(&self, time: Duration) {
         loop {
             tokio::time::sleep(time).await;
@@ -146,7 +144,7 @@ impl Seat {
 }
 
 impl Occupied {
-    /// All of the request is there, or its answer does not wait for the rest.
+    /// Notes that the request is complete, or that its answer does not wait for the rest.
     pub(super) fn complete(&self) {
         let mut usage = locked(&self.seat.usage);
         if !self.is_complete.swap(true, Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! A connection that fails when its other end takes too little of what it is sent; knows not what is written.
+//! A connection that fails when its peer takes too little of the answers; knows nothing of their contents.
 
 use std::future::Future;
 use std::io;
@@ -11,18 +11,18 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::ReadingPace;
 
-/// Wraps a connection. While a client takes nothing, nobody asks its answer for more, so nothing else would ever notice
-/// and the answer would keep its place for good.
+/// Wraps a connection. While a client takes nothing, its answer is not polled, so nothing else would notice, and the
+/// answer would keep its place for ever.
 ///
-/// A client has time to its credit. Waiting for it uses that up, and each byte that it takes earns some back: one that takes
-/// a byte a minute is given up like one that takes nothing, and one that keeps the pace may take as long as it likes.
+/// A client has a credit of time: waiting for it uses the credit up, and each byte that it takes earns some back. A
+/// client that takes a byte a minute is given up like one that takes nothing; one that keeps the pace never is.
 #[derive(Debug)]
 pub(super) struct WriteDeadline<S> {
     stream: S,
     pace: ReadingPace,
     /// Time for which writes may still wait.
     credit: Duration,
-    /// While a write waits.
+    /// Present while a write waits.
     waiting: Option<Waiting>,
 }
 
@@ -37,7 +37,7 @@ impl<S> WriteDeadline<S> {
         WriteDeadline { stream, pace, credit: pace.behind_max, waiting: None }
     }
 
-    /// What a write of `bytes` has come to; one that waits beyond the credit has failed.
+    /// Returns the outcome of a write; a write that waits beyond the credit fails.
     fn bounded<T>(
         &mut self,
         written: Poll<io::Result<T>>,
@@ -57,7 +57,7 @@ impl<S> WriteDeadline<S> {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 
-    /// A write has ended: what it waited is paid, what was taken is earned.
+    /// Ends a write: subtracts its wait from the credit and adds the time that `bytes` earn.
     fn earn(&mut self, bytes: usize) {
         if let Some(waiting) = self.waiting.take() {
             self.credit = self.credit.saturating_sub(waiting.since.elapsed());
@@ -127,7 +127,7 @@ mod tests {
         assert!(began.elapsed() < BEHIND + Duration::from_secs(1));
     }
 
-    /// How long a client lives that takes `bytes` every `pause`.
+    /// Returns how long a client lives that takes `bytes` every `pause`.
     async fn lives(bytes: usize, pause: Duration) -> Duration {
         let (near, mut far) = duplex(bytes);
         let mut stream = WriteDeadline::new(near, PACE);

@@ -1,4 +1,4 @@
-//! What a log line looks like: time, level, who wrote it, where, what. One event is one line, whatever its fields hold.
+//! Form of a log line: time, level, process, place, message. One event is one line, whatever its fields hold.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How log lines are written.
+/// Form in which log lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -24,7 +24,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// Its name in the configuration.
+    /// Returns the format's name in the configuration.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -34,21 +34,20 @@ impl LogFormat {
     }
 }
 
-/// Who writes the lines of this process. A worker that was given no name learns it with its address.
+/// Name of this process in its log lines. A worker without a configured name gets one with its address.
 static NAME: RwLock<Option<Arc<str>>> = RwLock::new(None);
 
-/// The name that every line of this process carries from now on, e.g. `prefill-0`.
+/// Sets the name that every later line of this process carries, e.g. `prefill-0`.
 pub fn set_process_name(name: &str) {
     *NAME.write().unwrap_or_else(PoisonError::into_inner) = Some(name.into());
 }
 
-/// The name of this process in its log lines.
+/// Returns the name of this process in its log lines.
 #[must_use]
 pub fn process_name() -> Arc<str> {
     NAME.read().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| "baton".into())
 }
 
-/// The shape of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
     pub(super) format: LogFormat,
@@ -95,7 +94,7 @@ fn json(mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
     line.insert("process".to_owned(), (*process_name()).into());
     line.insert("target".to_owned(), event.metadata().target().into());
     event.record(&mut Fields(&mut line));
-    // JSON leaves these as they are, inside its strings.
+    // JSON allows these characters unescaped in strings.
     for letter in Value::Object(line).to_string().chars() {
         match letter {
             letter if misleads(letter) => write!(out, "\\u{:04x}", u32::from(letter))?,
@@ -115,7 +114,7 @@ const fn colour_of(level: Level) -> &'static str {
     }
 }
 
-/// What strangers send may end up in a field: it must neither forge another line nor command a terminal.
+/// Escapes fields, which may hold text of strangers: it must neither forge another line nor command a terminal.
 fn on_one_line(fields: &str) -> String {
     let mut line = String::with_capacity(fields.len());
     for letter in fields.chars() {
@@ -127,7 +126,7 @@ fn on_one_line(fields: &str) -> String {
     line
 }
 
-/// Whether a terminal would take it for a command, or an editor show it as another line or in another order.
+/// Returns true for characters that command a terminal, or break or reorder a line in an editor.
 fn misleads(letter: char) -> bool {
     letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -172,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// What `say` logs, as this process would write it.
+    /// Returns what `say` logs, in the form of this process.
     fn written(format: LogFormat, say: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
         struct Kept(Arc<Mutex<Vec<u8>>>);

@@ -1,14 +1,14 @@
-//! Gauges that end with their subject: a peer that is gone leaves no series behind. Knows no metric by name.
+//! Gauges that live as long as their subject: a peer that is gone leaves no series behind. Knows no metric by name.
 //!
-//! The recorder keeps a series for as long as the process lives. What belongs to a peer, a worker or a file is exported
-//! from here instead, for as long as somebody holds it.
+//! The recorder keeps a series for the life of the process. Series of a peer, a worker or a file are exported from here
+//! instead, as long as a gauge is held.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Name, labels, and a number of its own: two subjects of one name may overlap for a moment.
+/// Name, labels and a unique number, as two subjects of one name may overlap for a moment.
 type Key = (&'static str, Vec<(&'static str, String)>, u64);
 
 static LIVING: Mutex<BTreeMap<Key, f64>> = Mutex::new(BTreeMap::new());
@@ -26,7 +26,7 @@ struct Series {
 }
 
 impl LiveGauge {
-    /// A gauge of this name and these labels, at `value`.
+    /// Makes a gauge with this name, labels and value.
     #[must_use]
     pub fn new(name: &'static str, labels: Vec<(&'static str, String)>, value: f64) -> LiveGauge {
         let gauge =
@@ -35,7 +35,7 @@ impl LiveGauge {
         gauge
     }
 
-    /// Changes its value.
+    /// Sets the value.
     pub fn set(&self, value: f64) {
         living().insert(self.series.key.clone(), value);
     }
@@ -51,7 +51,7 @@ fn living() -> MutexGuard<'static, BTreeMap<Key, f64>> {
     LIVING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One sample of a family, in Prometheus' text format without its end of line.
+/// One sample in Prometheus' text format, without its line end.
 pub(super) fn sample(name: &str, labels: &[(&str, &str)], value: f64) -> String {
     let mut line = name.to_owned();
     for (place, (label, text)) in labels.iter().enumerate() {
@@ -65,7 +65,7 @@ pub(super) fn sample(name: &str, labels: &[(&str, &str)], value: f64) -> String 
     line
 }
 
-/// The samples of every gauge that lives, by name; of two with equal labels the younger one.
+/// Samples of all living gauges by name; of two with equal labels the younger.
 pub(super) fn samples() -> BTreeMap<&'static str, Vec<String>> {
     let mut latest = BTreeMap::new();
     for ((name, labels, _), value) in &*living() {

@@ -1,4 +1,4 @@
-//! Logs to standard error and metrics in memory; knows no port.
+//! Logs to standard error, and metrics in memory; knows no port.
 
 mod format;
 mod live;
@@ -17,23 +17,23 @@ pub use format::{LogFormat, process_name, set_process_name};
 pub use live::LiveGauge;
 pub use stream::{LAST_LINES, PendingLine, Stream};
 
-/// The environment variable that overrides the configured log level.
+/// Environment variable that overrides the configured log level.
 pub const LOG_VARIABLE: &str = "BATON_LOG";
 
-/// The environment variable that asks for colours where standard error is no terminal.
+/// Environment variable that asks for colours where standard error is no terminal.
 pub const COLOURS_VARIABLE: &str = "CLICOLOR_FORCE";
 
-/// Telemetry could not be set up.
+/// Reason why telemetry could not be set up.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
-    /// The log level is not one.
+    /// The log filter is invalid.
     #[error("{origin} {text:?} is not a log filter: {problem}")]
     Filter {
-        /// The variable or the configuration key it came from.
+        /// Variable or configuration key from which the filter came.
         origin: &'static str,
-        /// What it says.
+        /// Text of the filter.
         text: String,
-        /// Why it is none.
+        /// Problem of the filter.
         problem: String,
     },
     /// Something else in this process has set up logging.
@@ -45,18 +45,18 @@ pub enum TelemetryError {
     /// A histogram's buckets are empty.
     #[error("metric {name} cannot have its buckets")]
     Buckets {
-        /// The metric.
+        /// Name of the metric.
         name: &'static str,
-        /// Why.
+        /// Error of the recorder.
         source: BuildError,
     },
 }
 
-/// Sends logs of `level` (or what `BATON_LOG` says) to standard error: `info`, or per module `info,engine=debug`. Every
-/// line carries `name`. Logging never holds up whoever logs: see [`Stream`]. A panic is a log line, too.
+/// Sends logs of `level` (or of `BATON_LOG`) to standard error: `info`, or per module `info,engine=debug`. Every line
+/// carries `name`. Logging never blocks the caller: see [`Stream`]. A panic is a log line too.
 ///
 /// # Errors
-/// The filter is not one, or logging is set up already.
+/// When the filter is invalid, or logging is set up already.
 pub fn log_to_stderr(level: &str, format: LogFormat, name: &str) -> Result<(), TelemetryError> {
     let (origin, text) = match std::env::var(LOG_VARIABLE) {
         Ok(text) if !text.is_empty() => (LOG_VARIABLE, text),
@@ -67,7 +67,7 @@ pub fn log_to_stderr(level: &str, format: LogFormat, name: &str) -> Result<(), T
     let logs = tracing_subscriber::fmt().with_ansi(wants_colours()).with_env_filter(filter);
     let logs = logs.event_format(format::Line { format }).with_writer(|| PendingLine::of(Stream::Stderr));
     logs.try_init().map_err(|_| TelemetryError::Logging)?;
-    // Their threads begin now: a moment without room for threads must not silence the process for ever.
+    // Start the writing threads now: a later moment without room for threads would silence the process for ever.
     Stream::ALL.iter().for_each(|stream| stream.open());
     std::panic::set_hook(Box::new(|panic| {
         let reason = said(panic.payload());
@@ -84,13 +84,13 @@ pub fn log_to_stderr(level: &str, format: LogFormat, name: &str) -> Result<(), T
             _ => String::new(),
         };
         tracing::error!(thread, place, "a thread has panicked, which is a defect of ours: {reason}{trace}");
-        // It may be this process's last line.
+        // This may be the last line of the process.
         Stream::Stderr.flush(LAST_LINES);
     }));
     Ok(())
 }
 
-/// On a terminal, or where somebody who passes our lines on to one says so; never where nobody wants any.
+/// Returns true on a terminal, or if `CLICOLOR_FORCE` asks for colours; never if `NO_COLOR` is set.
 #[must_use]
 pub fn wants_colours() -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
@@ -98,17 +98,14 @@ pub fn wants_colours() -> bool {
     !is_set("NO_COLOR") && (terminal || is_set(COLOURS_VARIABLE))
 }
 
-/// Checks a log filter as it stands in the configuration.
-///
-/// # Errors
-/// It is not one.
+/// Checks a log filter of the configuration.
 pub fn check_filter(text: &str) -> Result<(), TelemetryError> {
     filter("telemetry.log", text).map(|_| ())
 }
 
 fn filter(origin: &'static str, text: &str) -> Result<EnvFilter, TelemetryError> {
     let wrong = |problem: String| TelemetryError::Filter { origin, text: text.to_owned(), problem };
-    // A mistyped level would be taken for a module, and everything else would fall silent.
+    // A mistyped level would count as a module, and everything else would fall silent.
     if let Some(word) = text.split(',').map(str::trim).find(|word| !is_level(word) && !is_module_and_level(word)) {
         return Err(wrong(format!("{word:?} is neither off, error, warn, info, debug or trace nor module=level")));
     }
@@ -119,14 +116,14 @@ fn is_level(word: &str) -> bool {
     !word.is_empty() && word.parse::<LevelFilter>().is_ok()
 }
 
-/// Filters of spans and fields (`[span{field=value}]=level`) are none here: our lines stand in no span.
+/// Refuses filters of spans and fields (`[span{field=value}]=level`), as no line here is inside a span.
 fn is_module_and_level(word: &str) -> bool {
     let is_module =
         |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c));
     word.split_once('=').is_some_and(|(module, level)| is_module(module) && is_level(level))
 }
 
-/// The metrics of this process; clones share them.
+/// Metrics of this process; clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -140,10 +137,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Records what this process, which is of this role, counts from now on; once per process.
-    ///
-    /// # Errors
-    /// Metrics are set up already.
+    /// Installs the recorder for this process, whose role is `role`; fails the second time.
     pub fn install(role: &'static str) -> Result<Metrics, TelemetryError> {
         let recorder = recorder()?;
         let handle = recorder.handle();
@@ -152,13 +146,13 @@ impl Metrics {
         Ok(Metrics { handle, role })
     }
 
-    /// Metrics that nothing is recorded into, for surfaces without a recorder.
+    /// Makes metrics without a recorder, which stay empty.
     #[must_use]
     pub fn detached() -> Metrics {
         Metrics { handle: PrometheusBuilder::new().build_recorder().handle(), role: "none" }
     }
 
-    /// All series in Prometheus' text format.
+    /// Returns all series in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
@@ -183,7 +177,7 @@ impl Metrics {
         text
     }
 
-    /// Folds histogram samples; to be called every few seconds.
+    /// Folds histogram samples; must be called every few seconds.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }

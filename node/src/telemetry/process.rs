@@ -1,24 +1,23 @@
-//! What the system says about this process, under the names that Prometheus' own client libraries use.
+//! The system's figures for this process, under the names that Prometheus' own client libraries use.
 //!
-//! The crate `metrics-process` exports processor time as a gauge of whole seconds; it is a counter of fractions.
+//! The crate `metrics-process` exports processor time as a gauge of whole seconds; here it is a counter of fractions.
 
 use std::fs;
 
-/// A value of a process.
+/// Figure of a process, with its name, kind and meaning.
 pub(super) struct Fact {
-    /// Its name, kind and meaning.
     pub(super) name: &'static str,
     pub(super) kind: &'static str,
     pub(super) help: &'static str,
     pub(super) value: f64,
 }
 
-/// Everything that the system says; what it does not say is left out.
+/// Returns all figures that the system gives.
 pub(super) fn facts() -> Vec<Fact> {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    // The descriptor that lists them is one of them.
+    // The list contains its own descriptor.
     let open = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as f64);
     let ticks = ticks_per_second(&fs::read("/proc/self/auxv").unwrap_or_default());
     let fact = |name, kind, help, value: Option<f64>| value.map(|value| Fact { name, kind, help, value });
@@ -44,7 +43,7 @@ pub(super) fn facts() -> Vec<Fact> {
     all.into_iter().flatten().collect()
 }
 
-/// Fields of /proc/PID/stat from the third one on: the second is a name in brackets that may hold anything.
+/// Returns a field of /proc/PID/stat from the third on: the second is a name in brackets that may hold anything.
 fn stat_field(stat: &str, number: usize) -> Option<f64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3)?.parse().ok()
 }
@@ -53,13 +52,13 @@ fn cpu_seconds(stat: &str, ticks: f64) -> Option<f64> {
     Some((stat_field(stat, 14)? + stat_field(stat, 15)?) / ticks)
 }
 
-/// The system counts starts from its own.
+/// The system counts start times from its own start.
 fn start_seconds(stat: &str, ticks: f64) -> Option<f64> {
     let system = fs::read_to_string("/proc/stat").ok()?;
     Some(field(&system, "btime ")? + stat_field(stat, 22)? / ticks)
 }
 
-/// Ticks of the counters in /proc, from the vector that the kernel gives every process; 100 on all common machines.
+/// Ticks per second in /proc, from the auxiliary vector of the kernel; 100 on all common machines.
 fn ticks_per_second(auxv: &[u8]) -> f64 {
     const AT_CLKTCK: u64 = 17;
     let pairs = auxv.as_chunks::<8>().0.as_chunks::<2>().0;

@@ -1,7 +1,7 @@
-//! Lines to standard output or standard error that never hold up whoever writes them; knows nothing of what they say.
+//! Lines to standard output or standard error that never block the writer; knows nothing of their contents.
 //!
-//! A line goes into a bounded queue; a thread of its own writes. What nobody reads in time, or what a full disk or a
-//! closed pipe does not take, is dropped and counted, and said once writing works again.
+//! A line goes into a bounded queue; a separate thread writes. Lines that are not read in time, or that a full disk or
+//! a closed pipe refuses, are dropped and counted, and reported once writing works again.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,29 +12,29 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes of lines that may wait to be written.
+/// Most bytes of lines that may wait.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
-/// Longest line; the rest of a longer one is cut off. What a worker with 64 broken pairs says of its start is shorter.
+/// Longest line; the rest is cut off. The start report of a worker with 64 broken pairs is shorter.
 const LINE_BYTES_MAX: usize = 512 << 10;
-/// How long the last lines of a process may take: nobody may read them.
+/// Time for the last lines of a process to be written, as perhaps nobody reads them.
 pub const LAST_LINES: Duration = Duration::from_millis(500);
-/// A descriptor that somebody has made non-blocking is tried again this often.
+/// Pause between writes to a full descriptor that another process has made non-blocking.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// Where lines go.
+/// Destination of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard error: log lines, and the reason for which a process ends.
     Stderr,
-    /// Standard output: what `serve` says to people, and what workers say to their supervisor.
+    /// Standard output: messages of `serve` for people, and of workers for their supervisor.
     Stdout,
 }
 
 impl Stream {
-    /// All of them.
+    /// Both streams.
     pub const ALL: [Stream; 2] = [Stream::Stderr, Stream::Stdout];
 
-    /// Its name, as a label.
+    /// Returns the stream's name, as a label.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -43,12 +43,12 @@ impl Stream {
         }
     }
 
-    /// Starts to write; otherwise the first line does.
+    /// Starts the writing thread, as the first line would.
     pub fn open(self) {
         let _ = self.lines();
     }
 
-    /// Queues a line, given without its end. Never waits.
+    /// Queues a line, given without its line end. Never blocks.
     pub fn line(self, text: &str) {
         self.lines().put(text.as_bytes());
     }
@@ -58,7 +58,7 @@ impl Stream {
         self.lines().flush(limit);
     }
 
-    /// Lines that were dropped so far.
+    /// Returns the number of lines dropped so far.
     #[must_use]
     pub fn dropped(self) -> u64 {
         self.lines().dropped.load(Ordering::Relaxed)
@@ -73,7 +73,7 @@ impl Stream {
         };
         lines.get_or_init(|| {
             let lines: &'static Lines = Box::leak(Box::default());
-            // Without a descriptor or a thread every line is dropped, and counted.
+            // Without a descriptor or a thread every line is dropped and counted.
             match self.descriptor() {
                 Ok(descriptor) => lines.start(self.label(), File::from(descriptor)),
                 Err(_) => lines.refuse(),
@@ -82,7 +82,7 @@ impl Stream {
         })
     }
 
-    /// One of our own, so that nobody who writes to the other waits for our thread.
+    /// Duplicates the descriptor, so that writers to the original never wait for this thread.
     fn descriptor(self) -> std::io::Result<OwnedFd> {
         match self {
             Stream::Stderr => std::io::stderr().as_fd().try_clone_to_owned(),
@@ -91,7 +91,7 @@ impl Stream {
     }
 }
 
-/// What a formatter writes one event into; the event is queued when this goes.
+/// Buffer for one formatted event, which is queued when this is dropped.
 #[derive(Debug)]
 pub struct PendingLine {
     stream: Stream,
@@ -99,7 +99,7 @@ pub struct PendingLine {
 }
 
 impl PendingLine {
-    /// An empty line of `stream`.
+    /// Makes an empty line of `stream`.
     #[must_use]
     pub const fn of(stream: Stream) -> PendingLine {
         PendingLine { stream, bytes: Vec::new() }
@@ -126,11 +126,10 @@ impl Drop for PendingLine {
     }
 }
 
-/// The queue of one descriptor.
 #[derive(Debug, Default)]
 struct Lines {
     queue: Mutex<Queue>,
-    /// Something was queued, or everything queued is written.
+    /// Signals that a line was queued, or that everything is written.
     changed: Condvar,
     dropped: AtomicU64,
 }
@@ -147,7 +146,7 @@ enum Writer {
     #[default]
     Idle,
     Writing,
-    /// There is none and will be none.
+    /// No thread exists, now or later.
     Absent,
 }
 
@@ -188,7 +187,7 @@ impl Lines {
         }
     }
 
-    /// The thread: writes for ever.
+    /// Writes for ever; the body of the thread.
     fn write_all(&self, target: File) {
         let mut target = Target { file: target, line: Whole::Ended };
         let mut unsaid = 0;
@@ -219,7 +218,7 @@ impl Lines {
         }
     }
 
-    /// Gives the room of a line back; true if none is left.
+    /// Returns the room of a line; true if no line is left.
     fn done_with(&self, bytes: usize) -> bool {
         let mut queue = self.queue();
         queue.bytes -= bytes;
@@ -228,13 +227,13 @@ impl Lines {
         queue.lines.is_empty()
     }
 
-    /// Nobody holds this lock while writing.
+    /// Never locked while writing.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A descriptor, and whether its last line is whole.
+/// Descriptor, with the state of its last line.
 struct Target {
     file: File,
     line: Whole,

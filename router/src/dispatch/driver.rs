@@ -1,5 +1,5 @@
-//! The task that drives the router's desk: brings it what clients and workers say, and carries what it decides; decides
-//! nothing itself.
+//! The task that drives the router's desk: feeds it the words of clients and workers and carries out its decisions;
+//! decides nothing itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,10 +23,9 @@ use crate::clock::Clock;
 use crate::random::Numbers;
 use crate::worker::{News, Slot};
 
-/// Facts that are taken in before decisions are performed.
+/// Most facts that are taken in before decisions are carried out.
 const FACTS_MAX: usize = 1_024;
 
-/// What the task is made of.
 pub(crate) struct DriverParts {
     pub(crate) clock: Clock,
     pub(crate) news: mpsc::Receiver<(Slot, News)>,
@@ -36,7 +35,6 @@ pub(crate) struct DriverParts {
     pub(crate) numbers: Numbers,
 }
 
-/// The task.
 pub(crate) struct Driver {
     clock: Clock,
     desk: Desk,
@@ -48,28 +46,27 @@ pub(crate) struct Driver {
     gate: Gate,
 }
 
-/// Who waits for a request.
+/// Client that waits for a request.
 struct Client {
-    /// What it calls the request.
+    /// Client's name for the request.
     name: Arc<str>,
     first_choice: u32,
     events: Outbox,
 }
 
-/// What woke the task.
+/// Event that woke the task.
 enum Fact {
     Command(Command),
     News(Slot, News),
     Timer,
-    /// Nobody can send a command any more.
+    /// No sender of commands is left.
     Orphaned,
 }
 
-/// News of one request that go to its client as one.
+/// News of one request, collected to go to its client together.
 type Together = Option<(RequestId, Batch)>;
 
 impl Driver {
-    /// The task and the way to talk to it.
     pub(crate) fn new(parts: DriverParts) -> (Driver, Dispatcher) {
         let (sender, commands) = mpsc::unbounded_channel();
         let (view, seen) = watch::channel(View::default());
@@ -88,7 +85,7 @@ impl Driver {
         (driver, Dispatcher { commands: sender, numbers: parts.numbers.into(), view: seen })
     }
 
-    /// Runs until every `Dispatcher` is gone.
+    /// Runs until the last `Dispatcher` is dropped.
     pub(crate) async fn run(mut self) {
         loop {
             match self.next_fact().await {
@@ -167,7 +164,7 @@ impl Driver {
         }
     }
 
-    /// Performs all decisions; performing one may cause more.
+    /// Carries out all decisions, including those that carrying out one causes.
     fn perform(&mut self) {
         let mut together: Together = None;
         loop {
@@ -209,7 +206,7 @@ impl Driver {
         }
     }
 
-    /// Where news of a request are put; those of another one go out first.
+    /// Returns the collection for news of `request`; delivers news of another request first.
     fn news_of<'a>(&mut self, request: RequestId, together: &'a mut Together) -> &'a mut Batch {
         if together.as_ref().is_some_and(|(of, _)| *of != request) {
             self.deliver(together.take());
@@ -217,7 +214,7 @@ impl Driver {
         &mut together.get_or_insert_with(|| (request, Batch::new())).1
     }
 
-    /// Gives news to their client. One that has gone, or reads too slowly, gets nothing more.
+    /// Delivers news to their client, and forgets a client that has gone or reads too slowly.
     fn deliver(&mut self, together: Together) {
         let Some((request, batch)) = together else { return };
         let Some(client) = self.clients.get(&request) else { return };
@@ -234,7 +231,7 @@ impl Driver {
     fn finish(&mut self, request: RequestId, choice: Choice, reason: FinishReason, together: &mut Together) {
         let Some(first) = self.clients.get(&request).map(|client| client.first_choice) else { return };
         let finished = first + choice.0;
-        // A choice that ended by a stop string has no such token: its client knows already.
+        // A choice that ended by a stop string has no such token; its client knows already.
         for event in self.news_of(request, together).iter_mut().rev() {
             if let RequestEvent::Token { index, ended, .. } = event
                 && *index == finished
@@ -262,12 +259,11 @@ impl Driver {
         counter!(names::HANDOFFS_GIVEN_UP_TOTAL, "role" => "router", "instead" => instead).increment(1);
     }
 
-    /// What the client calls a request.
     fn called(&self, request: RequestId) -> &str {
         self.clients.get(&request).map_or("?", |client| &client.name)
     }
 
-    /// A worker that cannot take a message is given up: its session ends and is begun anew.
+    /// Sends a message; a worker that cannot take it is given up: its session ends and a new one begins.
     fn send(&mut self, worker: WorkerId, message: ToWorker) {
         if let Err(error) = self.fleet.send(worker, message) {
             warn!(worker = self.fleet.name(worker), %error, "worker is given up");

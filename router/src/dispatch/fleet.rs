@@ -1,4 +1,4 @@
-//! The sessions with workers: what each worker is called, and the way to it; knows no request and decides nothing.
+//! Sessions with workers: the name of each worker and the way to it; knows no request and decides nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,23 +16,21 @@ use tracing::warn;
 use super::MODEL;
 use crate::worker::Slot;
 
-/// All sessions.
 pub(super) struct Fleet {
     connections: BTreeMap<WorkerId, Connection>,
-    /// By slot.
+    /// Indexed by slot.
     seats: Vec<Seat>,
-    /// Workers that there were.
+    /// Number of workers so far.
     workers: u32,
 }
 
-/// A configured worker, whether it is there or not.
+/// Configured worker, connected or not.
 struct Seat {
     address: String,
-    /// What it calls itself; until it has said so, its address.
+    /// Name that the worker gives itself; its address until then.
     name: Arc<str>,
-    /// The worker behind its session.
     worker: Option<WorkerId>,
-    /// Whether it is up, as far as that is known.
+    /// Gauge of whether the worker is up, once its role is known.
     up: Option<LiveGauge>,
 }
 
@@ -40,18 +38,17 @@ struct Connection {
     slot: Slot,
     commands: Commands,
     role: Role,
-    /// The givers that it has said it can read from.
+    /// Givers from which the worker has said that it can read.
     links: Vec<Link>,
 }
 
 impl Fleet {
-    /// Nobody is up yet.
     pub(super) fn new(addresses: Vec<String>) -> Fleet {
         let seat = |address: String| Seat { name: address.as_str().into(), address, worker: None, up: None };
         Fleet { connections: BTreeMap::new(), seats: addresses.into_iter().map(seat).collect(), workers: 0 }
     }
 
-    /// A session has begun: the worker's number, and what it said about itself.
+    /// Notes a new session; returns the worker's number and what it said about itself.
     pub(super) fn up(&mut self, slot: Slot, welcome: Welcome, commands: Commands) -> (WorkerId, WorkerInfo) {
         self.call(slot, &welcome.name);
         let id = WorkerId(self.workers);
@@ -76,14 +73,14 @@ impl Fleet {
         (id, info)
     }
 
-    /// The session of a slot is over; the worker that was behind it.
+    /// Notes the end of a slot's session; returns the worker that was behind it.
     pub(super) fn down(&mut self, slot: Slot) -> Option<WorkerId> {
         let worker = self.worker(slot)?;
         self.end(worker);
         Some(worker)
     }
 
-    /// Ends the session with a worker; another one is begun by itself.
+    /// Ends the session with a worker; the next one begins by itself.
     pub(super) fn end(&mut self, worker: WorkerId) {
         if let Some(connection) = self.connections.remove(&worker) {
             self.publish(connection.slot, connection.role, 0.0);
@@ -93,7 +90,7 @@ impl Fleet {
         }
     }
 
-    /// What a worker says about itself, as the desk hears it.
+    /// Translates a worker's status for the desk.
     pub(super) fn status(&mut self, slot: Slot, status: session::WorkerStatus) -> Option<(WorkerId, WorkerStatus)> {
         let worker = self.worker(slot)?;
         let connection = self.connections.get_mut(&worker)?;
@@ -108,26 +105,22 @@ impl Fleet {
         Some((worker, WorkerStatus { load: status.load, phase, links, problems }))
     }
 
-    /// Queues a message for a worker; a worker that is gone has lost its legs already and needs none.
-    ///
-    /// # Errors
-    /// Its session cannot take it: it reads too slowly or has ended.
+    /// Queues a message for a worker, and drops it if the worker is gone, as its legs are lost. Fails if the session
+    /// reads too slowly or has ended.
     pub(super) fn send(&self, worker: WorkerId, message: ToWorker) -> Result<(), SendError> {
         self.connections.get(&worker).map_or(Ok(()), |connection| connection.commands.send(message))
     }
 
-    /// The worker behind a session.
     pub(super) fn worker(&self, slot: Slot) -> Option<WorkerId> {
         self.seats.get(slot.0)?.worker
     }
 
-    /// What a worker that is up is called.
     pub(super) fn name(&self, worker: WorkerId) -> &str {
         let seat = self.connections.get(&worker).and_then(|connection| self.seats.get(connection.slot.0));
         seat.map_or("?", |seat| &seat.name)
     }
 
-    /// A worker has said its name. Two of one name would be one in every dashboard: the second is called by its address.
+    /// Takes a worker's name. A name that is taken would merge two workers in dashboards: the second keeps its address.
     fn call(&mut self, slot: Slot, name: &str) {
         let is_taken = self.seats.iter().enumerate().any(|(other, seat)| other != slot.0 && &*seat.name == name);
         let Some(seat) = self.seats.get_mut(slot.0) else { return };

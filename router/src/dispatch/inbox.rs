@@ -1,5 +1,5 @@
-//! News on their way to one client: bounded in number and bytes, one by one and all together, for clients may read slowly;
-//! knows no request.
+//! Queue of news to one client, bounded in number and bytes, for each client and for all together, as clients may read
+//! slowly; knows no request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use super::{Batch, RequestEvent};
 use crate::{LimitsConfig, Relief};
 
-/// Bytes that may wait for every client uncounted, so that slow ones cannot keep the others' news out. Places bound their
-/// sum.
+/// Bytes per client that are not counted in the sum, so that slow clients cannot block the others. The number of places
+/// bounds them.
 const BYTES_FREE: usize = 16 << 10;
 
-/// A client for which more has waited leaves memory behind that is worth giving back.
+/// Bytes above which a client's queue leaves memory behind that is worth giving back.
 const BYTES_MUCH: usize = 128 << 10;
 
-/// What may wait for clients, and what waits for all of them; clones share it.
+/// Bounds on what may wait for clients, and the sum of what waits; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Unread {
     batches_max: usize,
@@ -26,43 +26,42 @@ pub(crate) struct Unread {
     all: Arc<All>,
 }
 
-/// What waits for all clients.
 #[derive(Debug)]
 struct All {
     bytes: AtomicUsize,
     relief: Relief,
 }
 
-/// Where news for a client are put; clones share it.
+/// Sending end of a client's queue; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Outbox {
     batches: mpsc::Sender<Counted>,
     waiting_bytes: Arc<AtomicUsize>,
-    /// Set once some of its news had no room: the client cannot be told all any more, whichever request they are of.
+    /// Set once some news had no room: the client is told no more, of none of its requests.
     broken: Arc<AtomicBool>,
     unread: Unread,
 }
 
-/// Where a client's side takes its news from.
+/// Receiving end of a client's queue.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     batches: mpsc::Receiver<Counted>,
-    /// What was taken since the client last asked: it waits with the client's side until it asks again.
+    /// Room of the batches taken since the client last asked, held until it asks again.
     taken: Vec<Waiting>,
 }
 
-/// The client has gone or reads so slowly that its news have no room.
+/// Error: the client has gone, or reads so slowly that its news have no room.
 #[derive(Debug)]
 pub(super) struct Undeliverable;
 
-/// A batch with the room that it has.
+/// Batch with the room that it takes.
 #[derive(Debug)]
 struct Counted {
     batch: Batch,
     waiting: Waiting,
 }
 
-/// Bytes that wait for a client; given back when dropped.
+/// Bytes that wait for a client; subtracted when dropped.
 #[derive(Debug)]
 struct Waiting {
     bytes: usize,
@@ -71,7 +70,7 @@ struct Waiting {
 }
 
 impl Unread {
-    /// `relief` hears when much memory has become free.
+    /// `relief` is told when much memory has become free.
     pub(crate) fn new(limits: &LimitsConfig, relief: Relief) -> Unread {
         Unread {
             batches_max: limits.unread_batches_max,
@@ -81,7 +80,6 @@ impl Unread {
         }
     }
 
-    /// Both ends of a client's news.
     pub(super) fn inbox(&self) -> (Outbox, Inbox) {
         let (sender, receiver) = mpsc::channel(self.batches_max);
         let outbox =
@@ -91,7 +89,7 @@ impl Unread {
 }
 
 impl Outbox {
-    /// Puts a batch in. A batch that alone is too large goes in when nothing waits.
+    /// Queues a batch. A batch that is too large by itself is queued if nothing else waits.
     pub(super) fn put(&self, batch: Batch) -> Result<(), Undeliverable> {
         if self.broken.load(Ordering::Relaxed) {
             return Err(Undeliverable);
@@ -129,14 +127,14 @@ impl Drop for Waiting {
 }
 
 impl Inbox {
-    /// The next batch; `None` when nobody will put one in any more. Whoever asks has done with those before.
+    /// Waits for the next batch and frees the room of those before; `None` when no sender is left.
     pub(crate) async fn take(&mut self) -> Option<Batch> {
         self.taken.clear();
         let counted = self.batches.recv().await?;
         Some(self.keep(counted))
     }
 
-    /// The next batch if there is one, to go together with those since the last `take`.
+    /// Returns the next batch if there is one, to go together with those since the last `take`.
     pub(crate) fn try_take(&mut self) -> Option<Batch> {
         let counted = self.batches.try_recv().ok()?;
         Some(self.keep(counted))
@@ -148,7 +146,7 @@ impl Inbox {
     }
 }
 
-/// What of a client's bytes counts among those of all.
+/// Bytes of one client that count in the sum of all.
 fn counted(bytes: usize) -> usize {
     bytes.saturating_sub(BYTES_FREE)
 }

@@ -1,6 +1,7 @@
-//! All requests of a router and all its workers, on one task; knows no HTTP and no text.
+//! One task with all requests of a router and all its workers; knows no HTTP and no text.
 //!
-//! The task feeds `sched`'s `Desk` with what workers and clients do and carries what it decides. Nothing in it waits: workers' queues and clients' queues are bounded, and whoever is too slow is given up.
+//! The task feeds `sched`'s `Desk` with the words of workers and clients and carries out its decisions. It never waits
+//! for a peer: queues to workers and clients are bounded, and a peer that is too slow is given up.
 
 mod driver;
 mod fleet;
@@ -20,23 +21,23 @@ use inbox::Outbox;
 
 use crate::random::Numbers;
 
-/// Talks to the task; clones share it.
+/// Handle of the task; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Dispatcher {
-    /// Unbounded, but admission bounds the requests, and each sends a handful of commands per prompt.
+    /// Unbounded, but admission bounds the requests, and each sends a few commands per prompt.
     commands: mpsc::UnboundedSender<Command>,
     numbers: Arc<Numbers>,
     view: watch::Receiver<View>,
 }
 
-/// What the task knows about the workers.
+/// State of the workers as published by the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct View {
-    /// Longest sequence that some route can hold now; `None` while there is no route.
+    /// Longest sequence that some route can hold now; `None` without a route.
     pub(crate) sequence_tokens_max: Option<u32>,
 }
 
-/// What a request asks of the task.
+/// Command of a request to the task.
 #[derive(Debug)]
 enum Command {
     Submit(Box<Submission>),
@@ -45,16 +46,16 @@ enum Command {
         choice: Choice,
     },
     Gone(RequestId),
-    /// Every request fails, new ones too.
+    /// Fails all requests, running and new ones.
     ShutDown,
 }
 
 #[derive(Debug)]
 struct Submission {
     parts: Parts,
-    /// What its client calls it.
+    /// Client's name for the request.
     name: Arc<str>,
-    /// The first of the request's choices as the client numbers them.
+    /// First choice of this request in the client's numbering.
     first_choice: u32,
     events: Outbox,
     width: Width,
@@ -63,31 +64,24 @@ struct Submission {
 /// The one model that a router serves.
 const MODEL: ModelId = ModelId(0);
 
-/// News for a client that belong together.
 pub(crate) type Batch = Vec<RequestEvent>;
 
-/// Something new of one request.
 #[derive(Debug)]
 pub(crate) enum RequestEvent {
-    /// A token.
     Token {
-        /// Its choice as the client numbers them.
+        /// Choice in the client's numbering.
         index: u32,
-        /// The token.
         delivery: Delivery,
-        /// Set when the choice ends with it.
+        /// Set when the choice ends with this token.
         ended: Option<FinishReason>,
     },
-    /// The request is over.
     End {
-        /// The request.
         request: RequestId,
-        /// How.
         ending: Ending,
     },
 }
 
-/// A prompt to be continued.
+/// Prompt to be continued.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) prompt: Arc<[TokenId]>,
@@ -97,13 +91,13 @@ pub(crate) struct Job {
 }
 
 impl Dispatcher {
-    /// A number that no other request has; larger than those before.
+    /// Returns a number larger than those of all earlier requests.
     pub(crate) fn draw(&self) -> RequestId {
         RequestId(self.numbers.next())
     }
 
-    /// Begins all that one client asked for under its name: where its news come, and the workers' request for each job. The
-    /// first one has the number `id`.
+    /// Begins everything that one client asked for under one name. Returns the queue of its news and a request per job;
+    /// the first one gets the number `id`.
     pub(crate) fn submit(
         &self,
         (name, id): (&Arc<str>, RequestId),
@@ -128,22 +122,20 @@ impl Dispatcher {
         (inbox, requests)
     }
 
-    /// A stop string was found: nothing more of this choice is wanted.
+    /// Ends a choice in which a stop string was found.
     pub(crate) fn stop_choice(&self, request: RequestId, choice: Choice) {
         self.send(Command::StopChoice { request, choice });
     }
 
-    /// Nothing more of this request is wanted. Harmless after its end.
+    /// Cancels a request; has no effect after its end.
     pub(crate) fn cancel(&self, request: RequestId) {
         self.send(Command::Gone(request));
     }
 
-    /// Fails every request, running and to come.
     pub(crate) fn shut_down(&self) {
         self.send(Command::ShutDown);
     }
 
-    /// What the workers can do now.
     pub(crate) fn view(&self) -> View {
         *self.view.borrow()
     }
@@ -152,7 +144,7 @@ impl Dispatcher {
         self.numbers.scattered()
     }
 
-    /// A task that is gone drops the events of every request, which tells their clients.
+    /// If the task is gone, it has dropped the events of every request, which tells their clients.
     fn send(&self, command: Command) {
         let _ = self.commands.send(command);
     }

@@ -1,4 +1,4 @@
-//! Under which latency class a request is booked.
+//! Tests of the latency class under which a request is counted.
 
 use std::time::Duration;
 

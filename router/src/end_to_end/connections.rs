@@ -19,13 +19,13 @@ async fn a_connection_without_a_request_is_closed() {
         let mut client = TcpStream::connect(deployment.address).await.unwrap();
         client.write_all(said.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // Bytes that nobody has read may turn the end into a reset: either way the place is free.
+        // Unread bytes may turn the end into a reset; the place is free in both cases.
         let _ = timeout(PATIENCE, client.read_to_end(&mut answer)).await.unwrap_or_else(|_| panic!("{said:?} stays"));
     }
     deployment.stop().await;
 }
 
-/// Asks for some megabytes of chunks, more than the system keeps for a connection, and waits until they are generated.
+/// Asks for some megabytes of chunks, more than a socket buffers, and waits until they are generated.
 async fn asks_for_much(deployment: &Deployment, parrot: &Parrot) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -41,7 +41,6 @@ async fn asks_for_much(deployment: &Deployment, parrot: &Parrot) -> TcpStream {
     client
 }
 
-/// Waits until the only place is free.
 async fn is_free(deployment: &Deployment) {
     let next = json!({"prompt": "x", "max_tokens": 1});
     let free = async {
@@ -74,7 +73,7 @@ async fn a_client_that_reads_too_little_gives_its_place_back() {
     })
     .await;
     let mut client = asks_for_much(&deployment, &parrot).await;
-    // It never stops reading, and all of it would take minutes.
+    // The client never stops reading, and reading all would take minutes.
     let mut some = [0; 2_048];
     let reading = async {
         loop {

@@ -24,10 +24,10 @@ use crate::{Config, Error, Relief, Router, Workers};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Says the user's words and then the end token.
+/// Writes the user's words and then the end token.
 const TEMPLATE: &str = "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system prompts here') }}{% endif %}{{ message.content }}{% endfor %}{% if add_generation_prompt %}<|end|>{% endif %}";
 
-/// The process has one recorder.
+/// Metrics of the process, which has one recorder.
 pub(super) fn metrics() -> Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| Metrics::install("router").unwrap()).clone()
@@ -57,14 +57,12 @@ impl Answer {
 }
 
 impl Deployment {
-    /// A router in front of one aggregated parrot.
     pub(super) async fn aggregated(pace: Duration, change: impl FnOnce(&mut Config)) -> (Deployment, Parrot) {
         let parrot = Parrot::start(Role::Aggregated, 1, pace).await;
         let workers = Workers { prefill: vec![], decode: vec![parrot.address.clone()] };
         (Deployment::start(workers, change).await, parrot)
     }
 
-    /// A router in front of a prefill and a decode parrot.
     pub(super) async fn disaggregated(pace: Duration) -> (Deployment, Parrot, Parrot) {
         let prefill = Parrot::start(Role::Prefill, 1, pace).await;
         let decode = Parrot::start(Role::Decode, 2, pace).await;
@@ -120,13 +118,12 @@ impl Deployment {
         self.call(post(path, body)).await
     }
 
-    /// Asks to stop as a system with a load balancer does.
+    /// Asks the router to stop, as a system with a load balancer does.
     pub(super) fn ask_to_leave(&self) {
         let stop = self.stop.lock().unwrap().take();
         stop.expect("asked once").send(Cause::Terminated).unwrap();
     }
 
-    /// Asks to stop and waits for the end.
     pub(super) async fn stop(mut self) {
         self.stop.lock().unwrap().take();
         timeout(PATIENCE, &mut self.running).await.expect("an end in time").unwrap().unwrap();
@@ -156,7 +153,7 @@ fn write_model(directory: &std::path::Path) {
     write("chat_template.jinja", TEMPLATE.to_owned());
 }
 
-/// Reads a stream of events as it comes.
+/// Stream of events, read as it comes.
 pub(super) struct Events {
     body: Incoming,
     buffer: String,
@@ -169,7 +166,7 @@ impl Events {
         Events { body: response.into_body(), buffer: String::new() }
     }
 
-    /// The next payload; `None` at the end.
+    /// Returns the next payload; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<String> {
         loop {
             if let Some((event, rest)) = self.buffer.split_once("\n\n") {
@@ -191,7 +188,7 @@ impl Events {
     }
 }
 
-/// The sum of the series of `name` whose labels contain all of `labels`.
+/// Sums the series of `name` whose labels contain all of `labels`.
 pub(super) fn metric(name: &str, labels: &[&str]) -> f64 {
     let text = metrics().render();
     let series = text.lines().filter(|line| {
@@ -201,7 +198,6 @@ pub(super) fn metric(name: &str, labels: &[&str]) -> f64 {
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// Waits until `reached` holds.
 pub(super) async fn until(what: &str, reached: impl Fn() -> bool) {
     let wait = async {
         while !reached() {

@@ -1,4 +1,4 @@
-//! What hostile, slow and departing clients cost the others.
+//! Tests of what hostile, slow and departing clients cost the others.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn connect(deployment: &Deployment, said: &str) -> TcpStream {
     client
 }
 
-/// Sends a whole request over a connection that stays, and reads the head and body of its answer.
+/// Sends a whole request over a kept connection, and reads the head and body of the answer.
 async fn ask(client: &mut TcpStream) -> String {
     let request = format!("{}{SMALL}", head(SMALL.len(), "interactive"));
     client.write_all(request.as_bytes()).await.unwrap();
@@ -111,12 +111,12 @@ async fn every_request_ends_in_exactly_one_outcome() {
         metric("baton_requests_total", &["class=\"counted\"", if outcome.contains("any") { "" } else { &outcome }])
             as u64
     };
-    // Gone before anybody looks, with and without a body.
+    // Clients that leave at once, with and without a body.
     for _ in 0..100 {
         drop(connect(&deployment, &(head(SMALL.len(), class) + SMALL)).await);
         drop(connect(&deployment, &head(SMALL.len(), class)).await);
     }
-    // Refused in every way.
+    // Requests refused for every reason.
     let with_class = |body: &str| {
         let mut request = post("/v1/completions", &json!({})).map(|_| body.to_owned());
         request.headers_mut().insert("x-baton-slo-class", class.parse().unwrap());
@@ -135,7 +135,7 @@ async fn every_request_ends_in_exactly_one_outcome() {
         assert_eq!(answer.status, status, "{}", answer.body);
         assert!(answer.json()["error"]["code"].is_string());
     }
-    // Served, and gone in the middle.
+    // Requests that are served, and clients that leave during the answer.
     assert_eq!(deployment.call(with_class(SMALL)).await.status, 200);
     let endless = r#"{"prompt": "x", "max_tokens": 200}"#;
     for _ in 0..5 {
@@ -152,7 +152,7 @@ async fn every_request_ends_in_exactly_one_outcome() {
 #[tokio::test]
 async fn a_text_that_cannot_fit_is_refused_before_any_work() {
     let (deployment, _parrot) = Deployment::aggregated(FAST, |config| config.limits.text_cpu_ms_max = 1_000).await;
-    // 256 tokens of at most 13 bytes: this would take longer than a second to work out.
+    // 256 tokens of at most 13 bytes: encoding this would take longer than a second.
     let text = "7".repeat(4 << 20);
     for (path, body) in [
         ("/v1/completions", json!({"prompt": text})),
@@ -204,7 +204,7 @@ async fn what_an_answer_repeats_of_its_prompts_counts_as_its_bytes() {
     let ids = json!({"prompt": vec![vec![7; 200]; 8], "n": 16, "max_tokens": 1, "return_token_ids": true});
     let repeated = deployment.post("/v1/completions", &ids).await;
     assert_eq!(too_large(&repeated), (400, true), "{}", repeated.body);
-    // A stream has one repetition at a time.
+    // A stream holds one repeated prompt at a time.
     let events = Events::open(&deployment, "/v1/completions", &echo(16, true)).await.all().await;
     let opened = events.iter().filter(|event| event.contains(&prompts[0])).count();
     assert_eq!(opened, 128);

@@ -1,4 +1,4 @@
-//! What clients get that ask for the wrong thing, or too much.
+//! Tests of the errors for wrong and for too large requests.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn every_error_has_the_body_that_clients_parse_and_a_request_id() {
     deployment.stop().await;
 }
 
-/// Found by trying: each of these was answered as if it were in order, or with another reason.
+/// Found by trying: each of these was accepted, or refused for another reason.
 #[tokio::test]
 async fn requests_that_http_refuses_are_refused() {
     let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;

@@ -1,4 +1,4 @@
-//! The whole router over real sockets: clients on one side, workers that parrot on the other.
+//! Tests of the whole router over real sockets, between clients and workers that parrot.
 
 mod accounts;
 mod connections;
@@ -17,7 +17,7 @@ use deployment::{Deployment, Events};
 
 const FAST: Duration = Duration::from_millis(1);
 
-/// Chunks of an event stream without its `[DONE]`.
+/// Returns the chunks of an event stream without its `[DONE]`.
 fn chunks(payloads: &[String]) -> Vec<Value> {
     let (last, chunks) = payloads.split_last().expect("a stream has events");
     assert_eq!(last, "[DONE]");
@@ -120,7 +120,7 @@ async fn a_stop_string_over_two_tokens_ends_the_choice_here_and_at_the_worker() 
     deployment.stop().await;
 }
 
-/// The parrot says the prompt again, from its beginning: the second byte of the snowman follows the first two.
+/// The parrot repeats the prompt from its start: an `a` breaks off the snowman, of which the prompt has two bytes.
 #[tokio::test]
 async fn a_prompt_that_ends_inside_a_character_is_shown_with_its_answer_as_one_text() {
     let (deployment, _parrot) = Deployment::aggregated(FAST, |_| {}).await;

@@ -1,4 +1,4 @@
-//! A worker for tests: says what it was prompted with, over real sessions, and remembers what it was told.
+//! A worker for tests: repeats its prompt over real sessions, and remembers what it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,6 @@ use sched::{
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// A running worker.
 pub(super) struct Parrot {
     pub(super) address: String,
     pub(super) instance: InstanceId,
@@ -29,7 +28,6 @@ pub(super) struct Parrot {
     stop: Option<oneshot::Sender<()>>,
 }
 
-/// What it does and has seen.
 pub(super) struct State {
     role: Role,
     instance: InstanceId,
@@ -38,9 +36,9 @@ pub(super) struct State {
     vocab_size: AtomicU32,
     told: Mutex<Vec<ToWorker>>,
     offers: Mutex<BTreeMap<Leg, Offer>>,
-    /// What nobody wants any more: legs, and choices of them.
+    /// Cancelled legs, and cancelled choices of legs.
     cancelled: Mutex<BTreeSet<(Leg, Option<Choice>)>>,
-    /// Whether it says how it is, as its scheduler would while it runs.
+    /// Whether the worker sends its status, as a running scheduler does.
     voice: Mutex<Voice>,
     sessions: Sessions,
 }
@@ -52,7 +50,7 @@ enum Voice {
 }
 
 impl Parrot {
-    /// Starts a worker that takes `pace` for each token.
+    /// Starts a worker that takes `pace` per token.
     pub(super) async fn start(role: Role, instance: u128, pace: Duration) -> Parrot {
         Parrot::start_at("127.0.0.1:0", role, instance, pace).await
     }
@@ -91,38 +89,35 @@ impl Parrot {
         Parrot { address, instance, state, sessions, stop: Some(stop) }
     }
 
-    /// Has a model with so many entries in its vocabulary.
+    /// Sets the size of the model's vocabulary.
     pub(super) fn knows(&self, vocab_size: u32) {
         self.state.vocab_size.store(vocab_size, Ordering::Relaxed);
     }
 
-    /// Says that it can read from these givers.
     pub(super) fn pair_with(&self, givers: &[InstanceId]) {
         let pair = |&giver| Pair { giver, transport: "tcp".to_owned(), bytes_per_second: 1e9 };
         self.sessions.pairs(givers.iter().map(pair).collect(), Vec::new());
     }
 
-    /// From now on it says nothing of itself, as if its scheduler stood still; its connections answer.
+    /// Stops sending its status, as if its scheduler stood still; its connections still answer.
     pub(super) fn hush(&self) {
         *self.state.voice.lock().unwrap() = Voice::Lost;
     }
 
-    /// It is heard again.
+    /// Sends its status again.
     pub(super) fn speak(&self) {
         *self.state.voice.lock().unwrap() = Voice::Heard;
     }
 
-    /// Legs that run or are held.
     pub(super) fn legs(&self) -> usize {
         self.sessions.legs()
     }
 
-    /// Everything it was told so far.
+    /// Returns all messages that it was sent.
     pub(super) fn told(&self) -> Vec<ToWorker> {
         self.state.told.lock().unwrap().clone()
     }
 
-    /// Breaks every session, as a crash would.
     pub(super) async fn crash(&mut self) {
         self.stop.take();
         self.sessions.end(&Failure::new(FailureKind::WorkerLost, "crashed")).await;
@@ -193,7 +188,7 @@ impl SessionHost for Host {
 }
 
 impl State {
-    /// Prefills: an offer at once, the first tokens after a while, then the reader takes over.
+    /// Prefills: sends an offer at once and the first tokens after a while; then the reader takes over.
     async fn give(&self, request: &Request) {
         let leg = request.leg;
         self.sessions.tell([FromWorker::Offered { leg, lease: LeaseId(1), blocks: vec![BlockId(0)] }]);
@@ -249,7 +244,7 @@ impl State {
     }
 }
 
-/// Token `index` of an answer: the prompt's tokens again and again, where a prompt ends with an end token ended by it.
+/// Returns token `index` of an answer: the prompt's tokens repeated; an end token in the prompt ends the answer.
 fn said(request: &Request, index: usize) -> (SampledToken, Option<FinishReason>) {
     let token = request.prompt[index % request.prompt.len()];
     let stops = request.params.stop_tokens.binary_search(&token).is_ok();

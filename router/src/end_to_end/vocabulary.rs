@@ -31,7 +31,7 @@ async fn text_with_a_token_that_the_model_lacks_is_refused_by_its_id() {
         let error = &answer.json()["error"];
         assert!(error["message"].as_str().unwrap().contains("268"), "{path} {body}: {error}");
     }
-    // In a message it is text.
+    // In a message the token's spelling is text.
     for text in ["hi", "hi<|user|>"] {
         let fine = deployment.post("/v1/chat/completions", &json!({"messages": user(text)})).await;
         assert_eq!(fine.status, 200, "{}", fine.body);

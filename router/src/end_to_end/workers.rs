@@ -1,4 +1,4 @@
-//! What happens at the workers: hand-offs, hang-ups, losses, leases, and what the metrics say of it.
+//! Tests with workers: hand-offs, cancellations, losses, leases, and their metrics.
 
 use std::time::Duration;
 
@@ -154,7 +154,7 @@ async fn parts_of_ttft_and_of_the_handoff_gap_sum_to_the_whole() {
         let body = json!({"prompt": "abc", "max_tokens": 5, "slo_class": "batch"});
         assert_eq!(deployment.post("/v1/completions", &body).await.status, 200);
     }
-    // Other tests of this process record as well, so sums are compared, never counts of theirs.
+    // Other tests of this process record too, so the counts are lower bounds.
     assert!(metric("baton_ttft_seconds_count", &[class]) >= 5.0);
     assert!(metric("baton_goodput_requests_total", &[class]) >= 5.0);
     assert!(metric("baton_slo_attained_total", &[class, r#"target="ttft""#]) >= 5.0);
@@ -168,7 +168,7 @@ async fn parts_of_ttft_and_of_the_handoff_gap_sum_to_the_whole() {
         ("baton_ttft_seconds_sum", "baton_ttft_part_seconds_sum"),
         ("baton_handoff_gap_seconds_sum", "baton_handoff_gap_part_seconds_sum"),
     ] {
-        // Two tests may record between two lines of one text; the sums agree as soon as nobody does.
+        // Another test may record while the text is rendered; the sums agree as soon as none does.
         until(whole, || {
             let (whole, parts) = (metric(whole, &[]), metric(parts, &[]));
             whole > 0.0 && (whole - parts).abs() < 1e-9 * whole.max(1.0)
@@ -178,11 +178,11 @@ async fn parts_of_ttft_and_of_the_handoff_gap_sum_to_the_whole() {
     deployment.stop().await;
 }
 
-/// Its connections answer, but its scheduler stands still.
+/// The worker's connections answer, but its scheduler stands still.
 #[tokio::test]
 async fn a_worker_that_says_nothing_gets_no_new_work_and_is_given_up() {
     const TOKENS: usize = 198;
-    // The whole stream takes longer than it takes to be given up.
+    // The whole stream takes longer than it takes to give the worker up.
     const PACE: Duration = Duration::from_millis(50);
     let first = Parrot::start(Role::Aggregated, 1, PACE).await;
     let second = Parrot::start(Role::Aggregated, 2, PACE).await;
@@ -215,7 +215,7 @@ async fn a_worker_that_says_nothing_gets_no_new_work_and_is_given_up() {
         assert!(tokio::time::Instant::now() < deadline, "new work still goes there");
         tokio::time::sleep(SLOW).await;
     }
-    // It is given up while its stream runs, which goes on elsewhere.
+    // The worker is given up during its stream, which goes on at the other.
     let before = submitted(other);
     let mut all = vec![head];
     all.extend(events.all().await);

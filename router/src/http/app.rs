@@ -1,4 +1,4 @@
-//! What every endpoint shares.
+//! State that all endpoints share.
 
 use std::sync::Arc;
 
@@ -15,33 +15,32 @@ use crate::openai::{ApiError, Limits};
 use crate::random::Numbers;
 use crate::text::ModelText;
 
-/// The router as its endpoints see it.
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) model: ModelText,
-    /// Names that clients may call the model by, its own first; at least one.
+    /// Names by which clients may call the model, its own first; at least one.
     pub(crate) model_names: Vec<String>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) admission: Admission,
-    /// What may wait for clients that read slowly.
+    /// Bounds on the news that wait for clients that read slowly.
     pub(crate) unread: Unread,
     pub(crate) metrics: Arc<RouterMetrics>,
-    /// Whose metrics are carried too.
+    /// Workers whose metrics are included.
     pub(crate) metrics_of: Vec<crate::MetricsSource>,
     pub(crate) recorded: Metrics,
     pub(crate) gate: Gate,
     pub(crate) version: Version,
     pub(crate) clock: Clock,
-    /// When the router started, in seconds since 1970.
+    /// Start of the router, in seconds since 1970.
     pub(crate) started: u64,
-    /// Names of answers and requests.
+    /// Source of names for answers and requests.
     pub(crate) numbers: Numbers,
-    /// Turns at heavy work.
+    /// Lanes for heavy work.
     pub(crate) lanes: Lanes,
 }
 
 impl App {
-    /// What requests may ask for now.
+    /// Returns the bounds on requests.
     pub(crate) fn limits(&self) -> Limits {
         let limits = &self.config.limits;
         Limits {
@@ -53,16 +52,14 @@ impl App {
         }
     }
 
-    /// Tokens of prompt and answer together: what the model was made for, and what the workers can hold.
+    /// Tokens that prompt and answer may have together, bounded by the model and by the workers' capacity.
     pub(crate) fn context_tokens(&self) -> u32 {
         let workers = self.dispatcher.view().sequence_tokens_max;
         workers.map_or(self.model.context_tokens, |tokens| tokens.min(self.model.context_tokens))
     }
 
-    /// The name to answer with; a request that names no model means this one.
-    ///
-    /// # Errors
-    /// When the named model is not served here.
+    /// Returns the model name for the answer; a request without one gets the router's own. Fails if the named model is
+    /// not served here.
     pub(crate) fn model_named(&self, name: Option<&str>) -> Result<String, ApiError> {
         let names = &self.model_names;
         match name {
@@ -72,7 +69,6 @@ impl App {
         }
     }
 
-    /// A name for an answer.
     pub(crate) fn answer_id(&self, prefix: &str) -> String {
         format!("{prefix}-{:016x}", self.numbers.scattered())
     }

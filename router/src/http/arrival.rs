@@ -1,5 +1,5 @@
-//! Takes every request in at the moment the connection has it, so that each is counted once whatever becomes of it:
-//! names it, opens its account, lets it in or not, and counts its answer.
+//! Receives every request as soon as the connection has it, so that each is counted once whatever becomes of it: names
+//! it, opens its account, admits or refuses it, and counts its answer.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -24,31 +24,31 @@ use super::request_id;
 use crate::metrics::{Account, ResponseCount};
 use crate::openai::ApiError;
 
-/// Names the latency class where the body does not.
+/// Header that names the latency class where the body does not.
 pub(super) const CLASS_HEADER: &str = "x-baton-slo-class";
-/// Headers that pages of named origins may send, and read.
+/// Headers that pages of allowed origins may send, and may read.
 const PAGE_SENDS: &str = "authorization, content-type, x-baton-slo-class, x-request-id";
 const PAGE_READS: &str = "retry-after, retry-after-ms, x-request-id";
-/// How long a browser may remember what it was allowed.
+/// Seconds for which a browser may remember these permissions.
 const PAGE_REMEMBERS_S: &str = "600";
 
-/// Paths that generate, whose requests have accounts.
+/// Paths that generate tokens; only their requests have accounts.
 const GENERATING: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
-/// All other paths that exist; whatever else is asked for counts under one name, or any client could make series.
+/// All other paths; unknown paths count under one name, or clients could make any number of series.
 const OTHERS: [&str; 7] = ["/v1/models", "/tokenize", "/detokenize", "/health", "/ready", "/version", "/metrics"];
 
-/// The account of a request that generates, on its way to the endpoint. Whoever drops it last closes the account.
+/// Account of a generating request on its way to the endpoint. Dropping the last clone closes the account.
 #[derive(Clone)]
 pub(super) struct Arrival(Arc<Mutex<Option<Account>>>);
 
 impl Arrival {
-    /// The account; it can be taken once.
+    /// Takes the account; `None` the second time.
     pub(super) fn account(&self) -> Option<Account> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// What answers the requests of one listener.
+/// Front of one listener, which answers its requests.
 #[derive(Clone)]
 pub(crate) struct Reception {
     app: Arc<App>,
@@ -61,7 +61,7 @@ impl Reception {
         Reception { app, guard: Arc::new(guard), routes }
     }
 
-    /// Answers a request; it is counted before the first `await`.
+    /// Answers a request, which is counted before the first `await`.
     pub(crate) fn receive(&self, mut request: Request<Body>) -> impl Future<Output = Response> + Send + use<> {
         let (name, id) = request_id::name_of(&self.app, &request);
         let count = ResponseCount::open(path_of(request.uri().path()));
@@ -94,19 +94,18 @@ impl Reception {
         if !generates {
             return None;
         }
-        // The header counts from the first gate on. One that names no class is refused later, if the body names none.
+        // The header counts from the first gate on. An unknown class is refused later, unless the body names one.
         let (app, named) = (&self.app, class_of(request));
         let class = app.config.slo.resolve(named.as_deref()).or_else(|_| app.config.slo.resolve(None)).ok()?;
         Some(Account::open(&app.metrics, app.clock, &app.config.slo, class, (name.to_owned(), id)))
     }
 }
 
-/// The latency class that the header names.
 pub(super) fn class_of(request: &Request<Body>) -> Option<String> {
     request.headers().get(CLASS_HEADER).map(|class| String::from_utf8_lossy(class.as_bytes()).into_owned())
 }
 
-/// A defect in an endpoint costs its own request only.
+/// Runs an endpoint; a panic fails its own request only.
 async fn answered(call: impl Future<Output = Result<Response, std::convert::Infallible>>) -> Response {
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(Ok(response)) => response,
@@ -118,7 +117,7 @@ async fn answered(call: impl Future<Output = Result<Response, std::convert::Infa
     }
 }
 
-/// An account that no endpoint has taken ends with what the client was told.
+/// Closes an account that no endpoint has taken, with the outcome that the client was told.
 fn close(arrival: Option<&Arrival>, status: StatusCode) {
     let Some(mut account) = arrival.and_then(Arrival::account) else { return };
     let kind = if status.is_server_error() { FailureKind::Internal } else { FailureKind::InvalidRequest };
@@ -134,7 +133,7 @@ fn refused(strange: &Strange) -> ApiError {
     }
 }
 
-/// A browser asks what a page of a named origin may do; others have been refused by now.
+/// Returns true if a browser asks what a page may do; other origins have been refused by now.
 fn is_preflight(request: &Request<Body>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(axum::http::header::ORIGIN)
 }
@@ -157,7 +156,7 @@ fn let_page_read(response: &mut Response, origin: &str) {
     }
 }
 
-/// The name that a path counts under.
+/// Returns the name under which a path is counted.
 fn path_of(path: &str) -> &'static str {
     if path.starts_with("/v1/models/") {
         return "/v1/models/{id}";

@@ -14,15 +14,13 @@ use crate::LimitsConfig;
 use crate::admission::{Arriving, Permit};
 use crate::openai::ApiError;
 
-/// Time over which the pace of a body is measured.
+/// Window over which the pace of a body is measured.
 const PACE_OVER: Duration = Duration::from_secs(5);
-/// A body's buffer first has this size, whatever is announced; it grows with what arrives.
+/// First size of a body's buffer, whatever length is announced; it grows with the bytes that arrive.
 const FIRST_BYTES: usize = 4 << 10;
 
-/// The whole body, and the place inside that the request has from now on.
-///
-/// # Errors
-/// When it is larger than allowed, comes too slowly, or ends early; and when there is no room for it.
+/// Receives the whole body; returns it with the request's place inside. Fails when the body is too large, comes too
+/// slowly or ends early, or when there is no room for it.
 pub(super) async fn receive(app: &App, request: Request) -> Result<(Bytes, Permit), ApiError> {
     let limits = &app.config.limits;
     let mut arriving = app.admission.arrives()?;
@@ -31,7 +29,7 @@ pub(super) async fn receive(app: &App, request: Request) -> Result<(Bytes, Permi
     Ok((whole, arriving.enter()?))
 }
 
-/// Bytes that the header says the body has; they are not there yet.
+/// Returns the announced length of the body.
 fn announced(headers: &HeaderMap, limits: &LimitsConfig) -> Result<Option<usize>, ApiError> {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     match length {
@@ -60,7 +58,7 @@ async fn read(
     Ok(whole.into())
 }
 
-/// Grows with what is there, but not beyond what is announced.
+/// Appends, growing the buffer with the bytes that arrived, not beyond the announced length.
 fn append(whole: &mut Vec<u8>, bytes: &[u8], announced: Option<usize>) {
     if whole.capacity() - whole.len() < bytes.len() {
         let doubled = (2 * whole.len()).max(FIRST_BYTES);
@@ -70,13 +68,13 @@ fn append(whole: &mut Vec<u8>, bytes: &[u8], announced: Option<usize>) {
     whole.extend_from_slice(bytes);
 }
 
-/// How fast a body must come.
+/// Pace at which a body must arrive.
 struct Pace {
     time_max: Duration,
     end: Instant,
     bytes_per_window: usize,
     window_end: Instant,
-    /// Bytes that must be there when the window ends.
+    /// Bytes that must have arrived when the window ends.
     due: usize,
 }
 
@@ -89,7 +87,7 @@ impl Pace {
         Pace { time_max, end: now + time_max, bytes_per_window, window_end: now + PACE_OVER, due: bytes_per_window }
     }
 
-    /// Waits for `frame` as long as the pace is held; `arrived` bytes were there before it.
+    /// Waits for `frame` as long as the pace is kept; `arrived` bytes came before it.
     async fn hold<T>(&mut self, frame: impl Future<Output = T>, arrived: usize) -> Result<T, ApiError> {
         let mut frame = std::pin::pin!(frame);
         loop {
@@ -116,7 +114,7 @@ mod tests {
         LimitsConfig { body_ms_max: 60_000, body_bytes_per_s_min: 100, ..LimitsConfig::default() }
     }
 
-    /// How long a body lives of which `bytes` come every `pause`.
+    /// Returns how long a body lives of which `bytes` come every `pause`.
     async fn lives(bytes: usize, pause: Duration) -> Duration {
         let (began, mut pace, mut arrived) = (Instant::now(), Pace::begin(&limits()), 0);
         while pace.hold(tokio::time::sleep(pause), arrived).await.is_ok() {

@@ -52,7 +52,7 @@ impl Endpoint for ChatRequest {
     }
 }
 
-/// A conversation as a prompt, by the model's own template.
+/// Renders a conversation with the model's own template.
 pub(super) fn conversation_text(
     conversation: &Conversation,
     model: &ModelText,

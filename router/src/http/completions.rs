@@ -56,7 +56,7 @@ impl Endpoint for CompletionRequest {
 }
 
 impl CompletionRequest {
-    /// Bytes of the text that the answer begins with: a few bytes of numbers can stand for a long token each.
+    /// Bytes of the prompt's text in the answer; a few bytes of token ids can stand for long tokens.
     fn echo_bytes(&self, prompt: &Prompt, model: &ModelText) -> usize {
         match (self.echo, prompt) {
             (Echo::Nothing, _) => 0,

@@ -1,4 +1,4 @@
-//! Fetches and merges metrics texts of several processes; knows the Prometheus text format, not what it counts.
+//! Fetches and merges the metrics of several processes; knows the Prometheus text format, not what is counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// How long a process may take to answer.
+/// Time in which a process must answer.
 const SCRAPE_TIME_MAX: Duration = Duration::from_millis(1_000);
 /// Largest answer that is read.
 const SCRAPE_BYTES_MAX: usize = 8 << 20;
 
-/// Metrics by name, so that each is declared once however many processes have it.
+/// Metrics by name, so that each is declared once for all processes.
 #[derive(Debug, Default)]
 pub(super) struct Families {
     families: BTreeMap<String, Family>,
@@ -27,7 +27,7 @@ struct Family {
 }
 
 impl Families {
-    /// Adds all series of `text`, with the label `worker` where there is one.
+    /// Adds all series of `text`, with the label `worker` if given.
     pub(super) fn add(&mut self, text: &str, worker: Option<&str>) {
         let mut declared = String::new();
         for line in text.lines() {
@@ -39,7 +39,7 @@ impl Families {
                 self.of(name).kind.get_or_insert_with(|| kind.to_owned());
             } else if !line.is_empty() && !line.starts_with('#') {
                 let name = line.split(['{', ' ']).next().unwrap_or_default();
-                // Samples of a histogram have the family's name and a suffix.
+                // Samples of a histogram have its name and a suffix.
                 let family = if name.starts_with(&declared) && !declared.is_empty() { &declared } else { name };
                 let sample = worker.map_or_else(|| line.to_owned(), |worker| labelled(line, worker));
                 self.of(family).samples.push(sample);
@@ -51,7 +51,6 @@ impl Families {
         self.families.entry(name.to_owned()).or_default()
     }
 
-    /// All of it as one text.
     pub(super) fn render(&self) -> String {
         let mut out = String::new();
         for (name, family) in &self.families {
@@ -74,7 +73,7 @@ fn declaration<'a>(line: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
     Some(rest.split_once(' ').unwrap_or((rest, "")))
 }
 
-/// The sample with one more label.
+/// Returns the sample with the label `worker`.
 fn labelled(line: &str, worker: &str) -> String {
     let worker = worker.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     match line.split_once('{') {
@@ -87,10 +86,7 @@ fn labelled(line: &str, worker: &str) -> String {
     }
 }
 
-/// The metrics text of the process whose admin surface is at `address`.
-///
-/// # Errors
-/// Why there is none, in words.
+/// Fetches the metrics of the process whose admin surface is at `address`; an error is text for the log.
 pub(super) async fn scrape(address: &str) -> Result<String, String> {
     match tokio::time::timeout(SCRAPE_TIME_MAX, fetch(address)).await {
         Ok(fetched) => fetched,
@@ -117,7 +113,7 @@ async fn fetch(address: &str) -> Result<String, String> {
     };
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
-        // The connection does the reading and writing; when it ends first, the exchange knows why.
+        // The connection does the reading and writing; if it ends first, the exchange knows why.
         _ = connection => exchange.await,
         fetched = &mut exchange => fetched,
     }

@@ -1,17 +1,16 @@
-//! The two forms of an answer behind one face.
+//! One interface to the two forms of an answer.
 
 use crate::openai::{ChatAnswer, Choice, CompletionAnswer, Delivery, Delta, Generation, Repeated, TokenIds, Usage};
 
 use super::generate::Tokenized;
 
-/// What a choice of a whole answer has besides its text and tokens: names of fields and punctuation.
+/// JSON bytes of a choice in a whole answer besides text and tokens: field names and punctuation.
 const CHOICE_BYTES: usize = 128;
 
-/// How an answer is written.
+/// Form in which an answer is written.
 pub(super) struct Form {
     kind: Kind,
     prompts: Vec<Tokenized>,
-    /// Choices per prompt.
     n: u32,
     token_ids: TokenIds,
 }
@@ -30,12 +29,12 @@ impl Form {
         Form { kind: Kind::Text(answer), prompts, n: generation.n, token_ids: generation.token_ids }
     }
 
-    /// Choices of the whole answer.
+    /// Choices of all prompts.
     pub(super) fn choices(&self) -> usize {
         self.prompts.len() * self.n as usize
     }
 
-    /// About how many bytes of the answer are there before any token: all that a whole answer repeats of its prompts, or what
+    /// Estimates the bytes of an answer before any token: all prompts that a whole answer repeats, or the largest that
     /// a stream repeats at a time.
     pub(super) fn repeated_bytes(&self, delivery: Delivery) -> usize {
         let each = self.prompts.iter().map(|prompt| self.repeated(prompt).json_bytes());
@@ -46,7 +45,7 @@ impl Form {
         }
     }
 
-    /// Writes what comes before the first token of a choice.
+    /// Writes the start of a choice, before its first token.
     pub(super) fn open(&self, index: u32, out: &mut Vec<u8>) {
         let repeated = self.repeated_in(index as usize);
         match &self.kind {
@@ -79,7 +78,7 @@ impl Form {
         }
     }
 
-    /// What choice `index` repeats of its prompt.
+    /// Returns what choice `index` repeats of its prompt.
     fn repeated_in(&self, index: usize) -> Repeated<'_> {
         self.prompts.get(index / self.n as usize).map_or(Repeated::NOTHING, |prompt| self.repeated(prompt))
     }

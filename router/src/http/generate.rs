@@ -1,4 +1,4 @@
-//! What chat and text completions share: from a request's bytes to the stream of its answer.
+//! Common part of chat and text completions: from a request's bytes to the stream of its answer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,59 +24,55 @@ use crate::openai::{
 };
 use crate::text::ModelText;
 
-/// An answer up to this size is put together at once, a larger one where it holds nobody up.
+/// Largest answer that is written on the connection's thread; a larger one would hold up others.
 const SMALL_ANSWER_BYTES: usize = 64 << 10;
-/// What opens the choices of a stream goes out in pieces of about this size.
+/// Approximate size of the pieces in which the starts of a stream's choices are sent.
 const OPENING_BYTES: usize = 16 << 10;
 
-/// An endpoint that generates text.
 pub(super) trait Endpoint: Sized + Send + 'static {
-    /// What its answers' names begin with.
+    /// Prefix of the names of its answers.
     const ID_PREFIX: &'static str;
 
     fn parse(body: &[u8], limits: &Limits) -> Result<Self, ApiError>;
 
     fn generation(&self) -> &Generation;
 
-    /// How many prompts there are.
+    /// Number of prompts.
     fn prompts_count(&self) -> usize;
 
-    /// The prompts as tokens.
+    /// Returns the prompts as tokens.
     fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError>;
 
-    /// Answer tokens of a choice where the client names no number, of `share` at most.
+    /// Returns the answer tokens of a choice for which the client sets no number; at most `share`.
     fn unnamed_length(app: &App, share: u32) -> UnnamedLength;
 
     fn form(&self, head: Head, prompts: Vec<Tokenized>) -> Form;
 }
 
-/// A prompt in both forms.
+/// Prompt as tokens, and as text where it is echoed.
 #[derive(Debug, Clone)]
 pub(super) struct Tokenized {
     pub(super) tokens: Arc<[TokenId]>,
-    /// The text that the answer begins with.
+    /// Text with which the answer begins.
     pub(super) echo: String,
 }
 
 impl Tokenized {
-    /// Bytes that it keeps until its request has ended.
+    /// Bytes kept until the request has ended.
     fn bytes(&self) -> usize {
         size_of_val::<[TokenId]>(&self.tokens) + self.echo.len()
     }
 }
 
-/// A request that can be handed to the workers.
 struct Prepared {
     generation: Generation,
     jobs: Vec<Job>,
     form: Form,
-    /// Bytes of the prompts.
     prompt_bytes: usize,
-    /// Bytes of the answer that are there before any token.
+    /// Bytes of the answer before any token.
     repeated_bytes: usize,
 }
 
-/// Answers one request.
 pub(super) async fn answer<E: Endpoint>(app: Arc<App>, request: Request) -> Response {
     let Some(mut account) = request.extensions().get::<Arrival>().and_then(Arrival::account) else {
         return ApiError::from(Failure::new(FailureKind::Internal, "the request has no account")).into_response();
@@ -90,7 +86,6 @@ pub(super) async fn answer<E: Endpoint>(app: Arc<App>, request: Request) -> Resp
     }
 }
 
-/// Receives, admits, parses and tokenises.
 async fn prepare<E: Endpoint>(
     app: &Arc<App>,
     request: Request,
@@ -140,10 +135,8 @@ fn prepare_parsed<E: Endpoint>(
     Ok(Prepared { generation, jobs, form, prompt_bytes, repeated_bytes })
 }
 
-/// What each choice has of the tokens that one request may ask for.
-///
-/// # Errors
-/// When the client names a number with which all choices together ask for more.
+/// Returns the share of a choice in the tokens that one request may ask for. Fails if the client's number asks for more
+/// with all choices together.
 fn output_share(app: &App, generation: &Generation, prompts: usize, context_tokens: u32) -> Result<u32, ApiError> {
     let choices = prompts as u64 * u64::from(generation.n);
     let tokens_max = app.config.limits.output_tokens_max.max(context_tokens.into());
@@ -177,7 +170,7 @@ async fn respond(app: &Arc<App>, prepared: Prepared, permit: Permit, account: Ac
     }
 }
 
-/// `bytes` are those that are held already.
+/// Answers with one JSON object; `bytes` are held already.
 async fn whole(app: &Arc<App>, mut exchange: Exchange, form: Form, mut bytes: usize) -> Response {
     let mut choices = vec![Choice::default(); form.choices()];
     loop {
@@ -200,7 +193,7 @@ async fn whole(app: &Arc<App>, mut exchange: Exchange, form: Form, mut bytes: us
     }
 }
 
-/// The whole answer as JSON; its place inside is given back when the client has taken it.
+/// Writes the whole answer as JSON; its place inside is given back when the client has taken it.
 async fn written(
     app: &Arc<App>,
     bytes: usize,
@@ -218,7 +211,7 @@ async fn written(
     }
 }
 
-/// Waits for the first token before it commits to a status: what fails until then gets a proper one.
+/// Answers with a stream. Waits for the first token, so that an earlier failure gets its proper status.
 async fn stream(mut exchange: Exchange, form: Form, usage: UsageChunk) -> Response {
     let first = match exchange.next().await {
         Turn::Failed(error) => return error.into_response(),
@@ -232,7 +225,7 @@ async fn stream(mut exchange: Exchange, form: Form, usage: UsageChunk) -> Respon
     reply::events(Body::from_stream(chunks))
 }
 
-/// A stream in progress. Dropping it drops the exchange, which cancels the request.
+/// Stream in progress. Dropping it cancels the request.
 struct Streaming {
     exchange: Exchange,
     form: Form,
@@ -241,16 +234,16 @@ struct Streaming {
 }
 
 enum Next {
-    /// So many choices are open, and this turn is there already.
+    /// The starts of `opened` choices are written; `turn` comes after all of them.
     Open { opened: usize, turn: Turn },
-    /// Ask the exchange.
+    /// The exchange has the next turn.
     Ask,
     /// Everything has been written.
     Nothing,
 }
 
 impl Streaming {
-    /// The next bytes; `None` at the end.
+    /// Returns the next bytes; `None` at the end.
     async fn chunk(&mut self) -> Option<Bytes> {
         let (mut out, turn) = match std::mem::replace(&mut self.next, Next::Ask) {
             Next::Open { opened, turn } => {
@@ -285,7 +278,7 @@ impl Streaming {
         Some(out.into())
     }
 
-    /// What opens the next choices, and how many are open then: one at least, so that a large prompt is never there twice.
+    /// Writes the starts of the next choices, one at least but no large prompt twice; returns how many are open.
     fn opening(&self, mut opened: usize) -> (Vec<u8>, usize) {
         let mut out = Vec::new();
         for index in (0..).take(self.form.choices()).skip(opened) {

@@ -10,12 +10,11 @@ use sched::{Failure, FailureKind};
 use super::App;
 use crate::openai::ApiError;
 
-/// The process lives.
 pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// Requests can be served now.
+/// Answers 200 while requests can be served.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
     let unavailable = |what: String| ApiError::from(Failure::new(FailureKind::Unavailable, what));
     match app.gate.readiness() {
@@ -25,7 +24,6 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, A
     }
 }
 
-/// What runs.
 pub(super) async fn version(State(app): State<Arc<App>>) -> Json<Version> {
     Json(app.version.clone())
 }

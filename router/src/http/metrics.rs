@@ -1,4 +1,4 @@
-//! `GET /metrics`: the router's own series, and those of the workers it was told about.
+//! `GET /metrics`: series of the router, and of the workers that it was told about.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], families.render()).into_response()
 }
 
-/// A worker that does not answer is left out and counted.
+/// Fetches a worker's metrics; a worker that does not answer is counted and left out.
 async fn of_worker(source: &MetricsSource) -> Option<(&MetricsSource, String)> {
     match scrape(&source.address).await {
         Ok(text) => Some((source, text)),

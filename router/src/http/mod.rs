@@ -28,7 +28,6 @@ pub(crate) use work::Lanes;
 
 use crate::openai::ApiError;
 
-/// All routes.
 pub(crate) fn routes(app: Arc<App>) -> axum::Router {
     axum::Router::new()
         .route("/v1/chat/completions", post(chat_completions::handle))
@@ -51,7 +50,7 @@ async fn no_such_path(request: Request) -> ApiError {
 }
 
 async fn wrong_method(request: Request) -> ApiError {
-    // Every path takes exactly one of the two.
+    // Every path takes one method only.
     let allowed = if is_read_only(request.uri().path()) { "GET" } else { "POST" };
     ApiError::method_not_allowed(request.method().as_str(), request.uri().path(), allowed)
 }

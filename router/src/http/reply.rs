@@ -7,14 +7,12 @@ use axum::response::{IntoResponse, Response};
 
 use crate::openai::{Advice, ApiError};
 
-/// A JSON answer.
 pub(super) fn json(body: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// A JSON answer that keeps `kept` until the client has taken it.
+/// Makes a JSON answer that keeps `kept` until the client has taken it.
 pub(super) fn json_keeping<K: Send + 'static>(body: Vec<u8>, kept: K) -> Response {
-    /// Bytes with what they hold.
     struct Keeping<K> {
         body: Vec<u8>,
         _kept: K,
@@ -28,7 +26,6 @@ pub(super) fn json_keeping<K: Send + 'static>(body: Vec<u8>, kept: K) -> Respons
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// A stream of server-sent events.
 pub(super) fn events(body: Body) -> Response {
     ([(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")], body).into_response()
 }
@@ -40,7 +37,7 @@ impl IntoResponse for ApiError {
         *response.status_mut() = status;
         match self.advice {
             Some(Advice::RetryAfter(span)) => {
-                // The standard header has whole seconds; OpenAI's clients read the finer one first.
+                // The standard header has whole seconds; OpenAI's clients read the finer header first.
                 let (seconds, ms) = (span.us().div_ceil(1_000_000).max(1), span.us().div_ceil(1_000));
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
                 response.headers_mut().insert("retry-after-ms", HeaderValue::from(ms));

@@ -8,17 +8,17 @@ use sched::RequestId;
 use super::App;
 
 const HEADER: &str = "x-request-id";
-/// Longest name that is taken over from a client.
+/// Longest name that is accepted from a client.
 const NAME_BYTES_MAX: usize = 128;
 
-/// The client's name for it, or one of ours, and its number among workers; a name of ours says that number.
+/// Returns the name of the request, the client's or one made from its number, and its number at the workers.
 pub(super) fn name_of(app: &App, request: &Request<Body>) -> (String, RequestId) {
     let id = app.dispatcher.draw();
     let given = request.headers().get(HEADER).filter(|name| is_name(name));
     (given.and_then(|name| name.to_str().ok()).map_or_else(|| id.to_string(), str::to_owned), id)
 }
 
-/// Tells the client.
+/// Writes the name into the response.
 pub(super) fn write(response: &mut Response, name: &str) {
     let header = HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("req"));
     response.headers_mut().insert(HEADER, header);

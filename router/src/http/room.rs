@@ -1,26 +1,22 @@
-//! What a request's texts may be and cost, as its endpoint sees it; knows no endpoint.
+//! Limits on the size and cost of a request's texts, as its endpoint sees them; knows no endpoint.
 
 use sched::TokenId;
 
 use crate::openai::ApiError;
 use crate::text::{AddSpecials, Effort, EncodeError, ModelText, Source, Stopped};
 
-/// The room that a request's prompts have.
 pub(super) struct Room<'a> {
     /// Tokens of prompt and answer together.
     pub(super) context_tokens: u32,
-    /// Bytes of an answer that is held.
+    /// Bytes of an answer that is held until it is whole.
     pub(super) answer_bytes_max: usize,
-    /// The bounds of the work.
+    /// Bounds on the work.
     pub(super) effort: &'a Effort,
 }
 
 impl Room<'_> {
-    /// The tokens of a prompt's text, which came in the field `field`.
-    ///
-    /// # Errors
-    /// When it cannot fit the context, which is seen before anything is worked out where the tokenizer allows, or when it
-    /// has no tokens or takes too long.
+    /// Encodes the text of a prompt from the field `field`. Fails if it cannot fit the context (if the tokenizer
+    /// allows, this is seen before any work), has no tokens or takes too long.
     pub(super) fn prompt(
         &self,
         model: &ModelText,
@@ -37,19 +33,14 @@ impl Room<'_> {
         })
     }
 
-    /// Whether a text can fit the context at all; this costs nothing.
-    ///
-    /// # Errors
-    /// When even the longest tokens could not hold it.
+    /// Fails if even the longest tokens could not fit the text into the context; costs no work.
     pub(super) fn fits(&self, model: &ModelText, text: &str) -> Result<(), ApiError> {
         let least = model.tokenizer.tokens_min(text.len());
         if least > self.context_tokens as usize { Err(self.overflow(&format!("at least {least}"))) } else { Ok(()) }
     }
 
-    /// The tokens of a text that is only counted or shown, up to `tokens_max`.
-    ///
-    /// # Errors
-    /// When it has more, has no tokens or takes too long.
+    /// Encodes a text that is only counted or shown. Fails if it has more than `tokens_max` tokens, has none or takes
+    /// too long.
     pub(super) fn text(
         &self,
         model: &ModelText,
@@ -61,18 +52,12 @@ impl Room<'_> {
         model.encode_within(source, specials, self.effort).map_err(|error| wrong("prompt", &error))
     }
 
-    /// Whether so many tokens leave room for an answer.
-    ///
-    /// # Errors
-    /// When they do not.
+    /// Fails if so many tokens leave no room for an answer.
     pub(super) fn has(&self, tokens: usize) -> Result<(), ApiError> {
         if tokens < self.context_tokens as usize { Ok(()) } else { Err(self.overflow(&tokens.to_string())) }
     }
 
-    /// Whether an answer may have so many bytes.
-    ///
-    /// # Errors
-    /// When it may not.
+    /// Fails if an answer may not have so many bytes.
     pub(super) fn answer(&self, bytes: usize) -> Result<(), ApiError> {
         let max = self.answer_bytes_max;
         if bytes > max { Err(ApiError::answer_too_large(max)) } else { Ok(()) }

@@ -16,7 +16,7 @@ use crate::openai::{
 };
 use crate::text::Detokenizer;
 
-/// Tokens that a text may have which is only counted.
+/// Most tokens of a text that is only counted.
 const TOKENS_MAX: usize = 1 << 20;
 
 pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -52,7 +52,7 @@ pub(super) async fn detokenize(State(app): State<Arc<App>>, request: Request) ->
     answered(answer?, permit)
 }
 
-/// An answer that is held until the client has taken it.
+/// Makes an answer that is held until the client has taken it.
 fn answered(answer: Vec<u8>, mut permit: Permit) -> Result<Response, ApiError> {
     permit.body_became(0);
     permit.grow_answer(answer.len())?;
@@ -62,7 +62,7 @@ fn answered(answer: Vec<u8>, mut permit: Permit) -> Result<Response, ApiError> {
 fn text_of(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let request = DetokenizeRequest::parse(body, &app.limits())?;
     app.model_named(request.model.as_deref())?;
-    // A few bytes of numbers can stand for a long token each.
+    // A few bytes of token ids can stand for long tokens.
     let bytes = app.model.tokenizer.pieces().text_bytes(&request.tokens);
     let bytes_max = app.config.limits.body_bytes_max;
     if bytes > bytes_max {

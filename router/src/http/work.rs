@@ -12,12 +12,12 @@ use crate::openai::ApiError;
 use crate::relief::Relief;
 use crate::text::{Effort, Wanted};
 
-/// Bytes of a body up to which its work is small, and up to which it is middling.
+/// Body sizes up to which work counts as small, and as middling.
 const SMALL_BYTES: usize = 8 << 10;
 const MIDDLING_BYTES: usize = 128 << 10;
 
-/// Turns at heavy work. Every lane has threads of its own; the system shares the cores among them, so small work has the
-/// larger part of a machine however much large work there is.
+/// Permits for heavy work. Every lane has its own threads; the system shares the cores among them, so small work has
+/// the larger part of a machine however much large work there is.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     small: Arc<Semaphore>,
@@ -27,7 +27,6 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// Lanes for a machine of so many cores.
     pub(crate) fn new(cores: usize, relief: Relief) -> Lanes {
         let lane = |turns: usize| Arc::new(Semaphore::new(turns));
         Lanes { small: lane(cores), middling: lane(cores.div_ceil(2)), large: lane(1), relief }
@@ -42,8 +41,8 @@ impl Lanes {
     }
 }
 
-/// Does the work of a request of so many bytes when it is its turn. Turn and `kept` are given back when the work has
-/// ended, not when its client has left; work that nobody waits for is not begun, and stops at its next look.
+/// Runs `task` for a request of `bytes` bytes when its turn comes. The turn and `kept` are held until the work ends,
+/// even if the client leaves. Work for a client that has left does not begin, or stops at the next check.
 pub(super) async fn work<K: Send + 'static, T: Send + 'static>(
     app: &Arc<App>,
     bytes: usize,

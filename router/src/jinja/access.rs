@@ -1,4 +1,4 @@
-//! Attributes, items and slices, as Jinja's sandbox finds them; knows no syntax.
+//! Look-up of attributes, items and slices, as Jinja's sandbox does it; knows no syntax.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use super::text::Text;
 use super::value::{Callable, Items, Loop};
 use super::{Error, Value};
 
-/// `object.name`: an attribute first, then an item.
+/// `object.name`: an attribute or else an item.
 pub(super) fn attribute(object: &Value, name: &str) -> Result<Value, Error> {
     object.require()?;
     if let Some(value) = python_attribute(object, name)? {
@@ -29,14 +29,14 @@ fn no_attribute(object: &Value, name: &str) -> Value {
     Value::undefined(format!("{kind} has no attribute '{name}'"))
 }
 
-/// What Python's `getattr` would find.
+/// Returns the value that Python's `getattr` finds.
 fn python_attribute(object: &Value, name: &str) -> Result<Option<Value>, Error> {
     let own = match object {
         Value::Namespace(dict) => return Ok(dict.borrow().get_name(name).cloned()),
         Value::Loop(state) => loop_attribute(state, name),
         Value::Cycler(cycler) if name == "current" => Some(cycler.items[cycler.at.get()].clone()),
         Value::Callable(callable) => callable_attribute(callable, name),
-        // The pairs of `groupby` name their parts; no other pair has attributes that could be meant.
+        // The pairs of `groupby` have attributes; other pairs have none that a template could mean.
         Value::Tuple(items) if items.len() == 2 && name == "grouper" => items.first().cloned(),
         Value::Tuple(items) if items.len() == 2 && name == "list" => items.last().cloned(),
         Value::Int(_) | Value::Bool(_) if matches!(name, "real" | "numerator") => object.as_int().map(Value::Int),
@@ -89,7 +89,7 @@ fn loop_attribute(state: &Loop, name: &str) -> Option<Value> {
     }
 }
 
-/// `object[key]`: an item first, then an attribute.
+/// `object[key]`: an item or else an attribute.
 pub(super) fn item(object: &Value, key: &Value) -> Result<Value, Error> {
     object.require()?;
     if let Some(value) = python_item(object, key) {
@@ -124,7 +124,7 @@ fn python_item(object: &Value, key: &Value) -> Option<Value> {
     }
 }
 
-/// Python's index, which counts from the end below zero.
+/// Returns the place for a Python index, which counts from the end if negative.
 fn index(wanted: i128, length: usize) -> Option<usize> {
     let length_signed = i128::try_from(length).ok()?;
     let index = if wanted < 0 { wanted + length_signed } else { wanted };
@@ -149,7 +149,7 @@ pub(super) fn slice(object: &Value, bounds: &[Option<Value>; 3]) -> Result<Value
     })
 }
 
-/// The places that a slice names, in order.
+/// Places that a slice selects, in order.
 struct Places {
     start: usize,
     count: usize,
@@ -168,7 +168,7 @@ impl Places {
     }
 }
 
-/// `None` where a bound is no integer, which Jinja answers with an undefined value.
+/// Returns `None` if a bound is no integer; Jinja then yields an undefined value.
 fn slice_places(bounds: &[Option<Value>; 3], length: usize) -> Result<Option<Places>, Error> {
     let mut numbers = [None; 3];
     for (number, bound) in numbers.iter_mut().zip(bounds) {
@@ -215,7 +215,7 @@ fn slice_text(text: &Text, places: &Places) -> Result<Text, Error> {
     builder.finish()
 }
 
-/// The bytes of `count` characters from the character `start` on.
+/// Returns the byte range of `count` characters from character `start` on.
 pub(super) fn char_range(string: &str, start: usize, count: usize) -> Range<usize> {
     let mut offsets = string.char_indices().map(|(offset, _)| offset).chain([string.len()]);
     let from = offsets.nth(start).unwrap_or(string.len());

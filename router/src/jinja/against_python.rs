@@ -1,4 +1,4 @@
-//! One small template for each construct, against what Python makes of it (tests/templates/constructs.py).
+//! Compares one small template per construct with Python's output (tests/templates/constructs.py).
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{Error, Origin, Template, Value, meter};
 
-/// Enough for every construct, and soon spent in a build without optimisation.
+/// Enough for every construct, and used up quickly even in a build without optimisation.
 const STEPS_MAX: u64 = 300_000;
 
 fn render(source: &str, variables: &Json, now_unix_s: u64) -> Result<String, Error> {
@@ -31,7 +31,7 @@ fn every_construct_is_pythons() {
         let alike = match &ours {
             Ok(text) => case["text"] == text.as_str(),
             Err(Error::Raised(message)) => case["refused"] == message.as_str(),
-            // Words differ from Python's; that both fail is what counts.
+            // Python's messages differ; both must fail.
             Err(_) => case["failed"].is_string(),
         };
         if !alike {

@@ -1,9 +1,8 @@
-//! The arguments of one call, and how they meet a function's parameters; knows no function.
+//! Arguments of a call and their binding to a function's parameters; knows no function.
 
 use super::text::Text;
 use super::{Error, Value};
 
-/// Arguments by place and by name.
 #[derive(Debug, Default)]
 pub(super) struct Call {
     pub positional: Vec<Value>,
@@ -15,10 +14,8 @@ impl Call {
         Call { positional, named: Vec::new() }
     }
 
-    /// The arguments for the parameters `names` of `function`; `None` for those left out.
-    ///
-    /// # Errors
-    /// When there are more, others or twice the same.
+    /// Binds the arguments to the parameters `names` of `function`; `None` for a parameter left out. Fails if there are
+    /// too many, unknown or repeated arguments.
     pub(super) fn bind<const N: usize>(self, function: &str, names: [&str; N]) -> Result<[Option<Value>; N], Error> {
         let given = self.positional.len();
         if given > N {
@@ -41,24 +38,21 @@ impl Call {
         Ok(bound)
     }
 
-    /// For functions without parameters.
     pub(super) fn nothing(self, function: &str) -> Result<(), Error> {
         self.bind(function, []).map(|_: [Option<Value>; 0]| ())
     }
 
-    /// Takes the argument named `name`.
     pub(super) fn take_named(&mut self, name: &str) -> Option<Value> {
         let place = self.named.iter().position(|(known, _)| known.as_str() == name)?;
         Some(self.named.remove(place).1)
     }
 }
 
-/// The argument, which must be there.
+/// Returns a required argument.
 pub(super) fn needed(value: Option<Value>, function: &str, name: &str) -> Result<Value, Error> {
     value.ok_or_else(|| Error::fault(format!("{function}() missing 1 required positional argument: '{name}'")))
 }
 
-/// A string argument.
 pub(super) fn text(value: Option<Value>, function: &str, name: &str) -> Result<Text, Error> {
     match needed(value, function, name)? {
         Value::Str(text) => Ok(text),
@@ -66,7 +60,6 @@ pub(super) fn text(value: Option<Value>, function: &str, name: &str) -> Result<T
     }
 }
 
-/// A string argument that may be absent or `None`.
 pub(super) fn optional_text(value: Option<Value>, function: &str, name: &str) -> Result<Option<Text>, Error> {
     match value {
         None | Some(Value::None) => Ok(None),
@@ -74,7 +67,7 @@ pub(super) fn optional_text(value: Option<Value>, function: &str, name: &str) ->
     }
 }
 
-/// An integer argument with a default for its absence.
+/// Returns an integer argument, or `default` if it is absent.
 pub(super) fn int(value: Option<Value>, default: i128) -> Result<i128, Error> {
     let Some(value) = value else { return Ok(default) };
     value.require()?;
@@ -83,7 +76,7 @@ pub(super) fn int(value: Option<Value>, default: i128) -> Result<i128, Error> {
         .ok_or_else(|| Error::fault(format!("'{}' object cannot be interpreted as an integer", value.type_name())))
 }
 
-/// A flag with a default for its absence.
+/// Returns the truth of an argument; false if it is absent.
 pub(super) fn flag(value: Option<&Value>) -> bool {
     value.is_some_and(Value::is_true)
 }

@@ -1,11 +1,10 @@
-//! What a template says, as a tree; knows no value.
+//! Syntax tree of a template; knows no value.
 
 use std::sync::Arc;
 
-/// Statements that run one after the other.
 pub(super) type Block = Vec<Node>;
 
-/// One statement and where it stands.
+/// Statement with its line.
 #[derive(Debug)]
 pub(super) struct Node {
     pub line: u32,
@@ -14,28 +13,27 @@ pub(super) struct Node {
 
 #[derive(Debug)]
 pub(super) enum Statement {
-    /// Text outside of tags.
     Data(Arc<str>),
     /// `{{ … }}` and `{% print … %}`.
     Print(Vec<Expr>),
-    /// Conditions with their blocks, and the block where none holds.
+    /// Conditions with their blocks, and the block of `else`.
     If(Vec<(Expr, Block)>, Block),
     For(Arc<For>),
     Set(Target, Expr),
     /// `{% set x | filters %}…{% endset %}`.
     SetBlock(Target, Vec<FilterCall>, Block),
     With(Vec<(Target, Expr)>, Block),
-    /// A block in a scope of its own: `{% generation %}`, `{% autoescape %}`.
+    /// Block in a scope of its own: `{% generation %}`, `{% autoescape %}`.
     Scope(Block),
-    /// `{% block %}`: sees what stands at the top level only.
+    /// `{% block %}`, which sees only variables of the top level.
     NamedBlock(Block),
     FilterBlock(Vec<FilterCall>, Block),
     Macro(Arc<Macro>),
-    /// `{% call %}`: the call, and the block as a macro named `caller`.
+    /// `{% call %}`: the call, and its block as a macro named `caller`.
     Call(Expr, Arc<Macro>),
     Break,
     Continue,
-    /// A statement that needs other templates, of which there are none.
+    /// Statement that needs other templates, of which there are none.
     Foreign,
 }
 
@@ -49,19 +47,19 @@ pub(super) struct For {
     pub recursive: bool,
 }
 
-/// A name, and the value that it has when none is given.
+/// Name and default value.
 pub(super) type Parameter = (Arc<str>, Option<Expr>);
 
 #[derive(Debug)]
 pub struct Macro {
     pub(super) name: Arc<str>,
-    /// Names and, from some place on, default values.
+    /// Parameters; from some place on all have defaults.
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Block,
     pub(super) uses: MacroUses,
 }
 
-/// The names with a meaning of their own that a macro's body reads.
+/// Special names that a macro's body reads.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct MacroUses {
     pub caller: bool,
@@ -69,7 +67,6 @@ pub(super) struct MacroUses {
     pub kwargs: bool,
 }
 
-/// What can be assigned to.
 #[derive(Debug)]
 pub(super) enum Target {
     Name(Arc<str>),
@@ -93,7 +90,7 @@ pub(super) struct Arguments {
     pub spread_named: Option<Expr>,
 }
 
-/// Chains are flat, so that a tree is only as deep as its brackets.
+/// Expression. Chains are flat, so that a tree is only as deep as its brackets.
 #[derive(Debug)]
 pub(super) enum Expr {
     None,
@@ -105,22 +102,22 @@ pub(super) enum Expr {
     List(Vec<Expr>),
     Tuple(Vec<Expr>),
     Dict(Vec<(Expr, Expr)>),
-    /// What follows a value, from left to right.
+    /// A value and the steps after it, from left to right.
     Steps(Box<Expr>, Vec<Step>),
     Not(Box<Expr>),
     Negative(Box<Expr>),
     Positive(Box<Expr>),
     And(Vec<Expr>),
     Or(Vec<Expr>),
-    /// Value, condition, value otherwise.
+    /// Value and condition, and the value of `else`.
     Choice(Box<[Expr; 2]>, Option<Box<Expr>>),
-    /// Operators of one strength, from left to right.
+    /// Operators of equal precedence, from left to right.
     Binary(Box<Expr>, Vec<(Operator, Expr)>),
     Concat(Vec<Expr>),
     Compare(Box<Expr>, Vec<(Comparison, Expr)>),
 }
 
-/// What follows a value.
+/// Step after a value.
 #[derive(Debug)]
 pub(super) enum Step {
     Attribute(Arc<str>),

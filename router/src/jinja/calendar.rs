@@ -17,8 +17,8 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Formats a time given in seconds since 1970, as Python's `strftime` does over glibc in the C locale. A directive that
-/// is not known stays as it is.
+/// Formats seconds since 1970 as Python's `strftime` does over glibc in the C locale. Unknown directives stay as they
+/// are.
 pub(super) fn strftime(format: &str, unix_seconds: u64) -> String {
     let time = Time::of(unix_seconds);
     let mut out = String::new();
@@ -42,10 +42,9 @@ pub(super) fn strftime(format: &str, unix_seconds: u64) -> String {
     out + rest
 }
 
-/// What a directive stands for.
 enum Field {
     Text(String),
-    /// A number, its width, and what fills it.
+    /// Number, width, and fill character.
     Number(u64, usize, char),
 }
 
@@ -60,7 +59,6 @@ fn flagged(field: Field, flags: &str) -> String {
     }
 }
 
-/// A moment, taken apart.
 struct Time {
     unix_seconds: u64,
     days: u64,
@@ -114,7 +112,7 @@ impl Time {
             'R' => again("%H:%M"),
             'r' => again("%I:%M:%S %p"),
             'F' => again("%Y-%m-%d"),
-            // A time without a zone, as `datetime.now()` is.
+            // The time has no zone, as that of `datetime.now()`.
             'Z' | 'z' => Field::Text(String::new()),
             'n' => Field::Text("\n".to_owned()),
             't' => Field::Text("\t".to_owned()),
@@ -123,7 +121,6 @@ impl Time {
         })
     }
 
-    /// Days since Sunday.
     fn weekday0(&self) -> u64 {
         (self.days + 4) % 7
     }
@@ -132,7 +129,7 @@ impl Time {
         self.days - first_day(self.date.year)
     }
 
-    /// Year and week by ISO 8601: the year of the week's Thursday.
+    /// Year and week by ISO 8601, which counts a week to the year of its Thursday.
     fn iso_week(&self) -> (u64, u64) {
         let thursday = self.days + 3 - (self.weekday0() + 6) % 7;
         let year = Date::of(thursday).year;
@@ -140,7 +137,7 @@ impl Time {
     }
 }
 
-/// Days from 1970 to the first of a year.
+/// Days from 1970-01-01 to the first day of a year.
 fn first_day(year: u64) -> u64 {
     let before = year.saturating_sub(1);
     (year.saturating_sub(1970)) * 365 + (before / 4 - before / 100 + before / 400) - 477

@@ -13,11 +13,10 @@ use super::text::Text;
 use super::value::{Callable, Cycler, Function, Items, Loop};
 use super::{Error, Value, calendar, methods, repr};
 
-/// Items of a `range`, as Jinja's sandbox has it.
+/// Most items of a `range`, as in Jinja's sandbox.
 const RANGE_MAX: usize = 100_000;
 
 impl Machine {
-    /// `callee(…)`.
     pub(super) fn call(&mut self, callee: &Value, call: Call) -> Result<Value, Error> {
         callee.require()?;
         match callee {
@@ -70,7 +69,7 @@ impl Machine {
         }
     }
 
-    /// A recursive loop once more, over other items.
+    /// Runs a recursive loop over other items.
     fn call_loop(&mut self, state: &Rc<Loop>, call: Call) -> Result<Value, Error> {
         let [items] = call.bind("loop", ["iterable"])?;
         let items = needed(items, "loop", "iterable")?;
@@ -127,7 +126,7 @@ impl Machine {
         Ok(Value::Str(text))
     }
 
-    /// Parameters that nobody gave: their defaults see the parameters before them.
+    /// Sets parameters without an argument; a default may use the parameters before it.
     fn defaults(&mut self, missing: &[(&Arc<str>, Option<&Expr>)]) -> Result<(), Error> {
         for (parameter, default) in missing {
             let value = match default {

@@ -1,18 +1,17 @@
-//! Strings cut and put together again: split, lines, partition, replace; knows no other type.
+//! Methods that cut and join strings: split, lines, partition, replace; knows no other type.
 
 use super::arguments::{Call, int, optional_text, text as text_argument};
 use super::literal::is_space;
 use super::text::{Builder, Text};
 use super::{Error, Value, meter};
 
-/// Pieces that a text may be cut into.
+/// Most pieces into which a text may be cut.
 const PARTS_MAX: usize = 1_000_000;
 
-/// `split` and `rsplit`.
 pub(super) fn split(text: &Text, name: &'static str, call: Call) -> Result<Value, Error> {
     let [separator, most] = call.bind(name, ["sep", "maxsplit"])?;
     let separator = optional_text(separator, name, "sep")?;
-    // One more than what is allowed tells that it is too much.
+    // One more piece than allowed shows that there are too many.
     let most = usize::try_from(int(most, -1)?).unwrap_or(usize::MAX).min(PARTS_MAX);
     let string = text.as_str();
     let parts: Vec<&str> = match (&separator, name) {
@@ -33,7 +32,7 @@ pub(super) fn split(text: &Text, name: &'static str, call: Call) -> Result<Value
     Ok(Value::list(parts.into_iter().map(|part| Value::Str(text.part_of(part)))))
 }
 
-/// What whitespace parts, with at most `most` cuts.
+/// Splits at whitespace, with at most `most` cuts.
 fn words(string: &str, most: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = string.trim_start_matches(is_space);
@@ -58,7 +57,6 @@ fn words_from_end(string: &str, most: usize) -> Vec<&str> {
     parts
 }
 
-/// `partition` and `rpartition`.
 pub(super) fn partition(text: &Text, name: &'static str, call: Call) -> Result<Value, Error> {
     let [separator] = call.bind(name, ["sep"])?;
     let separator = text_argument(separator, name, "sep")?;
@@ -80,7 +78,7 @@ pub(super) fn partition(text: &Text, name: &'static str, call: Call) -> Result<V
     })
 }
 
-/// `replace`; a `count` below zero means all.
+/// `replace`; a negative `count` means all.
 pub(super) fn replace(text: &Text, old: &Text, new: &Text, count: i128) -> Result<Text, Error> {
     meter::charge_bytes(text.len());
     let most = usize::try_from(count).unwrap_or(usize::MAX);
@@ -99,14 +97,13 @@ pub(super) fn replace(text: &Text, old: &Text, new: &Text, count: i128) -> Resul
     builder.finish()
 }
 
-/// Whether lines keep what ends them.
+/// Whether lines keep their line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
     Keep,
     Drop,
 }
 
-/// `splitlines`.
 pub(super) fn lines(text: &Text, ends: Ends) -> Vec<Text> {
     let string = text.as_str();
     let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! Dictionaries in the order of their making, with Python's keys; knows no syntax.
+//! Dictionaries in insertion order, with Python's keys; knows no syntax.
 
 use std::hash::{Hash, Hasher};
 
@@ -16,7 +16,7 @@ pub struct Dict {
     depth: u32,
 }
 
-/// The bytes that a dictionary has told the meter of.
+/// Bytes of a dictionary that the meter counts.
 #[derive(Debug, Default)]
 struct Counted(usize);
 
@@ -33,15 +33,15 @@ impl Drop for Counted {
     }
 }
 
-/// What one entry takes: key, value, hash and place.
+/// Bytes of one entry: key, value, hash and place.
 const ENTRY_BYTES: usize = size_of::<Key>() + 2 * size_of::<Value>() + 24;
 
-/// A value that can be a key, so that what is equal is one key: `1`, `1.0` and `True`.
+/// Form of a key in which equal values are one: `1`, `1.0` and `True`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
     None,
     Int(i128),
-    /// The bits of a float that is no integer.
+    /// Bits of a float that is no integer.
     Float(u64),
     Str(Text),
     Tuple(Vec<Key>),
@@ -60,7 +60,7 @@ impl Hash for Key {
     }
 }
 
-/// A string to look up without making a text of it.
+/// String to look up without making a `Text`.
 struct Name<'a>(&'a str);
 
 impl Hash for Name<'_> {
@@ -92,10 +92,7 @@ impl Key {
 }
 
 impl Dict {
-    /// Sets `key` to `value`; an equal key keeps its place and its first form.
-    ///
-    /// # Errors
-    /// When `key` cannot be one.
+    /// Sets `key` to `value`; an equal key keeps its place and its first form. Fails if `key` is not hashable.
     pub(super) fn insert(&mut self, key: Value, value: Value) -> Result<(), Error> {
         let hashed = Key::of(&key)?;
         self.insert_hashed(hashed, key, value);
@@ -130,7 +127,7 @@ impl Dict {
         self.map.get(&Name(name)).map(|(_, value)| value)
     }
 
-    /// How many values lie inside each other.
+    /// Nesting depth of the values.
     pub(super) fn depth(&self) -> u32 {
         self.depth
     }
@@ -152,7 +149,7 @@ impl Dict {
     }
 }
 
-/// Which items of `items` no earlier one equals.
+/// Returns for each key whether no earlier one equals it.
 pub(super) fn distinct(keys: &[Value]) -> Result<Vec<bool>, Error> {
     let mut seen = IndexMap::new();
     keys.iter().map(|key| Ok(seen.insert(Key::of(key)?, ()).is_none())).collect()

@@ -1,24 +1,24 @@
-//! Why a template cannot be read or fails on its variables; knows no chat.
+//! Errors of a template that cannot be read or fails on its variables; knows no chat.
 
 use thiserror::Error;
 
-/// What went wrong. The messages are Python's where a template's author would look one up.
+/// Error of a template, with Python's message where an author would look it up.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
     /// The source is not a template.
     #[error("syntax error: {message} (line {line})")]
     Syntax {
-        /// What is wrong.
+        /// Fault found.
         message: String,
-        /// Where, counted from 1.
+        /// Line, counted from 1.
         line: u32,
     },
-    /// An expression has no value: a wrong type, an undefined variable, a missing argument.
+    /// An expression has no value: wrong type, undefined variable, missing argument.
     #[error("{message} (line {line})")]
     Fault {
-        /// What is wrong.
+        /// Fault found.
         message: String,
-        /// The statement at fault, counted from 1; 0 while it is not known yet.
+        /// Line of the statement, counted from 1; 0 while unknown.
         line: u32,
     },
     /// The template called `raise_exception`.
@@ -27,13 +27,13 @@ pub enum Error {
     /// The template takes more steps than a prompt may.
     #[error("more than {0} steps")]
     Endless(u64),
-    /// Whoever watches the run has stopped it.
+    /// The run was stopped by its `Watch`.
     #[error("it was stopped")]
     Stopped,
     /// The values that the template holds take more memory than a prompt may.
     #[error("more than {0} bytes of values")]
     Large(usize),
-    /// The machine has no thread for the run.
+    /// The system gave no thread for the run.
     #[error("no thread for the template: {0}")]
     NoThread(String),
     /// Macros and expressions are nested deeper than a prompt may.
@@ -42,12 +42,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A fault whose place the interpreter adds.
+    /// A fault to which the interpreter adds the line.
     pub(super) fn fault(message: impl Into<String>) -> Error {
         Error::Fault { message: message.into(), line: 0 }
     }
 
-    /// The same error with the place, if it had none.
+    /// Adds the line if the error has none.
     pub(super) fn at(self, line: u32) -> Error {
         match self {
             Error::Fault { message, line: 0 } => Error::Fault { message, line },

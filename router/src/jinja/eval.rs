@@ -1,4 +1,4 @@
-//! Works out a template's expressions; statements run in `machine`.
+//! Evaluates a template's expressions; `machine` runs statements.
 
 use std::rc::Rc;
 
@@ -11,7 +11,6 @@ use super::value::{Callable, Function};
 use super::{Error, Value, access, filters, ops, repr, tests};
 
 impl Machine {
-    /// The value of `expr`.
     pub(super) fn eval(&mut self, expr: &Expr) -> Result<Value, Error> {
         match expr {
             Expr::None => Ok(Value::None),
@@ -77,7 +76,7 @@ impl Machine {
                 }
                 Ok(Value::Bool(true))
             }
-            // `eval` has answered these.
+            // Handled in `eval`.
             Expr::None | Expr::Bool(_) | Expr::Int(_) | Expr::Float(_) | Expr::Str(_) | Expr::Name(_) => {
                 Ok(Value::None)
             }
@@ -97,7 +96,7 @@ impl Machine {
         Machine::checked(Value::Dict(Rc::new(dict)))
     }
 
-    /// The first operand that `decides`, or the last.
+    /// Returns the first operand for which `decides` holds, or the last.
     fn first(&mut self, operands: &[Expr], decides: fn(&Value) -> bool) -> Result<Value, Error> {
         let mut value = Value::None;
         for operand in operands {
@@ -140,7 +139,7 @@ impl Machine {
         }
     }
 
-    /// A call, with arguments that `add` adds.
+    /// Evaluates a call, with arguments that `add` appends.
     pub(super) fn eval_call(&mut self, expr: &Expr, add: impl FnOnce(&mut Call)) -> Result<Value, Error> {
         let (callee, arguments) = match expr {
             Expr::Steps(value, steps) => match steps.split_last() {
@@ -181,7 +180,7 @@ impl Machine {
         Ok(call)
     }
 
-    /// The variable `name`, or the function of the environment.
+    /// Returns the variable `name`, or the function of that name.
     fn lookup(&self, name: &str) -> Value {
         self.scope.get(name).unwrap_or_else(|| {
             let function = match name {

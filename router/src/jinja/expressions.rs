@@ -1,4 +1,4 @@
-//! Tokens to expressions, by Jinja's grammar; knows no value.
+//! Parser of expressions by Jinja's grammar; knows no value.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use super::lexer::Token;
 use super::parser::{Parser, describe};
 
 impl Parser {
-    /// An expression, or several that commas make a tuple.
+    /// Parses an expression, or a tuple of several with commas.
     pub(super) fn tuple(&mut self) -> Result<Expr, Error> {
         self.tuple_of(&[], Parser::expression)
     }
 
-    /// A tuple of what `item` reads, up to one of the names `ends`.
+    /// Parses a tuple whose items `item` parses, up to one of the names `ends`.
     pub(super) fn tuple_of(
         &mut self,
         ends: &[&str],
@@ -53,7 +53,7 @@ impl Parser {
         Ok((items, is_tuple))
     }
 
-    /// An expression with conditions: `a if b else c`.
+    /// Parses an expression with conditions: `a if b else c`.
     pub(super) fn expression(&mut self) -> Result<Expr, Error> {
         self.nested(|parser| {
             let mark = parser.unknown_mark();
@@ -73,7 +73,7 @@ impl Parser {
         })
     }
 
-    /// Operands with the word `word` between them.
+    /// Parses operands with `word` between them.
     fn words(&mut self, word: &str, operand: fn(&mut Parser) -> Result<Expr, Error>) -> Result<Vec<Expr>, Error> {
         let mut operands = vec![operand(self)?];
         while self.skip_name(word) {
@@ -130,7 +130,7 @@ impl Parser {
         Some(comparison)
     }
 
-    /// Operands with operators of one strength between them.
+    /// Parses operands with operators of equal precedence between them.
     fn chain(
         &mut self,
         operators: &[(&str, Operator)],
@@ -186,7 +186,7 @@ impl Parser {
         Ok(if steps.is_empty() { value } else { Expr::Steps(Box::new(value), steps) })
     }
 
-    /// A name, a literal, or something in brackets.
+    /// Parses a name, a literal, or brackets.
     fn primary(&mut self) -> Result<Expr, Error> {
         let token = self.peek().clone();
         match token {
@@ -269,7 +269,6 @@ impl Parser {
         Ok(Expr::Dict(items))
     }
 
-    /// Attributes, items and calls.
     fn postfix(&mut self, steps: &mut Vec<Step>) -> Result<(), Error> {
         loop {
             match self.peek() {
@@ -332,7 +331,6 @@ impl Parser {
         Ok(Step::Item(Expr::Tuple(items)))
     }
 
-    /// An index or a slice.
     fn subscripted(&mut self) -> Result<Step, Error> {
         let mut bounds = [None, None, None];
         let mut colons = 0;
@@ -357,7 +355,6 @@ impl Parser {
         }
     }
 
-    /// A filter's name and arguments.
     pub(super) fn filter_call(&mut self) -> Result<FilterCall, Error> {
         let name = self.dotted_name()?;
         self.check_filter(&name);
@@ -382,7 +379,7 @@ impl Parser {
         Ok(if negated { Step::NotTest(call) } else { Step::Test(call) })
     }
 
-    /// A test's argument needs no brackets.
+    /// Parses the arguments of a test; a single one needs no brackets.
     fn test_arguments(&mut self) -> Result<Arguments, Error> {
         let bare = match self.peek() {
             Token::Operator("(") => return self.arguments(),
@@ -442,14 +439,14 @@ impl Parser {
     }
 }
 
-/// Whether filters and tests belong to an operand.
+/// Whether filters and tests after an operand belong to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Filters {
     Apply,
     Leave,
 }
 
-/// The only operand, or what `many` makes of several.
+/// Returns the only operand, or combines several with `many`.
 fn alone(mut operands: Vec<Expr>, many: fn(Vec<Expr>) -> Expr) -> Expr {
     match operands.pop() {
         Some(only) if operands.is_empty() => only,

@@ -1,10 +1,10 @@
-//! Jinja's filters by name; what each does stands in `text_filters` and `list_filters`.
+//! Jinja's filters by name; `text_filters` and `list_filters` have their code.
 
 use super::arguments::{Call, flag, int, needed};
 use super::string_methods;
 use super::{Error, Value, access, json, list_filters, numbers, ops, repr, text_filters};
 
-/// Every filter that Jinja has, with `tojson` as transformers gives it.
+/// All filters of Jinja, with `tojson` as transformers has it.
 const NAMES: [&str; 54] = [
     "abs",
     "attr",
@@ -62,7 +62,6 @@ const NAMES: [&str; 54] = [
     "xmlattr",
 ];
 
-/// Whether there is such a filter.
 pub(super) fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }

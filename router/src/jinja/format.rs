@@ -1,4 +1,4 @@
-//! Python's two ways to format: `'%s' % x` and `'{}'.format(x)`; knows no syntax.
+//! Python's two ways of formatting: `'%s' % x` and `'{}'.format(x)`; knows no syntax.
 
 use super::arguments::Call;
 use super::numbers::{self, Spec};
@@ -32,7 +32,6 @@ pub(super) fn percent(template: &Text, value: &Value) -> Result<Value, Error> {
     Ok(Value::Str(out.finish()?))
 }
 
-/// The values of a `%`.
 struct Percent<'v> {
     all: Vec<Value>,
     mapping: &'v Value,
@@ -52,7 +51,7 @@ impl Percent<'_> {
     }
 }
 
-/// Formats what stands after a `%`; its length.
+/// Formats the conversion after a `%`; returns its length.
 fn conversion(text: &str, arguments: &mut Percent<'_>, out: &mut Builder) -> Result<usize, Error> {
     let incomplete = || Error::fault("incomplete format");
     let mut rest = text;
@@ -71,7 +70,7 @@ fn conversion(text: &str, arguments: &mut Percent<'_>, out: &mut Builder) -> Res
             '-' => spec.align = Some('<'),
             '0' => spec.zero = true,
             '#' => spec.alternate = true,
-            // A plus wins over a space.
+            // A plus overrides a space.
             _ if spec.sign != Some('+') => spec.sign = Some(flag),
             _ => {}
         }
@@ -97,7 +96,7 @@ fn conversion(text: &str, arguments: &mut Percent<'_>, out: &mut Builder) -> Res
     Ok(length)
 }
 
-/// A width or a precision, which `*` takes from the values.
+/// Parses a width or a precision; `*` takes it from the values.
 fn size(rest: &mut &str, arguments: &mut Percent<'_>) -> Result<Option<usize>, Error> {
     if let Some(after) = rest.strip_prefix('*') {
         *rest = after;
@@ -155,11 +154,10 @@ pub(super) fn braces_of(template: &Text, mapping: &Value) -> Result<Value, Error
     Fields { positional: &[], named: &named, next: Some(0) }.format(template)
 }
 
-/// The values of a `format`.
 struct Fields<'v> {
     positional: &'v [Value],
     named: &'v dyn Fn(&str) -> Option<Value>,
-    /// The next field without a name; `None` once numbers were used.
+    /// Next field without a name; `None` once fields have numbers.
     next: Option<usize>,
 }
 
@@ -171,7 +169,7 @@ impl Fields<'_> {
         Ok(Value::Str(out.finish()?))
     }
 
-    /// Formats the bytes of `range`; fields may stand `depth` deep inside each other.
+    /// Formats the bytes of `range`; fields may be nested `depth` deep.
     fn run(
         &mut self,
         template: &Text,
@@ -244,7 +242,7 @@ impl Fields<'_> {
         }
     }
 
-    /// The value that `name` names, with attributes and items.
+    /// Looks up `name` with its attributes and items.
     fn value(&mut self, name: &str) -> Result<Value, Error> {
         let end = name.find(['.', '[']).unwrap_or(name.len());
         let mut value = self.first(&name[..end])?;
@@ -292,7 +290,7 @@ impl Fields<'_> {
     }
 }
 
-/// Where the specification of a field begins, or its end.
+/// Returns the offset of a field's format specification, or the end.
 fn colon(field: &str) -> usize {
     let mut inside = false;
     for (offset, c) in field.char_indices() {
@@ -306,7 +304,7 @@ fn colon(field: &str) -> usize {
     field.len()
 }
 
-/// The length of the field whose opening brace stands before `text`.
+/// Returns the length of the field that follows an opening brace.
 fn field_length(text: &str) -> Result<usize, Error> {
     let mut open = 1;
     for (offset, c) in text.char_indices() {

@@ -5,7 +5,7 @@ use super::dict::Dict;
 use super::text::{Builder, Text};
 use super::{Error, Value, ops, repr};
 
-/// Values inside each other that are written; Python gives up at about a thousand.
+/// Deepest nesting that is written; Python stops at about a thousand.
 const DEPTH_MAX: usize = 200;
 
 /// `value | tojson(ensure_ascii, indent, separators, sort_keys)`.
@@ -86,7 +86,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The entries in the order that they are written in.
+    /// Returns the entries in the order of output.
     fn entries(&self, dict: &Dict) -> Result<Vec<(Value, Value)>, Error> {
         let entries: Vec<(Value, Value)> = dict.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         if !self.sort_keys {
@@ -97,7 +97,7 @@ impl Writer {
         sorted.into_iter().map(|key| Ok((key.clone(), dict.get(&key)?.cloned().unwrap_or(Value::None)))).collect()
     }
 
-    /// What stands before an item: a separator, and a line of its own where there is an indent.
+    /// Writes the separator before an item, and a new line where there is an indent.
     fn before(&self, index: usize, depth: usize, out: &mut Builder) {
         if index > 0 {
             out.push(&self.item);
@@ -153,7 +153,7 @@ impl Writer {
     }
 }
 
-/// The UTF-16 units of a character as escapes.
+/// Returns the UTF-16 units of a character as escapes.
 fn units(c: char) -> String {
     c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }

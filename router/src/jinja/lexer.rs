@@ -1,10 +1,9 @@
-//! A template's source cut into tokens, with whitespace handled as `trim_blocks` and `lstrip_blocks` say; knows no
+//! Cuts a template's source into tokens, with whitespace treated by `trim_blocks` and `lstrip_blocks`; knows no
 //! grammar.
 
 use super::Error;
 use super::literal;
 
-/// A piece of a template.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
     Data(String),
@@ -20,13 +19,13 @@ pub(super) enum Token {
     End,
 }
 
-/// Two characters before one: the longest operator wins.
+/// Operators, the longer first, as the longest match wins.
 const OPERATORS: [&str; 26] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
     ":", "|", ",", ";",
 ];
 
-/// The tokens of `source` with their lines; the last is `Token::End`.
+/// Returns the tokens of `source` with their lines; the last is `Token::End`.
 pub(super) fn tokens(source: &str) -> Result<Vec<(Token, u32)>, Error> {
     let source = normalized(source);
     let mut lexer = Lexer { source: &source, at: 0, line: 1, line_starting: true, tokens: Vec::new() };
@@ -36,7 +35,7 @@ pub(super) fn tokens(source: &str) -> Result<Vec<(Token, u32)>, Error> {
     Ok(lexer.tokens)
 }
 
-/// Every line end becomes `\n`; one at the very end goes.
+/// Turns every line end into `\n` and drops one at the very end.
 fn normalized(source: &str) -> String {
     let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
     if source.ends_with('\n') {
@@ -45,7 +44,6 @@ fn normalized(source: &str) -> String {
     source
 }
 
-/// The kinds of tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tag {
     Block,
@@ -53,7 +51,7 @@ enum Tag {
     Comment,
 }
 
-/// What goes after a tag.
+/// Characters removed after a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     /// All whitespace (`-`).
@@ -68,7 +66,7 @@ struct Lexer<'s> {
     source: &'s str,
     at: usize,
     line: u32,
-    /// Whether what was read last ended a line.
+    /// True if the last token ended a line.
     line_starting: bool,
     tokens: Vec<(Token, u32)>,
 }
@@ -93,7 +91,7 @@ impl<'s> Lexer<'s> {
         self.tokens.push((token, self.line));
     }
 
-    /// Text and tags by turns.
+    /// Reads text and tags in turn.
     fn root(&mut self) -> Result<(), Error> {
         while let Some((tag, offset)) = next_tag(self.rest()) {
             let start = &self.rest()[offset..];
@@ -119,7 +117,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// The text before a tag, which the tag may strip.
+    /// Emits the text before a tag, which may strip it.
     fn data(&mut self, bytes: usize, sign: Option<char>, tag: Tag) {
         let text = &self.rest()[..bytes];
         let kept = match sign {
@@ -148,7 +146,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// What stands between `{% raw %}` and `{% endraw %}`.
+    /// Emits the text between `{% raw %}` and `{% endraw %}`.
     fn raw(&mut self) -> Result<(), Error> {
         let rest = self.rest();
         let mut from = 0;
@@ -170,7 +168,6 @@ impl<'s> Lexer<'s> {
         self.fail("Missing end of raw directive")
     }
 
-    /// The expression inside a tag.
     fn inside(&mut self, begin: Token, end: fn(&str) -> Option<(usize, After)>, end_token: Token) -> Result<(), Error> {
         self.push(begin);
         let mut open: Vec<&str> = Vec::new();
@@ -253,7 +250,7 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The first tag in `text` and where it begins.
+/// Returns the first tag in `text` and its offset.
 fn next_tag(text: &str) -> Option<(Tag, usize)> {
     let bytes = text.as_bytes();
     let offset = bytes.windows(2).position(|pair| matches!(pair, b"{%" | b"{{" | b"{#"))?;
@@ -265,12 +262,12 @@ fn next_tag(text: &str) -> Option<(Tag, usize)> {
     Some((tag, offset))
 }
 
-/// The `-` or `+` that a tag begins with.
+/// Returns the `-` or `+` at the start of a tag.
 fn sign(tag: &str) -> Option<char> {
     tag.chars().nth(2).filter(|c| matches!(c, '-' | '+'))
 }
 
-/// The length of `{% raw %}`, with the whitespace that it strips, if `tag` begins with it.
+/// Returns the length of `{% raw %}`, with the whitespace that it strips, if `tag` begins with it.
 fn raw_begin(tag: &str) -> Option<usize> {
     let inner = tag.strip_prefix("{%")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner).trim_start_matches(literal::is_space);
@@ -282,7 +279,7 @@ fn raw_begin(tag: &str) -> Option<usize> {
     Some(tag.len() - end.len())
 }
 
-/// The length of the end of a block that `text` begins with, and what goes after it.
+/// Returns the length of a block's end at the start of `text`, and the characters removed after it.
 fn block_end(text: &str) -> Option<(usize, After)> {
     match text.as_bytes() {
         [b'-', b'%', b'}', ..] => Some((3, After::Strip)),
@@ -292,7 +289,7 @@ fn block_end(text: &str) -> Option<(usize, After)> {
     }
 }
 
-/// As `block_end`, for a variable.
+/// Does the same as `block_end` for a variable.
 fn variable_end(text: &str) -> Option<(usize, After)> {
     match text.as_bytes() {
         [b'-', b'}', b'}', ..] => Some((3, After::Strip)),

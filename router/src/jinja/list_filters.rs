@@ -1,4 +1,4 @@
-//! Jinja's filters on lists, dictionaries and whatever else can be walked; knows no string.
+//! Jinja's filters on lists, dictionaries and other iterables; knows no string.
 
 use std::cmp::Ordering;
 
@@ -62,7 +62,7 @@ pub(super) fn apply(name: &str, value: &Value, call: Call) -> Result<Value, Erro
     }
 }
 
-/// The way from an item to a part of it: `"a.b.0"`.
+/// Path from an item to a part of it: `"a.b.0"`.
 struct Path {
     keys: Vec<Value>,
     default: Option<Value>,
@@ -101,13 +101,13 @@ fn ignore_case(value: Value) -> Result<Value, Error> {
     }
 }
 
-/// What to compare items by.
+/// Returns the values by which items are compared.
 fn keys(items: &[Value], attribute: Option<&Value>, case_sensitive: bool) -> Result<Vec<Value>, Error> {
     let path = path(attribute)?;
     items.iter().map(|item| if case_sensitive { path.of(item) } else { ignore_case(path.of(item)?) }).collect()
 }
 
-/// As `keys`, where an attribute may be several with commas between them.
+/// Returns sort keys, where `attribute` may name several attributes with commas.
 fn sort_keys(items: &[Value], attribute: Option<&Value>, case_sensitive: bool) -> Result<Vec<Value>, Error> {
     let Some(Value::Str(text)) = attribute else { return keys(items, attribute, case_sensitive) };
     let parts: Vec<Value> = text.as_str().split(',').map(Value::own).collect();
@@ -120,7 +120,7 @@ fn end_item(name: &str, value: &Value) -> Result<Value, Error> {
     if name == "last" && matches!(value, Value::Once(_) | Value::Loop(_)) {
         return Err(Error::fault(format!("'{}' object is not reversible", value.type_name())));
     }
-    // Either end of a text without cutting it up.
+    // The ends of a text are found without cutting it up.
     if let Value::Str(text) = value
         && !text.is_empty()
     {
@@ -249,7 +249,7 @@ fn extreme(name: &str, value: &Value, call: Call) -> Result<Value, Error> {
     Ok(items.get(best).cloned().unwrap_or_else(|| Value::undefined("No aggregated item, sequence was empty.")))
 }
 
-/// Pairs of a key and the items that have it.
+/// Returns pairs of a key and its items.
 fn groupby(value: &Value, call: Call) -> Result<Value, Error> {
     let [attribute, default, case_sensitive] = call.bind("groupby", ["attribute", "default", "case_sensitive"])?;
     let attribute = needed(attribute, "groupby", "attribute")?;

@@ -1,13 +1,13 @@
-//! Numbers, names and strings as Python writes them; knows no tag.
+//! Python's literals: numbers, names and strings; knows no tag.
 
 use super::lexer::Token;
 
-/// What Python's `str.isspace` and `\s` take for whitespace.
+/// Returns true for whitespace as in Python's `str.isspace` and `\s`.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
 }
 
-/// The number that `text` begins with.
+/// Reads the number at the start of `text`; returns its length too.
 pub(super) fn number(text: &str) -> Option<(Token, usize)> {
     let whole = digits(text, |c| c.is_ascii_digit());
     if whole == 0 {
@@ -30,7 +30,7 @@ pub(super) fn number(text: &str) -> Option<(Token, usize)> {
     Some((Token::Int(text[..length].replace('_', "").parse().ok()?), length))
 }
 
-/// The length of digits with single underscores between them.
+/// Returns the length of digits with single underscores between them.
 fn digits(text: &str, is_digit: impl Fn(char) -> bool) -> usize {
     let mut length = 0;
     let mut previous = '_';
@@ -45,7 +45,7 @@ fn digits(text: &str, is_digit: impl Fn(char) -> bool) -> usize {
     length
 }
 
-/// The length of the float that begins with `whole` digits, if it is one.
+/// Returns the length of the float that begins with `whole` digits, if it is one.
 fn float_length(text: &str, whole: usize) -> Option<usize> {
     let is_digit = |c: char| c.is_ascii_digit();
     let mut length = whole;
@@ -66,7 +66,7 @@ fn float_length(text: &str, whole: usize) -> Option<usize> {
     (length > whole).then_some(length)
 }
 
-/// The name that `text` begins with.
+/// Reads the name at the start of `text`; returns its length too.
 pub(super) fn name(text: &str) -> Option<(Token, usize)> {
     let first = text.chars().next()?;
     if !(first.is_alphabetic() || first == '_') {
@@ -76,7 +76,7 @@ pub(super) fn name(text: &str) -> Option<(Token, usize)> {
     Some((Token::Name(text[..length].to_owned()), length))
 }
 
-/// The characters behind the escapes of a string literal, as Python's codec `unicode-escape` reads them.
+/// Replaces the escapes of a string literal as Python's codec `unicode-escape` does.
 pub(super) fn unescaped(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -88,7 +88,7 @@ pub(super) fn unescaped(text: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// Reads one escape after its backslash; what follows it.
+/// Reads one escape after its backslash; returns the rest.
 fn escape<'s>(rest: &'s str, out: &mut String) -> Result<&'s str, String> {
     let Some(kind) = rest.chars().next() else { return Err("\\ at end of string".to_owned()) };
     let after = &rest[kind.len_utf8()..];
@@ -116,7 +116,7 @@ fn escape<'s>(rest: &'s str, out: &mut String) -> Result<&'s str, String> {
             out.push('\\');
             kind
         }
-        // Python first writes such a character as an escape of its own, whose backslash this one then escapes.
+        // Python first turns such a character into an escape, whose backslash this one then escapes.
         _ => {
             let code = u32::from(kind);
             let written = match code {

@@ -1,4 +1,4 @@
-//! Runs a template's statements; expressions are worked out in `eval`, calls in `calls`.
+//! Runs a template's statements; `eval` evaluates expressions, `calls` runs calls.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,28 +11,27 @@ use super::text::{Builder, Text};
 use super::value::{Callable, Loop};
 use super::{Error, Value, filters, meter, repr};
 
-/// Statements, expressions and calls inside each other.
+/// Deepest nesting of statements, expressions and calls.
 pub(super) const DEPTH_MAX: u32 = 1500;
 
-/// Values inside each other.
+/// Deepest nesting of values.
 const VALUE_DEPTH_MAX: u32 = 200;
 
-/// One run of a template.
 pub(super) struct Machine {
     pub(super) root: Rc<Scope>,
     pub(super) scope: Rc<Scope>,
     pub(super) now_unix_s: u64,
-    /// What is being written: the prompt, and the captures inside it.
+    /// Texts being written: the prompt, and captures inside it.
     outputs: Vec<Builder>,
     depth: u32,
     steps_max: u64,
     pub(super) cycles: Cycles,
 }
 
-/// How a block ends.
+/// Control flow after a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
-    /// At its end.
+    /// Reached its end.
     Next,
     Break,
     Continue,
@@ -44,7 +43,7 @@ impl Machine {
         for (name, value) in variables {
             root.set(name, value);
         }
-        // Variables of a template stand inside those that it is given, as `{% set %}` does not change what is given.
+        // `{% set %}` must not change the given variables, so the template's own have an inner scope.
         let scope = Scope::inside(&root);
         Machine {
             root: scope.clone(),
@@ -57,7 +56,6 @@ impl Machine {
         }
     }
 
-    /// Runs the whole template.
     pub(super) fn run(mut self, body: &Block) -> Result<Text, Error> {
         self.block(body)?;
         self.outputs.pop().unwrap_or_default().finish()
@@ -71,7 +69,7 @@ impl Machine {
         &mut self.outputs[last]
     }
 
-    /// Pays for one step.
+    /// Counts one step.
     pub(super) fn step(&self) -> Result<(), Error> {
         if meter::is_spent() {
             return Err(Error::Endless(self.steps_max));
@@ -94,12 +92,11 @@ impl Machine {
         done
     }
 
-    /// A value that a template made, which may not be too deep.
+    /// Checks that a value made by the template is not too deep.
     pub(super) fn checked(value: Value) -> Result<Value, Error> {
         if value.depth() > VALUE_DEPTH_MAX { Err(Error::Deep(VALUE_DEPTH_MAX)) } else { Ok(value) }
     }
 
-    /// Runs `run` in `scope`.
     pub(super) fn within<T>(
         &mut self,
         scope: Rc<Scope>,
@@ -116,7 +113,7 @@ impl Machine {
         self.within(scope, run)
     }
 
-    /// What `run` writes.
+    /// Returns the text that `run` writes.
     pub(super) fn capture(&mut self, run: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<Text, Error> {
         self.outputs.push(Builder::default());
         let done = run(self);
@@ -125,7 +122,7 @@ impl Machine {
         written.finish()
     }
 
-    /// A block that no `break` leaves.
+    /// Runs a block that no `break` leaves.
     pub(super) fn whole(&mut self, block: &Block) -> Result<(), Error> {
         self.block(block).map(|_| ())
     }
@@ -198,7 +195,7 @@ impl Machine {
             }
             repr::write_str(&value, self.output())?;
         }
-        // The prompt itself is held too.
+        // The prompt counts as held memory too.
         match self.output().is_full() {
             true => Err(Error::Large(meter::TEXT_BYTES_MAX)),
             false => meter::check(self.output().len()),
@@ -232,7 +229,6 @@ impl Machine {
         Ok(value)
     }
 
-    /// Runs a loop over what `over` holds.
     pub(super) fn iterate(&mut self, definition: &Arc<For>, over: &Value, depth0: usize) -> Result<(), Error> {
         let mut items = over.iterate()?;
         if let Some(condition) = &definition.condition {
@@ -259,7 +255,7 @@ impl Machine {
             recursive: definition.recursive.then(|| (definition.clone(), self.scope.clone())),
         });
         let done = self.rounds(definition, &state);
-        // What `changed` remembers may be the loop itself.
+        // `changed` may hold the loop itself.
         state.changed.replace(None);
         done
     }
@@ -281,7 +277,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives `value` to `target`.
     fn assign(&mut self, target: &Target, value: Value) -> Result<(), Error> {
         match target {
             Target::Name(name) => self.scope.set(name.clone(), value),
@@ -309,7 +304,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A call whose block is the argument `caller`.
+    /// Evaluates a call whose block is the argument `caller`.
     fn eval_call_with(&mut self, call: &Expr, caller: Value) -> Result<Value, Error> {
         self.eval_call(call, |call: &mut Call| call.named.push((Text::own("caller"), caller)))
     }

@@ -1,4 +1,4 @@
-//! What the running template has used of its steps and its memory; knows no value.
+//! Steps and memory that the running template has used; knows no value.
 //!
 //! A template runs on one thread from start to end, so the counts are the thread's.
 
@@ -6,19 +6,19 @@ use std::cell::{Cell, RefCell};
 
 use super::Error;
 
-/// Bytes that all values of one run may hold together.
+/// Most bytes that all values of one run may hold together.
 pub(super) const LIVE_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes that one text may have.
+/// Most bytes of one text.
 pub(super) const TEXT_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes that are walked for the price of one step.
+/// Bytes that may be walked for one step.
 const BYTES_PER_STEP: usize = 64;
 
-/// Steps between two looks whether to go on.
+/// Steps between two calls of the watch.
 const STEPS_PER_LOOK: u32 = 1024;
 
-/// Whether to go on; it belongs to the thread of the run.
+/// Returns true while the run may go on; belongs to the thread of the run.
 pub type Watch = Box<dyn Fn() -> bool>;
 
 thread_local! {
@@ -34,12 +34,11 @@ pub(super) fn begin(steps: u64, watch: Watch) {
     WATCH.with(|slot| slot.replace(Some(watch)));
 }
 
-/// The run is over.
 pub(super) fn end() {
     WATCH.with(|slot| slot.replace(None));
 }
 
-/// Looks now and then; whether the run is to stop.
+/// Asks the watch every `STEPS_PER_LOOK` calls; returns true if the run must stop.
 pub(super) fn is_stopped() -> bool {
     let is_due = STEPS_TO_LOOK.with(|left| {
         let before = left.get();
@@ -49,17 +48,17 @@ pub(super) fn is_stopped() -> bool {
     is_due && WATCH.with(|watch| watch.borrow().as_ref().is_some_and(|goes_on| !goes_on()))
 }
 
-/// Takes steps off. What is short is noticed at the next `is_spent`.
+/// Subtracts steps; a shortage shows at the next `is_spent`.
 pub(super) fn charge(steps: usize) {
     STEPS_LEFT.with(|left| left.set(left.get().saturating_sub(steps as u64)));
 }
 
-/// Takes off what walking `bytes` costs.
+/// Subtracts the cost of walking `bytes`.
 pub(super) fn charge_bytes(bytes: usize) {
     charge(bytes / BYTES_PER_STEP);
 }
 
-/// Takes one step off; whether none was left.
+/// Subtracts one step; returns true if none was left.
 pub(super) fn is_spent() -> bool {
     STEPS_LEFT.with(|left| {
         let before = left.get();
@@ -80,7 +79,7 @@ pub(super) fn live_bytes() -> usize {
     LIVE_BYTES.with(Cell::get)
 }
 
-/// Whether `more` bytes still fit.
+/// Fails if `more` bytes do not fit.
 pub(super) fn check(more: usize) -> Result<(), Error> {
     if live_bytes().saturating_add(more) > LIVE_BYTES_MAX { Err(Error::Large(LIVE_BYTES_MAX)) } else { Ok(()) }
 }

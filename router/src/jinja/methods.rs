@@ -1,4 +1,4 @@
-//! The methods of Python's types that Jinja's sandbox lets templates call; knows no syntax.
+//! Methods of Python's types that Jinja's sandbox allows; knows no syntax.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ const CYCLER: [&str; 2] = ["next", "reset"];
 const FLOAT: [&str; 1] = ["is_integer"];
 const INT: [&str; 2] = ["bit_length", "bit_count"];
 
-/// The method of `object` with that name, which templates may call.
+/// Returns the method `name` of `object` if templates may call it.
 pub(super) fn find(object: &Value, name: &str) -> Option<&'static str> {
     let names: &[&'static str] = match object {
         Value::Str(_) => &string_methods::NAMES,
@@ -33,7 +33,7 @@ pub(super) fn find(object: &Value, name: &str) -> Option<&'static str> {
     names.iter().find(|known| **known == name).copied()
 }
 
-/// Whether the method would change its object, which the sandbox does not allow.
+/// Returns true for methods that change their object, which the sandbox forbids.
 pub(super) fn changes(object: &Value, name: &str) -> bool {
     match object {
         Value::Dict(_) => DICT_CHANGES.contains(&name),
@@ -42,7 +42,6 @@ pub(super) fn changes(object: &Value, name: &str) -> bool {
     }
 }
 
-/// Calls the method `name` of `object`.
 pub(super) fn call(object: &Value, name: &'static str, call: Call) -> Result<Value, Error> {
     match object {
         Value::Str(text) => {
@@ -126,7 +125,7 @@ fn sequence_method(object: &Value, name: &'static str, call: Call) -> Result<Val
     }
 }
 
-/// Whether `value` can be called, as Python's `callable` sees it.
+/// Returns true for values that Python calls `callable`.
 pub(super) fn is_callable(value: &Value) -> bool {
     matches!(value, Value::Callable(_) | Value::Undefined(_) | Value::Loop(_))
 }

@@ -1,8 +1,8 @@
-//! Jinja2 as Python has it, in the sandbox that transformers renders chat templates in; knows no chat.
+//! Jinja2 as in Python, in the sandbox in which transformers renders chat templates; knows no chat.
 //!
-//! The prompt of a chat is what this makes, so it follows Python to the letter: types, truth, printing, undefined
-//! values, scopes, every filter and test. Beyond Python, each byte of the result is marked as the template's own or as
-//! given from outside (`Text`), and a run has bounds in steps, memory and depth.
+//! The output is the prompt of a chat, so it follows Python exactly: types, truth, printing, undefined values, scopes,
+//! every filter and test. Beyond Python, each byte of the output is marked as the template's own or as given from
+//! outside (`Text`), and a run has bounds in steps, memory and depth.
 
 mod access;
 #[cfg(test)]
@@ -44,37 +44,37 @@ pub use meter::Watch;
 pub use text::Origin;
 pub use value::Value;
 
-/// A template that was read. It holds no values and may be shared.
+/// Compiled template. It holds no values and may be shared.
 #[derive(Debug)]
 pub struct Template {
     body: ast::Block,
 }
 
-/// What a template made of its variables.
+/// Output of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// The text.
+    /// Rendered text.
     pub text: String,
-    /// The bytes of it that were given from outside; sorted, apart from each other, on character boundaries.
+    /// Sorted, disjoint byte ranges that were given from outside, on character boundaries.
     pub given: Vec<Range<usize>>,
 }
 
-/// The stack of a run. Depth is bounded by count; this is what that count needs in a build without optimisation.
+/// Stack of a run: enough for the deepest nesting in a build without optimisation.
 const STACK_BYTES: usize = 32 << 20;
 
 impl Template {
-    /// Reads a template: `trim_blocks` and `lstrip_blocks`, loop controls, `{% generation %}`.
+    /// Parses a template with `trim_blocks`, `lstrip_blocks`, loop controls and `{% generation %}`.
     ///
     /// # Errors
-    /// When it is none, with the line.
+    /// When the source is no template, with the line.
     pub fn compile(source: &str) -> Result<Template, Error> {
         on_own_stack(|| parser::parse(source)).map(|body| Template { body })
     }
 
-    /// Renders it. `variables` are made where they are used, for values belong to one thread.
+    /// Renders the template. `variables` is called on the thread of the run, to which values belong.
     ///
     /// # Errors
-    /// When the template raises, fails, or takes more than `steps_max` steps or the bounds on memory and depth.
+    /// When the template raises, fails, or exceeds `steps_max` steps or the bounds on memory and depth.
     pub fn render(
         &self,
         variables: impl FnOnce() -> Vec<(Arc<str>, Value)> + Send,
@@ -84,10 +84,10 @@ impl Template {
         self.render_watched(variables, now_unix_s, steps_max, || Box::new(|| true))
     }
 
-    /// As `render`; what `watch` makes on the thread of the run is asked now and then whether to go on, and lives as long.
+    /// Renders like `render`, as long as the `Watch` that `watch` makes on the run's thread lets it go on.
     ///
     /// # Errors
-    /// As those of `render`, and when it was stopped.
+    /// As `render`, and when the run was stopped.
     pub fn render_watched(
         &self,
         variables: impl FnOnce() -> Vec<(Arc<str>, Value)> + Send,
@@ -105,7 +105,7 @@ impl Template {
     }
 }
 
-/// Runs `work` on a thread whose stack is known to suffice.
+/// Runs `work` on a thread with a large enough stack.
 fn on_own_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("template".to_owned()).stack_size(STACK_BYTES);

@@ -1,4 +1,4 @@
-//! Numbers and texts by Python's format specification; also reading numbers; knows no syntax.
+//! Numbers and texts by Python's format specification, and parsing of numbers; knows no syntax.
 
 use super::text::{Builder, Origin, Text};
 use super::{Error, Value, access, meter, ops, repr};
@@ -17,7 +17,7 @@ pub(super) struct Spec {
     pub kind: Option<char>,
 }
 
-/// Digits after the point that a number may be written with.
+/// Most digits after the point.
 const PRECISION_MAX: usize = 1000;
 
 impl Spec {
@@ -57,7 +57,6 @@ impl Spec {
     }
 }
 
-/// Appends `text`, cut and padded.
 pub(super) fn write_text(text: &Text, spec: &Spec, out: &mut Builder) -> Result<(), Error> {
     if spec.kind.is_some_and(|kind| kind != 's') || spec.sign.is_some() || spec.align == Some('=') {
         return Err(Error::fault("this format specifier is not allowed for a string"));
@@ -71,7 +70,6 @@ pub(super) fn write_text(text: &Text, spec: &Spec, out: &mut Builder) -> Result<
     pad(text.as_str().chars().count(), spec, fill, align, out, |out| out.push(&text))
 }
 
-/// Appends the number `value`.
 pub(super) fn write(value: &Value, spec: &Spec, out: &mut Builder) -> Result<(), Error> {
     let (negative, prefix, mut digits) = match (value.as_int(), spec.kind) {
         (Some(number), None | Some('d' | 'n' | 'b' | 'o' | 'x' | 'X' | 'c')) => integer(number, spec)?,
@@ -163,7 +161,7 @@ fn float(number: f64, spec: &Spec) -> Result<String, Error> {
     Ok(if upper { written.to_uppercase() } else { written })
 }
 
-/// Rust's `1e5` as Python's `1e+05`.
+/// Turns Rust's `1e5` into Python's `1e+05`.
 fn exponent(scientific: &str) -> String {
     let (digits, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
@@ -171,7 +169,7 @@ fn exponent(scientific: &str) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// `%g`: significant digits without the zeros at their end.
+/// `%g`: significant digits without trailing zeros.
 fn general(number: f64, digits: usize, keep_point: bool) -> String {
     let scientific = format!("{number:.*e}", digits - 1);
     let power: i64 = scientific.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or_default();
@@ -189,7 +187,7 @@ fn general(number: f64, digits: usize, keep_point: bool) -> String {
     if keep_point && !fixed.contains('.') { format!("{fixed}.0") } else { fixed }
 }
 
-/// Thousands apart.
+/// Separates groups of three digits.
 fn grouped(digits: &str, separator: char) -> String {
     let whole = digits.bytes().take_while(u8::is_ascii_digit).count();
     let mut out = String::new();
@@ -202,7 +200,7 @@ fn grouped(digits: &str, separator: char) -> String {
     out + &digits[whole..]
 }
 
-/// The integer that a string writes, as Python's `int(text, base)` reads it.
+/// Parses an integer as Python's `int(text, base)` does.
 pub(super) fn parse_int(text: &str, base: u32) -> Option<i128> {
     let text = text.trim_matches(super::literal::is_space);
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
@@ -227,7 +225,7 @@ pub(super) fn parse_int(text: &str, base: u32) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// The float that a string writes, as Python's `float` reads it.
+/// Parses a float as Python's `float` does.
 pub(super) fn parse_float(text: &str) -> Option<f64> {
     let text = text.trim_matches(super::literal::is_space);
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text).to_ascii_lowercase();
@@ -238,7 +236,7 @@ pub(super) fn parse_float(text: &str) -> Option<f64> {
     text.replace('_', "").parse().ok()
 }
 
-/// Python's `round`: half to even, on the exact value.
+/// Rounds as Python's `round`: half to even, on the exact value.
 pub(super) fn round(value: f64, digits: i128) -> f64 {
     if !value.is_finite() {
         return value;

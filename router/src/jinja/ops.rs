@@ -101,7 +101,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value, Error> {
     }))
 }
 
-/// The rest with the divisor's sign.
+/// Remainder with the divisor's sign.
 fn modulo(a: f64, b: f64) -> f64 {
     let rest = a % b;
     if rest == 0.0 {
@@ -197,7 +197,7 @@ pub(super) fn equal(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// The order of two values; `None` where a NaN has none.
+/// Returns the order of two values; `None` with a NaN.
 pub(super) fn order(left: &Value, right: &Value, sign: &str) -> Result<Option<Ordering>, Error> {
     left.require()?;
     right.require()?;
@@ -240,7 +240,7 @@ pub(super) fn contains(container: &Value, item: &Value) -> Result<bool, Error> {
         (Value::Range(start, step, length), item) => {
             let Some(value) = item.as_int() else { return Ok(false) };
             let Some(offset) = value.checked_sub(*start) else { return Ok(false) };
-            // A step of zero makes no range; the one division that overflows has no place in one either.
+            // A step of zero makes no range; the one division that overflows cannot be in a range either.
             let (Some(index), Some(rest)) = (offset.checked_div(*step), offset.checked_rem(*step)) else {
                 return Ok(false);
             };

@@ -1,4 +1,4 @@
-//! Tokens to statements, by Jinja's grammar with loop controls and `{% generation %}`; knows no value.
+//! Parser of statements by Jinja's grammar with loop controls and `{% generation %}`; knows no value.
 
 use std::sync::Arc;
 
@@ -7,10 +7,9 @@ use super::ast::{Block, Expr, FilterCall, For, Macro, MacroUses, Node, Parameter
 use super::lexer::{Token, tokens};
 use super::{filters, tests};
 
-/// Brackets and blocks inside each other.
+/// Deepest nesting of brackets and blocks.
 const DEPTH_MAX: u32 = 100;
 
-/// Reads a template.
 pub(super) fn parse(source: &str) -> Result<Block, Error> {
     let mut parser = Parser {
         tokens: tokens(source)?,
@@ -34,9 +33,9 @@ pub(super) struct Parser {
     depth: u32,
     /// Loops around this place that `break` can leave.
     loops: u32,
-    /// What the macro around this place reads.
+    /// Special names that the macro around this place reads.
     pub(super) uses: MacroUses,
-    /// Filters and tests that nobody knows. Inside of conditions they may stand, as long as they are not reached.
+    /// Unknown filters and tests, which are allowed inside conditions as long as they are not reached.
     unknown: Vec<Error>,
     unknown_fatal: Option<Error>,
 }
@@ -109,7 +108,6 @@ impl Parser {
         self.fail(format!("expected token {what}, got {}", describe(self.peek())))
     }
 
-    /// Runs `parse` one level deeper.
     pub(super) fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
@@ -134,7 +132,7 @@ impl Parser {
         }
     }
 
-    /// Where unknown filters and tests begin that a condition may excuse.
+    /// Marks where unknown filters and tests begin that a condition may excuse.
     pub(super) fn unknown_mark(&self) -> usize {
         self.unknown.len()
     }
@@ -143,7 +141,7 @@ impl Parser {
         self.unknown.truncate(mark);
     }
 
-    /// Parses what runs in a scope of its own: conditions around it excuse nothing inside.
+    /// Parses a part with its own scope, in which conditions around it excuse nothing.
     fn strict<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         let mark = self.unknown.len();
         let parsed = parse(self)?;
@@ -152,7 +150,7 @@ impl Parser {
         Ok(parsed)
     }
 
-    /// Statements up to one of the tags `ends`, which stays; without any, up to the end.
+    /// Parses statements up to one of the tags `ends`, which is not consumed; without any, up to the end.
     fn block(&mut self, ends: &[&str]) -> Result<Block, Error> {
         let mut block = Vec::new();
         loop {
@@ -187,14 +185,14 @@ impl Parser {
         }
     }
 
-    /// The body of a tag up to one of `ends`; the tag's end is next.
+    /// Parses the body of a tag up to one of `ends`, and leaves that tag's end.
     fn body(&mut self, ends: &[&str]) -> Result<Block, Error> {
         self.skip_operator(":");
         self.expect(&Token::BlockEnd)?;
         self.block(ends)
     }
 
-    /// A body up to `end`, which is taken.
+    /// Parses a body up to `end`, which is consumed.
     fn whole_body(&mut self, end: &str) -> Result<Block, Error> {
         let body = self.body(&[end])?;
         self.skip();
@@ -241,7 +239,7 @@ impl Parser {
         }
     }
 
-    /// A body that no `break` inside can leave.
+    /// Parses a body that no `break` inside can leave.
     fn apart(&mut self, end: &str) -> Result<Block, Error> {
         let loops = std::mem::take(&mut self.loops);
         let body = self.whole_body(end);
@@ -365,7 +363,7 @@ impl Parser {
         Ok(parameters)
     }
 
-    /// Filters with their bars, after `calls`.
+    /// Parses filters with their bars, after `calls`.
     fn filter_calls(&mut self, mut calls: Vec<FilterCall>) -> Result<Vec<FilterCall>, Error> {
         while self.skip_operator("|") {
             calls.push(self.filter_call()?);
@@ -373,7 +371,7 @@ impl Parser {
         Ok(calls)
     }
 
-    /// What can be assigned to: a name, an attribute of a namespace, several of them.
+    /// Parses a target of an assignment: a name, an attribute of a namespace, or several.
     fn target(&mut self, ends: &[&str]) -> Result<Target, Error> {
         let mut targets = Vec::new();
         let mut is_tuple = false;

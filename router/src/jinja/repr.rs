@@ -1,11 +1,11 @@
-//! Values as Python's `str` and `repr` write them; knows no syntax.
+//! Values as printed by Python's `str` and `repr`; knows no syntax.
 
 use super::ast;
 use super::text::{Builder, Origin, Text};
 use super::value::{Callable, Function, View};
 use super::{Error, Value};
 
-/// Values inside each other that are written.
+/// Deepest nesting that is written.
 const DEPTH_MAX: u32 = 200;
 
 /// Python's `str(value)`.
@@ -18,7 +18,6 @@ pub(super) fn str(value: &Value) -> Result<Text, Error> {
     out.finish()
 }
 
-/// Appends `str(value)`.
 pub(super) fn write_str(value: &Value, out: &mut Builder) -> Result<(), Error> {
     match value {
         Value::Str(text) => out.push(text),
@@ -123,7 +122,7 @@ fn macro_name(definition: &ast::Macro) -> String {
     format!("<Macro '{}'>", definition.name)
 }
 
-/// The text in quotes: single ones unless only those occur in it.
+/// Writes the text in quotes: single, or double if only single ones occur in it.
 fn write_quoted(text: &Text, out: &mut Builder) {
     let quote = if text.as_str().contains('\'') && !text.as_str().contains('"') { '"' } else { '\'' };
     out.push_char(quote, Origin::Template);
@@ -154,8 +153,8 @@ fn escaped(c: char) -> String {
     }
 }
 
-/// Near enough `str.isprintable`: no control, separator, surrogate or private character. The unassigned ones, which
-/// change with each version of Unicode, are taken for printable.
+/// Approximates `str.isprintable`: false for controls, separators, surrogates and private characters; true for
+/// unassigned characters, which change with each version of Unicode.
 pub(super) fn is_printable(c: char) -> bool {
     if c == ' ' {
         return true;

@@ -1,4 +1,4 @@
-//! Variables and where they are seen; knows no syntax.
+//! Variables and their visibility; knows no syntax.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use super::Value;
 use super::dict::Dict;
 use super::meter;
 
-/// The variables of one block, inside those of the block around it.
+/// Variables of one block, inside those of the block around it.
 #[derive(Debug, Default)]
 pub struct Scope {
     variables: RefCell<IndexMap<Arc<str>, Value>>,
@@ -39,15 +39,15 @@ impl Scope {
     }
 }
 
-/// What may hold itself: scopes with macros in them, and namespaces. All of it stays until the run ends and is then
-/// taken apart piece by piece.
+/// Objects that may hold themselves: scopes with macros, and namespaces. They stay until the run ends and are then
+/// taken apart one by one.
 #[derive(Debug, Default)]
 pub(super) struct Cycles {
     scopes: Vec<Rc<Scope>>,
     namespaces: Vec<Rc<RefCell<Dict>>>,
 }
 
-/// What one entry takes, with the object itself.
+/// Bytes of one entry with the object itself.
 const ENTRY_BYTES: usize = 128;
 
 impl Cycles {

@@ -52,7 +52,6 @@ pub(super) const NAMES: [&str; 44] = [
     "zfill",
 ];
 
-/// Calls the method `name` of `text`.
 pub(super) fn call(text: &Text, name: &'static str, call: Call) -> Result<Value, Error> {
     match name {
         "format" => format::braces(text, &call),
@@ -110,7 +109,6 @@ pub(super) fn call(text: &Text, name: &'static str, call: Call) -> Result<Value,
     }
 }
 
-/// Where a strip works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sides {
     Both,
@@ -128,7 +126,7 @@ impl Sides {
     }
 }
 
-/// Without the whitespace, or the characters of `chars`, at its ends.
+/// Removes whitespace, or the characters in `chars`, at the ends.
 pub(super) fn strip(text: &Text, chars: Option<&Text>, sides: Sides) -> Text {
     let goes = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.as_str().contains(c));
     let string = text.as_str();
@@ -164,7 +162,7 @@ fn affix(text: &Text, name: &'static str, call: Call) -> Result<Value, Error> {
     }
 }
 
-/// The bytes between the characters `start` and `stop`; `None` where they cross.
+/// Returns the bytes between the characters `start` and `stop`; `None` if they cross.
 fn char_bounds(
     text: &Text,
     start: Option<Value>,
@@ -240,7 +238,7 @@ fn pad(text: &Text, name: &'static str, call: Call) -> Result<Value, Error> {
     }
     let left = match name {
         "ljust" => 0,
-        // CPython gives the odd one to the left where the width is odd too.
+        // CPython puts the odd space to the left if the width is odd too.
         "center" => missing / 2 + (missing & usize::try_from(width).unwrap_or(0) & 1),
         _ => missing,
     };
@@ -274,7 +272,6 @@ fn expand_tabs(text: &Text, size: i128) -> Result<Value, Error> {
     Ok(Value::Str(builder.finish()?))
 }
 
-/// Another case, as the method `name` makes it.
 pub(super) fn change_case(text: &Text, name: &str) -> Result<Text, Error> {
     match name {
         "upper" => text.map_chars(char::to_uppercase),
@@ -301,7 +298,7 @@ pub(super) fn change_case(text: &Text, name: &str) -> Result<Text, Error> {
     }
 }
 
-/// The whole text decides over a sigma at the end of a word.
+/// Needs the whole text, as a sigma at the end of a word has its own lower case.
 fn lower(text: &Text) -> Result<Text, Error> {
     let lowered = text.as_str().to_lowercase();
     let mut lowered = lowered.chars();
@@ -311,14 +308,14 @@ fn lower(text: &Text) -> Result<Text, Error> {
     })
 }
 
-/// A character as a word begins with it.
+/// Returns a character as it begins a word.
 pub(super) fn titled(c: char) -> Vec<char> {
     let mut upper = c.to_uppercase();
     let first = upper.next().into_iter();
     first.chain(upper.flat_map(char::to_lowercase)).collect()
 }
 
-/// The questions that take no argument.
+/// Methods like `isalpha`, without arguments.
 pub(super) fn is(string: &str, name: &str) -> bool {
     let all = |wanted: fn(char) -> bool| !string.is_empty() && string.chars().all(wanted);
     let is_cased = |c: char| c.is_lowercase() || c.is_uppercase();
@@ -334,7 +331,7 @@ pub(super) fn is(string: &str, name: &str) -> bool {
         "isupper" => string.chars().any(is_cased) && !string.chars().any(char::is_lowercase),
         "isprintable" => string.chars().all(repr::is_printable),
         "isspace" => all(is_space),
-        // What is left is `istitle`.
+        // The remaining name is `istitle`.
         _ => {
             let mut inside = false;
             let mut cased = false;
@@ -348,7 +345,7 @@ pub(super) fn is(string: &str, name: &str) -> bool {
     }
 }
 
-/// The zeros of the scripts that have digits of their own; nine more follow each.
+/// Digits zero of the scripts with own digits; the other nine follow each.
 const ZEROS: [u32; 37] = [
     0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0,
     0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620,

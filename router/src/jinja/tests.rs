@@ -1,4 +1,4 @@
-//! Jinja's tests: what stands after `is`; knows no syntax.
+//! Jinja's tests, which stand after `is`; knows no syntax.
 
 use super::arguments::{Call, needed};
 use super::ast::{Comparison, Operator};
@@ -47,7 +47,6 @@ const NAMES: [&str; 39] = [
     "upper",
 ];
 
-/// Whether there is such a test.
 pub(super) fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
@@ -95,7 +94,6 @@ fn rest_is(value: &Value, divisor: &Value, rest: i128) -> Result<bool, Error> {
     Ok(ops::equal(&ops::binary(Operator::Mod, value, divisor)?, &Value::Int(rest)))
 }
 
-/// The tests without arguments.
 fn plain(name: &str, value: &Value) -> Result<bool, Error> {
     Ok(match name {
         "odd" => rest_is(value, &Value::Int(2), 1)?,
@@ -121,7 +119,7 @@ fn plain(name: &str, value: &Value) -> Result<bool, Error> {
         "upper" => string_methods::is(repr::str(value)?.as_str(), "isupper"),
         "filter" => value.as_text().is_some_and(|name| filters::exists(name.as_str())),
         "test" => value.as_text().is_some_and(|name| exists(name.as_str())),
-        // What is left is `escaped`.
+        // The remaining name is `escaped`.
         _ => value.as_text().is_some_and(Text::is_markup),
     })
 }

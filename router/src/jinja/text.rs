@@ -1,7 +1,7 @@
 //! Strings that remember which of their bytes were given from outside; knows no template.
 //!
-//! Whatever a template does with a string (cut, join, strip, replace), each byte of the result is either the
-//! template's own or comes from a value that a client sent. What turns the prompt into tokens needs to know.
+//! Whatever a template does with a string (cut, join, strip, replace), each byte of the result is either the template's
+//! own or comes from a value that a client sent. The conversion of the prompt to tokens needs this.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,12 +11,12 @@ use std::rc::Rc;
 use super::Error;
 use super::meter::{self, TEXT_BYTES_MAX};
 
-/// Who wrote a text.
+/// Author of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The template, or the server on its behalf.
+    /// The template, or the server for it.
     Template,
-    /// Somebody outside.
+    /// A client.
     Given,
 }
 
@@ -26,9 +26,9 @@ pub struct Text(Rc<Body>);
 
 struct Body {
     string: String,
-    /// The bytes that were given; sorted, apart from each other, on character boundaries.
+    /// Sorted, disjoint byte ranges that were given, on character boundaries.
     given: Vec<Range<usize>>,
-    /// Whether it is HTML already (`safe`, `escape`): what is added to it is escaped.
+    /// True for HTML (`safe`, `escape`): text added to it is escaped.
     is_markup: bool,
 }
 
@@ -45,7 +45,7 @@ impl Text {
         Text(Rc::new(Body { string, given, is_markup: false }))
     }
 
-    /// A text of one origin.
+    /// Makes a text of one origin.
     pub fn of(string: impl Into<String>, origin: Origin) -> Text {
         let string = string.into();
         let given = match origin {
@@ -55,22 +55,20 @@ impl Text {
         Text::new(string, given)
     }
 
-    /// The template's own.
     pub(super) fn own(string: impl Into<String>) -> Text {
         Text::of(string, Origin::Template)
     }
 
-    /// The characters.
+    /// Returns the characters.
     pub fn as_str(&self) -> &str {
         &self.0.string
     }
 
-    /// The bytes that were given, sorted and apart from each other.
+    /// Returns the byte ranges that were given, sorted and disjoint.
     pub fn given(&self) -> &[Range<usize>] {
         &self.0.given
     }
 
-    /// Bytes.
     pub(super) fn len(&self) -> usize {
         self.0.string.len()
     }
@@ -83,7 +81,7 @@ impl Text {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The bytes of `range`, which lies on character boundaries.
+    /// Returns the bytes of `range`, which lies on character boundaries.
     pub(super) fn part(&self, range: Range<usize>) -> Text {
         if range.start == 0 && range.end == self.len() {
             return self.clone();
@@ -94,19 +92,18 @@ impl Text {
         if self.is_markup() { part.marked_up() } else { part }
     }
 
-    /// Whether it is HTML already.
     pub(super) fn is_markup(&self) -> bool {
         self.0.is_markup
     }
 
-    /// The same text, taken for HTML.
+    /// Returns the same text, marked as HTML.
     pub(super) fn marked_up(&self) -> Text {
         let Body { string, given, .. } = &*self.0;
         meter::add(string.len());
         Text(Rc::new(Body { string: string.clone(), given: given.clone(), is_markup: true }))
     }
 
-    /// As HTML: characters with a meaning there are written as entities.
+    /// Returns the text as HTML, with special characters as entities.
     pub(super) fn escaped(&self) -> Result<Text, Error> {
         if self.is_markup() {
             return Ok(self.clone());
@@ -130,13 +127,13 @@ impl Text {
         Ok(builder.finish()?.marked_up())
     }
 
-    /// The same characters, with `trimmed` being a part of `self.as_str()`.
+    /// Returns `trimmed`, a slice of `self.as_str()`, as a part of this text.
     pub(super) fn part_of(&self, trimmed: &str) -> Text {
         let start = trimmed.as_ptr().addr().saturating_sub(self.as_str().as_ptr().addr()).min(self.len());
         self.part(start..(start + trimmed.len()).min(self.len()))
     }
 
-    /// Whether the byte at `offset` was given.
+    /// Returns the author of the byte at `offset`.
     pub(super) fn origin_at(&self, offset: usize) -> Origin {
         let after = self.0.given.partition_point(|span| span.end <= offset);
         match self.0.given.get(after) {
@@ -145,7 +142,7 @@ impl Text {
         }
     }
 
-    /// Each character replaced by what `change` says, which keeps its origin.
+    /// Replaces each character by the result of `change`, which keeps its origin.
     pub(super) fn map_chars<I: Iterator<Item = char>>(&self, mut change: impl FnMut(char) -> I) -> Result<Text, Error> {
         let mut builder = Builder::default();
         for (offset, c) in self.as_str().char_indices() {
@@ -176,7 +173,7 @@ impl fmt::Debug for Text {
     }
 }
 
-/// A text in the making. Beyond the bound of a text it takes no more and says so at the end.
+/// Text under construction. Beyond the bound of a text it takes no more and fails at the end.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     string: String,
@@ -209,7 +206,7 @@ impl Builder {
         self.push_part(text, 0..text.len());
     }
 
-    /// The bytes of `range` of `text`.
+    /// Appends the bytes of `range` of `text`.
     pub(super) fn push_part(&mut self, text: &Text, range: Range<usize>) {
         let Some(part) = text.as_str().get(range.clone()) else { return };
         if self.string.len() + part.len() > TEXT_BYTES_MAX {
@@ -238,12 +235,11 @@ impl Builder {
         self.string.len()
     }
 
-    /// Whether it takes no more.
     pub(super) fn is_full(&self) -> bool {
         self.too_large
     }
 
-    /// For texts that are no longer than their parts together.
+    /// For texts no longer than their parts together, which need no check.
     fn into_text(self) -> Text {
         Text::new(self.string, self.given)
     }
@@ -253,7 +249,6 @@ impl Builder {
     }
 }
 
-/// The text `times` times.
 pub(super) fn repeat(text: &Text, times: usize) -> Result<Text, Error> {
     if text.len().saturating_mul(times) > TEXT_BYTES_MAX {
         return Err(Error::Large(TEXT_BYTES_MAX));
@@ -266,7 +261,6 @@ pub(super) fn repeat(text: &Text, times: usize) -> Result<Text, Error> {
     builder.finish()
 }
 
-/// All texts one after the other.
 pub(super) fn concat<'t>(texts: impl IntoIterator<Item = &'t Text>) -> Result<Text, Error> {
     let mut builder = Builder::default();
     texts.into_iter().for_each(|text| builder.push(text));

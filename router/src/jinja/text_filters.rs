@@ -88,7 +88,7 @@ fn indent(value: &Value, call: Call) -> Result<Value, Error> {
     Ok(Value::Str(out.finish()?))
 }
 
-/// Words begin after whitespace, hyphens and opening brackets only.
+/// Words begin only after whitespace, hyphens and opening brackets.
 fn title(text: &Text) -> Result<Text, Error> {
     let mut at_start = true;
     text.map_chars(|c| {
@@ -120,7 +120,7 @@ fn truncate(value: &Value, call: Call) -> Result<Value, Error> {
     Ok(Value::Str(concat([&kept, &end])?))
 }
 
-/// Without comments and tags, and with single spaces between what is left.
+/// Removes comments and tags, and reduces whitespace to single spaces.
 fn striptags(text: &Text) -> Result<Value, Error> {
     let mut rest = text.as_str();
     let mut bare = Builder::default();

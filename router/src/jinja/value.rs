@@ -1,4 +1,4 @@
-//! The values of a running template, with Python's types; knows no syntax.
+//! Values of a running template, with Python's types; knows no syntax.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,16 +11,16 @@ use super::meter;
 use super::scope::Scope;
 use super::text::{Origin, Text};
 
-/// A value. Cheap to clone; lists and dictionaries never change.
+/// Value of a template. Cheap to clone; lists and dictionaries never change.
 #[derive(Debug, Clone)]
 pub enum Value {
-    /// What is not there; remembers what was asked for.
+    /// Missing value, with a message about what was asked for.
     Undefined(Rc<Missing>),
     /// `None`.
     None,
     /// `True` and `False`, which are also 1 and 0.
     Bool(bool),
-    /// An integer. Python's have no bounds; beyond 127 bits a template fails.
+    /// Integer. Python's have no bounds; a template that exceeds 127 bits fails.
     Int(i128),
     /// A float.
     Float(f64),
@@ -34,13 +34,13 @@ pub enum Value {
     Dict(Rc<Dict>),
     /// `range(…)`: start, step, length.
     Range(i128, i128, usize),
-    /// What `keys()`, `values()` and `items()` give.
+    /// Result of `keys()`, `values()` or `items()`.
     View(View, Rc<Dict>),
-    /// An iterator: it can be walked once and has no length.
+    /// Iterator: can be walked once and has no length.
     Once(Rc<Once>),
-    /// `namespace(…)`, the only thing that changes.
+    /// `namespace(…)`, the only value that changes.
     Namespace(Rc<RefCell<Dict>>),
-    /// Something to call.
+    /// Callable value.
     Callable(Rc<Callable>),
     /// The variable `loop`.
     Loop(Rc<Loop>),
@@ -56,7 +56,6 @@ pub struct Items {
 }
 
 impl Items {
-    /// Counts the items as held by the template.
     pub(super) fn new(items: Vec<Value>) -> Rc<Items> {
         meter::add(items.capacity() * size_of::<Value>());
         meter::charge(items.len());
@@ -79,13 +78,13 @@ impl std::ops::Deref for Items {
     }
 }
 
-/// Why a value is not there.
+/// Reason why a value is missing.
 #[derive(Debug)]
 pub struct Missing {
     message: String,
 }
 
-/// A part of a dictionary.
+/// Part of a dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
     /// `keys()`.
@@ -96,28 +95,28 @@ pub enum View {
     Items,
 }
 
-/// An iterator's items until somebody walks it.
+/// Items of an iterator until it is walked.
 #[derive(Debug)]
 pub struct Once {
-    /// What Python calls it.
+    /// Python's name of the iterator.
     pub(super) kind: &'static str,
     items: RefCell<Option<Rc<Items>>>,
 }
 
-/// Something to call.
+/// Callable value.
 #[derive(Debug)]
 pub enum Callable {
     /// A function of the environment.
     Function(Function),
     /// A method of a value.
     Method(Value, &'static str),
-    /// A macro or the block of a `call`, with the scope that it stands in.
+    /// Macro, or block of a `call`, with the scope in which it is defined.
     Macro(Arc<ast::Macro>, Rc<Scope>),
-    /// `joiner(…)`: its text, and whether it was called before.
+    /// `joiner(…)`: its text, and whether it has been called.
     Joiner(Text, Cell<bool>),
 }
 
-/// The functions that every template may call.
+/// Functions that every template may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Function {
     /// `range`.
@@ -130,7 +129,7 @@ pub enum Function {
     Cycler,
     /// `joiner`.
     Joiner,
-    /// `lipsum`, whose text is another each time: it is known, and refused when called.
+    /// `lipsum`, whose text is random: the name is known, but a call is refused.
     Lipsum,
     /// `raise_exception`.
     RaiseException,
@@ -138,18 +137,18 @@ pub enum Function {
     StrftimeNow,
 }
 
-/// The state of a `for`.
+/// State of a `for`.
 #[derive(Debug)]
 pub struct Loop {
     pub(super) items: Rc<Items>,
     pub(super) index0: Cell<usize>,
     pub(super) depth0: usize,
     pub(super) changed: RefCell<Option<Vec<Value>>>,
-    /// For recursive loops: the loop, and the scope that it stands in.
+    /// For recursive loops: the loop, and the scope in which it is defined.
     pub(super) recursive: Option<(Arc<ast::For>, Rc<Scope>)>,
 }
 
-/// The state of a `cycler`.
+/// State of a `cycler`.
 #[derive(Debug)]
 pub struct Cycler {
     pub(super) items: Rc<Items>,
@@ -157,7 +156,7 @@ pub struct Cycler {
 }
 
 impl Value {
-    /// A JSON value whose strings have the origin `origin`.
+    /// Converts JSON; its strings have the origin `origin`.
     pub fn of_json(json: &serde_json::Value, origin: Origin) -> Value {
         match json {
             serde_json::Value::Null => Value::None,
@@ -179,17 +178,17 @@ impl Value {
         }
     }
 
-    /// A string of the template's own.
+    /// Makes a string of the template's own.
     pub fn own(text: impl Into<String>) -> Value {
         Value::Str(Text::own(text))
     }
 
-    /// A list.
+    /// Makes a list.
     pub fn list(items: impl IntoIterator<Item = Value>) -> Value {
         Value::List(Items::new(items.into_iter().collect()))
     }
 
-    /// A dictionary with these names, which are the template's own.
+    /// Makes a dictionary whose names are the template's own.
     pub fn object<'n>(fields: impl IntoIterator<Item = (&'n str, Value)>) -> Value {
         let mut dict = Dict::default();
         fields.into_iter().for_each(|(name, value)| dict.insert_text(Text::own(name), value));
@@ -212,7 +211,7 @@ impl Value {
         Value::Callable(Rc::new(callable))
     }
 
-    /// How many values lie inside each other. What holds others but never goes before the run ends counts as one.
+    /// Nesting depth. Namespaces and macros, which live until the run ends, count as plain values.
     pub(super) fn depth(&self) -> u32 {
         match self {
             Value::List(items) | Value::Tuple(items) => items.depth,
@@ -235,7 +234,7 @@ impl Value {
         }
     }
 
-    /// The integer, also of a flag.
+    /// Returns an integer, also for a flag.
     pub(super) fn as_int(&self) -> Option<i128> {
         match self {
             Value::Int(value) => Some(*value),
@@ -251,7 +250,6 @@ impl Value {
         }
     }
 
-    /// Python's truth.
     pub(super) fn is_true(&self) -> bool {
         match self {
             Value::Undefined(_) | Value::None => false,
@@ -267,7 +265,7 @@ impl Value {
         }
     }
 
-    /// The name of its type in Python's messages.
+    /// Name of the type in Python's messages.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Value::Undefined(_) => "Undefined",
@@ -295,7 +293,7 @@ impl Value {
         }
     }
 
-    /// The error for using a value that is not there.
+    /// Fails if the value is missing.
     pub(super) fn require(&self) -> Result<(), Error> {
         match self {
             Value::Undefined(missing) => Err(Error::fault(missing.message.clone())),
@@ -303,7 +301,6 @@ impl Value {
         }
     }
 
-    /// Its items, in order.
     pub(super) fn iterate(&self) -> Result<Rc<Items>, Error> {
         match self {
             Value::List(items) | Value::Tuple(items) => Ok(items.clone()),
@@ -335,7 +332,6 @@ impl Value {
         }
     }
 
-    /// Whether Python's `iter` takes it.
     pub(super) fn is_iterable(&self) -> bool {
         match self {
             Value::Undefined(_)
@@ -357,7 +353,6 @@ impl Value {
         }
     }
 
-    /// Python's `len`.
     pub(super) fn length(&self) -> Result<usize, Error> {
         match self {
             Value::Undefined(_) => Ok(0),
@@ -370,7 +365,7 @@ impl Value {
         }
     }
 
-    /// Whether both are one object, as `is` sees it.
+    /// Returns true if both are one object, as Python's `is` sees it.
     pub(super) fn is_same(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::None, Value::None) => true,

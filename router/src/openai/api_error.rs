@@ -1,34 +1,34 @@
-//! What a client gets instead of an answer; knows no HTTP library.
+//! Errors that a client gets instead of an answer; knows no HTTP library.
 
 use sched::{Failure, FailureKind, Span};
 use serde::Serialize;
 
-/// Bytes of a message: it may have words of the client or of a template in it, and is held until it was read.
+/// Longest message: it may quote the client or a template, and is held until it is read.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
-/// An error as OpenAI's clients expect it: a status and a body with `message`, `type`, `param` and `code`.
+/// Error in the form of OpenAI's clients: a status and a body with `message`, `type`, `param` and `code`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
-    /// Its class, for metrics and logs.
+    /// Class for metrics and logs.
     pub kind: FailureKind,
     /// HTTP status.
     pub status: u16,
-    /// A sentence for a person.
+    /// Sentence for a person.
     pub message: String,
-    /// The field at fault.
+    /// Field at fault.
     pub param: Option<String>,
-    /// A word for a program; always a string or null, typed clients reject numbers.
+    /// Word for a program; a string or null, as typed clients reject numbers.
     pub code: Option<&'static str>,
-    /// A header that tells the client what to do.
+    /// Header that tells the client what to do.
     pub advice: Option<Advice>,
 }
 
-/// A header that goes with an error.
+/// Header that goes with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
-    /// `Retry-After`: clients that retry wait so long.
+    /// `Retry-After`: the time that clients wait before they retry.
     RetryAfter(Span),
-    /// `Allow`: the method that the path understands.
+    /// `Allow`: the method that the path takes.
     Allow(&'static str),
 }
 
@@ -44,23 +44,23 @@ impl ApiError {
         }
     }
 
-    /// The field `param` is wrong.
+    /// Reports that the field `param` is wrong.
     pub fn invalid(param: &str, message: impl Into<String>) -> ApiError {
         ApiError { param: Some(param.to_owned()), ..ApiError::new(FailureKind::InvalidRequest, message) }
     }
 
-    /// The body as a whole is wrong.
+    /// Reports that the body as a whole is wrong.
     pub fn malformed(message: impl Into<String>) -> ApiError {
         ApiError::new(FailureKind::InvalidRequest, message)
     }
 
-    /// The feature behind `param` is not there; ignoring it would change the answer.
+    /// Reports that the feature behind `param` is missing; ignoring it would change the answer.
     #[must_use]
     pub fn unsupported(param: &str) -> ApiError {
         ApiError::unsupported_use(param, param)
     }
 
-    /// A use of `param`, described by `what`, is not there.
+    /// Reports that a use of `param`, described by `what`, is missing.
     #[must_use]
     pub fn unsupported_use(param: &str, what: &str) -> ApiError {
         ApiError {
@@ -69,13 +69,13 @@ impl ApiError {
         }
     }
 
-    /// Prompt and answer do not fit the context. The words "This model's maximum context length is" are what client
-    /// libraries look for, so every message must have them.
+    /// Reports that prompt and answer do not fit the context. Client libraries look for the words "This model's maximum
+    /// context length is", so messages should have them.
     pub fn context_overflow(param: &str, message: impl Into<String>) -> ApiError {
         ApiError { param: Some(param.to_owned()), ..ApiError::new(FailureKind::TooLong, message) }
     }
 
-    /// There is no model of this name.
+    /// Reports that no model has this name.
     #[must_use]
     pub fn model_not_found(name: &str) -> ApiError {
         ApiError {
@@ -85,13 +85,13 @@ impl ApiError {
         }
     }
 
-    /// There is nothing at this path.
+    /// Reports that the path does not exist.
     #[must_use]
     pub fn path_not_found(method: &str, path: &str) -> ApiError {
         ApiError::new(FailureKind::NotFound, format!("There is nothing at {method} {path}."))
     }
 
-    /// The path understands another method.
+    /// Reports that the path takes another method.
     #[must_use]
     pub fn method_not_allowed(method: &str, path: &str, allowed: &'static str) -> ApiError {
         ApiError {
@@ -102,7 +102,7 @@ impl ApiError {
         }
     }
 
-    /// The body is above the limit.
+    /// Reports that the body is above the limit.
     #[must_use]
     pub fn body_too_large(body_bytes_max: usize) -> ApiError {
         ApiError {
@@ -115,7 +115,7 @@ impl ApiError {
         }
     }
 
-    /// The body did not come in time.
+    /// Reports that the body did not arrive in time.
     #[must_use]
     pub fn body_too_slow(time: std::time::Duration) -> ApiError {
         ApiError {
@@ -125,19 +125,19 @@ impl ApiError {
         }
     }
 
-    /// Whoever sends this is not let in.
+    /// Reports that the client may not use this server.
     #[must_use]
     pub fn forbidden(code: &'static str, message: impl Into<String>) -> ApiError {
         ApiError { status: 403, code: Some(code), ..ApiError::new(FailureKind::InvalidRequest, message) }
     }
 
-    /// The body is not said to be JSON.
+    /// Reports that the body is not declared as JSON.
     #[must_use]
     pub fn not_json(message: impl Into<String>) -> ApiError {
         ApiError { status: 415, code: Some("unsupported_media_type"), ..ApiError::malformed(message) }
     }
 
-    /// The answer is larger than what may be held until it is whole.
+    /// Reports that the answer is larger than may be held until it is whole.
     #[must_use]
     pub fn answer_too_large(answer_bytes_max: usize) -> ApiError {
         ApiError {
@@ -149,12 +149,12 @@ impl ApiError {
         }
     }
 
-    /// Admission refuses; the client should come back after `retry_after`.
+    /// Reports that admission refused the request; the client should retry after `retry_after`.
     pub fn overloaded(message: impl Into<String>, retry_after: Span) -> ApiError {
         ApiError { advice: Some(Advice::RetryAfter(retry_after)), ..ApiError::new(FailureKind::Overloaded, message) }
     }
 
-    /// The JSON body.
+    /// Returns the JSON body.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let body = Body {
@@ -169,7 +169,7 @@ impl ApiError {
     }
 }
 
-/// A message of a size that a person reads.
+/// Cuts a message to `MESSAGE_BYTES_MAX`.
 fn shortened(mut message: String) -> String {
     if message.len() > MESSAGE_BYTES_MAX {
         let end = (0..=MESSAGE_BYTES_MAX).rev().find(|&end| message.is_char_boundary(end));
@@ -192,7 +192,6 @@ struct Body<'a> {
     error: Fields<'a>,
 }
 
-/// All four keys are always there.
 #[derive(Serialize)]
 struct Fields<'a> {
     message: &'a str,

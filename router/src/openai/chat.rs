@@ -12,13 +12,13 @@ use crate::text::{AddSpecials, Content, GenerationPrompt, Message, Role, SERVER_
 /// A parsed and checked chat request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatRequest {
-    /// What both kinds of completion share.
+    /// Fields that both kinds of completion share.
     pub generation: Generation,
     /// The conversation, at least one message.
     pub conversation: Conversation,
 }
 
-/// What a chat template turns into a prompt.
+/// Input of a chat template.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {
     /// The turns.
@@ -35,14 +35,14 @@ impl ChatRequest {
     /// Parses and checks a body.
     ///
     /// # Errors
-    /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
+    /// When anything in it is wrong or asks for a missing feature; the error names the field.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<ChatRequest, ApiError> {
         let (request, rest) = ChatRequest::parse_fields(body, limits)?;
         note_unknown("", &rest);
         Ok(request)
     }
 
-    /// The request and the fields that nobody has taken.
+    /// Parses a body; also returns the fields that were not used.
     pub(super) fn parse_fields(body: &[u8], limits: &Limits) -> Result<(ChatRequest, Fields), ApiError> {
         let mut fields = Fields::parse(body)?;
         let conversation = Conversation::take(&mut fields)?;
@@ -55,7 +55,7 @@ impl ChatRequest {
 }
 
 impl Conversation {
-    /// Takes what makes the prompt, and refuses what would make another one.
+    /// Takes the fields that make the prompt, and refuses fields that would make another one.
     pub(super) fn take(fields: &mut Fields) -> Result<Conversation, ApiError> {
         refuse_for_chat(fields)?;
         let messages = fields
@@ -70,7 +70,7 @@ impl Conversation {
         }
         let mut template_variables = take_template_variables(fields)?;
         if let Some(effort) = fields.string("reasoning_effort")? {
-            // Templates that know efforts read this variable; what the client says itself wins.
+            // Templates with efforts read this variable; the client's own value wins.
             template_variables.entry("reasoning_effort").or_insert(Value::String(effort));
         }
         Ok(Conversation {
@@ -88,7 +88,7 @@ impl Conversation {
     }
 }
 
-/// Variables for the template, except those that make the prompt what the server says it is.
+/// Takes variables for the template; refuses those that the server sets.
 fn take_template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
     match SERVER_VARIABLES.into_iter().find(|name| variables.contains_key(*name)) {
@@ -108,7 +108,7 @@ fn message(name: &str, value: Value) -> Result<Message, ApiError> {
     let content = content(&format!("{name}.content"), role, fields.take("content"))?;
     let mut text =
         |field: &str| fields.take(field).map(|value| fields::string(&format!("{name}.{field}"), value)).transpose();
-    // Servers differ in the name; a client that sends both means the same.
+    // Servers use different names; a client that sends both must mean the same.
     let reasoning = match (text("reasoning")?, text("reasoning_content")?) {
         (Some(one), Some(other)) if one != other => {
             let message = format!("{name}: reasoning and reasoning_content are one field, but differ");
@@ -136,7 +136,7 @@ fn role(name: &str, value: Option<Value>) -> Result<Role, ApiError> {
     }
 }
 
-/// A string, or a list of text parts.
+/// Parses a string, or a list of text parts.
 fn content(name: &str, role: Role, value: Option<Value>) -> Result<Content, ApiError> {
     match value {
         Some(Value::String(text)) => Ok(Content::Text(text)),
@@ -169,7 +169,7 @@ fn text_part(name: &str, part: Value) -> Result<String, ApiError> {
     fields::string(&format!("{name}.text"), text)
 }
 
-/// `logprobs` switches them on, `top_logprobs` asks for alternatives.
+/// Takes `logprobs`, which switches them on, and `top_logprobs`, the number of alternatives.
 fn take_logprobs(fields: &mut Fields) -> Result<Option<u8>, ApiError> {
     let wanted = fields.flag("logprobs")?.unwrap_or(false);
     let top = fields.count("top_logprobs", 0..=LOGPROBS_MAX)?.unwrap_or(0);

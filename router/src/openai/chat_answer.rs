@@ -36,7 +36,7 @@ struct ChunkChoice<'a> {
     token_ids: Option<Ids<'a>>,
 }
 
-/// Clients reject `role: null`, so what is not there is left out.
+/// Clients reject `role: null`, so absent fields are left out.
 #[derive(Serialize)]
 struct ChunkDelta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ struct WholeMessage<'a> {
 }
 
 impl ChatAnswer {
-    /// An answer with this head.
+    /// Starts an answer with this head.
     #[must_use]
     pub fn new(head: Head) -> ChatAnswer {
         ChatAnswer { head }
@@ -125,7 +125,7 @@ impl ChatAnswer {
         sse::event(&chunk, out);
     }
 
-    /// The whole answer; `prompt` is empty unless the client wants token ids.
+    /// Returns the whole answer; `prompt` is empty unless the client wants token ids.
     #[must_use]
     pub fn whole(&self, choices: &[Choice], prompt: &[TokenId], usage: Usage) -> Vec<u8> {
         let choices = choices

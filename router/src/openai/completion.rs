@@ -10,13 +10,13 @@ use super::refused::refuse_for_completion;
 use super::{ApiError, Generation, Limits};
 use crate::text::AddSpecials;
 
-/// Answer tokens where a client names no number.
+/// Answer tokens where a client sets no number.
 const MAX_TOKENS_DEFAULT: u32 = 16;
 
 /// A parsed and checked completion request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompletionRequest {
-    /// What both kinds of completion share.
+    /// Fields that both kinds of completion share.
     pub generation: Generation,
     /// The prompts, at least one; prompt `p` has choices `p * n ..`.
     pub prompts: Vec<Prompt>,
@@ -38,27 +38,27 @@ pub enum Prompt {
 /// Whether an answer begins with its prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Echo {
-    /// It does.
+    /// Begins with the prompt.
     Prompt,
-    /// It does not.
+    /// Begins with the answer.
     Nothing,
 }
 
 impl CompletionRequest {
-    /// Answer tokens where a client names no number.
+    /// Answer tokens where a client sets no number.
     pub const MAX_TOKENS_DEFAULT: u32 = MAX_TOKENS_DEFAULT;
 
     /// Parses and checks a body.
     ///
     /// # Errors
-    /// When anything in it is wrong or asks for a feature that is not there; the error names the field.
+    /// When anything in it is wrong or asks for a missing feature; the error names the field.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<CompletionRequest, ApiError> {
         let (request, rest) = CompletionRequest::parse_fields(body, limits)?;
         note_unknown("", &rest);
         Ok(request)
     }
 
-    /// The request and the fields that nobody has taken.
+    /// Parses a body; also returns the fields that were not used.
     pub(super) fn parse_fields(body: &[u8], limits: &Limits) -> Result<(CompletionRequest, Fields), ApiError> {
         let mut fields = Fields::parse(body)?;
         refuse_for_completion(&mut fields)?;
@@ -87,7 +87,7 @@ impl CompletionRequest {
     }
 }
 
-/// A string, a list of strings, a list of token ids, or a list of such lists.
+/// Takes a string, a list of strings, a list of token ids, or a list of such lists.
 fn take_prompts(fields: &mut Fields, limits: &Limits) -> Result<Vec<Prompt>, ApiError> {
     let list = match fields.take("prompt") {
         None => return Err(ApiError::invalid("prompt", "prompt is missing")),

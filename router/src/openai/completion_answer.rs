@@ -35,7 +35,7 @@ struct BodyChoice<'a> {
     prompt_token_ids: Option<Ids<'a>>,
 }
 
-/// Two texts that are written as one, without a copy of them: an echo may be large, and each choice has it.
+/// Two texts written as one without a copy, as an echo may be large and is part of each choice.
 struct Joined<'a>(&'a str, &'a str);
 
 impl Serialize for Joined<'_> {
@@ -45,14 +45,13 @@ impl Serialize for Joined<'_> {
 }
 
 impl CompletionAnswer {
-    /// An answer with this head.
+    /// Starts an answer with this head.
     #[must_use]
     pub fn new(head: Head) -> CompletionAnswer {
         CompletionAnswer { head }
     }
 
-    /// Appends the chunk that opens choice `index`, where there is something to open it with: the echoed prompt or the
-    /// prompt's token ids.
+    /// Appends the chunk that opens choice `index`, if it repeats the prompt's text or token ids.
     pub fn open(&self, index: u32, prompt: Repeated<'_>, out: &mut Vec<u8>) {
         if prompt == Repeated::NOTHING {
             return;
@@ -86,7 +85,7 @@ impl CompletionAnswer {
         sse::event(&self.body(Vec::new(), Some(usage)), out);
     }
 
-    /// The whole answer: every choice with what it repeats of its prompt.
+    /// Returns the whole answer: every choice with what it repeats of its prompt.
     #[must_use]
     pub fn whole<'a>(&self, choices: impl Iterator<Item = (&'a Choice, Repeated<'a>)>, usage: Usage) -> Vec<u8> {
         let choices = (0..)

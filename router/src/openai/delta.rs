@@ -1,73 +1,73 @@
-//! What a choice brings next, in the terms of the API but not yet in JSON; knows neither endpoint.
+//! New text and tokens of a choice, in the terms of the API but not yet in JSON; knows neither endpoint.
 
 use sched::{FinishReason, TokenId};
 use serde::{Serialize, Serializer};
 
 use super::TokenLogprob;
 
-/// A token id and its comma.
+/// JSON bytes of a token id and its comma.
 const TOKEN_ID_BYTES: usize = 7;
 
-/// Something new of one choice.
+/// New text and tokens of one choice.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Delta {
     /// Index of the choice as the client sees it.
     pub index: u32,
     /// Text that is now certain; may be empty.
     pub text: String,
-    /// Tokens behind it, where the client wants their ids.
+    /// Tokens of the text, where the client wants their ids.
     pub tokens: Vec<TokenId>,
-    /// Their log-probabilities, where the client wants them.
+    /// Log-probabilities of the tokens, where the client wants them.
     pub logprobs: Vec<TokenLogprob>,
     /// Set on the last delta of the choice.
     pub finish: Option<FinishReason>,
 }
 
 impl Delta {
-    /// About how many bytes of JSON this is.
+    /// Estimates the bytes of JSON.
     #[must_use]
     pub fn json_bytes(&self) -> usize {
         let logprobs: usize = self.logprobs.iter().map(TokenLogprob::json_bytes).sum();
         text_json_bytes(&self.text) + TOKEN_ID_BYTES * self.tokens.len() + logprobs
     }
 
-    /// Whether there is nothing to tell a client.
+    /// Returns true if there is nothing to send to the client.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty() && self.tokens.is_empty() && self.logprobs.is_empty() && self.finish.is_none()
     }
 }
 
-/// What an answer repeats of a prompt.
+/// Parts of a prompt that an answer repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated<'a> {
-    /// The text that it begins with; empty unless the client wants that.
+    /// Text with which the answer begins; empty unless the client wants it.
     pub echo: &'a str,
-    /// The prompt's tokens; empty unless the client wants their ids.
+    /// Tokens of the prompt; empty unless the client wants their ids.
     pub tokens: &'a [TokenId],
 }
 
 impl Repeated<'_> {
-    /// Nothing of it.
+    /// Repeats nothing.
     pub const NOTHING: Repeated<'static> = Repeated { echo: "", tokens: &[] };
 
-    /// About how many bytes of JSON this is.
+    /// Estimates the bytes of JSON.
     #[must_use]
     pub fn json_bytes(&self) -> usize {
         text_json_bytes(self.echo) + TOKEN_ID_BYTES * self.tokens.len()
     }
 }
 
-/// A whole choice: all its deltas in one.
+/// Whole choice: all its deltas in one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Choice {
-    /// Its text.
+    /// Text.
     pub text: String,
-    /// Its tokens.
+    /// Tokens.
     pub tokens: Vec<TokenId>,
-    /// Their log-probabilities.
+    /// Log-probabilities of the tokens.
     pub logprobs: Vec<TokenLogprob>,
-    /// Why it ended.
+    /// Reason why the choice ended.
     pub finish: Option<FinishReason>,
 }
 
@@ -81,12 +81,12 @@ impl Choice {
     }
 }
 
-/// What all chunks of one answer share.
+/// Fields that all chunks of one answer share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// The answer's name.
+    /// Name of the answer.
     pub id: String,
-    /// When it began, in seconds since 1970.
+    /// Start of the answer, in seconds since 1970.
     pub created: u64,
     /// The model, as the client named it.
     pub model: String,
@@ -118,7 +118,7 @@ impl Serialize for Usage {
     }
 }
 
-/// The API's word for why a choice ended.
+/// Returns the API's word for why a choice ended.
 pub(super) const fn finish_name(finish: Option<FinishReason>) -> Option<&'static str> {
     match finish {
         Some(FinishReason::Stop) => Some("stop"),
@@ -127,12 +127,12 @@ pub(super) const fn finish_name(finish: Option<FinishReason>) -> Option<&'static
     }
 }
 
-/// Token ids as the wire has them; absent when the client does not want them.
+/// Returns token ids for the wire; `None` if the client does not want them.
 pub(super) fn token_ids(tokens: &[TokenId]) -> Option<Ids<'_>> {
     (!tokens.is_empty()).then_some(Ids(tokens))
 }
 
-/// Token ids that are written as numbers without a copy of them.
+/// Token ids, written as numbers without a copy.
 pub(super) struct Ids<'a>(pub(super) &'a [TokenId]);
 
 impl Serialize for Ids<'_> {
@@ -141,7 +141,7 @@ impl Serialize for Ids<'_> {
     }
 }
 
-/// Bytes of a text as JSON, where control characters and quotation marks are longer.
+/// Bytes of a text in JSON, where control characters and quotation marks are longer.
 fn text_json_bytes(text: &str) -> usize {
     let more = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,

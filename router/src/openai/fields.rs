@@ -6,17 +6,16 @@ use serde_json::{Map, Value};
 
 use super::ApiError;
 
-/// Characters of a wrong value that an error shows.
+/// Most characters of a wrong value that an error shows.
 const SHOWN_CHARS_MAX: usize = 40;
 
-/// The fields of a request body that nobody has taken yet. Null equals absence: some clients send every field.
+/// Fields of a request body that were not taken yet. Null equals absence, as some clients send every field.
 #[derive(Debug)]
 pub(super) struct Fields {
     map: Map<String, Value>,
 }
 
 impl Fields {
-    /// Parses a body.
     pub(super) fn parse(body: &[u8]) -> Result<Fields, ApiError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(map)) => Ok(Fields { map }),
@@ -27,7 +26,7 @@ impl Fields {
         }
     }
 
-    /// Takes the field out, if it is there and not null.
+    /// Takes a field that is there and not null.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }
@@ -40,17 +39,15 @@ impl Fields {
         self.take(name).map(|value| string(name, value)).transpose()
     }
 
-    /// An integer within `range`.
     pub(super) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
         self.take(name).map(|value| integer(name, &value, &range)).transpose()
     }
 
-    /// A non-negative integer up to `max` (and not below `min`).
+    /// An integer within `range`, without a sign.
     pub(super) fn count(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, ApiError> {
         self.take(name).map(|value| count(name, &value, &range)).transpose()
     }
 
-    /// A number within `range`.
     pub(super) fn number(&mut self, name: &str, range: RangeInclusive<f32>) -> Result<Option<f32>, ApiError> {
         self.take(name).map(|value| number(name, &value, &range)).transpose()
     }
@@ -73,7 +70,6 @@ impl Fields {
             .transpose()
     }
 
-    /// Names of the fields that nobody has taken.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.map.keys().map(String::as_str)
     }
@@ -83,7 +79,6 @@ impl Fields {
         self.names().map(str::to_owned).collect()
     }
 
-    /// The fields of a nested object.
     pub(super) fn of(map: Map<String, Value>) -> Fields {
         Fields { map }
     }
@@ -123,12 +118,11 @@ pub(super) fn number(name: &str, value: &Value, range: &RangeInclusive<f32>) -> 
         .ok_or_else(|| wrong(name, &expected(), value))
 }
 
-/// The error for a field whose value is not `expected`.
 pub(super) fn wrong(name: &str, expected: &str, value: &Value) -> ApiError {
     ApiError::invalid(name, format!("{name} must be {expected}, but is {}", describe(value)))
 }
 
-/// A wrong value in a few words, never more than a client can read.
+/// Describes a wrong value in a few words.
 pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

@@ -1,4 +1,4 @@
-//! The fields that chat and text completions share: how tokens are chosen, when they end, how they are sent.
+//! Fields that chat and text completions share: how tokens are chosen, when they end, how they are sent.
 
 use sched::{SamplingParams, TokenId};
 use serde_json::Value;
@@ -11,37 +11,37 @@ use crate::text::{Length, ModelText, SpecialText};
 
 /// Most alternatives per token that a client may ask for.
 pub(super) const LOGPROBS_MAX: u32 = 20;
-/// Below this a temperature is greedy: dividing by it would overflow.
+/// Temperature below which decoding is greedy, as dividing by it would overflow.
 const TEMPERATURE_MIN: f32 = 1e-5;
 const PENALTY_MAX: f32 = 2.0;
 const LOGIT_BIAS_MAX: f32 = 100.0;
 const LOGIT_BIAS_ENTRIES_MAX: usize = 1024;
 const STOP_TOKENS_MAX: usize = 256;
 
-/// What a client wants generated. `None` is "not said": the model's defaults apply.
+/// Wishes of a client for the tokens to generate. `None` means not set: the model's defaults apply.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
-    /// The model it names.
+    /// Model that the client names.
     pub model: Option<String>,
     /// Most tokens per choice.
     pub max_tokens: Option<u32>,
     /// Tokens before which nothing ends a choice.
     pub min_tokens: Option<u32>,
-    /// 0 is greedy.
+    /// Temperature; 0 is greedy.
     pub temperature: Option<f32>,
-    /// Nucleus mass in (0, 1].
+    /// Nucleus probability mass in (0, 1].
     pub top_p: Option<f32>,
-    /// 0 is off.
+    /// Number of most likely tokens to keep; 0 is off.
     pub top_k: Option<u32>,
-    /// In [0, 1].
+    /// Smallest fraction of the highest probability to keep, in [0, 1].
     pub min_p: Option<f32>,
-    /// In [0.01, 100].
+    /// Penalty on tokens that have occurred, in [0.01, 100].
     pub repetition_penalty: Option<f32>,
-    /// In [-2, 2].
+    /// Penalty on tokens that the answer has, in [-2, 2].
     pub presence_penalty: f32,
-    /// In [-2, 2].
+    /// Penalty per occurrence of a token in the answer, in [-2, 2].
     pub frequency_penalty: f32,
-    /// The seed, if the client wants the same tokens again.
+    /// Seed, if the client wants the same tokens again.
     pub seed: Option<u64>,
     /// Strings that end a choice.
     pub stops: Vec<String>,
@@ -51,9 +51,9 @@ pub struct Generation {
     pub end_tokens: EndTokens,
     /// Choices per prompt.
     pub n: u32,
-    /// How the answer is sent.
+    /// Way in which the answer is sent.
     pub delivery: Delivery,
-    /// Added to logits. Sorted by token.
+    /// Additions to logits, sorted by token.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Whether token ids are sent beside the text.
     pub token_ids: TokenIds,
@@ -61,59 +61,59 @@ pub struct Generation {
     pub special_text: SpecialText,
     /// Name of the latency class.
     pub slo_class: Option<String>,
-    /// How many alternatives per token to report; `None` is no log-probabilities.
+    /// Alternatives per token to report; `None` for no log-probabilities.
     pub logprobs: Option<u8>,
 }
 
-/// Answer tokens of a choice where a client names no number.
+/// Answer tokens of a choice where the client sets no number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnnamedLength {
-    /// What the operator says, which stands before what the model's authors recommend.
+    /// Operator's setting, which precedes the recommendation of the model's authors.
     pub configured: Option<u32>,
-    /// The API's own, where nobody recommends a length; `None` is all that the context has left.
+    /// API's default, where no length is recommended; `None` for the rest of the context.
     pub default: Option<u32>,
-    /// What each choice has of what one request may ask for, whoever says the length.
+    /// Share of each choice in the tokens that one request may ask for, an upper bound for any of these lengths.
     pub share: u32,
 }
 
 /// Whether the model's own end tokens end a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndTokens {
-    /// They do.
+    /// End tokens end a choice.
     Honour,
-    /// They do not (`ignore_eos`), for outputs of a fixed length.
+    /// End tokens do not (`ignore_eos`), for outputs of a fixed length.
     Ignore,
 }
 
-/// How an answer is sent.
+/// Way in which an answer is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// As one JSON object.
+    /// One JSON object.
     Whole,
-    /// As server-sent events.
+    /// Server-sent events.
     Stream(UsageChunk),
 }
 
 /// Whether a stream ends with a chunk of token counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsageChunk {
-    /// It does (`stream_options.include_usage`).
+    /// Ends with it (`stream_options.include_usage`).
     Include,
-    /// It does not.
+    /// Ends without it.
     Omit,
 }
 
 /// Whether token ids are sent beside the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenIds {
-    /// They are (`return_token_ids`).
+    /// Sends ids (`return_token_ids`).
     Include,
-    /// They are not.
+    /// Sends text only.
     Omit,
 }
 
 impl Generation {
-    /// Takes the shared fields; `max_tokens` and `logprobs` differ between the endpoints and are set by them.
+    /// Takes the shared fields; the endpoints set `max_tokens` and `logprobs`, which differ.
     pub(super) fn take(fields: &mut Fields, limits: &Limits) -> Result<Generation, ApiError> {
         Ok(Generation {
             model: fields.string("model")?,
@@ -149,8 +149,8 @@ impl Generation {
         })
     }
 
-    /// The parameters for a prompt of `prompt_tokens`, with everything open resolved: what the client says, else what
-    /// the model's authors recommend, else the API's defaults.
+    /// Returns the parameters for a prompt of `prompt_tokens`. Fields that the client did not set take the
+    /// recommendation of the model's authors, or else the API's defaults.
     ///
     /// # Errors
     /// When prompt and answer do not fit the context.
@@ -190,7 +190,6 @@ impl Generation {
         })
     }
 
-    /// Most tokens that may be generated after `prompt_tokens`.
     fn output_budget(
         &self,
         context_tokens: u32,
@@ -229,7 +228,7 @@ impl Generation {
         }
     }
 
-    /// Fewest tokens of an answer; what the authors recommend yields to what a client says of the longest one.
+    /// Returns the fewest tokens of an answer; the authors' recommendation yields to the client's longest length.
     fn least_output(
         &self,
         max_tokens: u32,
@@ -250,7 +249,7 @@ impl Generation {
     }
 }
 
-/// A prompt that leaves nothing of the length which the model's authors recommend, where the client says none.
+/// Error: the recommended length leaves nothing for an answer, and the client sets none.
 fn beyond_recommended(prompt_tokens: usize) -> ApiError {
     let message = format!(
         "max_length of this model's generation_config.json leaves nothing for an answer to {prompt_tokens} input tokens. \
@@ -266,7 +265,7 @@ fn positive(name: &str, value: Option<f32>) -> Result<Option<f32>, ApiError> {
     }
 }
 
-/// Clients draw seeds as signed or unsigned 64-bit integers; both name the same bits.
+/// Clients draw seeds as signed or unsigned 64-bit integers; equal bits are the same seed.
 fn take_seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let Some(value) = fields.take("seed") else { return Ok(None) };
     let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
@@ -305,7 +304,6 @@ fn take_stop_tokens(fields: &mut Fields, limits: &Limits) -> Result<Vec<TokenId>
     list.iter().map(|value| token("stop_token_ids", value, limits.vocab_size)).collect()
 }
 
-/// A token id of the model's vocabulary.
 pub(super) fn token(name: &str, value: &Value, vocab_size: u32) -> Result<TokenId, ApiError> {
     fields::count(name, value, &(0..=vocab_size.saturating_sub(1))).map(TokenId)
 }

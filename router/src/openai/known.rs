@@ -1,5 +1,5 @@
-//! Every field of a request body by name: honoured, or without effect; what is refused stands in `refused`. The tables are
-//! compared with docs/api.md by a test.
+//! Fields of request bodies that are honoured or have no effect; `refused` has the others. A test compares the tables
+//! with docs/api.md.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,9 +8,9 @@ use tracing::info;
 
 use super::fields::Fields;
 
-/// Unknown names that are remembered and logged; names come from clients, so there is an end to them.
+/// Unknown names that are remembered and logged; bounded, as the names come from clients.
 const NAMES_MAX: usize = 128;
-/// Characters of an unknown name that are logged.
+/// Most characters of an unknown name that are logged.
 const NAME_CHARS_MAX: usize = 64;
 
 /// Fields that both endpoints honour.
@@ -58,7 +58,7 @@ pub(super) const HONOURED_BY_CHAT: &[&str] = &[
 #[cfg(test)]
 pub(super) const HONOURED_BY_COMPLETION: &[&str] = &["best_of", "echo", "prompt"];
 
-/// Fields without effect on the answer here, by what they mean elsewhere.
+/// Fields without effect on the answer, judged by their meaning on other servers.
 pub(super) const IGNORED: &[&str] = &[
     "cache_prompt",
     "early_stopping",
@@ -82,8 +82,7 @@ pub(super) const IGNORED: &[&str] = &[
 
 static UNKNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Fields of the object at `place` that nobody has taken: those without effect are dropped, unknown ones are logged, each
-/// name once.
+/// Logs the unknown fields left in the object at `place`, each name once; fields without effect are dropped.
 pub(super) fn note_unknown(place: &str, fields: &Fields) {
     let unknown = fields.names().filter(|name| !IGNORED.contains(name));
     for name in unknown {
@@ -109,7 +108,7 @@ mod tests {
         Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
     }
 
-    /// The names in the first column of the table under each heading of docs/api.md.
+    /// Returns the first column of the table under each heading of docs/api.md.
     fn documented() -> BTreeMap<String, Vec<String>> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
         let text = std::fs::read_to_string(path).unwrap();
@@ -153,7 +152,7 @@ mod tests {
         names.iter().map(|&name| (name.to_owned(), Value::Null)).collect()
     }
 
-    /// Names that nobody takes out of a body.
+    /// Returns the names that remain in a body after `parse`.
     fn left(mut body: Map<String, Value>, own: &[&str], parse: fn(&[u8]) -> Vec<String>) -> Vec<String> {
         body.extend(nulls(own).into_iter().filter(|(name, _)| name != "messages" && name != "prompt"));
         parse(Value::Object(body).to_string().as_bytes())

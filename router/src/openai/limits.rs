@@ -1,4 +1,4 @@
-//! What a request may ask for at most; knows no configuration file.
+//! Upper bounds on a request; knows no configuration file.
 
 /// Bounds that parsing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,6 @@ pub struct Limits {
     pub stop_max: usize,
     /// Bytes of one stop string.
     pub stop_bytes_max: usize,
-    /// Rows of the model's output matrix: every valid token id is below.
+    /// Rows of the model's output matrix; every valid token id is smaller.
     pub vocab_size: u32,
 }

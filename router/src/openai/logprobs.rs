@@ -6,19 +6,18 @@ use serde::{Serialize, Serializer};
 
 use crate::text::Tokenizer;
 
-/// JSON has no infinities; this stands for a token that cannot be.
+/// Log-probability of an impossible token, as JSON has no infinities.
 const LOWEST: f64 = -9999.0;
 
-/// One generated token with its log-probability and the alternatives.
+/// Generated token with its log-probability and the alternatives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
     chosen: Named,
     top: Vec<Named>,
-    /// Character offset of the token in its choice's text.
+    /// Offset of the token in its choice's text, in characters.
     text_offset: usize,
 }
 
-/// A token's bytes and its log-probability.
 #[derive(Debug, Clone, PartialEq)]
 struct Named {
     bytes: Vec<u8>,
@@ -26,7 +25,7 @@ struct Named {
 }
 
 impl TokenLogprob {
-    /// Looks up the tokens' bytes. A token without a log-probability is a defect of a worker and shows as impossible.
+    /// Looks up the tokens' bytes. A missing log-probability is a defect of a worker and is shown as impossible.
     #[must_use]
     pub fn of(sampled: &SampledToken, tokenizer: &Tokenizer, text_offset: usize) -> TokenLogprob {
         let pieces = tokenizer.pieces();
@@ -40,12 +39,12 @@ impl TokenLogprob {
 }
 
 impl TokenLogprob {
-    /// About how many bytes of JSON this is, in the larger of the two forms.
+    /// Estimates the bytes of JSON in the larger of the two forms.
     #[must_use]
     pub fn json_bytes(&self) -> usize {
         /// Field names, punctuation and a number of twenty digits.
         const EACH: usize = 64;
-        /// A byte is there as text and as a number.
+        /// A byte is written as text and as a number.
         const PER_BYTE: usize = 5;
         let named = std::iter::once(&self.chosen).chain(&self.top);
         named.map(|one| EACH + PER_BYTE * one.bytes.len()).sum()
@@ -57,7 +56,7 @@ impl Named {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// The text, or, so that parts of characters stay distinct as keys, the bytes in hexadecimal.
+    /// Returns the text; or the bytes in hexadecimal, so that parts of characters are distinct keys.
     fn key(&self) -> String {
         use std::fmt::Write;
         match std::str::from_utf8(&self.bytes) {
@@ -71,8 +70,8 @@ impl Named {
     }
 }
 
-/// A 32-bit number written so that every reader gets the same bits back: widened to 64 bits, where the shortest
-/// decimal form stays far from the midpoints between 32-bit numbers even for readers that round the last digit wrong.
+/// 32-bit number written so that every reader gets the same bits: widened to 64 bits, whose shortest decimal form is
+/// far from the midpoints between 32-bit numbers even for readers that round the last digit wrong.
 struct Exact(f32);
 
 impl Serialize for Exact {
@@ -81,7 +80,7 @@ impl Serialize for Exact {
     }
 }
 
-/// The form of chat completions.
+/// Form of chat completions.
 #[derive(Serialize)]
 pub(super) struct ChatLogprobs {
     content: Vec<ChatToken>,
@@ -125,7 +124,7 @@ impl ChatLogprobs {
     }
 }
 
-/// The older form of text completions: parallel lists.
+/// Older form of text completions: parallel lists.
 #[derive(Serialize)]
 pub(super) struct CompletionLogprobs {
     text_offset: Vec<usize>,
@@ -134,7 +133,7 @@ pub(super) struct CompletionLogprobs {
     top_logprobs: Vec<Alternatives>,
 }
 
-/// A map from token to log-probability that always has the chosen token, first.
+/// Map from token to log-probability that always has the chosen token, first.
 struct Alternatives(Vec<(String, Exact)>);
 
 impl Serialize for Alternatives {

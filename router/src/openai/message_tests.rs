@@ -1,4 +1,4 @@
-//! What is accepted of messages and of texts that are only tokenized, and what the others are told.
+//! Tests of messages and of texts to tokenize: those accepted, and the errors for the others.
 
 use serde_json::{Value, json};
 

@@ -16,13 +16,13 @@ fn model(id: &str, created: u64, context_tokens: u32) -> Model<'_> {
     Model { id, object: "model", created, owned_by: "baton", max_model_len: context_tokens }
 }
 
-/// One model.
+/// Returns the object of one model.
 #[must_use]
 pub fn model_object(id: &str, created: u64, context_tokens: u32) -> Vec<u8> {
     super::sse::json(&model(id, created, context_tokens))
 }
 
-/// All models: every name that the one model here goes by.
+/// Returns the list of all names of the one model.
 #[must_use]
 pub fn model_list(ids: &[String], created: u64, context_tokens: u32) -> Vec<u8> {
     #[derive(Serialize)]

@@ -1,31 +1,31 @@
-//! Features that are not there and whose silent absence would change the answer; knows no request type.
+//! Missing features whose silent absence would change the answer; knows no request type.
 
 use serde_json::Value;
 
 use super::ApiError;
 use super::fields::Fields;
 
-/// A field that this server knows and does not do.
+/// Field that this server knows but does not support.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused {
     pub(super) name: &'static str,
     asks: Asks,
-    /// What to send instead, or nothing.
+    /// Advice on what to send instead, or empty.
     instead: &'static str,
 }
 
-/// When a field asks for something.
+/// Condition under which a field asks for its feature.
 #[derive(Debug, Clone, Copy)]
 enum Asks {
-    /// Whenever it is there.
+    /// If present.
     Always,
-    /// When it is `true`.
+    /// If `true`.
     WhenTrue,
-    /// When it is a list or object with something in it, or a string with text.
+    /// If it is a list or object with entries, or a string with text.
     WhenFilled,
-    /// When it is not one of these words.
+    /// If it is none of these words.
     Unless(&'static [&'static str]),
-    /// When it is not this number, with which it does nothing.
+    /// If it is not this number, with which it has no effect.
     UnlessNumber(f64),
 }
 
@@ -37,7 +37,7 @@ const fn instead(name: &'static str, asks: Asks, instead: &'static str) -> Refus
     Refused { name, asks, instead }
 }
 
-/// Where the name of a sampling field of another server means something that this one has under another.
+/// Advice for an object of sampling fields, which this server takes at the top level.
 const TOP_LEVEL: &str = "send its fields beside the others";
 
 /// Fields of both endpoints.
@@ -143,7 +143,7 @@ pub(super) const MESSAGE: &[Refused] = &[
     refused("tool_calls", Asks::WhenFilled),
 ];
 
-/// Refuses what a chat client asks for in vain.
+/// Refuses missing features of chat completions.
 pub(super) fn refuse_for_chat(fields: &mut Fields) -> Result<(), ApiError> {
     refuse(fields, "", COMMON)?;
     refuse(fields, "", CHAT)?;
@@ -156,14 +156,14 @@ pub(super) fn refuse_for_chat(fields: &mut Fields) -> Result<(), ApiError> {
     refuse_response_format(fields)
 }
 
-/// Refuses what a completion client asks for in vain.
+/// Refuses missing features of text completions.
 pub(super) fn refuse_for_completion(fields: &mut Fields) -> Result<(), ApiError> {
     refuse(fields, "", COMMON)?;
     refuse(fields, "", COMPLETION)?;
     refuse_response_format(fields)
 }
 
-/// Refuses what a message asks for in vain; `place` is the message's.
+/// Refuses missing features in the message at `place`.
 pub(super) fn refuse_in_message(fields: &mut Fields, place: &str) -> Result<(), ApiError> {
     refuse(fields, place, MESSAGE)
 }
@@ -196,7 +196,7 @@ fn is_filled(value: &Value) -> bool {
     }
 }
 
-/// Tools that must not be used, and a choice among no tools, are harmless.
+/// Refuses tools; tools with the choice `none`, and a choice without tools, are harmless.
 fn refuse_tools(fields: &mut Fields) -> Result<(), ApiError> {
     let tools = fields.list("tools")?.unwrap_or_default();
     let choice = fields.take("tool_choice");

@@ -1,4 +1,4 @@
-//! What request bodies are accepted, what they mean, and what the others are told.
+//! Tests of request bodies: their meaning, and the errors for those refused.
 
 use expect_test::{Expect, expect};
 use sched::{SamplingParams, TokenId};
@@ -27,7 +27,7 @@ fn completion(body: &Value) -> Result<CompletionRequest, ApiError> {
     CompletionRequest::parse(whole.to_string().as_bytes(), &limits())
 }
 
-/// One line per refused body: the field at fault and what is said.
+/// Compares the refusals, one line per body: the field at fault and the message.
 fn check_refused(bodies: &[Value], parse: impl Fn(&Value) -> Option<ApiError>, expected: &Expect) {
     let mut lines = String::new();
     for body in bodies {
@@ -377,7 +377,7 @@ fn model(defaults: SamplingDefaults) -> ModelText {
     }
 }
 
-/// Nobody but the model's authors says a length.
+/// No length but the recommendation of the model's authors.
 const UNNAMED: UnnamedLength = UnnamedLength { configured: None, default: None, share: u32::MAX };
 
 fn resolve(body: &Value, prompt_tokens: usize) -> Result<SamplingParams, ApiError> {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::ApiError;
 
-/// The last event of a stream that went well.
+/// Last event of a stream that ended well.
 pub const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// Appends one event with a JSON payload.
@@ -14,14 +14,13 @@ pub fn event(payload: &impl Serialize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// Appends the event that ends a stream which went wrong after its first byte.
+/// Appends the event that ends a stream after an error.
 pub fn error(error: &ApiError, out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(&error.body());
     out.extend_from_slice(b"\n\n");
 }
 
-/// A value as JSON.
 pub(super) fn json(payload: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     append_json(payload, &mut out);

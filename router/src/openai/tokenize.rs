@@ -15,15 +15,15 @@ use crate::text::{AddSpecials, SpecialText};
 /// A parsed and checked tokenize request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenizeRequest {
-    /// The model it names.
+    /// Model that the client names.
     pub model: Option<String>,
-    /// What to tokenize.
+    /// Text or conversation to tokenize.
     pub input: TokenizeInput,
     /// Whether tokens are also sent as strings.
     pub strings: TokenStrings,
 }
 
-/// What to tokenize.
+/// Input to tokenize.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TokenizeInput {
     /// Text.
@@ -35,9 +35,9 @@ pub enum TokenizeInput {
 /// Whether tokens are also sent as strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenStrings {
-    /// They are (`return_token_strs`).
+    /// Sends strings (`return_token_strs`).
     Include,
-    /// They are not.
+    /// Sends ids only.
     Omit,
 }
 
@@ -78,7 +78,7 @@ impl TokenizeRequest {
 /// A parsed and checked detokenize request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetokenizeRequest {
-    /// The model it names.
+    /// Model that the client names.
     pub model: Option<String>,
     /// The tokens, all within the vocabulary.
     pub tokens: Vec<TokenId>,
@@ -100,7 +100,7 @@ impl DetokenizeRequest {
             .enumerate()
             .map(|(index, value)| token(&format!("tokens[{index}]"), value, limits.vocab_size))
             .collect::<Result<_, _>>()?;
-        // Unlike in an answer they show unless the client says otherwise: the text stands for these very tokens.
+        // Unlike in an answer, control tokens show by default: the text stands for these very tokens.
         let special_text = match fields.flag("skip_special_tokens")? {
             Some(true) => SpecialText::Skip,
             Some(false) | None => SpecialText::Show,
@@ -110,7 +110,7 @@ impl DetokenizeRequest {
     }
 }
 
-/// The answer to a tokenize request.
+/// Returns the answer to a tokenize request.
 #[must_use]
 pub fn tokenized(tokens: &[TokenId], strings: Option<&[String]>, context_tokens: u32) -> Vec<u8> {
     #[derive(Serialize)]
@@ -128,7 +128,7 @@ pub fn tokenized(tokens: &[TokenId], strings: Option<&[String]>, context_tokens:
     })
 }
 
-/// The answer to a detokenize request.
+/// Returns the answer to a detokenize request.
 #[must_use]
 pub fn detokenized(text: &str) -> Vec<u8> {
     #[derive(Serialize)]

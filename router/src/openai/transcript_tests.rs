@@ -1,4 +1,4 @@
-//! What answers look like on the wire, byte for byte.
+//! Tests of answers on the wire, byte for byte.
 
 use expect_test::expect;
 use sched::{FinishReason, SampledToken, TokenId};
@@ -18,7 +18,7 @@ fn text(out: Vec<u8>) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Token "h" chosen, a broken byte and " world" as alternatives.
+/// Token "h" with a broken byte and " world" as alternatives.
 fn logprob() -> TokenLogprob {
     let tokenizer = samples::byte_level();
     let sampled = SampledToken {

@@ -9,7 +9,7 @@ use super::{Detokenizer, StopMatcher};
 pub struct ChoiceText {
     detokenizer: Detokenizer,
     stop: StopMatcher,
-    /// Tokens before which stop strings do not count.
+    /// Tokens of the choice before which stop strings do not count.
     min_tokens: u32,
     tokens: u32,
     decoded: String,
@@ -18,16 +18,16 @@ pub struct ChoiceText {
 }
 
 impl ChoiceText {
-    /// A choice whose stop strings count from token `min_tokens` on.
+    /// Starts a choice whose stop strings count from token `min_tokens` on.
     #[must_use]
     pub fn new(detokenizer: Detokenizer, stop: StopMatcher, min_tokens: u32) -> ChoiceText {
         ChoiceText { detokenizer, stop, min_tokens, tokens: 0, decoded: String::new(), chars: 0 }
     }
 
-    /// Takes the next token in, appends to `out` the text that is now certain, and says whether the choice has ended.
+    /// Takes the next token, appends to `out` the text that is now certain, and returns why the choice ends, if so.
     ///
-    /// A token with which the worker ended the choice by a stop token has no text. A stop string ends the choice
-    /// even where the worker would go on; the caller has to tell it.
+    /// A stop token that ended the choice at the worker has no text. A stop string ends the choice although the worker
+    /// would go on; the caller has to tell the worker.
     pub fn push(&mut self, token: TokenId, ended: Option<FinishReason>, out: &mut String) -> Option<FinishReason> {
         self.tokens += 1;
         self.decoded.clear();
@@ -51,7 +51,7 @@ impl ChoiceText {
         ended
     }
 
-    /// Where in the text, counted in characters, that of `token` begins if it is the next.
+    /// Offset, in characters, at which the text of `token` would begin if `token` came next.
     #[must_use]
     pub fn offset_of(&self, token: TokenId) -> usize {
         self.chars + usize::from(self.detokenizer.breaks_off(token))

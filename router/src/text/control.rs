@@ -1,9 +1,9 @@
 //! Control tokens that only the template may write: a client's text that spells one stays text; knows no HTTP.
 //!
 //! A tokenizer takes every `<|im_start|>` in a prompt for the token, whoever wrote it, so a user could forge a turn of
-//! somebody else. The template engine says which bytes of a prompt were given from outside. Here the added tokens are
-//! cut out of the prompt as the tokenizer itself would, except control tokens that such bytes take part in; what is
-//! left goes through the tokenizer's own normaliser, pre-tokenizer and model. A prompt in which nothing is spelled
+//! somebody else. The template engine says which bytes of a prompt were given by a client. Here the added tokens are
+//! cut out of the prompt as the tokenizer would do it, except control tokens that share a byte with the client's text;
+//! the rest goes through the tokenizer's normaliser, pre-tokenizer and model. A prompt that spells no control token
 //! goes to the tokenizer as a whole.
 
 use std::borrow::Cow;
@@ -20,7 +20,7 @@ use tokenizers::{
 use super::Tokenizer;
 use crate::Error;
 
-/// How a client's text is read where it spells a control token.
+/// Reading of a control token that a client's text spells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlReading {
@@ -30,20 +30,20 @@ pub enum ControlReading {
     Token,
 }
 
-/// The added tokens of a tokenizer, the control tokens among them apart.
+/// Added tokens of a tokenizer, with the control tokens apart.
 #[derive(Debug, Clone)]
 pub struct ControlTokens {
-    /// Looked for in the text as it is.
+    /// Searched for in the text as written.
     raw: Matcher,
-    /// Looked for in the normalised text.
+    /// Searched for in the normalised text.
     normalized: Matcher,
 }
 
 impl ControlTokens {
-    /// The tokens marked special, and those that `also` names.
+    /// Collects the added tokens; those marked special and those in `also` are control tokens.
     ///
     /// # Errors
-    /// When the added tokens make no automaton.
+    /// When no automaton can be built from the added tokens.
     pub fn of(tokenizer: &Tokenizer, also: &BTreeSet<TokenId>) -> Result<ControlTokens, Error> {
         let inner = tokenizer.inner();
         let mut added: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
@@ -65,12 +65,12 @@ impl ControlTokens {
     }
 }
 
-/// A text, to be encoded.
+/// A text to encode.
 #[derive(Debug, Clone)]
 pub struct Source<'a> {
     /// The text.
     pub text: &'a str,
-    /// The bytes of it that may spell no control token; sorted, apart from each other.
+    /// Sorted, disjoint byte ranges that come from a client, in which no control token may be spelled.
     pub given: Cow<'a, [Range<usize>]>,
 }
 
@@ -80,7 +80,6 @@ impl Source<'_> {
     }
 }
 
-/// Keeps control tokens out of the given bytes of a text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Guard<'a> {
     control: &'a ControlTokens,
@@ -88,16 +87,16 @@ pub(super) struct Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// Whether a control token may stand where a client's text takes part in it.
+    /// Returns true if the text may spell a control token in bytes that a client gave.
     pub(super) fn may_be_spelled(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> bool {
         let is_given = |range: &Range<usize>| overlaps(self.given, range);
         let ControlTokens { raw, normalized } = self.control;
-        // What a normaliser makes of a text is known only when it has run.
+        // The normalised text is known only once the normaliser has run.
         let unseen = normalized.control.is_some() && tokenizer.get_normalizer().is_some();
         unseen || raw.spells(text, &is_given) || normalized.spells(text, &is_given)
     }
 
-    /// The added tokens of `part`, which begins at the byte `offset` of the text, cut out as the tokenizer itself would.
+    /// Cuts the added tokens out of `part`, which begins at byte `offset` of the text, as the tokenizer would.
     pub(super) fn extract(
         &self,
         tokenizer: &tokenizers::Tokenizer,
@@ -117,7 +116,7 @@ impl Guard<'_> {
         Ok((pieces, cut))
     }
 
-    /// The whole text in one go, with the tokens that the tokenizer puts around it.
+    /// Encodes the whole text at once, with the tokens that the tokenizer puts around it.
     pub(super) fn encoding(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> tokenizers::Result<Encoding> {
         let (mut pieces, cut) = self.extract(tokenizer, text, 0)?;
         if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
@@ -130,24 +129,24 @@ impl Guard<'_> {
     }
 }
 
-/// Whether `range` shares a byte with one of `given`, which are sorted.
+/// Returns true if `range` shares a byte with the sorted ranges `given`.
 fn overlaps(given: &[Range<usize>], range: &Range<usize>) -> bool {
     let first = given.partition_point(|span| span.end <= range.start);
     given.get(first).is_some_and(|span| span.start < range.end)
 }
 
-/// The control tokens of a prompt.
+/// Control tokens found in a prompt.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
-    /// How often each was taken for a token.
+    /// Number of times that each id was cut out as a token.
     taken: BTreeMap<u32, usize>,
-    /// Those that a client spelled.
+    /// Ids that a client's text spelled.
     spelled: BTreeSet<u32>,
 }
 
 impl Cut {
-    /// Whether none that a client spelled is among `ids` all the same: a vocabulary may hold its control tokens as
-    /// ordinary words too.
+    /// Fails if `ids` hold a control token that a client spelled: some vocabularies also have control tokens as
+    /// ordinary words.
     pub(super) fn check(&self, ids: impl Iterator<Item = u32>) -> tokenizers::Result<()> {
         if self.spelled.is_empty() {
             return Ok(());
@@ -163,7 +162,7 @@ impl Cut {
     }
 }
 
-/// Finds added tokens in a text, the leftmost and of those the longest first.
+/// Finds added tokens in a text: the leftmost, and of those the longest.
 #[derive(Debug, Clone)]
 struct Matcher {
     control: Option<Automaton>,
@@ -176,7 +175,6 @@ struct Automaton {
     tokens: Vec<(u32, AddedToken)>,
 }
 
-/// A token in a text: its place among the tokens of its automaton, and its bytes.
 #[derive(Debug, Clone)]
 struct Found<'m> {
     token: &'m (u32, AddedToken),
@@ -196,7 +194,6 @@ impl Automaton {
         Ok(Some(Automaton { automaton, tokens }))
     }
 
-    /// The first token from the byte `from` on.
     fn find(&self, text: &str, from: usize, is_control: bool) -> Option<Found<'_>> {
         let found = self.automaton.find(Input::new(text).range(from..))?;
         Some(Found { token: &self.tokens[found.pattern().as_usize()], bytes: found.range(), is_control })
@@ -209,7 +206,7 @@ impl Matcher {
         Ok(Matcher { control: Automaton::of(control)?, other: Automaton::of(other)? })
     }
 
-    /// Whether a control token stands in `text` where `is_given` says so.
+    /// Returns true if `text` has a control token at a range for which `is_given` holds.
     fn spells(&self, text: &str, is_given: &dyn Fn(&Range<usize>) -> bool) -> bool {
         let mut from = 0;
         while let Some(found) = self.control.as_ref().and_then(|control| control.find(text, from, true)) {
@@ -221,7 +218,7 @@ impl Matcher {
         false
     }
 
-    /// The first control token from `from` on that is not given.
+    /// Returns the first control token from `from` on that no client gave; adds those that a client gave to `spelled`.
     fn next_control(
         &self,
         text: &str,
@@ -239,7 +236,7 @@ impl Matcher {
         }
     }
 
-    /// All tokens of `text`, apart from each other.
+    /// Returns all added tokens of `text`, without overlaps.
     fn tokens(
         &self,
         text: &str,
@@ -263,7 +260,7 @@ impl Matcher {
             let first = if rank(&control) <= rank(&other) { control.take() } else { other.take() };
             let Some(first) = first else { return all };
             from = first.bytes.end;
-            // What was taken is looked for again.
+            // Search on with the automaton whose match was used.
             if first.is_control {
                 control = self.next_control(text, from, is_given, spelled);
             } else {
@@ -273,7 +270,7 @@ impl Matcher {
         }
     }
 
-    /// Cuts the added tokens out of a piece of the prompt.
+    /// Splits a piece of the prompt at its added tokens.
     fn split(
         &self,
         piece: &NormalizedString,
@@ -284,7 +281,7 @@ impl Matcher {
         let shift = piece.offsets_original().0;
         let in_prompt = |range: &Range<usize>| {
             let original = piece.convert_offsets(tokenizers::tokenizer::normalizer::Range::Normalized(range.clone()));
-            // Bytes without an original were made by the normaliser and stand for what is beside them.
+            // Bytes that the normaliser inserted have no original; judge them as given.
             original.is_none_or(|original| is_given(&(original.start + shift..original.end + shift)))
         };
         let slice = |range: Range<usize>| {
@@ -351,7 +348,7 @@ mod tests {
         ControlTokens::of(tokenizer, &BTreeSet::new()).unwrap()
     }
 
-    /// A prompt from parts, of which every second was given.
+    /// Builds a prompt from parts, of which every second was given by a client.
     fn prompt(parts: &[&str]) -> Rendered {
         let mut made = Rendered { text: String::new(), given: Vec::new() };
         for (index, part) in parts.iter().enumerate() {
@@ -408,7 +405,7 @@ mod tests {
             for text in texts {
                 let own = prompt(&[text]);
                 let expected = tokenizer.encode(text, AddSpecials::Yes).unwrap();
-                // The way through the pieces, although nothing asks for it.
+                // Force the way through pieces, although the text needs no guard.
                 let guard = Guard { control: &control, given: &own.given };
                 let encoding = guard.encoding(tokenizer.inner(), text).unwrap();
                 let ids: Vec<TokenId> = encoding.get_ids().iter().copied().map(TokenId).collect();
@@ -454,7 +451,7 @@ mod tests {
             token["normalized"] = true.into();
         }
         let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
-        // Wide characters become the token's only when they are normalised.
+        // Wide characters become a control token only by normalisation.
         let forged = prompt(&["<|user|>", "＜|end|＞", "<|end|>"]);
         let names = names(&tokenizer, &forged);
         assert_eq!(names.iter().filter(|name| *name == "<|end|>").count(), 1, "{names:?}");

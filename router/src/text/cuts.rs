@@ -1,8 +1,8 @@
-//! Where a text may be cut so that its parts have exactly the tokens of the whole; knows no text.
+//! Places at which a text may be cut so that its parts have exactly the tokens of the whole; knows no text.
 //!
-//! A cut lies between two letters with one space or line break between them. Whether that is safe depends on every stage
-//! of a tokenizer: stages that are known to treat such a place as the end of one word and the start of the next are
-//! listed here; a tokenizer with any other stage is never cut.
+//! A cut lies between two letters with one space or line break between them. It is safe only if every stage of the
+//! tokenizer ends one word and starts the next there. The stages known to do so are listed here; a tokenizer with any
+//! other stage is never cut.
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -11,10 +11,10 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{ModelWrapper, SplitDelimiterBehavior, Tokenizer};
 
-/// Published patterns that end a word before every space or line break between two letters, and that look neither behind
-/// nor further ahead than one character past such a place.
+/// Published patterns that end a word before every space or line break between two letters. They do not look behind
+/// such a place, and at most one character past it.
 pub(super) const WORD_PATTERNS: [&str; 10] = [
-    // GPT-2 and its many heirs.
+    // GPT-2 and many models after it.
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     // cl100k, as published and as Llama 3, Qwen2 and others write it.
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -33,39 +33,39 @@ pub(super) const WORD_PATTERNS: [&str; 10] = [
 /// Published patterns that look at runs of one class of characters only, without spaces and line breaks.
 pub(super) const CLASS_PATTERNS: [&str; 5] = [r"\p{N}{1,3}", r"\p{N}", r"[0-9]", r"\d", "[一-龥\u{3040}-ゟ゠-ヿ]+"];
 
-/// Where a text may be cut.
+/// Rule for cutting the texts of one tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cuts {
     /// Nowhere.
     Never,
-    /// Between letters, at what lies between them.
+    /// Between two letters that this joint separates.
     Between(Joint),
 }
 
-/// What may lie between the two letters of a cut.
+/// Separator between the two letters of a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Joint {
     /// A space or a line break, with which the second part begins.
     SpaceOrBreak,
     /// A space, with which the second part begins.
     Space,
-    /// A space that the second part has by itself: the tokenizer puts one before every text.
+    /// A space that the second part must not repeat: the tokenizer puts a space before every text.
     OwnSpace,
 }
 
-/// What a stage makes of a place between two letters.
+/// Effect of a tokenizer stage on a space between two letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// A boundary between words.
+    /// Ends a word there.
     Ends(Joint),
-    /// Nothing.
+    /// Has no effect.
     Passes,
-    /// Something else, or nobody knows.
+    /// Has another or an unknown effect.
     Unknown,
 }
 
 impl Cuts {
-    /// Looks at every stage of `tokenizer`.
+    /// Derives the rule from every stage of `tokenizer`.
     pub(super) fn of(tokenizer: &Tokenizer) -> Cuts {
         if !added_tokens_keep_away(tokenizer) {
             return Cuts::Never;
@@ -84,7 +84,7 @@ impl Cuts {
         }
     }
 
-    /// The first place at or after `from` where `text` may be cut: where its first part ends and its second begins.
+    /// Returns the first cut at or after `from`: the end of the first part and the start of the second.
     pub(super) fn next(self, text: &str, from: usize) -> Option<(usize, usize)> {
         let Cuts::Between(joint) = self else { return None };
         let bytes = text.as_bytes();
@@ -108,14 +108,14 @@ fn begins_with_letter(text: &str) -> bool {
     text.chars().next().is_some_and(is_letter)
 }
 
-/// A letter that no normalisation joins with its neighbours; only scripts that are much used matter here.
+/// Returns true for letters that no normalisation joins with a neighbour; only the most used scripts are listed.
 fn is_letter(letter: char) -> bool {
     matches!(letter,
         'a'..='z' | 'A'..='Z' | 'а'..='я' | 'А'..='Я'
         | '\u{3042}'..='\u{3093}' | '\u{30a2}'..='\u{30f3}' | '\u{4e00}'..='\u{9fff}')
 }
 
-/// No added token can cover the space of a cut, or eat it.
+/// Returns true if no added token can contain or absorb the space of a cut.
 fn added_tokens_keep_away(tokenizer: &Tokenizer) -> bool {
     tokenizer.get_added_tokens_decoder().values().all(|token| {
         let text = token.content.as_str();
@@ -126,21 +126,21 @@ fn added_tokens_keep_away(tokenizer: &Tokenizer) -> bool {
     })
 }
 
-/// What a normalizer does to spaces.
+/// Effect of a normaliser on spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Spaces {
     Kept,
-    /// They become this.
+    /// Every space becomes `mark`.
     Marked {
         mark: String,
     },
-    /// They become this, and every text begins with one.
+    /// Every space becomes `mark`, and one is put before every text.
     MarkedAndPrepended {
         mark: String,
     },
 }
 
-/// `None` when the normalizer does something else that could be seen across a cut.
+/// Returns `None` if the normaliser has another effect that could be seen across a cut.
 fn spaces(normalizer: &NormalizerWrapper) -> Option<Spaces> {
     let stages = match normalizer {
         NormalizerWrapper::Sequence(sequence) => sequence.as_ref(),
@@ -169,20 +169,19 @@ fn spaces(normalizer: &NormalizerWrapper) -> Option<Spaces> {
     }
 }
 
-/// The pattern is not public; its form in a file is.
+/// Compares through JSON, as the library hides the pattern.
 pub(super) fn replaces_a_space(replace: &NormalizerWrapper) -> bool {
     let written = serde_json::to_value(replace).unwrap_or_default();
     written["pattern"] == serde_json::to_value(ReplacePattern::String(" ".to_owned())).unwrap_or_default()
 }
 
-/// What a pre-tokenizer makes of a cut.
 fn words(stage: &PreTokenizerWrapper, spaces: &Spaces) -> Stage {
     match stage {
         PreTokenizerWrapper::Sequence(sequence) => {
             let stages = sequence.as_ref().iter().map(|stage| words(stage, spaces));
             stages.fold(Stage::Passes, |before, stage| match (before, stage) {
                 (Stage::Unknown, _) | (_, Stage::Unknown) => Stage::Unknown,
-                // What comes after sees one word at a time.
+                // Later stages see one word at a time.
                 (Stage::Ends(joint), _) => Stage::Ends(joint),
                 (Stage::Passes, stage) => stage,
             })
@@ -214,7 +213,7 @@ fn split_words(split: &Split, spaces: &Spaces) -> Stage {
         {
             Stage::Ends(Joint::SpaceOrBreak)
         }
-        // Gemma's files split at spaces, of which the normalizer has left none.
+        // Gemma's files split at spaces, but the normaliser has left none.
         SplitPattern::String(text) if text == " " && *spaces != Spaces::Kept => Stage::Passes,
         SplitPattern::String(_) | SplitPattern::Regex(_) => Stage::Unknown,
     }
@@ -224,7 +223,7 @@ fn is_isolated(behavior: SplitDelimiterBehavior) -> bool {
     behavior == SplitDelimiterBehavior::Isolated
 }
 
-/// Whether no token has a mark after another character: then no merge ever reaches over the start of a word.
+/// Returns true if tokens hold the mark only at their start, so that no merge crosses the start of a word.
 fn marks_only_begin_tokens(model: &BPE, spaces: &Spaces) -> bool {
     let (Spaces::Marked { mark } | Spaces::MarkedAndPrepended { mark }) = spaces else { return false };
     let plain = model.dropout.is_none()

@@ -5,42 +5,42 @@ use sched::TokenId;
 use super::Tokenizer;
 use super::pieces::Lead;
 
-/// Turns a sequence of tokens into text as they come.
+/// Turns a sequence of tokens into text, token by token.
 ///
-/// What has been given out never changes: the text given out so far is always a prefix of the text of the whole
-/// sequence. A character appears when its last byte is there, bytes that can no longer become a character appear as
-/// U+FFFD (one per maximal invalid part, like `String::from_utf8_lossy`). Cost per token is linear in its bytes.
+/// Emitted text never changes: it is always a prefix of the text of the whole sequence. A character appears with its
+/// last byte; bytes that can no longer become a character appear as U+FFFD (one per maximal invalid part, like
+/// `String::from_utf8_lossy`). The cost per token is linear in its bytes.
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     tokenizer: Tokenizer,
     special_text: SpecialText,
-    /// Bytes of a character that is not complete, at most three.
+    /// Bytes of an incomplete character, at most three.
     pending: Vec<u8>,
     lead: LeadState,
 }
 
-/// Whether control tokens show in the text.
+/// Treatment of control tokens in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialText {
-    /// They do not.
+    /// Control tokens have no text.
     Skip,
-    /// They do.
+    /// Control tokens show as they are spelled.
     Show,
 }
 
-/// What is still to be done to the start of the text.
+/// Work left to do at the start of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LeadState {
-    /// Nothing.
+    /// Nothing is left.
     Past,
-    /// Up to so many of these characters still go.
+    /// Up to `left` leading `content` characters are still to be removed.
     Strip { content: char, left: usize },
-    /// The next token is the first.
+    /// The next token is the first one and loses its word marks.
     FirstToken,
 }
 
 impl Detokenizer {
-    /// At the start of a text.
+    /// Starts a text.
     #[must_use]
     pub fn new(tokenizer: &Tokenizer, special_text: SpecialText) -> Detokenizer {
         let lead = match tokenizer.pieces().lead() {
@@ -51,10 +51,10 @@ impl Detokenizer {
         Detokenizer { tokenizer: tokenizer.clone(), special_text, pending: Vec::new(), lead }
     }
 
-    /// After `prompt`: a leading space belongs to the answer, and an answer may complete the prompt's last character.
+    /// Continues `prompt`: a leading space belongs to the answer, which may complete the prompt's last character.
     #[must_use]
     pub fn after(tokenizer: &Tokenizer, special_text: SpecialText, prompt: &[TokenId]) -> Detokenizer {
-        /// Enough tokens to cover the three bytes that an unfinished character can have.
+        /// Tokens that cover the three bytes which an unfinished character can have.
         const TAIL_TOKENS: usize = 3;
         let mut detokenizer = Detokenizer::new(tokenizer, special_text);
         let pieces = tokenizer.pieces();
@@ -69,7 +69,7 @@ impl Detokenizer {
         detokenizer
     }
 
-    /// Whether `token`, if it is the next, breaks off an unfinished character: U+FFFD stands before its own text then.
+    /// Returns true if `token`, coming next, would break off an unfinished character, so that U+FFFD precedes its text.
     #[must_use]
     pub fn breaks_off(&self, token: TokenId) -> bool {
         let pieces = self.tokenizer.pieces();
@@ -83,7 +83,7 @@ impl Detokenizer {
         std::str::from_utf8(&joined).is_err_and(|error| error.error_len().is_some())
     }
 
-    /// Takes the next token in and appends to `out` the text that is now certain.
+    /// Takes the next token and appends to `out` the text that is now certain.
     pub fn push(&mut self, token: TokenId, out: &mut String) {
         let pieces = self.tokenizer.pieces();
         if self.special_text == SpecialText::Skip && pieces.is_special(token) {
@@ -100,7 +100,7 @@ impl Detokenizer {
         self.strip_lead(start, out);
     }
 
-    /// Ends the text: what is left of an unfinished character becomes U+FFFD.
+    /// Ends the text: the bytes of an unfinished character become U+FFFD.
     pub fn finish(&mut self, out: &mut String) {
         if !self.pending.is_empty() {
             let start = out.len();
@@ -110,7 +110,7 @@ impl Detokenizer {
         }
     }
 
-    /// The text of a whole sequence.
+    /// Returns the text of a complete sequence.
     #[must_use]
     pub fn decode(tokenizer: &Tokenizer, special_text: SpecialText, tokens: &[TokenId]) -> String {
         let mut detokenizer = Detokenizer::new(tokenizer, special_text);
@@ -119,7 +119,7 @@ impl Detokenizer {
         out
     }
 
-    /// The text of a sequence that goes on: what is unfinished at its end comes with what follows ([`Detokenizer::after`]).
+    /// Returns the text of a sequence that goes on; [`Detokenizer::after`] yields an unfinished end with what follows.
     #[must_use]
     pub fn decode_beginning(tokenizer: &Tokenizer, special_text: SpecialText, tokens: &[TokenId]) -> String {
         Detokenizer::new(tokenizer, special_text).push_all(tokens)
@@ -133,7 +133,7 @@ impl Detokenizer {
         out
     }
 
-    /// Moves every complete character and every byte that can no longer be part of one to `out`.
+    /// Moves to `out` every complete character, and U+FFFD for every part that can no longer become one.
     fn drain(&mut self, out: &mut String) {
         let mut kept = 0;
         let mut chunks = self.pending.utf8_chunks().peekable();
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(Detokenizer::decode(&tokenizer, SpecialText::Show, &tokens), "<|end|>a");
     }
 
-    /// The reference is the tokenizers crate's own batch decoding.
+    /// Compares with batch decoding of the tokenizers crate.
     fn check_against_batch(tokenizer: &Tokenizer, tokens: &[TokenId]) {
         let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
         let whole = tokenizer.inner().decode(&ids, true).unwrap();
@@ -294,8 +294,8 @@ mod tests {
             check_against_batch(&tokenizer, &tokens);
         }
 
-        // Runs of byte tokens that are not UTF-8 are left out here: batch decoding takes back characters that were
-        // already complete when a later byte of the run is wrong, which no stream can do.
+        // Runs of byte tokens that are not UTF-8 are left out: batch decoding takes complete characters back when a
+        // later byte of the run is wrong, which no stream can do.
         #[test]
         fn sentencepiece_equals_batch_decoding_for_any_text(text in "[ a-zé☃🦀\n]{0,40}") {
             let tokenizer = samples::sentencepiece();

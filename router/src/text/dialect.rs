@@ -1,8 +1,8 @@
-//! Which conversations a chat template understands, found out by trying it; knows no tokenizer.
+//! Conversations that a chat template understands, found by trying it; knows no tokenizer.
 //!
-//! Templates differ in what they take for a message's content (a string, or a list of parts) and in the roles that
-//! they know. Reading that from the source fails on macros, filters and variables, so the template is asked: it
-//! renders small conversations, and what comes out tells.
+//! Templates differ in the content that they take (a string, or a list of parts) and in the roles that they know. The
+//! source does not show this through macros, filters and variables, so the template renders small conversations and the
+//! output decides.
 
 use serde_json::{Value as Json, json};
 
@@ -10,28 +10,28 @@ use super::message::{Content, Message, Role};
 use super::template::ChatTemplate;
 use crate::jinja::{Origin, Value};
 
-/// What a template understands.
+/// Roles and forms of content that a template understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dialect {
     system: Shape,
     user: Shape,
     assistant: Shape,
-    /// Whether it knows the role `developer`.
+    /// `None` if the template does not know the role `developer`.
     developer: Option<Shape>,
 }
 
-/// The forms of content that a template writes out in full.
+/// Forms of content that a template writes out in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// Strings only: parts are joined.
+    /// Strings only; parts are joined.
     Text,
     /// Strings, and lists of parts.
     Both,
-    /// Lists of parts only: a string becomes the only part.
+    /// Lists of parts only; a string becomes the only part.
     Parts,
 }
 
-/// Words that no template has.
+/// Words that occur in no template.
 const FIRST: &str = "ZqvFirstWord";
 const SECOND: &str = "ZqvSecondWord";
 
@@ -42,9 +42,9 @@ impl Default for Dialect {
 }
 
 impl Dialect {
-    /// Tries `template`, whose source is `source`.
+    /// Tries `template`, whose text is `source`.
     pub(super) fn probe(source: &str, template: &ChatTemplate) -> Dialect {
-        // A template that prints any role, or none, does not know this one.
+        // A template that prints any role, or none, does not know `developer`; so its source must name the role.
         let knows_developer = source.contains("developer") && writes(template, "developer", &json!(FIRST));
         Dialect {
             system: Shape::probe(template, "system"),
@@ -54,7 +54,7 @@ impl Dialect {
         }
     }
 
-    /// The message as the template understands it.
+    /// Returns the message in the form that the template understands.
     pub(super) fn value(self, message: &Message) -> Value {
         let (role, shape) = match (message.role, self.developer) {
             (Role::Developer, Some(shape)) => (Role::Developer, shape),
@@ -80,7 +80,7 @@ fn content(content: &Content, shape: Shape) -> Value {
         (Content::Text(text), Shape::Text | Shape::Both) => given(text),
         (Content::Text(text), Shape::Parts) => Value::list([part(text)]),
         (Content::Parts(parts), Shape::Both | Shape::Parts) => Value::list(parts.iter().map(part)),
-        // Parts stand on lines of their own.
+        // Put each part on a line of its own.
         (Content::Parts(parts), Shape::Text) => given(&parts.join("\n")),
     }
 }
@@ -97,20 +97,20 @@ impl Shape {
     }
 }
 
-/// Whether the template writes out the texts of `content`, and nothing of the list around them.
+/// Returns true if the template writes out the texts of `content` without the list around them.
 fn writes(template: &ChatTemplate, role: &str, content: &Json) -> bool {
     let prompt = conversation(role, content).into_iter().find_map(|messages| {
         let rendered = template.try_out(&messages);
         rendered.ok().map(|rendered| rendered.text)
     });
     let wanted: &[&str] = if content.is_array() { &[FIRST, SECOND] } else { &[FIRST] };
-    // A list that was printed as a whole shows its quotes.
+    // A list printed as a whole shows its quotes.
     let quoted =
         |prompt: &str| [r#"'text': '"#, r#""text": ""#, r#""text":""#].iter().any(|mark| prompt.contains(mark));
     prompt.is_some_and(|prompt| wanted.iter().all(|word| prompt.contains(word)) && !quoted(&prompt))
 }
 
-/// Conversations with a message of `role` in them; templates refuse some orders.
+/// Conversations that contain a message of `role`; several, as templates refuse some orders.
 fn conversation(role: &str, content: &Json) -> Vec<Vec<Json>> {
     let message = |role: &str, content: &Json| json!({"role": role, "content": content});
     let (user, assistant) = (message("user", &json!("a")), message("assistant", &json!("b")));

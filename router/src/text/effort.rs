@@ -1,4 +1,4 @@
-//! How much work a text may cost, and whether anybody still waits for it; knows no tokenizer.
+//! Bounds on the work for one text, and whether a client still waits for it; knows no tokenizer.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,57 +8,57 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-/// Steps between two looks at the clock, which is a call into the system.
+/// Steps between two readings of the clock, which cost a system call each.
 const STEPS_PER_LOOK: u32 = 16;
 
-/// Why a text was not turned into tokens to its end.
+/// Reason why a text was not turned into tokens completely.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Stopped {
-    /// Nobody waits for the outcome any more.
+    /// No client waits for the outcome any more.
     #[error("nobody waits for it any more")]
     Unwanted,
-    /// It has taken more time of a processor than one text may.
+    /// The text took more processor time than one text may.
     #[error("turning the text into tokens takes more than {ms} ms; please send less text or split it")]
     TooLong {
-        /// What it may take.
+        /// Limit in milliseconds.
         ms: u128,
     },
-    /// It has more tokens than anybody could use.
+    /// The text has more tokens than can be used.
     #[error("the text has more than {tokens} tokens")]
     TooMany {
-        /// What it may have.
+        /// Limit in tokens.
         tokens: usize,
     },
-    /// A part of it cannot be cut for this tokenizer and is too large to be worked on in one go.
+    /// A part of the text is too large to be processed at once and cannot be cut for this tokenizer.
     #[error(
         "the text has {bytes} bytes without a place where it can be cut between two words, which is more than the limit of {max}"
     )]
     Unbroken {
         /// Bytes of that part.
         bytes: usize,
-        /// What it may have.
+        /// Limit in bytes.
         max: usize,
     },
 }
 
-/// Whether the outcome of some work is still wanted; clones share it.
+/// Flag that tells whether the outcome of some work is still wanted; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     unwanted: Arc<AtomicBool>,
 }
 
-/// Says on its drop that the outcome is not wanted any more.
+/// Marks the outcome as not wanted when dropped.
 #[derive(Debug)]
 pub struct Waiting(Wanted);
 
 impl Wanted {
-    /// Somebody waits, as long as what this returns lives.
+    /// Returns a guard; the outcome is wanted as long as the guard lives.
     #[must_use]
     pub fn waiting(&self) -> Waiting {
         Waiting(self.clone())
     }
 
-    /// Whether somebody still waits.
+    /// Returns true while a client waits.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         !self.unwanted.load(Ordering::Relaxed)
@@ -71,25 +71,25 @@ impl Drop for Waiting {
     }
 }
 
-/// The bounds of one piece of work on the thread that does it. Time is the thread's own, so a busy machine refuses
-/// nothing that an idle one would do.
+/// Bounds of one piece of work on the thread that does it. Time is the thread's own, so a busy machine refuses nothing
+/// that an idle one would do.
 #[derive(Debug)]
 pub struct Effort {
     wanted: Wanted,
     tokens_max: Cell<usize>,
     unbroken_bytes_max: usize,
     cpu_max: Duration,
-    /// What was taken before this thread began.
+    /// Time spent before this thread began.
     cpu_before: Duration,
     cpu_at_start: Duration,
-    /// Nanoseconds that other threads have taken for this work.
+    /// Nanoseconds spent by other threads on this work.
     elsewhere: Arc<AtomicU64>,
-    /// Where the time of this part of some work counts in the end.
+    /// Counter of the whole work to which this part adds its time in the end.
     charged_to: Option<Arc<AtomicU64>>,
     steps: Cell<u32>,
 }
 
-/// The bounds of some work on their way to a thread that does a part of it.
+/// Bounds of some work on their way to a thread that does a part of it.
 #[derive(Debug)]
 pub struct Share {
     wanted: Wanted,
@@ -101,7 +101,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// The part begins, on this thread; its time counts in the whole when it is dropped.
+    /// Begins the part on this thread; its time is added to the whole when the result is dropped.
     #[must_use]
     pub fn begin(self) -> Effort {
         let mut part = Effort::begin(self.wanted, self.cpu_max, self.tokens_max, self.unbroken_bytes_max);
@@ -112,7 +112,7 @@ impl Share {
 }
 
 impl Effort {
-    /// Work that may take `cpu_max` of this thread's time in all.
+    /// Begins work that may take `cpu_max` of processor time in all.
     #[must_use]
     pub fn begin(wanted: Wanted, cpu_max: Duration, tokens_max: usize, unbroken_bytes_max: usize) -> Effort {
         Effort {
@@ -128,7 +128,7 @@ impl Effort {
         }
     }
 
-    /// The same bounds for another thread that does a part while this one waits for it.
+    /// Returns the same bounds for another thread that does a part while this one waits.
     #[must_use]
     pub fn share(&self) -> Share {
         Share {
@@ -150,31 +150,31 @@ impl Effort {
         thread_time().saturating_sub(self.cpu_at_start)
     }
 
-    /// Work without bounds, for texts of our own.
+    /// Begins work without bounds, for texts that no client sent.
     #[must_use]
     pub fn unbounded() -> Effort {
         Effort::begin(Wanted::default(), Duration::MAX, usize::MAX, usize::MAX)
     }
 
-    /// From now on a text may have so many tokens.
+    /// Sets the number of tokens that a text may have from now on.
     pub fn may_have(&self, tokens: usize) {
         self.tokens_max.set(tokens);
     }
 
-    /// One more step: whether to go on.
+    /// Counts one step and checks the bounds now and then.
     ///
     /// # Errors
-    /// Why not.
+    /// When a bound is reached or the outcome is not wanted any more.
     pub fn step(&self) -> Result<(), Stopped> {
         let steps = self.steps.get().wrapping_add(1);
         self.steps.set(steps);
         if steps.is_multiple_of(STEPS_PER_LOOK) { self.look() } else { Ok(()) }
     }
 
-    /// Whether to go on.
+    /// Checks the bounds.
     ///
     /// # Errors
-    /// Why not.
+    /// When a bound is reached or the outcome is not wanted any more.
     pub fn look(&self) -> Result<(), Stopped> {
         if !self.wanted.is_wanted() {
             return Err(Stopped::Unwanted);
@@ -185,19 +185,19 @@ impl Effort {
         Ok(())
     }
 
-    /// Whether so many tokens may go on.
+    /// Checks a number of tokens against the limit.
     ///
     /// # Errors
-    /// When they are more than anybody could use.
+    /// When there are more than can be used.
     pub fn tokens(&self, tokens: usize) -> Result<(), Stopped> {
         let max = self.tokens_max.get();
         if tokens > max { Err(Stopped::TooMany { tokens: max }) } else { Ok(()) }
     }
 
-    /// Whether a part of so many bytes may be worked on in one go.
+    /// Checks the size of a part that must be processed at once.
     ///
     /// # Errors
-    /// When it is too large.
+    /// When the part is too large.
     pub fn unbroken(&self, bytes: usize) -> Result<(), Stopped> {
         let max = self.unbroken_bytes_max;
         if bytes > max { Err(Stopped::Unbroken { bytes, max }) } else { Ok(()) }

@@ -1,7 +1,7 @@
-//! Text to ids in bounded steps: the tokenizer's own stages, with a look between the steps whether to go on.
+//! Text to ids in bounded steps: runs the tokenizer's own stages and checks between them whether to go on.
 //!
-//! The ids are those of the tokenizer's own `encode`. A large text is cut where that changes nothing, so that memory is
-//! that of one part; a pattern that takes long is stopped between two of its matches.
+//! The ids are those of the tokenizer's own `encode`. A large text is cut where that does not change the ids, so that
+//! memory is that of one part; a slow pattern is stopped between two matches.
 
 use std::error::Error as StdError;
 
@@ -19,15 +19,15 @@ use super::control::{Cut, Guard};
 use super::cuts::Cuts;
 use super::effort::{Effort, Stopped};
 
-/// Bytes after which a text is cut at the next place where it may be.
+/// Bytes after which a text is cut at the next possible place.
 const PART_BYTES: usize = 64 << 10;
-/// A text whose framing tokens are looked for.
+/// Text with which framing tokens are found.
 const PROBE: &str = "a";
 
-/// Why a text has no ids.
+/// Reason why a text has no ids.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EncodeError {
-    /// The tokenizer has no token for a part of it.
+    /// The tokenizer has no token for a part of the text.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// The work was stopped.
@@ -35,26 +35,21 @@ pub enum EncodeError {
     Stopped(#[from] Stopped),
 }
 
-/// How a tokenizer is driven.
 #[derive(Debug)]
 pub(super) struct Encoder {
     cuts: Cuts,
     part_bytes: usize,
-    /// Tokens before and after a plain text; `None` when they cannot be told from the text's own.
+    /// Tokens before and after a plain text; `None` if they cannot be told from the text's own.
     frame: Option<(Vec<TokenId>, Vec<TokenId>)>,
 }
 
 impl Encoder {
-    /// Learns what `tokenizer` does.
     pub(super) fn of(tokenizer: &Tokenizer) -> Encoder {
         let frame = frame_of(tokenizer);
         Encoder { cuts: Cuts::of(tokenizer), part_bytes: PART_BYTES, frame }
     }
 
-    /// The ids of `text`.
-    ///
-    /// # Errors
-    /// When a part of the text has no token, or the bounds of `effort` are reached.
+    /// Returns the ids of `text`; fails when a part of it has no token, or a bound of `effort` is reached.
     pub(super) fn encode(
         &self,
         tokenizer: &Tokenizer,
@@ -64,7 +59,7 @@ impl Encoder {
         effort: &Effort,
     ) -> Result<Vec<TokenId>, EncodeError> {
         effort.look()?;
-        // Where nothing is guarded the tokenizer looks for its added tokens itself.
+        // Without client text to guard, the tokenizer finds its added tokens itself.
         let guard = guard.filter(|guard| guard.may_be_spelled(tokenizer, text));
         let (before, after) = match (specials, &self.frame) {
             (AddSpecials::No, _) => (&[][..], &[][..]),
@@ -87,7 +82,7 @@ impl Encoder {
     }
 }
 
-/// A tokenizer with a frame that is not simply around the text: as it is, in one go.
+/// Encodes at once, for a tokenizer whose framing tokens are not simply around the text.
 fn whole(
     tokenizer: &Tokenizer,
     text: &str,
@@ -104,8 +99,8 @@ fn whole(
     Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
 }
 
-/// The stages of `encode_fast` without what follows the model: offsets, attention masks, truncation. A guard comes with
-/// the place of `part` in its text.
+/// Runs the stages of `encode_fast` up to the model, without offsets, attention masks and truncation. `guard` comes
+/// with the offset of `part` in its text.
 fn append(
     tokenizer: &Tokenizer,
     part: &str,
@@ -136,7 +131,7 @@ fn append(
     cut.check(ids[before..].iter().map(|id| id.0))
 }
 
-/// A pre-tokenizer's own work, except that patterns look up between their matches.
+/// Does a pre-tokenizer's work; patterns check the effort between their matches.
 fn split(stage: &PreTokenizerWrapper, pieces: &mut PreTokenizedString, effort: &Effort) -> StageResult<()> {
     match stage {
         PreTokenizerWrapper::Sequence(stages) => stages.as_ref().iter().try_for_each(|stage| {
@@ -155,7 +150,7 @@ fn split(stage: &PreTokenizerWrapper, pieces: &mut PreTokenizedString, effort: &
     }
 }
 
-/// A pattern that stops when the effort ends.
+/// Pattern that stops when the effort ends.
 struct Watched<'a> {
     regex: &'a SysRegex,
     effort: &'a Effort,
@@ -189,7 +184,7 @@ fn reason(error: Box<dyn StdError + Send + Sync>) -> EncodeError {
     }
 }
 
-/// What the tokenizer puts around a text.
+/// Returns the tokens that the tokenizer puts before and after a text.
 fn frame_of(tokenizer: &Tokenizer) -> Option<(Vec<TokenId>, Vec<TokenId>)> {
     let ids = |specials| {
         let encoding = tokenizer.encode_fast(PROBE, specials).ok()?;
@@ -213,7 +208,7 @@ mod tests {
     use crate::text::effort::Wanted;
     use crate::text::samples;
 
-    /// Cuts as often as it may.
+    /// Encoder that cuts as often as possible.
     fn eager(json: &Value) -> (Tokenizer, Encoder) {
         let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
         let mut encoder = Encoder::of(&tokenizer);
@@ -235,7 +230,7 @@ mod tests {
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false})
     }
 
-    /// Every family that may be cut.
+    /// Tokenizers of every family that may be cut.
     fn families() -> Vec<Value> {
         let mut families = vec![samples::byte_level_json(), samples::sentencepiece_json()];
         for regex in super::super::cuts::WORD_PATTERNS {

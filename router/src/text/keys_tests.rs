@@ -1,5 +1,5 @@
-//! Walks the tables of the files that the router reads: what is honoured shows, what is refused is refused by file and key,
-//! what is without effect changes nothing.
+//! Walks the tables of keys in the files that the router reads: honoured keys have an effect, refused keys are refused
+//! by file and key, keys without effect change nothing.
 
 use model_files::keys::{
     ADDED_TOKENS, Effect, GENERATION, Key, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG, Table,
@@ -12,7 +12,7 @@ use super::{AddSpecials, Effort, GenerationPrompt, ModelText, samples};
 const TEMPLATE: &str = "{{ bos_token }},{{ eos_token }},{{ unk_token }},{{ sep_token }},{{ pad_token }},{{ cls_token }},{{ mask_token }},{{ image_token }}";
 const TEXT: &str = "Hello hello<|user|> <new> WORLD world";
 
-/// What a folder has before a key is changed.
+/// Contents of `file` before a key is changed.
 fn base(file: &str) -> Value {
     match file {
         "tokenizer.json" => samples::byte_level_json(),
@@ -21,14 +21,14 @@ fn base(file: &str) -> Value {
     }
 }
 
-/// Everything that a model's files can change, with one key set.
+/// Returns everything that a model's files can change, with one key set.
 fn seen(file: &str, key: &str, value: &Value) -> Result<String, String> {
     let mut json = base(file);
     json[key] = value.clone();
     seen_of(file, &json)
 }
 
-/// Everything that a model's files can change, as text; or the error.
+/// Returns everything that a model's files can change, as text; or the error.
 fn seen_of(file: &str, json: &Value) -> Result<String, String> {
     let config = base("tokenizer_config.json").to_string();
     let files = [("tokenizer_config.json", config.as_str()), (file, &json.to_string())];
@@ -48,7 +48,7 @@ fn unchanged(file: &str) -> String {
     seen_of(file, &base(file)).unwrap()
 }
 
-/// A value of `key` that must show.
+/// Returns a value of `key` whose effect must show.
 fn telling(file: &str, key: &str) -> Value {
     let all = match file {
         "generation_config.json" => json!({"eos_token_id": [8], "do_sample": false, "temperature": 0.5, "top_k": 3,
@@ -71,12 +71,11 @@ fn telling(file: &str, key: &str) -> Value {
     }
 }
 
-/// Values of all types.
 fn values() -> [Value; 7] {
     [json!(null), json!(true), json!(0), json!(-2.5), json!("x"), json!([1]), json!({"x": [{}]})]
 }
 
-/// The names under which a row is tried: its own, or one that ends like it.
+/// Name under which a row is tried: its own, or one with the same ending.
 fn name(table: &Table, key: &Key) -> String {
     match table.file {
         "added_tokens.json" => "<new>".to_owned(),

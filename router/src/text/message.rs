@@ -3,27 +3,27 @@
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// The speaker.
     pub role: Role,
-    /// What is said.
+    /// Text of the turn.
     pub content: Content,
     /// The speaker's name, where a client gives one.
     pub name: Option<String>,
-    /// What the model thought before it spoke (`reasoning_content`, `reasoning`).
+    /// The model's thoughts before it spoke (`reasoning_content`, `reasoning`).
     pub reasoning: Option<String>,
-    /// The same under the name that some templates have for it (`thinking`).
+    /// The same thoughts under the name that some templates use (`thinking`).
     pub thinking: Option<String>,
 }
 
 impl Message {
-    /// A turn that is only text.
+    /// Makes a turn of text only.
     #[must_use]
     pub fn text(role: Role, content: impl Into<String>) -> Message {
         Message { role, content: Content::Text(content.into()), name: None, reasoning: None, thinking: None }
     }
 }
 
-/// What is said.
+/// Text of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// One text.
@@ -32,12 +32,12 @@ pub enum Content {
     Parts(Vec<String>),
 }
 
-/// Who speaks.
+/// Speaker of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Instructions.
     System,
-    /// Instructions, by the name that newer clients give them. Templates that do not know it are told `system`.
+    /// Instructions, as newer clients call them. Templates that do not know this role get `system`.
     Developer,
     /// The person.
     User,
@@ -46,7 +46,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word that templates compare with.
+    /// Returns the word that templates compare with.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Everything about a model that turns text into tokens and back, read from its directory; knows no weights.
+//! The files of a model that turn text into tokens and back, read from its directory; knows no weights.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,30 +21,30 @@ use crate::jinja::Rendered;
 /// The textual side of a model.
 #[derive(Debug, Clone)]
 pub struct ModelText {
-    /// Its tokenizer.
+    /// Tokenizer.
     pub tokenizer: Tokenizer,
-    /// Its chat template; base models have none.
+    /// Chat template; base models have none.
     pub template: Option<ChatTemplate>,
-    /// Which tokens control the model.
+    /// Tokens that control the model.
     pub control: ControlTokens,
-    /// How what a client says in `messages` is read where it spells a control token.
+    /// Reading of control tokens that a client spells in `messages`.
     pub control_in_messages: ControlReading,
-    /// How a raw prompt is read where it spells a control token.
+    /// Reading of control tokens that a client spells in a raw prompt.
     pub control_in_prompts: ControlReading,
-    /// Tokens that end an answer. Sorted.
+    /// Tokens that end an answer, sorted.
     pub end_tokens: Vec<TokenId>,
-    /// Rows of the output matrix: every valid token id is below.
+    /// Rows of the output matrix; every valid token id is smaller.
     pub vocab_size: u32,
-    /// Tokens that prompt and answer may have together, as the model was trained.
+    /// Tokens that prompt and answer may have together, as in training.
     pub context_tokens: u32,
-    /// Sampling parameters for what a client leaves open.
+    /// Sampling parameters where a client sets none.
     pub defaults: SamplingDefaults,
 }
 
 impl ModelText {
     /// Reads `config.json`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`,
-    /// `chat_template.jinja` and `generation_config.json`; only the first two must exist. What each key does is said by
-    /// `model_files::keys`.
+    /// `chat_template.jinja` and `generation_config.json`; only the first two must exist. `model_files::keys` says what
+    /// each key does.
     ///
     /// # Errors
     /// When a file cannot be read or says something that this build does not support; the error names file and key.
@@ -77,7 +77,7 @@ impl ModelText {
         })
     }
 
-    /// A raw prompt, to be encoded.
+    /// Prepares a raw prompt for encoding.
     #[must_use]
     pub fn raw<'a>(&self, text: &'a str) -> Source<'a> {
         let all = || std::iter::once(0..text.len()).collect::<Vec<_>>();
@@ -85,8 +85,8 @@ impl ModelText {
         Source { text, given: given.into() }
     }
 
-    /// Why no chat can ever be answered, if a plain question fails for a reason that is not the client's: a template that
-    /// fails, or writes a token that the model does not have.
+    /// Returns why no chat can be answered, if a plain question fails for a reason that no client can change: the
+    /// template fails, or writes a token that the model does not have.
     #[must_use]
     pub fn chat_trouble(&self) -> Option<String> {
         let question = [Message::text(Role::User, "Hello!")];
@@ -95,7 +95,7 @@ impl ModelText {
                 let tokens = self.encode_within(&self.chat(&prompt), AddSpecials::No, &Effort::unbounded());
                 tokens.err().map(|error| error.to_string())
             }
-            // It wants another conversation, and says which.
+            // The template wants another conversation, and says which.
             Err(TemplateError::Refused(_)) => None,
             Err(
                 error @ (TemplateError::Failed(_)
@@ -106,7 +106,7 @@ impl ModelText {
         }
     }
 
-    /// Why no raw prompt can be answered, if a plain word fails for a reason that is not the client's.
+    /// Returns why no raw prompt can be answered, if a plain word fails for a reason that no client can change.
     #[must_use]
     pub fn text_trouble(&self) -> Option<String> {
         match self.encode_within(&self.raw("Hello"), AddSpecials::Yes, &Effort::unbounded()) {
@@ -116,18 +116,18 @@ impl ModelText {
         }
     }
 
-    /// What the chat template made, to be encoded.
+    /// Prepares the output of the chat template for encoding.
     #[must_use]
     pub fn chat<'a>(&self, prompt: &'a Rendered) -> Source<'a> {
         let given = if self.control_in_messages == ControlReading::Text { &prompt.given[..] } else { &[] };
         Source { text: &prompt.text, given: given.into() }
     }
 
-    /// Token ids of a text, all within the model's vocabulary. Some tokenizers have tokens, added for training, that
-    /// the model has no row for.
+    /// Returns the token ids of a text, all within the model's vocabulary. Some tokenizers have tokens, added for
+    /// training, for which the model has no row.
     ///
     /// # Errors
-    /// When a part of the text has no token, or one that the model does not have, or a bound of `effort` is reached.
+    /// When a part of the text has no token or one that the model does not have, or a bound of `effort` is reached.
     pub fn encode_within(
         &self,
         source: &Source<'_>,
@@ -150,8 +150,8 @@ impl ModelText {
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// The token that the tokenizer's files call the end of a text. One that the model cannot say would be a stop token of
-/// requests that no worker can look up.
+/// Returns the end token that the tokenizer's files name. An id outside the vocabulary is an error, as no worker could
+/// look up such a stop token.
 fn named_end(
     specials: &SpecialTokens,
     tokenizer: &Tokenizer,
@@ -172,7 +172,7 @@ fn named_end(
     }
 }
 
-/// `chat_template.jinja` wins over `tokenizer_config.json`, where of several named ones `default` is meant.
+/// Prefers `chat_template.jinja` to `tokenizer_config.json`.
 fn load_template(
     folder: &Path,
     config: Option<&Fields>,
@@ -202,7 +202,7 @@ fn compile(
 
 const CHAT_TEMPLATE: &str = "chat_template";
 
-/// The one template, or the one called `default` among several: a list of names and templates, or an object of them.
+/// Returns the only template, or `default` among several: a list of names and templates, or an object of them.
 fn template_source(config: &Fields) -> Result<Option<&str>, ModelFileError> {
     const EXPECTED: &str = "a string, an object of strings by name, or a list of objects with name and template";
     let mut named: Vec<(&str, &str)> = Vec::new();

@@ -1,4 +1,4 @@
-//! Model folders of every kind, right and wrong, as the router reads them.
+//! Tests that read model folders of every kind, right and wrong.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use super::*;
 use crate::text::{AddSpecials, Detokenizer, GenerationPrompt, Message, Role, SpecialText, samples};
 
-/// A directory of model files that is gone when dropped.
+/// Directory of model files, removed when dropped.
 pub(in crate::text) struct Dir(pub(in crate::text) PathBuf);
 
 impl Dir {
@@ -205,7 +205,7 @@ fn said(name: &str, files: &[(&str, &str)]) -> String {
     ModelText::load(&dir.0).unwrap_err().to_string()
 }
 
-/// A template that shows every variable that a tokenizer gives.
+/// Template that shows every token variable.
 const SHOW: &str = "{{ bos_token }},{{ eos_token }},{{ unk_token }},{{ sep_token }},{{ pad_token }},{{ cls_token }},{{ mask_token }},{{ image_token }}";
 
 #[test]
@@ -424,7 +424,7 @@ fn a_tokenizer_that_cannot_serve_is_refused_by_its_file() {
         let dir = Dir::with("unfit", &[("tokenizer.json", &json.to_string())]);
         let heard = match ModelText::load(&dir.0) {
             Err(error) => error.to_string(),
-            // Not before a text comes; then it is said at start, and each text is refused.
+            // The fault shows only with a text: reported at start, and each text is refused.
             Ok(model) => format!("tokenizer.json: {}", model.text_trouble().unwrap()),
         };
         assert!(heard.contains("tokenizer.json") && heard.contains(expected), "{key} {value}: {heard}");

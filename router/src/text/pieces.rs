@@ -1,4 +1,4 @@
-//! The bytes that each token stands for, compiled once from the tokenizer's decoder; knows no stream and no request.
+//! Table from token to bytes, compiled once from the tokenizer's decoder; knows no stream and no request.
 
 use std::collections::BTreeSet;
 
@@ -7,48 +7,42 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// Largest token id that a vocabulary may have; anything above is a broken file, not a model.
+/// Largest token id of a vocabulary; a larger one means a broken file.
 const TOKEN_ID_MAX: u32 = 1 << 24;
 
-/// Bytes that a decoder may make of one token.
+/// Largest number of bytes that a decoder may make of one token.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
-/// A table from token to bytes.
+/// Table from token to bytes.
 ///
-/// Every decoder that the supported model families use turns each token into bytes without looking at its
-/// neighbours, joins them, and reads the whole as UTF-8; only the very start of a text is treated apart (`Lead`).
-/// So a table makes incremental decoding linear and exact.
+/// Every decoder of the supported model families maps each token to bytes without looking at its neighbours, joins
+/// them, and reads the whole as UTF-8; only the start of a text is treated apart (`Lead`). So a table makes incremental
+/// decoding linear and exact.
 #[derive(Debug)]
 pub struct Pieces {
     bytes: Vec<u8>,
     ends: Vec<u32>,
     special: Vec<bool>,
     lead: Lead,
-    /// First tokens whose bytes differ at the start of a text (`Lead::DropMarks` only).
+    /// Word mark, removed from the first token of a text (`Lead::DropMarks` only).
     marks: char,
 }
 
-/// What a decoder does to the start of a text.
+/// Treatment of the start of a text by a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lead {
-    /// Nothing.
     Keep,
-    /// Up to `count` leading `content` characters go.
+    /// Removes up to `count` leading `content` characters.
     Strip {
-        /// The character.
         content: char,
-        /// How many at most.
         count: usize,
     },
-    /// In the first token, the word marks go instead of becoming spaces.
+    /// Removes the word marks of the first token, which become spaces in later ones.
     DropMarks,
 }
 
 impl Pieces {
-    /// Compiles the table.
-    ///
-    /// # Errors
-    /// When the decoder is of a kind that does not map tokens to bytes one by one.
+    /// Compiles the table; fails when the decoder does not map tokens to bytes one by one.
     pub(crate) fn compile(inner: &tokenizers::Tokenizer) -> Result<Pieces, Error> {
         let rules = Rules::of(inner)?;
         let special: BTreeSet<String> = inner
@@ -76,7 +70,7 @@ impl Pieces {
         Ok(pieces)
     }
 
-    /// The bytes of `token` inside a text; none for a token outside the vocabulary.
+    /// Returns the bytes of `token` inside a text; none for a token outside the vocabulary.
     #[must_use]
     pub fn bytes(&self, token: TokenId) -> &[u8] {
         let index = token.0 as usize;
@@ -85,25 +79,25 @@ impl Pieces {
         &self.bytes[start as usize..end as usize]
     }
 
-    /// The bytes behind all of `tokens` together.
+    /// Returns the number of bytes of all `tokens` together.
     #[must_use]
     pub fn text_bytes(&self, tokens: &[TokenId]) -> usize {
         tokens.iter().map(|token| self.bytes(*token).len()).sum()
     }
 
-    /// Whether `token` is a control token, which does not show in text.
+    /// Returns true if `token` is a control token, which does not show in text.
     #[must_use]
     pub fn is_special(&self, token: TokenId) -> bool {
         self.special.get(token.0 as usize).copied().unwrap_or(false)
     }
 
-    /// Tokens in the table; ids at or above have no text.
+    /// Returns the number of tokens in the table; higher ids have no text.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether the table has no token.
+    /// Returns true if the table has no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -113,7 +107,7 @@ impl Pieces {
         self.lead
     }
 
-    /// The bytes of `token` where it is the first of a text under `Lead::DropMarks`.
+    /// Returns the bytes of `token` as the first of a text under `Lead::DropMarks`.
     pub(crate) fn bytes_without_marks(&self, token: TokenId, inner: &tokenizers::Tokenizer) -> Vec<u8> {
         inner.id_to_token(token.0).map(|text| text.replace(self.marks, "").into_bytes()).unwrap_or_default()
     }
@@ -145,7 +139,6 @@ enum ReplacePattern {
     String(String),
 }
 
-/// One transformation of a token's text.
 #[derive(Debug)]
 enum Step {
     ByteLevel,
@@ -154,7 +147,7 @@ enum Step {
     Prepend(&'static str),
 }
 
-/// A decoder, split into what happens to each token and what happens to the start of the text.
+/// Decoder, split into steps for each token and the treatment of the start of the text.
 #[derive(Debug)]
 struct Rules {
     steps: Vec<Step>,
@@ -206,7 +199,6 @@ impl Rules {
         Ok(())
     }
 
-    /// Appends the bytes of `token` to `out`.
     fn append(&self, token: &str, out: &mut Vec<u8>) -> Result<(), Error> {
         let mut text = token.to_owned();
         for step in &self.steps {
@@ -241,14 +233,14 @@ fn replaced(text: &str, from: &str, to: &str) -> Result<String, Error> {
     }
 }
 
-/// The byte behind a token like `<0x0A>`.
+/// Returns the byte of a token like `<0x0A>`.
 fn byte_of_fallback(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
-/// The byte behind a character of the GPT-2 byte alphabet: printable Latin-1 stands for itself, the rest lies from
-/// U+0100 on in order (Radford et al. 2019, byte-level BPE).
+/// Returns the byte of a character in the GPT-2 byte alphabet: printable Latin-1 stands for itself, the rest follows
+/// from U+0100 on in order (Radford et al. 2019, byte-level BPE).
 fn byte_of_char(c: char) -> Option<u8> {
     let stands_for_itself = |code: u32| matches!(code, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let code = u32::from(c);

@@ -1,4 +1,4 @@
-//! How many bytes of a text one token can stand for at most: what is longer than all tokens of a context cannot fit.
+//! Upper bound on the bytes of text that one token covers: a text longer than all tokens of a context cannot fit.
 
 use sched::TokenId;
 use tokenizers::models::bpe::BPE;
@@ -9,10 +9,10 @@ use tokenizers::{Model, ModelWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::pieces::Pieces;
 
-/// Composing makes one character of up to three, of as many bytes each.
+/// Most times by which normalisation shortens a text: a mathematical letter of four bytes becomes one of one byte.
 const COMPOSED: usize = 4;
 
-/// `None` when the tokenizer may drop parts of a text, so that no bound holds.
+/// Returns `None` if the tokenizer may drop parts of a text, so that no bound holds.
 pub(super) fn bytes_per_token_max(tokenizer: &Tokenizer, pieces: &Pieces) -> Option<usize> {
     let eats = tokenizer.get_added_tokens_decoder().values().any(|token| token.lstrip || token.rstrip);
     let keeps = tokenizer.get_pre_tokenizer().is_none_or(keeps_all);
@@ -29,7 +29,7 @@ pub(super) fn bytes_per_token_max(tokenizer: &Tokenizer, pieces: &Pieces) -> Opt
     Some(longest.max(1) * shrinks)
 }
 
-/// By how much a normalizer can shorten a text; `None` is without bound.
+/// Returns how many times shorter a normaliser can make a text; `None` is without bound.
 fn shrinks(normalizer: &NormalizerWrapper) -> Option<usize> {
     match normalizer {
         NormalizerWrapper::Sequence(stages) => {
@@ -48,7 +48,7 @@ fn shrinks(normalizer: &NormalizerWrapper) -> Option<usize> {
     }
 }
 
-/// Whether every character of a text is in one of the pieces.
+/// Returns true if every character of a text ends up in one of the pieces.
 fn keeps_all(stage: &PreTokenizerWrapper) -> bool {
     match stage {
         PreTokenizerWrapper::Sequence(stages) => stages.as_ref().iter().all(keeps_all),
@@ -59,7 +59,7 @@ fn keeps_all(stage: &PreTokenizerWrapper) -> bool {
     }
 }
 
-/// Whether nothing is ever left out or taken together as unknown.
+/// Returns true if the model has a token for every byte, so that no text is left out or merged as unknown.
 fn knows_all_bytes(model: &BPE) -> bool {
     let by_letters = || ByteLevel::alphabet().iter().all(|letter| model.token_to_id(&letter.to_string()).is_some());
     let by_fallback = || (0..=u8::MAX).all(|byte| model.token_to_id(&format!("<0x{byte:02X}>")).is_some());

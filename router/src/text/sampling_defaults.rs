@@ -1,4 +1,4 @@
-//! What a model's authors recommend for sampling, and the ranges that they and clients keep to; knows no request.
+//! Sampling parameters that a model's authors recommend, and the ranges for them and for clients; knows no request.
 
 use std::ops::RangeInclusive;
 
@@ -12,21 +12,21 @@ pub(crate) const TOP_P: RangeInclusive<f32> = 0.0..=1.0;
 pub(crate) const TOP_K: RangeInclusive<i64> = -1..=u32::MAX as i64;
 /// 0 is off.
 pub(crate) const MIN_P: RangeInclusive<f32> = 0.0..=1.0;
-/// Logits are divided by it; what is nearer to 0 would only make them overflow.
+/// Divides logits; values nearer to 0 would only make them overflow.
 pub(crate) const REPETITION_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
 
-/// What the model's authors recommend (`generation_config.json`), all within the ranges of requests.
+/// Recommendations of the model's authors (`generation_config.json`), all within the ranges of requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SamplingDefaults {
     /// Temperature.
     pub temperature: Option<f32>,
-    /// Nucleus mass.
+    /// Nucleus probability mass.
     pub top_p: Option<f32>,
-    /// Most likely tokens to keep.
+    /// Number of most likely tokens to keep.
     pub top_k: Option<u32>,
     /// Smallest fraction of the highest probability to keep.
     pub min_p: Option<f32>,
-    /// Penalty on tokens that have been seen.
+    /// Penalty on tokens that have occurred.
     pub repetition_penalty: Option<f32>,
     /// Longest answer.
     pub max_tokens: Option<Length>,
@@ -43,7 +43,6 @@ pub enum Length {
     All(u32),
 }
 
-/// Whether 0 is within a range that begins with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Zero {
     Allowed,
@@ -51,11 +50,8 @@ enum Zero {
 }
 
 impl SamplingDefaults {
-    /// Takes them from the keys of a `generation_config.json`. `do_sample: false` recommends greedy decoding whatever
-    /// the temperature beside it.
-    ///
-    /// # Errors
-    /// The key and its value, when a request could not say so either.
+    /// Reads the keys of a `generation_config.json`; fails with the key and value that no request could have either.
+    /// `do_sample: false` recommends greedy decoding whatever the temperature beside it.
     pub(super) fn of(keys: &Fields) -> Result<SamplingDefaults, ModelFileError> {
         let temperature = number(keys, "temperature", &TEMPERATURE, Zero::Allowed)?;
         Ok(SamplingDefaults {
@@ -75,7 +71,7 @@ impl Length {
         of_answer.map(Length::Answer).or(of_all.map(Length::All))
     }
 
-    /// How long that makes an answer to `prompt_tokens`; `None` if the prompt alone is as long.
+    /// Returns the answer length for a prompt of `prompt_tokens`; `None` if the prompt alone is as long.
     #[must_use]
     pub fn of_answer(self, prompt_tokens: usize) -> Option<u32> {
         match self {
@@ -88,7 +84,7 @@ impl Length {
     }
 }
 
-/// `max_length`. 20 is what transformers itself assumes and once wrote into files: nobody recommends it.
+/// Reads `max_length`. 20 is the built-in default of transformers, once written into files, and no recommendation.
 fn longest(keys: &Fields) -> Result<Option<u32>, ModelFileError> {
     const UNSAID: u32 = 20;
     Ok(keys.count_opt("max_length")?.filter(|tokens| *tokens != UNSAID))

@@ -1,4 +1,4 @@
-//! Which tokens a model's files name or add beside tokenizer.json, as transformers reads them; knows no template.
+//! Tokens that a model's files name or add beside tokenizer.json, as transformers reads them; knows no template.
 //!
 //! tokenizer_config.json comes first. Where it has no `added_tokens_decoder`, special_tokens_map.json wins over it, and
 //! added_tokens.json adds to it.
@@ -11,22 +11,22 @@ use model_files::{Fields, ModelFileError};
 use serde_json::Value;
 use tokenizers::AddedToken;
 
-/// The names that every tokenizer has, each of which a template may use.
+/// Token names that every tokenizer has and every template may use.
 pub(crate) const STANDARD: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What the files say of tokens.
+/// Tokens that the files name or list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SpecialTokens {
-    /// Tokens with a name, under which templates know them; in the order in which the files name them.
+    /// Tokens with a name, by which templates know them, in the order of the files.
     named: Vec<(String, AddedToken)>,
     /// Control tokens without a name.
     extra: Vec<AddedToken>,
-    /// Tokens with the ids that the files give them.
+    /// Tokens by the id that the files give them.
     listed: BTreeMap<u32, Listed>,
 }
 
-/// A token with an id, and where that is said.
+/// Token with an id, and the file that says so.
 #[derive(Debug, Clone)]
 struct Listed {
     token: AddedToken,
@@ -34,10 +34,7 @@ struct Listed {
 }
 
 impl SpecialTokens {
-    /// Reads the three files of `folder`; `config` is tokenizer_config.json.
-    ///
-    /// # Errors
-    /// A file or key that is wrong.
+    /// Reads the three files of `folder`; `config` is tokenizer_config.json. Fails on a wrong file or key.
     pub(super) fn read(folder: &Path, config: Option<&Fields>) -> Result<SpecialTokens, ModelFileError> {
         let mut tokens = SpecialTokens::default();
         if let Some(config) = config {
@@ -63,17 +60,15 @@ impl SpecialTokens {
         Ok(tokens)
     }
 
-    /// Tokens with a name, with their names.
     pub(super) fn named(&self) -> impl Iterator<Item = (&str, &AddedToken)> {
         self.named.iter().map(|(name, token)| (name.as_str(), token))
     }
 
-    /// The token called `name`.
     pub(super) fn get(&self, name: &str) -> Option<&AddedToken> {
         self.named().find(|(known, _)| *known == name).map(|(_, token)| token)
     }
 
-    /// Calls `token`, or nothing, `name`.
+    /// Gives the name `name` to `token`, or removes the name.
     pub(super) fn name(&mut self, name: &str, token: Option<AddedToken>) {
         let known = self.named.iter().position(|(known, _)| known == name);
         match (known, token) {
@@ -84,7 +79,6 @@ impl SpecialTokens {
         }
     }
 
-    /// Takes the named tokens and the extra ones of a file.
     fn take(&mut self, fields: &Fields) -> Result<(), ModelFileError> {
         for (key, value) in fields.entries() {
             let is_standard = STANDARD.contains(&key);
@@ -100,7 +94,7 @@ impl SpecialTokens {
         Ok(())
     }
 
-    /// Control tokens under `key`, with names or without.
+    /// Takes control tokens under `key`, with names or without.
     fn take_extra(&mut self, fields: &Fields, key: &str) -> Result<(), ModelFileError> {
         match fields.get(key) {
             None => Ok(()),
@@ -156,10 +150,8 @@ impl SpecialTokens {
         Ok(())
     }
 
-    /// Adds to `tokenizer` what it does not have, in the order of transformers: by id, then by name, then the rest.
-    ///
-    /// # Errors
-    /// When the tokenizer refuses a token.
+    /// Adds the missing tokens to `tokenizer` in the order of transformers: by id, then by name, then the rest. Fails
+    /// when the tokenizer refuses a token.
     pub(super) fn add_to(&self, tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
         let has: BTreeSet<String> =
             tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
@@ -171,17 +163,17 @@ impl SpecialTokens {
         let unlisted = |token: &&AddedToken| !listed.contains(token.content.as_str());
         let rest = named.chain(&self.extra).filter(is_new).filter(unlisted);
         let adding = self.listed.values().map(|listed| &listed.token).chain(rest).map(|token| self.flagged(token));
-        // What is there already with the same flags is passed over.
+        // The library skips tokens that exist with the same flags.
         tokenizer.add_tokens(adding).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Tokens with a name are control tokens, whatever the list says of them.
+    /// Marks every token with a name as a control token, whatever the list says.
     fn flagged(&self, token: &AddedToken) -> AddedToken {
         let is_named = self.named().any(|(_, named)| named.content == token.content);
         AddedToken { special: token.special || is_named, ..token.clone() }
     }
 
-    /// Says aloud which tokens have another id than the files give them: tokenizer.json decides, as in transformers.
+    /// Warns of tokens whose id differs from the files: tokenizer.json decides, as in transformers.
     pub(super) fn say_moved(&self, tokenizer: &tokenizers::Tokenizer) {
         for (id, Listed { token, file }) in &self.listed {
             match tokenizer.token_to_id(&token.content) {
@@ -198,7 +190,7 @@ impl SpecialTokens {
     }
 }
 
-/// Gives `token` its id, as a file says under a key. One of two tokens of one id would be lost.
+/// Gives `token` its id. Fails if another token has this id, as one of the two would be lost.
 fn list(
     listed: &mut BTreeMap<u32, Listed>,
     id: u32,
@@ -216,19 +208,19 @@ fn list(
     }
 }
 
-/// Whether a key that ends like the name of a token is a switch, as `add_bos_token` is.
+/// Returns true for a switch like `add_bos_token`, which only ends like the name of a token.
 fn is_switch(key: &str) -> bool {
     TOKENIZER_CONFIG.key(key).is_some_and(|key| key.effect == Effect::Ignored)
 }
 
-/// Whether a token without a word about it is a control token.
+/// Whether a token without flags is a control token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Special {
     Yes,
     No,
 }
 
-/// A token as its text, or as an object with `content` and flags; `None` for null.
+/// Reads a token from its text, or from an object with `content` and flags; `None` for null.
 fn token(fields: &Fields, key: &str, value: &Value, special: Special) -> Result<Option<AddedToken>, ModelFileError> {
     const EXPECTED: &str = "a token: a string, or an object with content";
     let special = special == Special::Yes;

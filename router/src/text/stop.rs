@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-/// Watches a growing text for the first of several stop strings and never gives out a part of one.
+/// Watches a growing text for the first of several stop strings and never emits a part of one.
 ///
-/// The stop string that *ends* first wins (of those that end together, the longest), so the result does not depend
-/// on how the text was cut into pieces. Text that may still become a stop string is held back, and not one byte
-/// more. One Knuth-Morris-Pratt automaton per string makes the cost linear whatever strings a client sends.
+/// The stop string that *ends* first wins (of those that end together, the longest), so the result does not depend on
+/// how the text was cut into pieces. Only text that may still become a stop string is held back. One Knuth-Morris-Pratt
+/// automaton per string makes the cost linear for all strings.
 ///
-/// Clones share the automata, for a request may have a thousand choices.
+/// Clones share the automata, as a request may have a thousand choices.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
     patterns: Arc<[Pattern]>,
-    /// How much of each pattern the end of the text matches.
+    /// Bytes of each pattern that the end of the text matches.
     matched: Box<[usize]>,
-    /// The end of the text so far, as long as the longest match in progress.
+    /// End of the text so far, as long as the longest match in progress.
     held: String,
     state: State,
 }
@@ -35,8 +35,8 @@ impl StopMatcher {
         StopMatcher { patterns, matched, held: String::new(), state: State::Searching }
     }
 
-    /// Takes in more text and appends to `out` what is certain not to be part of a stop string.
-    /// Returns whether a stop string is complete; from then on nothing more is given out.
+    /// Takes more text and appends to `out` what is certainly not part of a stop string. Returns true once a stop
+    /// string is complete; after that nothing is emitted.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
         if self.state == State::Found {
             return true;
@@ -60,7 +60,7 @@ impl StopMatcher {
         false
     }
 
-    /// Ends the text: what was held back is not a stop string after all.
+    /// Ends the text: emits what was held back, as it is no stop string.
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
@@ -68,7 +68,6 @@ impl StopMatcher {
     }
 }
 
-/// A stop string.
 #[derive(Debug)]
 struct Pattern {
     bytes: Box<[u8]>,
@@ -92,7 +91,7 @@ impl Pattern {
         Pattern { bytes: bytes.into(), borders: borders.into() }
     }
 
-    /// Takes in one byte after `matched` bytes of the pattern; returns the pattern's length when it is complete.
+    /// Takes one byte after `matched` bytes of the pattern; returns the pattern's length when it is complete.
     fn advance(&self, matched: &mut usize, byte: u8) -> Option<usize> {
         while *matched > 0 && byte != self.bytes[*matched] {
             *matched = self.borders[*matched - 1];
@@ -164,7 +163,7 @@ mod tests {
         assert_eq!(run(&["c", "bc"], &["abcd"]), (owned(&["a"]), true));
     }
 
-    /// The definition, by brute force.
+    /// Reference implementation by brute force.
     fn naive(stops: &[String], text: &str) -> Option<usize> {
         (1..=text.len()).filter(|&end| text.is_char_boundary(end)).find_map(|end| {
             let longest = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str())).map(String::len).max()?;
@@ -191,7 +190,7 @@ mod tests {
                 seen.push_str(piece);
                 prop_assert!(expected.starts_with(&out), "{out:?} leaked beyond {expected:?}");
                 if found { break; }
-                // Held back is exactly the longest end of the text that begins a stop string.
+                // The held text must be exactly the longest end of the text that begins a stop string.
                 let held = seen.len() - out.len();
                 let needed = (0..=seen.len()).filter(|&cut| seen.is_char_boundary(cut))
                     .find(|&cut| cut == seen.len() || stops.iter().any(|stop| stop.starts_with(&seen[cut..])))

@@ -24,40 +24,40 @@ pub struct ChatTemplate {
 /// Whether the prompt ends with the words that open the model's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GenerationPrompt {
-    /// It does.
+    /// The prompt ends with them.
     Add,
-    /// It does not.
+    /// The prompt ends before them.
     Omit,
 }
 
-/// Why a conversation could not be made into a prompt.
+/// Reason why a conversation could not be made into a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TemplateError {
-    /// The template itself refuses the conversation, in its own words.
+    /// The template refuses the conversation, in its own words.
     #[error("{0}")]
     Refused(String),
     /// The template cannot be compiled or fails on this conversation.
     #[error("the chat template failed: {0}")]
     Failed(jinja::Error),
-    /// The template takes more steps, memory or depth over this conversation than a prompt may.
+    /// The template takes more steps, memory or depth for this conversation than a prompt may.
     #[error("the chat template takes too much over this conversation: {0}")]
     Unbounded(jinja::Error),
-    /// The machine lacks what the template needs; nothing is wrong with the conversation.
+    /// The machine lacks a resource that the template needs; the conversation is fine.
     #[error("the chat template could not be run: {0}")]
     Lack(jinja::Error),
-    /// The work on the request, of which this is a part, was stopped.
+    /// The work on the request, of which rendering is a part, was stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
-/// Steps of the template engine per prompt. A turn costs some hundreds; a template that looks back over all turns at each
-/// turn takes between ten and twenty million for 2,000 turns (Gemma 4).
+/// Steps of the template engine per prompt. A turn costs some hundreds; a template that looks back over all turns at
+/// each turn takes 10 to 20 million for 2,000 turns (Gemma 4).
 const STEPS_MAX: u64 = 40_000_000;
 
-/// Steps for each of the few conversations that a template is tried on at start.
+/// Steps per conversation that a template is tried on at start.
 const STEPS_TRIAL_MAX: u64 = 200_000;
 
-/// The variables that the server itself gives to templates; clients cannot set them.
+/// Variables that the server gives to templates; clients cannot set them.
 pub(crate) const SERVER_VARIABLES: [&str; 11] = [
     "messages",
     "tools",
@@ -73,7 +73,7 @@ pub(crate) const SERVER_VARIABLES: [&str; 11] = [
 ];
 
 impl ChatTemplate {
-    /// Compiles `source` as transformers does, and finds out which conversations it understands.
+    /// Compiles `source` as transformers does, and finds the conversations that it understands.
     ///
     /// # Errors
     /// When the template is not valid.
@@ -88,7 +88,7 @@ impl ChatTemplate {
         Ok(compiled)
     }
 
-    /// The prompt for `messages`; `extra` are further variables that a client sets (`chat_template_kwargs`).
+    /// Renders the prompt for `messages`; `extra` are variables that a client sets (`chat_template_kwargs`).
     ///
     /// # Errors
     /// When the template refuses the conversation or fails on it.
@@ -101,10 +101,10 @@ impl ChatTemplate {
         self.render_within(messages, generation_prompt, extra, &Effort::unbounded())
     }
 
-    /// As `render`, within the bounds of `effort`.
+    /// Renders as `render` does, within the bounds of `effort`.
     ///
     /// # Errors
-    /// As those of `render`, and when a bound is reached.
+    /// As `render`, and when a bound is reached.
     pub fn render_within(
         &self,
         messages: &[Message],
@@ -119,13 +119,13 @@ impl ChatTemplate {
         rendered
     }
 
-    /// The prompt for a few short messages of any kind, to see what the template makes of them.
+    /// Renders a few short messages of any kind, to learn what the template understands.
     pub(super) fn try_out(&self, messages: &[Json]) -> Result<Rendered, TemplateError> {
         let values = || messages.iter().map(|message| Value::of_json(message, Origin::Given)).collect();
         self.run(values, GenerationPrompt::Omit, &Map::new(), STEPS_TRIAL_MAX, &Effort::unbounded())
     }
 
-    /// The prompt for a short conversation that nobody waits for, in few steps.
+    /// Renders a short conversation of our own in few steps.
     pub(super) fn try_prompt(
         &self,
         messages: &[Message],
@@ -148,7 +148,7 @@ impl ChatTemplate {
             for (name, token) in self.special_tokens.iter() {
                 variables.push((Arc::from(name.as_str()), Value::own(token.as_str())));
             }
-            // Templates test these against none rather than for being defined.
+            // Templates compare these with none instead of testing whether they are defined.
             variables.push((Arc::from("tools"), Value::None));
             variables.push((Arc::from("documents"), Value::None));
             for (name, value) in extra {
@@ -159,7 +159,7 @@ impl ChatTemplate {
             variables.push((Arc::from("add_generation_prompt"), Value::Bool(add)));
             variables
         };
-        // In UTC; the reference implementation uses the host's local time.
+        // UTC; the reference implementation uses the host's local time.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let share = effort.share();
         let watch = || -> jinja::Watch {

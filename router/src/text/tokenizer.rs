@@ -25,11 +25,11 @@ pub struct Tokenizer {
     pieces: Arc<Pieces>,
     encoder: Arc<Encoder>,
     bytes_per_token_max: Option<usize>,
-    /// Whether the library has panicked at a text.
+    /// True once the library has panicked at a text.
     has_failed: Arc<AtomicBool>,
 }
 
-/// Whether the tokenizer adds the tokens that frame a text (usually one that begins it).
+/// Whether the tokenizer adds its framing tokens (usually one that begins the text).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddSpecials {
     /// For plain text.
@@ -39,11 +39,8 @@ pub enum AddSpecials {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and adds the tokens that other files of the model have. A padding's token becomes the
-    /// `pad_token` where no file names one.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is not a tokenizer that this build supports.
+    /// Reads `tokenizer.json` and adds the tokens of the model's other files. The padding token becomes the `pad_token`
+    /// where no file names one. Fails when the file cannot be read or this build does not support the tokenizer.
     pub(super) fn from_file(path: &Path, tokens: &mut SpecialTokens) -> Result<Tokenizer, Error> {
         let loaded = contained(|| Tokenizer::load(path, tokens));
         loaded.unwrap_or_else(|panic| {
@@ -69,14 +66,14 @@ impl Tokenizer {
     /// Parses the contents of a `tokenizer.json`.
     ///
     /// # Errors
-    /// When it is not a tokenizer that this build supports.
+    /// When this build does not support the tokenizer.
     pub fn from_json(json: &[u8]) -> Result<Tokenizer, Error> {
         let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
         Tokenizer::of(inner)
     }
 
     fn of(mut inner: tokenizers::Tokenizer) -> Result<Tokenizer, Error> {
-        // Files may carry the padding and truncation of a training script; a prompt is never cut silently.
+        // Files may carry padding and truncation from training; a prompt is never cut silently.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
         let pieces = Arc::new(Pieces::compile(&inner)?);
@@ -84,7 +81,7 @@ impl Tokenizer {
         Ok(Tokenizer { inner: Arc::new(inner), pieces, encoder, bytes_per_token_max, has_failed: Arc::default() })
     }
 
-    /// Token ids of `text`.
+    /// Returns the token ids of `text`.
     ///
     /// # Errors
     /// When the tokenizer has no token for a part of the text.
@@ -95,7 +92,7 @@ impl Tokenizer {
         })
     }
 
-    /// Token ids of `text`, worked out within the bounds of `effort`.
+    /// Returns the token ids of `text` within the bounds of `effort`.
     ///
     /// # Errors
     /// When the tokenizer has no token for a part of the text, or a bound is reached.
@@ -108,7 +105,7 @@ impl Tokenizer {
         self.encode_guarded(text, None, specials, effort)
     }
 
-    /// As `encode_within`, with control tokens only where `guard` allows them.
+    /// Encodes like `encode_within`, with control tokens only where `guard` allows them.
     pub(super) fn encode_guarded(
         &self,
         text: &str,
@@ -128,31 +125,31 @@ impl Tokenizer {
         })
     }
 
-    /// Fewest tokens that a text of so many bytes can have.
+    /// Returns the fewest tokens that a text of `text_bytes` bytes can have.
     #[must_use]
     pub fn tokens_min(&self, text_bytes: usize) -> usize {
         self.bytes_per_token_max.map_or(0, |most| text_bytes.div_ceil(most))
     }
 
-    /// The bytes behind tokens.
+    /// Returns the table from tokens to bytes.
     #[must_use]
     pub fn pieces(&self) -> &Pieces {
         &self.pieces
     }
 
-    /// The token as the vocabulary spells it.
+    /// Returns the token as the vocabulary spells it.
     #[must_use]
     pub fn token_name(&self, token: TokenId) -> Option<String> {
         self.inner.id_to_token(token.0)
     }
 
-    /// The id of a token that the vocabulary spells `name`.
+    /// Returns the id of the token that the vocabulary spells `name`.
     #[must_use]
     pub fn token_id(&self, name: &str) -> Option<TokenId> {
         self.inner.token_to_id(name).map(TokenId)
     }
 
-    /// The text of `token` alone; bytes that are not UTF-8 show as U+FFFD.
+    /// Returns the text of `token` alone; bytes that are not UTF-8 show as U+FFFD.
     #[must_use]
     pub fn token_text(&self, token: TokenId) -> String {
         String::from_utf8_lossy(self.pieces.bytes(token)).into_owned()

@@ -1,7 +1,7 @@
-//! tokenizer.json: bounds, keys, and which part of it is wrong; knows no text.
+//! tokenizer.json: its bounds, its keys, and the part that is wrong; knows no text.
 //!
-//! The library that builds a tokenizer says of a wrong file that it "did not match any variant". Here the parts are tried
-//! one by one, so that the message names the part and what was found in it.
+//! The tokenizer library says of a wrong file only that it "did not match any variant". Here the parts are tried one by
+//! one, so that the message names the part and its contents.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -14,10 +14,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-/// The tokenizer in the file.
-///
-/// # Errors
-/// When it cannot be read or is not a tokenizer that this build supports: the part, and what it holds.
+/// Reads the tokenizer; an error names the part of the file that this build does not support, and its contents.
 pub(super) fn read(file: &Path) -> Result<tokenizers::Tokenizer, ModelFileError> {
     let bytes = read_bytes(file, TOKENIZER_BYTES_MAX)?;
     let missing = || ModelFileError::Read { file: file.to_path_buf(), reason: "there is no such file".to_owned() };
@@ -30,7 +27,7 @@ pub(super) fn read(file: &Path) -> Result<tokenizers::Tokenizer, ModelFileError>
     Ok(tokenizer)
 }
 
-/// A tokenizer that draws lots, as in training, gives the same text other tokens each time.
+/// Refuses a tokenizer that draws random numbers, as in training: a text would have different tokens each time.
 fn check_chance(file: &Path, model: &ModelWrapper) -> Result<(), ModelFileError> {
     let (key, chance) = match model {
         ModelWrapper::BPE(model) => ("model.dropout", model.dropout.map(f64::from)),
@@ -47,7 +44,7 @@ fn check_chance(file: &Path, model: &ModelWrapper) -> Result<(), ModelFileError>
     }
 }
 
-/// How many times longer a normalizer may make a text. A space that becomes the mark of sentencepiece, three bytes, makes 3.
+/// Times by which a normaliser may lengthen a text. The sentencepiece mark, three bytes for a space, makes 3.
 const GROWTH_MAX: usize = 64;
 
 fn check_growth(file: &Path, normalizer: Option<&NormalizerWrapper>) -> Result<(), ModelFileError> {
@@ -60,7 +57,7 @@ fn check_growth(file: &Path, normalizer: Option<&NormalizerWrapper>) -> Result<(
     Err(ModelFileError::Key { file: file.to_path_buf(), key: "normalizer".to_owned(), problem })
 }
 
-/// The largest growth by what is written in for something shorter; what a pattern matches has one byte at least.
+/// Returns the largest growth by replacement; a pattern matches at least one byte.
 fn growth_of(spec: &Value) -> usize {
     if let Some(stages) = spec.get("normalizers").and_then(Value::as_array) {
         return stages.iter().map(growth_of).fold(1, usize::saturating_mul);
@@ -71,7 +68,7 @@ fn growth_of(spec: &Value) -> usize {
     written.div_ceil(replaced).max(1)
 }
 
-/// The keys at the top, each once; what is under them is read by the library.
+/// Checks the keys at the top level, each of which may occur once; the library reads what is under them.
 fn check_keys(file: &Path, bytes: &[u8]) -> Result<(), ModelFileError> {
     let problem = |problem: String| ModelFileError::File { file: file.to_path_buf(), problem };
     let Keys(names) = serde_json::from_slice(bytes).map_err(|error| problem(not_an_object(&error)))?;
@@ -80,7 +77,7 @@ fn check_keys(file: &Path, bytes: &[u8]) -> Result<(), ModelFileError> {
     Ok(())
 }
 
-/// Why the file is no JSON object with each key once.
+/// Returns why the file is no JSON object with distinct keys.
 fn not_an_object(error: &serde_json::Error) -> String {
     match error.classify() {
         Category::Data => error.to_string(),
@@ -88,7 +85,6 @@ fn not_an_object(error: &serde_json::Error) -> String {
     }
 }
 
-/// The names of an object's keys.
 struct Keys(Vec<String>);
 
 impl<'de> Deserialize<'de> for Keys {
@@ -119,7 +115,7 @@ impl<'de> Visitor<'de> for KeysVisitor {
     }
 }
 
-/// Which part of a file is wrong that the library has refused with `error`.
+/// Finds the wrong part of a file that the library has refused with `error`.
 fn wrong_part(file: &Path, bytes: &[u8], error: &dyn Display) -> ModelFileError {
     let whole = || ModelFileError::File { file: file.to_path_buf(), problem: plain(error) };
     let Ok(Value::Object(map)) = serde_json::from_slice(bytes) else { return whole() };
@@ -132,7 +128,7 @@ fn wrong_part(file: &Path, bytes: &[u8], error: &dyn Display) -> ModelFileError 
     found.unwrap_or_else(whole)
 }
 
-/// What is wrong with an optional part, or with the first wrong element of a sequence of such parts.
+/// Returns what is wrong with an optional part, or with the first wrong element of its sequence.
 fn part<T: DeserializeOwned>(fields: &Fields, key: &str, elements: &str) -> Option<ModelFileError> {
     let value = fields.get(key)?;
     let problem = refused::<T>(value)?;
@@ -150,7 +146,7 @@ fn model(fields: &Fields) -> Option<ModelFileError> {
     refused::<ModelWrapper>(value).map(|problem| fields.problem("model", problem))
 }
 
-/// Why `value` is no `T`, if it is none.
+/// Returns why `value` is no `T`; `None` if it is one.
 fn refused<T: DeserializeOwned>(value: &Value) -> Option<String> {
     let error = T::deserialize(value).err()?;
     let kind = match value {
@@ -164,7 +160,7 @@ fn refused<T: DeserializeOwned>(value: &Value) -> Option<String> {
     Some(format!("is {kind}, which cannot be read: {}", plain(&error)))
 }
 
-/// The library's message without the names of its types.
+/// Returns the library's message without the names of its types.
 fn plain(error: &dyn Display) -> String {
     let text = error.to_string();
     match text.contains("did not match any variant of untagged enum") {

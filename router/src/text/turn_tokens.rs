@@ -1,4 +1,4 @@
-//! The tokens that a chat template builds turns from, found out by trying it; knows no HTTP.
+//! Tokens from which a chat template builds turns, found by trying it; knows no HTTP.
 //!
 //! Some vocabularies do not mark these as special, although they decide who speaks.
 
@@ -11,13 +11,11 @@ use super::template::{ChatTemplate, GenerationPrompt};
 use super::tokenizer::Tokenizer;
 use crate::jinja::Rendered;
 
-/// The added tokens that `template` writes around instructions and a question, and the one that opens the answer.
+/// Returns the added tokens that `template` writes around instructions and a question, and the one that opens the
+/// answer; or all that look like tags if it renders no conversation (it wants client variables, or takes too long).
 ///
-/// Where the conversations cannot be rendered (the template wants variables of the client's, or takes too long), all added
-/// tokens that look like tags.
-///
-/// What the template writes into the model's mouth after that (an empty thought, for one) is none of them: models
-/// write such tags themselves, and clients send them back.
+/// Later tags at the start of the answer (an empty thought, say) do not count: models write such tags themselves, and
+/// clients send them back.
 pub(super) fn turn_tokens(template: &ChatTemplate, tokenizer: &Tokenizer) -> BTreeSet<TokenId> {
     let question = Message::text(Role::User, "a");
     let conversations = [vec![Message::text(Role::System, "b"), question.clone()], vec![question]];
@@ -27,7 +25,7 @@ pub(super) fn turn_tokens(template: &ChatTemplate, tokenizer: &Tokenizer) -> BTr
     });
     let tags = tokenizer.inner().get_added_tokens_decoder().into_iter().filter(|(_, token)| is_tag(&token.content));
     let tags: Vec<(u32, String)> = tags.map(|(id, token)| (id, token.content)).collect();
-    // What it writes is not known: any of them may open a turn.
+    // Nothing was rendered, so any tag may open a turn.
     let Some((closed, open)) = asked else { return tags.into_iter().map(|(id, _)| TokenId(id)).collect() };
     let written = own(&closed);
     let opening = open.text.strip_prefix(&closed.text).unwrap_or_default();
@@ -40,7 +38,7 @@ pub(super) fn turn_tokens(template: &ChatTemplate, tokenizer: &Tokenizer) -> BTr
     around.chain(first).map(TokenId).collect()
 }
 
-/// What the template wrote itself, with a NUL where something was given.
+/// Returns the template's own text, with a NUL for each part that was given.
 fn own(prompt: &Rendered) -> String {
     let mut out = String::new();
     let mut from = 0;
@@ -53,7 +51,7 @@ fn own(prompt: &Rendered) -> String {
     out
 }
 
-/// Words and runs of spaces are added tokens of some vocabularies; they open no turn.
+/// Excludes words and runs of spaces, which are added tokens in some vocabularies.
 fn is_tag(content: &str) -> bool {
     content.chars().count() > 2 && content.chars().next().is_some_and(|c| !c.is_alphanumeric() && !c.is_whitespace())
 }

@@ -1,4 +1,4 @@
-//! Keeps one session with one worker alive; knows nothing of what is said in it.
+//! Keeps one session with one worker alive; knows nothing of the words in it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,27 +15,26 @@ use crate::random::Numbers;
 
 /// First pause between two attempts to reach a worker.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// A session that lived this long is not one that breaks as soon as it has begun.
+/// Life after which a session counts as steady, not as one that breaks at once.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-/// Reasons that are remembered; beyond so many nothing is news.
+/// Most reasons that are remembered; after that none counts as new.
 const REASONS_MAX: usize = 16;
 
-/// A configured worker: its place in the list of all.
+/// Configured worker, by its place in the list of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot(pub(crate) usize);
 
-/// What happened to the session with a worker.
+/// News of the session with a worker.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// It has begun. Dropping the sender ends it.
+    /// The session has begun. Dropping the sender ends it.
     Up(Box<Welcome>, Commands),
     /// The worker said something.
     Update(WorkerUpdate),
-    /// It is over; another one is being tried for.
+    /// The session is over; the next one is being tried.
     Down,
 }
 
-/// How to reach a worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialling {
     pub(crate) slot: Slot,
@@ -43,27 +42,27 @@ pub(crate) struct Dialling {
     pub(crate) hello: RouterHello,
     pub(crate) secret: Secret,
     pub(crate) limits: SessionLimits,
-    /// How often the leases of running requests are renewed.
+    /// Time between two renewals of the leases of running requests.
     pub(crate) beat: Span,
     pub(crate) pause_max: Duration,
-    /// Entries of the vocabulary for which the router makes tokens.
+    /// Entries of the vocabulary that the router uses.
     pub(crate) vocab_size: u32,
 }
 
-/// Why there is no session with a worker.
+/// Reason why there is no session with a worker.
 #[derive(Debug)]
 enum NoSession {
-    /// It does not answer as a worker does.
+    /// The peer does not answer as a worker does.
     OutOfReach(String),
-    /// It answers, and does not go together with this router.
+    /// The peer is a worker that does not fit this router.
     Unfit(String),
 }
 
-/// Connects, reports what comes, connects again; until nobody wants the news any more.
+/// Connects, reports the news and connects again, until the receiver of the news is gone.
 pub(crate) async fn keep_connected(dialling: Dialling, numbers: Numbers, news: mpsc::Sender<(Slot, News)>) {
     let mut pause = Pause::new(dialling.pause_max, numbers);
     let mut troubles = Troubles::default();
-    // What the worker calls itself, once it has said so.
+    // The worker's own name, once known.
     let mut name = dialling.address.clone();
     loop {
         match dial(&dialling).await {
@@ -116,7 +115,7 @@ pub(crate) async fn keep_connected(dialling: Dialling, numbers: Numbers, news: m
     }
 }
 
-/// A session with a worker that goes together with this router.
+/// Begins a session with a worker that fits this router.
 async fn dial(dialling: &Dialling) -> Result<Session, NoSession> {
     let Dialling { address, hello, secret, limits, beat, vocab_size, .. } = dialling;
     let session = client::connect(address, hello, secret, limits).await;
@@ -138,10 +137,10 @@ async fn dial(dialling: &Dialling) -> Result<Session, NoSession> {
     Ok(session)
 }
 
-/// Nobody wants the news any more.
+/// The receiver of the news is gone.
 struct Unwanted;
 
-/// Passes everything on until the session ends, and says why it did.
+/// Passes all updates on until the session ends, and returns why it ended.
 async fn relay(slot: Slot, mut updates: Updates, news: &mpsc::Sender<(Slot, News)>) -> Result<String, Unwanted> {
     loop {
         let update = tokio::select! {
@@ -159,15 +158,15 @@ async fn relay(slot: Slot, mut updates: Updates, news: &mpsc::Sender<(Slot, News
     }
 }
 
-/// Why a worker could not be used since it last was up for a while: the same reason every second would drown the log.
+/// Reasons why a worker was unusable since it was last steady; repeating one every second would flood the log.
 #[derive(Debug, Default)]
 struct Troubles {
     reasons: BTreeSet<String>,
-    /// Whether one was said aloud since the worker was up.
+    /// True if a reason was logged as new since the worker was up.
     said: bool,
 }
 
-/// Whether something is told for the first time.
+/// Whether a reason is told for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     First,
@@ -183,13 +182,12 @@ impl Troubles {
         Told::First
     }
 
-    /// The worker is up.
     fn over(&mut self) -> Told {
         if std::mem::take(&mut self.said) { Told::First } else { Told::Before }
     }
 }
 
-/// Pauses that double up to a limit, each up to a half shorter, so that routers whose worker comes back do not dial in step.
+/// Pauses that double up to a limit, each up to a half shorter, so that routers do not redial a worker in step.
 struct Pause {
     backoff: Backoff,
     max: Duration,
@@ -207,7 +205,7 @@ impl Pause {
         pause.saturating_sub(Duration::from_micros(self.numbers.scattered() % jitter_us_max.saturating_add(1)))
     }
 
-    /// A session that lived is a reason to hope; one that broke at once is not.
+    /// Resets the pause after a session that lived, not after one that broke at once.
     fn ended_after(&mut self, lived: Duration) {
         if lived > self.max {
             self.backoff.reset();
@@ -265,7 +263,7 @@ mod tests {
         assert_eq!(told, REASONS_MAX - 2);
     }
 
-    /// Says who it is, and that legs live for 30 s without a renewal.
+    /// Worker with a name, whose legs live for 30 s without a renewal.
     struct Worker;
 
     impl SessionHost for Worker {
@@ -305,8 +303,8 @@ mod tests {
         }
     }
 
-    /// Found by reading: a worker whose leases end between two renewals ended every request that ran for longer. Found by
-    /// trying: one with another model answered with other words, or called clients' prompts wrong.
+    /// Found by reading: a worker whose leases end between two renewals ended every request that ran for longer. Found
+    /// by trying: a worker with another model answered with other words, or called clients' prompts wrong.
     #[tokio::test]
     async fn a_worker_that_does_not_go_together_with_the_router_is_not_used() {
         let limits = SessionLimits::default();

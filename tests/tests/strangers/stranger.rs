@@ -1,4 +1,4 @@
-//! A client of the public contracts that was written without the crates of this repository, and without the secret.
+//! Client of the public contracts, written without the crates of this repository and without the secret.
 
 use anyhow::{Context, Result};
 use prost::Message;
@@ -26,7 +26,7 @@ pub struct Hello {
     pub nonce: Vec<u8>,
 }
 
-/// The version that the plane speaks.
+/// Version of the plane's contracts.
 pub const VERSION: u32 = 5;
 
 impl Hello {
@@ -73,7 +73,7 @@ impl Batch {
     }
 }
 
-/// A message of a router.
+/// Message of a router.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Said {
     #[prost(message, optional, tag = "1")]
@@ -110,7 +110,7 @@ pub struct Challenge {
     pub proof: Vec<u8>,
 }
 
-/// A message of a worker; a stranger hears challenges only.
+/// Message of a worker; strangers get challenges only.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Heard {
     #[prost(message, optional, tag = "4")]
@@ -155,7 +155,7 @@ pub struct Caller {
     pub proof: Vec<u8>,
 }
 
-/// Any call about leases; which field names the caller depends on the method, so both do.
+/// Call about leases; the field with the caller's name depends on the method, so both are set.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct LeaseCall {
     #[prost(message, optional, tag = "1")]
@@ -174,7 +174,7 @@ impl Stranger {
         Ok(Stranger { grpc: Grpc::new(channel) })
     }
 
-    /// Says all this as a router; what is heard until the worker ends it.
+    /// Sends all messages as a router; returns the answers until the worker ends the session.
     pub async fn session(&mut self, said: Vec<Said>) -> Result<(Vec<Heard>, Code), Status> {
         let open = tokio_stream::iter(said).chain(tokio_stream::pending());
         self.grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -191,7 +191,7 @@ impl Stranger {
         }
     }
 
-    /// A hello of the right version and then `said`: the challenge, and how it ended.
+    /// Sends a hello of the right version and then `said`; returns the challenge and the status at the end.
     pub async fn greeted(&mut self, said: Vec<Said>) -> Result<(Challenge, Code)> {
         let all = std::iter::once(Said::hello(Hello::new(VERSION))).chain(said).collect();
         let (heard, end) = self.session(all).await?;
@@ -210,7 +210,7 @@ impl Stranger {
         let mut heard = self.grpc.streaming(Request::new(said), path, codec).await?.into_inner();
         let challenge = heard.message().await?.and_then(|heard| heard.challenge).context("a challenge")?;
         say.send(Said::proof(challenge.proof.clone())).await?;
-        // It may be over before this is sent.
+        // The session may be over before this is sent.
         let _ = say.send(Said::batch(then)).await;
         match heard.message().await {
             Ok(more) => anyhow::bail!("a stranger was told {more:?}"),
@@ -218,7 +218,7 @@ impl Stranger {
         }
     }
 
-    /// One call of the service that readers use.
+    /// Makes one call to the service that readers use.
     pub async fn call<Q, A>(&mut self, method: &str, request: Q) -> Result<A, Status>
     where
         Q: Message + 'static,
