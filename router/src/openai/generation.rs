@@ -255,7 +255,7 @@ fn beyond_recommended(prompt_tokens: usize) -> ApiError {
         "max_length of this model's generation_config.json leaves nothing for an answer to {prompt_tokens} input tokens. \
          Please set max_tokens."
     );
-    ApiError::context_overflow("input_tokens", message)
+    ApiError::invalid("max_tokens", message)
 }
 
 fn positive(name: &str, value: Option<f32>) -> Result<Option<f32>, ApiError> {
