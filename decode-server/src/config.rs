@@ -8,43 +8,42 @@ use sched::Role;
 use serde::{Deserialize, Serialize};
 use worker::{Common, Settings};
 
-/// The section, as problems name it.
 const SECTION: &str = "decode";
 
-/// A decode or aggregated worker.
+/// Configuration of a decode or aggregated worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Its name in logs, metrics and errors, the same everywhere; empty is its role and address, `decode@host:port`.
+    /// Name in logs, metrics and errors; empty is role and address, `decode@host:port`.
     pub name: String,
-    /// What it is for: `decode` takes KV caches over, `aggregated` runs whole requests (`baton serve --mode aggregated`).
+    /// Role: `decode` takes KV caches over, `aggregated` runs whole requests (`baton serve --mode aggregated`).
     pub role: DecodeRole,
-    /// Where routers connect (gRPC).
+    /// Address for routers (gRPC).
     pub listen: String,
-    /// What others are told instead of `listen`: a host or host:port; empty is `listen` itself.
+    /// Address told to other processes in place of `listen`: a host or host:port; empty is `listen` itself.
     pub advertise: String,
-    /// Where health, readiness and metrics are served (HTTP).
+    /// Address of health, readiness and metrics (HTTP).
     pub admin_listen: String,
     /// Prefill workers to take KV caches from, host:port each. Name all of them: routers use only pairs that are
     /// connected.
     pub peers: Vec<String>,
-    /// Most givers to be connected to at once.
+    /// Limit on connected givers.
     pub peers_max: usize,
-    /// How long readiness waits for `peers` to be tried, in milliseconds.
+    /// Longest time that readiness waits for `peers` to be tried, in milliseconds.
     pub peers_wait_ms: u64,
-    /// Milliseconds between two signs of life of a giver, at most; after three without one its connection is over.
+    /// Milliseconds of silence after which a giver's connection is probed; after three times that it is over.
     pub giver_beat_ms: u64,
-    /// A giver whose connection is over and that cannot be reached for this long is lost, in milliseconds.
+    /// Milliseconds after which a giver whose connection is over and that cannot be reached is lost.
     pub giver_lost_ms: u64,
-    /// A start that gets no further for this long has failed, in milliseconds; one that does may take as long as it takes.
+    /// Milliseconds without progress after which a start has failed; a start that makes progress may take any time.
     pub start_stall_ms: u64,
-    /// How long running legs may take to end once the process was asked to, in milliseconds.
+    /// Milliseconds that running legs have to end after the process was asked to stop.
     pub drain_ms: u64,
-    /// What computes and moves KV.
+    /// Engine: the backend that computes and the transport that moves KV.
     pub engine: engine::Config,
 }
 
-/// What a decode worker is for.
+/// Role of a worker that is configured by this section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecodeRole {
@@ -92,7 +91,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what can be said without a model, as keys of the section `decode`.
+    /// Checks everything that needs no model; errors name keys of the section `decode`.
     ///
     /// # Errors
     /// The key that is wrong.

@@ -1,6 +1,6 @@
 //! The taking side of a worker: the givers that it reads from, and the links to them; knows no HTTP.
 //!
-//! A decode worker is a worker that takes, an aggregated one has no side: it is sent whole requests. See [`run`].
+//! A decode worker is a worker with this side alone; an aggregated worker has no side and gets whole requests: [`run`].
 
 mod config;
 mod peers;
@@ -16,7 +16,7 @@ use worker::{Error, Process, Sides};
 /// Runs a decode or aggregated worker; see [`worker::run`].
 ///
 /// # Errors
-/// Whatever keeps it from starting or going on; nothing is left running then.
+/// The worker cannot start or go on; nothing is left running then.
 pub async fn run(
     config: Config,
     process: Process,

@@ -1,4 +1,4 @@
-//! What operators see of both roles: readiness, version, and metrics that follow a hand-off and return to zero.
+//! Admin HTTP of both roles: readiness, version, and metrics that follow a hand-off and return to zero.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
@@ -18,7 +18,6 @@ async fn get(address: &str, path: &str) -> String {
     answer
 }
 
-/// The value of one series.
 fn value(metrics: &str, series: &str) -> f64 {
     let line = metrics.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
     let line = line.unwrap_or_else(|| panic!("{series} is not in\n{metrics}"));

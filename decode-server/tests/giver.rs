@@ -1,4 +1,4 @@
-//! A prefill worker and a reader that the test plays itself: leases, heartbeats, repeated releases, aborts.
+//! A prefill worker, and a reader played by the test: leases, heartbeats, repeated releases, aborts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
@@ -12,10 +12,9 @@ use sched::{InstanceId, LeaseId, Leg, Span};
 use support::{Line, PATIENCE, Process, engine, prefill, request, secret};
 use tokio::time::timeout;
 
-/// A lease that no giver draws: a heartbeat that names it is always answered.
+/// A lease that no giver draws, so a heartbeat that names it is always answered.
 const NOBODYS: LeaseId = LeaseId(1);
 
-/// A reader that the test plays.
 struct Reader {
     peer: Peer,
     watch: Watch,
@@ -42,7 +41,7 @@ impl Reader {
         timeout(PATIENCE, self.watch.next()).await.unwrap().unwrap()
     }
 
-    /// Renews leases; those that are gone.
+    /// Renews leases and returns those that are gone.
     async fn renew(&mut self, leases: &[LeaseId]) -> Vec<LeaseId> {
         self.say(ToGiver::Renew([leases, &[NOBODYS]].concat())).await;
         match self.hear().await {
@@ -93,7 +92,7 @@ async fn a_repeated_release_gets_the_same_answer() {
     line.settled().await;
 }
 
-/// Found by reading: a lease was whoever's knew its id, and a remembered `Ok` was told to anybody.
+/// Found by reading: any reader that knew a lease's id could use it, and a remembered `Ok` was told to any reader.
 #[tokio::test]
 async fn a_lease_is_its_readers_alone() {
     let (process, mut line, mut reader) = giver().await;
@@ -132,7 +131,7 @@ async fn a_silent_reader_loses_its_lease() {
     let process = Process::prefill(config).await;
     let mut line = Line::to(&process.started.address).await;
     let (leg, _) = complete(&mut line, 1).await;
-    // Its router keeps the request alive; nobody keeps the reader's lease alive.
+    // The router keeps the request alive, but the reader does not renew its lease.
     for _ in 0..30 {
         line.send(ToWorker::Renew(vec![leg]));
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! Both servers end to end over loopback, the test in the router's place: hand-offs, cancels, losses.
+//! Both servers end to end over loopback, with the test as router: hand-offs, cancels, losses.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
@@ -8,7 +8,7 @@ use sched::message::{FromWorker, ToWorker, Work};
 use sched::{Choice, ChoiceState, Failure, FailureKind, Request};
 use support::{Line, Process, Router, Texts, aggregated, collect, decode, engine, leg, prefill, request};
 
-/// Steps of one millisecond: fast, and yet every state can be caught.
+/// Steps of one millisecond: fast, and slow enough to catch every state.
 const STEP_US: f64 = 1_000.0;
 
 async fn pair() -> (Process, Process, Router) {
@@ -50,7 +50,7 @@ async fn a_handed_over_request_says_what_an_aggregated_worker_says() {
     router.decode.settled().await;
 }
 
-/// How far a request gets before it is cancelled.
+/// State at which a request is cancelled.
 #[derive(Debug, Clone, Copy)]
 enum Reached {
     Submitted,
@@ -145,7 +145,7 @@ async fn an_incompatible_giver_is_refused_with_the_part_that_differs() {
     router.decode.settled().await;
 }
 
-/// Tiles of 16 tokens are what moves, whatever the blocks they lie in.
+/// Tiles of 16 tokens move, whatever the sizes of the blocks.
 #[tokio::test]
 async fn workers_with_blocks_of_other_sizes_hand_over() {
     let requests = [request(1, 100, 20), request(2, 16, 5), request(3, 129, 9)];

@@ -1,4 +1,4 @@
-//! Whom a decode worker talks to: made-up addresses, addresses nobody vouches for, one giver behind two, givers that leave.
+//! Givers that a decode worker meets: made-up addresses, unconfigured ones, one giver behind two, givers that leave.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
@@ -27,7 +27,7 @@ async fn giver() -> Process {
     Process::prefill(prefill(engine("llama", Tcp, STEP_US))).await
 }
 
-/// Found by reading: 256 addresses that nobody listens on, and a giver that is there was refused for a minute.
+/// Found by reading: after 256 addresses without a listener, a real giver was refused for a minute.
 #[tokio::test]
 async fn made_up_addresses_keep_no_giver_out() {
     let prefill = giver().await;
@@ -60,14 +60,14 @@ async fn an_offer_that_cannot_fit_is_refused_before_it_waits() {
     router.prefill.send(ToWorker::Submit(asked.clone(), Work::Give));
     let mut offer = router.offer(&asked).await;
     offer.request = request(7, 1 << 19, 10);
-    // Nobody answers there, and nobody refuses: it would wait for the whole handshake.
+    // No host answers or refuses there, so a dial would wait for the whole handshake.
     offer.giver_address = "192.0.2.1:9".into();
     offer.giver = InstanceId(9);
     router.decode.send(ToWorker::Offer(offer));
     assert_eq!(router.decode.failed(leg(7)).await.kind, FailureKind::TooLong);
 }
 
-/// Without a secret anybody can be the router, so nobody vouches for an address.
+/// Without a secret any process can be the router, so its addresses are not trusted.
 #[tokio::test]
 async fn without_a_secret_only_configured_givers_are_dialled() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -131,7 +131,7 @@ async fn a_giver_with_two_addresses_is_lost_when_both_are() {
     router.decode.pairs(0).await;
 }
 
-/// Says of itself what a real giver says, but ends every watch at once, as one does that leaves.
+/// Answers as a real giver does, but ends every watch at once, like a giver that leaves.
 struct Leaving {
     welcome: PeerWelcome,
     session: Welcome,
@@ -168,7 +168,7 @@ impl SessionHost for Leaving {
     }
 }
 
-/// Stands beside a real giver and says of itself what that says, as `change` has it; and where it is met.
+/// Starts a copy of a real giver with its welcome altered by `change`; returns it with its address.
 async fn stand_in(prefill: &Process, change: impl FnOnce(&mut PeerWelcome)) -> (Arc<Leaving>, String) {
     let session = Line::to(&prefill.started.address).await.session.welcome;
     let (compat, lease_beat) = (session.compat.clone(), Span::from_secs(5));
@@ -186,7 +186,7 @@ async fn stand_in(prefill: &Process, change: impl FnOnce(&mut PeerWelcome)) -> (
     (leaving, address)
 }
 
-/// The control of one process and the bytes of another: leases of the first would be read from the second.
+/// Control of one process with the bytes of another: leases of the first would be read from the second.
 #[tokio::test]
 async fn the_endpoint_of_another_process_is_refused_when_it_is_met() {
     let prefill = giver().await;
@@ -196,7 +196,7 @@ async fn the_endpoint_of_another_process_is_refused_when_it_is_met() {
     assert_eq!(problem, format!("the giver at {address} gives the tcp endpoint of another process"));
 }
 
-/// What can never be pulled is refused when the two meet, not at each request.
+/// A giver whose KV can never be pulled is refused when it is met, not at each request.
 #[tokio::test]
 async fn a_giver_whose_tiles_are_others_is_refused_by_name_when_it_is_met() {
     let prefill = giver().await;

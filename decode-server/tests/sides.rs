@@ -1,4 +1,4 @@
-//! Which sides a worker has is what is plugged in: both in one, or none.
+//! Workers with both sides, and with none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
@@ -11,7 +11,7 @@ use support::{Process, Router, decode, engine, leg, prefill, request};
 
 const STEP_US: f64 = 1_000.0;
 
-/// The same text comes out whoever of the two prefills, and of both at a time.
+/// The text is the same whichever of the two prefills, also when both do at a time.
 #[tokio::test]
 async fn two_workers_that_give_and_take_hand_over_in_both_directions() {
     let both = || Process::both(decode(engine("llama", Tcp, STEP_US), &[]));

@@ -1,7 +1,7 @@
-//! How fast each transport pulls blocks from another process, beside what one thread's memcpy does in the same run.
+//! Rates at which each transport pulls blocks from another process, beside one thread's memcpy in the same run.
 //!
-//! `cargo bench -p kv-transfer` prints medians over interleaved rounds, in GB/s and as ratios to memcpy. Only the ratios
-//! mean anything on another machine.
+//! `cargo bench -p kv-transfer` prints medians over interleaved rounds, in GB/s and as ratios to memcpy. Only the
+//! ratios can be compared with another machine's.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ struct Scale {
 }
 
 fn main() {
-    // `cargo test --benches` only wants to know that this runs.
+    // `cargo test --benches` only checks that this runs.
     let measured = std::env::args().any(|argument| argument == "--bench");
     let scale =
         if measured { Scale { pool_bytes: 256 << 20, rounds: 5 } } else { Scale { pool_bytes: 8 << 20, rounds: 1 } };
@@ -64,7 +64,7 @@ fn main() {
     }
 }
 
-/// The other process: serves its pool until its standard input closes.
+/// Serves the pool in the other process until its standard input closes.
 fn serve(kind: TransportKind, scale: &Scale) {
     let (transport, _pool, _woken) = worker(kind, scale);
     println!("{}", transport.endpoint().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
@@ -86,10 +86,9 @@ fn worker(kind: TransportKind, scale: &Scale) -> (Transport, Arc<HostMemory>, Re
     (transport, pool, woken)
 }
 
-/// Memory whose pages all exist.
 fn touched(scale: &Scale, backing: Backing) -> Arc<HostMemory> {
     let pool = HostMemory::new(scale.pool_bytes, backing).expect("memory");
-    // SAFETY: the whole mapping, which nobody else knows yet.
+    // SAFETY: the whole mapping, which only this function has.
     unsafe { std::ptr::write_bytes(pool.as_ptr(), 1, pool.len()) };
     Arc::new(pool)
 }
@@ -101,7 +100,7 @@ struct Reader {
     _owner: Owner,
 }
 
-/// The other process, which ends with this.
+/// The other process, killed when dropped.
 struct Owner(Child);
 
 impl Drop for Owner {
@@ -171,7 +170,6 @@ impl Reader {
     }
 }
 
-/// One thread's memcpy between two mappings of one process.
 struct Plain {
     from: Arc<HostMemory>,
     to: Arc<HostMemory>,
@@ -200,7 +198,7 @@ impl Plain {
     }
 }
 
-/// Every block of the pool once, in an order that leaves few neighbours to join.
+/// Returns every block of the pool once, in an order with few neighbours to join.
 fn shuffled(pool_bytes: usize, block_bytes: usize) -> Vec<RangeCopy> {
     let blocks = pool_bytes / block_bytes;
     let bytes = block_bytes as u64;

@@ -1,21 +1,20 @@
-//! What to do when the system gives no connection, and how often to say so; knows no socket.
+//! Failed accepts: how long to pause after one and how often to log them; knows no socket.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The pause after an accept that failed; then the oldest stranger makes room, if room is what is missing.
+/// Pause after a failed accept; then the oldest waiting connection is closed if descriptors or memory ran out.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What whoever was turned out needs to let go of its descriptor.
+/// Time for the task or thread of a closed connection to release its descriptor.
 pub(crate) const LEAVE_PAUSE: Duration = Duration::from_millis(2);
-/// One line in this time: an accept fails again at once as long as there are no descriptors.
+/// Shortest time between two log lines: without free descriptors every accept fails at once.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Whether an accept has failed because this process or the system has no descriptor or memory left.
+/// Whether an accept failed because this process or the system is out of descriptors or memory.
 pub(crate) fn is_for_want_of_room(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// The failed accepts of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     logged: Option<Instant>,
@@ -23,14 +22,14 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Logs the first, and later ones together.
+    /// Logs the first failure; counts the following ones and logs them together.
     pub(crate) fn log(&mut self, error: &io::Error) {
         if let Some(more) = self.note(Instant::now()) {
             tracing::warn!(%error, more_since_the_last_line = more, "could not accept a reader");
         }
     }
 
-    /// Counts one; when it is time for a line, how many there were since the last.
+    /// Counts a failure; when a log line is due, returns the failures that were not logged since the last line.
     fn note(&mut self, now: Instant) -> Option<u64> {
         if self.logged.is_some_and(|at| now.saturating_duration_since(at) < LOG_EVERY) {
             self.unlogged += 1;

@@ -1,4 +1,4 @@
-//! What one pull consists of; checks and joins its ranges, and knows nothing of how they travel.
+//! The ranges of one pull, checked and joined; knows nothing of how they travel.
 
 use std::time::{Duration, Instant};
 
@@ -8,34 +8,34 @@ use sched::layout::TileCopy;
 
 use crate::{Limits, RegionId, Side, TransferError};
 
-/// One pull: ranges of one region of the peer into ranges of one region of ours, under one lease.
+/// One pull: ranges of one region of the peer into ranges of one region of this worker, under one lease.
 ///
-/// The local ranges belong to the transport from `start` until the ticket has ended: nobody else may touch them.
+/// The local ranges belong to the transport from `start` until the ticket has ended: no other code may touch them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The lease under which the owner serves the remote ranges.
+    /// Lease under which the owner serves the remote ranges.
     pub lease: LeaseId,
-    /// The peer's region.
+    /// Region of the peer.
     pub remote: RegionId,
-    /// Our region.
+    /// Region of this worker.
     pub local: RegionId,
     /// The ranges. Neighbours that are adjacent on both sides are joined.
     pub copies: Vec<RangeCopy>,
-    /// From `start` to the last byte, waiting for other batches included; afterwards the batch fails.
+    /// Time from `start` to the last byte, including the wait for other batches; afterwards the batch fails.
     pub deadline: Duration,
-    /// From the batch's first read to its last byte; afterwards it fails. Batches of a peer are read one after the other:
-    /// what is still to come of the ones before it does not count against it.
+    /// Time from the batch's first read to its last byte; afterwards it fails. Batches of a peer are read one after the
+    /// other, and the wait for earlier batches does not count.
     pub reading: Duration,
 }
 
-/// One range to pull.
+/// Range to pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RangeCopy {
-    /// Where it starts in the peer's region, in bytes.
+    /// Start in the peer's region, in bytes.
     pub remote_offset: u64,
-    /// Where it goes in our region, in bytes.
+    /// Start in this worker's region, in bytes.
     pub local_offset: u64,
-    /// How long it is.
+    /// Length.
     pub bytes: u64,
 }
 
@@ -45,7 +45,7 @@ impl From<TileCopy> for RangeCopy {
     }
 }
 
-/// A batch that was checked: its ranges lie inside their regions and are as few as they can be.
+/// A checked batch: its ranges lie inside their regions, and adjacent ones are joined.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) lease: LeaseId,
@@ -61,7 +61,6 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Checks a batch against the lengths of both regions.
     pub(crate) fn check(
         batch: Batch,
         remote_bytes: u64,
@@ -94,17 +93,15 @@ impl Job {
         })
     }
 
-    /// The moment from which the batch is late; `None` when that is beyond what the clock can say.
+    /// Moment from which the batch is late; `None` beyond the range of the clock.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.started.checked_add(self.allowed)
     }
 
-    /// The failure of being late.
     pub(crate) fn late(&self) -> TransferError {
         TransferError::late("pull a batch", self.allowed)
     }
 
-    /// The failure of being read too slowly.
     pub(crate) fn slow(&self) -> TransferError {
         TransferError::late("read a batch", self.reading)
     }

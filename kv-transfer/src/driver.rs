@@ -1,4 +1,4 @@
-//! What the front asks of the threads behind it; knows neither side's inside.
+//! Interface between the front and the threads of a transport; knows the inside of neither.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::batch::Job;
 use crate::endpoint::Endpoint;
 use crate::{PeerId, RegionId, Ticket, TransferError};
 
-/// The front's hold on a transport's threads. Dropping it stops them and waits until they have ended.
+/// Handle of the front on a transport's threads. Dropping it stops them and waits until they have ended.
 pub(crate) trait Driver: Send {
-    /// Makes memory servable and says the key that readers need, if any. May wait for the threads.
+    /// Makes memory servable and returns the key that readers need, empty if none. May wait for the threads.
     fn register(&mut self, region: RegionId, memory: &Region) -> Result<Vec<u8>, TransferError>;
 
     /// Queues a command; never waits.
     fn submit(&mut self, command: Command) -> Result<(), TransferError>;
 }
 
-/// What the threads are told to do. Checked by the front: ids are fresh or known, ranges lie inside their regions.
+/// Order to the threads, checked by the front: ids are fresh or known, ranges lie inside their regions.
 #[derive(Debug)]
 pub(crate) enum Command {
     Connect { peer: PeerId, endpoint: Endpoint },

@@ -1,4 +1,4 @@
-//! The blob by which a peer finds us and our regions: written once, parsed once; knows no transport's address format.
+//! The endpoint of a transport as bytes: its address, token and regions; knows no transport's address format.
 
 use sched::InstanceId;
 
@@ -6,29 +6,26 @@ use crate::token::{TOKEN_BYTES, Token};
 use crate::wire::{Reader, Writer};
 use crate::{TransferError, TransportKind};
 
-/// The version of the blob and of everything that transports say to each other.
+/// Version of the endpoint and of all messages between transports.
 pub(crate) const WIRE_VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"KVEP";
 const ENDPOINT_BYTES_MAX: usize = 64 << 10;
 
-/// A parsed endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) kind: TransportKind,
     pub(crate) instance: InstanceId,
-    /// What a reader has to say in its greeting.
     pub(crate) token: Token,
-    /// Where and how to connect; each transport has its own form.
+    /// Address to connect to, in the transport's own format.
     pub(crate) address: Vec<u8>,
     pub(crate) regions: Vec<RemoteRegion>,
 }
 
-/// One region that the peer serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RemoteRegion {
     pub(crate) bytes: u64,
-    /// What a one-sided transport needs to reach it; empty elsewhere.
+    /// Key of the region for one-sided transports; empty for others.
     pub(crate) key: Vec<u8>,
 }
 
@@ -42,7 +39,7 @@ impl Endpoint {
         regions.fold(head, |blob, region| blob.u64(region.bytes).string(&region.key)).finish()
     }
 
-    /// Parses what a peer sent; every byte must be accounted for.
+    /// Parses a peer's endpoint, strictly: no byte may be left over.
     pub(crate) fn decode(blob: &[u8], regions_max: usize) -> Result<Self, TransferError> {
         let refused = |reason| TransferError::Endpoint { bytes: blob.len(), reason };
         if blob.len() > ENDPOINT_BYTES_MAX {
@@ -78,10 +75,10 @@ impl Endpoint {
     }
 }
 
-/// Whose regions an endpoint leads to, as it says itself.
+/// Returns the instance that an endpoint names as its owner.
 ///
 /// # Errors
-/// It is no endpoint.
+/// The bytes are no valid endpoint.
 pub fn instance_of(blob: &[u8]) -> Result<InstanceId, TransferError> {
     Endpoint::decode(blob, usize::MAX).map(|endpoint| endpoint.instance)
 }

@@ -1,4 +1,4 @@
-//! Everything a transfer can be refused for or fail at.
+//! Errors by which a transfer is refused or fails.
 
 use std::io;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use sched::{InstanceId, LeaseId};
 
 use crate::{AccessDenied, PeerId, RefusedUcxTls, RegionId, TransportKind};
 
-/// Whose memory an error speaks of.
+/// Side whose memory an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Ours, which is written.
+    /// This worker's memory, which is written.
     Local,
-    /// The peer's, which is read.
+    /// The peer's memory, which is read.
     Remote,
 }
 
@@ -26,7 +26,7 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// Why a call was refused, a batch failed, or a peer is down.
+/// Reason for which a call was refused, a batch failed, or a peer is down.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
     /// The transport was left out of this build.
@@ -35,10 +35,10 @@ pub enum TransferError {
         /// The transport.
         kind: TransportKind,
     },
-    /// The list of UCX transports names one that is not opened.
+    /// The list of UCX transports contains a name that is refused.
     #[error("open ucx: the list of its transports {0}")]
     UcxTls(#[from] RefusedUcxTls),
-    /// The environment would have UCX do something else than what is configured.
+    /// A variable of the environment contradicts the configuration of UCX.
     #[error(
         "open ucx: the environment says {variable}={found:?}, this worker needs {needed:?}: unset the variable (transports \
          are chosen by engine.ucx_tls)"
@@ -48,7 +48,7 @@ pub enum TransferError {
         variable: String,
         /// Its value.
         found: String,
-        /// What UCX is told instead.
+        /// Value that this worker sets.
         needed: String,
     },
     /// Memory of a kind that the transport cannot serve, of the host or of a device.
@@ -56,53 +56,53 @@ pub enum TransferError {
     WrongMemory {
         /// The transport.
         kind: TransportKind,
-        /// What it serves.
+        /// Memory that the transport serves.
         needed: RegionKind,
-        /// What it got.
+        /// Memory that was to be registered.
         found: RegionKind,
     },
-    /// Registered memory is not what the transport can serve.
+    /// Memory whose backing the transport cannot serve.
     #[error("register memory with {kind}: it serves {needed:?} memory, not {found:?}")]
     WrongBacking {
         /// The transport.
         kind: TransportKind,
-        /// What it needs.
+        /// Backing that the transport needs.
         needed: Backing,
-        /// What it got.
+        /// Memory that was to be registered.
         found: Backing,
     },
-    /// More of something than its limit allows.
+    /// A limit would be exceeded.
     #[error("{operation}: {what} are limited to {max}")]
     Limit {
-        /// What was being done.
+        /// Operation that failed.
         operation: &'static str,
-        /// What there were too many of.
+        /// Things that the limit counts.
         what: &'static str,
         /// The limit.
         max: u64,
     },
-    /// A peer's endpoint is not one.
+    /// Bytes that are not a valid endpoint.
     #[error("read a peer's endpoint of {bytes} bytes: {reason}")]
     Endpoint {
-        /// Its length.
+        /// Length of the endpoint.
         bytes: usize,
-        /// What is wrong with it.
+        /// Defect that was found.
         reason: &'static str,
     },
-    /// A peer of another version of this software.
+    /// A peer that speaks another version of the transfer protocol.
     #[error("connect: the peer speaks transfer version {found}, this build speaks {supported}")]
     Version {
         /// The peer's version.
         found: u16,
-        /// Ours.
+        /// This build's version.
         supported: u16,
     },
     /// A peer that uses another transport.
     #[error("connect over {ours}: the peer's endpoint is of {theirs}")]
     WrongTransport {
-        /// Our transport.
+        /// This worker's transport.
         ours: TransportKind,
-        /// The peer's.
+        /// The peer's transport.
         theirs: TransportKind,
     },
     /// A transport for one host met a peer of another.
@@ -117,25 +117,25 @@ pub enum TransferError {
         /// The instance that the endpoint names.
         expected: InstanceId,
     },
-    /// The peer has not told this reader how to greet.
+    /// The token that this reader shows is not the peer's.
     #[error("connect: the peer does not know the token that this reader shows; it is told in the peer's endpoint")]
     NotAdmitted,
-    /// The kernel does not let us read the peer's memory.
+    /// The kernel does not let this process read the peer's memory.
     #[error(
         "connect over ucx: reading process {pid} is not permitted: both must run as the same user, in one PID namespace, \
          dumpable, and with the ptrace right (kernel.yama.ptrace_scope <= 1); otherwise use shm or tcp"
     )]
     NotPermitted {
-        /// The peer's process.
+        /// Process id of the peer.
         pid: u32,
     },
     /// The probe's bytes were not the peer's.
     #[error("connect: the probe read returned wrong bytes")]
     ProbeMismatch,
-    /// A peer that was never connected, or whose end was already told.
+    /// A peer that was never connected, or whose end was already reported.
     #[error("{operation}: {peer} is not connected")]
     UnknownPeer {
-        /// What was being done.
+        /// Operation that failed.
         operation: &'static str,
         /// The peer.
         peer: PeerId,
@@ -152,7 +152,7 @@ pub enum TransferError {
     /// A region that its owner has not registered.
     #[error("start a batch: there is no {side} {region}")]
     UnknownRegion {
-        /// Whose.
+        /// Side of the region.
         side: Side,
         /// The region.
         region: RegionId,
@@ -160,78 +160,78 @@ pub enum TransferError {
     /// A range outside its region.
     #[error("start a batch: {bytes} bytes at offset {offset} leave the {side} {region} of {region_bytes} bytes")]
     Bounds {
-        /// Whose.
+        /// Side of the region.
         side: Side,
         /// The region.
         region: RegionId,
-        /// Where the range starts.
+        /// Start of the range, in bytes.
         offset: u64,
-        /// How long it is.
+        /// Length of the range.
         bytes: u64,
-        /// How long the region is.
+        /// Length of the region.
         region_bytes: u64,
     },
     /// The owner refused the read.
     #[error("read under {lease}: {denied}")]
     Denied {
-        /// The lease that was named.
+        /// Lease that the reader named.
         lease: LeaseId,
-        /// Why.
+        /// Reason of the owner.
         denied: AccessDenied,
     },
-    /// The batch, or the connecting, took longer than it was given.
+    /// A batch or another operation exceeded its deadline.
     #[error("{operation}: not done after {deadline_ms} ms")]
     Deadline {
-        /// What was being done.
+        /// Operation that failed.
         operation: &'static str,
-        /// The time it had.
+        /// Time that the operation had.
         deadline_ms: u64,
     },
     /// The peer or the connection to it is gone.
     #[error("{operation}: the peer is lost: {reason}")]
     PeerLost {
-        /// What was being done.
+        /// Operation that failed.
         operation: &'static str,
-        /// How that was noticed.
+        /// How the loss was noticed.
         reason: String,
     },
     /// The peer broke the protocol.
     #[error("the peer broke the transfer protocol: {reason}")]
     Protocol {
-        /// What it did.
+        /// Breach that was seen.
         reason: &'static str,
     },
-    /// The connection was closed because we asked.
+    /// The connection was closed by [`crate::KvTransport::disconnect`].
     #[error("disconnected")]
     Disconnected,
-    /// A system call refused.
+    /// A system call failed.
     #[error("{operation}: {reason}")]
     System {
-        /// What was being done.
+        /// Operation that failed.
         operation: &'static str,
-        /// What the system said.
+        /// Error text of the system.
         reason: String,
     },
-    /// UCX's receive queues do not fit where they are kept.
+    /// UCX's receive queues do not fit into /dev/shm.
     #[error(
         "open ucx: /dev/shm has room for {free_bytes} bytes, this worker's receive queues take {needed_bytes}: enlarge it \
          (a container's --shm-size), or use the transport shm"
     )]
     DevShm {
-        /// What is there.
+        /// Free bytes in /dev/shm.
         free_bytes: u64,
-        /// What is needed.
+        /// Bytes that the receive queues take.
         needed_bytes: u64,
     },
-    /// UCX refused.
+    /// A call of UCX failed.
     #[error("{operation}: ucx: {status}")]
     Ucx {
-        /// The call.
+        /// Operation that failed.
         operation: &'static str,
-        /// UCX's own words.
+        /// Status text of UCX.
         status: String,
     },
-    /// The transport's thread has ended.
+    /// A thread of the transport has ended.
     #[error("the transport has stopped")]
     Stopped,
     /// A failure that a test asked for.
@@ -240,17 +240,14 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// Wraps what a system call said.
     pub(crate) fn system(operation: &'static str, error: &io::Error) -> Self {
         Self::System { operation, reason: error.to_string() }
     }
 
-    /// An operation that took longer than it was given.
     pub(crate) fn late(operation: &'static str, allowed: Duration) -> Self {
         Self::Deadline { operation, deadline_ms: u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    /// Wraps how the loss of a peer was noticed.
     pub(crate) fn lost(operation: &'static str, reason: impl ToString) -> Self {
         Self::PeerLost { operation, reason: reason.to_string() }
     }

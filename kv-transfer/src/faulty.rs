@@ -1,4 +1,4 @@
-//! Faults on purpose, around any transport, from a seed: failing, late and reordered ends. For tests; knows no transport.
+//! Adds faults to any transport, from a seed: failing, late and reordered ends. For tests; knows no transport.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::JoinHandle;
@@ -9,14 +9,14 @@ use kernels::memory::Region;
 
 use crate::{Batch, KvTransport, Notify, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind};
 
-/// Which faults to make. The same plan over the same calls makes the same faults.
+/// Plan of the faults. The same plan over the same calls makes the same faults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FaultPlan {
-    /// Seeds the choice of delays.
+    /// Seed of the delays.
     pub seed: u64,
-    /// Batches to fail, counted from 0 in the order of `start`. Some of their bytes may land, as in real failures.
+    /// Numbers of the batches to fail, from 0 in the order of `start`. Some of their bytes may land, as in real life.
     pub fail: BTreeSet<u64>,
-    /// The longest delay of a batch's end. Delays differ from batch to batch, so ends overtake each other.
+    /// Longest delay of a batch's end. Delays differ from batch to batch, so ends overtake each other.
     pub delay_max: Duration,
 }
 
@@ -25,18 +25,16 @@ pub struct Faulty<T> {
     inner: T,
     plan: FaultPlan,
     started: u64,
-    /// Batches that were chosen to fail.
     failing: BTreeSet<Ticket>,
-    /// How long to hold each open batch's end back.
     delays: BTreeMap<Ticket, Duration>,
-    /// Ends that are held back, and a peer's going down, which must not overtake them.
+    /// Delayed events by due time; a peer's end must not overtake the ends of its batches.
     held: BTreeMap<(Instant, u64), TransferEvent>,
     held_made: u64,
     alarm: Alarm,
 }
 
 impl<T: KvTransport> Faulty<T> {
-    /// Wraps a transport. `notify` must be the one that the transport was opened with.
+    /// Wraps a transport that was opened with `notify`.
     pub fn new(inner: T, plan: FaultPlan, notify: Notify) -> Result<Self, TransferError> {
         let alarm = Alarm::start(notify)?;
         let (failing, delays, held) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
@@ -116,7 +114,7 @@ fn scramble(seed: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// Wakes the owner when a held event is due.
+/// Thread that calls `notify` when a held event is due.
 struct Alarm {
     due: Option<Sender<Instant>>,
     thread: Option<JoinHandle<()>>,

@@ -1,5 +1,5 @@
-//! The batches of one peer in order of arrival, cut into reads: what to read next, what has ended, what is late. Pure:
-//! it is told the time and how reads end.
+//! The batches of one peer in order of arrival, cut into reads: says the next read, which batches have ended and which
+//! are late. Pure: its caller passes the time and how reads end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,16 +9,14 @@ use crate::batch::Job;
 use crate::region::host_memory;
 use crate::{RangeCopy, Ticket, TransferError, TransferEvent, TransportKind};
 
-/// How often reads that came back without their bytes, through no fault of their batch, are made again while nothing of
-/// the batch lands in between.
+/// Retries of reads that came back without their bytes through no fault of their batch, until a read of it lands.
 #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
 const RETRIES_PER_BATCH_MAX: u32 = 1;
 
-/// The open batches of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     batches: VecDeque<Open>,
-    /// Since when the oldest batch, whose reads come first, is being read and nothing is in its way.
+    /// Start of the oldest batch's time for reading: its reads have begun and no other batch is ahead of it.
     reading_since: Option<Instant>,
 }
 
@@ -31,14 +29,14 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    /// Where the bytes go, for transports that serve memory of the host.
+    /// Destination of the bytes, for transports that serve memory of the host.
     pub(crate) fn host_destination(&self, kind: TransportKind) -> Result<*mut u8, TransferError> {
         // The offset was checked against the region when the job was made.
         Ok(host_memory(kind, &self.job.local)?.as_ptr().wrapping_add(self.range.local_offset as usize))
     }
 }
 
-/// Why a batch ends before its last byte.
+/// Reason for which a batch ends before its last byte.
 #[derive(Debug, Clone)]
 pub(crate) enum Ending {
     Aborted,
@@ -49,13 +47,11 @@ pub(crate) enum Ending {
 struct Open {
     ticket: Ticket,
     job: Arc<Job>,
-    /// The next range and how much of it was handed out.
+    /// Index of the next range; `offset` is how much of it was handed out.
     range: usize,
     offset: u64,
-    /// Ranges to read again.
     again: Vec<RangeCopy>,
     outstanding: u32,
-    /// Whether a read of it was handed out.
     begun: bool,
     #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     retries: u32,
@@ -82,7 +78,7 @@ impl Flow {
         });
     }
 
-    /// The next read of at most `bytes_max` bytes, of the oldest batch that has one.
+    /// Returns the next read, of at most `bytes_max` bytes, from the oldest batch that has more to read.
     pub(crate) fn next_read(&mut self, bytes_max: u64, now: Instant) -> Option<Read> {
         let read = self.batches.iter_mut().find_map(|open| open.next_read(bytes_max))?;
         if self.batches.front().is_some_and(|oldest| oldest.begun) {
@@ -91,16 +87,15 @@ impl Flow {
         Some(read)
     }
 
-    /// A read's bytes are in place.
     pub(crate) fn landed(&mut self, ticket: Ticket, now: Instant) -> Option<TransferEvent> {
         let open = self.open(ticket)?;
         open.outstanding -= 1;
-        // Whoever gets on may be disturbed again.
+        // A batch that makes progress gets its retry back.
         open.retries = 0;
         self.settle(ticket, now)
     }
 
-    /// A read came back without its bytes because its connection was closed for another batch's sake.
+    /// Notes that a read came back without its bytes, because the connection was closed to end a batch.
     #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) fn came_back(&mut self, read: &Read, error: &TransferError, now: Instant) -> Option<TransferEvent> {
         let open = self.open(read.ticket)?;
@@ -112,7 +107,6 @@ impl Flow {
         self.settle(read.ticket, now)
     }
 
-    /// A read failed, and with it its batch.
     pub(crate) fn failed(&mut self, ticket: Ticket, error: TransferError, now: Instant) -> Option<TransferEvent> {
         let open = self.open(ticket)?;
         open.outstanding -= 1;
@@ -120,14 +114,14 @@ impl Flow {
         self.settle(ticket, now)
     }
 
-    /// Hands out no more reads of a batch. The event comes now if none is outstanding, otherwise with the last of them.
+    /// Stops the reads of a batch. The event comes now if no read is outstanding, otherwise with the last one.
     pub(crate) fn end(&mut self, ticket: Ticket, ending: Ending, now: Instant) -> Option<TransferEvent> {
         let open = self.open(ticket)?;
         open.ending.get_or_insert(ending);
         self.settle(ticket, now)
     }
 
-    /// Ends a batch whose outstanding reads the caller has made harmless itself.
+    /// Ends a batch at once; the caller has made sure that its outstanding reads cannot land.
     pub(crate) fn forget(&mut self, ticket: Ticket, ending: Ending, now: Instant) -> Option<TransferEvent> {
         let open = self.open(ticket)?;
         open.outstanding = 0;
@@ -145,7 +139,6 @@ impl Flow {
         }
     }
 
-    /// Batches that are late and not ending yet.
     pub(crate) fn late(&self, now: Instant) -> Vec<(Ticket, TransferError)> {
         let passed = |moment: Option<Instant>| moment.is_some_and(|moment| moment <= now);
         let running = self.batches.iter().enumerate().filter(|(_, open)| open.ending.is_none());
@@ -158,24 +151,23 @@ impl Flow {
         late.collect()
     }
 
-    /// The earliest deadline of a batch that is not ending yet.
+    /// Returns the earliest deadline of a batch that is not ending yet.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let running = self.batches.iter().enumerate().filter(|(_, open)| open.ending.is_none());
         running.flat_map(|(index, open)| [open.job.deadline(), self.slow_at(index)]).flatten().min()
     }
 
-    /// When the batch at `index` is read too slowly; only the oldest can be, the others wait for it.
+    /// End of the time for reading of the batch at `index`; only the oldest has one, the others wait for it.
     fn slow_at(&self, index: usize) -> Option<Instant> {
         let oldest = self.batches.front().filter(|_| index == 0)?;
         self.reading_since?.checked_add(oldest.job.reading)
     }
 
-    /// Every open batch, in order of arrival.
     pub(crate) fn tickets(&self) -> Vec<Ticket> {
         self.batches.iter().map(|open| open.ticket).collect()
     }
 
-    /// The oldest batch that has been asked to end and waits for its outstanding reads.
+    /// Returns the oldest batch that is ending and waits for its outstanding reads.
     #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only one-sided transports ask for this"))]
     pub(crate) fn draining(&self) -> Option<Ticket> {
         self.batches.iter().find(|open| open.ending.is_some()).map(|open| open.ticket)
@@ -190,12 +182,12 @@ impl Flow {
         self.batches.get_mut(index)
     }
 
-    /// Tickets are counted up, so those of a peer are in order.
+    /// Binary search: tickets are counted up, so those of a peer are in order.
     fn index(&self, ticket: Ticket) -> Option<usize> {
         self.batches.binary_search_by_key(&ticket, |open| open.ticket).ok()
     }
 
-    /// Takes a batch out if nothing of it is outstanding and it is complete or ending.
+    /// Removes a batch that is complete or ending and has no outstanding read.
     fn settle(&mut self, ticket: Ticket, now: Instant) -> Option<TransferEvent> {
         let index = self.index(ticket)?;
         let open = &self.batches[index];
@@ -353,7 +345,7 @@ mod tests {
         flow.push(Ticket(0), job(&[10], 60_000));
         flow.push(Ticket(1), job(&[10], 60_000));
         assert!(flow.next_deadline() == Some(flow.batches[0].job.deadline().unwrap()), "nothing is read yet");
-        // Both were asked for, one after the other: the answers come in the same order.
+        // Both reads were handed out, and answers come in the same order.
         assert!(flow.next_read(10, now).is_some() && flow.next_read(10, now).is_some());
         assert!(flow.late(ms(29_999)).is_empty());
         let late = flow.late(ms(30_000));

@@ -1,5 +1,5 @@
-//! The side of every transport that its owner sees: allots ids, checks arguments, bounds queues. Moves no byte and knows
-//! no implementation.
+//! The part of every transport that its caller sees: allots ids, checks arguments, bounds queues. Moves no byte and
+//! knows no implementation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,26 +18,24 @@ use crate::{
 
 /// An open transport of any kind.
 pub struct Transport {
-    /// First, so that dropping stops the threads before the memory they use is let go.
+    /// First field, so that dropping stops the threads before it frees the memory that they use.
     driver: Box<dyn Driver>,
     events: Receiver<TransferEvent>,
-    /// The end of a peer and of its batches, to be told before the next event.
+    /// Ends of batches and their peer, returned by `poll` before the next event.
     endings: VecDeque<TransferEvent>,
     kind: TransportKind,
     limits: Limits,
     serving: Serving,
-    /// Our own endpoint, which grows with each registered region.
+    /// This worker's endpoint; grows with each registered region.
     endpoint: Endpoint,
     regions: Vec<Region>,
     peers: BTreeMap<PeerId, Peer>,
-    /// Batches that have not ended, and whose they are.
     open: BTreeMap<Ticket, PeerId>,
     peers_made: u64,
     tickets_made: u64,
     life: Life,
 }
 
-/// Whether the threads behind still work.
 #[derive(PartialEq, Eq)]
 enum Life {
     Running,
@@ -46,7 +44,6 @@ enum Life {
 
 struct Peer {
     state: PeerState,
-    /// The lengths of the regions that the peer serves.
     region_bytes: Vec<u64>,
 }
 
@@ -82,7 +79,6 @@ impl Transport {
         }
     }
 
-    /// Checks a batch against the peer's table of regions and ours.
     fn check(&self, peer: PeerId, batch: Batch) -> Result<Job, TransferError> {
         let operation = "start a batch";
         let known = self.peers.get(&peer).ok_or(TransferError::UnknownPeer { operation, peer })?;
@@ -118,8 +114,8 @@ impl Transport {
         }
     }
 
-    /// A batch that was started while its peer went down may not have reached the threads when they tell so. It ends here,
-    /// before its peer; what they say of it later is dropped.
+    /// Ends the batches of a peer that went down, before the peer: a batch that was just started may not have reached
+    /// the threads when they report the end. Later events of these batches are dropped.
     fn went_down(&mut self, peer: PeerId, error: TransferError) {
         let batches = self.open.iter().filter(|(_, of)| **of == peer);
         let lost = || TransferError::lost("start a batch", "it went down meanwhile");
@@ -225,7 +221,7 @@ impl KvTransport for Transport {
 
     fn abort(&mut self, ticket: Ticket) {
         if let Some(peer) = self.open.get(&ticket) {
-            // When the threads have ended, `poll` has said so.
+            // `poll` reports it when the threads have ended.
             let _stopped = self.driver.submit(Command::Abort { ticket, peer: *peer });
         }
     }
@@ -247,7 +243,6 @@ mod tests {
     use super::*;
     use crate::{LeaseTable, RangeCopy};
 
-    /// Threads that get everything and do nothing.
     struct Idle;
 
     impl Driver for Idle {

@@ -1,5 +1,5 @@
-//! The first words on a connection between two workers: whom the reader expects, that it was told of, and whether it is
-//! welcome. Knows no socket.
+//! Greeting and answer at the start of a connection: the instance that the reader expects, its token, and the owner's
+//! verdict. Knows no socket.
 
 use sched::InstanceId;
 
@@ -13,12 +13,10 @@ const MAGIC: [u8; 8] = *b"kv-pull\n";
 pub(crate) const GREETING_BYTES: usize = 26 + TOKEN_BYTES;
 pub(crate) const ANSWER_BYTES: usize = 11;
 
-/// The reader's first words.
 pub(crate) fn greeting(expected: InstanceId, token: Token) -> Vec<u8> {
     Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u128(expected.0).raw(&token.0).finish()
 }
 
-/// What the owner says to a greeting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Welcome,
@@ -28,7 +26,7 @@ pub(crate) enum Answer {
     Stranger,
 }
 
-/// The owner's answer to a greeting; `None` if that was no greeting at all.
+/// Decides the answer to a greeting; `None` if the bytes are no greeting.
 pub(crate) fn judge(greeting: &[u8; GREETING_BYTES], ours: InstanceId, token: Token) -> Option<Answer> {
     let mut reader = Reader::new(greeting);
     if reader.raw(MAGIC.len()) != Some(&MAGIC) {
@@ -55,7 +53,7 @@ pub(crate) fn encode_answer(answer: Answer) -> Vec<u8> {
     Writer::new().raw(&MAGIC).u16(WIRE_VERSION).u8(tag).finish()
 }
 
-/// What an owner's answer means for the reader.
+/// Checks the owner's answer on the reader's side.
 pub(crate) fn accept(answer: &[u8; ANSWER_BYTES], expected: InstanceId) -> Result<(), TransferError> {
     let protocol = TransferError::Protocol { reason: "its first words are not of this protocol" };
     let mut reader = Reader::new(answer);

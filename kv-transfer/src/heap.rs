@@ -1,7 +1,7 @@
-//! Gives memory that the process has freed back to the system; knows nothing of transports.
+//! Returns freed memory to the system; knows nothing of transports.
 
-/// Returns whole free pages of the C library's heap. It keeps them otherwise, for a next request that may never come, in
-/// as many heaps as threads have asked at once. Takes milliseconds; does nothing where the C library is not GNU's.
+/// Returns free pages of the C library's heaps to the system; the library itself keeps them for later allocations, in
+/// as many heaps as threads allocated at once. Takes milliseconds; only the GNU C library has it.
 pub fn give_heap_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `malloc_trim` takes the allocator's own locks and touches free pages only.
@@ -23,7 +23,7 @@ mod tests {
     #[test]
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     fn freed_memory_goes_back() {
-        // Small pieces with one that stays at the end: by itself the heap cannot shrink.
+        // Small pieces, and the last one stays: the heap cannot shrink by itself.
         let mut pieces: Vec<Box<[u8; 1024]>> = (0..64 << 10).map(|_| Box::new([1; 1024])).collect();
         let last = pieces.pop();
         let full = resident_kib();

@@ -1,16 +1,14 @@
-//! Which host and PID namespace this process lives in, and the right of others to read it; knows no transport.
+//! Host and PID namespace of this process, and the right of other processes to read it; knows no transport.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::TransferError;
 
-/// A kernel since its boot, seen from one PID namespace: equal on both sides when process ids mean the same there.
+/// One boot of a kernel and one PID namespace. Equal ones give a process id the same meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
-    /// The kernel's random boot id.
     pub(crate) boot: String,
-    /// The inode of the PID namespace.
     pub(crate) pid_namespace: u64,
 }
 
@@ -24,11 +22,11 @@ impl Host {
     }
 }
 
-/// Lets the descendants of `supervisor` read this process's memory, which cross-memory attach needs on kernels with Yama:
-/// its scope 1 admits one declared process with all its descendants (prctl(2), `PR_SET_PTRACER`). Each call replaces the
-/// one before it. Kernels without Yama need no permission and refuse the declaration, which is success here.
+/// Lets the descendants of `supervisor` read this process's memory, which cross-memory attach needs on kernels with
+/// Yama: its scope 1 admits one declared process with its descendants (prctl(2), `PR_SET_PTRACER`). Each call replaces
+/// the last. Kernels without Yama need no permission and refuse the declaration, which counts as success.
 pub fn allow_readers(supervisor: u32) -> Result<(), TransferError> {
-    // A process that changed its user is not readable by its equals until it says so.
+    // A process that changed its user is not dumpable, so processes of the same user could not read it.
     // SAFETY: sets an attribute of this process.
     if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) } != 0 {
         return Err(TransferError::system("make this process readable", &std::io::Error::last_os_error()));

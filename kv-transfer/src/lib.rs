@@ -1,9 +1,9 @@
 //! Moves bytes between workers; knows nothing of what a request means.
 //!
 //! A worker opens one [`KvTransport`], registers its KV pool, hands its [`KvTransport::endpoint`] to peers over the
-//! control channel, and pulls ranges of *their* pools into its own. Memory is named by (region, offset, length), never by
-//! address. Four implementations stand side by side: [`ucx`] (one-sided reads), [`tcp`] (needs no privileges), [`shm`]
-//! (memfd, one host) and [`in_process`] (threads of one process, and the base of fault tests through [`faulty`]).
+//! control channel, and pulls ranges of *their* pools into its own. Memory is named by (region, offset, length), never
+//! by address. There are four implementations: [`ucx`] (one-sided reads), [`tcp`] (needs no privileges), [`shm`]
+//! (memfd, one host) and [`in_process`] (threads of one process, also the base of fault tests through [`faulty`]).
 
 pub mod access;
 pub mod faulty;

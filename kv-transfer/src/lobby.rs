@@ -1,17 +1,16 @@
-//! Where connections wait that have not greeted yet: few, and when there is no room the one that has waited longest goes,
-//! so that whoever greets at once gets in however many others keep silent. Pure; knows no socket.
+//! The lobby: the few places for connections that have not greeted yet. When it is full, the longest wait ends, so that
+//! a reader that greets at once gets in however many others stay silent. Pure; knows no socket.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Connections that may wait.
 const LOBBY_MAX: usize = 64;
-/// One in so many of the descriptors that the process may open is for a connection that waits.
+/// Descriptors that the process may open, per place in the lobby.
 const FILES_PER_PLACE: u64 = 8;
-/// How long one may.
+/// Longest time that a connection may wait.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The connections that wait, each with what ends it.
+/// Waiting connections by number, each with the handle that ends it.
 #[derive(Debug)]
 pub(crate) struct Lobby<T> {
     waiting: BTreeMap<u64, T>,
@@ -20,7 +19,7 @@ pub(crate) struct Lobby<T> {
 }
 
 impl<T> Lobby<T> {
-    /// As many places as the limit of open files leaves to connections that may be nobody's.
+    /// Returns a lobby with places in proportion to the limit of open files.
     pub(crate) fn within_files() -> Self {
         Self::with(places(open_files_max()))
     }
@@ -29,12 +28,11 @@ impl<T> Lobby<T> {
         Self { waiting: BTreeMap::new(), entered: 0, places }
     }
 
-    /// The number of the next one to enter.
     pub(crate) fn next(&self) -> u64 {
         self.entered
     }
 
-    /// Lets one in; whoever has to go for it is given back.
+    /// Admits a connection; returns the one that has to leave for it.
     pub(crate) fn enter(&mut self, connection: T) -> Option<T> {
         self.waiting.insert(self.entered, connection);
         self.entered += 1;
@@ -44,17 +42,15 @@ impl<T> Lobby<T> {
         self.turn_out_oldest()
     }
 
-    /// Gives up the one that has waited longest.
     pub(crate) fn turn_out_oldest(&mut self) -> Option<T> {
         self.waiting.pop_first().map(|(_, oldest)| oldest)
     }
 
-    /// It has greeted or is gone; given back if it was not turned out before.
+    /// Removes a connection that has greeted or ended; `None` if it was removed before.
     pub(crate) fn leave(&mut self, number: u64) -> Option<T> {
         self.waiting.remove(&number)
     }
 
-    /// All that wait.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
         std::mem::take(&mut self.waiting).into_values()
     }
@@ -64,7 +60,6 @@ fn places(open_files_max: u64) -> usize {
     usize::try_from(open_files_max / FILES_PER_PLACE).map_or(LOBBY_MAX, |places| places.clamp(1, LOBBY_MAX))
 }
 
-/// How many descriptors this process may have open.
 fn open_files_max() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: fills a live structure; when that fails, it stays as it is.

@@ -1,19 +1,19 @@
-//! Opens a transport by its name; the only place that knows all of them.
+//! Opens a transport by its kind; the only file that knows all of them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::{Fabric, Setup, TransferError, Transport, TransportKind, in_process, shm, tcp};
 
-/// What particular transports need beyond [`Setup`].
+/// Settings of particular transports beyond [`Setup`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Where tcp listens; port 0 lets the system choose.
+    /// Address on which tcp listens; port 0 lets the system choose.
     pub tcp_listen: SocketAddr,
-    /// The address that peers are told instead of the one listened on; needed when that is unspecified (0.0.0.0).
+    /// Address that peers are told in place of the one listened on; needed when that is unspecified (0.0.0.0).
     pub tcp_advertise: Option<IpAddr>,
-    /// The UCX transports to open, as `UCX_TLS` names them. `posix,cma` serves one host; an RDMA build adds `rc`.
+    /// UCX transports to open, in the syntax of `UCX_TLS`. `posix,cma` serves one host; an RDMA build adds `rc`.
     pub ucx_tls: String,
-    /// Whether those may be RDMA's.
+    /// Whether the UCX transports may include RDMA.
     pub ucx_fabric: Fabric,
 }
 
@@ -28,7 +28,7 @@ impl Default for Options {
     }
 }
 
-/// Opens the transport that was asked for, or says why it cannot be; never another one.
+/// Opens the transport that was asked for, never another; an error says why it cannot be opened.
 pub fn open(kind: TransportKind, setup: &Setup, options: &Options) -> Result<Transport, TransferError> {
     match kind {
         TransportKind::Ucx => open_ucx(setup, options),

@@ -1,11 +1,11 @@
-//! How a transport's threads tell their owner; knows no transport.
+//! The queue of events from a transport's threads to the thread that drives it; knows no transport.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{Notify, PeerId, TransferError, TransferEvent};
 
-/// Where transport threads put events. The queue holds at most one end per open ticket and two events per peer, so the
-/// limits on those bound it.
+/// Sender of events. The queue holds at most one end per open ticket and two events per peer, so the limits on tickets
+/// and peers bound it.
 #[derive(Clone)]
 pub(crate) struct Outbox {
     events: Sender<TransferEvent>,
@@ -19,24 +19,24 @@ impl Outbox {
     }
 
     pub(crate) fn tell(&self, event: TransferEvent) {
-        // The owner is gone when this fails, and nobody is left to be told.
+        // Sending fails only when the receiver is gone.
         let _gone = self.events.send(event);
         (self.notify)();
     }
 
-    /// To be held by a thread without which the transport is none: its end is told, also when it ends by a panic.
+    /// Returns a guard for a thread that the transport cannot do without: reports its end, also by a panic.
     pub(crate) fn essential(&self, part: &'static str) -> Essential {
         Essential { outbox: self.clone(), part }
     }
 
-    /// To be held by whoever serves one peer: its end is told, also when it ends by a panic.
+    /// Returns a guard for the task of one peer: reports the end of the peer, also by a panic.
     pub(crate) fn peer(&self, peer: PeerId) -> PeerEnd {
         let reason = "the task that reads from it has ended";
         PeerEnd { outbox: self.clone(), peer, error: TransferError::lost("read", reason) }
     }
 }
 
-/// Tells the end of the transport when dropped. When the owner itself has ended it, nobody listens.
+/// Reports the end of the transport when dropped; no receiver is left if the transport was dropped first.
 pub(crate) struct Essential {
     outbox: Outbox,
     part: &'static str,
@@ -48,11 +48,9 @@ impl Drop for Essential {
     }
 }
 
-/// Tells the end of a peer when dropped.
 pub(crate) struct PeerEnd {
     outbox: Outbox,
     peer: PeerId,
-    /// Why, as far as is known.
     pub(crate) error: TransferError,
 }
 

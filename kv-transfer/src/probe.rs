@@ -1,5 +1,5 @@
-//! A page of known bytes that every transport serves beside the pool: reading it at connect proves the path, the
-//! incarnation and the rate, and reveals nothing of any request.
+//! A page of known bytes that every transport serves beside the pool: reading it at connect proves path and
+//! incarnation, measures the rate, and reveals nothing of any request.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,25 +9,24 @@ use sched::InstanceId;
 
 use crate::{Probe, TransferError};
 
-/// How much is served and read at once.
 pub(crate) const PROBE_BYTES: usize = 1 << 20;
-/// Reads that are measured, after one that warms up both sides.
+/// Measured reads, after one that warms up both sides.
 pub(crate) const PROBE_READS: u32 = 4;
 
-/// The magic and the instance, with which the page begins.
+/// Length of the magic and the instance at the start of the page.
 pub(crate) const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 16] = *b"kv-transfer page";
 
-/// Memory that begins with our instance and goes on with a pattern made from it.
+/// Returns the page of an instance: its id, then a pattern made from it.
 pub(crate) fn page(instance: InstanceId, backing: Backing) -> Result<Arc<HostMemory>, TransferError> {
     let memory = HostMemory::new(PROBE_BYTES, backing)?;
     let bytes = expected(instance);
-    // SAFETY: the mapping is `PROBE_BYTES` long, as `bytes` is, and nobody else knows it yet.
+    // SAFETY: the mapping is `PROBE_BYTES` long, as `bytes` is, and only this function has it.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.as_ptr(), PROBE_BYTES) };
     Ok(Arc::new(memory))
 }
 
-/// Where the reads at connect land, and what they must have brought.
+/// Destination of the reads at connect, and the instance whose page they must bring.
 pub(crate) struct Scratch {
     memory: Arc<HostMemory>,
     instance: InstanceId,
@@ -44,7 +43,7 @@ impl Scratch {
         &self.memory
     }
 
-    /// Call when the read that warms up has landed; checks that the peer is who it should be.
+    /// Ends the warm-up read: checks the instance of the peer and starts the measurement.
     pub(crate) fn warm(&mut self) -> Result<(), TransferError> {
         self.verify()?;
         // SAFETY: the scratch is `PROBE_BYTES` long and no read into it is in flight here.
@@ -53,7 +52,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Call when the measured reads have landed.
+    /// Ends the measured reads: checks the bytes and returns the rate.
     pub(crate) fn measured(&self) -> Result<Probe, TransferError> {
         let elapsed = self.begun.map(|begun| begun.elapsed()).unwrap_or_default();
         self.verify()?;
@@ -72,7 +71,6 @@ impl Scratch {
     }
 }
 
-/// How the page of an instance begins.
 pub(crate) fn header(instance: InstanceId) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..MAGIC.len()].copy_from_slice(&MAGIC);
@@ -80,7 +78,7 @@ pub(crate) fn header(instance: InstanceId) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// The page of an instance: its header, then words of a Weyl sequence seeded with it.
+/// Returns the bytes of an instance's page: header, then words of a Weyl sequence seeded with the instance.
 fn expected(instance: InstanceId) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(PROBE_BYTES);
     bytes.extend_from_slice(&header(instance));

@@ -1,12 +1,11 @@
-//! The word by which an owner knows its readers: drawn at its start, told in its endpoint, said back in the greeting.
-//! Whoever may hear the endpoint may read; knows no message.
+//! The token that admits readers: drawn at the owner's start, told in its endpoint, shown in the greeting. A process
+//! that gets the endpoint may read. Knows no message.
 
 use crate::TransferError;
 
-/// How long it is.
 pub(crate) const TOKEN_BYTES: usize = 16;
 
-/// Sixteen random bytes. Not printed, so that no log gives it away.
+/// Sixteen random bytes. Never printed, so that no log reveals them.
 #[derive(Clone, Copy)]
 pub(crate) struct Token(pub(crate) [u8; TOKEN_BYTES]);
 
@@ -16,7 +15,7 @@ impl Token {
     }
 }
 
-/// In a time that does not depend on where two tokens differ.
+/// Compares in constant time, wherever two tokens differ.
 impl PartialEq for Token {
     fn eq(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs)) == 0
@@ -31,7 +30,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// A number that nobody can guess.
+/// Returns a random number from the system that cannot be guessed.
 pub(crate) fn random() -> Result<u128, TransferError> {
     let mut bytes = [0_u8; 16];
     // SAFETY: fills a live buffer of the length that is passed.

@@ -1,4 +1,4 @@
-//! The trait that every transport implements and the words it is spoken in; knows no implementation.
+//! The trait that every transport implements, with its ids, events and settings; knows no implementation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,36 +9,36 @@ use sched::InstanceId;
 
 use crate::{AccessCheck, Batch, Limits, TransferError};
 
-/// Pulls ranges of other workers' memory into ours, and lets them pull ours.
+/// Pulls ranges of other workers' memory into this worker's, and lets them pull from it.
 ///
-/// Driven by one thread, which no call ever blocks for longer than a queue takes: copies, system calls and progress run
-/// on the transport's own threads. The exceptions are [`KvTransport::register`] and dropping, which wait for those threads.
+/// One thread calls it. A call blocks that thread no longer than a queue does: copies, system calls and progress run on
+/// the transport's own threads. Only [`KvTransport::register`] and dropping wait for those threads.
 pub trait KvTransport: Send {
-    /// Which transport this is.
+    /// Kind of this transport.
     fn kind(&self) -> TransportKind;
 
-    /// Makes memory readable by peers and writable by our own batches; memory of a kind that the transport cannot serve, the
-    /// host's or a device's, is refused. Done once, at start, before the first
-    /// [`KvTransport::endpoint`]; the memory stays registered until the transport is dropped.
+    /// Makes memory readable by peers and writable by batches, until the transport is dropped. Called at start, before
+    /// the first [`KvTransport::endpoint`]. Memory of a kind (host or device) that the transport cannot serve is
+    /// refused.
     fn register(&mut self, memory: Region) -> Result<RegionId, TransferError>;
 
-    /// Everything a peer needs to connect and read: address, instance, region keys and lengths. Opaque and versioned.
+    /// Address, instance, region keys and lengths that a peer needs to connect and read. Opaque and versioned.
     fn endpoint(&self) -> Vec<u8>;
 
     /// Starts connecting to the worker that made `endpoint`. The outcome is [`TransferEvent::PeerUp`] or
     /// [`TransferEvent::PeerDown`]; an unreadable endpoint is refused at once.
     fn connect(&mut self, endpoint: &[u8]) -> Result<PeerId, TransferError>;
 
-    /// Starts pulling a batch from a peer that is up. Ends with exactly one of [`TransferEvent::Done`],
-    /// [`TransferEvent::Failed`] and [`TransferEvent::Aborted`], after which no byte of the batch can land any more; or
-    /// the transport itself ends ([`TransferEvent::Stopped`]).
+    /// Starts pulling a batch from a peer that is up. It ends with exactly one of [`TransferEvent::Done`],
+    /// [`TransferEvent::Failed`] and [`TransferEvent::Aborted`], after which no byte of the batch can land; or the
+    /// transport itself ends ([`TransferEvent::Stopped`]).
     fn start(&mut self, peer: PeerId, batch: Batch) -> Result<Ticket, TransferError>;
 
-    /// The next thing that happened, if any.
+    /// Returns the next event, if there is one.
     fn poll(&mut self) -> Option<TransferEvent>;
 
-    /// Asks a batch to end as [`TransferEvent::Aborted`]. If it was too late, it ends as done or failed; an ended
-    /// ticket is ignored.
+    /// Asks a batch to end as [`TransferEvent::Aborted`]; too late, it ends as done or failed. An ended ticket is
+    /// ignored.
     fn abort(&mut self, ticket: Ticket);
 
     /// Closes the connection. Open batches end as aborted, then [`TransferEvent::PeerDown`] says that nothing of the
@@ -46,21 +46,21 @@ pub trait KvTransport: Send {
     fn disconnect(&mut self, peer: PeerId);
 }
 
-/// How bytes travel; the name in configuration, logs and metric labels.
+/// Kind of transport, by its name in configuration, logs and metric labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TransportKind {
     /// One-sided reads by UCX: RDMA between hosts, cross-memory attach on one.
     Ucx,
     /// Framed requests over TCP sockets.
     Tcp,
-    /// The peer's memfd mapped here, copied by our own thread.
+    /// The peer's memfd, mapped by the reader and copied by the reader's own thread.
     Shm,
-    /// Both workers are threads of one process.
+    /// Copies between workers that are threads of one process.
     InProcess,
 }
 
 impl TransportKind {
-    /// Every transport, the one to prefer first.
+    /// Every transport, in order of preference.
     pub const ALL: [Self; 4] = [Self::Ucx, Self::Shm, Self::Tcp, Self::InProcess];
 
     /// The name in configuration, logs and metric labels.
@@ -73,8 +73,8 @@ impl TransportKind {
         }
     }
 
-    /// What the KV pool must be made of to be served by this transport: a memfd has no huge pages on most hosts, and
-    /// cross-memory attach without them loses more than half its speed.
+    /// Backing that a KV pool needs to be served by this transport: a memfd has no huge pages on most hosts, and
+    /// cross-memory attach without huge pages loses more than half its speed.
     pub fn backing(self) -> Backing {
         match self {
             Self::Shm => Backing::Memfd,
@@ -89,7 +89,7 @@ impl fmt::Display for TransportKind {
     }
 }
 
-/// A name that is no transport's.
+/// Error for a name that no transport has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown transport {0:?}, expected ucx, shm, tcp or in_process")]
 pub struct UnknownTransport(pub String);
@@ -129,21 +129,21 @@ id!(
     Ticket(u64), "ticket"
 );
 
-/// What a transport has to tell its owner.
+/// Event that a transport reports to the thread that drives it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TransferEvent {
-    /// The peer answered, is the instance its endpoint named, and real reads were measured.
+    /// The peer answered, is the instance that its endpoint names, and the rate of real reads was measured.
     PeerUp {
         /// The connection.
         peer: PeerId,
-        /// What the reads at connect measured.
+        /// Rate measured by the reads at connect.
         probe: Probe,
     },
     /// The connection is gone or never came to be. Its tickets have ended before this event.
     PeerDown {
         /// The connection; nothing may be started on it any more.
         peer: PeerId,
-        /// Why; [`TransferError::Disconnected`] when it was asked for.
+        /// Reason; [`TransferError::Disconnected`] after a call of [`KvTransport::disconnect`].
         error: TransferError,
     },
     /// Every byte of the batch is in place.
@@ -152,31 +152,31 @@ pub enum TransferEvent {
         ticket: Ticket,
         /// The bytes moved.
         bytes: u64,
-        /// From `start` to the last byte.
+        /// Time from `start` to the last byte, in microseconds.
         elapsed_us: u64,
     },
-    /// The batch ended without all its bytes; what its destination holds is unspecified.
+    /// The batch ended without all its bytes; the content of its destination is unspecified.
     Failed {
         /// The batch.
         ticket: Ticket,
-        /// Why.
+        /// Reason.
         error: TransferError,
     },
-    /// The batch ended because it was asked to.
+    /// The batch ended because it was aborted.
     Aborted {
         /// The batch.
         ticket: Ticket,
     },
-    /// A thread of the transport has ended by itself. Nothing is told any more: batches that are open stay so, because
-    /// over one-sided transports their bytes may land as long as the process lives. All that is left is to end it.
+    /// A thread of the transport has ended by itself. No event follows: open batches stay open, because over one-sided
+    /// transports their bytes may land as long as the process lives. The process has to end.
     Stopped {
-        /// Which thread.
+        /// Name of the thread.
         part: &'static str,
     },
 }
 
 impl TransferEvent {
-    /// The ticket that this event ends, if it ends one.
+    /// Returns the ticket that this event ends, if there is one.
     pub fn ended(&self) -> Option<Ticket> {
         match self {
             Self::Done { ticket, .. } | Self::Failed { ticket, .. } | Self::Aborted { ticket } => Some(*ticket),
@@ -185,37 +185,38 @@ impl TransferEvent {
     }
 }
 
-/// What the reads at connect measured, over the path that batches take.
+/// Measurement of the reads at connect, over the path that batches take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// The bytes read.
+    /// Bytes read.
     pub bytes: u64,
-    /// How long that took.
+    /// Time that the reads took, in nanoseconds.
     pub elapsed_ns: u64,
 }
 
 impl Probe {
-    /// The measured rate.
+    /// Measured rate.
     pub fn bytes_per_second(self) -> f64 {
         self.bytes as f64 * 1e9 / self.elapsed_ns.max(1) as f64
     }
 }
 
-/// Called from a transport's thread whenever `poll` has something new. Must not block.
+/// Callback from a transport's thread whenever `poll` has a new event. Must not block.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;
 
-/// What every transport is opened with.
+/// Settings with which every transport is opened.
 #[derive(Clone)]
 pub struct Setup {
-    /// This process's incarnation: random per start, so that a peer's stale endpoint is told apart.
+    /// This process's incarnation, drawn at random at each start, so that a stale endpoint is recognised.
     pub instance: InstanceId,
-    /// How the owner of the transport is woken.
+    /// Wakes the thread that drives the transport.
     pub notify: Notify,
-    /// Asked per read where the owner takes part in reads (tcp, in-process); one-sided transports cannot ask.
+    /// Check of each read where the owner of the memory takes part in reads: tcp and in-process, not one-sided
+    /// transports.
     pub access: Arc<dyn AccessCheck>,
-    /// The bounds of queues and waits.
+    /// Bounds of queues and waits.
     pub limits: Limits,
-    /// Whether anybody is to read from us.
+    /// Whether peers may read from this worker.
     pub serving: Serving,
 }
 
@@ -224,6 +225,6 @@ pub struct Setup {
 pub enum Serving {
     /// Peers may connect and read.
     Readers,
-    /// Nobody is to read from us: nothing listens, and the endpoint leads nowhere. (UCX listens for nobody anyway.)
+    /// No peer may read: nothing listens, and the endpoint leads nowhere. (UCX never listens.)
     Nobody,
 }

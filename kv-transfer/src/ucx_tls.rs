@@ -1,9 +1,9 @@
-//! Which UCX transports a worker may open, by their names in `UCX_TLS`; knows no library.
+//! UCX transports that a worker may open, by their names in `UCX_TLS`; knows no library.
 //!
-//! A list of what is allowed, not of what is not: UCX reads its own names generously (`all`, `^ib`, `\tcp`, aliases that
-//! stand for several), and its `tcp` must be reachable through none of them.
+//! The names that are allowed are listed, not those that are refused: UCX accepts many spellings (`all`, `^ib`, `\tcp`,
+//! aliases for several transports), and none of them may lead to its `tcp`.
 
-/// What a worker trusts to name its memory: whoever reaches an RDMA fabric can write to it.
+/// Trust in the RDMA fabric: every host that reaches it can write this worker's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fabric {
     /// Only transports of this host are allowed.
@@ -12,7 +12,7 @@ pub enum Fabric {
     Trusted,
 }
 
-/// How far the transports of a list reach.
+/// Reach of the transports of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UcxReach {
     /// Processes of this host.
@@ -21,10 +21,10 @@ pub enum UcxReach {
     Fabric,
 }
 
-/// A name in a list of UCX transports that this worker does not open.
+/// Refusal of a list of UCX transports, because of one name in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedUcxTls {
-    /// UCX's TCP.
+    /// A name that lets UCX use its TCP.
     #[error(
         "is {list:?}, which {name:?} lets run over UCX's tcp: that listens on every interface and carries out writes to \
          any address for whoever connects; name posix,cma for one host, or use the transport tcp"
@@ -32,7 +32,7 @@ pub enum RefusedUcxTls {
     Tcp {
         /// The whole list.
         list: String,
-        /// The part of it.
+        /// The refused name.
         name: String,
     },
     /// An RDMA transport where the fabric is not trusted.
@@ -43,34 +43,32 @@ pub enum RefusedUcxTls {
     Fabric {
         /// The whole list.
         list: String,
-        /// The part of it.
+        /// The refused name.
         name: String,
     },
-    /// Anything else.
+    /// A name that is not known here.
     #[error("is {list:?}, and {name:?} is none of {known}")]
     Unknown {
         /// The whole list.
         list: String,
-        /// The part of it.
+        /// The refused name.
         name: String,
-        /// All names that can be allowed.
+        /// All names that may be allowed.
         known: String,
     },
 }
 
-/// Those of one host, `sm` and its synonyms being UCX's alias of the first three.
+/// Transports of one host; `sm`, `shm` and `mm` are UCX's aliases for several of the first three.
 const ONE_HOST: [&str; 7] = ["posix", "sysv", "cma", "self", "sm", "shm", "mm"];
-/// Those whose receive queues are System V segments, open to the group that the process runs as.
+/// Transports whose receive queues are System V segments, open to the process's group.
 const SYSTEM_V: [&str; 4] = ["sysv", "sm", "shm", "mm"];
-/// Those that attach to the peer's memory across processes.
 const CROSS_MEMORY: [&str; 3] = ["cma", "sm", "shm"];
-/// Those of RDMA.
 const FABRIC: [&str; 14] = [
     "ib", "rc", "rc_v", "rc_x", "rc_verbs", "rc_mlx5", "ud", "ud_v", "ud_x", "ud_verbs", "ud_mlx5", "dc", "dc_x",
     "dc_mlx5",
 ];
 
-/// Checks a list of transports in the syntax of `UCX_TLS` and says how far it reaches.
+/// Checks a list of transports in the syntax of `UCX_TLS` and returns its reach.
 pub fn check_ucx_tls(list: &str, fabric: Fabric) -> Result<UcxReach, RefusedUcxTls> {
     let mut reach = UcxReach::OneHost;
     for name in names(list) {
@@ -96,13 +94,12 @@ pub(crate) fn attaches(list: &str) -> bool {
     names(list).any(|name| CROSS_MEMORY.contains(&name))
 }
 
-/// Whether a checked list makes UCX receive through System V segments.
 #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only the transport asks"))]
 pub(crate) fn uses_system_v(list: &str) -> bool {
     names(list).any(|name| SYSTEM_V.contains(&name))
 }
 
-/// Whether a checked list leaves UCX nothing but files in /dev/shm to receive through.
+/// Whether UCX can receive only through files in /dev/shm with a checked list.
 #[cfg_attr(not(feature = "ucx"), allow(dead_code, reason = "only the transport asks"))]
 pub(crate) fn needs_dev_shm(list: &str) -> bool {
     names(list).all(|name| !SYSTEM_V.contains(&name) && !FABRIC.contains(&name))
@@ -113,8 +110,7 @@ fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim)
 }
 
-/// Whether UCX would read this name as its tcp, alone or among others. An empty list and a negated one are all that is
-/// not named.
+/// Whether UCX would open its tcp for this name. An empty name and a negated one mean every transport not named.
 fn opens_tcp(name: &str) -> bool {
     let plain = name.trim_start_matches('\\').split(':').next().unwrap_or_default();
     name.is_empty() || name.starts_with('^') || name.contains('*') || matches!(plain, "tcp" | "all" | "sockcm")

@@ -1,6 +1,5 @@
 //! Little-endian fields in bounded byte strings; knows no message.
 
-/// Appends fields.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     bytes: Vec<u8>,
@@ -36,8 +35,8 @@ impl Writer {
         self.raw(&value.to_le_bytes())
     }
 
-    /// A string of at most 65,535 bytes with its length before it; what is longer is cut, which the reader's own checks
-    /// then refuse.
+    /// Appends a string of at most 65,535 bytes after its length; a longer one is cut, and the reader's checks refuse
+    /// it.
     pub(crate) fn string(self, bytes: &[u8]) -> Self {
         let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         self.u16(length).raw(&bytes[..usize::from(length)])
@@ -48,7 +47,7 @@ impl Writer {
     }
 }
 
-/// Takes fields off the front; `None` when too few bytes are left.
+/// Takes fields off the front; returns `None` when too few bytes are left.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],

@@ -1,4 +1,4 @@
-//! What every transport must do, run over each of them by the same scenarios.
+//! The contract of every transport: the same scenarios, run over each of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -58,8 +58,8 @@ fn owner_checks(kind: TransportKind) -> bool {
     }
 }
 
-/// Waits until the reader knows that an owner of this process is gone. Over ucx it cannot: shared memory asks whether the
-/// owner's *process* lives (`two_processes.rs` kills one), so the reader has to let go itself.
+/// Waits until the reader knows that an owner of this process is gone. Over ucx it cannot know: shared memory checks
+/// the owner's *process* (`two_processes.rs` kills one), so the reader disconnects.
 fn is_gone(reader: &mut Worker, peer: PeerId, kind: TransportKind) {
     match kind {
         TransportKind::Ucx => reader.transport.disconnect(peer),
@@ -179,7 +179,7 @@ fn an_abort_spares_other_batches(kind: TransportKind) {
     aborts_beside_other_batches(kind, Limits::default());
 }
 
-/// Without time to drain, a one-sided transport closes the connection under the other batches and reads again.
+/// Without time to drain, a one-sided transport closes the connection under the other batches and repeats their reads.
 fn an_abort_that_cannot_wait_spares_other_batches(kind: TransportKind) {
     let (drain, in_flight_bytes_max, read_bytes_max) = (None, 64 << 20, 128 << 10);
     let limits = Limits { drain, in_flight_bytes_max, read_bytes_max, ..Limits::default() };
@@ -227,7 +227,6 @@ fn no_byte_lands_after_the_deadline(kind: TransportKind) {
     assert_eq!(reader.pull(peer, everything()), Ok(POOL_BYTES as u64));
 }
 
-/// A process that restarted behind the same address is not the one whose endpoint is known.
 fn another_incarnation_is_refused(kind: TransportKind) {
     let owner = Worker::owner(kind, 1);
     let mut reader = Worker::new(kind);
@@ -341,7 +340,7 @@ fn calls_out_of_order_are_refused(kind: TransportKind) {
     }
 }
 
-/// Memory of an accelerator; nothing is behind its address.
+/// Memory of an accelerator, with no memory behind its address.
 #[derive(Debug)]
 struct OnDevice;
 
@@ -401,7 +400,7 @@ fn a_thousand_batches_leak_nothing(kind: TransportKind) {
         assert!(matches!(reader.next(), TransferEvent::PeerDown { .. }));
     };
     cycle();
-    // Other tests of this process open descriptors too, so what must not grow is the smallest count seen over a while.
+    // Other tests of this process open descriptors too, so the smallest count over a while must not grow.
     let fewest = |rounds: u32| {
         (0..rounds).map(|_| {
             std::thread::sleep(Duration::from_millis(1));

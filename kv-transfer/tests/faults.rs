@@ -1,4 +1,4 @@
-//! Faults on purpose keep the contract: every ticket ends once, before its peer.
+//! Injected faults keep the contract: every ticket ends once, before its peer.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

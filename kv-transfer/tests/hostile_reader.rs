@@ -1,4 +1,4 @@
-//! What the owner of a tcp transport does with a reader that breaks the rules: it answers or hangs up, and lives on.
+//! Readers that break the rules of the tcp transport: its owner answers or hangs up, and goes on.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -14,7 +14,6 @@ use kv_transfer::{KvTransport, Limits, TransferError, TransportKind};
 const GREETING_BYTES: usize = 42;
 const REPLY_BYTES: usize = 24;
 
-/// A connection of our own, past the greeting unless `greeting` spoils it.
 fn dial(owner: &Worker, greeting: &[u8]) -> TcpStream {
     let endpoint = owner.transport.endpoint();
     let text = String::from_utf8_lossy(&endpoint);
@@ -27,7 +26,7 @@ fn dial(owner: &Worker, greeting: &[u8]) -> TcpStream {
 }
 
 fn greeting(owner: &Worker) -> Vec<u8> {
-    // The instance and the token, as the endpoint tells them.
+    // Instance and token from the endpoint.
     let told = owner.transport.endpoint()[7..39].to_vec();
     [b"kv-pull\n".as_slice(), &2_u16.to_le_bytes(), &told].concat()
 }
@@ -140,7 +139,7 @@ fn whoever_was_not_told_the_token_reads_nothing() {
     }
 }
 
-/// A reader gets in however many connections keep silent, and they do not stay.
+/// A reader gets in however many connections stay silent, and those are closed.
 #[test]
 fn silent_connections_keep_nobody_out() {
     let limits = Limits { readers_max: 2, ..Limits::default() };
@@ -154,14 +153,14 @@ fn silent_connections_keep_nobody_out() {
     still_serves(&owner);
 }
 
-/// What is sent after the end of a lease is nobody's bytes, and the reader's other reads go on.
+/// After the end of a lease zeroes are sent for its bytes, and the reader's other reads go on.
 #[test]
 fn a_lease_that_ends_under_a_reply_is_not_served_from() {
     const READ: u64 = 2 << 20;
     let owner = Worker::owner(TransportKind::Tcp, 1);
     let mut stream = dial(&owner, &greeting(&owner));
     stream.read_exact(&mut [0; 11]).unwrap();
-    // So many replies that the socket cannot hold them: the owner waits in the middle of one.
+    // More replies than the socket holds, so that the owner waits in the middle of one.
     let lease = harness::LEASE.0;
     for _ in 0..8 {
         stream.write_all(&request(2, 0, lease, 0, READ)).unwrap();
@@ -189,7 +188,6 @@ fn a_lease_that_ends_under_a_reply_is_not_served_from() {
     assert!(refused > 0, "the socket took {served} replies at once: nothing was shown");
 }
 
-/// The first byte past what one request may ask for.
 #[test]
 fn a_request_for_more_than_one_read_is_hung_up_on() {
     let owner = Worker::owner(TransportKind::Tcp, 1);

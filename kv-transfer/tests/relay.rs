@@ -1,5 +1,5 @@
-//! The tcp transport over links that are slow, that swallow bytes, or whose far end has vanished: a relay between reader and
-//! owner plays the link.
+//! The tcp transport over links that are slow, swallow bytes, or have lost their far end, played by a relay between
+//! reader and owner.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use harness::{POOL_BYTES, Worker, copy, everything};
 use kv_transfer::{Batch, KvTransport, Limits, TransferError, TransferEvent, TransportKind};
 
-/// Passes bytes on, at most so many per second from the owner, until it is told to swallow them all.
+/// Passes bytes on, from the owner at a limited rate, until it is told to swallow them all.
 struct Relay {
     address: SocketAddr,
     swallows: Arc<AtomicBool>,
@@ -44,8 +44,7 @@ impl Relay {
         Relay { address, swallows, sockets }
     }
 
-    /// From now on no packet arrives at the relay, and none is acknowledged: both connections are half-open, as when a host
-    /// loses its power or a cable is pulled.
+    /// From now on the relay gets and acknowledges no packet: both connections are half-open, as after a power loss.
     fn vanish(&self) {
         let mut nothing = [libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: 0 }];
         let program = libc::sock_fprog { len: 1, filter: nothing.as_mut_ptr() };
@@ -58,7 +57,7 @@ impl Relay {
         }
     }
 
-    /// From now on nothing arrives, while everything is acknowledged: the connections look well.
+    /// From now on nothing is passed on while everything is acknowledged: the connections look healthy.
     fn swallow(&self) {
         self.swallows.store(true, Ordering::SeqCst);
     }
@@ -81,7 +80,6 @@ fn pass((mut from, mut to): (TcpStream, TcpStream), bytes_per_second: u64, swall
     let _already_gone = to.shutdown(std::net::Shutdown::Both);
 }
 
-/// Where an owner's endpoint says that it listens.
 fn address_of(endpoint: &[u8]) -> SocketAddr {
     let text = String::from_utf8_lossy(endpoint);
     let from = text.find("127.0.0.1:").unwrap() + "127.0.0.1:".len();
@@ -89,7 +87,6 @@ fn address_of(endpoint: &[u8]) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
 }
 
-/// The endpoint with another address in it.
 fn through(endpoint: &[u8], relay: SocketAddr) -> Vec<u8> {
     let (old, new) = (address_of(endpoint).to_string(), relay.to_string());
     let at = endpoint.windows(old.len()).position(|window| window == old.as_bytes()).unwrap();
@@ -97,9 +94,9 @@ fn through(endpoint: &[u8], relay: SocketAddr) -> Vec<u8> {
     [&endpoint[..at - 2], &length, new.as_bytes(), &endpoint[at + old.len()..]].concat()
 }
 
-/// Ten hand-offs of 2,048 tokens over 1 Gbit/s, at once. The 134M shape has 36,864 bytes of KV per token, so one of them is
-/// 75.5 MB, which is 0.6 s of such a link. Bytes and rate are both a hundredth here: 755 kB each at 1.25 MB/s. A batch may
-/// be read for 2 s, so that only the first three would arrive if waiting counted.
+/// Ten hand-offs of 2,048 tokens at once over 1 Gbit/s. The 134M shape has 36,864 bytes of KV per token, so a hand-off
+/// is 75.5 MB, which is 0.6 s of such a link. Bytes and rate are both a hundredth here: 755 kB each at 1.25 MB/s. A
+/// batch may be read for 2 s, so that only the first three would arrive if waiting counted.
 #[test]
 fn ten_hand_offs_at_once_over_a_slow_link_all_arrive_once() {
     const BYTES: u64 = 2048 * 36_864 / 100;
@@ -142,19 +139,17 @@ fn goes_down(reader: &mut Worker, within: Duration) -> Vec<TransferEvent> {
     }
 }
 
-/// Everything is acknowledged and nothing comes: the peer goes down, whether it was being read from or not.
+/// Everything is acknowledged and no byte comes: the peer goes down, with or without a read in flight.
 #[test]
 fn a_path_that_swallows_everything_ends_the_peer() {
     a_dead_path_ends_the_peer(Relay::swallow);
 }
 
-/// Nothing is acknowledged either.
 #[test]
 fn a_half_open_connection_ends_the_peer() {
     a_dead_path_ends_the_peer(Relay::vanish);
 }
 
-/// A reader whose host is gone does not keep its place.
 #[test]
 fn a_reader_that_has_vanished_makes_room_for_another() {
     let limits = Limits { readers_max: 1, ..Limits::default() };
@@ -189,7 +184,7 @@ fn a_dead_path_ends_the_peer(die: fn(&Relay)) {
         let endpoint = owner.transport.endpoint();
         let relay = Relay::before(address_of(&endpoint), u64::MAX);
         let peer = reader.connect(&through(&endpoint, relay.address)).unwrap().0;
-        // A path that is idle for longer than a silence is no dead path.
+        // A path that is idle for longer than `silence` is not dead.
         assert_eq!(reader.next_within(Duration::from_millis(1500)), None);
         assert_eq!(reader.pull(peer, everything()), Ok(POOL_BYTES as u64));
         die(&relay);

@@ -1,5 +1,5 @@
-//! Transports between processes, and what a process that dies or freezes does to its peer. The other process is this
-//! test binary again, in a role.
+//! Transports between processes, and the effect on a peer when a process dies or freezes. The other process is this
+//! test binary, started again in a role.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -38,7 +38,7 @@ between_processes![
     a_reader_killed_while_it_reads_harms_nobody,
 ];
 
-/// Not a test: the other process, when the environment says so.
+/// Not a test: runs as the other process when the environment says so.
 #[test]
 fn other_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -49,7 +49,7 @@ fn other_process() {
         "owner" => {
             let worker = Worker::owner(kind, 3);
             let _taken = std::env::var(FILES_LEFT).map(|left| {
-                // Its threads have what they need once it has served somebody.
+                // Once it has served a reader, its threads have the descriptors that they need.
                 Worker::new(kind).connect_to(&worker);
                 files_but(left.parse().unwrap())
             });
@@ -114,7 +114,7 @@ impl Process {
     }
 
     fn signal(&self, signal: i32) {
-        // SAFETY: sends a signal to a child that was not waited for yet, so its number is still its own.
+        // SAFETY: sends a signal to a child that was not waited for yet, so its process id is not reused.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
@@ -203,7 +203,7 @@ fn a_frozen_owner_hangs_nobody(kind: TransportKind) {
     let ticket = reader.transport.start(peer, batch).unwrap();
     let frozen = reader.end_of(ticket);
     match kind {
-        // One-sided reads do not need the owner's help.
+        // The owner takes no part in one-sided reads.
         TransportKind::Shm | TransportKind::Ucx => assert_eq!(frozen, Ok(POOL_BYTES as u64)),
         TransportKind::Tcp | TransportKind::InProcess => {
             assert_eq!(frozen, Err(TransferError::Deadline { operation: "pull a batch", deadline_ms: 300 }));
@@ -213,7 +213,7 @@ fn a_frozen_owner_hangs_nobody(kind: TransportKind) {
     reader.transport.abort(ticket);
     assert!(matches!(reader.next(), TransferEvent::Aborted { .. } | TransferEvent::Done { .. }));
     match (kind, reader.connect(&endpoint)) {
-        // Even the greeting of one-sided reads needs no help; only heartbeats of the control channel see the frost.
+        // Nor does it in their greeting over ucx; only heartbeats of the control channel show the freeze.
         (TransportKind::Ucx, Ok((second, _))) => pulls_everything(&mut reader, second),
         (_, Ok(_)) => panic!("a frozen owner cannot have answered"),
         (_, Err(error)) => {
@@ -242,14 +242,14 @@ fn a_reader_killed_while_it_reads_harms_nobody(kind: TransportKind) {
     assert_eq!(owner.next_within(Duration::from_millis(50)), None, "serving makes no events");
 }
 
-/// Takes all descriptors that this process may open, up to so many.
+/// Opens files until only `left` more descriptors may be opened.
 fn files_but(left: usize) -> Vec<std::fs::File> {
     let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     files.truncate(files.len() - left);
     files
 }
 
-/// An owner that may open 64 files, of which it has so many left.
+/// Starts an owner that may open 64 files, of which `left` are free.
 fn owner_with_files(kind: TransportKind, left: usize) -> (Process, Vec<u8>) {
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
@@ -258,8 +258,8 @@ fn owner_with_files(kind: TransportKind, left: usize) -> (Process, Vec<u8>) {
     (process, endpoint)
 }
 
-/// Found by reading: connections that kept silent took all descriptors of a worker, which then accepted nobody, so that no
-/// newcomer could take the place of the oldest.
+/// Found by reading: silent connections took all descriptors of a worker, which then accepted no connection, so that
+/// none could take the place of the oldest.
 fn silent_strangers_keep_nobody_out(kind: TransportKind, connect: impl Fn(&[u8]) -> std::os::fd::OwnedFd) {
     let limits = Limits { connect_deadline: Duration::from_secs(20), ..Limits::default() };
     // Over shared memory a connection takes up to three.
@@ -269,7 +269,7 @@ fn silent_strangers_keep_nobody_out(kind: TransportKind, connect: impl Fn(&[u8])
     let begun = std::time::Instant::now();
     let peer = reader.connect(&endpoint).unwrap().0;
     pulls_everything(&mut reader, peer);
-    // Strangers are sent away after two seconds anyway; waiting for that would take at least four rounds.
+    // Silent connections end after two seconds anyway; waiting for that would take at least four rounds.
     assert!(begun.elapsed() < Duration::from_secs(5), "let in after {:?}", begun.elapsed());
     drop(silent);
 }
@@ -296,7 +296,6 @@ fn silent_strangers_keep_nobody_out_of_a_shared_memory_with_few_files() {
     });
 }
 
-/// Linking UCX must not change what a hang-up does.
 #[test]
 fn a_hangup_still_ends_a_process() {
     use std::os::unix::process::ExitStatusExt;
@@ -305,7 +304,7 @@ fn a_hangup_still_ends_a_process() {
     assert_eq!(owner.child.wait().unwrap().signal(), Some(libc::SIGHUP));
 }
 
-/// What a process of another user hears that was told how to reach an owner of ours. Only root can start one.
+/// Error of a process of another user that has the endpoint of an owner. Only root can start such a process.
 fn told_to_another_user(kind: TransportKind) -> Option<String> {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
@@ -327,7 +326,7 @@ fn told_to_another_user(kind: TransportKind) -> Option<String> {
     Some(told)
 }
 
-/// Another user's process has no right to read ours, and hears which right that is.
+/// Another user's process may not read the owner's, and its error names the missing right.
 #[cfg(feature = "ucx")]
 #[test]
 fn a_reader_without_the_right_is_told_so() {
@@ -336,7 +335,7 @@ fn a_reader_without_the_right_is_told_so() {
     assert!(told.starts_with(&expected), "{told}");
 }
 
-/// Whoever holds a memory's descriptor can read it, so another user's process gets none, whatever it knows.
+/// A process with a descriptor of the memory can read it, so another user's process gets none, even with the endpoint.
 #[test]
 fn another_user_gets_no_shared_memory() {
     let Some(told) = told_to_another_user(TransportKind::Shm) else { return };

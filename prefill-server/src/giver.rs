@@ -1,4 +1,4 @@
-//! The giving side of a worker: the service that readers call, and what is said to readers.
+//! The giving side of a worker: the service that readers call, and the words to readers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
 use worker::{Giving, Loaded};
 
-/// Gives KV caches to readers; clones are the same side.
+/// The giving side; clones share it.
 #[derive(Clone)]
 pub struct Giver {
     shared: Arc<Shared>,
@@ -22,12 +22,12 @@ pub struct Giver {
 struct Shared {
     worker: Loaded,
     listeners: Listeners,
-    /// Asked when the worker leaves in good order.
+    /// Signal that the worker leaves in good order.
     leaving: Stop,
 }
 
 impl Giver {
-    /// The giving side of this worker.
+    /// Returns the giving side of a worker.
     #[must_use]
     pub fn of(worker: &Loaded) -> Giver {
         let (worker, listeners, leaving) = (worker.clone(), Listeners::default(), Stop::new());

@@ -1,6 +1,6 @@
 //! The giving side of a worker: leases that readers hold, the service that readers call; knows no HTTP.
 //!
-//! A prefill worker is a worker that gives: [`run`].
+//! A prefill worker is a worker with this side alone: [`run`].
 
 mod giver;
 
@@ -12,13 +12,13 @@ use sched::Role;
 use worker::started::Report;
 use worker::{Config, Error, Process, Sides};
 
-/// The section of the configuration that is about it, as problems name it.
+/// Section of the configuration for a prefill worker, for error messages.
 pub const SECTION: &str = "prefill";
 
 /// Runs a prefill worker; see [`worker::run`].
 ///
 /// # Errors
-/// Whatever keeps it from starting or going on; nothing is left running then.
+/// The worker cannot start or go on; nothing is left running then.
 pub async fn run(
     config: Config,
     process: Process,

@@ -1,7 +1,7 @@
 //! The gRPC contracts between router and workers and between workers, and their conversion to sched types.
 //!
-//! Whoever uses this crate sees typed sessions ([`session`]) and peers ([`peer`]), never a generated message. It knows
-//! no scheduler and no bytes of KV: it carries what processes tell each other, in order, bounded and losslessly.
+//! Its users see typed sessions ([`session`]) and peers ([`peer`]), never a generated message. It knows no scheduler
+//! and no bytes of KV: it carries the messages of processes in order, bounded and without loss.
 
 mod convert;
 #[rustfmt::skip]
@@ -19,5 +19,5 @@ pub use convert::{ConvertError, Problem, limits};
 pub use secret::Secret;
 pub use turned_away::{Complaints, TurnedAway};
 
-/// The version both ends must speak; raised with every change that an older end would misread.
+/// Version that both ends must speak; raised with every change that an older end would misread.
 pub const VERSION: u32 = 5;

@@ -1,11 +1,11 @@
-//! Bytes that nobody can foresee, from the operating system's generator.
+//! Random bytes from the operating system's generator.
 
 use sched::{Failure, FailureKind};
 
-/// Fresh random bytes.
+/// Returns fresh random bytes.
 ///
 /// # Errors
-/// `Internal`: the system has none to give.
+/// `Internal`: the system gives none.
 pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     let filled = getrandom::fill(&mut bytes);

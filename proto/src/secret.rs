@@ -1,7 +1,7 @@
-//! The shared secret of a deployment, and how two ends prove to each other that they know it without ever saying it.
+//! The shared secret of a deployment, and proofs by which two ends show that they know it without sending it.
 //!
-//! Both ends draw a nonce. Each proof is HMAC-SHA256 under the secret over who proves, to whom, and both nonces, so none
-//! can be made without the secret, sent back to its sender, or used a second time. See docs/adr/0007-plane-secret.md.
+//! Both ends draw a nonce. A proof is HMAC-SHA256 under the secret over prover, verifier and both nonces, so it cannot
+//! be made without the secret, sent back to its sender, or used a second time. See docs/adr/0007-plane-secret.md.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use sched::{Failure, InstanceId};
 use sha2::Sha256;
 use thiserror::Error;
 
-/// Bytes of a secret at least: whoever hears a proof can try secrets against it at leisure, so it must not be guessable.
+/// Shortest secret in bytes: an eavesdropper can test guesses against a proof offline, so it must not be guessable.
 pub const SECRET_BYTES_MIN: usize = 32;
-/// Bytes of a secret at most.
+/// Longest secret in bytes.
 pub const SECRET_BYTES_MAX: usize = 4096;
 
-/// What the processes of one deployment know and nobody else does. Never printed; clones share it.
+/// Secret that only the processes of one deployment know. Never printed; clones share it.
 #[derive(Clone)]
 pub struct Secret {
     keyed: Hmac<Sha256>,
@@ -28,25 +28,25 @@ enum Kind {
     Open,
 }
 
-/// A secret that is none.
+/// Text that is no valid secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SecretError {
     /// Too short to withstand guessing.
     #[error("the secret has {bytes} bytes, fewer than {SECRET_BYTES_MIN}; `openssl rand -hex 32` makes a good one")]
     TooShort {
-        /// How many it has.
+        /// Length of the text.
         bytes: usize,
     },
-    /// Too long to be meant.
+    /// Too long to be a secret.
     #[error("the secret has more than {SECRET_BYTES_MAX} bytes")]
     TooLong,
 }
 
 impl Secret {
-    /// The secret that `text` holds; white space around it does not count.
+    /// Makes a secret of `text`, without the white space around it.
     ///
     /// # Errors
-    /// It is too short or too long.
+    /// The text is too short or too long.
     pub fn new(text: &[u8]) -> Result<Secret, SecretError> {
         let text = text.trim_ascii();
         match text.len() {
@@ -56,19 +56,19 @@ impl Secret {
         }
     }
 
-    /// No secret at all: everybody knows it. For planes that only processes of this host can reach.
+    /// Returns the secret that every process knows, for planes that only processes of this host can reach.
     #[must_use]
     pub fn open() -> Secret {
         Secret { keyed: keyed_with(b""), kind: Kind::Open }
     }
 
-    /// Whether everybody knows it.
+    /// Whether this is the secret that every process knows.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.kind == Kind::Open
     }
 
-    /// The text of a new secret: 64 hexadecimal digits that nobody can foresee.
+    /// Draws a new secret as text: 64 random hexadecimal digits.
     ///
     /// # Errors
     /// The system gives no random bytes.
@@ -76,17 +76,17 @@ impl Secret {
         Ok(crate::random::bytes::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// What `side` proves itself with in `meeting`; `said` is what else the proof vouches for.
+    /// Makes the proof of `side` in `meeting`; `said` is further text that the proof covers.
     pub(crate) fn prove(&self, side: Side, meeting: &Meeting<'_>, said: &[u8]) -> Vec<u8> {
         self.over(side.label(), meeting, said).finalize().into_bytes().to_vec()
     }
 
-    /// Whether `proof` is that of `side`; takes as long for a wrong one as for the right one.
+    /// Checks that `proof` is that of `side`, in constant time.
     pub(crate) fn believes(&self, side: Side, meeting: &Meeting<'_>, said: &[u8], proof: &[u8]) -> bool {
         self.over(side.label(), meeting, said).verify_slice(proof).is_ok()
     }
 
-    /// The key that only the two of this meeting have.
+    /// Derives the key that only the two ends of this meeting have.
     pub(crate) fn key_of(&self, meeting: &Meeting<'_>) -> MeetingKey {
         MeetingKey { keyed: keyed_with(&self.over(b"key", meeting, b"").finalize().into_bytes()) }
     }
@@ -111,7 +111,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who proves. The labels differ, so a proof that is sent back to its sender convinces nobody.
+/// Side that proves itself. The labels differ, so a proof sent back to its sender is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Router,
@@ -131,7 +131,7 @@ impl Side {
     }
 }
 
-/// Who has met whom, and what makes this meeting different from every other.
+/// The two ends of a meeting, and the nonces that make it unique.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meeting<'a> {
     pub(crate) client: InstanceId,
@@ -140,19 +140,17 @@ pub(crate) struct Meeting<'a> {
     pub(crate) server_nonce: &'a [u8],
 }
 
-/// The key of one meeting: vouches for what the two say after it.
+/// Key of one meeting, which signs the messages that follow.
 #[derive(Clone)]
 pub(crate) struct MeetingKey {
     keyed: Hmac<Sha256>,
 }
 
 impl MeetingKey {
-    /// Vouches for `said` under a label that says what it is.
     pub(crate) fn sign(&self, label: &str, said: &[u8]) -> Vec<u8> {
         over(self.keyed.clone(), &[label.as_bytes(), said]).finalize().into_bytes().to_vec()
     }
 
-    /// Whether `proof` vouches for it; takes as long for a wrong one as for the right one.
     pub(crate) fn believes(&self, label: &str, said: &[u8], proof: &[u8]) -> bool {
         over(self.keyed.clone(), &[label.as_bytes(), said]).verify_slice(proof).is_ok()
     }
@@ -164,12 +162,12 @@ impl fmt::Debug for MeetingKey {
     }
 }
 
-/// Each part with its length before it: no two lists of parts are the same bytes.
+/// Adds each part after its length, so that no two lists of parts give the same bytes.
 fn over(keyed: Hmac<Sha256>, parts: &[&[u8]]) -> Hmac<Sha256> {
     parts.iter().fold(keyed, |keyed, part| keyed.chain_update((part.len() as u64).to_le_bytes()).chain_update(part))
 }
 
-/// HMAC takes a key of any length; longer than a block, it is its digest that counts.
+/// Keys HMAC with the SHA-256 digest of `text`.
 fn keyed_with(text: &[u8]) -> Hmac<Sha256> {
     use sha2::Digest;
     let mut key = hmac::digest::Key::<Hmac<Sha256>>::default();

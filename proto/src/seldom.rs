@@ -1,8 +1,7 @@
-//! Lines that strangers could fill the log with: one in a while, which counts the others. Knows no log and no clock.
+//! Rate limit of log lines that strangers can cause, with a count of those left out. Knows no log and no clock.
 
 use std::time::{Duration, Instant};
 
-/// What was said last, and how much was not since.
 #[derive(Debug)]
 pub(crate) struct Seldom {
     every: Duration,
@@ -11,12 +10,11 @@ pub(crate) struct Seldom {
 }
 
 impl Seldom {
-    /// One line in this time.
     pub(crate) fn once_in(every: Duration) -> Seldom {
         Seldom { every, said: None, unsaid: 0 }
     }
 
-    /// Something is to be said. When it is time for that, how much was not said since the last line.
+    /// Asks for a line: returns the number of lines suppressed since the last one, or `None` if it is too early.
     pub(crate) fn say(&mut self, now: Instant) -> Option<u64> {
         if self.said.is_some_and(|at| now.saturating_duration_since(at) < self.every) {
             self.unsaid += 1;

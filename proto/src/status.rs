@@ -1,4 +1,4 @@
-//! Failures across a gRPC call: the code is for foreign tools, the details carry the failure itself, unchanged.
+//! Failures across a gRPC call: the code is for other tools, the details carry the failure itself, unchanged.
 
 use prost::Message;
 use sched::{Failure, FailureKind};
@@ -7,18 +7,17 @@ use tonic::{Code, Status};
 use crate::convert::Wire;
 use crate::generated as wire;
 
-/// The status that carries `failure`.
 pub(crate) fn status_of(failure: &Failure) -> Status {
     let message = failure.to_wire();
     let details = message.encode_to_vec();
     Status::with_details(Code::from_i32(failure.kind.grpc_code()), message.detail, details.into())
 }
 
-/// The failure a status carries; one that a foreign layer made (transport, proxy) is classified by its code.
+/// Returns the failure that a status carries; a status of another layer (transport, proxy) is classified by its code.
 pub(crate) fn failure_of(status: &Status) -> Failure {
     let carried = wire::Failure::decode(status.details()).ok().and_then(|message| Failure::from_wire(message).ok());
     carried.unwrap_or_else(|| {
-        // Foreign layers do not always have words of their own.
+        // Other layers do not always give a message.
         let words = if status.message().is_empty() { status.code().description() } else { status.message() };
         Failure::new(kind_of(status.code()), words)
     })

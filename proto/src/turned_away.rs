@@ -1,29 +1,29 @@
-//! What callers tried that is not theirs to do: counted by whoever serves, logged now and then.
+//! Callers that were turned away: reasons, and log lines at a limited rate.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::seldom::Seldom;
 
-/// One line per kind of trespass in this time: a stranger must not fill the log.
+/// Shortest time between two lines of one [`Complaints`]: a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// What a caller was turned away for; it has cost nobody anything.
+/// Reason for which a caller was turned away, without effect on any leg or lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnedAway {
-    /// It did not prove that it knows the secret.
+    /// The caller did not prove that it knows the secret.
     Stranger,
-    /// It spoke about another session's leg.
+    /// The caller spoke about a leg of another session.
     ForeignLeg,
-    /// It spoke about a lease that is another reader's.
+    /// The caller spoke about a lease of another reader.
     ForeignLease,
 }
 
 impl TurnedAway {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [TurnedAway; 3] = [TurnedAway::Stranger, TurnedAway::ForeignLeg, TurnedAway::ForeignLease];
 
-    /// Its name in metrics.
+    /// Name in metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl TurnedAway {
     }
 }
 
-/// Logs the first of many.
+/// Log of callers that were turned away, at a limited rate.
 #[derive(Debug)]
 pub struct Complaints {
     lines: Mutex<Seldom>,
@@ -47,7 +47,7 @@ impl Default for Complaints {
 }
 
 impl Complaints {
-    /// Logs `what` unless that was done a moment ago; then it is counted into the next line.
+    /// Logs `what`, or counts it for the next line if the last one was a moment ago.
     pub fn log(&self, why: TurnedAway, what: &str) {
         let more = self.lines.lock().unwrap_or_else(PoisonError::into_inner).say(Instant::now());
         let Some(more) = more else { return };

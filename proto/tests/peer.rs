@@ -1,4 +1,4 @@
-//! Readers and givers over real loopback sockets, with a giver that only remembers what it was told.
+//! Readers and givers over real loopback sockets, with a giver that only records the words it gets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const DEAD: LeaseId = LeaseId(13);
-/// A giver that hears of this one stands still for a while.
+/// Lease that makes the test's giver pause when a word names it.
 const SLOW: LeaseId = LeaseId(14);
 const SPAN: Span = Span::from_secs(30);
 
@@ -138,7 +138,7 @@ fn layout() -> KvLayout {
     .unwrap()
 }
 
-/// A giver's process: dropping it breaks its connections, as a kill does.
+/// A runtime in place of a giver's process: dropping it breaks the connections, as a kill does.
 struct Process(Option<Runtime>);
 
 impl Drop for Process {
@@ -208,7 +208,6 @@ async fn a_reader_learns_layout_and_endpoints_and_manages_its_leases() {
     }
 }
 
-/// More leases than one message may name.
 #[tokio::test]
 async fn a_long_heartbeat_is_told_in_parts() {
     let giver = Giver::new(1);
@@ -257,7 +256,7 @@ async fn another_incarnation_behind_the_same_address_refuses_old_leases() {
     let (listener, address) = bound().await;
     let _process = serve(Giver::new(1), listener).await;
     let (old, _) = meet(&address).await;
-    // The old reader's handle now reaches a process that says it is someone else.
+    // The old reader's handle now reaches another instance.
     let (listener, address) = bound().await;
     let _other = serve(Giver::new(99), listener).await;
     let (new, _) = meet(&address).await;

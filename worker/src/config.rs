@@ -1,4 +1,4 @@
-//! The keys of a worker that has no more than every worker; knows no file format.
+//! The configuration keys that every worker has; knows no file format.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Common, Settings};
 
-/// A worker that needs to be told no more than every worker does.
+/// Configuration of a worker without keys of its own, such as a prefill worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Its name in logs, metrics and errors, the same everywhere; empty is its role and address, `prefill@host:port`.
+    /// Name in logs, metrics and errors; empty is role and address, `prefill@host:port`.
     pub name: String,
-    /// Where routers and readers connect (gRPC).
+    /// Address for routers and readers (gRPC).
     pub listen: String,
-    /// What readers on other hosts are told instead of `listen`: a host or host:port; empty is `listen` itself.
+    /// Address told to readers on other hosts in place of `listen`: a host or host:port; empty is `listen` itself.
     pub advertise: String,
-    /// Where health, readiness and metrics are served (HTTP).
+    /// Address of health, readiness and metrics (HTTP).
     pub admin_listen: String,
-    /// A start that gets no further for this long has failed, in milliseconds; one that does may take as long as it takes.
+    /// Milliseconds without progress after which a start has failed; a start that makes progress may take any time.
     pub start_stall_ms: u64,
-    /// How long running legs may take to end once the process was asked to, in milliseconds.
+    /// Milliseconds that running legs have to end after the process was asked to stop.
     pub drain_ms: u64,
-    /// What computes and moves KV.
+    /// Engine: the backend that computes and the transport that moves KV.
     pub engine: engine::Config,
 }
 
 impl Default for Config {
-    /// At the ports of a prefill worker, which is the one that needs no more.
+    /// Values of a prefill worker, with its ports.
     fn default() -> Config {
         Config {
             name: String::new(),
@@ -44,7 +44,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what can be said without a model, as keys of `section`.
+    /// Checks everything that needs no model; errors name keys of `section`.
     ///
     /// # Errors
     /// The key that is wrong.
@@ -53,7 +53,7 @@ impl Config {
         Common { name, listen, admin_listen, start_stall_ms: *start_stall_ms, engine }.check(section)
     }
 
-    /// What the worker that `section` is about is told.
+    /// Converts to the settings of the worker that `section` configures.
     #[must_use]
     pub fn settings(self, section: &'static str, role: Role) -> Settings {
         Settings {

@@ -1,4 +1,4 @@
-//! Why a worker could not start or had to end.
+//! Errors for which a worker cannot start or has to end.
 
 use engine::{Blame, EngineError};
 use node::exit::Exit;
@@ -9,21 +9,21 @@ use crate::life::LifeError;
 /// An error that ends the process.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The model, the configuration or the transport. The text carries the cause, so it is no `source()` that a printed
-    /// chain would repeat.
+    /// A fault of model, configuration or transport. The text has the cause, so `source()` is empty: a printed chain
+    /// would repeat it.
     #[error("{}", in_section(.section, .error))]
     Engine {
-        /// The section of the configuration that its keys stand in.
+        /// Section of the configuration that has the engine's keys.
         section: &'static str,
-        /// What went wrong.
+        /// Error of the engine.
         error: EngineError,
     },
-    /// It cannot go on.
+    /// The running process cannot go on.
     #[error(transparent)]
     Life(#[from] LifeError),
 }
 
-/// Keys are named as they stand in the configuration.
+/// Prefixes the key of a configuration error with its section.
 fn in_section(section: &str, error: &EngineError) -> String {
     match error {
         EngineError::Config { .. } => format!("{section}.{error}"),
@@ -32,7 +32,7 @@ fn in_section(section: &str, error: &EngineError) -> String {
 }
 
 impl Error {
-    /// The exit code of a process that ends with this.
+    /// Returns the exit code of a process that ends with this error.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {

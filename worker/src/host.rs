@@ -1,4 +1,4 @@
-//! What routers say to a worker, as facts for its replica.
+//! Passes the messages of routers to the replica as events.
 
 use engine::EngineError;
 use engine::replica::{Command, NotTaken};
@@ -11,7 +11,6 @@ use sched::replica::Event;
 use crate::metrics;
 use crate::sides::{Loaded, Opened};
 
-/// The worker behind its sessions.
 pub(crate) struct Host {
     pub(crate) loaded: Loaded,
     pub(crate) sides: Opened,

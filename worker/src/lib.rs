@@ -1,8 +1,7 @@
-//! What every worker process is: the host of a replica, its sessions with routers, metrics, drain, end; knows no HTTP.
+//! The process of every worker: host of a replica, sessions with routers, metrics, drain, end; knows no HTTP.
 //!
-//! [`run`] is the life of the process. Between the sockets and the replica stand `host` (what routers say) and `outlet`
-//! (what the replica says). Whether the worker gives KV caches to readers, takes them from givers, or both, is plugged
-//! in: see [`Sides`].
+//! [`run`] is the life of the process. Between sockets and replica are `host` (messages of routers) and `outlet`
+//! (messages of the replica). A worker gives KV caches to readers, takes them from givers, or both: see [`Sides`].
 
 mod config;
 mod error;

@@ -17,36 +17,35 @@ use crate::loading::{Stalled, Watch, loaded};
 use node::admin::Admin;
 use node::drain::{Drained, Stop, drain};
 
-/// How long each part may take to end after draining.
+/// Time that each part has to end after draining.
 pub(crate) const TEARDOWN: Duration = Duration::from_secs(5);
 
-/// Why a worker could not go on.
+/// Reason for which a worker cannot go on.
 #[derive(Debug, Error)]
 pub enum LifeError {
     /// The replica thread has ended by itself.
     #[error("the replica has stopped: {0}")]
     Replica(Failure),
-    /// The start stands still.
+    /// The start makes no progress.
     #[error(transparent)]
     Stalled(#[from] Stalled),
     /// A listener or a task failed.
     #[error("{purpose} failed: {reason}")]
     Task {
-        /// What it did.
+        /// Purpose of the listener or task.
         purpose: &'static str,
-        /// Why it failed.
+        /// Reason of its failure.
         reason: String,
     },
 }
 
 impl LifeError {
-    /// A task that did not come back.
     pub(crate) fn task(purpose: &'static str, reason: impl Display) -> LifeError {
         LifeError::Task { purpose, reason: reason.to_string() }
     }
 }
 
-/// A process whose admin surface answers. Dropping it ends everything that waits for [`Life::stop`].
+/// A process whose admin HTTP answers. Dropping it ends every task that waits for [`Life::stop`].
 pub(crate) struct Life {
     admin: Admin,
     serving_admin: JoinHandle<std::io::Result<()>>,
@@ -54,7 +53,6 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Serves the admin surface, not ready yet.
     #[must_use]
     pub(crate) fn begin(admin: Admin, listener: TcpListener) -> Life {
         let stop = Stop::new();
@@ -62,18 +60,16 @@ impl Life {
         Life { admin, serving_admin, stop }
     }
 
-    /// What every other part of the process waits for.
     #[must_use]
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
     }
 
-    /// Waits for `loading` while it gets further, and says how far it is: at `/ready`, and to whoever watches. `None` if
-    /// `shutdown` came first: then what is half loaded has been given back, or is left behind where it did not come to an
-    /// end.
+    /// Waits for `loading` as long as it makes progress, and reports the progress at `/ready` and to `watch`. `None` if
+    /// `shutdown` came first; then loading has ended early, or is left behind if that takes longer than [`TEARDOWN`].
     ///
     /// # Errors
-    /// It stands still.
+    /// The start makes no progress.
     pub(crate) async fn load<T>(
         &self,
         loading: impl Future<Output = T>,
@@ -98,17 +94,15 @@ impl Life {
         }
     }
 
-    /// Says what readiness waits for.
     pub(crate) fn waits_for(&self, what: &str) {
         self.admin.gate.waits_for(what);
     }
 
-    /// Ready.
     pub(crate) fn open(&self) {
         self.admin.gate.open();
     }
 
-    /// Lives until `shutdown` or until a part fails.
+    /// Waits for `shutdown` or for the first part that fails.
     ///
     /// # Errors
     /// The part that failed.
@@ -126,7 +120,6 @@ impl Life {
         }
     }
 
-    /// Shuts the gate and waits for `idle`, at most `limit`.
     pub(crate) async fn drain(&self, limit: Duration, idle: impl Future<Output = ()>) {
         match drain(&self.admin.gate, limit, idle).await {
             Drained::Empty => tracing::debug!("drained"),
@@ -137,7 +130,7 @@ impl Life {
         }
     }
 
-    /// Ends every part; `farewell` says good-bye to others first. The replica has been told to end.
+    /// Ends every part, after `farewell` to other processes. The replica was told to end before.
     pub(crate) async fn end(self, farewell: impl Future<Output = ()>, replica: thread::JoinHandle<()>) {
         if timeout(TEARDOWN, farewell).await.is_err() {
             tracing::warn!("a connection did not end in time");

@@ -1,4 +1,4 @@
-//! Waits for a start that says how far it is: for as long as it gets further, however long that takes. Knows no model.
+//! Waits for a start as long as it makes progress, however long it takes in all. Knows no model.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,58 +7,50 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// How often progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often it is told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// What was seen of a start at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sight {
-    /// Differs from before if anything happened.
+    /// Counter that changes with any progress.
     pub(crate) ticks: u64,
-    /// What is being done, for people.
+    /// Current work, for people.
     pub(crate) doing: String,
 }
 
-/// A start stands still.
+/// Error of a start that makes no progress.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("the start makes no progress for {} ms ({section}.start_stall_ms): {doing}", still_for.as_millis())]
 pub struct Stalled {
-    /// The section of the configuration that has the bound.
+    /// Section of the configuration that has the limit.
     pub section: &'static str,
-    /// How long nothing has happened.
+    /// Time without progress.
     pub still_for: Duration,
-    /// What it was doing last.
+    /// Last work that was seen.
     pub doing: String,
 }
 
-/// How long a start may stand still, and who says so.
+/// Limit on the time without progress, and where it is configured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StallMax {
-    /// The section of the configuration that has `start_stall_ms`.
     pub(crate) section: &'static str,
-    /// The bound.
     pub(crate) limit: Duration,
 }
 
-/// How a start is watched.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch<'a> {
-    /// How far it is.
+    /// Returns the progress.
     pub(crate) look: &'a (dyn Fn() -> Sight + Sync),
-    /// Hears now and then how far it is, while it gets further.
+    /// Receives the progress now and then, while there is any.
     pub(crate) told: &'a (dyn Fn(&str) + Sync),
-    /// Makes it end early.
     pub(crate) stop: &'a (dyn Fn() + Sync),
-    /// How long it may stand still.
     pub(crate) stall: StallMax,
 }
 
-/// Waits for `loading`.
+/// Waits for `loading` as long as it makes progress.
 ///
 /// # Errors
-/// Nothing has happened for as long as `watch.stall` allows.
+/// There was no progress for as long as `watch.stall` allows.
 pub(crate) async fn loaded<T>(loading: impl Future<Output = T>, watch: Watch<'_>) -> Result<T, Stalled> {
     let Watch { look, told, stall, stop: _ } = watch;
     let mut loading = pin!(loading);

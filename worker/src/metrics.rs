@@ -1,4 +1,4 @@
-//! What a worker counts, whatever its role: load, tokens, hand-offs, transfers. Knows messages, not who computes.
+//! Metrics of a worker of any role: load, tokens, hand-offs, transfers. Knows messages, not the code that computes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,35 +11,34 @@ use sched::{Role, Span};
 use node::names;
 use node::telemetry::LiveGauge;
 
-/// Facts about a worker that never change.
+/// Facts about a worker that do not change.
 #[derive(Debug, Clone)]
 pub struct WorkerFacts {
-    /// The model it serves.
+    /// Name of the model.
     pub model: String,
-    /// What computes.
+    /// Backend and kernel set that compute.
     pub backend: String,
-    /// Whether results depend on nothing but the request.
+    /// True if results depend on the request alone.
     pub exact: bool,
 }
 
-/// How many tokens each expert of each layer has computed; whoever computes goes on counting.
+/// Live counters of the tokens that each expert of each layer has computed.
 #[derive(Clone)]
 pub struct ExpertTokens {
-    /// The layers that have experts.
+    /// Layers that have experts.
     pub layers: Vec<u32>,
-    /// Experts of each.
+    /// Experts per layer.
     pub experts: usize,
-    /// `[layers][experts]`.
+    /// Counters by `[layers][experts]`, still counted up by the engine.
     pub tokens: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>,
 }
 
-/// The series of an [`ExpertTokens`], in its order.
 struct ExpertSeries {
     tokens: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>,
     counters: Vec<Counter>,
 }
 
-/// The series of one worker, registered once.
+/// Metric series of one worker, registered once.
 #[derive(Clone)]
 pub struct WorkerMetrics {
     role: &'static str,
@@ -65,12 +64,12 @@ pub struct WorkerMetrics {
     transfer_seconds: Histogram,
     step_seconds: Histogram,
     step_gap_seconds: Histogram,
-    /// There once the model is loaded, if it has experts.
+    /// Set once a model with experts is loaded.
     experts: Arc<OnceLock<ExpertSeries>>,
 }
 
 impl WorkerMetrics {
-    /// Registers the series of a worker in the process's recorder; they start at zero and show at once.
+    /// Registers the series of a worker in the process's recorder; most start at zero, so that they show at once.
     #[must_use]
     pub fn new(role: Role, transport: &str) -> WorkerMetrics {
         let (role, transport) = (role.label(), transport.to_owned());
@@ -106,7 +105,7 @@ impl WorkerMetrics {
         metrics
     }
 
-    /// Exports what will not change.
+    /// Exports the facts that do not change.
     pub fn runs(&self, facts: &WorkerFacts) {
         gauge!(names::ENGINE_EXACT, "role" => self.role).set(if facts.exact { 1.0 } else { 0.0 });
         let labels = [
@@ -119,7 +118,7 @@ impl WorkerMetrics {
         gauge!(names::BUILD_INFO, &labels).set(1.0);
     }
 
-    /// Exports the tokens of each expert from now on, whenever the load is. The first call counts.
+    /// Exports the tokens of each expert from now on, with each load. Only the first call has an effect.
     pub fn count_experts(&self, counted: ExpertTokens) {
         let ExpertTokens { layers, experts, tokens } = counted;
         let pairs = layers.iter().flat_map(|layer| (0..experts).map(move |expert| (*layer, expert)));
@@ -145,7 +144,7 @@ impl WorkerMetrics {
         }
     }
 
-    /// How full the worker is, and what its scheduler has counted since its start.
+    /// Exports the worker's load, and the scheduler's counts since its start.
     pub fn load(&self, load: &Load) {
         self.running.set(f64::from(load.running));
         self.waiting.set(f64::from(load.waiting));
@@ -168,7 +167,7 @@ impl WorkerMetrics {
         self.prompt_tokens.increment(prompt_tokens);
     }
 
-    /// The worker has something to say.
+    /// Counts a message of the worker to a router.
     pub fn told(&self, message: &FromWorker) {
         match message {
             FromWorker::Offered { .. } => {}
@@ -187,22 +186,22 @@ impl WorkerMetrics {
         }
     }
 
-    /// Messages about legs whose session with their router has ended.
+    /// Counts messages about legs whose session with their router has ended.
     pub fn orphaned(&self, messages: usize) {
         self.orphans.increment(messages as u64);
     }
 
-    /// A caller tried what is not its to do.
+    /// Counts a caller that was turned away.
     pub fn turned_away(&self, reason: &'static str) {
         counter!(names::PLANE_TURNED_AWAY_TOTAL, "role" => self.role, "reason" => reason).increment(1);
     }
 
-    /// Legs of routers that have not ended.
+    /// Sets the number of legs that are not over.
     pub fn session_legs(&self, legs: usize) {
         self.session_legs.set(legs as f64);
     }
 
-    /// A giver can be read from, so fast; its series ends with what is returned.
+    /// Exports the rate of a giver that can be read from, until the returned gauge is dropped.
     #[must_use]
     pub fn pair_up(&self, giver: &str, bytes_per_second: f64) -> LiveGauge {
         let labels = [("role", self.role), ("transport", &self.transport), ("peer", giver)];
@@ -210,24 +209,24 @@ impl WorkerMetrics {
         LiveGauge::new(names::KV_TRANSFER_BYTES_PER_SECOND, labels.into(), bytes_per_second)
     }
 
-    /// How many givers can be read from.
+    /// Sets the number of givers that can be read from.
     pub fn peers_up(&self, peers: usize) {
         self.peers_up.set(peers as f64);
     }
 
-    /// The KV of one leg was read.
+    /// Counts a pull that brought all its bytes, and its time.
     pub fn transferred(&self, bytes: u64, took: Span) {
         self.transfer_bytes.increment(bytes);
         self.transfer_seconds.record(took.secs_f64());
         self.transfer_ended("done");
     }
 
-    /// A transfer has ended without all its bytes: `failed` or `aborted`.
+    /// Counts a pull that ended without all its bytes: `failed` or `aborted`.
     pub fn transfer_broken(&self, end: &'static str) {
         self.transfer_ended(end);
     }
 
-    /// A step has ended; `gap` is how long the device had waited for it, where there was work.
+    /// Records a step; `gap` is the time that the device waited for it while there was work.
     pub fn stepped(&self, took: Duration, gap: Option<Duration>) {
         self.step_seconds.record(took.as_secs_f64());
         if let Some(gap) = gap {
@@ -235,7 +234,7 @@ impl WorkerMetrics {
         }
     }
 
-    /// The accounting of KV blocks did not add up.
+    /// Counts a broken invariant of the KV blocks.
     pub fn invariant_broken(&self) {
         self.invariants_broken.increment(1);
     }

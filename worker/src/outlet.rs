@@ -1,4 +1,4 @@
-//! What the replica of a worker has to say, and to whom; called on the replica's thread, never waits.
+//! Passes the replica's messages to routers, readers, givers and metrics; called on the replica's thread, never waits.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,20 +12,17 @@ use tokio::sync::oneshot;
 use crate::metrics::WorkerMetrics;
 use crate::sides::Opened;
 
-/// Passes on what the replica says.
 pub(crate) struct WorkerOutlet {
     pub(crate) sessions: Sessions,
     pub(crate) metrics: WorkerMetrics,
-    /// Set before anybody can ask the replica for anything.
+    /// Set before the first event reaches the replica.
     pub(crate) sides: Arc<OnceLock<Opened>>,
     complaints: Complaints,
-    /// Words about other readers' leases, as last counted.
+    /// Last count of words about another reader's lease.
     foreign_claims: u64,
-    /// Said in this turn, sent as one.
+    /// Messages of this turn, sent together.
     told: Vec<FromWorker>,
-    /// Legs that are over since.
     over: Vec<Leg>,
-    /// Hears of the end of the replica thread.
     stopped: Option<oneshot::Sender<Option<Failure>>>,
 }
 
@@ -59,7 +56,6 @@ impl Outlet for WorkerOutlet {
 }
 
 impl WorkerOutlet {
-    /// `stopped` hears of the end of the replica thread.
     pub(crate) fn new(
         sessions: Sessions,
         metrics: WorkerMetrics,
@@ -116,12 +112,12 @@ impl WorkerOutlet {
         self.sessions.load(load);
     }
 
-    /// Nobody says of the legs that are left that they are over.
+    /// Forgets the remaining legs: no later message could say that they are over.
     fn stop(&mut self, failure: Option<Failure>) {
         self.flush();
         self.sessions.forget_legs();
         if let Some(stopped) = self.stopped.take() {
-            // Nobody listens when the process ends at the same time.
+            // The receiver is gone if the process ends at the same time.
             let _ = stopped.send(failure);
         }
     }

@@ -27,23 +27,23 @@ use crate::sides::{Loaded, Sides};
 use crate::started::{Report, Started};
 use crate::{Error, Settings};
 
-/// What a worker finds in its process.
+/// Resources of the process that a worker runs in.
 pub struct Process {
-    /// What routers, readers and givers must know.
+    /// Secret that routers, readers and givers must know.
     pub secret: Secret,
-    /// Starts the processes of its ranks, where they are processes.
+    /// Starts the worker's ranks where they are processes.
     pub ranks: Arc<dyn RankProgram>,
-    /// Ports that are open already.
+    /// Open ports.
     pub ports: WorkerPorts,
-    /// What counts.
+    /// Recorder of metrics.
     pub metrics: Metrics,
 }
 
-/// Runs a worker until `shutdown` or until it cannot go on. `report` hears how far its start is, and once that it is
-/// ready: its configured givers were tried by then.
+/// Runs a worker until `shutdown` or until it cannot go on. `report` receives the progress of the start, then once that
+/// the worker is ready: its configured givers were tried by then, or `givers_wait` has passed.
 ///
 /// # Errors
-/// Whatever keeps it from starting or going on; nothing is left running then.
+/// The worker cannot start or go on; nothing is left running then.
 pub async fn run(
     settings: Settings,
     sides: Sides,
@@ -92,14 +92,13 @@ pub async fn run(
     Ok(lived?)
 }
 
-/// How others meet a worker.
 struct Meeting {
     secret: Secret,
     address: String,
     stop: Stop,
 }
 
-/// A replica with everything that stands between it and the sockets.
+/// A replica with everything between it and the sockets.
 struct Worker {
     host: Host,
     thread: JoinHandle<()>,
@@ -107,7 +106,7 @@ struct Worker {
     _ending: Ending,
 }
 
-/// Ends a replica with whoever runs it. What it talks to holds a way back to it, so it would not end by itself.
+/// Ends the replica when dropped. The sides hold handles to it, so it would not end by itself.
 struct Ending {
     replica: ReplicaHandle,
     stop: Stop,

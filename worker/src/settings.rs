@@ -1,4 +1,4 @@
-//! What a worker is told at its start, whatever its role; knows no file format.
+//! Settings of a worker of any role; knows no file format.
 
 use std::time::Duration;
 
@@ -7,42 +7,42 @@ use node::bind::{check_name, listen_address};
 use node::config::Fault;
 use sched::Role;
 
-/// What a worker is told.
+/// Settings with which a worker starts.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The section of the configuration, as problems name it.
+    /// Section of the configuration, for error messages.
     pub section: &'static str,
-    /// What its scheduler is for.
+    /// Role of the worker's scheduler.
     pub role: Role,
-    /// Its name in logs, metrics and errors.
+    /// Name in logs, metrics and errors.
     pub name: String,
-    /// What computes and moves KV.
+    /// Engine: the backend that computes and the transport that moves KV.
     pub engine: engine::Config,
-    /// A start that gets no further for this long has failed.
+    /// Time without progress after which a start has failed.
     pub start_stall: Duration,
-    /// How long running legs may take to end once the process was asked to.
+    /// Time that running legs have to end after the process was asked to stop.
     pub drain: Duration,
-    /// How long readiness waits for configured givers to be tried.
+    /// Longest time that readiness waits for configured givers to be tried.
     pub givers_wait: Duration,
 }
 
-/// The keys that every section of a worker has.
+/// Keys that every worker's section has.
 #[derive(Debug, Clone, Copy)]
 pub struct Common<'a> {
-    /// Its name.
+    /// Name in logs, metrics and errors.
     pub name: &'a str,
-    /// Where routers connect.
+    /// Address for routers.
     pub listen: &'a str,
-    /// Where health, readiness and metrics are served.
+    /// Address of health, readiness and metrics.
     pub admin_listen: &'a str,
-    /// A start that gets no further for this long has failed, in milliseconds.
+    /// Milliseconds without progress after which a start has failed.
     pub start_stall_ms: u64,
-    /// What computes and moves KV.
+    /// Engine: the backend that computes and the transport that moves KV.
     pub engine: &'a engine::Config,
 }
 
 impl Common<'_> {
-    /// Checks what can be said without a model, as keys of `section`.
+    /// Checks everything that needs no model; errors name keys of `section`.
     ///
     /// # Errors
     /// The key that is wrong.

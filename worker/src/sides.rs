@@ -1,4 +1,4 @@
-//! The two sides of hand-offs that a worker can have, and what stands there where it has none.
+//! The two sides of hand-offs that a worker can have, and the stand-in for a side that it does not have.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,91 +18,89 @@ use sched::{Failure, FailureKind, InstanceId, Role, Span};
 use crate::metrics::WorkerMetrics;
 use crate::started::PairReport;
 
-/// How long to wait before a full inbox is tried again.
 const INBOX_RETRY: Duration = Duration::from_millis(1);
 
-/// How the sides of a worker are opened once its model is loaded; by default it has none.
+/// Constructors of a worker's sides, called once its model is loaded; by default there are none.
 #[derive(Default)]
 pub struct Sides {
-    /// Gives KV caches to readers.
+    /// Side that gives KV caches to readers.
     pub giving: Option<Open<dyn Giving>>,
-    /// Takes KV caches from givers.
+    /// Side that takes KV caches from givers.
     pub taking: Option<Open<dyn Taking>>,
 }
 
-/// Opens a side of a worker.
+/// Constructor of a side.
 pub type Open<Side> = Box<dyn FnOnce(&Loaded) -> Arc<Side> + Send>;
 
-/// A worker whose model is loaded, before anybody has met it.
+/// A worker whose model is loaded, before any connection.
 #[derive(Clone)]
 pub struct Loaded {
-    /// Its name in logs, metrics and errors.
+    /// Name in logs, metrics and errors.
     pub name: String,
-    /// Where others reach it, `host:port`.
+    /// Address for routers and readers, `host:port`.
     pub address: String,
-    /// Its scheduler.
+    /// Handle of its replica.
     pub replica: ReplicaHandle,
-    /// What it serves, and how.
+    /// Model, formats and limits that it serves.
     pub info: ModelInfo,
-    /// How its transport is reached.
+    /// Endpoint of its transport.
     pub endpoint: Vec<u8>,
-    /// Its sessions with routers.
+    /// Sessions with routers.
     pub sessions: Sessions,
-    /// What it counts.
+    /// Metrics of the worker.
     pub metrics: WorkerMetrics,
-    /// What routers, readers and givers must know.
+    /// Secret that routers, readers and givers must know.
     pub secret: Secret,
-    /// A lease ends when it was not renewed for this long.
+    /// Time after which a lease that was not renewed ends.
     pub lease_span: Span,
-    /// How often leases are renewed.
+    /// Interval at which leases are renewed.
     pub lease_beat: Span,
-    /// Ends everything.
+    /// Signal that ends every part of the worker.
     pub stop: Stop,
 }
 
 /// The giving side: readers hold leases on this worker's blocks. Its calls never wait.
 pub trait Giving: Send + Sync {
-    /// Where readers reach it, `host:port`; `None` if nobody can read here.
+    /// Returns the address for readers, `host:port`; `None` if this worker gives nothing.
     fn address(&self) -> Option<String>;
 
-    /// Adds what readers call.
+    /// Adds the service that readers call.
     fn serve(&self, services: Services) -> Services;
 
-    /// Carries a word to a reader; a reader that is not there does not hear it.
+    /// Sends a word to a reader; it is dropped if the reader does not listen.
     fn say(&self, reader: InstanceId, word: &ToReader);
 
-    /// The worker leaves in good order: readers are told.
+    /// Tells readers that the worker leaves in good order.
     fn leave(&self);
 }
 
 /// The taking side: the givers that this worker reads from. Its calls never wait.
 pub trait Taking: Send + Sync {
-    /// From now on it may look for givers: what the replica says of them is heard.
+    /// Starts to look for givers; called once the replica's messages about them can arrive.
     fn begin(&self);
 
-    /// Looks for a giver that offers wait for; [`Event::GiverUp`] or [`Event::GiverUnmet`] says what came of it.
+    /// Connects to a giver that offers wait for; the outcome is [`Event::GiverUp`] or [`Event::GiverUnmet`].
     fn meet(&self, giver: InstanceId, address: &str);
 
-    /// Carries a word to a giver.
+    /// Sends a word to a giver.
     fn say(&self, giver: InstanceId, word: ToGiver);
 
-    /// The transport has connected to a giver.
+    /// Notes that the transport has connected to a giver.
     fn wire_up(&self, giver: InstanceId, bytes_per_second: f64);
 
-    /// The transport cannot read from a giver.
+    /// Notes that the transport cannot read from a giver.
     fn wire_down(&self, giver: InstanceId, reason: String);
 
-    /// A pull from a giver has ended.
+    /// Notes the end of a pull from a giver.
     fn pull_ended(&self, giver: InstanceId, end: TransferEnd);
 
-    /// Resolves when every configured giver was tried once.
+    /// Waits until every configured giver was tried once.
     fn tried(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// How each configured giver fares.
+    /// Returns the state of the pair with each configured giver.
     fn reports(&self) -> Vec<PairReport>;
 }
 
-/// The sides that a worker has.
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) giving: Arc<dyn Giving>,
@@ -119,7 +117,7 @@ impl Sides {
     }
 }
 
-/// Stands where a worker has no side: nobody reads here, and nobody can be met.
+/// Stand-in for a side that a worker does not have: no reader can read, and no giver can be met.
 struct Nobody {
     role: Role,
     replica: ReplicaHandle,
@@ -185,7 +183,7 @@ pub async fn patiently(mut command: Command, mut tell: impl FnMut(Command) -> Re
 mod tests {
     use super::*;
 
-    /// Found by reading: the loss of a giver was dropped when the inbox was full, and whoever waited for it went on waiting.
+    /// Found by reading: the loss of a giver was dropped when the inbox was full, and legs waited for it for ever.
     #[tokio::test]
     async fn what_the_replica_must_hear_is_said_until_there_is_room() {
         let mut tries = 0;

@@ -1,84 +1,84 @@
-//! What a worker process tells its supervisor: how far its start is, then that it is ready; one JSON line each.
+//! Reports of a worker process to its supervisor: progress of the start, then readiness; one JSON line each.
 
 use serde::{Deserialize, Serialize};
 
-/// A worker that is ready.
+/// Description of a worker that is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// Its role.
+    /// Role.
     pub role: String,
-    /// Its incarnation.
+    /// Incarnation.
     pub instance: String,
-    /// Where routers and peers reach it, `host:port`.
+    /// Address for routers and peers, `host:port`.
     pub address: String,
-    /// Where its health and metrics are, `host:port`.
+    /// Address of health and metrics, `host:port`.
     pub admin_address: String,
-    /// The model it serves.
+    /// Name of the model.
     pub model: String,
-    /// What computes.
+    /// Backend and kernel set that compute.
     pub backend: String,
-    /// What moves KV.
+    /// Transport that moves KV.
     pub transport: String,
-    /// Its ranks, such as `tp 2 × pp 2 (processes)`; empty where it is one.
+    /// Ranks, such as `tp 2 × pp 2 (processes)`; empty for a single rank.
     #[serde(default)]
     pub ranks: String,
     /// Longest sequence in tokens.
     pub context_max: u32,
-    /// Tokens its KV pool can hold.
+    /// Tokens that the KV pool holds.
     pub capacity_tokens: u64,
-    /// The givers it was told to know at start, all tried; empty at a giver.
+    /// Pairs with the configured givers; empty at a worker that takes nothing.
     #[serde(default)]
     pub pairs: Vec<PairReport>,
 }
 
-/// How trying a giver went.
+/// Outcome of trying a giver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairReport {
-    /// The giver's address.
+    /// Address of the giver.
     pub giver: String,
-    /// The transport that was tried.
+    /// Transport that was tried.
     pub transport: String,
-    /// Measured when the pair came up.
+    /// Rate measured when the pair came up.
     pub bytes_per_second: Option<u64>,
-    /// Why it did not come up.
+    /// Reason for which the pair is not up.
     pub problem: Option<String>,
-    /// What it did not come up for.
+    /// Cause to blame if the pair is not up.
     #[serde(default)]
     pub blame: PairBlame,
 }
 
-/// What keeps a pair from coming up.
+/// Cause that keeps a pair from coming up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PairBlame {
-    /// The transport, or whatever it stands on: another one may do.
+    /// The transport or the system below it: another transport may work.
     #[default]
     Transport,
-    /// The two do not fit each other (number formats, versions): no transport helps.
+    /// The workers do not fit each other (number formats, versions): no transport helps.
     Workers,
 }
 
-/// One thing that a worker says of its start.
+/// Report of a worker about its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
-    /// It is not ready yet and does this.
+    /// Not ready yet; the text is the current work.
     Loading(String),
-    /// It is ready.
+    /// Ready.
     Ready(Box<Started>),
 }
 
 impl Report {
-    /// The line, without its end.
+    /// Returns the report as a line of JSON, without line end.
     #[must_use]
     pub fn to_line(&self) -> String {
         serde_json::json!(self).to_string()
     }
 
-    /// What a worker says in this line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// The line is not one of ours.
+    /// The line is no report.
     pub fn from_line(line: &str) -> Result<Report, serde_json::Error> {
         serde_json::from_str(line)
     }

@@ -1,4 +1,4 @@
-//! The link to one address: meets whoever answers, holds on while it lives, and says when it is gone.
+//! The link to one address: meets the giver that answers, stays connected while it lives, and reports its loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,58 +19,50 @@ use super::path::Wire;
 use super::pauses::{After, Pauses};
 use super::table::{Loss, Told};
 
-/// What a giver that has fallen silent gets at least to answer in.
+/// Shortest time that a giver that has fallen silent gets to answer.
 const ANSWER_WAIT_MIN: Duration = Duration::from_millis(50);
-/// How long the transport may take to connect.
 const WIRE_WAIT: Duration = Duration::from_secs(5);
-/// How long a giver whose transport has gone down has to say that it ends, if that is why.
+/// Time for a giver whose transport went down to say that it is leaving.
 const FAREWELL_WAIT: Duration = Duration::from_millis(300);
-/// What went wrong before a giver was up for this long is news when it happens again.
+/// Time up after which a problem that comes back is logged as a new one.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-/// How often a giver is asked whether it still answers, how long it has for that, and how often it may fail to.
+/// Interval of pings, time for an answer, and unanswered pings in a row after which a giver is silent.
 const PING_EVERY: Duration = Duration::from_secs(3);
 const PING_WAIT: Duration = Duration::from_secs(3);
 const PINGS_UNANSWERED_MAX: u32 = 2;
-/// A learned address where nobody has answered for this long is forgotten; one where nobody was ever met, at once.
+/// Time without an answer after which a learned address is forgotten; at once if no giver was ever met there.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
-/// A giver whose connection ends before this is not met again at once: it leaves, or somebody in between cuts.
+/// A giver whose connection ends before this is met again only after a pause: it leaves, or the path is cut.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 
-/// The task behind one address.
 pub(super) struct Link {
     peers: Peers,
     address: String,
     wake: Arc<Notify>,
-    /// The process that was met here last and is not known to be gone.
+    /// Giver met here last that is not known to be gone.
     giver: Option<InstanceId>,
-    /// What it calls itself; until it has said so, its address.
+    /// Name of the giver; its address until the name is known.
     name: String,
-    /// Its speed, exported while it can be read from.
+    /// Gauge of the rate, exported while the giver can be read from.
     speed: Option<LiveGauge>,
-    /// Whether anybody was ever met here.
     was_met: bool,
     silent_since: Option<Instant>,
     pauses: Pauses,
-    /// The last problem, so that a repeated one is logged once.
     problem: Option<String>,
 }
 
-/// A giver that can be read from.
 struct Up {
     peer: Peer,
     watch: Watch,
     wire: watch::Receiver<Wire>,
 }
 
-/// Why holding on to a giver ended.
 enum Interruption {
-    /// Its connection ended.
     Ended(String),
-    /// The transport cannot read from it any more.
     WireDown(String),
-    /// It does not answer, although its connection is there.
+    /// The giver does not answer, although its connection is open.
     Silent,
-    /// Somebody offers in the name of another incarnation.
+    /// An offer names another incarnation at this address, or the giver does not know this reader.
     AskedToLook,
 }
 
@@ -91,7 +83,7 @@ impl Link {
         }
     }
 
-    /// Meets, holds on, meets again; ends when its address is forgotten.
+    /// Meets the giver, holds the connection, meets again; ends when the address is forgotten.
     pub(super) async fn run(mut self) {
         loop {
             let met = self.meet().await;
@@ -113,14 +105,13 @@ impl Link {
         }
     }
 
-    /// Says hello and connects the transport. An error leaves no offer waiting.
     async fn meet(&mut self) -> Result<(InstanceId, Up), Failure> {
         let shared = &self.peers.shared;
         let config = &shared.config;
         let connecting = connect(&self.address, &shared.hello, &shared.worker.secret, &config.limits);
         let (peer, welcome) = match self.silent_since.filter(|_| self.giver.is_some()) {
             None => connecting.await?,
-            // A process that was stopped takes connections and answers nothing: the time to be lost in runs on.
+            // A stopped process accepts connections and answers nothing: the time until it is lost runs on.
             Some(since) => {
                 let left = config.lost_after.saturating_sub(since.elapsed()).max(ANSWER_WAIT_MIN);
                 let no_answer = |_| Failure::new(FailureKind::WorkerLost, format!("no answer within {left:?}"));
@@ -143,7 +134,7 @@ impl Link {
         let (giver, mut watch) = (welcome.instance, peer.watch().await?);
         let info = self.peer_info(welcome)?;
         let mut wire = self.peers.greet(&self.address, (peer.clone(), &self.name), info);
-        // From here on words reach the giver, and its answers us; those of before may be lost.
+        // From here on words and answers arrive; earlier ones may be lost.
         self.peers.greeted(giver);
         let listening = async {
             self.listen(giver, &mut watch).await;
@@ -173,7 +164,7 @@ impl Link {
         }
     }
 
-    /// What the replica needs to know: the endpoint of the one transport that is configured, never of another.
+    /// Returns the facts that the replica needs, with the endpoint of the configured transport, never of another.
     fn peer_info(&self, welcome: PeerWelcome) -> Result<PeerInfo, Failure> {
         let transport = self.peers.transport();
         let offered: Vec<String> = welcome.endpoints.iter().map(|endpoint| endpoint.transport.clone()).collect();
@@ -196,7 +187,7 @@ impl Link {
         Ok(PeerInfo { instance, resharding, blocks, endpoint: endpoint.address })
     }
 
-    /// The giver is up; stays until something about it changes.
+    /// Holds the connection to a giver that is up, until something about it changes.
     async fn hold(&mut self, giver: InstanceId, mut up: Up) {
         let rate = match *up.wire.borrow() {
             Wire::Up { bytes_per_second } => bytes_per_second,
@@ -230,7 +221,7 @@ impl Link {
             Interruption::WireDown(reason) => {
                 self.speed = None;
                 self.say("a giver cannot be read from", &reason);
-                // A wire that goes down as soon as it is up must not be met again in a hot loop.
+                // A wire that goes down as soon as it is up must not cause a hot loop.
                 self.pause(After::Trouble).await;
             }
             Interruption::Silent => {
@@ -248,7 +239,7 @@ impl Link {
         self.peers.table().fell_silent(&self.address, giver);
     }
 
-    /// Warns of a problem once, however often it comes back.
+    /// Warns of a problem once, even if it repeats.
     fn say(&mut self, what: &str, reason: &str) {
         if self.problem.as_deref() == Some(reason) {
             tracing::debug!(giver = self.name, address = self.address, reason, "{what}");
@@ -258,7 +249,7 @@ impl Link {
         }
     }
 
-    /// Passes on what the giver says, until its connection ends: how it did.
+    /// Passes the giver's words to the replica until its connection ends; returns the reason.
     async fn listen(&self, giver: InstanceId, watch: &mut Watch) -> String {
         loop {
             match watch.next().await {
@@ -282,10 +273,10 @@ impl Link {
         }
     }
 
-    /// Nobody to read from here. True if the address is forgotten.
+    /// Acts on a try that failed. True if the address is forgotten.
     fn failed(&mut self, failure: &Failure) -> bool {
         if self.after(failure) == After::Silence {
-            // It may be restarted, or end as we do; if it does not come back, its loss is told.
+            // The giver may restart, or end together with this worker; if it does not come back, its loss is logged.
             tracing::debug!(giver = self.name, address = self.address, reason = failure.detail, "a giver is silent");
             self.problem = Some(failure.detail.clone());
         } else {
@@ -294,7 +285,7 @@ impl Link {
         self.peers.not_met(&self.address, failure);
         let silent = match self.after(failure) {
             After::Silence | After::Absence => self.silent_since.get_or_insert_with(Instant::now).elapsed(),
-            // It answers, if only to say no.
+            // The giver answers, even if it refuses.
             After::Trouble => Duration::ZERO,
         };
         if let Some(giver) = self.giver.filter(|_| silent >= self.peers.shared.config.lost_after) {
@@ -315,7 +306,7 @@ impl Link {
         self.peers.publish();
     }
 
-    /// Waits before the next try; an offer that waits for this address cuts it short.
+    /// Waits before the next try; an offer that names this address ends the wait.
     async fn pause(&mut self, after: After) {
         let _ = timeout(self.pauses.next(after), self.wake.notified()).await;
     }
@@ -338,7 +329,7 @@ impl Link {
     }
 }
 
-/// Resolves when the transport cannot read from the giver any more, with the reason.
+/// Waits until the transport cannot read from the giver any more; returns the reason.
 async fn went_down(wire: &mut watch::Receiver<Wire>) -> String {
     match wire.wait_for(|wire| matches!(wire, Wire::Down { .. })).await.as_deref() {
         Ok(Wire::Down { reason }) => reason.clone(),
@@ -346,8 +337,8 @@ async fn went_down(wire: &mut watch::Receiver<Wire>) -> String {
     }
 }
 
-/// Resolves when a giver whose connection looks well has not answered several times: a process that is stopped keeps its
-/// connections, and over one-sided transports even its memory can still be read.
+/// Waits until the giver has not answered several pings: a stopped process keeps its connections, and over one-sided
+/// transports even its memory can still be read.
 async fn fell_silent(peer: &Peer) {
     let mut unanswered = 0;
     while unanswered < PINGS_UNANSWERED_MAX {

@@ -1,7 +1,7 @@
-//! The givers that a worker reads from: each address has a link that meets whoever answers there and notices its end.
+//! The givers that a worker reads from: each address has a link that meets the giver there and notices its end.
 //!
-//! Control (hello, watch, heartbeats, release, abort) runs here over gRPC; the replica's transport moves the bytes. Which
-//! offers wait for which giver is the scheduler's: it asks for givers to be met, and hears what came of that.
+//! Control (hello, watch, heartbeats, release, abort) runs here over gRPC; the replica's transport moves the bytes. The
+//! scheduler knows which offers wait for which giver: it asks to meet givers and receives the outcome.
 
 mod link;
 mod path;
@@ -33,14 +33,14 @@ use link::Link;
 use path::Wire;
 use table::{Introduction, Learning, Loss, Sought, Table};
 
-/// How peers are met and when they are given up.
+/// Addresses, limits and deadlines of links to givers.
 #[derive(Debug, Clone)]
 pub struct PeersConfig {
-    /// Givers that are tried for ever, from the start.
+    /// Configured addresses, tried from the start and for ever.
     pub addresses: Vec<String>,
-    /// Most links.
+    /// Limit on links.
     pub links_max: usize,
-    /// A giver that cannot be reached for this long is lost.
+    /// Time after which a giver that cannot be reached is lost.
     pub lost_after: Duration,
     /// Deadlines of connections.
     pub limits: SessionLimits,
@@ -57,7 +57,7 @@ impl From<&Config> for PeersConfig {
     }
 }
 
-/// All givers; clones share them.
+/// The taking side with all its givers; clones share it.
 #[derive(Clone)]
 pub struct Peers {
     shared: Arc<Shared>,
@@ -68,10 +68,10 @@ struct Shared {
     worker: Loaded,
     hello: PeerHello,
     runtime: tokio::runtime::Handle,
-    /// Put in under the lock of the table, so that the replica hears of givers in the order in which they came and went.
+    /// Filled under the lock of the table, so that the replica learns in order which givers came and went.
     commands: mpsc::UnboundedSender<Command>,
     table: Mutex<Table>,
-    /// Told whenever a link has tried its address.
+    /// Notified whenever a link has tried its address.
     tried: Notify,
 }
 
@@ -105,7 +105,7 @@ impl Taking for Peers {
         self.table().set_wire(giver, Wire::Up { bytes_per_second });
     }
 
-    /// Its link says so aloud, once.
+    /// Logs at debug only: the giver's link warns, once.
     fn wire_down(&self, giver: InstanceId, reason: String) {
         let (name, transport) = (self.table().name(giver), self.transport());
         tracing::debug!(giver = name, %reason, transport, "a giver cannot be read from");
@@ -117,8 +117,8 @@ impl Taking for Peers {
         self.publish();
     }
 
-    /// When several in a row fail although the transport calls the giver well, the pair is taken down, and its link meets
-    /// the giver again over a fresh connection.
+    /// Takes the pair down when several pulls in a row have failed over a connection that the transport calls up; the
+    /// link then meets the giver again over a fresh connection.
     fn pull_ended(&self, giver: InstanceId, end: TransferEnd) {
         match end {
             TransferEnd::Done => self.table().pull_succeeded(giver),
@@ -142,7 +142,7 @@ impl Taking for Peers {
 }
 
 impl Peers {
-    /// The taking side of this worker. Must be called inside the runtime that is to run the links.
+    /// Returns the taking side of a worker. Call it inside the runtime that will run the links.
     #[must_use]
     pub fn of(worker: &Loaded, config: PeersConfig) -> Peers {
         let hello = PeerHello {
@@ -158,7 +158,7 @@ impl Peers {
         Peers { shared: Arc::new(Shared { config, worker, hello, runtime, commands, table, tried }) }
     }
 
-    /// Without a secret, whoever offers may be anybody: only configured addresses are dialled.
+    /// Rule for unconfigured addresses: without a secret any process may send offers, so none of them is dialled.
     fn learning(&self) -> Learning {
         match self.shared.worker.secret.is_open() {
             true => Learning::Forbidden,
@@ -173,7 +173,7 @@ impl Peers {
     async fn all_tried(&self) {
         loop {
             let mut tried = std::pin::pin!(self.shared.tried.notified());
-            // Registered before the check, so that no try between check and wait is missed.
+            // Registered before the check, so that a try between check and wait is not missed.
             tried.as_mut().enable();
             if self.table().all_tried() {
                 return;
@@ -197,22 +197,21 @@ impl Peers {
         self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says what the replica must hear, however full its inbox is.
+    /// Queues an event that must reach the replica, however full its inbox is.
     fn tell_replica(&self, event: Event) {
         self.command(event.into());
     }
 
     fn command(&self, command: Command) {
-        // The task that takes them ends with the runtime only.
+        // The receiving task ends only with the runtime.
         let _ = self.shared.commands.send(command);
     }
 
-    /// A giver can be spoken to.
     fn greeted(&self, giver: InstanceId) {
         self.tell_replica(Event::GiverMet(giver));
     }
 
-    /// A giver is up: it can be spoken to and read from. Whoever else is sought at its address is not there.
+    /// Reports a giver that can be spoken to and read from; other givers sought at its address are not there.
     fn met(&self, address: &str, giver: InstanceId) {
         {
             let mut table = self.table();
@@ -227,7 +226,7 @@ impl Peers {
         self.publish();
     }
 
-    /// A link could not reach its giver: what waits for it there fails, so that the router can go elsewhere.
+    /// Fails the offers that wait for a giver at an address where none was met, so that the router can go elsewhere.
     fn not_met(&self, address: &str, failure: &Failure) {
         for sought in self.table().no_longer_sought(address, None) {
             self.unmet(sought, address, failure.clone());
@@ -238,7 +237,7 @@ impl Peers {
         self.tell_replica(Event::GiverUnmet { giver, address: address.into(), failure });
     }
 
-    /// A giver was met (again) at `address`: what becomes of its wire, which the transport is told of if it needs to be.
+    /// Notes that a giver was met (again) at `address`, and has the transport connect if needed; returns its wire.
     fn greet(&self, address: &str, (peer, name): (Peer, &str), info: PeerInfo) -> watch::Receiver<Wire> {
         let mut table = self.table();
         let (wire, introduction) = table.greet(address, peer, name);
@@ -249,7 +248,6 @@ impl Peers {
         wire
     }
 
-    /// A giver does not answer at `address` any more.
     fn lose(&self, address: &str, giver: InstanceId) -> Loss {
         let mut table = self.table();
         let loss = table.lose(address, giver);
@@ -259,7 +257,7 @@ impl Peers {
         loss
     }
 
-    /// Tells routers and metrics which givers are up, in the order in which that changes.
+    /// Tells routers and metrics which givers are up, under the lock and so in the order of the changes.
     fn publish(&self) {
         let table = self.table();
         let up = table.up();
@@ -273,7 +271,7 @@ impl Peers {
     }
 }
 
-/// Brings commands to the replica one after the other, each as soon as there is room.
+/// Passes commands to the replica in order, each as soon as its inbox has room.
 async fn pass_on(replica: ReplicaHandle, mut commands: mpsc::UnboundedReceiver<Command>) {
     while let Some(command) = commands.recv().await {
         patiently(command, |command| replica.send(command)).await;

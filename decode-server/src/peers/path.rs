@@ -1,47 +1,39 @@
-//! How a giver's bytes come here, and when that way cannot be trusted any more; knows no giver.
+//! State of the transport's path to a giver, and the failures after which it is not trusted; knows no giver.
 
 use tokio::sync::watch;
 
-/// Pulls of one giver that may fail in a row before its path is tried from the start.
+/// Failed pulls in a row after which a giver's path is set up afresh.
 const FAILED_PULLS_MAX: u32 = 3;
 
-/// State of the transport's connection to a giver.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Wire {
-    /// The transport tries.
     Connecting,
-    /// Bytes can be read, so fast.
     Up {
-        /// Measured at connect.
         bytes_per_second: f64,
     },
-    /// They cannot.
     Down {
-        /// Why.
         reason: String,
     },
 }
 
-/// The wire and how it has served.
 pub(super) struct Path {
     pub(super) wire: watch::Sender<Wire>,
-    /// Pulls that failed since one succeeded.
+    /// Failed pulls since the last success.
     failed_pulls: u32,
 }
 
 impl Path {
-    /// The transport has just been told.
+    /// Path of a giver to which the transport has just been told to connect.
     pub(super) fn connecting() -> Path {
         Path { wire: watch::Sender::new(Wire::Connecting), failed_pulls: 0 }
     }
 
-    /// A pull has succeeded: the path is well.
     pub(super) fn pull_succeeded(&mut self) {
         self.failed_pulls = 0;
     }
 
-    /// A pull has failed. True when so many have in a row that the path cannot be trusted any more, although the transport
-    /// calls it well; then counting starts again.
+    /// Counts a failed pull. True when too many failed in a row while the transport calls the path up; counting then
+    /// starts again.
     pub(super) fn pull_failed(&mut self) -> bool {
         self.failed_pulls += 1;
         let enough = self.failed_pulls >= FAILED_PULLS_MAX;

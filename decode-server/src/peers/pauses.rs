@@ -1,32 +1,30 @@
-//! How long a link waits before it tries to meet a giver again; knows no address.
+//! Pauses of a link before it tries to meet a giver again; knows no address.
 
 use std::time::Duration;
 
 use node::backoff::Backoff;
 
-/// The first pause; each further one is twice as long.
+/// First pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest where somebody answers and cannot be read from: it may be replaced by one that can.
+/// Longest pause where a process answers and cannot be read from: another may replace it.
 const TROUBLE_MAX: Duration = Duration::from_secs(2);
-/// A giver that was up for this long ends what went wrong before; met again at once, it costs a try per such time at most.
+/// Time up after which earlier trouble is forgotten, so a giver that keeps ending costs at most one try in this time.
 const LIFE_MIN: Duration = Duration::from_secs(1);
-/// The longest where nobody answers: whoever is started there must not wait long for its readers.
+/// Longest pause where no process answers: a giver that starts there must not wait long for its readers.
 const ABSENCE_MAX: Duration = Duration::from_millis(500);
-/// Nobody knows yet whether a giver that has fallen silent is lost: look often.
+/// Pause while it is open whether a giver that has fallen silent is lost.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// What came of the last try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// A giver that was up a moment ago does not answer.
     Silence,
-    /// Nobody answers.
+    /// No process answers.
     Absence,
-    /// Somebody answers, or did until now, and it goes wrong.
+    /// A process answers, or did until now, but cannot be read from.
     Trouble,
 }
 
-/// The pauses of one link.
 #[derive(Debug)]
 pub(super) struct Pauses {
     backoff: Backoff,
@@ -37,25 +35,22 @@ impl Pauses {
         Pauses { backoff: Backoff::from(FIRST) }
     }
 
-    /// How long to wait now.
     pub(super) fn next(&mut self, after: After) -> Duration {
         let max = match after {
             After::Silence => return SILENCE,
             After::Absence => ABSENCE_MAX,
             After::Trouble => TROUBLE_MAX,
         };
-        // Absence must not make the first trouble after it wait as long as if there had been much.
+        // Bounded by `max`, so that a long absence does not make the first trouble after it wait long.
         self.backoff.next_up_to(max)
     }
 
-    /// A giver was up for so long.
     pub(super) fn lived(&mut self, life: Duration) {
         if life >= LIFE_MIN {
             self.backoff.reset();
         }
     }
 
-    /// Whether nothing has gone wrong lately.
     pub(super) fn is_fresh(&self) -> bool {
         self.backoff.is_fresh()
     }
@@ -65,7 +60,7 @@ impl Pauses {
 mod tests {
     use super::*;
 
-    /// Found by trying: looking often for a giver that had fallen silent made the pauses after its loss 10 s long.
+    /// Found by trying: frequent tries for a giver that had fallen silent made the pauses after its loss 10 s long.
     #[test]
     fn a_giver_that_is_started_again_is_not_waited_for_long() {
         let mut pauses = Pauses::new();

@@ -1,4 +1,4 @@
-//! Who answers where, and which givers can be read from; plain data under one lock.
+//! Table of addresses and of the givers met there; plain data under one lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,45 +10,37 @@ use worker::started::{PairBlame, PairReport};
 
 use super::path::{Path, Wire};
 
-/// Givers that are sought at one address: one process answers there, others are its former lives.
+/// Limit on givers sought at one address: one process answers there, the others are its former incarnations.
 const SOUGHT_MAX: usize = 1024;
 
-/// Why there is a link to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// The configuration names it.
     Configured,
-    /// An offer named it.
     Learned,
 }
 
-/// One address.
 struct LinkEntry {
     origin: Origin,
-    /// Makes the link look again, at once.
+    /// Makes the link try again at once.
     wake: Arc<Notify>,
     tried: Option<Result<InstanceId, Failure>>,
-    /// Givers that offers wait for, and that are said to be here.
+    /// Givers at this address that offers wait for.
     sought: BTreeSet<InstanceId>,
 }
 
-/// One process that was met.
 struct Giver {
-    /// What it is called.
     name: String,
     path: Path,
-    /// Where it was met; it is lost when it is lost at all of them.
+    /// Addresses where it was met; it is lost when it is lost at all of them.
     addresses: BTreeMap<String, Met>,
 }
 
-/// A process at one of its addresses.
 struct Met {
     peer: Peer,
-    /// Whether it answered there last.
+    /// True if it answered there last.
     answers: bool,
 }
 
-/// All links and givers.
 #[derive(Default)]
 pub(super) struct Table {
     links: BTreeMap<String, LinkEntry>,
@@ -56,7 +48,6 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Adds a configured address.
     pub(super) fn know(&mut self, address: &str) -> Arc<Notify> {
         self.add_link(address, Origin::Configured, BTreeSet::new())
     }
@@ -68,10 +59,10 @@ impl Table {
         wake
     }
 
-    /// An offer waits for this giver, which is said to be at `address`: where there is a link, it looks at once.
+    /// Notes that an offer waits for this giver at `address`; an existing link tries again at once.
     ///
     /// # Errors
-    /// There may be no link to that address, or more is sought there than can be meant.
+    /// A link to that address is not allowed, or too many givers are sought there.
     pub(super) fn seek(&mut self, giver: InstanceId, address: &str, learning: Learning) -> Result<Sought, Failure> {
         if self.is_up(giver) {
             return Ok(Sought::Up);
@@ -98,7 +89,8 @@ impl Table {
         }
     }
 
-    /// Whoever was sought at `address`; from now on nobody is, but for one that is there and not up yet, or not any more.
+    /// Ends the search at `address` and returns the givers sought there. The giver that is `there` stays sought until
+    /// up.
     pub(super) fn no_longer_sought(&mut self, address: &str, there: Option<InstanceId>) -> BTreeSet<InstanceId> {
         let waits = there.filter(|giver| !self.is_up(*giver));
         let Some(link) = self.links.get_mut(address) else { return BTreeSet::new() };
@@ -107,7 +99,7 @@ impl Table {
         sought
     }
 
-    /// Notes the outcome of a link's try; says whether that is news.
+    /// Notes the outcome of a link's try; returns whether it is news.
     pub(super) fn tried(&mut self, address: &str, outcome: Result<InstanceId, Failure>) -> Told {
         let Some(link) = self.links.get_mut(address) else { return Told::Nothing };
         let outcome = Some(outcome);
@@ -116,7 +108,7 @@ impl Table {
         if is_news { Told::Something } else { Told::Nothing }
     }
 
-    /// Why configured givers cannot be read from, by address.
+    /// Returns the failures of configured givers that cannot be read from, by address.
     pub(super) fn problems(&self) -> Vec<(String, Failure)> {
         let configured = self.links.iter().filter(|(_, link)| link.origin == Origin::Configured);
         let problem = |(address, link): (&String, &LinkEntry)| match &link.tried {
@@ -126,12 +118,11 @@ impl Table {
         configured.filter_map(problem).collect()
     }
 
-    /// Whether every configured address was tried once.
     pub(super) fn all_tried(&self) -> bool {
         self.links.values().all(|link| link.origin == Origin::Learned || link.tried.is_some())
     }
 
-    /// Forgets an address that only an offer named and nothing waits for. True if it did.
+    /// Forgets a learned address at which no giver is sought. True if it did.
     pub(super) fn forget(&mut self, address: &str) -> bool {
         let learned = self.links.get(address).is_some_and(|link| link.origin == Origin::Learned);
         let forget = learned && self.links.get(address).is_some_and(|link| link.sought.is_empty());
@@ -141,7 +132,7 @@ impl Table {
         forget
     }
 
-    /// A giver was met (again) at `address`: its wire, and whether the transport has to be told.
+    /// Notes that a giver was met (again) at `address`; returns its wire, and whether the transport has to connect.
     pub(super) fn greet(&mut self, address: &str, peer: Peer, name: &str) -> (watch::Receiver<Wire>, Introduction) {
         let instance = peer.giver();
         let met = Met { peer, answers: true };
@@ -149,7 +140,7 @@ impl Table {
             giver.addresses.insert(address.to_owned(), met);
             let wire = &giver.path.wire;
             let introduction = match &*wire.borrow() {
-                // Another link that has met it under another address has told the transport a moment ago.
+                // The link of another of its addresses has told the transport already.
                 Wire::Up { .. } | Wire::Connecting => Introduction::Known,
                 Wire::Down { .. } => Introduction::Needed,
             };
@@ -171,26 +162,24 @@ impl Table {
         }
     }
 
-    /// A pull from the giver has succeeded: its path is well.
     pub(super) fn pull_succeeded(&mut self, giver: InstanceId) {
         if let Some(giver) = self.givers.get_mut(&giver) {
             giver.path.pull_succeeded();
         }
     }
 
-    /// A pull from the giver has failed. True when so many have in a row that its path cannot be trusted any more.
     pub(super) fn pull_failed(&mut self, giver: InstanceId) -> bool {
         self.givers.get_mut(&giver).is_some_and(|giver| giver.path.pull_failed())
     }
 
-    /// The giver does not answer at `address`: whoever calls it takes another of its addresses, if it has one.
+    /// Notes that a giver is silent at `address`: calls then use another of its addresses, if there is one.
     pub(super) fn fell_silent(&mut self, address: &str, giver: InstanceId) {
         if let Some(met) = self.givers.get_mut(&giver).and_then(|giver| giver.addresses.get_mut(address)) {
             met.answers = false;
         }
     }
 
-    /// The giver does not answer at `address` any more.
+    /// Removes an address of a giver, and the giver with its last address.
     pub(super) fn lose(&mut self, address: &str, giver: InstanceId) -> Loss {
         if let Some(known) = self.givers.get_mut(&giver) {
             known.addresses.remove(address);
@@ -202,20 +191,20 @@ impl Table {
         Loss::Complete
     }
 
-    /// Makes the links look again that have met this giver.
+    /// Has the links that met this giver try again.
     pub(super) fn look_again(&self, giver: InstanceId) {
         for link in self.links.values().filter(|link| link.tried == Some(Ok(giver))) {
             link.wake.notify_one();
         }
     }
 
-    /// How to call a giver: at an address where it answers, if there is one.
+    /// Returns the connection to a giver, at an address where it answers if there is one.
     pub(super) fn peer(&self, giver: InstanceId) -> Option<Peer> {
         let addresses = &self.givers.get(&giver)?.addresses;
         addresses.values().max_by_key(|met| met.answers).map(|met| met.peer.clone())
     }
 
-    /// What a giver is called; one that is not known any more has only its number.
+    /// Returns the name of a giver, or its instance if it is not known any more.
     pub(super) fn name(&self, giver: InstanceId) -> String {
         self.givers.get(&giver).map_or_else(|| giver.to_string(), |giver| giver.name.clone())
     }
@@ -224,7 +213,7 @@ impl Table {
         self.rate(giver).is_some()
     }
 
-    /// Givers that can be read from, with their speed.
+    /// Returns the givers that can be read from, with their rate in bytes per second.
     pub(super) fn up(&self) -> Vec<(InstanceId, f64)> {
         self.givers.keys().filter_map(|giver| Some((*giver, self.rate(*giver)?))).collect()
     }
@@ -236,7 +225,6 @@ impl Table {
         }
     }
 
-    /// How each configured giver fares.
     pub(super) fn reports(&self, transport: &str) -> Vec<PairReport> {
         let configured = self.links.iter().filter(|(_, link)| link.origin == Origin::Configured);
         let report = |(address, link): (&String, &LinkEntry)| {
@@ -259,47 +247,47 @@ impl Table {
     }
 }
 
-/// Where a giver stands that an offer waits for.
+/// State of a giver that an offer waits for.
 pub(super) enum Sought {
-    /// It can be read from.
+    /// The giver can be read from.
     Up,
     /// There is a link to its address.
     Known,
-    /// There is one now, which this wakes.
+    /// The caller has to start a link, which this wakes.
     New(Arc<Notify>),
 }
 
-/// Whether an offer may name an address that the configuration does not.
+/// Rule for addresses that an offer names and the configuration does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Learning {
-    /// Nobody vouches for it: without a secret anybody may be the router.
+    /// Refused: without a secret any process may be the router.
     Forbidden,
-    /// A router that knows the secret does. As long as there are fewer addresses than this.
+    /// Accepted from a router that knows the secret, while there are fewer links than this.
     UpTo(usize),
 }
 
-/// What the loss of one address means.
+/// Effect of losing one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
     /// The giver's process is gone.
     Complete,
-    /// It is held under another address.
+    /// The giver is still held under another address.
     HeldElsewhere,
 }
 
-/// Whether a try has told anything that was not known.
+/// Whether the outcome of a try is news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
-    /// It has.
+    /// The outcome is new.
     Something,
-    /// It went as the one before.
+    /// The outcome is that of the try before.
     Nothing,
 }
 
-/// Whether the transport has to meet a giver.
+/// Whether the transport has to connect to a giver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Introduction {
-    /// It reads from it already.
+    /// It is connected or connecting.
     Known,
     /// It has to connect.
     Needed,

@@ -1,4 +1,4 @@
-//! What becomes of a giver whose pulls fail or that is lost.
+//! Givers whose pulls fail, and givers that are lost.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -34,7 +34,7 @@ impl Outlet for ToChannel {
     fn flush(&mut self) {}
 }
 
-/// A reader's replica that runs no maths, and the givers in front of it.
+/// A reader's replica without maths, and its givers.
 struct Reader {
     peers: Peers,
     info: ModelInfo,
@@ -77,7 +77,7 @@ impl Reader {
         Reader { peers: Peers::of(&loaded, config), info, said, thread: Some(join) }
     }
 
-    /// What the replica says to a router first.
+    /// Returns the replica's next message to a router.
     fn tells(&self) -> FromWorker {
         loop {
             if let Outbound::Say(Envelope::Router(message)) = self.said.recv_timeout(PATIENCE).unwrap() {
@@ -94,7 +94,7 @@ impl Drop for Reader {
     }
 }
 
-/// A giver that answers a reader's greeting and no more.
+/// A giver that only answers a reader's greeting.
 struct Greeter {
     info: ModelInfo,
 }
@@ -130,7 +130,7 @@ impl SessionHost for Greeter {
     }
 }
 
-/// Found by reading: pulls failed one after the other over a path that the transport called well, until the deadline of
+/// Found by reading: pulls failed one after another over a path that the transport called up, until the deadline of
 /// each request.
 #[tokio::test]
 async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
@@ -155,7 +155,7 @@ async fn a_giver_whose_pulls_fail_in_a_row_is_taken_down() {
     assert!(!peers.table().is_up(GIVER));
 }
 
-/// Found by reading: whoever renewed at a giver that was lost heard nothing, and waited for the end of the request.
+/// Found by reading: a leg that renewed at a lost giver got no answer, and waited for the end of the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_for_a_lost_giver_ends_the_hand_off() {
     let reader = Reader::start().await;

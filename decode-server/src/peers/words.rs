@@ -1,4 +1,4 @@
-//! What a reader tells givers about leases. Every word is a task of its own.
+//! Sends a reader's words about leases to givers, each in a task of its own.
 
 use std::time::Duration;
 
@@ -11,16 +11,13 @@ use tokio::time::{Instant, sleep};
 
 use super::Peers;
 
-/// Between two tries of one word.
 const RETRY: Duration = Duration::from_millis(100);
-/// How long a fact may wait for room in the replica's inbox.
 const INBOX_WAIT: Duration = Duration::from_secs(5);
-/// How often room is looked for.
 const INBOX_RETRY: Duration = Duration::from_millis(1);
 
 impl Peers {
-    /// Tells a giver a word of the replica's, and repeats it for one beat until the giver has heard it, at whichever of its
-    /// addresses. What it answers comes over its link.
+    /// Sends a word of the replica to a giver, at an address where it answers, and repeats it for up to one beat until
+    /// the giver has heard it. The answer comes over the giver's link.
     pub(super) async fn tell(&self, giver: InstanceId, word: ToGiver) {
         let deadline = Instant::now() + Duration::from_micros(self.shared.worker.lease_beat.us());
         loop {
@@ -29,8 +26,8 @@ impl Peers {
             let Err(failure) = peer.say(&word, left()).await else { return };
             self.meet_again(giver, &failure);
             if left() <= RETRY {
-                // Whether the giver is gone is the link's to find out. The replica says again what it still means at the
-                // next beat, and a lease that nobody speaks of runs out.
+                // The link finds out whether the giver is gone. The replica repeats words that still matter at the next
+                // beat, and a lease that is not renewed runs out.
                 let (giver, reason) = (self.table().name(giver), failure.detail);
                 return match word {
                     ToGiver::Renew(_) => tracing::warn!(giver, reason, "a heartbeat was not heard"),
@@ -41,7 +38,7 @@ impl Peers {
         }
     }
 
-    /// Answers for a giver that is lost: whoever waits for it must not wait for the end of the request.
+    /// Answers in place of a lost giver, so that a leg does not wait for it until its deadline.
     async fn tell_nobody(&self, giver: InstanceId, word: ToGiver) {
         match word {
             ToGiver::Renew(leases) => self.pass_on(Event::Giver(giver, ToReader::Gone(leases))).await,
@@ -51,7 +48,7 @@ impl Peers {
         }
     }
 
-    /// A giver that does not know us any more, though it lives, has to be met again.
+    /// Has a giver met again that lives but does not know this reader any more.
     fn meet_again(&self, giver: InstanceId, failure: &Failure) {
         if failure.kind == FailureKind::Incompatible {
             self.table().look_again(giver);

@@ -1,4 +1,4 @@
-//! Prefill and decode workers on real loopback sockets, and a router that the test plays itself.
+//! Prefill and decode workers on real loopback sockets, and a router played by the test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,17 +33,15 @@ use worker::started::{Report, Started};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What all processes of these tests know.
 pub fn secret() -> Secret {
     Secret::new(b"what only this deployment's processes know").unwrap()
 }
 
-/// A model directory of the fixtures; the modelled backend reads its shape only.
+/// Returns a model directory of the fixtures; the modelled backend reads only the shape.
 pub fn model(family: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(family)
 }
 
-/// A modelled device with steps of `step_us`.
 pub fn engine(family: &str, transport: TransportChoice, step_us: f64) -> engine::Config {
     engine::Config {
         model_dir: model(family),
@@ -80,7 +78,7 @@ pub fn decode(engine: engine::Config, peers: &[&str]) -> decode_server::Config {
     }
 }
 
-/// A worker process in a runtime of its own: dropping it breaks everything at once, as a kill does.
+/// A worker in a runtime of its own: dropping it breaks everything at once, as a kill does.
 pub struct Process {
     pub started: Started,
     stop: Option<oneshot::Sender<()>>,
@@ -88,7 +86,7 @@ pub struct Process {
     runtime: Option<Runtime>,
 }
 
-/// Passes on that a worker is ready, not how far its start is.
+/// Passes on only the report that a worker is ready.
 fn once_ready(tell: oneshot::Sender<Started>) -> impl Fn(Report) {
     let tell = std::sync::Mutex::new(Some(tell));
     move |report| match report {
@@ -152,7 +150,6 @@ impl Process {
         .unwrap()
     }
 
-    /// A worker that gives and takes.
     pub async fn both(config: decode_server::Config) -> Process {
         Process::launch(|tell, stopped| async move {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
@@ -196,7 +193,6 @@ impl Process {
         }
     }
 
-    /// Asks the worker to end in good order.
     pub fn stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
@@ -206,7 +202,7 @@ impl Process {
     }
 }
 
-/// One session, with what it has heard sorted by kind.
+/// A session, with its received messages and last status.
 pub struct Line {
     pub session: Session,
     pub heard: Vec<FromWorker>,
@@ -237,7 +233,7 @@ impl Line {
         }
     }
 
-    /// The first message that fits, once it is there.
+    /// Waits for the first message that fits.
     pub async fn first<T>(&mut self, fits: impl Fn(&FromWorker) -> Option<T>) -> T {
         loop {
             if let Some(found) = self.heard.iter().find_map(&fits) {
@@ -247,7 +243,6 @@ impl Line {
         }
     }
 
-    /// The first status that fits.
     pub async fn status(&mut self, fits: impl Fn(&WorkerStatus) -> bool) -> WorkerStatus {
         loop {
             if let Some(status) = self.status.as_ref().filter(|status| fits(status)) {
@@ -261,7 +256,7 @@ impl Line {
         self.status(|status| status.pairs.len() == count).await;
     }
 
-    /// Waits until the worker holds nothing for anybody, as it says itself some time after now.
+    /// Waits for a status, sent some time after now, that shows no leg and no block in use.
     pub async fn settled(&mut self) {
         let told_by_now = Instant::now() + Duration::from_millis(300);
         while Instant::now() < told_by_now {
@@ -335,7 +330,7 @@ impl Router {
         Offer { request: request.clone(), giver, giver_address: self.giver_address.clone(), lease, blocks }
     }
 
-    /// The whole way of a request: prefill here, decode there.
+    /// Runs a whole request: prefill on one worker, decode on the other.
     pub async fn serve(&mut self, request: &Request) -> Texts {
         self.prefill.send(ToWorker::Submit(request.clone(), Work::Give));
         let offer = self.offer(request).await;
@@ -354,7 +349,7 @@ impl Router {
     }
 }
 
-/// Tokens of a leg until all its choices have ended.
+/// Collects the tokens of a leg until all its choices have ended.
 pub async fn collect(line: &mut Line, request: &Request, texts: &mut Texts) {
     let (mut open, mut seen) = (request.choices.len(), 0);
     while open > 0 {

@@ -1,4 +1,4 @@
-//! The table of live leases that the replica thread writes and transport threads read.
+//! The table of live leases, written by the replica thread and read by transport threads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -9,10 +9,10 @@ use sched::LeaseId;
 use super::{AccessCheck, AccessDenied};
 use crate::RegionId;
 
-/// Ended leases that are remembered, so that a late reader hears "expired" rather than "unknown".
+/// Number of ended leases kept, so that a late reader is answered "expired" rather than "unknown".
 const ENDED_REMEMBERED_MAX: usize = 4096;
 
-/// Leases and the ranges each of them covers. A check is one shared lock and one binary search.
+/// Leases and the ranges that each covers. A check takes one shared lock and one binary search.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
     inner: RwLock<Table>,
@@ -20,18 +20,18 @@ pub struct LeaseTable {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Sorted, disjoint, not adjacent.
+    /// Ranges of each lease and region: sorted, disjoint, not adjacent.
     live: BTreeMap<LeaseId, BTreeMap<RegionId, Vec<Range<u64>>>>,
     ended: VecDeque<LeaseId>,
 }
 
 impl LeaseTable {
-    /// A table without leases: every read is refused.
+    /// Returns a table without leases, which refuses every read.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets readers that name `lease` read these byte ranges of `region`; adds to what the lease already covers.
+    /// Lets readers that name `lease` read these byte ranges of `region`, in addition to those already granted.
     pub fn grant(&self, lease: LeaseId, region: RegionId, ranges: impl IntoIterator<Item = Range<u64>>) {
         let mut table = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let covered = table.live.entry(lease).or_default().entry(region).or_default();
@@ -39,7 +39,7 @@ impl LeaseTable {
         merge(covered);
     }
 
-    /// Ends a lease: no read under it goes on after this returns. Repeating it changes nothing.
+    /// Ends a lease: after this returns, no read under it is going on. Repeating it changes nothing.
     pub fn revoke(&self, lease: LeaseId) {
         let mut table = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         if table.live.remove(&lease).is_some() {
@@ -50,7 +50,7 @@ impl LeaseTable {
         }
     }
 
-    /// How many leases are live.
+    /// Number of live leases.
     pub fn live(&self) -> usize {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).live.len()
     }

@@ -1,4 +1,4 @@
-//! Who may read which range of our regions; knows nothing of how reads arrive.
+//! Leases, and the ranges of this worker's regions that they open to readers; knows nothing of how reads arrive.
 
 mod leases;
 
@@ -7,10 +7,10 @@ use sched::LeaseId;
 
 use crate::RegionId;
 
-/// Asked by the owner's transport threads before a range is served.
+/// Check that the owner's transport threads make before they serve a range.
 pub trait AccessCheck: Send + Sync {
-    /// Calls `read` once if `lease` covers `bytes` bytes at `offset` of `region`, and does not let it end meanwhile: who
-    /// ends it waits for `read`, which must therefore be short and must not come back here.
+    /// Calls `read` once if `lease` covers `bytes` bytes at `offset` of `region`. The lease cannot end during the call:
+    /// its end waits for `read`, which must be short and must not call this check again.
     fn under(
         &self,
         lease: LeaseId,
@@ -26,16 +26,16 @@ pub trait AccessCheck: Send + Sync {
     }
 }
 
-/// Why a read was refused.
+/// Reason for which a read was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AccessDenied {
-    /// The lease has been, and is over.
+    /// The lease has ended.
     #[error("the lease has expired")]
     Expired,
     /// The owner knows no such lease.
     #[error("the lease is unknown")]
     Unknown,
-    /// The range leaves what the lease or the region covers.
+    /// The range is not inside the lease or the region.
     #[error("the range is outside the lease")]
     Bounds,
 }

@@ -1,5 +1,5 @@
-//! The thread behind transports whose peers' memory is mapped here: it copies read by read, so that commands and
-//! deadlines are seen between two reads. Knows nothing of how the memory came to be mapped.
+//! The thread of transports that map their peers' memory: copies read by read, and looks at commands and deadlines
+//! between two reads. Knows nothing of how the memory was mapped.
 
 mod thread;
 
@@ -17,27 +17,23 @@ use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
 use crate::region::host_memory;
 use crate::{Limits, PeerId, Probe, RegionId, TransferError, TransportKind};
 
-/// A connected peer's memory. Dropping it closes the connection.
+/// Memory of a connected peer. Dropping it closes the connection.
 pub(crate) trait Source: Send {
-    /// Copies one read into place.
     fn read(&mut self, read: &Read) -> Result<(), ReadError>;
 }
 
-/// What a read that did not happen ends.
+/// Failure of a read, by what it ends.
 pub(crate) enum ReadError {
-    /// Only its batch.
     Batch(TransferError),
-    /// The connection.
     Peer(TransferError),
 }
 
-/// How a transport finds its peers.
+/// Way in which a transport connects to peers.
 pub(crate) trait Connector: Send {
-    /// Begins to connect; the outcome comes as a message, at once or from another thread.
+    /// Starts to connect; the outcome is sent as a message, at once or from another thread.
     fn connect(&mut self, peer: PeerId, endpoint: Endpoint, outcome: Sender<Message>);
 }
 
-/// What the copying thread hears.
 pub(crate) enum Message {
     Command(Command),
     Connected { peer: PeerId, source: Box<dyn Source>, probe: Probe },
@@ -45,20 +41,20 @@ pub(crate) enum Message {
     Stop,
 }
 
-/// Keeps what we serve.
+/// Keeper of the memory that this worker serves.
 pub(crate) trait Owner: Send {
-    /// Adds a region, whose id is the number of regions before it.
+    /// Adds a region; its id is the number of regions before it.
     fn register(&mut self, memory: &Arc<HostMemory>) -> Result<(), TransferError>;
 }
 
-/// Nobody reads from a worker without an owner.
+/// `None` is a worker that serves no readers.
 impl<O: Owner> Owner for Option<O> {
     fn register(&mut self, memory: &Arc<HostMemory>) -> Result<(), TransferError> {
         self.as_mut().map_or(Ok(()), |owner| owner.register(memory))
     }
 }
 
-/// The front's hold on the copying thread and on what we serve.
+/// Handle of the front on the copying thread and on the served memory.
 pub(crate) struct Copier<O> {
     kind: TransportKind,
     messages: Sender<Message>,
@@ -111,18 +107,18 @@ impl<O> Drop for Copier<O> {
     }
 }
 
-/// Copies `bytes` bytes from the peer's memory to ours, without ever making a reference to either: the peer may write
-/// its memory at any time.
+/// Copies `bytes` bytes from the peer's memory without making a reference to either side: the peer may write its memory
+/// at any time.
 ///
 /// # Safety
 ///
-/// `from` must be valid for reads and `to` for writes of `bytes` bytes, and nobody else may touch `to` meanwhile.
+/// `from` must be valid for reads and `to` for writes of `bytes` bytes, and no other code may touch `to` meanwhile.
 pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, bytes: u64) {
     // SAFETY: passed on to the caller; the ranges lie in different mappings or are the caller's to keep apart.
     unsafe { std::ptr::copy(from, to, bytes as usize) };
 }
 
-/// Copies the peer's page as batches are copied, and measures that.
+/// Copies the peer's page as batches are copied, and measures the rate.
 ///
 /// # Safety
 ///
@@ -130,7 +126,7 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, bytes: u64) {
 pub(crate) unsafe fn probe(page: *const u8, endpoint: &Endpoint) -> Result<Probe, TransferError> {
     let mut scratch = Scratch::new(endpoint.instance)?;
     let copy_page = |scratch: &Scratch| {
-        // SAFETY: the caller says that the page is readable, and the scratch is as long and ours alone.
+        // SAFETY: the caller promises a readable page, and the scratch is as long and used by this function alone.
         unsafe { copy(page, scratch.memory().as_ptr(), PROBE_BYTES as u64) };
     };
     copy_page(&scratch);

@@ -1,4 +1,4 @@
-//! The copying thread itself: one read of each peer in turn, commands in between.
+//! The copying thread: one read of each peer in turn, with commands in between.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -41,7 +41,7 @@ impl Thread {
     pub(super) fn run(mut self) {
         loop {
             let idle = self.peers.values().all(|peer| peer.flow.is_empty());
-            // `messages` is ours too, so a closed channel cannot happen; it would mean nobody can ask for anything.
+            // This thread holds `messages` too, so the channel cannot close.
             let message = if idle { self.inbox.recv().ok() } else { self.inbox.try_recv().ok() };
             match message {
                 Some(Message::Stop) => return,
@@ -74,7 +74,7 @@ impl Thread {
                 self.drop_peer(peer, &Ending::Aborted, TransferError::Disconnected);
             }
             Message::Connected { peer, source, probe } => {
-                // The peer may have been disconnected meanwhile; dropping the source closes the connection then.
+                // If the peer has been disconnected meanwhile, dropping the source closes the connection.
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.source = Some(source);
                     self.outbox.tell(TransferEvent::PeerUp { peer, probe });
@@ -110,7 +110,7 @@ impl Thread {
         }
     }
 
-    /// Between two reads nothing is in flight, so every batch can end at once.
+    /// Removes a peer. No read is in flight between two reads, so every batch of it can end at once.
     fn drop_peer(&mut self, peer: PeerId, ending: &Ending, error: TransferError) {
         let Some(mut gone) = self.peers.remove(&peer) else { return };
         for ticket in gone.flow.tickets() {

@@ -16,7 +16,7 @@ use crate::token::Token;
 use crate::wire::{Reader, Writer};
 use crate::{AccessCheck, AccessDenied, Limits, PeerId, Setup, TransferError, Transport, TransportKind, probe};
 
-/// Every open owner of this process, by the number in its address.
+/// Open owners of this process, by the number in their address.
 static OWNERS: Mutex<BTreeMap<u64, Weak<Owner>>> = Mutex::new(BTreeMap::new());
 static OWNERS_MADE: AtomicU64 = AtomicU64::new(0);
 
@@ -46,20 +46,18 @@ fn owners() -> std::sync::MutexGuard<'static, BTreeMap<u64, Weak<Owner>>> {
     OWNERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What one transport serves.
 struct Owner {
     instance: InstanceId,
     page: Arc<HostMemory>,
     access: Arc<dyn AccessCheck>,
     limits: Limits,
     regions: RwLock<Vec<Arc<HostMemory>>>,
-    /// Whom to tell when we close.
     readers: Mutex<BTreeMap<u64, (PeerId, Sender<Message>)>>,
     readers_made: AtomicU64,
     closed: AtomicBool,
 }
 
-/// An owner for as long as it can be found.
+/// Entry of an owner in [`OWNERS`], removed when dropped.
 struct Listed {
     number: u64,
     owner: Arc<Owner>,
@@ -150,9 +148,9 @@ impl Source for InProcessSource {
         let from = memory.as_ptr().wrapping_add(range.remote_offset as usize);
         let to = read.host_destination(TransportKind::InProcess).map_err(ReadError::Batch)?;
         let mut copy = || {
-            // SAFETY: both ranges were checked against their mappings, which `regions` and the job keep alive. Nobody
-            // writes the source, because its lease does not end under this call; the batch's destination is ours alone
-            // until its ticket has ended.
+            // SAFETY: both ranges were checked against their mappings, which `regions` and the job keep alive. The
+            // source is not written, because its lease does not end during this call; the batch's destination belongs
+            // to this thread alone until its ticket has ended.
             unsafe { copier::copy(from, to, range.bytes) };
         };
         self.owner.access.under(lease, read.job.remote, range.remote_offset, range.bytes, &mut copy).map_err(denied)

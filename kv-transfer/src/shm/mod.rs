@@ -28,7 +28,7 @@ pub fn open(setup: &Setup) -> Result<Transport, TransferError> {
     Ok(Transport::new(TransportKind::Shm, setup, token, address.encode(), Box::new(copier), events))
 }
 
-/// Where the owner listens: an abstract socket name, which leaves no file behind, on one running kernel.
+/// Address of an owner: an abstract socket name, which leaves no file behind, and the boot id of its kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Address {
     boot: String,

@@ -1,4 +1,4 @@
-//! Passes our memfds to readers that connect, and keeps their connections open so that they see when we are gone.
+//! Passes this worker's memfds to readers, and keeps their connections open so that readers notice its end.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,10 +21,9 @@ use crate::outbox::Outbox;
 use crate::token::Token;
 use crate::{Setup, TransferError, copier, probe};
 
-/// How many older strangers make room for one newcomer at most.
+/// Limit on older waiting connections that are closed to make room for a new one.
 const ROOM_TRIES_MAX: u32 = 8;
 
-/// What we serve, and the thread that does.
 pub(super) struct Owner {
     served: Arc<Served>,
     listener: Arc<UnixListener>,
@@ -40,14 +39,14 @@ struct Served {
     connections: Mutex<Connections>,
 }
 
-/// Connections by number, so that closing can end them.
+/// Open connections, kept so that closing can end them.
 struct Connections {
     lobby: Lobby<UnixStream>,
     readers: BTreeMap<u64, UnixStream>,
 }
 
-/// One memory and a descriptor of it that can only be read. Nobody can make it writable again, except where processes of
-/// ranks write to the memory as well.
+/// A memory and a read-only descriptor of it. A reader cannot make it writable, except where processes of ranks write
+/// to the memory as well.
 struct Passed {
     _memory: Arc<HostMemory>,
     descriptor: OwnedFd,
@@ -118,7 +117,7 @@ fn accept(listener: &UnixListener, served: &Arc<Served>) {
                 Err(error) if is_for_want_of_room(&error) => pause(&mut failures, &error, served),
                 Err(error) => tracing::debug!(%error, "a reader was not let in"),
             },
-            // This is what a shut-down listener answers.
+            // A listener that was shut down answers with this error.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) => pause(&mut failures, &error, served),
         }
@@ -133,7 +132,7 @@ fn accept(listener: &UnixListener, served: &Arc<Served>) {
     }
 }
 
-/// After an accept that failed: waits, and makes room if that is what is missing.
+/// Waits after an accept that failed, and makes room if the process is out of descriptors or memory.
 fn pause(failures: &mut Failures, error: &io::Error, served: &Served) {
     failures.log(error);
     std::thread::sleep(ACCEPT_PAUSE);
@@ -142,7 +141,6 @@ fn pause(failures: &mut Failures, error: &io::Error, served: &Served) {
     }
 }
 
-/// Turns out the stranger that has waited longest.
 fn make_room(served: &Served) {
     let oldest = served.connections().lobby.turn_out_oldest();
     if let Some(oldest) = oldest {
@@ -152,7 +150,7 @@ fn make_room(served: &Served) {
     }
 }
 
-/// A second hold on a newcomer's connection, for which older strangers give up theirs.
+/// Duplicates the descriptor of a new connection; older waiting connections are closed if that is needed for it.
 fn hold(stream: &UnixStream, served: &Served) -> io::Result<UnixStream> {
     let mut tried = 0;
     loop {
@@ -164,7 +162,7 @@ fn hold(stream: &UnixStream, served: &Served) -> io::Result<UnixStream> {
     }
 }
 
-/// Another user's process costs us nothing: it is hung up on before it gets a place or a thread.
+/// Admits a connection to the lobby. One of another user is closed before it gets a place or a thread.
 fn admit(stream: UnixStream, served: &Arc<Served>) -> io::Result<JoinHandle<()>> {
     passing::same_user(&stream)?;
     let hold = hold(&stream, served)?;
@@ -177,7 +175,7 @@ fn admit(stream: UnixStream, served: &Arc<Served>) -> io::Result<JoinHandle<()>>
         number
     };
     let place = Place { served: Arc::clone(served), number };
-    // When no thread can be had, the closure is dropped and gives the place back with it.
+    // If no thread can be started, the closure is dropped and with it the place.
     std::thread::Builder::new().name("kv-shm-owner".to_owned()).spawn(move || {
         if let Err(error) = welcome(&stream, &place) {
             tracing::debug!(%error, "a reader's connection ended");
@@ -185,7 +183,7 @@ fn admit(stream: UnixStream, served: &Arc<Served>) -> io::Result<JoinHandle<()>>
     })
 }
 
-/// One place in the lobby, later among the readers; given back when dropped.
+/// A place in the lobby, later among the readers; given back when dropped.
 struct Place {
     served: Arc<Served>,
     number: u64,

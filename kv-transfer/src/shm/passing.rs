@@ -1,4 +1,4 @@
-//! File descriptors over a Unix socket (`SCM_RIGHTS`, unix(7)), and who is at its other end; knows no message.
+//! File descriptors over a Unix socket (`SCM_RIGHTS`, unix(7)), and the user at its other end; knows no message.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use rustix::net::{
 };
 use rustix::process::{Uid, geteuid};
 
-/// The kernel passes at most 253 descriptors at once (SCM_MAX_FD); regions are limited far below.
+/// Limit on descriptors per message; the kernel's is 253 (SCM_MAX_FD), and regions are limited far below.
 const DESCRIPTORS_MAX: usize = 64;
 const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX));
 
@@ -45,8 +45,8 @@ pub(super) fn receive(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usiz
     Ok((received.bytes, descriptors))
 }
 
-/// Refuses whoever is neither our own user nor root, who may read us anyway. The kernel says who is at the other end: the
-/// user that the process there ran as when it connected or listened.
+/// Refuses a peer that is neither this process's user nor root, who may read its memory anyway. The kernel names the
+/// user that the peer ran as when it connected or listened.
 pub(super) fn same_user(stream: &UnixStream) -> io::Result<()> {
     is_let_in(sockopt::socket_peercred(stream)?.uid, geteuid())
 }
@@ -61,10 +61,10 @@ fn is_let_in(user: Uid, ours: Uid) -> io::Result<()> {
     }
 }
 
-/// Connects to an abstract name; a listener that lets nobody in is waited for no longer than `within`.
+/// Connects to an abstract name; waits at most `within` while the listener's queue is full.
 pub(super) fn connect(name: &str, within: Duration) -> io::Result<UnixStream> {
     let stream = UnixStream::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?);
-    // The time to send bounds connecting too (unix(7) leaves it out; `unix_stream_connect` of Linux waits for it).
+    // The send timeout also bounds connecting (not said in unix(7); see Linux's `unix_stream_connect`).
     stream.set_write_timeout(Some(within))?;
     if name.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name is empty"));

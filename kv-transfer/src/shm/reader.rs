@@ -1,4 +1,4 @@
-//! Fetches a peer's memfds and maps them; a sleeping thread per peer notices when it is gone.
+//! Fetches a peer's memfds and maps them; one sleeping thread per peer notices the end of its connection.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -16,7 +16,7 @@ use crate::greeting::{self, ANSWER_BYTES};
 use crate::probe::PROBE_BYTES;
 use crate::{Limits, PeerId, Probe, Side, TransferError, TransportKind};
 
-/// Connects each peer on a thread of its own, so that a silent peer delays nobody.
+/// Connects each peer on a thread of its own, so that a silent peer delays no other.
 pub(super) struct Finder {
     pub(super) boot: String,
     pub(super) limits: Limits,
@@ -44,7 +44,7 @@ impl Connector for Finder {
     }
 }
 
-/// Tells the end of a peer when dropped, so that a panic is told, and a thread that cannot start.
+/// Reports the end of a peer when dropped, also after a panic or when the thread cannot start.
 struct End {
     peer: PeerId,
     messages: Sender<Message>,
@@ -74,7 +74,7 @@ fn connect(endpoint: &Endpoint, boot: &str, limits: &Limits) -> Result<(ShmSourc
     let stream = {
         let lost = |error: io::Error| lost(&error, limits);
         let mut stream = passing::connect(&address.name, limits.connect_deadline).map_err(lost)?;
-        // Whoever knows the name of a dead owner could listen there in its place.
+        // Another user's process could listen at the name of a dead owner.
         passing::same_user(&stream).map_err(lost)?;
         stream.set_read_timeout(Some(limits.connect_deadline)).map_err(lost)?;
         stream.write_all(&greeting::greeting(endpoint.instance, endpoint.token)).map_err(lost)?;
@@ -103,7 +103,6 @@ fn lost(error: &io::Error, limits: &Limits) -> TransferError {
     TransferError::lost("connect", error)
 }
 
-/// Maps the page and every region, as long as the endpoint says they are.
 fn map(endpoint: &Endpoint, descriptors: Vec<OwnedFd>) -> Result<(PeerMemory, Vec<PeerMemory>), TransferError> {
     let mut descriptors = descriptors.into_iter();
     let missing = || TransferError::Protocol { reason: "it passed fewer memories than its endpoint has" };
@@ -116,7 +115,7 @@ fn map(endpoint: &Endpoint, descriptors: Vec<OwnedFd>) -> Result<(PeerMemory, Ve
     Ok((page, regions))
 }
 
-/// Returns when the connection has ended, and why.
+/// Waits for the end of the connection and returns its reason.
 fn watch(mut stream: UnixStream) -> TransferError {
     match stream.read(&mut [0]) {
         Ok(0) => TransferError::lost("watch", "it closed the connection"),
@@ -138,7 +137,7 @@ impl Source for ShmSource {
         let from = memory.as_ptr().wrapping_add(range.remote_offset as usize);
         let to = read.host_destination(TransportKind::Shm).map_err(ReadError::Batch)?;
         // SAFETY: the range was checked against the length that the endpoint states, and the mapping is that long; the
-        // batch's destination is ours alone until its ticket has ended.
+        // batch's destination belongs to this thread alone until its ticket has ended.
         unsafe { copier::copy(from, to, range.bytes) };
         Ok(())
     }

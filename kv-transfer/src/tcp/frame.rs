@@ -6,13 +6,12 @@ use sched::LeaseId;
 use crate::wire::{Reader, Writer};
 use crate::{AccessDenied, RegionId};
 
-/// The most that one request may ask for: what is sent while nobody looks at the lease again is never more.
+/// Limit on the bytes of one request, and so on the bytes sent between two checks of the lease.
 pub(super) const REQUEST_BYTES_MAX: u64 = 2 << 20;
 
 pub(super) const REQUEST_BYTES: usize = 40;
 pub(super) const REPLY_BYTES: usize = 24;
 
-/// What a reader asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) id: u64,
@@ -21,12 +20,10 @@ pub(super) struct Request {
     pub(super) bytes: u64,
 }
 
-/// Where the bytes come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
     /// The page of known bytes; needs no lease.
     Probe,
-    /// A region, under a lease.
     Region { region: RegionId, lease: LeaseId },
 }
 
@@ -52,11 +49,11 @@ impl Request {
     }
 }
 
-/// What precedes the bytes of a reply, or stands instead of them.
+/// Head of a reply, before its bytes or in place of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) id: u64,
-    /// How many bytes follow, or why none do.
+    /// Number of bytes that follow, or the reason why none do.
     pub(super) outcome: Result<u64, AccessDenied>,
 }
 

@@ -20,7 +20,7 @@ use crate::region::host_memory;
 use crate::token::Token;
 use crate::{RegionId, Serving, Setup, TransferError, Transport, TransportKind};
 
-/// Opens a transport that listens on `listen` and tells peers that address, or `advertise` with the same port.
+/// Opens a transport that listens on `listen`; peers are told that address, or `advertise` with the same port.
 pub fn open(setup: &Setup, listen: SocketAddr, advertise: Option<IpAddr>) -> Result<Transport, TransferError> {
     let listening = match setup.serving {
         Serving::Readers => Some(listener(listen, advertise)?),
@@ -40,7 +40,7 @@ pub fn open(setup: &Setup, listen: SocketAddr, advertise: Option<IpAddr>) -> Res
     Ok(Transport::new(TransportKind::Tcp, setup, token, address, Box::new(threads), events))
 }
 
-/// The socket that readers connect to, and the address to tell them.
+/// Returns the socket that readers connect to, and the address to tell them.
 fn listener(listen: SocketAddr, advertise: Option<IpAddr>) -> Result<(TcpListener, SocketAddr), TransferError> {
     let failed = |error: std::io::Error| TransferError::System {
         operation: "listen for readers",
@@ -57,7 +57,6 @@ fn listener(listen: SocketAddr, advertise: Option<IpAddr>) -> Result<(TcpListene
     Ok((listener, told))
 }
 
-/// The front's hold on the runtime thread.
 struct Tcp {
     /// `None` only while being dropped.
     commands: Option<UnboundedSender<Command>>,

@@ -1,5 +1,5 @@
-//! Serves our regions to readers that connect, each send checked against region bounds and lease. Knows nothing of our
-//! own reading.
+//! Serves this worker's regions to readers, each send checked against region bounds and lease. Knows nothing of
+//! pulling.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -23,15 +23,13 @@ use crate::outbox::Essential;
 use crate::token::Token;
 use crate::{AccessCheck, AccessDenied, RegionId, Setup, TransferError, probe};
 
-/// How long a reader may take to receive one reply.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What we serve, shared by all connections.
 pub(super) struct Owner {
     instance: InstanceId,
     token: Token,
     page: Arc<HostMemory>,
-    /// What goes on the wire instead of bytes whose lease has ended under their reply.
+    /// Zeroes, sent in place of bytes whose lease has ended under their reply.
     blank: HostMemory,
     regions: RwLock<Vec<Arc<HostMemory>>>,
     access: Arc<dyn AccessCheck>,
@@ -70,7 +68,7 @@ impl Owner {
         regions.get(region.0 as usize).map(Arc::clone)
     }
 
-    /// The memory that a request may be answered from.
+    /// Checks a request and returns the memory that answers it.
     fn admit(&self, request: &Request) -> Result<Arc<HostMemory>, AccessDenied> {
         let memory = match request.what {
             What::Probe => Arc::clone(&self.page),
@@ -87,9 +85,9 @@ impl Owner {
         Ok(memory)
     }
 
-    /// One system call for what is left of a reply after `sent` bytes of head and body. The lease holds while it copies;
-    /// if it has ended meanwhile, zeroes take the place of what is left: the reader has ended the batch itself or will
-    /// hear so when it asks for its release, and its other batches go on.
+    /// Sends some of a reply after its first `sent` bytes of head and body, by one system call during which the lease
+    /// cannot end. If the lease has ended before, the rest is zeroes: the reader has ended the batch itself or learns
+    /// of it when it asks for the release, and its other batches go on.
     fn send_some(&self, socket: i32, reply: &Answered<'_>, sent: u64) -> io::Result<usize> {
         let Request { what, offset, bytes, .. } = *reply.request;
         let body = Body { memory: reply.memory, offset, bytes };
@@ -110,14 +108,12 @@ impl Owner {
     }
 }
 
-/// A request that is being answered with bytes.
 struct Answered<'a> {
     request: &'a Request,
     head: &'a [u8],
     memory: &'a HostMemory,
 }
 
-/// Accepts readers for ever.
 pub(super) async fn accept(listener: TcpListener, owner: Arc<Owner>, _alive: Essential) {
     let mut failures = Failures::default();
     loop {
@@ -147,7 +143,6 @@ pub(super) async fn accept(listener: TcpListener, owner: Arc<Owner>, _alive: Ess
     }
 }
 
-/// One place in the lobby, given back when dropped.
 struct Entry {
     number: u64,
     owner: Arc<Owner>,
@@ -159,7 +154,6 @@ impl Drop for Entry {
     }
 }
 
-/// One place among the readers, given back when dropped.
 struct Place<'a>(&'a AtomicUsize);
 
 impl Drop for Place<'_> {
@@ -192,7 +186,6 @@ async fn welcome(mut stream: TcpStream, entry: Entry) -> io::Result<()> {
 }
 
 impl Owner {
-    /// Words without bytes of a memory.
     fn send_head(&self, socket: i32, head: &[u8], sent: u64) -> io::Result<usize> {
         socket::send_some(socket, head, Body { memory: &self.page, offset: 0, bytes: 0 }, sent)
     }
@@ -224,7 +217,7 @@ async fn serve(stream: &mut TcpStream, owner: &Owner) -> io::Result<()> {
                 timeout(REPLY_DEADLINE, send).await??;
             }
         }
-        // A socket that never blocks would keep the one thread of this runtime to itself.
+        // A socket that never blocks would occupy the runtime's only thread.
         turn += request.bytes;
         if turn >= owner.turn_bytes {
             turn = 0;
@@ -233,7 +226,7 @@ async fn serve(stream: &mut TcpStream, owner: &Owner) -> io::Result<()> {
     }
 }
 
-/// Sends `head` and `bytes` bytes after it, as far as `some` gets in one call each.
+/// Sends `head` and `bytes` bytes after it; each call of `some` sends a part.
 async fn send(
     stream: &TcpStream,
     head: &[u8],
@@ -268,7 +261,7 @@ mod tests {
     use super::*;
     use crate::{LeaseTable, Limits, Serving};
 
-    /// Found by reading: a reader that took its replies as fast as they came kept the one thread of all readers to itself.
+    /// Found by reading: a reader that took its replies as fast as they came occupied the one thread of all readers.
     #[test]
     fn a_reader_that_is_never_slow_gives_the_others_a_turn() {
         const READS: u64 = 64;
@@ -283,7 +276,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (mut stream, _) = listener.accept().await.unwrap();
-            // Everything is asked for, and the socket has room for all replies: there is nothing to wait for.
+            // All requests are there and the socket has room for all replies, so the owner never waits.
             for id in 0..READS {
                 let request = Request { id, what: What::Probe, offset: 0, bytes: READ_BYTES };
                 reader.write_all(&request.encode()).unwrap();

@@ -1,5 +1,5 @@
-//! One task per peer: asks for ranges, a window ahead, and receives replies straight into their place. Knows nothing of
-//! what we serve ourselves.
+//! The reader's task for one peer: requests ranges a window ahead and receives replies straight into their place. Knows
+//! nothing of what this worker serves.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,22 +25,20 @@ use crate::probe::{PROBE_BYTES, PROBE_READS, Scratch};
 use crate::region::host_memory;
 use crate::{Limits, PeerId, Probe, Ticket, TransferError, TransferEvent, TransportKind};
 
-/// Requests that were sent and not answered, at most: small reads must not fill the peer's socket with requests.
+/// Limit on unanswered requests: small reads must not fill the peer's socket with requests.
 const OWED_MAX: usize = 1024;
-/// Where the bytes of ended batches go.
+/// Size of the buffer that takes the bytes of ended batches.
 const DISCARD_BYTES: usize = 256 << 10;
-/// What an idle path is tried with.
 const IDLE_PROBE_BYTES: u64 = 1;
-/// Receives in a row before commands and deadlines are looked at.
+/// Receives in a row before the next look at orders and deadlines.
 const RECEIVES_MAX: usize = 8;
 
-/// What the front asks of one peer.
 pub(super) enum Order {
     Start { ticket: Ticket, job: Arc<Job> },
     Abort { ticket: Ticket },
 }
 
-/// Lives as long as the connection; a closed `orders` means to disconnect.
+/// Runs as long as the connection; closing `orders` disconnects.
 pub(super) async fn run(
     peer: PeerId,
     endpoint: Endpoint,
@@ -48,7 +46,7 @@ pub(super) async fn run(
     outbox: Outbox,
     limits: Limits,
 ) {
-    // Told last, and also when this task panics.
+    // Sends `PeerDown` when dropped: last, and also when this task panics.
     let mut end = outbox.peer(peer);
     let connecting = timeout(limits.connect_deadline, connect(&endpoint));
     let connected = tokio::select! {
@@ -71,7 +69,7 @@ pub(super) async fn run(
     }
 }
 
-/// Nothing can be ordered of a peer that is not up, so anything that arrives means the end.
+/// Waits for the end of orders. A peer that is not up gets none, so any that comes is ignored.
 async fn orders_closed(orders: &mut UnboundedReceiver<Order>) {
     while orders.recv().await.is_some() {}
 }
@@ -96,7 +94,6 @@ async fn connect(endpoint: &Endpoint) -> Result<(TcpStream, Probe), TransferErro
     Ok((stream, probe))
 }
 
-/// Reads the peer's page of known bytes once.
 async fn probe(stream: &mut TcpStream, scratch: &Scratch) -> Result<(), TransferError> {
     let lost = |error: io::Error| TransferError::lost("connect", error);
     let all = PROBE_BYTES as u64;
@@ -121,7 +118,7 @@ async fn probe(stream: &mut TcpStream, scratch: &Scratch) -> Result<(), Transfer
     Ok(())
 }
 
-/// Pulls batches until the connection ends, and says why it did.
+/// Pulls batches until the connection ends; returns the reason.
 async fn read(
     stream: TcpStream,
     orders: &mut UnboundedReceiver<Order>,
@@ -147,28 +144,26 @@ struct Reader<'a> {
     outbox: &'a Outbox,
     limits: Limits,
     flow: Flow,
-    /// Requests that were made and not fully answered, in the order of their replies.
+    /// Requests that are not fully answered, in the order of their replies.
     owed: VecDeque<Owed>,
     owed_bytes: u64,
     requests_made: u64,
-    /// Encoded requests that the socket has not taken yet.
     unsent: VecDeque<u8>,
     receiving: Receiving,
     discard: HostMemory,
-    /// When the peer last brought a byte, or was asked while it owed none.
+    /// Time of the last byte received, or of a request made when nothing was owed.
     heard: Instant,
-    /// Bytes received since others had a turn.
+    /// Bytes received since the tasks of other peers had a turn.
     turn: u64,
 }
 
 struct Owed {
     id: u64,
     bytes: u64,
-    /// Where the bytes go; `None` once the batch has ended, and for what only tries the path.
+    /// Destination of the bytes; `None` once the batch has ended, and for a test of an idle connection.
     read: Option<Read>,
 }
 
-/// How far the reply to the first owed request has come.
 enum Receiving {
     Head { frame: [u8; REPLY_BYTES], filled: usize },
     Body { received: u64 },
@@ -197,12 +192,12 @@ impl<'a> Reader<'a> {
 
     async fn run(&mut self, orders: &mut UnboundedReceiver<Order>) -> Result<(), TransferError> {
         loop {
-            // The timer below is up to a millisecond late, in which bytes may come.
+            // Late batches end before bytes are received: the timer below is up to a millisecond late.
             self.end_late();
             self.ask();
             let wake = tokio::time::Instant::from_std(self.next_timeout());
             if self.turn >= self.limits.turn_bytes {
-                // A socket that is never empty would keep the one thread of this runtime to itself.
+                // A socket that is never empty would occupy the runtime's only thread.
                 self.turn = 0;
                 yield_now().await;
             }
@@ -241,8 +236,8 @@ impl<'a> Reader<'a> {
         self.flow.next_deadline().map_or(silent, |deadline| deadline.min(silent))
     }
 
-    /// Ends what is late, tries an idle path, and gives up a peer that owes and is silent: its connection looks well as
-    /// long as somebody on the way acknowledges.
+    /// Ends late batches, tests an idle connection, and gives up a peer that owes bytes and is silent: TCP sees no
+    /// fault as long as something on the path acknowledges.
     fn look_at_clock(&mut self) -> Result<(), TransferError> {
         self.end_late();
         let silent = self.heard.elapsed();
@@ -265,7 +260,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends a batch now: what is still owed for it will be discarded, so nothing of it can land any more.
+    /// Ends a batch now: bytes still owed for it will be discarded, so none can land any more.
     fn tell_forgotten(&mut self, ticket: Ticket, ending: Ending) {
         for owed in &mut self.owed {
             if owed.read.as_ref().is_some_and(|read| read.ticket == ticket) {
@@ -282,7 +277,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Asks for as much as the window allows.
     fn ask(&mut self) {
         let read_bytes_max = self.limits.read_bytes_max.min(REQUEST_BYTES_MAX);
         while self.owed.len() < OWED_MAX && self.owed_bytes < self.limits.in_flight_bytes_max {
@@ -331,7 +325,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// One system call: part of a head, or part of a body straight into its place.
+    /// Receives part of a head, or part of a body straight into its place, by one system call.
     fn receive_some(&mut self) -> io::Result<usize> {
         match &mut self.receiving {
             Receiving::Head { frame, filled } => {
@@ -352,7 +346,7 @@ impl<'a> Reader<'a> {
                     }
                     None => {
                         let some = left.min(DISCARD_BYTES as u64);
-                        // SAFETY: nobody else knows the memory.
+                        // SAFETY: only this reader has the memory.
                         unsafe { socket::try_receive(&self.stream, &self.discard, 0, some) }?
                     }
                 };
@@ -362,7 +356,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Acts on a head or a body that is complete.
     fn advance(&mut self) -> Result<(), TransferError> {
         match &self.receiving {
             Receiving::Head { frame, filled } if *filled == REPLY_BYTES => {
@@ -403,7 +396,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The first owed request is answered; its read, unless the batch has ended meanwhile.
+    /// Removes the first owed request, which is answered; returns its read unless the batch has ended meanwhile.
     fn take_owed(&mut self) -> Option<Read> {
         self.receiving = NEXT_HEAD;
         let owed = self.owed.pop_front()?;
@@ -426,7 +419,7 @@ mod tests {
     use super::*;
     use crate::{Batch, RangeCopy, RegionId};
 
-    /// Found by reading: a peer that sent as fast as could be received kept the one thread of all peers to itself.
+    /// Found by reading: a peer that sent as fast as could be received occupied the one thread of all peers.
     #[test]
     fn a_peer_that_is_never_slow_gives_the_others_a_turn() {
         const READS: u64 = 64;
@@ -445,7 +438,7 @@ mod tests {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (mut peer, _) = listener.accept().unwrap();
-            // All replies are in the socket before they are asked for: there is nothing to wait for.
+            // All replies are in the socket before the requests are made, so the reader never waits.
             for id in 0..READS {
                 peer.write_all(&Reply { id, outcome: Ok(READ_BYTES) }.encode()).unwrap();
                 peer.write_all(&[7; READ_BYTES as usize]).unwrap();
@@ -462,7 +455,7 @@ mod tests {
             .await;
             turns
         });
-        // A head and a body are a receive each.
+        // Head and body take a receive each.
         let replies_per_turn = RECEIVES_MAX as u64 / 2;
         assert!(turns >= READS / replies_per_turn, "{READS} replies in {turns} turns");
     }

@@ -13,9 +13,7 @@ use crate::driver::Command;
 use crate::outbox::Outbox;
 use crate::{Limits, PeerId, Ticket, TransferError, TransferEvent};
 
-/// What the thread starts with.
 pub(super) struct Work {
-    /// Where readers connect, if any may.
     pub(super) listener: Option<StdListener>,
     pub(super) owner: Arc<Owner>,
     pub(super) commands: UnboundedReceiver<Command>,
@@ -23,7 +21,7 @@ pub(super) struct Work {
     pub(super) limits: Limits,
 }
 
-/// Runs until the front is dropped; every connection ends with it.
+/// Runs until the front is dropped, which ends every connection.
 pub(super) fn run(work: Work) {
     let _alive = work.outbox.essential("the tcp thread");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
@@ -64,13 +62,13 @@ async fn drive(work: Work) {
             Command::Abort { ticket, peer } => {
                 let _down = peers.get(&peer).map(|orders| orders.send(Order::Abort { ticket }));
             }
-            // Dropping the sender tells the task to go.
+            // Dropping the sender ends the task.
             Command::Disconnect { peer } => drop(peers.remove(&peer)),
         }
     }
 }
 
-/// The end of a batch that was started just after its peer went down.
+/// Event that ends a batch started just after its peer went down.
 pub(super) fn too_late(ticket: Ticket) -> TransferEvent {
     TransferEvent::Failed { ticket, error: TransferError::lost("start a batch", "it went down meanwhile") }
 }

@@ -1,5 +1,4 @@
-//! Sending from and receiving into mapped memory without a copy in between and without Rust references to it; knows no
-//! frame.
+//! Sends from and receives into mapped memory, without copies and without Rust references to it; knows no frame.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -10,10 +9,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// How long sent bytes may stay unacknowledged before the connection is given up.
+/// Longest time that sent bytes may stay unacknowledged; then the connection is given up.
 const VANISHED: Duration = Duration::from_secs(10);
 
-/// A range of a memory that is sent; checked by [`send_some`].
+/// Range of memory to send; checked by [`send_some`].
 #[derive(Clone, Copy)]
 pub(super) struct Body<'a> {
     pub(super) memory: &'a HostMemory,
@@ -21,12 +20,11 @@ pub(super) struct Body<'a> {
     pub(super) bytes: u64,
 }
 
-/// Receives what has arrived, at most `bytes` bytes, to `offset` of `memory`.
-/// `Ok(0)` means that the peer has closed the connection.
+/// Receives at most `bytes` bytes that have arrived to `offset` of `memory`; `Ok(0)` when the peer has closed.
 ///
 /// # Safety
 ///
-/// Nobody else may touch the range during the call.
+/// No other code may touch the range during the call.
 pub(super) unsafe fn try_receive(
     stream: &TcpStream,
     memory: &HostMemory,
@@ -42,7 +40,7 @@ pub(super) unsafe fn try_receive(
     })
 }
 
-/// One system call for what is left of head and body after `sent` bytes of both. Does not wait.
+/// Sends some of head and body after their first `sent` bytes, by one system call. Does not wait.
 pub(super) fn send_some(socket: RawFd, head: &[u8], body: Body<'_>, sent: u64) -> io::Result<usize> {
     let from = range(body.memory, body.offset, body.bytes)?;
     let of_head = (sent as usize).min(head.len());
@@ -55,8 +53,8 @@ pub(super) fn send_some(socket: RawFd, head: &[u8], body: Body<'_>, sent: u64) -
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
-    // SAFETY: the first part is a live slice; the second lies inside the mapping that `body` borrows. The kernel only reads
-    // both, and whatever others write there meanwhile is at worst sent half.
+    // SAFETY: the first part is a live slice; the second lies inside the mapping that `body` borrows. The kernel only
+    // reads both; a concurrent write there is at worst sent half.
     let sent = unsafe { libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
     outcome(sent)
 }
@@ -72,13 +70,13 @@ fn outcome(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Sets what both sides of a connection need: requests leave at once, and a host or a path that vanished is noticed
-/// within [`VANISHED`], whether anything is under way or not.
+/// Sets the options that both sides need: requests leave at once, and a host or path that vanished is noticed within
+/// [`VANISHED`], also on an idle connection.
 pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(4)).with_interval(Duration::from_secs(2));
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
-    // Keepalive is silent while something is unacknowledged; the system's own patience is a quarter of an hour.
+    // Keepalive is silent while bytes are unacknowledged; the system's own timeout is then a quarter of an hour.
     socket.set_tcp_user_timeout(Some(VANISHED))
 }

@@ -1,11 +1,11 @@
-//! What a peer must know to connect over UCX, in the address of our endpoint; knows no library.
+//! The UCX address in a worker's endpoint, by which peers connect; knows no library.
 
 use crate::endpoint::{Endpoint, RemoteRegion};
 use crate::host::Host;
 use crate::probe::PROBE_BYTES;
 use crate::wire::{Reader, Writer};
 
-/// Packed keys and worker addresses carry their own structure; UCX trusts it, so an empty one is refused here.
+/// Packed keys and worker addresses are opaque and UCX trusts them; empty ones are refused here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) host: Host,
@@ -15,7 +15,7 @@ pub(super) struct Address {
     pub(super) page: Memory,
 }
 
-/// One memory: where it starts in its process, and the packed key.
+/// A memory: its base address in its process, and the packed key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) base: u64,
@@ -27,7 +27,7 @@ impl Memory {
         Writer::new().u64(self.base).string(&self.key).finish()
     }
 
-    /// The same, if so many bytes can lie there.
+    /// Returns the memory if `bytes` bytes from its base lie inside the address space.
     fn of(self, bytes: u64) -> Option<Self> {
         self.base.checked_add(bytes).map(|_| self)
     }
@@ -55,8 +55,8 @@ impl Address {
     }
 }
 
-/// The keys of all regions of an endpoint; `None` if one of them is malformed, or says that it reaches beyond the end of
-/// the address space: reads add offsets to where it starts.
+/// Returns the keys of an endpoint's regions; `None` if one is malformed or reaches beyond the end of the address space
+/// (reads add offsets to its base).
 pub(super) fn regions(endpoint: &Endpoint) -> Option<Vec<Memory>> {
     let region = |region: &RemoteRegion| Memory::decode(&region.key)?.of(region.bytes);
     endpoint.regions.iter().map(region).collect()

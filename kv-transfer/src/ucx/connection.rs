@@ -13,25 +13,22 @@ use super::library::{self, IN_PROGRESS, Library, Mapped, OK, Status};
 use crate::flow::Read;
 use crate::{PeerId, TransferError};
 
-/// Reads that came back, filled by callbacks while the worker makes progress.
+/// Queue of reads that came back, filled by callbacks while the worker makes progress.
 pub(super) type Returned = Rc<RefCell<VecDeque<Return>>>;
 
-/// One read that came back.
 pub(super) struct Return {
     pub(super) peer: PeerId,
     pub(super) what: What,
     pub(super) status: Status,
 }
 
-/// What a read was for.
 pub(super) enum What {
     /// The page of known bytes, while connecting.
     Page,
-    /// Part of a batch.
     Batch(Read),
 }
 
-/// A read in flight. Owned by UCX through its callback's argument; taken back on exactly one of the three exits.
+/// A read in flight. UCX owns it as its callback's argument; it is taken back on exactly one of three exits.
 struct Flight {
     back: Return,
     returned: Returned,
@@ -39,15 +36,13 @@ struct Flight {
     _local: Rc<Mapped>,
 }
 
-/// One memory of the peer: its key as packed by the peer, and where it starts there.
+/// A memory of the peer: its base address there, and its key as packed by the peer.
 pub(super) struct RemoteMemory<'a> {
     pub(super) base: u64,
     pub(super) key: &'a [u8],
 }
 
-/// Where a read takes bytes from and where they go.
 pub(super) struct Route<'a> {
-    /// The index of the peer's memory.
     pub(super) memory: usize,
     pub(super) remote_offset: u64,
     pub(super) local: &'a Rc<Mapped>,
@@ -55,7 +50,6 @@ pub(super) struct Route<'a> {
     pub(super) bytes: u64,
 }
 
-/// An endpoint, open or closing.
 pub(super) struct Connection {
     library: Rc<Library>,
     endpoint: sys::ucp_ep_h,
@@ -73,7 +67,7 @@ enum Closing {
 }
 
 impl Connection {
-    /// Makes an endpoint to a worker address. Being connected shows only when a read comes back.
+    /// Makes an endpoint to a worker address. Only a read that comes back shows that it is connected.
     pub(super) fn open(
         library: &Rc<Library>,
         address: &[u8],
@@ -111,12 +105,12 @@ impl Connection {
         Ok(connection)
     }
 
-    /// What UCX's error callback said, if it did.
+    /// Returns the status that UCX's error callback reported, if it was called.
     pub(super) fn failure(&self) -> Option<Status> {
         (self.failed.get() != OK).then(|| self.failed.get())
     }
 
-    /// Posts a read. It comes back through `returned`, at once if UCX finished or refused it at once.
+    /// Posts a read. It comes back through `returned`, immediately if UCX finished or refused it immediately.
     pub(super) fn get(&mut self, route: &Route<'_>, back: (PeerId, What), returned: &Returned) {
         let (peer, what) = back;
         let back = Return { peer, what, status: OK };
@@ -133,8 +127,8 @@ impl Connection {
         params.user_data = flight.cast();
         params.memh = route.local.handle;
         let to = route.local.memory.as_ptr().wrapping_add(route.local_offset as usize);
-        // SAFETY: endpoint and key are live; the destination was checked against its mapping, which the flight keeps; it
-        // belongs to the batch until the read has come back.
+        // SAFETY: endpoint and key are live; the destination was checked against its mapping, which the flight keeps,
+        // and it belongs to the batch until the read has come back.
         let posted = unsafe {
             sys::ucp_get_nbx(
                 self.endpoint,
@@ -146,16 +140,15 @@ impl Connection {
             )
         };
         let status = match decode_status_ptr(posted) {
-            // The callback has come or will come, and frees the request.
+            // The callback has run or will run, and frees the request.
             Ok(Some(_)) => return,
             Ok(None) => OK,
             Err(status) => status,
         };
-        // SAFETY: UCX did not keep the argument, so the box is still ours alone.
+        // SAFETY: UCX did not keep the argument, so the box is still owned here alone.
         land(*unsafe { Box::from_raw(flight) }, status);
     }
 
-    /// A read came back.
     pub(super) fn count_return(&mut self) {
         self.outstanding -= 1;
     }
@@ -183,7 +176,7 @@ impl Connection {
         matches!(self.closing, Closing::Since(_))
     }
 
-    /// Whether a closing connection is closed and all its reads have come back.
+    /// True once a closing connection is closed and all its reads have come back.
     pub(super) fn is_closed(&mut self) -> bool {
         match self.closing {
             Closing::No => false,
@@ -201,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// Closes without waiting; for endpoints on which nothing was ever posted.
+    /// Closes an endpoint on which nothing was ever posted; gives up after 1000 rounds of progress.
     fn abandon(&mut self) {
         self.close();
         for _ in 0..1000 {
@@ -216,8 +209,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if !self.is_closed() {
-            // Only when the whole worker is about to be destroyed. It takes endpoint, keys and reads with it, and the
-            // error callback's argument must stay valid until then.
+            // Happens only just before the worker is destroyed, and endpoint, keys and reads with it. The error
+            // callback's argument must stay valid until then.
             std::mem::forget(Rc::clone(&self.failed));
             return;
         }
@@ -228,18 +221,17 @@ impl Drop for Connection {
     }
 }
 
-/// UCX's callback for a lost peer: only remembers it.
+/// UCX's callback for a lost peer: stores the status.
 unsafe extern "C" fn on_error(argument: *mut c_void, _endpoint: sys::ucp_ep_h, status: Status) {
     // SAFETY: the argument is the cell that the connection keeps alive until its endpoint is closed.
     let failed = unsafe { &*argument.cast::<Cell<Status>>() };
     failed.set(status);
 }
 
-/// UCX's callback for a read that came back.
 unsafe extern "C" fn on_return(request: *mut c_void, status: Status, flight: *mut c_void) {
     // SAFETY: the argument is the box that `get` gave away, and this callback runs once.
     land(*unsafe { Box::from_raw(flight.cast::<Flight>()) }, status);
-    // SAFETY: the request is done, and nobody else knows it.
+    // SAFETY: the request is done, and only this callback has it.
     unsafe { sys::ucp_request_free(request) };
 }
 

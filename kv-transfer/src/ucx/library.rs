@@ -1,5 +1,5 @@
-//! Safe owners of UCX's context, worker and registered memory, with the settings that one-sided reads need. All of them
-//! live and die on one thread; knows no peer.
+//! Safe wrappers of UCX's context, worker and registered memory, with the settings that one-sided reads need. All of
+//! them stay on one thread; knows no peer.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::mem::zeroed;
@@ -18,16 +18,16 @@ pub(super) type Status = sys::ucs_status_t;
 pub(super) const OK: Status = sys::ucs_status_t_UCS_OK;
 pub(super) const IN_PROGRESS: Status = sys::ucs_status_t_UCS_INPROGRESS;
 
-/// Settings that are not left to the environment.
+/// Settings that the environment cannot change.
 ///
 /// - `RNDV_THRESH=inf`: with rendezvous possible, peer error handling drops the cross-memory lane without a word
 ///   (UCX 1.22, `select.c`), and reads become ten times slower.
 /// - `PROTO_EMULATION_ENABLE=n`: reads emulated in software check no bounds at the owner; a missing zero-copy path must
 ///   be an error.
 /// - `KEEPALIVE_INTERVAL=1s`: a dead peer is noticed even when nothing is in flight.
-/// - `POSIX_ERROR_HANDLING=y`, `SYSV_ERROR_HANDLING=y`: without them shared memory cannot tell that a peer has died, and
-///   connecting would need tcp.
-/// - `POSIX_USE_PROC_LINK=y`: receive queues have no name that anybody else could open; who may is the ptrace right.
+/// - `POSIX_ERROR_HANDLING=y`, `SYSV_ERROR_HANDLING=y`: without them shared memory cannot tell that a peer has died,
+///   and connecting would need tcp.
+/// - `POSIX_USE_PROC_LINK=y`: receive queues have no name to open; only the ptrace right admits to them.
 const SETTINGS: [(&CStr, &CStr); 7] = [
     (c"POSIX_ERROR_HANDLING", c"y"),
     (c"SYSV_ERROR_HANDLING", c"y"),
@@ -43,7 +43,6 @@ unsafe extern "C" {
     fn ucs_global_opts_set_value(name: *const c_char, value: *const c_char) -> Status;
 }
 
-/// Turns a status into the error of an operation.
 pub(super) fn check(operation: &'static str, status: Status) -> Result<(), TransferError> {
     if status == OK { Ok(()) } else { Err(error(operation, status)) }
 }
@@ -52,23 +51,19 @@ pub(super) fn error(operation: &'static str, status: Status) -> TransferError {
     TransferError::Ucx { operation, status: status_string(status).to_owned() }
 }
 
-/// A context with its one worker. Everything made from it holds an `Rc` of it, so it goes last.
+/// A context with its one worker. Every object made from it holds an `Rc` of it, so it is dropped last.
 pub(super) struct Library {
     context: sys::ucp_context_h,
     worker: sys::ucp_worker_h,
     events: RawFd,
 }
 
-/// Whether the worker may sleep.
 pub(super) enum Arming {
-    /// The event descriptor will tell.
     Armed,
-    /// There is something to do.
     Busy,
 }
 
 impl Library {
-    /// Opens UCX with the transports that `tls` allows.
     pub(super) fn open(tls: &str) -> Result<Rc<Self>, TransferError> {
         quiet();
         let mut library = Self { context: open_context(tls)?, worker: null_mut(), events: -1 };
@@ -89,12 +84,12 @@ impl Library {
         self.worker
     }
 
-    /// Becomes readable when an armed worker has something to do.
+    /// Descriptor that becomes readable when an armed worker has work to do.
     pub(super) fn events(&self) -> RawFd {
         self.events
     }
 
-    /// What peers need to connect to the worker.
+    /// Returns the address with which peers connect to the worker.
     pub(super) fn address(&self) -> Result<Vec<u8>, TransferError> {
         // SAFETY: all-zero is a valid value of this plain structure; the mask says which fields to fill.
         let mut attributes: sys::ucp_worker_attr_t = unsafe { zeroed() };
@@ -109,13 +104,12 @@ impl Library {
         Ok(address)
     }
 
-    /// Does what there is to do; callbacks run inside. False when there was nothing.
+    /// Makes progress, callbacks included; false when there was nothing to do.
     pub(super) fn progress(&self) -> bool {
-        // SAFETY: the worker is live, and only its own thread has this object.
+        // SAFETY: the worker is live, and this object stays on its thread.
         unsafe { sys::ucp_worker_progress(self.worker) != 0 }
     }
 
-    /// Prepares to sleep on the event descriptor.
     pub(super) fn arm(&self) -> Result<Arming, TransferError> {
         // SAFETY: the worker is live and was made with the wake-up feature.
         match unsafe { sys::ucp_worker_arm(self.worker) } {
@@ -138,7 +132,7 @@ impl Drop for Library {
     }
 }
 
-/// UCX writes warnings to standard output, also about what is an ordinary event here: a peer that died.
+/// Silences UCX, which writes warnings to standard output even about ordinary events, such as a peer that died.
 fn quiet() {
     if std::env::var_os("UCX_LOG_LEVEL").is_none() {
         // SAFETY: both strings are constants; the option is read by value whenever a message is about to be written.
@@ -174,7 +168,7 @@ fn open_context(tls: &str) -> Result<sys::ucp_context_h, TransferError> {
     Ok(context)
 }
 
-/// Refuses a variable of the environment that says otherwise than we: what is ignored must not look as if it counted.
+/// Refuses a variable of the environment that contradicts a setting, because it would be ignored silently.
 fn agrees(name: &CStr, needed: &CStr) -> Result<(), TransferError> {
     let variable = format!("UCX_{}", name.to_string_lossy());
     match std::env::var_os(&variable) {
@@ -207,12 +201,11 @@ impl Config {
 
 impl Drop for Config {
     fn drop(&mut self) {
-        // SAFETY: the configuration is live and not used any more.
+        // SAFETY: the configuration is live and unused from here on.
         unsafe { sys::ucp_config_release(self.0) };
     }
 }
 
-/// Memory that UCX may read from and write to.
 pub(super) struct Mapped {
     pub(super) memory: Arc<HostMemory>,
     pub(super) handle: sys::ucp_mem_h,
@@ -236,7 +229,7 @@ impl Mapped {
         Ok(Rc::new(Self { memory: Arc::clone(memory), handle, library: Rc::clone(library) }))
     }
 
-    /// What a peer needs to read this memory.
+    /// Returns the packed key with which a peer reads this memory.
     pub(super) fn key(&self) -> Result<Vec<u8>, TransferError> {
         let (mut buffer, mut bytes) = (null_mut(), 0);
         // SAFETY: context and handle are live, both pointers lead to live values.
@@ -260,7 +253,7 @@ impl Drop for Mapped {
     }
 }
 
-/// An event descriptor that any thread may ring and the worker's thread sleeps on beside UCX's own.
+/// An event descriptor that any thread may ring; the worker's thread sleeps on it and on UCX's own.
 pub(super) struct Bell(RawFd);
 
 impl Bell {
@@ -283,7 +276,7 @@ impl Bell {
     pub(super) fn wait(&self, events: RawFd, timeout: std::time::Duration) {
         let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut watched = [watch(self.0), watch(events)];
-        // Rounded up, so that a deadline in less than a millisecond is slept for and not spun on.
+        // Rounded up, so that a wait of less than a millisecond does not spin.
         let timeout_ms = c_int::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX);
         // SAFETY: the array is live and of the length that is passed. Being interrupted is like being woken.
         let _woken = unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, timeout_ms) };
@@ -295,7 +288,7 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        // SAFETY: the descriptor is ours and not used after this.
+        // SAFETY: the descriptor is owned here and not used after this.
         unsafe { libc::close(self.0) };
     }
 }

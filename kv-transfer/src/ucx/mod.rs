@@ -1,6 +1,6 @@
 //! Transport by one-sided UCX reads: RDMA between hosts, cross-memory attach on one. The owner takes no part in reads,
-//! so bounds are checked here at the reader, and admitted peers are trusted. Without a zero-copy path it refuses to
-//! connect; it never falls back to a slower one.
+//! so the reader checks bounds, and admitted peers are trusted. Without a zero-copy path it refuses to connect; it
+//! never falls back to a slower path.
 
 mod address;
 mod connection;
@@ -28,10 +28,10 @@ use crate::{Fabric, RegionId, Setup, TransferError, Transport, TransportKind};
 use library::Bell;
 use thread::{Beginning, Message};
 
-/// How long the thread may take to open UCX or to register a pool.
+/// Longest time for the thread to open UCX or to register a pool.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What UCX writes to /dev/shm per worker, measured (4.3 MB), and some.
+/// Bytes that UCX needs in /dev/shm per worker: 4.3 MB measured, and a margin.
 const DEV_SHM_BYTES: u64 = 5 << 20;
 
 /// Opens UCX with the transports that `tls` names, in the syntax of `UCX_TLS`, if they are allowed here.
@@ -67,7 +67,7 @@ pub fn open(setup: &Setup, tls: &str, fabric: Fabric) -> Result<Transport, Trans
     Ok(Transport::new(TransportKind::Ucx, setup, Token::draw()?, address, Box::new(threads), events))
 }
 
-/// UCX itself only says that its peers cannot be reached when its queues found no room.
+/// Checks that UCX's queues have room in /dev/shm: UCX itself would only say that peers cannot be reached.
 fn check_dev_shm() -> Result<(), TransferError> {
     let directory = Path::new("/dev/shm");
     let unusable = |error: std::io::Error| TransferError::System {
@@ -83,7 +83,6 @@ fn check_dev_shm() -> Result<(), TransferError> {
     Ok(())
 }
 
-/// What UCX may open, checked.
 struct Paths {
     tls: String,
     reach: UcxReach,
@@ -99,7 +98,7 @@ fn unanswered(error: RecvTimeoutError) -> TransferError {
     }
 }
 
-/// The front's hold on the thread that owns everything of UCX.
+/// Handle of the front on the thread that owns every UCX object.
 struct Ucx {
     messages: Sender<Message>,
     bell: Arc<Bell>,

@@ -1,4 +1,4 @@
-//! One peer from connecting to its end: greeted by real reads, then batches, and closed by force when reads must not land
+//! One peer from connecting to its end: greeted by real reads, then batches; closed by force when reads must not land
 //! any more. Knows no other peer.
 
 use std::rc::Rc;
@@ -20,14 +20,13 @@ use crate::{PeerId, Ticket, TransferError, TransferEvent};
 
 use sched::InstanceId;
 
-/// How much longer than measured reads in flight may take before the connection is closed under them, and how long at most.
+/// Time for reads in flight before the connection is closed under them: a multiple of the measured time, and a limit.
 const DRAIN_SPARE: f64 = 4.0;
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 
 /// The index of the peer's page among its memories; its regions follow.
 const PAGE: usize = 0;
 
-/// Whether a peer is to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     Alive,
@@ -43,21 +42,18 @@ pub(super) struct Peer {
     phase: Phase,
     flow: Flow,
     in_flight_bytes: u64,
-    /// When a read last came back, or was posted while none was in flight.
+    /// Time when a read last came back, or was posted while none was in flight.
     heard: Instant,
-    /// Measured when the peer was met; 0 before.
+    /// Rate measured at connect; 0 before.
     bytes_per_second: f64,
-    /// When a greeting must be over.
     greeted_by: Instant,
-    /// The oldest batch that waits for its reads in flight in order to end, and how long it may.
+    /// Oldest ending batch that waits for its reads in flight, and until when it may.
     draining: Option<(Ticket, Instant)>,
 }
 
 enum Phase {
-    /// The page is being read.
     Greeting(Greeting),
     Up,
-    /// Waits until every read has come back.
     Closing(Next),
 }
 
@@ -70,20 +66,18 @@ struct Greeting {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Meet the peer and measure the path.
     Meet,
-    /// Make sure that it is still the same, over a fresh endpoint.
+    /// Check over a fresh endpoint that the peer is still the same.
     MeetAgain,
 }
 
 enum Next {
-    /// Open a fresh endpoint: this one was closed for the sake of some batches only.
+    /// Open a fresh endpoint: the old one was closed only to end some batches.
     MeetAgain,
     Down(TransferError),
 }
 
 impl Peer {
-    /// Starts to connect.
     pub(super) fn connect(id: PeerId, endpoint: &Endpoint, shared: &Shared) -> Result<Self, TransferError> {
         let malformed = TransferError::Protocol { reason: "its address is not one of ucx" };
         let (Some(address), Some(regions)) = (Address::decode(&endpoint.address), address::regions(endpoint)) else {
@@ -121,7 +115,7 @@ impl Peer {
         tell(shared, self.flow.end(ticket, Ending::Aborted, Instant::now()));
     }
 
-    /// Ends all batches and closes; the peer is over when nothing is in flight.
+    /// Ends all batches and closes; the peer is over when no read is in flight.
     pub(super) fn go_down(&mut self, error: TransferError, ending: &Ending, shared: &Shared) {
         if matches!(self.phase, Phase::Closing(Next::Down(_))) {
             return;
@@ -141,20 +135,19 @@ impl Peer {
         self.connection.is_closing()
     }
 
-    /// When [`Peer::step`] must be called at the latest.
+    /// Latest time for the next call of [`Peer::step`].
     pub(super) fn next_timeout(&self, shared: &Shared) -> Option<Instant> {
         let greeting = matches!(self.phase, Phase::Greeting(_)).then_some(self.greeted_by);
         let draining = self.draining.map(|(_, until)| until);
         [greeting, draining, self.silent_at(shared), self.flow.next_deadline()].into_iter().flatten().min()
     }
 
-    /// When a peer whose reads do not come back counts as lost.
+    /// Time when the peer counts as lost if no read comes back.
     fn silent_at(&self, shared: &Shared) -> Option<Instant> {
         let waits = matches!(self.phase, Phase::Up) && self.in_flight_bytes > 0;
         waits.then(|| self.heard + shared.limits.silence)
     }
 
-    /// A read of this peer came back.
     pub(super) fn take_back(&mut self, back: Return, shared: &Shared) {
         self.connection.count_return();
         self.heard = Instant::now();
@@ -188,7 +181,7 @@ impl Peer {
         }
     }
 
-    /// Sees to everything that depends on time or on UCX's error callback, and posts what may be posted.
+    /// Acts on deadlines and on UCX's error callback, and posts reads that may be posted.
     pub(super) fn step(&mut self, now: Instant, shared: &Shared) -> Life {
         if let Phase::Closing(_) = self.phase {
             if self.connection.is_closed() {
@@ -212,8 +205,8 @@ impl Peer {
         Life::Alive
     }
 
-    /// An ending batch waits a little for its reads in flight, then the endpoint is closed under them; the reads of other
-    /// batches are made again over a fresh one.
+    /// Gives an ending batch a little time for its reads in flight, then closes the endpoint under them; the reads of
+    /// other batches are repeated over a fresh endpoint.
     fn drain(&mut self, now: Instant, shared: &Shared) {
         let oldest = self.flow.draining();
         self.draining = match (oldest, self.draining) {
@@ -228,8 +221,8 @@ impl Peer {
         }
     }
 
-    /// What the reads in flight need at the rate that was measured, with some to spare, and at least what is configured:
-    /// closing costs every other batch of the peer a pause.
+    /// Time that the reads in flight need at the measured rate, with a margin, and at least the configured time:
+    /// closing delays every other batch of the peer.
     fn drain_time(&self, shared: &Shared) -> Duration {
         let Some(least) = shared.limits.drain else { return Duration::ZERO };
         let seconds = DRAIN_SPARE * self.in_flight_bytes as f64 / self.bytes_per_second;
@@ -279,7 +272,6 @@ impl Peer {
         Life::Alive
     }
 
-    /// Posts a read of the page, if a greeting is going on.
     fn read_page(&mut self, shared: &Shared) {
         if let Phase::Greeting(greeting) = &self.phase {
             let bytes = PROBE_BYTES as u64;
@@ -288,7 +280,7 @@ impl Peer {
         }
     }
 
-    /// The page was read once more: the first time it proves who the peer is, then the path is measured.
+    /// Acts on a read of the page: the first proves who the peer is, the next ones measure the path.
     fn greet(&mut self, shared: &Shared) -> Result<(), TransferError> {
         let Phase::Greeting(greeting) = &mut self.phase else { return Ok(()) };
         if greeting.reads == 0 {
@@ -308,7 +300,7 @@ impl Peer {
         Ok(())
     }
 
-    /// A failed read means that the peer is lost if UCX says so, otherwise that the path does not work.
+    /// Error of a failed read: the peer is lost, or a greeting for which UCX reports no loss has no zero-copy path.
     fn loss(&self, operation: &'static str, status: library::Status) -> TransferError {
         match (&self.phase, self.connection.failure()) {
             (_, Some(status)) => TransferError::lost(operation, status_string(status)),

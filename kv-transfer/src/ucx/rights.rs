@@ -1,4 +1,4 @@
-//! Whether the kernel lets us read a process of this host, asked plainly: UCX would only say "input/output error".
+//! Checks that the kernel lets this process read a peer on this host: UCX would only say "input/output error".
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::ucx_tls::{self, UcxReach};
 use crate::{TransferError, TransportKind, probe};
 
-/// Reads the first bytes of the peer's page the way the cross-memory transport will.
+/// Reads the first bytes of the peer's page by the system call that cross-memory attach uses.
 pub(super) fn check(address: &Address, expected: InstanceId, here: &Host, paths: &Paths) -> Result<(), TransferError> {
     if address.host != *here {
         return match paths.reach {
@@ -29,7 +29,7 @@ pub(super) fn check(address: &Address, expected: InstanceId, here: &Host, paths:
         Err(error) => Err(match error.raw_os_error() {
             Some(libc::EPERM) => TransferError::NotPermitted { pid: address.pid },
             Some(libc::ESRCH) => TransferError::lost("connect", format!("process {} is gone", address.pid)),
-            // Another process has that number now.
+            // Another process has that process id now.
             Some(libc::EFAULT) => TransferError::WrongInstance { expected },
             Some(_) | None => TransferError::system("read the peer's memory", &error),
         }),

@@ -1,5 +1,5 @@
-//! The one thread that owns context, worker and endpoints: hears commands, makes progress, sleeps when there is nothing
-//! to do. Knows no detail of a peer.
+//! The one thread that owns context, worker and endpoints: takes commands, makes progress, sleeps when idle. Knows no
+//! detail of a peer.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,17 +21,15 @@ use crate::host::Host;
 use crate::outbox::Outbox;
 use crate::{Limits, PeerId, TransferError, TransferEvent, probe};
 
-/// Calls of progress in a row before commands and deadlines are looked at; over cross-memory attach each copies up to
-/// 512 KiB.
+/// Calls of progress between two looks at commands and deadlines; each copies up to 512 KiB by cross-memory attach.
 const PROGRESS_MAX: u32 = 8;
-/// The longest sleep: UCX does not promise to wake every descriptor.
+/// Longest sleep: UCX does not promise to wake the descriptor for every event.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// The longest sleep while a connection closes, of which no descriptor tells.
+/// Longest sleep while a connection closes: no descriptor reports the end of that.
 const SLEEP_CLOSING: Duration = Duration::from_millis(1);
-/// How long stopping waits for connections to close.
+/// Longest wait for connections to close at the end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What the thread starts with.
 pub(super) struct Beginning {
     pub(super) inbox: Receiver<Message>,
     pub(super) bell: Arc<Bell>,
@@ -41,17 +39,15 @@ pub(super) struct Beginning {
     pub(super) paths: Paths,
 }
 
-/// What the thread hears.
 pub(super) enum Message {
     Command(Command),
     Register { memory: Arc<HostMemory>, reply: Sender<Result<Vec<u8>, TransferError>> },
     Stop,
 }
 
-/// What peers share of the thread.
+/// State of the thread that its peers share.
 pub(super) struct Shared {
     pub(super) returned: Returned,
-    /// Our regions, as UCX knows them.
     pub(super) regions: Vec<Rc<Mapped>>,
     pub(super) library: Rc<Library>,
     pub(super) outbox: Outbox,
@@ -60,7 +56,7 @@ pub(super) struct Shared {
     pub(super) paths: Paths,
 }
 
-/// Opens UCX, says the address through `ready`, and serves until told to stop.
+/// Opens UCX, sends the address through `ready`, and serves until told to stop.
 pub(super) fn run(beginning: Beginning, ready: &Sender<Result<Vec<u8>, TransferError>>) {
     let _alive = beginning.outbox.essential("the ucx thread");
     match Thread::open(beginning) {
@@ -80,7 +76,7 @@ struct Thread {
     bell: Arc<Bell>,
     peers: BTreeMap<PeerId, Peer>,
     shared: Shared,
-    /// Served for as long as the thread lives.
+    /// Page of known bytes, served as long as the thread lives.
     _page: Rc<Mapped>,
 }
 
@@ -178,7 +174,7 @@ impl Thread {
         }
     }
 
-    /// Makes progress, hands reads that came back to their peers, and lets each peer go on. True if anything moved.
+    /// Makes progress, hands reads that came back to their peers, and steps each peer. True if anything happened.
     fn advance(&mut self) -> bool {
         let mut moved = false;
         for _ in 0..PROGRESS_MAX {
@@ -188,7 +184,7 @@ impl Thread {
             moved = true;
         }
         loop {
-            // Taken out before it is acted on: acting may post a read that comes back at once.
+            // Removed first: acting on it may post a read that comes back at once.
             let Some(back) = self.shared.returned.borrow_mut().pop_front() else { break };
             moved = true;
             if let Some(peer) = self.peers.get_mut(&back.peer) {
@@ -207,8 +203,8 @@ impl Thread {
         deadlines.map(|deadline| deadline.saturating_duration_since(now)).fold(longest, Duration::min)
     }
 
-    /// Closes every connection. What does not close in time is left to the end of the process, memory included, because
-    /// a read might still land there.
+    /// Closes every connection. One that does not close in time is leaked with its memory, because a read might still
+    /// land there.
     fn close(&mut self) {
         for peer in self.peers.values_mut() {
             peer.go_down(TransferError::Disconnected, &Ending::Aborted, &self.shared);

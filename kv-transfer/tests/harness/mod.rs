@@ -1,4 +1,4 @@
-//! Workers for transport tests: a transport with its pool, filled with bytes that say where they are.
+//! Workers for transport tests: a transport with its pool, filled with bytes that depend on their place.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses its own part")]
 
@@ -14,14 +14,13 @@ use kv_transfer::{
 };
 use sched::{InstanceId, LeaseId};
 
-/// Longer than anything here may take on a loaded machine.
+/// Longer than any step of a test may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const LEASE: LeaseId = LeaseId(11);
 pub const POOL_BYTES: usize = 8 << 20;
 
 static INSTANCES: AtomicU64 = AtomicU64::new(1);
 
-/// One worker.
 pub struct Worker {
     pub transport: Transport,
     pub pool: Arc<HostMemory>,
@@ -64,14 +63,13 @@ impl Worker {
     pub fn filled(self, seed: u64) -> Self {
         let bytes = self.pool.len() as u64;
         for word in 0..bytes / 8 {
-            // SAFETY: the word lies inside the pool, which is aligned, and nobody reads yet.
+            // SAFETY: the word lies inside the pool, which is aligned, and no reader is connected yet.
             unsafe { self.pool.as_ptr().cast::<u64>().add(word as usize).write(pattern(seed, word)) };
         }
         self.leases.grant(LEASE, self.region, std::iter::once(0..bytes));
         self
     }
 
-    /// The next event.
     pub fn next(&mut self) -> TransferEvent {
         let begun = Instant::now();
         loop {
@@ -83,7 +81,6 @@ impl Worker {
         }
     }
 
-    /// The next event that comes within `wait`.
     pub fn next_within(&mut self, wait: Duration) -> Option<TransferEvent> {
         let begun = Instant::now();
         loop {
@@ -116,13 +113,12 @@ impl Worker {
         Batch { lease: LEASE, remote: RegionId(0), local: self.region, copies, deadline: PATIENCE, reading: PATIENCE }
     }
 
-    /// Pulls ranges and waits for their end.
     pub fn pull(&mut self, peer: PeerId, copies: Vec<RangeCopy>) -> Result<u64, TransferError> {
         let ticket = self.start(peer, copies);
         self.end_of(ticket)
     }
 
-    /// The end of a ticket; any other event is a failure of the test.
+    /// Waits for the end of a ticket; any other event fails the test.
     pub fn end_of(&mut self, wanted: Ticket) -> Result<u64, TransferError> {
         match self.next() {
             TransferEvent::Done { ticket, bytes, .. } if ticket == wanted => Ok(bytes),
@@ -151,17 +147,14 @@ pub fn copy(remote_offset: u64, local_offset: u64, bytes: u64) -> RangeCopy {
     RangeCopy { remote_offset, local_offset, bytes }
 }
 
-/// The whole pool in one range.
 pub fn everything() -> Vec<RangeCopy> {
     vec![copy(0, 0, POOL_BYTES as u64)]
 }
 
-/// The word at an index of an owner's pool.
 pub fn pattern(seed: u64, word: u64) -> u64 {
     (seed << 48 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// What an owner's pool holds at a range.
 pub fn expected(seed: u64, offset: u64, bytes: u64) -> Vec<u8> {
     let words = offset / 8..(offset + bytes).div_ceil(8);
     let mut all = Vec::with_capacity(bytes as usize + 16);
@@ -175,7 +168,7 @@ pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// A test that is killed must not leave its other process behind.
+/// Ends this process with its parent, so that a killed test leaves no process behind.
 pub fn die_with_parent() {
     // SAFETY: sets an attribute of this process.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };

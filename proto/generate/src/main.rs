@@ -1,4 +1,4 @@
-//! Writes `proto/src/generated/baton.v1.rs` from `proto/baton/v1/*.proto` with a protobuf compiler written in Rust.
+//! Generates `proto/src/generated/baton.v1.rs` from `proto/baton/v1/*.proto` with a protobuf compiler written in Rust.
 
 use std::fs;
 use std::path::Path;

@@ -58,7 +58,7 @@ impl Wire for Failure {
     }
 }
 
-/// The sentence cut to what the other side accepts: a long explanation must not cost the session.
+/// Cuts a text to the length that the other side accepts: a long explanation must not end the session.
 fn shortened(detail: &str) -> &str {
     let mut end = detail.len().min(DETAIL_BYTES_MAX);
     while !detail.is_char_boundary(end) {

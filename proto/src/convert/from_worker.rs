@@ -1,4 +1,4 @@
-//! Worker to router.
+//! Messages from worker to router.
 
 use sched::message::FromWorker;
 use sched::{Choice, LeaseId};

@@ -1,4 +1,4 @@
-//! Compatibility and layout, as workers tell each other when they meet.
+//! Compatibility and layout, which workers exchange when they meet.
 
 use sched::compat::CompatParts;
 use sched::layout::{KvDtype, KvLayout, Parallel, Rank, Shape, TileOrder};

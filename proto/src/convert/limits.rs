@@ -1,4 +1,4 @@
-//! The most of everything that a message may carry; a peer that sends more is refused with the field's name.
+//! Limits on the content of messages; a peer that exceeds one is refused with the field's name.
 
 /// Tokens of a prompt, or generated tokens of a choice.
 pub const TOKENS_MAX: usize = 1 << 20;
@@ -12,15 +12,15 @@ pub const STOP_TOKENS_MAX: usize = 1024;
 pub const LOGIT_BIAS_MAX: usize = 4096;
 /// Alternatives reported per token.
 pub const ALTERNATIVES_MAX: usize = 255;
-/// Legs of one renewal, leases of one heartbeat.
+/// Legs of one renewal.
 pub const RENEW_MAX: usize = sched::message::RENEW_LEGS_MAX;
-/// Leases that one word of a reader or a giver names: a giver's scheduler looks each of them up.
+/// Leases of one word of a reader or a giver: a giver's scheduler looks each of them up.
 pub const LEASES_MAX: usize = 1024;
 /// Messages of one batch.
 pub const BATCH_MESSAGES_MAX: usize = 1 << 14;
-/// Bytes after which a batch is closed; the last message may go over it by its own size.
+/// Bytes after which a batch is closed; its last message may exceed the limit.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Bytes of one gRPC message: a full batch and one largest message.
+/// Bytes of one gRPC message: a full batch and one message of the largest size.
 pub const MESSAGE_BYTES_MAX: usize = 24 << 20;
 /// Bytes of one request of a reader: a full heartbeat.
 pub const PEER_REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -34,9 +34,9 @@ pub const NAME_BYTES_MAX: usize = 1024;
 pub const WORKER_NAME_BYTES_MAX: usize = 128;
 /// Bytes of an address, `host:port`.
 pub const ADDRESS_BYTES_MAX: usize = 512;
-/// Pairs a status reports.
+/// Pairs of one status.
 pub const PAIRS_MAX: usize = 4096;
-/// Transports a worker offers.
+/// Transports of one worker.
 pub const TRANSPORTS_MAX: usize = 16;
 /// Bytes of one transport's endpoint.
 pub const ENDPOINT_BYTES_MAX: usize = 64 << 10;

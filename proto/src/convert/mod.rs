@@ -1,4 +1,4 @@
-//! Lossless conversion between sched types and their wire messages; every count is bounded, every error names its field.
+//! Lossless conversion between sched types and wire messages; every count is bounded, every error names its field.
 
 mod failure;
 mod from_worker;
@@ -15,48 +15,46 @@ mod token;
 
 use thiserror::Error;
 
-/// A type of ours and its message on the wire.
+/// A type of this workspace and its message on the wire.
 pub(crate) trait Wire: Sized {
-    /// The generated message.
     type Message;
 
-    /// The message that says the same.
     fn to_wire(&self) -> Self::Message;
 
-    /// The value, if the message is complete and within bounds.
+    /// Converts a message that is complete and within bounds.
     fn from_wire(message: Self::Message) -> Result<Self, ConvertError>;
 }
 
-/// A message that does not mean anything.
+/// Error for an invalid message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("message {message}, field {field}: {problem}")]
 pub struct ConvertError {
-    /// The message's name in `baton.v1`.
+    /// Name of the message in `baton.v1`.
     pub message: &'static str,
-    /// The field's name.
+    /// Name of the field.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// Fault of the field.
     pub problem: Problem,
 }
 
-/// What is wrong with a field.
+/// Fault of a field.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
-    /// It must be there.
+    /// The field is missing.
     #[error("is missing")]
     Missing,
-    /// It must not be empty.
+    /// The field is empty.
     #[error("is empty")]
     Empty,
-    /// More elements (or bytes) than the limit.
+    /// The field has more elements (or bytes) than the limit.
     #[error("has {count}, more than {max}")]
     TooMany {
-        /// How many there are.
+        /// Number of elements or bytes.
         count: usize,
         /// The limit.
         max: usize,
     },
-    /// A number beyond the limit.
+    /// The number is above the limit.
     #[error("is {value}, more than {max}")]
     TooLarge {
         /// The number.
@@ -64,26 +62,26 @@ pub enum Problem {
         /// The limit.
         max: u64,
     },
-    /// An enum value this version does not know.
+    /// The enum value is unknown to this version.
     #[error("has the unknown value {0}")]
     Unknown(i32),
     /// The message as a whole contradicts itself.
     #[error("is not valid: {0}")]
     Rejected(String),
-    /// It may not come at this point.
+    /// The field may not come at this point.
     #[error("is not expected here")]
     Unexpected,
-    /// An array has another length than the one it belongs to, or than it must have.
+    /// The array has another length than the one it belongs to, or than it must have.
     #[error("has {count} elements where {pair} are expected")]
     Uneven {
-        /// Elements here.
+        /// Elements of the array.
         count: usize,
         /// Elements that are expected.
         pair: usize,
     },
 }
 
-/// Names one field of one message, so that every check on it reports the same place.
+/// A field of a message, by the names of both, for checks and their errors.
 #[derive(Clone, Copy)]
 pub(crate) struct Field(pub(crate) &'static str, pub(crate) &'static str);
 
@@ -96,12 +94,10 @@ impl Field {
         value.ok_or(self.error(Problem::Missing))
     }
 
-    /// The converted value of a field that must be there.
     pub(crate) fn take<T: Wire>(self, value: Option<T::Message>) -> Result<T, ConvertError> {
         T::from_wire(self.required(value)?)
     }
 
-    /// All elements, converted, if there are at most `max`.
     pub(crate) fn take_all<T: Wire>(self, values: Vec<T::Message>, max: usize) -> Result<Vec<T>, ConvertError> {
         self.at_most(values.len(), max)?;
         values.into_iter().map(T::from_wire).collect()
@@ -120,7 +116,6 @@ impl Field {
         Ok(text)
     }
 
-    /// Bytes of a fixed number.
     pub(crate) fn exactly<const N: usize>(self, bytes: &[u8]) -> Result<[u8; N], ConvertError> {
         bytes.try_into().map_err(|_| self.error(Problem::Uneven { count: bytes.len(), pair: N }))
     }
@@ -137,7 +132,6 @@ impl Field {
         self.error(Problem::TooLarge { value: u64::from(value), max })
     }
 
-    /// Pairs up two arrays of equal length.
     pub(crate) fn zip<A, B>(self, these: Vec<A>, pair: Vec<B>) -> Result<impl Iterator<Item = (A, B)>, ConvertError> {
         if these.len() != pair.len() {
             return Err(self.error(Problem::Uneven { count: these.len(), pair: pair.len() }));

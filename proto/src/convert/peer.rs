@@ -1,4 +1,4 @@
-//! Reader and giver.
+//! Messages between reader and giver.
 
 use sched::handoff::Watermark;
 use sched::message::{ReleaseAnswer, ToGiver, ToReader};

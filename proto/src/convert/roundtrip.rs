@@ -1,4 +1,4 @@
-//! Property tests: what goes onto the wire comes back as it was, bits of log-probabilities included.
+//! Property tests: a value survives the wire unchanged, bits of log-probabilities included.
 
 use std::sync::Arc;
 
@@ -24,7 +24,6 @@ use crate::generated as wire;
 use crate::peer::{Endpoint, PeerWelcome};
 use crate::session::{Exactness, Pair, PairProblem, Phase, Welcome, WorkerStatus};
 
-/// Through bytes and back.
 fn carried<T: Wire>(value: &T) -> T
 where
     T::Message: Message + Default,
@@ -94,7 +93,7 @@ fn sampled() -> impl Strategy<Value = SampledToken> {
         .prop_map(|(token, logprob, top)| SampledToken { token: TokenId(token), logprob, top })
 }
 
-/// Without NaNs, so that whole messages can be compared.
+/// Sampled tokens without NaNs, so that whole messages can be compared.
 fn comparable() -> impl Strategy<Value = SampledToken> {
     sampled().prop_map(|token| SampledToken {
         logprob: token.logprob.filter(|logprob| !logprob.is_nan()),
@@ -287,7 +286,7 @@ proptest! {
         prop_assert_eq!(carried(&message), message);
     }
 
-    /// What a careless or hostile process sends: a message with a few bytes changed, cut off or put in.
+    /// Messages of a careless or hostile process, with a few bytes changed, removed or added.
     #[test]
     fn garbled_bytes_are_an_error_or_a_message(
         message in to_worker(),
@@ -311,7 +310,7 @@ proptest! {
                 let _ = ToWorker::from_wire(message);
             }
         }
-        // The same bytes where other messages are expected.
+        // The same bytes, decoded as other messages.
         let _ = wire::PeerProof::decode(bytes.as_slice());
         let _ = wire::PeerWelcome::decode(bytes.as_slice()).map(PeerWelcome::from_wire);
         let _ = wire::Welcome::decode(bytes.as_slice()).map(Welcome::from_wire);
@@ -388,7 +387,7 @@ fn sample_request() -> wire::Request {
     .to_wire()
 }
 
-/// One field spoiled, and what the error says.
+/// Each error names the one field that was spoiled.
 #[test]
 fn a_wrong_message_is_refused_with_its_field() {
     let spoiled = |spoil: fn(&mut wire::Request)| {

@@ -1,4 +1,4 @@
-//! What a worker says about itself: its welcome and its status.
+//! Welcome and status of a worker.
 
 use sched::message::Load;
 use sched::{Role, Span};
@@ -156,7 +156,7 @@ impl Wire for Load {
             blocks_cached: message.blocks_cached,
             blocks_in_use: message.blocks_in_use,
             blocks_quarantined: message.blocks_quarantined,
-            // Counted for a worker's own metrics only.
+            // These counts are for the worker's own metrics only.
             cached_tokens: 0,
             preemptions: 0,
             foreign_claims: 0,

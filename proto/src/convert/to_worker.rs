@@ -1,4 +1,4 @@
-//! Router to worker.
+//! Messages from router to worker.
 
 use sched::message::{Offer, ToWorker, Work};
 use sched::{Choice, LeaseId};

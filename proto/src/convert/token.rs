@@ -27,7 +27,7 @@ impl Wire for SampledToken {
     }
 }
 
-/// `FINISH_REASON_UNSPECIFIED` is "goes on", so the usual token spends no byte on it.
+/// `FINISH_REASON_UNSPECIFIED` means that the choice goes on, so most tokens spend no byte on it.
 pub(super) fn ended_to_wire(ended: Option<FinishReason>) -> i32 {
     let reason = match ended {
         None => wire::FinishReason::Unspecified,

@@ -1,7 +1,7 @@
-//! Connections of callers that have not proved themselves: few of them, for a short time, a few bytes each.
+//! Connections of callers that have not proved themselves (strangers): few of them, for a short time, a few bytes each.
 //!
-//! A connection is a stranger's until a service that heard a proof on it calls [`Pass::admit`]. Strangers share a small
-//! number of places; a newcomer takes the oldest one's, so that idle connections keep nobody out.
+//! A connection is a stranger's until a service that got a proof over it calls [`Pass::admit`]. Strangers share a small
+//! number of places; a new one takes the place of the oldest, so that idle connections block no caller.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,20 +21,19 @@ use tonic::transport::server::Connected;
 use super::room;
 use crate::seldom::Seldom;
 
-/// How long one may stay a stranger.
+/// Longest time that a connection may stay a stranger's.
 const STRANGER_DEADLINE: Duration = Duration::from_secs(10);
-/// What a stranger may send: hello and proof take less than a tenth of it.
+/// Bytes that a stranger may send; hello and proof take less than a tenth of it.
 const STRANGER_BYTES_MAX: usize = 32 << 10;
-/// Calls of a stranger that may wait for its proof at a time.
+/// Calls of a stranger's connection that may wait for a proof at once.
 const GREETINGS_MAX: usize = 4;
-/// The pause after an accept that failed; then the oldest stranger makes room, if room is what is missing.
+/// Pause after a failed accept; then the oldest stranger's connection ends if descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What whoever was turned out needs to let go of its descriptor.
+/// Time for the task of an ended connection to release its descriptor.
 const LEAVE_PAUSE: Duration = Duration::from_millis(2);
-/// One line about failed accepts in this time: an accept fails again at once as long as there are no descriptors.
+/// Shortest time between two log lines: without free descriptors every accept fails at once.
 const FAILURES_LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Where connections come in.
 pub(super) struct Door {
     listener: TcpListener,
     strangers: Strangers,
@@ -42,7 +41,6 @@ pub(super) struct Door {
     failures: Seldom,
 }
 
-/// What is waited for after a failed accept, and what then.
 struct Pause {
     over: Pin<Box<Sleep>>,
     then: Then,
@@ -60,7 +58,7 @@ impl Door {
         Door { listener, strangers, pause: None, failures }
     }
 
-    /// After a failed accept: waits, so that a process without free files does not spin.
+    /// Waits after a failed accept, so that a process without free descriptors does not spin.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(pause) = &mut self.pause {
             ready!(pause.over.as_mut().poll(cx));
@@ -93,7 +91,7 @@ impl Stream for Door {
             match ready!(self.listener.poll_accept(cx)) {
                 Ok((stream, _)) => match stream.set_nodelay(true) {
                     Ok(()) => return Poll::Ready(Some(Ok(Connection::new(stream, &self.strangers)))),
-                    // It is gone already.
+                    // The caller is gone already.
                     Err(error) => tracing::debug!(%error, "a connection ended before it began"),
                 },
                 Err(error) => self.accept_failed(&error),
@@ -102,7 +100,7 @@ impl Stream for Door {
     }
 }
 
-/// The places of strangers, oldest first. Dropping an entry's sender ends its connection.
+/// Places of strangers, oldest first. Dropping an entry's sender ends its connection.
 #[derive(Clone)]
 struct Strangers {
     places: Arc<Mutex<Places>>,
@@ -145,7 +143,7 @@ impl Strangers {
     }
 }
 
-/// What the services see of a connection.
+/// Handle of the services on a connection.
 #[derive(Clone)]
 pub(crate) struct Pass(Arc<PassState>);
 
@@ -157,14 +155,14 @@ struct PassState {
 }
 
 impl Pass {
-    /// Whoever is at the other end has proved that it knows the secret: the connection is bounded no more.
+    /// Lifts the limits of a connection whose caller has proved that it knows the secret.
     pub(crate) fn admit(&self) {
         if !self.0.admitted.swap(true, Ordering::Relaxed) {
             self.0.strangers.leave(self.0.id);
         }
     }
 
-    /// One more call waits for its proof; `None` if too many do on this connection.
+    /// Takes a place for a call that waits for its proof; `None` if too many wait on this connection.
     pub(crate) fn greet(&self) -> Option<Greeting> {
         let greetings = self.0.greetings.fetch_add(1, Ordering::Relaxed);
         let greeting = Greeting(self.clone());
@@ -182,11 +180,9 @@ impl Drop for PassState {
     }
 }
 
-/// A call that waits for its caller's proof.
 pub(crate) struct Greeting(Pass);
 
 impl Greeting {
-    /// The proof is good.
     pub(crate) fn admit(&self) {
         self.0.admit();
     }
@@ -198,7 +194,7 @@ impl Drop for Greeting {
     }
 }
 
-/// A connection that ends by itself if it stays a stranger's.
+/// A connection that ends if it stays a stranger's too long.
 pub(super) struct Connection {
     stream: TcpStream,
     pass: Pass,
@@ -215,10 +211,10 @@ impl Connection {
         Connection { stream, pass, turned_out, deadline: Box::pin(sleep(STRANGER_DEADLINE)), heard: 0 }
     }
 
-    /// Why a stranger's connection must end now.
+    /// Returns the reason for which a stranger's connection must end now, if there is one.
     fn poll_overstayed(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
         let turned_out = self.turned_out.is_terminated() || Pin::new(&mut self.turned_out).poll(cx).is_ready();
-        // Whoever is admitted has left its place, too.
+        // An admitted caller has left its place, too.
         if self.pass.is_admitted() {
             return None;
         }

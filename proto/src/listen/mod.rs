@@ -21,7 +21,7 @@ pub(crate) use door::{Greeting, Pass};
 
 use door::Door;
 
-/// Connections that may be open at once per client are few; streams on one of them are bounded by this.
+/// Limit on streams of one connection; a client needs few connections.
 const STREAMS_MAX: u32 = 1024;
 
 /// Services of one listener.
@@ -30,7 +30,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// The sessions with routers.
+    /// Returns services with the one for routers.
     pub fn new<H: SessionHost>(worker: WorkerService<H>, limits: &SessionLimits) -> Services {
         let worker = WorkerServer::new(worker)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -42,7 +42,7 @@ impl Services {
         Services { router: server.add_service(worker) }
     }
 
-    /// Adds the conversations with readers.
+    /// Adds the service for readers.
     #[must_use]
     pub fn with_peer<H: PeerHost>(self, peer: PeerService<H>) -> Services {
         let peer = PeerServer::new(peer).max_decoding_message_size(PEER_REQUEST_BYTES_MAX);
@@ -52,7 +52,7 @@ impl Services {
     /// Serves until `shutdown`, then waits at most `grace` for open streams to end.
     ///
     /// # Errors
-    /// What the listener reports.
+    /// The listener failed.
     pub async fn serve(
         self,
         listener: TcpListener,

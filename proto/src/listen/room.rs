@@ -1,16 +1,14 @@
-//! Connections need file descriptors: how many of them may be strangers', and when they have run out. Knows no socket.
+//! Limit on strangers' connections by the open-files limit, and errors for want of descriptors. Knows no socket.
 
 use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// Strangers at a time.
 const STRANGERS_MAX: usize = 64;
-/// One in so many of the descriptors that the process may open is for a stranger.
+/// Descriptors that the process may open, per stranger.
 const FILES_PER_STRANGER: u64 = 8;
 
-/// As many strangers as the limit of open files leaves room for.
 pub(super) fn strangers_max() -> usize {
     strangers_within(getrlimit(Resource::Nofile).current)
 }
@@ -20,7 +18,7 @@ fn strangers_within(open_files_max: Option<u64>) -> usize {
     places.map_or(STRANGERS_MAX, |places| places.clamp(1, STRANGERS_MAX))
 }
 
-/// Whether an accept has failed because this process or the system has no descriptor or memory left.
+/// Whether an accept failed because this process or the system is out of descriptors or memory.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }

@@ -24,7 +24,7 @@ use crate::session::SessionLimits;
 use crate::session::client::{describe, dial};
 use crate::status::failure_of;
 
-/// A giver that has been greeted; clones share the connection. Every call ends within its deadline.
+/// A giver that was greeted; clones share the connection. Every call ends within its deadline.
 #[derive(Debug, Clone)]
 pub struct Peer {
     client: PeerClient<Channel>,
@@ -33,17 +33,17 @@ pub struct Peer {
     deadline: Duration,
 }
 
-/// What the giver says to this reader, until its connection is gone.
+/// Stream of the giver's words to this reader, until the connection is gone.
 #[derive(Debug)]
 pub struct Watch {
     stream: Streaming<wire::ToReader>,
 }
 
-/// Connects to the giver at `address`. Both prove that they know `secret` before anything of the answer is looked at.
+/// Connects to the giver at `address`. Both prove that they know `secret` before the welcome is parsed.
 ///
 /// # Errors
-/// `WorkerLost` if nobody answers in time, `Incompatible` naming the part that differs (the secret among them),
-/// `InvalidRequest` for an answer that means nothing.
+/// `WorkerLost` without an answer in time, `Incompatible` with the part that differs (the secret is one),
+/// `InvalidRequest` for an invalid answer.
 pub async fn connect(
     address: &str,
     hello: &PeerHello,
@@ -71,7 +71,6 @@ pub async fn connect(
 
 const DIFFERENT_SECRET: &str = "the giver's plane.secret is not this reader's, or one of them has none";
 
-/// Who challenges us, if it speaks our version.
 fn giver_of(challenge: &wire::Challenge) -> Result<InstanceId, Failure> {
     if challenge.version != crate::VERSION {
         let detail = format!("the giver speaks version {}, this reader {}", challenge.version, crate::VERSION);
@@ -100,7 +99,7 @@ fn proof_of(
     proof
 }
 
-/// The welcome, if it is the challenger's, unaltered: endpoints go to parsers that believe what they are given.
+/// Returns the welcome if it is the challenger's, unaltered: its endpoints go to parsers that trust their input.
 fn welcome_of(
     mut answer: wire::PeerWelcome,
     hello: &PeerHello,
@@ -121,19 +120,19 @@ fn welcome_of(
 }
 
 impl Peer {
-    /// The giver's incarnation.
+    /// Returns the giver's incarnation.
     #[must_use]
     pub fn giver(&self) -> InstanceId {
         self.giver
     }
 
-    /// The same connection, but for an earlier incarnation: what is left to say to it is refused by name.
+    /// Returns the same connection with another incarnation as receiver: the giver refuses words for it.
     #[must_use]
     pub fn as_if_greeted_by(&self, giver: InstanceId) -> Peer {
         Peer { giver, ..self.clone() }
     }
 
-    /// Opens the stream of what the giver says, which ends with the giver.
+    /// Opens the stream of the giver's words, which ends with the giver.
     ///
     /// # Errors
     /// `WorkerLost` if the giver is gone or another incarnation answers.
@@ -147,16 +146,16 @@ impl Peer {
     /// Asks whether the giver still answers.
     ///
     /// # Errors
-    /// `WorkerLost` if it does not within `deadline`, whatever it answers otherwise.
+    /// `WorkerLost` without an answer within `deadline`, otherwise the failure that it answers.
     pub async fn ping(&self, deadline: Duration) -> Result<(), Failure> {
-        // A renewal of nothing: every giver hears it, and nothing changes.
+        // A renewal without leases changes nothing at the giver.
         self.say(&ToGiver::Renew(Vec::new()), deadline).await
     }
 
-    /// Tells the giver a word; what there is to answer comes over the watch. Every word may be said again.
+    /// Sends a word to the giver; an answer comes over the watch. Every word may be repeated.
     ///
     /// # Errors
-    /// `WorkerLost` if the giver is gone or has not heard it within `deadline`, whatever it answers otherwise.
+    /// `WorkerLost` if the giver is gone or does not reply within `deadline`, otherwise the failure that it replies.
     pub async fn say(&self, word: &ToGiver, deadline: Duration) -> Result<(), Failure> {
         match word {
             ToGiver::Renew(leases) if leases.len() > LEASES_MAX => {
@@ -181,10 +180,10 @@ impl Peer {
 }
 
 impl Watch {
-    /// The next word.
+    /// Waits for the next word.
     ///
     /// # Errors
-    /// How the giver's connection has ended, or what of its words means nothing.
+    /// The reason for which the connection has ended, or the fault of an invalid word.
     pub async fn next(&mut self) -> Result<ToReader, String> {
         match self.stream.message().await {
             Ok(Some(word)) => ToReader::from_wire(word).map_err(|error| error.to_string()),
@@ -194,11 +193,11 @@ impl Watch {
     }
 }
 
-/// One call with a deadline of our own; what the connection reports is a lost worker.
+/// Makes a call with a deadline; errors of the connection become `WorkerLost`.
 async fn bounded<T>(deadline: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
     match timeout(deadline, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        // Said without details so that strangers learn nothing; for us it means that the secrets differ.
+        // Has no details, so that strangers learn nothing; it means that the secrets differ.
         Ok(Err(status)) if status.code() == Code::Unauthenticated => Err(failure_of(&status)),
         Ok(Err(status)) if status.details().is_empty() => Err(Failure::new(FailureKind::WorkerLost, describe(&status))),
         Ok(Err(status)) => Err(failure_of(&status)),

@@ -1,4 +1,4 @@
-//! Readers that listen to a giver, and what waits to be sent to them; decides nothing about leases.
+//! Readers that listen to a giver, and the words that wait for them; decides nothing about leases.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,16 +10,14 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::signed::MEETINGS_OF_READER_MAX;
 
-/// Words that wait for one stream. A reader that does not take them in asks again.
+/// Limit on words that wait for one stream; a reader that misses a word asks again.
 const WORDS_MAX: usize = 1024;
-/// Words of which each may name many leases: no more of them are added behind so many words that wait.
+/// Waiting words behind which no word that may name many leases is added.
 const LONG_WORDS_MAX: usize = 16;
-/// Streams of one reader: one for each address of the giver, and those whose end nobody has noticed yet.
+/// Limit on streams of one reader: one for each address of the giver, and ended ones that were not noticed yet.
 const STREAMS_OF_READER_MAX: usize = MEETINGS_OF_READER_MAX;
-/// Streams of all readers.
 const STREAMS_MAX: usize = 1024;
 
-/// What waits for one stream.
 pub(super) type Words = Receiver<ToReader>;
 
 /// All streams to readers; clones share them.
@@ -31,13 +29,13 @@ pub struct Listeners {
 #[derive(Debug, Default)]
 struct Streams {
     opened: u64,
-    /// By reader, each one's oldest first.
+    /// Streams by reader, the oldest of each first.
     open: BTreeMap<(InstanceId, u64), Sender<ToReader>>,
 }
 
 impl Listeners {
-    /// Says a word to a reader, over every stream that it has; never waits. A word that finds no stream, or a full one,
-    /// is dropped: the reader asks again for what it misses, and hears twice what came twice.
+    /// Sends a word to a reader over each of its streams; never waits. Without a stream, or over a full one, the word
+    /// is dropped, and the reader asks again. A reader with several streams gets a word several times.
     pub fn say(&self, reader: InstanceId, word: &ToReader) {
         let mut streams = self.streams();
         let own: Vec<_> = streams.open.range((reader, 0)..=(reader, u64::MAX)).map(|(name, _)| *name).collect();
@@ -54,7 +52,7 @@ impl Listeners {
         }
     }
 
-    /// A reader begins to listen. Where there are too many streams, its own oldest or the oldest of all ends.
+    /// Opens a stream for a reader. If there are too many, its own oldest or the oldest of all ends.
     pub(super) fn listen(&self, reader: InstanceId) -> Words {
         let (stream, words) = channel(WORDS_MAX);
         let mut streams = self.streams();

@@ -1,4 +1,4 @@
-//! What a reader (decode) and a giver (prefill) say to each other about leases; the bytes move elsewhere.
+//! Conversation of a reader (decode) and a giver (prefill) about leases; the bytes move elsewhere.
 
 pub mod client;
 mod listeners;
@@ -9,46 +9,46 @@ use sched::compat::CompatParts;
 use sched::layout::KvLayout;
 use sched::{InstanceId, Span};
 
-/// What the giver's proof in its welcome is labelled with.
+/// Label of the giver's proof in its welcome.
 const WELCOME: &str = "welcome";
 
-/// What a reader says first.
+/// First message of a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerHello {
-    /// What its KV cache is compatible with.
+    /// Compatibility of its KV cache.
     pub compat: CompatParts,
-    /// Its incarnation.
+    /// Incarnation of the sender.
     pub instance: InstanceId,
-    /// What logs, metrics and errors call it; empty if it has no name.
+    /// Name in logs, metrics and errors; empty if it has none.
     pub name: String,
-    /// How often it renews its leases.
+    /// Interval at which the reader renews its leases.
     pub lease_beat: Span,
 }
 
-/// What a giver answers.
+/// Answer of a giver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerWelcome {
-    /// What its KV cache is compatible with.
+    /// Compatibility of its KV cache.
     pub compat: CompatParts,
-    /// Its incarnation.
+    /// Incarnation of the sender.
     pub instance: InstanceId,
-    /// How its blocks are laid out.
+    /// Layout of its blocks.
     pub layout: KvLayout,
-    /// How many blocks its pool has.
+    /// Number of blocks in its pool.
     pub blocks: u32,
-    /// Where its transports can be reached.
+    /// Endpoints of its transports.
     pub endpoints: Vec<Endpoint>,
-    /// What logs, metrics and errors call it; empty if it has no name.
+    /// Name in logs, metrics and errors; empty if it has none.
     pub name: String,
-    /// A lease ends when its reader has not renewed it for this long.
+    /// Time after which a lease that its reader has not renewed ends.
     pub lease_span: Span,
 }
 
-/// Where one transport can be reached.
+/// Endpoint of one transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The transport's name.
+    /// Name of the transport.
     pub transport: String,
-    /// Opaque to everyone but that transport.
+    /// Address that only the transport understands.
     pub address: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! The giver's end: meets readers that know the secret, then passes on what is said about leases, both ways.
+//! The giver's end: meets readers that know the secret, then passes on words about leases, both ways.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,41 +26,40 @@ use crate::secret::{Meeting, Secret, Side};
 use crate::status::status_of;
 use crate::turned_away::{Complaints, TurnedAway};
 
-/// How old a challenge may be when it is answered.
 const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// The giver behind the service.
 pub trait PeerHost: Send + Sync + 'static {
-    /// Who this giver is and what its KV cache is compatible with.
+    /// Returns the incarnation and compatibility of this giver.
     fn identity(&self) -> Identity;
 
-    /// A compatible reader has proved itself: what it is told.
+    /// Returns the welcome for a compatible reader that has proved itself.
     ///
     /// # Errors
-    /// Nobody can be welcomed now.
+    /// No reader can be welcomed now.
     fn welcome(&self, reader: InstanceId) -> Result<PeerWelcome, Failure>;
 
-    /// Takes in one word of a reader; never waits. What there is to answer goes to its [`Listeners`].
+    /// Accepts a word of a reader; never waits. An answer goes through [`Listeners`].
     ///
     /// # Errors
-    /// It cannot be taken in now.
+    /// The word cannot be accepted now.
     fn hear(&self, reader: InstanceId, word: ToGiver) -> Result<(), Failure>;
 
-    /// Resolves when this giver leaves in good order: watches end, and readers know without a timeout.
+    /// Waits until this giver leaves in good order, which ends watches, so that readers need no timeout to notice.
     fn leaving(&self) -> impl Future<Output = ()> + Send + 'static;
 
-    /// A caller tried what is not its to do; for metrics.
+    /// Counts a caller that was turned away.
     fn turned_away(&self, _why: TurnedAway) {}
 }
 
-/// What a giver is known by before it welcomes anybody.
+/// Facts of a giver that are checked before it welcomes a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its incarnation.
+    /// Incarnation of the giver.
     pub instance: InstanceId,
-    /// What its KV cache is compatible with.
+    /// Compatibility of its KV cache.
     pub compat: CompatParts,
-    /// A lease ends when its reader has not renewed it for this long.
+    /// Time after which a lease that its reader has not renewed ends.
     pub lease_span: Span,
 }
 
@@ -75,13 +74,13 @@ pub struct PeerService<H> {
 }
 
 impl<H: PeerHost> PeerService<H> {
-    /// A service in front of `host`, for readers that know `secret`; `listeners` hear what the host says to them.
+    /// Returns a service for readers that know `secret`; `listeners` carry the words of `host` to them.
     pub fn new(host: Arc<H>, listeners: Listeners, secret: Secret) -> PeerService<H> {
         let (readers, complaints) = (Readers::default(), Complaints::default());
         PeerService { host, secret, readers, listeners, began: Instant::now(), complaints }
     }
 
-    /// Nothing is remembered of a hello: what has to be comes back with the proof.
+    /// Answers a hello without keeping state: the reader sends everything back with its proof.
     fn challenge(&self, hello: &wire::PeerHello) -> Result<wire::Challenge, Failure> {
         let (reader, reader_nonce) = greeter(hello)?;
         let giver = self.host.identity().instance;
@@ -119,14 +118,14 @@ impl<H: PeerHost> PeerService<H> {
         Ok(welcome)
     }
 
-    /// Whether a challenge of ours was made a moment ago. That it is ours, the reader's proof says: it is over it.
+    /// Whether a challenge is recent. The reader's proof covers the nonce, and so shows that this giver made it.
     fn is_fresh(&self, nonce: &[u8]) -> bool {
         let issued = nonce.first_chunk().map(|issued| Duration::from_micros(u64::from_le_bytes(*issued)));
         let now = self.began.elapsed();
         issued.is_some_and(|issued| issued <= now && now - issued <= CHALLENGE_AGE_MAX)
     }
 
-    /// Who calls. A message for an earlier incarnation behind the same address must not touch leases of this one.
+    /// Returns the reader that calls. A call for an earlier incarnation of this giver must not touch its leases.
     fn caller<R: Signed>(
         &self,
         request: &mut R,
@@ -159,7 +158,7 @@ impl<H: PeerHost> PeerService<H> {
         let reader = self.caller(&mut request, |request| request.giver)?;
         let word = Field("SayRequest", "word").take(request.word).map_err(|error| status_of(&error.into()))?;
         match word {
-            // Whether we answer is all that it asks.
+            // A ping: the answer is all that it asks for.
             ToGiver::Renew(leases) if leases.is_empty() => {}
             word => self.host.hear(reader, word).map_err(|failure| status_of(&failure))?,
         }
@@ -167,10 +166,9 @@ impl<H: PeerHost> PeerService<H> {
     }
 }
 
-/// Said to readers that prove the wrong thing, or too late.
 const DIFFERENT_SECRET: &str = "the reader's plane.secret is not this giver's, or one of them has none";
 
-/// Who says hello, if it speaks our version.
+/// Returns the reader of a hello and its nonce, if it speaks this version.
 fn greeter(hello: &wire::PeerHello) -> Result<(InstanceId, [u8; 16]), Failure> {
     if hello.version != crate::VERSION {
         let detail = format!("the reader speaks version {}, this giver {}", hello.version, crate::VERSION);
@@ -180,7 +178,7 @@ fn greeter(hello: &wire::PeerHello) -> Result<(InstanceId, [u8; 16]), Failure> {
     Ok((reader, Field("PeerHello", "nonce").exactly(&hello.nonce)?))
 }
 
-/// Leases must outlive one heartbeat that is lost.
+/// Checks that leases outlive one lost heartbeat.
 fn renews_in_time(beat: Span, span: Span) -> Result<(), Failure> {
     if beat > Span::ZERO && beat.us().saturating_mul(2) <= span.us() {
         return Ok(());
@@ -193,7 +191,7 @@ fn renews_in_time(beat: Span, span: Span) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::Incompatible, detail))
 }
 
-/// Names the part that differs, from the reader's point of view.
+/// Checks compatibility; the error names the part that differs, from the reader's point of view.
 pub(super) fn compare(giver: &CompatParts, reader: &CompatParts) -> Result<(), Failure> {
     match reader.difference(giver) {
         None => Ok(()),
@@ -249,7 +247,7 @@ impl<H: PeerHost> wire::peer_server::Peer for PeerService<H> {
     }
 }
 
-/// What is said to one reader, until the giver leaves.
+/// Stream of words to one reader, until the giver leaves.
 pub struct WatchStream {
     words: Words,
     leaving: Pin<Box<dyn Future<Output = ()> + Send>>,

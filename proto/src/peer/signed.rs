@@ -1,4 +1,4 @@
-//! Calls that prove which reader they come from: signed by the reader, checked by the giver, each good for one time.
+//! Calls that prove which reader makes them: signed by the reader, checked by the giver, each accepted once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +12,13 @@ use crate::convert::Wire;
 use crate::generated as wire;
 use crate::secret::MeetingKey;
 
-/// Meetings that a giver remembers; the oldest is forgotten first and has to be held again.
+/// Limit on meetings that a giver remembers; the oldest is forgotten first and its reader has to meet again.
 const MEETINGS_MAX: usize = 4096;
-/// Of these, those of one reader: it holds a new one whenever it connects again, and one per address of the giver.
+/// Limit on meetings of one reader, which has one per address of the giver and a new one for each connection.
 pub(super) const MEETINGS_OF_READER_MAX: usize = 64;
 
-/// A request that names its caller.
 pub(super) trait Signed: Message {
-    /// The method's name: a request for one cannot be sent to another.
+    /// Name of the method, signed so that a request cannot be sent to another method.
     const METHOD: &'static str;
 
     fn caller(&mut self) -> &mut Option<wire::Caller>;
@@ -39,7 +38,6 @@ macro_rules! signed {
 
 signed!(WatchRequest: "watch", SayRequest: "say");
 
-/// The reader's end of one meeting.
 #[derive(Debug)]
 pub(super) struct Signer {
     reader: InstanceId,
@@ -53,7 +51,7 @@ impl Signer {
         Signer { reader, meeting: meeting_of(nonce), key, called: AtomicU64::new(0) }
     }
 
-    /// The request with its caller and the proof that it is.
+    /// Adds the caller and its proof to a request.
     pub(super) fn sign<R: Signed>(&self, mut request: R) -> R {
         let sequence = self.called.fetch_add(1, Ordering::Relaxed) + 1;
         let caller =
@@ -65,7 +63,7 @@ impl Signer {
     }
 }
 
-/// The giver's end: who was met, and which of its calls were heard already.
+/// The giver's end: the readers that were met, and their calls that were accepted.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     met: Mutex<Met>,
@@ -74,7 +72,6 @@ pub(super) struct Readers {
 #[derive(Debug, Default)]
 struct Met {
     readers: BTreeMap<(InstanceId, u64), Reader>,
-    /// Meetings, oldest first.
     order: VecDeque<(InstanceId, u64)>,
 }
 
@@ -85,7 +82,7 @@ struct Reader {
 }
 
 impl Readers {
-    /// A reader has proved itself. An error says that this greeting was used before.
+    /// Registers a reader that has proved itself; an error if this greeting was used before.
     pub(super) fn meet(&self, reader: InstanceId, nonce: [u8; 16], key: MeetingKey) -> Result<(), Status> {
         let mut met = self.met();
         let name = (reader, meeting_of(nonce));
@@ -104,7 +101,7 @@ impl Readers {
         Ok(())
     }
 
-    /// Whose call this is, if it proves that; each call counts once.
+    /// Returns the reader that a call proves as its caller; accepts each call once.
     pub(super) fn caller<R: Signed>(&self, request: &mut R) -> Result<InstanceId, Status> {
         let stranger = || Status::unauthenticated("the call does not prove which reader it comes from");
         let caller = request.caller().as_mut().ok_or_else(stranger)?;
@@ -127,7 +124,6 @@ impl Readers {
 }
 
 impl Met {
-    /// Forgets the oldest of those meetings.
     fn forget(&mut self, of: impl Fn(&(InstanceId, u64)) -> bool) {
         if let Some(at) = self.order.iter().position(of)
             && let Some(name) = self.order.remove(at)
@@ -141,12 +137,11 @@ fn meeting_of(nonce: [u8; 16]) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|at| nonce[at]))
 }
 
-/// Which of the last calls were heard; calls overtake each other, but not by more than this.
+/// Numbers of the last calls that were accepted; calls may overtake each other by less than `WIDTH`.
 #[derive(Debug)]
 struct Window {
-    /// The highest number heard.
     top: u64,
-    /// Bit `n % WIDTH` is set if `n`, at most `WIDTH` below the top, was heard.
+    /// Bit `n % WIDTH` is set if `n`, less than `WIDTH` below the top, was accepted.
     heard: [u64; Window::WIDTH as usize / 64],
 }
 
@@ -159,7 +154,7 @@ impl Default for Window {
 impl Window {
     const WIDTH: u64 = 4096;
 
-    /// Takes a number; false if it was taken before or is too old to tell.
+    /// Accepts a number; false if it was accepted before or is too old to tell.
     fn take(&mut self, number: u64) -> bool {
         if number == 0 || self.top.saturating_sub(number) >= Window::WIDTH {
             return false;

@@ -1,4 +1,4 @@
-//! Streams that put everything that is ready into one message, so that a wake costs one write.
+//! Batches and the router's stream: all messages that are ready go into one, so that a wake costs one write.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,6 @@ use crate::convert::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 use crate::generated as wire;
 use crate::generated::router_message::Body;
 
-/// Collects converted messages until a batch is full.
 pub(super) struct Batch<M> {
     messages: Vec<M>,
     bytes: usize,
@@ -34,14 +33,13 @@ impl<M: Message> Batch<M> {
         self.bytes >= BATCH_BYTES_MAX || self.messages.len() >= BATCH_MESSAGES_MAX
     }
 
-    /// The collected messages, if there are any.
     pub(super) fn take(&mut self) -> Option<Vec<M>> {
         self.bytes = 0;
         Some(std::mem::take(&mut self.messages)).filter(|messages| !messages.is_empty())
     }
 }
 
-/// The router's half: a hello, its proof once it knows the challenge, then batches until every sender is gone.
+/// Stream of the router: hello, proof once the challenge is known, then batches until every sender is gone.
 pub(super) struct CommandStream {
     hello: Option<wire::RouterHello>,
     proof: Option<oneshot::Receiver<wire::RouterProof>>,
@@ -66,7 +64,7 @@ impl Stream for CommandStream {
             return Poll::Ready(Some(wire::RouterMessage { body: Some(Body::Hello(hello)) }));
         }
         if let Some(proof) = &mut self.proof {
-            // Without a proof there is nothing to go on with: the router has given the session up.
+            // No proof comes if the router has given the session up.
             let Ok(proof) = ready!(Pin::new(proof).poll(cx)) else { return Poll::Ready(None) };
             self.proof = None;
             return Poll::Ready(Some(wire::RouterMessage { body: Some(Body::Proof(proof)) }));

@@ -22,24 +22,24 @@ use crate::status::failure_of;
 /// A session that has begun.
 #[derive(Debug)]
 pub struct Session {
-    /// Who answered.
+    /// Welcome of the worker.
     pub welcome: Welcome,
-    /// The way down. The session ends when every clone is dropped.
+    /// Sender of messages to the worker. The session ends when every clone is dropped.
     pub commands: Commands,
-    /// The way up. The session ends when it is dropped.
+    /// Receiver of updates from the worker. The session ends when it is dropped.
     pub updates: Updates,
 }
 
-/// Sends messages down a session; clones share the queue.
+/// Sender of messages to a worker; clones share the queue.
 #[derive(Debug, Clone)]
 pub struct Commands {
     queue: mpsc::Sender<ToWorker>,
 }
 
-/// Why a message was not taken.
+/// Reason for which a message was not queued.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SendError {
-    /// More messages wait than the session's limit.
+    /// The session's queue is full.
     #[error("the session's queue is full: the worker reads too slowly")]
     Full,
     /// The session is over.
@@ -48,10 +48,10 @@ pub enum SendError {
 }
 
 impl Commands {
-    /// Queues one message; never waits.
+    /// Queues a message; never waits.
     ///
     /// # Errors
-    /// `Full` and `Ended`, with nothing sent.
+    /// `Full` and `Ended`; the message is not sent.
     pub fn send(&self, message: ToWorker) -> Result<(), SendError> {
         self.queue.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SendError::Full,
@@ -60,7 +60,7 @@ impl Commands {
     }
 }
 
-/// Receives what the worker says.
+/// Receiver of the worker's updates.
 #[derive(Debug)]
 pub struct Updates {
     stream: Streaming<wire::WorkerMessage>,
@@ -68,7 +68,7 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// The next update; `Ended` for ever once the session is over. Safe to drop while it waits.
+    /// Waits for the next update; `Ended` for ever once the session is over. The future may be dropped while it waits.
     pub async fn next(&mut self) -> WorkerUpdate {
         if let Some(ended) = &self.ended {
             return WorkerUpdate::Ended(ended.clone());
@@ -109,7 +109,7 @@ fn update_from_wire(body: Option<Body>) -> Result<WorkerUpdate, ConvertError> {
     })
 }
 
-/// A status that carries no failure of ours came from the connection, not from the worker.
+/// Converts a status: one without a failure in its details came from the connection, not from the worker.
 fn reason_of(status: &Status) -> EndReason {
     if status.details().is_empty()
         && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
@@ -119,17 +119,17 @@ fn reason_of(status: &Status) -> EndReason {
     EndReason::Failed(failure_of(status))
 }
 
-/// tonic hides the interesting part ("connection refused") in the chain of sources.
+/// Text of a status with its causes: tonic has the useful part ("connection refused") in the chain of sources.
 pub(crate) fn describe(status: &Status) -> String {
     with_causes(status.message().to_owned(), std::error::Error::source(status))
 }
 
 /// Connects to the worker at `address` (`host:port`), says hello, and waits for its welcome once both have proved that
-/// they know `secret`. A worker that does not know it hears nothing but our name.
+/// they know `secret`. A worker that does not know it learns only the router's instance.
 ///
 /// # Errors
-/// How the session ended before it began: `Lost` if nobody answers there in time, `Failed` if the worker refuses
-/// (another version, another secret), `Protocol` if it answers nonsense or does not know the secret itself.
+/// The session does not begin: `Lost` without an answer in time, `Failed` if the worker refuses (version, secret) or
+/// does not know the secret, `Protocol` if its answer is invalid or of another version.
 pub async fn connect(
     address: &str,
     hello: &RouterHello,
@@ -163,13 +163,13 @@ async fn open(
     let answer = client.session(CommandStream::new(said, proof, queue)).await;
     let mut stream = answer.map_err(|status| reason_of(&status))?.into_inner();
     let challenge = challenge_of(next_body(&mut stream).await?)?;
-    // A stream that is gone says so at the next read.
+    // If the stream is gone, the next read reports it.
     let _ = prove.send(answer_to(&challenge, hello, &nonce, secret)?);
     let welcome = welcome_of(next_body(&mut stream).await?)?;
     Ok(Session { welcome, commands: Commands { queue: sender }, updates: Updates { stream, ended: None } })
 }
 
-/// The worker's challenge; one of another version answers the hello with a welcome.
+/// Returns the worker's challenge; a worker of another version may answer the hello with a welcome.
 fn challenge_of(body: Option<Body>) -> Result<wire::Challenge, EndReason> {
     let (theirs, challenge) = match body {
         Some(Body::Challenge(challenge)) => (challenge.version, Some(challenge)),
@@ -185,7 +185,6 @@ fn challenge_of(body: Option<Body>) -> Result<wire::Challenge, EndReason> {
     }
 }
 
-/// Our proof, if the worker's is good.
 fn answer_to(
     challenge: &wire::Challenge,
     hello: &RouterHello,
@@ -209,7 +208,7 @@ fn welcome_of(body: Option<Body>) -> Result<Welcome, EndReason> {
     Welcome::from_wire(welcome).map_err(|error| EndReason::Protocol(error.to_string()))
 }
 
-/// A connection to `address` that notices a silent death.
+/// Opens a connection to `address` with keepalive, which notices a silent end.
 pub(crate) async fn dial(address: &str, limits: &SessionLimits) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("{address} is not an address: {error}"))?
@@ -225,7 +224,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     with_causes(error.to_string(), error.source())
 }
 
-/// A text and its causes, each said once: layers like to repeat what those below them say.
+/// Appends causes to a text, each once: layers often repeat the text of those below.
 fn with_causes(mut text: String, mut source: Option<&(dyn std::error::Error + 'static)>) -> String {
     while let Some(error) = source {
         let cause = error.to_string();

@@ -1,4 +1,4 @@
-//! How a worker finds out that a router knows the shared secret, before it believes a word.
+//! The worker's check that a router knows the shared secret, before any other message of it counts.
 
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use crate::listen::{Greeting, Pass};
 use crate::secret::{Meeting, Secret, Side};
 use crate::status::status_of;
 
-/// A router that has been asked to prove itself.
 pub(super) struct Asked {
     hello: Hello,
     worker: InstanceId,
@@ -43,7 +42,6 @@ impl Asked {
         }
     }
 
-    /// Whether what came next is the proof.
     pub(super) fn check(
         &self,
         secret: &Secret,
@@ -60,16 +58,14 @@ impl Asked {
     }
 }
 
-/// Said to routers that prove the wrong thing.
 const DIFFERENT_SECRET: &str = "the router's plane.secret is not this worker's, or one of them has none";
 
-/// The place of a call that waits for its caller's proof.
+/// Takes a place for a call that waits for its caller's proof.
 pub(super) fn greeting_of<T>(request: &tonic::Request<T>) -> Result<Greeting, Status> {
     let pass = request.extensions().get::<Pass>().ok_or(Status::internal("a connection that came through no door"))?;
     pass.greet().ok_or(Status::resource_exhausted("too many calls of this connection have not proved themselves"))
 }
 
-/// What the router says next, within `limit`.
 pub(super) async fn next_message(
     inbound: &mut Streaming<wire::RouterMessage>,
     limit: Duration,
@@ -80,7 +76,6 @@ pub(super) async fn next_message(
     said.map_err(|status| protocol(status.message().to_owned()))
 }
 
-/// A router's first words.
 pub(super) struct Hello {
     router: InstanceId,
     nonce: [u8; 16],

@@ -1,4 +1,4 @@
-//! The session between a router and a worker: legs go down, tokens come up, in order, batched and bounded.
+//! The session between a router and a worker: legs to the worker, tokens to the router, in order, batched and bounded.
 
 mod batch;
 pub mod client;
@@ -14,107 +14,107 @@ use sched::message::{FromWorker, Load};
 use sched::{Failure, InstanceId, Role, Span};
 use thiserror::Error;
 
-/// What the router says first.
+/// First message of a router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouterHello {
-    /// The router's incarnation.
+    /// Incarnation of the router.
     pub router: InstanceId,
 }
 
-/// What the worker answers.
+/// Answer of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// The worker's incarnation.
+    /// Incarnation of the worker.
     pub instance: InstanceId,
-    /// Its role.
+    /// Role of the worker.
     pub role: Role,
-    /// The name of the model it serves.
+    /// Name of the model that it serves.
     pub model: String,
-    /// Between which workers KV may move; `compat.key()` is what to compare by.
+    /// Compatibility of its KV cache: KV may move between workers whose `compat.key()` is equal.
     pub compat: CompatParts,
     /// Entries of the model's vocabulary.
     pub vocab_size: u32,
     /// Longest sequence in tokens.
     pub context_max: u32,
-    /// Tokens its KV pool can hold.
+    /// Tokens that its KV pool holds.
     pub capacity_tokens: u64,
-    /// Sequences it runs at once.
+    /// Sequences that it runs at once.
     pub sequences_max: u32,
     /// Tokens per block.
     pub block_tokens: u32,
-    /// Where readers reach its peer service, `host:port`; `None` if it gives nothing.
+    /// Address of its peer service for readers, `host:port`; `None` if it gives nothing.
     pub peer_address: Option<String>,
-    /// What computes, for people.
+    /// Backend and kernel set that compute, for people.
     pub backend: String,
-    /// What it promises about numbers.
+    /// Promise about its results.
     pub exactness: Exactness,
-    /// Transports it moves KV with, by name.
+    /// Names of the transports that move its KV.
     pub transports: Vec<String>,
-    /// What logs, metrics and errors call it; empty if it has no name.
+    /// Name in logs, metrics and errors; empty if it has none.
     pub name: String,
-    /// A leg ends when its router has not renewed it for this long.
+    /// Time after which a leg that its router has not renewed ends.
     pub lease_span: Span,
 }
 
 /// Whether tokens and log-probabilities depend on batch, chunking and placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exactness {
-    /// They do not.
+    /// Results do not depend on them.
     Exact,
-    /// They may.
+    /// Results may depend on them.
     Inexact,
 }
 
-/// What the worker says about itself every second and when it changed much.
+/// Status of a worker, sent every second and soon after a change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerStatus {
-    /// How full it is.
+    /// Load of the worker.
     pub load: Load,
-    /// The givers it can read from.
+    /// Givers that it can read from.
     pub pairs: Vec<Pair>,
-    /// Whether it takes new legs.
+    /// Whether it accepts new legs.
     pub phase: Phase,
-    /// Givers that it was told to read from and cannot.
+    /// Configured givers that it cannot read from.
     pub problems: Vec<PairProblem>,
 }
 
-/// Why a giver cannot be read from.
+/// A giver that cannot be read from, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairProblem {
-    /// Where it was sought, `host:port`.
+    /// Configured address of the giver, `host:port`.
     pub giver_address: String,
-    /// Why; `Incompatible` where no time heals it.
+    /// Reason; `Incompatible` where waiting does not help.
     pub failure: Failure,
 }
 
-/// A giver that a worker is connected to.
+/// A pair of a worker with a giver that it can read from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
-    /// The giver.
+    /// Instance of the giver.
     pub giver: InstanceId,
-    /// By which transport.
+    /// Transport that connects them.
     pub transport: String,
-    /// Measured when they connected.
+    /// Rate measured at connect.
     pub bytes_per_second: f64,
 }
 
-/// Whether a worker takes new legs.
+/// Whether a worker accepts new legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It does.
+    /// New legs are accepted.
     Accepting,
-    /// It finishes what it has and then ends.
+    /// New legs are refused; running ones end, then the worker does.
     Draining,
 }
 
-/// What comes up a session.
+/// Update from a worker over its session.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WorkerUpdate {
     /// News about legs, in order.
     Messages(Vec<FromWorker>),
     /// News about the worker.
     Status(WorkerStatus),
-    /// The session is over; nothing follows, and the worker cancels every leg that came through it.
+    /// The session is over: no update follows, and the worker cancels every leg of the session.
     Ended(SessionEnded),
 }
 
@@ -122,23 +122,23 @@ pub enum WorkerUpdate {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("session ended: {reason}")]
 pub struct SessionEnded {
-    /// Why.
+    /// Reason.
     pub reason: EndReason,
 }
 
-/// Why a session ended.
+/// Reason for which a session ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EndReason {
     /// The other side closed it in good order.
     #[error("closed by the other side")]
     Closed,
-    /// The other side refused or ended it with a failure.
+    /// The other side refused or ended the session with a failure.
     #[error("{0}")]
     Failed(Failure),
     /// The connection broke or its keepalive was not answered.
     #[error("connection lost: {0}")]
     Lost(String),
-    /// The other side sent something that means nothing.
+    /// The other side sent an invalid message.
     #[error("protocol violation: {0}")]
     Protocol(String),
 }
@@ -146,22 +146,22 @@ pub enum EndReason {
 /// Bounds and deadlines of sessions; the same on both sides.
 #[derive(Debug, Clone)]
 pub struct SessionLimits {
-    /// Messages that may wait to be written before the session is given up (worker) or `send` refuses (router).
+    /// Messages that may wait to be written, before the worker ends the session or the router's `send` refuses.
     pub queue_messages_max: usize,
     /// Legs of one session at a time.
     pub legs_max: usize,
     /// Time for connecting and for hello and welcome.
     pub handshake: Duration,
-    /// How often a silent connection is probed.
+    /// Silence after which a connection is probed.
     pub keepalive_interval: Duration,
-    /// How long a probe may stay unanswered.
+    /// Longest time that a probe may stay unanswered.
     pub keepalive_timeout: Duration,
-    /// How long the worker's inbox may stay full before a message is given up.
+    /// Longest time that a message waits for room in the worker's inbox.
     pub inbox_wait: Duration,
 }
 
 impl SessionLimits {
-    /// The same, with a probe after each `beat` of silence: a connection that answers nothing for three beats is over.
+    /// Returns the same limits with a probe after each `beat` of silence; a connection silent for three beats is over.
     #[must_use]
     pub fn probed_every(self, beat: Duration) -> SessionLimits {
         SessionLimits { keepalive_interval: beat, keepalive_timeout: beat * 2, ..self }

@@ -1,4 +1,4 @@
-//! What a worker writes to one session: its challenge, its welcome once the router has proved itself, then batches.
+//! Stream of a worker to one session: challenge, welcome once the router has proved itself, then batches.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,17 +18,15 @@ use crate::generated as wire;
 use crate::generated::worker_message::Body;
 use crate::status::status_of;
 
-/// What comes of a router's greeting.
 pub(super) type Admission = Result<(wire::Welcome, QueueReader), Status>;
 
-/// The worker's half of a session.
+/// Stream of a worker to a router.
 pub struct WorkerStream {
     challenge: Option<wire::Challenge>,
     state: State,
 }
 
 enum State {
-    /// The router has not proved itself yet.
     Greeting(oneshot::Receiver<Admission>),
     Open(Open),
     Over,
@@ -56,7 +54,7 @@ impl Stream for WorkerStream {
                     Ok(Body::Welcome(welcome))
                 }
                 Ok(Err(status)) => Err(status),
-                // The greeting's task is gone: the worker's runtime shuts down.
+                // The task of the greeting is gone, because the worker's runtime shuts down.
                 Err(_) => Err(status_of(&Failure::new(FailureKind::WorkerLost, "the worker has stopped"))),
             },
         };
@@ -67,12 +65,11 @@ impl Stream for WorkerStream {
     }
 }
 
-/// Batches and statuses of a session that has begun.
 struct Open {
     queue: QueueReader,
-    /// Taken from the queue, not yet in a batch.
+    /// Messages taken from the queue and not yet in a batch.
     pending: VecDeque<FromWorker>,
-    /// Came after messages that have to be written first.
+    /// Entry that came after messages that have to be written first.
     next: Option<Outgoing>,
 }
 
@@ -86,7 +83,7 @@ impl Open {
             return Poll::Ready(Ok(Body::Batch(wire::WorkerBatch { messages })));
         }
         match self.next.take() {
-            // Taken only now, so that what changed while earlier messages were written is in it.
+            // Taken only now, so that it has the changes made while earlier messages were written.
             Some(Outgoing::Status) => match self.queue.status() {
                 Some(status) => Poll::Ready(Ok(Body::Status(status.to_wire()))),
                 None => {
@@ -99,7 +96,6 @@ impl Open {
         }
     }
 
-    /// Fills a batch with everything that is ready.
     fn fill(&mut self, cx: &mut Context<'_>) -> Option<Vec<wire::FromWorker>> {
         let mut batch = Batch::new();
         while !batch.is_full() {

@@ -1,4 +1,4 @@
-//! The worker's end of its sessions: takes legs in, routes what the replica says back, cancels what a lost router left.
+//! The worker's end of its sessions: accepts legs, routes the replica's messages back, cancels legs of lost routers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,28 +26,27 @@ use crate::secret::Secret;
 use crate::status::status_of;
 use crate::turned_away::{Complaints, TurnedAway};
 
-/// How long to wait before a full inbox is tried again.
 const INBOX_RETRY: Duration = Duration::from_millis(1);
 
 /// The worker behind the sessions.
 pub trait SessionHost: Send + Sync + 'static {
-    /// What a router is told first.
+    /// Returns the first message to a router that has proved itself.
     fn welcome(&self) -> Welcome;
 
-    /// Takes in one message; never waits.
+    /// Accepts a message; never waits.
     ///
     /// # Errors
-    /// `Busy` gives the message back: it is tried again for [`SessionLimits::inbox_wait`].
+    /// `Busy` gives the message back: it is tried again for [`SessionLimits::inbox_wait`]. `Stopped` ends the session.
     fn accept(&self, message: ToWorker) -> Result<(), Refused>;
 
-    /// A caller tried what is not its to do; for metrics.
+    /// Counts a caller that was turned away.
     fn turned_away(&self, _why: TurnedAway) {}
 }
 
-/// Why a host did not take a message.
+/// Reason for which a host did not accept a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Refused {
-    /// No room now.
+    /// The inbox is full.
     Busy(Box<ToWorker>),
     /// The worker has stopped.
     Stopped,
@@ -62,7 +61,6 @@ pub struct Sessions {
 struct Shared {
     table: Mutex<Table>,
     limits: SessionLimits,
-    /// Told whenever legs or sessions end.
     ended: Notify,
 }
 
@@ -73,21 +71,21 @@ impl Shared {
 }
 
 impl Sessions {
-    /// No session yet.
+    /// Returns an empty set of sessions.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Sessions {
         let table = Mutex::new(Table::new(limits.clone()));
         Sessions { shared: Arc::new(Shared { table, limits, ended: Notify::new() }) }
     }
 
-    /// Sends messages to the routers of their legs, in order, one write per router. Never waits. Returns how many
-    /// had no router any more because their session has ended.
+    /// Sends messages to the routers of their legs, in order, one write per router. Never waits. Returns the number of
+    /// messages whose session has ended.
     pub fn tell(&self, messages: impl IntoIterator<Item = FromWorker>) -> usize {
         self.shared.table().deliver(messages.into_iter())
     }
 
-    /// Sends messages as [`Sessions::tell`] does. They are the last about the legs that are `over`: those are forgotten at
-    /// the same moment, so nobody who hears of a leg's end finds its name taken.
+    /// Sends messages as [`Sessions::tell`] does. They are the last about the legs that are `over`, which are forgotten
+    /// at the same moment: a router that learns of a leg's end finds its name free.
     pub fn tell_last(
         &self,
         messages: impl IntoIterator<Item = FromWorker>,
@@ -103,18 +101,18 @@ impl Sessions {
         orphans
     }
 
-    /// Nothing more will be said about these legs: they are forgotten.
+    /// Forgets legs about which no message will follow.
     pub fn over(&self, legs: impl IntoIterator<Item = Leg>) {
         self.tell_last([], legs);
     }
 
-    /// Nothing more will be said about any leg: whoever could has ended.
+    /// Forgets every leg; called when the replica has ended.
     pub fn forget_legs(&self) {
         self.shared.table().forget_legs();
         self.shared.ended.notify_waiters();
     }
 
-    /// Tells every router how full the worker is.
+    /// Tells every router the worker's load.
     pub fn load(&self, load: Load) {
         self.shared.table().publish(|status| status.load = load);
     }
@@ -124,12 +122,12 @@ impl Sessions {
         self.shared.table().publish(|status| (status.pairs, status.problems) = (pairs, problems));
     }
 
-    /// From now on new legs are refused; those that run go on.
+    /// Refuses new legs from now on; running ones go on.
     pub fn drain(&self) {
         self.shared.table().drain();
     }
 
-    /// Legs that are not over.
+    /// Number of legs that are not over.
     #[must_use]
     pub fn legs(&self) -> usize {
         self.shared.table().legs()
@@ -150,7 +148,7 @@ impl Sessions {
         loop {
             let ended = self.shared.ended.notified();
             let mut ended = std::pin::pin!(ended);
-            // Registered before the check, so that no end between check and wait is missed.
+            // Registered before the check, so that an end between check and wait is not missed.
             ended.as_mut().enable();
             if reached(&self.shared.table()) {
                 return;
@@ -176,7 +174,7 @@ impl<H> Clone for WorkerService<H> {
 }
 
 impl<H: SessionHost> WorkerService<H> {
-    /// A service whose answers go through `sessions`, for routers that know `secret`.
+    /// Returns a service whose answers go through `sessions`, for routers that know `secret`.
     pub fn new(host: Arc<H>, sessions: Sessions, secret: Secret) -> WorkerService<H> {
         WorkerService { host, sessions, secret, complaints: Arc::default() }
     }
@@ -188,7 +186,7 @@ impl<H: SessionHost> WorkerService<H> {
                 () = queue.closed() => break,
                 () = queue.ending.notified() => break,
             };
-            // A broken stream and a finished one mean the same: the router is not there any more.
+            // Whether the stream broke or finished, the router is gone.
             let Ok(Some(message)) = message else { break };
             if let Err(failure) = self.take_batch(id, message).await {
                 queue.end(failure);
@@ -206,7 +204,7 @@ impl<H: SessionHost> WorkerService<H> {
         Ok(())
     }
 
-    /// Registers what begins and passes it on. An error ends the session.
+    /// Registers a new leg and passes its message on. An error ends the session.
     async fn take(&self, id: SessionId, message: ToWorker) -> Result<(), Failure> {
         let about = About::of(&message);
         if let About::Begin(leg) = about {
@@ -225,7 +223,7 @@ impl<H: SessionHost> WorkerService<H> {
         Ok(())
     }
 
-    /// What of a message is about this session's own legs; a word about another's is counted and goes no further.
+    /// Returns the part of a message about this session's own legs; a word about another session's is counted only.
     fn own(&self, id: SessionId, message: ToWorker) -> Option<ToWorker> {
         let (own, foreign) = self.sessions.shared.table().own(id, message);
         if let Some(leg) = foreign {
@@ -235,21 +233,21 @@ impl<H: SessionHost> WorkerService<H> {
         own
     }
 
-    /// A message that was not taken ends its leg, never the session: the inbox may be full because of somebody else.
+    /// Ends the leg of a message that was not accepted, never the session: other sessions may have filled the inbox.
     fn give_up(&self, about: About, failure: Failure) {
         match about {
             About::Begin(leg) => {
                 self.sessions.tell_last([FromWorker::Failed { leg, failure }], [leg]);
             }
-            // The replica has the offer and may have bound the giver's lease to itself: this is no refusal, after which
-            // another worker could take the same offer.
+            // The replica has the offer and may have bound the giver's lease to itself. A refusal would let another
+            // worker take the same offer.
             About::Commit(leg) => {
                 let detail = format!("the first tokens did not reach the worker: {}", failure.detail);
                 self.fail(leg, Failure::new(FailureKind::KvLost, detail));
                 self.withdraw(leg, None);
             }
             About::Cancel(leg, choice) => self.withdraw(leg, choice),
-            // The next one is near, long before any lease ends.
+            // The next renewal comes long before any lease ends.
             About::Renewal => tracing::warn!(%failure, "a renewal was lost"),
         }
     }
@@ -258,13 +256,13 @@ impl<H: SessionHost> WorkerService<H> {
         self.sessions.tell([FromWorker::Failed { leg, failure }]);
     }
 
-    /// The replica hears of the end as soon as it can.
+    /// Cancels a leg at the replica as soon as its inbox has room.
     fn withdraw(&self, leg: Leg, choice: Option<Choice>) {
         let service = self.clone();
         tokio::spawn(async move { service.pass_patiently(ToWorker::Cancel { leg, choice }).await });
     }
 
-    /// Gives one message to the host, waiting a bounded time for room.
+    /// Passes a message to the host, waiting a bounded time for room.
     async fn pass(&self, mut message: ToWorker) -> Result<(), NotTaken> {
         let limit = self.sessions.shared.limits.inbox_wait;
         let deadline = Instant::now() + limit;
@@ -282,7 +280,7 @@ impl<H: SessionHost> WorkerService<H> {
         }
     }
 
-    /// Gives one message to the host until it has taken it or has stopped, however long that takes.
+    /// Passes a message to the host, however long it takes, unless the host has stopped.
     async fn pass_patiently(&self, mut message: ToWorker) {
         while let Err(Refused::Busy(back)) = self.host.accept(message) {
             message = *back;
@@ -303,7 +301,7 @@ impl<H: SessionHost> WorkerService<H> {
         }
     }
 
-    /// Hears the hello and answers with a challenge; the rest of the greeting goes on in a task.
+    /// Receives the hello and answers with a challenge; the rest of the greeting runs in a task.
     async fn begin(
         &self,
         request: tonic::Request<Streaming<wire::RouterMessage>>,
@@ -320,7 +318,7 @@ impl<H: SessionHost> WorkerService<H> {
         Ok(Response::new(WorkerStream::new(challenge, admission)))
     }
 
-    /// Waits for the router's proof; with it the session begins.
+    /// Waits for the router's proof, with which the session begins.
     async fn greet(
         self,
         mut inbound: Streaming<wire::RouterMessage>,
@@ -332,7 +330,7 @@ impl<H: SessionHost> WorkerService<H> {
         if let Err(status) = asked.check(&self.secret, said) {
             self.host.turned_away(TurnedAway::Stranger);
             self.complaints.log(TurnedAway::Stranger, status.message());
-            // Nobody hears it if the caller has left.
+            // The receiver is gone if the caller has left.
             let _ = admit.send(Err(status));
             return;
         }
@@ -346,13 +344,12 @@ impl<H: SessionHost> WorkerService<H> {
     }
 }
 
-/// Why a message did not get to the replica.
 enum NotTaken {
     Stopped,
     Full(Failure),
 }
 
-/// What a message is about, to know what its loss means.
+/// Subject of a message, which decides the effect of its loss.
 #[derive(Clone, Copy)]
 enum About {
     Begin(Leg),

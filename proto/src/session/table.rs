@@ -1,4 +1,4 @@
-//! Which leg belongs to which session at a worker, and what waits to be written to each; knows no socket.
+//! Table of a worker's sessions: their legs, and the messages that wait to be written to each; knows no socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,20 +10,18 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{Phase, SessionLimits, WorkerStatus};
 
-/// A session of this worker; counted up, never reused.
+/// Number of a session; counted up, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SessionId(u64);
 
-/// Something to write to a session.
 pub(super) enum Outgoing {
     Messages(Vec<FromWorker>),
-    /// There is a status to write; [`QueueReader::status`] has it.
+    /// A status has to be written; [`QueueReader::status`] has it.
     Status,
-    /// The last thing: the session ends with this.
     End(Failure),
 }
 
-/// The write queue of a session. It counts messages, not batches, so its bound is one of memory.
+/// Write queue of a session. It counts messages, not batches, so that its limit bounds memory.
 #[derive(Clone)]
 pub(super) struct Queue {
     sender: mpsc::UnboundedSender<Outgoing>,
@@ -42,12 +40,11 @@ impl Queue {
         (Queue { sender, waiting, status, ending: Arc::new(Notify::new()) }, reader)
     }
 
-    /// Resolves when nobody will write any more: the connection is gone.
+    /// Waits until the connection that writes the queue is gone.
     pub(super) async fn closed(&self) {
         self.sender.closed().await;
     }
 
-    /// Queues the end of the session and wakes its reader. A closed queue has ended already.
     pub(super) fn end(&self, failure: Failure) {
         let _ = self.sender.send(Outgoing::End(failure));
         self.ending.notify_one();
@@ -60,11 +57,11 @@ impl Queue {
             self.end(Failure::new(FailureKind::Overloaded, detail));
             return;
         }
-        // A queue whose reader is gone belongs to a session whose end is being handled.
+        // Sending fails only in a session that is ending.
         let _ = self.sender.send(Outgoing::Messages(messages));
     }
 
-    /// Replaces a status that has not been written yet: a router that reads slowly needs no old ones.
+    /// Queues a status, in place of one that has not been written yet: a slow router needs no old status.
     fn put_status(&self, status: WorkerStatus) {
         let mut waiting = self.status.lock();
         if waiting.replace(status).is_none() {
@@ -73,7 +70,7 @@ impl Queue {
     }
 }
 
-/// The one status that waits to be written. While there is one, exactly one [`Outgoing::Status`] is on its way.
+/// Status that waits to be written. While there is one, exactly one [`Outgoing::Status`] is in the queue.
 #[derive(Clone, Default)]
 struct LatestStatus(Arc<Mutex<Option<WorkerStatus>>>);
 
@@ -83,7 +80,6 @@ impl LatestStatus {
     }
 }
 
-/// The writing end of the connection takes from here.
 pub(super) struct QueueReader {
     pub(super) receiver: mpsc::UnboundedReceiver<Outgoing>,
     waiting: Arc<AtomicUsize>,
@@ -95,7 +91,7 @@ impl QueueReader {
         self.waiting.fetch_sub(messages, Ordering::Relaxed);
     }
 
-    /// The status that an [`Outgoing::Status`] announced, as it is now.
+    /// Takes the latest status that an [`Outgoing::Status`] announced.
     pub(super) fn status(&self) -> Option<WorkerStatus> {
         self.status.lock().take()
     }
@@ -106,12 +102,11 @@ struct Entry {
     legs: BTreeSet<Leg>,
 }
 
-/// All sessions of one worker.
 pub(super) struct Table {
     limits: SessionLimits,
     next: u64,
     sessions: BTreeMap<SessionId, Entry>,
-    /// From when a leg is brought until the worker says that it is over, even if its session ends before.
+    /// Session of each leg, until the worker says that the leg is over, even if its session ends before.
     legs: BTreeMap<Leg, SessionId>,
     status: WorkerStatus,
 }
@@ -132,7 +127,7 @@ impl Table {
         }
     }
 
-    /// Opens a session; it first hears the last status.
+    /// Opens a session, with the last status as its first entry.
     pub(super) fn open(&mut self) -> (SessionId, Queue, QueueReader) {
         let id = SessionId(self.next);
         self.next += 1;
@@ -142,12 +137,11 @@ impl Table {
         (id, queue, reader)
     }
 
-    /// Forgets a session and returns the legs that have to be cancelled.
+    /// Forgets a session; returns its legs, which have to be cancelled.
     pub(super) fn close(&mut self, id: SessionId) -> Vec<Leg> {
         self.sessions.remove(&id).into_iter().flat_map(|entry| entry.legs).collect()
     }
 
-    /// A session brings a new leg.
     pub(super) fn begin(&mut self, id: SessionId, leg: Leg) -> Result<(), Failure> {
         if self.status.phase == Phase::Draining {
             return Err(Failure::new(FailureKind::Unavailable, "the worker is draining"));
@@ -166,8 +160,8 @@ impl Table {
         Ok(())
     }
 
-    /// What of a message is about legs of this session, and a leg of another one that it speaks about. Nobody ends, renews
-    /// or commits a leg that came through somebody else; a leg that has just ended is nobody's.
+    /// Returns the part of a message about legs of this session, and a leg of another session that it names. A session
+    /// cannot end, renew or commit another's leg; a leg that has just ended belongs to none.
     pub(super) fn own(&self, id: SessionId, message: ToWorker) -> (Option<ToWorker>, Option<Leg>) {
         let mut foreign = None;
         let mut is_own = |leg: Leg| match self.legs.get(&leg) {
@@ -190,7 +184,7 @@ impl Table {
         (own, foreign)
     }
 
-    /// Nothing more will be said about the leg.
+    /// Forgets a leg about which no message will follow.
     pub(super) fn over(&mut self, leg: Leg) {
         let session = self.legs.remove(&leg);
         if let Some(session) = session.and_then(|session| self.sessions.get_mut(&session)) {
@@ -198,13 +192,12 @@ impl Table {
         }
     }
 
-    /// Nothing more will be said about any leg.
     pub(super) fn forget_legs(&mut self) {
         self.legs.clear();
         self.sessions.values_mut().for_each(|session| session.legs.clear());
     }
 
-    /// Hands messages to the sessions of their legs; returns how many belong to none: their session has ended.
+    /// Queues messages for the sessions of their legs; returns the number of messages whose session has ended.
     pub(super) fn deliver(&self, messages: impl Iterator<Item = FromWorker>) -> usize {
         let mut ready: BTreeMap<SessionId, Vec<FromWorker>> = BTreeMap::new();
         let mut orphans = 0;
@@ -222,14 +215,13 @@ impl Table {
         orphans
     }
 
-    /// Says `failure` about a leg that never began in the table.
+    /// Reports `failure` of a leg that was not registered.
     pub(super) fn refuse(&self, id: SessionId, leg: Leg, failure: Failure) {
         if let Some(session) = self.sessions.get(&id) {
             session.queue.put(vec![FromWorker::Failed { leg, failure }], self.limits.queue_messages_max);
         }
     }
 
-    /// Changes the status and tells every session.
     pub(super) fn publish(&mut self, change: impl FnOnce(&mut WorkerStatus)) {
         change(&mut self.status);
         for session in self.sessions.values() {
@@ -237,7 +229,6 @@ impl Table {
         }
     }
 
-    /// From now on new legs are refused.
     pub(super) fn drain(&mut self) {
         self.publish(|status| status.phase = Phase::Draining);
     }

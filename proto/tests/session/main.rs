@@ -1,4 +1,4 @@
-//! Sessions over real loopback sockets, with a worker that only remembers what it was told.
+//! Sessions over real loopback sockets, with a worker that only records the messages it gets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod worker;
@@ -81,7 +81,7 @@ async fn a_lost_router_cancels_its_legs_and_no_others() {
 
 const SERVES: &str = "PROTO_TEST_SERVES_WITH_FILES_LEFT";
 
-/// Not a test: a worker in a process of its own that has few descriptors left, when the environment says so.
+/// Not a test: runs a worker with few free descriptors in a process of its own, when the environment says so.
 #[tokio::test]
 async fn other_process() {
     let Ok(left) = std::env::var(SERVES) else { return };
@@ -92,8 +92,8 @@ async fn other_process() {
     tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0])).await.unwrap().unwrap();
 }
 
-/// Found by reading: connections that kept silent took all descriptors of a worker, which then accepted nobody, so that no
-/// newcomer could take the place of the oldest.
+/// Found by reading: silent connections took all descriptors of a worker, which then accepted no connection, so that
+/// none could take the place of the oldest.
 #[tokio::test]
 async fn silent_strangers_keep_no_router_out_of_a_worker_with_few_files() {
     let mut limited = std::process::Command::new("sh");
@@ -112,7 +112,7 @@ async fn silent_strangers_keep_no_router_out_of_a_worker_with_few_files() {
     assert_eq!(connected.map(|session| session.welcome.name).unwrap(), "prefill-0");
 }
 
-/// Found by trying: a second router aborted the legs of the first, whose owner was never told.
+/// Found by trying: a second router aborted the legs of the first, which was never told.
 #[tokio::test]
 async fn nobody_touches_a_leg_of_another_session() {
     let worker = worker(SessionLimits::default()).await;
@@ -156,8 +156,8 @@ async fn a_router_with_another_secret_or_none_is_turned_away_and_told_why() {
     assert_eq!(messages(&mut session, 1).await, [token(1, 0, None)]);
 }
 
-/// A full inbox is not this session's fault: its legs end one by one, the session goes on. A commit that is lost is no
-/// refusal of the offer before it: the replica has that, and has bound the giver's lease to itself.
+/// A full inbox ends legs one by one, and the session goes on. A lost commit is no refusal of the offer before it: the
+/// replica has the offer and has bound the giver's lease to itself.
 #[tokio::test]
 async fn a_full_inbox_ends_legs_but_no_session() {
     let worker = worker(SessionLimits { inbox_wait: Duration::from_millis(20), ..Default::default() }).await;
@@ -193,7 +193,7 @@ async fn a_leg_is_over_when_the_worker_says_so_whatever_was_said_about_it() {
     worker.sessions.tell([token(1, 0, Some(FinishReason::Length))]);
     session.commands.send(ToWorker::Cancel { leg: leg(1), choice: None }).unwrap();
     worker.host.until(|taken| taken.len() == 2).await;
-    // Its name is taken until then, even if its router leaves.
+    // The leg's name is taken until then, even if its router leaves.
     drop(session);
     worker.host.until(|taken| taken.len() == 3).await;
     other.commands.send(submit(1)).unwrap();
@@ -242,7 +242,7 @@ async fn a_draining_worker_refuses_new_legs_and_says_so() {
     let mut session = router(&worker).await;
     worker.sessions.load(Load { running: 3, ..Load::default() });
     worker.sessions.drain();
-    // A status that has not been written when the next one comes is never written.
+    // A status that is not written before the next one comes is never written.
     loop {
         match next(&mut session).await {
             WorkerUpdate::Status(status) if status.phase == Phase::Draining => {
@@ -312,8 +312,8 @@ async fn a_listener_that_never_answers_is_given_up_in_time() {
     assert!(matches!(error.reason, EndReason::Lost(_)), "{error}");
 }
 
-/// Whatever a router says about whatever legs: those of another one run on, are passed on in its words only, and it hears
-/// of all of them.
+/// For any messages of a router about any legs: another router's legs run on, only its own messages reach them, and it
+/// receives all of their messages.
 #[test]
 fn nothing_a_router_says_reaches_the_legs_of_another() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,4 +1,4 @@
-//! A worker that only remembers what it was told, and the messages that tests send it.
+//! A worker that only records the messages it gets, and the messages that tests send it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Remembers messages; says `Busy` as often as told.
+/// Records messages; answers `Busy` as often as told.
 #[derive(Default)]
 pub(super) struct Host {
     pub(super) taken: Mutex<Vec<ToWorker>>,
@@ -155,7 +155,6 @@ pub(super) fn token(id: u64, choice: u32, ended: Option<FinishReason>) -> FromWo
     FromWorker::Token { leg: leg(id), choice: Choice(choice), index: 0, token, ended, timing: None }
 }
 
-/// A commit whose one choice ends or goes on.
 pub(super) fn commit(id: u64, choice: u32, ended: Option<FinishReason>) -> ToWorker {
     let token = SampledToken { token: TokenId(9), logprob: None, top: vec![] };
     ToWorker::Commit(Commit { leg: leg(id), firsts: vec![FirstToken { choice: Choice(choice), token, ended }] })
@@ -165,7 +164,6 @@ pub(super) async fn next(session: &mut Session) -> WorkerUpdate {
     timeout(PATIENCE, session.updates.next()).await.expect("an update")
 }
 
-/// Messages only, as many as wanted.
 pub(super) async fn messages(session: &mut Session, count: usize) -> Vec<FromWorker> {
     let mut all = Vec::new();
     while all.len() < count {
