@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::seldom::Seldom;
 
-/// Shortest time between two lines of one [`Complaints`]: a stranger must not fill the log.
+/// Shortest time between two lines for one reason: a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Reason for which a caller was turned away, without effect on any leg or lease.
@@ -37,19 +37,20 @@ impl TurnedAway {
 /// Log of callers that were turned away, at a limited rate.
 #[derive(Debug)]
 pub struct Complaints {
-    lines: Mutex<Seldom>,
+    /// One per reason, in the order of [`TurnedAway::ALL`].
+    lines: [Mutex<Seldom>; TurnedAway::ALL.len()],
 }
 
 impl Default for Complaints {
     fn default() -> Complaints {
-        Complaints { lines: Mutex::new(Seldom::once_in(LOG_EVERY)) }
+        Complaints { lines: TurnedAway::ALL.map(|_| Mutex::new(Seldom::once_in(LOG_EVERY))) }
     }
 }
 
 impl Complaints {
     /// Logs `what`, or counts it for the next line if the last one was a moment ago.
     pub fn log(&self, why: TurnedAway, what: &str) {
-        let more = self.lines.lock().unwrap_or_else(PoisonError::into_inner).say(Instant::now());
+        let more = self.lines[why as usize].lock().unwrap_or_else(PoisonError::into_inner).say(Instant::now());
         let Some(more) = more else { return };
         tracing::warn!(reason = why.label(), more_since_the_last_line = more, "turned away: {what}");
     }

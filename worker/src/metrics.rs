@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use proto::TurnedAway;
 use sched::message::{FromWorker, Load, ToWorker};
-use sched::{Role, Span};
+use sched::{FailureKind, Role, Span};
 
 use node::names;
 use node::telemetry::LiveGauge;
@@ -139,8 +140,11 @@ impl WorkerMetrics {
         for counter in counters.into_iter().chain([&self.orphans, &self.transfer_bytes, &self.invariants_broken]) {
             counter.increment(0);
         }
-        for reason in ["stranger", "foreign_leg", "foreign_lease"] {
-            counter!(names::PLANE_TURNED_AWAY_TOTAL, "role" => self.role, "reason" => reason).increment(0);
+        for reason in TurnedAway::ALL {
+            counter!(names::PLANE_TURNED_AWAY_TOTAL, "role" => self.role, "reason" => reason.label()).increment(0);
+        }
+        for kind in FailureKind::ALL {
+            counter!(names::LEG_FAILURES_TOTAL, "role" => self.role, "kind" => kind.label()).increment(0);
         }
     }
 

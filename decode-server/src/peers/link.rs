@@ -8,7 +8,6 @@ use node::telemetry::LiveGauge;
 use proto::peer::PeerWelcome;
 use proto::peer::client::{Peer, Watch, connect};
 use sched::layout::Resharding;
-use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -253,7 +252,7 @@ impl Link {
     async fn listen(&self, giver: InstanceId, watch: &mut Watch) -> String {
         loop {
             match watch.next().await {
-                Ok(word) => self.peers.pass_on(Event::Giver(giver, word)).await,
+                Ok(word) => self.peers.hear(giver, word).await,
                 Err(reason) => return reason,
             }
         }

@@ -21,7 +21,7 @@ use engine::replica::{Command, PeerInfo, ReplicaHandle, TransferEnd};
 use proto::peer::PeerHello;
 use proto::peer::client::Peer;
 use proto::session::{Pair, PairProblem, SessionLimits};
-use sched::message::ToGiver;
+use sched::message::{ToGiver, ToReader};
 use sched::replica::Event;
 use sched::{Failure, FailureKind, InstanceId};
 use tokio::sync::{Notify, mpsc, watch};
@@ -200,6 +200,12 @@ impl Peers {
     /// Queues an event that must reach the replica, however full its inbox is.
     fn tell_replica(&self, event: Event) {
         self.command(event.into());
+    }
+
+    /// Passes a giver's word to the replica. The giver's other words wait meanwhile.
+    async fn hear(&self, giver: InstanceId, word: ToReader) {
+        let replica = &self.shared.worker.replica;
+        patiently(Event::Giver(giver, word).into(), |command| replica.send(command)).await;
     }
 
     fn command(&self, command: Command) {

@@ -8,12 +8,8 @@ const FAILED_PULLS_MAX: u32 = 3;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Wire {
     Connecting,
-    Up {
-        bytes_per_second: f64,
-    },
-    Down {
-        reason: String,
-    },
+    Up { bytes_per_second: f64 },
+    Down { reason: String },
 }
 
 pub(super) struct Path {

@@ -24,7 +24,10 @@ pub(super) struct Request {
 pub(super) enum What {
     /// The page of known bytes; needs no lease.
     Probe,
-    Region { region: RegionId, lease: LeaseId },
+    Region {
+        region: RegionId,
+        lease: LeaseId,
+    },
 }
 
 impl Request {

@@ -137,7 +137,7 @@ impl Peer {
     /// # Errors
     /// `WorkerLost` if the giver is gone or another incarnation answers.
     pub async fn watch(&self) -> Result<Watch, Failure> {
-        let request = wire::WatchRequest { giver: self.us(), caller: None };
+        let request = wire::WatchRequest { giver: Some(self.giver.to_wire()), caller: None };
         let mut client = self.client.clone();
         let stream = bounded(self.deadline, client.watch(self.signer.sign(request))).await?;
         Ok(Watch { stream })
@@ -169,13 +169,9 @@ impl Peer {
     }
 
     async fn call(&self, word: &ToGiver, deadline: Duration) -> Result<(), Failure> {
-        let request = wire::SayRequest { giver: self.us(), word: Some(word.to_wire()), caller: None };
+        let request = wire::SayRequest { giver: Some(self.giver.to_wire()), word: Some(word.to_wire()), caller: None };
         let mut client = self.client.clone();
         bounded(deadline, client.say(self.signer.sign(request))).await.map(|_| ())
-    }
-
-    fn us(&self) -> Option<wire::Instance> {
-        Some(self.giver.to_wire())
     }
 }
 
