@@ -1,4 +1,4 @@
-//! The workers a router knows, how full they are and which pairs can hand KV over; knows no connection.
+//! The workers a router knows, their load, and the pairs that can hand KV over; knows no connection.
 
 mod kind;
 mod order;
@@ -25,43 +25,40 @@ use strain::{Pair, Strains};
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     workers: BTreeMap<WorkerId, Worker>,
-    /// Two sessions may lead to one process.
+    /// Sessions with each process; two may lead to the same one.
     by_instance: BTreeMap<InstanceId, BTreeSet<WorkerId>>,
-    /// Those that take new legs.
     orders: Orders,
-    /// Who has said that it can read from this giver.
+    /// Workers that have said that they can read from this giver.
     readers: BTreeMap<InstanceId, BTreeSet<WorkerId>>,
     reaches: Reaches,
-    /// Which workers of each model new requests go to.
     serving: BTreeMap<ModelId, Kind>,
-    /// Names of workers that have left lately: what they did before comes out later.
+    /// Processes of workers that have left lately: outcomes of their hand-offs may come later.
     left: BTreeMap<WorkerId, InstanceId>,
     strains: Strains,
 }
 
-/// How many workers that have left are remembered.
 const LEFT_MAX: usize = 256;
 
-/// What a worker said about itself when it joined.
+/// Description that a worker gave when it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerInfo {
-    /// What people call it.
+    /// Name of the worker, for people.
     pub name: Arc<str>,
-    /// Its process incarnation.
+    /// Incarnation of its process.
     pub instance: InstanceId,
-    /// What it is for.
+    /// Role of the worker.
     pub role: Role,
-    /// What it serves.
+    /// Model that it serves.
     pub model: ModelId,
-    /// Digest of the weights that it has of that model; part of its compatibility key, too.
+    /// Digest of its weights of that model; part of its compatibility key, too.
     pub weights: u128,
-    /// Where its peer service listens, `host:port`; empty where it has none.
+    /// Address of its peer service, `host:port`; empty if it has none.
     pub peer_address: Arc<str>,
-    /// Who it may exchange KV with.
+    /// Compatibility key: workers with equal ones may exchange KV.
     pub compat: CompatKey,
     /// Most tokens of one sequence, prompt and output together.
     pub context_max: u32,
-    /// Tokens that its whole pool holds.
+    /// Tokens that its whole KV pool holds.
     pub capacity_tokens: u64,
     /// Sequences that it runs at once; the choices of a leg are begun together.
     pub sequences_max: u32,
@@ -72,29 +69,27 @@ pub struct WorkerInfo {
 pub struct Worker {
     /// Its name in this table.
     pub id: WorkerId,
-    /// What it said about itself.
+    /// Description that it gave when it joined.
     pub info: WorkerInfo,
-    /// What it last said about how full it is.
+    /// Load that it last reported.
     pub load: Load,
-    /// What was sent to it since then.
+    /// Work that was sent to it since then.
     pub assigned: Assigned,
     /// Whether new legs may go to it.
     pub intake: Intake,
-    /// The givers it can read from.
     links: BTreeMap<InstanceId, Link>,
-    /// Why it cannot read from others.
     problems: Vec<Failure>,
 }
 
 /// Whether new legs may go to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Intake {
-    /// They may.
+    /// New legs may go there.
     #[default]
     Open,
-    /// It ends what it has: no route leads to it, but its legs go on and its offers are passed on.
+    /// The worker ends what it has: no route leads to it, but its legs go on and its offers are passed on.
     Draining,
-    /// It has said nothing for some time: no route leads to it until it is heard again.
+    /// The worker has been silent for some time: no route leads to it until it is heard again.
     Quiet,
 }
 
@@ -119,7 +114,7 @@ pub struct Link {
 }
 
 impl Cluster {
-    /// A worker has joined. Its name is new, even if it has been here before.
+    /// Adds a worker that has joined. Its name is new, even if it has been here before.
     pub fn join(&mut self, id: WorkerId, info: WorkerInfo) {
         let (instance, model) = (info.instance, info.model);
         let (load, assigned, intake) = (Load::default(), Assigned::default(), Intake::default());
@@ -131,7 +126,7 @@ impl Cluster {
         self.settle(model);
     }
 
-    /// A worker is lost or has left. Returns what it was, if it was known.
+    /// Removes a worker that is lost or has left. Returns it, if it was known.
     pub fn leave(&mut self, id: WorkerId) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
         self.orders.remove(&worker);
@@ -149,7 +144,7 @@ impl Cluster {
         Some(worker)
     }
 
-    /// A worker has said whether it takes new legs.
+    /// Sets whether a worker takes new legs.
     pub fn set_intake(&mut self, id: WorkerId, intake: Intake) {
         if self.get(id).is_some_and(|worker| worker.intake != intake) {
             self.change(id, |worker| worker.intake = intake);
@@ -158,12 +153,12 @@ impl Cluster {
         }
     }
 
-    /// A worker has said how full it is; what was assigned before is part of that.
+    /// Sets the load that a worker has reported; it includes the work that was assigned before.
     pub fn set_load(&mut self, id: WorkerId, load: Load) {
         self.change(id, |worker| (worker.load, worker.assigned) = (load, Assigned::default()));
     }
 
-    /// Work is being sent to a worker; counted until its next load report.
+    /// Counts work that is being sent to a worker, until its next load report.
     pub fn assign(&mut self, id: WorkerId, work: Assigned) {
         self.change(id, |worker| {
             worker.assigned.prefill_tokens += work.prefill_tokens;
@@ -171,7 +166,7 @@ impl Cluster {
         });
     }
 
-    /// Changes a worker, and with it its place among the others.
+    /// Changes a worker, and with it its place in the orders.
     fn change(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
         if let Some(worker) = self.workers.get_mut(&id) {
             self.orders.remove(worker);
@@ -180,7 +175,7 @@ impl Cluster {
         }
     }
 
-    /// A reader has said which givers it can read from; replaces what it said before.
+    /// Sets the givers that a reader can read from; replaces what it said before.
     pub fn set_links(&mut self, reader: WorkerId, links: impl IntoIterator<Item = Link>) {
         let Some(worker) = self.workers.get_mut(&reader) else { return };
         let links = links.into_iter().map(|link| (link.giver, link)).collect();
@@ -195,14 +190,14 @@ impl Cluster {
         self.settle_of(reader);
     }
 
-    /// A reader has said why it cannot read from some givers; replaces what it said before.
+    /// Sets the reasons why a reader cannot read from some givers; replaces what it said before.
     pub fn set_problems(&mut self, reader: WorkerId, problems: Vec<Failure>) {
         if let Some(worker) = self.workers.get_mut(&reader) {
             worker.problems = problems;
         }
     }
 
-    /// Why pairs are not up, as far as readers have said.
+    /// Reasons why pairs are not up, as far as readers have said.
     pub fn problems(&self) -> impl Iterator<Item = &Failure> {
         self.workers.values().flat_map(|worker| &worker.problems)
     }
@@ -226,24 +221,24 @@ impl Cluster {
         self.workers.values().filter(wanted)
     }
 
-    /// Those of a kind, those first that have the fewest prompt tokens to prefill, then the fewest sequences.
+    /// Workers of a kind and role that take new legs: fewest prompt tokens to prefill first, then fewest sequences.
     pub fn by_prompts(&self, kind: Kind, role: Role) -> impl Iterator<Item = &Worker> {
         self.orders.by_prompts(kind, role).filter_map(|id| self.get(id))
     }
 
-    /// Those first that have the fewest sequences.
+    /// Workers of a kind and role that take new legs, fewest sequences first.
     pub fn by_sequences(&self, kind: Kind, role: Role) -> impl Iterator<Item = &Worker> {
         self.orders.by_sequences(kind, role).filter_map(|id| self.get(id))
     }
 
-    /// Who has said that it can read from a giver, in the order in which they joined.
+    /// Workers that have said that they can read from a giver, in the order in which they joined.
     pub fn readers_of(&self, giver: WorkerId) -> impl ExactSizeIterator<Item = WorkerId> {
         const NOBODY: &BTreeSet<WorkerId> = &BTreeSet::new();
         let readers = self.get(giver).and_then(|giver| self.readers.get(&giver.info.instance));
         readers.unwrap_or(NOBODY).iter().copied()
     }
 
-    /// The link over which `reader` reads from `giver`, if that pair is up and compatible.
+    /// Link over which `reader` reads from `giver`, if that pair is up and compatible.
     #[must_use]
     pub fn link(&self, giver: WorkerId, reader: WorkerId) -> Option<&Link> {
         let (giver, reader) = (self.get(giver)?, self.get(reader)?);
@@ -251,34 +246,34 @@ impl Cluster {
         (giver.info.compat == reader.info.compat).then_some(link)
     }
 
-    /// A hand-off between the two was lost: they are avoided for a while, and longer each time.
+    /// Records a lost hand-off between the two: they are avoided for a while, and longer each time.
     pub fn handoff_lost(&mut self, now: Time, giver: WorkerId, reader: WorkerId, pause: PairPause) {
         if let Some(pair) = self.pair(giver, reader) {
             self.strains.lost(now, pair, pause);
         }
     }
 
-    /// A hand-off between the two has arrived.
+    /// Records that a hand-off between the two has arrived.
     pub fn handoff_arrived(&mut self, giver: WorkerId, reader: WorkerId) {
         if let Some(pair) = self.pair(giver, reader) {
             self.strains.arrived(pair);
         }
     }
 
-    /// A hand-off between the two begins.
+    /// Records that a hand-off between the two begins.
     pub fn handoff_tried(&mut self, now: Time, giver: WorkerId, reader: WorkerId) {
         if let Some(pair) = self.pair(giver, reader) {
             self.strains.tried(now, pair);
         }
     }
 
-    /// Whether hand-offs between the two were lost so lately that another pair is better.
+    /// True if hand-offs between the two were lost so lately that another pair is better.
     #[must_use]
     pub fn is_strained(&self, now: Time, giver: WorkerId, reader: WorkerId) -> bool {
         self.has_strains() && self.pair(giver, reader).is_some_and(|pair| self.strains.avoids(now, pair))
     }
 
-    /// Whether any pair may be strained.
+    /// True if any pair may be strained.
     #[must_use]
     pub fn has_strains(&self) -> bool {
         !self.strains.is_empty()
@@ -289,38 +284,37 @@ impl Cluster {
         Some((name(giver)?, name(reader)?))
     }
 
-    /// The longest sequence (prompt and output) of a model that could be served from its first to its last token, by an
-    /// aggregated worker or a pair that is up; `None` while nobody can serve anything.
+    /// Longest sequence (prompt and output) of a model that a worker or a pair can serve in full now, if any.
     #[must_use]
     pub fn sequence_tokens_max(&self, model: ModelId) -> Option<u32> {
         self.reaches.longest(self.serving(model)?)
     }
 
-    /// The same of every model that can be served.
+    /// Longest sequence of every model that can be served.
     pub fn models_that_reach(&self) -> impl Iterator<Item = (ModelId, u32)> {
         self.serving.iter().filter_map(|(model, kind)| Some((*model, self.reaches.longest(*kind)?)))
     }
 
-    /// Which workers of a model new requests go to. Two kinds never serve side by side: which of two answers a client got
-    /// would then be chance.
+    /// Kind of the workers that new requests for a model go to. Two kinds never serve side by side: which of two
+    /// answers a client got would then be chance.
     #[must_use]
     pub fn serving(&self, model: ModelId) -> Option<Kind> {
         self.serving.get(&model).copied()
     }
 
-    /// The same of every model, if they can serve anything.
+    /// Kind that serves each model, if it can serve anything.
     pub fn able(&self) -> impl Iterator<Item = (ModelId, Kind)> {
         self.serving.iter().filter(|(_, kind)| self.can_serve(**kind)).map(|(model, kind)| (*model, *kind))
     }
 
-    /// Whether workers of a kind can serve anything.
+    /// True if workers of a kind can serve anything.
     #[must_use]
     pub fn can_serve(&self, kind: Kind) -> bool {
         self.reaches.longest(kind).is_some()
     }
 
-    /// The kind that serves stays until it can serve nothing; then it is the first to have joined that can. While none can,
-    /// it is one that is there: some of its workers may do a part.
+    /// Chooses the kind that serves a model. It stays until it can serve nothing; then the first to have joined that
+    /// can follows. While none can, it is one that is there: some of its workers may do a part.
     fn settle(&mut self, model: ModelId) {
         let former = self.serving(model);
         if former.is_some_and(|kind| self.can_serve(kind)) {
@@ -341,7 +335,7 @@ impl Cluster {
         }
     }
 
-    /// Measures again how far a worker reaches, and whoever reads from it.
+    /// Measures anew how far a worker reaches, and every worker that reads from it.
     fn measure_around(&mut self, id: WorkerId) {
         self.measure(id);
         if let Some(instance) = self.get(id).map(|worker| worker.info.instance) {
@@ -359,7 +353,7 @@ impl Cluster {
         self.reaches.set(id, reach);
     }
 
-    /// The longest sequence that a worker can bring to its last token, alone or after one of its givers.
+    /// Longest sequence that a worker can bring to its last token, alone or after one of its givers.
     fn reach(&self, worker: &Worker) -> Option<u32> {
         if worker.intake != Intake::Open {
             return None;
@@ -374,7 +368,7 @@ impl Cluster {
                 let mut longest = None;
                 for reach in open.map(|giver| giver.sequence_tokens_max().min(own)) {
                     longest = longest.max(Some(reach));
-                    // No giver makes it longer, and most are alike.
+                    // No other giver makes it longer.
                     if reach == own {
                         break;
                     }
@@ -395,7 +389,7 @@ fn forget(of: &mut BTreeMap<InstanceId, BTreeSet<WorkerId>>, instance: InstanceI
 }
 
 impl WorkerInfo {
-    /// With which other workers it gives the same bits.
+    /// Kind of the workers that give the same bits as this one.
     #[must_use]
     pub fn kind(&self) -> Kind {
         Kind { model: self.model, compat: self.compat }
@@ -403,12 +397,12 @@ impl WorkerInfo {
 }
 
 impl Worker {
-    /// Whether new prompts for `reader` can begin here.
+    /// True if new prompts for `reader` can begin here.
     fn gives_to(&self, reader: &Worker) -> bool {
         self.info.kind() == reader.info.kind() && self.info.role == Role::Prefill && self.intake == Intake::Open
     }
 
-    /// The longest sequence that fits the model's context and this worker's whole pool.
+    /// Longest sequence that fits the model's context and this worker's whole pool.
     #[must_use]
     pub fn sequence_tokens_max(&self) -> u32 {
         u32::try_from(self.info.capacity_tokens).unwrap_or(u32::MAX).min(self.info.context_max)

@@ -1,4 +1,4 @@
-//! Which workers may exchange KV caches; knows the facts that decide it, not where they come from.
+//! Compatibility of workers that exchange KV caches; knows the facts that decide it, not where they come from.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::layout::KvDtype;
 
 /// Everything that two workers must agree on before one may read the other's KV cache.
 ///
-/// Block size, parallelism and the order inside a tile are absent on purpose: those can be resharded.
+/// Block size and parallelism are absent on purpose: those can be resharded. Layouts compare the order inside a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompatParts {
     /// Digest of all weights and of the adapter, if any.
@@ -23,26 +23,26 @@ pub struct CompatParts {
     pub rope: String,
     /// Element type of stored K and V.
     pub kv_dtype: KvDtype,
-    /// How quantised elements are scaled; `none` where they are not.
+    /// Rule by which quantised elements are scaled; `none` if they are not.
     pub scale_rule: String,
-    /// Backend and kernel set: what fixes every bit of the result.
+    /// Backend and kernel set, which fix every bit of the result.
     pub numerics: String,
     /// Version of the hand-off protocol.
     pub wire_version: u32,
 }
 
-/// The parts in 128 bits. Equal keys mean that KV may be exchanged.
+/// Digest of the parts in 128 bits. Equal keys mean that KV may be exchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CompatKey(pub u128);
 
 impl CompatParts {
-    /// The key of these parts (xxh3-128 of the canonical text that `Display` writes).
+    /// Key of these parts (xxh3-128 of the canonical text that `Display` writes).
     #[must_use]
     pub fn key(&self) -> CompatKey {
         CompatKey(xxh3_128(self.to_string().as_bytes()))
     }
 
-    /// The first part that differs, with both values, or `None` when KV may be exchanged.
+    /// First part that differs, with both values, or `None` when KV may be exchanged.
     #[must_use]
     pub fn difference(&self, other: &CompatParts) -> Option<String> {
         let (ours, theirs) = (self.named(), other.named());
@@ -77,13 +77,13 @@ impl fmt::Display for CompatParts {
 }
 
 impl CompatKey {
-    /// The key as it travels between processes: 16 bytes, most significant first.
+    /// Key as it travels between processes: 16 bytes, most significant first.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
 
-    /// The key in these bytes, if there are exactly 16.
+    /// Key in these bytes, if there are exactly 16.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<CompatKey> {
         bytes.try_into().ok().map(u128::from_be_bytes).map(CompatKey)

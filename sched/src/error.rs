@@ -1,8 +1,8 @@
-//! What can be wrong when a machine is built; what goes wrong for a request is a `Failure`.
+//! Errors in building a machine; what goes wrong for a request is a `Failure`.
 
 use thiserror::Error;
 
-/// A machine cannot be built as asked.
+/// Reason why a machine cannot be built as asked.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum SchedError {
     /// A value of a replica's configuration is out of range.
@@ -12,7 +12,7 @@ pub enum SchedError {
         field: &'static str,
         /// Its value.
         value: String,
-        /// What it has to be.
+        /// Rule that it breaks.
         rule: &'static str,
     },
 }

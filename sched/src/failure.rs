@@ -1,8 +1,8 @@
-//! The one enum of things that go wrong for a request, with its exhaustive mappings to every boundary.
+//! The one enum of ways in which a request fails, with its exhaustive mappings to every boundary.
 
 use thiserror::Error;
 
-/// What went wrong. Classified once, where it happens; every boundary only renders it.
+/// Kind of a failure. Classified once, where it happens; every boundary only renders it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum FailureKind {
     /// The request itself is wrong.
@@ -14,19 +14,19 @@ pub enum FailureKind {
     /// No such model or path.
     #[error("not found")]
     NotFound,
-    /// Admission refused it; trying later helps.
+    /// Admission refused the request; trying later helps.
     #[error("the service is overloaded")]
     Overloaded,
     /// No worker of the needed role is up.
     #[error("no worker is available")]
     Unavailable,
-    /// The deadline passed.
+    /// The request's deadline has passed.
     #[error("the request's deadline has passed")]
     DeadlineExceeded,
-    /// The client (or the router on its behalf) gave up.
+    /// The client (or the router on its behalf) gave the request up.
     #[error("the request was cancelled")]
     Cancelled,
-    /// The worker that ran it is gone.
+    /// The worker that ran the request is gone.
     #[error("the worker was lost")]
     WorkerLost,
     /// The KV cache was lost between prefill and decode.
@@ -140,7 +140,7 @@ impl FailureKind {
         }
     }
 
-    /// Whether another attempt, elsewhere or later, can succeed.
+    /// True if another attempt, elsewhere or later, can succeed.
     #[must_use]
     pub const fn may_be_retried(self) -> bool {
         match self {
@@ -156,18 +156,18 @@ impl FailureKind {
     }
 }
 
-/// A failure with the sentence a person needs.
+/// A failure with the sentence that a person needs.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{detail}")]
 pub struct Failure {
-    /// Its class.
+    /// Kind of the failure.
     pub kind: FailureKind,
-    /// What was wrong and where; safe to show to the client.
+    /// Sentence that says what was wrong and where; safe to show to the client.
     pub detail: String,
 }
 
 impl Failure {
-    /// A failure of `kind` that says `detail`.
+    /// Creates a failure of `kind` that says `detail`.
     pub fn new(kind: FailureKind, detail: impl Into<String>) -> Failure {
         Failure { kind, detail: detail.into() }
     }

@@ -22,8 +22,7 @@ macro_rules! id {
     };
 }
 
-/// Numbers that are drawn at random are shown in hexadecimal digits, so many that people can tell them apart; small
-/// ones, as tests have them, as they are.
+/// Ids that are drawn at random: shown in enough hexadecimal digits to tell them apart, small ones in decimal.
 macro_rules! drawn_id {
     ($(#[$doc:meta])* $name:ident($raw:ty), $prefix:literal, $shown:ty, $format:literal) => {
         newtype!($(#[$doc])* $name($raw));
@@ -41,12 +40,12 @@ macro_rules! drawn_id {
 }
 
 drawn_id!(
-    /// One client request. The router draws it: a random base plus a counter, unique over all routers.
+    /// Number of a client request, drawn by the router: a random base plus a counter, unique over all routers.
     RequestId(u64), "req", u64, "-{:016x}"
 );
 id!(
-    /// Which try of a request a message belongs to. `Journey` counts them up over all choices of the request,
-    /// so (request, attempt) names one leg of work for ever.
+    /// Number of a try of a request. `Journey` counts tries up over all choices of the request, so (request, attempt)
+    /// names one leg of work for ever.
     Attempt(u32), "try"
 );
 id!(
@@ -54,15 +53,15 @@ id!(
     Choice(u32), "choice"
 );
 id!(
-    /// A worker as the router's cluster table numbers it. Not stable over a restart of either side.
+    /// Number of a worker in the router's cluster table. Not stable over a restart of either side.
     WorkerId(u32), "worker"
 );
 id!(
-    /// A model as the router numbers those that it serves.
+    /// Number of a model among those that the router serves.
     ModelId(u32), "model"
 );
 drawn_id!(
-    /// A process incarnation, random per start. A worker that restarts behind the same address has another one.
+    /// Incarnation of a process, random per start. A worker that restarts behind the same address has another one.
     InstanceId(u128), "inst", u32, "-{:08x}"
 );
 id!(
@@ -90,7 +89,7 @@ id!(
     LaneId(u8), "lane"
 );
 id!(
-    /// Where the backend keeps the sampler state and the last token of one running sequence. Dense, reused.
+    /// Place of one running choice in the sampler, with its state and its last token. Dense, reused.
     SlotId(u32), "slot"
 );
 

@@ -1,4 +1,4 @@
-//! What a client asked for, after the router has parsed it; knows no JSON and no text.
+//! A client's request, after the router has parsed it; knows no JSON and no text.
 
 use std::sync::Arc;
 
@@ -11,73 +11,71 @@ use crate::{Choice, Leg, Span, TokenId};
 /// as generated for sampling positions, penalties and limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// Its name.
+    /// Name of the leg.
     pub leg: Leg,
     /// Prompt token ids, at least one; shared, never changed.
     pub prompt: Arc<[TokenId]>,
-    /// The choices this leg produces; if there is more than one, none has generated anything yet.
+    /// Choices that this leg produces; if there is more than one, none has generated anything yet.
     pub choices: Vec<ChoiceState>,
-    /// How tokens are chosen and when generation ends.
+    /// Sampling parameters, with the limits and stop tokens that end generation.
     pub params: Arc<SamplingParams>,
-    /// The latency targets it is counted against.
+    /// Latency targets that the request is counted against.
     pub slo: Slo,
     /// Time left until the request must have ended, relative so that no two clocks are compared.
     pub deadline_in: Span,
 }
 
 impl Request {
-    /// Tokens whose KV must exist before the next token can be sampled: prompt and, after a loss, what was generated.
+    /// Number of tokens whose KV must exist before the next can be sampled: prompt and, after a loss, generated ones.
     #[must_use]
     pub fn prefill_tokens(&self) -> usize {
         self.prompt.len() + self.choices.first().map_or(0, |choice| choice.generated.len())
     }
 }
 
-/// One answer in the making.
+/// One choice in the making.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceState {
-    /// Its index as the client sees it.
+    /// Index of the choice, as the client sees it.
     pub choice: Choice,
     /// Tokens generated and delivered so far.
     pub generated: Vec<TokenId>,
 }
 
-/// How tokens are chosen. Defaults are those of the OpenAI API; the router resolves `None`s before this point.
+/// Sampling parameters. Defaults are those of the OpenAI API; the router resolves `None`s before this point.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// Most tokens to generate per choice, at least 1; the router has clipped it to the context length.
     pub max_tokens: u32,
-    /// Tokens before which no stop token may end the choice; their logits are masked until then.
+    /// Tokens before which no stop token may end the choice; the logits of stop tokens are masked until then.
     pub min_tokens: u32,
-    /// 0 is greedy.
+    /// Divisor of logits; 0 is greedy.
     pub temperature: f32,
     /// Nucleus mass in (0, 1]; 1 is off.
     pub top_p: f32,
-    /// Keep this many most likely tokens; 0 is off.
+    /// Number of most likely tokens to keep; 0 is off.
     pub top_k: u32,
-    /// Keep tokens at least this fraction as likely as the most likely one; 0 is off.
+    /// Fraction of the most likely token's probability that a token needs to be kept; 0 is off.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; 1 is off.
+    /// Factor that divides positive and multiplies negative logits of tokens seen in prompt or output; 1 is off.
     pub repetition_penalty: f32,
-    /// Subtracted once from the logits of tokens that were generated.
+    /// Amount subtracted once from the logits of tokens that were generated.
     pub presence_penalty: f32,
-    /// Subtracted per occurrence from the logits of tokens that were generated.
+    /// Amount subtracted per occurrence from the logits of tokens that were generated.
     pub frequency_penalty: f32,
     /// Key of the counter-based generator; choice `i` uses `rng::choice_seed(seed, i)`.
     pub seed: u64,
     /// Token ids that end a choice (the model's own end tokens unless `ignore_eos`, and the client's). Sorted.
     pub stop_tokens: Vec<TokenId>,
-    /// How many alternatives to report per token: `None` no log-probabilities, `Some(0)` only the chosen token's.
+    /// Number of alternatives to report per token: `None` no log-probabilities, `Some(0)` only the chosen token's.
     pub logprobs: Option<u8>,
-    /// Added to the logits of these tokens before everything else. Sorted by token, no repeats.
+    /// Amounts added to the logits of these tokens before everything else. Sorted by token, no repeats.
     pub logit_bias: Vec<(TokenId, f32)>,
 }
 
 impl SamplingParams {
-    /// Whether logits can be computed with; the error names the parameter. Narrower ranges are the API's affair.
-    ///
-    /// # Errors
-    /// The first value that is not a finite number or has no meaning.
+    /// Checks that tokens can be sampled with these values. The error names the first that is not finite or has no
+    /// meaning. Narrower ranges are the API's affair.
     pub fn check(&self) -> Result<(), String> {
         let positive = |value: f32| value > 0.0 && value.is_finite();
         let part = |value: f32| (0.0..=1.0).contains(&value);
@@ -126,7 +124,7 @@ pub struct Slo {
     pub ttft: Option<Span>,
     /// Mean time per output token after the first.
     pub tpot: Option<Span>,
-    /// The largest allowed gap between two tokens at the class's tail quantile.
+    /// Largest allowed gap between two tokens at the class's tail quantile.
     pub itl_tail: Option<Span>,
 }
 
@@ -135,13 +133,13 @@ pub struct Slo {
 pub struct SampledToken {
     /// The chosen token.
     pub token: TokenId,
-    /// Natural log-probability of the chosen token under the raw (temperature-free, penalty-free) distribution; present when asked for.
+    /// Natural log-probability of the token under the raw distribution (no temperature, no penalties), if asked for.
     pub logprob: Option<f32>,
-    /// The most likely alternatives with their log-probabilities, most likely first.
+    /// Most likely alternatives with their log-probabilities, most likely first.
     pub top: Vec<(TokenId, f32)>,
 }
 
-/// Why a choice ended well.
+/// Reason why a choice ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
     /// A stop token was generated (it is the last token delivered) or the router found a stop string.

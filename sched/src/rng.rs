@@ -5,7 +5,7 @@
 
 use crate::Choice;
 
-/// What a counter block is drawn for; the last counter word, so that purposes never share a block.
+/// Purpose of a counter block; the last counter word, so that purposes never share a block.
 #[derive(Clone, Copy)]
 enum Purpose {
     Uniform = 0,
@@ -25,13 +25,13 @@ pub fn uniform_f32(seed: u64, position: u64, draw: u32) -> f32 {
     (block_u64(seed, position, draw, Purpose::Uniform) >> 40) as f32 / (1_u32 << 24) as f32
 }
 
-/// The seed of one of the `n` choices of a request. No choice uses the request's seed itself.
+/// Seed of one of the `n` choices of a request. No choice uses the request's seed itself.
 #[must_use]
 pub fn choice_seed(seed: u64, choice: Choice) -> u64 {
     block_u64(seed, u64::from(choice.0), 0, Purpose::ChoiceSeed)
 }
 
-/// A stand-in for a model: 64 bits that depend on seed and position only, independent of the uniform numbers.
+/// Stand-in for a model: 64 bits that depend on seed and position only, independent of the uniform numbers.
 #[must_use]
 pub fn token_hash(seed: u64, position: u64) -> u64 {
     block_u64(seed, position, 0, Purpose::TokenHash)

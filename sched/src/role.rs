@@ -1,6 +1,6 @@
-//! What a worker is for; knows nothing of how it does it.
+//! Roles of workers; knows nothing of how they do it.
 
-/// The part a worker plays. A role is a configuration of the one replica scheduler, not another program.
+/// Part that a worker plays. A role is a configuration of the one replica scheduler, not another program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Computes prompts and first tokens, then gives the KV cache away.

@@ -18,7 +18,7 @@ impl Time {
         self.0
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// Span since `earlier`; zero if it lies in the future.
     #[must_use]
     pub const fn since(self, earlier: Time) -> Span {
         Span(self.0.saturating_sub(earlier.0))

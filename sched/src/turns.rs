@@ -1,19 +1,19 @@
-//! Whose turn it is: requests that ask for many choices begin them in portions, one request after the other.
+//! Turns of requests that ask for many choices: they begin them in portions, one request after the other.
 //!
 //! Without turns, one request of a thousand choices would stand in every worker's queue before everything that comes
 //! after it. Knows neither workers nor what a job is.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Jobs that wait for their turn and how many choices of such jobs run.
+/// Jobs that wait for their turn, and the number of choices of jobs that run.
 ///
-/// Among groups (requests) it goes round; within a group jobs keep their order. A job that does not fit is waited for, so
-/// that narrow ones do not pass it for ever.
+/// Groups (requests) take turns; within a group jobs keep their order. A job that does not fit is waited for, so that
+/// narrower ones do not pass it for ever.
 #[derive(Debug)]
 pub struct Turns<G, J> {
     running_choices: u32,
     waiting: BTreeMap<G, VecDeque<Waiting<J>>>,
-    /// Groups that wait, next one first; each once.
+    /// Groups that wait, the next one first; each once.
     order: VecDeque<G>,
 }
 
@@ -30,7 +30,7 @@ impl<G, J> Default for Turns<G, J> {
 }
 
 impl<G: Copy + Ord, J: Copy + PartialEq> Turns<G, J> {
-    /// A job of `group` with so many choices waits from now on.
+    /// Lets a job of `group` with so many choices wait.
     pub fn wait(&mut self, group: G, job: J, choices: u32) {
         let jobs = self.waiting.entry(group).or_default();
         if jobs.is_empty() {
@@ -39,7 +39,7 @@ impl<G: Copy + Ord, J: Copy + PartialEq> Turns<G, J> {
         jobs.push_back(Waiting { job, choices });
     }
 
-    /// The next job to begin while no more than `choices_max` run; one that alone is wider begins when none runs.
+    /// Takes out the next job if it fits into `choices_max` running choices; a wider one begins when none runs.
     pub fn next(&mut self, choices_max: u32) -> Option<(J, u32)> {
         let group = *self.order.front()?;
         let jobs = self.waiting.get_mut(&group)?;
@@ -58,12 +58,12 @@ impl<G: Copy + Ord, J: Copy + PartialEq> Turns<G, J> {
         Some((job, choices))
     }
 
-    /// A job with so many choices, which had begun, has ended.
+    /// Counts out a job with so many choices, which had begun and has ended.
     pub fn ended(&mut self, choices: u32) {
         self.running_choices = self.running_choices.saturating_sub(choices);
     }
 
-    /// A job that may still wait is not wanted any more; whether it did.
+    /// Takes out a job that is not wanted any more; returns whether it still waited.
     pub fn forget(&mut self, group: G, job: J) -> bool {
         let Some(jobs) = self.waiting.get_mut(&group) else { return false };
         let before = jobs.len();

@@ -13,18 +13,18 @@ pub const HASH_UNIT_TOKENS: u32 = 16;
 const UNIT: usize = HASH_UNIT_TOKENS as usize;
 const HASH_BYTES: usize = size_of::<u128>();
 
-/// The name of all tokens from position 0 to the end of some unit, under one model and adapter.
+/// Name of all tokens from position 0 to the end of some unit, under one model and adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash(pub u128);
 
 impl ContentHash {
-    /// The start of a chain; `salt` tells models and adapters apart.
+    /// Start of a chain; `salt` tells models and adapters apart.
     #[must_use]
     pub fn root(salt: u64) -> ContentHash {
         ContentHash(xxh3_128(&salt.to_le_bytes()))
     }
 
-    /// The chain one unit further.
+    /// Extends the chain by one unit.
     #[must_use]
     pub fn extend(self, unit: &[TokenId; UNIT]) -> ContentHash {
         let mut bytes = [0_u8; HASH_BYTES + UNIT * size_of::<u32>()];
@@ -36,7 +36,7 @@ impl ContentHash {
     }
 }
 
-/// The names of the full blocks of one growing sequence of tokens, each computed once.
+/// Names of the full blocks of one growing sequence of tokens, each computed once.
 #[derive(Debug, Clone)]
 pub struct HashChain {
     block_tokens: u32,
@@ -55,7 +55,7 @@ impl HashChain {
         HashChain { block_tokens, last: ContentHash::root(salt), blocks: Vec::new() }
     }
 
-    /// The names of the first `full_blocks` blocks; `token_at` gives the token of a position they cover.
+    /// Returns the names of the first `full_blocks` blocks; `token_at` gives the token of a position they cover.
     pub fn first(&mut self, full_blocks: u32, token_at: impl Fn(u32) -> TokenId) -> &[ContentHash] {
         let wanted = full_blocks as usize;
         while self.blocks.len() < wanted {
@@ -69,7 +69,7 @@ impl HashChain {
         &self.blocks[..wanted]
     }
 
-    /// The names that were asked for until now.
+    /// Names that were asked for until now.
     #[must_use]
     pub fn known(&self) -> &[ContentHash] {
         &self.blocks

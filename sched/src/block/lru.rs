@@ -2,7 +2,6 @@
 
 use crate::BlockId;
 
-/// No neighbour.
 const NONE: u32 = u32::MAX;
 
 /// A doubly linked list through two flat arrays, one entry per block of the pool.
@@ -59,7 +58,7 @@ impl Lru {
         self.len -= 1;
     }
 
-    /// From the longest unused on.
+    /// Blocks from the longest unused on.
     pub(super) fn iter(&self) -> impl Iterator<Item = BlockId> + '_ {
         let mut next = self.oldest;
         std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Accounting of KV blocks: who refers to them, what they hold, who may still write to them; knows no bytes.
+//! Accounting of KV blocks: references to them, their content, and who may still write to them; knows no bytes.
 
 mod hash;
 mod lru;

@@ -1,6 +1,6 @@
 //! The state of every KV block of one worker; knows neither requests nor bytes.
 //!
-//! `free + cached + in use + quarantined = total` holds after every call. A block that several holders share counts once.
+//! `free + cached + in use + quarantined = total` holds after every call. A block with several holders counts once.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::BlockId;
 
 /// Accounting of the blocks of one worker. All operations are O(1), or O(log blocks) where content is looked up.
 ///
-/// *References* say who needs a block: block tables and leases. *Accesses* say who may touch its bytes whatever the
-/// references say: a step or a pull in flight. *Reads* say who may still look at them. A block is handed out again only
-/// when it has none of the three.
+/// *References* count the holders of a block: block tables and reservations. *Accesses* count the steps and pulls in
+/// flight that may touch its bytes whatever the references say; *reads* those that may still look at them. A block is
+/// handed out again only when it has none of the three.
 #[derive(Debug, Clone)]
 pub struct BlockPool {
     blocks: Vec<Block>,
@@ -31,16 +31,15 @@ struct Block {
 }
 
 impl Block {
-    /// Nobody touches its bytes.
     fn is_quiet(&self) -> bool {
         self.accesses == 0 && self.reads == 0
     }
 }
 
-/// How often each block is referred to, touched and read, as its owner counts.
+/// References, accesses and reads of each block, as its owner counts.
 #[derive(Debug, Clone, Default)]
 pub struct Holdings {
-    /// Block tables and leases.
+    /// Block tables and reservations.
     pub references: BTreeMap<BlockId, u32>,
     /// Steps and pulls that may write.
     pub accesses: BTreeMap<BlockId, u32>,
@@ -48,21 +47,21 @@ pub struct Holdings {
     pub reads: BTreeMap<BlockId, u32>,
 }
 
-/// What a block is right now.
+/// State of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockState {
-    /// Nobody needs it and it holds nothing.
+    /// Without holders and content.
     Free,
-    /// Nobody needs it, but it holds content that can be found again.
+    /// Without holders, but with content that can be found again.
     Cached,
-    /// Somebody refers to it.
+    /// With at least one holder.
     InUse,
-    /// Nobody refers to it, but a step or a pull in flight may still touch or read its bytes.
+    /// Without holders, but a step or a pull in flight may still touch or read its bytes.
     Quarantined,
 }
 
 impl BlockPool {
-    /// A pool of `total` free blocks.
+    /// Creates a pool of `total` free blocks.
     #[must_use]
     pub fn new(total: u32) -> BlockPool {
         BlockPool {
@@ -75,49 +74,49 @@ impl BlockPool {
         }
     }
 
-    /// All blocks.
+    /// Number of all blocks.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.blocks.len() as u32
     }
 
-    /// Blocks that hold nothing.
+    /// Number of free blocks.
     #[must_use]
     pub fn free(&self) -> u32 {
         self.free.len() as u32
     }
 
-    /// Blocks that nobody needs and that hold content.
+    /// Number of cached blocks, which have content but no holder.
     #[must_use]
     pub fn cached(&self) -> u32 {
         self.cached.len()
     }
 
-    /// Blocks with references.
+    /// Number of blocks with references.
     #[must_use]
     pub fn in_use(&self) -> u32 {
         self.in_use
     }
 
-    /// Blocks without references that may still be touched.
+    /// Number of blocks without references that may still be touched or read.
     #[must_use]
     pub fn quarantined(&self) -> u32 {
         self.quarantined
     }
 
-    /// How many blocks `allocate` can hand out right now.
+    /// Number of blocks that `allocate` can hand out right now.
     #[must_use]
     pub fn available(&self) -> u32 {
         self.free() + self.cached()
     }
 
-    /// How many holders refer to a block.
+    /// Number of holders of a block.
     #[must_use]
     pub fn references(&self, id: BlockId) -> u32 {
         self.block(id).references
     }
 
-    /// What a block is right now.
+    /// State of a block right now.
     #[must_use]
     pub fn state(&self, id: BlockId) -> BlockState {
         let block = self.block(id);
@@ -129,7 +128,7 @@ impl BlockPool {
         }
     }
 
-    /// A block of unknown bytes with one reference: a free one, or the longest unused of the cached ones.
+    /// Hands out a block of unknown bytes with one reference: a free one, or the longest unused of the cached ones.
     pub fn allocate(&mut self) -> Option<BlockId> {
         let id = self.free.pop().or_else(|| self.evict())?;
         self.block_mut(id).references = 1;
@@ -145,14 +144,14 @@ impl BlockPool {
         Some(id)
     }
 
-    /// One more reference to a block that has some.
+    /// Adds a reference to a block that has some.
     pub fn retain(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.references > 0, "{id} is retained although nobody refers to it");
         block.references += 1;
     }
 
-    /// One reference less. The last one makes the block free, cached or quarantined.
+    /// Gives one reference back. The last one makes the block free, cached or quarantined.
     pub fn release(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.references > 0, "{id} is released although nobody refers to it");
@@ -169,7 +168,7 @@ impl BlockPool {
         }
     }
 
-    /// From now on a step or a pull may touch the bytes of a block in use. Content that can be found is never written.
+    /// Lets a step or a pull touch the bytes of a block in use. Content that can be found is never written.
     pub fn begin_access(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.references > 0, "{id} is touched although nobody refers to it");
@@ -177,7 +176,7 @@ impl BlockPool {
         block.accesses += 1;
     }
 
-    /// A step or a pull that could touch the block has ended.
+    /// Ends the access of a step or a pull to a block.
     pub fn end_access(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.accesses > 0, "an access of {id} ends that never began");
@@ -185,15 +184,14 @@ impl BlockPool {
         self.leave_quarantine(id);
     }
 
-    /// From now on a step may read a block in use whatever becomes of its references. What is read may be findable, and
-    /// found, by others.
+    /// Lets a step read a block in use, whatever becomes of its references. Others may find and use it meanwhile.
     pub fn begin_read(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.references > 0, "{id} is read although nobody refers to it");
         block.reads += 1;
     }
 
-    /// A step that could read the block has ended.
+    /// Ends the read of a block by a step.
     pub fn end_read(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.reads > 0, "a read of {id} ends that never began");
@@ -209,7 +207,7 @@ impl BlockPool {
         }
     }
 
-    /// Makes the content of a full, completely written block findable. A second block of the same content stays unnamed.
+    /// Makes the content of a full, written block findable. A second block of the same content stays unnamed.
     pub fn publish(&mut self, id: BlockId, content: ContentHash) {
         let block = self.block(id);
         assert!(block.references > 0, "{id} is published although nobody refers to it");
@@ -220,7 +218,7 @@ impl BlockPool {
         }
     }
 
-    /// Nobody shall find the content of a block in use any more. Who refers to it keeps it.
+    /// Makes the content of a block in use unfindable. Its holders keep the block.
     pub fn forget(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.references > 0, "{id} is forgotten although nobody refers to it");
@@ -229,13 +227,13 @@ impl BlockPool {
         }
     }
 
-    /// The blocks that hold the leading part of `contents`.
+    /// Returns the blocks that hold the leading part of `contents`.
     #[must_use]
     pub fn find_leading(&self, contents: &[ContentHash]) -> Vec<BlockId> {
         contents.iter().map_while(|content| self.by_content.get(content).copied()).collect()
     }
 
-    /// A reference to a block that was just found by its content.
+    /// Adds a reference to a block that was just found by its content.
     pub fn acquire(&mut self, id: BlockId) {
         let block = self.block_mut(id);
         assert!(block.content.is_some(), "{id} is acquired although it holds nothing");
@@ -266,9 +264,7 @@ impl BlockPool {
         &mut self.blocks[index as usize]
     }
 
-    /// Recounts everything and compares; for tests and for an operator's check. O(blocks log blocks).
-    ///
-    /// What the owner of the pool believes it holds of each block is compared with what is counted here.
+    /// Recounts everything and compares it with the owner's counts; for tests and operators. O(blocks log blocks).
     pub fn check(&self, held: &Holdings) -> Result<(), String> {
         let mut counted = [0_u32; 4];
         for index in 0..self.total() {

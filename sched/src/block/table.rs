@@ -1,4 +1,4 @@
-//! The blocks of one sequence in the order of its positions; knows no tokens.
+//! Blocks of one sequence in the order of its positions; knows no tokens.
 
 use super::BlockPool;
 use crate::BlockId;
@@ -9,7 +9,7 @@ pub fn blocks_for(tokens: u32, block_tokens: u32) -> u32 {
     tokens.div_ceil(block_tokens)
 }
 
-/// Where each position of a sequence is stored. Holds one reference per entry; `release` gives them back.
+/// Block of each position of a sequence. Holds one reference per entry; `release` gives them back.
 #[derive(Debug, Default)]
 pub struct BlockTable {
     blocks: Vec<BlockId>,
@@ -28,7 +28,7 @@ impl BlockTable {
         self.blocks.len() as u32
     }
 
-    /// No entries at all.
+    /// True if there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
@@ -45,7 +45,7 @@ impl BlockTable {
         pool.release(shared);
     }
 
-    /// A second table over the same blocks.
+    /// Makes a second table over the same blocks.
     #[must_use]
     pub fn fork(&self, pool: &mut BlockPool) -> BlockTable {
         self.blocks.iter().for_each(|block| pool.retain(*block));

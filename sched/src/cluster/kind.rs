@@ -1,13 +1,12 @@
-//! Which workers give the same bits; knows no link.
+//! Kinds of workers, each of which gives the same bits; knows no link.
 
 use crate::{CompatKey, ModelId};
 
-/// Workers that give the same bits from the same request: one model, one compatibility key. A request that has begun at one
-/// of them goes on at one of them.
+/// Workers that give the same bits: one model, one compatibility key. A request ends at the kind at which it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind {
-    /// What they serve.
+    /// Model that they serve.
     pub model: ModelId,
-    /// What they compute it with: weights, formats, kernels.
+    /// Compatibility key: weights, formats and kernels.
     pub compat: CompatKey,
 }

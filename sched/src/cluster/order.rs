@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Intake, Kind, Worker};
 use crate::{Role, WorkerId};
 
-/// All of them, by kind and role.
+/// Workers that take new legs, by kind and role.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Orders {
     of: BTreeMap<(Kind, Role), Order>,

@@ -1,20 +1,19 @@
-//! How long a sequence each worker can bring to its last token, and the longest of all; knows no link.
+//! Longest sequence that each worker can bring to its last token, and the longest of all; knows no link.
 
 use std::collections::BTreeMap;
 
 use super::Kind;
 use crate::WorkerId;
 
-/// Those that can bring any.
+/// Workers that can bring any sequence to its last token.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reaches {
     of: BTreeMap<WorkerId, (Kind, u32)>,
-    /// How many reach so far.
     counts: BTreeMap<(Kind, u32), u32>,
 }
 
 impl Reaches {
-    /// A worker reaches so far now, or nowhere.
+    /// Sets how far a worker reaches; `None` if it can serve nothing.
     pub(super) fn set(&mut self, id: WorkerId, reach: Option<(Kind, u32)>) {
         let before = match reach {
             Some(reach) => self.of.insert(id, reach),
@@ -33,7 +32,6 @@ impl Reaches {
         }
     }
 
-    /// The longest sequence that some worker of a kind can bring to its last token.
     pub(super) fn longest(&self, kind: Kind) -> Option<u32> {
         self.counts.range((kind, 0)..=(kind, u32::MAX)).next_back().map(|((_, tokens), _)| *tokens)
     }

@@ -1,20 +1,20 @@
-//! Which workers say nothing any more, by when each was heard last; knows nothing else of them.
+//! Silent workers, by when each was last heard; knows nothing else of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Span, Time, WorkerId};
 
-/// Beats without a word after which no new work goes to a worker.
+/// Beats without a word after which a worker gets no new work.
 const BEATS_QUIET: u64 = 3;
-/// Beats without a word after which it is given up.
+/// Beats without a word after which a worker is given up.
 const BEATS_LOST: u64 = 6;
 
-/// When each worker was heard last. Every worker owes a word per beat.
+/// Time at which each worker was last heard. Every worker owes a word per beat.
 #[derive(Debug, Clone)]
 pub struct Silences {
     beat: Span,
     workers: BTreeMap<WorkerId, Heard>,
-    /// When the silence of each means something next.
+    /// Time at which the silence of each worker has its next consequence.
     dues: BTreeSet<(Time, WorkerId)>,
 }
 
@@ -30,32 +30,32 @@ enum Quiet {
     Noticed,
 }
 
-/// What the silence of a worker has come to.
+/// Consequence of a worker's silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
-    /// Nothing new goes to it until it is heard again.
+    /// No new work goes to the worker until it is heard again.
     Quiet(WorkerId),
-    /// It is given up; it has to join anew.
+    /// The worker is given up and has to join anew.
     Lost(WorkerId),
 }
 
-/// What a word of a worker means.
+/// Meaning of a worker's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// It is expected.
+    /// The worker was not quiet.
     Expected,
-    /// It had been quiet: from now on it is as good as any.
+    /// The worker had been quiet; it may get new work again.
     Returned,
 }
 
 impl Silences {
-    /// Nobody yet; every worker owes a word per `beat`.
+    /// Begins without workers; each will owe a word per `beat`.
     #[must_use]
     pub fn new(beat: Span) -> Silences {
         Silences { beat, workers: BTreeMap::new(), dues: BTreeSet::new() }
     }
 
-    /// A worker has said something; its joining is its first word.
+    /// Records a word of a worker; its joining is its first word.
     pub fn heard(&mut self, now: Time, id: WorkerId) -> Word {
         let before = self.note(id, Heard { at: now, quiet: Quiet::No });
         match before.map(|heard| heard.quiet) {
@@ -64,21 +64,21 @@ impl Silences {
         }
     }
 
-    /// A worker is gone; it owes nothing.
+    /// Forgets a worker that is gone.
     pub fn forget(&mut self, id: WorkerId) {
         if let Some(heard) = self.workers.remove(&id) {
             self.dues.remove(&(self.due(heard), id));
         }
     }
 
-    /// When to ask at the latest.
+    /// Time by which `poll` must be called.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         self.dues.first().map(|(due, _)| *due)
     }
 
-    /// The next thing to notice. Whoever asks more than a beat too late was held up itself: what workers said
-    /// meanwhile waits to be read, so they get their time anew.
+    /// Returns the next consequence that is due. After a call more than a beat late the caller was held up itself and
+    /// words of workers wait to be read, so every worker gets its time anew.
     pub fn poll(&mut self, now: Time) -> Option<Silence> {
         let (due, id) = self.dues.first().copied().filter(|(due, _)| *due <= now)?;
         if now.since(due) > self.beat {
@@ -101,7 +101,7 @@ impl Silences {
         }
     }
 
-    /// What is known of a worker from now on; what was before.
+    /// Sets when a worker was heard and whether it is quiet; returns what was known before.
     fn note(&mut self, id: WorkerId, heard: Heard) -> Option<Heard> {
         let before = self.workers.insert(id, heard);
         if let Some(before) = before {

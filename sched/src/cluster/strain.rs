@@ -1,15 +1,15 @@
-//! Pairs that have lost hand-offs: each is avoided for a pause that grows with every loss in a row; knows no request.
+//! Pairs that have lost hand-offs, each avoided for a pause that grows with every loss in a row; knows no request.
 
 use std::collections::BTreeMap;
 
 use crate::{InstanceId, Span, Time};
 
-/// How long a pair is avoided that has lost a hand-off.
+/// Pause in which a pair that has lost a hand-off is avoided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairPause {
-    /// After the first loss; doubled with each further one in a row.
+    /// Pause after the first loss; doubled with each further one in a row.
     pub first: Span,
-    /// The longest.
+    /// Longest pause.
     pub max: Span,
 }
 
@@ -19,10 +19,10 @@ impl Default for PairPause {
     }
 }
 
-/// A giver and a reader.
+/// Giver and reader.
 pub(super) type Pair = (InstanceId, InstanceId);
 
-/// All pairs whose last hand-off was lost.
+/// Pairs whose last hand-off was lost.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Strains {
     pauses: BTreeMap<Pair, Strain>,
@@ -37,17 +37,16 @@ struct Strain {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nobody tries it but who has no other.
+    /// Used only by requests that have no other pair.
     Rests,
-    /// One request tries it after a pause, and the others wait for what comes of that.
+    /// One request tries it after a pause, and the others wait for the outcome.
     Tried,
 }
 
 impl Strains {
-    /// A hand-off was lost. What is lost during a pause began before it, or had no other pair: it belongs to the loss
-    /// that the pause is for.
+    /// Records a lost hand-off. One lost during a pause began before it, or had no other pair: it is no further loss.
     pub(super) fn lost(&mut self, now: Time, pair: Pair, config: PairPause) {
-        // A pair that nobody has tried since its pause ended so long ago is forgotten.
+        // Forget pairs that nobody has tried for so long since their pause ended.
         self.pauses.retain(|_, strain| now < strain.until + config.max);
         let pause = match self.pauses.get(&pair) {
             Some(Strain { stage: Stage::Rests, until, .. }) if now < *until => return,
@@ -58,25 +57,23 @@ impl Strains {
         self.pauses.insert(pair, Strain { pause, until: now + pause, stage: Stage::Rests });
     }
 
-    /// A hand-off has arrived: the pair is as good as any.
+    /// Records a hand-off that has arrived: the pair is as good as any.
     pub(super) fn arrived(&mut self, pair: Pair) {
         self.pauses.remove(&pair);
     }
 
-    /// A hand-off begins. After a pause one request tries the pair; the others avoid it until they know what came of it,
-    /// or for as long again.
+    /// Records that a hand-off begins. After a pause one request tries the pair; the others avoid it until the outcome
+    /// is known, or for as long again.
     pub(super) fn tried(&mut self, now: Time, pair: Pair) {
         if let Some(strain) = self.pauses.get_mut(&pair).filter(|strain| strain.until <= now) {
             (strain.until, strain.stage) = (now + strain.pause, Stage::Tried);
         }
     }
 
-    /// Whether no pair has lost anything.
     pub(super) fn is_empty(&self) -> bool {
         self.pauses.is_empty()
     }
 
-    /// Whether the pair is to be avoided.
     pub(super) fn avoids(&self, now: Time, pair: Pair) -> bool {
         self.pauses.get(&pair).is_some_and(|strain| now < strain.until)
     }

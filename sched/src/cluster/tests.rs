@@ -1,4 +1,4 @@
-//! What the table of workers keeps up to date, beside a look at everything.
+//! State that the table of workers keeps up to date, beside a recount of everything.
 
 use super::*;
 
@@ -73,7 +73,6 @@ fn assigned_work_counts_until_the_next_report() {
     assert_eq!(cluster.get(id).map(|w| (w.waiting_tokens(), w.sequences())), Some((50, 2)));
 }
 
-/// What is kept up to date piece by piece is what a look at everything says.
 #[test]
 fn reaches_and_orders_follow_every_change() {
     let mut cluster = Cluster::default();

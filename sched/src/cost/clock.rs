@@ -1,9 +1,9 @@
-//! When a running step ends, revised whenever its speed changes; knows no model.
+//! End of a running step, revised whenever its speed changes; knows no model.
 
 use super::Work;
 use crate::Time;
 
-/// The progress of one running step.
+/// Progress of one running step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepClock {
     total: f64,
@@ -13,21 +13,21 @@ pub struct StepClock {
 }
 
 impl StepClock {
-    /// A step that begins now.
+    /// Starts a step now.
     #[must_use]
     pub fn start(now: Time, work: Work, speed: f64) -> StepClock {
         let total = work.0.max(0.0);
         StepClock { total, left: total, at: now, speed: speed.max(0.0) }
     }
 
-    /// From now on the step runs at this speed (shares or neighbours have changed).
+    /// Sets the speed of the step from now on (shares or neighbours have changed).
     pub fn set_speed(&mut self, now: Time, speed: f64) {
         self.left = self.left_at(now);
         self.at = self.at.max(now);
         self.speed = speed.max(0.0);
     }
 
-    /// When it ends if nothing changes, rounded up to whole microseconds; `None` while it stands still.
+    /// Time at which the step ends if nothing changes, rounded up to whole microseconds; `None` while it stands still.
     #[must_use]
     pub fn ends_at(&self) -> Option<Time> {
         // The cast saturates, so a step that would take longer than time itself ends at the end of time.
@@ -35,13 +35,13 @@ impl StepClock {
             .then(|| Time(self.at.0.saturating_add((self.left / self.speed.max(f64::MIN_POSITIVE)).ceil() as u64)))
     }
 
-    /// Whether it has ended by now.
+    /// True if the step has ended by now.
     #[must_use]
     pub fn has_ended(&self, now: Time) -> bool {
         self.ends_at().is_some_and(|end| end <= now)
     }
 
-    /// How many of `layers` layers have run by now.
+    /// Number of the step's `layers` layers that have run by now.
     #[must_use]
     pub fn layers_done(&self, now: Time, layers: u32) -> u32 {
         if self.has_ended(now) || self.total <= 0.0 {

@@ -1,7 +1,7 @@
 //! The latency model of DistServe (Zhong et al., OSDI 2024, appendix A) with coefficients from a fit; knows no device.
 //!
-//! A prefill step takes a + b·Σlen + c·Σlen², a decode step a + b·Σcontext + c·batch. A step that mixes both streams the
-//! weights once, so it pays the larger of the two constants and the sum of the rest.
+//! A prefill step takes a + b·Σlen + c·Σlen², a decode step a + b·Σcontext + c·batch. A step that mixes both streams
+//! the weights once, so it pays the larger of the two constants and the sum of the rest.
 
 use thiserror::Error;
 
@@ -12,9 +12,9 @@ use super::{CostModel, LaneUse, Phase, StepWork, Work};
 pub struct Fitted {
     /// Steps with prompt tokens.
     pub prefill: PrefillFit,
-    /// Steps without.
+    /// Steps without prompt tokens.
     pub decode: DecodeFit,
-    /// How much a neighbour that has the whole device would slow a lane down: speed is divided by 1 + this x its share.
+    /// Slow-down by a neighbour that has the whole device: speed is divided by 1 + this x the neighbour's share.
     pub contention: f64,
 }
 
@@ -27,7 +27,7 @@ pub struct PrefillFit {
     pub token_us: f64,
     /// c: per squared prompt length.
     pub token_squared_us: f64,
-    /// Share of the device from which on more of it helps no further, in (0, 1].
+    /// Share of the device beyond which more of it helps no further, in (0, 1].
     pub saturation_share: f64,
 }
 
@@ -40,11 +40,11 @@ pub struct DecodeFit {
     pub context_token_us: f64,
     /// c: per sequence.
     pub sequence_us: f64,
-    /// Share of the device from which on more of it helps no further, in (0, 1].
+    /// Share of the device beyond which more of it helps no further, in (0, 1].
     pub saturation_share: f64,
 }
 
-/// A coefficient that no device can have.
+/// Coefficient that no device can have.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[error("cost model has {name} = {value}, which must {must}")]
 pub struct CostError {
@@ -52,12 +52,12 @@ pub struct CostError {
     pub name: &'static str,
     /// Its value.
     pub value: f64,
-    /// What would be right.
+    /// Rule that it breaks.
     pub must: &'static str,
 }
 
 impl Fitted {
-    /// These coefficients, if they describe a device on which every step takes time.
+    /// Returns these coefficients, if they describe a device on which every step takes time.
     pub fn checked(self) -> Result<Fitted, CostError> {
         for (name, value) in [
             ("prefill.token_us", self.prefill.token_us),

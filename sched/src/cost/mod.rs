@@ -1,4 +1,4 @@
-//! How long steps take; knows quantities of work, not who asked for it.
+//! Latency models of steps; knows quantities of work, not who asked for it.
 //!
 //! A model gives a step's *work* (microseconds on the whole device, alone) and its *speed* under given shares and
 //! neighbours, so that a running step can be re-timed when either changes: see [`StepClock`].
@@ -17,33 +17,33 @@ use crate::Span;
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Work(pub f64);
 
-/// A lane that runs a step, as its neighbours feel it.
+/// Use of the device by a lane that runs a step, as its neighbours feel it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LaneUse {
-    /// The part of the device it may use, in (0, 1].
+    /// Part of the device it may use, in (0, 1].
     pub share: f64,
-    /// What its step does.
+    /// Phase of its step.
     pub phase: Phase,
 }
 
-/// What bounds a step.
+/// Resource that bounds a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Some of its rows are chunks of prompts: compute.
+    /// Compute: some of its rows are chunks of prompts.
     Prefill,
-    /// All of its rows are decodes: memory bandwidth.
+    /// Memory bandwidth: all of its rows are decodes.
     Decode,
 }
 
 /// A latency model of one kind of device.
 pub trait CostModel {
-    /// The work of a step. More rows or longer contexts never take less.
+    /// Returns the work of a step. More rows or longer contexts never take less.
     fn work(&self, step: &StepWork) -> Work;
 
-    /// Work done per microsecond, in (0, 1], by a lane beside these others.
+    /// Returns the work done per microsecond, in (0, 1], by a lane beside these others.
     fn speed(&self, own: LaneUse, others: &[LaneUse]) -> f64;
 
-    /// How long a step takes on the whole device, alone.
+    /// Returns the time that a step takes on the whole device, alone.
     fn span_alone(&self, step: &StepWork) -> Span {
         Span(self.work(step).0.ceil() as u64)
     }

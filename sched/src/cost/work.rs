@@ -1,11 +1,11 @@
-//! The quantities of a step that its latency depends on; knows no coefficient.
+//! Quantities of a step that its latency depends on; knows no coefficient.
 
 use std::ops::Range;
 
 use super::Phase;
 use crate::StepPlan;
 
-/// What a step asks of a device.
+/// Work that a step asks of a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepWork {
     /// Prompt tokens in the step.
@@ -21,7 +21,7 @@ pub struct StepWork {
 }
 
 impl StepWork {
-    /// The work of a plan for a model of `layers_total` layers. A single row beyond position 0 is a decode.
+    /// Work of a plan for a model of `layers_total` layers. A single row beyond position 0 is a decode.
     #[must_use]
     pub fn of_plan(plan: &StepPlan, layers_total: u32) -> StepWork {
         let mut work = StepWork::default();
@@ -59,7 +59,7 @@ impl StepWork {
         }
     }
 
-    /// What bounds the step.
+    /// Resource that bounds the step.
     #[must_use]
     pub fn phase(&self) -> Phase {
         if self.prefill_tokens > 0.0 { Phase::Prefill } else { Phase::Decode }

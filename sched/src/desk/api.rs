@@ -1,4 +1,4 @@
-//! What goes into a router's desk and what comes out of it.
+//! Events that go into a router's desk and actions that come out of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use crate::message::{FromWorker, Load, ToWorker};
 use crate::route::{Chosen, Lack};
 use crate::{Choice, Failure, FinishReason, Leg, ModelId, RequestId, Span, WorkerId};
 
-/// How a desk is patient and what it bounds.
+/// Limits and intervals of a desk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeskConfig {
-    /// How patient requests are.
+    /// Limits of each request's journey.
     pub journey: JourneyConfig,
-    /// How often the leases of what runs are renewed.
+    /// Interval at which the leases of running legs are renewed.
     pub renew_every: Span,
-    /// How often a worker has to say how it is.
+    /// Interval at which a worker has to report its status.
     pub status_every: Span,
-    /// Choices of requests of several that run at a time, for each worker that generates.
+    /// Most choices of wide requests that run at a time, for each worker that generates.
     pub wide_choices_max: u32,
 }
 
@@ -27,24 +27,24 @@ pub struct DeskConfig {
 pub enum DeskEvent {
     /// A request has been let in.
     Submit(Box<Submission>),
-    /// The router has found a stop string: nothing more of this choice is wanted.
+    /// The router has found a stop string: no more tokens of this choice are wanted.
     StopChoice {
-        /// Its request.
+        /// Request of the choice.
         request: RequestId,
         /// The choice.
         choice: Choice,
     },
-    /// The client of a request has hung up, or takes nothing any more.
+    /// The client of a request has hung up, or reads no more.
     ClientGone(RequestId),
     /// The session with a worker has begun. Its number is new, even if the worker has been here before.
     Joined(WorkerId, WorkerInfo),
-    /// A worker has said how it is.
+    /// A worker's status.
     Status(WorkerId, WorkerStatus),
-    /// A worker has said something about a leg.
+    /// A worker's word about a leg.
     Said(WorkerId, FromWorker),
-    /// The session with a worker is over, and with it all that it did.
+    /// The session with a worker is over, and with it all legs at this worker.
     Left(WorkerId),
-    /// Every request fails, new ones too.
+    /// The router shuts down: every request fails, new ones too.
     ShutDown,
     /// Time has passed.
     Tick,
@@ -53,57 +53,57 @@ pub enum DeskEvent {
 /// A request as it is submitted.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// What is asked for.
+    /// Prompt, choices and parameters.
     pub parts: Parts,
-    /// Whether it waits for its turn.
+    /// Whether the request waits for its turn.
     pub width: Width,
 }
 
-/// Whether a request of a client is one choice, or so many that they take turns.
+/// Width of a client's request: one choice, or so many that they take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
     /// One prompt, one choice: it is sent on at once.
     Narrow,
-    /// All of these belong together and are begun in portions.
+    /// Several choices: requests of one group belong together and are begun in portions.
     Wide(Group),
 }
 
-/// What one client request asked for.
+/// Number that the requests of one client call have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group(pub u64);
 
-/// What a worker says about itself.
+/// Status report of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerStatus {
-    /// How full it is.
+    /// Load of the worker.
     pub load: Load,
-    /// Whether it takes new legs.
+    /// Whether the worker takes new legs.
     pub phase: Phase,
-    /// The givers that it can read from; `None` if they are as before.
+    /// Givers that the worker can read from; `None` if they are as before.
     pub links: Option<Vec<Link>>,
-    /// Why it cannot read from others.
+    /// Reasons why the worker cannot read from other givers.
     pub problems: Vec<Failure>,
 }
 
 /// Whether a worker takes new legs, as it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It does.
+    /// Takes new legs.
     Accepting,
-    /// It finishes what it has and then ends.
+    /// Finishes the legs that it has and then ends.
     Draining,
 }
 
 /// One decision of a desk. Those about one request come one after the other, as far as they are known.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeskAction {
-    /// Say this to a worker, in this order.
+    /// Send this word to a worker, in this order.
     Tell(WorkerId, ToWorker),
-    /// A leg goes this way; for logs and metrics.
+    /// A leg was placed; for logs and metrics.
     Placed {
         /// The leg.
         leg: Leg,
-        /// Where, and why there.
+        /// Route, and why it was chosen.
         chosen: Chosen,
     },
     /// The next token of a choice, for the client.
@@ -119,55 +119,54 @@ pub enum DeskAction {
         request: RequestId,
         /// The choice.
         choice: Choice,
-        /// Why.
+        /// Reason.
         reason: FinishReason,
     },
-    /// A leg was lost and what it had not finished is tried again; for metrics and logs.
+    /// A leg was lost and its unfinished choices are tried again; for metrics and logs.
     Retry {
         /// The request.
         request: RequestId,
-        /// What happened to it.
+        /// Failure of the lost leg.
         failure: Failure,
     },
     /// No hand-off is tried for a request any more; for metrics and logs.
     GaveUpHandoffs {
         /// The request.
         request: RequestId,
-        /// Why the last one was lost.
+        /// Failure of the last hand-off.
         failure: Failure,
-        /// What is done instead.
+        /// Substitute for the hand-off.
         instead: Instead,
     },
     /// The request is over. Comes exactly once, and nothing about it comes after that.
     End {
         /// The request.
         request: RequestId,
-        /// How.
+        /// Outcome.
         ending: Ending,
     },
-    /// No new request goes to a worker that has joined: workers that give other bits serve its model; for logs. It is used
-    /// when those can serve nothing any more.
+    /// A worker that has joined gets no new request while workers that give other bits can serve its model; for logs.
     Unused {
         /// The worker.
         worker: WorkerId,
-        /// What is other about it.
+        /// Difference between this worker and those.
         reason: Arc<str>,
     },
-    /// A worker says nothing: no new work goes to it; for logs.
+    /// A worker is silent: no new work goes to it; for logs.
     Quiet(WorkerId),
-    /// It is heard again; for logs.
+    /// A silent worker is heard again; for logs.
     Returned(WorkerId),
-    /// It has said nothing for so long that it is given up: its session has to end. It has left already.
+    /// A worker was silent for so long that it is given up: its session has to end. For the desk it has left already.
     GiveUp(WorkerId),
     /// What can be served has changed.
     View(View),
 }
 
-/// What can be served.
+/// Models that can be served, and what is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct View {
-    /// The longest sequence of each model that some route can hold; models without a route are not there.
+    /// Longest sequence of each model that some route can hold, in tokens; models without a route are left out.
     pub sequence_tokens_max: BTreeMap<ModelId, u32>,
-    /// What is missing for the router's first model; `None` while it can be served.
+    /// What the router's first model lacks; `None` while it can be served.
     pub lack: Option<Lack>,
 }

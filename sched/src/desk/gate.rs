@@ -1,34 +1,34 @@
-//! The first gate: how many requests are inside at a time, and how many bytes of bodies and of answers they hold.
+//! The first gate: bounds how many requests are inside, and how many bytes their bodies and answers hold.
 //!
-//! What a client announces costs it nothing and counts for nothing; bytes count when they have arrived, a place when the
-//! whole request has. So neither idle connections nor large promises keep anybody out. Whoever asks is many, and asks
-//! before there is a request: the gate is a machine of its own beside the desk.
+//! What a client announces counts for nothing; bytes count when they have arrived, a place when the whole request has.
+//! So neither idle connections nor large promises keep anybody out. Many connections ask at once, and before there is a
+//! request, so the gate is a machine of its own beside the desk.
 
 use thiserror::Error;
 
 use crate::{Span, Time};
 
-/// Weight of the newest gap in the running mean of gaps between two ends.
+/// Weight of the newest gap in the running mean of gaps between two ends of requests.
 const NEWEST_WEIGHT: f64 = 0.1;
 const RETRY_AFTER_MIN: Span = Span::from_ms(100);
 const RETRY_AFTER_MAX: Span = Span::from_secs(30);
 /// Bytes that every request may hold uncounted, so that large ones cannot keep small ones out. Places bound their sum.
 const BYTES_FREE: usize = 16 << 10;
 
-/// How much may be inside.
+/// Limits on what is inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GateLimits {
-    /// Requests.
+    /// Requests inside.
     pub requests_max: usize,
-    /// Bytes of their bodies and of the prompts made of them.
+    /// Bytes of their bodies and of the prompts made from them.
     pub bytes_max: usize,
-    /// Bytes of answers that are held, of all requests.
+    /// Bytes of answers that are held, over all requests.
     pub answers_bytes_max: usize,
-    /// Bytes of one such answer.
+    /// Bytes of one held answer.
     pub answer_bytes_max: usize,
 }
 
-/// Lets requests in.
+/// Machine that lets requests in.
 #[derive(Debug, Clone)]
 pub struct Gate {
     limits: GateLimits,
@@ -36,11 +36,10 @@ pub struct Gate {
     body_bytes: usize,
     answer_bytes: usize,
     last_end: Option<Time>,
-    /// Running mean of the gap between two ends.
     end_gap_us: Option<f64>,
 }
 
-/// What one request holds. It has to be given back with [`Gate::leave`].
+/// Place and bytes that one request holds. They have to be given back with [`Gate::leave`].
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Hold {
@@ -56,55 +55,49 @@ enum Place {
     Inside,
 }
 
-/// Why there is no room.
+/// Reason why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Full {
     /// All places are taken.
     #[error("{requests} requests are being served")]
     Places {
-        /// So many.
+        /// Number of requests inside.
         requests: usize,
     },
     /// Bodies hold as many bytes as they may.
     #[error("requests of {bytes} bytes are being served")]
     Bodies {
-        /// Of other requests.
+        /// Bytes that other requests hold.
         bytes: usize,
     },
     /// Answers hold as many bytes as they may.
     #[error("answers of {bytes} bytes are being put together")]
     Answers {
-        /// Of other requests.
+        /// Bytes that other requests hold.
         bytes: usize,
     },
-    /// This answer alone is larger than one may be: no time heals that.
+    /// This answer alone is larger than one may be, so waiting does not help.
     #[error("an answer may have {bytes_max} bytes")]
     Answer {
-        /// So many.
+        /// Most bytes of one answer.
         bytes_max: usize,
     },
 }
 
 impl Gate {
-    /// Nobody is inside.
+    /// Creates a gate with nobody inside.
     #[must_use]
     pub fn new(limits: GateLimits) -> Gate {
         Gate { limits, requests: 0, body_bytes: 0, answer_bytes: 0, last_end: None, end_gap_us: None }
     }
 
-    /// A request begins to arrive; one that would find no place needs not arrive at all.
-    ///
-    /// # Errors
-    /// All places are taken.
+    /// Begins the arrival of a request. Fails if all places are taken, so that it need not arrive at all.
     pub fn arrive(&self) -> Result<Hold, Full> {
         self.place_left()?;
         Ok(Hold::default())
     }
 
-    /// So many more bytes of the body are there.
-    ///
-    /// # Errors
-    /// All bodies together are above their bound.
+    /// Counts so many more bytes of the body, which have arrived. Fails if all bodies together exceed their bound.
     pub fn grow_body(&mut self, hold: &mut Hold, bytes: usize) -> Result<(), Full> {
         let others = others(self.body_bytes, hold.body_bytes);
         let after = hold.body_bytes + bytes;
@@ -116,10 +109,7 @@ impl Gate {
         Ok(())
     }
 
-    /// The body is complete: a place for the request.
-    ///
-    /// # Errors
-    /// All places are taken by now.
+    /// Gives a place to a request whose body is complete. Fails if all places are taken by now.
     pub fn enter(&mut self, hold: &mut Hold) -> Result<(), Full> {
         self.place_left()?;
         self.requests += 1;
@@ -127,16 +117,13 @@ impl Gate {
         Ok(())
     }
 
-    /// The body is not needed any more; what was made of it, which the request keeps to its end, has so many bytes.
+    /// Counts `bytes` in place of the body: the size of what was made of it, which the request keeps to its end.
     pub fn body_became(&mut self, hold: &mut Hold, bytes: usize) {
         self.body_bytes = others(self.body_bytes, hold.body_bytes) + over_free(bytes);
         hold.body_bytes = bytes;
     }
 
-    /// The answer, which is held until the client has taken it, has so many more bytes.
-    ///
-    /// # Errors
-    /// It is above what one answer may have, or all answers together are above their bound.
+    /// Counts so many more bytes of the answer, held until the client has taken it. Fails if a bound is exceeded.
     pub fn grow_answer(&mut self, hold: &mut Hold, bytes: usize) -> Result<(), Full> {
         let GateLimits { answer_bytes_max, answers_bytes_max, .. } = self.limits;
         let after = hold.answer_bytes + bytes;
@@ -152,7 +139,7 @@ impl Gate {
         Ok(())
     }
 
-    /// A request gives back what it holds.
+    /// Gives back what a request holds.
     #[expect(clippy::needless_pass_by_value, reason = "what is given back is gone")]
     pub fn leave(&mut self, now: Time, hold: Hold) {
         self.body_bytes = others(self.body_bytes, hold.body_bytes);
@@ -166,7 +153,7 @@ impl Gate {
         }
     }
 
-    /// When a place should be free: the mean gap between two ends.
+    /// Time until a place should be free: the mean gap between two ends.
     #[must_use]
     pub fn retry_after(&self) -> Span {
         let gap = self.end_gap_us.map_or(Span::from_secs(1), |us| Span(us as u64));
@@ -204,17 +191,16 @@ impl Hold {
     }
 }
 
-/// What alone is above the bound gets in when it is the only large one, else it would never.
+/// A request that is above the bound alone gets in when it is the only large one, else it never would.
 fn fits(own: usize, others: usize, max: usize) -> bool {
     own <= BYTES_FREE || others == 0 || others + own <= max
 }
 
-/// What of a sum is not this request's.
 fn others(sum: usize, own: usize) -> usize {
     sum - over_free(own)
 }
 
-/// What counts of a request's bytes: small ones are free.
+/// Part of a request's bytes that counts: small requests are free.
 fn over_free(bytes: usize) -> usize {
     if bytes <= BYTES_FREE { 0 } else { bytes }
 }

@@ -1,11 +1,10 @@
-//! The one machine of a router: the requests that run, the workers that are up, and who goes where; knows no text, no
-//! clock and no connection.
+//! The one machine of a router: requests that run, workers that are up, who goes where; knows no text or clock.
 //!
-//! Facts go in through [`Desk::on`]; decisions come out of [`Desk::poll`]. Feed every fact at hand before polling: what has
-//! arrived together leaves together. The live router and the simulator drive the same desk.
+//! Facts go in through [`Desk::on`]; decisions come out of [`Desk::poll`]. Feed every fact at hand before polling: what
+//! has arrived together leaves together. The live router and the simulator drive the same desk.
 //!
-//! Where to look: `workers` hears what workers say about themselves, `wide` lets requests of several choices take turns,
-//! `gate` lets requests in, and each request's life is its [`Journey`].
+//! Where to look: `workers` takes in what workers say about themselves, `wide` lets requests of several choices take
+//! turns, `gate` lets requests in, and each request's life is its [`Journey`].
 
 mod api;
 mod gate;
@@ -28,23 +27,21 @@ use crate::{Failure, FailureKind, InstanceId, Leg, ModelId, RequestId, Span, Tim
 use wide::Wide;
 use workers::Seat;
 
-/// All requests of a router and all its workers. Deterministic: the same calls give the same decisions.
+/// All requests and workers of a router. Deterministic: the same calls give the same decisions.
 pub struct Desk {
     config: DeskConfig,
     now: Time,
     routing: Routing,
     seats: BTreeMap<WorkerId, Seat>,
     silences: Silences,
-    /// Processes that were given up for saying nothing. That their connections answer proves nothing.
+    /// Processes that were given up for silence. Answering connections do not prove them alive.
     hushed: BTreeSet<InstanceId>,
-    /// Workers that are up and generate.
+    /// Number of workers that generate for the kinds that serve.
     generators: u32,
-    /// The kinds that can serve and do, as was last told.
+    /// Kinds that serve and are able to, as journeys were last told.
     serving: BTreeMap<ModelId, Kind>,
     requests: BTreeMap<RequestId, Entry>,
-    /// Requests of several choices that wait for their turn.
     wide: Wide,
-    /// When which journey wants to be called again.
     timers: BTreeSet<(Time, RequestId)>,
     /// Journeys with decisions to give out.
     touched: BTreeSet<RequestId>,
@@ -63,15 +60,15 @@ enum Stage {
 struct Entry {
     journey: Journey,
     timer: Option<Time>,
-    /// Choices that run in turns; none of a request with one.
+    /// Choices of a wide request, which run in turns; 0 for a narrow one.
     wide_choices: u32,
 }
 
 impl Desk {
-    /// No request and no worker yet.
+    /// Creates a desk without requests and workers.
     #[must_use]
     pub fn new(now: Time, config: DeskConfig, routing: Routing) -> Desk {
-        // A beat of no time would be due for ever.
+        // An interval of no time would be due for ever.
         let renew_every = config.renew_every.max(Span(1));
         let config = DeskConfig { renew_every, ..config };
         Desk {
@@ -94,7 +91,7 @@ impl Desk {
         }
     }
 
-    /// Takes in one fact. What is due by `now` happens after it: a worker's word ends its silence.
+    /// Takes in one fact. What is due by `now` happens after it, because a worker's word ends its silence.
     pub fn on(&mut self, now: Time, event: DeskEvent) {
         self.now = self.now.max(now);
         match event {
@@ -129,14 +126,14 @@ impl Desk {
         }
     }
 
-    /// When to call `on` at the latest, with `DeskEvent::Tick` if nothing else has happened.
+    /// Time by which `on` must be called, with `DeskEvent::Tick` if nothing else has happened.
     #[must_use]
     pub fn next_timeout(&self) -> Time {
         let timers = self.timers.first().map(|(time, _)| *time).into_iter().chain(self.silences.next_timeout());
         timers.fold(self.next_renewal, Time::min)
     }
 
-    /// Requests that have begun and not ended.
+    /// Number of requests that have begun and not ended.
     #[must_use]
     pub fn running(&self) -> usize {
         self.requests.len()
@@ -162,7 +159,7 @@ impl Desk {
         self.tell(id, JourneyEvent::Tick);
     }
 
-    /// Begins those of several choices whose turn it is; whether there was one.
+    /// Begins the wide requests whose turn it is; returns whether there was one.
     fn begin_wide(&mut self) -> bool {
         let choices_max = self.config.wide_choices_max.saturating_mul(self.generators.max(1));
         let mut any = false;
@@ -178,7 +175,7 @@ impl Desk {
         self.out.push_back(DeskAction::End { request, ending: Ending::Failed(failure) });
     }
 
-    /// Feeds one journey. A request that has ended needs nothing any more.
+    /// Feeds one journey. The event is dropped if the request has ended.
     fn tell(&mut self, request: RequestId, event: JourneyEvent) {
         if let Some(entry) = self.requests.get_mut(&request) {
             entry.journey.on(self.now, event, &mut self.routing);
@@ -193,7 +190,6 @@ impl Desk {
         }
     }
 
-    /// Gives out all decisions of one journey.
     fn give_out(&mut self, request: RequestId) {
         let Some(entry) = self.requests.get_mut(&request) else { return };
         while let Some(action) = entry.journey.poll() {
@@ -211,7 +207,6 @@ impl Desk {
         }
     }
 
-    /// Whether anything was due.
     fn do_what_is_due(&mut self) -> bool {
         let now = self.now;
         if self.next_timeout() > now {
@@ -238,7 +233,6 @@ impl Desk {
         true
     }
 
-    /// Renews the leases of everything that runs, one message per worker.
     fn renew(&mut self) {
         let mut legs: BTreeMap<WorkerId, Vec<Leg>> = BTreeMap::new();
         for (worker, leg) in self.requests.values().flat_map(|entry| entry.journey.bound()) {

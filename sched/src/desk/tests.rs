@@ -1,4 +1,4 @@
-//! A desk over many workers that say what workers say; and what silence and turns come to.
+//! A desk over many workers that say what workers say; and the consequences of silence and turns.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ fn all(desk: &mut Desk) -> Vec<DeskAction> {
     std::iter::from_fn(|| desk.poll()).collect()
 }
 
-/// Givers 0..givers, readers behind them, each linked to all; at the end it was asked for what it has to say.
+/// Joins givers 0..givers and readers behind them, each linked to all; then takes out all decisions.
 fn cluster(desk: &mut Desk, now: Time, givers: u32, readers: u32) {
     for id in 0..givers + readers {
         let role = if id < givers { Role::Prefill } else { Role::Decode };
@@ -151,12 +151,11 @@ fn what_can_be_served_is_told_when_it_changes() {
     assert_eq!(views(&mut desk), [(None, Some(Lack::Compatible))]);
 }
 
-/// With other weights of the model.
 fn other(info: WorkerInfo) -> WorkerInfo {
     WorkerInfo { weights: 2, compat: CompatKey(99), ..info }
 }
 
-/// Who was given legs to prefill.
+/// Workers that were given legs to prefill.
 fn submitted(actions: &[DeskAction]) -> Vec<WorkerId> {
     let told = actions.iter().filter_map(|action| match action {
         DeskAction::Tell(worker, ToWorker::Submit(..)) => Some(*worker),
@@ -324,7 +323,6 @@ fn a_decision_among_a_thousand_workers_looks_at_few() {
     }
 }
 
-/// What happens to a desk at random.
 #[derive(Debug, Clone, Copy)]
 enum Op {
     Submit(u32),
@@ -351,7 +349,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Workers, clients and time around a desk.
 struct World {
     desk: Desk,
     now: Time,
@@ -359,7 +356,7 @@ struct World {
     ended: BTreeSet<RequestId>,
     joined: u32,
     up: Vec<WorkerId>,
-    /// What workers were told and may answer.
+    /// Words that workers were told and may answer.
     told: Vec<(WorkerId, ToWorker)>,
 }
 
@@ -432,7 +429,7 @@ impl World {
     }
 }
 
-/// What a worker may say to a word; also what no sound worker says.
+/// Answers of a worker to a word, also those that no sound worker gives.
 fn answers(word: ToWorker, how: u8) -> Vec<FromWorker> {
     let failed = |leg| {
         let kind = FailureKind::ALL[usize::from(how) % FailureKind::ALL.len()];

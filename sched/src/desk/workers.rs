@@ -1,4 +1,4 @@
-//! What workers say about themselves, and what their silence means.
+//! Workers' words about themselves, and the consequences of their silence.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use crate::journey::JourneyEvent;
 use crate::route::Lack;
 use crate::{ModelId, Role, WorkerId};
 
-/// The first status of a session is the last one that was said before it began; only the second shows that somebody lives.
+/// The first status of a session was said before it began; only the second shows that the worker lives.
 const STATUSES_OF_LIFE: u32 = 2;
 
-/// What a desk knows of a worker besides what routes need.
+/// Knowledge of a worker besides what routes need.
 #[derive(Debug)]
 pub(super) struct Seat {
     phase: Phase,
-    /// Statuses to come before new work goes there.
+    /// Statuses still to come before new work goes there.
     statuses_wanted: u32,
 }
 
-/// Whether requests that wait may find a worker now that they did not find before.
+/// Whether waiting requests may find a worker now that they did not find before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Routes {
     More,
@@ -36,7 +36,7 @@ impl Desk {
         self.silences.heard(self.now, worker);
         self.seats.insert(worker, Seat { phase: Phase::Accepting, statuses_wanted });
         match self.routes_changed(Routes::More) {
-            // Told of all of them.
+            // Every unused worker has been told of already.
             Serving::Changed => {}
             Serving::Same => self.tell_unused(worker),
         }
@@ -49,7 +49,7 @@ impl Desk {
         }
     }
 
-    /// Why no new request goes to a worker, if another kind serves its model.
+    /// Reason why no new request goes to a worker, if another kind serves its model.
     fn unused(&self, worker: WorkerId) -> Option<Arc<str>> {
         let cluster = &self.routing.cluster;
         let info = &cluster.get(worker)?.info;
@@ -82,7 +82,7 @@ impl Desk {
         if returned || told {
             let intake = match phase {
                 Phase::Accepting => Intake::Open,
-                // Its session stays for the legs it has; new ones do not find it.
+                // Its session stays for the legs it has; new legs do not go there.
                 Phase::Draining => Intake::Draining,
             };
             self.routing.cluster.set_intake(worker, intake);
@@ -99,7 +99,6 @@ impl Desk {
         self.routes_changed(routes);
     }
 
-    /// The session with a worker is over, and with it all that it did.
     pub(super) fn left(&mut self, worker: WorkerId) {
         let Some(name) = self.routing.cluster.get(worker).map(|worker| Arc::clone(&worker.info.name)) else {
             return;
@@ -112,7 +111,7 @@ impl Desk {
         self.count_generators();
     }
 
-    /// Closes the intake of workers that say nothing, and gives those up that have said nothing for longer.
+    /// Closes the intake of silent workers, and gives up those that have been silent for longer.
     pub(super) fn notice_silence(&mut self) {
         let mut any = false;
         while let Some(silence) = self.silences.poll(self.now) {
@@ -164,7 +163,6 @@ impl Desk {
         serving
     }
 
-    /// Those that generate for the kinds that serve.
     fn count_generators(&mut self) {
         let cluster = &self.routing.cluster;
         let serves = |info: &WorkerInfo| cluster.serving(info.model) == Some(info.kind());
@@ -187,5 +185,5 @@ fn generates(role: Role) -> bool {
     }
 }
 
-/// The model that a router is ready with.
+/// Model without which a router is not ready.
 const FIRST_MODEL: ModelId = ModelId(0);

@@ -1,4 +1,4 @@
-//! A device that runs no maths: its steps end when a latency model says, its tokens are hashes; knows no thread and no clock.
+//! A device without maths: a latency model ends its steps, hashes are its tokens; knows no thread and no clock.
 //!
 //! The engine's modelled backend and the simulator drive the same one. It keeps slots, obeys cancels and shares, and a
 //! running step is re-timed whenever shares or neighbours change. A token is a function of (seed of the choice,
@@ -13,7 +13,7 @@ use crate::{Failure, FailureKind, LaneId, StepId, StepPlan, StepResult, Time};
 use steps::{Ended, Steps, planned_layers};
 use tokens::HashedTokens;
 
-/// What a modelled device pretends to run.
+/// Model that a device pretends to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSpec {
     /// Layers of the model.
@@ -32,10 +32,10 @@ pub struct Device {
     tokens: HashedTokens,
 }
 
-/// Something that has happened to a step.
+/// Event of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeviceEvent {
-    /// So many of its layers have run, but for the last; only of a step that asked for it.
+    /// Progress of a step that asked for it. The last layer is told by [`DeviceEvent::Done`].
     Progress {
         /// Lane.
         lane: LaneId,
@@ -44,23 +44,23 @@ pub enum DeviceEvent {
         /// Layers that have run.
         layers_done: u32,
     },
-    /// It has ended.
+    /// The step has ended.
     Done {
         /// Lane.
         lane: LaneId,
         /// Step.
         step: StepId,
-        /// When it began.
+        /// Time at which it began.
         began: Time,
-        /// When it ended.
+        /// Time at which it ended.
         at: Time,
-        /// What it brought; a failure is a defect of its plan.
+        /// Samples, and layers that ran; a failure is a defect of the plan.
         result: Result<StepResult, Failure>,
     },
 }
 
 impl Device {
-    /// A device without steps.
+    /// Creates a device without steps.
     #[must_use]
     pub fn new(cost: Box<dyn CostModel + Send>, spec: DeviceSpec) -> Device {
         let DeviceSpec { layers, vocab, eos, output_tokens } = spec;
@@ -82,7 +82,7 @@ impl Device {
         self.steps.set_share(now, lane, share);
     }
 
-    /// The next thing that has happened by now, in order of time.
+    /// Returns the next event that has happened by now: progress first, then ends in order of time.
     pub fn poll(&mut self, now: Time) -> Option<DeviceEvent> {
         if let Some((lane, step, layers_done)) = self.steps.pop_progress(now) {
             return Some(DeviceEvent::Progress { lane, step, layers_done });
@@ -92,13 +92,13 @@ impl Device {
         Some(DeviceEvent::Done { lane, step, began, at, result })
     }
 
-    /// When to poll next; `None` while nothing runs.
+    /// Time of the next poll; `None` while nothing runs.
     #[must_use]
     pub fn next_timeout(&self, now: Time) -> Option<Time> {
         self.steps.next_due(now)
     }
 
-    /// What the plan changes; slots come and go even when the step was cancelled.
+    /// Applies a plan: slots begin anew even if the step was cancelled, samples come only after the last layer.
     fn effects(&mut self, plan: &StepPlan, layers_done: u32) -> Result<StepResult, String> {
         self.tokens.begin(plan);
         let samples = if layers_done < planned_layers(plan) { Vec::new() } else { self.tokens.sample(plan)? };
@@ -138,7 +138,6 @@ mod tests {
         device.submit(now, (LaneId(0), StepId(step)), plan, Progress::Untold);
     }
 
-    /// The end of the one step that ends next.
     fn end(device: &mut Device) -> (Time, StepResult) {
         let due = device.next_timeout(Time(0)).unwrap();
         match device.poll(due) {

@@ -1,4 +1,4 @@
-//! The steps of a modelled device: who runs, how fast, when each ends; knows no token.
+//! Steps of a modelled device: which one runs, how fast, and when it ends; knows no token.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,7 +6,6 @@ use crate::cost::{CostModel, LaneUse, Phase, StepClock, StepWork};
 use crate::replica::Progress;
 use crate::{LaneId, Span, StepId, StepPlan, Time};
 
-/// All lanes of the device.
 pub(super) struct Steps {
     cost: Box<dyn CostModel + Send>,
     layers: u32,
@@ -26,7 +25,6 @@ struct Queued {
     cancelled: bool,
 }
 
-/// The step that a lane runs.
 struct Current {
     step: StepId,
     plan: StepPlan,
@@ -34,13 +32,12 @@ struct Current {
     clock: StepClock,
     began: Time,
     progress: Progress,
-    /// Layers of which has been told that they have run.
+    /// Number of layers whose end was told.
     told: u32,
-    /// After a cancel: how many layers run, and when the last of them ends.
+    /// After a cancel: the layers that run, and the time at which the last of them ends.
     cut: Option<(u32, Time)>,
 }
 
-/// A step that has ended.
 pub(super) struct Ended {
     pub(super) lane: LaneId,
     pub(super) step: StepId,
@@ -56,13 +53,11 @@ impl Steps {
         Steps { cost, layers, lanes: BTreeMap::new() }
     }
 
-    /// Takes a step in; it begins when the lane is free.
     pub(super) fn submit(&mut self, now: Time, lane: LaneId, step: StepId, (plan, progress): (StepPlan, Progress)) {
         self.lane(lane).queue.push_back(Queued { step, plan, progress, cancelled: false });
         self.begin_next(now, lane);
     }
 
-    /// Ends a step at its next layer boundary.
     pub(super) fn cancel(&mut self, now: Time, step: StepId) {
         for lane in self.lanes.values_mut() {
             if let Some(queued) = lane.queue.iter_mut().find(|queued| queued.step == step) {
@@ -74,14 +69,13 @@ impl Steps {
         }
     }
 
-    /// Gives a lane another share; running steps are re-timed.
     pub(super) fn set_share(&mut self, now: Time, lane: LaneId, share: f32) {
         const SHARE_MIN: f64 = 0.01;
         self.lane(lane).share = f64::from(share).clamp(SHARE_MIN, 1.0);
         self.retime(now);
     }
 
-    /// When the next step ends or, where that is asked for, has run another layer.
+    /// Time at which the next step ends or, if its progress is asked for, has run another layer.
     pub(super) fn next_due(&self, now: Time) -> Option<Time> {
         let currents = || self.lanes.values().filter_map(|lane| lane.current.as_ref());
         let telling = currents().filter(|current| current.progress == Progress::ByLayer);
@@ -92,7 +86,7 @@ impl Steps {
         currents().filter_map(Current::ends_at).chain(layers).min()
     }
 
-    /// A step that asked for it is further: how many of its layers have run, but for the last.
+    /// Takes out the progress of a step that asked for it: the number of layers that have run, the last one excepted.
     pub(super) fn pop_progress(&mut self, now: Time) -> Option<(LaneId, StepId, u32)> {
         self.lanes.iter_mut().find_map(|(id, lane)| {
             let current = lane.current.as_mut().filter(|current| current.progress == Progress::ByLayer)?;
@@ -125,7 +119,7 @@ impl Steps {
         self.retime(now);
     }
 
-    /// Every running step goes at the speed that its share and its neighbours leave it.
+    /// Sets every running step to the speed that its share and its neighbours leave it.
     fn retime(&mut self, now: Time) {
         let in_use =
             |lane: &Lane| lane.current.as_ref().map(|current| LaneUse { share: lane.share, phase: current.phase });
@@ -156,15 +150,14 @@ impl Current {
         }
     }
 
-    /// How many layers have run by now, if that was not told yet; the end tells of the last, and after a cancel none beyond
-    /// that runs.
+    /// Number of layers that have run by now, if that is news. The last layer that runs is told by the step's end.
     fn news(&self, now: Time) -> Option<u32> {
         let layers = planned_layers(&self.plan);
         let last = self.cut.map_or(layers, |(last, _)| last);
         Some(self.clock.layers_done(now, layers)).filter(|done| *done > self.told && *done < last)
     }
 
-    /// How many layers will have run at the next boundary, and when that is.
+    /// Number of layers that will have run at the next boundary, and the time of that boundary.
     fn next_layer(&self, now: Time) -> Option<(u32, Time)> {
         const PARTS: u32 = 1_000_000;
         let layers = planned_layers(&self.plan);

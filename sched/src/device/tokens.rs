@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::{SampleOutcome, SampledToken, SamplingParams, SlotId, StepPlan, TokenId, rng};
 
-/// The slots of a modelled device.
 pub(super) struct HashedTokens {
     vocab: u32,
     eos: Vec<u32>,
@@ -24,7 +23,7 @@ impl HashedTokens {
         HashedTokens { vocab: vocab.max(1), eos, output_tokens, slots: BTreeMap::new() }
     }
 
-    /// What a plan does before its first layer: slots begin anew.
+    /// Begins the slots that a plan admits, before its first layer.
     pub(super) fn begin(&mut self, plan: &StepPlan) {
         for init in &plan.admit {
             let generated = init.generated.len() as u32;
@@ -33,7 +32,6 @@ impl HashedTokens {
         }
     }
 
-    /// What a plan brings after its last layer.
     pub(super) fn sample(&mut self, plan: &StepPlan) -> Result<Vec<SampleOutcome>, String> {
         plan.sample.iter().map(|sample| self.next(sample.slot).map(Ok)).collect()
     }
@@ -56,7 +54,7 @@ impl HashedTokens {
     }
 }
 
-/// The hash as a token that does not end a text, as long as the vocabulary has one near it.
+/// Turns a hash into a token that does not end a text, if the vocabulary has one near it.
 fn plain_token(hash: u64, vocab: u32, ends: impl Fn(TokenId) -> bool) -> TokenId {
     const TRIES_MAX: u32 = 1024;
     let first = (hash % u64::from(vocab)) as u32;
@@ -65,7 +63,7 @@ fn plain_token(hash: u64, vocab: u32, ends: impl Fn(TokenId) -> bool) -> TokenId
     near.into_iter().find(|token| !ends(*token)).unwrap_or(TokenId(first))
 }
 
-/// Log-probabilities that look like some: the chosen token first, its neighbours ever less likely.
+/// Adds made-up log-probabilities: the chosen token first, its neighbours ever less likely.
 fn with_logprobs(token: TokenId, hash: u64, logprobs: Option<u8>, vocab: u32) -> SampledToken {
     let Some(count) = logprobs else { return SampledToken { token, logprob: None, top: Vec::new() } };
     let chosen = -((hash >> 40) as f32) / (1 << 22) as f32;

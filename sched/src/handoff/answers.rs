@@ -5,8 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::message::ReleaseAnswer;
 use crate::{InstanceId, LeaseId, Span, Time};
 
-/// Answers of the last lease span, each for the one reader that it was given to. What it does not know was never
-/// released in time, or by somebody else.
+/// Answers of the last lease span, each for the one reader that got it. Any other release was late or foreign.
 #[derive(Debug)]
 pub struct ReleaseAnswers {
     keep: Span,
@@ -15,13 +14,13 @@ pub struct ReleaseAnswers {
 }
 
 impl ReleaseAnswers {
-    /// A memory that keeps every answer for `keep`, one lease span.
+    /// Creates a memory that keeps every answer for `keep`, one lease span.
     #[must_use]
     pub fn new(keep: Span) -> ReleaseAnswers {
         ReleaseAnswers { keep, released: BTreeSet::new(), order: VecDeque::new() }
     }
 
-    /// `reader` was answered with `Ok` for `lease` at `now`.
+    /// Remembers that `reader` was answered with `Ok` for `lease` at `now`.
     pub fn remember(&mut self, now: Time, lease: LeaseId, reader: InstanceId) {
         self.forget(now);
         if self.released.insert((lease, reader)) {
@@ -29,7 +28,7 @@ impl ReleaseAnswers {
         }
     }
 
-    /// What a repeated release of `lease` by `reader` is told at `now`.
+    /// Returns the answer to a repeated release of `lease` by `reader` at `now`.
     pub fn recall(&mut self, now: Time, lease: LeaseId, reader: InstanceId) -> ReleaseAnswer {
         self.forget(now);
         match self.released.contains(&(lease, reader)) {

@@ -1,4 +1,4 @@
-//! The giver's side of one hand-off: from the reservation of a prompt to the end of the reader's lease; knows no blocks.
+//! The giver's side of one hand-off: from the reserved prompt to the end of the reader's lease; knows no blocks.
 
 use super::Watermark;
 use crate::message::ReleaseAnswer;
@@ -9,19 +9,19 @@ use crate::{InstanceId, Span, Time};
 pub struct Give {
     state: GiveState,
     stored: Watermark,
-    /// The first reader that was heard of under the lease; nobody else can do anything with it.
+    /// First reader that was heard of under the lease; no other can do anything with it.
     reader: Option<InstanceId>,
     news: News,
     lease_ends: Time,
     lease_span: Span,
 }
 
-/// How far the giver is.
+/// State of a hand-off at its giver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GiveState {
     /// All blocks of the prompt are reserved, nothing is computed yet.
     Reserved,
-    /// Some of it is stored.
+    /// A part of the prompt is stored.
     Filling,
     /// The whole prompt is stored; the first tokens are known.
     Complete,
@@ -40,32 +40,32 @@ enum News {
     Wanted,
 }
 
-/// What came of a reader's wish to let go.
+/// Outcome of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Released {
     /// The hand-off is over and went well.
     HandedOver,
-    /// The reader let go of what was never complete: it cannot have a valid copy, and the hand-off is over.
+    /// The prompt was never complete: the reader cannot have a valid copy, and the hand-off is over.
     Incomplete,
-    /// It was over before.
+    /// The hand-off was over before.
     Late,
     /// The lease is another reader's: nothing has changed.
     Foreign,
 }
 
-/// What came of a heartbeat.
+/// Outcome of a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewed {
     /// The lease lives for another span.
     Alive,
-    /// It has ended, and is never revived.
+    /// The lease has ended, and is never revived.
     Late,
     /// The lease is another reader's: nothing has changed.
     Foreign,
 }
 
 impl Released {
-    /// What the reader is told.
+    /// Answer to the reader.
     #[must_use]
     pub fn answer(self) -> ReleaseAnswer {
         match self {
@@ -76,20 +76,20 @@ impl Released {
 }
 
 impl Give {
-    /// The prompt's blocks were reserved at `now`; the reader's lease begins.
+    /// Begins a hand-off whose blocks were reserved at `now`, and with it the reader's lease.
     #[must_use]
     pub fn new(now: Time, lease_span: Span) -> Give {
         let (stored, lease_ends) = (Watermark::default(), now + lease_span);
         Give { state: GiveState::Reserved, stored, reader: None, news: News::Unwanted, lease_ends, lease_span }
     }
 
-    /// Where it stands.
+    /// State of the hand-off.
     #[must_use]
     pub fn state(&self) -> GiveState {
         self.state
     }
 
-    /// Whether blocks are held for the reader.
+    /// True while blocks are held for the reader.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         match self.state {
@@ -98,19 +98,19 @@ impl Give {
         }
     }
 
-    /// When the reader's lease ends unless it is renewed.
+    /// Time at which the reader's lease ends unless it is renewed.
     #[must_use]
     pub fn lease_ends(&self) -> Time {
         self.lease_ends
     }
 
-    /// How much is stored.
+    /// Part of the prompt that is stored.
     #[must_use]
     pub fn stored(&self) -> Watermark {
         self.stored
     }
 
-    /// The reader that is told how much is stored.
+    /// Reader that is told how much is stored.
     #[must_use]
     pub fn follower(&self) -> Option<InstanceId> {
         match self.news {
@@ -119,13 +119,13 @@ impl Give {
         }
     }
 
-    /// The first `tokens` positions are stored in every layer.
+    /// Records that the first `tokens` positions are stored in every layer.
     pub fn filled(&mut self, tokens: u32) {
         assert!(tokens >= self.stored.tokens, "the watermark falls from {:?} to {tokens} tokens", self.stored);
         self.fill(Watermark::whole(tokens));
     }
 
-    /// Of the positions up to `chunk_end` the first `layers` layers are stored. True if that is news.
+    /// Records that the positions up to `chunk_end` are stored in the first `layers` layers. True if that is news.
     pub fn filling(&mut self, chunk_end: u32, layers: u32) -> bool {
         let stored = Watermark { chunk_end, layers, ..self.stored };
         let news = layers > self.stored.layers && chunk_end > self.stored.tokens;
@@ -145,18 +145,18 @@ impl Give {
         (self.state, self.stored) = (GiveState::Filling, stored);
     }
 
-    /// The whole prompt is stored and the first tokens are known.
+    /// Records that the whole prompt is stored and the first tokens are known.
     pub fn completed(&mut self) {
         assert!(self.state == GiveState::Filling, "a hand-off completes in state {:?}", self.state);
         self.state = GiveState::Complete;
     }
 
-    /// Whether the hand-off is with `reader`. The first one that knows the lease's id, which only the offer tells, has it.
+    /// True if the hand-off is with `reader`: the first that knows the lease id, which only the offer tells, has it.
     fn is_with(&mut self, reader: InstanceId) -> bool {
         *self.reader.get_or_insert(reader) == reader
     }
 
-    /// A heartbeat of a reader.
+    /// Takes in a heartbeat of a reader.
     pub fn renewed(&mut self, now: Time, reader: InstanceId) -> Renewed {
         if !self.is_alive() || now >= self.lease_ends {
             return Renewed::Late;
@@ -168,7 +168,7 @@ impl Give {
         Renewed::Alive
     }
 
-    /// A heartbeat of a reader that wants to be told how much is stored from now on.
+    /// Takes in a heartbeat of a reader that wants to be told how much is stored from now on.
     pub fn followed(&mut self, now: Time, reader: InstanceId) -> Renewed {
         let renewed = self.renewed(now, reader);
         if renewed == Renewed::Alive {
@@ -177,14 +177,14 @@ impl Give {
         renewed
     }
 
-    /// The lease does not end before `until`: what the reader has said meanwhile may still wait to be heard.
+    /// Moves the end of the lease to `until` or later: words of the reader may still wait to be heard.
     pub fn extend(&mut self, until: Time) {
         if self.is_alive() {
             self.lease_ends = self.lease_ends.max(until);
         }
     }
 
-    /// A reader says that it has everything.
+    /// Takes in a release: a reader says that it has everything.
     pub fn released(&mut self, now: Time, reader: InstanceId) -> Released {
         self.expire(now);
         if !self.is_with(reader) {
@@ -203,7 +203,7 @@ impl Give {
         }
     }
 
-    /// Time has passed. True if the lease ends right here.
+    /// Lets time pass. True if the lease ends right here.
     pub fn expire(&mut self, now: Time) -> bool {
         let ends = self.is_alive() && now >= self.lease_ends;
         if ends {
@@ -212,12 +212,12 @@ impl Give {
         ends
     }
 
-    /// A reader gives up. True if that ends the hand-off; of one that lives, false says that it is another reader's.
+    /// Takes in that a reader gives up. True if that ends the hand-off; else it was over, or it is another reader's.
     pub fn given_up(&mut self, reader: InstanceId) -> bool {
         self.is_with(reader) && self.abort()
     }
 
-    /// The request has ended. True if that changes anything.
+    /// Ends the hand-off because the request has ended. True if that changes anything.
     pub fn abort(&mut self) -> bool {
         let ends = self.is_alive();
         if ends {

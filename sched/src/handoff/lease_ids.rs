@@ -7,12 +7,12 @@ use sha2::Sha256;
 
 use crate::LeaseId;
 
-/// What makes the ids of one giver unforeseeable: 256 bits from the operating system, new for every process.
+/// Secret that makes the ids of one giver unforeseeable: 256 bits from the operating system, new for every process.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LeaseKey([u8; 32]);
 
 impl LeaseKey {
-    /// The key of one process. Simulations and tests take a fixed one.
+    /// Makes the key of one process. Simulations and tests take a fixed one.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> LeaseKey {
         LeaseKey(bytes)
@@ -25,15 +25,14 @@ impl fmt::Debug for LeaseKey {
     }
 }
 
-/// The ids of one giver: HMAC-SHA256 (RFC 2104) of a counter, so that whoever sees some of them learns nothing about
-/// the others.
+/// Lease ids of one giver: HMAC-SHA256 (RFC 2104) of a counter, so that some ids tell nothing about the others.
 pub struct LeaseIds {
     keyed: Hmac<Sha256>,
     drawn: u64,
 }
 
 impl LeaseIds {
-    /// Ids under `key`.
+    /// Begins the ids under `key`.
     #[must_use]
     pub fn new(key: &LeaseKey) -> LeaseIds {
         // Any length of key is good for HMAC; this is the constructor that cannot fail.
@@ -42,7 +41,7 @@ impl LeaseIds {
         LeaseIds { keyed: Hmac::new(&block), drawn: 0 }
     }
 
-    /// The next id.
+    /// Draws the next id.
     pub fn draw(&mut self) -> LeaseId {
         self.drawn += 1;
         let mac = self.keyed.clone().chain_update(self.drawn.to_le_bytes()).finalize().into_bytes();

@@ -1,8 +1,8 @@
 //! The two sides of one hand-off of a KV cache as checked state machines; knows no blocks, queues or messages.
 //!
 //! ```text
-//! giver:  Reserved → Filling(watermark) → Complete → Released        from each → Expired | Aborted
-//! reader:  Queued → Reserved → Reading → Releasing → Verified         from each → Failed  | Aborted
+//! giver:  Reserved → Filling(watermark) → Complete → Released            from each → Expired | Aborted
+//! reader: Unmet → Queued → Reserved → Reading → Releasing → Verified     from each → Failed  | Aborted
 //! ```
 //!
 //! A reader computes with what it has read only in `Verified`, which nothing but the giver's `Ok` leads to. Events that

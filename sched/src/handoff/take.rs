@@ -9,10 +9,10 @@ pub struct Take {
     commit: Commitment,
 }
 
-/// How far the reader is.
+/// State of a hand-off at its reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeState {
-    /// The offer waits for its giver to come up; nothing is said to it.
+    /// The offer waits for its giver to come up; nothing is said to the giver.
     Unmet,
     /// The offer waits for blocks; its reader lease is already renewed.
     Queued,
@@ -25,7 +25,7 @@ pub enum TakeState {
     },
     /// All bytes are here; the giver has been asked whether the lease covered them.
     Releasing,
-    /// It did: the KV cache may be used.
+    /// The lease covered all bytes: the KV cache may be used.
     Verified,
     /// The KV cache is lost; nothing of it may be used.
     Failed,
@@ -33,28 +33,27 @@ pub enum TakeState {
     Aborted,
 }
 
-/// Whether the giver has finished the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commitment {
     Awaited,
     Made,
 }
 
-/// How a pull ended.
+/// Outcome of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullOutcome {
     /// All bytes are here.
     Complete,
-    /// Some bytes are not; the transport says why.
+    /// Some bytes are missing; holds the transport's reason.
     Failed(String),
-    /// It was aborted as asked.
+    /// The pull was aborted as asked.
     Aborted,
 }
 
-/// What a reader that gives up leaves behind.
+/// Remains of a hand-off that its reader gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abandoned {
-    /// Nothing: its giver was never spoken to, or it was over before.
+    /// None: the giver was never spoken to, or the hand-off was over before.
     Nothing,
     /// A lease that the giver still holds blocks for.
     Lease,
@@ -63,25 +62,25 @@ pub enum Abandoned {
 }
 
 impl Take {
-    /// An offer that has come in.
+    /// Begins with an offer that has come in.
     #[must_use]
     pub fn offered() -> Take {
         Take { state: TakeState::Unmet, commit: Commitment::Awaited }
     }
 
-    /// Its giver is met.
+    /// Records that the giver is met.
     pub fn met(&mut self) {
         assert_eq!(self.state, TakeState::Unmet, "the giver of one offer is met twice");
         self.state = TakeState::Queued;
     }
 
-    /// Where it stands.
+    /// State of the hand-off.
     #[must_use]
     pub fn state(&self) -> TakeState {
         self.state
     }
 
-    /// Whether it has ended, well or badly.
+    /// True once the hand-off has ended, well or badly.
     #[must_use]
     pub fn is_over(&self) -> bool {
         match self.state {
@@ -94,19 +93,19 @@ impl Take {
         }
     }
 
-    /// Whether the reader's lease must be renewed.
+    /// True while the reader's lease must be renewed.
     #[must_use]
     pub fn needs_lease(&self) -> bool {
         self.state != TakeState::Unmet && !self.is_over()
     }
 
-    /// Blocks were reserved for the offer.
+    /// Records that blocks were reserved for the offer.
     pub fn reserved(&mut self) {
         assert_eq!(self.state, TakeState::Queued, "blocks are reserved twice for one offer");
         self.state = TakeState::Reserved;
     }
 
-    /// The giver has finished the prompt. False if that was known or comes too late.
+    /// Records that the giver has finished the prompt. False if that was known or comes too late.
     pub fn committed(&mut self) -> bool {
         let news = self.commit == Commitment::Awaited && !self.is_over();
         self.commit = Commitment::Made;
@@ -119,7 +118,7 @@ impl Take {
         self.commit == Commitment::Made
     }
 
-    /// Whether blocks are reserved that bytes may land in.
+    /// True if blocks are reserved that bytes may land in.
     #[must_use]
     pub fn may_read(&self) -> bool {
         match self.state {
@@ -133,7 +132,7 @@ impl Take {
         }
     }
 
-    /// One more pull has begun.
+    /// Records that one more pull has begun.
     pub fn pull_begun(&mut self) {
         let open = match self.state {
             TakeState::Reserved => 0,
@@ -148,8 +147,7 @@ impl Take {
         self.state = TakeState::Reading { open: open + 1 };
     }
 
-    /// Nothing of a finished prompt is left to be asked for. True if nothing is under way either: the giver is then asked
-    /// for its word.
+    /// Call when nothing is left to ask for. True if the prompt is finished and no pull is open: the release is next.
     pub fn read_all(&mut self) -> bool {
         let done = self.is_committed() && matches!(self.state, TakeState::Reserved | TakeState::Reading { open: 0 });
         if done {
@@ -158,7 +156,7 @@ impl Take {
         done
     }
 
-    /// A pull has ended, maybe too late to matter. The error says why the KV cache is lost.
+    /// Takes in the end of a pull, maybe too late to matter. The error says why the KV cache is lost.
     pub fn pull_ended(&mut self, outcome: PullOutcome) -> Result<(), String> {
         let TakeState::Reading { open: open @ 1.. } = self.state else {
             return Ok(());
@@ -175,7 +173,7 @@ impl Take {
         Err(why)
     }
 
-    /// The giver's word. `None` is too late to matter, `Some(true)` makes the KV cache usable, `Some(false)` loses it.
+    /// Takes in the answer to the release: `None` if it is too late to matter, else whether the KV cache may be used.
     pub fn release_answered(&mut self, answer: ReleaseAnswer) -> Option<bool> {
         if self.state != TakeState::Releasing {
             return None;
@@ -188,7 +186,7 @@ impl Take {
         Some(valid)
     }
 
-    /// The giver cannot be asked. True if that loses the KV cache.
+    /// Records that the giver cannot be asked. True if that loses the KV cache.
     pub fn release_unheard(&mut self) -> bool {
         let loses = self.state == TakeState::Releasing;
         if loses {
@@ -197,8 +195,8 @@ impl Take {
         loses
     }
 
-    /// A heartbeat was told that the lease is gone. True if that loses the KV cache: a release that is on its way may
-    /// itself have ended the lease, so there only its answer counts.
+    /// True if the KV cache is lost now that a heartbeat was told that the lease is gone. A release that is on its way
+    /// may itself have ended the lease, so there only its answer counts.
     pub fn lease_gone(&self) -> bool {
         match self.state {
             TakeState::Queued | TakeState::Reserved | TakeState::Reading { .. } => true,
@@ -208,12 +206,12 @@ impl Take {
         }
     }
 
-    /// The KV cache is lost.
+    /// Ends the hand-off because the KV cache is lost.
     pub fn fail(&mut self) -> Abandoned {
         self.abandon(TakeState::Failed)
     }
 
-    /// The request has ended.
+    /// Ends the hand-off because the request has ended.
     pub fn abort(&mut self) -> Abandoned {
         self.abandon(TakeState::Aborted)
     }

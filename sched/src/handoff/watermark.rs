@@ -1,28 +1,28 @@
-//! How much of a prompt's KV a giver has stored, and what of it a reader has asked for; knows no lease and no block.
+//! Parts of a prompt's KV that a giver has stored and that a reader has asked for; knows no lease and no block.
 
 use std::ops::Range;
 
 use crate::layout::TILE_TOKENS;
 
-/// What is stored: of the first positions every layer; of the chunk behind them, while it is computed, the first layers.
+/// Stored part of a prompt: the first positions in every layer, and the chunk being computed in the first layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermark {
     /// Positions below this one are stored in every layer.
     pub tokens: u32,
-    /// Where the chunk that is being computed ends; `tokens` if none is.
+    /// End of the chunk that is being computed; `tokens` if there is none.
     pub chunk_end: u32,
     /// Layers, from the first one, in which the positions below `chunk_end` are stored.
     pub layers: u32,
 }
 
 impl Watermark {
-    /// Every layer of so many positions.
+    /// Mark of so many positions in every layer.
     #[must_use]
     pub fn whole(tokens: u32) -> Watermark {
         Watermark { tokens, chunk_end: tokens, layers: 0 }
     }
 
-    /// The higher of two marks of one prompt: they may come in any order.
+    /// Returns the higher of two marks of one prompt, which may come in any order.
     #[must_use]
     pub fn max(self, other: Watermark) -> Watermark {
         let rank = |mark: Watermark| (mark.tokens, mark.layers);
@@ -30,38 +30,38 @@ impl Watermark {
     }
 }
 
-/// A part of a prompt's KV: some positions in some layers.
+/// Part of a prompt's KV: some positions in some layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
-    /// The positions; they begin at a tile.
+    /// Positions, from the start of a tile.
     pub positions: Range<u32>,
-    /// The layers.
+    /// Layers.
     pub layers: Range<u32>,
 }
 
-/// The shape of the KV that is read.
+/// Shape of the KV that is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
     /// Positions of the whole prompt.
     pub tokens: u32,
     /// Layers of the model.
     pub layers: u32,
-    /// Positions of one region at most, a multiple of 16: what a transport takes at a time.
+    /// Most positions of one region, a multiple of 16: what a transport takes at a time.
     pub pull_tokens_max: u32,
 }
 
-/// What a reader has asked for: every position in every layer once, in regions that begin at a tile.
+/// Progress of a reader: it asks for every position in every layer once, in regions that begin at a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked {
-    /// Every layer of the positions below this one.
+    /// Positions below this one were asked for in every layer.
     tokens: u32,
-    /// Of those from there up to `ahead_end` the layers below `ahead_layers`.
+    /// Positions from there up to `ahead_end` were asked for in the layers below `ahead_layers`.
     ahead_end: u32,
     ahead_layers: u32,
 }
 
 impl Asked {
-    /// The first positions are here already.
+    /// Begins after the first positions, which are here already.
     #[must_use]
     pub fn from(tokens: u32) -> Asked {
         Asked { tokens, ahead_end: 0, ahead_layers: 0 }
@@ -146,8 +146,7 @@ mod tests {
     }
 
     proptest! {
-        /// However a prompt grows, and whatever of it the reader is told: every cell is asked for once, and only when it
-        /// is stored.
+        /// Every cell is asked for once and only when it is stored, whatever the reader is told of the prompt's growth.
         #[test]
         fn every_cell_is_asked_for_once_and_not_before_it_is_stored(
             chunks in prop::collection::vec(1_u32..50, 0..8),

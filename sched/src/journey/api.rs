@@ -1,4 +1,4 @@
-//! What goes into a journey and what comes out of it.
+//! Events that go into a journey and actions that come out of it.
 
 use std::sync::Arc;
 
@@ -12,44 +12,44 @@ use crate::{
 /// A request as the router has parsed and admitted it.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// Its name.
+    /// Name of the request.
     pub id: RequestId,
-    /// What is to answer it.
+    /// Model that is to answer.
     pub model: ModelId,
     /// Prompt token ids, at least one.
     pub prompt: Arc<[TokenId]>,
     /// `n`, at least 1.
     pub choices: u32,
-    /// How tokens are chosen; `max_tokens` is at least 1.
+    /// Sampling parameters; `max_tokens` is at least 1.
     pub params: Arc<SamplingParams>,
-    /// Its targets.
+    /// Latency targets.
     pub slo: Slo,
 }
 
-/// How patient a journey is.
+/// Limits of a journey: attempts, waits and deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JourneyConfig {
-    /// Legs that a choice may lose in a row, without a token of a worker that generates between them.
+    /// Legs that a choice may lose in a row, with no token of a worker that generates in between.
     pub attempts_max: u32,
-    /// What happens when the last of them was lost on its way from giver to reader.
+    /// Reaction when the last of these legs was lost on its way from giver to reader.
     pub lost_handoffs: LostHandoffs,
-    /// How long a request that never had a worker waits for one.
+    /// Longest wait for a worker if the request never had one.
     pub worker_wait: Span,
-    /// How long a request whose worker was lost waits for another one.
+    /// Longest wait for another worker if the request has lost one.
     pub lost_wait: Span,
-    /// Pause before a leg is tried again; it grows with each loss in a row. The first loss that no worker has refused is
-    /// made good at once.
+    /// Pause before a leg is tried again; it grows with each loss in a row. There is none after the first loss, unless
+    /// a worker has refused the leg.
     pub retry_pause: Span,
-    /// From the start to the latest end.
+    /// Time from the start to the latest end.
     pub deadline: Span,
 }
 
-/// What happens to a request whose KV cache was lost on its way `attempts_max` times in a row.
+/// Reaction when `attempts_max` legs in a row were lost, the last one on its way from giver to reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostHandoffs {
-    /// It fails.
+    /// The request fails.
     Fail,
-    /// A worker that decodes prefills it as well, once; if there is none, it fails.
+    /// A worker that decodes also prefills, once; if there is none, the request fails.
     PrefillLocally,
 }
 
@@ -69,27 +69,27 @@ impl Default for JourneyConfig {
 /// One fact for a journey.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JourneyEvent {
-    /// A worker has said something about a leg of this request.
+    /// A worker's word about a leg of this request.
     FromWorker {
         /// The worker.
         worker: WorkerId,
-        /// What it said.
+        /// Its word.
         message: FromWorker,
     },
     /// The session to a worker is gone, and with it everything it did for this request.
     WorkerLost {
         /// The worker.
         worker: WorkerId,
-        /// What people call it.
+        /// Name of the worker, for people.
         name: Arc<str>,
     },
     /// A worker or a pair has come up.
     WorkersChanged,
     /// The client has hung up.
     ClientGone,
-    /// The router serves it no more.
+    /// The router gives the request up.
     GivenUp(Failure),
-    /// The router has found a stop string: nothing more of this choice is wanted.
+    /// The router has found a stop string: no more tokens of this choice are wanted.
     StopChoice {
         /// The choice.
         choice: Choice,
@@ -101,18 +101,18 @@ pub enum JourneyEvent {
 /// One decision of a journey.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JourneyAction {
-    /// Send this to a worker, in this order.
+    /// Send this word to a worker, in this order.
     Send {
         /// The worker.
         worker: WorkerId,
-        /// The message.
+        /// The word.
         message: ToWorker,
     },
-    /// A leg goes this way; for logs and metrics.
+    /// A leg was placed; for logs and metrics.
     Placed {
         /// The leg.
         leg: Leg,
-        /// Where, and why there.
+        /// Route, and why it was chosen.
         chosen: Chosen,
     },
     /// The next token of a choice.
@@ -121,31 +121,31 @@ pub enum JourneyAction {
     FinishChoice {
         /// The choice.
         choice: Choice,
-        /// Why.
+        /// Reason.
         reason: FinishReason,
     },
-    /// A leg was lost and what it had not finished is tried again; for metrics and logs.
+    /// A leg was lost and its unfinished choices are tried again; for metrics and logs.
     Retry {
-        /// What happened to it.
+        /// Failure of the lost leg.
         failure: Failure,
     },
-    /// No hand-off is tried for this any more, because too many were lost in a row; for metrics and logs.
+    /// No hand-off is tried for this request any more, because too many were lost in a row; for metrics and logs.
     GaveUpHandoffs {
-        /// Why the last one was lost.
+        /// Failure of the last hand-off.
         failure: Failure,
-        /// What is done instead.
+        /// Substitute for the hand-off.
         instead: Instead,
     },
     /// The request is over. Comes exactly once, and nothing comes after it.
     End(Ending),
 }
 
-/// What is done instead of a hand-off.
+/// Substitute for a hand-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instead {
     /// A worker that decodes prefills as well.
     LocalPrefill,
-    /// Nothing: the request fails.
+    /// None: the request fails.
     Failure,
 }
 
@@ -169,17 +169,17 @@ pub struct Delivery {
     pub index: u32,
     /// The token.
     pub token: SampledToken,
-    /// What the worker measured, on the first token of a leg.
+    /// Spans that the worker measured, on the first token of a leg.
     pub timing: Option<TokenTiming>,
-    /// When the leg that brought it was submitted: a mark of TTFT.
+    /// Time at which the leg that brought the token was submitted: a mark of TTFT.
     pub submitted: Time,
 }
 
-/// How a request ended.
+/// End of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// All choices have finished.
     Done,
-    /// It failed; some tokens may have been delivered.
+    /// The request failed; some tokens may have been delivered.
     Failed(Failure),
 }

@@ -1,20 +1,16 @@
-//! One leg: who is bound to it and how far its hand-off has come; knows no other leg.
+//! One leg: the workers bound to it and the progress of its hand-off; knows no other leg.
 
 use crate::message::Commit;
 use crate::{Attempt, BlockId, Choice, Failure, FailureKind, FinishReason, LeaseId, Request, Time, WorkerId};
 
-/// A leg at its workers.
 #[derive(Debug)]
 pub(super) struct LegState {
-    /// What was submitted.
     pub(super) request: Request,
-    /// When.
     pub(super) submitted: Time,
-    /// Where it runs.
     pub(super) course: Course,
 }
 
-/// Where a leg runs.
+/// Workers at which a leg runs.
 #[derive(Debug)]
 pub(super) enum Course {
     /// From prompt to end at one worker.
@@ -23,7 +19,6 @@ pub(super) enum Course {
     Handoff(Handoff),
 }
 
-/// A worker's part of a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Side {
     pub(super) worker: WorkerId,
@@ -32,9 +27,9 @@ pub(super) struct Side {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// It works on it and must hear of the end.
+    /// Works on the leg and must be told of its end.
     Bound,
-    /// It has let go by itself; it hears nothing more.
+    /// Has let go; is told nothing more.
     Over,
 }
 
@@ -42,43 +37,42 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct Handoff {
     pub(super) giver: Side,
-    /// Chosen together with the giver; chosen anew if it can take nothing before it was told anything, or refuses.
+    /// Chosen with the giver. Chosen anew if it refuses, or can no longer take the offer when that comes.
     pub(super) reader: Option<WorkerId>,
     pub(super) told: Told,
-    /// The giver's reservation, for whichever reader takes it.
+    /// The giver's reservation, for any reader that takes it.
     pub(super) offer: Option<(LeaseId, Vec<BlockId>)>,
-    /// The giver's first tokens, likewise. The client has them already.
+    /// The giver's first tokens, for any reader. The client has them already.
     pub(super) commit: Option<Commit>,
     pub(super) passage: Passage,
-    /// After a refusal: when the next reader is asked at the earliest.
+    /// After a refusal: earliest time to ask the next reader.
     pub(super) again_at: Option<Time>,
 }
 
-/// Whose the KV cache is.
+/// Owner of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passage {
-    /// The giver's, and on its way if a reader was told.
+    /// The giver; the KV cache is on its way if a reader was told.
     UnderWay,
-    /// The reader's: it generates from it.
+    /// The reader, which generates from it.
     Arrived,
 }
 
-/// What the reader knows.
+/// Last thing that the reader was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     Nothing,
     Offer,
     Commit,
-    /// It has said that its part is over.
+    /// Its part is over: it is told nothing more.
     Over,
 }
 
-/// What a worker's end means for a leg.
+/// Effect on a leg when the part of a worker ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Nothing: its part was over, or the leg can go on without it.
+    /// None: that part was over, or the leg can go on without it.
     GoesOn,
-    /// The leg cannot go on.
     Lost,
 }
 
@@ -91,7 +85,6 @@ impl LegState {
         self.request.choices.iter().map(|state| state.choice)
     }
 
-    /// The workers that work on it.
     pub(super) fn bound(&self) -> impl Iterator<Item = WorkerId> + use<> {
         let (first, second) = match &self.course {
             Course::Whole(side) => (*side, None),
@@ -100,7 +93,7 @@ impl LegState {
         (first.part == Part::Bound).then_some(first.worker).into_iter().chain(second)
     }
 
-    /// Who generates tokens beyond the first.
+    /// Worker that generates tokens beyond the first.
     pub(super) fn generator(&self) -> Option<WorkerId> {
         match &self.course {
             Course::Whole(side) => (side.part == Part::Bound).then_some(side.worker),
@@ -108,8 +101,7 @@ impl LegState {
         }
     }
 
-    /// The generator has brought a token: if it took a KV cache over, the giver has let go. Tells which pair that was,
-    /// the first time.
+    /// Records a token of the generator, so its giver has let go. Returns giver and reader, the first time.
     pub(super) fn has_joined(&mut self) -> Option<(WorkerId, WorkerId)> {
         let Course::Handoff(handoff) = &mut self.course else { return None };
         handoff.giver.part = Part::Over;
@@ -121,7 +113,7 @@ impl LegState {
         Some((handoff.giver.worker, handoff.reader?))
     }
 
-    /// The pair whose hand-off is lost if the leg ends with `failure`, said by `by`.
+    /// Giver and reader whose hand-off is lost if the leg ends with `failure` at worker `by`.
     pub(super) fn lost_pair(&self, failure: &Failure, by: WorkerId) -> Option<(WorkerId, WorkerId)> {
         let Course::Handoff(handoff) = &self.course else { return None };
         let reader = handoff.reader.filter(|_| handoff.told != Told::Nothing)?;
@@ -141,8 +133,8 @@ impl LegState {
         (blamed && handoff.passage == Passage::UnderWay).then_some((handoff.giver.worker, reader))
     }
 
-    /// Whether `worker` says that it does not even begin to take the KV cache over. Then the giver's blocks, and the
-    /// lease that nobody has touched, serve another reader as well.
+    /// True if `worker` refuses the leg before it has begun to take the KV cache over. Then the giver's blocks and the
+    /// untouched lease can serve another reader.
     pub(super) fn is_refused(&self, failure: &Failure, worker: WorkerId) -> bool {
         let Course::Handoff(handoff) = &self.course else { return false };
         let refuses = matches!(failure.kind, FailureKind::Overloaded | FailureKind::Unavailable);
@@ -150,14 +142,13 @@ impl LegState {
         refuses && untouched && handoff.bound_reader() == Some(worker)
     }
 
-    /// The hand-off begins anew with another reader, not before `again_at`.
+    /// Begins the hand-off anew with another reader, not before `again_at`.
     pub(super) fn seek_reader(&mut self, again_at: Time) {
         if let Course::Handoff(handoff) = &mut self.course {
             (handoff.reader, handoff.told, handoff.again_at) = (None, Told::Nothing, Some(again_at));
         }
     }
 
-    /// When another reader is asked at the earliest.
     pub(super) fn again_at(&self) -> Option<Time> {
         match &self.course {
             Course::Whole(_) => None,
@@ -165,7 +156,6 @@ impl LegState {
         }
     }
 
-    /// The generator has ended the last choice.
     pub(super) fn generator_is_over(&mut self) {
         match &mut self.course {
             Course::Whole(side) => side.part = Part::Over,
@@ -173,7 +163,7 @@ impl LegState {
         }
     }
 
-    /// A choice was stopped by the router: a reader that takes over later must not continue it.
+    /// Marks a choice that the router has stopped: a reader that takes over later must not continue it.
     pub(super) fn mark_stopped(&mut self, choice: Choice) {
         if let Course::Handoff(Handoff { commit: Some(commit), .. }) = &mut self.course {
             for first in commit.firsts.iter_mut().filter(|first| first.choice == choice) {
@@ -182,7 +172,7 @@ impl LegState {
         }
     }
 
-    /// A worker is gone or has failed this leg.
+    /// Drops a worker that is gone or has failed this leg.
     pub(super) fn drop_worker(&mut self, worker: WorkerId) -> Effect {
         match &mut self.course {
             Course::Whole(side) if side.is(worker) => {
@@ -196,7 +186,6 @@ impl LegState {
 }
 
 impl Side {
-    /// Whether this worker works on it.
     pub(super) fn is(&self, worker: WorkerId) -> bool {
         self.worker == worker && self.part == Part::Bound
     }
@@ -231,7 +220,7 @@ impl Handoff {
             return Effect::GoesOn;
         }
         self.giver.part = Part::Over;
-        // A reader that has the first tokens may have the blocks already. It finds out, and says so if it has not.
+        // A reader that was told the first tokens may have the blocks already. If it has not, it finds out and says so.
         if self.told == Told::Commit { Effect::GoesOn } else { Effect::Lost }
     }
 }

@@ -20,7 +20,7 @@ use crate::{Attempt, Choice, Failure, FailureKind, FinishReason, Leg, SampledTok
 use leg::LegState;
 use place::{Patience, Waiting};
 
-/// One request. Call `on(Tick)` right after `new`, then whenever something happens; `poll` until it is empty after each.
+/// One request. Call `on(Tick)` right after `new`, then on every fact; `poll` until it is empty after each.
 #[derive(Debug)]
 pub struct Journey {
     parts: Parts,
@@ -30,14 +30,14 @@ pub struct Journey {
     choices: Vec<Progress>,
     /// Legs that are bound to workers. Messages of any other attempt are stale.
     legs: BTreeMap<Attempt, LegState>,
-    /// Legs that need a worker.
+    /// Choices that need a worker.
     waiting: Vec<Waiting>,
     next_attempt: u32,
-    /// Whose workers it was last placed at.
+    /// Kind of the workers at which it was last placed.
     kind: Option<Kind>,
     /// Workers that refused this request; used again only if there is no other.
     avoid: BTreeSet<WorkerId>,
-    /// How hand-offs went, until whoever picks routes has been told.
+    /// Outcomes of hand-offs that routing was not told yet.
     learned: Vec<(WorkerId, WorkerId, Passage)>,
     actions: VecDeque<JourneyAction>,
     stage: Stage,
@@ -49,7 +49,7 @@ enum Stage {
     Over,
 }
 
-/// What the client has of one choice.
+/// Progress of one choice at the client.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     generated: Vec<TokenId>,
@@ -59,7 +59,7 @@ struct Progress {
 }
 
 impl Journey {
-    /// A request that starts now. It does nothing before the first `on`.
+    /// Creates a request that starts now. It does nothing before the first `on`.
     #[must_use]
     pub fn new(now: Time, parts: Parts, config: JourneyConfig) -> Journey {
         let all: Vec<Choice> = (0..parts.choices).map(Choice).collect();
@@ -108,7 +108,7 @@ impl Journey {
         self.actions.pop_front()
     }
 
-    /// When `on(Tick)` is due at the latest; `None` after the end.
+    /// Time by which `on(Tick)` is due; `None` after the end.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         if self.is_over() {
@@ -119,13 +119,13 @@ impl Journey {
         placing.chain(asking).chain(self.least_patience().map(Patience::ends_at)).chain([self.deadline]).min()
     }
 
-    /// Whether the terminal action has been given out or waits in `poll`.
+    /// True once the terminal action has been given out or waits in `poll`.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// The legs at the workers that still work on them: whose request leases the router renews.
+    /// Legs with the workers that still work on them: the router renews their request leases.
     pub fn bound(&self) -> impl Iterator<Item = (WorkerId, Leg)> {
         self.legs.values().flat_map(|leg| leg.bound().map(|worker| (worker, leg.request.leg)))
     }
@@ -151,7 +151,6 @@ impl Journey {
         }
     }
 
-    /// The router has found a stop string in this choice.
     fn stop_choice(&mut self, choice: Choice) {
         if self.is_finished(choice) {
             return;
@@ -199,7 +198,7 @@ impl Journey {
         self.end(Ending::Failed(failure));
     }
 
-    /// The only way to the terminal action. Whoever still works on the request is told to stop.
+    /// Ends the request: the only way to the terminal action. Workers that still work on it are told to stop.
     fn end(&mut self, ending: Ending) {
         if self.is_over() {
             return;
@@ -212,7 +211,7 @@ impl Journey {
         self.actions.push_back(JourneyAction::End(ending));
     }
 
-    /// Tells everybody who still works on a leg to stop. The leg is not looked at again.
+    /// Tells every worker that still works on a leg to stop. The leg is not looked at again.
     fn dismiss(&mut self, leg: &LegState) {
         for worker in leg.bound() {
             self.send(worker, ToWorker::Cancel { leg: leg.request.leg, choice: None });
@@ -227,12 +226,11 @@ impl Journey {
         self.choices.get_mut(choice.0 as usize)
     }
 
-    /// Tokens that the client has of a choice.
     fn generated(&self, choice: Choice) -> &[TokenId] {
         self.choices.get(choice.0 as usize).map_or(&[], |progress| &progress.generated)
     }
 
-    /// A choice that does not exist counts as finished.
+    /// True also if the choice does not exist.
     fn is_finished(&self, choice: Choice) -> bool {
         self.choices.get(choice.0 as usize).is_none_or(|progress| progress.finished.is_some())
     }

@@ -1,4 +1,4 @@
-//! Finding workers for legs, and what happens to legs that lost theirs.
+//! Finds workers for legs, and new ones for what lost legs had not finished.
 
 use std::sync::Arc;
 
@@ -13,22 +13,20 @@ use crate::{Attempt, Choice, ChoiceState, Failure, FailureKind, Leg, Request, Sp
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) choices: Vec<Choice>,
-    /// When to look for a worker first; `None` once that was done and found nobody.
+    /// Time of the first search for a worker; `None` once a search has found none.
     pub(super) due: Option<Time>,
     pub(super) patience: Patience,
     pub(super) manner: Manner,
 }
 
-/// How choices are to be served.
 #[derive(Debug, Clone)]
 pub(super) enum Manner {
-    /// As the router prefers.
+    /// Any route that the router prefers.
     Any,
-    /// Without a hand-off, because too many were lost; the last one because of this.
+    /// Without a hand-off, because too many were lost; holds the last failure.
     Locally(Failure),
 }
 
-/// How long somebody waits for a worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) since: Time,
@@ -42,7 +40,6 @@ impl Patience {
 }
 
 impl Waiting {
-    /// A new request's choices.
     pub(super) fn new(choices: Vec<Choice>, now: Time, config: &JourneyConfig) -> Waiting {
         let patience = Patience { since: now, span: config.worker_wait };
         Waiting { choices, due: Some(now), patience, manner: Manner::Any }
@@ -50,7 +47,7 @@ impl Waiting {
 }
 
 impl Journey {
-    /// Whose patience with workers ends first, of those that wait for one.
+    /// Patience that ends first, among the choices that wait for a worker.
     pub(super) fn least_patience(&self) -> Option<Patience> {
         self.waiting.iter().map(|waiting| waiting.patience).min_by_key(|patience| patience.ends_at())
     }
@@ -107,7 +104,7 @@ impl Journey {
         }
     }
 
-    /// Whose workers it goes on at, so that its tokens are those of one way to compute.
+    /// Kind of workers at which the request must go on, so that all its tokens are computed in one way.
     pub(super) fn begun(&self) -> Option<Kind> {
         let has_token = self.choices.iter().any(|choice| !choice.generated.is_empty());
         self.kind.filter(|_| has_token || !self.legs.is_empty())
@@ -133,7 +130,7 @@ impl Journey {
         }
     }
 
-    /// Passes on what readers can be told by now; finds a reader where there is none any more.
+    /// Passes offers and commits on to readers; finds another reader where there is none any more.
     pub(super) fn forward_offers(&mut self, now: Time, pick: &mut dyn Pick) {
         for (attempt, mut leg) in std::mem::take(&mut self.legs) {
             self.forward_offer(now, &mut leg, pick);
@@ -168,8 +165,7 @@ impl Journey {
         }
     }
 
-    /// A leg cannot go on: whoever still works on it stops, and what it had not finished is tried again, or the
-    /// request fails.
+    /// Ends a lost leg: its workers stop, and its unfinished choices are tried again, or the request fails.
     pub(super) fn lose(&mut self, now: Time, leg: &LegState, failure: Failure, by: WorkerId) {
         self.dismiss(leg);
         let unfinished: Vec<Choice> = leg.choices().filter(|choice| !self.is_finished(*choice)).collect();
@@ -195,7 +191,7 @@ impl Journey {
         self.actions.push_back(JourneyAction::Retry { failure });
     }
 
-    /// Too many hand-offs in a row were lost. What is done instead is said, and never a hand-off again.
+    /// After too many lost hand-offs in a row: fails, or waits for a local prefill and never tries a hand-off again.
     fn end_handoffs(&mut self, now: Time, choices: Vec<Choice>, losses: u32, last: &Failure) {
         let detail = format!("{losses} attempts in a row were lost, the last one on its way to decode: {last}");
         let failure = Failure::new(last.kind, detail);
@@ -213,9 +209,8 @@ impl Journey {
         }
     }
 
-    /// How long to wait before the next attempt. Who refuses needs time; what was lost once may be a chance.
+    /// Pause before the next attempt. A worker that refuses needs time; a single loss may be chance.
     pub(super) fn pause_after(&self, losses: u32, failure: &Failure) -> Span {
-        /// Beyond this many doublings a pause grows no more.
         const DOUBLINGS_MAX: u32 = 8;
         let pause = self.config.retry_pause.us();
         match losses {
@@ -236,7 +231,7 @@ impl Journey {
         most
     }
 
-    /// Choices without tokens are still one prefill; each other one has a prefix of its own.
+    /// Queues choices again: those without tokens as one prefill, each other one alone, as its prefix is its own.
     fn wait_again(&mut self, choices: Vec<Choice>, (now, due): (Time, Time), manner: &Manner) {
         let patience = Patience { since: now, span: self.config.lost_wait };
         let (fresh, begun): (Vec<_>, Vec<_>) = choices.into_iter().partition(|c| self.generated(*c).is_empty());
@@ -248,7 +243,7 @@ impl Journey {
     }
 }
 
-/// The reader that was chosen with the giver, if it can still take the leg; else another.
+/// Returns the reader that was chosen with the giver, if it can still take the leg; else another.
 fn find_reader(handoff: &Handoff, ask: &RouteAsk<'_>, pick: &mut dyn Pick) -> Option<WorkerId> {
     let giver = handoff.giver.worker;
     handoff.reader.filter(|reader| pick.takes(giver, *reader)).or_else(|| pick.reader(giver, ask))
@@ -261,11 +256,11 @@ fn is_refusal(failure: &Failure) -> bool {
 enum Placed {
     Yes,
     No,
-    /// There is nobody left who could do it; it had failed because of this.
+    /// No worker can prefill it locally; holds the failure of the last hand-off.
     Never(Failure),
 }
 
-/// A worker that cancels what nobody asked it to cancel has lost the request lease: the request itself is fine.
+/// A worker that cancels a leg unasked has lost the request lease: the request itself is fine.
 fn may_be_retried(kind: FailureKind) -> bool {
     kind.may_be_retried() || kind == FailureKind::Cancelled
 }

@@ -1,4 +1,4 @@
-//! What workers say about legs, and what it means for the request.
+//! Words of workers about legs, and their effect on the request.
 
 use super::leg::{Course, Effect, Handoff, LegState, Part, Told};
 use super::{Delivery, Journey, JourneyAction};
@@ -7,17 +7,16 @@ use crate::route::Passage;
 use crate::{Attempt, BlockId, Choice, FinishReason, LeaseId};
 use crate::{Failure, FailureKind, SampledToken, Time, WorkerId};
 
-/// What a message means for its leg.
+/// Effect of a worker's word on its leg.
 enum Fate {
     GoesOn,
-    /// Nothing of it is wanted any more.
+    /// Nothing more of the leg is wanted.
     Done,
     Lost(Failure),
-    /// It was lost once too often.
+    /// The leg was lost once too often.
     LostFinally(Failure),
 }
 
-/// One token as a worker sends it.
 struct Arrival {
     choice: Choice,
     index: u32,
@@ -32,7 +31,7 @@ impl Journey {
         if name.request != self.parts.id {
             return;
         }
-        // A leg that is not there is an older attempt, or one that has ended.
+        // A leg that is missing here is an older attempt, or has ended.
         let Some(mut leg) = self.legs.remove(&name.attempt) else { return };
         let fate = match message {
             FromWorker::Offered { lease, blocks, .. } => on_offered(&mut leg, worker, lease, blocks),
@@ -66,14 +65,14 @@ impl Journey {
         let lost: Vec<Attempt> =
             self.legs.iter_mut().filter_map(|(attempt, leg)| drop(leg).then_some(*attempt)).collect();
         for attempt in lost {
-            // One loss may end the request; then everybody at the other legs has been told, and they are gone.
+            // One loss may end the request; then the other legs were dismissed with it.
             let Some(leg) = self.legs.remove(&attempt) else { return };
             let failure = Failure::new(FailureKind::WorkerLost, format!("{name} was lost"));
             self.lose(now, &leg, failure, worker);
         }
     }
 
-    /// A reader does not want the leg. Its giver goes on, and another one is asked.
+    /// Takes in a reader's refusal of the leg. The giver goes on, and another reader is asked.
     fn on_refused(&mut self, now: Time, leg: &mut LegState, worker: WorkerId, failure: Failure) -> Fate {
         let unfinished: Vec<Choice> = leg.choices().filter(|choice| !self.is_finished(*choice)).collect();
         let losses = self.count_loss(&unfinished);
@@ -110,7 +109,7 @@ impl Journey {
         Fate::GoesOn
     }
 
-    /// Delivers the first tokens; what comes back marks choices that the router has stopped meanwhile.
+    /// Delivers the first tokens; returns the commit, with choices marked that the router has stopped meanwhile.
     fn deliver_firsts(&mut self, leg: &LegState, mut commit: Commit, timing: FirstTiming) -> Commit {
         let mut timing = Some(TokenTiming::First(timing));
         for first in &mut commit.firsts {
@@ -141,7 +140,7 @@ impl Journey {
         }
         let delivery: Delivery = self.delivery(leg, choice, token, timing);
         self.deliver(delivery, ended);
-        // A commit's first tokens are no such sign: they come from the giver, whatever becomes of the hand-off.
+        // A commit's first tokens reset no losses: they come from the giver, whatever becomes of the hand-off.
         if let Some(progress) = self.progress_mut(choice) {
             progress.losses = 0;
         }

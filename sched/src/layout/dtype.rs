@@ -38,7 +38,7 @@ impl KvDtype {
         }
     }
 
-    /// The type with this label.
+    /// Returns the type with this label.
     #[must_use]
     pub fn from_label(label: &str) -> Option<KvDtype> {
         KvDtype::ALL.into_iter().find(|dtype| dtype.label() == label)

@@ -1,4 +1,4 @@
-//! The shape of one worker's part of a KV cache and the place of every tile in it; knows no other worker.
+//! Shape of one worker's part of a KV cache and the place of every tile in it; knows no other worker.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{KvDtype, LayoutError, TILE_TOKENS};
 use crate::BlockId;
 
-/// What one rank holds of every block, and where.
+/// Part of every block that one rank holds, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvLayout {
     shape: Shape,
@@ -16,7 +16,7 @@ pub struct KvLayout {
     kv_heads: Range<u32>,
 }
 
-/// The facts that all ranks of one worker share.
+/// Facts that all ranks of one worker share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// Layers of the whole model.
@@ -42,13 +42,13 @@ pub struct TileOrder(pub Arc<str>);
 /// One rank among `size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rank {
-    /// From 0.
+    /// Number of this rank, from 0.
     pub rank: u32,
-    /// How many there are.
+    /// Number of ranks.
     pub size: u32,
 }
 
-/// A rank's place in tensor and pipeline parallelism.
+/// Place of a rank in tensor and pipeline parallelism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parallel {
     /// Tensor parallelism: splits or replicates KV heads.
@@ -67,13 +67,13 @@ pub enum Half {
 }
 
 impl KvLayout {
-    /// The layout of a worker that is one process: it holds all layers and heads.
+    /// Layout of a worker that is one process: it holds all layers and heads.
     pub fn whole(shape: Shape) -> Result<KvLayout, LayoutError> {
         KvLayout::of_rank(shape, Parallel::ALONE)
     }
 
-    /// The layout of one rank. Heads are split while there are enough of them, then replicated:
-    /// rank `r` of `tp` holds the heads from `r * total / tp` on, at least one (grouped-query attention).
+    /// Layout of one rank. Heads are split while there are enough of them, then replicated: rank `r` of `tp` holds the
+    /// heads from `r * total / tp` on, at least one (grouped-query attention).
     pub fn of_rank(shape: Shape, rank: Parallel) -> Result<KvLayout, LayoutError> {
         shape.check()?;
         rank.check(&shape)?;
@@ -93,13 +93,13 @@ impl KvLayout {
         Ok(layout)
     }
 
-    /// What all ranks share.
+    /// Facts that all ranks share.
     #[must_use]
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Which rank this is.
+    /// Place of this rank.
     #[must_use]
     pub fn rank(&self) -> Parallel {
         self.rank
@@ -129,7 +129,7 @@ impl KvLayout {
         self.kv_heads.end - self.kv_heads.start
     }
 
-    /// How many ranks hold the same heads, and which of them this one is.
+    /// This rank among those that hold the same heads.
     #[must_use]
     pub fn replica(&self) -> Rank {
         let size = (self.rank.tensor.size / self.shape.kv_heads_total).max(1);

@@ -1,35 +1,35 @@
-//! Which bytes of one pool go where in another; pure arithmetic over two layouts, knows no transport.
+//! Copies that move KV from one pool to another; pure arithmetic over two layouts, knows no transport.
 
 use std::ops::Range;
 
 use super::{Half, KvLayout, LayoutError, TILE_TOKENS};
 use crate::BlockId;
 
-/// Copy `bytes` bytes from `src_offset` of the giver's pool to `dst_offset` of the reader's.
+/// Copy of `bytes` bytes from `src_offset` of the giver's pool to `dst_offset` of the reader's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileCopy {
-    /// Where to read, in bytes from the start of the giver's pool.
+    /// Offset to read from, in bytes from the start of the giver's pool.
     pub src_offset: u64,
-    /// Where to write, in bytes from the start of the reader's pool.
+    /// Offset to write to, in bytes from the start of the reader's pool.
     pub dst_offset: u64,
-    /// How much.
+    /// Length of the copy.
     pub bytes: u64,
 }
 
-/// What to pull: two block tables over the same positions, from position 0 on.
+/// Blocks to pull: two block tables over the same positions, from position 0 on.
 #[derive(Debug, Clone)]
 pub struct PullBlocks<'a> {
     /// The giver's block table, in blocks of the giver's size.
     pub src: &'a [BlockId],
     /// The reader's block table, in blocks of the reader's size.
     pub dst: &'a [BlockId],
-    /// Positions to pull. The start is that of a tile; a partly filled last tile moves as a whole.
+    /// Positions to pull, from the start of a tile; a partly filled last tile moves as a whole.
     pub positions: Range<u32>,
     /// Layers to pull; those that either side does not hold are left out.
     pub layers: Range<u32>,
 }
 
-/// How KV moves from one giver rank to one reader rank: worked out once, when the two meet.
+/// Way of KV from one giver rank to one reader rank: worked out once, when the two meet.
 ///
 /// Summed over all giver ranks, every tile of the reader is written exactly once: where several giver ranks hold the
 /// same heads, reader rank `r` reads from replica `r mod replicas`.
@@ -42,10 +42,8 @@ pub struct Resharding {
 }
 
 impl Resharding {
-    /// Whether two ranks hold the same kind of KV cache. Block sizes and ranks may differ.
-    ///
-    /// # Errors
-    /// The first part of the layouts that keeps them apart, with both values.
+    /// Pairs two ranks that hold the same kind of KV cache; block sizes and ranks may differ. The error names the first
+    /// part of the layouts that keeps them apart, with both values.
     pub fn between(src: &KvLayout, dst: &KvLayout) -> Result<Resharding, LayoutError> {
         let (s, d) = (src.shape(), dst.shape());
         same("layers", &s.layers_total, &d.layers_total)?;
@@ -61,11 +59,8 @@ impl Resharding {
         Ok(Resharding { src: src.clone(), dst: dst.clone(), heads })
     }
 
-    /// As `between`, and the giver must hold all that the reader needs: asked when two workers meet, so that a pair that is
-    /// up can also hand over.
-    ///
-    /// # Errors
-    /// The first part of the layouts that keeps them apart, with both values.
+    /// Like `between`, with the same errors, but the giver must also hold all that the reader needs. Used when two
+    /// workers meet, so that a pair that is up can hand over.
     pub fn of_all(src: &KvLayout, dst: &KvLayout) -> Result<Resharding, LayoutError> {
         let resharding = Resharding::between(src, dst)?;
         covers("the layers held", src.layers(), dst.layers())?;
@@ -74,8 +69,8 @@ impl Resharding {
         Ok(resharding)
     }
 
-    /// The copies that bring the reader what it lacks, in the order of positions. Each is as long as both layouts allow:
-    /// where they are equal, a run of consecutive blocks is one copy.
+    /// Returns the copies that bring the reader what it lacks, in the order of positions. Each is as long as both
+    /// layouts allow: where they are equal, a run of consecutive blocks is one copy.
     pub fn copies(&self, pull: &PullBlocks<'_>) -> Result<Vec<TileCopy>, LayoutError> {
         self.check(pull)?;
         let layers = overlap(pull.layers.clone(), overlap(self.src.layers(), self.dst.layers()));
@@ -91,7 +86,7 @@ impl Resharding {
         Ok(copies)
     }
 
-    /// The most copies that 16 positions can take, whoever the giver is and whatever the block tables.
+    /// Most copies that 16 positions can take, for any giver and any block tables.
     #[must_use]
     pub fn copies_per_unit(reader: &KvLayout) -> u32 {
         2 * reader.layers_held()
@@ -143,11 +138,10 @@ impl Resharding {
     }
 }
 
-/// Where a unit of a sequence lies in a pool.
+/// Place of a unit of a sequence in a pool.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     block_offset: u64,
-    /// Unit of the block.
     unit: u32,
     /// Units from this one to the block's end.
     units_left: u32,
@@ -161,7 +155,7 @@ impl Place {
     }
 }
 
-/// Which of the giver's replicas of the same heads this reader reads from.
+/// Number of the giver's replica of the same heads that this reader reads from.
 fn wanted_replica(src: &KvLayout, dst: &KvLayout) -> u32 {
     dst.rank().tensor.rank % src.replica().size
 }
@@ -307,7 +301,7 @@ mod tests {
         assert!(refused(&replicas[1], &replicas[0]).contains("the replica of kv heads"));
     }
 
-    /// Number of a byte: it names its tile, by unit of the sequence, layer, half and head, and its place in the tile.
+    /// Number of a byte: it names its tile (unit of the sequence, layer, half, head) and its place in the tile.
     fn numbered(unit: u32, layer: u32, half: Half, head: u32, byte: u64) -> u64 {
         let tile = ((u64::from(unit) * 64 + u64::from(layer)) * 2 + half as u64) * 64 + u64::from(head);
         tile * 1_000 + byte + 1
@@ -329,7 +323,7 @@ mod tests {
         }
     }
 
-    /// Copies between pools of numbered bytes; each reader must have got what it would have written itself, and no more.
+    /// Copies between pools of numbered bytes; each reader must get what it would have written itself, and no more.
     fn check_against_gather(
         (from, src): (&[KvLayout], &[BlockId]),
         (to, dst): (&[KvLayout], &[BlockId]),

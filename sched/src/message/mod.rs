@@ -1,7 +1,7 @@
-//! What processes tell each other; knows neither gRPC nor who is connected how.
+//! Words that processes tell each other; knows neither gRPC nor connections.
 //!
-//! A conversation has one closed enum per direction: router and worker (`session.rs`), reader and giver (`peer.rs`). What a
-//! worker says goes into one [`Envelope`], which transports carry to whom it names and never open.
+//! A conversation has one closed enum per direction: router and worker (`session.rs`), reader and giver (`peer.rs`). A
+//! worker's words go into one [`Envelope`], which transports carry to the receiver that it names and never open.
 
 mod load;
 mod peer;
@@ -15,12 +15,12 @@ pub use session::{
 
 use crate::{InstanceId, Leg};
 
-/// A word of a worker, and for whom it is.
+/// Word of a worker, with its receiver.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Envelope {
     /// For the router that serves the leg.
     Router(FromWorker),
-    /// For whoever carries words to routers: the last one about this leg was said. Said once of every leg that a router
+    /// For the carrier of words to routers: the last word about this leg was said. Said once of every leg that a router
     /// has sent, unless it repeats one that lives.
     Over(Leg),
     /// For this giver.

@@ -1,18 +1,16 @@
-//! What readers (decode) and givers (prefill) tell each other about leases.
+//! Words of readers (decode) and givers (prefill) about leases.
 //!
-//! Words may be lost, and a reader repeats its own until it is answered; a giver answers a repeated release as it did
-//! the first.
+//! Words may be lost: a reader repeats its own until it is answered, and a repeated release gets the same answer.
 
 use crate::LeaseId;
 use crate::handoff::Watermark;
 
-/// Reader to giver.
+/// Words of a reader to a giver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToGiver {
-    /// The reader still needs these leases: they are renewed, as far as they are its own. Answered by [`ToReader::Gone`]
-    /// if one is not.
+    /// Renews these leases, as far as they are the reader's own. Answered by [`ToReader::Gone`] if one is not.
     Renew(Vec<LeaseId>),
-    /// Renews this lease, and asks to be told how much of the prompt is stored: now, and whenever it is more.
+    /// Renews this lease, and asks to be told how much of the prompt is stored: now, and whenever that grows.
     Follow(LeaseId),
     /// The reader has everything and lets go. Answered by [`ToReader::Released`]; may be repeated.
     Release(LeaseId),
@@ -21,7 +19,7 @@ pub enum ToGiver {
 }
 
 impl ToGiver {
-    /// Its kind, for logs: leases are nobody else's business.
+    /// Kind of the word, for logs, which name no leases.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -33,23 +31,23 @@ impl ToGiver {
     }
 }
 
-/// Giver to reader.
+/// Words of a giver to a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToReader {
-    /// These leases of a heartbeat are not the reader's, or not any more.
+    /// Leases that the reader named and that are not its own, or not any more.
     Gone(Vec<LeaseId>),
-    /// So much of the prompt is stored.
+    /// Part of the prompt that is stored.
     Filled {
         /// The lease.
         lease: LeaseId,
-        /// How much.
+        /// Mark up to which it is stored.
         stored: Watermark,
     },
-    /// What came of a release.
+    /// Answer to a release.
     Released {
         /// The lease.
         lease: LeaseId,
-        /// Whether it held until now.
+        /// Whether the lease held until now.
         answer: ReleaseAnswer,
     },
 }
@@ -59,6 +57,6 @@ pub enum ToReader {
 pub enum ReleaseAnswer {
     /// The lease was alive until now: what was read is valid.
     Ok,
-    /// It was not: what was read must not be used.
+    /// The lease did not hold, or the prompt was not complete: what was read must not be used.
     Expired,
 }

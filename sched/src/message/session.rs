@@ -1,13 +1,13 @@
-//! What router and worker tell each other about legs of work, over one ordered session.
+//! Words of router and worker about legs, over one ordered session.
 //!
-//! An offer is never overtaken by its cancel. Tokens carry (request, attempt, choice, index), so `Journey` can deliver in
-//! order and drop repeats and older attempts.
+//! An offer is never overtaken by its cancel. Tokens carry (request, attempt, choice, index), so `Journey` can deliver
+//! in order and drop repeats and older attempts.
 
 use std::sync::Arc;
 
 use crate::{BlockId, Choice, Failure, FinishReason, InstanceId, LeaseId, Leg, Request, SampledToken, Span};
 
-/// Router to worker.
+/// Words of a router to a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker {
     /// Run this leg.
@@ -20,17 +20,17 @@ pub enum ToWorker {
     Cancel {
         /// The leg to stop.
         leg: Leg,
-        /// One choice of it, or all.
+        /// Choice to stop; `None` stops all.
         choice: Option<Choice>,
     },
     /// The router still serves these legs: their request leases are renewed.
     Renew(Vec<Leg>),
 }
 
-/// Legs that one [`ToWorker::Renew`] may name.
+/// Most legs that one [`ToWorker::Renew`] may name.
 pub const RENEW_LEGS_MAX: usize = 1 << 16;
 
-/// What a worker does with a submitted leg.
+/// Part of a submitted leg that a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// Prefill and generate to the end here.
@@ -39,16 +39,16 @@ pub enum Work {
     Give,
 }
 
-/// The blocks of a prompt, reserved at the giver, to be pulled by a reader.
+/// Blocks of a prompt, reserved at the giver, to be pulled by a reader.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
-    /// The leg, with everything the reader needs to go on: prompt, choices, parameters.
+    /// Leg with everything that the reader needs to go on: prompt, choices, parameters.
     pub request: Request,
-    /// Whose blocks.
+    /// Worker that holds the blocks.
     pub giver: InstanceId,
-    /// Where the giver's peer service listens, `host:port`.
+    /// Address of the giver's peer service, `host:port`.
     pub giver_address: Arc<str>,
-    /// The right to read them.
+    /// Lease that gives the right to read the blocks.
     pub lease: LeaseId,
     /// The giver's block table for positions `0..request.prefill_tokens()`.
     pub blocks: Vec<BlockId>,
@@ -59,7 +59,7 @@ pub struct Offer {
 pub struct Commit {
     /// The leg.
     pub leg: Leg,
-    /// One per choice of the leg, in the leg's order.
+    /// First token of each choice of the leg, in the leg's order.
     pub firsts: Vec<FirstToken>,
 }
 
@@ -68,29 +68,29 @@ pub struct Commit {
 pub struct FirstToken {
     /// The choice.
     pub choice: Choice,
-    /// Its token at index `generated.len()` of the request's choice.
+    /// Token at index `generated.len()` of the choice in the request.
     pub token: SampledToken,
     /// Set when the choice ends with this very token; the reader does not continue it.
     pub ended: Option<FinishReason>,
 }
 
-/// Worker to router.
+/// Words of a worker to a router.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromWorker {
     /// A giver has reserved the prompt of `leg`.
     Offered {
         /// The leg.
         leg: Leg,
-        /// The right to read the blocks.
+        /// Lease that gives the right to read the blocks.
         lease: LeaseId,
-        /// The block table of the prompt.
+        /// Block table of the prompt.
         blocks: Vec<BlockId>,
     },
     /// A giver has finished the prompt. If every choice has ended, no reader is needed and the giver has let go.
     Committed {
         /// The first tokens.
         commit: Commit,
-        /// How long they took.
+        /// Time that they took.
         timing: FirstTiming,
     },
     /// A reader has released the giver's blocks: the giver's part of the leg is over.
@@ -118,17 +118,17 @@ pub enum FromWorker {
         /// Spans that only the worker knows, on the first token of a leg.
         timing: Option<TokenTiming>,
     },
-    /// The leg has ended badly and nothing of it is left at the worker.
+    /// The leg has failed, and nothing of it is left at the worker.
     Failed {
         /// The leg.
         leg: Leg,
-        /// Why.
+        /// Reason.
         failure: Failure,
     },
 }
 
 impl FromWorker {
-    /// The leg it is about.
+    /// Leg that the word is about.
     #[must_use]
     pub const fn leg(&self) -> Leg {
         match self {
@@ -142,7 +142,7 @@ impl FromWorker {
     }
 }
 
-/// What a worker measured on the way to a token.
+/// Spans that a worker measured on the way to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenTiming {
     /// The leg was prefilled here.
@@ -160,15 +160,15 @@ pub struct FirstTiming {
     pub prefill: Span,
 }
 
-/// Parts of the hand-off gap (wait + unhidden transfer + decode queue + first decode step; what is left on the way to the client is relay).
+/// Parts of the hand-off gap: wait, unhidden transfer, decode queue, first decode step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JoinTiming {
-    /// From the commit to the start of the pull: the offer had not been accepted yet.
+    /// From the commit to the start of the first pull, while the offer waited for blocks or a turn.
     pub wait: Span,
-    /// From the start of the pull (or the commit, if later) to the answered release.
+    /// From the start of the first pull (or the commit, if later) to the answered release.
     pub transfer: Span,
-    /// From there to the start of the first decode step.
+    /// From the answered release to the start of the first decode step.
     pub queue: Span,
-    /// That step.
+    /// The first decode step.
     pub step: Span,
 }

@@ -1,4 +1,4 @@
-//! Who gets blocks and slots next: preempted sequences first, then newcomers in order of arrival.
+//! Reserves blocks and slots: for preempted sequences first, then for newcomers in order of arrival.
 
 use super::Replica;
 use super::leg::Stage;
@@ -7,17 +7,17 @@ use super::slots::Seat;
 use crate::LaneId;
 use crate::block::BlockState;
 
-/// What a sequence is about to do with its blocks.
+/// Source of the KV cache of a sequence that gets blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Compute its KV cache here, which needs a slot per choice.
+    /// Computed here, which needs one slot per choice.
     Fill,
-    /// Take its KV cache over.
+    /// Pulled from a giver.
     Take,
 }
 
 impl Replica {
-    /// Admits whatever fits. Nobody overtakes: the first that does not fit stops all behind it.
+    /// Admits sequences in order while they fit: the first that does not fit stops all behind it.
     pub(super) fn admit(&mut self) {
         self.seat_ready();
         while let Some(key) = self.places.at(Place::Preempted).first().copied() {
@@ -33,7 +33,7 @@ impl Replica {
         }
     }
 
-    /// Gives free slots to sequences that have their KV cache already.
+    /// Gives free slots to sequences whose KV cache is complete.
     fn seat_ready(&mut self) {
         while let Some(key) = self.places.at(Place::Ready).first().copied() {
             if !self.take_slots(key, self.decode_lane) {
@@ -80,7 +80,7 @@ impl Replica {
         self.slots.open_to(lane).take(wanted).count() == wanted
     }
 
-    /// One slot for each choice the sequence stands for, or none at all. It is the lane whose step seats them.
+    /// Takes one slot per choice of the sequence, or none if too few are free; a step of `lane` seats them.
     fn take_slots(&mut self, key: SequenceKey, lane: LaneId) -> bool {
         let seats = self.has_slots(key, lane);
         if seats {
@@ -91,8 +91,8 @@ impl Replica {
         seats
     }
 
-    /// Reserves everything at once: blocks found by content, new ones for the rest, and for who joins another batch one
-    /// more per choice, so that joining cannot fail. Leaves one block per running sequence, which are about to grow.
+    /// Reserves everything at once: blocks found by content, new ones for the rest, and a spare per choice if the
+    /// sequence joins another batch, so that joining cannot fail. Leaves each running sequence one block to grow.
     fn reserve_blocks(&mut self, key: SequenceKey, purpose: Purpose) -> bool {
         let block_tokens = self.config.block_tokens;
         let found = self.find_prefix(key, purpose);
@@ -103,7 +103,7 @@ impl Replica {
             false => 0,
         };
         let growth = self.places.count(Place::Running) + self.places.count(Place::Ready);
-        // Those that a step still reads are found as well, but could not be handed out.
+        // Found blocks that a step still reads are not among the available ones.
         let idle_found = found.iter().filter(|block| self.pool.state(**block) == BlockState::Cached).count() as u32;
         let fresh = needed - found.len() as u32 + spares;
         if fresh + growth > self.pool.available() - idle_found {
@@ -121,7 +121,7 @@ impl Replica {
         sequence.has_stored(found.len() as u32 * block_tokens);
         sequence.published = found.len() as u32;
         if sequence.place == Place::Waiting {
-            // A preempted sequence finds its own blocks again, which saved its request nothing.
+            // A preempted sequence finds its own blocks again, which is no saving.
             self.cached_tokens += u64::from(sequence.computed.min(sequence.prompt.len() as u32));
         }
         true
@@ -136,8 +136,7 @@ impl Replica {
         }
     }
 
-    /// Blocks that hold the beginning of the sequence already. Who computes it here needs logits, so at least its last
-    /// token is left to compute.
+    /// Finds cached blocks of the sequence's beginning. If it is computed here its last token is left, for the logits.
     fn find_prefix(&mut self, key: SequenceKey, purpose: Purpose) -> Vec<crate::BlockId> {
         if self.config.prefix_cache == super::PrefixCache::Off {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What goes into a replica scheduler and what comes out of it.
+//! Events that go into a replica scheduler and actions that come out of it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,45 +10,44 @@ use crate::{BlockId, Failure, InstanceId, LaneId, LeaseId, Leg, PullId, Span, St
 /// One fact for a worker's replica scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A router says this.
+    /// A word from a router.
     Router(ToWorker),
-    /// As a giver: this reader says this.
+    /// As a giver: a word from this reader.
     Reader(InstanceId, ToGiver),
-    /// As a reader: this giver says this, or whoever keeps the link to it, in its stead.
+    /// As a reader: a word from this giver, or from the keeper of the link to it on its behalf.
     Giver(InstanceId, ToReader),
-    /// As a reader: a release was not heard, and the giver cannot be asked again.
+    /// As a reader: a release got no answer, and the giver cannot be asked again.
     ReleaseUnheard {
-        /// Whose answer is missing.
+        /// Giver whose answer is missing.
         giver: InstanceId,
-        /// The lease.
+        /// Lease to be released.
         lease: LeaseId,
     },
-    /// As a reader: this giver can be spoken to, for the first time or again. Words may have been lost meanwhile.
+    /// As a reader: the control link to this giver is up, perhaps again. Words may have been lost meanwhile.
     GiverMet(InstanceId),
-    /// As a reader: this giver can be read from as well. Comes after [`Event::GiverMet`].
+    /// As a reader: KV can be read from this giver as well. Comes after [`Event::GiverMet`].
     GiverUp(InstanceId),
-    /// As a reader: it cannot be read from for now. New offers of it wait; what is taken over already goes on as well as it
-    /// can.
+    /// As a reader: this giver cannot be read from for now. Its new offers wait; hand-offs under way go on if they can.
     GiverDown(InstanceId),
     /// As a reader: this giver cannot be met at this address. The offers that wait for it there fail.
     GiverUnmet {
-        /// Who.
+        /// Giver that was sought.
         giver: InstanceId,
-        /// Where it was sought.
+        /// Address at which it was sought.
         address: Arc<str>,
-        /// Why.
+        /// Reason.
         failure: Failure,
     },
     /// As a reader: the giver's process is gone.
     GiverLost(InstanceId),
     /// As a reader: a pull has ended; no byte of it can land any more.
     PullEnded {
-        /// The pull.
+        /// Pull that has ended.
         pull: PullId,
-        /// How.
+        /// Result of the pull.
         outcome: PullOutcome,
     },
-    /// So many layers of a step have run; only of one that asked for it.
+    /// Progress of a step that runs with [`Progress::ByLayer`].
     StepProgress {
         /// Lane.
         lane: LaneId,
@@ -63,7 +62,7 @@ pub enum Event {
         lane: LaneId,
         /// Step.
         step: StepId,
-        /// What it brought.
+        /// Samples, and the number of layers that ran.
         result: StepResult,
     },
     /// The backend could not run a step; every sequence in it fails.
@@ -72,7 +71,7 @@ pub enum Event {
         lane: LaneId,
         /// Step.
         step: StepId,
-        /// Why.
+        /// Reason.
         failure: Failure,
     },
     /// Time has passed.
@@ -82,15 +81,15 @@ pub enum Event {
 /// One decision of a worker's replica scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// For the backend.
+    /// Order to the backend.
     Compute(Compute),
-    /// For the transport and its lease table.
+    /// Order to the transport and its lease table.
     Transfer(Transfer),
-    /// For another process.
+    /// Word to another process.
     Say(Envelope),
 }
 
-/// What a backend is to do.
+/// Order to a backend.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Compute {
     /// Run this step.
@@ -101,7 +100,7 @@ pub enum Compute {
         step: StepId,
         /// The plan.
         plan: StepPlan,
-        /// Whether to say how far it is.
+        /// How much progress the backend reports.
         progress: Progress,
     },
     /// Cancel a submitted step at its next layer boundary: all its sequences are gone. Ignored if it has just ended.
@@ -113,16 +112,16 @@ pub enum Compute {
     },
 }
 
-/// Whether a step's progress wakes the scheduler.
+/// Events by which a running step wakes the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Only its end does.
+    /// Its end only.
     Untold,
-    /// Every layer does: see [`Event::StepProgress`].
+    /// Every layer, by [`Event::StepProgress`].
     ByLayer,
 }
 
-/// What a transport is to do.
+/// Order to a transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transfer {
     /// As a giver: let the holder of this lease read these blocks.
@@ -134,11 +133,11 @@ pub enum Transfer {
     },
     /// As a giver: nobody may read under this lease any more. Comes before any of its blocks is reused.
     Revoke(LeaseId),
-    /// As a reader: meet this giver, which offers wait for; answered by [`Event::GiverUp`] or [`Event::GiverUnmet`].
+    /// As a reader: meet this giver, for which offers wait; answered by [`Event::GiverUp`] or [`Event::GiverUnmet`].
     Meet {
-        /// Who.
+        /// Giver to meet.
         giver: InstanceId,
-        /// Where its peer service listens, as the offer says.
+        /// Address of its peer service, from the offer.
         address: Arc<str>,
     },
     /// As a reader: pull these blocks; answered by [`Event::PullEnded`].
@@ -147,27 +146,27 @@ pub enum Transfer {
     AbortPull(PullId),
 }
 
-/// A pull of a part of a prompt's KV: some positions, in some layers. A leg may have several at a time.
+/// Pull of a part of a prompt's KV: some positions, in some layers. A leg may have several at a time.
 ///
 /// Either table is in blocks of its owner's size; [`crate::layout::Resharding`] says which tile becomes which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pull {
-    /// Which.
+    /// Name of the pull.
     pub id: PullId,
-    /// The leg it is for.
+    /// Leg that the pull is for.
     pub leg: Leg,
-    /// Whose blocks.
+    /// Giver whose blocks are read.
     pub giver: InstanceId,
-    /// The right to read.
+    /// Lease that gives the right to read.
     pub lease: LeaseId,
     /// The giver's block table, from position 0.
     pub remote: Vec<BlockId>,
     /// Our block table, from position 0.
     pub local: Vec<BlockId>,
-    /// The positions; they begin at a tile. What lies below is already here (prefix cache).
+    /// Positions to pull, from the start of a tile. Those below come from the prefix cache or other pulls.
     pub positions: Range<u32>,
-    /// The layers.
+    /// Layers to pull.
     pub layers: Range<u32>,
-    /// Time within which it must end: what is left of the request's.
+    /// Time left to the request, in which the pull must end.
     pub deadline_in: Span,
 }

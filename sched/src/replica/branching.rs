@@ -5,8 +5,7 @@ use super::sequence::{Member, Place, SequenceKey};
 use crate::TokenId;
 
 impl Replica {
-    /// Every member of `going_on` continues with its token in a sequence of its own, the first in `key` itself.
-    /// Without any, the sequence ends.
+    /// Continues each member of `going_on` in a sequence of its own, the first in `key`; ends the sequence if none.
     pub(super) fn branch(&mut self, key: SequenceKey, mut going_on: Vec<(Member, TokenId)>, place: Place) {
         if going_on.is_empty() {
             return self.drop_sequence(key);
@@ -23,7 +22,7 @@ impl Replica {
             sequence.members = vec![member];
             sequence.generated.push(token);
         }
-        // Blocks that were reserved for choices which ended with their first token.
+        // Returns blocks that were reserved for choices which ended with their first token.
         let kept = sequence.spares.len().min(1);
         sequence.spares.drain(kept..).for_each(|block| self.pool.release(block));
     }

@@ -1,17 +1,17 @@
-//! What one worker's scheduler is told at its start; knows no file format.
+//! Configuration of one worker's scheduler; knows no file format.
 
 use crate::handoff::LeaseKey;
 use crate::layout::TILE_TOKENS;
 use crate::{Role, SchedError, Span};
 
-/// Most steps of a lane that a backend holds at once: one that runs and one that follows it without a gap. A third would
-/// start no earlier and would be planned from staler state.
+/// Most steps of a lane that a backend holds at once: one that runs and one that follows it without a gap. A third
+/// would not start earlier and would be planned from staler state.
 pub const STEPS_IN_FLIGHT_MAX: u32 = 2;
 
 /// Lanes and limits of a replica. Every limit is a bound that is never exceeded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplicaConfig {
-    /// Its streams of steps, [`crate::LaneId`] 0 first: one that does both phases, or one for each.
+    /// Lanes in order of their [`crate::LaneId`]: one for both phases, or one for each.
     pub lanes: Vec<LaneConfig>,
     /// Blocks of the KV pool.
     pub blocks_total: u32,
@@ -25,55 +25,54 @@ pub struct ReplicaConfig {
     pub context_max: u32,
     /// Sequences that run at once (sampler slots); at most `step_tokens_max` of the lane that decodes.
     pub sequences_max: u32,
-    /// Legs that may wait for blocks, slots or their giver, the last at most half of them; more are refused as overload.
+    /// Legs that may wait for blocks, slots or (at most half of them) their giver; more are refused as overload.
     pub queue_legs_max: u32,
     /// Pulls from one giver at a time; the others wait.
     pub pulls_per_giver_max: u32,
     /// Positions of one pull, a multiple of 16; a longer prompt takes several.
     pub pull_tokens_max: u32,
-    /// When a prompt is read from its giver.
+    /// When a reader pulls a prompt's KV from its giver.
     pub reading: Reading,
-    /// Whether content of earlier requests is reused.
+    /// Reuse of KV that earlier requests computed.
     pub prefix_cache: PrefixCache,
-    /// Part of the pool that reservations may hold whose prompt is not complete, tested before the next is added.
+    /// Part of the pool that reservations with an incomplete prompt may hold, tested before the next is added.
     pub filling_share: f32,
-    /// How long a worker may stay silent.
+    /// Span of leases and how often they are renewed.
     pub lease: LeaseConfig,
-    /// Tells models and adapters apart in content hashes.
+    /// Salt that keeps the content hashes of different models and adapters apart.
     pub hash_salt: u64,
-    /// Random per process, so that nobody can foresee the id of a lease.
+    /// Random key per process, so that nobody can foresee the id of a lease.
     pub lease_key: LeaseKey,
 }
 
-/// What one lane runs, and how much of it at a time.
+/// Work of one lane, and how much of it fits into a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneConfig {
-    /// Which rows its steps have.
+    /// Kinds of rows in its steps.
     pub work: LaneWork,
-    /// Rows of one step.
+    /// Most rows of one step.
     pub step_tokens_max: u32,
-    /// Layers that one step runs: all of the model's, or fewer, so that its rows take several steps.
+    /// Most layers that one step runs; with fewer than the model has, rows take several steps.
     pub step_layers_max: u32,
-    /// Steps that the backend holds at once, at most [`STEPS_IN_FLIGHT_MAX`]: with 2 the next one is formed while one
-    /// runs.
+    /// Steps that the backend holds at once, at most [`STEPS_IN_FLIGHT_MAX`]; with 2, one is formed while another runs.
     pub steps_in_flight: u32,
 }
 
-/// Which rows the steps of a lane have.
+/// Kinds of rows in the steps of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaneWork {
     /// Chunks of prompts, up to their first tokens.
     Prefill,
     /// One row per running sequence.
     Decode,
-    /// Both in one step; chunks come first, and while prompts wait a small part of a step is left to running sequences.
+    /// Both in one step; chunks come first, and while prompts wait running sequences get a small part of the rows.
     PrefillFirst,
-    /// Both in one step; running sequences come first, chunks get what they leave.
+    /// Both in one step; running sequences come first, chunks get the rows that are left.
     DecodeFirst,
 }
 
 impl LaneWork {
-    /// What the one lane of a worker does.
+    /// Work of a worker's lane if it has only one.
     #[must_use]
     pub const fn of_role(role: Role) -> LaneWork {
         match role {
@@ -82,7 +81,6 @@ impl LaneWork {
         }
     }
 
-    /// Whether prompts are computed in such a lane.
     pub(super) const fn prefills(self) -> bool {
         match self {
             LaneWork::Prefill | LaneWork::PrefillFirst | LaneWork::DecodeFirst => true,
@@ -90,7 +88,6 @@ impl LaneWork {
         }
     }
 
-    /// Whether sequences run on in such a lane.
     pub(super) const fn decodes(self) -> bool {
         match self {
             LaneWork::Decode | LaneWork::PrefillFirst | LaneWork::DecodeFirst => true,
@@ -99,18 +96,18 @@ impl LaneWork {
     }
 }
 
-/// Both leases: the router's on a leg, and a reader's on a giver's blocks.
+/// Timing of both leases: the router's on a leg, and a reader's on a giver's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseConfig {
-    /// A lease ends when it was not renewed for this long.
+    /// Time after which a lease that was not renewed ends.
     pub span: Span,
-    /// How often leases are renewed.
+    /// Interval at which leases are renewed.
     pub beat: Span,
 }
 
 impl LeaseConfig {
-    /// How soon a new lease is renewed for the first time: the router may have held its offer for most of a span. Most
-    /// hand-offs are over before, so this costs them no message.
+    /// Delay before a new lease is renewed for the first time. It is short because the router may have held the offer
+    /// for most of a span. Most hand-offs end sooner, so this costs them no message.
     pub(super) fn first_beat(&self) -> Span {
         Span(self.beat.us() / 50)
     }
@@ -122,19 +119,19 @@ impl Default for LeaseConfig {
     }
 }
 
-/// When the KV of a prompt is read that another worker computes.
+/// When a reader pulls the KV of a prompt from its giver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// All of it, once it is complete.
+    /// All of it, once the prompt is complete.
     WhenComplete,
-    /// Whole tiles of finished chunks while others are computed, and of the last chunk one layer after another.
+    /// Whole tiles of finished chunks while later ones are computed, and the last chunk layer by layer.
     WhileFilling,
 }
 
-/// Whether blocks of ended requests can be found by their content.
+/// Reuse of blocks of ended requests, found by their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrefixCache {
-    /// They can.
+    /// Prompts start from the blocks that are found.
     On,
     /// Every prompt is computed in full.
     Off,
@@ -185,7 +182,6 @@ impl ReplicaConfig {
         Ok(())
     }
 
-    /// Blocks that unfinished reservations may hold before the next one is added.
     pub(super) fn filling_blocks_max(&self) -> u32 {
         (f64::from(self.filling_share) * f64::from(self.blocks_total)) as u32
     }

@@ -1,6 +1,6 @@
-//! Rows on their way through the layers: one step where it may run all of them, else several that follow each other.
+//! Rows on their way through the layers: in one step if it may run all layers, else in several that follow each other.
 //!
-//! Nothing else of the lane comes in between. What the rows touch stays as it is until the last layer has run.
+//! No other step of the lane comes in between. Blocks that the rows touch stay reserved until the last layer has run.
 
 use super::draft::Draft;
 use super::lane::{Flight, Holds, Part};
@@ -11,21 +11,17 @@ use crate::{LaneId, StepPlan};
 /// Rows whose next layers are in no step yet.
 #[derive(Debug)]
 pub(super) struct Course {
-    /// What is left to be done for them.
+    /// Plan of the remaining layers.
     pub(super) plan: StepPlan,
-    /// As they will be when the last layer has run.
+    /// Parts as they will be after the last layer.
     pub(super) parts: Vec<Part>,
-    /// Parts whose sequence still lives.
     pub(super) living: usize,
-    /// Held until the last layer has run.
     pub(super) holds: Holds,
-    /// The first layer that is in no step yet.
     pub(super) next_layer: u32,
 }
 
 impl Course {
-    /// What its step up to layer `end` does and holds, and what is left. Slots and copies come with the first layer, samples
-    /// with the last one.
+    /// Splits off the step up to layer `end`. Slots and copies go with the first layer, samples with the last.
     fn split(mut self, end: u32, total: u32) -> (StepPlan, Vec<Part>, Holds, Option<Course>) {
         if end == total {
             return (self.plan, self.parts, self.holds, None);
@@ -43,14 +39,12 @@ impl Course {
 }
 
 impl Replica {
-    /// Sends rows on their way.
     pub(super) fn begin_course(&mut self, lane: LaneId, draft: Draft) {
         let Draft { plan, parts, touched } = draft;
         let holds = Holds { touched, ..Holds::default() };
         self.submit_layers(lane, Course { plan, living: parts.len(), parts, holds, next_layer: 0 });
     }
 
-    /// The next layers of a course.
     pub(super) fn submit_layers(&mut self, lane: LaneId, course: Course) {
         let (step, started, total) = (self.next_step(), self.now, self.config.layers);
         let layers_max = self.lane(lane).config.step_layers_max;
@@ -69,7 +63,7 @@ impl Replica {
         self.out.push_back(Action::Compute(Compute::Run { lane, step, plan, progress }));
     }
 
-    /// A reader that follows a prompt takes its last chunk layer by layer.
+    /// Reports every layer if a reader follows a prompt whose last chunk is in these parts.
     fn progress_of(&mut self, parts: &[Part]) -> Progress {
         if self.given.is_empty() {
             return Progress::Untold;

@@ -1,4 +1,4 @@
-//! A step in the making: the flat plan for the backend beside what the scheduler has to remember of it.
+//! A step in the making: the flat plan for the backend, and what the scheduler remembers of the step.
 
 use super::lane::Part;
 use super::sequence::{Sequence, SequenceKey};
@@ -7,7 +7,6 @@ use crate::block::{BlockPool, blocks_for};
 use crate::rng::choice_seed;
 use crate::{BlockCopy, BlockId, Input, SampleRow, SequenceRows, SlotId, SlotInit, StepPlan, TokenId};
 
-/// What has been put into the next step so far.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub(super) plan: StepPlan,
@@ -16,14 +15,14 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Copies a block before the first layer. Both blocks are touched from now on, whoever lets go of them.
+    /// Copies a block before the first layer. The step holds both blocks, even if their sequences let go of them.
     pub(super) fn copy(&mut self, from: BlockId, to: BlockId, pool: &mut BlockPool) {
         self.touch(from, pool);
         self.touch(to, pool);
         self.plan.copies.push(BlockCopy { from, to });
     }
 
-    /// Adds the next `rows` tokens of a sequence; if none is known or awaited after them, its choices sample.
+    /// Adds the next `rows` tokens of a sequence; its choices sample if no known or awaited token follows.
     pub(super) fn add(
         &mut self,
         key: SequenceKey,
@@ -80,7 +79,7 @@ impl Draft {
     }
 }
 
-/// Where the tokens from position `start` on come from: they are known, or the one there is awaited.
+/// Source of the tokens from position `start` on: known tokens, or the slot that samples the awaited one.
 fn input(sequence: &Sequence, start: u32) -> Input {
     if start < sequence.len() {
         return Input::Given;

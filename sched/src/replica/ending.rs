@@ -1,4 +1,4 @@
-//! How legs and sequences end, whatever they were doing: everything they held goes back, and nothing is said twice.
+//! Ends legs and sequences, whatever they were doing: everything they held goes back, and nothing is said twice.
 
 use super::lane::Holds;
 use super::leg::Stage;
@@ -10,7 +10,7 @@ use crate::message::{Envelope, FromWorker};
 use crate::{Choice, Failure, FailureKind, LaneId, Leg};
 
 impl Replica {
-    /// Ends a leg badly and says so.
+    /// Ends a leg with a failure and tells the router.
     pub(super) fn fail(&mut self, leg: Leg, failure: Failure) {
         if self.legs.contains_key(&leg) {
             self.tell(FromWorker::Failed { leg, failure });
@@ -18,7 +18,7 @@ impl Replica {
         }
     }
 
-    /// Ends a leg without a word.
+    /// Ends a leg: gives back everything it holds and says that it is over.
     pub(super) fn close(&mut self, leg: Leg) {
         let Some(run) = self.legs.remove(&leg) else {
             return;
@@ -36,7 +36,7 @@ impl Replica {
         self.say(Envelope::Over(leg));
     }
 
-    /// The router wants one choice no more; the leg ends with its last one.
+    /// Ends a choice that the router no longer wants; the leg ends with its last choice.
     pub(super) fn cancel_choice(&mut self, leg: Leg, choice: Choice) {
         let Some(run) = self.legs.get(&leg) else {
             return;
@@ -52,7 +52,7 @@ impl Replica {
         }
     }
 
-    /// Ends a sequence, and with the last one its leg.
+    /// Ends a sequence, and its leg if it was the last.
     pub(super) fn drop_sequence(&mut self, key: SequenceKey) {
         let leg = self.sequences.at(key).leg;
         let Some(run) = self.legs.get_mut(&leg) else { unreachable!("{leg} has ended, but its sequence lives") };
@@ -72,7 +72,7 @@ impl Replica {
         let Some((lane, holds)) = self.holds_of(key) else {
             return sequence.drop_blocks(&mut self.pool);
         };
-        // Its attention may look at all of them until then.
+        // Until that step has ended, its attention may read all of these blocks.
         holds.read.extend_from_slice(sequence.table.blocks());
         sequence.table.blocks().iter().for_each(|block| self.pool.begin_read(*block));
         sequence.drop_blocks(&mut self.pool);
@@ -81,7 +81,6 @@ impl Replica {
         self.out.extend(lifeless.into_iter().map(|step| Action::Compute(Compute::Cancel { lane, step })));
     }
 
-    /// Gives back the slots of all choices the sequence still stands for.
     pub(super) fn free_slots(&mut self, key: SequenceKey) {
         for at in 0..self.sequences.at(key).members.len() {
             let member = self.sequences.at(key).members[at];
@@ -90,7 +89,6 @@ impl Replica {
         }
     }
 
-    /// Gives back the slot of one choice.
     pub(super) fn free_slot(&mut self, key: SequenceKey, member: Member) {
         let Some((slot, seat)) = member.slot else { return };
         if seat == Seat::Taken
@@ -102,7 +100,7 @@ impl Replica {
         self.slots.give_back(slot);
     }
 
-    /// What the last step holds that will have rows of a sequence; `None` if there is no such step.
+    /// Lane and holds of the last step that has, or will have, rows of a sequence.
     fn holds_of(&mut self, key: SequenceKey) -> Option<(LaneId, &mut Holds)> {
         self.lanes.iter_mut().find_map(|lane| {
             let id = lane.id;

@@ -1,8 +1,8 @@
-//! When a choice ends by itself; pure arithmetic over its parameters.
+//! End of a choice by stop token or by length; pure arithmetic over its parameters.
 
 use crate::{FinishReason, SamplingParams, TokenId};
 
-/// Whether a choice ends with `token`, its `generated`-th token (counted from 1), after a prompt of `prompt` tokens.
+/// Reason why a choice ends with `token`, its `generated`-th token (from 1), after a prompt of `prompt` tokens.
 pub(super) fn finish(
     params: &SamplingParams,
     prompt: u32,
@@ -16,7 +16,7 @@ pub(super) fn finish(
     at_limit(params, prompt, generated, context_max).then_some(FinishReason::Length)
 }
 
-/// Whether the `generated`-th token is a choice's last whatever it is.
+/// True if the `generated`-th token of a choice is its last, whichever token it is.
 pub(super) fn at_limit(params: &SamplingParams, prompt: u32, generated: u32, context_max: u32) -> bool {
     generated >= params.max_tokens || prompt.saturating_add(generated) >= context_max
 }

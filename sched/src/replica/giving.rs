@@ -1,4 +1,4 @@
-//! The giver's part of the hand-off: offers a reserved prompt, commits first tokens, holds the blocks for a reader.
+//! The giver's side of the hand-off: offers a reserved prompt, commits first tokens, keeps the blocks for a reader.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::message::{Commit, Envelope, FirstTiming, FirstToken, FromWorker, Rele
 use crate::{Choice, InstanceId, LeaseId, Leg, SampledToken, Time};
 
 impl Replica {
-    /// Offers a prompt whose blocks were just reserved, if it is for a reader.
+    /// Offers a prompt whose blocks were just reserved, if a reader will take it.
     pub(super) fn open_give(&mut self, key: SequenceKey) {
         let sequence = self.sequences.at(key);
         let (leg, blocks) = (sequence.leg, sequence.table.blocks().to_vec());
@@ -28,7 +28,7 @@ impl Replica {
         self.tell(FromWorker::Offered { leg, lease, blocks });
     }
 
-    /// The prompt is complete: tells the first tokens and holds the blocks, unless every choice ended with its first.
+    /// Commits a complete prompt: tells the first tokens and keeps the blocks, unless every choice has ended.
     pub(super) fn commit_firsts(&mut self, key: SequenceKey, tokens: Vec<(Choice, SampledToken)>, step_started: Time) {
         let sequence = self.sequences.at(key);
         let (leg, prompt) = (sequence.leg, sequence.prompt.len() as u32);
@@ -61,7 +61,7 @@ impl Replica {
         }
     }
 
-    /// A heartbeat: leases that are not the reader's, or not any more, are told to it.
+    /// Takes in a heartbeat. Tells the reader which of the leases it named are not its own or have ended.
     pub(super) fn reader_renewed(&mut self, reader: InstanceId, leases: &[LeaseId]) {
         let renewed: Vec<_> = leases.iter().map(|lease| (*lease, self.renew_lease(reader, *lease))).collect();
         self.foreign_claims += u64::from(renewed.iter().any(|(_, renewed)| *renewed == Renewed::Foreign));
@@ -81,7 +81,7 @@ impl Replica {
         }
     }
 
-    /// More of a prompt is stored.
+    /// Tells the reader that follows a prompt how much of it is stored.
     pub(super) fn tell_follower(&mut self, lease: LeaseId) {
         let Some(giving) = self.given.get(&lease).copied().and_then(|leg| self.giving_mut(leg)) else {
             return;
@@ -149,7 +149,7 @@ impl Replica {
         }
     }
 
-    /// A lease does not end before `until`.
+    /// Moves the end of a lease to `until` or later.
     pub(super) fn extend_lease(&mut self, lease: LeaseId, until: Time) {
         if let Some(giving) = self.given.get(&lease).copied().and_then(|leg| self.giving_mut(leg)) {
             giving.machine.extend(until);
@@ -167,7 +167,7 @@ impl Replica {
         lost
     }
 
-    /// Nobody may read under the lease any more.
+    /// Revokes a lease: nobody may read under it any more.
     pub(super) fn close_give(&mut self, lease: LeaseId) {
         self.given.remove(&lease);
         self.timers.clear(Timer::ReaderLease(lease));
@@ -182,7 +182,7 @@ impl Replica {
     }
 }
 
-/// An id that no living lease has.
+/// Draws an id that no living lease has.
 fn fresh(ids: &mut LeaseIds, given: &BTreeMap<LeaseId, Leg>) -> LeaseId {
     loop {
         let lease = ids.draw();

@@ -1,4 +1,4 @@
-//! What arrives from a router is checked once and queued; knows nothing of when it will run.
+//! Checks what arrives from a router once and queues it; knows nothing of when it will run.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::block::{BlockTable, HashChain, blocks_for};
 use crate::message::{Envelope, FromWorker, Offer, Work};
 use crate::{Failure, FailureKind, Leg, Request, TokenId};
 
-/// Prompt tokens of offers whose giver is not met, at a time.
+/// Most prompt tokens, in total, of offers whose giver is not met.
 const UNMET_TOKENS_MAX: usize = 16 << 20;
 
 impl Replica {
@@ -63,7 +63,7 @@ impl Replica {
         }
     }
 
-    /// Whether a leg may be queued. A repeat of a living leg is dropped; every other refusal is told.
+    /// Returns whether a leg may be queued. Drops a repeat of a living leg; tells the router about every other refusal.
     fn accepts(&mut self, request: &Request, last: LastPosition) -> bool {
         if self.legs.contains_key(&request.leg) {
             return false;
@@ -106,7 +106,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Every token is an index: of an embedding's row or of a logit.
+    /// Checks all tokens, because each is an index: of an embedding's row or of a logit.
     fn check_tokens(&self, request: &Request) -> Result<(), Failure> {
         let params = &request.params;
         self.check_vocabulary("the prompt", request.prompt.iter().copied())?;
@@ -117,7 +117,7 @@ impl Replica {
         self.check_vocabulary("logit_bias", params.logit_bias.iter().map(|(token, _)| *token))
     }
 
-    /// Whether the model has all these tokens; the refusal names the first that it has not.
+    /// Checks that the model has all these tokens; the failure names the first that it lacks.
     pub(super) fn check_vocabulary(
         &self,
         place: &str,
@@ -160,7 +160,7 @@ impl Replica {
         }
     }
 
-    /// Offers of givers that nobody can reach leave half of the queue to others, and memory.
+    /// Checks that offers whose giver is not met leave half of the queue, and memory, to others.
     fn check_unmet(&self, request: &Request) -> Result<(), Failure> {
         let waiting = self.places.count(Place::Unmet);
         let tokens_of = |key: &SequenceKey| self.sequences.at(*key).prompt.len();
@@ -209,7 +209,7 @@ fn check_params(request: &Request) -> Result<(), Failure> {
     request.params.check().map_err(|problem| Failure::new(FailureKind::InvalidRequest, problem))
 }
 
-/// How far a leg's KV cache can grow here.
+/// Last position up to which a leg's KV cache can grow here.
 #[derive(Debug, Clone, Copy)]
 enum LastPosition {
     OfPrompt,

@@ -1,4 +1,4 @@
-//! Everything that must hold between two events, recounted from scratch; for tests and for an operator's check.
+//! Recounts everything that must hold between two events; for tests and for an operator's check.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,7 +72,7 @@ impl Replica {
         }
     }
 
-    /// What sequences and steps in flight say about each other.
+    /// Checks that sequences and steps in flight agree.
     fn check_flights(&self) -> Result<(), String> {
         for lane in &self.lanes {
             if lane.flights.len() > lane.config.steps_in_flight as usize {

@@ -8,18 +8,17 @@ use super::course::Course;
 use super::sequence::SequenceKey;
 use crate::{BlockId, Choice, LaneId, SlotId, StepId, Time};
 
-/// The steps of one lane that have not ended.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) id: LaneId,
     pub(super) config: LaneConfig,
     /// Steps that the backend holds, in the order in which it runs them.
     pub(super) flights: VecDeque<Flight>,
-    /// Rows that have not been through all layers, and whose next layers are in no step yet.
+    /// Rows that have layers left which are in no step yet.
     pub(super) course: Option<Course>,
-    /// When the step that ended last started; the next layers of its rows go on from there.
+    /// Start of the step that ended last, which also counts for a step that continues its rows.
     pub(super) former_started: Time,
-    /// Who got the last decode row of the step before; where rows are few, the next one's turn comes after it.
+    /// Sequence that got the last decode row; where rows are few, the next step's turns begin after it.
     pub(super) last_decoded: Option<SequenceKey>,
 }
 
@@ -27,9 +26,8 @@ pub(super) struct Lane {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) step: StepId,
-    /// When it was formed or, if it had to wait for the step before it, when that one ended.
+    /// When it was formed or the step before it ended, whichever is later; in a course, when its first step started.
     pub(super) started: Time,
-    /// The layers that it runs.
     pub(super) layers: Range<u32>,
     pub(super) parts: Vec<Part>,
     /// Parts whose sequence still lives.
@@ -37,7 +35,7 @@ pub(super) struct Flight {
     pub(super) holds: Holds,
 }
 
-/// What stays as it is until a step has ended.
+/// Blocks and slots that are not reused until a step has ended.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     /// Blocks that the step writes to or copies from.
@@ -71,8 +69,8 @@ impl Lane {
         Lane { id, config, flights: VecDeque::new(), course: None, former_started: Time(0), last_decoded: None }
     }
 
-    /// A sequence has ended. Returns the steps in which nobody lives any more because of that, in their order, and what a
-    /// course held that ends with them; a step of it that has not ended holds that on.
+    /// Counts an ended sequence out. Returns the steps in which no sequence lives any more, in their order, and the
+    /// holds of a course that ends with it, unless a step of the course is in flight and takes them over.
     pub(super) fn abandon(&mut self, key: SequenceKey) -> (Vec<StepId>, Holds) {
         let mut lifeless = Vec::new();
         for flight in self.flights.iter_mut().filter(|flight| has(&flight.parts, key)) {
@@ -102,7 +100,7 @@ impl Lane {
         }
     }
 
-    /// What the last step that will have rows of a sequence holds; `None` if there is no such step.
+    /// Holds of the course, else of the last step, that has rows of a sequence.
     pub(super) fn holds_of(&mut self, key: SequenceKey) -> Option<&mut Holds> {
         if let Some(course) = self.course.as_mut().filter(|course| has(&course.parts, key)) {
             return Some(&mut course.holds);
@@ -110,19 +108,17 @@ impl Lane {
         self.flights.iter_mut().rev().find(|flight| has(&flight.parts, key)).map(|flight| &mut flight.holds)
     }
 
-    /// The rows of a sequence in steps that have not ended, in their order.
+    /// Rows of a sequence in steps in flight and in the course, in their order.
     pub(super) fn parts_of(&self, key: SequenceKey) -> Vec<&Part> {
         let in_flight = self.flights.iter().flat_map(|flight| &flight.parts);
         let ahead = self.course.iter().flat_map(|course| &course.parts);
         in_flight.chain(ahead).filter(|part| part.key == key).collect()
     }
 
-    /// What is held for steps, and for what has yet to become one.
     pub(super) fn all_holds(&self) -> impl Iterator<Item = &Holds> {
         self.flights.iter().map(|flight| &flight.holds).chain(self.course.iter().map(|course| &course.holds))
     }
 
-    /// Nothing is in flight or has to be.
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty() && self.course.is_none()
     }

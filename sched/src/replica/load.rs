@@ -1,4 +1,4 @@
-//! How full a worker is, for routing and metrics.
+//! Load of a worker, for routing and metrics.
 
 use super::Replica;
 use super::leg::Stage;
@@ -36,7 +36,7 @@ impl Replica {
         self.legs.get(&self.sequences.at(key).leg).is_some_and(|run| run.timing.has_started())
     }
 
-    /// Prompt tokens that will be computed here; those of an offer are taken over.
+    /// Counts tokens that will be prefilled here; those of an offer are pulled instead.
     fn tokens_to_compute(&self, key: SequenceKey) -> u64 {
         let sequence = self.sequences.at(key);
         let taken_over = sequence.place == Place::Waiting

@@ -5,8 +5,8 @@
 //! hand before polling: what has arrived together runs together.
 //!
 //! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `course`
-//! takes it through the layers, `room` finds blocks for growing sequences and preempts, `outcome` takes in what a step
-//! brought, `branching` makes one sequence per choice, `giving` and `taking` hand over, `reading` pulls, `ending` ends legs.
+//! takes it through the layers, `room` finds blocks for growing sequences and preempts, `outcome` takes results,
+//! `branching` makes one sequence per choice, `giving` and `taking` hand over, `reading` pulls, `ending` ends legs.
 
 mod admission;
 mod api;
@@ -73,11 +73,10 @@ pub struct Replica {
     filling_blocks: u32,
     /// Leases that readers hold here.
     given: BTreeMap<LeaseId, Leg>,
-    /// Releases that were answered with `Ok`.
     answers: ReleaseAnswers,
     /// Leases that this worker holds at givers, or will once their giver is up.
     taken: BTreeMap<(LeaseId, InstanceId), Leg>,
-    /// Those of them that no heartbeat has named yet.
+    /// Leases at givers that no heartbeat has named yet.
     unrenewed: BTreeSet<(LeaseId, InstanceId)>,
     /// Givers that can be spoken to and read from.
     givers_up: BTreeSet<InstanceId>,
@@ -85,18 +84,16 @@ pub struct Replica {
     arrivals: u64,
     lease_ids: LeaseIds,
     steps: u64,
-    /// Prompt tokens of newcomers that were found in the prefix cache.
     cached_tokens: u64,
     preemptions: u64,
-    /// Words of readers about leases that are another reader's.
     foreign_claims: u64,
     out: VecDeque<Action>,
-    /// Whether facts came in since the last decisions.
+    /// True if facts came in since the last decisions.
     stale: bool,
 }
 
 impl Replica {
-    /// An idle scheduler; the error names the value that is out of range.
+    /// Creates an idle scheduler; the error names the value that is out of range.
     pub fn new(config: ReplicaConfig) -> Result<Replica, SchedError> {
         config.validate()?;
         let lanes: Vec<Lane> = (0..).map(LaneId).zip(&config.lanes).map(|(id, lane)| Lane::new(id, *lane)).collect();
@@ -133,7 +130,7 @@ impl Replica {
         })
     }
 
-    /// Takes in one fact. What is due by `now` happens before it.
+    /// Takes in one fact, after everything that is due by `now`.
     pub fn on(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
         self.stale = true;
@@ -165,13 +162,13 @@ impl Replica {
         self.out.pop_front()
     }
 
-    /// When to call `on` at the latest, with `Event::Tick` if nothing else has happened.
+    /// Time by which `on` must be called, with `Event::Tick` if nothing else has happened.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// No leg lives here and nobody touches a block.
+    /// True if no leg lives here and no step or pull may touch a block.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.legs.is_empty() && self.pulls.is_empty() && self.lanes.iter().all(Lane::is_idle)
@@ -205,8 +202,8 @@ impl Replica {
         }
     }
 
-    /// Whoever calls more than a beat after a timer was due was held up itself (its process was stopped, its machine
-    /// slept): what peers and routers have said meanwhile waits to be heard, so their leases get a beat for that.
+    /// Gives leases another beat if this call comes more than a beat after a timer was due: then the worker itself was
+    /// held up (its process was stopped, its machine slept), and words of peers and routers still wait to be read.
     fn forgive_lateness(&mut self) {
         let (now, beat) = (self.now, self.config.lease.beat);
         if self.timers.next().is_none_or(|due| due > now || now.since(due) <= beat) {
@@ -217,7 +214,7 @@ impl Replica {
                 Timer::ReaderLease(lease) => self.extend_lease(lease, now + beat),
                 Timer::RequestLease(_) => self.timers.set(timer, now + beat),
                 Timer::Release(leg) => self.extend_release(leg, now + beat),
-                // The client's patience is nobody's fault, and renewals are sent as soon as possible.
+                // The deadline is the client's and does not move; renewals are sent as soon as possible.
                 Timer::Deadline(_) | Timer::Beat | Timer::FirstBeat => {}
             }
         }
@@ -256,8 +253,7 @@ impl Replica {
         &mut self.lanes[usize::from(id.0)]
     }
 
-    /// Moves a sequence to another place. Its blocks change only before it enters, or after it leaves, a place whose
-    /// reservations are counted.
+    /// Moves a sequence to another place. In a place whose reservations are counted its blocks must not change.
     fn move_to(&mut self, key: SequenceKey, place: Place) {
         self.leave_place(key);
         self.sequences.at_mut(key).place = place;
@@ -282,7 +278,6 @@ impl Replica {
     }
 }
 
-/// Blocks of a reservation whose prompt is not complete.
 fn unfinished_blocks(sequence: &Sequence) -> u32 {
     match sequence.place {
         Place::Filling | Place::Taking => sequence.blocks_held(),

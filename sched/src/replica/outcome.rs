@@ -1,7 +1,7 @@
-//! What a step brought: KV caches grow, tokens go out, choices end.
+//! Takes in the result of a step: KV caches grow, tokens go out, choices end.
 //!
-//! The step after it may be in flight already. Whoever ends here has a row there: its blocks stay quarantined until that
-//! step has ended, and what the row brings finds no sequence any more.
+//! The step after it may be in flight already. A sequence that ends here has a row there: its blocks stay quarantined
+//! until that step has ended, and the row's token is dropped.
 
 use std::collections::BTreeSet;
 
@@ -13,17 +13,16 @@ use super::{PrefixCache, Replica};
 use crate::message::FromWorker;
 use crate::{Choice, Failure, FailureKind, LaneId, Leg, SampleOutcome, SampledToken, StepId, StepResult, Time};
 
-/// A step that has ended.
 struct Landed {
     flight: Flight,
     order: Order,
 }
 
-/// Whether the steps of a lane end as they were submitted.
+/// Order in which a step ended, among the steps of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     AsSubmitted,
-    /// One that was submitted before is still in flight.
+    /// A step that was submitted before it is still in flight.
     TooEarly,
 }
 
@@ -48,7 +47,7 @@ impl Replica {
         }
     }
 
-    /// A step says how far it is. Only the oldest one can be: what others build on is not stored yet.
+    /// Takes in a step's progress. Only the oldest step counts: the others build on KV that is not stored yet.
     pub(super) fn step_progressed(&mut self, lane: LaneId, step: StepId, layers_done: u32) {
         let front = self.lanes.get(usize::from(lane.0)).and_then(|lane| lane.flights.front());
         let Some(flight) = front.filter(|flight| flight.step == step) else {
@@ -61,7 +60,7 @@ impl Replica {
         }
     }
 
-    /// The first layers have run for these rows, but not the last one.
+    /// Tells followers that the first `layers` have run for these rows, but not the last one.
     fn layers_done(&mut self, parts: &[Part], layers: u32) {
         for part in parts {
             let Some(leg) = self.sequences.find(part.key).map(|sequence| sequence.leg) else { continue };
@@ -73,7 +72,7 @@ impl Replica {
         }
     }
 
-    /// The tokens of a part, or why a choice that is still wanted has none.
+    /// Returns the tokens of a part, or the failure of a choice that is still wanted.
     fn tokens_of(
         &mut self,
         key: SequenceKey,
@@ -87,8 +86,8 @@ impl Replica {
         outcomes.map(|(choice, outcome)| outcome.map(|token| (choice, token))).collect()
     }
 
-    /// A row could not be sampled: its leg ends, and nobody else. Unless the parameters are at fault, what the row was
-    /// computed from is in doubt: nobody finds it any more.
+    /// Ends the leg of a row that could not be sampled, and no other. Unless the parameters are at fault, the KV that
+    /// the row was computed from is in doubt and can no longer be found by content.
     fn part_failed(&mut self, key: SequenceKey, failure: Failure) {
         let Some(sequence) = self.sequences.find(key) else {
             return;
@@ -112,7 +111,7 @@ impl Replica {
         }
     }
 
-    /// A step that was in flight and touches no block any more; `None` if it was not.
+    /// Takes a step out of flight, which touches no block any more; `None` if it was not in flight.
     fn land(&mut self, id: LaneId, step: StepId) -> Option<Landed> {
         let lane = self.lanes.get_mut(usize::from(id.0))?;
         let at = lane.flights.iter().position(|flight| flight.step == step)?;
@@ -131,7 +130,6 @@ impl Replica {
         Some(Landed { flight, order: Order::AsSubmitted })
     }
 
-    /// No step touches, reads or names these any more.
     pub(super) fn let_go(&mut self, holds: &Holds) {
         holds.named.iter().for_each(|slot| self.slots.let_go(*slot));
         holds.touched.iter().for_each(|block| self.pool.end_access(*block));

@@ -1,20 +1,17 @@
-//! Which sequences are where, oldest first; knows no lane and no block.
+//! Sequences by place, oldest first; knows no lane and no block.
 
 use std::collections::BTreeSet;
 
 use super::sequence::{Place, SequenceKey};
 
-/// The sequences of a worker by where they stand.
 #[derive(Debug, Default)]
 pub(super) struct Places([BTreeSet<SequenceKey>; Place::COUNT]);
 
 impl Places {
-    /// The sequences of a place, oldest first.
     pub(super) fn at(&self, place: Place) -> &BTreeSet<SequenceKey> {
         &self.0[place as usize]
     }
 
-    /// Number of sequences in a place.
     pub(super) fn count(&self, place: Place) -> u32 {
         self.at(place).len() as u32
     }

@@ -1,4 +1,4 @@
-//! Which parts of a prompt are pulled when: what its giver has stored, in the order in which it is there.
+//! Pulls of a prompt's parts, in the order in which its giver stores them.
 
 use super::leg::Stage;
 use super::pulls::Running;
@@ -10,7 +10,7 @@ use crate::message::{Envelope, ToGiver};
 use crate::{InstanceId, LeaseId, Leg, PullId};
 
 impl Replica {
-    /// Blocks were reserved for an offer.
+    /// Begins to read an offer for which blocks were just reserved.
     pub(super) fn reserved_for_take(&mut self, key: SequenceKey) {
         let sequence = self.sequences.at(key);
         let (leg, computed) = (sequence.leg, sequence.computed);
@@ -23,7 +23,7 @@ impl Replica {
         self.read_on(leg);
     }
 
-    /// Asks to be told how much of a prompt is stored, if it is read before it is complete.
+    /// Asks the giver to tell how much of a prompt is stored, if it is read before it is complete.
     pub(super) fn follow(&mut self, leg: Leg) {
         if self.config.reading == Reading::WhenComplete {
             return;
@@ -34,7 +34,6 @@ impl Replica {
         }
     }
 
-    /// The giver has stored so much of a prompt.
     pub(super) fn giver_filled(&mut self, giver: InstanceId, lease: LeaseId, stored: Watermark) {
         let wanted = self.config.reading == Reading::WhileFilling;
         let Some(leg) = self.taken.get(&(lease, giver)).copied().filter(|_| wanted) else {
@@ -46,8 +45,8 @@ impl Replica {
         }
     }
 
-    /// Pulls what is stored and not here yet, when the giver has a turn for it; after the last pull of a finished prompt
-    /// the giver is asked for its word.
+    /// Pulls what is stored and not here yet, while the giver has a turn for it. After the last pull of a finished
+    /// prompt, asks the giver for the release.
     pub(super) fn read_on(&mut self, leg: Leg) {
         while let Some((region, asked)) = self.next_region(leg) {
             let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
@@ -72,7 +71,7 @@ impl Replica {
         }
     }
 
-    /// What could be pulled next, and what would then have been asked for.
+    /// Region that could be pulled next, and what would then have been asked for.
     fn next_region(&mut self, leg: Leg) -> Option<(Region, Asked)> {
         let tokens = self.sequences.at(self.prompt_of(leg)?).len();
         let ReplicaConfig { layers, pull_tokens_max, .. } = self.config;
@@ -110,7 +109,7 @@ impl Replica {
         self.transfer(Transfer::Pull(Pull { id, leg, giver, lease, remote, local, positions, layers, deadline_in }));
     }
 
-    /// No byte of the pull can land any more.
+    /// Takes in the end of a pull, of which no byte can land any more.
     pub(super) fn pull_ended(&mut self, pull: PullId, outcome: PullOutcome) {
         if let Some(Running { leg, giver, blocks }) = self.pulls.end(pull) {
             blocks.iter().for_each(|block| self.pool.end_access(*block));
@@ -119,7 +118,7 @@ impl Replica {
         }
     }
 
-    /// Whoever waited longest for a giver has its turn.
+    /// Gives the free turns of a giver to the oldest legs that wait for one.
     fn read_next(&mut self, giver: InstanceId) {
         while self.pulls.from(giver) < self.config.pulls_per_giver_max {
             let Some(leg) = self.pulls.next(giver) else { return };
@@ -133,7 +132,7 @@ impl Replica {
         };
         let (giver, lease) = (taking.giver, taking.lease);
         match taking.machine.pull_ended(outcome) {
-            // Whoever waits longer has the turn that has become free.
+            // The turn that has become free goes to the oldest leg that waits.
             Ok(()) if self.pulls.is_awaited(giver) && self.next_region(leg).is_some() => {
                 if let Some(key) = self.prompt_of(leg) {
                     self.pulls.wait(giver, key, leg);

@@ -1,16 +1,15 @@
-//! A block for the next token of every running sequence, by preempting the youngest when there is none.
+//! Finds a block for the next token of every running sequence, by preempting the youngest when there is none.
 
 use super::Replica;
 use super::draft::Draft;
 use super::leg::Stage;
 use super::sequence::{Place, SequenceKey};
 
-/// What the next position of a sequence needs.
+/// Block that the next position of a sequence needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// Nothing: it has a block of its own there.
+    /// None: the sequence has a block of its own there.
     Nothing,
-    /// One block more.
     Growth,
     /// A copy of the block at this index, which it shares with another choice and is about to write.
     Copy(u32),
@@ -18,7 +17,7 @@ enum Need {
 
 impl Replica {
     /// Gives every sequence of `picked` (oldest first) a block to write its next position to; returns those that keep
-    /// running. Only younger ones than the one in need are preempted, so the oldest always goes on.
+    /// running. Preempts only sequences younger than the one in need, so the oldest always goes on.
     pub(super) fn make_room(&mut self, picked: Vec<SequenceKey>, draft: &mut Draft) -> Vec<SequenceKey> {
         let mut kept = Vec::with_capacity(picked.len());
         for key in picked {
@@ -29,8 +28,7 @@ impl Replica {
         kept
     }
 
-    /// Whether every sequence of `picked` can have its block without anybody losing one. May count a block twice that two of
-    /// them could share, which is conservative.
+    /// True if `picked` needs no preemption. May count a shared block twice, which is conservative.
     pub(super) fn has_room(&self, picked: &[SequenceKey]) -> bool {
         let wants =
             |key: &&SequenceKey| self.need(**key) != Need::Nothing && self.sequences.at(**key).spares.is_empty();
@@ -74,8 +72,8 @@ impl Replica {
         }
     }
 
-    /// Who loses its blocks to `key`: the youngest of the worker, `key` itself if there is none younger. `None` while a
-    /// step of another lane computes it; the end of that step decides again.
+    /// Sequence that loses its blocks to `key`: the youngest that may yield, else `key` itself. `None` while a step of
+    /// another lane computes it; the end of that step decides again.
     fn victim(&self, key: SequenceKey) -> Option<SequenceKey> {
         let younger = |place| self.places.at(place).iter().rev().take_while(|other| **other > key);
         let yields = |place| younger(place).copied().find(|other| self.may_yield(*other, key));
@@ -84,13 +82,13 @@ impl Replica {
         (sequence.submitted == sequence.computed).then_some(victim)
     }
 
-    /// Whether a sequence may lose its blocks to an older one. A prompt that is reserved for a reader never does.
+    /// True if a sequence may lose its blocks to an older one. A prompt that is reserved for a reader never does.
     pub(super) fn may_yield(&self, key: SequenceKey, to: SequenceKey) -> bool {
         let leg = self.sequences.at(key).leg;
         key > to && !matches!(self.legs.get(&leg).map(|run| &run.stage), Some(Stage::Give(_)))
     }
 
-    /// The oldest running sequence that cannot go on for want of a block. Prompts that may have to make room for it are
+    /// Oldest running sequence that cannot go on for want of a block. Prompts that may have to make room for it are
     /// left out of further steps, so that their lane lets go of them.
     pub(super) fn wants_room(&self) -> Option<SequenceKey> {
         let context_max = self.config.context_max;

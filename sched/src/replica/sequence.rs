@@ -9,16 +9,15 @@ use super::slots::Seat;
 use crate::block::{BlockPool, BlockTable, ContentHash, HashChain, blocks_for};
 use crate::{BlockId, Choice, Leg, SamplingParams, SlotId, TokenId};
 
-/// Names a sequence for ever. Sorts by arrival of its leg, so the first of a set is the oldest.
+/// Name of a sequence, never used again. Sorts by arrival of its leg, so the first of a set is the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SequenceKey {
-    /// Which leg of this worker it belongs to, counted up.
+    /// Number of its leg at this worker, counted up.
     pub(super) arrival: u64,
-    /// Which of the leg's sequences, 0 for the one that began as the prompt.
+    /// Number of the sequence in its leg, 0 for the one that began as the prompt.
     pub(super) branch: u32,
 }
 
-/// Where a sequence stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// An offer whose giver is not met.
@@ -33,7 +32,7 @@ pub(super) enum Place {
     Filling,
     /// Its KV cache is here, but no slot is free.
     Ready,
-    /// One token per step.
+    /// It gets one token per step.
     Running,
     /// Its KV cache is kept for a reader.
     Held,
@@ -64,7 +63,7 @@ pub(super) struct Sequence {
     pub(super) computed: u32,
     /// Positions `0..submitted` have, or will have when the steps in flight are done.
     pub(super) submitted: u32,
-    /// Tokens of each of its choices that steps in flight will bring.
+    /// Tokens that steps in flight will bring for each of its choices.
     pub(super) awaited: u32,
     pub(super) table: BlockTable,
     /// Reserved blocks that no position uses yet.
@@ -75,25 +74,23 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Tokens known so far: those of the prompt and the generated ones.
+    /// Number of tokens known so far: those of the prompt and the generated ones.
     pub(super) fn len(&self) -> u32 {
         (self.prompt.len() + self.generated.len()) as u32
     }
 
-    /// Whether it has another token to come after those that are awaited. A stop token may end it earlier, which nobody
-    /// knows before it is there.
+    /// True if another token follows the awaited ones, unless one of those turns out to be a stop token.
     pub(super) fn goes_on(&self, context_max: u32) -> bool {
         let generated = self.generated.len() as u32 + self.awaited;
         !at_limit(&self.params, self.prompt.len() as u32, generated, context_max)
     }
 
-    /// Its first `positions` are stored, and no step in flight computes more.
+    /// Records that the first `positions` are stored and that no step in flight computes more.
     pub(super) fn has_stored(&mut self, positions: u32) {
         self.computed = positions;
         self.submitted = positions;
     }
 
-    /// Appends the tokens of some positions.
     pub(super) fn copy_tokens(&self, positions: Range<u32>, out: &mut Vec<TokenId>) {
         let (start, end, prompt) = (positions.start as usize, positions.end as usize, self.prompt.len());
         out.extend_from_slice(&self.prompt[start.min(prompt)..end.min(prompt)]);
@@ -109,7 +106,7 @@ impl Sequence {
         })
     }
 
-    /// Makes every block findable whose tokens are all stored.
+    /// Lets other sequences find every block whose tokens are all stored.
     pub(super) fn publish(&mut self, block_tokens: u32, pool: &mut BlockPool) {
         let full = self.computed / block_tokens;
         let already = self.published;
@@ -124,12 +121,10 @@ impl Sequence {
         self.published = full;
     }
 
-    /// Blocks that a complete KV cache of all known tokens needs.
     pub(super) fn blocks_needed(&self, block_tokens: u32) -> u32 {
         blocks_for(self.len(), block_tokens)
     }
 
-    /// Blocks it holds.
     pub(super) fn blocks_held(&self) -> u32 {
         self.table.len() + self.spares.len() as u32
     }
@@ -142,13 +137,12 @@ impl Sequence {
         self.published = 0;
     }
 
-    /// Takes a choice out, if the sequence still stands for it.
     pub(super) fn take_member(&mut self, choice: Choice) -> Option<Member> {
         let at = self.members.iter().position(|member| member.choice == choice)?;
         Some(self.members.remove(at))
     }
 
-    /// Another sequence over the same blocks that goes on with `token` for `member`.
+    /// Makes a sequence over the same blocks that goes on with `token` for `member`.
     pub(super) fn fork(&mut self, member: Member, token: TokenId, pool: &mut BlockPool) -> Sequence {
         let mut generated = self.generated.clone();
         generated.push(token);
@@ -170,7 +164,6 @@ impl Sequence {
     }
 }
 
-/// All sequences of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Sequences {
     by_key: BTreeMap<SequenceKey, Sequence>,
@@ -196,7 +189,6 @@ impl Sequences {
         &self.by_key[&key]
     }
 
-    /// Like `at`, to change it.
     #[expect(clippy::expect_used, reason = "sets and legs name living sequences only; check_invariants tests it")]
     pub(super) fn at_mut(&mut self, key: SequenceKey) -> &mut Sequence {
         self.by_key.get_mut(&key).expect("a set or a leg names a living sequence")

@@ -1,24 +1,24 @@
-//! Sampler slots of a worker: dense numbers, the lowest free one first; knows not who sits where.
+//! Sampler slots of a worker: dense numbers, the lowest free one first; knows no sequence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{LaneId, SlotId};
 
-/// Slots that nobody sits in. Where a step in flight still names one for a sequence that has ended, only the lane of that
-/// step may use it again: its steps run one after the other, those of other lanes beside them.
+/// Free slots. If a step in flight still names one for a sequence that has ended, only the lane of that step may use it
+/// again: steps of one lane run one after the other, those of other lanes beside them.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: BTreeSet<SlotId>,
-    /// The lane whose steps still name a slot, and how many of them do.
+    /// For each named slot, the lane of the steps that name it and their number.
     named: BTreeMap<SlotId, (LaneId, u32)>,
 }
 
-/// Whether the backend was told who sits in a slot.
+/// State of a slot at the backend, which is told which choice sits there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seat {
-    /// Not yet.
+    /// Not told yet.
     Promised,
-    /// It was.
+    /// Told.
     Taken,
 }
 
@@ -43,14 +43,13 @@ impl Slots {
         assert!(news, "{slot} is given back twice");
     }
 
-    /// A step of a lane still names a slot that is given back.
+    /// Records that a step of a lane still names a slot that is given back.
     pub(super) fn hold(&mut self, slot: SlotId, lane: LaneId) {
         let (of, steps) = self.named.entry(slot).or_insert((lane, 0));
         assert!(*of == lane, "{slot} is named by steps of {of} and of {lane}");
         *steps += 1;
     }
 
-    /// A step that named a slot has ended.
     pub(super) fn let_go(&mut self, slot: SlotId) {
         let Some((_, steps)) = self.named.get_mut(&slot) else { unreachable!("{slot} is let go of twice") };
         *steps -= 1;
@@ -59,7 +58,7 @@ impl Slots {
         }
     }
 
-    /// Free slots, and how many steps still name one.
+    /// Number of free slots, and of names of slots in steps.
     pub(super) fn counts(&self) -> (usize, u32) {
         (self.free.len(), self.named.values().map(|(_, steps)| steps).sum())
     }

@@ -1,7 +1,7 @@
-//! Which rows the next step of a lane has: decodes, chunks of prompts, or both, which share its budget.
+//! Rows of the next step of a lane: decodes, chunks of prompts, or both, which share its budget.
 //!
-//! It is formed while the step before it runs, so some of its decodes continue with a token that nobody knows yet: they
-//! take it from their slot. A sequence that turns out to have ended leaves a row behind whose token is dropped.
+//! A step is formed while the step before it runs, so some decodes continue with a token that is not known yet: they
+//! take it from their slot. A sequence that turns out to have ended leaves a row behind, whose token is dropped.
 
 use super::draft::Draft;
 use super::lane::Lane;
@@ -10,17 +10,15 @@ use super::sequence::{Place, Sequence, SequenceKey};
 use super::{LaneWork, Replica};
 use crate::LaneId;
 
-/// Where prefill comes first, a step gives at most this part to decodes while prompts wait.
+/// While prompts wait in a lane where prefill comes first, decodes get one row in this many.
 const PREFILL_DECODE_PART: u32 = 8;
 
-/// What came of forming a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Formed {
-    /// One more is in flight.
     Submitted,
-    /// Enough are in flight, there is nothing to run, or what there is waits for the steps in flight.
+    /// No step: enough are in flight, or there is nothing to run until one of them has ended.
     Settled,
-    /// Nothing runs because sequences were preempted; their blocks may admit others.
+    /// No step, but sequences were preempted; their blocks may admit others.
     BlocksFreed,
 }
 
@@ -33,7 +31,6 @@ impl Replica {
         }
     }
 
-    /// Gives every lane what it can run.
     fn form_steps(&mut self) -> Formed {
         for at in 0..self.lanes.len() {
             loop {
@@ -58,7 +55,7 @@ impl Replica {
             return Formed::Submitted;
         }
         let mut picked = self.pick_decodes(lane);
-        // Preempting now could take blocks from a sequence that a step in flight computes: its end decides again.
+        // Preempting now could take blocks from a sequence that a step in flight computes, so wait for its end.
         if in_flight > 0 && !self.has_room(&picked) {
             return Formed::Settled;
         }
@@ -83,7 +80,7 @@ impl Replica {
         Formed::Submitted
     }
 
-    /// Running sequences that get a row, the one whose turn it is first. Where not all of them do, they take turns.
+    /// Picks running sequences for one row each. If rows are too few they take turns: the next in turn comes first.
     fn pick_decodes(&self, lane: LaneId) -> Vec<SequenceKey> {
         let Lane { config, last_decoded, .. } = self.lane(lane);
         let chunks_wait = || self.places.at(Place::Filling).iter().any(|key| chunk_left(self.sequences.at(*key)) > 0);
@@ -103,7 +100,7 @@ impl Replica {
         picked
     }
 
-    /// The next chunk of each prompt, oldest first, until the rows are spent.
+    /// Picks the next chunk of each prompt, oldest first, until the rows are spent.
     fn pick_chunks(&self, work: LaneWork, mut rows: u32) -> Vec<(SequenceKey, u32)> {
         let mut chunks = Vec::new();
         let yields_to = match work {
@@ -114,7 +111,7 @@ impl Replica {
         for key in self.places.at(Place::Filling) {
             let left = chunk_left(self.sequences.at(*key));
             if left == 0 || yields_to.is_some_and(|needy| self.may_yield(*key, needy)) {
-                continue; // the rest of it is in flight, or it is about to make room
+                continue; // the rest is in flight, or this prompt may have to make room
             }
             if rows == 0 {
                 break;
@@ -137,8 +134,7 @@ impl Replica {
         self.begin_course(lane, draft);
     }
 
-    /// Whether a prompt whose last chunk is in flight goes on here. Several choices first need a sequence each, for
-    /// which their first tokens must be known.
+    /// True if a prompt whose last chunk is in flight goes on here. Several choices first need their first tokens.
     fn decodes_next(&self, key: SequenceKey) -> bool {
         let sequence = self.sequences.at(key);
         let stays = || match self.legs.get(&sequence.leg).map(|run| &run.stage) {
@@ -148,7 +144,7 @@ impl Replica {
         sequence.place == Place::Filling && sequence.awaited > 0 && sequence.members.len() == 1 && stays()
     }
 
-    /// The backend has nothing before the oldest step in flight any more.
+    /// Marks the oldest step in flight as started, now that the backend has none before it.
     pub(super) fn front_starts(&mut self, lane: LaneId) {
         let now = self.now;
         let lane = &mut self.lanes[usize::from(lane.0)];
@@ -166,7 +162,7 @@ impl Replica {
     }
 }
 
-/// Known tokens of a prompt that are in no step yet.
+/// Number of known tokens of a prompt that are in no step yet.
 fn chunk_left(sequence: &Sequence) -> u32 {
     sequence.len() - sequence.submitted
 }

@@ -1,4 +1,4 @@
-//! The reader's part of the hand-off: keeps the lease alive, hears of the commit, joins when the giver said `Ok`.
+//! The reader's side of the hand-off: keeps the lease alive, takes in the commit, joins when the giver has said `Ok`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::message::{Commit, Envelope, FirstToken, ReleaseAnswer, ToGiver};
 use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg, Time, TokenId};
 
 impl Replica {
-    /// The giver of an offer is up: from now on its lease is renewed, and blocks are reserved in turn.
+    /// Queues an offer whose giver is up: from now on its lease is renewed, and blocks are reserved in turn.
     pub(super) fn queue_take(&mut self, leg: Leg) {
         let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
             return;
@@ -29,7 +29,6 @@ impl Replica {
         }
     }
 
-    /// The giver has finished the prompt.
     pub(super) fn committed(&mut self, commit: Commit) {
         let (leg, now) = (commit.leg, self.now);
         if !self.taking_mut(leg).is_some_and(|taking| taking.machine.committed()) {
@@ -44,7 +43,7 @@ impl Replica {
         }
     }
 
-    /// Keeps the first tokens of the choices that go on; the others end here without a word, as the giver told them.
+    /// Keeps the first tokens of the choices that go on. The others end silently here: the giver told the router.
     fn accept_firsts(&mut self, leg: Leg, firsts: Vec<FirstToken>) -> Result<(), Failure> {
         let Some(key) = self.prompt_of(leg) else {
             return Ok(());
@@ -74,7 +73,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Asks the giver whether its lease covered the pull; repeated every beat for one lease span.
+    /// Asks the giver whether its lease covered the pull. Repeated every beat for one lease span.
     pub(super) fn ask_release(&mut self, leg: Leg) {
         let (now, lease_config) = (self.now, self.config.lease);
         let Some(taking) = self.taking_mut(leg) else {
@@ -86,7 +85,6 @@ impl Replica {
         self.say(Envelope::Giver(giver, ToGiver::Release(lease)));
     }
 
-    /// The answer to a release may come until `until`.
     pub(super) fn extend_release(&mut self, leg: Leg, until: Time) {
         if let Some(taking) = self.taking_mut(leg) {
             taking.release_by = taking.release_by.map(|by| by.max(until));
@@ -125,7 +123,7 @@ impl Replica {
         }
     }
 
-    /// The KV cache is ours: every choice goes on with its first token.
+    /// Continues every choice with its first token, now that the KV cache is valid here.
     fn join(&mut self, leg: Leg) {
         let now = self.now;
         let (Some(key), Some(taking)) = (self.prompt_of(leg), self.taking_mut(leg)) else {
@@ -159,7 +157,7 @@ impl Replica {
         }
     }
 
-    /// What was asked and not answered is asked again, sooner than at the next beat.
+    /// Asks again for what is not answered yet, without waiting for the next beat.
     pub(super) fn giver_met(&mut self, giver: InstanceId) {
         for leg in self.taken_from(giver) {
             match self.taking_mut(leg).map(|taking| taking.machine.state()) {
@@ -173,7 +171,7 @@ impl Replica {
         }
     }
 
-    /// What waited for the giver joins the queue.
+    /// Queues the offers that waited for the giver.
     pub(super) fn giver_up(&mut self, giver: InstanceId) {
         self.givers_up.insert(giver);
         for leg in self.taken_from(giver).into_iter().filter(|leg| self.is_unmet(*leg)).collect::<Vec<_>>() {
@@ -185,7 +183,7 @@ impl Replica {
         self.givers_up.remove(&giver);
     }
 
-    /// What waits for the giver at another address has another answer to come.
+    /// Fails offers that wait for the giver at this address; those for another address are answered separately.
     pub(super) fn giver_unmet(&mut self, giver: InstanceId, address: &str, failure: &Failure) {
         for leg in self.taken_from(giver) {
             if self.is_unmet(leg) && self.taking(leg).is_some_and(|taking| &*taking.giver_address == address) {
@@ -194,7 +192,7 @@ impl Replica {
         }
     }
 
-    /// What waits for the giver to be met anew will be answered by whoever looks for it.
+    /// Fails hand-offs under way. An offer that still waits for the giver is answered when the giver was met or not.
     pub(super) fn giver_lost(&mut self, giver: InstanceId) {
         self.givers_up.remove(&giver);
         for leg in self.taken_from(giver) {
@@ -216,7 +214,6 @@ impl Replica {
         self.fail(leg, Failure::new(FailureKind::KvLost, detail));
     }
 
-    /// Renews every lease that is still needed, one message per giver.
     pub(super) fn beat(&mut self) {
         self.unrenewed.clear();
         self.timers.clear(Timer::FirstBeat);
@@ -226,13 +223,12 @@ impl Replica {
         self.renew_at_givers(self.taken.keys().copied().collect());
     }
 
-    /// Renews the leases that are new here and still needed.
     pub(super) fn first_beat(&mut self) {
         let fresh = std::mem::take(&mut self.unrenewed);
         self.renew_at_givers(fresh);
     }
 
-    /// Renews those that are still needed, at givers that know us.
+    /// Renews those of the leases that are still needed, one message per giver.
     fn renew_at_givers(&mut self, leases: BTreeSet<(LeaseId, InstanceId)>) {
         let mut by_giver: BTreeMap<InstanceId, Vec<LeaseId>> = BTreeMap::new();
         let is_needed = |leg: &Leg| self.taking(*leg).is_some_and(|taking| taking.machine.needs_lease());
@@ -272,7 +268,7 @@ impl Replica {
         self.say(Envelope::Giver(giver, ToGiver::Abort(lease)));
     }
 
-    /// The sequence that stands for all choices of a leg that is being taken over.
+    /// Sequence that stands for all choices of a leg that is being taken over.
     pub(super) fn prompt_of(&self, leg: Leg) -> Option<SequenceKey> {
         self.legs.get(&leg)?.sequences.first().copied()
     }

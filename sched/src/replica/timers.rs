@@ -1,23 +1,22 @@
-//! Everything that happens by time alone, ordered by when; knows no clock.
+//! Timers of a worker, ordered by when they are due; knows no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{LeaseId, Leg, Time};
 
-/// Something that will be due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// The request must have ended.
+    /// Time by which the request must have ended.
     Deadline(Leg),
-    /// The router must have renewed the leg.
+    /// Time by which a router must have renewed the leg.
     RequestLease(Leg),
-    /// A reader must have renewed its lease.
+    /// Time by which a reader must have renewed its lease.
     ReaderLease(LeaseId),
-    /// A release has not been answered and is repeated.
+    /// Time to repeat a release that has not been answered.
     Release(Leg),
-    /// Leases held at givers are renewed.
+    /// Time to renew the leases held at givers.
     Beat,
-    /// Leases that are new here are renewed for the first time.
+    /// Time to renew new leases at givers for the first time.
     FirstBeat,
 }
 
@@ -29,7 +28,6 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Sets or moves a timer.
     pub(super) fn set(&mut self, timer: Timer, at: Time) {
         self.clear(timer);
         self.at.insert(timer, at);
@@ -50,12 +48,11 @@ impl Timers {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// All timers that are due at `now`, earliest first.
     pub(super) fn due(&self, now: Time) -> Vec<Timer> {
         self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, timer)| *timer).collect()
     }
 
-    /// The earliest timer that is due at `now`, taken out.
+    /// Takes out the earliest timer that is due at `now`.
     pub(super) fn pop_due(&mut self, now: Time) -> Option<Timer> {
         let (_, timer) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
         self.clear(timer);

@@ -1,24 +1,24 @@
-//! Which routes a router may take; knows no worker.
+//! Configuration of routes; knows no worker.
 
 use crate::cluster::PairPause;
 
-/// Which routes a router may take.
+/// Routes that a router may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteConfig {
     /// Prompts up to this long are prefilled by the decode worker itself, because a hand-off does not pay; 0 is off.
     pub local_prefill_tokens_max: u32,
     /// Whether decode workers prefill any prompt while no pair is up.
     pub local_prefill: LocalPrefill,
-    /// How long a pair is avoided that has lost a hand-off.
+    /// Pause of pairs that have lost a hand-off.
     pub pair_pause: PairPause,
 }
 
-/// What happens to a leg while no pair is up.
+/// Handling of a leg while no pair is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalPrefill {
-    /// It waits for one.
+    /// The leg waits for a pair.
     Never,
-    /// A decode worker runs it whole.
+    /// A decode worker runs the leg whole.
     WithoutPair,
 }
 

@@ -5,29 +5,29 @@ use std::fmt;
 use crate::cluster::Cluster;
 use crate::{Failure, FailureKind, ModelId, Role};
 
-/// The first thing to bring up.
+/// First thing to bring up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lack {
-    /// There is nobody.
+    /// No worker is up.
     Worker,
-    /// There is nobody who prefills.
+    /// No prefill worker is up.
     Prefill,
-    /// There is nobody who decodes.
+    /// No decode worker is up.
     Decode,
-    /// Both are there, but no two of them can exchange KV caches.
+    /// Both roles are up, but no two workers can exchange KV caches.
     Compatible,
     /// Two that could exchange KV caches are not connected.
     Connection,
-    /// Likewise, and the reader has said why.
+    /// Two that could exchange KV caches are not connected, and a reader has said why.
     Refused(Failure),
-    /// Everything is there, but not for a sequence of this length.
+    /// Everything is up, but not for a sequence of this length.
     Room,
-    /// Whoever could go on with what others have begun.
+    /// No worker can go on with what workers of another kind have begun.
     Kind,
 }
 
 impl Lack {
-    /// What `cluster` lacks for a model.
+    /// Returns what `cluster` lacks for a model.
     #[must_use]
     pub fn of(cluster: &Cluster, model: ModelId) -> Lack {
         let is_up = |role| cluster.of_role(model, role).next().is_some();
@@ -40,7 +40,7 @@ impl Lack {
             (true, false) => Lack::Decode,
             (false, true) => Lack::Prefill,
             (true, true) if cluster.of_role(model, Role::Prefill).any(compatible) => {
-                // What no time heals is what an operator has to know first.
+                // An incompatibility comes first: waiting does not heal it, so an operator has to know.
                 let hopeless = cluster.problems().find(|problem| problem.kind == FailureKind::Incompatible);
                 hopeless.or_else(|| cluster.problems().next()).cloned().map_or(Lack::Connection, Lack::Refused)
             }
@@ -48,7 +48,7 @@ impl Lack {
         }
     }
 
-    /// How a request fails that has waited for it in vain.
+    /// Kind of failure of a request that has waited in vain.
     #[must_use]
     pub fn failure_kind(&self) -> FailureKind {
         match self {

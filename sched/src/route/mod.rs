@@ -1,4 +1,4 @@
-//! Where a leg runs: which routes exist and which of them a policy prefers; knows no journey.
+//! Routes of legs: which exist and which of them a policy prefers; knows no journey.
 
 mod config;
 mod lack;
@@ -23,53 +23,53 @@ use open::{Alone, Pairs, Seats, Tier};
 pub enum Route {
     /// Prefill at `giver`, then hand over to `reader`.
     Pair {
-        /// Who computes the prompt.
+        /// Worker that computes the prompt.
         giver: WorkerId,
-        /// Who generates.
+        /// Worker that generates.
         reader: WorkerId,
     },
     /// Everything at one worker.
     Whole(WorkerId),
 }
 
-/// A route that a policy prefers, and in a word why.
+/// Route that a policy prefers, with the reason in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chosen {
     /// The route.
     pub route: Route,
-    /// Why, for logs and metrics.
+    /// Reason, for logs and metrics.
     pub reason: &'static str,
 }
 
-/// What has to be served.
+/// Leg that needs a route.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteAsk<'a> {
-    /// When it is asked.
+    /// Time of the question.
     pub now: Time,
-    /// By which model.
+    /// Model that is to serve it.
     pub model: ModelId,
-    /// By which workers it has begun: it goes on at one of their kind. `None` may begin anywhere.
+    /// Kind of the workers at which it has begun and must go on; `None` may begin anywhere.
     pub begun: Option<Kind>,
-    /// The tokens to prefill begin with these.
+    /// Prompt, with which the tokens to prefill begin.
     pub prompt: &'a [TokenId],
     /// Tokens to prefill.
     pub prefill_tokens: u32,
     /// Tokens of the sequence when it has reached its limit.
     pub sequence_tokens: u32,
-    /// Sequences it will decode as.
+    /// Number of sequences that it will decode as.
     pub choices: u32,
     /// Whether anything is left after the first token.
     pub output: Output,
-    /// What it was promised.
+    /// Latency targets.
     pub slo: Slo,
-    /// How much of its TTFT target is left; `None` once its client has a token, or if it has no target.
+    /// Time left of its TTFT target; `None` once its client has a token, or if it has no target.
     pub ttft_slack: Option<Span>,
     /// Workers to use only if there is no other.
     pub avoid: &'a BTreeSet<WorkerId>,
 }
 
 impl RouteAsk<'_> {
-    /// Names of the leading units of its prompt, as workers that were told `salt` name them in their prefix caches.
+    /// Content hashes of the leading units of its prompt, as in prefix caches of workers that were told `salt`.
     #[must_use]
     pub fn prefix_hashes(&self, salt: u64) -> Vec<ContentHash> {
         let units = self.prompt.len() as u32 / HASH_UNIT_TOKENS;
@@ -78,7 +78,7 @@ impl RouteAsk<'_> {
     }
 }
 
-/// How much a leg generates.
+/// Amount of output that a leg generates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// One token per choice: nothing is left to decode after prefill.
@@ -87,67 +87,67 @@ pub enum Output {
     Sequence,
 }
 
-/// How a hand-off went.
+/// Outcome of a hand-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
-    /// The reader generates from what it has read.
+    /// The reader generates from the KV that it has read.
     Arrived,
-    /// It could not be read.
+    /// The KV could not be read.
     Lost,
 }
 
-/// How a giver is reached by its readers.
+/// Address by which readers reach a giver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Giver {
-    /// Its process incarnation.
+    /// Incarnation of its process.
     pub instance: InstanceId,
-    /// Where its peer service listens.
+    /// Address of its peer service.
     pub address: Arc<str>,
 }
 
-/// What a journey asks its router for.
+/// Questions that a journey asks its router.
 pub trait Pick {
-    /// A route for a leg, or `None` while there is none. The work counts as assigned from now on.
+    /// Returns a route for a leg, whose work counts as assigned from now on, or `None` while there is none.
     fn route(&mut self, ask: &RouteAsk<'_>) -> Option<Chosen>;
 
-    /// Another reader for a leg that already prefills at `giver`.
+    /// Returns another reader for a leg that already prefills at `giver`.
     fn reader(&mut self, giver: WorkerId, ask: &RouteAsk<'_>) -> Option<WorkerId>;
 
-    /// A worker that decodes and prefills the leg by itself, whatever the settings say about that.
+    /// Returns a worker that decodes and prefills the leg by itself, whatever the settings say about that.
     fn local(&mut self, ask: &RouteAsk<'_>) -> Option<Chosen>;
 
     /// Whether `reader` takes new legs from `giver` now.
     fn takes(&self, giver: WorkerId, reader: WorkerId) -> bool;
 
-    /// How a hand-off between the two went, for whoever is to be sent that way next.
+    /// Takes in the outcome of a hand-off between the two, for later choices.
     fn learn(&mut self, now: Time, giver: WorkerId, reader: WorkerId, passage: Passage);
 
-    /// How readers reach this giver; `None` once it is gone.
+    /// Returns how readers reach this giver; `None` once it is gone.
     fn giver(&self, giver: WorkerId) -> Option<Giver>;
 
-    /// Which other workers give the same bits as this one; `None` once it is gone.
+    /// Returns the kind of a worker; `None` once it is gone.
     fn kind(&self, worker: WorkerId) -> Option<Kind>;
 
-    /// What is missing while there is no route for this model, or for what has begun at workers of a kind.
+    /// Returns what is missing while there is no route for this model, or for what has begun at workers of a kind.
     fn lack(&self, model: ModelId, begun: Option<Kind>) -> Lack;
 }
 
-/// The live implementation of [`Pick`]: the workers that are up, a preference among routes, and which routes exist.
+/// The live implementation of [`Pick`]: the workers that are up, a policy, and the routes that may be taken.
 pub struct Routing {
-    /// Workers join and leave through [`Routing::join`] and [`Routing::leave`], so that the policy hears of it.
+    /// Workers that are up. They join and leave by [`Routing::join`] and [`Routing::leave`], which tell the policy.
     pub cluster: Cluster,
     policy: Box<dyn RoutePolicy>,
     config: RouteConfig,
 }
 
 impl Routing {
-    /// Nobody is up yet.
+    /// Begins with no worker up.
     #[must_use]
     pub fn new(policy: Box<dyn RoutePolicy>, config: RouteConfig) -> Routing {
         Routing { cluster: Cluster::default(), policy, config }
     }
 
-    /// A worker has joined.
+    /// Adds a worker that has joined.
     pub fn join(&mut self, id: WorkerId, info: WorkerInfo) {
         self.cluster.join(id, info);
         if let Some(worker) = self.cluster.get(id) {
@@ -155,14 +155,14 @@ impl Routing {
         }
     }
 
-    /// A worker is lost or has left.
+    /// Removes a worker that is lost or has left.
     pub fn leave(&mut self, id: WorkerId) {
         if let Some(worker) = self.cluster.leave(id) {
             self.policy.changed(&Change::Left(&worker));
         }
     }
 
-    /// One of the routes; the work counts from now on.
+    /// Chooses a route and counts its work as assigned.
     fn assigned(&mut self, pairs: Pairs, alone: Alone, ask: &RouteAsk<'_>) -> Option<Chosen> {
         let chosen = self.choose(pairs, alone, ask)?;
         let prefill = Assigned { prefill_tokens: ask.prefill_tokens.into(), sequences: 0 };
@@ -179,7 +179,7 @@ impl Routing {
         Some(chosen)
     }
 
-    /// What nobody has complained about; else what only other requests have; else anything.
+    /// Tries the strictest tier first, and routes that can run all choices at once before others.
     fn choose(&mut self, pairs: Pairs, alone: Alone, ask: &RouteAsk<'_>) -> Option<Chosen> {
         let tiers = match ask.avoid.is_empty() && !self.cluster.has_strains() {
             true => &[Tier::Any][..],
@@ -194,7 +194,7 @@ impl Routing {
         })
     }
 
-    /// The workers that may serve: those of the giver's kind, of the kind that has begun, or of the one that serves.
+    /// Kind of the workers that may serve: the giver's, the one that has begun, or the one that serves the model.
     fn kind_for(&self, pairs: Pairs, ask: &RouteAsk<'_>) -> Option<Kind> {
         match pairs {
             Pairs::Of(giver) => self.kind(giver),
@@ -268,7 +268,7 @@ fn sequences(ask: &RouteAsk<'_>) -> Assigned {
 }
 
 impl Route {
-    /// The workers it uses.
+    /// Workers that the route uses.
     pub fn workers(self) -> impl Iterator<Item = WorkerId> {
         let (first, second) = match self {
             Route::Pair { giver, reader } => (giver, Some(reader)),

@@ -1,14 +1,13 @@
-//! The routes that are open to a leg: roles, links and sizes decide; knows no preference.
+//! Routes that are open to a leg, by roles, links and sizes; knows no preference.
 
 use super::RouteAsk;
 use crate::cluster::{Cluster, Intake, Kind, Worker};
 use crate::{Role, WorkerId};
 
-/// A giver with no more readers than this looks at each; one with more, at the least busy until one of them is its own.
+/// Most readers of a giver that are sorted by load; if it has more, all decode workers are tried, the least busy first.
 const READERS_FEW: usize = 32;
 
-/// The routes that are open to a leg. Nothing here lists all pairs: whoever chooses looks at workers in an order and
-/// stops at the first that does.
+/// Routes that are open to a leg. Never lists all pairs: a policy looks at workers in order until one will do.
 pub struct Open<'a> {
     cluster: &'a Cluster,
     ask: &'a RouteAsk<'a>,
@@ -19,12 +18,11 @@ pub struct Open<'a> {
     tier: Tier,
 }
 
-/// Which pairs are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pairs {
     None,
     All,
-    /// Those of this giver.
+    /// Pairs of this giver.
     Of(WorkerId),
 }
 
@@ -43,18 +41,18 @@ impl Alone {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seats {
     ForAll,
-    /// One that does not will say so.
+    /// A worker that cannot will refuse the leg.
     Any,
 }
 
-/// How picky to be.
+/// Strictness in what routes are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tier {
-    /// Workers that did not refuse the request, pairs that lost nothing lately.
+    /// Only workers that did not refuse the request, and pairs that lost nothing lately.
     Best,
-    /// The former only.
+    /// Only workers that did not refuse the request.
     Welcome,
-    /// The latter only.
+    /// Only pairs that lost nothing lately.
     Sound,
     Any,
 }
@@ -81,13 +79,13 @@ impl<'a> Open<'a> {
         Open { cluster, ask, kind, seats, pairs, alone, tier }
     }
 
-    /// What has to be served.
+    /// Leg that needs a route.
     #[must_use]
     pub fn ask(&self) -> &RouteAsk<'a> {
         self.ask
     }
 
-    /// Whose workers may serve it.
+    /// Kind of the workers that may serve it.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
@@ -99,7 +97,7 @@ impl<'a> Open<'a> {
         self.cluster
     }
 
-    /// Who could compute the prompt for a reader, those first that have the fewest prompt tokens to prefill.
+    /// Workers that could compute the prompt for a reader, fewest prompt tokens to prefill first.
     pub fn givers(&self) -> impl Iterator<Item = &Worker> {
         let all = match self.pairs {
             Pairs::All => Some(self.cluster.by_prompts(self.kind, Role::Prefill)),
@@ -112,7 +110,7 @@ impl<'a> Open<'a> {
         all.into_iter().flatten().chain(one).filter(|giver| self.is_giver(giver))
     }
 
-    /// Who could take the leg over from a giver, those first that have the fewest sequences.
+    /// Workers that could take the leg over from `giver`, fewest sequences first.
     pub fn readers(&self, giver: &Worker) -> impl Iterator<Item = &Worker> {
         let linked = self.cluster.readers_of(giver.id);
         let (few, many) = if linked.len() <= READERS_FEW {
@@ -126,8 +124,7 @@ impl<'a> Open<'a> {
         few.into_iter().chain(many.into_iter().flatten()).filter(move |reader| self.is_reader(giver, reader))
     }
 
-    /// Who could run the leg from its prompt to its end, role by role those first that have the fewest prompt tokens to
-    /// prefill.
+    /// Workers that could run the leg from its prompt to its end, role by role, fewest prompt tokens to prefill first.
     pub fn alone(&self) -> impl Iterator<Item = impl Iterator<Item = &Worker>> {
         let of_role = |role: &Role| self.cluster.by_prompts(self.kind, *role).filter(|worker| self.is_alone(worker));
         self.alone.0.iter().map(of_role)

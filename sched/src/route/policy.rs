@@ -1,4 +1,4 @@
-//! Which of several routes to prefer; knows no journey.
+//! Preferences among routes; knows no journey.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,41 +6,40 @@ use super::{Chosen, Open, Route};
 use crate::cluster::{Kind, Worker};
 use crate::{Role, WorkerId};
 
-/// A preference among routes. Deterministic: the same cluster and the same history give the same choice.
+/// Preference among routes. Deterministic: the same cluster and the same history give the same choice.
 pub trait RoutePolicy: Send {
     /// Name in the configuration and in logs.
     fn name(&self) -> &'static str;
 
-    /// A worker has come or gone; what else is known of workers is seen when it matters.
+    /// Takes in that a worker has come or gone; everything else is read from the cluster in `choose`.
     fn changed(&mut self, change: &Change<'_>);
 
-    /// One of the routes that are open to a leg, or `None` when there is none.
+    /// Chooses one of the routes that are open to a leg; `None` when there is none.
     fn choose(&mut self, open: &Open<'_>) -> Option<Chosen>;
 }
 
-/// What has become of a worker.
+/// Change in the set of workers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Change<'a> {
-    /// It is up.
+    /// The worker is up.
     Joined(&'a Worker),
-    /// It is gone.
+    /// The worker is gone.
     Left(&'a Worker),
 }
 
-/// The route whose prefill queue is shortest in tokens, then whose decode side has the fewest sequences. Of givers whose
-/// queues are equally short the first few count, those with the fewest sequences of their own; further ties go to the
-/// worker that joined first.
+/// Prefers the route with the shortest prefill queue in tokens, then with the fewest sequences on its decode side. Of
+/// givers with equal queues the few with the fewest sequences are compared; further ties go to the first to join.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeastLoaded;
 
-/// Givers with equally short queues whose readers are compared. Where every reader reads from every giver, the first does.
+/// Most givers with equally short queues that are compared. One is enough if every reader reads from each.
 const EQUAL_GIVERS_MAX: usize = 8;
 
-/// The worker that was chosen longest ago, on either side.
+/// Prefers the worker that was chosen longest ago, on either side.
 #[derive(Debug, Clone, Default)]
 pub struct RoundRobin {
     turns: BTreeMap<WorkerId, u64>,
-    /// The same, longest ago first.
+    /// The same turns by kind and role, longest ago first.
     order: BTreeMap<(Kind, Role), BTreeSet<(u64, WorkerId)>>,
     turn: u64,
 }
@@ -61,8 +60,7 @@ impl RoutePolicy for LeastLoaded {
     }
 }
 
-/// The best pair, by (prompt tokens at its giver, sequences at its reader), of the first few givers that have a reader. A
-/// giver with more to prefill than the best so far is not looked at.
+/// Best pair by (prompt tokens at its giver, sequences at its reader), of the first few givers that have a reader.
 fn shortest_pair(open: &Open<'_>) -> Option<((u64, u64), Route)> {
     let mut best: Option<((u64, u64), Route)> = None;
     let mut compared = 0;
@@ -123,7 +121,7 @@ impl RoutePolicy for RoundRobin {
 }
 
 impl RoundRobin {
-    /// Workers of a role, those first that were chosen longest ago.
+    /// Workers of a role, the one that was chosen longest ago first.
     fn of<'a>(&'a self, open: &Open<'_>, role: Role) -> impl Iterator<Item = (u64, WorkerId)> + use<'a> {
         self.order.get(&(open.kind(), role)).into_iter().flatten().copied()
     }

@@ -1,59 +1,59 @@
-//! How many arrivals of a class met their targets; knows nothing of the requests beyond their summaries.
+//! Share of a class's arrivals that met their targets; knows only summaries of requests.
 
 use super::Summary;
 use crate::Span;
 
-/// How a request ended, for its class's account.
+/// End of a request, for the account of its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The client got everything.
     Done,
     /// Admission turned it away.
     Refused,
-    /// It failed after it was let in.
+    /// The request failed after it was let in.
     Failed,
     /// The client left first. Missed only if a target had been missed by then.
     ClientGone,
 }
 
-/// One target of one request.
+/// Result of one target of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// The class has none, or there is nothing to measure (TPOT of one token).
     Absent,
-    /// Reached.
+    /// The target was reached.
     Met,
-    /// Not reached.
+    /// The target was not reached.
     Missed,
 }
 
-/// The targets of one request.
+/// Results of the targets of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// Time to first token.
     pub ttft: Target,
     /// Time per output token.
     pub tpot: Target,
-    /// Tail of the gaps.
+    /// Tail of the gaps between tokens.
     pub itl_tail: Target,
 }
 
-/// The account of one class over some time.
+/// Account of one class over some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attainment {
     /// Requests that arrived and have ended.
     pub arrivals: u64,
-    /// Those that met every target.
+    /// Requests that met every target.
     pub met: u64,
-    /// Those turned away.
+    /// Requests that were turned away.
     pub refused: u64,
-    /// Those that failed.
+    /// Requests that failed.
     pub failed: u64,
-    /// Those, of whatever outcome, whose first token was late.
+    /// Requests, of whatever outcome, whose first token was late.
     pub missed_ttft: u64,
-    /// Those whose tokens were slow on average.
+    /// Requests whose tokens were slow on average.
     pub missed_tpot: u64,
-    /// Those whose gaps were too long at the tail.
+    /// Requests whose gaps were too long at the tail.
     pub missed_itl_tail: u64,
 }
 
@@ -68,7 +68,7 @@ impl Target {
 }
 
 impl Summary {
-    /// Whether it counts towards attainment and goodput.
+    /// True if the request counts towards attainment and goodput.
     #[must_use]
     pub fn met(&self) -> bool {
         let in_time =
@@ -93,7 +93,7 @@ impl Attainment {
         self.missed_itl_tail += missed(summary.verdict.itl_tail);
     }
 
-    /// The part of all arrivals that met every target, in [0, 1]; 1 when nothing arrived.
+    /// Part of all arrivals that met every target, in [0, 1]; 1 when nothing arrived.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         if self.arrivals == 0 { 1.0 } else { self.met as f64 / self.arrivals as f64 }

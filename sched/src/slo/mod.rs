@@ -7,8 +7,8 @@
 //! - Attainment is over all arrivals: refused, failed and late ones count as missed. Goodput is requests per second
 //!   that met every target of their class (DistServe, Zhong et al., OSDI 2024).
 //!
-//! Parts always sum to the whole: what a worker reports is clipped to what the client saw, and what nobody reported is
-//! `relay` (TTFT) or `wait` (hand-off gap).
+//! Parts always sum to the whole: what a worker reports is clipped to what the client saw, and time that nobody
+//! reported is `relay` (TTFT) or `wait` (hand-off gap).
 
 mod attainment;
 mod parts;

@@ -1,23 +1,23 @@
-//! How a latency splits into parts that sum to it; knows one latency at a time.
+//! Splits a latency into parts that sum to it; knows one latency at a time.
 
 use crate::message::{FirstTiming, JoinTiming};
 use crate::{Span, Time};
 
-/// When a request passed the router's gates. Later marks are not before earlier ones.
+/// Times at which a request passed the router's gates. Later marks are not before earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marks {
-    /// Its first byte was there.
+    /// Arrival of its first byte.
     pub arrived: Time,
-    /// It was parsed, templated and tokenised.
+    /// End of parsing, templating and tokenising.
     pub parsed: Time,
-    /// Admission let it in.
+    /// Admission.
     pub admitted: Time,
 }
 
-/// The parts of a time to first token.
+/// Parts of a time to first token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TtftParts {
-    /// Parse, template, tokenise.
+    /// Parsing, templating, tokenising.
     pub parse: Span,
     /// Wait for admission.
     pub admission: Span,
@@ -29,7 +29,7 @@ pub struct TtftParts {
     pub relay: Span,
 }
 
-/// The parts of a hand-off gap.
+/// Parts of a hand-off gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GapParts {
     /// Everything that is not one of the other parts: the offer was not accepted yet, messages on their way.
@@ -44,7 +44,7 @@ pub struct GapParts {
 
 impl TtftParts {
     /// Splits the time from arrival to `seen`, when the client got the first token. `submitted` is when the leg that
-    /// brought it left the router and `first` what its worker measured.
+    /// brought it left the router, and `first` holds what its worker measured.
     #[must_use]
     pub fn split(marks: &Marks, submitted: Time, first: FirstTiming, seen: Time) -> TtftParts {
         let mut rest = Rest(seen.since(marks.arrived));
@@ -65,7 +65,7 @@ impl TtftParts {
         self.parse + self.admission + self.queue + self.prefill + self.relay
     }
 
-    /// The parts with their metric labels.
+    /// Parts with their metric labels.
     #[must_use]
     pub const fn named(&self) -> [(&'static str, Span); 5] {
         [
@@ -95,14 +95,14 @@ impl GapParts {
         self.wait + self.transfer + self.queue + self.step
     }
 
-    /// The parts with their metric labels.
+    /// Parts with their metric labels.
     #[must_use]
     pub const fn named(&self) -> [(&'static str, Span); 4] {
         [("wait", self.wait), ("transfer", self.transfer), ("queue", self.queue), ("step", self.step)]
     }
 }
 
-/// What of a whole has not been given to a part yet.
+/// Span that no part has taken yet.
 struct Rest(Span);
 
 impl Rest {

@@ -1,4 +1,4 @@
-//! The latencies of one request while it runs and when it has ended; knows no other request.
+//! Latencies of one request while it runs and when it has ended; knows no other request.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use super::{GapParts, Marks, Outcome, Target, TtftParts, Verdict};
 use crate::message::{FirstTiming, TokenTiming};
 use crate::{Choice, Slo, Span, Time};
 
-/// What has been seen of one request so far.
+/// Tokens of one request seen so far, as times.
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
     slo: Slo,
-    /// Which quantile of a request's own ITLs its class compares with `Slo::itl_tail`, in (0, 1].
+    /// Quantile of a request's own ITLs that its class compares with `Slo::itl_tail`, in (0, 1].
     itl_quantile: f64,
     marks: Marks,
     ttft: Option<TtftParts>,
@@ -25,31 +25,31 @@ struct Seen {
     tokens: u32,
 }
 
-/// What one token adds to the metrics.
+/// Contribution of one token to the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Observation {
-    /// It was the first token of the request.
+    /// Set for the first token of the request.
     pub ttft: Option<TtftParts>,
-    /// It had a predecessor in its choice.
+    /// Set for a token that has a predecessor in its choice.
     pub itl: Option<Span>,
-    /// It was the first token of a taken-over leg; the parts sum to `itl`.
+    /// Set for the first token of a taken-over leg; the parts sum to `itl`.
     pub handoff_gap: Option<GapParts>,
 }
 
 /// A request that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
-    /// Its class.
+    /// Class of the request.
     pub class: u16,
-    /// How it ended.
+    /// Outcome.
     pub outcome: Outcome,
-    /// Its targets.
+    /// Results of its targets.
     pub verdict: Verdict,
     /// Time to first token, if there was one.
     pub ttft: Option<TtftParts>,
-    /// The largest TPOT of its choices, if one has two tokens. Rounded up, so comparing it with a target is exact.
+    /// Largest TPOT of its choices, if one has two tokens. Rounded up, so comparing it with a target is exact.
     pub tpot: Option<Span>,
-    /// The class's quantile of its ITLs.
+    /// Quantile of its ITLs that its class asks for.
     pub itl_tail: Option<Span>,
     /// From arrival to the end.
     pub total: Span,
@@ -58,7 +58,7 @@ pub struct Summary {
 }
 
 impl RequestRecord {
-    /// A request whose first byte is there. `itl_quantile` is its class's, in (0, 1].
+    /// Begins with a request whose first byte is there. `itl_quantile` is its class's, in (0, 1].
     #[must_use]
     pub fn new(arrived: Time, slo: Slo, itl_quantile: f64) -> RequestRecord {
         RequestRecord {
@@ -71,19 +71,19 @@ impl RequestRecord {
         }
     }
 
-    /// It has been parsed, templated and tokenised. Its class is known from here on at the latest.
+    /// Records that it was parsed, templated and tokenised. Its class is known from here on at the latest.
     pub fn parsed(&mut self, now: Time, slo: Slo) {
         self.slo = slo;
         self.marks.parsed = now.max(self.marks.arrived);
         self.marks.admitted = self.marks.parsed;
     }
 
-    /// Admission has let it in.
+    /// Records that admission has let it in.
     pub fn admitted(&mut self, now: Time) {
         self.marks.admitted = now.max(self.marks.parsed);
     }
 
-    /// A token of `choice` goes to the client now. `submitted` and `timing` are those of `journey::Delivery`.
+    /// Records a token of `choice` that goes to the client now. `submitted` and `timing` are as in `journey::Delivery`.
     pub fn token(&mut self, now: Time, choice: Choice, submitted: Time, timing: Option<TokenTiming>) -> Observation {
         let mut observation = Observation::default();
         if self.ttft.is_none() {
@@ -112,14 +112,14 @@ impl RequestRecord {
         observation
     }
 
-    /// It has ended.
+    /// Ends the request and judges its targets.
     #[must_use]
     pub fn end(mut self, now: Time, outcome: Outcome) -> Summary {
         let itl_tail = quantile(&mut self.itls, self.itl_quantile);
         let tpot = self.choices.values().filter_map(Seen::tpot).max();
         let total = now.since(self.marks.arrived);
         let ttft = self.ttft.map(|parts| parts.total());
-        // Without a first token the time waited so far is what counts against the target.
+        // Without a first token, the time waited so far counts against the target.
         let verdict = Verdict {
             ttft: Target::judge(self.slo.ttft, Some(ttft.unwrap_or(total))),
             tpot: Target::judge(self.slo.tpot, tpot),
@@ -144,7 +144,7 @@ impl Seen {
     }
 }
 
-/// The nearest-rank quantile: the smallest span that at least `q` of all spans do not exceed. Sorts its input.
+/// Nearest-rank quantile: the smallest span that at least `q` of all spans do not exceed. Sorts its input.
 #[must_use]
 pub fn quantile(spans: &mut [Span], q: f64) -> Option<Span> {
     spans.sort_unstable();

@@ -119,7 +119,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// What the test itself knows to hold: one entry per reference and per access.
+/// Holdings as the test itself counts them: one entry per reference and per access.
 #[derive(Default)]
 struct Held {
     references: Vec<BlockId>,

@@ -166,7 +166,7 @@ proptest! {
                 8 => {}
                 _ => _ = take.pull_ended(PullOutcome::Aborted),
             }
-            // How many pulls are open is no step of its own.
+            // The number of open pulls makes no step of its own.
             let step = match take.state() {
                 TakeState::Reading { .. } => TakeState::Reading { open: 0 },
                 other => other,
@@ -175,7 +175,7 @@ proptest! {
                 seen.push(step);
             }
         }
-        // What is here already is not read.
+        // A prompt that is here already is not read.
         seen.retain(|step| !matches!(step, TakeState::Reading { .. }));
         let good = [TakeState::Queued, TakeState::Reserved, TakeState::Releasing, TakeState::Verified];
         let ends = seen.iter().position(|s| matches!(s, TakeState::Failed | TakeState::Aborted));

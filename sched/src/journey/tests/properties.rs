@@ -26,16 +26,14 @@ struct Watch {
 struct Seen {
     request: Request,
     work: Work,
-    /// Who was submitted to, and who was offered to.
+    /// Workers that got the submission and the offer.
     first: WorkerId,
     reader: Option<WorkerId>,
-    /// Those whose part is not over.
     at_work: BTreeSet<WorkerId>,
     said: Said,
     reader_may_continue: bool,
 }
 
-/// What the giver has said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Nothing,
@@ -73,7 +71,7 @@ impl Watch {
         watch
     }
 
-    /// Feeds one event and checks every action; says how many there were.
+    /// Feeds one event and checks every action; returns their number.
     fn feed(&mut self, event: JourneyEvent) -> usize {
         self.world.on(&mut self.journey, self.now, event);
         let actions: Vec<JourneyAction> = std::iter::from_fn(|| self.journey.poll()).collect();
@@ -133,7 +131,7 @@ impl Watch {
                 assert_eq!(offer.request.choices, leg.request.choices);
                 leg.reader = Some(worker);
                 leg.at_work.insert(worker);
-                // Who refused this leg before may refuse it again: his earlier word is no repeat any more.
+                // A worker that refused this leg before may refuse it again: its earlier word is no repeat any more.
                 let leg = offer.request.leg;
                 self.sent.retain(|(from, said)| *from != worker || !refuses(said, leg));
             }
@@ -160,19 +158,19 @@ impl Watch {
         bound
     }
 
-    /// An honest message: true to what the worker was told.
+    /// Says an honest message: true to what the worker was told.
     fn say(&mut self, worker: WorkerId, message: FromWorker) {
         self.sent.push((worker, message.clone()));
         self.feed(JourneyEvent::FromWorker { worker, message });
     }
 
-    /// Something the journey must not react to.
+    /// Says something that the journey must not react to.
     fn whisper(&mut self, worker: WorkerId, message: FromWorker) {
         let shown = format!("{worker} {message:?}");
         assert_eq!(self.feed(JourneyEvent::FromWorker { worker, message }), 0, "reacted to {shown}");
     }
 
-    /// The next honest thing that one of the bound workers does.
+    /// Does the next honest thing of one of the bound workers.
     fn advance(&mut self, which: u32, how: u32) {
         let bound = self.bound();
         let Some((worker, attempt)) = bound.get(which as usize % bound.len().max(1)).copied() else { return };
@@ -267,7 +265,7 @@ impl Watch {
         }
     }
 
-    /// A message about an attempt that is over, or from a worker that has no part in it.
+    /// Sends a message about an attempt that is over, or from a worker that has no part in it.
     fn lie(&mut self, which: u32, how: u32) {
         let legs: Vec<Attempt> = self.legs.keys().copied().collect();
         let Some(attempt) = legs.get(which as usize % legs.len().max(1)).copied() else { return };
@@ -318,7 +316,7 @@ impl Watch {
         assert_eq!(actions, if was_over { 0 } else { bound + 1 }, "a cancel for each bound worker, and the end");
     }
 
-    /// From here on all workers are honest and nobody is lost: the request must end.
+    /// Lets all workers be honest and none be lost from here on: the request must end.
     fn finish(&mut self, choose: u32) {
         for letter in ['p', 'd'] {
             self.world.join(letter);

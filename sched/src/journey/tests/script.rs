@@ -7,11 +7,9 @@ use crate::cluster::Intake;
 use crate::message::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming};
 use crate::{BlockId, LeaseId};
 
-/// A journey under a script. Each line is one fact; time passes 1 ms per line.
-///
-/// `W offered A`, `W committed A token...`, `W handed A`, `W reader-lost A`, `W token A choice index token`,
-/// `W failed A kind`, `lost W`, `drain W`, `unlink W`, `join role`, `gone`, `stop choice`, `at MS` (W: worker, A: attempt). A token with `!`
-/// ends its choice.
+/// A journey under a script. Each line is one fact; time passes 1 ms per line. `W offered A`, `W committed A token...`,
+/// `W handed A`, `W reader-lost A`, `W token A choice index token`, `W failed A kind`, `lost W`, `drain W`, `unlink W`,
+/// `join role`, `gone`, `stop choice`, `at MS` (W: worker, A: attempt). A token with `!` ends its choice.
 struct Script {
     world: World,
     journey: Journey,
@@ -23,7 +21,7 @@ pub(super) fn check(roles: &str, choices: u32, max_tokens: u32, script: &str, ex
     check_with(config(), roles, (choices, max_tokens), script, expect);
 }
 
-/// Like `check`, where decode workers may prefill what too many hand-offs have lost.
+/// Like `check`, but decode workers prefill locally after too many lost hand-offs.
 pub(super) fn check_local(roles: &str, choices: u32, max_tokens: u32, script: &str, expect: &Expect) {
     let config = JourneyConfig { lost_handoffs: LostHandoffs::PrefillLocally, ..config() };
     check_with(config, roles, (choices, max_tokens), script, expect);
@@ -133,7 +131,7 @@ fn token(word: &str) -> (SampledToken, Option<FinishReason>) {
     (SampledToken { token: TokenId(number(word.trim_end_matches('!'))), logprob: None, top: vec![] }, ended)
 }
 
-/// Where a leg goes is seen by whom it is sent to.
+/// True for `Placed`: the message that follows shows where the leg goes.
 fn is_about_its_submit(action: &JourneyAction) -> bool {
     matches!(action, JourneyAction::Placed { .. })
 }

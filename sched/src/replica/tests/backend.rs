@@ -1,8 +1,8 @@
 //! A backend that runs the oracle's model over real block contents and checks every plan it is given.
 //!
-//! Steps of a lane run in the order of their submission, those of two lanes beside each other. An early one runs as soon as those before it have run, so the backend may
-//! be a step ahead of what the scheduler has heard; a late one runs when its end is told, after all the scheduler did
-//! meanwhile.
+//! Steps of a lane run in the order of their submission, those of two lanes beside each other. An early step runs as
+//! soon as those before it have run, so the backend may be ahead of what the scheduler has heard; a late one runs when
+//! its end is told, after all the scheduler did meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,12 +12,12 @@ use crate::{
     StepResult, TokenId,
 };
 
-/// What a block holds where nothing was written, or where something was torn.
+/// Content of a block where nothing was written, or where something was torn.
 const GARBAGE: u64 = 0xDEAD;
-/// What a slot samples after a step that should have sampled it and did not; nobody may be told.
+/// Sample of a slot after a step that should have sampled it and did not; it must never be told.
 const VOID: TokenId = TokenId(u32::MAX);
 
-/// When a step's reads and writes happen between its submission and its end.
+/// Time of a step's reads and writes between its submission and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effects {
     Early,
@@ -40,11 +40,10 @@ pub(super) struct FakeBackend {
 #[derive(Default)]
 struct Lane {
     running: VecDeque<Running>,
-    /// The rows whose hidden states are kept, and their next layer.
+    /// Rows whose hidden states are kept, and their next layer.
     kept: Option<(Vec<SequenceRows>, u32)>,
-    /// The step that left last, unless it was cancelled: the scheduler may not have heard of its end yet.
+    /// Step that left last, unless it was cancelled: the scheduler may not have heard of its end yet.
     left: Option<StepId>,
-    /// Who sampled in the step that ended last.
     sampled: Vec<SlotId>,
 }
 
@@ -85,13 +84,11 @@ impl FakeBackend {
         }
     }
 
-    /// Where a step is in flight.
     pub(super) fn lane_of(&self, step: StepId) -> Option<LaneId> {
         let has = |lane: &Lane| lane.running.iter().any(|running| running.step == step);
         self.lanes.iter().find(|(_, lane)| has(lane)).map(|(id, _)| *id)
     }
 
-    /// Lanes with steps in flight.
     pub(super) fn busy(&self) -> Vec<LaneId> {
         self.lanes.iter().filter(|(_, lane)| !lane.running.is_empty()).map(|(id, _)| *id).collect()
     }
@@ -132,7 +129,7 @@ impl FakeBackend {
         Some((step, result))
     }
 
-    /// The draw at `index` of the lane's step that ended last failed after all.
+    /// Makes the draw at `index` of the lane's step that ended last fail after all.
     pub(super) fn void(&mut self, lane: LaneId, index: usize) {
         let slot = self.lane(lane).sampled[index];
         self.slots.get_mut(&slot).expect("it has sampled").last = Last::Void;
@@ -159,7 +156,7 @@ impl FakeBackend {
         Some(step)
     }
 
-    /// Nobody else may write what a step in flight reads.
+    /// Checks that no step in flight reads these blocks, which are written now.
     pub(super) fn assert_unread(&self, blocks: &[BlockId]) {
         let running = self.lanes.values().flat_map(|lane| &lane.running);
         let mut read = running.flat_map(|running| &running.plan.blocks);
@@ -170,7 +167,7 @@ impl FakeBackend {
         self.lanes.entry(lane).or_default()
     }
 
-    /// Whether what is the oldest step of a lane now has run, so that the one before it had ended.
+    /// True if the step that is now the oldest of a lane has run, so that the one before it had ended.
     fn has_begun_next(&mut self, lane: LaneId) -> bool {
         self.lane(lane).running.front().is_some_and(|next| next.result.is_some())
     }
@@ -200,7 +197,6 @@ impl FakeBackend {
         self.write(block, position % self.block_tokens, value);
     }
 
-    /// The stored values of the first `tokens` positions of a table.
     pub(super) fn stored(&self, table: &[BlockId], tokens: u32) -> Vec<u64> {
         (0..tokens).map(|position| *self.cell(table, position)).collect()
     }
@@ -241,7 +237,7 @@ impl FakeBackend {
         assert_eq!(next_row as usize, plan.tokens.len());
     }
 
-    /// Steps of other lanes run at any time from now on: nothing that one of both changes is the other's affair.
+    /// Checks a plan against the steps of other lanes, which run at any time: neither may touch what the other changes.
     fn check_beside(&self, lane: LaneId, plan: &StepPlan) {
         let others = self.lanes.iter().filter(|(id, _)| **id != lane).flat_map(|(_, lane)| &lane.running);
         for Running { step, plan: other, .. } in others {
@@ -254,13 +250,12 @@ impl FakeBackend {
         }
     }
 
-    /// The cells that a plan writes, with those that it copies to.
+    /// Cells that a plan writes, with those that it copies to.
     fn changed(&self, plan: &StepPlan) -> BTreeSet<(BlockId, u32)> {
         let copied = plan.copies.iter().flat_map(|copy| (0..self.block_tokens).map(|offset| (copy.to, offset)));
         self.written(plan).chain(copied).collect()
     }
 
-    /// The cells that a plan reads or writes.
     fn used(&self, plan: &StepPlan) -> BTreeSet<(BlockId, u32)> {
         let whole = |block: BlockId| (0..self.block_tokens).map(move |offset| (block, offset));
         let read = plan.sequences.iter().flat_map(|rows| {
@@ -271,7 +266,6 @@ impl FakeBackend {
         self.changed(plan).into_iter().chain(read).chain(copied).collect()
     }
 
-    /// The cells that the rows of a plan write.
     fn written<'a>(&self, plan: &'a StepPlan) -> impl Iterator<Item = (BlockId, u32)> + use<'a> {
         let block_tokens = self.block_tokens;
         plan.sequences.iter().flat_map(move |rows| {
@@ -283,7 +277,7 @@ impl FakeBackend {
         })
     }
 
-    /// What happens even in a step that runs no layer.
+    /// Does what happens even in a step that runs no layer.
     fn begin(&mut self, plan: &StepPlan) {
         for init in &plan.admit {
             let prompt_tokens = init.prompt.len() as u32;
@@ -358,7 +352,7 @@ impl FakeBackend {
         }
     }
 
-    /// Everything a cut step may have written is garbage, and its slots are void.
+    /// Turns everything that a cut step may have written into garbage, and voids its slots.
     fn cut(&mut self, lane: LaneId, plan: &StepPlan, has_run: bool) {
         if !has_run {
             self.begin(plan);
@@ -371,7 +365,7 @@ impl FakeBackend {
     }
 }
 
-/// The slots that a plan seats, samples or continues from.
+/// Slots that a plan seats, samples or continues from.
 fn named(plan: &StepPlan) -> BTreeSet<SlotId> {
     let continued = plan.sequences.iter().filter_map(|rows| match rows.input {
         Input::Given => None,

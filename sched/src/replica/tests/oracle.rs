@@ -4,7 +4,6 @@
 use crate::rng::{choice_seed, token_hash};
 use crate::{Choice, SamplingParams, TokenId};
 
-/// Ids of the model's vocabulary lie below this.
 pub(super) const VOCABULARY: u64 = 50;
 
 /// The KV value of the position after `below`, given its token.
@@ -12,7 +11,6 @@ pub(super) fn value(below: &[u64], token: TokenId) -> u64 {
     below.iter().fold(mix(0x9E37, u64::from(token.0)), |hash, value| mix(hash, *value))
 }
 
-/// All KV values of `tokens`.
 pub(super) fn values(tokens: impl IntoIterator<Item = TokenId>) -> Vec<u64> {
     tokens.into_iter().fold(Vec::new(), |mut values, token| {
         values.push(value(&values, token));
@@ -20,13 +18,13 @@ pub(super) fn values(tokens: impl IntoIterator<Item = TokenId>) -> Vec<u64> {
     })
 }
 
-/// The token that follows, as the `position`-th generated one.
+/// Token that follows, as the `position`-th generated one.
 pub(super) fn sample(values: &[u64], seed: u64, position: u64) -> TokenId {
     let state = values.last().copied().unwrap_or(0);
     TokenId((token_hash(seed ^ state, position) % VOCABULARY) as u32)
 }
 
-/// The whole answer of a choice, ending as its parameters and the context say.
+/// Whole answer of a choice, ending as its parameters and the context say.
 pub(super) fn answer(prompt: &[TokenId], params: &SamplingParams, choice: Choice, context_max: u32) -> Vec<TokenId> {
     let seed = choice_seed(params.seed, choice);
     let mut known = values(prompt.iter().copied());

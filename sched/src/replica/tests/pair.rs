@@ -10,7 +10,6 @@ mod worker;
 
 use self::network::Network;
 
-/// Histories per run of the test.
 const SEEDS: u64 = 160;
 
 #[test]

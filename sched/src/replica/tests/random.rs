@@ -72,7 +72,6 @@ fn reading() -> impl Strategy<Value = Reading> {
     prop_oneof![Just(Reading::WhenComplete), Just(Reading::WhileFilling)]
 }
 
-/// What the lanes of a worker do.
 const LANES: [&[LaneWork]; 4] = [
     &[LaneWork::PrefillFirst],
     &[LaneWork::DecodeFirst],

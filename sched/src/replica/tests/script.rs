@@ -1,6 +1,6 @@
 //! A tiny language for scenarios: one event per line in, the decisions that follow it out.
 //!
-//! `config ahead=2`, `submit r1 prompt=20 max=3`, `step`, `offer r2 prompt=20 lease=5`, `wait 30s` ... see `World::run_line`.
+//! `config ahead=2`, `submit r1 prompt=20 max=3`, `step`, `offer r2 prompt=20 lease=5` ... see `World::run_line`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -43,14 +43,14 @@ struct World {
     backend: FakeBackend,
     now: Time,
     leases: BTreeMap<LeaseId, usize>,
-    /// Under which lease of which giver a leg is taken over.
+    /// Giver and lease under which a leg is taken over.
     offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
     pulls: BTreeMap<PullId, Leg>,
     log: String,
 }
 
 pub(super) const LAYERS: u32 = 4;
-/// Others have to be met first.
+/// Givers that are up from the start; others have to be met first.
 const GIVERS_UP: RangeInclusive<u128> = 1..=9;
 
 /// `two-lanes` is a lane 0 that prefills and a lane 1 that decodes, otherwise one lane is as its role has it.
@@ -90,7 +90,7 @@ fn configured(words: &Words) -> ReplicaConfig {
     }
 }
 
-/// `prompt=20 family=3 n=2 max=5 min=0 stop=7 bias=9 resume=4 deadline=60s`: equal families share the beginning of their prompts.
+/// `prompt=20 family=3 n=2 max=5 min=0 stop=7 bias=9 resume=4 deadline=60s`: equal families share leading tokens.
 fn request(words: &Words) -> Request {
     let leg = words.leg();
     let family = words.number("family", leg.request.0 as u32);
@@ -140,12 +140,11 @@ fn pull_outcome(word: &str) -> PullOutcome {
     }
 }
 
-/// Who speaks: `by=2`, the first reader if nobody is named.
+/// Reader that speaks: `by=2`, the first one if none is named.
 fn reader(words: &Words) -> InstanceId {
     InstanceId(words.number("by", 1).into())
 }
 
-/// What comes of a release at a giver: its answer, or none.
 fn release_answered((giver, lease): (InstanceId, LeaseId), word: &str) -> Event {
     let answered = |answer| Event::Giver(giver, ToReader::Released { lease, answer });
     match word {
@@ -263,8 +262,7 @@ impl World {
         }
     }
 
-    /// Ends the oldest step in flight 10 ms later; tokens in the line replace the first of those it brought, `damaged`
-    /// and `masked` are rows that no token can be sampled from.
+    /// Ends the oldest step 10 ms later. Tokens in the line replace its first; `damaged` and `masked` rows have none.
     fn finish_steps(&mut self, words: &Words) -> Vec<Event> {
         self.now = self.now + Span::from_ms(10);
         let lane = lane(words);

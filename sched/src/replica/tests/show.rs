@@ -1,4 +1,4 @@
-//! How decisions are written in scripts.
+//! Text form of decisions in scripts.
 
 use super::script::{LAYERS, list};
 use crate::handoff::Watermark;
@@ -11,8 +11,7 @@ pub(super) fn show_mark(Watermark { tokens, chunk_end, layers }: Watermark) -> S
     }
 }
 
-/// `+slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`; the layers are only named where they
-/// are not all.
+/// `+slot1 copy b1>b2 | 0..20 @b0,b1 → slot1 | 33 ← slot2 @b4,b5,b6 → slot2`, with the layers unless all run.
 pub(super) fn show_plan(plan: &StepPlan) -> String {
     let mut effects: Vec<String> = Vec::new();
     effects.extend(plan.admit.iter().map(|init| format!("+{}", init.slot)));

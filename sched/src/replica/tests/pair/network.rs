@@ -13,7 +13,6 @@ use crate::replica::tests::backend::Effects;
 use crate::replica::{Action, Compute, Event, Progress, Pull, Reading, STEPS_IN_FLIGHT_MAX, Transfer};
 use crate::{Failure, FailureKind, InstanceId, LaneId, LeaseId, Leg, PullId, Request, Role, Span, StepId, Time};
 
-/// Requests of one history.
 const REQUESTS: u64 = 14;
 
 pub(super) struct Network {
@@ -22,20 +21,18 @@ pub(super) struct Network {
     now: Time,
     sent: u64,
     deliveries: BTreeMap<(Time, u64), Delivery>,
-    /// Sessions are ordered: nothing overtakes what was sent before on the same one.
+    /// Time of the last delivery on each session: sessions are ordered, so nothing overtakes it.
     session_busy_until: BTreeMap<(Role, Direction), Time>,
     router: Router,
     giver: Worker,
     reader: Worker,
-    /// By the reader's incarnation.
+    /// Pulls that run, by the reader's incarnation.
     pulls: BTreeMap<(InstanceId, PullId), RunningPull>,
-    /// What the reader was sent, to know what it must hold.
+    /// Requests that the reader was sent, to know what it must hold.
     offered: BTreeMap<Leg, Request>,
-    /// Which leg each of its leases is for.
     taken: BTreeMap<(InstanceId, LeaseId), Leg>,
-    /// Where the finished pull of the last positions has put them.
+    /// Finished pull of the last positions of a leg, which says where they lie.
     pulled: BTreeMap<Leg, Pull>,
-    /// Legs whose commit the reader has heard of.
     committed: BTreeSet<Leg>,
     asked: BTreeSet<LeaseId>,
     vouched: BTreeSet<Leg>,
@@ -53,7 +50,6 @@ struct RunningPull {
     aborted: bool,
 }
 
-/// Of a message from a reader to a giver.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     giver: InstanceId,
@@ -73,11 +69,9 @@ enum Delivery {
     Lands(InstanceId, PullId, u32),
     PullEnds(InstanceId, PullId, PullOutcome),
     Progress(Role, InstanceId, LaneId, StepId),
-    /// From reader to giver.
     ToGiver(Ends, ToGiver),
     /// Another reader that has got hold of a lease's id does what readers may do.
     Stranger(InstanceId, LeaseId),
-    /// From giver to reader.
     ToReader(Ends, ToReader),
     GiverLost(InstanceId, InstanceId),
     /// The reader has looked for a giver.
@@ -107,7 +101,7 @@ impl Network {
             }
         }
         deliveries.push((Span::from_secs(5), Delivery::RouterBeat));
-        // Mostly as it is served; the rest of the histories wait for every step.
+        // Most histories run as Baton serves; the rest wait for every step.
         let manner = Manner {
             steps_in_flight: if seed.is_multiple_of(4) { 1 } else { STEPS_IN_FLIGHT_MAX },
             step_layers_max: if seed.is_multiple_of(3) { 1 } else { LAYERS },
@@ -140,7 +134,7 @@ impl Network {
         network
     }
 
-    /// Runs the whole history; the panic of a broken promise says which.
+    /// Runs the whole history; the panic of a broken promise says which history.
     pub(super) fn run(mut self) -> Seen {
         let mut steps = 0;
         while let Some(((at, order), delivery)) = self.deliveries.pop_first() {
@@ -183,7 +177,7 @@ impl Network {
         }
     }
 
-    /// A frozen process takes nothing in; its memory can still be read.
+    /// End of the freeze that a delivery meets: a frozen process takes nothing in, but its memory can still be read.
     fn frozen_until(&self, delivery: &Delivery) -> Option<Time> {
         let worker = match delivery {
             Delivery::ToWorker(Role::Prefill, ..)
@@ -255,7 +249,7 @@ impl Network {
         }
     }
 
-    /// A giver is met if it still lives, mostly; and a path that is up may go down again.
+    /// Meets a giver if it still lives, mostly; and a path that is up may go down again.
     fn meets(&mut self, reader: InstanceId, giver: InstanceId) {
         let lives = self.giver.instance == giver;
         if lives && self.dice.percent(90) {
@@ -333,7 +327,7 @@ impl Network {
             Envelope::Router(word) => {
                 self.send_in_order(role, Direction::FromWorker, Delivery::FromWorker(speaker, word));
             }
-            // Who carries words to the router is no part of this network.
+            // The carrier of words to the router is no part of this network.
             Envelope::Over(_) => {}
             Envelope::Giver(giver, word) => {
                 let ends = Ends { giver, reader: speaker };
@@ -372,7 +366,7 @@ impl Network {
         self.feed(role, instance, Event::StepDone { lane, step, result });
     }
 
-    /// Tiles land one by one at their own times; slow pulls outlive their lease.
+    /// Starts a pull whose tiles land one by one at their own times; slow pulls outlive their lease.
     fn start_pull(&mut self, pull: Pull) {
         let (id, reader) = (pull.id, self.reader.instance);
         let committed = self.committed.contains(&pull.leg);
@@ -392,8 +386,8 @@ impl Network {
         assert!(self.pulls.insert((reader, id), RunningPull { pull, aborted: false }).is_none());
     }
 
-    /// The reader's transport reads the giver's memory and writes its own, whatever both schedulers think of it. A value
-    /// stands for all layers of a position: it moves with the last one.
+    /// Lets the reader's transport read the giver's memory and write its own, whatever both schedulers think of it. A
+    /// value stands for all layers of a position: it moves with the last one.
     fn land(&mut self, pull: (InstanceId, PullId), first: u32) {
         let Some(RunningPull { pull, .. }) = self.pulls.get(&pull).filter(|running| running.pull.layers.end == LAYERS)
         else {
@@ -446,8 +440,7 @@ impl Network {
         self.feed(Role::Decode, reader, Event::Giver(giver, word));
     }
 
-    /// Whatever the giver tells it: what the reader of the offer is told must not change to a wrong `Ok`, which
-    /// `assert_pulled` looks at.
+    /// Lets a stranger use the lease. The offer's reader must not get a wrong `Ok` by it (see `assert_pulled`).
     fn stranger(&mut self, giver: InstanceId, lease: LeaseId) {
         let reader = InstanceId(u128::MAX);
         self.seen.strangers += u64::from(self.giver.instance == giver);
@@ -459,7 +452,7 @@ impl Network {
         self.feed(Role::Prefill, giver, Event::Reader(reader, word));
     }
 
-    /// The giver has vouched for what the reader has read, so it must be the prompt's KV cache.
+    /// Checks what the reader has read and the giver has vouched for: it must be the prompt's KV cache.
     fn assert_pulled(&mut self, leg: Leg) {
         if !self.vouched.insert(leg) {
             return; // a repeated answer: the reader uses its blocks already
@@ -473,7 +466,7 @@ impl Network {
         assert_eq!(stored, wanted, "{leg}: the giver vouches for other bytes");
     }
 
-    /// A process dies with its memory, and another takes its place.
+    /// Kills a process with its memory, and puts another in its place.
     fn crash(&mut self, role: Role) {
         self.seen.crashes += 1;
         let old = self.worker(role).instance;

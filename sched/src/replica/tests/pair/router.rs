@@ -12,7 +12,7 @@ use crate::{
     SamplingParams, Slo, Span, TokenId,
 };
 
-/// Where its one giver is, whoever that is.
+/// Address of its one giver, whichever worker that is.
 pub(super) const GIVER_ADDRESS: &str = "peer:1";
 /// Tries per choice before a request is given up.
 const ATTEMPTS_MAX: u32 = 40;
@@ -20,11 +20,9 @@ const ATTEMPTS_MAX: u32 = 40;
 #[derive(Default)]
 pub(super) struct Router {
     requests: BTreeMap<RequestId, Client>,
-    /// Legs that run, and where.
     legs: BTreeMap<Leg, RunningLeg>,
     pub(super) finished: u64,
     pub(super) retries: u64,
-    /// What to send, in order.
     pub(super) out: Vec<(Role, ToWorker)>,
 }
 
@@ -43,7 +41,6 @@ struct Answer {
 
 struct RunningLeg {
     request: Request,
-    /// Whether the reader has been told of it.
     offered: bool,
 }
 
@@ -87,7 +84,7 @@ impl Router {
         }
     }
 
-    /// All legs that a lost worker had a part in.
+    /// Loses all legs that a lost worker had a part in.
     pub(super) fn worker_lost(&mut self, role: Role) {
         let touched = |leg: &RunningLeg| role == Role::Prefill || leg.offered;
         let legs: Vec<_> = self.legs.iter().filter(|(_, leg)| touched(leg)).map(|(leg, _)| *leg).collect();
@@ -156,7 +153,6 @@ impl Router {
         }
     }
 
-    /// Ends a leg at both workers.
     fn stop(&mut self, leg: Leg) {
         self.legs.remove(&leg);
         for role in [Role::Prefill, Role::Decode] {
@@ -164,7 +160,7 @@ impl Router {
         }
     }
 
-    /// Each unfinished choice becomes a leg of its own that carries what was delivered.
+    /// Turns each unfinished choice into a leg of its own that carries what was delivered.
     fn lost(&mut self, leg: Leg) {
         let request = self.legs[&leg].request.clone();
         self.stop(leg);
@@ -204,7 +200,6 @@ impl Router {
         self.out.push((role, ToWorker::Submit(request, work)));
     }
 
-    /// KV values of the prompt of a leg, as a reader must hold them.
     pub(super) fn prefill_values(request: &Request) -> Vec<u64> {
         oracle::values(request.prompt.iter().chain(&request.choices[0].generated).copied())
     }

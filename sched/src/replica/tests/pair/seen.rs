@@ -1,6 +1,5 @@
-//! What happened in histories; knows no network.
+//! Counts of what happened in histories; knows no network.
 
-/// How often something happened, over many histories.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) joined: u64,
@@ -15,7 +14,6 @@ pub(super) struct Seen {
     /// Pulls of prompts that were not complete, and of some of the layers.
     pub(super) early_pulls: u64,
     pub(super) layer_pulls: u64,
-    /// Times that a giver could not be met.
     pub(super) not_met: u64,
     /// Decodes of tokens that their worker's scheduler did not know yet.
     pub(super) continued: u64,

@@ -10,7 +10,6 @@ use crate::replica::{
 };
 use crate::{BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, Role, Time};
 
-/// Tokens that either pool holds.
 const POOL_TOKENS: u32 = 224;
 pub(super) const CONTEXT: u32 = 112;
 pub(super) const LAYERS: u32 = 3;
@@ -22,14 +21,11 @@ pub(super) struct Worker {
     pub(super) backend: FakeBackend,
     pub(super) granted: BTreeMap<LeaseId, Vec<BlockId>>,
     pub(super) frozen_until: Time,
-    /// When it is woken next, at the latest.
     pub(super) next_tick: Option<Time>,
-    /// When the last step of each lane ends.
     pub(super) busy_until: BTreeMap<LaneId, Time>,
     watch: BTreeMap<Leg, Watch>,
 }
 
-/// How the workers of one history run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
     pub(super) steps_in_flight: u32,
@@ -41,18 +37,16 @@ pub(super) struct Manner {
     pub(super) lanes: Lanes,
 }
 
-/// Lanes of a worker: one for both phases, or one for each.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lanes {
     One,
     Two,
 }
 
-/// What a worker has been told and has said about one leg.
+/// Words to and from a worker about one leg.
 struct Watch {
     choices: BTreeSet<Choice>,
     over: bool,
-    /// Whether it has said that nothing follows.
     said_over: bool,
 }
 
@@ -100,7 +94,6 @@ impl Worker {
         }
     }
 
-    /// One fact in, all decisions out.
     pub(super) fn feed(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.watch_event(&event);
         self.replica.on(now, event);
@@ -178,7 +171,7 @@ impl Worker {
         }
     }
 
-    /// Whether the worker still owes something for the leg.
+    /// True while the worker owes something for the leg.
     pub(super) fn is_open(&self, leg: Leg) -> bool {
         self.watch.get(&leg).is_some_and(|watch| !watch.over)
     }

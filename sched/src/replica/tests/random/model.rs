@@ -1,4 +1,4 @@
-//! What the world knows about one scheduler: which legs it owes which tokens, and what it has out at its peers.
+//! The world around one scheduler: legs, the tokens that it owes them, and what it has out at its peers.
 
 mod answers;
 mod legs;
@@ -41,7 +41,7 @@ pub(super) struct Shape {
     pub(super) max_tokens: u32,
     pub(super) min_tokens: u32,
     pub(super) resumed: u32,
-    /// Which token of its first choice comes from a damaged row; beyond `max_tokens` none does.
+    /// Index of the first choice's token that comes from a damaged row; none does if it is beyond `max_tokens`.
     pub(super) damaged: u32,
 }
 
@@ -50,14 +50,14 @@ pub(super) enum Op {
     Whole(Shape),
     Give(Shape),
     Offer(Shape),
-    /// Of which of the lanes that run something, and whether later ones run late.
+    /// One of the lanes that run something, and whether later steps run late.
     FinishStep(u16, Effects),
     FailStep(u16),
     Commit(u16),
     EndPull(u16, PullOutcome),
     /// More of an offered prompt is stored.
     Filled(u16, u32, u32),
-    /// A layer of a step that says so has run.
+    /// A layer of a step that reports progress has run.
     Progress,
     ReaderFollows(u16),
     AnswerRelease(u16, Option<ReleaseAnswer>),
@@ -84,24 +84,21 @@ pub(super) struct Model {
     now: Time,
     requests: u64,
     legs: BTreeMap<Leg, LegModel>,
-    /// Legs of which was said that nothing follows.
     said_over: BTreeSet<Leg>,
     /// Leases this worker holds at givers, by leg.
     offers: BTreeMap<Leg, (InstanceId, LeaseId)>,
     /// Givers that can be spoken to, and the offers of others.
     met: BTreeSet<InstanceId>,
     unmet: BTreeSet<Leg>,
-    /// Givers that it wants to meet.
     asked_for: BTreeSet<InstanceId>,
     pulls: BTreeMap<PullId, Pull>,
-    /// What the scheduler was told of prompts at givers.
+    /// Watermarks of prompts at givers that the scheduler was told.
     stored: BTreeMap<Leg, Watermark>,
-    /// Steps that say how far they are.
     telling: BTreeSet<StepId>,
     releases: BTreeMap<Leg, LeaseId>,
     grants: BTreeMap<LeaseId, Vec<BlockId>>,
     leg_of_grant: BTreeMap<LeaseId, Leg>,
-    /// A hash of everything it has decided.
+    /// Hash of all its decisions.
     pub(super) decisions: u64,
 }
 
@@ -294,7 +291,7 @@ impl Model {
         }
     }
 
-    /// A commit; or, as the router does, a cancel if every choice ends with its first token.
+    /// Commits a leg or, as the router does, cancels it if every choice ends with its first token.
     fn commit_leg(&mut self, leg: Leg) {
         let model = self.legs.get_mut(&leg).expect("an offered leg is known");
         if std::mem::replace(&mut model.committed, true) {
@@ -313,7 +310,7 @@ impl Model {
         }
     }
 
-    /// Bytes land right before a pull ends, whole ones or torn ones.
+    /// Ends a pull right after its bytes have landed, whole ones or torn ones.
     fn end_pull(&mut self, pick: u16, outcome: PullOutcome) {
         let Some(pull) = picked(&self.pulls, pick).and_then(|pull| self.pulls.remove(&pull)) else {
             return;
@@ -346,7 +343,7 @@ impl Model {
         }
     }
 
-    /// Late, repeated and misdirected messages.
+    /// Feeds late, repeated and misdirected messages.
     fn nonsense(&mut self, pick: u16) {
         let leg = picked(&self.legs, pick).unwrap_or(Leg { request: RequestId(u64::MAX), attempt: Attempt(0) });
         let (lane, step) = (LaneId((pick % 3) as u8), StepId(u64::from(pick)));

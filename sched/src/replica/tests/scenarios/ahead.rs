@@ -1,4 +1,4 @@
-//! Two steps in flight: the next is formed before anybody knows what the one that runs will bring.
+//! Two steps in flight: the next is formed before the result of the one that runs is known.
 
 use expect_test::expect;
 

@@ -1,4 +1,4 @@
-//! When a reader renews the leases that it reads under, and when it asks again for an answer.
+//! Times at which a reader renews its leases, and at which it asks again for an answer.
 
 use expect_test::expect;
 

@@ -75,7 +75,7 @@ fn with_two_steps_in_flight_the_next_layers_wait_at_the_backend() {
     );
 }
 
-/// Blocks of rows that nobody wants any more are free when the last step that has them has ended, not before.
+/// Blocks of rows that are not wanted any more become free when the last step that has them has ended, not before.
 #[test]
 fn a_course_that_nobody_waits_for_ends_between_layers() {
     check(
@@ -110,7 +110,7 @@ fn a_course_that_nobody_waits_for_ends_between_layers() {
     );
 }
 
-/// One of two has ended between layers: its rows go on, for they are in the backend, and so do its blocks.
+/// One of two sequences has ended between layers: its rows go on, for they are in the backend, and so do its blocks.
 #[test]
 fn rows_of_who_has_ended_stay_in_the_course_of_the_others() {
     check(

@@ -1,4 +1,4 @@
-//! Rows that no token can be sampled from: their legs end, and nobody else notices.
+//! Rows that no token can be sampled from: their legs end, and no others.
 
 use expect_test::expect;
 

@@ -1,4 +1,4 @@
-//! What is refused at the door.
+//! Legs that are refused on arrival.
 
 use expect_test::expect;
 

@@ -1,4 +1,4 @@
-//! Offers whose giver is not met: they wait apart, keep nobody up, and hear of everything that is said about them.
+//! Offers whose giver is not met: they wait apart, delay no others, and hear of everything that is said about them.
 
 use super::super::script::check;
 use expect_test::expect;

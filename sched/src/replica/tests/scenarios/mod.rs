@@ -1,4 +1,4 @@
-//! What the scheduler decides, told as scripts, by subject.
+//! Decisions of the scheduler, told as scripts, by subject.
 
 mod ahead;
 mod batching;

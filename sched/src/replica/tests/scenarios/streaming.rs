@@ -1,4 +1,4 @@
-//! A prompt that is read while it is computed: what givers tell of it, and what readers make of that.
+//! A prompt that is read while it is computed: what givers tell of it, and what readers do then.
 
 use expect_test::expect;
 

@@ -443,7 +443,7 @@ fn a_giver_is_read_by_a_few_at_a_time_in_order_of_arrival() {
     );
 }
 
-/// Waiting for a turn is not what a pull has time for: the lease is kept alive for as long as it takes.
+/// Waiting for a turn takes no time from a pull: the lease is kept alive for as long as it takes.
 #[test]
 fn a_pull_that_waits_longer_than_a_lease_lasts_arrives_all_the_same() {
     check(

@@ -1,4 +1,4 @@
-//! What a choice is told, against the oracle; and how a number picks a key.
+//! Checks of what a choice is told against the oracle; and keys picked by a number.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the world knows about one leg: which tokens it is owed, and how far it is.
+//! One leg as the world knows it: the tokens that it is owed, and its progress.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ pub(super) struct LegModel {
     pub(super) request: Request,
     pub(super) choices: BTreeMap<Choice, ChoiceModel>,
     pub(super) committed: bool,
-    /// Whether a giver still has to say that what was taken over is valid.
+    /// True until a giver has said that what was taken over is valid.
     pub(super) unverified: bool,
-    /// Which token of its first choice comes from a damaged row.
+    /// Index of the first choice's token that comes from a damaged row.
     pub(super) damaged_at: u32,
     pub(super) over: bool,
 }
@@ -34,7 +34,7 @@ impl LegModel {
         oracle::values(self.request.prompt.iter().chain(generated).copied())
     }
 
-    /// The first tokens of the choices that still live, as a giver would tell them.
+    /// Returns the first tokens of the choices that still live, as a giver would tell them.
     pub(super) fn firsts(&self) -> Vec<FirstToken> {
         let living = self.choices.iter().filter(|(_, model)| !model.over);
         let first = |(choice, model): (&Choice, &ChoiceModel)| FirstToken {

@@ -1,4 +1,4 @@
-//! What readers and givers say to the scheduler, and what it says to them; knows no step.
+//! Words between the scheduler and its readers and givers; knows no step.
 
 use super::answers::picked;
 use super::{Model, READER, STRANGER};
@@ -8,7 +8,7 @@ use crate::replica::Event;
 use crate::{Failure, FailureKind, InstanceId, LeaseId, Leg};
 
 impl Model {
-    /// Without an answer the release was not heard.
+    /// Answers a release; without an answer it was not heard.
     pub(super) fn answer_release(&mut self, pick: u16, answer: Option<ReleaseAnswer>) {
         if let Some(leg) = picked(&self.releases, pick) {
             self.releases.remove(&leg);
@@ -31,7 +31,7 @@ impl Model {
         }
     }
 
-    /// Somebody else tries his luck with a lease that its reader has been heard of: nothing about it changes.
+    /// Lets a stranger use a lease whose reader has been heard of: nothing about it changes.
     pub(super) fn stranger(&mut self, pick: u16) {
         let Some(lease) = picked(&self.grants, pick) else { return };
         self.feed(Event::Reader(READER, ToGiver::Renew(vec![lease])));
@@ -100,7 +100,7 @@ impl Model {
         }
     }
 
-    /// The reader was told that what it has read is valid: so it must be, until now.
+    /// Checks that what the reader has read is valid until now, as it was told.
     pub(super) fn answered(&mut self, lease: LeaseId, answer: ReleaseAnswer) {
         if answer == ReleaseAnswer::Ok && self.grants.contains_key(&lease) {
             self.assert_granted_content(lease);

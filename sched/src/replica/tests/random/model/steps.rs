@@ -5,7 +5,6 @@ use crate::replica::Event;
 use crate::{Failure, FailureKind, LaneId, Span};
 
 impl Model {
-    /// One of the lanes that run something.
     fn busy_lane(&self, pick: u16) -> LaneId {
         let busy = self.backend.busy();
         busy.get(usize::from(pick) % busy.len().max(1)).copied().unwrap_or(LaneId(0))
