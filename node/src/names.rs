@@ -117,7 +117,7 @@ metrics_table! {
     EXPERT_TOKENS_TOTAL = "baton_expert_tokens_total", Kind::Counter, ["layer", "expert"];
     /// Sequences in the running batch.
     RUNNING_SEQUENCES = "baton_running_sequences", Kind::Gauge, [];
-    /// Legs that wait for their first chunk, for blocks or for their giver.
+    /// Choices that wait for their giver or its KV, for blocks, for a slot or for their first chunk.
     WAITING_LEGS = "baton_waiting_legs", Kind::Gauge, [];
     /// Prompt tokens that still have to be prefilled.
     WAITING_TOKENS = "baton_waiting_tokens", Kind::Gauge, [];

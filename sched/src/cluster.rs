@@ -8,7 +8,7 @@ mod strain;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::message::Load;
@@ -33,7 +33,7 @@ pub struct Cluster {
     reaches: Reaches,
     serving: BTreeMap<ModelId, Kind>,
     /// Processes of workers that have left lately: outcomes of their hand-offs may come later.
-    left: BTreeMap<WorkerId, InstanceId>,
+    left: VecDeque<(WorkerId, InstanceId)>,
     strains: Strains,
 }
 
@@ -136,9 +136,9 @@ impl Cluster {
         }
         forget(&mut self.by_instance, worker.info.instance, id);
         self.measure_readers(worker.info.instance);
-        self.left.insert(id, worker.info.instance);
+        self.left.push_back((id, worker.info.instance));
         if self.left.len() > LEFT_MAX {
-            self.left.pop_first();
+            self.left.pop_front();
         }
         self.settle(worker.info.model);
         Some(worker)
@@ -280,7 +280,8 @@ impl Cluster {
     }
 
     fn pair(&self, giver: WorkerId, reader: WorkerId) -> Option<Pair> {
-        let name = |id| self.get(id).map(|worker| worker.info.instance).or_else(|| self.left.get(&id).copied());
+        let gone = |id| self.left.iter().find(|(left, _)| *left == id).map(|(_, instance)| *instance);
+        let name = |id| self.get(id).map(|worker| worker.info.instance).or_else(|| gone(id));
         Some((name(giver)?, name(reader)?))
     }
 

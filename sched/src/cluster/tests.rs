@@ -73,6 +73,21 @@ fn assigned_work_counts_until_the_next_report() {
     assert_eq!(cluster.get(id).map(|w| (w.waiting_tokens(), w.sequences())), Some((50, 2)));
 }
 
+/// Found by reading: of many that have left, the one with the least name was forgotten first, however lately it had left.
+#[test]
+fn a_hand_off_counts_for_a_worker_that_has_just_left() {
+    let mut cluster = Cluster::default();
+    let (giver, reader) = (join(&mut cluster, info(1, Role::Prefill, 7)), join(&mut cluster, info(2, Role::Decode, 7)));
+    for instance in 0..2 * LEFT_MAX as u32 {
+        let id = WorkerId(100 + instance);
+        cluster.join(id, info(u128::from(100 + instance), Role::Decode, 7));
+        cluster.leave(id);
+    }
+    cluster.leave(giver);
+    assert_eq!(cluster.pair(giver, reader), Some((InstanceId(1), InstanceId(2))));
+    assert_eq!(cluster.pair(WorkerId(100), reader), None, "long gone");
+}
+
 #[test]
 fn reaches_and_orders_follow_every_change() {
     let mut cluster = Cluster::default();

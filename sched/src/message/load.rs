@@ -7,7 +7,7 @@ use crate::Span;
 pub struct Load {
     /// Sequences that decode, or whose prefill has started.
     pub running: u32,
-    /// Sequences that wait for their giver, for blocks, for a slot or for their first chunk.
+    /// Sequences that wait for their giver or its KV, for blocks, for a slot or for their first chunk.
     pub waiting: u32,
     /// Prompt tokens that still have to be prefilled.
     pub waiting_tokens: u64,

@@ -22,9 +22,9 @@ impl Replica {
         let (places, count) = (&self.places, |place| self.places.count(place));
         let filling = places.at(Place::Filling);
         let started = filling.iter().filter(|key| self.has_started(**key)).count() as u32;
-        let without_blocks = [Place::Unmet, Place::Waiting, Place::Preempted].map(count);
+        let at_rest = [Place::Unmet, Place::Waiting, Place::Preempted, Place::Taking, Place::Ready].map(count);
         load.running = count(Place::Running) + started;
-        load.waiting = without_blocks.iter().sum::<u32>() + count(Place::Ready) + filling.len() as u32 - started;
+        load.waiting = at_rest.iter().sum::<u32>() + filling.len() as u32 - started;
         load.held = count(Place::Held);
         let to_compute = [Place::Waiting, Place::Preempted, Place::Filling, Place::Running];
         let keys = to_compute.iter().flat_map(|place| places.at(*place));

@@ -6,8 +6,15 @@ use crate::message::{FirstTiming, JoinTiming, TokenTiming};
 /// Times of one leg up to its first token here.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Timing {
-    Prefill { arrived: Time, first_chunk: Option<Time> },
-    Join { committed: Time, pull_started: Option<Time>, verified: Time },
+    Prefill {
+        arrived: Time,
+        first_chunk: Option<Time>,
+    },
+    Join {
+        committed: Time,
+        pull_started: Option<Time>,
+        verified: Time,
+    },
     /// The first token has been reported.
     Reported,
 }

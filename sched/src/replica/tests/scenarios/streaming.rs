@@ -224,7 +224,7 @@ fn a_giver_that_is_met_again_is_followed_again_and_turns_go_to_who_waits_longer(
               pull r2 lease2 16..32 from inst1 b100,b101,b102,b103 to b5,b6,b7,b8 in 600000000us
             > pull r2 complete id=3
             > load
-              running 0 waiting 0 (0 tokens) held 0; blocks free 6 cached 0 in use 10 quarantined 0
+              running 0 waiting 2 (0 tokens) held 0; blocks free 6 cached 0 in use 10 quarantined 0
         "#]],
     );
 }

@@ -22,7 +22,7 @@ fn an_offer_is_pulled_released_and_joined() {
         expect![[r#"
             > offer r1 prompt=20 lease=5 max=3
             > load
-              running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 0 in use 3 quarantined 0
+              running 0 waiting 1 (0 tokens) held 0; blocks free 13 cached 0 in use 3 quarantined 0
             > wait 1s
               renew inst1 [LeaseId(5)]
             > commit r1 7
@@ -117,7 +117,7 @@ fn choices_of_an_offer_fork_when_they_join_and_ended_ones_do_not() {
         expect![[r#"
             > offer r1 prompt=20 n=3 lease=5 max=3
             > load
-              running 0 waiting 0 (0 tokens) held 0; blocks free 11 cached 0 in use 5 quarantined 0
+              running 0 waiting 1 (0 tokens) held 0; blocks free 11 cached 0 in use 5 quarantined 0
             > commit r1 7 8! 9
               pull r1 lease5 0..20 from inst1 b100,b101 to b0,b1 in 600000000us
             > pull r1 complete
