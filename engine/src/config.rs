@@ -40,7 +40,7 @@ pub struct Config {
     pub sequences_max: u32,
     /// Rows of one step: the prompt tokens of all chunks, plus one row per decoding sequence.
     pub step_tokens_max: u32,
-    /// Steps on the device at a time, 1 or 2. With 2, the next is planned while one runs, so the device never waits.
+    /// Steps on the device at a time, 1 or 2. With 2, the next is planned while one runs, so the device hardly waits.
     pub steps_in_flight: u32,
     /// Legs that may wait for blocks or for their giver; further legs are refused as overload. Givers get at most half.
     pub queue_legs_max: u32,

@@ -183,7 +183,7 @@ pub struct RequestSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionSection {
-    /// Milliseconds between two renewals of the leases of running requests; workers end a request after six.
+    /// Milliseconds between two renewals of the leases of running requests.
     pub beat_ms: u64,
     /// Longest time in milliseconds between two signs of life of a worker. After three without one its session ends and
     /// its requests go elsewhere. A worker whose connection answers but which sends no status gets no new work after
