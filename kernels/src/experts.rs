@@ -7,9 +7,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::KernelError;
 use crate::checks::{at_most, below, same};
 use crate::numerics::{LOG2_E, exp2};
+use crate::{KernelError, RoutesSize};
 
 /// How a router's logits become experts and weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,24 +121,6 @@ impl Routes {
         Ok(Self { routing, rows_max, rows: 0, experts, weights, grouped, sources, starts })
     }
 
-    /// How rows are routed.
-    #[must_use]
-    pub fn routing(&self) -> Routing {
-        self.routing
-    }
-
-    /// Rows that have been routed.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Rows after grouping: `per_row` of each.
-    #[must_use]
-    pub fn grouped_rows(&self) -> usize {
-        self.rows * self.routing.per_row
-    }
-
     /// The grouped rows of an expert.
     #[must_use]
     pub fn of_expert(&self, expert: usize) -> Range<usize> {
@@ -156,18 +138,6 @@ impl Routes {
         let choices = row * self.routing.per_row..(row + 1) * self.routing.per_row;
         let grouped = self.grouped[choices.clone()].iter().map(|grouped| *grouped as usize);
         grouped.zip(self.weights[choices].iter().copied())
-    }
-
-    /// Makes room for `rows` rows; their choices are open until `choices_mut` is filled and `group` is called.
-    pub(crate) fn set_rows(&mut self, op: &'static str, rows: usize) -> Result<(), KernelError> {
-        at_most(op, "rows", rows, self.rows_max)?;
-        self.rows = rows;
-        let choices = self.grouped_rows();
-        self.experts.resize(choices, 0);
-        self.weights.resize(choices, 0.0);
-        self.grouped.resize(choices, 0);
-        self.sources.resize(choices, 0);
-        Ok(())
     }
 
     /// Experts and weights of all rows, `[rows][per_row]`; experts ascend inside a row.
@@ -191,6 +161,26 @@ impl Routes {
             self.sources[*place] = (choice / self.routing.per_row) as u32;
             *place += 1;
         }
+    }
+}
+
+impl RoutesSize for Routes {
+    fn routing(&self) -> Routing {
+        self.routing
+    }
+    fn rows(&self) -> usize {
+        self.rows
+    }
+    /// The choices are open until `choices_mut` is filled and `group` is called.
+    fn set_rows(&mut self, op: &'static str, rows: usize) -> Result<(), KernelError> {
+        at_most(op, "rows", rows, self.rows_max)?;
+        self.rows = rows;
+        let choices = self.grouped_rows();
+        self.experts.resize(choices, 0);
+        self.weights.resize(choices, 0.0);
+        self.grouped.resize(choices, 0);
+        self.sources.resize(choices, 0);
+        Ok(())
     }
 }
 

@@ -334,11 +334,12 @@ impl KvView {
         &self.memory
     }
 
-    /// Blocks of copies must lie inside the pool.
-    pub(crate) fn check_pairs(&self, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
+    /// Copies what the view shows of blocks, (from, to) in order. All must lie inside the pool.
+    pub(crate) fn copy_blocks(&self, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
         for block in pairs.iter().flat_map(|&(from, to)| [from, to]) {
             below("copy_blocks", "block", block as usize, self.geometry.blocks)?;
         }
+        pairs.iter().for_each(|&(from, to)| self.copy_block(from as usize, to as usize));
         Ok(())
     }
 
@@ -354,8 +355,7 @@ impl KvView {
         unsafe { self.memory.as_ptr().add(offset) }
     }
 
-    /// Copies what the view shows of one block. Out-of-range numbers are a bug of the caller.
-    pub(crate) fn copy_block(&self, from: usize, to: usize) {
+    fn copy_block(&self, from: usize, to: usize) {
         let run_bytes = self.geometry.kv_heads * self.geometry.tile_bytes();
         let (layers, units) = (self.geometry.layers, self.geometry.units());
         let rows = (0..layers).flat_map(|layer| [KvPart::Key, KvPart::Value].map(|part| (layer, part)));

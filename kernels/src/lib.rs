@@ -13,11 +13,13 @@ mod dtype;
 mod error;
 mod experts;
 mod finite;
+mod host;
 mod image;
 mod kv;
 mod ops;
 mod pool;
 mod rope;
+mod sizes;
 mod step;
 mod sync;
 mod widen;
@@ -37,4 +39,6 @@ pub use ops::{
     VectorSource,
 };
 pub use pool::{Placement, Pool};
+pub use rope::HostRope;
+pub use sizes::{MatrixShape, MatrixSize, RopeSize, RoutesSize, RowsSize, VectorSize};
 pub use step::{Batch, BatchSequence, HostStep, StepInput, StepShape};

@@ -14,7 +14,10 @@
 use std::sync::atomic::AtomicU64;
 
 use crate::memory::Region;
-use crate::{Dtype, KernelError, KvGeometry, KvWindow, MappedImage, MatrixImage, Routing, StepInput, StepShape};
+use crate::{
+    Dtype, KernelError, KvGeometry, KvWindow, MappedImage, MatrixImage, MatrixSize, RopeSize, RoutesSize, Routing,
+    RowsSize, StepInput, StepShape, VectorSize,
+};
 
 /// The operations of one device, made and driven by one thread: a device's context need not leave it.
 ///
@@ -23,15 +26,15 @@ use crate::{Dtype, KernelError, KvGeometry, KvWindow, MappedImage, MatrixImage, 
 pub trait Ops {
     /// f32 `[rows, cols]` on the device. Columns and the largest row count are fixed when it is made; the current
     /// row count starts at 0 and is set by whatever writes it.
-    type Rows;
+    type Rows: RowsSize;
     /// A weight matrix `[n, k]`, prepared (packed) for the operations its [`Arrangement`] names.
-    type Matrix;
+    type Matrix: MatrixSize;
     /// f32 `[n]` on the device: norm weights, biases.
-    type Vector;
+    type Vector: VectorSize;
     /// Cosines and sines of the rotary embedding for every position up to a bound.
-    type Rope;
+    type Rope: RopeSize;
     /// Which experts compute the rows of a step, and with which weights.
-    type Routes;
+    type Routes: RoutesSize;
     /// How many rows each expert of each layer has computed.
     type Counts;
     /// Stored keys and values, in the memory that the device computes in.
@@ -250,6 +253,14 @@ impl Arrangement {
             Arrangement::GateUp => "gate|up",
             Arrangement::Table => "table",
             Arrangement::Partial(_) => "partial",
+        }
+    }
+
+    /// How many of the [`crate::K_CHUNKS`] chunks of `k` a matrix has.
+    pub(crate) const fn chunks(self) -> usize {
+        match self {
+            Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => crate::K_CHUNKS,
+            Arrangement::Partial(shard) => crate::K_CHUNKS / shard.of,
         }
     }
 

@@ -26,6 +26,17 @@ pub struct Batch<'a> {
     pub blocks: &'a [u32],
 }
 
+impl<'a> Batch<'a> {
+    /// Each row with its position and its sequence's block table.
+    pub(crate) fn rows(self) -> impl Iterator<Item = (usize, usize, &'a [u32])> {
+        self.sequences.iter().flat_map(move |sequence| {
+            let table = &self.blocks[sequence.blocks.start as usize..];
+            let positions = sequence.first_position as usize..;
+            sequence.rows.clone().zip(positions).map(move |(row, position)| (row as usize, position, table))
+        })
+    }
+}
+
 /// The part of one sequence in a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchSequence {
@@ -112,11 +123,7 @@ impl HostStep {
 
     /// Positions of all rows.
     pub(crate) fn positions(&self) -> impl Iterator<Item = u32> {
-        let of_sequence = |sequence: &BatchSequence| {
-            let (first, rows) = (sequence.first_position, sequence.rows.len() as u32);
-            first..first + rows
-        };
-        self.sequences.iter().flat_map(of_sequence)
+        self.batch().rows().map(|(_, position, _)| position as u32)
     }
 
     /// Which rows are whose.

@@ -1,16 +1,15 @@
 //! Finishes the queries of one KV head's group and stores its keys and values; one task per KV head.
 
 use super::elementwise::{rms_norm_in_place, rotate};
-use super::rows::Rope;
 use crate::kv::StoredAt;
 use crate::numerics::{bf16_bits, bf16_pair, quantise};
-use crate::{Batch, HEAD_DIM_MAX, HeadShape, KvDtype, KvGeometry, KvPart, KvView, TILE_TOKENS};
+use crate::{Batch, HEAD_DIM_MAX, HeadShape, HostRope, KvDtype, KvGeometry, KvPart, KvView, TILE_TOKENS};
 
 /// Everything the tasks of one call share. The arguments have been checked.
 pub(super) struct Append<'a> {
     pub(super) qkv: *mut f32,
     pub(super) shape: HeadShape,
-    pub(super) rope: Option<&'a Rope>,
+    pub(super) rope: Option<&'a HostRope>,
     pub(super) q_norm: Option<&'a [f32]>,
     pub(super) k_norm: Option<&'a [f32]>,
     pub(super) norm_eps: f32,
@@ -61,7 +60,7 @@ fn finish(call: &Append<'_>, head: &mut [f32], norm: Option<&[f32]>, position: u
     if let Some(weight) = norm {
         rms_norm_in_place(head, weight, call.norm_eps);
     }
-    if let Some(Rope { half, cos, sin, .. }) = call.rope {
+    if let Some(HostRope { half, cos, sin, .. }) = call.rope {
         rotate(head, &cos[position * half..][..*half], &sin[position * half..][..*half]);
     }
 }

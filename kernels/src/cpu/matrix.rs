@@ -7,11 +7,11 @@ use super::gemm::{BLOCK_COLUMNS, INT8_PER_WORD, Part, int8_chunk_words};
 use super::packed::PackedWords;
 use super::quantize;
 use super::words::{Shared, Words};
-use crate::checks::{gate_up_parts, int8_parts, matrix_parts, shard_columns};
+use crate::checks::weights;
 use crate::finite::first_not_finite;
-use crate::numerics::{K_CHUNKS, K_STEP, LANES, k_padded};
+use crate::numerics::{K_STEP, LANES, k_padded};
 use crate::pool::Pool;
-use crate::{Arrangement, Dtype, KernelError, MappedImage, MatrixImage, MatrixSource, widen};
+use crate::{Arrangement, Dtype, KernelError, MappedImage, MatrixImage, MatrixShape, MatrixSize, MatrixSource, widen};
 
 /// Rows and columns of any real matrix are fewer; their product with an element's size can be addressed.
 const SIZE_MAX: usize = 1 << 30;
@@ -75,8 +75,6 @@ pub struct Matrix {
     pub(super) n: usize,
     /// Columns held: all, or a shard's.
     pub(super) k: usize,
-    /// Chunks of `k` held, of eight.
-    pub(super) chunks: usize,
     /// Words of a row along `k`, padding included; not padded in a table.
     pub(super) k_words: usize,
     pub(super) words: PackedWords,
@@ -87,25 +85,25 @@ pub struct Matrix {
 impl Matrix {
     /// Packs `parts` as `arrangement` says.
     pub(super) fn new(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
-        let (dtype, n, columns) = checked(parts, arrangement, pool)?;
-        let (format, k, chunks) = (WordFormat::of(dtype), columns.len(), chunks_held(arrangement));
+        let (dtype, n, columns) = weights::matrix(parts, arrangement, |part| not_finite(part, pool))?;
+        let (format, k) = (WordFormat::of(dtype), columns.len());
         let (k_words, rows) = packed_shape(arrangement, format, n, k);
         let mut words = Words::zeroed(rows * k_words)?;
         fill(&mut words, parts, arrangement, &columns, k_words, pool)?;
-        Ok(Self { arrangement, format, n, k, chunks, k_words, words: PackedWords::Own(words), scales: None })
+        Ok(Self { arrangement, format, n, k, k_words, words: PackedWords::Own(words), scales: None })
     }
 
     /// Rounds `parts` to int8 and packs them.
     pub(super) fn int8(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
-        int8_parts(parts, arrangement)?;
-        let (_, n, columns) = checked(parts, arrangement, pool)?;
-        let (format, k, chunks) = (WordFormat::Int8Quads, columns.len(), chunks_held(arrangement));
+        weights::int8_matrix(parts, arrangement)?;
+        let (_, n, columns) = weights::matrix(parts, arrangement, |part| not_finite(part, pool))?;
+        let (format, k, chunks) = (WordFormat::Int8Quads, columns.len(), arrangement.chunks());
         let (k_words, rows) = packed_shape(arrangement, format, n, k);
         let (mut words, mut scales) = (Words::zeroed(rows * k_words)?, Words::zeroed(rows)?);
         let source = |block, column| source_row(parts, arrangement, n, block, column);
         quantize::fill(&mut words, &mut scales, &source, &quantize::Cut { columns, chunks }, pool)?;
         let (words, scales) = (PackedWords::Own(words), Some(PackedWords::Own(scales)));
-        Ok(Self { arrangement, format, n, k, chunks, k_words, words, scales })
+        Ok(Self { arrangement, format, n, k, k_words, words, scales })
     }
 
     /// Its weights as a part of a product with `rows` rows.
@@ -145,8 +143,7 @@ impl Matrix {
         }
         let words = PackedWords::mapped(image.file, section, rows.saturating_mul(k_words_expected))?;
         let scales = scales.map(|scales| PackedWords::mapped(image.file, scales, rows)).transpose()?;
-        let chunks = chunks_held(arrangement);
-        Ok(Self { arrangement, format, n, k, chunks, k_words: k_words_expected, words, scales })
+        Ok(Self { arrangement, format, n, k, k_words: k_words_expected, words, scales })
     }
 
     /// Widens row `n` into `out`, which has `k` values.
@@ -184,7 +181,7 @@ impl Matrix {
                 }
             }
             WordFormat::Int8Quads => {
-                let cut = quantize::Cut { columns: 0..self.k, chunks: self.chunks };
+                let cut = quantize::Cut { columns: 0..self.k, chunks: self.arrangement.chunks() };
                 let scale = self.scales.as_ref().map_or(0.0, |scales| scales.as_f32()[n]);
                 for (i, place) in out.iter_mut().enumerate() {
                     let (word, byte) = cut.place(i);
@@ -196,35 +193,15 @@ impl Matrix {
     }
 }
 
-/// What the parts are after all checks: (dtype, rows, columns held).
-fn checked(
-    parts: &[MatrixSource<'_>],
-    arrangement: Arrangement,
-    pool: &Pool,
-) -> Result<(Dtype, usize, Range<usize>), KernelError> {
-    let (dtype, n, k_whole) = matrix_parts(parts)?;
-    if arrangement == Arrangement::GateUp {
-        gate_up_parts(parts)?;
-    }
-    all_finite(parts, pool)?;
-    let columns = match arrangement {
-        Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => 0..k_whole,
-        Arrangement::Partial(shard) => shard_columns(shard, k_whole)?,
-    };
-    Ok((dtype, n, columns))
-}
-
-/// How many of the eight chunks of `k` a matrix has.
-fn chunks_held(arrangement: Arrangement) -> usize {
-    match arrangement {
-        Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => K_CHUNKS,
-        Arrangement::Partial(shard) => K_CHUNKS / shard.of,
+impl MatrixSize for Matrix {
+    fn shape(&self) -> MatrixShape {
+        MatrixShape { n: self.n, k: self.k, arrangement: self.arrangement }
     }
 }
 
 /// (words of a row along `k`, rows with padding) of a packed matrix.
 fn packed_shape(arrangement: Arrangement, format: WordFormat, n: usize, k: usize) -> (usize, usize) {
-    let row_words = format.row_words(k, chunks_held(arrangement));
+    let row_words = format.row_words(k, arrangement.chunks());
     match arrangement {
         Arrangement::Table => (format.table_row_words(k), n),
         Arrangement::Stacked | Arrangement::Partial(_) => (row_words, n.next_multiple_of(BLOCK_COLUMNS)),
@@ -263,24 +240,18 @@ fn fill(
     })
 }
 
-/// Every element of the parts must be a finite number; all threads look. Says the first one that is not.
-fn all_finite(parts: &[MatrixSource<'_>], pool: &Pool) -> Result<(), KernelError> {
+/// Index of the first element of a part that is not a finite number; all threads look.
+fn not_finite(part: &MatrixSource<'_>, pool: &Pool) -> Result<Option<usize>, KernelError> {
     const TASK_BYTES: usize = 1 << 20;
-    for (index, part) in parts.iter().enumerate() {
-        let task_elements = TASK_BYTES / part.dtype.bytes();
-        let first = AtomicUsize::new(usize::MAX);
-        pool.run("matrix", part.bytes.len().div_ceil(TASK_BYTES), &|task| {
-            let end = ((task + 1) * TASK_BYTES).min(part.bytes.len());
-            if let Some(element) = first_not_finite(&part.bytes[task * TASK_BYTES..end], part.dtype) {
-                first.fetch_min(task * task_elements + element, Ordering::Relaxed);
-            }
-        })?;
-        match first.into_inner() {
-            usize::MAX => {}
-            element => return Err(KernelError::NotFinite { op: "matrix", part: index, element }),
+    let task_elements = TASK_BYTES / part.dtype.bytes();
+    let first = AtomicUsize::new(usize::MAX);
+    pool.run("matrix", part.bytes.len().div_ceil(TASK_BYTES), &|task| {
+        let end = ((task + 1) * TASK_BYTES).min(part.bytes.len());
+        if let Some(element) = first_not_finite(&part.bytes[task * TASK_BYTES..end], part.dtype) {
+            first.fetch_min(task * task_elements + element, Ordering::Relaxed);
         }
-    }
-    Ok(())
+    })?;
+    Ok(Some(first.into_inner()).filter(|element| *element != usize::MAX))
 }
 
 /// The row of the sources that becomes column `column` of block `block`; `None` for padding.

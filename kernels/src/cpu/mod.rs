@@ -19,24 +19,21 @@ mod table;
 mod words;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 pub use kernel_set::KernelSet;
 pub use matrix::Matrix;
-pub use rows::{Rope, Rows, Vector};
+pub use rows::{Rows, Vector};
 
-use crate::checks::vector_parts;
-use crate::checks::{below, embed_arrangement, heads, linear_arrangement, linear_parts, same};
-use crate::memory::Region;
+use crate::checks::{arguments, weights};
 use crate::pool::Pool;
 use crate::{
-    Arrangement, AttentionSpec, Epilogue, HostCounts, HostStep, KernelError, KvDtype, KvGeometry, KvView, KvWindow,
-    Left, MappedImage, MatrixImage, MatrixSource, Norm, Ops, OpsInfo, QkvSpec, Routes, Routing, StepInput, StepShape,
-    VectorSource,
+    Arrangement, AttentionSpec, Epilogue, HostStep, KernelError, KvDtype, KvView, Left, MappedImage, MatrixImage,
+    MatrixSource, Norm, Ops, OpsInfo, QkvSpec, Routes, RoutesSize, RowsSize, StepInput, StepShape, VectorSource,
 };
 use append::Append;
 use attention::{Attention, AttentionKernels, Plan};
-use gemm::{Finish, Product, RowNorm};
+use experts::ExpertProduct;
+use gemm::{Finish, Part, Product, RowNorm};
 use matrix::WordFormat;
 use table::{Kernels, ProductKernels};
 use words::{Shared, Words};
@@ -106,6 +103,22 @@ impl CpuOps {
         })
     }
 
+    /// Runs `row(r, values)` for every row of `out`.
+    fn for_rows_of(
+        &self,
+        out: &mut Rows,
+        op: &'static str,
+        values_per_row: usize,
+        row: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<(), KernelError> {
+        let (rows, cols) = (out.count(), out.cols());
+        let target = Shared::new(out.values_mut());
+        self.for_rows(op, rows, values_per_row, &|r| {
+            // SAFETY: rows do not overlap.
+            row(r, unsafe { target.part(r * cols, cols) });
+        })
+    }
+
     fn multiply(
         &mut self,
         op: &'static str,
@@ -113,41 +126,27 @@ impl CpuOps {
         w: &Matrix,
         bias: Option<&Vector>,
         finish: Finish,
-        out: &mut [f32],
+        out: &mut Rows,
     ) -> Result<(), KernelError> {
-        let out_columns = match finish {
-            Finish::Store | Finish::AddTo | Finish::Relu => w.n,
-            Finish::SiluMul => w.n / 2,
-        };
-        let product = Product {
-            op,
-            left: left.rows.values(),
-            picked: None,
-            norm: left.norm.map(row_norm),
-            parts: &[w.part(left.rows.count())],
-            k: w.k,
-            k_words: w.k_words,
-            chunks: w.chunks,
-            bias: bias.map(Vector::padded),
-            finish,
-            out_columns,
-        };
-        gemm::multiply(&product, self.format(w.format), &self.pool, &mut self.packed, out)
+        let parts = [w.part(left.rows.count())];
+        let product = product(op, left, w, &parts, finish, out.cols());
+        let product = Product { bias: bias.map(Vector::padded), ..product };
+        gemm::multiply(&product, self.format(w.format), &self.pool, &mut self.packed, out.values_mut())
     }
 }
 
-/// What every product checks about its sides.
-fn product_arguments(
+/// A product without bias, of rows of the left side in their order.
+fn product<'a>(
     op: &'static str,
-    left: Left<'_, CpuOps>,
+    left: Left<'a, CpuOps>,
     w: &Matrix,
-    arrangement: Arrangement,
-) -> Result<(), KernelError> {
-    linear_arrangement(op, w.arrangement, arrangement)?;
-    same(op, "columns of the left side", w.k, left.rows.cols())?;
-    let Some(norm) = left.norm else { return Ok(()) };
-    same(op, "weights of the norm", w.k, norm.weight.values().len())?;
-    norm.bias.map_or(Ok(()), |bias| same(op, "biases of the norm", w.k, bias.values().len()))
+    parts: &'a [Part<'a>],
+    finish: Finish,
+    out_columns: usize,
+) -> Product<'a> {
+    let (k, k_words, chunks) = (w.k, w.k_words, w.arrangement.chunks());
+    let (left, norm) = (left.rows.values(), left.norm.map(row_norm));
+    Product { op, left, picked: None, norm, parts, k, k_words, chunks, bias: None, finish, out_columns }
 }
 
 fn row_norm(norm: Norm<'_, CpuOps>) -> RowNorm<'_> {
@@ -159,11 +158,9 @@ impl Ops for CpuOps {
     type Rows = Rows;
     type Matrix = Matrix;
     type Vector = Vector;
-    type Rope = Rope;
-    type Routes = Routes;
-    type Counts = HostCounts;
-    type Kv = KvView;
     type Step = CpuStep;
+
+    crate::host::host_operations!();
 
     fn describe(&self) -> OpsInfo {
         OpsInfo {
@@ -195,24 +192,7 @@ impl Ops for CpuOps {
     }
 
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
-        Vector::new(&vector_parts(parts)?)
-    }
-
-    fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Rope, KernelError> {
-        let (cos, sin) = crate::rope::tables(positions_max, inverse_frequencies, scale)?;
-        Ok(Rope { half: inverse_frequencies.len(), positions_max, cos, sin })
-    }
-
-    fn routes(&self, rows_max: usize, routing: Routing) -> Result<Routes, KernelError> {
-        Routes::new(rows_max, routing)
-    }
-
-    fn counts(&self, layers: usize, experts: usize) -> Result<HostCounts, KernelError> {
-        Ok(HostCounts::new(layers, experts))
-    }
-
-    fn kv(&self, memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<KvView, KernelError> {
-        KvView::of(memory, geometry, window)
+        Vector::new(&weights::vector(parts)?)
     }
 
     fn step(&self, shape: &StepShape) -> Result<CpuStep, KernelError> {
@@ -226,40 +206,10 @@ impl Ops for CpuOps {
         Ok(())
     }
 
-    fn wait(&mut self) -> Result<(), KernelError> {
-        Ok(())
-    }
-
-    fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
-        same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols())?;
-        rows.set_count("write_rows", data.len() / rows.cols())?;
-        rows.values_mut().copy_from_slice(data);
-        Ok(())
-    }
-
-    fn read_rows(&self, rows: &Rows, out: &mut [f32]) -> Result<(), KernelError> {
-        same("read_rows", "values", rows.values().len(), out.len())?;
-        out.copy_from_slice(rows.values());
-        Ok(())
-    }
-
-    fn host_rows<'r>(&self, rows: &'r Rows, _: &'r mut Vec<f32>) -> Result<&'r [f32], KernelError> {
-        Ok(rows.values())
-    }
-
     fn embed(&mut self, table: &Matrix, step: &CpuStep, out: &mut Rows) -> Result<(), KernelError> {
+        arguments::embed(table, &step.host, out)?;
         let tokens = step.host.tokens();
-        embed_arrangement("embed", table.arrangement)?;
-        same("embed", "columns of out", table.k, out.cols())?;
-        for &token in tokens {
-            below("embed", "token", token as usize, table.n)?;
-        }
-        out.set_count("embed", tokens.len())?;
-        let target = Shared::new(out.values_mut());
-        self.for_rows("embed", tokens.len(), table.k, &|r| {
-            // SAFETY: rows do not overlap.
-            table.read_row(tokens[r] as usize, unsafe { target.part(r * table.k, table.k) });
-        })
+        self.for_rows_of(out, "embed", table.k, |r, row| table.read_row(tokens[r] as usize, row))
     }
 
     fn add_positions(
@@ -269,17 +219,9 @@ impl Ops for CpuOps {
         step: &CpuStep,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        let op = "add_positions";
-        embed_arrangement(op, table.arrangement)?;
-        same(op, "columns of out", table.k, out.cols())?;
-        step.host.check_positions(op, "end position", table.n.saturating_sub(offset as usize))?;
+        arguments::add_positions(table, offset, &step.host, out)?;
         let indices: Vec<u32> = step.host.positions().map(|position| position + offset).collect();
-        same(op, "rows of out", indices.len(), out.count())?;
-        let target = Shared::new(out.values_mut());
-        self.for_rows(op, indices.len(), table.k, &|r| {
-            // SAFETY: rows do not overlap.
-            table.add_row(indices[r] as usize, unsafe { target.part(r * table.k, table.k) });
-        })
+        self.for_rows_of(out, "add_positions", table.k, |r, row| table.add_row(indices[r] as usize, row))
     }
 
     fn linear(
@@ -290,42 +232,24 @@ impl Ops for CpuOps {
         epilogue: Epilogue,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        let (op, rows) = ("linear", left.rows.count());
-        product_arguments(op, left, w, linear_parts(w.arrangement, bias, epilogue)?)?;
-        same(op, "columns of out", w.n, out.cols())?;
-        if let Some(bias) = bias {
-            same(op, "biases", w.n, bias.values().len())?;
-        }
+        arguments::linear(left, w, bias, epilogue, out)?;
         let finish = match epilogue {
             Epilogue::Store => Finish::Store,
             Epilogue::AddTo => Finish::AddTo,
             Epilogue::Relu => Finish::Relu,
         };
-        match epilogue {
-            Epilogue::Store | Epilogue::Relu => out.set_count(op, rows)?,
-            Epilogue::AddTo => same(op, "rows of the residual", rows, out.count())?,
-        }
-        self.multiply(op, left, w, bias, finish, out.values_mut())
+        self.multiply("linear", left, w, bias, finish, out)
     }
 
     fn gate_up(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
-        product_arguments("gate_up", left, w, Arrangement::GateUp)?;
-        same("gate_up", "columns of out", w.n / 2, out.cols())?;
-        out.set_count("gate_up", left.rows.count())?;
-        self.multiply("gate_up", left, w, None, Finish::SiluMul, out.values_mut())
+        arguments::gate_up(left, w, out)?;
+        self.multiply("gate_up", left, w, None, Finish::SiluMul, out)
     }
 
     fn add(&mut self, x: &Rows, bias: Option<&Vector>, out: &mut Rows) -> Result<(), KernelError> {
-        let (op, cols) = ("add", x.cols());
-        same(op, "columns of out", cols, out.cols())?;
-        same(op, "rows of out", x.count(), out.count())?;
-        if let Some(bias) = bias {
-            same(op, "biases", cols, bias.values().len())?;
-        }
-        let target = Shared::new(out.values_mut());
-        self.for_rows(op, x.count(), cols, &|r| {
-            // SAFETY: rows do not overlap.
-            let row = unsafe { target.part(r * cols, cols) };
+        arguments::add(x, bias, out)?;
+        let cols = x.cols();
+        self.for_rows_of(out, "add", cols, |r, row| {
             elementwise::add(&x.values()[r * cols..][..cols], bias.map(Vector::values), row);
         })
     }
@@ -338,22 +262,11 @@ impl Ops for CpuOps {
         kv: &KvView,
         layer: u32,
     ) -> Result<(), KernelError> {
-        let op = "qkv_append";
-        let (shape, geometry) = (spec.shape, kv.geometry());
-        heads(op, &shape, geometry)?;
-        below(op, "layer", layer as usize, geometry.layers)?;
-        same(op, "columns of qkv", shape.qkv_cols(), qkv.cols())?;
-        if let Some(rope) = spec.rope {
-            same(op, "values of the rope per position", shape.head_dim / 2, rope.half)?;
-        }
-        for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
-            same(op, "weights of a head norm", shape.head_dim, norm.values().len())?;
-        }
-        step.host.check(op, qkv.count(), geometry)?;
-        step.host.check_positions(op, "end position", spec.rope.map_or(usize::MAX, |rope| rope.positions_max))?;
+        arguments::qkv_append(qkv, spec, &step.host, kv.geometry(), layer)?;
+        let shape = spec.shape;
         let batch = step.host.batch();
         let target = Shared::new(qkv.values_mut());
-        self.pool.run(op, shape.kv_heads, &|kv_head| {
+        self.pool.run("qkv_append", shape.kv_heads, &|kv_head| {
             let call = Append {
                 qkv: target.as_mut_ptr(),
                 shape,
@@ -379,35 +292,38 @@ impl Ops for CpuOps {
         layer: u32,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        let op = "attention";
-        let (shape, geometry) = (spec.shape, kv.geometry());
-        heads(op, &shape, geometry)?;
-        below(op, "layer", layer as usize, geometry.layers)?;
-        same(op, "columns of qkv", shape.qkv_cols(), qkv.cols())?;
-        same(op, "columns of out", shape.out_cols(), out.cols())?;
-        step.host.check(op, qkv.count(), geometry)?;
-        let plan = &step.plans[step.host.kind_of(spec)?];
-        out.set_count(op, qkv.count())?;
+        let kind = arguments::attention(qkv, spec, &step.host, kv.geometry(), layer, out)?;
+        let plan = &step.plans[kind];
         let blocks = step.host.batch().blocks;
         let call = Attention { qkv: qkv.values(), spec, plan, blocks, kv, layer: layer as usize };
-        attention::attention(&call, self.over_cache(geometry.dtype), &self.pool, out.values_mut())
+        attention::attention(&call, self.over_cache(kv.geometry().dtype), &self.pool, out.values_mut())
     }
 
     fn gather_wanted(&mut self, x: &Rows, step: &CpuStep, out: &mut Rows) -> Result<(), KernelError> {
-        let (op, cols, rows) = ("gather_wanted", x.cols(), step.host.wanted());
-        same(op, "columns of out", cols, out.cols())?;
-        for &row in rows {
-            below(op, "row", row as usize, x.count())?;
-        }
-        out.set_count(op, rows.len())?;
-        for (target, &row) in out.values_mut().chunks_exact_mut(cols).zip(rows) {
+        arguments::gather_wanted(x, &step.host, out)?;
+        let cols = x.cols();
+        for (target, &row) in out.values_mut().chunks_exact_mut(cols).zip(step.host.wanted()) {
             target.copy_from_slice(&x.values()[row as usize * cols..][..cols]);
         }
         Ok(())
     }
 
     fn route(&mut self, logits: &Rows, routes: &mut Routes) -> Result<(), KernelError> {
-        self.choose_experts(logits, routes)
+        arguments::route(logits, routes)?;
+        let (routing, rows) = (routes.routing(), logits.count());
+        let (experts, weights) = routes.choices_mut();
+        let (experts, weights) = (Shared::new(experts), Shared::new(weights));
+        self.for_rows("route", rows, routing.experts, &|r| {
+            let logits = &logits.values()[r * routing.experts..][..routing.experts];
+            let first = r * routing.per_row;
+            // SAFETY: rows do not overlap, and the checks made room for the choices of each.
+            let (chosen, weights) =
+                unsafe { (experts.part(first, routing.per_row), weights.part(first, routing.per_row)) };
+            experts::choose(logits, chosen);
+            routing.weigh(logits, chosen, weights);
+        })?;
+        routes.group();
+        Ok(())
     }
 
     fn expert_gate_up(
@@ -417,7 +333,11 @@ impl Ops for CpuOps {
         routes: &Routes,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        self.experts_of_rows(left, experts, routes, out)
+        let op = "expert_gate_up";
+        experts::same_format(op, experts)?;
+        arguments::expert_gate_up(left, experts, routes, out)?;
+        let product = ExpertProduct { op, left, picked: Some(routes.sources()), finish: Finish::SiluMul };
+        self.multiply_experts(&product, experts, routes, out)
     }
 
     fn expert_down(
@@ -427,26 +347,16 @@ impl Ops for CpuOps {
         routes: &Routes,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        self.experts_of_choices(x, experts, routes, out)
+        let op = "expert_down";
+        experts::same_format(op, experts)?;
+        arguments::expert_down::<Self>(x, experts, routes, out)?;
+        let product = ExpertProduct { op, left: Left::plain(x), picked: None, finish: Finish::Store };
+        self.multiply_experts(&product, experts, routes, out)
     }
 
     fn combine(&mut self, y: &Rows, routes: &Routes, out: &mut Rows) -> Result<(), KernelError> {
-        self.add_choices(y, routes, out)
-    }
-
-    fn count_choices(&mut self, routes: &Routes, counts: &mut HostCounts, layer: usize) -> Result<(), KernelError> {
-        counts.add(routes, layer)
-    }
-
-    fn take_counts(&mut self, counts: &mut HostCounts, totals: &[AtomicU64]) -> Result<(), KernelError> {
-        counts.take(totals)
-    }
-
-    fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
-        kv.check_pairs(pairs)?;
-        for &(from, to) in pairs {
-            kv.copy_block(from as usize, to as usize);
-        }
-        Ok(())
+        arguments::combine(y, routes, out)?;
+        let values_per_row = out.cols() * (routes.routing().per_row + 1);
+        self.for_rows_of(out, "combine", values_per_row, |r, row| experts::add_row(y, routes, r, row))
     }
 }

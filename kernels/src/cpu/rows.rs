@@ -2,8 +2,8 @@
 
 use super::gemm::BLOCK_COLUMNS;
 use super::words::Words;
-use crate::KernelError;
-use crate::checks::{at_most, columns};
+use crate::checks::{arguments, at_most};
+use crate::{KernelError, RowsSize, VectorSize};
 
 /// f32 `[rows, cols]` in host memory.
 pub struct Rows {
@@ -15,26 +15,12 @@ pub struct Rows {
 
 impl Rows {
     pub(super) fn new(rows_max: usize, cols: usize) -> Result<Self, KernelError> {
-        columns(cols)?;
+        arguments::rows(cols)?;
         let Some(values) = rows_max.checked_mul(cols) else {
             let what = format!("[{rows_max}, {cols}] values are too many to address");
             return Err(KernelError::Invalid { op: "rows", what });
         };
         Ok(Self { cols, rows_max, count: 0, words: Words::zeroed(values)? })
-    }
-
-    pub(super) fn cols(&self) -> usize {
-        self.cols
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
-    pub(super) fn set_count(&mut self, op: &'static str, count: usize) -> Result<(), KernelError> {
-        at_most(op, "rows", count, self.rows_max)?;
-        self.count = count;
-        Ok(())
     }
 
     /// The values of all rows.
@@ -44,6 +30,20 @@ impl Rows {
 
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
         &mut self.words.as_mut_f32()[..self.count * self.cols]
+    }
+}
+
+impl RowsSize for Rows {
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn count(&self) -> usize {
+        self.count
+    }
+    fn set_count(&mut self, op: &'static str, count: usize) -> Result<(), KernelError> {
+        at_most(op, "rows", count, self.rows_max)?;
+        self.count = count;
+        Ok(())
     }
 }
 
@@ -70,10 +70,8 @@ impl Vector {
     }
 }
 
-/// Cosines and sines in host memory, `[position][half]`.
-pub struct Rope {
-    pub(super) half: usize,
-    pub(super) positions_max: usize,
-    pub(super) cos: Vec<f32>,
-    pub(super) sin: Vec<f32>,
+impl VectorSize for Vector {
+    fn n(&self) -> usize {
+        self.len
+    }
 }

@@ -4,7 +4,7 @@ use super::append::{Append, append_head};
 use super::attention::{AsStored, AttentionKernels, InVectors, QueryTile, Scaled, attend, join};
 use super::gemm::{GroupSizes, Grouping, PackRows, Panel, pack_int8, pack_rows, panel};
 use super::kernel_set::KernelSet;
-use super::lanes::{ChunkFormat, Int8Quads, Int8Sums, portable};
+use super::lanes::{ChunkFormat, Int8Quads, Lanes, portable};
 
 /// The kernels of one level. All of them need the level's instructions.
 pub(super) struct Kernels {
@@ -36,7 +36,7 @@ impl ProductKernels {
     ) -> Self {
         // A quarter of the second-level cache of Zen 4.
         let grouping = Grouping {
-            rows_max: F::ROWS_MAX,
+            rows_max: F::Lanes::ROWS_MAX,
             sizes: GroupSizes::Even,
             band_bytes_max: 256 * 1024,
             task_macs_min: 5 << 20,
@@ -53,78 +53,46 @@ pub(super) struct CacheKernels {
     pub(super) int8: AttentionKernels,
 }
 
+/// A kernel compiled with the instructions of a level.
+macro_rules! kernel {
+    ($(#[$feature:meta])? $name:ident($($argument:ident: $type:ty),*) = $kernel:expr) => {
+        $(#[$feature])?
+        unsafe fn $name($($argument: $type),*) {
+            // SAFETY: this function's contract is the kernel's.
+            unsafe { $kernel($($argument),*) }
+        }
+    };
+}
+
 /// Compiles the generic kernels with one level's instructions.
 macro_rules! level {
     ($name:ident, $lanes:path, $(#[$feature:meta])?) => {
         mod $name {
             use super::*;
             use $lanes as level;
+            use level::{Bf16Pairs, F32Words, F32x16, I32x16};
 
-            $(#[$feature])?
-            unsafe fn pack_bf16(rows: &PackRows<'_>, words: &mut [u32]) {
-                // SAFETY: this function's contract is the kernel's; so for all functions of this module.
-                unsafe { pack_rows::<level::Bf16Pairs>(rows, words) }
-            }
-            $(#[$feature])?
-            unsafe fn pack_f32(rows: &PackRows<'_>, words: &mut [u32]) {
-                // SAFETY: as above.
-                unsafe { pack_rows::<level::F32Words>(rows, words) }
-            }
-            $(#[$feature])?
-            unsafe fn panel_bf16(part: &Panel<'_>) {
-                // SAFETY: as above.
-                unsafe { panel::<level::Bf16Pairs>(part) }
-            }
-            $(#[$feature])?
-            unsafe fn panel_f32(part: &Panel<'_>) {
-                // SAFETY: as above.
-                unsafe { panel::<level::F32Words>(part) }
-            }
-            $(#[$feature])?
-            unsafe fn pack_i8(rows: &PackRows<'_>, words: &mut [u32]) {
-                // SAFETY: as above.
-                unsafe { pack_int8::<<level::I32x16 as Int8Sums>::Lanes>(rows, words) }
-            }
-            $(#[$feature])?
-            unsafe fn panel_i8(part: &Panel<'_>) {
-                // SAFETY: as above.
-                unsafe { panel::<Int8Quads<level::I32x16>>(part) }
-            }
-            $(#[$feature])?
-            unsafe fn attend_bf16(tile: &QueryTile<'_>) {
-                // SAFETY: as above.
-                unsafe { attend::<AsStored<level::Bf16Pairs>, InVectors>(tile) }
-            }
-            $(#[$feature])?
-            unsafe fn attend_int8(tile: &QueryTile<'_>) {
-                // SAFETY: as above.
-                unsafe { attend::<Scaled<level::Bf16Pairs>, InVectors>(tile) }
-            }
-            $(#[$feature])?
-            unsafe fn join_chunks(tile: &QueryTile<'_>) {
-                // SAFETY: as above.
-                unsafe { join::<level::F32x16>(tile) }
-            }
-            $(#[$feature])?
-            unsafe fn attend_f32(tile: &QueryTile<'_>) {
-                // SAFETY: as above.
-                unsafe { attend::<AsStored<level::F32Words>, InVectors>(tile) }
-            }
-            $(#[$feature])?
-            unsafe fn append(call: &Append<'_>, kv_head: usize) {
-                // SAFETY: as above.
-                unsafe { append_head(call, kv_head) }
-            }
+            kernel!($(#[$feature])? pack_bf16(rows: &PackRows<'_>, words: &mut [u32]) = pack_rows::<Bf16Pairs>);
+            kernel!($(#[$feature])? pack_f32(rows: &PackRows<'_>, words: &mut [u32]) = pack_rows::<F32Words>);
+            kernel!($(#[$feature])? pack_i8(rows: &PackRows<'_>, words: &mut [u32]) = pack_int8::<F32x16>);
+            kernel!($(#[$feature])? panel_bf16(part: &Panel<'_>) = panel::<Bf16Pairs>);
+            kernel!($(#[$feature])? panel_f32(part: &Panel<'_>) = panel::<F32Words>);
+            kernel!($(#[$feature])? panel_i8(part: &Panel<'_>) = panel::<Int8Quads<I32x16>>);
+            kernel!($(#[$feature])? attend_bf16(tile: &QueryTile<'_>) = attend::<AsStored<Bf16Pairs>, InVectors>);
+            kernel!($(#[$feature])? attend_f32(tile: &QueryTile<'_>) = attend::<AsStored<F32Words>, InVectors>);
+            kernel!($(#[$feature])? attend_int8(tile: &QueryTile<'_>) = attend::<Scaled<Bf16Pairs>, InVectors>);
+            kernel!($(#[$feature])? join_chunks(tile: &QueryTile<'_>) = join::<F32x16>);
+            kernel!($(#[$feature])? append(call: &Append<'_>, kv_head: usize) = append_head);
 
             pub(super) static KERNELS: Kernels = Kernels {
-                bf16: ProductKernels::new::<level::Bf16Pairs>(pack_bf16, panel_bf16),
-                f32: ProductKernels::new::<level::F32Words>(pack_f32, panel_f32),
+                bf16: ProductKernels::new::<Bf16Pairs>(pack_bf16, panel_bf16),
+                f32: ProductKernels::new::<F32Words>(pack_f32, panel_f32),
                 attention: CacheKernels {
                     bf16: AttentionKernels { attend: attend_bf16, join: join_chunks },
                     f32: AttentionKernels { attend: attend_f32, join: join_chunks },
                     int8: AttentionKernels { attend: attend_int8, join: join_chunks },
                 },
-                int8: ProductKernels::new::<Int8Quads<level::I32x16>>(pack_i8, panel_i8),
+                int8: ProductKernels::new::<Int8Quads<I32x16>>(pack_i8, panel_i8),
                 append_head: append,
             };
         }
@@ -150,24 +118,23 @@ mod amx {
     use crate::cpu::lanes::avx512::Bf16Pairs;
 
     /// A kernel compiled with the instructions of the AVX-512 level.
-    macro_rules! kernel {
-        ($name:ident($($argument:ident: $type:ty),*) = $kernel:expr) => {
-            #[target_feature(
-                enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c"
-            )]
-            unsafe fn $name($($argument: $type),*) {
-                // SAFETY: this function's contract is the kernel's.
-                unsafe { $kernel($($argument),*) }
-            }
+    macro_rules! tile_kernel {
+        ($($kernel:tt)*) => {
+            kernel!(
+                #[target_feature(
+                    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c"
+                )]
+                $($kernel)*
+            );
         };
     }
 
-    kernel!(pack_bf16(rows: &PackRows<'_>, words: &mut [u32]) = pack_tiles::<Bf16Tiles>);
-    kernel!(panel_bf16(part: &Panel<'_>) = panel_tiles::<Bf16Tiles>);
-    kernel!(pack_int8(rows: &PackRows<'_>, words: &mut [u32]) = pack_tiles::<Int8Tiles>);
-    kernel!(panel_int8(part: &Panel<'_>) = panel_tiles::<Int8Tiles>);
-    kernel!(attend_bf16(tile: &QueryTile<'_>) = attend::<AsStored<Bf16Pairs>, InTiles>);
-    kernel!(attend_int8(tile: &QueryTile<'_>) = attend::<Scaled<Bf16Pairs>, InTiles>);
+    tile_kernel!(pack_bf16(rows: &PackRows<'_>, words: &mut [u32]) = pack_tiles::<Bf16Tiles>);
+    tile_kernel!(panel_bf16(part: &Panel<'_>) = panel_tiles::<Bf16Tiles>);
+    tile_kernel!(pack_int8(rows: &PackRows<'_>, words: &mut [u32]) = pack_tiles::<Int8Tiles>);
+    tile_kernel!(panel_int8(part: &Panel<'_>) = panel_tiles::<Int8Tiles>);
+    tile_kernel!(attend_bf16(tile: &QueryTile<'_>) = attend::<AsStored<Bf16Pairs>, InTiles>);
+    tile_kernel!(attend_int8(tile: &QueryTile<'_>) = attend::<Scaled<Bf16Pairs>, InTiles>);
 
     const fn products<T: TileFormat>(
         pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),

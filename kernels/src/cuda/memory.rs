@@ -98,8 +98,8 @@ impl Drop for DeviceBytes {
 /// Host memory that the device reads and writes at full rate.
 #[derive(Debug)]
 pub struct PinnedBytes {
-    start: *mut u8,
-    bytes: usize,
+    pub(super) start: *mut u8,
+    pub(super) bytes: usize,
     _context: Rc<Context>,
 }
 
@@ -113,22 +113,6 @@ impl PinnedBytes {
         // SAFETY: the driver just gave us this many bytes, which nobody else knows.
         unsafe { start.cast::<u8>().write_bytes(0, bytes) };
         Ok(PinnedBytes { start: start.cast(), bytes, _context: Rc::clone(context) })
-    }
-
-    /// How many bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    pub(super) fn as_ptr(&self) -> *mut u8 {
-        self.start
     }
 
     /// The bytes. No copy into them is under way: who queued one has promised to wait for it first.

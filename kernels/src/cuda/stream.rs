@@ -69,9 +69,9 @@ impl Stream {
     /// # Safety
     /// Until the stream has finished, `from` is neither written nor dropped, `to` neither used nor freed.
     pub unsafe fn copy_in(&self, to: DeviceRange, from: &PinnedBytes) -> Result<(), CudaError> {
-        let bytes = same_length(to.bytes, from.len())?;
+        let bytes = same_length(to.bytes, from.bytes)?;
         // SAFETY: both ranges have this length and stay, as the caller promises.
-        unsafe { cu!(cuMemcpyHtoDAsync_v2(to.address, from.as_ptr().cast(), bytes, self.handle)) }
+        unsafe { cu!(cuMemcpyHtoDAsync_v2(to.address, from.start.cast(), bytes, self.handle)) }
     }
 
     /// Queues a copy to the host.
@@ -79,9 +79,9 @@ impl Stream {
     /// # Safety
     /// Until the stream has finished, `to` is neither used nor dropped, `from` neither written nor freed.
     pub unsafe fn copy_out(&self, to: &PinnedBytes, from: DeviceRange) -> Result<(), CudaError> {
-        let bytes = same_length(to.len(), from.bytes)?;
+        let bytes = same_length(to.bytes, from.bytes)?;
         // SAFETY: both ranges have this length and stay, as the caller promises.
-        unsafe { cu!(cuMemcpyDtoHAsync_v2(to.as_ptr().cast(), from.address, bytes, self.handle)) }
+        unsafe { cu!(cuMemcpyDtoHAsync_v2(to.start.cast(), from.address, bytes, self.handle)) }
     }
 
     /// Queues a copy between two ranges of device memory, a peer's included.

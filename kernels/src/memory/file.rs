@@ -19,11 +19,6 @@ pub struct MappedFile {
     mapping: Option<Mapping>,
 }
 
-// SAFETY: a mapping is not tied to the thread that made it, and this one is never written.
-unsafe impl Send for MappedFile {}
-// SAFETY: see `Send`; concurrent reads of bytes that nobody writes are fine.
-unsafe impl Sync for MappedFile {}
-
 impl MappedFile {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> io::Result<MappedFile> {

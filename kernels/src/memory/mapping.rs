@@ -19,6 +19,12 @@ pub(super) struct Mapping {
     bytes: usize,
 }
 
+// SAFETY: a mapping is not tied to the thread that made it. Its pointer is only handed out; the types that own mappings
+// say who may read and write through it.
+unsafe impl Send for Mapping {}
+// SAFETY: see `Send`; no method of `&Mapping` itself reads or writes the mapped bytes.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
     /// Private zero pages, readable and writable.
     pub(super) fn anonymous(bytes: usize) -> Result<Self, MemoryError> {
@@ -141,10 +147,11 @@ pub(super) fn sealed_memfd(bytes: usize, writers: Writers) -> Result<(OwnedFd, M
     Ok((fd, mapping))
 }
 
-/// How long the file behind `fd` is.
-pub(super) fn file_bytes(fd: BorrowedFd<'_>, wanted_bytes: usize) -> Result<usize, MemoryError> {
+/// The file behind `fd` must have `wanted_bytes`.
+pub(super) fn holds(fd: BorrowedFd<'_>, wanted_bytes: usize) -> Result<(), MemoryError> {
     let stat = fstat(fd).map_err(MemoryError::of("fstat", wanted_bytes))?;
-    Ok(usize::try_from(stat.st_size).unwrap_or(usize::MAX))
+    let has_bytes = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
+    if has_bytes < wanted_bytes { Err(MemoryError::TooShort { wanted_bytes, has_bytes }) } else { Ok(()) }
 }
 
 /// Whether the file behind `fd` can never become shorter; other kinds of files have no seals to ask for.

@@ -45,12 +45,6 @@ pub struct HostMemory {
     fd: Option<OwnedFd>,
 }
 
-// SAFETY: a mapping is not tied to the thread that made it; the pointer is only handed out, and the contract above makes
-// the callers keep their accesses disjoint.
-unsafe impl Send for HostMemory {}
-// SAFETY: see `Send`; no method of `&HostMemory` itself reads or writes the mapped bytes.
-unsafe impl Sync for HostMemory {}
-
 impl HostMemory {
     /// Maps `bytes` bytes (rounded up to whole pages) of zeroes.
     pub fn new(bytes: usize, backing: Backing) -> Result<Self, MemoryError> {
@@ -79,10 +73,7 @@ impl HostMemory {
             return Err(MemoryError::Empty);
         }
         let fd = inherit::take(number, bytes)?;
-        let has_bytes = mapping::file_bytes(fd.as_fd(), bytes)?;
-        if has_bytes < bytes {
-            return Err(MemoryError::TooShort { wanted_bytes: bytes, has_bytes });
-        }
+        mapping::holds(fd.as_fd(), bytes)?;
         let mapping = Mapping::shared(fd.as_fd(), bytes)?;
         Ok(Self { mapping, backing: Backing::Bequeathed, fd: Some(fd) })
     }

@@ -1,6 +1,5 @@
 //! Another process's memfd, mapped for reading; knows nothing of how the descriptor came here.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::MemoryError;
@@ -15,11 +14,6 @@ pub struct PeerMemory {
     mapping: Mapping,
 }
 
-// SAFETY: a mapping is not tied to the thread that made it, and this one is only ever read through a raw pointer.
-unsafe impl Send for PeerMemory {}
-// SAFETY: see `Send`; no method of `&PeerMemory` reads the mapped bytes.
-unsafe impl Sync for PeerMemory {}
-
 impl PeerMemory {
     /// Maps the first `bytes` bytes of a memfd that its owner has sealed against shrinking.
     pub fn open(fd: OwnedFd, bytes: usize) -> Result<Self, MemoryError> {
@@ -29,14 +23,8 @@ impl PeerMemory {
         if !mapping::cannot_shrink(fd.as_fd()) {
             return Err(MemoryError::NotSealed { wanted_bytes: bytes });
         }
-        let file = File::from(fd);
-        let metadata =
-            file.metadata().map_err(|source| MemoryError::System { call: "fstat", wanted_bytes: bytes, source })?;
-        let has_bytes = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        if has_bytes < bytes {
-            return Err(MemoryError::TooShort { wanted_bytes: bytes, has_bytes });
-        }
-        Ok(Self { mapping: Mapping::read_only(file.as_fd(), 0, bytes)? })
+        mapping::holds(fd.as_fd(), bytes)?;
+        Ok(Self { mapping: Mapping::read_only(fd.as_fd(), 0, bytes)? })
     }
 
     /// The first byte; valid for reads of [`PeerMemory::len`] bytes.

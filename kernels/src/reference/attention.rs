@@ -1,67 +1,25 @@
 //! Causal attention over stored keys and values, one query head and one position at a time.
 
-use super::Rows;
-use crate::checks::{below, first_visible, heads, same};
 use crate::kv::{Element, StoredAt};
-use crate::numerics::{ATTENTION_CHUNK, LANES, LOG2_E, PairOrder, STEP_PRODUCTS, exp2, lane_tree_sum, round_to_bf16};
-use crate::{AttentionSpec, HostStep, KernelError, KvDtype, KvPart, KvView};
-
-pub(super) fn attention(
-    pairs: PairOrder,
-    qkv: &Rows,
-    spec: &AttentionSpec,
-    step: &HostStep,
-    kv: &KvView,
-    layer: usize,
-    out: &mut Rows,
-) -> Result<(), KernelError> {
-    let op = "attention";
-    let (shape, geometry) = (spec.shape, kv.geometry());
-    heads(op, &shape, geometry)?;
-    below(op, "layer", layer, geometry.layers)?;
-    same(op, "columns of qkv", shape.qkv_cols(), qkv.cols)?;
-    same(op, "columns of out", shape.out_cols(), out.cols)?;
-    step.check(op, qkv.count(), geometry)?;
-    step.kind_of(spec)?;
-    let batch = step.batch();
-    out.set_count(op, qkv.count())?;
-
-    let dim = shape.head_dim;
-    for sequence in batch.sequences {
-        let table = &batch.blocks[sequence.blocks.start as usize..];
-        for row in sequence.rows.clone() {
-            let position = (sequence.first_position + row - sequence.rows.start) as usize;
-            for head in 0..shape.heads {
-                let kv_head = head / (shape.heads / shape.kv_heads);
-                let query = Query {
-                    values: &qkv.row(row as usize)[head * dim..][..dim],
-                    visible: (first_visible(position, spec.sliding_window), position),
-                    scale: spec.scale * LOG2_E,
-                };
-                let stored = Stored { kv, table, layer, kv_head, pairs };
-                out.row_mut(row as usize)[head * dim..][..dim].copy_from_slice(&attend(&query, &stored));
-            }
-        }
-    }
-    Ok(())
-}
+use crate::numerics::{ATTENTION_CHUNK, LANES, PairOrder, STEP_PRODUCTS, exp2, lane_tree_sum, round_to_bf16};
+use crate::{KvDtype, KvPart, KvView};
 
 /// One query head at one position.
-struct Query<'a> {
-    values: &'a [f32],
+pub(super) struct Query<'a> {
+    pub(super) values: &'a [f32],
     /// First and last position it sees.
-    visible: (usize, usize),
+    pub(super) visible: (usize, usize),
     /// Scale of scores, in units of log2.
-    scale: f32,
+    pub(super) scale: f32,
 }
 
 /// The cache of one sequence, layer and head.
-struct Stored<'a> {
-    kv: &'a KvView,
-    table: &'a [u32],
-    layer: usize,
-    kv_head: usize,
-    pairs: PairOrder,
+pub(super) struct Stored<'a> {
+    pub(super) kv: &'a KvView,
+    pub(super) table: &'a [u32],
+    pub(super) layer: usize,
+    pub(super) kv_head: usize,
+    pub(super) pairs: PairOrder,
 }
 
 impl Stored<'_> {
@@ -113,7 +71,7 @@ struct State {
     values: Vec<f32>,
 }
 
-fn attend(query: &Query<'_>, stored: &Stored<'_>) -> Vec<f32> {
+pub(super) fn attend(query: &Query<'_>, stored: &Stored<'_>) -> Vec<f32> {
     let (first, last) = query.visible;
     let chunks = first / ATTENTION_CHUNK..=last / ATTENTION_CHUNK;
     let merged = chunks.map(|chunk| attend_chunk(query, stored, chunk)).reduce(merge);

@@ -1,18 +1,20 @@
 //! The plainest form of every operation, written to be read: the oracle of all others. One thread, no vectors.
 
 mod attention;
-mod experts;
 mod linear;
 mod qkv;
 
-use std::sync::atomic::AtomicU64;
+use attention::{Query, Stored, attend};
+use linear::{dot, row};
 
-use crate::checks::{at_most, below, finite, int8_parts, matrix_parts, same, shard_columns, vector_parts};
-use crate::memory::Region;
-use crate::numerics::{Int8Scale, K_CHUNKS, PairOrder};
+use crate::checks::{arguments, at_most, first_visible, weights};
+use crate::finite::first_not_finite;
+use crate::kv::StoredAt;
+use crate::numerics::{Int8Scale, LOG2_E, PairOrder, silu};
 use crate::{
-    Arrangement, AttentionSpec, Dtype, Epilogue, HostCounts, HostStep, KernelError, KvGeometry, KvView, KvWindow, Left,
-    MatrixSource, Ops, OpsInfo, QkvSpec, Routes, Routing, StepInput, StepShape, VectorSource, widen,
+    Arrangement, AttentionSpec, Dtype, Epilogue, HostStep, KernelError, KvView, Left, MatrixShape, MatrixSize,
+    MatrixSource, Ops, OpsInfo, QkvSpec, Routes, RoutesSize, RowsSize, StepInput, StepShape, VectorSize, VectorSource,
+    widen,
 };
 
 /// The reference implementation, in one of the orders that kernel sets sum in.
@@ -37,15 +39,27 @@ pub struct Rows {
     data: Vec<f32>,
 }
 
-impl Rows {
+impl RowsSize for Rows {
+    fn cols(&self) -> usize {
+        self.cols
+    }
     fn count(&self) -> usize {
         self.data.len() / self.cols
     }
-
     fn set_count(&mut self, op: &'static str, count: usize) -> Result<(), KernelError> {
         at_most(op, "rows", count, self.rows_max)?;
         self.data.resize(count * self.cols, 0.0);
         Ok(())
+    }
+}
+
+impl Rows {
+    fn values(&self) -> &[f32] {
+        &self.data
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.data
     }
 
     fn row(&self, r: usize) -> &[f32] {
@@ -54,6 +68,12 @@ impl Rows {
 
     fn row_mut(&mut self, r: usize) -> &mut [f32] {
         &mut self.data[r * self.cols..][..self.cols]
+    }
+
+    /// The rows that `rows` names.
+    fn picked(&self, rows: impl Iterator<Item = usize>) -> Self {
+        let data: Vec<f32> = rows.flat_map(|r| self.row(r)).copied().collect();
+        Self { cols: self.cols, rows_max: self.rows_max, data }
     }
 }
 
@@ -66,8 +86,6 @@ pub struct Matrix {
     n: usize,
     /// Columns held: all, or a shard's.
     k: usize,
-    /// Chunks of `k` held, of eight.
-    chunks: usize,
     /// Values, or the integers of an int8 matrix.
     data: Vec<f32>,
     /// Scale of each row of an int8 matrix.
@@ -82,65 +100,49 @@ impl Matrix {
     }
 }
 
+impl MatrixSize for Matrix {
+    fn shape(&self) -> MatrixShape {
+        MatrixShape { n: self.n, k: self.k, arrangement: self.arrangement }
+    }
+}
+
 /// Values on the host.
 #[derive(Debug, Clone)]
 pub struct Vector(Vec<f32>);
 
-/// `[position][half]` cosines and sines.
-#[derive(Debug, Clone)]
-pub struct Rope {
-    half: usize,
-    positions_max: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+impl VectorSize for Vector {
+    fn n(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Ops for ReferenceOps {
     type Rows = Rows;
     type Matrix = Matrix;
     type Vector = Vector;
-    type Rope = Rope;
-    type Routes = Routes;
-    type Counts = HostCounts;
-    type Kv = KvView;
     type Step = HostStep;
+
+    crate::host::host_operations!();
 
     fn describe(&self) -> OpsInfo {
         OpsInfo { backend: "reference", kernel_set: "scalar", numerics_id: "reference-1".to_owned(), threads: 1 }
     }
 
     fn rows(&self, rows_max: usize, cols: usize) -> Result<Rows, KernelError> {
-        crate::checks::columns(cols)?;
+        arguments::rows(cols)?;
         Ok(Rows { cols, rows_max, data: Vec::new() })
     }
 
     fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
-        let (dtype, n, k) = matrix_parts(parts)?;
-        if arrangement == Arrangement::GateUp {
-            crate::checks::gate_up_parts(parts)?;
-        }
-        for (index, part) in parts.iter().enumerate() {
-            finite("matrix", index, part.bytes, part.dtype)?;
-        }
-        let whole = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype));
-        let pairs = self.pairs;
-        match arrangement {
-            Arrangement::Stacked | Arrangement::GateUp | Arrangement::Table => {
-                let data = whole.collect();
-                Ok(Matrix { dtype, pairs, arrangement, n, k, chunks: K_CHUNKS, data, scales: None })
-            }
-            Arrangement::Partial(shard) => {
-                let columns = shard_columns(shard, k)?;
-                let whole: Vec<f32> = whole.collect();
-                let data = whole.chunks_exact(k).flat_map(|row| &row[columns.clone()]).copied().collect();
-                let (k, chunks) = (columns.len(), K_CHUNKS / shard.of);
-                Ok(Matrix { dtype, pairs, arrangement, n, k, chunks, data, scales: None })
-            }
-        }
+        let not_finite = |part: &MatrixSource<'_>| Ok(first_not_finite(part.bytes, part.dtype));
+        let (dtype, n, columns) = weights::matrix(parts, arrangement, not_finite)?;
+        let whole: Vec<f32> = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype)).collect();
+        let data = whole.chunks_exact(parts[0].k).flat_map(|row| &row[columns.clone()]).copied().collect();
+        Ok(Matrix { dtype, pairs: self.pairs, arrangement, n, k: columns.len(), data, scales: None })
     }
 
     fn int8_matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Matrix, KernelError> {
-        int8_parts(parts, arrangement)?;
+        weights::int8_matrix(parts, arrangement)?;
         let mut matrix = self.matrix(parts, arrangement)?;
         let whole: Vec<f32> = parts.iter().flat_map(|part| widen::values(part.bytes, part.dtype)).collect();
         let scales: Vec<Int8Scale> = whole.chunks_exact(parts[0].k).map(Int8Scale::of_values).collect();
@@ -152,24 +154,7 @@ impl Ops for ReferenceOps {
     }
 
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Vector, KernelError> {
-        vector_parts(parts).map(Vector)
-    }
-
-    fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Rope, KernelError> {
-        let (cos, sin) = crate::rope::tables(positions_max, inverse_frequencies, scale)?;
-        Ok(Rope { half: inverse_frequencies.len(), positions_max, cos, sin })
-    }
-
-    fn routes(&self, rows_max: usize, routing: Routing) -> Result<Routes, KernelError> {
-        Routes::new(rows_max, routing)
-    }
-
-    fn counts(&self, layers: usize, experts: usize) -> Result<HostCounts, KernelError> {
-        Ok(HostCounts::new(layers, experts))
-    }
-
-    fn kv(&self, memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<KvView, KernelError> {
-        KvView::of(memory, geometry, window)
+        weights::vector(parts).map(Vector)
     }
 
     fn step(&self, shape: &StepShape) -> Result<HostStep, KernelError> {
@@ -180,36 +165,9 @@ impl Ops for ReferenceOps {
         step.begin(input, kv.geometry())
     }
 
-    fn wait(&mut self) -> Result<(), KernelError> {
-        Ok(())
-    }
-
-    fn write_rows(&self, rows: &mut Rows, data: &[f32]) -> Result<(), KernelError> {
-        same("write_rows", "values beyond whole rows", 0, data.len() % rows.cols)?;
-        rows.set_count("write_rows", data.len() / rows.cols)?;
-        rows.data.copy_from_slice(data);
-        Ok(())
-    }
-
-    fn read_rows(&self, rows: &Rows, out: &mut [f32]) -> Result<(), KernelError> {
-        same("read_rows", "values", rows.data.len(), out.len())?;
-        out.copy_from_slice(&rows.data);
-        Ok(())
-    }
-
-    fn host_rows<'r>(&self, rows: &'r Rows, _: &'r mut Vec<f32>) -> Result<&'r [f32], KernelError> {
-        Ok(&rows.data)
-    }
-
     fn embed(&mut self, table: &Matrix, step: &HostStep, out: &mut Rows) -> Result<(), KernelError> {
-        let tokens = step.tokens();
-        crate::checks::embed_arrangement("embed", table.arrangement)?;
-        same("embed", "columns of out", table.k, out.cols)?;
-        for &token in tokens {
-            below("embed", "token", token as usize, table.n)?;
-        }
-        out.set_count("embed", tokens.len())?;
-        for (r, &token) in tokens.iter().enumerate() {
+        arguments::embed(table, step, out)?;
+        for (r, &token) in step.tokens().iter().enumerate() {
             out.row_mut(r).iter_mut().zip(table.values(token as usize)).for_each(|(place, v)| *place = v);
         }
         Ok(())
@@ -222,11 +180,7 @@ impl Ops for ReferenceOps {
         step: &HostStep,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        let op = "add_positions";
-        crate::checks::embed_arrangement(op, table.arrangement)?;
-        same(op, "columns of out", table.k, out.cols)?;
-        same(op, "rows of out", step.positions().count(), out.count())?;
-        step.check_positions(op, "end position", table.n.saturating_sub(offset as usize))?;
+        arguments::add_positions(table, offset, step, out)?;
         for (r, position) in step.positions().enumerate() {
             let entry = table.values((position + offset) as usize);
             out.row_mut(r).iter_mut().zip(entry).for_each(|(v, entry)| *v += entry);
@@ -242,15 +196,43 @@ impl Ops for ReferenceOps {
         epilogue: Epilogue,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        linear::linear(left, w, bias, epilogue, out)
+        arguments::linear(left, w, bias, epilogue, out)?;
+        for r in 0..left.rows.count() {
+            let x = row(left, r);
+            for n in 0..w.n {
+                let product = dot(&x, w, n);
+                let y = bias.map_or(product, |bias| product + bias.0[n]);
+                let element = &mut out.row_mut(r)[n];
+                *element = match epilogue {
+                    Epilogue::Store => y,
+                    Epilogue::AddTo => *element + y,
+                    Epilogue::Relu if 0.0 > y => 0.0,
+                    Epilogue::Relu => y,
+                };
+            }
+        }
+        Ok(())
     }
 
     fn gate_up(&mut self, left: Left<'_, Self>, w: &Matrix, out: &mut Rows) -> Result<(), KernelError> {
-        linear::gate_up(left, w, out)
+        arguments::gate_up(left, w, out)?;
+        for r in 0..left.rows.count() {
+            let x = row(left, r);
+            for n in 0..w.n / 2 {
+                out.row_mut(r)[n] = silu(dot(&x, w, n)) * dot(&x, w, w.n / 2 + n);
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, x: &Rows, bias: Option<&Vector>, out: &mut Rows) -> Result<(), KernelError> {
-        linear::add(x, bias, out)
+        arguments::add(x, bias, out)?;
+        for r in 0..x.count() {
+            for (n, element) in out.row_mut(r).iter_mut().enumerate() {
+                *element += bias.map_or(x.row(r)[n], |bias| x.row(r)[n] + bias.0[n]);
+            }
+        }
+        Ok(())
     }
 
     fn qkv_append(
@@ -261,7 +243,12 @@ impl Ops for ReferenceOps {
         kv: &KvView,
         layer: u32,
     ) -> Result<(), KernelError> {
-        qkv::append(qkv, spec, step, kv, layer as usize)
+        arguments::qkv_append(qkv, spec, step, kv.geometry(), layer)?;
+        for (row, position, table) in step.batch().rows() {
+            let tile = |part, head| StoredAt::of(position, table, kv.geometry()).tile(layer as usize, part, head);
+            qkv::append_row(qkv.row_mut(row), spec, position, kv, tile);
+        }
+        Ok(())
     }
 
     fn attention(
@@ -273,24 +260,47 @@ impl Ops for ReferenceOps {
         layer: u32,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        attention::attention(self.pairs, qkv, spec, step, kv, layer as usize, out)
+        arguments::attention(qkv, spec, step, kv.geometry(), layer, out)?;
+        let (shape, dim) = (spec.shape, spec.shape.head_dim);
+        for (row, position, table) in step.batch().rows() {
+            for head in 0..shape.heads {
+                let kv_head = head / (shape.heads / shape.kv_heads);
+                let query = Query {
+                    values: &qkv.row(row)[head * dim..][..dim],
+                    visible: (first_visible(position, spec.sliding_window), position),
+                    scale: spec.scale * LOG2_E,
+                };
+                let stored = Stored { kv, table, layer: layer as usize, kv_head, pairs: self.pairs };
+                out.row_mut(row)[head * dim..][..dim].copy_from_slice(&attend(&query, &stored));
+            }
+        }
+        Ok(())
     }
 
     fn gather_wanted(&mut self, x: &Rows, step: &HostStep, out: &mut Rows) -> Result<(), KernelError> {
-        let (op, rows) = ("gather_wanted", step.wanted());
-        same(op, "columns of out", x.cols, out.cols)?;
-        for &row in rows {
-            below(op, "row", row as usize, x.count())?;
-        }
-        out.set_count(op, rows.len())?;
-        for (r, &row) in rows.iter().enumerate() {
+        arguments::gather_wanted(x, step, out)?;
+        for (r, &row) in step.wanted().iter().enumerate() {
             out.row_mut(r).copy_from_slice(x.row(row as usize));
         }
         Ok(())
     }
 
     fn route(&mut self, logits: &Rows, routes: &mut Routes) -> Result<(), KernelError> {
-        experts::route(logits, routes)
+        arguments::route(logits, routes)?;
+        let routing = routes.routing();
+        let (experts, weights) = routes.choices_mut();
+        let choices = experts.chunks_exact_mut(routing.per_row).zip(weights.chunks_exact_mut(routing.per_row));
+        for (r, (experts, weights)) in choices.enumerate() {
+            let logits = logits.row(r);
+            let mut order: Vec<u32> = (0..routing.experts as u32).collect();
+            // The sort is stable: of equal logits the lower expert comes first.
+            order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+            experts.copy_from_slice(&order[..routing.per_row]);
+            experts.sort_unstable();
+            routing.weigh(logits, experts, weights);
+        }
+        routes.group();
+        Ok(())
     }
 
     fn expert_gate_up(
@@ -300,7 +310,15 @@ impl Ops for ReferenceOps {
         routes: &Routes,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        experts::expert_gate_up(left, experts, routes, out)
+        arguments::expert_gate_up(left, experts, routes, out)?;
+        for (expert, w) in experts.iter().enumerate() {
+            let group = routes.of_expert(expert);
+            let x = left.rows.picked(routes.sources()[group.clone()].iter().map(|row| *row as usize));
+            let mut y = Rows { cols: out.cols, rows_max: group.len(), data: Vec::new() };
+            self.gate_up(Left { rows: &x, norm: left.norm }, w, &mut y)?;
+            out.data[group.start * y.cols..group.end * y.cols].copy_from_slice(&y.data);
+        }
+        Ok(())
     }
 
     fn expert_down(
@@ -310,25 +328,24 @@ impl Ops for ReferenceOps {
         routes: &Routes,
         out: &mut Rows,
     ) -> Result<(), KernelError> {
-        experts::expert_down(x, experts, routes, out)
+        arguments::expert_down::<Self>(x, experts, routes, out)?;
+        let n = out.cols;
+        for (expert, w) in experts.iter().enumerate() {
+            let group = routes.of_expert(expert);
+            let mut y = Rows { cols: n, rows_max: group.len(), data: Vec::new() };
+            self.linear(Left::plain(&x.picked(group.clone())), w, None, Epilogue::Store, &mut y)?;
+            out.data[group.start * n..group.end * n].copy_from_slice(&y.data);
+        }
+        Ok(())
     }
 
     fn combine(&mut self, y: &Rows, routes: &Routes, out: &mut Rows) -> Result<(), KernelError> {
-        experts::combine(y, routes, out)
-    }
-
-    fn count_choices(&mut self, routes: &Routes, counts: &mut HostCounts, layer: usize) -> Result<(), KernelError> {
-        counts.add(routes, layer)
-    }
-
-    fn take_counts(&mut self, counts: &mut HostCounts, totals: &[AtomicU64]) -> Result<(), KernelError> {
-        counts.take(totals)
-    }
-
-    fn copy_blocks(&mut self, kv: &KvView, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
-        kv.check_pairs(pairs)?;
-        for &(from, to) in pairs {
-            kv.copy_block(from as usize, to as usize);
+        arguments::combine(y, routes, out)?;
+        for r in 0..routes.rows() {
+            for c in 0..y.cols {
+                let contributions = routes.choices(r).map(|(grouped, weight)| weight * y.row(grouped)[c]);
+                out.row_mut(r)[c] += contributions.fold(0.0, |sum, contribution| sum + contribution);
+            }
         }
         Ok(())
     }

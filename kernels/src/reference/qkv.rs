@@ -1,46 +1,12 @@
 //! Finishes queries and keys, stores keys and values.
 
-use super::{ReferenceOps, Rope, Rows, Vector};
-use crate::checks::{below, heads, same};
-use crate::kv::{Element, StoredAt, TilePlace};
+use super::{ReferenceOps, Vector};
+use crate::kv::{Element, TilePlace};
 use crate::numerics::{Standardize, quantise};
-use crate::{HostStep, KernelError, KvDtype, KvPart, KvView, QkvSpec, TILE_TOKENS};
-
-pub(super) fn append(
-    qkv: &mut Rows,
-    spec: &QkvSpec<'_, ReferenceOps>,
-    step: &HostStep,
-    kv: &KvView,
-    layer: usize,
-) -> Result<(), KernelError> {
-    let op = "qkv_append";
-    let (shape, geometry) = (spec.shape, kv.geometry());
-    heads(op, &shape, geometry)?;
-    below(op, "layer", layer, geometry.layers)?;
-    same(op, "columns of qkv", shape.qkv_cols(), qkv.cols)?;
-    if let Some(rope) = spec.rope {
-        same(op, "values of the rope per position", shape.head_dim / 2, rope.half)?;
-    }
-    for norm in [spec.q_norm, spec.k_norm].into_iter().flatten() {
-        same(op, "weights of a head norm", shape.head_dim, norm.0.len())?;
-    }
-    step.check(op, qkv.count(), geometry)?;
-    step.check_positions(op, "end position", spec.rope.map_or(usize::MAX, |rope| rope.positions_max))?;
-    let batch = step.batch();
-
-    for sequence in batch.sequences {
-        let table = &batch.blocks[sequence.blocks.start as usize..];
-        for row in sequence.rows.clone() {
-            let position = (sequence.first_position + row - sequence.rows.start) as usize;
-            let tile = |part, head| StoredAt::of(position, table, geometry).tile(layer, part, head);
-            append_row(qkv.row_mut(row as usize), spec, position, kv, tile);
-        }
-    }
-    Ok(())
-}
+use crate::{HostRope, KvDtype, KvPart, KvView, QkvSpec, TILE_TOKENS};
 
 /// `tile` says where keys or values of a head go.
-fn append_row(
+pub(super) fn append_row(
     row: &mut [f32],
     spec: &QkvSpec<'_, ReferenceOps>,
     position: usize,
@@ -68,7 +34,7 @@ fn finish(head: &mut [f32], norm: Option<&Vector>, spec: &QkvSpec<'_, ReferenceO
         let standard = Standardize::rms(head, spec.norm_eps);
         head.iter_mut().zip(&weight.0).for_each(|(v, weight)| *v = standard.apply(*v) * weight);
     }
-    let Some(Rope { half, cos, sin, .. }) = spec.rope else { return };
+    let Some(HostRope { half, cos, sin, .. }) = spec.rope else { return };
     let (low, high) = head.split_at_mut(*half);
     for i in 0..*half {
         let (c, s) = (cos[position * half + i], sin[position * half + i]);

@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+use super::ahead::fetch;
 use super::chunk::{Chunk, VECTORS_PER_CHUNK};
-use super::dot::fetch;
 use super::tile::QueryTile;
 use crate::cpu::lanes::{Format, Lanes, Widen};
 use crate::kv::StoredAt;

@@ -3,11 +3,12 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use super::ahead::{Ahead, fetch};
 use super::cached::{Cached, FormatLanes, Places, Words};
-use super::dot::{Ahead, accumulate, fetch};
 use super::products::{GroupChunk, Products};
 use super::tile::QueryTile;
 use crate::HEAD_DIM_MAX;
+use crate::cpu::gemm::accumulate;
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{ATTENTION_CHUNK, LANES};
 
@@ -126,7 +127,7 @@ impl Scratch {
 /// Calls a kernel with the number of rows as a constant.
 macro_rules! with_rows {
     ($rows:expr, $function:ident::<$cached:ty>($($argument:expr),*)) => {
-        if <$cached as Cached>::Format::VECTORS == 2 {
+        if FormatLanes::<$cached>::VECTORS == 2 {
             match $rows {
                 1 => $function::<$cached, 1, 2>($($argument),*),
                 2 => $function::<$cached, 2, 2>($($argument),*),

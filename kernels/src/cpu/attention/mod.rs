@@ -1,8 +1,8 @@
 //! Causal attention over the paged cache: runs the tasks of a step and joins what was cut along the keys.
 
+mod ahead;
 mod cached;
 mod chunk;
-mod dot;
 mod plan;
 mod products;
 mod tile;

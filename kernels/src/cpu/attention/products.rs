@@ -1,10 +1,10 @@
 //! How a group of query rows meets a chunk's keys and values: the contract, and its form in vector registers.
 
-use super::cached::{Cached, Places, Words};
+use super::cached::{Cached, FormatLanes, Places, Words};
 use super::chunk::{Chunk, NextChunk, Scratch, score, weigh};
 use super::tile::QueryTile;
 use crate::cpu::gemm::pack;
-use crate::cpu::lanes::Format;
+use crate::cpu::lanes::{Format, Lanes};
 
 /// A group of query rows and the chunk that it meets.
 #[derive(Clone, Copy)]
@@ -46,7 +46,7 @@ pub(in crate::cpu) trait Products<C: Cached> {
 pub(in crate::cpu) struct InVectors;
 
 impl<C: Cached> Products<C> for InVectors {
-    const ROWS_MAX: usize = C::Format::ROWS_MAX;
+    const ROWS_MAX: usize = FormatLanes::<C>::ROWS_MAX;
 
     fn query_words(head_dim: usize) -> usize {
         head_dim / C::Format::PER_WORD

@@ -13,7 +13,7 @@ mod tiled;
 pub(super) use pack_int8::{PER_WORD as INT8_PER_WORD, chunk_words as int8_chunk_words, pack_int8};
 pub(super) use pack_rows::{PackRows, RowNorm, pack, pack_rows};
 pub(super) use panel::{Finish, Panel, panel};
-pub(super) use tile::BLOCK_COLUMNS;
+pub(super) use tile::{BLOCK_COLUMNS, Fetch, accumulate};
 #[cfg(target_arch = "x86_64")]
 pub(super) use tile_format::{Bf16Tiles, Int8Tiles, TileFormat, left_chunk_words, pack_tiles};
 #[cfg(target_arch = "x86_64")]

@@ -19,26 +19,17 @@ pub(in crate::cpu) const fn chunk_words(k: usize, chunks: usize) -> usize {
 /// The level's instructions exist.
 #[inline(always)]
 pub(in crate::cpu) unsafe fn pack_int8<L: Lanes>(group: &PackRows<'_>, words: &mut [u32]) {
-    let row = |r: usize| {
-        let r = group.picked.map_or(r, |picked| picked[r] as usize);
-        &group.values[r * group.columns..][..group.columns]
-    };
     // SAFETY: the caller's promise.
     unsafe {
         match group.norm {
-            None => pack_after::<L, _>(row, group, &AsIs, words),
-            Some(norm) => pack_after::<L, _>(row, group, &Normed::new(norm, row, group.count), words),
+            None => pack_after::<L, _>(group, &AsIs, words),
+            Some(norm) => pack_after::<L, _>(group, &Normed::new(norm, |r| group.row(r), group.count), words),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn pack_after<'a, L: Lanes, C: Change<L>>(
-    row: impl Fn(usize) -> &'a [f32],
-    group: &PackRows<'_>,
-    change: &C,
-    words: &mut [u32],
-) {
+unsafe fn pack_after<L: Lanes, C: Change<L>>(group: &PackRows<'_>, change: &C, words: &mut [u32]) {
     let chunk_columns = k_padded(group.columns) / group.chunks;
     let chunk_words = INT8_HEAD_WORDS + chunk_words(group.columns, group.chunks);
     for (chunk, target) in words.chunks_exact_mut(chunk_words * group.count).enumerate() {
@@ -46,7 +37,7 @@ unsafe fn pack_after<'a, L: Lanes, C: Change<L>>(
         let first = (chunk * chunk_columns).min(group.columns);
         let end = (first + chunk_columns).min(group.columns);
         for r in 0..group.count {
-            let part = RowPart { values: &row(r)[first..end], change, r, first };
+            let part = RowPart { values: &group.row(r)[first..end], change, r, first };
             let place = |word: usize| (INT8_HEAD_WORDS + word) * group.count + r;
             // Words behind the last value belong to padding, whose left side must be 0.
             (0..chunk_words - INT8_HEAD_WORDS).for_each(|word| target[place(word)] = 0);

@@ -20,6 +20,14 @@ pub(in crate::cpu) struct PackRows<'a> {
     pub(in crate::cpu) norm: Option<RowNorm<'a>>,
 }
 
+impl<'a> PackRows<'a> {
+    #[inline(always)]
+    pub(super) fn row(&self, r: usize) -> &'a [f32] {
+        let r = self.picked.map_or(r, |picked| picked[r] as usize);
+        &self.values[r * self.columns..][..self.columns]
+    }
+}
+
 /// A norm whose weight and bias are padded with zeros to a multiple of 16.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct RowNorm<'a> {

@@ -77,9 +77,9 @@ pub(in crate::cpu) unsafe fn panel<F: ChunkFormat>(panel: &Panel<'_>) {
 /// All 32 columns of a block for `rows` rows, in tiles as wide as the level's registers allow.
 #[inline(always)]
 unsafe fn block_of_rows<F: ChunkFormat>(rows: usize, sides: Sides, sums: &mut Sums) {
-    // SAFETY: the caller promises the words; a group has 1 to `F::ROWS_MAX` rows.
+    // SAFETY: the caller promises the words; a group has 1 to `F::Lanes::ROWS_MAX` rows.
     unsafe {
-        if F::VECTORS == 2 {
+        if F::Lanes::VECTORS == 2 {
             match rows {
                 1 => tile::<F, 1, 2>(sides, sums, 0),
                 2 => tile::<F, 2, 2>(sides, sums, 0),

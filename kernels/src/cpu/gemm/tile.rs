@@ -47,7 +47,15 @@ impl Ahead {
     fn at_word(self, word: usize) -> Self {
         Self { starts: self.starts.map(|start| start.wrapping_add(word * self.step)), step: self.step }
     }
+}
 
+/// What is fetched while words are multiplied.
+pub(in crate::cpu) trait Fetch: Copy {
+    /// Fetches what belongs to word `p`.
+    fn fetch(self, p: usize);
+}
+
+impl Fetch for Ahead {
     #[inline(always)]
     fn fetch(self, p: usize) {
         prefetch(self.starts[0].wrapping_add(p * self.step));
@@ -76,7 +84,7 @@ pub(in crate::cpu) unsafe fn accumulate<
     right: [*const u32; VECTORS],
     right_stride: usize,
     words: usize,
-    ahead: Ahead,
+    ahead: impl Fetch,
 ) {
     let mut sums = *acc;
     for p in 0..words {

@@ -122,26 +122,17 @@ impl TileFormat for Int8Tiles {
 /// The instructions of the AVX-512 level exist.
 #[inline(always)]
 pub(in crate::cpu) unsafe fn pack_tiles<T: TileFormat>(group: &PackRows<'_>, words: &mut [u32]) {
-    let row = |r: usize| {
-        let r = group.picked.map_or(r, |picked| picked[r] as usize);
-        &group.values[r * group.columns..][..group.columns]
-    };
     // SAFETY: the caller's promise.
     unsafe {
         match group.norm {
-            None => pack_after::<T, _>(row, group, &AsIs, words),
-            Some(norm) => pack_after::<T, _>(row, group, &Normed::new(norm, row, group.count), words),
+            None => pack_after::<T, _>(group, &AsIs, words),
+            Some(norm) => pack_after::<T, _>(group, &Normed::new(norm, |r| group.row(r), group.count), words),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn pack_after<'a, T: TileFormat, C: Change<F32x16>>(
-    row: impl Fn(usize) -> &'a [f32],
-    group: &PackRows<'_>,
-    change: &C,
-    words: &mut [u32],
-) {
+unsafe fn pack_after<T: TileFormat, C: Change<F32x16>>(group: &PackRows<'_>, change: &C, words: &mut [u32]) {
     let chunk_columns = k_padded(group.columns) / group.chunks;
     let chunk_words = words.len() / group.chunks;
     for (chunk, target) in words.chunks_exact_mut(chunk_words).enumerate() {
@@ -149,7 +140,7 @@ unsafe fn pack_after<'a, T: TileFormat, C: Change<F32x16>>(
         let first = (chunk * chunk_columns).min(group.columns);
         let end = (first + chunk_columns).min(group.columns);
         for r in 0..group.count {
-            let part = RowPart { values: &row(r)[first..end], change, r, first };
+            let part = RowPart { values: &group.row(r)[first..end], change, r, first };
             let head = &mut heads[r * T::HEAD_WORDS..][..T::HEAD_WORDS];
             // SAFETY: the caller's promise.
             unsafe { T::pack(&part, head, &mut StepsOfRow { steps, row: r, rows: group.count }) };

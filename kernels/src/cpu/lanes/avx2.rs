@@ -2,24 +2,37 @@
 
 use std::arch::x86_64::*;
 
-use super::{Format, Int8Sums, Lanes, Widen};
-use crate::numerics::bf16_pair;
+use super::{Format, Int8Sums, Lanes, Widen, trees, write_bf16_pairs};
+use crate::numerics::round_to_bf16;
 
 /// Sixteen f32 in two registers.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct F32x16(__m256, __m256);
 
-/// Applies one 8-lane instruction to both halves.
-macro_rules! halves {
-    ($f:ident, $a:expr, $b:expr) => {
-        // SAFETY: the trait's contract is that the caller runs on a processor with AVX2 and FMA.
-        unsafe { F32x16($f($a.0, $b.0), $f($a.1, $b.1)) }
-    };
+impl F32x16 {
+    #[inline(always)]
+    fn halves(self) -> (__m256, __m256) {
+        (self.0, self.1)
+    }
+}
+
+/// Methods of one 8-lane instruction each, applied to both halves.
+macro_rules! instructions {
+    ($($name:ident($($argument:ident),*) = $instruction:ident;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name(self, $($argument: Self),*) -> Self {
+            // SAFETY: as below.
+            unsafe { Self($instruction(self.0, $($argument.0),*), $instruction(self.1, $($argument.1),*)) }
+        }
+    )*};
 }
 
 // SAFETY of every block below: the trait's contract is that the caller runs on a processor with these instructions and
 // that pointers are good for 16 values; the instructions themselves have no other precondition.
 impl Lanes for F32x16 {
+    const ROWS_MAX: usize = 4;
+    const VECTORS: usize = 1;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: see above.
@@ -39,76 +52,32 @@ impl Lanes for F32x16 {
             _mm256_storeu_ps(to.add(8), self.1);
         }
     }
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        halves!(_mm256_add_ps, self, other)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        halves!(_mm256_sub_ps, self, other)
-    }
-    #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        halves!(_mm256_mul_ps, self, other)
-    }
-    #[inline(always)]
-    unsafe fn div(self, other: Self) -> Self {
-        halves!(_mm256_div_ps, self, other)
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
-    }
-    #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        halves!(_mm256_max_ps, self, other)
-    }
-    #[inline(always)]
-    unsafe fn min(self, other: Self) -> Self {
-        halves!(_mm256_min_ps, self, other)
+    instructions! {
+        add(other) = _mm256_add_ps;
+        sub(other) = _mm256_sub_ps;
+        mul(other) = _mm256_mul_ps;
+        div(other) = _mm256_div_ps;
+        mul_add(b, c) = _mm256_fmadd_ps;
+        max(other) = _mm256_max_ps;
+        min(other) = _mm256_min_ps;
     }
     #[inline(always)]
     unsafe fn zero_where_below(self, bound: Self, value: Self) -> Self {
         // SAFETY: see above.
-        let keep = unsafe {
-            Self(_mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, bound.0), _mm256_cmp_ps::<_CMP_NLT_UQ>(self.1, bound.1))
-        };
-        halves!(_mm256_and_ps, keep, value)
+        unsafe {
+            let low = _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, bound.0), value.0);
+            let high = _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(self.1, bound.1), value.1);
+            Self(low, high)
+        }
     }
     #[inline(always)]
     unsafe fn power_of_shifted(self) -> Self {
         // SAFETY: see above.
         unsafe { Self(power_of_half(self.0), power_of_half(self.1)) }
     }
-    #[inline(always)]
-    unsafe fn tree_sum(self) -> f32 {
-        // SAFETY: see above.
-        unsafe {
-            let eight = _mm256_add_ps(self.0, self.1);
-            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn tree_max(self) -> f32 {
-        // SAFETY: see above.
-        unsafe {
-            let eight = _mm256_max_ps(self.0, self.1);
-            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_low_bytes(self, to: *mut u8) {
-        let mut plain = [0.0f32; 16];
-        // SAFETY: the array has 16 values, and the caller promises room for 16 bytes.
-        unsafe {
-            self.store(plain.as_mut_ptr());
-            to.cast::<[u8; 16]>().write_unaligned(plain.map(|value| value.to_bits() as u8));
-        }
+    trees! {
+        tree_sum = _mm256_add_ps, _mm_add_ps, _mm_add_ss;
+        tree_max = _mm256_max_ps, _mm_max_ps, _mm_max_ss;
     }
 }
 
@@ -135,8 +104,6 @@ pub(in crate::cpu) struct WidenedQuads {
 impl Int8Sums for I32x16 {
     type Lanes = F32x16;
     type Words = WidenedQuads;
-    const ROWS_MAX: usize = 4;
-    const VECTORS: usize = 1;
 
     #[inline(always)]
     unsafe fn load(from: *const u32) -> WidenedQuads {
@@ -190,8 +157,6 @@ impl Format for Bf16Pairs {
     type Lanes = F32x16;
     type Words = Widened;
     const PER_WORD: usize = 2;
-    const ROWS_MAX: usize = 4;
-    const VECTORS: usize = 1;
 
     #[inline(always)]
     unsafe fn load(from: *const u32) -> Widened {
@@ -218,46 +183,15 @@ impl Format for Bf16Pairs {
     unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
         let mut plain = [0.0f32; 16];
         // SAFETY: see above; the array has 16 values.
-        unsafe { values.store(plain.as_mut_ptr()) };
-        let (pairs, _) = plain.as_chunks::<2>();
-        for (i, [even, odd]) in pairs.iter().enumerate() {
-            // SAFETY: the caller promises room for 8 words.
-            unsafe { to.add(i).write(bf16_pair(*even, *odd)) };
+        unsafe {
+            values.store(plain.as_mut_ptr());
+            write_bf16_pairs(&plain, to);
+            plain.iter_mut().for_each(|value| *value = round_to_bf16(*value));
+            F32x16::load(plain.as_ptr())
         }
-        for value in &mut plain {
-            *value = crate::numerics::round_to_bf16(*value);
-        }
-        // SAFETY: see above; the array has 16 values.
-        unsafe { F32x16::load(plain.as_ptr()) }
     }
 }
 
 impl Widen for Bf16Pairs {}
 
-/// Single f32.
-pub(in crate::cpu) struct F32Words;
-
-impl Format for F32Words {
-    type Lanes = F32x16;
-    type Words = F32x16;
-    const PER_WORD: usize = 1;
-    const ROWS_MAX: usize = 4;
-    const VECTORS: usize = 1;
-
-    #[inline(always)]
-    unsafe fn load(from: *const u32) -> F32x16 {
-        // SAFETY: see above.
-        unsafe { F32x16::load(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn mac(acc: F32x16, left: u32, right: F32x16) -> F32x16 {
-        // SAFETY: see above.
-        unsafe { F32x16::splat(f32::from_bits(left)).mul_add(right, acc) }
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
-        // SAFETY: see above.
-        unsafe { values.store(to.cast()) };
-        values
-    }
-}
+pub(in crate::cpu) type F32Words = super::F32Words<F32x16>;

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Format, Int8Sums, Lanes, Widen};
+use super::{Format, Int8Sums, Lanes, Widen, trees};
 
 /// Sixteen f32 in a register.
 #[derive(Clone, Copy)]
@@ -19,11 +19,31 @@ impl F32x16 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_stream_ps(to, self.0) }
     }
+
+    #[inline(always)]
+    unsafe fn halves(self) -> (__m256, __m256) {
+        // SAFETY: called where the level's instructions are promised.
+        unsafe { (_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }
+    }
+}
+
+/// Methods of one instruction each.
+macro_rules! instructions {
+    ($($name:ident($($argument:ident),*) = $instruction:ident;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name(self, $($argument: Self),*) -> Self {
+            // SAFETY: as below.
+            Self(unsafe { $instruction(self.0, $($argument.0),*) })
+        }
+    )*};
 }
 
 // SAFETY of every block below: the trait's contract is that the caller runs on a processor with these instructions and
 // that pointers are good for 16 values; the instructions themselves have no other precondition.
 impl Lanes for F32x16 {
+    const ROWS_MAX: usize = 12;
+    const VECTORS: usize = 2;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: see above.
@@ -39,40 +59,14 @@ impl Lanes for F32x16 {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(to, self.0) }
     }
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_add_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    unsafe fn div(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_div_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-    }
-    #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_max_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    unsafe fn min(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm512_min_ps(self.0, other.0) })
+    instructions! {
+        add(other) = _mm512_add_ps;
+        sub(other) = _mm512_sub_ps;
+        mul(other) = _mm512_mul_ps;
+        div(other) = _mm512_div_ps;
+        mul_add(b, c) = _mm512_fmadd_ps;
+        max(other) = _mm512_max_ps;
+        min(other) = _mm512_min_ps;
     }
     #[inline(always)]
     unsafe fn zero_where_below(self, bound: Self, value: Self) -> Self {
@@ -90,27 +84,9 @@ impl Lanes for F32x16 {
             Self(_mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(127 << 23))))
         }
     }
-    #[inline(always)]
-    unsafe fn tree_sum(self) -> f32 {
-        // SAFETY: see above.
-        unsafe {
-            let low = _mm512_castps512_ps256(self.0);
-            let eight = _mm256_add_ps(low, _mm512_extractf32x8_ps::<1>(self.0));
-            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn tree_max(self) -> f32 {
-        // SAFETY: see above.
-        unsafe {
-            let low = _mm512_castps512_ps256(self.0);
-            let eight = _mm256_max_ps(low, _mm512_extractf32x8_ps::<1>(self.0));
-            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-        }
+    trees! {
+        tree_sum = _mm256_add_ps, _mm_add_ps, _mm_add_ss;
+        tree_max = _mm256_max_ps, _mm_max_ps, _mm_max_ss;
     }
     #[inline(always)]
     unsafe fn store_low_bytes(self, to: *mut u8) {
@@ -142,8 +118,6 @@ impl I32x16 {
 impl Int8Sums for I32x16 {
     type Lanes = F32x16;
     type Words = __m512i;
-    const ROWS_MAX: usize = 12;
-    const VECTORS: usize = 2;
 
     #[inline(always)]
     unsafe fn load(from: *const u32) -> __m512i {
@@ -174,8 +148,6 @@ impl Format for Bf16Pairs {
     type Lanes = F32x16;
     type Words = __m512bh;
     const PER_WORD: usize = 2;
-    const ROWS_MAX: usize = 12;
-    const VECTORS: usize = 2;
 
     #[inline(always)]
     unsafe fn load(from: *const u32) -> __m512bh {
@@ -244,30 +216,4 @@ impl Widen for Bf16Pairs {
     }
 }
 
-/// Single f32.
-pub(in crate::cpu) struct F32Words;
-
-impl Format for F32Words {
-    type Lanes = F32x16;
-    type Words = __m512;
-    const PER_WORD: usize = 1;
-    const ROWS_MAX: usize = 12;
-    const VECTORS: usize = 2;
-
-    #[inline(always)]
-    unsafe fn load(from: *const u32) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_loadu_ps(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn mac(acc: F32x16, left: u32, right: __m512) -> F32x16 {
-        // SAFETY: see above.
-        F32x16(unsafe { _mm512_fmadd_ps(_mm512_set1_ps(f32::from_bits(left)), right, acc.0) })
-    }
-    #[inline(always)]
-    unsafe fn store_words(values: F32x16, to: *mut u32) -> F32x16 {
-        // SAFETY: see above.
-        unsafe { values.store(to.cast()) };
-        values
-    }
-}
+pub(in crate::cpu) type F32Words = super::F32Words<F32x16>;

@@ -10,13 +10,40 @@ pub(super) mod avx2;
 pub(super) mod avx512;
 pub(super) mod portable;
 
-use crate::numerics::{COEFFICIENTS, EXP2_MAX, LOG2_E, ROUND_TO_INTEGER, ZERO_BELOW};
+use std::marker::PhantomData;
+
+use crate::numerics::{COEFFICIENTS, EXP2_MAX, LANES, LOG2_E, ROUND_TO_INTEGER, ZERO_BELOW, bf16_pair};
+
+/// Folds lanes whose `halves` are two registers, as `numerics::lane_tree_sum` pairs them: one method per line.
+#[cfg(target_arch = "x86_64")]
+macro_rules! trees {
+    ($($name:ident = $eight:ident, $four:ident, $one:ident;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name(self) -> f32 {
+            // SAFETY: the trait's contract is that the caller runs on a processor with these instructions.
+            unsafe {
+                let (low, high) = self.halves();
+                let eight = $eight(low, high);
+                let four = $four(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = $four(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32($one(two, _mm_movehdup_ps(two)))
+            }
+        }
+    )*};
+}
+#[cfg(target_arch = "x86_64")]
+use trees;
 
 /// Sixteen f32.
 ///
 /// # Safety
 /// Every function needs a processor with the level's instructions; pointers must be good for 16 values.
 pub(super) trait Lanes: Copy {
+    /// Rows of the largest register tile.
+    const ROWS_MAX: usize;
+    /// Vectors of 16 columns in a register tile.
+    const VECTORS: usize;
+
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
@@ -39,7 +66,15 @@ pub(super) trait Lanes: Copy {
     /// As `numerics::lane_tree_max`.
     unsafe fn tree_max(self) -> f32;
     /// Stores the lowest byte of each lane, 16 bytes.
-    unsafe fn store_low_bytes(self, to: *mut u8);
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut u8) {
+        let mut plain = [0.0f32; LANES];
+        // SAFETY: the array has 16 values, and the caller promises room for 16 bytes.
+        unsafe {
+            self.store(plain.as_mut_ptr());
+            to.cast::<[u8; LANES]>().write_unaligned(plain.map(|value| value.to_bits() as u8));
+        }
+    }
 
     /// As `numerics::exp2`.
     #[inline(always)]
@@ -77,16 +112,47 @@ pub(super) trait Format {
     type Words: Copy;
     /// Values in a word.
     const PER_WORD: usize;
-    /// Rows of the largest register tile.
-    const ROWS_MAX: usize;
-    /// Vectors of 16 columns in a register tile.
-    const VECTORS: usize;
 
     unsafe fn load(from: *const u32) -> Self::Words;
     /// `acc + left · right` for one word of the left side against 16 of the right; of a pair, the odd product first.
     unsafe fn mac(acc: Self::Lanes, left: u32, right: Self::Words) -> Self::Lanes;
     /// Stores 16 values as `16 / PER_WORD` words, rounded to the format; returns them as rounded.
     unsafe fn store_words(values: Self::Lanes, to: *mut u32) -> Self::Lanes;
+}
+
+/// Single f32. The fused multiply-add is a library call where the target has no such instruction: slow, same bits.
+pub(super) struct F32Words<L>(PhantomData<L>);
+
+impl<L: Lanes> Format for F32Words<L> {
+    type Lanes = L;
+    type Words = L;
+    const PER_WORD: usize = 1;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> L {
+        // SAFETY: the caller's promise, here and below; words are f32.
+        unsafe { L::load(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: L, left: u32, right: L) -> L {
+        // SAFETY: as above.
+        unsafe { L::splat(f32::from_bits(left)).mul_add(right, acc) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(values: L, to: *mut u32) -> L {
+        // SAFETY: as above.
+        unsafe { values.store(to.cast()) };
+        values
+    }
+}
+
+/// Writes 16 values as 8 pairs of bf16, where there are no instructions for it.
+#[inline(always)]
+unsafe fn write_bf16_pairs(values: &[f32; LANES], to: *mut u32) {
+    for (i, [even, odd]) in values.as_chunks::<2>().0.iter().enumerate() {
+        // SAFETY: the caller promises room for 8 words.
+        unsafe { to.add(i).write(bf16_pair(*even, *odd)) };
+    }
 }
 
 /// A format whose words can also be made of integers of 8 bits, exactly.
@@ -121,10 +187,6 @@ pub(super) trait ChunkFormat {
     type Sums: Copy;
     /// Sixteen words of the right-hand side, ready to be multiplied.
     type Words: Copy;
-    /// Rows of the largest register tile.
-    const ROWS_MAX: usize;
-    /// Vectors of 16 columns in a register tile.
-    const VECTORS: usize;
     /// Words of the left side that stand before each chunk of a row and belong to it.
     const HEAD_WORDS: usize;
 
@@ -142,8 +204,6 @@ impl<F: Format> ChunkFormat for F {
     type Lanes = F::Lanes;
     type Sums = F::Lanes;
     type Words = F::Words;
-    const ROWS_MAX: usize = F::ROWS_MAX;
-    const VECTORS: usize = F::VECTORS;
     const HEAD_WORDS: usize = 0;
 
     #[inline(always)]
@@ -177,8 +237,6 @@ impl<F: Format> ChunkFormat for F {
 pub(super) trait Int8Sums: Copy {
     type Lanes: Lanes;
     type Words: Copy;
-    const ROWS_MAX: usize;
-    const VECTORS: usize;
 
     unsafe fn load(from: *const u32) -> Self::Words;
     unsafe fn splat(value: i32) -> Self;
@@ -189,14 +247,12 @@ pub(super) trait Int8Sums: Copy {
 }
 
 /// Four int8 in a word.
-pub(super) struct Int8Quads<S>(std::marker::PhantomData<S>);
+pub(super) struct Int8Quads<S>(PhantomData<S>);
 
 impl<S: Int8Sums> ChunkFormat for Int8Quads<S> {
     type Lanes = S::Lanes;
     type Sums = S;
     type Words = S::Words;
-    const ROWS_MAX: usize = S::ROWS_MAX;
-    const VECTORS: usize = S::VECTORS;
     const HEAD_WORDS: usize = INT8_HEAD_WORDS;
 
     #[inline(always)]
