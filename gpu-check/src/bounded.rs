@@ -1,4 +1,4 @@
-//! Processes that end: a child that is waited for at most so long, and a limit on oneself.
+//! Limits on processes: a child that is killed at a limit, and a limit on this process.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -6,13 +6,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 const LOOK: Duration = Duration::from_millis(5);
-/// A killed process is gone at once unless it is stuck in a system call of the GPU's kernel module.
+/// Longest wait for a killed process, which ends at once unless a system call of the GPU's kernel module is stuck.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// The pipes of a process that has ended are empty at once unless a grandchild holds them open.
+/// Longest wait for the pipes of an ended process, which are empty at once unless a grandchild holds them open.
 const PIPE_LIMIT: Duration = Duration::from_secs(2);
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 
-/// What a child left behind.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -20,7 +19,6 @@ pub(crate) struct Ended {
     pub(crate) complaint: String,
 }
 
-/// Why a child left nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unended {
     #[error("the measuring process could not be started: {0}")]
@@ -37,12 +35,12 @@ fn said(complaint: &str) -> String {
     if complaint.is_empty() { String::new() } else { format!(" ({complaint})") }
 }
 
-/// Runs a child with `input` (short: less than a pipe holds) on its standard input, and kills it at the limit.
+/// Runs a child with `input` on its standard input (less than a pipe holds), and kills it at the limit.
 pub(crate) fn run(command: &mut Command, input: &str, limit: Duration) -> Result<Ended, Unended> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(Unended::Start)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A child that ended before reading says why in its own words, which are read below.
+        // A child that ended before reading says why in its output, which is read below.
         let _ended_early = stdin.write_all(input.as_bytes());
     }
     let output = child.stdout.take().map(collect);
@@ -65,7 +63,7 @@ pub(crate) fn run(command: &mut Command, input: &str, limit: Duration) -> Result
     }
 }
 
-/// Ends this process at the limit, whatever its threads are doing; a driver call cannot be interrupted otherwise.
+/// Ends this process at the limit, whatever its threads do: a driver call cannot be interrupted otherwise.
 pub(crate) fn die_after(limit: Duration) {
     std::thread::spawn(move || {
         std::thread::sleep(limit);
@@ -90,14 +88,14 @@ fn collect(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (send, receive) = sync_channel(1);
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What came before a broken pipe is kept: it is all there is to show.
+        // Output before a broken pipe is kept: there is no more.
         let _broken = pipe.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes);
         let _nobody_waits = send.send(String::from_utf8_lossy(&bytes).trim().to_owned());
     });
     receive
 }
 
-/// What came until then; nothing, if a grandchild still holds the pipe open.
+/// Output received within `limit`; empty if a grandchild still holds the pipe open.
 fn received(pipe: &Receiver<String>, limit: Duration) -> String {
     pipe.recv_timeout(limit).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The command line of gpu-check: reads it, and writes it for the processes that it starts.
+//! Command line of gpu-check: read here, and written for the processes that are started.
 
 use std::io;
 use std::process::Command;
@@ -48,14 +48,14 @@ pub(crate) struct Options {
     pub(crate) peer: bool,
 }
 
-/// `device` is no choice: it is always described.
+/// All measurements but `device`, which is always described.
 fn selectable() -> impl TypedValueParser<Value = Measurement> {
     PossibleValuesParser::new(Measurement::selectable().filter_map(|each| each.to_possible_value()))
         .try_map(|name| Measurement::from_str(&name, false))
 }
 
 impl Options {
-    /// This program again, in the role that these arguments give it, with the same devices and the same limit.
+    /// Command that runs this program in the role of these arguments, with the same devices and limit.
     pub(crate) fn again(&self, role: &[&str]) -> io::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(role);

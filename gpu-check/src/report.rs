@@ -1,4 +1,4 @@
-//! The document: which processes are started for it and how their results are put together; measures nothing itself.
+//! The document: starts the measuring processes and composes their results; measures nothing itself.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,12 +9,11 @@ use crate::options::Options;
 use crate::value::error;
 use crate::{ABSENT, COMPLETE, PARTIAL, bounded};
 
-/// Version of the document's form: raised when a field changes its name or meaning.
+/// Version of the document's form, raised when a field changes its name or meaning.
 const FORM: u64 = 1;
-/// A measuring process ends itself at the limit; one that cannot is killed so much later.
+/// Time from the limit, at which a measuring process ends itself, until it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What one measuring process left.
 #[derive(Debug)]
 enum Outcome {
     Measured(Value),
@@ -22,13 +21,12 @@ enum Outcome {
     NoGpu(String),
 }
 
-/// Runs the measurements, one after the other.
 pub(crate) fn document(options: &Options) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     composed(now.as_secs(), &options.only, |each| start(options, each))
 }
 
-/// That there is no GPU is a result and no error.
+/// Composes the document. A missing GPU is a result, not an error.
 fn composed(measured_at_unix_s: u64, only: &[Measurement], run: impl Fn(Measurement) -> Outcome) -> Value {
     let mut document = json!({"gpu_check_form": FORM, "measured_at_unix_s": measured_at_unix_s, "gpu": null});
     let device = match run(Measurement::Device) {
@@ -41,7 +39,7 @@ fn composed(measured_at_unix_s: u64, only: &[Measurement], run: impl Fn(Measurem
     let gpu = &mut document["gpu"];
     gpu["device"] = device.into_value();
     for each in Measurement::selectable().filter(|each| only.contains(each)) {
-        // The three ways to multiply are one field.
+        // The three multiplication rates are one field.
         let group = match each {
             Measurement::MmaSync | Measurement::Wgmma | Measurement::CublasLt => &mut gpu["bf16_matrix_rate"],
             Measurement::Device

@@ -1,20 +1,20 @@
-//! What several rounds of one measurement gave.
+//! Values of several rounds of one measurement.
 
 use serde_json::{Value, json};
 
 use crate::value::rounded;
 
-/// One value per round, in the unit of the field that it is reported in.
+/// One value per round, in the unit of its field.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Takes that many rounds of `measure`; the first failure ends it.
+    /// Runs `rounds` rounds of `measure`, up to the first failure.
     pub(crate) fn take<E>(rounds: usize, mut measure: impl FnMut() -> Result<f64, E>) -> Result<Samples, E> {
         (0..rounds).map(|_| measure()).collect::<Result<Vec<_>, E>>().map(Samples)
     }
 
-    /// The same rounds in another unit.
+    /// Converts the values to another unit.
     pub(crate) fn map(&self, convert: impl Fn(f64) -> f64) -> Samples {
         Samples(self.0.iter().copied().map(convert).collect())
     }

@@ -1,10 +1,10 @@
-//! What the document's fields are made of, beyond plain JSON; knows nothing of what is reported.
+//! JSON values of the document's fields; knows nothing of what is reported.
 
 use std::fmt::Display;
 
 use serde_json::{Value, json};
 
-/// The value with four significant digits: a measurement has no more. What is not finite stays so, and becomes null.
+/// Rounds to four significant digits, the most that a measurement has. What is not finite stays so, and becomes null.
 pub(crate) fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(f64::NAN)
 }
@@ -13,17 +13,16 @@ pub(crate) fn error(message: impl Display) -> Value {
     json!({"error": message.to_string()})
 }
 
-/// Each part of a document stands alone: one that failed is an error in its own field.
+/// The part, or its error: a failed part of a document is an error in its own field.
 pub(crate) fn or_error<T: Into<Value>, E: Display>(part: Result<T, E>) -> Value {
     part.map_or_else(error, Into::into)
 }
 
-/// Not a failure: this device or this installation has no such thing.
+/// A field that this device or installation does not have, which is not a failure.
 pub(crate) fn unavailable(reason: impl Display) -> Value {
     json!({"unavailable": reason.to_string()})
 }
 
-/// Whether a field named `error` is anywhere inside.
 pub(crate) fn has_error(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(has_error),

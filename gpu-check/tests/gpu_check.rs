@@ -1,7 +1,7 @@
-//! gpu-check as a person starts it: without a GPU, and all the way through against an imitation of the driver.
+//! gpu-check as a user starts it: without a GPU, and to its end against an imitation of the driver.
 //!
 //! The imitation (`imitation/libcuda.c`) shows that every measurement is reached, that its parts fit together across
-//! processes, and that one failure costs one field. Its figures mean nothing: correctness on a GPU is not tested here.
+//! processes, and that a failure costs one field. Its figures mean nothing: correctness on a GPU is not tested.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -25,7 +25,6 @@ fn imitated(arguments: &[&str]) -> Command {
     command
 }
 
-/// The same with the imitation of cuBLASLt as well.
 fn imitated_with_blas(arguments: &[&str]) -> Command {
     static BLAS: OnceLock<PathBuf> = OnceLock::new();
     let mut command = gpu_check(arguments);
@@ -39,7 +38,7 @@ fn driver() -> &'static PathBuf {
     DRIVER.get_or_init(|| imitation("libcuda"))
 }
 
-/// Compiles an imitation, once per test run; the directory it lies in.
+/// Compiles an imitation, once per test run; returns its directory.
 fn imitation(library: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("imitation").join(library);
     std::fs::create_dir_all(&directory).unwrap();
@@ -57,7 +56,6 @@ fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-/// The document of an imitated run with that fault, and its exit code.
 fn with_fault(fault: &str, arguments: &[&str]) -> (Value, Option<i32>) {
     let output = imitated(arguments).env("IMITATION_FAULT", fault).output().unwrap();
     (document(&output), output.status.code())
@@ -70,7 +68,7 @@ fn error_at<'a>(document: &'a Value, pointer: &str) -> &'a str {
 
 #[test]
 fn without_a_gpu_it_says_so_and_succeeds() {
-    // Hides the devices of a machine that has some.
+    // Hides the devices of a machine with a GPU.
     let output = gpu_check(&[]).env("CUDA_VISIBLE_DEVICES", "").output().unwrap();
     let document = document(&output);
     assert_eq!(output.status.code(), Some(0), "{document:#}");
@@ -121,7 +119,7 @@ fn every_measurement_is_reached_and_reported() {
     ] {
         assert!(document.pointer(pointer).is_some_and(Value::is_number), "{pointer}: {document:#}");
     }
-    // What the imitation's rules (multiples of 8 of 132) must lead to.
+    // Follows from the imitation's rules (multiples of 8 of 132).
     let partitions = &document["gpu"]["partitions"];
     assert_eq!(partitions["group_step_sms"], 8);
     assert_eq!(partitions["splits"]["group_sms"].as_array().map(Vec::len), Some(16));

@@ -1,8 +1,8 @@
 //! Speed of attention over the paged cache, in the 1.1B shape: 32 heads over 4, 64 values each.
 //!
-//! `cargo bench -p kernels -- 'decode|prefill|machine'`. Decode reports the bytes of keys and values that it has to read,
-//! to be compared with `machine::read`; the others report floating-point operations, to be compared with
-//! `machine::bf16_multiply_adds`. Layers rotate over more memory than the caches hold.
+//! `cargo bench -p kernels -- 'decode|prefill|machine'`. Decode reports the bytes of keys and values read, to compare
+//! with `machine::read`; the others report floating-point operations, to compare with `machine::bf16_multiply_adds`.
+//! Layers rotate over more memory than the caches hold.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to report")]
 
@@ -20,7 +20,7 @@ use kernels::{
 const THREADS: [usize; 2] = [1, 2];
 const SHAPE: HeadShape = HeadShape { heads: 32, kv_heads: 4, head_dim: 64 };
 const BLOCK_TOKENS: usize = 16;
-/// More than the largest last-level cache of the machines this is run on, 480 MiB.
+/// Size of the pool: more than the largest last-level cache of our machines, 480 MiB.
 const POOL_BYTES_MIN: usize = 768 << 20;
 
 /// `KERNEL_SET`, or the best one of this processor.
@@ -33,12 +33,12 @@ fn main() {
     divan::main();
 }
 
-/// One token each for sequences of some contexts.
+/// Contexts of sequences that decode one token each.
 #[derive(Debug, Clone, Copy)]
 enum Contexts {
-    /// So many sequences of so many positions.
+    /// (sequences, positions of each).
     Equal(usize, usize),
-    /// One sequence of so many positions beside seven of an eighth of it.
+    /// One sequence of this many positions beside seven of an eighth of it.
     OneLong(usize),
 }
 
@@ -76,8 +76,8 @@ fn decode(bencher: Bencher<'_, '_>, (threads, dtype, contexts): (usize, KvDtype,
     bencher.counter(BytesCount::new(bytes)).bench_local(|| bench.attend_all_layers());
 }
 
-/// Floating-point operations of one sequence whose keys and values stay in the second-level cache: what is left of
-/// `decode` when memory takes no time.
+/// Floating-point operations of one sequence whose keys and values stay in the second-level cache: `decode` without the
+/// time of memory.
 #[divan::bench(args = DTYPES.iter().flat_map(|&dtype| THREADS.map(|threads| (threads, dtype))).collect::<Vec<_>>())]
 fn decode_from_cache(bencher: Bencher<'_, '_>, (threads, dtype): (usize, KvDtype)) {
     const CONTEXT: usize = 768;
@@ -85,7 +85,7 @@ fn decode_from_cache(bencher: Bencher<'_, '_>, (threads, dtype): (usize, KvDtype
     bencher.counter(ItemsCount::new(4 * SHAPE.out_cols() * CONTEXT)).bench_local(|| bench.attend(0));
 }
 
-/// Bytes of keys and values read where every query head has its own.
+/// Bytes of keys and values read if every query head has its own.
 #[divan::bench(args = DTYPES.iter().flat_map(|&dtype| THREADS.map(|threads| (threads, dtype))).collect::<Vec<_>>())]
 fn decode_without_groups(bencher: Bencher<'_, '_>, (threads, dtype): (usize, KvDtype)) {
     const LENGTHS: [usize; 4] = [2048; 4];
@@ -151,7 +151,7 @@ impl Bench {
     }
 }
 
-/// A pool with as many layers as the caches do not hold. Every word is a small positive number in every dtype.
+/// A pool with more layers than the caches hold. Every word is a small positive number in every dtype.
 fn filled_pool(shape: HeadShape, dtype: KvDtype, blocks: usize) -> KvView {
     let HeadShape { kv_heads, head_dim, .. } = shape;
     let one = KvGeometry { blocks, layers: 1, kv_heads, head_dim, block_tokens: BLOCK_TOKENS, dtype };

@@ -13,7 +13,7 @@ use kernels::cpu::{Matrix, Rows};
 use kernels::{Arrangement, CpuOps, Dtype, Epilogue, KernelSet, Left, MatrixSource, Ops, Placement, Pool};
 
 const THREADS: [usize; 2] = [1, 2];
-/// More than the largest last-level cache of the machines this is run on, 480 MiB.
+/// Size of the weights: more than the largest last-level cache of our machines, 480 MiB.
 const WEIGHT_BYTES_MIN: usize = 768 << 20;
 /// (n, k) of the projections of the 134M and the 1.1B shape.
 const SHAPES: [(usize, usize); 4] = [(768, 768), (2048, 768), (768, 2048), (2048, 2048)];
@@ -34,7 +34,6 @@ fn ops(threads: usize) -> CpuOps {
     CpuOps::new(Arc::new(pool), kernel_set()).expect("the best set is available")
 }
 
-/// Matrices of one shape that do not fit into caches together.
 fn weights(ops: &CpuOps, n: usize, k: usize, bytes_min: usize) -> Vec<Matrix> {
     let bytes: Vec<u8> = (0..n * k).flat_map(|i| [(i * 37 % 251) as u8, 0x3c]).collect();
     let source = MatrixSource { bytes: &bytes, dtype: Dtype::Bf16, n, k };
@@ -50,7 +49,7 @@ fn filled(ops: &CpuOps, rows: usize, cols: usize) -> Rows {
 }
 
 mod machine {
-    //! What the processor and its memory can do at most.
+    //! Highest rates of the processor and its memory.
 
     use kernels::ceiling::{Factors, MultiplyPass, ReadPass};
 

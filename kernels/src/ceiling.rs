@@ -1,7 +1,7 @@
-//! What the processor and its memory can do at most, on the threads that kernels run on; knows no operation.
+//! Highest read and multiply rates of this machine, on the threads that kernels run on; knows no operation.
 //!
-//! Rates of kernels are compared with these in the same run: `cargo bench -p kernels` and the engine's `compare` example
-//! drive the same passes. A pass is one bounded piece of work that the caller times.
+//! `cargo bench -p kernels` and the engine's `compare` example measure them in the run whose kernel rates they are
+//! compared with. A pass is one bounded piece of work that the caller times.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,21 +11,20 @@ use crate::cpu::amx::{bf16_chains, int8_chains};
 use crate::memory::{Backing, HostMemory, MemoryError};
 use crate::{KernelError, KernelSet, Pool};
 
-/// Words of a cache line.
 type Line = [u64; 8];
 
 const LINE_BYTES: usize = size_of::<Line>();
-/// Lines that one task reads: 2 MiB, so that claiming tasks costs nothing beside reading them.
+/// Lines that one task reads: 2 MiB, so that claiming a task costs little beside reading.
 const TASK_LINES: usize = 1 << 15;
 
-/// Reads a buffer that is larger than the caches from its beginning to its end.
+/// Pass that reads a buffer larger than the caches.
 pub struct ReadPass {
     memory: HostMemory,
     read: fn(&[Line]) -> u64,
 }
 
 impl ReadPass {
-    /// A buffer of at least `bytes` bytes, rounded up to whole cache lines and written once: pages that were never
+    /// Allocates at least `bytes` bytes, rounded up to whole cache lines, and writes them once: pages that were never
     /// written are all the same page of zeroes.
     pub fn new(bytes: usize) -> Result<Self, MemoryError> {
         let lines = bytes.div_ceil(LINE_BYTES);
@@ -41,7 +40,8 @@ impl ReadPass {
         self.memory.len()
     }
 
-    /// Reads everything once on the threads of `pool` and returns the exclusive or of all words, which are numbered from 0.
+    /// Reads the buffer once on the threads of `pool`; returns the exclusive or of its words, which are numbered from
+    /// 0.
     pub fn run(&self, pool: &Pool) -> Result<u64, KernelError> {
         // SAFETY: the mapping holds so many lines, was written by `new` and is only read since.
         let lines =
@@ -55,7 +55,6 @@ impl ReadPass {
     }
 }
 
-/// The widest reader of this processor.
 fn reader() -> fn(&[Line]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if KernelSet::Avx512Bf16.is_available() {
@@ -90,16 +89,16 @@ fn xor_of_lines(lines: &[Line]) -> u64 {
     sums.iter().fold(0, |a, b| a ^ b)
 }
 
-/// What is multiplied.
+/// Formats of the factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Factors {
-    /// bf16 by bf16 into f32, with the instruction that the kernels of the set use for it.
+    /// bf16 by bf16 into f32, with the instruction that the kernel set uses.
     Bf16,
     /// u8 by i8 into i32.
     Int8,
 }
 
-/// Multiplies and adds in registers only.
+/// Pass that multiplies and adds in registers only.
 pub struct MultiplyPass {
     operations_per_round: usize,
     chains: fn(usize),
@@ -109,8 +108,8 @@ impl MultiplyPass {
     const TASKS: usize = 256;
     const ROUNDS: usize = 20_000;
 
-    /// The pass of a kernel set; `None` where the set leaves the choice of instructions to the compiler, or this processor
-    /// lacks them.
+    /// The pass of a kernel set; `None` if the set leaves the choice of instructions to the compiler, or if this
+    /// processor lacks them.
     pub fn new(factors: Factors, set: KernelSet) -> Option<Self> {
         if !set.is_available() {
             return None;
@@ -158,7 +157,7 @@ impl MultiplyPass {
         self.operations_per_round * Self::ROUNDS * Self::TASKS
     }
 
-    /// Runs them on the threads of `pool`.
+    /// Runs the pass on the threads of `pool`.
     pub fn run(&self, pool: &Pool) -> Result<(), KernelError> {
         pool.run("multiply", Self::TASKS, &|_| (self.chains)(black_box(Self::ROUNDS)))
     }
@@ -166,8 +165,8 @@ impl MultiplyPass {
 
 #[cfg(target_arch = "x86_64")]
 mod chains {
-    //! Independent chains of multiply-adds: more than the latency of the instruction times its rate. Their factors are
-    //! hidden from the compiler, which would multiply by one without multiplying.
+    //! Independent chains of multiply-adds, enough to hide the latency of the instruction. Their factors are hidden
+    //! from the compiler, which would otherwise drop multiplications by one.
 
     use std::arch::x86_64::*;
     use std::hint::black_box;

@@ -1,13 +1,13 @@
-//! Number formats of weights and of stored keys and values.
+//! Number formats of weights.
 
 use std::fmt;
 
 /// Format of weights in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
-    /// bfloat16. Activations are rounded to bf16 before they meet such weights; sums are f32.
+    /// bfloat16. Activations are rounded to bf16 before they are multiplied; sums are f32.
     Bf16,
-    /// IEEE half. Widened to f32 when the weights are prepared, and computed in f32.
+    /// IEEE half. Widened to f32 when the weights are prepared; products are f32.
     F16,
     /// IEEE single.
     F32,

@@ -1,33 +1,33 @@
-//! Everything a numeric operation can refuse or fail at.
+//! Errors of numeric operations.
 
 use crate::Dtype;
 use crate::memory::RegionKind;
 
-/// Why an operation was refused or failed. Nothing was computed when a shape or an argument was refused.
+/// Reason why an operation was refused or failed. A call whose shapes or arguments are refused computes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
-    /// Two sizes that must agree do not.
+    /// Two sizes differ that must be equal.
     #[error("{op}: {what} is {found}, expected {expected}")]
     Shape {
         /// The operation.
         op: &'static str,
-        /// The size that was compared.
+        /// Name of the size.
         what: &'static str,
-        /// What it must be.
+        /// Required size.
         expected: usize,
-        /// What it is.
+        /// Size found.
         found: usize,
     },
-    /// An index or a count lies beyond its bound.
+    /// An index or a count is too large.
     #[error("{op}: {what} {value} must be less than {bound}")]
     OutOfRange {
         /// The operation.
         op: &'static str,
-        /// What is counted.
+        /// Name of the index or count.
         what: &'static str,
-        /// Its value.
+        /// Value found.
         value: usize,
-        /// The first value that is too large.
+        /// Smallest value that is too large.
         bound: usize,
     },
     /// An argument that no implementation can serve.
@@ -35,7 +35,7 @@ pub enum KernelError {
     Invalid {
         /// The operation.
         op: &'static str,
-        /// What is wrong, with the values.
+        /// Reason, with the values.
         what: String,
     },
     /// A matrix prepared for one operation was given to another.
@@ -43,9 +43,9 @@ pub enum KernelError {
     Arrangement {
         /// The operation.
         op: &'static str,
-        /// What the operation takes.
+        /// Arrangement that the operation takes.
         expected: &'static str,
-        /// What it was given.
+        /// Arrangement of the matrix.
         found: &'static str,
     },
     /// Parts of one matrix have different dtypes.
@@ -55,30 +55,30 @@ pub enum KernelError {
         op: &'static str,
         /// Dtype of the first part.
         first: Dtype,
-        /// The one that differs.
+        /// Another dtype among the parts.
         other: Dtype,
     },
-    /// Memory of a kind that these operations do not compute in.
+    /// Memory that these operations cannot compute in.
     #[error("{op}: {found} was given to operations that compute in {ours}")]
     MemoryKind {
         /// The operation.
         op: &'static str,
-        /// Where they compute.
+        /// Kind of memory that the operations compute in.
         ours: RegionKind,
-        /// What was given.
+        /// Kind of memory given.
         found: RegionKind,
     },
-    /// A weight is infinite or not a number: everything computed with it would be, too.
+    /// A weight is infinite or NaN, which would spread to every result.
     #[error("{op}: element {element} of part {part} is not a finite number")]
     NotFinite {
         /// The operation.
         op: &'static str,
         /// Index of the part.
         part: usize,
-        /// Index of the first such element of the part, row-major.
+        /// Index of the first such element in the part, row-major.
         element: usize,
     },
-    /// A kernel set was asked for that this processor cannot run.
+    /// This processor cannot run the kernel set.
     #[error("kernel set {name} needs {missing}, which this processor lacks")]
     KernelSetMissing {
         /// The kernel set.
@@ -86,13 +86,13 @@ pub enum KernelError {
         /// The instruction sets it needs.
         missing: &'static str,
     },
-    /// A kernel set name that does not exist.
+    /// No kernel set has this name.
     #[error("unknown kernel set {name:?}; known: amx, avx512bf16, avx2, portable")]
     KernelSetUnknown {
-        /// What was asked for.
+        /// The unknown name.
         name: String,
     },
-    /// A task of the operation panicked; its output is undefined.
+    /// A task of the operation panicked; the output is undefined.
     #[error("{op}: a task panicked: {message}")]
     TaskPanicked {
         /// The operation.
@@ -103,13 +103,13 @@ pub enum KernelError {
     /// Memory for a matrix or for rows could not be mapped.
     #[error("memory: {what}")]
     Memory {
-        /// What failed, with the bytes wanted and the system's reason.
+        /// The failure, with the system's reason.
         what: String,
     },
-    /// The worker threads could not be made.
+    /// The worker threads could not be started.
     #[error("worker threads: {what}")]
     Threads {
-        /// What failed, with the system's reason.
+        /// The failure, with the system's reason.
         what: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Which experts compute which rows, and in which order; knows no weights and no product.
+//! Choices of experts: which expert computes which rows, and in which order; knows no weights and no product.
 //!
 //! Rows are *grouped*: all rows of expert 0 in ascending order, then those of expert 1, and so on. A grouped row is one
 //! choice of one row. Source of the router: Shazeer et al., "Outrageously Large Neural Networks" (2017), as published
@@ -11,27 +11,27 @@ use crate::checks::{at_most, below, same};
 use crate::numerics::{LOG2_E, exp2};
 use crate::{KernelError, RoutesSize};
 
-/// How a router's logits become experts and weights.
+/// Rule by which the logits of a model's router become experts and weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Routing {
     /// Experts to choose from.
     pub experts: usize,
     /// Experts per row, at most `experts`.
     pub per_row: usize,
-    /// What the weights are.
+    /// Rule of the weights.
     pub weights: ExpertWeights,
 }
 
-/// What the weights of the chosen experts are.
+/// Rule of the weights of the chosen experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpertWeights {
-    /// The softmax over all experts.
+    /// Softmax over all experts.
     AmongAll,
-    /// The softmax over the chosen ones; their sum is 1.
+    /// Softmax over the chosen experts; the weights of a row sum to 1.
     AmongChosen,
 }
 
-/// The choices of the rows of one step, in host memory.
+/// Experts that the rows of one step chose, in host memory.
 #[derive(Debug, Clone)]
 pub struct Routes {
     routing: Routing,
@@ -39,18 +39,18 @@ pub struct Routes {
     rows: usize,
     /// `[rows][per_row]`, ascending inside a row.
     experts: Vec<u32>,
-    /// `[rows][per_row]`: the weight of each choice.
+    /// `[rows][per_row]`: weight of each choice.
     weights: Vec<f32>,
-    /// `[rows][per_row]`: the grouped row of each choice.
+    /// `[rows][per_row]`: grouped row of each choice.
     grouped: Vec<u32>,
-    /// `[rows * per_row]`: the row that each grouped row comes from.
+    /// `[rows * per_row]`: source row of each grouped row.
     sources: Vec<u32>,
-    /// `[experts + 1]`: where the grouped rows of each expert begin.
+    /// `[experts + 1]`: first grouped row of each expert.
     starts: Vec<usize>,
 }
 
 impl Routing {
-    /// Errors if no row could be routed so.
+    /// Refuses 0 experts per row and more than there are.
     pub fn validate(&self) -> Result<(), KernelError> {
         if self.per_row == 0 || self.per_row > self.experts {
             let what = format!("{} of {} experts per row cannot be chosen", self.per_row, self.experts);
@@ -59,8 +59,8 @@ impl Routing {
         Ok(())
     }
 
-    /// The weight of each of `chosen`, ascending experts, given all `logits` of the row: `exp(logit − greatest)` over its
-    /// sum, taken from left to right.
+    /// Computes the weights of `chosen`, ascending experts, from all `logits` of the row: `exp(logit − greatest)` over
+    /// the sum of such terms from left to right.
     pub(crate) fn weigh(&self, logits: &[f32], chosen: &[u32], weights: &mut [f32]) {
         let among_chosen = chosen.iter().map(|expert| logits[*expert as usize]);
         // The greatest of all is among the chosen.
@@ -77,7 +77,7 @@ impl Routing {
     }
 }
 
-/// How many rows each expert of each layer has computed, in host memory.
+/// Number of rows that each expert of each layer has computed, in host memory.
 #[derive(Debug, Clone)]
 pub struct HostCounts {
     experts: usize,
@@ -86,12 +86,10 @@ pub struct HostCounts {
 }
 
 impl HostCounts {
-    /// All zero.
     pub(crate) fn new(layers: usize, experts: usize) -> Self {
         Self { experts, counts: vec![0; layers * experts] }
     }
 
-    /// Adds how many rows chose each expert of a layer.
     pub(crate) fn add(&mut self, routes: &Routes, layer: usize) -> Result<(), KernelError> {
         let op = "count_choices";
         same(op, "experts", routes.routing.experts, self.experts)?;
@@ -102,7 +100,6 @@ impl HostCounts {
         Ok(())
     }
 
-    /// Adds all of them to `totals` and begins anew.
     pub(crate) fn take(&mut self, totals: &[AtomicU64]) -> Result<(), KernelError> {
         same("take_counts", "totals", self.counts.len(), totals.len())?;
         for (count, total) in self.counts.iter_mut().zip(totals).filter(|(count, _)| **count > 0) {
@@ -113,7 +110,6 @@ impl HostCounts {
 }
 
 impl Routes {
-    /// Space for the choices of up to `rows_max` rows, with no rows in it.
     pub(crate) fn new(rows_max: usize, routing: Routing) -> Result<Self, KernelError> {
         routing.validate()?;
         let starts = vec![0; routing.experts + 1];
@@ -121,19 +117,19 @@ impl Routes {
         Ok(Self { routing, rows_max, rows: 0, experts, weights, grouped, sources, starts })
     }
 
-    /// The grouped rows of an expert.
+    /// Grouped rows of an expert.
     #[must_use]
     pub fn of_expert(&self, expert: usize) -> Range<usize> {
         self.starts[expert]..self.starts[expert + 1]
     }
 
-    /// Which row each grouped row comes from.
+    /// Source row of each grouped row.
     #[must_use]
     pub fn sources(&self) -> &[u32] {
         &self.sources
     }
 
-    /// The choices of a row in the order of their experts: grouped row and weight.
+    /// Choices of a row in the order of their experts: grouped row and weight.
     pub fn choices(&self, row: usize) -> impl Iterator<Item = (usize, f32)> {
         let choices = row * self.routing.per_row..(row + 1) * self.routing.per_row;
         let grouped = self.grouped[choices.clone()].iter().map(|grouped| *grouped as usize);
@@ -145,7 +141,7 @@ impl Routes {
         (&mut self.experts, &mut self.weights)
     }
 
-    /// Puts every choice into its place: a counting sort by expert that keeps the order of rows.
+    /// Sorts the choices by expert (counting sort, stable in rows).
     pub(crate) fn group(&mut self) {
         self.starts.fill(0);
         for expert in &self.experts {
@@ -171,7 +167,7 @@ impl RoutesSize for Routes {
     fn rows(&self) -> usize {
         self.rows
     }
-    /// The choices are open until `choices_mut` is filled and `group` is called.
+    /// The choices are unspecified until `choices_mut` is filled and `group` is called.
     fn set_rows(&mut self, op: &'static str, rows: usize) -> Result<(), KernelError> {
         at_most(op, "rows", rows, self.rows_max)?;
         self.rows = rows;

@@ -1,11 +1,11 @@
-//! Finds numbers of a model file that are infinite or not a number; knows no shape.
+//! Search for infinite numbers and NaN in the weights of a model file; knows no shape.
 
 use crate::Dtype;
 
-/// Elements that are looked at before the search may end: without an early exit the loop over them vectorises.
+/// Elements per step of the search: without an early exit the loop over them vectorises.
 const BLOCK_ELEMENTS: usize = 4096;
 
-/// Index of the first element of `bytes` that is not finite: the one whose exponent is all ones.
+/// Index of the first element of `bytes` that is not finite, that is, whose exponent bits are all ones.
 pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
     match dtype {
         Dtype::Bf16 => first(bytes, |raw| u16::from_le_bytes(raw) & 0x7f80 == 0x7f80),
@@ -42,7 +42,6 @@ mod tests {
                 let half_values = values.iter().map(|v| if v.is_finite() { f16::MAX } else { f16::from_f32(*v) });
                 let wide: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                 let half: Vec<u8> = half_values.flat_map(f16::to_le_bytes).collect();
-                // The upper half of an f32 is its bf16, rounded towards zero.
                 let brain: Vec<u8> =
                     values.iter().flat_map(|v| bf16::from_bits((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
                 assert_eq!(first_not_finite(&wide, Dtype::F32), Some(index));

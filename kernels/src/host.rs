@@ -1,6 +1,6 @@
-//! What implementations of `Ops` that compute in host memory have in common; knows no arithmetic.
+//! Operations that are the same in all implementations of `Ops` on host memory; knows no arithmetic.
 
-/// The operations that are the same in all of them.
+/// Defines these operations and their types inside an `impl Ops`.
 macro_rules! host_operations {
     () => {
         type Rope = $crate::HostRope;

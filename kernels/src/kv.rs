@@ -1,4 +1,4 @@
-//! Where keys and values lie: block-major tiles and the order inside a tile; knows no block table and no request.
+//! Layout of the KV pool: block-major tiles and the order inside a tile; knows no block table and no request.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub const HEAD_DIM_MAX: usize = 256;
 pub const HEAD_DIM_STEP: usize = 16;
 /// Largest block size in tokens.
 pub const BLOCK_TOKENS_MAX: usize = 128;
-/// Tokens of a tile: as many as kernels take at a time. Block sizes are a multiple of it.
+/// Tokens of a tile, which kernels multiply at a time. Block sizes are a multiple of it.
 pub const TILE_TOKENS: usize = 16;
 
 /// Number format of stored keys and values.
@@ -25,8 +25,9 @@ pub enum KvDtype {
     Bf16,
     /// f32.
     F32,
-    /// Integers of 8 bits with one f32 scale per token and head, fixed when the token is appended (`numerics::quantise`).
-    /// They are widened to bf16, which holds them exactly; attention weights take the scale before they are rounded.
+    /// Integers of 8 bits with one f32 scale per token and head, fixed when the token is appended
+    /// (`numerics::quantise`). Kernels widen them to bf16, which is exact; attention weights are multiplied by the
+    /// scale before they are rounded.
     Int8,
 }
 
@@ -48,7 +49,7 @@ impl KvDtype {
         }
     }
 
-    /// How elements are scaled, as the compatibility key writes it.
+    /// Rule of the scales, as the compatibility key writes it.
     pub const fn scale_rule(self) -> &'static str {
         match self {
             KvDtype::Bf16 | KvDtype::F32 => "none",
@@ -66,7 +67,7 @@ impl KvDtype {
     }
 }
 
-/// Which half of a layer's cache.
+/// Half of a layer's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KvPart {
     /// Keys, after norm and rotation.
@@ -87,7 +88,7 @@ pub enum TileOrder {
 }
 
 impl TileOrder {
-    /// Stable name, part of what two workers tell each other.
+    /// Stable name, which workers tell each other.
     pub const fn name(self) -> &'static str {
         match self {
             TileOrder::Paired => "k:dim/2.token.2,v:token/2.dim.2",
@@ -109,8 +110,9 @@ impl TileOrder {
     }
 }
 
-/// Shape of a pool of KV blocks: `[block][layer][K, V][unit][kv_head]` tiles, where a unit is 16 positions of the block. A
-/// tile has `16 * head_dim` elements and, in int8, 16 scales behind them. Tiles and scales begin at multiples of 64 bytes.
+/// Shape of a pool of KV blocks: `[block][layer][K, V][unit][kv_head]` tiles, where a unit is 16 positions of the
+/// block. A tile has `16 * head_dim` elements and, in int8, 16 scales behind them. Tiles and scales begin at multiples
+/// of 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvGeometry {
     /// Blocks in the pool.
@@ -128,14 +130,14 @@ pub struct KvGeometry {
 }
 
 impl KvGeometry {
-    /// The window that shows everything.
+    /// The window of all layers and heads.
     #[must_use]
     pub fn whole(&self) -> KvWindow {
         KvWindow { layers: 0..self.layers, kv_heads: 0..self.kv_heads }
     }
 
-    /// Checks the shape: every count is at least 1, block and head sizes are ones the kernels serve, and the
-    /// whole pool can be addressed.
+    /// Checks that every count is at least 1, that the kernels serve the block and head sizes, and that the whole pool
+    /// can be addressed.
     pub fn validate(&self) -> Result<(), KernelError> {
         let at_least_one = [("blocks", self.blocks), ("layers", self.layers), ("kv_heads", self.kv_heads)];
         for (what, value) in at_least_one {
@@ -165,7 +167,6 @@ impl KvGeometry {
         self.scales_offset() + TILE_TOKENS * self.dtype.scale_bytes()
     }
 
-    /// Where the scales of a tile begin, in bytes from its start.
     pub(crate) const fn scales_offset(&self) -> usize {
         TILE_TOKENS * self.head_dim * self.dtype.bytes()
     }
@@ -180,7 +181,8 @@ impl KvGeometry {
         self.blocks * self.block_bytes()
     }
 
-    /// Byte offset of a tile from the pool's first byte. The tiles of one unit of one layer's part follow each other by head.
+    /// Byte offset of a tile from the pool's first byte. The tiles of one unit of one layer's keys or values follow
+    /// each other by head.
     pub const fn tile_offset(&self, tile: TilePlace) -> usize {
         let TilePlace { block, layer, part, unit, kv_head } = tile;
         let part_index = match part {
@@ -217,7 +219,7 @@ fn invalid(what: String) -> KernelError {
     KernelError::Invalid { op: "kv geometry", what }
 }
 
-/// Some layers and KV heads of a pool, which the rank that computes them sees as if they were all.
+/// Some layers and KV heads of a pool: all that the rank which computes them sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvWindow {
     /// The layers.
@@ -229,35 +231,31 @@ pub struct KvWindow {
 /// Names one tile of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TilePlace {
-    /// The block.
+    /// Block of the pool.
     pub block: usize,
     /// Layer, from the first one of the pool or window.
     pub layer: usize,
     /// Keys or values.
     pub part: KvPart,
-    /// Which 16 positions of the block.
+    /// Unit of the block: 16 positions.
     pub unit: usize,
     /// KV head, from the first one of the pool or window.
     pub kv_head: usize,
 }
 
-/// Where one position of a sequence is stored, whatever the layer, part and head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredAt {
     block: usize,
     unit: usize,
-    /// Token of the tile.
     pub(crate) token: usize,
 }
 
 impl StoredAt {
-    /// Looks the position up in its sequence's block table.
     pub(crate) fn of(position: usize, table: &[u32], geometry: &KvGeometry) -> Self {
         let (block, in_block) = (table[position / geometry.block_tokens] as usize, position % geometry.block_tokens);
         Self { block, unit: in_block / TILE_TOKENS, token: in_block % TILE_TOKENS }
     }
 
-    /// Its tile.
     pub(crate) fn tile(self, layer: usize, part: KvPart, kv_head: usize) -> TilePlace {
         TilePlace { block: self.block, layer, part, unit: self.unit, kv_head }
     }
@@ -269,21 +267,20 @@ impl StoredAt {
 /// block has one writer at a time and that nobody reads a position before it was written; the kernels check block
 /// numbers, not that promise.
 ///
-/// A view may be a window ([`KvWindow`]). The pool under it stays whole.
+/// A view may be a window ([`KvWindow`]); it still maps the whole pool.
 #[derive(Clone)]
 pub struct KvView {
     memory: Arc<HostMemory>,
-    /// Of the whole pool: decides where tiles lie.
+    /// Shape of the whole pool, which gives the offsets of tiles.
     pool: KvGeometry,
-    /// Of the window: what operations see.
+    /// Shape of the window, which operations see.
     geometry: KvGeometry,
-    /// Layer and head of the pool with which the window begins.
+    /// First layer and head of the window, counted in the pool.
     first_layer: usize,
     first_kv_head: usize,
 }
 
 impl KvView {
-    /// A window of a pool at the start of `memory`, which must be the host's.
     pub(crate) fn of(memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<Self, KernelError> {
         let Some(host) = memory.host() else {
             let (ours, found) = (RegionKind::Host, memory.kind());
@@ -292,7 +289,7 @@ impl KvView {
         Self::new(Arc::clone(host), geometry)?.window(window.layers, window.kv_heads)
     }
 
-    /// A pool at the start of `memory`.
+    /// A view of a whole pool at the start of `memory`.
     pub fn new(memory: Arc<HostMemory>, geometry: KvGeometry) -> Result<Self, KernelError> {
         geometry.validate()?;
         if memory.len() < geometry.pool_bytes() {
@@ -309,7 +306,7 @@ impl KvView {
         Ok(Self { memory, pool: geometry, geometry, first_layer: 0, first_kv_head: 0 })
     }
 
-    /// The window of some layers and kv heads of this view. Both ranges must be inside it and not empty.
+    /// A window of this view. Both ranges must be inside the view and not empty.
     pub fn window(&self, layers: Range<usize>, kv_heads: Range<usize>) -> Result<Self, KernelError> {
         let op = "kv window";
         at_most(op, "end of the layers", layers.end, self.geometry.layers)?;
@@ -324,17 +321,17 @@ impl KvView {
         })
     }
 
-    /// Its shape; of a window, the layers and heads that the window shows.
+    /// Shape of the pool, or of the window with its layers and heads only.
     pub fn geometry(&self) -> &KvGeometry {
         &self.geometry
     }
 
-    /// The memory under it, which holds the whole pool.
+    /// The memory that holds the whole pool.
     pub fn memory(&self) -> &Arc<HostMemory> {
         &self.memory
     }
 
-    /// Copies what the view shows of blocks, (from, to) in order. All must lie inside the pool.
+    /// Copies the visible layers and heads of blocks, pair (from, to) by pair. All blocks must lie inside the pool.
     pub(crate) fn copy_blocks(&self, pairs: &[(u32, u32)]) -> Result<(), KernelError> {
         for block in pairs.iter().flat_map(|&(from, to)| [from, to]) {
             below("copy_blocks", "block", block as usize, self.geometry.blocks)?;
@@ -343,7 +340,7 @@ impl KvView {
         Ok(())
     }
 
-    /// First byte of a tile, aligned to 64 bytes. Out-of-range numbers are a bug of the caller.
+    /// First byte of a tile, aligned to 64 bytes. Panics if a number is out of range.
     pub(crate) fn tile_ptr(&self, tile: TilePlace) -> *mut u8 {
         let geometry = &self.geometry;
         assert!(tile.block < geometry.blocks && tile.layer < geometry.layers);
@@ -368,7 +365,6 @@ impl KvView {
         }
     }
 
-    /// Pointer to one element; the token and dimension are asserted to lie inside the tile.
     fn element_ptr(&self, place: Element) -> *mut u8 {
         let geometry = &self.geometry;
         assert!(place.token < TILE_TOKENS && place.dim < geometry.head_dim);
@@ -378,7 +374,7 @@ impl KvView {
         unsafe { tile.add(index * geometry.dtype.bytes()) }
     }
 
-    /// Pointer to the scale of a token's vector; the token is asserted to lie inside the tile. `dim` is not looked at.
+    /// Pointer to the scale of a token's vector. `place.dim` is not used.
     fn scale_ptr(&self, place: Element) -> *mut f32 {
         let geometry = &self.geometry;
         assert!(place.token < TILE_TOKENS && geometry.dtype.scale_bytes() == size_of::<f32>());
@@ -387,7 +383,7 @@ impl KvView {
         unsafe { tile.add(geometry.scales_offset()).cast::<f32>().add(place.token) }
     }
 
-    /// The scale of a token's vector; 1 where the dtype has none.
+    /// Scale of a token's vector; 1 where the dtype has no scales.
     pub(crate) fn scale(&self, place: Element) -> f32 {
         match self.geometry.dtype {
             KvDtype::Bf16 | KvDtype::F32 => 1.0,
@@ -396,13 +392,12 @@ impl KvView {
         }
     }
 
-    /// Writes the scale of a token's vector, which must have one.
     pub(crate) fn set_scale(&self, place: Element, scale: f32) {
         // SAFETY: as in `scale`; blocks have one writer at a time, as the type promises.
         unsafe { self.scale_ptr(place).write(scale) }
     }
 
-    /// Reads one element as f32, not scaled.
+    /// Reads one element, not scaled.
     pub(crate) fn get(&self, place: Element) -> f32 {
         let element = self.element_ptr(place);
         // SAFETY: `element_ptr` points at an element inside the pool, aligned to its size because tiles are.
@@ -429,7 +424,6 @@ impl KvView {
     }
 }
 
-/// Names one element of the pool.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Element {
     pub(crate) tile: TilePlace,

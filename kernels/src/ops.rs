@@ -5,8 +5,8 @@
 //! *Activations* are f32 on the device (`Rows`, row-major). *One fixed order*: each output element is reduced in an
 //! order that depends only on its own inputs, never on the number of rows, the tile shape, the thread count, the other
 //! sequences of the batch or how a prompt was cut into chunks. Two calls that give a row the same inputs give it the
-//! same bits. `docs/adr/0003-exact-reduction-order.md` writes the orders down; `reference` is their plainest
-//! form, and every implementation is tested against it.
+//! same bits. `docs/adr/0003-exact-reduction-order.md` writes the orders down; `reference` is their plainest form, and
+//! every implementation is tested against it.
 //!
 //! *Arguments are checked*: a size, index or block number that does not fit is an error that names it, and nothing is
 //! computed. Where an operation writes `out`, it also sets `out`'s row count to the number of rows it computed.
@@ -19,13 +19,13 @@ use crate::{
     RowsSize, StepInput, StepShape, VectorSize,
 };
 
-/// The operations of one device, made and driven by one thread: a device's context need not leave it.
+/// Operations of one device, made and called by one thread: a device's context need not leave that thread.
 ///
-/// An operation may return before it has been done. Later ones see what it did; the host does after `wait`, or where it is
-/// given values. Errors of the device may come then.
+/// An operation may return before the device has finished it. Later operations see its result; the host sees it after
+/// `wait`, or in values that are copied to the host. Errors of the device may be returned only then.
 pub trait Ops {
-    /// f32 `[rows, cols]` on the device. Columns and the largest row count are fixed when it is made; the current
-    /// row count starts at 0 and is set by whatever writes it.
+    /// f32 `[rows, cols]` on the device. Columns and the largest row count are fixed by `rows`; the current row count
+    /// starts at 0 and is set by every operation that writes rows.
     type Rows: RowsSize;
     /// A weight matrix `[n, k]`, prepared (packed) for the operations its [`Arrangement`] names.
     type Matrix: MatrixSize;
@@ -33,77 +33,78 @@ pub trait Ops {
     type Vector: VectorSize;
     /// Cosines and sines of the rotary embedding for every position up to a bound.
     type Rope: RopeSize;
-    /// Which experts compute the rows of a step, and with which weights.
+    /// Experts that compute the rows of a step, and their weights.
     type Routes: RoutesSize;
-    /// How many rows each expert of each layer has computed.
+    /// Number of rows that each expert of each layer has computed.
     type Counts;
     /// Stored keys and values, in the memory that the device computes in.
     type Kv;
-    /// A step where the device reads it, with what was planned for it.
+    /// A step in memory that the device reads, with the tasks planned for it.
     type Step;
 
-    /// What computes, for logs, metrics and the compatibility key.
+    /// Backend and kernel set, for logs, metrics and the compatibility key.
     fn describe(&self) -> OpsInfo;
 
-    /// Space for up to `rows_max` rows of `cols` values, with no rows in it.
+    /// Allocates space for up to `rows_max` rows of `cols` values; the row count is 0.
     fn rows(&self, rows_max: usize, cols: usize) -> Result<Self::Rows, KernelError>;
 
-    /// Prepares a matrix from parts stacked along `n`; all parts share `k` and the dtype. Infinities and NaN are refused.
+    /// Prepares a matrix from parts stacked along `n`; all have the same `k` and dtype. Infinities and NaN are refused.
     fn matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
 
-    /// As `matrix`, with weights of one byte. A row `w` becomes `round(w * 127 / max|w|)`, the maximum taken over the whole
-    /// row, also where a shard holds a part of it. In a product the row's activations are rounded the same way, each of the
-    /// [`crate::K_CHUNKS`] chunks of `k` with a scale of its own; a chunk's sum is exact in i32 and is worth
-    /// `sum · scale of the chunk · scale of the weights`, rounded after each product; then comes the tree. Columns up to
-    /// 2^20. A table cannot be int8.
+    /// As `matrix`, with weights of one byte. A row `w` becomes `round(w * 127 / max|w|)`, with the maximum of the
+    /// whole row even where a shard holds a part of it. In a product the row's activations are rounded the same way,
+    /// each of the [`crate::K_CHUNKS`] chunks of `k` with a scale of its own; a chunk's sum is exact in i32 and stands
+    /// for `sum · scale of the chunk · scale of the weights`, rounded after each product; then comes the tree. At most
+    /// 2^20 columns. A table cannot be int8.
     fn int8_matrix(&self, parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<Self::Matrix, KernelError>;
 
-    /// What `matrix` made, taken apart so that other processes of this host can map it; `None` where none could.
+    /// A prepared matrix as numbers and byte sections that other processes of this host can map; `None` if the backend
+    /// has no such form.
     fn image<'m>(&self, _matrix: &'m Self::Matrix) -> Option<MatrixImage<'m>> {
         None
     }
 
-    /// The matrix whose image lies in a file, without a copy. Whether the bytes are those that `image` gave is the
-    /// caller's to know; what cannot be an image at all is refused.
+    /// Maps the matrix whose image lies in a file, without a copy. An image that cannot be a matrix is refused; the
+    /// caller must know that the bytes are those that `image` returned.
     fn matrix_from_image(&self, _image: MappedImage<'_>) -> Result<Self::Matrix, KernelError> {
         let what = "this backend maps no prepared matrices".to_owned();
         Err(KernelError::Invalid { op: "matrix_from_image", what })
     }
 
-    /// A vector from parts laid end to end, widened to f32. Infinities and NaN are refused.
+    /// Makes a vector from parts laid end to end, widened to f32. Infinities and NaN are refused.
     fn vector(&self, parts: &[VectorSource<'_>]) -> Result<Self::Vector, KernelError>;
 
-    /// Cosines and sines of `position * inverse_frequencies[i]` (the product rounded to f32), times `scale`, for
-    /// positions `0..positions_max`. There are `head_dim / 2` frequencies, already adjusted by the model's scaling rule.
+    /// Computes cosines and sines of `position * inverse_frequencies[i]` (the product rounded to f32), times `scale`,
+    /// for positions `0..positions_max`. There are `head_dim / 2` frequencies, already adjusted by the model's scaling
+    /// rule.
     fn rope(&self, positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Self::Rope, KernelError>;
 
-    /// Space for the choices of up to `rows_max` rows, with no rows in it.
+    /// Allocates space for the expert choices of up to `rows_max` rows; the row count is 0.
     fn routes(&self, rows_max: usize, routing: Routing) -> Result<Self::Routes, KernelError>;
 
-    /// Counts of `layers` times `experts`, all zero.
+    /// Makes counters for `layers` times `experts`, all zero.
     fn counts(&self, layers: usize, experts: usize) -> Result<Self::Counts, KernelError>;
 
-    /// The keys and values of a pool at the start of `memory`, or of some layers and heads of it. Memory of a kind that the
-    /// device does not compute in is refused.
+    /// The KV pool at the start of `memory`, or some layers and heads of it. Memory that the device cannot compute in
+    /// is refused.
     fn kv(&self, memory: &Region, geometry: KvGeometry, window: KvWindow) -> Result<Self::Kv, KernelError>;
 
-    /// Room for the steps of a lane. Its addresses stay the same from step to step.
+    /// Allocates room for the steps of a lane. Its addresses stay the same from step to step.
     fn step(&self, shape: &StepShape) -> Result<Self::Step, KernelError>;
 
-    /// Takes a step in: what all its layers need is checked, planned and brought to the device here, once.
+    /// Begins a step: checks its input, plans its attention and copies both to the device, once for all layers.
     fn begin(&mut self, step: &mut Self::Step, kv: &Self::Kv, input: StepInput<'_>) -> Result<(), KernelError>;
 
-    /// Waits until everything has been done: keys and values are stored.
+    /// Waits until all operations have finished and all keys and values are stored.
     fn wait(&mut self) -> Result<(), KernelError>;
 
-    /// Replaces all rows by `data`, row-major from the host.
+    /// Replaces all rows by `data` from the host, row-major.
     fn write_rows(&self, rows: &mut Self::Rows, data: &[f32]) -> Result<(), KernelError>;
 
-    /// Copies all rows to the host, once everything before has been done: `out` has exactly `rows * cols` values.
+    /// Copies all rows to the host after all earlier operations; `out` has exactly `rows * cols` values.
     fn read_rows(&self, rows: &Self::Rows, out: &mut [f32]) -> Result<(), KernelError>;
 
-    /// All rows as the host sees them, row-major, once everything before has been done: where they lie, or copied into
-    /// `space`.
+    /// All rows in host memory, row-major, after all earlier operations: either in place, or copied into `space`.
     fn host_rows<'r>(&self, rows: &'r Self::Rows, space: &'r mut Vec<f32>) -> Result<&'r [f32], KernelError>;
 
     /// `out[r] = table[token r]` for the step's tokens. `table` is `[vocab, cols]`, arranged as `Table` or `Stacked`.
@@ -118,12 +119,12 @@ pub trait Ops {
         out: &mut Self::Rows,
     ) -> Result<(), KernelError>;
 
-    /// `y = left · wᵀ (+ bias)`, then as `epilogue` says into `out`. `w` is `[n, k]`, `Stacked`; `left` has `k` columns,
-    /// `out` has `n`.
+    /// `y = left · wᵀ (+ bias)`, written to `out` as `epilogue` says. `w` is `[n, k]`, `Stacked`; `left` has `k`
+    /// columns, `out` has `n`.
     ///
     /// `k` is cut into [`crate::K_CHUNKS`] equal chunks (after padding with zeros to a multiple of 16), each summed
-    /// from left to right in f32, and the chunk sums meet in a fixed binary tree. Bias and residual come after the tree.
-    /// A `Partial` matrix has some of the chunks and yields the root of their sub-tree, to be stored.
+    /// from left to right in f32; the chunk sums meet in a fixed binary tree. Bias and residual come after the tree.
+    /// A `Partial` matrix has some of the chunks and yields the root of their sub-tree; its epilogue is `Store`.
     fn linear(
         &mut self,
         left: Left<'_, Self>,
@@ -133,21 +134,20 @@ pub trait Ops {
         out: &mut Self::Rows,
     ) -> Result<(), KernelError>;
 
-    /// `out = silu(left · gateᵀ) * (left · upᵀ)`. `w` has the parts gate and up, arranged as `GateUp`; reduced as in
-    /// `linear`.
+    /// `out = silu(left · gateᵀ) * (left · upᵀ)`, reduced as in `linear`. `w` has the parts gate and up (`GateUp`).
     fn gate_up(&mut self, left: Left<'_, Self>, w: &Self::Matrix, out: &mut Self::Rows) -> Result<(), KernelError>;
 
-    /// `out = out + (x (+ bias))`: what `linear` does after the tree, for products whose partial sums met elsewhere.
+    /// `out = out + (x (+ bias))`: the end of `linear` for products whose partial sums were added by a collective.
     fn add(&mut self, x: &Self::Rows, bias: Option<&Self::Vector>, out: &mut Self::Rows) -> Result<(), KernelError>;
 
-    /// Finishes queries and stores keys and values of one layer.
+    /// Applies norms and rotation to the queries and keys of one layer, and stores its keys and values.
     ///
     /// `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`, columns in the order q, k, v. The optional norms are RMS
-    /// norms over each head; then, with a rope, q and k are rotated (halves `i` and `i + head_dim / 2` pair up) at their
-    /// absolute position. q stays in `qkv`; k and v are rounded to the KV dtype and stored at the position's slot.
+    /// norms over each head; then, with a rope, q and k are rotated (halves `i` and `i + head_dim / 2` pair up) by the
+    /// angles of their absolute position. q stays in `qkv`; k and v are rounded to the KV dtype and stored.
     ///
     /// Writing the first position of a tile clears the tile, so no byte that was there before reaches a result.
-    /// What the k columns of `qkv` hold afterwards is open.
+    /// The k columns of `qkv` are unspecified afterwards.
     fn qkv_append(
         &mut self,
         qkv: &mut Self::Rows,
@@ -160,7 +160,7 @@ pub trait Ops {
     /// Causal attention of the queries in `qkv` over the stored keys and values, the step's own included.
     ///
     /// `out` is `[rows, heads * head_dim]`. Keys are walked in chunks of [`crate::ATTENTION_CHUNK`] absolute positions,
-    /// each with its own maximum, merged from left to right: a position's result is the same bits in prefill and decode.
+    /// each with its own maximum, merged from left to right, so a position's bits are the same in prefill and decode.
     fn attention(
         &mut self,
         qkv: &Self::Rows,
@@ -174,13 +174,13 @@ pub trait Ops {
     /// `out[i] = x[i-th row that wants logits]`.
     fn gather_wanted(&mut self, x: &Self::Rows, step: &Self::Step, out: &mut Self::Rows) -> Result<(), KernelError>;
 
-    /// Chooses the experts of each row: those with the greatest logits, of equal ones the lower. `logits` is
-    /// `[rows, experts]`; a choice depends on nothing but its row.
+    /// Chooses the experts of each row: those with the greatest logits, and of equal logits the lower expert. `logits`
+    /// is `[rows, experts]`; the choices of a row depend on no other row.
     fn route(&mut self, logits: &Self::Rows, routes: &mut Self::Routes) -> Result<(), KernelError>;
 
-    /// The first half of the chosen experts' MLPs, one row of `out` per choice, grouped by expert as [`crate::Routes`] says:
-    /// `silu(left · gateᵀ) * (left · upᵀ)` with the row the choice is of and the matrix of its expert. `experts` has one
-    /// matrix per expert, all of one shape, arranged as `GateUp`; reduced as in `linear`.
+    /// First half of the chosen experts' MLPs: `silu(left · gateᵀ) * (left · upᵀ)`, reduced as in `linear`. `out` has
+    /// one row per choice, grouped by expert as [`crate::Routes`] says; each is computed from the row that made the
+    /// choice. `experts` has one matrix per expert, all of one shape, arranged as `GateUp`.
     fn expert_gate_up(
         &mut self,
         left: Left<'_, Self>,
@@ -189,8 +189,8 @@ pub trait Ops {
         out: &mut Self::Rows,
     ) -> Result<(), KernelError>;
 
-    /// The second half, still one row per choice: `out[g] = x[g] · wᵀ` with the matrix of the expert that `g` belongs to.
-    /// The matrices are `Stacked`, or all the same `Partial`: then the rows are the roots of sub-trees, as in `linear`.
+    /// Second half, still one row per choice: `out[g] = x[g] · wᵀ` with the matrix of the expert that `g` belongs to.
+    /// All matrices are `Stacked`, or all are the same `Partial`: then the rows are roots of sub-trees, as in `linear`.
     fn expert_down(
         &mut self,
         x: &Self::Rows,
@@ -199,11 +199,11 @@ pub trait Ops {
         out: &mut Self::Rows,
     ) -> Result<(), KernelError>;
 
-    /// `out[r] = out[r] + Σ weight · y[g]` over the choices of `r`, summed in the order of their experts from 0, each
+    /// `out[r] = out[r] + Σ weight · y[g]` over the choices of `r`, summed from 0 in the order of their experts, each
     /// product and sum rounded. So a row's result does not depend on the other rows.
     fn combine(&mut self, y: &Self::Rows, routes: &Self::Routes, out: &mut Self::Rows) -> Result<(), KernelError>;
 
-    /// Adds to the counts of `layer` how many rows each expert was chosen by.
+    /// Adds to the counts of `layer` the number of rows that chose each expert.
     fn count_choices(
         &mut self,
         routes: &Self::Routes,
@@ -211,14 +211,14 @@ pub trait Ops {
         layer: usize,
     ) -> Result<(), KernelError>;
 
-    /// Adds all counts to `totals`, `[layers][experts]` on the host, and sets them to zero; waits like `wait`.
+    /// Adds all counts to `totals`, `[layers][experts]` on the host, and sets the counts to zero; waits like `wait`.
     fn take_counts(&mut self, counts: &mut Self::Counts, totals: &[AtomicU64]) -> Result<(), KernelError>;
 
-    /// Copies whole blocks, all layers; pairs are (from, to) and are done in order.
+    /// Copies whole blocks of all layers, pair by pair in order; a pair is (from, to).
     fn copy_blocks(&mut self, kv: &Self::Kv, pairs: &[(u32, u32)]) -> Result<(), KernelError>;
 }
 
-/// What computes.
+/// Backend, kernel set and threads of some operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpsInfo {
     /// The backend: `cpu`, `reference`.
@@ -231,17 +231,17 @@ pub struct OpsInfo {
     pub threads: usize,
 }
 
-/// What a prepared matrix is for.
+/// Operation that a matrix is prepared for, and how its parts are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrangement {
     /// Parts one below the other, for `linear`; `embed` reads it too (tied embeddings).
     Stacked,
     /// Exactly two parts of one shape, gate then up, for `gate_up`.
     GateUp,
-    /// Rows as they are, for `embed` only.
+    /// Plain rows, for `embed` only.
     Table,
-    /// Parts one below the other of which a rank holds some columns, for `linear` without bias and residual: the product
-    /// is the root of the rank's sub-tree of the sum over `k`. The left side has the rank's columns only.
+    /// Some columns of parts one below the other, on one rank, for `linear` without bias and residual: the product is
+    /// the root of the rank's sub-tree of the sum over `k`. The left side has the rank's columns only.
     Partial(KShard),
 }
 
@@ -264,7 +264,6 @@ impl Arrangement {
         }
     }
 
-    /// As images of matrices say it.
     pub(crate) const fn code(self) -> u64 {
         match self {
             Arrangement::Stacked => 1,
@@ -282,16 +281,15 @@ impl Arrangement {
     }
 }
 
-/// The codes of shards begin here, `SHARDS_MAX` of them for each number of parts.
 const PARTIAL_CODES: u64 = 1 << 8;
 const SHARDS_MAX: u64 = 16;
 
 /// One of several equal parts of `k`, each a whole number of the [`crate::K_CHUNKS`] chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KShard {
-    /// Which part, from 0.
+    /// Index of the part, from 0.
     pub index: usize,
-    /// How many parts there are: 1, 2, 4 or 8. `k` must be a multiple of 16 for each of them.
+    /// Number of parts: 1, 2, 4 or 8. `k` must be a multiple of 16 for each of them.
     pub of: usize,
 }
 
@@ -317,17 +315,18 @@ pub struct VectorSource<'a> {
     pub dtype: Dtype,
 }
 
-/// The left side of a product: rows as they are, or normed on their way in. No normed copy is kept.
+/// Left side of a product: rows as they are, or normed while they are read. No normed copy is kept.
 pub struct Left<'a, O: Ops + ?Sized> {
     /// `[rows, k]`.
     pub rows: &'a O::Rows,
-    /// Applied to each row by itself before it is rounded to the format of the weights.
+    /// Norm of each row, applied before the row is rounded to the format of the weights.
     pub norm: Option<Norm<'a, O>>,
 }
 
-/// `(x - shift) * scale * weight (+ bias)`, rounded after each step; [`crate::numerics::Standardize`] has shift and scale.
+/// `(x - shift) * scale * weight (+ bias)`, rounded after each operation; shift and scale are those of
+/// [`crate::numerics::Standardize`].
 pub struct Norm<'a, O: Ops + ?Sized> {
-    /// What shift and scale are.
+    /// Formula of shift and scale.
     pub kind: NormKind,
     /// `[k]`.
     pub weight: &'a O::Vector,
@@ -337,7 +336,7 @@ pub struct Norm<'a, O: Ops + ?Sized> {
     pub eps: f32,
 }
 
-/// What a norm shifts and scales by.
+/// Formulas of shift and scale in a norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     /// Shift 0, scale `1 / sqrt(mean(x²) + eps)`.
@@ -358,7 +357,7 @@ impl<'a, O: Ops + ?Sized> Left<'a, O> {
     }
 }
 
-// Both are a few references, whatever `O` is; derived implementations would ask `O` itself to be `Copy`.
+// Not derived: a derived implementation would require `O: Copy`.
 impl<O: Ops + ?Sized> Clone for Left<'_, O> {
     fn clone(&self) -> Self {
         *self
@@ -372,7 +371,7 @@ impl<O: Ops + ?Sized> Clone for Norm<'_, O> {
 }
 impl<O: Ops + ?Sized> Copy for Norm<'_, O> {}
 
-/// What `linear` does with its result.
+/// Last operation of `linear`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
     /// `out = y`.
@@ -406,11 +405,11 @@ impl HeadShape {
     }
 }
 
-/// How queries and keys are finished before they are stored.
+/// Norms and rotation of queries and keys before keys are stored.
 pub struct QkvSpec<'a, O: Ops + ?Sized> {
     /// Heads.
     pub shape: HeadShape,
-    /// Rotation; `None` for models that mark positions elsewhere.
+    /// Rotation; `None` for models with other positions.
     pub rope: Option<&'a O::Rope>,
     /// Weight `[head_dim]` of the norm over each query head.
     pub q_norm: Option<&'a O::Vector>,
@@ -420,13 +419,13 @@ pub struct QkvSpec<'a, O: Ops + ?Sized> {
     pub norm_eps: f32,
 }
 
-/// How attention weighs and masks.
+/// Scale and mask of one kind of attention.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionSpec {
     /// Heads.
     pub shape: HeadShape,
     /// Factor on q·k, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// How many positions a query sees, its own included; `None` sees all.
+    /// Number of positions that a query sees, its own included; `None` sees all.
     pub sliding_window: Option<u32>,
 }

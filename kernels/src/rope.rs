@@ -12,8 +12,8 @@ pub struct HostRope {
 }
 
 impl HostRope {
-    /// The angle is rounded to f32, as the models were trained; cosine and sine are taken in f64 and rounded once, so that
-    /// tables do not depend on the maths library's f32 functions.
+    /// The angle is rounded to f32, as the models were trained; cosine and sine are taken in f64 and rounded once, so
+    /// that tables do not depend on a maths library's f32 functions.
     pub(crate) fn new(positions_max: usize, inverse_frequencies: &[f32], scale: f32) -> Result<Self, KernelError> {
         let half = inverse_frequencies.len();
         if positions_max == 0 || half == 0 {

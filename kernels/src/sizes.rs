@@ -1,4 +1,4 @@
-//! Sizes of what operations are given, as the checks of their arguments read them; knows no values.
+//! Sizes of activations, matrices and other arguments, for the checks of arguments; knows no values.
 
 use crate::{Arrangement, KernelError, Routing};
 
@@ -19,7 +19,7 @@ pub struct MatrixShape {
     pub n: usize,
     /// Columns held: all, or a shard's.
     pub k: usize,
-    /// What the matrix was prepared for.
+    /// Operation that the matrix is prepared for.
     pub arrangement: Arrangement,
 }
 
@@ -45,7 +45,7 @@ pub trait RopeSize {
 
 /// Sizes of the choices of experts.
 pub trait RoutesSize {
-    /// How rows are routed.
+    /// Number of experts, experts per row and rule of their weights.
     fn routing(&self) -> Routing;
     /// Rows that have been routed.
     fn rows(&self) -> usize;

@@ -1,10 +1,10 @@
-//! Reads numbers of a model file as f32; knows no shape.
+//! Numbers of a model file read as f32; knows no shape.
 
 use half::{bf16, f16};
 
 use crate::Dtype;
 
-/// The values of `bytes`, whose length is a whole number of elements.
+/// Widens `bytes`, a whole number of elements.
 pub(crate) fn values(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     match dtype {
         Dtype::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),

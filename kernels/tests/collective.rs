@@ -1,4 +1,4 @@
-//! Ranks around one segment: sums in the tree, orders and answers, boards; what happens when somebody ends or is late.
+//! Ranks around one segment: sums in the tree, orders and answers, boards; ranks that end or are late.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -36,12 +36,11 @@ fn segment(ranks: usize, group_ranks: usize) -> Arc<Segment> {
     Segment::new(shape(ranks, group_ranks), Backing::Anonymous).expect("a segment")
 }
 
-/// What `rank` brings to the sum of one round.
+/// Summand of `rank` in one round.
 fn part(rank: usize, round: usize, count: usize) -> Vec<f32> {
     numbers((1 + rank * 1000 + round) as u64, count)
 }
 
-/// Pairs, then pairs of pairs.
 fn tree(parts: &[Vec<f32>]) -> Vec<f32> {
     match parts {
         [one] => one.clone(),
@@ -52,7 +51,7 @@ fn tree(parts: &[Vec<f32>]) -> Vec<f32> {
     }
 }
 
-/// The follower's end on the way out of a panic does not hide what its keeper knows.
+/// A follower that ends by a panic does not hide the reason that its keeper knows.
 #[test]
 fn whoever_catches_a_panic_says_what_it_was() {
     let segment = segment(2, 2);
@@ -68,7 +67,7 @@ fn whoever_catches_a_panic_says_what_it_was() {
     assert_eq!(leader.hear(PATIENCE).expect_err("it has ended").to_string(), "rank 1 has ended: its thread panicked");
 }
 
-/// The tallies lie between other parts of the segment and are nobody else's.
+/// The tallies lie between other parts of the segment and do not overlap them.
 #[test]
 fn every_rank_counts_in_the_same_tallies() {
     let segment = segment(2, 1);
@@ -86,7 +85,7 @@ fn every_rank_counts_in_the_same_tallies() {
 
 #[test]
 fn groups_sum_in_the_tree() {
-    /// Rows of very different sizes follow each other: a fast rank must not disturb a slow one.
+    /// Rows of very different sizes in turn: a fast rank must not disturb a slow one.
     const COUNTS: [usize; 9] = [1, VALUES_MAX, 15, 16, 17, 4099, 2, 1024, 33];
     for (ranks, group_ranks) in [(2, 2), (4, 4), (8, 8), (4, 2), (6, 2)] {
         let segment = segment(ranks, group_ranks);
@@ -141,7 +140,7 @@ fn a_rank_that_does_not_come_or_sums_other_rows_is_named() {
     ));
 }
 
-/// A follower that answers each order with its first word: 0 is well, 1 an error; 2 ends it without an answer.
+/// Starts a follower that answers each order by its first word: 0 is Ok, 1 an error; 2 ends it without an answer.
 fn follow(segment: &Arc<Segment>, rank: usize) -> std::thread::JoinHandle<Vec<Vec<u32>>> {
     let segment = Arc::clone(segment);
     std::thread::spawn(move || {
@@ -210,7 +209,6 @@ fn the_end_of_one_ends_every_wait() {
     leader.give([1], &[2]).expect("an order");
     let error = leader.hear(PATIENCE).expect_err("it ended");
     assert!(matches!(error, CollectiveError::Ended { rank: 1, .. }), "{error}");
-    // The other one, which was given nothing, ends too.
     for thread in threads {
         thread.join().expect("a follower");
     }

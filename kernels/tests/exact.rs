@@ -1,4 +1,4 @@
-//! Exactness: a row's bits do not depend on its company, on threads, on chunking or on the size of blocks.
+//! Exactness: a row's bits do not depend on the other rows, on threads, on chunks of a prompt or on the block size.
 
 mod common;
 
@@ -17,7 +17,6 @@ const LAYER: Layer = Layer {
     sliding_window: None,
 };
 const WINDOWED: Layer = Layer { sliding_window: Some(150), ..LAYER };
-/// Long enough for three chunks of attention.
 const TOKENS: usize = 300;
 
 fn geometry(layer: Layer, dtype: KvDtype, block_tokens: usize) -> KvGeometry {
@@ -25,7 +24,7 @@ fn geometry(layer: Layer, dtype: KvDtype, block_tokens: usize) -> KvGeometry {
     KvGeometry { blocks: 3 * 640 / block_tokens, layers: 2, kv_heads, head_dim, block_tokens, dtype }
 }
 
-/// The rows of `TOKENS` tokens of sequence 0, appended as `chunks` says.
+/// Attention of `TOKENS` tokens of sequence 0, appended in `chunks`.
 fn in_chunks(ops: &mut CpuOps, layer: Layer, dtype: KvDtype, block_tokens: usize, chunks: &[usize]) -> Vec<f32> {
     let mut cache = Cache::new(ops, layer, geometry(layer, dtype, block_tokens), 3);
     chunks.iter().flat_map(|&tokens| cache.step(&[(0, tokens)])).collect()
@@ -63,7 +62,7 @@ fn products_do_not_depend_on_the_number_of_rows_or_threads() {
     }
 }
 
-/// Rows so long that a chunk of them is cut into pieces, and results so large that they are written past the caches.
+/// Rows so long that their chunks are cut into pieces, and results so large that they are written past the caches.
 #[test]
 fn large_products_are_what_single_rows_give() {
     let [m, n, k] = [150, 4100, 2500];
@@ -157,7 +156,7 @@ fn a_sequence_does_not_notice_its_batch() {
     }
 }
 
-/// Memory is full of NaN before it is used: neither results nor the bytes of filled blocks may show it.
+/// Memory is full of NaN before it is used: neither results nor the bytes of full blocks may show it.
 #[test]
 fn what_was_in_memory_before_never_shows() {
     for dtype in KV_DTYPES {
@@ -172,7 +171,7 @@ fn what_was_in_memory_before_never_shows() {
             let is_nan = |tile: &[u8]| match dtype {
                 KvDtype::Bf16 => tile.chunks_exact(2).any(|b| b == [0xff; 2]),
                 KvDtype::F32 => tile.chunks_exact(4).any(|b| b == [0xff; 4]),
-                // All ones is an honest integer; as a scale it is a NaN.
+                // All ones is a valid integer, but as a scale it is a NaN.
                 KvDtype::Int8 => tile[TILE_TOKENS * geometry.head_dim..].chunks_exact(4).any(|b| b == [0xff; 4]),
             };
             for unit in 0..6 {
@@ -185,14 +184,14 @@ fn what_was_in_memory_before_never_shows() {
     }
 }
 
-/// Scores that are no numbers give results that are none: memory that nobody wrote must not come out instead.
+/// NaN scores give NaN results, not the contents of memory that nobody wrote.
 #[test]
 fn scores_that_are_no_numbers_show() {
     for (head_dim, dtype) in [(32, KvDtype::Bf16), (64, KvDtype::F32), (80, KvDtype::Int8)] {
         let shape = HeadShape { heads: 4, kv_heads: 1, head_dim };
         let layer = Layer { shape, head_norms: false, rotated: false, sliding_window: None };
         for set in KernelSet::ALL.into_iter().filter(|set| set.is_available()) {
-            // With many threads and one head, the keys are cut among them.
+            // With many threads and one head, attention is cut along the keys.
             for threads in [1, 8] {
                 let mut ops = cpu(set, threads);
                 let mut cache = Cache::new(&mut ops, layer, geometry(layer, dtype, 16), 3);
@@ -206,7 +205,7 @@ fn scores_that_are_no_numbers_show() {
     }
 }
 
-/// One sequence over few heads is cut along its keys when there are more threads than heads; nothing may show it.
+/// One sequence over few heads is cut along its keys when there are more threads than heads, with the same bits.
 #[test]
 fn cutting_along_the_keys_changes_nothing() {
     let shapes = [HeadShape { heads: 3, kv_heads: 1, head_dim: 32 }, HeadShape { heads: 2, kv_heads: 2, head_dim: 16 }];
@@ -229,7 +228,6 @@ fn cutting_along_the_keys_changes_nothing() {
     }
 }
 
-/// Integers of 8 bits with a scale per token and head are close to what they stand for.
 #[test]
 fn int8_keys_and_values_are_close_to_f32() {
     let mut ops = cpu(KernelSet::best(), 1);
@@ -243,7 +241,7 @@ fn int8_keys_and_values_are_close_to_f32() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Any shape of heads, window, block size and cut of a prompt.
+    /// Any shape of heads, window, block size and chunks of a prompt.
     #[test]
     fn any_cut_of_any_shape_equals_one_piece(
         (kv_heads, group, dim_steps) in (1usize..=3, 1usize..=7, 1usize..=8),

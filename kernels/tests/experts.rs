@@ -1,4 +1,4 @@
-//! Routing and experts: every kernel set against the reference, bit for bit, and a row's bits in any company.
+//! Routing and experts: every kernel set against the reference, bit for bit; a row's bits do not depend on other rows.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -10,7 +10,6 @@ use common::{Expected, HostOps, Weights, assert_same_bits, implementations, look
 use kernels::reference::ReferenceOps;
 use kernels::{Arrangement, Dtype, ExpertWeights, KShard, Left, Norm, NormKind, Ops, Routing};
 
-/// An MLP of experts behind a norm and a router.
 #[derive(Debug, Clone, Copy)]
 struct Mixture {
     routing: Routing,
@@ -20,14 +19,14 @@ struct Mixture {
     experts: Prepared,
 }
 
-/// What becomes of the experts' weights; the router's stay as they are.
+/// Format of the experts' weights; the router's are not changed.
 #[derive(Debug, Clone, Copy)]
 enum Prepared {
     AsStored,
     Int8,
 }
 
-/// What it makes of rows, and how often each expert was chosen.
+/// Output rows of the MLP, and how often each expert was chosen.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     out: Vec<f32>,
@@ -81,7 +80,7 @@ impl Mixture {
     }
 }
 
-/// Ranks that hold columns of the down projections meet in the tree before the choices are combined.
+/// Ranks with columns of the down projections are summed in the tree before the choices are combined.
 #[test]
 fn shards_of_the_down_projections_meet_to_the_whole() {
     fn down<O: Ops>(ops: &mut O, x: &[f32], shard: Option<KShard>) -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! A matrix mapped from the file that its image was written to is the matrix that was packed, bit for bit.
+//! A matrix mapped from the file of its image is the packed matrix, bit for bit.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -13,10 +13,9 @@ use kernels::memory::MappedFile;
 use kernels::reference::ReferenceOps;
 use kernels::{Arrangement, CpuOps, Dtype, Epilogue, IMAGE_ALIGN, KShard, Left, MappedImage, MatrixImage, Ops};
 
-/// Bytes before the first section, so that offsets count.
+/// Bytes before the first section, so that offsets are not 0.
 const HEAD: usize = 4096;
 
-/// An image in a file that is removed with it.
 struct Stored {
     path: PathBuf,
     form: Vec<u64>,
@@ -49,7 +48,7 @@ impl Drop for Stored {
     }
 }
 
-/// What every operation that takes a matrix of this arrangement makes of it.
+/// Results of every operation that takes a matrix of this arrangement.
 fn outcomes(
     ops: &mut CpuOps,
     matrix: &<CpuOps as Ops>::Matrix,

@@ -1,4 +1,4 @@
-//! Products with int8 weights: every kernel set against the reference, bit for bit; shards; how far they are from f32.
+//! Products with int8 weights: every kernel set against the reference, bit for bit; shards; distance from f32.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -15,13 +15,12 @@ use kernels::{Arrangement, Dtype, Epilogue, KShard, KernelSet, Left, MatrixSourc
 const SHAPES: [(usize, usize); 6] = [(1, 1), (31, 48), (32, 96), (33, 157), (80, 256), (40, 713)];
 const ROWS: [usize; 5] = [1, 2, 7, 13, 40];
 
-/// Rows with chunks of different magnitudes, so that the scales of chunks count.
+/// Rows with chunks of different magnitudes, and so of different scales.
 fn activations(seed: u64, m: usize, k: usize) -> Vec<f32> {
     let magnitude = |i: usize| [0.0, 1.0, 30.0, 0.01][i % k * 4 / k];
     numbers(seed, m * k).iter().enumerate().map(|(i, v)| v * magnitude(i)).collect()
 }
 
-/// Every product and the look-up, with bias, residual, ReLU and norm.
 fn all<O: HostOps>(ops: &mut O, w: MatrixSource<'_>, x: &[f32]) -> Vec<f32> {
     let MatrixSource { n, k, .. } = w;
     let m = x.len() / k;

@@ -14,11 +14,10 @@ use kernels::{
 };
 
 const DTYPES: [Dtype; 3] = [Dtype::Bf16, Dtype::F16, Dtype::F32];
-/// (n, k): neither needs to be a multiple of anything.
 const SHAPES: [(usize, usize); 6] = [(1, 1), (31, 17), (32, 16), (33, 48), (80, 250), (130, 96)];
 const ROWS: [usize; 5] = [1, 2, 7, 13, 40];
 
-/// A product of `m` rows; added to `residual` if there is one.
+/// A product of `m` rows, added to `residual` if there is one.
 fn linear<O: Ops>(
     ops: &mut O,
     w: &[MatrixSource<'_>],
@@ -93,7 +92,7 @@ fn gate_up_and_logits() {
     }
 }
 
-/// Both norms on the way into each product, their weights in two parts, with and without a bias; and ReLU.
+/// Both norms before each product, their weights in two parts, with and without a bias; and ReLU.
 #[test]
 fn norms_on_the_way_in() {
     fn all<O: Ops>(ops: &mut O, w: MatrixSource<'_>, kind: NormKind, bias: Option<&[f32]>, x: &[f32]) -> Vec<f32> {
@@ -160,7 +159,7 @@ fn row_operations() {
     }
 }
 
-/// (heads, kv heads, head size): every group size from one row to more than a tile, with and without an odd vector.
+/// (heads, kv heads, head size): groups from one row to more than a tile, with and without an odd vector.
 const HEADS: [(usize, usize, usize); 7] =
     [(4, 4, 64), (8, 2, 32), (6, 1, 16), (4, 2, 48), (2, 2, 128), (3, 1, 256), (50, 1, 16)];
 
@@ -195,7 +194,7 @@ fn attention_with_its_cache() {
     }
 }
 
-/// Models with learned positions rotate nothing; their positions are bounded by the block table only.
+/// Models with learned positions have no rotation; only the block table bounds their positions.
 #[test]
 fn keys_and_queries_without_rotation() {
     fn all<O: HostOps>(ops: &mut O, rotated: bool) -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! Arguments that do not fit are refused with an error that names what is wrong; both implementations agree on each.
+//! Arguments that do not fit are refused with an error that names the misfit, the same in both implementations.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -24,7 +24,6 @@ fn kv() -> KvView {
     KvView::new(Arc::new(memory), GEOMETRY).expect("a view")
 }
 
-/// The texts of the errors that `calls` makes.
 fn refusals<O: HostOps>(ops: &mut O) -> Vec<String> {
     let mut texts = weight_refusals(ops);
     texts.extend(product_refusals(ops));

@@ -1,4 +1,4 @@
-//! Windows of a pool and shards of a layer are the whole, bit for bit, and ranks that sum up agree with one that is alone.
+//! Windows of a pool and shards of a layer have the bits of the whole, and so have the sums of several ranks.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -38,7 +38,7 @@ fn bytes(kv: &KvView) -> Vec<u8> {
     unsafe { std::slice::from_raw_parts(kv.memory().as_ptr(), kv.memory().len()) }.to_vec()
 }
 
-/// Columns of some heads: queries, keys and values of one token.
+/// Columns of some heads in the queries, keys and values of one token.
 fn columns_of(qkv: &[f32], heads: std::ops::Range<usize>, kv_heads: std::ops::Range<usize>) -> Vec<f32> {
     let dim = SHAPE.head_dim;
     let part =
@@ -47,7 +47,7 @@ fn columns_of(qkv: &[f32], heads: std::ops::Range<usize>, kv_heads: std::ops::Ra
     [part(0, &heads), part(keys, &kv_heads), part(keys + SHAPE.kv_heads, &kv_heads)].concat()
 }
 
-/// Appends and attends `TOKENS` tokens of one layer of `kv`; what each token got.
+/// Appends `TOKENS` tokens to one layer of `kv`; returns their attention.
 fn attend<O: HostOps>(ops: &mut O, kv: &KvView, layer: u32, shape: HeadShape, qkv: &[f32]) -> Vec<f32> {
     let sequences = [BatchSequence { rows: 0..TOKENS as u32, blocks: 0..3, first_position: 0 }];
     let batch = Batch { sequences: &sequences, blocks: &[5, 0, 2] };
@@ -121,7 +121,7 @@ fn windows_outside_their_pool_are_refused() {
     assert!(ops.copy_blocks(&inner, &[(0, 6)]).is_err());
 }
 
-/// A product with bias and residual; whole where `ranks` is `None`, else the sum of so many shards.
+/// A product with bias and residual: the whole, or the sum of the shards of `ranks`.
 fn product<O: Ops>(ops: &mut O, parts: &[MatrixSource<'_>], x: &[f32], ranks: Option<usize>) -> Vec<f32> {
     let (n, k): (usize, usize) = (parts.iter().map(|part| part.n).sum(), parts[0].k);
     let m = x.len() / k;
@@ -142,7 +142,6 @@ fn product<O: Ops>(ops: &mut O, parts: &[MatrixSource<'_>], x: &[f32], ranks: Op
     values(ops, &out, m * n)
 }
 
-/// What one rank computes of a product.
 fn shard<O: Ops>(ops: &mut O, parts: &[MatrixSource<'_>], x: &[f32], index: usize, of: usize) -> Vec<f32> {
     let (n, k): (usize, usize) = (parts.iter().map(|part| part.n).sum(), parts[0].k);
     let matrix = ops.matrix(parts, Arrangement::Partial(KShard { index, of })).expect("a shard");

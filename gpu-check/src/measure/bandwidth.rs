@@ -1,4 +1,4 @@
-//! How fast bytes move between host and device, inside the device, and from its memory into its SMs.
+//! Rates of copies between host and device, inside the device, and of reads by its SMs.
 
 use kernels::cuda::{CudaError, DeviceBytes, DeviceRange, PinnedBytes};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::value::or_error;
 const HOST_BYTES: usize = 256 << 20;
 const DEVICE_BYTES: usize = 2 << 30;
 const ROUNDS: usize = 20;
-/// Written to device memory before it is copied, so that a copy that did nothing shows.
+/// Written to device memory before a copy, so that a copy that does nothing is noticed.
 const WORD: u32 = 0x0BA7_0BA7;
 
 pub(super) fn measure(bench: &Bench) -> Value {
@@ -71,7 +71,6 @@ fn device_read(bench: &Bench) -> Result<Value, Failure> {
     Ok(json!({"bytes": bytes, "source": "own kernel, 16-byte loads", "read_gb_per_s": rate.to_json()}))
 }
 
-/// An allocation full of one word.
 pub(super) fn filled(bench: &Bench, bytes: usize, word: u32) -> Result<DeviceBytes, CudaError> {
     let memory = DeviceBytes::new(&bench.context, bytes)?;
     // SAFETY: nobody else knows the allocation, and the stream is waited for.
@@ -80,7 +79,7 @@ pub(super) fn filled(bench: &Bench, bytes: usize, word: u32) -> Result<DeviceByt
     Ok(memory)
 }
 
-/// Fails unless the words at these byte offsets are `word`. Whatever writes the memory must have finished.
+/// Fails unless the words at `offsets` (in bytes) are `word`. Work that writes the memory must have finished.
 pub(super) fn expect_words(memory: &DeviceBytes, offsets: &[usize], word: u32) -> Result<(), Failure> {
     for offset in offsets {
         let mut found = [0; 4];

@@ -1,4 +1,4 @@
-//! How fast NVIDIA's library multiplies two large bf16 matrices that lie in device memory.
+//! Rate of NVIDIA's library for the product of two large bf16 matrices in device memory.
 
 use kernels::cuda::{BlasLt, Candidate, CudaError, DeviceBytes, PinnedBytes, Product, ProductPlan};
 use serde_json::{Value, json};
@@ -7,15 +7,15 @@ use super::{Bench, Failure};
 use crate::samples::Samples;
 use crate::value::unavailable;
 
-/// 1.1 TFLOP: long against a launch, and its operands are larger than the caches.
+/// Size of the matrices: 1.1 TFLOP take long against a launch, and the operands are larger than the caches.
 const SIZE: u32 = 8192;
 const PRODUCT: Product = Product { m: SIZE, n: SIZE, k: SIZE };
 const MATRIX_BYTES: usize = SIZE as usize * SIZE as usize * 2;
-/// What NVIDIA recommends for Hopper.
+/// NVIDIA's recommendation for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
 const TRIALS: usize = 3;
 const SAMPLES: usize = 20;
-/// (row of right, row of left) of the outputs that are checked: corners and some in between.
+/// Outputs to check, (row of right, row of left): corners and some in between.
 const CHECKED: [(usize, usize); 5] = [(0, 0), (0, 8191), (8191, 0), (8191, 8191), (4097, 1234)];
 
 pub(super) fn measure(bench: &Bench) -> Result<Value, Failure> {
@@ -54,7 +54,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Value, Failure> {
     }))
 }
 
-/// A matrix of random values on the device, any of whose elements the host can name.
+/// A matrix of random values on the device, which the host can recompute.
 struct Operand {
     seed: u32,
     memory: DeviceBytes,
@@ -79,7 +79,7 @@ impl Operand {
     }
 }
 
-/// The bf16 bits of element `index`: a random sign and mantissa, a magnitude in [0.5, 2).
+/// bf16 bits of element `index`: a random sign and mantissa, a magnitude in [0.5, 2).
 fn element_bits(seed: u32, index: usize) -> u16 {
     let mut hash = (index as u32).wrapping_mul(0x9E37_79B9).wrapping_add(seed.wrapping_mul(0x85EB_CA6B));
     hash = (hash ^ hash >> 15).wrapping_mul(0x2C1B_3C6D);
@@ -91,8 +91,8 @@ fn widened(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// A product that is wrong has no speed. The tolerance covers the rounding of the output to bf16 (2^-9 of it) and of the
-/// 8192 f32 additions.
+/// Checks some outputs: a wrong product has no speed. The tolerance covers the rounding of the output to bf16 (2^-9 of
+/// it) and of the 8192 f32 additions.
 fn check(left: &Operand, right: &Operand, out: &DeviceBytes) -> Result<(), Failure> {
     for (right_row, left_row) in CHECKED {
         let expected: f64 = right.row(right_row).zip(left.row(left_row)).map(|(a, b)| a * b).sum();

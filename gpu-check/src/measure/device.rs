@@ -1,4 +1,4 @@
-//! What the driver says of itself and of the device; runs nothing on it.
+//! Properties of the driver and of the device; runs nothing on it.
 
 use kernels::cuda::{CudaVersion, Device, DeviceAttribute as Attribute, Driver};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::Failure;
 use crate::value::or_error;
 
 pub(super) fn measure(driver: Driver, device: Device) -> Result<Value, Failure> {
-    // Older drivers do not know every attribute; the rest of the description stands without it.
+    // Older drivers lack some attributes; the rest of the description is still valid.
     let count = |attribute| or_error(device.attribute(attribute));
     let flag = |attribute| or_error(device.attribute(attribute).map(|value| value != 0));
     let mhz = |attribute| or_error(device.attribute(attribute).map(|khz| f64::from(khz) / 1e3));
@@ -39,7 +39,7 @@ pub(super) fn measure(driver: Driver, device: Device) -> Result<Value, Failure> 
     }))
 }
 
-/// `CUcomputemode`: an exclusive device refuses the second process of the ipc measurement.
+/// Name of a `CUcomputemode`: an exclusive device refuses the second process of the ipc measurement.
 fn compute_mode(mode: u32) -> String {
     match mode {
         0 => "default".to_owned(),
@@ -49,7 +49,7 @@ fn compute_mode(mode: u32) -> String {
     }
 }
 
-/// The version of the kernel module, which libcuda does not tell. `None` where the system hides it.
+/// Version of the kernel module, which libcuda does not tell; `None` if the system hides it.
 fn driver_version() -> Option<String> {
     let module = std::fs::read_to_string("/sys/module/nvidia/version").ok();
     module
@@ -57,7 +57,6 @@ fn driver_version() -> Option<String> {
         .or_else(|| version_in(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?))
 }
 
-/// The first word of the form 580.95.05 in what the kernel module says of itself.
 fn version_in(text: &str) -> Option<String> {
     let is_version = |word: &&str| {
         let mut parts = word.split('.');

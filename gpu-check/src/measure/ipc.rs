@@ -1,4 +1,5 @@
-//! How fast another process reads and writes memory of this one: the owner's side. The peer is this program again.
+//! Rates at which another process reads and writes memory of this one: the owner's side. The peer is this program
+//! again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,9 +13,9 @@ use crate::bounded;
 use crate::options::Options;
 
 const SHARED_BYTES: usize = 512 << 20;
-/// What the owner writes and the peer must find.
+/// Word that the owner writes and the peer must find.
 const OWNERS_WORD: u32 = 0x0BA7_0001;
-/// What the peer writes and the owner must find.
+/// Word that the peer writes and the owner must find.
 pub(super) const PEERS_WORD: u32 = 0x0BA7_0002;
 
 pub(super) fn measure(bench: &Bench, options: &Options) -> Result<Value, Failure> {
@@ -22,7 +23,7 @@ pub(super) fn measure(bench: &Bench, options: &Options) -> Result<Value, Failure
     let shared = filled(bench, bytes, OWNERS_WORD)?;
     let task = Task { handle: shared.share()?, bytes, word: OWNERS_WORD };
     let mut peer = options.again(&["--peer"]).map_err(|error| Failure::Peer(error.to_string()))?;
-    // The peer has closed the mapping when it ends, so `shared` outlives it.
+    // When the peer ends it has closed the mapping, so `shared` outlives it.
     let ended = bounded::run(&mut peer, &format!("{task}\n"), options.limit)?;
     if !ended.status.success() {
         return Err(Failure::Peer(format!("{}: {}", ended.status, ended.complaint)));
@@ -38,12 +39,11 @@ pub(super) fn measure(bench: &Bench, options: &Options) -> Result<Value, Failure
     }))
 }
 
-/// What the owner tells the peer, as one line of text.
+/// The owner's message to the peer, one line of text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Task {
     pub(super) handle: IpcHandle,
     pub(super) bytes: usize,
-    /// What the memory is full of.
     pub(super) word: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What is measured, and what all measurements share: a bound context, a stream and a way to time work in it.
+//! All measurements, and their common parts: a bound context, a stream and a way to time work in it.
 
 mod bandwidth;
 mod cublas_lt;
@@ -22,8 +22,8 @@ use crate::bounded::Unended;
 use crate::options::Options;
 use crate::samples::Samples;
 
-/// One measurement, which has a process and a field of the document to itself. Its name there is that on the command
-/// line; the order is that of the document.
+/// A measurement, with a process and a field of the document to itself. The field is named as on the command line, in
+/// the order of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Measurement {
@@ -37,12 +37,11 @@ pub(crate) enum Measurement {
     Ipc,
 }
 
-/// Why a measurement gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Cuda(#[from] CudaError),
-    /// The device did something, but not what it was told: its speed means nothing.
+    /// The device did something else than it was told, so its speed means nothing.
     #[error("wrong result: {0}")]
     Wrong(String),
     #[error("the peer process: {0}")]
@@ -64,7 +63,7 @@ impl fmt::Display for Measurement {
 }
 
 impl Measurement {
-    /// All but the device, which is always described.
+    /// All measurements but the device, which is always described.
     pub(crate) fn selectable() -> impl Iterator<Item = Measurement> {
         Measurement::value_variants().iter().copied().filter(|each| *each != Measurement::Device)
     }
@@ -89,7 +88,6 @@ impl Measurement {
     }
 }
 
-/// Where work is timed.
 pub(crate) struct Bench {
     pub(crate) context: Rc<Context>,
     /// A stream that may use all SMs.
@@ -102,7 +100,7 @@ impl Bench {
         Ok(Bench { stream: Stream::on_all_sms(&context)?, context, limit })
     }
 
-    /// Seconds that the device takes for what `queue` puts into `stream`.
+    /// Seconds that the device takes for the work that `queue` puts into `stream`.
     pub(crate) fn seconds_in(
         &self,
         stream: &Stream,
@@ -115,7 +113,7 @@ impl Bench {
         ended.seconds_since(&began)
     }
 
-    /// Bytes per second, in GB (1e9), of a piece of work that moves `bytes`: one round to warm up, then `rounds`.
+    /// GB (1e9 bytes) per second of work that moves `bytes`: one round to warm up, then `rounds`.
     pub(crate) fn gb_per_s(
         &self,
         stream: &Stream,
@@ -128,12 +126,12 @@ impl Bench {
         Ok(seconds.map(|seconds| bytes as f64 / seconds / 1e9))
     }
 
-    /// Waits for everything in the bench's own stream.
+    /// Waits for all work in the bench's own stream.
     pub(crate) fn finish(&self) -> Result<(), CudaError> {
         self.stream.finish("queued work", self.limit)
     }
 
-    /// At most `wanted` bytes, at most a quarter of what is free, a whole number of MiB.
+    /// Size of a buffer: at most `wanted` bytes and a quarter of the free memory, a whole number of MiB.
     pub(crate) fn buffer_bytes(&self, wanted: usize) -> Result<usize, CudaError> {
         let fits = (self.context.free_bytes()? / 4).min(wanted) >> 20 << 20;
         if fits < BUFFER_BYTES_MIN {
@@ -144,5 +142,5 @@ impl Bench {
     }
 }
 
-/// Less than this fits into a cache.
+/// Least size of a buffer; smaller ones fit into a cache.
 const BUFFER_BYTES_MIN: usize = 128 << 20;

@@ -1,5 +1,5 @@
-//! Splitting the SMs between two phases: in which steps, at what cost, whether both halves run at once, and what a switch
-//! from one to the other costs.
+//! Partitions of the SMs for two phases: steps of their sizes, cost, overlap of both, and cost of a switch between
+//! them.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -14,11 +14,11 @@ use crate::samples::Samples;
 use crate::value::{or_error, rounded};
 
 const ROUNDS: usize = 5;
-/// More than any device numbers its SMs.
+/// Bound on the numbers of SMs of any device.
 const SM_NUMBERS: usize = 4096;
-/// Steps of one chain; even, so that an alternating chain ends where it began.
+/// Steps of a chain; even, so that an alternating chain ends in the partition in which it began.
 const STEPS: usize = 200;
-/// Long against the host's cost of queueing a step, so that the device never waits for the host.
+/// Length of a step: long against the host's cost of queueing it, so that the device never waits for the host.
 const STEP_S: f64 = 50e-6;
 const SIDE_BY_SIDE_S: f64 = 2e-3;
 const NOTE_S: f64 = 20e-6;
@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Value, Failure> {
     }))
 }
 
-/// What each request for a group of at least n SMs, n = 1 to all, is answered with.
+/// Answer to each request for a group of at least n SMs, n = 1 to all.
 fn splits(all: &SmResource, coscheduling: Coscheduling) -> Value {
     let (mut groups, mut rests, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for asked in 1..=all.count() {
@@ -55,7 +55,7 @@ fn splits(all: &SmResource, coscheduling: Coscheduling) -> Value {
     json!({"group_sms": groups, "rest_sms": rests, "refused": refused})
 }
 
-/// About half of the SMs and the rest, with a stream each.
+/// Partitions of about half of the SMs and the rest, with a stream each.
 struct Pair {
     partitions: [Rc<Partition>; 2],
     streams: [Stream; 2],
@@ -74,7 +74,6 @@ impl Pair {
     }
 }
 
-/// The kernels that the parts below run.
 struct Probe<'a> {
     bench: &'a Bench,
     spin: Function,
@@ -87,7 +86,7 @@ impl<'a> Probe<'a> {
         let module = Module::from_ptx(&bench.context, BASIC)?;
         let (spin, note_sm) = (module.function("spin")?, module.function("note_sm")?);
         let mut probe = Probe { bench, spin, note_sm, cycles_per_s: 1e9 };
-        // The clock that the SMs really run at, which no attribute tells: by a spin of 20 million cycles.
+        // No attribute tells the real clock of the SMs: measure it by a spin of 20 million cycles.
         let cycles = 20_000_000;
         bench.seconds_in(&bench.stream, || probe.spin(&bench.stream, 1, cycles))?;
         probe.cycles_per_s =
@@ -105,7 +104,6 @@ impl<'a> Probe<'a> {
         unsafe { self.spin.launch(stream, grid, &[Argument::U64(cycles)]) }
     }
 
-    /// The numbers of the SMs that a grid in `stream` runs on.
     fn sms_seen(&self, stream: &Stream, sms: u32) -> Result<Vec<usize>, Failure> {
         let seen = filled(self.bench, SM_NUMBERS * 4, 0)?;
         let grid = Grid { blocks: sms * 4, threads_per_block: 1024 };
@@ -119,7 +117,7 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// What it costs to make a pair, to run its first kernels, and to end it.
+/// Cost of making a pair, of its first kernels, and of ending it.
 fn lifecycle(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let (mut launches, mut ends) = (Vec::new(), Vec::new());
     let mut once = || -> Result<f64, Failure> {
@@ -150,7 +148,7 @@ fn lifecycle(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     }))
 }
 
-/// Whether kernels stay on the SMs of their partition. SM numbers may be virtual; the driver does not say.
+/// Tests that kernels stay on the SMs of their partition. SM numbers may be virtual; the driver does not say.
 fn placement(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let pair = Pair::new(probe.bench, all)?;
     let [first_sms, second_sms] = pair.sms();
@@ -166,7 +164,7 @@ fn placement(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     }))
 }
 
-/// Whether kernels of both partitions run at the same time: hardware queues may put one after the other.
+/// Tests that kernels of both partitions run at the same time: hardware queues may run them in turn.
 fn side_by_side(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let bench = probe.bench;
     let pair = Pair::new(bench, all)?;
@@ -195,8 +193,8 @@ fn side_by_side(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     }))
 }
 
-/// A chain of equal steps in one partition against the same chain that changes partition at every step, each step
-/// waiting for the one before by an event. The difference is what a change costs the device.
+/// Times a chain of equal steps in one partition, and one that changes partition at every step, where each step waits
+/// for the last by an event. The difference is the device's cost of a change.
 fn switching(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
     let pair = Pair::new(probe.bench, all)?;
     let events = (0..STEPS).map(|_| Event::untimed(&probe.bench.context)).collect::<Result<Vec<_>, _>>()?;
@@ -218,13 +216,13 @@ fn switching(probe: &Probe<'_>, all: &SmResource) -> Result<Value, Failure> {
 }
 
 struct Chain {
-    /// What the device takes for a step.
+    /// Device time of a step.
     step_us: Samples,
-    /// What the host takes to queue one.
+    /// Host time to queue a step.
     queue_us: Samples,
 }
 
-/// Runs `STEPS` kernels; `after(step)` says in which of the pair's streams the next one goes and orders the two.
+/// Runs `STEPS` kernels; `after(step)` returns the index of the next stream and orders the two streams.
 fn chain(probe: &Probe<'_>, pair: &Pair, after: impl Fn(usize) -> Result<usize, CudaError>) -> Result<Chain, Failure> {
     let cycles = probe.cycles(STEP_S);
     let us_per_step = 1e6 / STEPS as f64;

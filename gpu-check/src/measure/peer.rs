@@ -1,4 +1,4 @@
-//! How fast another process reads and writes memory of this one: the peer's side, a process that the owner started.
+//! Rates at which another process reads and writes memory of this one: the side of the peer, which the owner started.
 
 use std::io::BufRead;
 use std::time::Instant;
@@ -15,10 +15,10 @@ use crate::samples::Samples;
 use crate::value::rounded;
 
 const ROUNDS: usize = 10;
-/// Of one copy each: where nothing is contiguous, a pull that leaves it to the driver consists of such.
+/// Size of one copy: a pull by the driver consists of such copies if nothing is contiguous.
 const COPY_BYTES: usize = 64 << 10;
 const COPIES: usize = 256;
-/// Of a tile of KV, 16 tokens of one head with 128 elements in bf16; and of 16 such.
+/// Sizes of a KV tile, 16 tokens of one head with 128 elements in bf16, and of 16 tiles.
 const TILE_BYTES: [usize; 2] = [4 << 10, 64 << 10];
 
 pub(crate) fn run(options: &Options) -> Result<Value, Failure> {
@@ -46,7 +46,7 @@ fn exchange(bench: &Bench, peer: &PeerBytes, task: &Task, open_ms: f64) -> Resul
     expect_words(&own, &ends, task.word)?;
     let copies = bench.gb_per_s(&bench.stream, COPY_BYTES * COPIES, ROUNDS, || {
         (0..COPIES).try_for_each(|copy| {
-            // Far apart in the peer's memory, as blocks of a pool are.
+            // Far apart in the peer's memory, like blocks of a pool.
             let stride = task.bytes / COPIES / COPY_BYTES * COPY_BYTES;
             let (to, from) =
                 (own.range().part(copy * COPY_BYTES, COPY_BYTES)?, peer.range().part(copy * stride, COPY_BYTES)?);
@@ -74,7 +74,6 @@ fn exchange(bench: &Bench, peer: &PeerBytes, task: &Task, open_ms: f64) -> Resul
     }))
 }
 
-/// One kernel that pulls many tiles.
 struct Gather(Function);
 
 impl Gather {
@@ -82,7 +81,7 @@ impl Gather {
         Ok(Gather(Module::from_ptx(&bench.context, BASIC)?.function("copy_tiles")?))
     }
 
-    /// Pulls every second tile of `peer`, which is full of `word`, to the beginning of `own`.
+    /// Rate of pulling every second tile of `peer`, which is full of `word`, to the beginning of `own`.
     fn gb_per_s(
         &self,
         bench: &Bench,

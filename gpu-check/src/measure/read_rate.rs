@@ -1,4 +1,4 @@
-//! How fast SMs read device memory: what decoding is limited by.
+//! Rate at which SMs read device memory, which limits decoding.
 
 use kernels::cuda::{Argument, DeviceBytes, Function, Grid, Module, Stream};
 
@@ -9,11 +9,11 @@ use crate::samples::Samples;
 
 const THREADS_PER_BLOCK: u32 = 512;
 const BLOCKS_PER_SM: u32 = 4;
-/// What one thread reads in one round of the kernel's loop: four loads of 16 bytes.
+/// Bytes that a thread reads in one round of the kernel's loop: four loads of 16 bytes.
 const ROUND_BYTES: usize = 4 * 16;
 const ROUNDS: usize = 10;
 
-/// The compiled kernel and the word it adds its sum to.
+/// The compiled kernel and the word to which it adds its sum.
 pub(super) struct Reader {
     kernel: Function,
     total: DeviceBytes,
@@ -25,8 +25,8 @@ impl Reader {
         Ok(Reader { kernel, total: filled(bench, 4, 0)? })
     }
 
-    /// Reads as much of `memory` as `sms` SMs divide evenly, which is nearly all. `memory` is full of `word`, so that
-    /// the sum is known.
+    /// Rate of reading as much of `memory` as `sms` SMs divide evenly, which is nearly all. `memory` is full of `word`,
+    /// so the sum is known.
     pub(super) fn gb_per_s(
         &self,
         bench: &Bench,

@@ -1,4 +1,4 @@
-//! What a part of the SMs can do: reading and multiplying rates over the sizes that partitions come in.
+//! Reading and multiplying rates of parts of the SMs, over the sizes of partitions.
 
 use kernels::cuda::{ComputeCapability, Coscheduling, DeviceBytes, Partition, SmResource};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::value::{rounded, unavailable};
 
 const MEMORY_BYTES: usize = 1 << 30;
 const WORD: u32 = 3;
-/// Of the multiplying rate: 0.15 s per size.
+/// Samples of the multiplying rate: 0.15 s per size.
 const SAMPLES: usize = 3;
 
 pub(super) fn measure(bench: &Bench) -> Result<Value, Failure> {
@@ -48,7 +48,6 @@ fn too_old(capability: ComputeCapability) -> String {
     format!("bf16 needs compute capability 8.0, this device is {capability}")
 }
 
-/// The sizes that a group can have, each once.
 fn group_sizes(all: &SmResource) -> Vec<u32> {
     let mut sizes: Vec<u32> = (1..=all.count())
         .filter_map(|asked| all.split(asked, Coscheduling::Kept).ok())

@@ -1,4 +1,4 @@
-//! How fast the tensor cores multiply bf16 when nothing else holds them up: the ceiling that MFU is measured against.
+//! Rate of the tensor cores in bf16 when nothing holds them up: the ceiling of MFU.
 
 use kernels::cuda::{Argument, ComputeCapability, DeviceBytes, Function, Grid, Module, Stream};
 use serde_json::{Value, json};
@@ -8,9 +8,9 @@ use crate::ptx::{CHECK_ROUNDS, Fill, TensorLoop};
 use crate::samples::Samples;
 use crate::value::unavailable;
 
-/// One sample runs about this long: long against a launch.
+/// Length of a sample: long against a launch.
 const SAMPLE_S: f64 = 0.05;
-/// A second in all: long enough for the clock to come down to what the power limit allows.
+/// Samples of a second in all, in which the clock comes down to the power limit.
 const SAMPLES: usize = 20;
 const CALIBRATION_ROUNDS: u32 = 2000;
 
@@ -44,7 +44,6 @@ fn measure(bench: &Bench, tensor_loop: TensorLoop, source: &str) -> Result<Value
     }))
 }
 
-/// A compiled loop with room for its sums.
 pub(super) struct Multiplier {
     tensor_loop: TensorLoop,
     kernel: Function,
@@ -52,7 +51,7 @@ pub(super) struct Multiplier {
 }
 
 impl Multiplier {
-    /// Room for `sms_max` SMs; checks on all of them that the loop multiplies.
+    /// Makes room for `sms_max` SMs and checks on all of them that the loop multiplies.
     pub(super) fn new(bench: &Bench, tensor_loop: TensorLoop, sms_max: u32) -> Result<Multiplier, Failure> {
         let kernel = Module::from_ptx(&bench.context, &tensor_loop.ptx)?.function(tensor_loop.entry)?;
         let threads = sms_max * tensor_loop.blocks_per_sm * tensor_loop.threads_per_block;
@@ -62,7 +61,7 @@ impl Multiplier {
         Ok(multiplier)
     }
 
-    /// Each thread's sum of products of ones is known exactly.
+    /// Checks each thread's sum of products of ones, which is known exactly.
     fn check(&self, bench: &Bench, sms: u32) -> Result<(), Failure> {
         self.seconds(bench, &bench.stream, sms, CHECK_ROUNDS, Fill::ONES)?;
         let expected = self.tensor_loop.sum_per_round * CHECK_ROUNDS as f32;
@@ -76,7 +75,7 @@ impl Multiplier {
         }
     }
 
-    /// On the SMs of `stream`, which are `sms`.
+    /// Rate on the `sms` SMs of `stream`.
     pub(super) fn tflop_per_s(
         &self,
         bench: &Bench,

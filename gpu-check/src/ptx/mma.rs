@@ -1,13 +1,13 @@
-//! The loop of `mma.sync` instructions (PTX ISA 9.7.14, m16n8k16 with bf16 operands and f32 sums), operands in registers.
+//! Loop of `mma.sync` (PTX ISA 9.7.14, m16n8k16 with bf16 operands and f32 sums) with operands in registers.
 
 use super::{K, TensorLoop, entry, list, pair, prologue, store_sum};
 
-/// Independent sums per warp: enough that no instruction waits for the one before it.
+/// Independent sums per warp: enough that no instruction waits for the last one.
 const CHAINS: u32 = 8;
-/// Each round goes over the chains this many times, alternating between two left operands.
+/// Passes over the chains in a round, alternating between two left operands.
 const PASSES: u32 = 4;
 const WARPS: u32 = 8;
-/// 32-bit registers of one thread for the left operand, the right operand and the sums of one instruction.
+/// 32-bit registers of a thread for left operand, right operand and sums of an instruction.
 const LEFT: u32 = 4;
 const RIGHT: u32 = 2;
 const SUMS: u32 = 4;

@@ -1,14 +1,14 @@
-//! The kernels that gpu-check measures with, as PTX text for the driver's own compiler; knows nothing of how they are launched.
+//! Kernels of the measurements, as PTX text for the driver's compiler; knows nothing of how they are launched.
 //!
-//! Written by hand so that no CUDA toolkit is needed to build; the tests assemble them with `ptxas` where it is installed.
+//! Written by hand so that no CUDA toolkit is needed to build; the tests assemble them with `ptxas` if it is installed.
 
 mod mma;
 mod wgmma;
 
-/// `spin`, `note_sm` and `read_sum`; any GPU from compute capability 7.0 on.
+/// `spin`, `note_sm` and `read_sum`, for GPUs from compute capability 7.0 on.
 pub(crate) const BASIC: &str = include_str!("basic.ptx");
 
-/// What a bf16 pair of an operand is made of: `(hash & keep) | set`, hash being different in every word.
+/// Rule of the bf16 pairs of an operand: `(hash & keep) | set`, with a different hash in every word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fill {
     pub(crate) keep: u32,
@@ -16,25 +16,25 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    /// Every element 1.0, so that every accumulator counts the products that were added to it.
+    /// Elements of 1.0, so that every accumulator counts its products.
     pub(crate) const ONES: Fill = Fill { keep: 0, set: 0x3F80_3F80 };
-    /// Random signs and mantissas, magnitudes in [0.5, 2): what is timed. Constant operands draw less power, so the
-    /// clock stays higher than real data allows.
+    /// Random signs and mantissas, magnitudes in [0.5, 2), for timing. Constant operands draw less power, so the clock
+    /// would be higher than with real data.
     pub(crate) const RANDOM: Fill = Fill { keep: 0x80FF_80FF, set: 0x3F00_3F00 };
 }
 
 /// A loop of one tensor-core instruction whose operands never leave the SM: `entry(rounds, keep, set, sums)`. Each
-/// thread adds up its accumulators into `sums[global thread number]` (f32).
+/// thread adds the sum of its accumulators to `sums[global thread number]` (f32).
 #[derive(Debug, Clone)]
 pub(crate) struct TensorLoop {
     pub(crate) entry: &'static str,
     pub(crate) ptx: String,
     pub(crate) threads_per_block: u32,
-    /// Blocks that one SM can hold at a time and that are enough to keep it busy.
+    /// Blocks that an SM can hold at a time and that keep it busy.
     pub(crate) blocks_per_sm: u32,
     /// Floating-point operations (a multiplication and an addition are two) of one block in one round.
     pub(crate) flop_per_block_round: u64,
-    /// What each thread's sum grows by in one round when all elements are 1.
+    /// Growth of each thread's sum in a round when all elements are 1.
     pub(crate) sum_per_round: f32,
 }
 
@@ -50,14 +50,14 @@ impl TensorLoop {
     }
 }
 
-/// Rounds that a check with [`Fill::ONES`] runs: few enough that every sum is exact in f32.
+/// Rounds of a check with [`Fill::ONES`]: few enough that every sum is exact in f32.
 pub(crate) const CHECK_ROUNDS: u32 = 16;
 
 /// K of one instruction, for both kinds: a sum of 16 products.
 const K: u32 = 16;
 
-/// The instructions that put a hash of (`index`, `seed`), made into a bf16 pair, into `target`. Registers `hash`,
-/// `shifted`, `keep` and `set` must exist.
+/// Instructions that put the bf16 pair for the hash of (`index`, `seed`) into `target`. Registers `hash`, `shifted`,
+/// `keep` and `set` must exist.
 fn pair(target: &str, index: &str, seed: u32) -> String {
     let seed = seed.wrapping_add(1).wrapping_mul(0x85EB_CA6B);
     format!(
@@ -73,13 +73,12 @@ fn pair(target: &str, index: &str, seed: u32) -> String {
     )
 }
 
-/// `{c0, c1, …}`.
 fn list(register: &str, from: u32, count: u32) -> String {
     let names: Vec<String> = (from..from + count).map(|index| format!("{register}{index}")).collect();
     format!("{{{}}}", names.join(", "))
 }
 
-/// The end of both kernels: the sum of the f32 registers `c0…` goes to `sums[thread]`.
+/// End of both kernels: the sum of the f32 registers `c0…` goes to `sums[thread]`.
 fn store_sum(accumulators: u32) -> String {
     let mut text = String::new();
     for index in 1..accumulators {
@@ -92,8 +91,8 @@ fn store_sum(accumulators: u32) -> String {
 "
 }
 
-/// The beginning of both kernels after the registers that only one has: parameters are read, `thread` is the thread's
-/// global number, the accumulators are zero.
+/// Beginning of both kernels after the registers of only one: parameters are read, `thread` is the thread's global
+/// number, the accumulators are zero.
 fn prologue(accumulators: u32) -> String {
     let mut text = format!(
         "    .reg .pred more;
@@ -118,7 +117,6 @@ fn prologue(accumulators: u32) -> String {
     text
 }
 
-/// The head of both modules.
 fn entry(version: &str, target: &str, name: &str) -> String {
     format!(
         ".version {version}

@@ -1,4 +1,4 @@
-//! The kernels' text, assembled where a CUDA toolkit is at hand, and checked for what can be seen without one.
+//! Tests of the kernels' text: assembled if a CUDA toolkit is installed, and checks that need none.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,26 +1,26 @@
-//! The loop of `wgmma` instructions (PTX ISA 9.7.15, m64n256k16 with bf16 operands and f32 sums), operands in shared memory.
+//! Loop of `wgmma` (PTX ISA 9.7.15, m64n256k16 with bf16 operands and f32 sums) with operands in shared memory.
 
 use super::{K, TensorLoop, entry, list, pair, prologue, store_sum};
 
 const M: u32 = 64;
 const N: u32 = 256;
-/// Two warpgroups per SM: one multiplies while the other waits for its group of instructions.
+/// Warpgroups per SM: one multiplies while the other waits for its group of instructions.
 const WARPGROUPS: u32 = 2;
-/// A tile row is 64 elements of K, 128 bytes: one row of the 128-byte swizzle.
+/// K steps of a tile row, which is 64 elements of K, 128 bytes: one row of the 128-byte swizzle.
 const K_STEPS: u32 = 4;
-/// Instructions of one round, committed as one group.
+/// Instructions of a round, committed as one group.
 const PRODUCTS: u32 = 4 * K_STEPS;
 const ROW_BYTES: u32 = 128;
 const LEFT_BYTES: u32 = M * ROW_BYTES;
 const RIGHT_BYTES: u32 = N * ROW_BYTES;
-/// Exactly what a block may have without asking for more: 48 KiB.
+/// Exactly the shared memory that a block has without asking for more: 48 KiB.
 const TILE_BYTES: u32 = WARPGROUPS * LEFT_BYTES + RIGHT_BYTES;
-/// f32 registers of a thread for the sums of one instruction: M × N over the 128 threads of a warpgroup.
+/// f32 registers of a thread for the sums of an instruction: M × N over the 128 threads of a warpgroup.
 const SUMS: u32 = M * N / 128;
 /// A shared-memory matrix descriptor without its address (PTX ISA, "Matrix descriptor"): 128-byte swizzle (1 in bits
 /// 62–63), 1024 bytes from one group of eight rows to the next (in units of 16, bits 32–45), leading offset unused (1).
 const DESCRIPTOR: u64 = 1 << 62 | (1024 >> 4) << 32 | 1 << 16;
-/// One K step is 16 elements of 2 bytes, in the descriptor's units of 16 bytes.
+/// A K step, 16 elements of 2 bytes, in the descriptor's units of 16 bytes.
 const K_STEP_UNITS: u32 = K * 2 / 16;
 
 pub(super) fn tensor_loop() -> TensorLoop {
@@ -62,8 +62,8 @@ AGAIN:
     text + &store_sum(SUMS)
 }
 
-/// Every word of the tiles gets its pair; the block's threads take turns. The tensor cores read shared memory through
-/// the asynchronous proxy, hence the fence before the barrier.
+/// Fills every word of the tiles with its pair; the block's threads take turns. The tensor cores read shared memory
+/// through the asynchronous proxy, hence the fence before the barrier.
 fn fill() -> String {
     format!(
         "    mov.u32 base, tiles;
@@ -84,7 +84,7 @@ FILL:
     )
 }
 
-/// One descriptor per K step for the warpgroup's own left tile and for the right tile that both share.
+/// Makes one descriptor per K step for the warpgroup's own left tile and for the common right tile.
 fn descriptors() -> String {
     let mut text = format!(
         "    shr.u32 group, lane, 7;

@@ -1,5 +1,5 @@
-//! Everything that an implementation of `Ops` checks before it computes, one function per operation. Where an operation
-//! sets the rows of `out`, so does its function.
+//! All checks of an implementation of `Ops` before it computes, one function per operation. If an operation sets the
+//! row count of `out`, its function does.
 
 use super::{below, heads, same};
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) fn add_positions(table: &impl MatrixSize, offset: u32, step: &HostSte
     same(op, "rows of out", step.positions().count(), out.count())
 }
 
-/// Rows of a table or of a stacked matrix are read into `out`.
+/// Checks a look-up of rows of a table or of a stacked matrix.
 fn table_into(op: &'static str, table: MatrixShape, out: &impl RowsSize) -> Checked {
     match table.arrangement {
         Arrangement::Stacked | Arrangement::Table => same(op, "columns of out", table.k, out.cols()),
@@ -47,7 +47,7 @@ fn table_into(op: &'static str, table: MatrixShape, out: &impl RowsSize) -> Chec
     }
 }
 
-/// Both sides of a product, which takes exactly one arrangement.
+/// Checks both sides of a product and the arrangement of its matrix.
 fn product<O: Ops>(op: &'static str, left: Left<'_, O>, w: &O::Matrix, expected: Arrangement) -> Checked {
     let MatrixShape { k, arrangement, .. } = w.shape();
     if arrangement != expected {
@@ -63,7 +63,7 @@ fn bias_of(op: &'static str, n: usize, bias: Option<&impl VectorSize>) -> Checke
     bias.map_or(Ok(()), |bias| same(op, "biases", n, bias.n()))
 }
 
-/// A partial product has neither bias nor residual, which come after the sum over all ranks.
+/// Allows a partial product neither bias nor residual, which come after the sum over all ranks.
 pub(crate) fn linear<O: Ops>(
     left: Left<'_, O>,
     w: &O::Matrix,
@@ -103,7 +103,7 @@ pub(crate) fn add<R: RowsSize>(x: &R, bias: Option<&impl VectorSize>, out: &R) -
     bias_of(op, x.cols(), bias)
 }
 
-/// Heads and the layer of a pool, and the columns that they have.
+/// Checks heads and layer against the pool, and the columns of `qkv`.
 fn heads_of_layer(
     op: &'static str,
     shape: &HeadShape,
@@ -135,7 +135,7 @@ pub(crate) fn qkv_append<O: Ops>(
     step.check_positions(op, "end position", spec.rope.map_or(usize::MAX, RopeSize::positions_max))
 }
 
-/// Returns which of the step's kinds of attention `spec` is.
+/// Returns the index of `spec` among the step's kinds of attention.
 pub(crate) fn attention<R: RowsSize>(
     qkv: &R,
     spec: &AttentionSpec,
@@ -174,7 +174,7 @@ pub(crate) fn expert_gate_up<O: Ops>(
     experts_into("expert_gate_up", (left, routes.rows()), (experts, Arrangement::GateUp), routes, out)
 }
 
-/// The matrices are arranged as the first one, which is stacked or a shard.
+/// Expects the arrangement of the first matrix if it is a shard, else stacked matrices.
 pub(crate) fn expert_down<O: Ops>(
     x: &O::Rows,
     experts: &[O::Matrix],
@@ -188,7 +188,7 @@ pub(crate) fn expert_down<O: Ops>(
     experts_into::<O>("expert_down", (Left::plain(x), routes.grouped_rows()), (experts, expected), routes, out)
 }
 
-/// There is one matrix per expert, and all have one shape and the arrangement `expected`.
+/// Checks that there is one matrix per expert, all of one shape and of the arrangement `expected`.
 fn experts_into<O: Ops>(
     op: &'static str,
     (left, rows): (Left<'_, O>, usize),

@@ -1,4 +1,4 @@
-//! Argument checks that every implementation of `Ops` makes before it computes; here, those of sizes and of a step.
+//! Argument checks of all implementations of `Ops`; in this file, those of sizes and steps.
 
 pub(crate) mod arguments;
 pub(crate) mod weights;
@@ -20,7 +20,7 @@ pub(crate) fn at_most(op: &'static str, what: &'static str, count: usize, max: u
     below(op, what, count, max.saturating_add(1))
 }
 
-/// Heads must be a shape that the kernels serve and the pool holds.
+/// Heads must have a shape that the kernels serve and the pool holds.
 pub(crate) fn heads(op: &'static str, shape: &HeadShape, geometry: &KvGeometry) -> Result<(), KernelError> {
     let dim = shape.head_dim;
     if dim == 0 || dim > HEAD_DIM_MAX || !dim.is_multiple_of(HEAD_DIM_STEP) {
@@ -35,8 +35,8 @@ pub(crate) fn heads(op: &'static str, shape: &HeadShape, geometry: &KvGeometry) 
     same(op, "kv heads of the pool", shape.kv_heads, geometry.kv_heads)
 }
 
-/// Sequences must cover the rows in order, and every position must have a block inside the pool.
-/// Blocks before `first_needed(sequence)` are not looked at.
+/// Sequences must cover the rows in order, and every position must have a block inside the pool. Blocks before position
+/// `first_needed(first position)` of a sequence are not checked.
 fn batch(
     op: &'static str,
     rows: usize,
@@ -66,7 +66,7 @@ fn batch(
     same(op, "rows covered by sequences", rows, next_row)
 }
 
-/// What appending needs of a step: a block for every position that it writes.
+/// Appending needs a block for every position that the step writes.
 pub(crate) fn append_batch(
     op: &'static str,
     rows: usize,
@@ -76,7 +76,7 @@ pub(crate) fn append_batch(
     batch(op, rows, step, geometry, |first| first)
 }
 
-/// What one kind of attention needs of a step: a window that sees something, and a block for every position it reads.
+/// Attention needs a window of at least one position, and a block for every position that it reads.
 pub(crate) fn attention_batch(
     op: &'static str,
     rows: usize,

@@ -1,4 +1,4 @@
-//! Checks of weights as model files hold them, before they are prepared.
+//! Checks of the weights of model files before they are prepared.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::finite::first_not_finite;
 use crate::numerics::K_STEP;
 use crate::{Arrangement, Dtype, KShard, KernelError, MatrixSource, VectorSource, widen};
 
-/// Dtype, rows and the columns held of a matrix. `not_finite` finds the first element of a part that is not.
+/// Returns dtype, rows and held columns of a matrix. `not_finite` finds the first element of a part that is not finite.
 pub(crate) fn matrix(
     parts: &[MatrixSource<'_>],
     arrangement: Arrangement,
@@ -30,7 +30,7 @@ pub(crate) fn matrix(
     }
 }
 
-/// Shape of a stack of parts: (dtype, n of all parts, k).
+/// Returns the shape of a stack of parts: (dtype, n of all parts, k).
 fn stack(parts: &[MatrixSource<'_>]) -> Result<(Dtype, usize, usize), KernelError> {
     let op = "matrix";
     let Some(first) = parts.first() else {
@@ -53,7 +53,6 @@ fn stack(parts: &[MatrixSource<'_>]) -> Result<(Dtype, usize, usize), KernelErro
     Ok((first.dtype, parts.iter().map(|part| part.n).sum(), first.k))
 }
 
-/// The columns of `k` that a shard has.
 fn shard_columns(shard: KShard, k: usize) -> Result<Range<usize>, KernelError> {
     let invalid = |what| Err(KernelError::Invalid { op: "matrix", what });
     let KShard { index, of } = shard;
@@ -69,7 +68,7 @@ fn shard_columns(shard: KShard, k: usize) -> Result<Range<usize>, KernelError> {
 /// Most columns of an int8 matrix: up to here sums of products fit into i32 and sums of activations are exact in f32.
 const INT8_COLUMNS_MAX: usize = 1 << 20;
 
-/// What int8 cannot be; the rest is checked by [`matrix`].
+/// Refuses what int8 cannot be; [`matrix`] checks the rest.
 pub(crate) fn int8_matrix(parts: &[MatrixSource<'_>], arrangement: Arrangement) -> Result<(), KernelError> {
     let op = "int8_matrix";
     if arrangement == Arrangement::Table {

@@ -1,10 +1,11 @@
-//! Rows and logits on their way from some ranks to others; knows no order between them.
+//! Rows and logits passed between ranks; knows no order between them.
 
 use std::sync::Arc;
 
 use super::{CollectiveError, Segment};
 
-/// An array of f32 in the segment. Ranks write disjoint places; whoever reads was ordered to after they had answered.
+/// An array of f32 in the segment. Ranks write disjoint places, and read places whose writers have answered their
+/// order.
 pub struct Board {
     segment: Arc<Segment>,
     which: Which,
@@ -17,29 +18,29 @@ enum Which {
 }
 
 impl Board {
-    /// Where hidden rows change hands.
+    /// The board on which ranks pass hidden rows on.
     pub fn of_rows(segment: &Arc<Segment>) -> Board {
         Board { segment: Arc::clone(segment), which: Which::Rows }
     }
 
-    /// Where the logits of a step are put together.
+    /// The board on which ranks collect the logits of a step.
     pub fn of_logits(segment: &Arc<Segment>) -> Board {
         Board { segment: Arc::clone(segment), which: Which::Logits }
     }
 
-    /// Puts `values` at `first`.
+    /// Writes `values` from index `first` on.
     pub fn put(&self, first: usize, values: &[f32]) -> Result<(), CollectiveError> {
         let place = self.place(first, values.len())?;
-        // SAFETY: the place was checked to have room; other ranks write other places, and nobody reads it before this rank
-        // has answered its order.
+        // SAFETY: the place was checked to have room; other ranks write other places, and nobody reads this one before
+        // this rank has answered its order.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len()) };
         Ok(())
     }
 
-    /// Fills `out` from the values at `first`.
+    /// Reads the values from index `first` on into `out`.
     pub fn get(&self, first: usize, out: &mut [f32]) -> Result<(), CollectiveError> {
         let place = self.place(first, out.len())?;
-        // SAFETY: the place was checked to have so many values, and those who wrote them have answered.
+        // SAFETY: the place was checked to have so many values, and the ranks that wrote them have answered.
         unsafe { std::ptr::copy_nonoverlapping(place.cast_const(), out.as_mut_ptr(), out.len()) };
         Ok(())
     }

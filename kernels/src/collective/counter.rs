@@ -1,36 +1,36 @@
-//! One number in shared memory that one rank raises and others wait for; knows no meaning of it.
+//! A number in shared memory that one rank raises and others wait for; knows no meaning of the number.
 
 use std::time::Duration;
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Instant, sleep_while, spin_until, wake_all};
 
-/// A sleeper looks at least this often whether the group still exists.
+/// Longest sleep before a rank checks again whether the group still exists.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 
-/// How long a wait lasts.
+/// Duration of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Spin so long before sleeping; zero where ranks share cores.
+    /// Time to spin before sleeping; zero where ranks share cores.
     pub spin: Duration,
-    /// Give up after so long.
+    /// Time after which the wait fails.
     pub limit: Duration,
 }
 
-/// A cache line with a number that only grows (and wraps), and some plain words beside it.
+/// A cache line with a number that only grows (and wraps), and some notes.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(super) struct Counter {
     value: AtomicU32,
     sleepers: AtomicU32,
-    /// Facts that go with the value: written before it is raised, read after it was seen.
+    /// Words that belong to the value: written before the value is raised, read after it was seen.
     pub(super) notes: [AtomicU32; 14],
 }
 
-/// Why a wait ended without its value.
+/// Reason why a wait ended without its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unmet {
-    /// The group is over.
+    /// The group has ended.
     Over,
     /// The limit has passed.
     Late(Duration),
@@ -41,22 +41,22 @@ impl Counter {
         self.value.load(Ordering::Acquire)
     }
 
-    /// Makes `value` seen, with all that was written before, and wakes who waits for it.
+    /// Publishes `value` and all earlier writes, and wakes the ranks that wait for it.
     pub(super) fn raise(&self, value: u32) {
-        // The value is raised before the look at the sleepers, and a sleeper counts itself before its last look at the
-        // value: one of the two always sees the other.
+        // The value is stored before the sleepers are read, and a sleeper counts itself before it reads the value for
+        // the last time: one of the two always sees the other.
         self.value.store(value, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) != 0 {
             wake_all(&self.value);
         }
     }
 
-    /// Sets the value if it was never set; the first one wins.
+    /// Sets the value if it is still 0.
     pub(super) fn set_once(&self, value: u32) {
         let _an_earlier_one_stays = self.value.compare_exchange(0, value, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// Returns when the value has reached `target`, or when `over` has any value, or at the limit.
+    /// Waits until the value has reached `target`, `over` has any value, or the limit has passed.
     pub(super) fn wait_for(&self, target: u32, over: &Counter, patience: Patience) -> Result<(), Unmet> {
         let began = Instant::now();
         if spin_until(began, patience.spin, || has_reached(self.value(), target)) {
@@ -87,7 +87,7 @@ impl Counter {
     }
 }
 
-/// Values wrap; two that are compared are never further apart than half the range.
+/// Compares wrapping values, which are never further apart than half the range.
 fn has_reached(value: u32, target: u32) -> bool {
     value.wrapping_sub(target) <= u32::MAX / 2
 }

@@ -1,70 +1,71 @@
-//! How work in common fails. Whatever fails, the group is over: its ranks no longer stand at the same place.
+//! Errors of work that ranks do together. After any of them the group is over: its ranks are no longer at the same
+//! step.
 
 use std::time::Duration;
 
 use crate::KernelError;
 use crate::memory::MemoryError;
 
-/// Why ranks cannot go on together.
+/// Reason why ranks cannot continue together.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectiveError {
     /// A rank answered an order with an error.
     #[error("rank {rank}: {said}")]
     Failed {
-        /// Which.
+        /// The rank.
         rank: usize,
-        /// What kind of error it is, as its program numbers them.
+        /// Kind of the error, as the program of the rank numbers it.
         kind: u32,
-        /// Its error.
+        /// Text of the error.
         said: String,
     },
-    /// A rank has ended although nobody told it to.
+    /// A rank has ended without being told to.
     #[error("rank {rank} has ended{}", because(.said))]
     Ended {
-        /// Which.
+        /// The rank.
         rank: usize,
-        /// What kind of error it said last, as its program numbers them; 0 if none.
+        /// Kind of the last error reported, as the program numbers it; 0 if none.
         kind: u32,
-        /// What it or its keeper said last; empty if nothing.
+        /// Last report of the rank or of its keeper; empty if there is none.
         said: String,
     },
     /// The leader has closed the segment.
     #[error("the leader of the ranks has gone")]
     Closed,
-    /// A rank did not come.
+    /// A rank did not do something in time.
     #[error("rank {rank} has not {what} within {waited:?}")]
     Late {
-        /// Who was waited for.
+        /// The rank that was waited for.
         rank: usize,
-        /// What it should have done.
+        /// Action that was waited for.
         what: &'static str,
-        /// How long it was waited for.
+        /// Time waited.
         waited: Duration,
     },
-    /// More than the segment was made for.
+    /// Something does not fit into the segment.
     #[error("{what}: {count} do not fit into {max}")]
     TooLarge {
-        /// What was to be put into the segment.
+        /// Part of the segment.
         what: &'static str,
-        /// How many words or values.
+        /// Number of words or values.
         count: usize,
-        /// How many fit.
+        /// Number that fits.
         max: usize,
     },
-    /// A number of ranks that cannot work together, or a segment made for another.
+    /// A number of ranks that cannot work together, or a segment made for another number.
     #[error("{what} is {found}, must be {must}")]
     Shape {
-        /// What was compared.
+        /// Name of the number.
         what: &'static str,
-        /// What it is.
+        /// Number found.
         found: usize,
-        /// What it must be.
+        /// Numbers allowed.
         must: String,
     },
-    /// An operation of this rank.
+    /// An operation of this rank failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The mapping.
+    /// The segment could not be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }

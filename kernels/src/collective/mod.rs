@@ -1,9 +1,9 @@
-//! What the ranks of one worker do together: sums in the fixed tree, orders of a leader, rows that change hands. Knows
-//! no model.
+//! Work that the ranks of one worker do together: sums in the fixed tree, orders of a leader, rows that are passed on.
+//! Knows no model.
 //!
-//! The ranks are threads or processes of one host around one mapping, the [`Segment`]; all they do together goes
-//! through it, so both kinds run the same code. Every wait spins shortly, then sleeps in the kernel (futex), ends at
-//! its limit, and ends early when a rank has ended or the leader has closed the segment.
+//! The ranks are threads or processes of one host around one mapping, the [`Segment`]. They communicate only through
+//! it, so both kinds run the same code. Every wait spins shortly, then sleeps in the kernel (futex), ends at its limit,
+//! and ends early when a rank has ended or the leader has closed the segment.
 
 mod board;
 mod counter;
@@ -25,21 +25,21 @@ pub use tallies::Tallies;
 
 /// Sums over the ranks that hold the parts of one matrix.
 ///
-/// A rank of `size` holds a [`crate::KShard`] and computes the root of its sub-tree of the sum over `k`. The roots meet in
-/// the same binary tree, `((0+1)+(2+3))+((4+5)+(6+7))`, so the sum has the bits of the whole product.
+/// Each of `size` ranks holds a [`crate::KShard`] and computes the root of its sub-tree of the sum over `k`. The roots
+/// are added in the same binary tree, `((0+1)+(2+3))+((4+5)+(6+7))`, so the sum has the bits of the whole product.
 pub trait Collective<O: Ops> {
-    /// This rank, from 0.
+    /// Index of this rank, from 0.
     fn rank(&self) -> usize;
 
-    /// How many ranks there are: 1, 2, 4 or 8.
+    /// Number of ranks: 1, 2, 4 or 8.
     fn size(&self) -> usize;
 
-    /// Replaces `rows` at every rank by the sum of all ranks' rows. All ranks call it for rows of the same number of
-    /// `values` (rows times columns), in the same order of calls.
+    /// Replaces `rows` at every rank by the sum of all ranks' rows. All ranks make the same calls in the same order,
+    /// each with the same number of `values` (rows times columns).
     fn all_reduce(&mut self, ops: &mut O, rows: &mut O::Rows, values: usize) -> Result<(), CollectiveError>;
 }
 
-/// The only rank there is: its sums are whole already.
+/// A group of one rank, whose sums are whole already.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 

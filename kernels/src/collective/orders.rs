@@ -1,7 +1,7 @@
-//! A leader tells ranks what to do next and hears how it went; knows no meaning of an order.
+//! Orders of a leader to the other ranks, and their answers; knows no meaning of an order.
 //!
-//! There is one order at a time: the next one is written when all who were given the last have answered. An order and
-//! its answer also order memory: what a rank wrote before it answered is seen by whoever is ordered afterwards.
+//! There is one order at a time: the leader writes the next one when all ranks that were given the last one have
+//! answered. Order and answer also order memory: whoever gets a later order sees what a rank wrote before it answered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,28 +11,27 @@ use super::counter::{Patience, Unmet};
 use super::segment::{Number, REPORT_BYTES};
 use super::{CollectiveError, Segment};
 
-/// The value of `Segment::over` after the leader has gone; others are `1 + rank` of a rank that has ended.
+/// Value of `Segment::over` after the leader has closed the segment; `1 + rank` names a rank that has ended.
 const CLOSED: u32 = u32::MAX;
-/// Length and kind before the text of a report.
+/// Bytes of length and kind before the text of a report.
 const REPORT_HEAD_BYTES: usize = 2 * size_of::<u32>();
-/// How an order went, in the note beside its answer.
+/// Outcome of an order, in the note of its answer.
 const WENT_WELL: u32 = 1;
 
-/// The side that gives orders; its drop ends the group.
+/// The rank that gives orders; dropping it ends the group.
 pub struct Leader {
     segment: Arc<Segment>,
     sequence: u32,
-    /// Who has not answered yet.
     awaited: Vec<usize>,
 }
 
 impl Leader {
-    /// The leader of a fresh segment.
+    /// Makes the leader of a new segment.
     pub fn new(segment: &Arc<Segment>) -> Leader {
         Leader { segment: Arc::clone(segment), sequence: 0, awaited: Vec::new() }
     }
 
-    /// Gives an order to some ranks. All answers to the last one must have been heard.
+    /// Gives an order to some ranks. All answers to the last order must have been heard.
     pub fn give(&mut self, ranks: impl IntoIterator<Item = usize>, order: &[u32]) -> Result<(), CollectiveError> {
         let max = self.segment.shape().order_words_max;
         if order.len() > max {
@@ -41,7 +40,8 @@ impl Leader {
         if let Some(&rank) = self.awaited.first() {
             return Err(CollectiveError::Late { rank, what: "answered the last order", waited: Duration::ZERO });
         }
-        // SAFETY: the order has room for `max` words, and nobody reads it: all who were given the last one have answered.
+        // SAFETY: the order has room for `max` words, and nobody reads it: the last order was answered by all its
+        // ranks.
         unsafe { std::ptr::copy_nonoverlapping(order.as_ptr(), self.segment.order(), order.len()) };
         self.sequence = self.sequence.wrapping_add(1);
         for rank in ranks {
@@ -53,7 +53,7 @@ impl Leader {
         Ok(())
     }
 
-    /// Waits until everybody has answered; the first error that one of them said.
+    /// Waits for all answers; returns the first error among them.
     pub fn hear(&mut self, patience: Patience) -> Result<(), CollectiveError> {
         let mut first = Ok(());
         for rank in std::mem::take(&mut self.awaited) {
@@ -72,8 +72,8 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         self.segment.over().set_once(CLOSED);
-        // Sleepers look at `over` when they are woken for nothing. One that is about to sleep can miss this wake, because no
-        // number changes; it looks by itself soon.
+        // A woken rank reads `over` even if its number is unchanged. One that is about to sleep can miss this wake; it
+        // reads `over` at its next timeout.
         for rank in 0..self.segment.shape().ranks {
             let ordered = self.segment.number(rank, Number::Ordered);
             ordered.raise(ordered.value());
@@ -81,16 +81,16 @@ impl Drop for Leader {
     }
 }
 
-/// What a follower heard.
+/// Result of a follower's wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// An order; it must be answered.
+    /// A new order, which must be answered.
     Order,
-    /// The group is over.
+    /// The group has ended.
     End,
 }
 
-/// The side that follows orders. If it is dropped before the group is over, the group is over.
+/// A rank that follows orders. If it is dropped before the group has ended, the group ends.
 pub struct Follower {
     segment: Arc<Segment>,
     rank: usize,
@@ -98,7 +98,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Rank `rank` of a segment, which is not the leader's.
+    /// Makes the follower for `rank`, which is not the leader's.
     pub fn new(segment: &Arc<Segment>, rank: usize) -> Result<Follower, CollectiveError> {
         let ranks = segment.shape().ranks;
         if rank == 0 || rank >= ranks {
@@ -108,7 +108,7 @@ impl Follower {
         Ok(Follower { segment: Arc::clone(segment), rank, sequence: 0 })
     }
 
-    /// Waits for the next order, as long as the group exists, and copies it into `order`.
+    /// Waits for the next order as long as the group exists, and copies it into `order`.
     pub fn next(&mut self, order: &mut Vec<u32>, spin: Duration) -> Heard {
         const LOOK: Duration = Duration::from_secs(1);
         let ordered = self.segment.number(self.rank, Number::Ordered);
@@ -120,13 +120,13 @@ impl Follower {
                 Err(Unmet::Late(_)) => {}
             }
         }
-        // Orders to others have numbers too.
+        // Orders to other ranks are numbered too.
         self.sequence = ordered.value();
         let len = (ordered.notes[0].load(Ordering::Relaxed) as usize).min(self.segment.shape().order_words_max);
         order.clear();
         order.reserve(len);
-        // SAFETY: the segment has room for `len` words, which the leader leaves alone until this rank has answered; the
-        // vector has room for them, and every word is a value.
+        // SAFETY: the segment has room for `len` words, which the leader does not change until this rank has answered;
+        // the vector has room for them, and every word is a value.
         unsafe {
             std::ptr::copy_nonoverlapping(self.segment.order().cast_const(), order.as_mut_ptr(), len);
             order.set_len(len);
@@ -134,7 +134,7 @@ impl Follower {
         Heard::Order
     }
 
-    /// Answers the order that was heard last; an error has a kind, of which this knows nothing, and a text.
+    /// Answers the last order; an error has a kind, which is only passed on, and a text.
     pub fn answer(&mut self, outcome: Result<(), (u32, &str)>) {
         if let Err((kind, said)) = outcome {
             self.segment.say(self.rank, kind, said);
@@ -148,7 +148,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        // Whoever catches the panic says what it was.
+        // The code that catches the panic reports it.
         if std::thread::panicking() {
             return;
         }
@@ -157,7 +157,7 @@ impl Drop for Follower {
 }
 
 impl Segment {
-    /// Ends the group because `rank` has ended; for whoever keeps it. Does nothing when the group is over.
+    /// Ends the group because `rank` has ended; called by its keeper. Does nothing when the group has ended.
     pub fn declare_ended(&self, rank: usize, said: &str) {
         if rank < self.shape().ranks && self.over().value() == 0 {
             self.say(rank, 0, said);
@@ -165,17 +165,17 @@ impl Segment {
         }
     }
 
-    /// Whether the group has ended.
+    /// True once the group has ended.
     pub fn is_over(&self) -> bool {
         self.over().value() != 0
     }
 
-    /// Why the group has ended, if it has.
+    /// Reason why the group has ended, if it has.
     pub fn why_over(&self) -> Option<CollectiveError> {
         self.is_over().then(|| self.unmet(Unmet::Over, 0, ""))
     }
 
-    /// Why a wait for `rank` has failed.
+    /// The error for a failed wait for `rank`.
     pub(super) fn unmet(&self, unmet: Unmet, rank: usize, what: &'static str) -> CollectiveError {
         match (unmet, self.over().value()) {
             (Unmet::Late(waited), _) => {
@@ -200,7 +200,7 @@ impl Segment {
         }
     }
 
-    /// Ends the group because `rank` was waited for in vain: whoever asks later hears the same reason.
+    /// Ends the group because `rank` is late, with a reason for all who ask later.
     fn give_up(&self, rank: usize, waited: Duration) {
         if !self.is_over() {
             let waited_ms = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX).max(1);
@@ -209,12 +209,12 @@ impl Segment {
         }
     }
 
-    /// Leaves a text in a rank's name, cut to what fits, behind its length and its kind.
+    /// Writes a report for a rank: length, kind and as much of the text as fits.
     fn say(&self, rank: usize, kind: u32, said: &str) {
         let bytes = &said.as_bytes()[..said.len().min(REPORT_BYTES - REPORT_HEAD_BYTES)];
         let report = self.report(rank);
-        // SAFETY: a report has `REPORT_BYTES` bytes and begins at a multiple of 64; one rank writes it, or its keeper when
-        // the rank is no more.
+        // SAFETY: a report has `REPORT_BYTES` bytes and begins at a multiple of 64; only the rank writes it, or its
+        // keeper after the rank has ended.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), report.add(REPORT_HEAD_BYTES), bytes.len());
             report.cast::<[u32; 2]>().write([bytes.len() as u32, kind]);

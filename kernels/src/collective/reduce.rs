@@ -1,7 +1,7 @@
-//! Sums over the ranks of one group, shared out over them; knows no matrix.
+//! Sums over the ranks of one group; each rank adds a share of the values. Knows no matrix.
 //!
-//! Each rank puts its rows into its slot, sums its share of the values over all slots in the tree, and reads the whole
-//! sum: every value is summed once, at one place.
+//! Each rank copies its rows into its slot, sums its share of the values over all slots in the tree, and reads the
+//! whole sum: every value is summed by exactly one rank.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,22 +11,20 @@ use super::segment::Number;
 use super::{Collective, CollectiveError, Segment};
 use crate::Ops;
 
-/// Values that are summed up together, so that they stay in the first-level cache.
+/// Values that are summed at a time, so that they stay in the first-level cache.
 const BLOCK_VALUES: usize = 2048;
 
-/// One rank's part in the sums of its group.
+/// One rank's end of the sums of its group.
 pub struct SharedReduce {
     segment: Arc<Segment>,
-    /// First rank of the group.
     first: usize,
-    /// Place in the group.
     rank: usize,
     round: u32,
     patience: Patience,
 }
 
 impl SharedReduce {
-    /// The part of rank `rank` of the segment.
+    /// Makes the end of rank `rank` of the segment.
     pub fn new(segment: &Arc<Segment>, rank: usize, patience: Patience) -> Result<SharedReduce, CollectiveError> {
         let shape = segment.shape();
         if rank >= shape.ranks {
@@ -41,10 +39,10 @@ impl SharedReduce {
         self.segment.shape().group_ranks
     }
 
-    /// Says that this rank has finished a phase of the sum of so many values, and waits for all others.
+    /// Announces that this rank has finished a phase of a sum of `values`, and waits for the other ranks.
     fn meet(&self, phase: u32, values: usize) -> Result<(), CollectiveError> {
         let own = self.segment.number(self.first + self.rank, Number::Summed);
-        // A rank is at most one phase ahead of another, so two notes are enough.
+        // A rank is at most one phase ahead of the others, so two notes are enough.
         let note = phase as usize % 2;
         own.notes[note].store(values as u32, Ordering::Relaxed);
         own.raise(phase);
@@ -61,19 +59,19 @@ impl SharedReduce {
         Ok(())
     }
 
-    /// This rank's share of the values, on whole cache lines.
+    /// This rank's share of the values, in whole cache lines.
     fn share(&self, values: usize) -> std::ops::Range<usize> {
         let per_rank = values.div_ceil(self.group_ranks()).next_multiple_of(16);
         (self.rank * per_rank).min(values)..((self.rank + 1) * per_rank).min(values)
     }
 
-    /// Sums the share over the slots, pairs first, into the slot of the group's first rank.
+    /// Sums this rank's share over the slots, pairs first, into the slot of the group's first rank.
     fn sum(&self, values: usize) {
         let share = self.share(values);
         for from in share.clone().step_by(BLOCK_VALUES) {
             let count = BLOCK_VALUES.min(share.end - from);
-            // SAFETY: a slot has room for `values`; between the two meetings of a round each rank touches its own share
-            // only, of all slots, so the block of every slot is this rank's alone.
+            // SAFETY: a slot has room for `values`; between the two meetings of a round only this rank touches its
+            // share of any slot.
             let block = |rank: usize| unsafe {
                 std::slice::from_raw_parts_mut(self.segment.slot(self.first + rank, self.round).add(from), count)
             };
@@ -109,8 +107,8 @@ impl<O: Ops> Collective<O> for SharedReduce {
         }
         self.round = self.round.wrapping_add(1);
         let own = self.segment.slot(self.first + self.rank, self.round);
-        // SAFETY: the slot has room for `values`. It was last read two rounds ago, and all ranks have come to the round
-        // after that before this rank left it.
+        // SAFETY: the slot has room for `values`. It was last read two rounds ago, and since then all ranks have met in
+        // a later round.
         ops.read_rows(rows, unsafe { std::slice::from_raw_parts_mut(own, values) })?;
         self.meet(self.round.wrapping_mul(2), values)?;
         self.sum(values);

@@ -1,4 +1,4 @@
-//! The mapping that the ranks of a worker share: which number and which array lies where. Knows no protocol.
+//! The mapping that the ranks of a worker share, and the place of each counter and array in it. Knows no protocol.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -7,57 +7,53 @@ use super::CollectiveError;
 use super::counter::Counter;
 use crate::memory::{Backing, HostMemory};
 
-/// "BATR": a mapping that is a segment of this version.
+/// "BATR": marks a segment of this version.
 const MAGIC: u32 = 0x4241_5452;
 const VERSION: u32 = 2;
-/// Bytes that a rank may say about itself.
 pub(super) const REPORT_BYTES: usize = 1024;
 const LINE_BYTES: usize = size_of::<Counter>();
-/// Ranks of one worker at most.
 const RANKS_MAX: usize = 64;
-/// Sums are kept twice, so that a fast rank may begin the next one while a slow one still reads the last.
+/// Sets of slots: a fast rank may begin the next sum while a slow one still reads the last.
 const SLOT_SETS: usize = 2;
 
-/// What a segment has room for. All ranks must be told the same.
+/// Sizes of a segment; the same at all ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentShape {
-    /// All ranks of the worker, the leader (rank 0) included.
+    /// Ranks of the worker, the leader (rank 0) included.
     pub ranks: usize,
-    /// Ranks of one group that sums up together; group `g` has the ranks from `g * group_ranks` on.
+    /// Ranks of a group that sums together; group `g` has the ranks from `g * group_ranks` on.
     pub group_ranks: usize,
-    /// Words of one order.
+    /// Most words of an order.
     pub order_words_max: usize,
-    /// f32 values of the rows that are summed up or handed over at once.
+    /// Most f32 values of rows that are summed or passed on at once.
     pub row_values_max: usize,
-    /// f32 values of the logits of one step.
+    /// Most f32 values of the logits of one step.
     pub logit_values_max: usize,
-    /// Numbers that all ranks count in.
+    /// Number of tallies.
     pub tallies: usize,
 }
 
 /// Shared memory with the counters, orders, rows and sums of one worker's ranks.
 ///
-/// Whoever uses a part of it keeps to the order that the counters give: orders, boards and sums are plain memory.
+/// Orders, boards and sums are plain memory: their users must keep to the order that the counters give.
 pub struct Segment {
     memory: HostMemory,
     shape: SegmentShape,
     offsets: Offsets,
 }
 
-/// Which of a rank's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Number {
-    /// The latest order that was given to it.
+    /// Number of the latest order to the rank.
     Ordered,
-    /// The latest order that it has answered.
+    /// Number of the latest order that the rank has answered.
     Answered,
-    /// How far it is in its sums.
+    /// Phases of sums that the rank has finished.
     Summed,
 }
 
 const NUMBERS: usize = 3;
 
-/// Where the parts begin, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Offsets {
     numbers: usize,
@@ -96,7 +92,7 @@ impl SegmentShape {
         Some(Offsets { numbers, reports, tallies, order, rows, logits, slots, end })
     }
 
-    /// As words that both sides can compare.
+    /// The sizes as words, which both sides compare.
     fn words(&self) -> [u32; 8] {
         let sizes = [self.order_words_max, self.row_values_max, self.logit_values_max, self.tallies];
         let [order, rows, logits, tallies] = sizes.map(|size| size as u32);
@@ -105,7 +101,7 @@ impl SegmentShape {
 }
 
 impl Segment {
-    /// A fresh segment. Pages that are never used take no memory.
+    /// Makes a new segment. Pages that are never used take no memory.
     pub fn new(shape: SegmentShape, backing: Backing) -> Result<Arc<Segment>, CollectiveError> {
         let offsets = laid_out(&shape)?;
         let memory = HostMemory::new(offsets.end, backing)?;
@@ -117,7 +113,7 @@ impl Segment {
         Ok(Arc::new(segment))
     }
 
-    /// A segment that another process has made, in `memory`.
+    /// Opens a segment that another process has made in `memory`.
     pub fn open(memory: HostMemory, shape: SegmentShape) -> Result<Arc<Segment>, CollectiveError> {
         let offsets = laid_out(&shape)?;
         if memory.len() < offsets.end {
@@ -135,17 +131,17 @@ impl Segment {
         Ok(Arc::new(segment))
     }
 
-    /// Bytes of a segment of this shape.
+    /// Size of a segment of this shape, in bytes.
     pub fn bytes(shape: &SegmentShape) -> Result<usize, CollectiveError> {
         laid_out(shape).map(|offsets| offsets.end)
     }
 
-    /// The mapping, to be bequeathed to another process.
+    /// The mapping, which can be bequeathed to another process.
     pub fn memory(&self) -> &HostMemory {
         &self.memory
     }
 
-    /// What it has room for.
+    /// Sizes of the segment.
     pub fn shape(&self) -> &SegmentShape {
         &self.shape
     }
@@ -154,7 +150,7 @@ impl Segment {
         self.counter(0)
     }
 
-    /// 0 while the group exists; then who ended it.
+    /// 0 while the group exists; then `1 + rank` of the rank that ended it, or `orders::CLOSED`.
     pub(super) fn over(&self) -> &Counter {
         self.counter(LINE_BYTES)
     }
@@ -165,39 +161,35 @@ impl Segment {
     }
 
     fn counter(&self, offset: usize) -> &Counter {
-        // SAFETY: counters lie at multiples of 64 bytes below `offsets.numbers + ranks * NUMBERS` lines, inside the mapping;
-        // they are made of atomics only, for which zeroed memory is a value and which every process may share.
+        // SAFETY: counters lie at multiples of 64 bytes below `offsets.numbers + ranks * NUMBERS` lines, inside the
+        // mapping; they consist of atomics, which processes may share and for which zeroed memory is a value.
         unsafe { &*self.memory.as_ptr().add(offset).cast::<Counter>() }
     }
 
-    /// First byte of what `rank` says about itself.
     pub(super) fn report(&self, rank: usize) -> *mut u8 {
         assert!(rank < self.shape.ranks, "a rank of this segment");
         self.at(self.offsets.reports + rank * REPORT_BYTES)
     }
 
     pub(super) fn tallies(&self) -> &[AtomicU64] {
-        // SAFETY: so many numbers lie at this multiple of 64 bytes, inside the mapping; atomics may be shared by every
-        // process, and zeroed memory is a value of theirs.
+        // SAFETY: so many numbers lie at this multiple of 64 bytes, inside the mapping; processes may share atomics,
+        // and zeroed memory is a value of theirs.
         unsafe { std::slice::from_raw_parts(self.at(self.offsets.tallies).cast(), self.shape.tallies) }
     }
 
-    /// First of `order_words_max` words.
     pub(super) fn order(&self) -> *mut u32 {
         self.at(self.offsets.order).cast()
     }
 
-    /// First of `row_values_max` values.
     pub(super) fn rows(&self) -> *mut f32 {
         self.at(self.offsets.rows).cast()
     }
 
-    /// First of `logit_values_max` values.
     pub(super) fn logits(&self) -> *mut f32 {
         self.at(self.offsets.logits).cast()
     }
 
-    /// First of the `row_values_max` values that `rank` puts into the sum of this `round`.
+    /// First of the `row_values_max` values of `rank` in the sum of this `round`.
     pub(super) fn slot(&self, rank: usize, round: u32) -> *mut f32 {
         assert!(rank < self.shape.ranks, "a rank of this segment");
         let slot_bytes = (self.offsets.end - self.offsets.slots) / (self.shape.ranks * SLOT_SETS);
@@ -207,7 +199,7 @@ impl Segment {
 
     fn at(&self, offset: usize) -> *mut u8 {
         debug_assert!(offset <= self.offsets.end);
-        // SAFETY: every offset that is asked for lies inside the mapping, which has at least `offsets.end` bytes.
+        // SAFETY: every offset used lies inside the mapping, which has at least `offsets.end` bytes.
         unsafe { self.memory.as_ptr().add(offset) }
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers that all ranks of a segment count in; knows not what is counted.
+//! Numbers that all ranks of a segment add to; knows no meaning of them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,7 +11,7 @@ pub struct Tallies {
 }
 
 impl Tallies {
-    /// Those of `segment`.
+    /// The tallies of `segment`.
     pub fn of(segment: &Arc<Segment>) -> Tallies {
         Tallies { segment: Arc::clone(segment) }
     }

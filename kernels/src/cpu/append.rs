@@ -1,11 +1,11 @@
-//! Finishes the queries of one KV head's group and stores its keys and values; one task per KV head.
+//! Norm and rotation of the queries of one KV head's group, and the stores of its keys and values; one task per KV
+//! head.
 
 use super::elementwise::{rms_norm_in_place, rotate};
 use crate::kv::StoredAt;
 use crate::numerics::{bf16_bits, bf16_pair, quantise};
 use crate::{Batch, HEAD_DIM_MAX, HeadShape, HostRope, KvDtype, KvGeometry, KvPart, KvView, TILE_TOKENS};
 
-/// Everything the tasks of one call share. The arguments have been checked.
 pub(super) struct Append<'a> {
     pub(super) qkv: *mut f32,
     pub(super) shape: HeadShape,
@@ -18,7 +18,7 @@ pub(super) struct Append<'a> {
     pub(super) layer: usize,
 }
 
-/// Does all rows for one KV head: a tile has one writer, whatever blocks the rows share.
+/// Does all rows for one KV head: so a tile has one writer, whatever blocks the rows share.
 ///
 /// # Safety
 /// `qkv` has the rows of the batch, and no other task does the same head; blocks are inside the pool and nobody else
@@ -65,7 +65,6 @@ fn finish(call: &Append<'_>, head: &mut [f32], norm: Option<&[f32]>, position: u
     }
 }
 
-/// One tile of the cache, in the order of `TileOrder`.
 struct Tile<'a> {
     start: *mut u8,
     geometry: &'a KvGeometry,
@@ -77,7 +76,8 @@ impl Tile<'_> {
     #[inline(always)]
     unsafe fn store_key(&self, token: usize, key: &[f32]) {
         let words = self.start.cast::<u32>();
-        // SAFETY: word `i * 16 + token` is the token's word in row `i` of `[word][token]`; in int8 it has half the size.
+        // SAFETY: word `i * 16 + token` is the token's word in row `i` of `[word][token]`; in int8 a word has half the
+        // size.
         unsafe {
             self.clear_if_first(token);
             match self.geometry.dtype {
@@ -119,7 +119,7 @@ impl Tile<'_> {
                 KvDtype::Bf16 => {
                     let pairs = std::slice::from_raw_parts_mut(words.add(token / 2 * head_dim), head_dim);
                     if token.is_multiple_of(2) {
-                        // The partner becomes zero; it is multiplied with weight 0 until it is stored.
+                        // The other token of the pair becomes zero; its weight is 0 until it is stored.
                         for (pair, value) in pairs.iter_mut().zip(value) {
                             *pair = bf16_bits(*value);
                         }
@@ -139,7 +139,7 @@ impl Tile<'_> {
                     let first = self.start.cast::<[i8; 2]>().add(token / 2 * head_dim);
                     let pairs = std::slice::from_raw_parts_mut(first, head_dim);
                     for (pair, integer) in pairs.iter_mut().zip(integers) {
-                        // As for bf16, the partner of an even token becomes zero.
+                        // As for bf16, the other token becomes zero.
                         *pair = if token.is_multiple_of(2) { [integer, 0] } else { [pair[0], integer] };
                     }
                 }
@@ -147,14 +147,13 @@ impl Tile<'_> {
         }
     }
 
-    /// The token's scale, where the dtype has scales.
     #[inline(always)]
     unsafe fn scale(&self, token: usize) -> *mut f32 {
         // SAFETY: the scales lie behind the elements of the tile, one per token.
         unsafe { self.start.add(self.geometry.scales_offset()).cast::<f32>().add(token) }
     }
 
-    /// The first token of a tile clears all of it: its bytes then depend on nothing but its tokens.
+    /// Clears the tile before its first token is stored: its bytes then depend only on its tokens.
     #[inline(always)]
     unsafe fn clear_if_first(&self, token: usize) {
         if token == 0 {

@@ -1,4 +1,4 @@
-//! The choice of experts, their products in one run of the pool each, and the sum of a row's choices.
+//! Choice of experts, their products in one run of the pool, and the weighted sum of a row's choices.
 
 use super::gemm::{self, Finish, Product};
 use super::{CpuOps, Matrix, Rows};
@@ -21,7 +21,7 @@ impl CpuOps {
     }
 }
 
-/// What the two products of experts differ in.
+/// Arguments in which the two products of experts differ.
 pub(super) struct ExpertProduct<'a> {
     pub(super) op: &'static str,
     pub(super) left: Left<'a, CpuOps>,
@@ -36,7 +36,7 @@ pub(super) fn same_format(op: &'static str, experts: &[Matrix]) -> Result<(), Ke
     Err(KernelError::Invalid { op, what: "the experts' matrices mix formats".to_owned() })
 }
 
-/// The experts with the greatest logits, as many as `chosen` has places, ascending; of equal logits the lower expert.
+/// Fills `chosen` with the experts of the greatest logits, ascending; of equal logits the lower expert is chosen.
 pub(super) fn choose(logits: &[f32], chosen: &mut [u32]) {
     let mut count = 0;
     for (expert, logit) in (0u32..).zip(logits) {

@@ -1,4 +1,4 @@
-//! Instruction levels: which exist, which this processor has, how they are named.
+//! Instruction levels: their names, and which of them this processor has.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,14 +9,14 @@ use crate::numerics::PairOrder;
 /// An instruction level that the CPU kernels are compiled for, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KernelSet {
-    /// The set below, and tile registers (AMX-TILE, AMX-BF16, AMX-INT8) for products of bf16 and int8 (Sapphire Rapids and
-    /// later).
+    /// AVX-512 as in `Avx512Bf16`, and tile registers (AMX-TILE, AMX-BF16, AMX-INT8) for products of bf16 and int8
+    /// (Sapphire Rapids and later).
     Amx,
     /// AVX-512 F, BW, DQ, VL, VBMI, VNNI and BF16 (Zen 4, Sapphire Rapids and later).
     Avx512Bf16,
     /// AVX2 and FMA (since 2013).
     Avx2,
-    /// Whatever the compiler makes of plain code for the target.
+    /// Plain code, with the instructions that the compiler may use for the target.
     Portable,
 }
 
@@ -24,12 +24,12 @@ impl KernelSet {
     /// All sets, the best first.
     pub const ALL: [KernelSet; 4] = [KernelSet::Amx, KernelSet::Avx512Bf16, KernelSet::Avx2, KernelSet::Portable];
 
-    /// The best set of this processor.
+    /// Best set of this processor.
     pub fn best() -> Self {
         Self::ALL.into_iter().find(|set| set.is_available()).unwrap_or(KernelSet::Portable)
     }
 
-    /// This processor can run it.
+    /// True if this processor can run the set.
     pub fn is_available(self) -> bool {
         match self {
             KernelSet::Amx => has_avx512_bf16() && has_amx(),
@@ -39,7 +39,7 @@ impl KernelSet {
         }
     }
 
-    /// Errors with the instructions that are missing.
+    /// Returns an error that names the missing instructions if this processor cannot run the set.
     pub fn require(self) -> Result<(), KernelError> {
         if self.is_available() {
             return Ok(());
@@ -53,7 +53,7 @@ impl KernelSet {
         Err(KernelError::KernelSetMissing { name: self.name(), missing })
     }
 
-    /// The order in which it sums products of bf16.
+    /// Order in which the set sums products of bf16.
     pub const fn pair_order(self) -> PairOrder {
         match self {
             KernelSet::Amx => PairOrder::Steps,

@@ -13,10 +13,10 @@ use crate::numerics::{K_STEP, LANES, k_padded};
 use crate::pool::Pool;
 use crate::{Arrangement, Dtype, KernelError, MappedImage, MatrixImage, MatrixShape, MatrixSize, MatrixSource, widen};
 
-/// Rows and columns of any real matrix are fewer; their product with an element's size can be addressed.
+/// Bound on rows and columns: any real matrix is smaller, and sizes in bytes do not overflow.
 const SIZE_MAX: usize = 1 << 30;
 
-/// What a word of a packed matrix holds.
+/// Content of a word of a packed matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WordFormat {
     /// Two bf16 that are neighbours along `k`.
@@ -44,7 +44,6 @@ impl WordFormat {
         }
     }
 
-    /// Words of a row of a table.
     fn table_row_words(self, k: usize) -> usize {
         match self {
             WordFormat::Bf16Pairs => k.div_ceil(2),
@@ -53,7 +52,6 @@ impl WordFormat {
         }
     }
 
-    /// As images say it.
     fn code(self) -> u64 {
         match self {
             WordFormat::Bf16Pairs => 1,
@@ -73,17 +71,15 @@ pub struct Matrix {
     pub(super) arrangement: Arrangement,
     pub(super) format: WordFormat,
     pub(super) n: usize,
-    /// Columns held: all, or a shard's.
     pub(super) k: usize,
-    /// Words of a row along `k`, padding included; not padded in a table.
+    /// Words of a row, with padding except in a table.
     pub(super) k_words: usize,
     pub(super) words: PackedWords,
-    /// One f32 per packed row, of int8 only.
+    /// Scale of each packed row, in int8 only.
     scales: Option<PackedWords>,
 }
 
 impl Matrix {
-    /// Packs `parts` as `arrangement` says.
     pub(super) fn new(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
         let (dtype, n, columns) = weights::matrix(parts, arrangement, |part| not_finite(part, pool))?;
         let (format, k) = (WordFormat::of(dtype), columns.len());
@@ -93,7 +89,6 @@ impl Matrix {
         Ok(Self { arrangement, format, n, k, k_words, words: PackedWords::Own(words), scales: None })
     }
 
-    /// Rounds `parts` to int8 and packs them.
     pub(super) fn int8(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
         weights::int8_matrix(parts, arrangement)?;
         let (_, n, columns) = weights::matrix(parts, arrangement, |part| not_finite(part, pool))?;
@@ -106,12 +101,12 @@ impl Matrix {
         Ok(Self { arrangement, format, n, k, k_words, words, scales })
     }
 
-    /// Its weights as a part of a product with `rows` rows.
+    /// The weights, for a product with `rows` rows.
     pub(super) fn part(&self, rows: usize) -> Part<'_> {
         Part { rows, right: self.words.as_slice(), scales: self.scales.as_ref().map(PackedWords::as_f32) }
     }
 
-    /// Its form is its fields, in the order of [`Matrix::from_image`].
+    /// The form lists the fields in the order in which [`Matrix::from_image`] reads them.
     pub(super) fn image(&self) -> MatrixImage<'_> {
         let codes = [self.arrangement.code(), self.format.code()];
         let sizes = [self.n, self.k, self.k_words].map(|size| size as u64);
@@ -146,17 +141,15 @@ impl Matrix {
         Ok(Self { arrangement, format, n, k, k_words: k_words_expected, words, scales })
     }
 
-    /// Widens row `n` into `out`, which has `k` values.
     pub(super) fn read_row(&self, n: usize, out: &mut [f32]) {
         self.for_row(n, out, |place, value| *place = value);
     }
 
-    /// Adds row `n` to `out`, which has `k` values.
     pub(super) fn add_row(&self, n: usize, out: &mut [f32]) {
         self.for_row(n, out, |place, value| *place += value);
     }
 
-    /// Calls `put` with each place of `out` and its value of row `n`.
+    /// Calls `put` with each of the `k` places of `out` and its value of row `n`.
     fn for_row(&self, n: usize, out: &mut [f32], put: impl Fn(&mut f32, f32)) {
         let words = self.words.as_slice();
         let (first, stride) = match self.arrangement {
@@ -199,7 +192,7 @@ impl MatrixSize for Matrix {
     }
 }
 
-/// (words of a row along `k`, rows with padding) of a packed matrix.
+/// Size of a packed matrix: (words of a row, rows with padding).
 fn packed_shape(arrangement: Arrangement, format: WordFormat, n: usize, k: usize) -> (usize, usize) {
     let row_words = format.row_words(k, arrangement.chunks());
     match arrangement {
@@ -209,7 +202,6 @@ fn packed_shape(arrangement: Arrangement, format: WordFormat, n: usize, k: usize
     }
 }
 
-/// Writes the `columns` of the rows of `parts` to their places.
 fn fill(
     words: &mut Words,
     parts: &[MatrixSource<'_>],
@@ -240,7 +232,7 @@ fn fill(
     })
 }
 
-/// Index of the first element of a part that is not a finite number; all threads look.
+/// Index of the first element of a part that is not finite; all threads search.
 fn not_finite(part: &MatrixSource<'_>, pool: &Pool) -> Result<Option<usize>, KernelError> {
     const TASK_BYTES: usize = 1 << 20;
     let task_elements = TASK_BYTES / part.dtype.bytes();
@@ -254,7 +246,7 @@ fn not_finite(part: &MatrixSource<'_>, pool: &Pool) -> Result<Option<usize>, Ker
     Ok(Some(first.into_inner()).filter(|element| *element != usize::MAX))
 }
 
-/// The row of the sources that becomes column `column` of block `block`; `None` for padding.
+/// Source row of column `column` of block `block`; `None` for padding.
 fn source_row<'a>(
     parts: &'a [MatrixSource<'a>],
     arrangement: Arrangement,
@@ -281,7 +273,6 @@ fn source_row<'a>(
     None
 }
 
-/// One row of a source, read as words.
 struct RowWords<'a> {
     bytes: &'a [u8],
     dtype: Dtype,

@@ -1,6 +1,5 @@
-//! `CpuOps`: the operations on host threads, with the best instructions of the processor; knows no model.
-//!
-//! Kernels are written once over vector traits (`lanes`) and compiled once per instruction level (`table`).
+//! `CpuOps`: operations on host threads, with the best instructions of the processor; knows no model. Kernels are
+//! written once over vector traits (`lanes`) and compiled once per instruction level (`table`).
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -38,37 +37,36 @@ use matrix::WordFormat;
 use table::{Kernels, ProductKernels};
 use words::{Shared, Words};
 
-/// Values that one task of a row-wise operation handles at least.
+/// Least number of values in a task of a row-wise operation.
 const TASK_VALUES_MIN: usize = 32 * 1024;
 
-/// The operations of host threads.
+/// Operations on host threads.
 pub struct CpuOps {
     pool: Arc<Pool>,
     set: KernelSet,
     kernels: &'static Kernels,
-    /// Packed activations of the product that runs.
     packed: Words,
 }
 
-/// A step, and the tasks that each kind of attention has in it.
+/// A step with the attention tasks of each kind.
 pub struct CpuStep {
     host: HostStep,
     plans: Vec<Plan>,
 }
 
 impl CpuOps {
-    /// Operations on the threads of `pool`. Errors if the processor lacks the kernel set.
+    /// Makes operations on the threads of `pool`. Fails if the processor lacks the kernel set.
     pub fn new(pool: Arc<Pool>, set: KernelSet) -> Result<Self, KernelError> {
         set.require()?;
         Ok(Self { pool, set, kernels: table::kernels(set), packed: Words::zeroed(0)? })
     }
 
-    /// The instructions it computes with.
+    /// The kernel set in use.
     pub fn kernel_set(&self) -> KernelSet {
         self.set
     }
 
-    /// The pool it computes on.
+    /// The pool in use.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
@@ -89,7 +87,7 @@ impl CpuOps {
         }
     }
 
-    /// Runs `row(r)` for every row, several rows per task.
+    /// Calls `row(r)` for every row, several rows per task.
     fn for_rows(
         &self,
         op: &'static str,
@@ -103,7 +101,7 @@ impl CpuOps {
         })
     }
 
-    /// Runs `row(r, values)` for every row of `out`.
+    /// Calls `row(r, values)` for every row of `out`.
     fn for_rows_of(
         &self,
         out: &mut Rows,
@@ -135,7 +133,7 @@ impl CpuOps {
     }
 }
 
-/// A product without bias, of rows of the left side in their order.
+/// A product without bias, of all rows of the left side in order.
 fn product<'a>(
     op: &'static str,
     left: Left<'a, CpuOps>,

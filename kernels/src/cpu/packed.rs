@@ -1,4 +1,4 @@
-//! Packed words that nobody changes any more: this process's own, or those of a file that several processes map.
+//! Packed words that no longer change: of this process, or of a file that several processes map.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use super::words::Words;
 use crate::memory::MappedFile;
 use crate::{IMAGE_ALIGN, KernelError};
 
-/// Words that begin on a cache line.
 pub(super) enum PackedWords {
     Own(Words),
     Mapped(MappedWords),
@@ -20,7 +19,7 @@ pub(super) struct MappedWords {
 }
 
 impl PackedWords {
-    /// The `len` words in a range of a mapped file.
+    /// The words in a range of a mapped file, which must be `len` words on whole cache lines.
     pub(super) fn mapped(file: &Arc<MappedFile>, bytes: &Range<usize>, len: usize) -> Result<Self, KernelError> {
         let invalid = |what: String| Err(KernelError::Invalid { op: "matrix_from_image", what });
         if bytes.start > bytes.end || bytes.end > file.as_bytes().len() {
@@ -42,7 +41,6 @@ impl PackedWords {
         }
     }
 
-    /// The words as f32.
     pub(super) fn as_f32(&self) -> &[f32] {
         let words = self.as_slice();
         // SAFETY: size and alignment are equal, and every pattern of 32 bits is an f32.

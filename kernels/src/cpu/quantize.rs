@@ -1,4 +1,5 @@
-//! Weights rounded to int8 for the register tile: `[n / 32][chunk][word][32]` words of bytes `w + 128`, a scale per row.
+//! Weights rounded to int8 for the register tile: `[n / 32][chunk][word][32]` words of bytes `w + 128`, a scale per
+//! row.
 
 use std::ops::Range;
 
@@ -8,7 +9,7 @@ use crate::numerics::{Int8Scale, k_padded};
 use crate::pool::Pool;
 use crate::{KernelError, MatrixSource, widen};
 
-/// The columns of the source rows that a matrix holds, and in how many chunks.
+/// Columns of the source rows that a matrix holds, and the number of their chunks.
 pub(super) struct Cut {
     pub(super) columns: Range<usize>,
     pub(super) chunks: usize,
@@ -23,22 +24,21 @@ impl Cut {
         int8_chunk_words(self.columns.len(), self.chunks)
     }
 
-    /// Word of a packed row and byte in it that hold column `i`.
+    /// Place of column `i`: word of a packed row, and byte of the word.
     pub(super) fn place(&self, i: usize) -> (usize, usize) {
         let (chunk, rest) = (i / self.chunk_columns(), i % self.chunk_columns());
         (chunk * self.chunk_words() + rest / INT8_PER_WORD, rest % INT8_PER_WORD)
     }
 }
 
-/// The value behind a packed byte.
 pub(super) fn stored(byte: u8) -> i8 {
     (byte ^ 0x80).cast_signed()
 }
 
-/// A row of the sources by block and column of the packed matrix; `None` for padding.
+/// Finds the source row of a block and column of the packed matrix; `None` for padding.
 pub(super) type SourceRow<'a> = dyn Fn(usize, usize) -> Option<(&'a MatrixSource<'a>, usize)> + Sync + 'a;
 
-/// Rounds the rows that `source` finds, each with the scale of its whole length, and writes them to their places.
+/// Rounds all rows, each with the scale of its whole length, and packs their columns.
 pub(super) fn fill(
     words: &mut Words,
     scales: &mut Words,
@@ -65,7 +65,6 @@ pub(super) fn fill(
     })
 }
 
-/// Writes a row to every 32nd word.
 fn write_row(values: &[f32], scale: Int8Scale, cut: &Cut, target: &mut [u32]) {
     for (chunk, values) in values.chunks(cut.chunk_columns()).enumerate() {
         let first = chunk * cut.chunk_words();

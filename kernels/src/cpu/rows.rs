@@ -1,4 +1,4 @@
-//! Activations, vectors and rotation tables in host memory.
+//! Activations and vectors in host memory.
 
 use super::gemm::BLOCK_COLUMNS;
 use super::words::Words;
@@ -23,7 +23,6 @@ impl Rows {
         Ok(Self { cols, rows_max, count: 0, words: Words::zeroed(values)? })
     }
 
-    /// The values of all rows.
     pub(super) fn values(&self) -> &[f32] {
         &self.words.as_f32()[..self.count * self.cols]
     }
@@ -64,7 +63,7 @@ impl Vector {
         &self.words.as_f32()[..self.len]
     }
 
-    /// With the zeros at its end.
+    /// The values and the zeros behind them.
     pub(super) fn padded(&self) -> &[f32] {
         self.words.as_f32()
     }

@@ -1,4 +1,4 @@
-//! The kernels compiled once per instruction level, as tables of functions.
+//! Kernels compiled once per instruction level, as tables of functions.
 
 use super::append::{Append, append_head};
 use super::attention::{AsStored, AttentionKernels, InVectors, QueryTile, Scaled, attend, join};
@@ -6,22 +6,20 @@ use super::gemm::{GroupSizes, Grouping, PackRows, Panel, pack_int8, pack_rows, p
 use super::kernel_set::KernelSet;
 use super::lanes::{ChunkFormat, Int8Quads, Lanes, portable};
 
-/// The kernels of one level. All of them need the level's instructions.
+/// Kernels of one level, which all need the level's instructions.
 pub(super) struct Kernels {
     pub(super) bf16: ProductKernels,
     pub(super) f32: ProductKernels,
-    /// Products with int8 weights.
     pub(super) int8: ProductKernels,
     pub(super) attention: CacheKernels,
     /// As `append::append_head`.
     pub(super) append_head: unsafe fn(&Append<'_>, usize),
 }
 
-/// Products of one level for one word format.
 #[derive(Clone, Copy)]
 pub(super) struct ProductKernels {
     pub(super) grouping: Grouping,
-    /// Words of the left side for a chunk of so many words of a row.
+    /// Words of the packed left side for a chunk with this number of words.
     pub(super) left_chunk_words: fn(usize) -> usize,
     /// As `gemm::pack_rows`, `gemm::pack_int8` or `gemm::pack_tiles`.
     pub(super) pack_rows: unsafe fn(&PackRows<'_>, &mut [u32]),
@@ -45,7 +43,6 @@ impl ProductKernels {
     }
 }
 
-/// Attention over a cache of each dtype.
 #[derive(Clone, Copy)]
 pub(super) struct CacheKernels {
     pub(super) bf16: AttentionKernels,
@@ -53,7 +50,7 @@ pub(super) struct CacheKernels {
     pub(super) int8: AttentionKernels,
 }
 
-/// A kernel compiled with the instructions of a level.
+/// Compiles a kernel with the instructions of a level.
 macro_rules! kernel {
     ($(#[$feature:meta])? $name:ident($($argument:ident: $type:ty),*) = $kernel:expr) => {
         $(#[$feature])?
@@ -64,7 +61,7 @@ macro_rules! kernel {
     };
 }
 
-/// Compiles the generic kernels with one level's instructions.
+/// Compiles all generic kernels with the instructions of one level.
 macro_rules! level {
     ($name:ident, $lanes:path, $(#[$feature:meta])?) => {
         mod $name {
@@ -109,7 +106,7 @@ level!(
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
 );
 
-/// Products of bf16 and int8 on tile registers; everything else is the AVX-512 level's.
+/// Products of bf16 and int8 on tile registers; all else is the AVX-512 level's.
 #[cfg(target_arch = "x86_64")]
 mod amx {
     use super::*;
@@ -117,7 +114,6 @@ mod amx {
     use crate::cpu::gemm::{Bf16Tiles, GROUP_ROWS, Int8Tiles, TileFormat, left_chunk_words, pack_tiles, panel_tiles};
     use crate::cpu::lanes::avx512::Bf16Pairs;
 
-    /// A kernel compiled with the instructions of the AVX-512 level.
     macro_rules! tile_kernel {
         ($($kernel:tt)*) => {
             kernel!(
@@ -163,7 +159,7 @@ mod amx {
     };
 }
 
-/// The table of a kernel set that this processor has.
+/// Table of a kernel set that this processor has.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn kernels(set: KernelSet) -> &'static Kernels {
     match set {
@@ -174,7 +170,7 @@ pub(super) fn kernels(set: KernelSet) -> &'static Kernels {
     }
 }
 
-/// The table of a kernel set that this processor has: only the portable one.
+/// The only table, that of the portable set.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn kernels(_: KernelSet) -> &'static Kernels {
     &plain::KERNELS

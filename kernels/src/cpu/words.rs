@@ -1,9 +1,8 @@
-//! Host buffers of 32-bit words that begin on a cache line, and pointers that tasks may share.
+//! Host buffers of 32-bit words that begin on a cache line, and pointers that tasks share.
 
 use crate::KernelError;
 use crate::memory::{Backing, HostMemory};
 
-/// One cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u32; Line::WORDS]);
@@ -13,14 +12,14 @@ impl Line {
     const ZERO: Line = Line([0; Line::WORDS]);
 }
 
-/// Words on whole cache lines, zero until written.
+/// Words on whole cache lines, zero at first.
 pub(super) struct Words {
     storage: Storage,
     len: usize,
 }
 
-/// Reading weights from 4 KiB pages is limited by address translation, above all in a virtual machine: huge pages gave
-/// products of one row 1.5 times the speed. So what fills huge pages gets its own mapping.
+/// Buffers that fill huge pages get a mapping of their own: reading weights from 4 KiB pages is limited by address
+/// translation, above all in virtual machines, and huge pages made products of one row 1.5 times as fast.
 enum Storage {
     Lines(Vec<Line>),
     HugePages(HostMemory),
@@ -29,7 +28,6 @@ enum Storage {
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 impl Words {
-    /// `len` zeros.
     pub(super) fn zeroed(len: usize) -> Result<Self, KernelError> {
         let lines = len.div_ceil(Line::WORDS);
         let bytes = lines.saturating_mul(size_of::<Line>());
@@ -42,7 +40,7 @@ impl Words {
         Ok(Self { storage, len })
     }
 
-    /// Makes room for at least `len` words; old contents may be lost.
+    /// Makes room for at least `len` words; the contents may be lost.
     pub(super) fn reserve(&mut self, len: usize) -> Result<(), KernelError> {
         if self.len < len {
             *self = Self::zeroed(len)?;
@@ -64,13 +62,11 @@ impl Words {
         unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 
-    /// The words as f32.
     pub(super) fn as_f32(&self) -> &[f32] {
         // SAFETY: as in `as_slice`; every pattern of 32 bits is an f32.
         unsafe { std::slice::from_raw_parts(self.start().cast(), self.len) }
     }
 
-    /// The words as f32.
     pub(super) fn as_mut_f32(&mut self) -> &mut [f32] {
         let words = self.as_mut_slice();
         // SAFETY: as in `as_mut_slice`; every pattern of 32 bits is an f32 and the other way round.
@@ -85,13 +81,13 @@ impl Words {
     }
 }
 
-/// A slice that the tasks of one run write at disjoint places.
+/// A slice to which the tasks of one run write at disjoint places.
 pub(super) struct Shared<T> {
     start: *mut T,
     len: usize,
 }
 
-// SAFETY: it is only a pointer; whoever asks for a part promises that no other task has it.
+// SAFETY: only a pointer; the callers of `part` promise that no other task has the part.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -99,10 +95,10 @@ impl<T> Shared<T> {
         Self { start: slice.as_mut_ptr(), len: slice.len() }
     }
 
-    /// The part `[from, from + len)`.
+    /// The part `from..from + len`.
     ///
     /// # Safety
-    /// The slice this was made from is still borrowed for it, and no other task holds an overlapping part.
+    /// The slice is still borrowed, and no other task holds an overlapping part.
     #[expect(clippy::mut_from_ref, reason = "tasks write disjoint parts through one shared value")]
     pub(super) unsafe fn part(&self, from: usize, len: usize) -> &mut [T] {
         assert!(from <= self.len && len <= self.len - from, "a part lies inside its slice");

@@ -13,7 +13,7 @@ use cudarc::cublaslt::sys::{
 use super::call::{blas_is_present, blas_missing, lt};
 use super::{Context, CudaError, DeviceBytes, DeviceRange, Stream};
 
-/// `cublasOperation_t` of cublas_api.h, which these bindings leave out: how a stored matrix enters the product.
+/// `cublasOperation_t` of cublas_api.h, which the bindings lack: transposition of a stored matrix.
 #[derive(Debug, Clone, Copy)]
 #[repr(i32)]
 enum Operation {
@@ -21,7 +21,6 @@ enum Operation {
     Transposed = 1,
 }
 
-/// Algorithms that the library is asked for.
 const CANDIDATES_MAX: usize = 8;
 
 /// A handle of cuBLASLt.
@@ -32,7 +31,7 @@ pub struct BlasLt {
 }
 
 impl BlasLt {
-    /// Loads the library (half a gigabyte) and makes a handle. [`CudaError::NoBlas`] where it is not installed.
+    /// Loads the library (half a gigabyte) and makes a handle. [`CudaError::NoBlas`] if it is not installed.
     pub fn open(context: &Rc<Context>) -> Result<Rc<BlasLt>, CudaError> {
         if !blas_is_present() {
             return Err(CudaError::NoBlas);
@@ -43,7 +42,7 @@ impl BlasLt {
         Ok(Rc::new(BlasLt { handle, context: Rc::clone(context) }))
     }
 
-    /// The library's version as it writes it: 130100 is 13.1.0.
+    /// Version of the library; 130100 is 13.1.0.
     pub fn version(&self) -> Result<usize, CudaError> {
         if !super::call::blas_has("cublasLtGetVersion") {
             return Err(blas_missing("cublasLtGetVersion"));
@@ -60,8 +59,8 @@ impl Drop for BlasLt {
     }
 }
 
-/// `out[n][m] = Σ_k right[n][k] · left[m][k]`, all row-major bf16 with f32 sums: what a linear layer with weights
-/// `left` computes for rows `right`. (To the library, which counts by columns, it is `leftᵀ · right`.)
+/// `out[n][m] = Σ_k right[n][k] · left[m][k]`, all row-major bf16 with f32 sums: a linear layer with weights `left` and
+/// rows `right`. (In the library's column-major terms, `leftᵀ · right`.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
     /// Rows of the left matrix.
@@ -72,7 +71,7 @@ pub struct Product {
     pub k: u32,
 }
 
-/// A product and the algorithms that the library proposes for it, best first by its own estimate.
+/// A product and the library's algorithms for it, best first by its own estimate.
 #[derive(Debug)]
 pub struct ProductPlan {
     product: Product,
@@ -121,14 +120,14 @@ impl ProductPlan {
         Ok(plan)
     }
 
-    /// The proposed algorithms, at least one.
+    /// Proposed algorithms, at least one.
     #[must_use]
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
-    /// Queues the product with one of this plan's algorithms. Two products of one plan must not run at the same time:
-    /// they share its workspace.
+    /// Queues the product with one of this plan's algorithms. Two products of one plan must not run at the same time,
+    /// because they share its workspace.
     ///
     /// # Safety
     /// Until the stream has finished, `left` and `right` are neither written nor freed, `out` neither used nor freed,
@@ -235,13 +234,11 @@ fn set_operation(
     unsafe { lt!(cublasLtMatmulDescSetAttribute(description, attribute, value, size_of::<Operation>())) }
 }
 
-/// A bf16 matrix of that many rows, column after column.
 fn layout(layout: &mut sys::cublasLtMatrixLayout_t, rows: u32, columns: u32) -> Result<(), CudaError> {
     // SAFETY: writes one handle.
     unsafe { lt!(cublasLtMatrixLayoutCreate(layout, DataType::CUDA_R_16BF, rows.into(), columns.into(), rows.into())) }
 }
 
-/// What the search for algorithms may assume.
 struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Preference {

@@ -1,8 +1,8 @@
-//! Calling functions of libraries that may be absent or too old; everything that asks for a symbol is here.
+//! Calls of functions of libraries that may be absent or too old; only this file looks up symbols.
 //!
-//! cudarc panics when a library or a symbol is missing, so both are looked for before the call. It takes results as a
-//! Rust enum: a result code that CUDA 13.0 does not have would be undefined behaviour, so a driver that invents one for
-//! the functions used here needs newer bindings.
+//! cudarc panics when a library or a symbol is missing, so both are looked up before the call. It takes results as a
+//! Rust enum: a result code unknown to CUDA 13.0 would be undefined behaviour, so a driver that has new codes for the
+//! functions used here needs newer bindings.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::null;
@@ -13,8 +13,8 @@ use cudarc::driver::sys;
 
 use super::CudaError;
 
-/// One call of a driver function, as a `Result<(), CudaError>`. It stands in the caller's `unsafe` block, whose SAFETY
-/// sentence is about the arguments; whether the function exists is checked here.
+/// Calls a driver function, as a `Result<(), CudaError>`. The SAFETY sentence of the caller's `unsafe` block is about
+/// the arguments; this macro checks that the function exists.
 macro_rules! cu {
     ($function:ident($($argument:expr),* $(,)?)) => {{
         static PRESENT: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
@@ -27,7 +27,7 @@ macro_rules! cu {
     }};
 }
 
-/// The same for cuBLASLt.
+/// Calls a function of cuBLASLt likewise.
 macro_rules! lt {
     ($function:ident($($argument:expr),* $(,)?)) => {{
         static PRESENT: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
@@ -92,7 +92,7 @@ pub(super) fn blas_outcome(function: &'static str, status: lt_sys::cublasStatus_
     }
 }
 
-/// What the driver itself calls a result; cudarc's name of it where the driver has none.
+/// The driver's name or text of a result; cudarc's name if the driver has none.
 fn described(function: &'static str, result: sys::CUresult) -> String {
     let mut text: *const c_char = null();
     let known = driver_has(function)

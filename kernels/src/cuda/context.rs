@@ -1,4 +1,4 @@
-//! A device's primary context, current on one thread; everything on the device is made inside it.
+//! A device's primary context, current on one thread; every object on the device is made in it.
 
 use std::ptr::null_mut;
 use std::rc::Rc;
@@ -8,11 +8,11 @@ use cudarc::driver::sys;
 use super::call::cu;
 use super::{CudaError, Device};
 
-/// The primary context of a device, retained as long as anything made from it lives. All of a process's work on a
-/// device shares it; green contexts ([`super::Partition`]) are parts of it.
+/// Primary context of a device, retained as long as any object made from it lives. All work of a process on a device
+/// shares it; green contexts ([`super::Partition`]) are parts of it.
 ///
-/// It is current on the thread that made it, and neither it nor anything made from it can leave that thread. One thread
-/// has one context at a time: making a second one unbinds the first.
+/// The context is current on the thread that made it; neither it nor any object made from it can leave that thread. A
+/// thread has one context at a time: making a second one unbinds the first.
 #[derive(Debug)]
 pub struct Context {
     device: Device,
@@ -20,8 +20,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Retains the context, initialising it if this process has none yet (some hundred milliseconds), and makes it
-    /// current on this thread.
+    /// Retains the context and makes it current on this thread; initialising the first one takes some hundred
+    /// milliseconds.
     pub fn primary(device: Device) -> Result<Rc<Context>, CudaError> {
         let mut handle = null_mut();
         // SAFETY: writes one handle; the device comes from an initialised driver.
@@ -38,7 +38,7 @@ impl Context {
         self.device
     }
 
-    /// Bytes of device memory that nobody has allocated now.
+    /// Bytes of free device memory.
     pub fn free_bytes(&self) -> Result<usize, CudaError> {
         let (mut free, mut total) = (0, 0);
         // SAFETY: writes two numbers; the context is current on this thread.
@@ -49,8 +49,9 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // A destructor has nobody to tell: if the driver refuses, the process is about to lose the context anyway.
-        // SAFETY: whatever was made from this context held it, so it is gone; the device's retain count goes back down.
+        // A destructor cannot report an error: if the driver refuses, the process is about to lose the context anyway.
+        // SAFETY: all objects made from this context held it, so they are gone; the device's retain count goes back
+        // down.
         let _refused =
             unsafe { cu!(cuCtxSetCurrent(null_mut())).and(cu!(cuDevicePrimaryCtxRelease_v2(self.device.handle))) };
     }

@@ -1,10 +1,10 @@
-//! The driver and its devices: what is there and what it can do; makes nothing on a device.
+//! The driver and its devices: presence and properties; makes nothing on a device.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
 
 use cudarc::driver::sys;
-/// A number that the driver knows of a device.
+/// A numeric property of a device.
 pub use cudarc::driver::sys::CUdevice_attribute as DeviceAttribute;
 
 use super::CudaError;
@@ -19,7 +19,7 @@ pub struct Driver {
 
 impl Driver {
     /// Looks for the driver and its devices. [`CudaError::NoDriver`] and [`CudaError::NoDevice`] mean that there is no
-    /// GPU here; any other error, that there is one that does not work.
+    /// GPU; any other error means that a GPU does not work.
     pub fn open() -> Result<Driver, CudaError> {
         if !driver_is_present() {
             return Err(CudaError::NoDriver);
@@ -39,13 +39,13 @@ impl Driver {
         Ok(Driver { version: CudaVersion::from_number(version), device_count })
     }
 
-    /// The latest CUDA version that the driver serves.
+    /// Latest CUDA version that the driver supports.
     #[must_use]
     pub fn cuda_version(&self) -> CudaVersion {
         self.version
     }
 
-    /// Devices that this process may use.
+    /// Number of devices that this process may use.
     #[must_use]
     pub fn device_count(&self) -> u32 {
         self.device_count
@@ -75,10 +75,10 @@ pub struct CudaVersion {
 }
 
 impl CudaVersion {
-    /// The version whose functions and structs this build knows.
+    /// Version of the functions and structs in this build.
     pub const OF_BINDINGS: CudaVersion = CudaVersion { major: 13, minor: 0 };
 
-    /// CUDA writes 12.4 as 12040.
+    /// Reads a version as CUDA writes it: 12.4 is 12040.
     fn from_number(number: c_int) -> CudaVersion {
         let number = u32::try_from(number).unwrap_or(0);
         CudaVersion { major: number / 1000, minor: number % 1000 / 10 }
@@ -91,12 +91,12 @@ impl fmt::Display for CudaVersion {
     }
 }
 
-/// What a device's instructions are: 9.0 is Hopper.
+/// Version of a device's instructions: 9.0 is Hopper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ComputeCapability {
-    /// The architecture.
+    /// Architecture.
     pub major: u32,
-    /// Its variant.
+    /// Variant of the architecture.
     pub minor: u32,
 }
 
@@ -114,13 +114,13 @@ pub struct Device {
 }
 
 impl Device {
-    /// Its number among the devices that this process may use.
+    /// Index among the devices that this process may use.
     #[must_use]
     pub fn ordinal(&self) -> u32 {
         self.ordinal
     }
 
-    /// The product's name.
+    /// Name of the product.
     pub fn name(&self) -> Result<String, CudaError> {
         let mut text: [c_char; 256] = [0; 256];
         // SAFETY: writes at most 256 bytes, NUL included, into an array of 256.
@@ -136,7 +136,7 @@ impl Device {
         Ok(until_nul(&text))
     }
 
-    /// The 16 bytes that name this device among all, as `nvidia-smi -L` writes them.
+    /// Identity of the device: 16 bytes, as `nvidia-smi -L` writes them.
     pub fn uuid(&self) -> Result<String, CudaError> {
         let mut uuid = sys::CUuuid { bytes: [0; 16] };
         // SAFETY: writes one struct of 16 bytes.
@@ -154,7 +154,7 @@ impl Device {
         Ok(bytes)
     }
 
-    /// One of the driver's numbers; the unit is the attribute's.
+    /// Value of a numeric property, in the property's unit.
     pub fn attribute(&self, attribute: DeviceAttribute) -> Result<u32, CudaError> {
         let mut value: c_int = 0;
         // SAFETY: writes one number.
@@ -167,7 +167,7 @@ impl Device {
         self.attribute(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     }
 
-    /// What its instructions are.
+    /// Version of the instructions.
     pub fn compute_capability(&self) -> Result<ComputeCapability, CudaError> {
         Ok(ComputeCapability {
             major: self.attribute(DeviceAttribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,

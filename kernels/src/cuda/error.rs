@@ -1,28 +1,28 @@
-//! Everything that talking to a GPU can fail at.
+//! Errors of work with a GPU.
 
 use std::time::Duration;
 
-/// Why something could not be done on a GPU.
+/// Reason why something could not be done on a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CudaError {
-    /// No driver library: the usual state of a machine without a GPU.
+    /// No driver library: the usual state of machines without a GPU.
     #[error("libcuda is not installed: there is no NVIDIA driver on this machine")]
     NoDriver,
     /// A driver, but no device that this process may use.
     #[error("the NVIDIA driver finds no device (none is there, or CUDA_VISIBLE_DEVICES hides it)")]
     NoDevice,
-    /// A device number beyond the last.
+    /// There is no device with this number.
     #[error("there is no device {ordinal}: the driver finds {count}")]
     NoSuchDevice {
-        /// What was asked for, counted from 0.
+        /// Number of the device, from 0.
         ordinal: u32,
-        /// How many there are.
+        /// Number of devices.
         count: u32,
     },
-    /// A driver function refused.
+    /// A driver function failed.
     #[error("{function}: {name} ({code}), {message}")]
     Call {
-        /// The driver function.
+        /// Driver function.
         function: &'static str,
         /// Its `CUresult`.
         code: u32,
@@ -31,53 +31,53 @@ pub enum CudaError {
         /// The driver's description of that result.
         message: String,
     },
-    /// A function that came with a later version than the one installed.
+    /// The installed library is older than a function that it needs.
     #[error("the installed {library} is too old: it lacks {function}")]
     Missing {
-        /// The library that was found.
+        /// Library found.
         library: &'static str,
-        /// The function it lacks.
+        /// Missing function.
         function: &'static str,
     },
-    /// The driver's compiler refused a kernel's text.
+    /// The driver's compiler refused a kernel.
     #[error("{source}; its compiler says: {log}")]
     Compile {
-        /// The call that failed.
+        /// Error of the call.
         source: Box<CudaError>,
-        /// What the compiler wrote.
+        /// Output of the compiler.
         log: String,
     },
-    /// Work on the device did not end in time. It may still be running: what it touches must stay as it is.
+    /// Work on the device did not end in time. It may still be running, so the memory that it uses must stay as it is.
     #[error("{what}: the device did not finish within {limit:?}")]
     TimedOut {
-        /// What was waited for.
+        /// Work that was waited for.
         what: &'static str,
-        /// How long.
+        /// Time waited.
         limit: Duration,
     },
     /// An argument that cannot be right.
     #[error("{what}")]
     Invalid {
-        /// What is wrong, with the values.
+        /// Reason, with the values.
         what: String,
     },
-    /// cuBLASLt is a library of its own, apart from the driver.
+    /// cuBLASLt, a library apart from the driver, is not installed.
     #[error(
         "libcublasLt is not installed (the wheel nvidia-cublas or a CUDA toolkit has it; LD_LIBRARY_PATH must name its directory)"
     )]
     NoBlas,
-    /// A cuBLASLt function refused.
+    /// A cuBLASLt function failed.
     #[error("{function}: {status}")]
     Blas {
-        /// The function.
+        /// cuBLASLt function.
         function: &'static str,
-        /// Its status, by name.
+        /// Name of the status.
         status: String,
     },
 }
 
 impl CudaError {
-    /// Whether this says that there is no GPU here, as opposed to one that does not work.
+    /// True if there is no GPU, as opposed to a GPU that does not work.
     #[must_use]
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NoDriver | Self::NoDevice)

@@ -13,13 +13,13 @@ use super::{Context, CudaError, DeviceBytes, DeviceRange};
 
 const HANDLE_BYTES: usize = 64;
 
-/// What another process needs to open an allocation; as text, 128 hexadecimal digits.
+/// Handle with which another process opens an allocation; as text, 128 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IpcHandle([u8; HANDLE_BYTES]);
 
 impl DeviceBytes {
-    /// A handle for another process. The allocation must stay until that process has closed it. Allocations of less
-    /// than 2 MiB share pages, which the other process would see as well: share larger ones.
+    /// Makes a handle for another process. The allocation must stay until that process has closed it. Share at least 2
+    /// MiB: smaller allocations share pages with others, which the process could read too.
     pub fn share(&self) -> Result<IpcHandle, CudaError> {
         let mut handle = sys::CUipcMemHandle { reserved: [0; HANDLE_BYTES] };
         // SAFETY: writes one handle; the address is the beginning of a `cuMemAlloc` allocation that lives.
@@ -69,18 +69,18 @@ pub struct PeerBytes {
 }
 
 impl PeerBytes {
-    /// Opens the allocation of another process (the process that shared it cannot), which is `bytes` long: the owner
-    /// says so, the driver does not. Work that goes beyond its end faults the device.
+    /// Opens another process's allocation; the process that shared it cannot. The owner tells its length, `bytes`; the
+    /// driver does not check it, and work beyond the end faults the device.
     pub fn open(context: &Rc<Context>, handle: IpcHandle, bytes: usize) -> Result<PeerBytes, CudaError> {
         let handle = sys::CUipcMemHandle { reserved: handle.0.map(|byte| byte as c_char) };
         let flags = OpenFlag::CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS as c_uint;
         let mut address = 0;
-        // SAFETY: writes one address; a handle that names nothing is refused by the driver; the flag is the required one.
+        // SAFETY: writes one address; the driver refuses a handle that names nothing; the flag is the required one.
         unsafe { cu!(cuIpcOpenMemHandle_v2(&mut address, handle, flags)) }?;
         Ok(PeerBytes { range: DeviceRange { address, bytes }, _context: Rc::clone(context) })
     }
 
-    /// Where it is mapped. The owner may write or free it at any time unless it has promised not to.
+    /// Addresses of the mapping. The owner may write or free the memory at any time unless it has promised not to.
     #[must_use]
     pub fn range(&self) -> DeviceRange {
         self.range

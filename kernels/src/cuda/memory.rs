@@ -1,4 +1,4 @@
-//! Memory on a device, and host memory that a device can reach; knows nothing of what is stored in it.
+//! Memory on a device, and host memory that a device can reach; knows nothing of its contents.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -9,7 +9,7 @@ use cudarc::driver::sys;
 use super::call::cu;
 use super::{Context, CudaError};
 
-/// A range of addresses on a device. It owns nothing.
+/// A range of addresses on a device, without ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceRange {
     pub(super) address: sys::CUdeviceptr,
@@ -17,25 +17,25 @@ pub struct DeviceRange {
 }
 
 impl DeviceRange {
-    /// The address, as kernels take it.
+    /// First address, as kernels take it.
     #[must_use]
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// How many bytes.
+    /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there are none.
+    /// True if the length is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// The `bytes` bytes from byte `offset` on.
+    /// The `bytes` bytes from offset `offset` on.
     pub fn part(&self, offset: usize, bytes: usize) -> Result<DeviceRange, CudaError> {
         match offset.checked_add(bytes) {
             Some(end) if end <= self.bytes => Ok(DeviceRange { address: self.address + offset as u64, bytes }),
@@ -43,8 +43,7 @@ impl DeviceRange {
         }
     }
 
-    /// Copies out of the device into `to`, from byte `offset` on. Blocks; whatever writes the range must have finished
-    /// before.
+    /// Copies into `to` from offset `offset` on. Blocks; work that writes the range must have finished before.
     pub(super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), CudaError> {
         let from = self.part(offset, to.len())?;
         // SAFETY: the addresses are inside the range, whose owner is borrowed by our caller; `to` is ours to write.
@@ -52,8 +51,8 @@ impl DeviceRange {
     }
 }
 
-/// An allocation on the device. Its contents are unspecified until they are written. It comes from `cuMemAlloc`, so
-/// that other processes can open it.
+/// An allocation on the device, by `cuMemAlloc`, so that other processes can open it. Its contents are unspecified at
+/// first.
 #[derive(Debug)]
 pub struct DeviceBytes {
     range: DeviceRange,
@@ -69,18 +68,18 @@ impl DeviceBytes {
         Ok(DeviceBytes { range: DeviceRange { address, bytes }, _context: Rc::clone(context) })
     }
 
-    /// Where it is.
+    /// Addresses of the allocation.
     #[must_use]
     pub fn range(&self) -> DeviceRange {
         self.range
     }
 
-    /// Copies bytes out, from byte `offset` on. Blocks; whatever writes them must have finished before.
+    /// Copies into `to` from offset `offset` on. Blocks; work that writes the bytes must have finished before.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), CudaError> {
         self.range.read(offset, to)
     }
 
-    /// 32-bit words out of the beginning, as [`DeviceBytes::read`].
+    /// Copies the first 32-bit words, as [`DeviceBytes::read`].
     pub fn read_words(&self, count: usize) -> Result<Vec<u32>, CudaError> {
         let mut bytes = vec![0; count * 4];
         self.read(0, &mut bytes)?;
@@ -115,7 +114,7 @@ impl PinnedBytes {
         Ok(PinnedBytes { start: start.cast(), bytes, _context: Rc::clone(context) })
     }
 
-    /// The bytes. No copy into them is under way: who queued one has promised to wait for it first.
+    /// The bytes. No copy into them is under way: the caller of a copy has promised to wait for it first.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: initialised when allocated; nobody writes them meanwhile (`Stream::copy_out`).

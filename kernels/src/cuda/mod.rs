@@ -1,10 +1,10 @@
 //! NVIDIA GPUs through the CUDA driver, which is looked for at run time; knows no kernel and no model.
 //!
-//! Nothing here is linked against CUDA, so that every build starts on every machine. [`Driver::open`] says whether there
-//! is a driver and a GPU; everything else is made from what it returns. A function that the installed driver lacks is an
-//! error with its name, never a panic, and a wait for the device ends with an error at its limit.
+//! Nothing is linked against CUDA, so every build starts on every machine. [`Driver::open`] says whether there is a
+//! driver and a GPU; all else is made from its result. A function that the installed driver lacks is an error with its
+//! name, never a panic, and a wait for the device ends with an error at its limit.
 //!
-//! A [`Context`] is bound to the thread that made it, and so is everything made from it (`!Send`).
+//! A [`Context`] is bound to the thread that made it, and so are all objects made from it (`!Send`).
 
 mod blas;
 mod call;

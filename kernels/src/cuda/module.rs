@@ -1,4 +1,4 @@
-//! Kernels: loading them and starting them; knows nothing of what they compute.
+//! Loading and starting kernels; knows nothing of what they compute.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::{from_mut, from_ref, null_mut};
@@ -20,7 +20,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// Compiles PTX text with the driver's compiler and loads it. An error carries what the compiler wrote.
+    /// Compiles PTX text with the driver's compiler and loads it. An error has the compiler's output.
     pub fn from_ptx(context: &Rc<Context>, ptx: &str) -> Result<Rc<Module>, CudaError> {
         let text =
             CString::new(ptx).map_err(|_| CudaError::Invalid { what: "PTX text with a NUL in it".to_owned() })?;
@@ -41,7 +41,7 @@ impl Module {
         }
     }
 
-    /// The kernel of this name.
+    /// The kernel named `name`.
     pub fn function(self: &Rc<Self>, name: &str) -> Result<Function, CudaError> {
         let invalid = |_| CudaError::Invalid { what: format!("kernel name {name:?}") };
         let name = CString::new(name).map_err(invalid)?;
@@ -71,7 +71,7 @@ pub struct Function {
     _module: Rc<Module>,
 }
 
-/// How many threads run a kernel (one dimension).
+/// Threads that run a kernel (one dimension).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// Blocks.
@@ -93,7 +93,7 @@ impl Function {
     /// Queues the kernel.
     ///
     /// # Safety
-    /// The arguments are what the kernel takes, in number, order and width. What it touches is large enough and, until
+    /// The arguments fit the kernel in number, order and width. The memory that it touches is large enough and, until
     /// the stream has finished, neither freed nor used otherwise.
     pub unsafe fn launch(&self, stream: &Stream, grid: Grid, arguments: &[Argument]) -> Result<(), CudaError> {
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
@@ -117,7 +117,7 @@ impl Function {
         }
     }
 
-    /// Blocks of this many threads that one SM can hold at a time.
+    /// Number of blocks of `threads_per_block` that an SM can hold at a time.
     pub fn blocks_per_sm(&self, threads_per_block: u32) -> Result<u32, CudaError> {
         let threads = c_int::try_from(threads_per_block)
             .map_err(|_| CudaError::Invalid { what: format!("blocks of {threads_per_block} threads") })?;

@@ -1,4 +1,4 @@
-//! Parts of a device's SMs (green contexts), each with its own streams; memory and kernels are common to all parts.
+//! Parts of a device's SMs (green contexts), each with streams of its own; memory and kernels are common to all parts.
 
 use std::ffi::c_uint;
 use std::ptr::null_mut;
@@ -14,16 +14,16 @@ use super::call::cu;
 use super::stream::Home;
 use super::{Context, CudaError, Device, Stream};
 
-/// A set of SMs, as the driver hands it out.
+/// A set of SMs, as the driver gives it.
 #[derive(Clone, Copy)]
 pub struct SmResource(Resource);
 
-/// Whether a split keeps SMs that can run one cluster of blocks together in one group.
+/// Treatment of SMs that can run one cluster of blocks together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coscheduling {
-    /// Groups are as large and as aligned as clusters of blocks need.
+    /// They stay in one group, which is as large and as aligned as clusters need.
     Kept,
-    /// Smaller steps, but kernels with large clusters may not start.
+    /// They may be separated: smaller steps, but kernels with large clusters may not start.
     Ignored,
 }
 
@@ -36,26 +36,26 @@ impl SmResource {
         Ok(SmResource(resource))
     }
 
-    /// SMs in this set.
+    /// Number of SMs.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.body().smCount
     }
 
-    /// The smallest group that a split gives; drivers before CUDA 13.0 do not say.
+    /// Smallest group of a split; unknown to drivers before CUDA 13.0.
     #[must_use]
     pub fn group_min(&self) -> Option<u32> {
         Some(self.body().minSmPartitionSize).filter(|count| *count > 0)
     }
 
-    /// Groups are multiples of this; drivers before CUDA 13.0 do not say.
+    /// Step of the size of groups; unknown to drivers before CUDA 13.0.
     #[must_use]
     pub fn group_step(&self) -> Option<u32> {
         Some(self.body().smCoscheduledAlignment).filter(|count| *count > 0)
     }
 
-    /// A group of at least that many SMs, rounded up as the device needs it, and the rest, which has no guarantee about
-    /// clusters and must not be split again.
+    /// Splits off a group of at least `at_least` SMs, rounded up as the device needs it. The rest has no guarantee
+    /// about clusters and must not be split again.
     pub fn split(&self, at_least: u32, coscheduling: Coscheduling) -> Result<(SmResource, SmResource), CudaError> {
         let flags = match coscheduling {
             Coscheduling::Kept => 0,
@@ -91,7 +91,7 @@ fn empty() -> Resource {
 }
 
 /// A green context: kernels in its streams run on its SMs only. Work in streams of the whole device may run there too,
-/// so a partition protects nothing unless everything runs in partitions.
+/// so partitions only protect each other if all work runs in partitions.
 #[derive(Debug)]
 pub struct Partition {
     handle: sys::CUgreenCtx,
@@ -100,7 +100,7 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Makes the partition. Needs a driver of CUDA 12.4 or later, its streams one of 12.5.
+    /// Makes the partition. Needs a driver of CUDA 12.4 or later, and of 12.5 for streams.
     pub fn new(context: &Rc<Context>, mut resource: SmResource) -> Result<Rc<Partition>, CudaError> {
         let sms = resource.count();
         if sms == 0 {
@@ -116,7 +116,7 @@ impl Partition {
         Ok(Rc::new(Partition { handle, sms, context: Rc::clone(context) }))
     }
 
-    /// A queue whose kernels run on this partition's SMs.
+    /// Makes a stream whose kernels run on this partition's SMs.
     pub fn stream(self: &Rc<Self>) -> Result<Stream, CudaError> {
         let mut handle = null_mut();
         let flags = StreamFlag::CU_STREAM_NON_BLOCKING as c_uint;
@@ -126,7 +126,7 @@ impl Partition {
         Ok(Stream::adopt(handle, Home::Partition(Rc::clone(self))))
     }
 
-    /// SMs.
+    /// Number of SMs.
     #[must_use]
     pub fn sms(&self) -> u32 {
         self.sms

@@ -1,4 +1,4 @@
-//! Queues of work on a device, and marks in them that can be waited for and timed.
+//! Queues of work on a device, and events in them that can be waited for and timed.
 
 use std::ffi::c_uint;
 use std::ptr::null_mut;
@@ -11,11 +11,11 @@ use cudarc::driver::sys::{CUevent_flags_enum as EventFlag, CUresult, CUstream_fl
 use super::call::{cu, driver_has, outcome};
 use super::{Context, CudaError, DeviceRange, Partition, PinnedBytes};
 
-/// Between two looks at whether the device has finished.
+/// Time between two queries of the device.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// A queue of work; what is in one queue runs in order, different queues run side by side. It never waits for the
-/// legacy default stream.
+/// A queue of work. Work in one queue runs in order, different queues run side by side; none waits for the legacy
+/// default stream.
 #[derive(Debug)]
 pub struct Stream {
     pub(super) handle: sys::CUstream,
@@ -39,7 +39,7 @@ impl Home {
 }
 
 impl Stream {
-    /// A queue that may use all SMs, those of partitions included.
+    /// Makes a queue that may use all SMs, those of partitions included.
     pub fn on_all_sms(context: &Rc<Context>) -> Result<Stream, CudaError> {
         let mut handle = null_mut();
         // SAFETY: writes one handle; the context is current on this thread.
@@ -47,7 +47,6 @@ impl Stream {
         Ok(Stream { handle, home: Home::Context(Rc::clone(context)) })
     }
 
-    /// Takes over a stream that was just made in `home`.
     pub(super) fn adopt(handle: sys::CUstream, home: Home) -> Stream {
         Stream { handle, home }
     }
@@ -58,7 +57,7 @@ impl Stream {
         poll(what, limit, || unsafe { cu!(cuStreamQuery(self.handle)) })
     }
 
-    /// Work queued from now on waits for what `event` marked.
+    /// Lets work that is queued from now on wait for `event`.
     pub fn wait_for(&self, event: &Event) -> Result<(), CudaError> {
         // SAFETY: both live; 0 is the default kind of wait.
         unsafe { cu!(cuStreamWaitEvent(self.handle, event.handle, 0)) }
@@ -122,7 +121,7 @@ fn same_length(to: usize, from: usize) -> Result<usize, CudaError> {
     if to == from { Ok(to) } else { Err(CudaError::Invalid { what: format!("copy of {from} bytes into {to}") }) }
 }
 
-/// A mark in a stream. Until it is recorded for the first time it counts as reached.
+/// A mark in a stream. Before it is recorded it counts as reached.
 #[derive(Debug)]
 pub struct Event {
     handle: sys::CUevent,
@@ -130,17 +129,17 @@ pub struct Event {
 }
 
 impl Event {
-    /// A mark that knows its time (to about half a microsecond).
+    /// Makes a mark with a time (to about half a microsecond).
     pub fn timed(context: &Rc<Context>) -> Result<Event, CudaError> {
         Self::with(context, EventFlag::CU_EVENT_DEFAULT)
     }
 
-    /// A mark for ordering only, which is cheaper.
+    /// Makes a cheaper mark, for ordering only.
     pub fn untimed(context: &Rc<Context>) -> Result<Event, CudaError> {
         Self::with(context, EventFlag::CU_EVENT_DISABLE_TIMING)
     }
 
-    /// A timed mark, set now.
+    /// Makes a timed mark and records it.
     pub fn now(stream: &Stream) -> Result<Event, CudaError> {
         let event = Self::timed(stream.context())?;
         event.record(stream)?;
@@ -154,7 +153,7 @@ impl Event {
         Ok(Event { handle, _context: Rc::clone(context) })
     }
 
-    /// Marks the work queued in `stream` so far; an earlier mark is forgotten.
+    /// Marks the work queued in `stream` so far; replaces an earlier mark.
     pub fn record(&self, stream: &Stream) -> Result<(), CudaError> {
         // SAFETY: both live.
         unsafe { cu!(cuEventRecord(self.handle, stream.handle)) }
@@ -166,7 +165,7 @@ impl Event {
         poll(what, limit, || unsafe { cu!(cuEventQuery(self.handle)) })
     }
 
-    /// Seconds of the device's clock from `earlier` to this mark; both must have been reached.
+    /// Seconds of the device's clock from `earlier` to this mark, both of which must have been reached.
     pub fn seconds_since(&self, earlier: &Event) -> Result<f64, CudaError> {
         let mut milliseconds = 0.0;
         elapsed(&mut milliseconds, earlier.handle, self.handle)?;
@@ -181,8 +180,8 @@ impl Drop for Event {
     }
 }
 
-/// The bindings of CUDA 13 know only the second version of this function, which drivers have from 12.8 on; the first
-/// one, with the same arguments and meaning here, is in every driver.
+/// Calls the second version of the function, which drivers have from 12.8 on, or the first one, which every driver has
+/// but the bindings of CUDA 13 lack; arguments and meaning are the same.
 fn elapsed(milliseconds: &mut f32, from: sys::CUevent, to: sys::CUevent) -> Result<(), CudaError> {
     type First = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;
     const FIRST: &str = "cuEventElapsedTime";
@@ -201,7 +200,7 @@ fn elapsed(milliseconds: &mut f32, from: sys::CUevent, to: sys::CUevent) -> Resu
     outcome(FIRST, result)
 }
 
-/// Asks until the answer is no longer "not ready", at most for `limit`.
+/// Queries until the answer is no longer "not ready", at most for `limit`.
 fn poll(
     what: &'static str,
     limit: Duration,

@@ -1,9 +1,9 @@
-//! How much a file system can still take; knows no file.
+//! Free space of a file system; knows no file.
 
 use std::io;
 use std::path::Path;
 
-/// Bytes that an ordinary user can still write to the file system that `path` lies on.
+/// Bytes that an ordinary user can still write to the file system of `path`.
 pub fn free_disk_bytes(path: &Path) -> io::Result<u64> {
     let system = rustix::fs::statvfs(path)?;
     Ok(system.f_bavail.saturating_mul(system.f_frsize))

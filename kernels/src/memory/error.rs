@@ -1,41 +1,41 @@
-//! The failures of making or opening a mapping.
+//! Failures to make or open a mapping.
 
 use std::io;
 
-/// Why host memory could not be mapped; every variant names the bytes wanted.
+/// Reason why host memory could not be mapped; every variant names the bytes wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// A mapping of no bytes has no meaning.
+    /// Mapping of 0 bytes.
     #[error("map of 0 bytes of host memory")]
     Empty,
-    /// A system call refused.
+    /// A system call failed.
     #[error("{call} for {wanted_bytes} bytes of host memory: {source}")]
     System {
-        /// The system call that refused.
+        /// The system call.
         call: &'static str,
-        /// How long the mapping was to be.
+        /// Requested length.
         wanted_bytes: usize,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// A file whose owner could shrink it would kill its reader with SIGBUS.
+    /// The owner could shrink the file, which would kill its reader with SIGBUS.
     #[error("open of a peer's {wanted_bytes} bytes: the file is not a memfd sealed against shrinking")]
     NotSealed {
-        /// How long the mapping was to be.
+        /// Requested length.
         wanted_bytes: usize,
     },
-    /// The peer promised more than its file holds.
+    /// The file is shorter than the peer said.
     #[error("open of a peer's {wanted_bytes} bytes: its memfd holds only {has_bytes}")]
     TooShort {
-        /// How long the mapping was to be.
+        /// Requested length.
         wanted_bytes: usize,
-        /// How long the file is.
+        /// Length of the file.
         has_bytes: usize,
     },
 }
 
 impl MemoryError {
-    /// What a system call refused, for `map_err`.
+    /// Makes the error of a system call, for `map_err`.
     pub(super) fn of(call: &'static str, wanted_bytes: usize) -> impl FnOnce(rustix::io::Errno) -> Self {
         move |errno| Self::System { call, wanted_bytes, source: errno.into() }
     }

@@ -1,4 +1,4 @@
-//! A regular file, mapped for reading; knows nothing of what is in it.
+//! A regular file mapped for reading; knows nothing of its contents.
 
 use std::fs::File;
 use std::io;
@@ -11,8 +11,7 @@ use super::mapping::Mapping;
 
 /// A read-only mapping of a whole file, for weights: its pages are shared with every process that maps it.
 ///
-/// The file must stay as it is while it is mapped, as the files of a model do: a file that another process shortens
-/// kills its reader with SIGBUS.
+/// The file must not change while it is mapped: if another process shortens it, readers are killed with SIGBUS.
 #[derive(Debug)]
 pub struct MappedFile {
     /// `None` for an empty file, which cannot be mapped.
@@ -22,7 +21,7 @@ pub struct MappedFile {
 impl MappedFile {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> io::Result<MappedFile> {
-        // The open of a pipe that nobody writes would never return.
+        // Without this flag, opening a pipe without a writer would block for ever.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         MappedFile::whole(&file)
     }
@@ -36,7 +35,7 @@ impl MappedFile {
         MappedFile::range(file, 0..metadata.len())
     }
 
-    /// Maps a range of an open file, which begins at a multiple of the page size and which the file holds.
+    /// Maps a range of an open file. The range begins at a multiple of the page size and lies inside the file.
     pub fn range(file: &File, range: Range<u64>) -> io::Result<MappedFile> {
         let file_bytes = file.metadata()?.len();
         if range.start > range.end || range.end > file_bytes {
@@ -51,14 +50,14 @@ impl MappedFile {
         Ok(MappedFile { mapping })
     }
 
-    /// Asks for huge pages, before any page is touched: in these the system then reads the file, and maps them whole,
-    /// where its file system can. Another one is mapped in small pages.
+    /// Asks for huge pages, before any page is touched. File systems that can then read and map whole huge pages;
+    /// others use small ones.
     pub fn want_huge_pages(&self) {
         self.mapping.iter().for_each(Mapping::advise_huge_pages);
     }
 
-    /// Lets go of the pages that lie wholly in `range`: they no longer count for this process, and come back from the
-    /// page cache or the disk when they are read again.
+    /// Drops the pages that lie wholly in `range`: they no longer count for this process, and come back from the page
+    /// cache or the disk when they are read again.
     pub fn forget(&self, range: Range<usize>) {
         self.mapping.iter().for_each(|mapping| mapping.forget(range.clone()));
     }

@@ -1,4 +1,4 @@
-//! Memory that a process leaves to a child it starts: the memfd stays open across exec. Knows nothing of what is in it.
+//! Memory that a process leaves to a child: the memfd stays open across exec. Knows nothing of its contents.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,9 +9,9 @@ use rustix::io::FdFlags;
 
 use super::{Backing, HostMemory, MemoryError, mapping};
 
-/// Lets the child that `command` starts use `memory`; the number to give to [`HostMemory::inherit`] there.
+/// Lets the child of `command` use `memory`; returns the number to give to [`HostMemory::inherit`] there.
 ///
-/// The command keeps the memory's descriptor, so it must be dropped for the memory to be freed.
+/// The memory is freed only after the command is dropped, which keeps the descriptor.
 pub fn bequeath(command: &mut Command, memory: &HostMemory) -> io::Result<RawFd> {
     let Some(fd) = memory.fd().filter(|_| memory.backing() == Backing::Bequeathed) else {
         let what = "this memory was not made to be left to another process";
@@ -20,22 +20,22 @@ pub fn bequeath(command: &mut Command, memory: &HostMemory) -> io::Result<RawFd>
     let fd = fd.try_clone_to_owned()?;
     let number = fd.as_raw_fd();
     let keep_open = move || Ok(rustix::io::fcntl_setfd(&fd, FdFlags::empty())?);
-    // SAFETY: between fork and exec the closure makes one system call on a descriptor that it owns, and allocates nothing.
+    // SAFETY: between fork and exec the closure only makes one system call on a descriptor that it owns.
     unsafe { command.pre_exec(keep_open) };
     Ok(number)
 }
 
-/// Takes over a descriptor that was bequeathed under `number`; children of this process shall not have it.
+/// Takes over a bequeathed descriptor, which children of this process do not get.
 pub(super) fn take(number: RawFd, wanted_bytes: usize) -> Result<OwnedFd, MemoryError> {
     if number < 0 {
         return Err(MemoryError::NotSealed { wanted_bytes });
     }
-    // SAFETY: borrowed for one question, which a number that is not open answers with an error.
+    // SAFETY: borrowed for one query; a number that is not open is answered with an error.
     if !mapping::cannot_shrink(unsafe { BorrowedFd::borrow_raw(number) }) {
         return Err(MemoryError::NotSealed { wanted_bytes });
     }
-    // SAFETY: a sealed memfd at a number that the starting process named is the one it left here, and nobody else of this
-    // process was told the number.
+    // SAFETY: a sealed memfd at a number that the parent process named is the one it left here, and nobody else in this
+    // process knows the number.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(MemoryError::of("fcntl(F_SETFD)", wanted_bytes))?;
     Ok(fd)
@@ -45,11 +45,11 @@ pub(super) fn take(number: RawFd, wanted_bytes: usize) -> Result<OwnedFd, Memory
 mod tests {
     use super::*;
 
-    /// The name by which the child below knows what it was left.
+    /// Environment variable with the number, for the child below.
     const NUMBER: &str = "BATON_TEST_BEQUEATHED";
     const BYTES: usize = 10_000;
 
-    /// Not a test: the child of the test below, when the environment says so.
+    /// Not a test, but the child process of the test below.
     #[test]
     fn heir() {
         let Ok(number) = std::env::var(NUMBER) else { return };

@@ -1,4 +1,4 @@
-//! One range of the address space, unmapped when dropped; the system calls of the folder are all here.
+//! A range of the address space, unmapped when dropped, with all system calls of this folder.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,6 @@ use super::MemoryError;
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// An owned range of mapped pages.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: *mut u8,
@@ -20,32 +19,32 @@ pub(super) struct Mapping {
 }
 
 // SAFETY: a mapping is not tied to the thread that made it. Its pointer is only handed out; the types that own mappings
-// say who may read and write through it.
+// document who may read and write through it.
 unsafe impl Send for Mapping {}
 // SAFETY: see `Send`; no method of `&Mapping` itself reads or writes the mapped bytes.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Private zero pages, readable and writable.
+    /// Maps private zero pages, readable and writable.
     pub(super) fn anonymous(bytes: usize) -> Result<Self, MemoryError> {
         let mapping = Self::aligned(bytes, ProtFlags::READ | ProtFlags::WRITE, None, 0)?;
         mapping.advise_huge_pages();
         Ok(mapping)
     }
 
-    /// A file's first bytes, readable and writable, shared with everybody who maps it.
+    /// Maps a file's first bytes, readable and writable, shared with all who map it.
     pub(super) fn shared(fd: BorrowedFd<'_>, bytes: usize) -> Result<Self, MemoryError> {
         let mapping = Self::aligned(bytes, ProtFlags::READ | ProtFlags::WRITE, Some(fd), 0)?;
         mapping.advise_huge_pages();
         Ok(mapping)
     }
 
-    /// A file's bytes from `offset` on, a multiple of the page size; readable only.
+    /// Maps a file's bytes from `offset` on, a multiple of the page size, readable only.
     pub(super) fn read_only(fd: BorrowedFd<'_>, offset: u64, bytes: usize) -> Result<Self, MemoryError> {
         Self::aligned(bytes, ProtFlags::READ, Some(fd), offset)
     }
 
-    /// Lets go of the whole pages in `range` of a mapped file: they leave this process, not the page cache.
+    /// Drops the whole pages in `range` of a mapped file from this process, not from the page cache.
     pub(super) fn forget(&self, range: Range<usize>) {
         let page = page_size();
         let (start, end) =
@@ -53,8 +52,8 @@ impl Mapping {
         if start >= end {
             return;
         }
-        // SAFETY: the pages are this mapping's own; only shared file mappings are told to forget, whose pages come back
-        // from the file with the same contents when they are touched again. Pages that the system keeps cost memory only.
+        // SAFETY: the pages are this mapping's own, of a shared file mapping: they come back from the file with the
+        // same contents when they are touched again. Pages that the system keeps cost memory only.
         let _kept = unsafe { madvise(self.start.wrapping_add(start).cast(), end - start, Advice::LinuxDontNeed) };
     }
 
@@ -66,8 +65,8 @@ impl Mapping {
         self.bytes
     }
 
-    /// Huge pages need a start that is aligned to them (for files: congruent with the file offset), so the range is
-    /// reserved with one huge page to spare, and mapped over the reservation at the aligned place.
+    /// Huge pages need an aligned start (for files: congruent with the file offset), so one huge page more is reserved,
+    /// and the range is mapped at the aligned place in the reservation.
     fn aligned(
         bytes: usize,
         protection: ProtFlags,
@@ -100,8 +99,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Huge pages are worth a factor of two when another process copies from here. A kernel without them refuses the
-    /// advice, which changes no result, so the refusal is not an error.
+    /// Asks for huge pages, which halve the time when another process copies from here. A kernel without them refuses,
+    /// which changes no result.
     pub(super) fn advise_huge_pages(&self) {
         // SAFETY: the range is this mapping's own, and the advice does not change its contents.
         let _refused = unsafe { madvise(self.start.cast(), self.bytes, Advice::LinuxHugepage) };
@@ -123,16 +122,16 @@ fn unmap(start: *mut u8, bytes: usize) {
     debug_assert_eq!(outcome, Ok(()), "munmap of {bytes} bytes at {start:p}");
 }
 
-/// Who may map a memfd to write, besides the mapping that its owner makes.
+/// Processes that may map a memfd to write, besides its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writers {
-    /// Nobody, however it comes by the descriptor.
+    /// No other process, even with the descriptor.
     Nobody,
-    /// Whoever has the descriptor.
+    /// Every process that has the descriptor.
     Holders,
 }
 
-/// A memfd of `bytes` zeroes that can neither shrink nor grow, nor lose its seals, and a mapping of it.
+/// Makes a memfd of `bytes` zeroes that can neither shrink nor grow nor lose its seals, and maps it.
 pub(super) fn sealed_memfd(bytes: usize, writers: Writers) -> Result<(OwnedFd, Mapping), MemoryError> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = memfd_create("baton-host-memory", flags).map_err(MemoryError::of("memfd_create", bytes))?;
@@ -147,14 +146,13 @@ pub(super) fn sealed_memfd(bytes: usize, writers: Writers) -> Result<(OwnedFd, M
     Ok((fd, mapping))
 }
 
-/// The file behind `fd` must have `wanted_bytes`.
 pub(super) fn holds(fd: BorrowedFd<'_>, wanted_bytes: usize) -> Result<(), MemoryError> {
     let stat = fstat(fd).map_err(MemoryError::of("fstat", wanted_bytes))?;
     let has_bytes = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
     if has_bytes < wanted_bytes { Err(MemoryError::TooShort { wanted_bytes, has_bytes }) } else { Ok(()) }
 }
 
-/// Whether the file behind `fd` can never become shorter; other kinds of files have no seals to ask for.
+/// True if the file can never become shorter; only memfds have seals that say so.
 pub(super) fn cannot_shrink(fd: BorrowedFd<'_>) -> bool {
     fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }

@@ -1,4 +1,4 @@
-//! Host memory that several threads and other processes may touch at once; knows nothing of what is stored in it.
+//! Host memory that several threads and processes may use at once; knows nothing of its contents.
 
 mod disk;
 mod error;
@@ -18,14 +18,14 @@ use mapping::{Mapping, Writers};
 pub use peer::PeerMemory;
 pub use region::{DeviceMemory, Region, RegionKind};
 
-/// What lies behind a [`HostMemory`]; the transport that serves it decides.
+/// Kind of pages behind a [`HostMemory`]; the transport that serves them decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
     /// Private anonymous pages, with huge pages where the kernel grants them (UCX, TCP, in-process).
     Anonymous,
     /// A sealed memfd that another process of this host can map to read (shared memory).
     Memfd,
-    /// A memfd that processes which this one starts map to read and write ([`bequeath`]).
+    /// A memfd that child processes map to read and write ([`bequeath`]).
     Bequeathed,
 }
 
@@ -33,11 +33,11 @@ pub enum Backing {
 ///
 /// # Shared mutability
 ///
-/// The mapping is plain memory without locks: [`HostMemory::as_ptr`] may be used from any thread, and keeping concurrent
-/// accesses disjoint is the caller's job. Whoever writes a range must be the only one who touches it until something
-/// that synchronises (a channel, a join, an acknowledged message) has handed the range over. Rust references into the
-/// mapping must cover only ranges that nobody writes meanwhile. Other processes may read a served range at any time;
-/// what they read from a range that is being written is unspecified bytes, never undefined behaviour here.
+/// The mapping is plain memory without locks. [`HostMemory::as_ptr`] may be used from any thread; callers must keep
+/// concurrent accesses disjoint. The writer of a range must be the only user until something that synchronises (a
+/// channel, a join, an acknowledged message) has handed the range over. Rust references may cover only ranges that
+/// nobody writes meanwhile. Other processes may read a served range at any time; from a range that is being written
+/// they read unspecified bytes, which is not undefined behaviour.
 #[derive(Debug)]
 pub struct HostMemory {
     mapping: Mapping,
@@ -46,7 +46,7 @@ pub struct HostMemory {
 }
 
 impl HostMemory {
-    /// Maps `bytes` bytes (rounded up to whole pages) of zeroes.
+    /// Maps `bytes` bytes of zeroes, rounded up to whole pages.
     pub fn new(bytes: usize, backing: Backing) -> Result<Self, MemoryError> {
         if bytes == 0 {
             return Err(MemoryError::Empty);
@@ -66,8 +66,8 @@ impl HostMemory {
         Ok(Self { mapping, backing, fd: Some(fd) })
     }
 
-    /// The memory that the process which started this one has bequeathed under `number` ([`bequeath`]): the same pages,
-    /// readable and writable at both sides. Refused unless the number is a sealed memfd of at least `bytes` bytes.
+    /// Maps the memory that the parent process has bequeathed under `number` ([`bequeath`]), readable and writable in
+    /// both. Refused unless the number is a sealed memfd of at least `bytes` bytes.
     pub fn inherit(number: i32, bytes: usize) -> Result<Self, MemoryError> {
         if bytes == 0 {
             return Err(MemoryError::Empty);
@@ -78,18 +78,18 @@ impl HostMemory {
         Ok(Self { mapping, backing: Backing::Bequeathed, fd: Some(fd) })
     }
 
-    /// The first byte; aligned to a page at least, to 2 MiB when the mapping is that long.
+    /// First byte, aligned to a page, or to 2 MiB if the mapping is at least that long.
     pub fn as_ptr(&self) -> *mut u8 {
         self.mapping.as_ptr()
     }
 
-    /// The bytes asked for.
+    /// Length in bytes, as requested.
     #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
     pub fn len(&self) -> usize {
         self.mapping.len()
     }
 
-    /// What lies behind the mapping.
+    /// Kind of pages.
     pub fn backing(&self) -> Backing {
         self.backing
     }

@@ -1,14 +1,14 @@
-//! Another process's memfd, mapped for reading; knows nothing of how the descriptor came here.
+//! Another process's memfd mapped for reading; knows nothing of how the descriptor came here.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::MemoryError;
 use super::mapping::{self, Mapping};
 
-/// A read-only mapping of another process's [`HostMemory`] with [`super::Backing::Memfd`].
+/// A read-only mapping of another process's [`super::HostMemory`] with [`super::Backing::Memfd`].
 ///
-/// The owner may write at any time, so the bytes must be copied out through the raw pointer and never be seen through a
-/// Rust reference. The mapping outlives the owner: the kernel keeps the pages until the last mapping is gone.
+/// The owner may write at any time, so copy the bytes out through the raw pointer and never make a Rust reference to
+/// them. The mapping outlives the owner: the kernel keeps the pages until the last mapping is gone.
 #[derive(Debug)]
 pub struct PeerMemory {
     mapping: Mapping,
@@ -32,7 +32,7 @@ impl PeerMemory {
         self.mapping.as_ptr()
     }
 
-    /// The bytes mapped.
+    /// Length in bytes.
     #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
     pub fn len(&self) -> usize {
         self.mapping.len()

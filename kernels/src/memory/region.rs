@@ -1,20 +1,20 @@
-//! Memory that kernels compute in and transports move, on the host or on a device; knows nothing of what is stored in it.
+//! Memory that kernels compute in and transports move, on the host or a device; knows nothing of its contents.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::HostMemory;
 
-/// One piece of memory, alive as long as somebody has it.
+/// A piece of memory that lives as long as its last owner.
 #[derive(Debug, Clone)]
 pub enum Region {
-    /// In this process.
+    /// Memory of this host.
     Host(Arc<HostMemory>),
-    /// On an accelerator.
+    /// Memory of an accelerator.
     Device(Arc<dyn DeviceMemory>),
 }
 
-/// Memory of an accelerator, which the host cannot read or write by itself.
+/// Memory of an accelerator, which the host cannot read or write directly.
 pub trait DeviceMemory: fmt::Debug + Send + Sync {
     /// Ordinal of the device.
     fn device(&self) -> u32;
@@ -24,7 +24,7 @@ pub trait DeviceMemory: fmt::Debug + Send + Sync {
     fn bytes(&self) -> usize;
 }
 
-/// Where a region lies.
+/// Place of a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegionKind {
     /// In host memory.
@@ -34,7 +34,7 @@ pub enum RegionKind {
 }
 
 impl Region {
-    /// Where it lies.
+    /// Place of the memory.
     #[must_use]
     pub fn kind(&self) -> RegionKind {
         match self {

@@ -1,4 +1,4 @@
-//! Our own exp2 and what is built on it, so that results do not depend on a maths library.
+//! An exp2 of our own and functions built on it: results do not depend on a maths library.
 
 /// Coefficients of f¹ to f⁶ in 2^f ≈ 1 + …, |f| ≤ 1/2: interpolation of (2^f − 1)/f at Chebyshev nodes, so that
 /// 2^0 is exactly 1. Relative error below 1e-8 before rounding.
@@ -8,9 +8,8 @@ pub(crate) const COEFFICIENTS: [f32; 6] =
 pub(crate) const ROUND_TO_INTEGER: f32 = 12_582_912.0;
 /// Below this exponent the result is 0, so that no weight is subnormal.
 pub(crate) const ZERO_BELOW: f32 = -100.0;
-/// Larger exponents are taken for this one.
+/// Largest exponent; larger ones are clamped to it.
 pub(crate) const EXP2_MAX: f32 = 127.0;
-/// log2(e).
 pub(crate) const LOG2_E: f32 = std::f32::consts::LOG2_E;
 
 /// 2^t; 0 below −100, 2^127 above 127, exactly 1 at 0; NaN stays NaN.

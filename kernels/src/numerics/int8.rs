@@ -1,8 +1,8 @@
-//! Rounding to int8 with a scale: what products with int8 weights are made of.
+//! Rounding to int8 with a scale, for products with int8 weights.
 
 use super::ROUND_TO_INTEGER;
 
-/// Magnitudes below this (2^-100) are taken for 0, so that no scale or inverse leaves the range of f32.
+/// Smallest magnitude (2^-100); smaller ones count as 0, so that no scale or inverse leaves the range of f32.
 const MAGNITUDE_MIN: f32 = f32::from_bits((127 - 100) << 23);
 /// The largest int8 in use; -128 is not, so that both signs have equal range.
 const INT8_MAX: f32 = 127.0;
@@ -10,14 +10,14 @@ const INT8_MAX: f32 = 127.0;
 /// A symmetric scale: `x` is stored as `round(x * inverse)`, a stored `q` means `q * scale`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Int8Scale {
-    /// One step.
+    /// Value of one step.
     pub scale: f32,
-    /// Steps in 1.
+    /// Steps per unit: the inverse of `scale`.
     pub inverse: f32,
 }
 
 impl Int8Scale {
-    /// For values whose largest magnitude is `magnitude`.
+    /// Scale for values whose largest magnitude is `magnitude`.
     #[inline(always)]
     pub fn of(magnitude: f32) -> Self {
         if magnitude < MAGNITUDE_MIN {
@@ -26,13 +26,13 @@ impl Int8Scale {
         Self { scale: magnitude / INT8_MAX, inverse: INT8_MAX / magnitude }
     }
 
-    /// The scale of a row of weights.
+    /// Scale of a row of weights.
     pub fn of_values(values: &[f32]) -> Self {
         Self::of(values.iter().fold(0.0, |largest: f32, v| if v.abs() > largest { v.abs() } else { largest }))
     }
 
-    /// The scale of one chunk of activations. One value that is infinite or not a number makes it not a number, so that
-    /// the whole result is: rounding would hide it.
+    /// Scale of one chunk of activations. An infinite value or a NaN makes it NaN, and so the whole result: rounding
+    /// alone would hide it.
     pub fn of_activations(values: &[f32]) -> Self {
         let scale = Self::of_values(values);
         match values.iter().all(|v| v.is_finite()) {

@@ -1,6 +1,5 @@
-//! The fixed orders and elementary functions that every implementation shares; knows no shape and no thread.
-//!
-//! Every function here is the definition that vector code repeats lane by lane, operation by operation.
+//! Fixed orders of reduction and elementary functions of all implementations; knows no shape and no thread. Vector code
+//! repeats each function lane by lane, operation by operation.
 
 mod exp2;
 mod int8;
@@ -20,11 +19,11 @@ pub(crate) use rounding::bf16_bits;
 pub use rounding::{bf16_pair, round_to_bf16};
 pub use trees::{k_padded, lane_tree_max, lane_tree_sum, sum_of_squares, tree_of_chunks};
 
-/// A product over `k` is summed in this many equal chunks of `k`, which meet in a binary tree.
+/// Number of equal chunks of `k` in a product, whose sums are added in a binary tree.
 pub const K_CHUNKS: usize = 8;
-/// `k` is padded with zeros to a multiple of this, so that every chunk is a whole number of bf16 pairs.
+/// Step of `k`, which is padded with zeros to a multiple, so that every chunk is a whole number of bf16 pairs.
 pub const K_STEP: usize = 2 * K_CHUNKS;
-/// Attention walks stored keys in chunks of this many absolute positions.
+/// Absolute positions in one chunk of attention.
 pub const ATTENTION_CHUNK: usize = 128;
 /// Interleaved lanes of the sums in norms and softmax.
 pub const LANES: usize = 16;

@@ -1,27 +1,27 @@
-//! What a norm shifts and scales a row by; knows no weight of a model.
+//! Shift and scale of a row in a norm; knows no weight of a model.
 
 use super::trees::{lane_fold, sum_of_squares};
 
-/// A row becomes `(x - shift) * scale`, each step rounded; then come the weight and the bias of the norm.
+/// Shift and scale of a row: it becomes `(x - shift) * scale`, each step rounded; weight and bias of the norm follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standardize {
-    /// The mean of a layer norm, 0 for an RMS norm.
+    /// Mean of the row in a layer norm, 0 in an RMS norm.
     pub shift: f32,
     /// One over the root of the mean square (RMS) or of the variance (layer), epsilon included.
     pub scale: f32,
 }
 
 impl Standardize {
-    /// Leaves every value as it is.
+    /// Shift and scale that leave every value as it is.
     pub const IDENTITY: Standardize = Standardize { shift: 0.0, scale: 1.0 };
 
-    /// `1 / sqrt(mean(x²) + eps)`.
+    /// Shift 0, scale `1 / sqrt(mean(x²) + eps)`.
     #[inline(always)]
     pub fn rms(x: &[f32], eps: f32) -> Self {
         Self { shift: 0.0, scale: 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt() }
     }
 
-    /// The mean, then the mean of the squared distances from it, each summed in 16 interleaved lanes.
+    /// Shift by the mean; scale by the mean of the squared distances from it, each summed in 16 interleaved lanes.
     #[inline(always)]
     pub fn layer(x: &[f32], eps: f32) -> Self {
         let count = x.len() as f32;
@@ -33,7 +33,7 @@ impl Standardize {
         Self { shift, scale: 1.0 / (squares / count + eps).sqrt() }
     }
 
-    /// One value, shifted and scaled.
+    /// Shifts and scales one value.
     #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         (x - self.shift) * self.scale

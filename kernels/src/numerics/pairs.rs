@@ -1,13 +1,13 @@
-//! Orders in which products of bf16 pairs are summed: what the processors' instructions do.
+//! Orders in which processors' instructions sum products of bf16 pairs.
 
-/// An order of summing products that come in pairs. A product of two bf16 is exact in f32, so only sums are rounded.
+/// Order of summing products that come in pairs. A product of two bf16 is exact in f32, so only sums are rounded.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum PairOrder {
-    /// From pair to pair, of each the odd product first: `VDPBF16PS`, and whatever imitates it.
+    /// Pair by pair, the odd product of each pair first: `VDPBF16PS`, and code that imitates it.
     #[default]
     OddFirst,
-    /// Step by step: a step's even products from left to right, its odd ones likewise, both sums together, then added to
-    /// the steps before: `TDPBF16PS`.
+    /// Step by step: the even products of a step from left to right, the odd ones likewise, both sums added together,
+    /// then to the sum of the steps before: `TDPBF16PS`.
     Steps,
 }
 
@@ -15,7 +15,7 @@ impl PairOrder {
     /// All orders.
     pub const ALL: [PairOrder; 2] = [PairOrder::OddFirst, PairOrder::Steps];
 
-    /// The sum of products 0 to `count`, an even number; a step has `step` of them, an even number too.
+    /// Sums products 0 to `count`, an even number; a step has `step` of them, an even number too.
     pub fn sum(self, count: usize, step: usize, product: impl Fn(usize) -> f32) -> f32 {
         match self {
             PairOrder::OddFirst => (0..count).step_by(2).fold(0.0, |sum, i| (sum + product(i + 1)) + product(i)),
@@ -29,7 +29,7 @@ impl PairOrder {
     }
 }
 
-/// Products in one step of [`PairOrder::Steps`] where they lie one after the other.
+/// Products in one step of [`PairOrder::Steps`] where they are contiguous.
 pub const STEP_PRODUCTS: usize = 32;
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! A vector as int8 with one scale: how keys and values are stored.
+//! A vector as int8 with one scale, the format of stored keys and values.
 
 use super::Int8Scale;
 
-/// Writes the nearest integers of `values / scale` (ties to even) and returns the scale: the largest magnitude divided by
-/// 127. A vector of zeros has scale 0. One with an infinite value or a NaN becomes zeros with an infinite or NaN scale,
-/// so that whatever it is multiplied into shows it.
+/// Writes the nearest integers of `values / scale` (ties to even) and returns the scale: the largest magnitude divided
+/// by 127. A vector of zeros has scale 0. A vector with an infinite value or a NaN becomes zeros with an infinite or
+/// NaN scale, which spreads to its products.
 #[inline(always)]
 pub fn quantise(values: &[f32], integers: &mut [i8]) -> f32 {
-    // As bits, magnitudes have the order of numbers, with infinity and NaN above all: no order of comparison matters.
+    // The bits of magnitudes are ordered like the magnitudes, infinity and NaN above all numbers.
     let largest = values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
     let rule = if largest.is_finite() { Int8Scale::of(largest) } else { Int8Scale { scale: largest, inverse: 0.0 } };

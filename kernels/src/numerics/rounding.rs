@@ -6,14 +6,13 @@ pub fn round_to_bf16(x: f32) -> f32 {
     f32::from_bits(bf16_bits(x) << 16)
 }
 
-/// Two values as one word of bf16, the first in the low half.
+/// Packs two values into one word of bf16, the first in the low half.
 #[inline(always)]
 pub fn bf16_pair(first: f32, second: f32) -> u32 {
     bf16_bits(first) | bf16_bits(second) << 16
 }
 
-/// The bits of `x` rounded to bf16, ties to even; NaN stays NaN and becomes quiet. Without branches, so that loops over
-/// it vectorise.
+/// Bits of `x` rounded to bf16, ties to even; a NaN stays a (quiet) NaN. Without branches, so that loops vectorise.
 #[inline(always)]
 pub(crate) fn bf16_bits(x: f32) -> u32 {
     let bits = x.to_bits();

@@ -2,12 +2,12 @@
 
 use super::{K_STEP, LANES};
 
-/// `k` with its padding; a chunk has `k_padded(k) / K_CHUNKS` elements.
+/// `k` with padding; a chunk has `k_padded(k) / K_CHUNKS` elements.
 pub const fn k_padded(k: usize) -> usize {
     k.next_multiple_of(K_STEP)
 }
 
-/// The chunk sums meet in pairs, then pairs of pairs: `((a + b) + (c + d)) + ((e + f) + (g + h))`. A rank that owns
+/// Adds chunk sums in pairs, then pairs of pairs: `((a + b) + (c + d)) + ((e + f) + (g + h))`. A rank that owns
 /// consecutive chunks owns a sub-tree.
 pub fn tree_of_chunks(sums: &[f32]) -> f32 {
     match sums {
@@ -20,7 +20,7 @@ pub fn tree_of_chunks(sums: &[f32]) -> f32 {
     }
 }
 
-/// Lane `j` meets lane `j + 8`, then `j + 4`, `j + 2`, `j + 1`.
+/// Adds lane `j + 8` to lane `j`, then `j + 4`, `j + 2`, `j + 1`.
 #[inline(always)]
 pub fn lane_tree_sum(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
@@ -31,7 +31,7 @@ pub fn lane_tree_sum(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// The largest lane, met in the order of [`lane_tree_sum`].
+/// Largest lane, compared in the order of [`lane_tree_sum`].
 #[inline(always)]
 pub fn lane_tree_max(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {

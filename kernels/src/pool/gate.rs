@@ -1,8 +1,8 @@
-//! The gate of a run: workers join while it is open, the caller may leave when it is closed and empty.
+//! Gate of a run: workers join while it is open; the caller may leave when it is closed and empty.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// One word: the round in the high half, then the open bit, then how many workers are inside.
+/// One word: the round in the high half, then the open bit, then the number of workers inside.
 #[derive(Default)]
 pub(super) struct Gate(AtomicU64);
 
@@ -11,29 +11,26 @@ const ROUND: u64 = 1 << 32;
 const INSIDE: u64 = OPEN - 1;
 
 impl Gate {
-    /// Begins the next round. Only the caller of a run does this, and only when the gate is closed and empty.
+    /// Begins the next round. Only the caller of a run does this, when the gate is closed and empty.
     pub(super) fn open(&self) {
         let word = self.0.load(Ordering::Relaxed);
         debug_assert_eq!(word & (OPEN | INSIDE), 0);
         self.0.store((word & !(OPEN | INSIDE)).wrapping_add(ROUND) | OPEN, Ordering::SeqCst);
     }
 
-    /// Lets nobody else in.
     pub(super) fn close(&self) {
         self.0.fetch_and(!OPEN, Ordering::SeqCst);
     }
 
-    /// Nobody is inside.
     pub(super) fn is_empty(&self) -> bool {
         self.0.load(Ordering::SeqCst) & INSIDE == 0
     }
 
-    /// The number of the latest round.
     pub(super) fn round(&self) -> u32 {
         (self.0.load(Ordering::SeqCst) >> 32) as u32
     }
 
-    /// Steps inside if `round` is still the latest and still open.
+    /// Enters if `round` is still the latest and still open.
     pub(super) fn join(&self, round: u32) -> bool {
         let joined = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| {
             ((word >> 32) as u32 == round && word & OPEN != 0).then_some(word + 1)
@@ -41,7 +38,7 @@ impl Gate {
         joined.is_ok()
     }
 
-    /// Steps outside; true when the gate is closed and this was the last one inside.
+    /// Leaves; true when the gate is closed and this was the last worker inside.
     pub(super) fn leave(&self) -> bool {
         let before = self.0.fetch_sub(1, Ordering::SeqCst);
         before & (OPEN | INSIDE) == 1

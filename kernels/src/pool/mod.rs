@@ -1,8 +1,8 @@
 //! A pool of pinned worker threads that share out the tasks of one operation; knows no operation.
 //!
 //! A run has numbered tasks of 30 to 100 µs; the caller and the workers claim them one by one, so a thread that the
-//! system takes away delays one task, not a fixed share. The caller waits only for workers that have joined the run:
-//! one that still sleeps when the tasks are gone costs nothing.
+//! system suspends delays one task, not a fixed share. The caller waits only for workers that have joined the run: a
+//! worker that still sleeps when all tasks are claimed costs nothing.
 
 mod gate;
 mod sleep;
@@ -18,15 +18,14 @@ use crate::sync::{Mutex, MutexGuard, mpsc};
 use gate::Gate;
 use sleep::Sleeper;
 
-/// Most threads a pool takes.
 const THREADS_MAX: usize = 1024;
 
-/// How the threads of a pool are placed. The caller of [`Pool::run`] is the first of them.
+/// Placement of a pool's threads. The caller of [`Pool::run`] is the first of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// One thread per core named, pinned to it. The caller pins itself with [`Pool::pin_caller`].
+    /// One thread per named core, pinned to it. The caller pins itself with [`Pool::pin_caller`].
     Cores(Vec<usize>),
-    /// So many threads, wherever the system puts them.
+    /// This number of threads, placed by the system.
     Floating(usize),
 }
 
@@ -43,7 +42,6 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the caller and the workers look at.
 struct Shared {
     gate: Gate,
     job: Mutex<Option<Job>>,
@@ -51,8 +49,8 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// One run: its tasks and how far they are claimed. Lives in the caller's stack frame; workers hold it only between
-/// joining and leaving the gate, and the caller leaves only when nobody is inside.
+/// Pointer to the tasks of one run, in the caller's stack frame. Workers use it only between joining and leaving the
+/// gate, and the caller leaves only when nobody is inside.
 #[derive(Clone, Copy)]
 struct Job(*const Tasks<'static>);
 
@@ -67,7 +65,7 @@ struct Tasks<'a> {
 }
 
 impl Tasks<'_> {
-    /// Claims and does tasks until none is left. After a panic nobody claims another one.
+    /// Claims and does tasks until none is left or one has panicked.
     fn work(&self) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +81,7 @@ impl Tasks<'_> {
 }
 
 impl Pool {
-    /// Starts the workers: one less than the threads of `placement`, because the caller is one.
+    /// Starts one worker less than `placement` has threads, because the caller is one of them.
     pub fn new(placement: &Placement) -> Result<Self, KernelError> {
         let (threads, cores) = match placement {
             Placement::Cores(cores) => (cores.len(), cores.as_slice()),
@@ -114,7 +112,7 @@ impl Pool {
         let thread = thread::Builder::new().name(format!("kernels-{index}")).spawn(move || {
             let placed = core.map_or(Ok(()), pin_to_core);
             let serve = placed.is_ok();
-            // The pool may have been dropped already; then nobody listens and `stop` ends the worker.
+            // If the pool was dropped already, nobody listens and `stop` ends the worker.
             let _ = pinned.send(placed);
             if serve {
                 worker_loop(&shared, &own_sleeper);
@@ -135,10 +133,10 @@ impl Pool {
         self.caller_core.map_or(Ok(()), pin_to_core)
     }
 
-    /// Does `task(0)` … `task(tasks - 1)`, each once, in no fixed order, and returns when all are done.
-    /// Runs of several callers take turns. A task must not start a run of the same pool.
+    /// Does `task(0)` … `task(tasks - 1)`, each once, in no fixed order, and returns when all are done. Runs of several
+    /// callers take turns. A task must not start a run of the same pool.
     ///
-    /// Errors with the first panic's message when a task panicked; tasks not yet claimed are then skipped.
+    /// If a task panics, tasks not yet claimed are skipped and the error has the message of the first panic.
     pub fn run(&self, op: &'static str, tasks: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), KernelError> {
         let tasks = Tasks { count: tasks, next: AtomicUsize::new(0), task, panicked: Mutex::new(None) };
         if tasks.count <= 1 || self.workers.is_empty() {
@@ -152,7 +150,7 @@ impl Pool {
         }
     }
 
-    /// Opens the gate, works, closes it and waits until nobody is inside.
+    /// Opens the gate, does tasks, closes the gate and waits until nobody is inside.
     fn share(&self, tasks: &Tasks<'_>) {
         let _turn = lock(&self.one_run_at_a_time);
         let pointer: *const Tasks<'_> = tasks;
@@ -175,7 +173,7 @@ impl Drop for Pool {
         for worker in &mut self.workers {
             worker.sleeper.wake();
             if let Some(thread) = worker.thread.take() {
-                // A worker catches the panics of tasks, so it ends only by returning.
+                // A worker catches the panics of tasks, so it never ends by a panic.
                 let _ = thread.join();
             }
         }
@@ -228,7 +226,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(owned).unwrap_or("a panic without a message").to_owned()
 }
 
-/// A mutex of this module guards one plain value, which no panic leaves half written.
+/// Ignores poison: a mutex of this module guards one plain value, which no panic leaves half written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

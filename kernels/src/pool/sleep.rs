@@ -7,10 +7,10 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Instant, Mutex, spin_until};
 
-/// How long to spin. The gaps between the operations of a layer are shorter, a thread that is not needed gives up soon.
+/// Time to spin. Gaps between the operations of a layer are shorter, and a thread that is not needed gives up soon.
 const SPIN: Duration = Duration::from_micros(40);
 
-/// One thread that waits, and whoever wakes it.
+/// One thread that waits, and the threads that wake it.
 #[derive(Default)]
 pub(super) struct Sleeper {
     asleep: AtomicBool,
@@ -18,7 +18,7 @@ pub(super) struct Sleeper {
 }
 
 impl Sleeper {
-    /// From now on the calling thread is the one that waits.
+    /// Makes the calling thread the one that waits.
     pub(super) fn attend(&self) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.as_ref().is_none_or(|thread| thread.id() != thread::current().id()) {
@@ -26,13 +26,13 @@ impl Sleeper {
         }
     }
 
-    /// Returns when `condition` holds. Whoever makes it true calls [`Sleeper::wake`] afterwards.
+    /// Waits until `condition` holds. The thread that makes it true calls [`Sleeper::wake`] afterwards.
     pub(super) fn wait_until(&self, condition: impl Fn() -> bool) {
         if spin_until(Instant::now(), SPIN, &condition) {
             return;
         }
-        // The flag is raised before the last look at the condition, and the waker looks at the flag after it has made
-        // the condition true: one of the two always sees the other.
+        // The flag is raised before the condition is read for the last time, and the waker reads the flag after it has
+        // made the condition true: one of the two always sees the other.
         loop {
             self.asleep.store(true, Ordering::SeqCst);
             if condition() {
@@ -43,7 +43,6 @@ impl Sleeper {
         }
     }
 
-    /// Wakes the waiting thread if it sleeps.
     pub(super) fn wake(&self) {
         if self.asleep.swap(false, Ordering::SeqCst)
             && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref()

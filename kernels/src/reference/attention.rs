@@ -4,16 +4,14 @@ use crate::kv::{Element, StoredAt};
 use crate::numerics::{ATTENTION_CHUNK, LANES, PairOrder, STEP_PRODUCTS, exp2, lane_tree_sum, round_to_bf16};
 use crate::{KvDtype, KvPart, KvView};
 
-/// One query head at one position.
 pub(super) struct Query<'a> {
     pub(super) values: &'a [f32],
-    /// First and last position it sees.
     pub(super) visible: (usize, usize),
     /// Scale of scores, in units of log2.
     pub(super) scale: f32,
 }
 
-/// The cache of one sequence, layer and head.
+/// Stored keys and values of one sequence, layer and head.
 pub(super) struct Stored<'a> {
     pub(super) kv: &'a KvView,
     pub(super) table: &'a [u32],
@@ -23,12 +21,11 @@ pub(super) struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// An element as it is multiplied: what is stored, without its scale.
+    /// Stored element, without its scale.
     fn at(&self, part: KvPart, position: usize, dim: usize) -> f32 {
         self.kv.get(self.element(part, position, dim))
     }
 
-    /// What the elements of one position are scaled with.
     fn scale(&self, part: KvPart, position: usize) -> f32 {
         self.kv.scale(self.element(part, position, 0))
     }
@@ -38,7 +35,7 @@ impl Stored<'_> {
         Element { tile: stored.tile(self.layer, part, self.kv_head), token: stored.token, dim }
     }
 
-    /// Rounds a query value or a weight to what it is multiplied with.
+    /// Rounds a query value or a weight to the format in which it is multiplied.
     fn round(&self, value: f32) -> f32 {
         match self.kv.geometry().dtype {
             KvDtype::Bf16 | KvDtype::Int8 => round_to_bf16(value),
@@ -46,8 +43,8 @@ impl Stored<'_> {
         }
     }
 
-    /// A weight as the sum of weights takes it, and as it is multiplied with the values of its position. Only where
-    /// values are scaled do the two differ: then the scale goes into the weight before it is rounded.
+    /// A weight in the sum of weights, and in the product with the values of its position. They differ only for scaled
+    /// values: then the weight is multiplied by the scale before it is rounded.
     fn weight(&self, position: usize, weight: f32) -> (f32, f32) {
         match self.kv.geometry().dtype {
             KvDtype::Bf16 | KvDtype::F32 => (self.round(weight), self.round(weight)),
@@ -55,7 +52,7 @@ impl Stored<'_> {
         }
     }
 
-    /// Σ left(i) · right(i) over `count` elements, in the order of the stored dtype; `step` is what [`PairOrder::sum`] takes.
+    /// Σ left(i) · right(i) over `count` elements, in the order of the stored dtype; `step` as in [`PairOrder::sum`].
     fn dot(&self, count: usize, step: usize, left: impl Fn(usize) -> f32, right: impl Fn(usize) -> f32) -> f32 {
         match self.kv.geometry().dtype {
             KvDtype::Bf16 | KvDtype::Int8 => self.pairs.sum(count, step, |i| left(i) * right(i)),
@@ -81,7 +78,7 @@ pub(super) fn attend(query: &Query<'_>, stored: &Stored<'_>) -> Vec<f32> {
     state.values.iter().map(|value| value / state.sum).collect()
 }
 
-/// A chunk by itself: its own maximum, weights 2^(score − maximum), sums in 16 lanes.
+/// Attention to one chunk: its own maximum, weights 2^(score − maximum), sums in 16 lanes.
 fn attend_chunk(query: &Query<'_>, stored: &Stored<'_>, chunk: usize) -> State {
     let start = chunk * ATTENTION_CHUNK;
     let visible = |i: usize| (query.visible.0..=query.visible.1).contains(&(start + i));
@@ -107,7 +104,6 @@ fn attend_chunk(query: &Query<'_>, stored: &Stored<'_>, chunk: usize) -> State {
     State { maximum, sum: lane_tree_sum(lanes), values }
 }
 
-/// Brings two neighbouring states to their common maximum.
 fn merge(left: State, right: State) -> State {
     let maximum = if left.maximum > right.maximum { left.maximum } else { right.maximum };
     let (a, b) = (exp2(left.maximum - maximum), exp2(right.maximum - maximum));

@@ -1,10 +1,9 @@
-//! Products with weights, element by element in the documented order.
+//! Rows and elements of products with weights, in the documented order.
 
 use super::{Matrix, ReferenceOps};
 use crate::numerics::{Int8Scale, K_CHUNKS, STEP_PRODUCTS, Standardize, k_padded, round_to_bf16, tree_of_chunks};
 use crate::{Dtype, Left, Norm, NormKind};
 
-/// Row `r` of the left side, after its norm.
 pub(super) fn row(left: Left<'_, ReferenceOps>, r: usize) -> Vec<f32> {
     let x = left.rows.row(r);
     left.norm.map_or_else(|| x.to_vec(), |norm| normed(x, norm))
@@ -22,7 +21,7 @@ fn normed(x: &[f32], norm: Norm<'_, ReferenceOps>) -> Vec<f32> {
     }
 }
 
-/// One output element: the chunk sums from left to right, eight or a shard's share of them, then the tree.
+/// Computes one output element: chunk sums from left to right, eight or a shard's share, then the tree.
 pub(super) fn dot(x: &[f32], w: &Matrix, n: usize) -> f32 {
     let w_row = &w.data[n * w.k..][..w.k];
     let at = |values: &[f32], i: usize| values.get(i).copied().unwrap_or(0.0);

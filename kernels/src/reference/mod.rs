@@ -1,4 +1,4 @@
-//! The plainest form of every operation, written to be read: the oracle of all others. One thread, no vectors.
+//! Plainest form of every operation, on one thread without vectors: the oracle of all other implementations.
 
 mod attention;
 mod linear;
@@ -17,14 +17,14 @@ use crate::{
     widen,
 };
 
-/// The reference implementation, in one of the orders that kernel sets sum in.
+/// The reference implementation, in one of the orders in which kernel sets sum.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct ReferenceOps {
     pairs: PairOrder,
 }
 
 impl ReferenceOps {
-    /// One that sums products of bf16 in the order `pairs`.
+    /// Operations that sum products of bf16 in the order `pairs`.
     #[must_use]
     pub fn in_order(pairs: PairOrder) -> Self {
         Self { pairs }
@@ -70,21 +70,19 @@ impl Rows {
         &mut self.data[r * self.cols..][..self.cols]
     }
 
-    /// The rows that `rows` names.
     fn picked(&self, rows: impl Iterator<Item = usize>) -> Self {
         let data: Vec<f32> = rows.flat_map(|r| self.row(r)).copied().collect();
         Self { cols: self.cols, rows_max: self.rows_max, data }
     }
 }
 
-/// A matrix widened to f32, row-major, that remembers what it was.
+/// A matrix widened to f32, row-major, with its original dtype.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     dtype: Dtype,
     pairs: PairOrder,
     arrangement: Arrangement,
     n: usize,
-    /// Columns held: all, or a shard's.
     k: usize,
     /// Values, or the integers of an int8 matrix.
     data: Vec<f32>,
@@ -93,7 +91,6 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// The values of row `n`.
     fn values(&self, n: usize) -> impl Iterator<Item = f32> {
         let scale = self.scales.as_ref().map_or(1.0, |scales| scales[n]);
         self.data[n * self.k..][..self.k].iter().map(move |v| v * scale)

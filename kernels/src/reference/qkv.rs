@@ -1,11 +1,10 @@
-//! Finishes queries and keys, stores keys and values.
+//! Norm and rotation of queries and keys; stores of keys and values.
 
 use super::{ReferenceOps, Vector};
 use crate::kv::{Element, TilePlace};
 use crate::numerics::{Standardize, quantise};
 use crate::{HostRope, KvDtype, KvPart, KvView, QkvSpec, TILE_TOKENS};
 
-/// `tile` says where keys or values of a head go.
 pub(super) fn append_row(
     row: &mut [f32],
     spec: &QkvSpec<'_, ReferenceOps>,
@@ -28,7 +27,6 @@ pub(super) fn append_row(
     }
 }
 
-/// Norm, then rotation, where the model has them.
 fn finish(head: &mut [f32], norm: Option<&Vector>, spec: &QkvSpec<'_, ReferenceOps>, position: usize) {
     if let Some(weight) = norm {
         let standard = Standardize::rms(head, spec.norm_eps);

@@ -1,4 +1,4 @@
-//! Shared by the kernel tests: every implementation under test, numbers to feed it, and a cache with sequences in it.
+//! Helpers of the kernel tests: implementations under test, numbers, and a cache with sequences.
 
 #![allow(dead_code, clippy::expect_used, clippy::panic, reason = "helpers of tests; each binary uses its own part")]
 
@@ -19,7 +19,7 @@ pub(crate) fn implementations() -> Vec<(String, CpuOps)> {
     sets.flat_map(|set| [1, 2].map(|threads| (format!("{set}, {threads} threads"), cpu(set, threads)))).collect()
 }
 
-/// What the reference computes, in each order of sums that kernel sets have.
+/// Result of the reference in each order of sums.
 pub(crate) struct Expected<T>([T; 2]);
 
 impl<T> Expected<T> {
@@ -27,12 +27,10 @@ impl<T> Expected<T> {
         Self(PairOrder::ALL.map(|order| compute(&mut ReferenceOps::in_order(order))))
     }
 
-    /// What it computes in the first order.
     pub(crate) fn first(&self) -> &T {
         &self.0[0]
     }
 
-    /// What `ops` should compute.
     pub(crate) fn of(&self, ops: &CpuOps) -> &T {
         let index = PairOrder::ALL.iter().position(|order| *order == ops.kernel_set().pair_order());
         &self.0[index.expect("one of all orders")]
@@ -49,7 +47,6 @@ pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     (0..count as u64).map(|i| mix(seed << 32 | i) as f32 / (1u64 << 39) as f32 - 1.0).collect()
 }
 
-/// SplitMix64's finaliser, 40 bits of it.
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -65,7 +62,6 @@ pub(crate) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
     }
 }
 
-/// A matrix part made of numbers.
 pub(crate) struct Weights {
     pub(crate) bytes: Vec<u8>,
     pub(crate) dtype: Dtype,
@@ -88,21 +84,18 @@ pub(crate) fn vector<O: Ops>(ops: &O, values: &[f32]) -> O::Vector {
     ops.vector(&[VectorSource { bytes: &bytes, dtype: Dtype::F32 }]).expect("a vector")
 }
 
-/// Rows that hold `values`.
 pub(crate) fn rows<O: Ops>(ops: &O, cols: usize, values: &[f32]) -> O::Rows {
     let mut rows = ops.rows(values.len() / cols, cols).expect("rows");
     ops.write_rows(&mut rows, values).expect("whole rows");
     rows
 }
 
-/// The values of `count` rows.
 pub(crate) fn values<O: Ops>(ops: &O, rows: &O::Rows, count: usize) -> Vec<f32> {
     let mut out = vec![0.0; count];
     ops.read_rows(rows, &mut out).expect("as many values as asked for");
     out
 }
 
-/// Operations that store keys and values in memory of the host.
 pub(crate) trait HostOps: Ops<Kv = KvView> {}
 
 impl<O: Ops<Kv = KvView>> HostOps for O {}
@@ -114,7 +107,8 @@ pub(crate) fn product<O: Ops>(ops: &mut O, left: Left<'_, O>, w: &O::Matrix, row
     values(ops, &out, rows * n)
 }
 
-/// A step of one sequence in a pool of one block, for operations that read no cache: so many rows from `first_position` on.
+/// A step of one sequence in a pool of one block, with `rows` rows from `first_position` on, for operations that read
+/// no cache.
 pub(crate) fn lookup<O: HostOps>(
     ops: &mut O,
     (first_position, rows): (u32, u32),
@@ -134,7 +128,7 @@ pub(crate) fn lookup<O: HostOps>(
     step
 }
 
-/// Bit equality, with the first difference in the message.
+/// Compares bits; the message names the first difference.
 #[track_caller]
 pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: lengths");
@@ -145,7 +139,7 @@ pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     }
 }
 
-/// A decoder layer's attention without its projections.
+/// Attention of a decoder layer without projections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer {
     pub(crate) shape: HeadShape,
@@ -154,10 +148,10 @@ pub(crate) struct Layer {
     pub(crate) sliding_window: Option<u32>,
 }
 
-/// One step: for each sequence its index and how many tokens it appends.
+/// One step: index of each sequence and number of its new tokens.
 pub(crate) type Step<'a> = &'a [(usize, usize)];
 
-/// A cache in memory full of NaN, and sequences that grow in it step by step.
+/// A cache in memory full of NaN, with sequences that grow step by step.
 pub(crate) struct Cache<'a, O: HostOps> {
     ops: &'a mut O,
     layer: Layer,
@@ -169,9 +163,8 @@ pub(crate) struct Cache<'a, O: HostOps> {
     query_scale: f32,
 }
 
-/// Most tokens of one sequence in these tests.
 const TOKENS_MAX: usize = 640;
-/// The layer of the cache that the tests use; its neighbours must stay as they are.
+/// Layer that the tests use; its neighbours must not change.
 const LAYER: u32 = 1;
 
 impl<'a, O: HostOps> Cache<'a, O> {
@@ -188,13 +181,12 @@ impl<'a, O: HostOps> Cache<'a, O> {
         Self { ops, layer, kv, rope, norms, lengths: vec![0; sequences], blocks_per_sequence, query_scale: 1.0 }
     }
 
-    /// From now on.
     pub(crate) fn queries_scaled_by(&mut self, scale: f32) {
         self.query_scale = scale;
     }
 
-    /// Appends tokens to sequences and attends; the tokens' outputs, one after the other. A token's q, k and v
-    /// depend on its sequence and position only.
+    /// Appends tokens to sequences and returns their attention, one after the other. A token's q, k and v depend on its
+    /// sequence and position only.
     pub(crate) fn step(&mut self, step: Step<'_>) -> Vec<f32> {
         let (shape, cols) = (self.layer.shape, self.layer.shape.qkv_cols());
         let (mut sequences, mut qkv, mut row) = (Vec::new(), Vec::new(), 0);
@@ -214,7 +206,7 @@ impl<'a, O: HostOps> Cache<'a, O> {
             row += tokens as u32;
             self.lengths[sequence] += tokens;
         }
-        // Tables run backwards through the pool, so that neighbours in a sequence are no neighbours in memory.
+        // Block tables run backwards, so that neighbours in a sequence are no neighbours in memory.
         let blocks: Vec<u32> = (0..self.kv.geometry().blocks as u32).rev().collect();
         let batch = Batch { sequences: &sequences, blocks: &blocks };
         let attention = AttentionSpec {
@@ -237,7 +229,7 @@ impl<'a, O: HostOps> Cache<'a, O> {
         values(self.ops, &out, row as usize * shape.out_cols())
     }
 
-    /// The tiles of 16 positions of sequence 0: K and V of all heads of one layer.
+    /// Tiles of 16 positions of sequence 0: K and V of all heads of one layer.
     pub(crate) fn tiles(&self, layer: usize, unit: usize) -> Vec<Vec<u8>> {
         let (geometry, bytes) = (*self.kv.geometry(), self.bytes());
         let (block, unit) = (geometry.blocks - 1 - unit / geometry.units(), unit % geometry.units());
@@ -247,7 +239,6 @@ impl<'a, O: HostOps> Cache<'a, O> {
         tiles.map(|tile| bytes[geometry.tile_offset(tile)..][..geometry.tile_bytes()].to_vec()).collect()
     }
 
-    /// The bytes of the pool.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         // SAFETY: the operations have returned, so nobody writes the mapping, and it holds the whole pool.
         unsafe { std::slice::from_raw_parts(self.kv.memory().as_ptr(), self.kv.geometry().pool_bytes()) }.to_vec()

@@ -1,15 +1,14 @@
-//! Plain memory that loom watches: an access that is not ordered after the last write to it ends the model.
+//! Plain memory watched by loom: an access that is not ordered after the last write ends the model.
 
 use std::sync::atomic::Ordering;
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicBool;
 
-/// One number.
 #[derive(Default)]
 pub(crate) struct Watched {
     number: UnsafeCell<u32>,
-    /// Never written; a place at which another thread can come in between, which plain memory is not to loom.
+    /// Never written: reading it lets loom switch threads, which plain memory does not.
     tick: AtomicBool,
 }
 

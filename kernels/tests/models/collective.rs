@@ -1,4 +1,4 @@
-//! The counters, orders, boards and sums that ranks share; knows what they promise.
+//! Models of the counters, orders, boards and sums of ranks.
 
 #[allow(dead_code, unreachable_pub, unused_imports)]
 #[path = "../../src/collective/board.rs"]
@@ -57,7 +57,6 @@ pub(crate) trait Collective<O: Ops> {
     fn all_reduce(&mut self, ops: &mut O, rows: &mut O::Rows, values: usize) -> Result<(), CollectiveError>;
 }
 
-/// What a sum needs of the operations.
 pub(crate) trait Ops {
     type Rows;
     fn read_rows(&self, rows: &Self::Rows, out: &mut [f32]) -> Result<(), KernelError>;
@@ -80,7 +79,7 @@ impl Ops for OneValue {
     }
 }
 
-/// Each round's number is seen with what was written before it; a lost wake is a deadlock.
+/// Each round's number is seen with all earlier writes; a lost wake is a deadlock.
 fn to_and_fro() {
     let shared = Arc::new(<([Counter; 3], Watched)>::default());
     let other = {
@@ -124,7 +123,6 @@ fn all_sleepers_are_woken() {
     }
 }
 
-/// Follows orders until the group is over.
 fn follow(segment: &Arc<Segment>, rank: usize, mut obey: impl FnMut(u32) + 'static) -> thread::JoinHandle<()> {
     let segment = Arc::clone(segment);
     thread::spawn(move || {
@@ -138,7 +136,8 @@ fn follow(segment: &Arc<Segment>, rank: usize, mut obey: impl FnMut(u32) + 'stat
     })
 }
 
-/// The end wakes those who sleep. It can miss one that is about to, because no number changes; that one looks by itself.
+/// The end wakes sleepers. It can miss a rank that is about to sleep, because no number changes; that rank looks again
+/// by itself.
 fn end(leader: Leader) {
     naps_will_end();
     drop(leader);
@@ -165,7 +164,7 @@ fn the_leaders_end_wakes_sleepers() {
     }
 }
 
-/// Whether it is heard as an answer or as the end that follows at once: the text is whole.
+/// The error's text is whole, whether it is heard as an answer or as the end that follows at once.
 fn an_error_is_told() {
     let segment = Segment::new(2);
     let failing = {
@@ -187,7 +186,7 @@ fn an_error_is_told() {
     failing.join().expect("a rank");
 }
 
-/// Nobody wakes whoever waits for it: that wait ends at the next look.
+/// Nobody wakes the rank that waits for the ended one: its wait ends at the next look.
 fn a_rank_that_ended_is_noticed() {
     naps_will_end();
     let segment = Segment::new(2);
@@ -207,15 +206,15 @@ fn a_rank_that_ended_is_noticed() {
     keeper.join().expect("a keeper");
 }
 
-/// Whoever sees the end sees all of what was said about it.
+/// A rank that sees the end sees the whole reason.
 fn the_reason_of_an_end_is_whole() {
     let segment = Segment::new(2);
     let keeper = {
         let segment = Arc::clone(&segment);
         thread::spawn(move || segment.declare_ended(1, "killed"))
     };
-    // Not one look: loom knows only the last access to an atomic, here the keeper's own look before it sets the end, and so
-    // does not try this one after it.
+    // A loop, because loom remembers only the last access to an atomic, here the keeper's own look before it sets the
+    // end, and so does not try this look after it.
     let reason = loop {
         match segment.why_over() {
             Some(reason) => break reason,
@@ -226,7 +225,7 @@ fn the_reason_of_an_end_is_whole() {
     keeper.join().expect("a keeper");
 }
 
-/// One board for both ways, so that each round writes over what the last one read.
+/// One board in both directions, so each round overwrites what the last one read.
 fn rows_to_a_rank_and_back() {
     let segment = Segment::new(2);
     let board = Board::of_rows(&segment);
@@ -249,7 +248,7 @@ fn rows_to_a_rank_and_back() {
     follower.join().expect("a follower");
 }
 
-/// The leader never touches the rows: its orders alone carry them from one rank to the other.
+/// The leader never touches the rows: only its orders make one rank see the other's rows.
 fn rows_from_rank_to_rank() {
     let segment = Segment::new(3);
     let (from, to) = (Board::of_rows(&segment), Board::of_rows(&segment));
@@ -272,7 +271,7 @@ fn rows_from_rank_to_rank() {
     }
 }
 
-/// The third sum writes over the slots of the first, while a slow rank may be at the second.
+/// The third sum overwrites the slots of the first, while a slow rank may be at the second.
 fn three_sums() {
     fn sum_up(segment: &Arc<Segment>, rank: usize) {
         let mut group = SharedReduce::new(segment, rank, PATIENCE).expect("a rank");

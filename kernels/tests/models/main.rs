@@ -1,20 +1,20 @@
-//! The lock-free parts of the host under loom: the source files that ship, run in every order of their threads and with
-//! every value that a load may see. Knows nothing of what the parts are for.
+//! The lock-free parts of the host under loom: the shipped source files, run in every order of their threads and with
+//! every value that a load may see. Knows nothing of the use of the parts.
 //!
-//! `LOOM_MAX_PREEMPTIONS` says how often a thread may be interrupted where it could have gone on (unless it is set, each
-//! model's own number, the short form; 3 for all takes minutes), `LOOM_MAX_DURATION` after how many seconds a model gives
-//! up. An argument names the models to run, as `cargo test -p kernels --test models -- sleeper`.
+//! `LOOM_MAX_PREEMPTIONS` is how often a thread may be interrupted (default: each model's own number, the short form; 3
+//! for all takes minutes), `LOOM_MAX_DURATION` the seconds after which a model gives up. Arguments name the models to
+//! run, as `cargo test -p kernels --test models -- sleeper`.
 //!
-//! What loom cannot show: a read-modify-write always sees the newest value, whatever its ordering, and no load is
-//! done before a store that stands above it. It remembers only the last access to an atomic, so it leaves out some orders
-//! that differ from the ones it tries. Time stands still and futexes are imitated (`sync.rs`).
+//! Loom cannot show all: a read-modify-write always sees the newest value, whatever its ordering, and no load is done
+//! before a store above it. Loom remembers only the last access to an atomic, so it leaves out some orders. Time stands
+//! still and futexes are imitated (`sync.rs`).
 
-// A test, though without the harness by which clippy knows one.
+// A test without the harness by which clippy recognises tests.
 #![allow(clippy::expect_used, clippy::panic)]
-// loom's threads are one thread, and the gate and the sleeper are looked at alone and inside the pool.
+// loom's threads are one thread, and the gate and the sleeper are tested alone and inside the pool.
 #![allow(clippy::arc_with_non_send_sync, clippy::duplicate_mod)]
 
-// The names that the included files ask their crate for.
+// Names that the included files import from their crate.
 use collective::Ops;
 use kernels::{KernelError, memory};
 
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Its name, the preemptions of the short form, and what is done in every order.
+/// Name, preemptions of the short form, and the function that loom runs in every order.
 type Model = (&'static str, usize, fn());
 
 fn main() {

@@ -1,4 +1,4 @@
-//! The pool of threads, its gate and its sleeper; knows what they promise.
+//! Models of the pool of threads, its gate and its sleeper.
 
 #[allow(dead_code)]
 #[path = "../../src/pool/gate.rs"]
@@ -30,7 +30,7 @@ pub(crate) const MODELS: [Model; 8] = [
     ("pool: one run, two workers", 2, || runs(3, &[3])),
 ];
 
-/// One that is inside keeps the caller from the next round.
+/// A worker that is inside keeps the caller from the next round.
 fn who_is_inside_sees_the_job() {
     let (gate, job) = (Arc::new(Gate::default()), Arc::new(Watched::default()));
     let worker = {
@@ -69,7 +69,7 @@ fn a_late_worker_stays_outside() {
     late.join().expect("a worker");
 }
 
-/// Whenever the caller finds somebody inside a closed gate, one of them tells it, and only one does.
+/// When the caller finds workers inside a closed gate, exactly one of them tells the caller that it was the last.
 fn the_last_one_out_is_told_so() {
     let (gate, told) = (Arc::new(Gate::default()), Arc::new(AtomicU32::default()));
     gate.open();
@@ -90,7 +90,7 @@ fn the_last_one_out_is_told_so() {
     assert!(gate.is_empty() && told <= 1 && (told == 1 || !somebody_was_inside));
 }
 
-/// A lost one is a thread that sleeps for ever, which loom calls a deadlock.
+/// A lost wake is a thread that sleeps for ever, which loom calls a deadlock.
 fn no_wake_is_lost() {
     let (sleeper, gate, seen) = (Arc::new(Sleeper::default()), Arc::new(Gate::default()), Arc::new(Watched::default()));
     let waiter = {
@@ -114,7 +114,6 @@ fn no_wake_is_lost() {
     waiter.join().expect("a waiter");
 }
 
-/// Two threads make two conditions true and wake the same one.
 fn two_wakers() {
     let sleeper = Arc::new(Sleeper::default());
     let done = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
@@ -132,8 +131,8 @@ fn two_wakers() {
     }
 }
 
-/// The pool as it ships, from its start to its end: every task is done once, the caller sees what it did, and a run does
-/// not see the tasks of another.
+/// The shipped pool from start to end: every task is done once, the caller sees its writes, and a run does not see the
+/// tasks of another.
 fn runs(threads: usize, tasks_of_runs: &[usize]) {
     let pool = Pool::new(&Placement::Floating(threads)).expect("threads start");
     for (run, &tasks) in tasks_of_runs.iter().enumerate() {

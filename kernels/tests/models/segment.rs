@@ -1,5 +1,5 @@
-//! A segment of loom's counters, in place of the mapping of `src/collective/segment.rs`, whose zeroed bytes loom cannot
-//! use. Knows of every array who may touch it at once: to ask for its address counts as touching it.
+//! A segment of loom's counters instead of the mapping of `src/collective/segment.rs`, whose zeroed bytes loom cannot
+//! use. Checks who may touch each array: taking its address counts as touching it.
 
 use std::cell::{Cell, UnsafeCell};
 use std::sync::Arc;
@@ -13,7 +13,6 @@ const WORDS: usize = REPORT_BYTES / size_of::<u32>();
 const NUMBERS: usize = 3;
 const SLOT_SETS: usize = 2;
 
-/// What the shipped code asks for.
 pub(crate) struct SegmentShape {
     pub(crate) ranks: usize,
     pub(crate) group_ranks: usize,
@@ -29,7 +28,7 @@ pub(super) enum Number {
     Summed,
 }
 
-/// Plain words and what loom knows about who touches them.
+/// Plain words, and a cell with which loom checks their users.
 struct Array {
     words: [UnsafeCell<u32>; WORDS],
     watched: Watched,
@@ -53,13 +52,13 @@ impl Array {
         Array { words: Default::default(), watched: Watched::default(), asked_by_leader: Cell::new(0) }
     }
 
-    /// Nobody else may touch it at the same time.
+    /// For a user that must be the only one.
     fn alone(&self) -> *mut u32 {
         self.watched.set(0);
         self.words.as_ptr().cast_mut().cast()
     }
 
-    /// Others may read it at the same time.
+    /// For a reader beside other readers.
     fn with_readers(&self) -> *mut u32 {
         self.watched.get();
         self.words.as_ptr().cast_mut().cast()
@@ -67,7 +66,6 @@ impl Array {
 }
 
 impl Segment {
-    /// The calling thread is the leader.
     pub(crate) fn new(ranks: usize) -> Arc<Segment> {
         let arrays = |count: usize| (0..count).map(|_| Array::new()).collect();
         let (order_words_max, row_values_max, logit_values_max) = (WORDS, WORDS, WORDS);
@@ -96,7 +94,6 @@ impl Segment {
         &self.numbers[rank * NUMBERS + number as usize]
     }
 
-    /// The leader writes it, all others read it.
     pub(super) fn order(&self) -> *mut u32 {
         if self.is_leader() { self.order.alone() } else { self.order.with_readers() }
     }
@@ -113,8 +110,8 @@ impl Segment {
         self.reports[rank].alone().cast()
     }
 
-    /// Of sums of few values, which the first rank alone sums up: it fills its slot, sums up all slots and then reads its
-    /// own, while the others read that one too.
+    /// For sums of few values, which the first rank alone sums: it fills its slot, sums all slots and reads its own,
+    /// while the others read that slot too.
     pub(super) fn slot(&self, rank: usize, round: u32) -> *mut f32 {
         let slot = &self.slots[round as usize % SLOT_SETS * self.shape.ranks + rank];
         let asked = slot.asked_by_leader.get();

@@ -1,7 +1,8 @@
-//! What `src/sync.rs` is, made of loom: every order of threads that its bound allows, a clock that stands still, and a
-//! futex that only a wake ends. Knows no use of it.
+//! `src/sync.rs` made of loom: every order of threads within a bound, a clock that stands still, and a futex that only
+//! a wake ends. Knows no use of it.
 //!
-//! Locks, channels and joins are made here of what loom does silently: version 0.7.2 prints a line at every `Mutex::lock`.
+//! Locks, channels and joins are made of parts of loom that print nothing: version 0.7.2 prints a line at every
+//! `Mutex::lock`.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,41 +12,38 @@ use std::time::Duration;
 use loom::sync::{RwLock, RwLockWriteGuard};
 use loom::thread::Thread;
 
-/// Who sleeps and gets up by itself when its time is over.
+/// Threads whose sleep ends by itself when its time is over.
 static NAPPERS: Plain<Vec<Thread>> = Plain::new(Vec::new());
-/// How many sleep.
 static ASLEEP: AtomicUsize = AtomicUsize::new(0);
-/// Nothing but a wake ends a sleep: one that is lost is a deadlock.
+/// Only a wake ends a sleep: a lost wake is a deadlock.
 const EARLY: u32 = 0;
-/// Whoever lies down now is a napper.
+/// A thread that lies down now is a napper.
 const SOON: u32 = 1;
 /// Nobody sleeps any more.
 const LATE: u32 = 2;
 
 loom::lazy_static! {
-    // One of loom's, so that it tries who comes first: a sleeper or the next hour.
+    // An atomic of loom, which then tries both orders of a sleeper and the next hour.
     static ref HOUR: atomic::Word = atomic::Word::new(EARLY);
 }
 
-/// Before the threads of a model start.
 pub(crate) fn begin() {
     HOUR.store(EARLY, Ordering::SeqCst);
     ASLEEP.store(0, Ordering::Relaxed);
 }
 
-/// Lets the others go on until so many of them sleep.
+/// Yields until `threads` threads sleep.
 pub(crate) fn until_asleep(threads: usize) {
     while ASLEEP.load(Ordering::Relaxed) < threads {
         loom::thread::yield_now();
     }
 }
 
-/// From now on a sleep ends by itself, but not before all threads have done what they can.
+/// Makes later sleeps end by themselves, after all threads have done what they can.
 pub(crate) fn naps_will_end() {
     HOUR.store(SOON, Ordering::SeqCst);
 }
 
-/// The time of all who lay down since then is over.
 pub(crate) fn naps_end() {
     HOUR.store(LATE, Ordering::SeqCst);
     for napper in NAPPERS.lock().expect("free").drain(..) {
@@ -53,7 +51,7 @@ pub(crate) fn naps_end() {
     }
 }
 
-/// Time does not pass in a model: what depends on it would not happen again in the same order.
+/// Time does not pass in a model: otherwise runs would not repeat in the same order.
 #[derive(Clone, Copy)]
 pub(crate) struct Instant;
 
@@ -67,13 +65,13 @@ impl Instant {
     }
 }
 
-/// One look: more would be the same orders again.
+/// Reads the condition once: more reads would give no new orders.
 pub(crate) fn spin_until(_: Instant, _: Duration, condition: impl Fn() -> bool) -> bool {
     condition()
 }
 
-/// As the kernel does it: the look at the word and lying down are one step for whoever wakes. The lock orders the look
-/// only after earlier wakes, so the load itself may be as weak as there is.
+/// As in the kernel, reading the word and lying down are one step for the waking thread. The lock orders the read only
+/// after earlier wakes, so the load may be as weak as there is.
 pub(crate) fn sleep_while(word: &atomic::AtomicU32, seen: u32, _: Duration) {
     let mut bed = word.bed();
     if word.load(Ordering::Relaxed) != seen {
@@ -115,7 +113,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Atomics whose first value counts as stored in the order of all `SeqCst` operations, as C++20 has it. loom would let a
+/// Atomics whose first value counts as stored in the order of all `SeqCst` operations, as in C++20. loom would let a
 /// `SeqCst` load return the first value after another one was stored.
 pub(crate) mod atomic {
     use super::{Deref, Mutex, MutexGuard, PoisonError, Thread};
@@ -152,7 +150,7 @@ pub(crate) mod atomic {
     atomics!(Flag is AtomicBool of bool, AtomicU64 is AtomicU64 of u64, AtomicUsize is AtomicUsize of usize);
     atomics!(Word is AtomicU32 of u32);
 
-    /// loom orders the stores of several threads only by what was read in between; `SeqCst` ones have one order, the newest
+    /// loom orders the stores of several threads only by reads in between; `SeqCst` stores have one order, the newest
     /// last, and a `SeqCst` load sees the newest. Hence read-modify-writes, none of which acquires more than it should.
     #[derive(Default)]
     pub(crate) struct AtomicBool {
@@ -189,11 +187,10 @@ pub(crate) mod atomic {
         }
     }
 
-    /// A word at which threads can sleep.
     #[derive(Default)]
     pub(crate) struct AtomicU32 {
         word: Word,
-        /// Made when it is first used: most words are never slept at.
+        /// Made at first use: most words are never slept on.
         bed: OnceCell<Mutex<Vec<Thread>>>,
     }
 
@@ -212,10 +209,10 @@ pub(crate) mod atomic {
     }
 }
 
-/// A value that one thread leaves and another waits for.
+/// A value that one thread leaves for another.
 struct Gift<T> {
     is_there: loom::sync::atomic::AtomicBool,
-    // Plain locks: nothing can come between two operations of loom, so they are always free.
+    // Plain locks: no thread can come between two operations of loom, so they are always free.
     value: Plain<Option<T>>,
     waiter: Plain<Option<Thread>>,
 }
@@ -235,7 +232,7 @@ impl<T> Gift<T> {
     }
 
     fn take(&self) -> T {
-        // Read-modify-writes, because those see the newest value; nothing comes between it and lying down.
+        // A read-modify-write sees the newest value; no thread comes between it and lying down.
         while !self.is_there.fetch_or(false, Ordering::Acquire) {
             *self.waiter.lock().expect("free") = Some(loom::thread::current());
             loom::thread::park();
@@ -250,7 +247,6 @@ pub(crate) mod mpsc {
     pub(crate) struct Sender<T>(Arc<Gift<T>>);
     pub(crate) struct Receiver<T>(Arc<Gift<T>>);
 
-    /// For one value.
     pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
         let gift = Gift::new();
         (Sender(Arc::clone(&gift)), Receiver(gift))

@@ -1,10 +1,10 @@
-//! Multiply-adds in tile registers only, to be timed: what the processor can do at most.
+//! Multiply-adds in tile registers only, to measure the processor's highest rate.
 
 use std::arch::asm;
 
 use super::{TILE_ROWS, TILE_WORDS, Tiles};
 
-/// Defines a loop of multiply-adds in registers only, four sums in turn: more than the latency of the instruction needs.
+/// Defines a loop of multiply-adds in registers only, four sums in turn, which hides the latency of the instruction.
 macro_rules! chains {
     ($(#[$doc:meta])* $name:ident, $multiply:literal) => {
         $(#[$doc])*
@@ -43,10 +43,10 @@ macro_rules! chains {
 }
 
 chains!(
-    /// Four times `fours` registers of pairs of bf16; `factor` is a pair.
+    /// Multiplies `4 * fours` registers of bf16 pairs; `factor` is a pair.
     bf16_chains, "tdpbf16ps"
 );
 chains!(
-    /// Four times `fours` registers of quads of bytes; `factor` is a quad.
+    /// Multiplies `4 * fours` registers of byte quads; `factor` is a quad.
     int8_chains, "tdpbsud"
 );

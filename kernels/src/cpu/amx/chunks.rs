@@ -2,28 +2,27 @@
 
 use std::arch::asm;
 
-/// The sides of one chunk of `k`, cut into steps of 16 words, and where its sums go.
+/// Sides of one chunk of `k`, in steps of 16 words, and the place of its sums.
 pub(in crate::cpu) struct TileChunk {
-    /// `[step][row][16 words]`; the rows are those that the registers are shaped for.
+    /// `[step][row][16 words]`, with the rows that the registers are shaped for.
     pub(in crate::cpu) left: *const u32,
-    /// Bytes from one step of the left side to the next.
     pub(in crate::cpu) left_step_bytes: usize,
     /// `[word][32]`.
     pub(in crate::cpu) right: *const u32,
-    /// Steps whose 16 words are all there.
+    /// Steps with all 16 words.
     pub(in crate::cpu) whole_steps: usize,
-    /// 16 words of the right side, `[word][32]`, for one more step; null if there is none.
+    /// `[word][32]`: 16 words of the right side for one more step; null if there is none.
     pub(in crate::cpu) tail: *const u32,
-    /// `[row][32]`: the sums of earlier steps of the chunk, which these are added to; null if there were none.
+    /// `[row][32]`: sums of earlier steps of the chunk, to be added to; null if there are none.
     pub(in crate::cpu) before: *const u32,
     /// `[row][32]`.
     pub(in crate::cpu) sums: *mut u32,
-    /// What to fetch into the second-level cache: so many lines per step, at least one, from here on.
+    /// Memory to fetch into the second-level cache: `ahead_lines` lines per step, at least one.
     pub(in crate::cpu) ahead: *const u32,
     pub(in crate::cpu) ahead_lines: usize,
 }
 
-/// Defines the loop over a chunk: how sums are cleared, loaded, added to in a step, and stored.
+/// Defines the loop over a chunk by the lines that clear its sums, load them, add a step and store them.
 macro_rules! chunk_loop {
     (
         $(#[$doc:meta])* $name:ident, $chunk:ident, [$($sums:tt)*],
@@ -85,7 +84,7 @@ macro_rules! chunk_loop {
     };
 }
 
-/// Defines the loops over a chunk for one instruction: with rows in one register, and with rows in two.
+/// Defines both loops over a chunk for one instruction: with rows in one register, and in two.
 macro_rules! chunk_loops {
     ($(#[$doc:meta])* $one:ident, $two:ident, $multiply:literal) => {
         chunk_loop!(
@@ -137,7 +136,7 @@ macro_rules! chunk_loops {
 }
 
 chunk_loops!(
-    /// Pairs of bf16 into f32, summed as `PairOrder::Tiles` says.
+    /// Pairs of bf16 into f32, summed as in `PairOrder::Steps`.
     bf16_one, bf16_two, "tdpbf16ps"
 );
 chunk_loops!(

@@ -1,28 +1,24 @@
-//! Loops over the head and over the positions of attention: up to 16 query rows against keys, and against values.
+//! Loops of attention over the head and over positions: up to 16 query rows against keys, and against values.
 
 use std::arch::asm;
 
 use super::TILE_WORDS;
 
-/// Up to 16 rows of queries against four times 16 keys.
+/// Up to 16 query rows and four times 16 keys.
 pub(in crate::cpu) struct TileScores {
     /// `[step][row][16 words]`.
     pub(in crate::cpu) queries: *const u32,
-    /// Bytes from one step of the queries to the next.
     pub(in crate::cpu) queries_step_bytes: usize,
     /// `[word][16]` each.
     pub(in crate::cpu) keys: [*const u32; 4],
-    /// Bytes from one word of the keys to the next.
     pub(in crate::cpu) keys_stride_bytes: usize,
-    /// Steps of 16 words.
     pub(in crate::cpu) whole_steps: usize,
-    /// Four times 16 of each row.
+    /// Four times 16 scores of each row.
     pub(in crate::cpu) scores: *mut f32,
-    /// Bytes from one row of the scores to the next.
     pub(in crate::cpu) scores_stride_bytes: usize,
 }
 
-/// Defines the loop over the steps of a head, with what follows them.
+/// Defines the loop over the steps of a head, and the lines after it.
 macro_rules! scores {
     ($(#[$doc:meta])* $name:ident, $($rest:literal),*) => {
         $(#[$doc])*
@@ -101,24 +97,21 @@ scores!(
     "tdpbf16ps tmm3, tmm5, tmm7"
 );
 
-/// Up to 16 rows of weights against some columns of values, 16 positions at a time.
+/// Up to 16 rows of weights and some columns of values, 16 positions at a time.
 pub(in crate::cpu) struct TileValues<'a> {
-    /// 8 words of each row per vector of positions.
+    /// 8 words per row and vector of positions.
     pub(in crate::cpu) weights: *const u32,
-    /// Bytes from one row of the weights to the next.
     pub(in crate::cpu) weights_stride_bytes: usize,
-    /// The values of each vector of positions, 8 words of each column: at least one vector.
+    /// Values of each vector of positions, 8 words per column; at least one vector.
     pub(in crate::cpu) values: &'a [*const u32],
-    /// Bytes from one word of a column to the next.
     pub(in crate::cpu) values_stride_bytes: usize,
-    /// The first of these columns, in bytes.
+    /// Offset of the first column, in bytes.
     pub(in crate::cpu) column_bytes: usize,
     pub(in crate::cpu) sums: *mut f32,
-    /// Bytes from one row of the sums to the next.
     pub(in crate::cpu) sums_stride_bytes: usize,
 }
 
-/// Defines the loop over vectors of positions, by what is done for one and what is stored in the end.
+/// Defines the loop over vectors of positions, by the lines for one vector and those that store the sums.
 macro_rules! values {
     ($(#[$doc:meta])* $name:ident, [$($vector:literal),*], [$($stored:literal),*]) => {
         $(#[$doc])*

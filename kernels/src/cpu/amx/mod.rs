@@ -1,7 +1,7 @@
-//! Tile registers (AMX): whether this process may use them, and the loops that keep sums in them; knows no operation.
+//! Tile registers (AMX): availability, shapes, and the loops that keep sums in them; knows no operation.
 //!
-//! Between two blocks of `asm!` the compiler may do anything but touch tile registers, which it does not know. So each
-//! loop is one block that begins with sums of zero and ends with sums in memory; only the shapes outlive it.
+//! The compiler does not know tile registers and keeps nothing in them. Each loop is one `asm!` block that begins with
+//! sums of zero and ends with sums in memory; only the shapes outlive a block.
 
 mod chains;
 mod chunks;
@@ -17,12 +17,12 @@ pub(super) use heads::{
 };
 pub(super) use shapes::Tiles;
 
-/// Rows of a tile register, and words of a row.
+/// Rows of a tile register.
 pub(super) const TILE_ROWS: usize = 16;
 pub(super) const TILE_WORDS: usize = 16;
 
-/// This processor has tiles for bf16 and int8, and the system lets this process use them: Linux asks for that, because a
-/// thread that uses tiles has 8 KiB more to be saved.
+/// True if this processor has tiles for bf16 and int8 and the system lets this process use them: Linux wants to be
+/// asked, because a thread with tiles has 8 KiB more state to save.
 pub(super) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| processor_has_tiles() && system_grants_tiles())

@@ -1,22 +1,20 @@
-//! The shapes of a thread's tile registers: which hold sums, which the left side, which the right.
+//! Shapes of a thread's tile registers, for sums, left side and right side.
 
 use std::arch::asm;
 
 use super::TILE_ROWS;
 
-/// The shapes of this thread's tile registers; gives the registers up when it ends.
+/// Shapes of this thread's tile registers, which are released on drop.
 pub(in crate::cpu) struct Tiles {
     shape: Option<Shape>,
 }
 
-/// What the registers are shaped for, and for how many rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Product(usize),
     Attention(usize),
 }
 
-/// What `LDTILECFG` reads.
 #[repr(C, align(64))]
 struct Shapes {
     palette: u8,
@@ -27,7 +25,7 @@ struct Shapes {
 }
 
 impl Shapes {
-    /// Shapes of the eight registers, (rows, bytes of a row): at most 16 and 64.
+    /// Makes the shapes of eight registers: (rows, bytes of a row), at most 16 and 64.
     fn new(registers: [(usize, u16); 8]) -> Self {
         let mut shapes = Self { palette: 1, start_row: 0, reserved: [0; 14], bytes_per_row: [0; 16], rows: [0; 16] };
         for (register, (rows, bytes)) in registers.into_iter().enumerate() {
@@ -48,8 +46,8 @@ impl Tiles {
         Self { shape: None }
     }
 
-    /// Shapes the registers for a product with `rows` rows of the left side, 1 to 32: sums in 0 to 3 and the left side in 4
-    /// and 5, each half of them for the rows from the 17th on; the right side in 6 and 7.
+    /// Shapes the registers for a product with `rows` rows of the left side, 1 to 32: sums in 0 to 3 and left side in 4
+    /// and 5, half of each for the rows from the 17th on; right side in 6 and 7.
     ///
     /// # Safety
     /// Tiles are available.
@@ -63,8 +61,8 @@ impl Tiles {
         }
     }
 
-    /// Shapes the registers for attention with `rows` rows of queries, 1 to 16: sums in 0 to 3; left and right side in 4
-    /// and 6, and in 5 and 7 where there are only 8 words of them.
+    /// Shapes the registers for attention with `rows` rows of queries, 1 to 16: sums in 0 to 3; left and right side in
+    /// 4 and 6, or in 5 and 7 for steps of 8 words.
     ///
     /// # Safety
     /// Tiles are available.

@@ -1,8 +1,8 @@
-//! What attention fetches while it multiplies.
+//! Memory that attention fetches while it multiplies.
 
 use crate::cpu::gemm::Fetch;
 
-/// Memory to fetch while words are multiplied: with word `p` the lines at both `starts`, `p * step` bytes on.
+/// Memory to fetch for word `p`: the lines at both `starts`, `p * step` bytes on.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     pub(super) starts: [*const u8; 2],
@@ -18,7 +18,7 @@ impl Fetch for Ahead {
 }
 
 /// Fetches a line into the second-level cache. A fetch into the first level holds one of its few miss buffers until
-/// memory answers, which bounds the bandwidth of one core to half of what it can read.
+/// memory answers, which halves the bandwidth of one core.
 #[inline(always)]
 pub(super) fn fetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]

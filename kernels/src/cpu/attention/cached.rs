@@ -1,4 +1,4 @@
-//! How a cache holds keys and values, and how they become the words of a product: as they are, or widened.
+//! Formats of stored keys and values, and their words in a product: as stored, or widened.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -11,10 +11,10 @@ use crate::kv::StoredAt;
 use crate::numerics::{ATTENTION_CHUNK, LANES};
 use crate::{HEAD_DIM_MAX, KvPart, TILE_TOKENS};
 
-/// A vector of positions is a tile's.
+/// A vector of positions is one tile.
 const _: () = assert!(LANES == TILE_TOKENS);
 
-/// Where the keys and values of each vector of 16 positions of a chunk are stored, and their scales if they have any.
+/// Addresses of the keys, values and scales (if any) of each vector of 16 positions of a chunk.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Places {
     pub(super) keys: [*const u8; VECTORS_PER_CHUNK],
@@ -24,7 +24,7 @@ pub(in crate::cpu) struct Places {
 }
 
 impl Places {
-    /// Looks up the tiles of the chunk: each holds one vector of positions.
+    /// Looks up the tiles of the chunk, one per vector of positions.
     pub(super) fn new(tile: &QueryTile<'_>, chunk: &Chunk) -> Self {
         let none = [std::ptr::null(); VECTORS_PER_CHUNK];
         let no_scales = [std::ptr::null(); VECTORS_PER_CHUNK];
@@ -47,11 +47,10 @@ impl Places {
     }
 }
 
-/// Words to be multiplied: the first row of each vector of 16 positions. Rows of keys have 16 words, rows of values as many
-/// as the head.
+/// Words to multiply: the first row of each vector of 16 positions. Rows of keys have 16 words, rows of values one per
+/// value of the head.
 pub(in crate::cpu) type Words = [*const u32; VECTORS_PER_CHUNK];
 
-/// Space for the keys or the values of one chunk as words.
 #[repr(align(64))]
 pub(in crate::cpu) struct Wide([MaybeUninit<u32>; ATTENTION_CHUNK / 2 * HEAD_DIM_MAX]);
 
@@ -61,28 +60,27 @@ impl Wide {
         Self([const { MaybeUninit::uninit() }; ATTENTION_CHUNK / 2 * HEAD_DIM_MAX])
     }
 
-    /// Where the words of vector `vector` go.
     fn vector(&mut self, vector: usize, head_dim: usize) -> *mut u32 {
         self.0[vector * LANES / 2 * head_dim..].as_mut_ptr().cast()
     }
 }
 
-/// What a kernel knows about the stored numbers.
+/// Format of stored keys and values, as kernels read it.
 ///
 /// # Safety
 /// Pointers of places and words must be good for the chunk they were made for; the level's instructions exist.
 pub(in crate::cpu) trait Cached {
     type Format: Format;
-    /// Bytes in which a word of the format is stored.
+    /// Bytes of a stored word.
     const WORD_BYTES: usize;
 
-    /// The keys of a chunk, `[word][16]` per vector.
+    /// Keys of a chunk, `[word][16]` per vector.
     unsafe fn keys(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words;
-    /// The values of a chunk, `[word of positions][head_dim]` per vector.
+    /// Values of a chunk, `[word of positions][head_dim]` per vector.
     unsafe fn values(tile: &QueryTile<'_>, chunk: &Chunk, places: &Places, wide: &mut Wide) -> Words;
-    /// What the products of a vector's 16 keys are multiplied with.
+    /// Factors on the products of a vector's 16 keys.
     unsafe fn score_scale(tile: &QueryTile<'_>, places: &Places, vector: usize) -> FormatLanes<Self>;
-    /// Stores the weights of a vector's 16 values as words; returns them as they are summed.
+    /// Stores the weights of a vector's 16 values as words; returns the weights to be summed.
     unsafe fn store_weights(
         weights: FormatLanes<Self>,
         places: &Places,
@@ -91,10 +89,9 @@ pub(in crate::cpu) trait Cached {
     ) -> FormatLanes<Self>;
 }
 
-/// The lanes of a cache's format.
 pub(in crate::cpu) type FormatLanes<C> = <<C as Cached>::Format as Format>::Lanes;
 
-/// Keys and values are stored as they are multiplied.
+/// Keys and values that are stored as they are multiplied.
 pub(in crate::cpu) struct AsStored<F>(PhantomData<F>);
 
 impl<F: Format> Cached for AsStored<F> {
@@ -121,7 +118,7 @@ impl<F: Format> Cached for AsStored<F> {
     }
 }
 
-/// Keys and values are integers with a scale per position. Once a chunk is widened, all rows of a task use it.
+/// Keys and values as integers with a scale per position; a chunk is widened once for all rows of a task.
 pub(in crate::cpu) struct Scaled<F>(PhantomData<F>);
 
 impl<F: Widen> Cached for Scaled<F> {
@@ -135,7 +132,7 @@ impl<F: Widen> Cached for Scaled<F> {
         for vector in chunk.vectors().map(|i| i / LANES) {
             let (from, to) = (places.keys[vector].cast::<i8>(), wide.vector(vector, tile.head_dim));
             words[vector] = to;
-            // The rows of a head are an even number, 16 pairs of integers each.
+            // A head has an even number of rows, 16 pairs of integers each.
             for row in (0..tile.head_dim / 2).step_by(2) {
                 // SAFETY: the rows of 16 positions lie in one tile, `row_bytes` apart; `wide` has room for all of them.
                 unsafe {
@@ -153,7 +150,7 @@ impl<F: Widen> Cached for Scaled<F> {
         for vector in chunk.vectors().map(|i| i / LANES) {
             let (from, to) = (places.values[vector].cast::<i8>(), wide.vector(vector, tile.head_dim));
             words[vector] = to;
-            // 8 rows of `head_dim` pairs follow each other; 16 pairs are widened into 16 words.
+            // 8 rows of `head_dim` pairs are contiguous; 16 pairs are widened into 16 words.
             for pair in (0..LANES / 2 * tile.head_dim).step_by(2 * LANES) {
                 // SAFETY: all pairs of 16 positions lie in one tile; `wide` has room for them.
                 unsafe {

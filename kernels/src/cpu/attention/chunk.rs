@@ -1,4 +1,4 @@
-//! One chunk of keys for one group of query rows: scores, weights, weighted values.
+//! One chunk of keys and values for one group of query rows: scores, weights, weighted values.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -12,12 +12,12 @@ use crate::cpu::gemm::accumulate;
 use crate::cpu::lanes::{Format, Lanes};
 use crate::numerics::{ATTENTION_CHUNK, LANES};
 
-/// The part of a chunk that some row of a group sees, widened to whole vectors of 16 positions where it begins.
+/// The part of a chunk that some row of a group sees; it begins with a whole vector of 16 positions.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Chunk {
-    /// Absolute position of the chunk.
+    /// Absolute position at which the chunk begins.
     pub(super) start: usize,
-    /// First and one past the last position that is looked at, relative to the chunk.
+    /// First and one past the last position used, relative to the chunk.
     from: usize,
     pub(super) to: usize,
 }
@@ -31,25 +31,23 @@ impl Chunk {
         (from < to).then_some(Self { start, from, to })
     }
 
-    /// The first and the last of its vectors.
+    /// Indices of the first and the last vector.
     pub(super) fn vector_range(&self) -> (usize, usize) {
         (self.from / LANES, (self.to - 1) / LANES)
     }
 
-    /// The 16-position vectors of the chunk.
+    /// First positions of the vectors.
     pub(super) fn vectors(&self) -> impl Iterator<Item = usize> + use<> {
         (self.from..self.to).step_by(LANES)
     }
 }
 
-/// Vectors of 16 positions in a chunk.
 pub(super) const VECTORS_PER_CHUNK: usize = ATTENTION_CHUNK / LANES;
 
-/// Where the chunk lies that a task walks next; it is fetched while this one is computed.
+/// The next chunk of a task, which is fetched while the current one is computed.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct NextChunk<'a> {
     places: &'a Places,
-    /// Bytes from one row of keys to the next.
     keys_row_bytes: usize,
 }
 
@@ -58,29 +56,27 @@ impl<'a> NextChunk<'a> {
         Self { places, keys_row_bytes: LANES * C::WORD_BYTES }
     }
 
-    /// Fetches some rows of the keys of a vector of positions.
     pub(super) fn fetch_keys(self, vector: usize, rows: Range<usize>) {
         rows.for_each(|row| fetch(self.keys_row(vector, row)));
     }
 
-    /// Fetches some lines of the values of a vector of positions.
     pub(super) fn fetch_values(self, vector: usize, lines: Range<usize>) {
         lines.for_each(|line| fetch(self.places.values[vector].wrapping_add(line * 64)));
     }
 
-    /// What to fetch with the weighted values from `first_dim` on: two rows of keys with every word bring all rows.
+    /// Memory to fetch with the weighted values from `first_dim` on: two rows of keys with each word, which makes all
+    /// rows.
     fn keys_with_values<C: Cached>(self, vector: usize, first_dim: usize) -> Ahead {
         let first = first_dim / C::Format::PER_WORD;
         Ahead { starts: [0, 1].map(|row| self.keys_row(vector, first + row)), step: 2 * self.keys_row_bytes }
     }
 
-    /// Row `row` of the keys of a vector of positions.
     fn keys_row(self, vector: usize, row: usize) -> *const u8 {
         self.places.keys[vector].wrapping_add(row * self.keys_row_bytes)
     }
 }
 
-/// Maximum, sum and weighted values of one row and one chunk. The maximum is −∞ if the row sees nothing of the chunk.
+/// Maximum, sum and weighted values of one row and chunk. The maximum is −∞ if the row sees nothing of the chunk.
 #[derive(Clone, Copy)]
 pub(super) struct ChunkState {
     pub(super) maximum: f32,
@@ -88,16 +84,14 @@ pub(super) struct ChunkState {
     pub(super) values: *const f32,
 }
 
-/// Rows of the largest group of any level.
 pub(super) const GROUP_ROWS_MAX: usize = 16;
 
-/// What one group of rows needs for one chunk. Nothing is read before the chunk has written it.
+/// Scratch memory of a group of rows for one chunk. Nothing is read before the chunk has written it.
 #[repr(align(64))]
 pub(in crate::cpu) struct Scratch {
     pub(super) scores: [[MaybeUninit<f32>; ATTENTION_CHUNK]; GROUP_ROWS_MAX],
     pub(super) weights: [[MaybeUninit<u32>; ATTENTION_CHUNK]; GROUP_ROWS_MAX],
     pub(super) values: [[MaybeUninit<f32>; HEAD_DIM_MAX]; GROUP_ROWS_MAX],
-    /// Maximum and sum of every row.
     totals: [(f32, f32); GROUP_ROWS_MAX],
 }
 
@@ -112,12 +106,10 @@ impl Scratch {
         }
     }
 
-    /// Forgets the chunk before: no row has seen anything.
     pub(super) fn forget(&mut self) {
         self.totals = [(f32::NEG_INFINITY, 0.0); GROUP_ROWS_MAX];
     }
 
-    /// What row `r` has seen of the chunk.
     pub(super) fn state(&self, r: usize) -> ChunkState {
         let (maximum, sum) = self.totals[r];
         ChunkState { maximum, sum, values: self.values[r].as_ptr().cast() }
@@ -171,10 +163,10 @@ unsafe fn score_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
     scratch: &mut Scratch,
 ) {
     for first in chunk.vectors().step_by(VECTORS) {
-        // Past the last vector the first one is read again and its scores are dropped.
+        // Past the last vector, the first vector is read again and its scores are dropped.
         let exists = |v: usize| first + v * LANES < chunk.to;
         let vector = |v: usize| if exists(v) { first / LANES + v } else { first / LANES };
-        // The values of 16 positions take as many bytes as their keys, one row of 16 words per word of the head.
+        // The values of 16 positions have as many bytes as their keys: a row of 16 words per word of the head.
         let starts = [places.values[vector(0)], places.values[vector(VECTORS - 1)]];
         let ahead = Ahead { starts, step: LANES * C::WORD_BYTES };
         // SAFETY: the keys of 16 positions are `head_dim / PER_WORD` rows of 16 words.
@@ -223,7 +215,7 @@ pub(super) unsafe fn softmax<C: Cached, P: Products<C>>(
             let mut sum = FormatLanes::<C>::splat(0.0);
             for i in chunk.vectors() {
                 P::fetch_with_sums(group, i / LANES, r);
-                // A row that sees nothing of the chunk has weights 0, because other rows of its group go on.
+                // A row that sees nothing of the chunk gets weights 0, as other rows of its group see something.
                 let weight = match maximum == f32::NEG_INFINITY {
                     true => FormatLanes::<C>::splat(0.0),
                     false => FormatLanes::<C>::load(scores.add(i)).sub(FormatLanes::<C>::splat(maximum)).exp2(),
@@ -254,7 +246,7 @@ unsafe fn weigh_rows<C: Cached, const ROWS: usize, const VECTORS: usize>(
 ) {
     let per_word = C::Format::PER_WORD;
     for first_dim in (0..tile.head_dim).step_by(VECTORS * LANES) {
-        // Past the last dimension the first vector is read again and its sums are dropped.
+        // Past the last dimension, the first vector is read again and its sums are dropped.
         let exists = |v: usize| first_dim + v * LANES < tile.head_dim;
         // SAFETY: the positions of one block are rows of `head_dim` words, one per `PER_WORD` tokens. Only words of
         // positions below `chunk.to` are read; the slot beside the last one was zeroed when that was stored.

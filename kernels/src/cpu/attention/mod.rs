@@ -1,4 +1,4 @@
-//! Causal attention over the paged cache: runs the tasks of a step and joins what was cut along the keys.
+//! Causal attention over the paged cache: runs the tasks of a step and merges tiles that were cut along the keys.
 
 mod ahead;
 mod cached;
@@ -25,20 +25,18 @@ pub(super) use plan::Plan;
 use plan::RowTile;
 use tile::Keep;
 
-/// Everything the tasks of one call share.
+/// Arguments that all tasks of a call share.
 pub(super) struct Attention<'a> {
     /// Queries, keys and values of the step, row-major.
     pub(super) qkv: &'a [f32],
     pub(super) spec: &'a AttentionSpec,
-    /// The tasks, as they were planned when the step began.
+    /// Tasks, planned when the step began.
     pub(super) plan: &'a Plan,
-    /// Block tables of all sequences.
     pub(super) blocks: &'a [u32],
     pub(super) kv: &'a KvView,
     pub(super) layer: usize,
 }
 
-/// The kernels of one level and one dtype of the cache.
 #[derive(Clone, Copy)]
 pub(super) struct AttentionKernels {
     /// As `tile::attend`.
@@ -47,10 +45,10 @@ pub(super) struct AttentionKernels {
     pub(super) join: unsafe fn(&QueryTile<'_>),
 }
 
-/// Computes all rows into `out`, `[rows, heads * head_dim]`. The arguments have been checked.
+/// Computes all rows into `out`, `[rows, heads * head_dim]`, from checked arguments.
 ///
-/// Where a tile was cut into pieces, each stores the states of its chunks, and the piece that ends last merges all of
-/// them from left to right: the same operations in the same order as one task does.
+/// The pieces of a cut tile store the states of their chunks, and the piece that ends last merges all of them from left
+/// to right: the same operations in the same order as in one task.
 pub(super) fn attention(
     call: &Attention<'_>,
     kernels: AttentionKernels,
@@ -78,7 +76,7 @@ pub(super) fn attention(
         // SAFETY: tiles have disjoint rows or columns of `out`, pieces disjoint chunks; the arguments were checked; the
         // kernels were chosen for this processor.
         unsafe { (kernels.attend)(&query_tile) };
-        // Whoever ends last sees what the others have stored.
+        // The last piece sees the states that the others have stored.
         if unfinished[piece.tile].fetch_sub(1, Ordering::AcqRel) == 1 && piece.states.is_some() {
             query_tile.chunks = tile.chunks.clone();
             // SAFETY: as above, and every chunk of the tile has been stored.

@@ -1,4 +1,4 @@
-//! Cuts the attention of a step into tasks: whose rows, which KV head, which chunks of their keys; computes nothing.
+//! Plan of the attention tasks of a step: rows, KV head and chunks of keys of each; computes nothing.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -8,42 +8,40 @@ use crate::checks::first_visible;
 use crate::numerics::ATTENTION_CHUNK;
 use crate::{AttentionSpec, Batch};
 
-/// Chunks that a piece of a tile has at least: fewer are done before another thread has begun.
+/// Least chunks of a piece: fewer are done before another thread has begun.
 const PIECE_CHUNKS_MIN: usize = 2;
-/// Query rows that are multiplied in the time in which their keys and values are read.
+/// Query rows that are multiplied in the time of reading their keys and values.
 const ROWS_PER_READ: usize = 8;
 
-/// Consecutive rows of one sequence and the query heads that read one KV head.
+/// Consecutive rows of one sequence, and the query heads that share a KV head.
 #[derive(Debug, Clone)]
 pub(super) struct RowTile {
     pub(super) first_row: usize,
     pub(super) tokens: usize,
     pub(super) first_position: usize,
-    /// Block table of the sequence, among those of all.
+    /// Range of the sequence's block table in `Batch::blocks`.
     pub(super) table: Range<usize>,
     pub(super) kv_head: usize,
     pub(super) first_head: usize,
     pub(super) heads: usize,
-    /// The chunks of positions that some row sees.
     pub(super) chunks: Range<usize>,
 }
 
-/// One task: a tile, or some chunks of one.
+/// One task: a tile, or some chunks of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Index of the tile.
     pub(super) tile: usize,
     pub(super) chunks: Range<usize>,
-    /// For a piece of a tile, where the states of the tile's chunks begin, in values.
+    /// Offset of the tile's states, in values, if the tile is cut.
     pub(super) states: Option<usize>,
 }
 
-/// All tasks that one kind of attention has in a step, of every layer alike.
+/// All tasks of one kind of attention in a step, the same for every layer.
 pub(in crate::cpu) struct Plan {
     pub(super) tiles: Vec<RowTile>,
-    /// The longest first, so that the run ends with short ones.
+    /// Longest first, so that the run ends with short tasks.
     pub(super) pieces: Vec<Piece>,
-    /// Values that the states of all cut tiles take.
+    /// Number of values in the states of all cut tiles.
     pub(super) states: usize,
 }
 
@@ -59,7 +57,7 @@ impl RowTile {
 }
 
 impl Plan {
-    /// A tile that takes longer than the fair share of a thread is cut into pieces of half a share; no other is,
+    /// Cuts tiles that take longer than the fair share of a thread into pieces of half a share. Other tiles stay whole,
     /// because the chunks of a piece must be stored and merged.
     pub(in crate::cpu) fn new(spec: &AttentionSpec, batch: &Batch<'_>, threads: usize) -> Self {
         let tiles = row_tiles(spec, batch);
@@ -84,7 +82,7 @@ impl Plan {
     }
 }
 
-/// Cuts every sequence into tiles of as many rows as a task takes. Groups of more query heads are cut too.
+/// Cuts every sequence into tiles of as many rows as a task takes; larger groups of query heads are cut too.
 fn row_tiles(spec: &AttentionSpec, batch: &Batch<'_>) -> Vec<RowTile> {
     let shape = spec.shape;
     let group_heads = shape.heads / shape.kv_heads;

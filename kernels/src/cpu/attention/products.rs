@@ -1,4 +1,4 @@
-//! How a group of query rows meets a chunk's keys and values: the contract, and its form in vector registers.
+//! The two products of attention, queries by keys and weights by values: the contract, and vector registers.
 
 use super::cached::{Cached, FormatLanes, Places, Words};
 use super::chunk::{Chunk, NextChunk, Scratch, score, weigh};
@@ -6,43 +6,41 @@ use super::tile::QueryTile;
 use crate::cpu::gemm::pack;
 use crate::cpu::lanes::{Format, Lanes};
 
-/// A group of query rows and the chunk that it meets.
+/// A group of query rows and a chunk of keys and values.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct GroupChunk<'a> {
     pub(super) tile: &'a QueryTile<'a>,
     pub(super) chunk: &'a Chunk,
     pub(super) places: &'a Places,
-    /// Rows of the group.
     pub(super) rows: usize,
-    /// To be fetched.
     pub(super) next: Option<NextChunk<'a>>,
 }
 
-/// The two products of attention over a cache that stores as `C` says.
+/// The two products of attention over a cache in the format `C`.
 ///
 /// # Safety
 /// Every function needs the level's instructions; pointers of places and words must be good for the chunk.
 pub(in crate::cpu) trait Products<C: Cached> {
-    /// Rows of a group: at most `GROUP_ROWS_MAX`.
+    /// Most rows of a group, at most `GROUP_ROWS_MAX`.
     const ROWS_MAX: usize;
 
-    /// Words that a row of queries takes when it is packed.
+    /// Words of a packed row of queries.
     fn query_words(head_dim: usize) -> usize;
     unsafe fn new() -> Self;
     /// Rounds and packs the queries of a group of `count` rows.
     unsafe fn pack_queries<'a>(query: impl Fn(usize) -> &'a [f32], count: usize, words: &mut [u32]);
     /// `scores[r][i] = (query r · key i) * scale` for the positions of the chunk.
     unsafe fn score(&mut self, group: GroupChunk<'_>, queries: *const u32, keys: &Words, scratch: &mut Scratch);
-    /// Between the two, with the weights of query row `r` and a vector of positions: fetches what comes next.
+    /// Fetches memory between the products, when the greatest score of row `r` is searched in a vector of positions.
     fn fetch_with_weights(group: GroupChunk<'_>, vector: usize, r: usize);
-    /// A little later, the same.
+    /// The same when the weights of the vector are computed.
     fn fetch_with_sums(group: GroupChunk<'_>, vector: usize, r: usize);
     /// `values[r] = Σ weights[r][i] · value i`.
     unsafe fn weigh(&mut self, group: GroupChunk<'_>, values: &Words, scratch: &mut Scratch);
 }
 
-/// Sums in vector registers, from the first word to the last. Values are fetched while scores are computed, the keys of the
-/// next chunk in the time from there to the end.
+/// Sums in vector registers, from the first word to the last. Values are fetched while scores are computed, the keys of
+/// the next chunk after that.
 pub(in crate::cpu) struct InVectors;
 
 impl<C: Cached> Products<C> for InVectors {

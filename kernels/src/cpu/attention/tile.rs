@@ -1,4 +1,4 @@
-//! One task: the query rows of a tile walk chunks of their keys and merge them from left to right, or store each.
+//! One task: for the query rows of a tile, chunks of keys are computed and merged from left to right, or stored.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use crate::cpu::lanes::Lanes;
 use crate::numerics::{LANES, exp2};
 use crate::{HEAD_DIM_MAX, KvView};
 
-/// Query rows (tokens times heads) of one task.
+/// Most query rows (tokens times heads) of a task.
 pub(super) const QUERY_ROWS_MAX: usize = 48;
 
-/// Some tokens of one sequence and the query heads that read one KV head.
+/// Some tokens of one sequence, and the query heads that share a KV head.
 pub(in crate::cpu) struct QueryTile<'a> {
     pub(super) qkv: &'a [f32],
     pub(super) qkv_columns: usize,
@@ -27,53 +27,49 @@ pub(in crate::cpu) struct QueryTile<'a> {
     /// Scale of scores in units of log2.
     pub(super) log2_scale: f32,
     pub(super) sliding_window: Option<u32>,
-    /// Block table of the sequence.
     pub(super) table: &'a [u32],
     pub(super) kv: &'a KvView,
     pub(super) layer: usize,
     pub(super) kv_head: usize,
-    /// The first chunk that some row sees.
+    /// First chunk of the tile that some row sees.
     pub(super) first_chunk: usize,
-    /// The chunks of this task, in order.
     pub(super) chunks: Range<usize>,
     pub(super) keep: Keep,
     pub(super) out: *mut f32,
     pub(super) out_columns: usize,
 }
 
-/// What becomes of the states of single chunks.
+/// Use of the states of chunks.
 #[derive(Clone, Copy)]
 pub(super) enum Keep {
-    /// They are merged as they come; the task has all chunks of its tile.
+    /// States are merged at once; the task has all chunks of its tile.
     Merged,
-    /// They are stored, `[chunk][row]` states from the tile's first chunk on.
+    /// States are stored, `[chunk][row]` from the tile's first chunk on.
     Each(*mut f32),
 }
 
-/// Values of one row's state of one chunk: the weighted values, the maximum, the sum, and room up to a whole vector.
+/// Size of the state of one row and chunk: weighted values, maximum, sum, and room up to a whole vector.
 pub(super) const fn state_values(head_dim: usize) -> usize {
     head_dim + LANES
 }
 
 impl QueryTile<'_> {
-    /// Query row `i` is token `i / heads`, head `i % heads`.
+    /// Number of query rows; row `i` is token `i / heads`, head `i % heads`.
     fn rows(&self) -> usize {
         self.tokens * self.heads
     }
 
-    /// First and last position that query row `i` sees.
+    /// First and last visible position of query row `i`.
     fn visible(&self, i: usize) -> (usize, usize) {
         let position = self.first_position + i / self.heads;
         (first_visible(position, self.sliding_window), position)
     }
 
-    /// The values of query row `i`.
     fn query(&self, i: usize) -> &[f32] {
         let row = &self.qkv[(self.first_row + i / self.heads) * self.qkv_columns..];
         &row[(self.first_head + i % self.heads) * self.head_dim..][..self.head_dim]
     }
 
-    /// The stored state of row `i` and chunk `chunk`.
     fn state(&self, states: *mut f32, chunk: usize, i: usize) -> *mut f32 {
         states.wrapping_add(((chunk - self.first_chunk) * self.rows() + i) * state_values(self.head_dim))
     }
@@ -82,11 +78,10 @@ impl QueryTile<'_> {
 /// Maximum and sum of one query row over the chunks so far; `None` before the first with a visible key.
 type Total = Option<(f32, f32)>;
 
-/// Words of all packed queries.
 #[repr(align(64))]
 struct Queries([MaybeUninit<u32>; QUERY_ROWS_MAX * HEAD_DIM_MAX]);
 
-/// Values of all query rows, `[row][dim]`.
+/// Weighted values of all query rows, `[row][dim]`.
 type Values = [MaybeUninit<f32>; QUERY_ROWS_MAX * HEAD_DIM_MAX];
 
 /// Computes the task.
@@ -124,7 +119,7 @@ pub(in crate::cpu) unsafe fn attend<C: Cached, P: Products<C>>(tile: &QueryTile<
                     let part = GroupChunk { tile, chunk: &span, places: &here, rows, next };
                     products.score(part, query_words, &keys, &mut scratch);
                     softmax::<C, P>(part, visible, &mut scratch);
-                    // Not before the first scores, which fetch them.
+                    // Only after the first scores, which fetch the values.
                     let words = match stored_values {
                         Some(words) => words,
                         None => C::values(tile, &all, &here, &mut wide_values),
@@ -156,7 +151,7 @@ pub(in crate::cpu) unsafe fn attend<C: Cached, P: Products<C>>(tile: &QueryTile<
     }
 }
 
-/// Merges the stored states of all chunks of a tile that was cut.
+/// Merges the stored states of all chunks of a cut tile.
 ///
 /// # Safety
 /// As for `attend`, and the states of all `chunks` have been stored.
@@ -181,7 +176,6 @@ pub(in crate::cpu) unsafe fn join<L: Lanes>(tile: &QueryTile<'_>) {
     }
 }
 
-/// Rounds the queries to words, group after group.
 #[inline(always)]
 unsafe fn pack_queries<C: Cached, P: Products<C>>(tile: &QueryTile<'_>, queries: &mut Queries) {
     let words_per_row = P::query_words(tile.head_dim);
@@ -197,8 +191,8 @@ unsafe fn pack_queries<C: Cached, P: Products<C>>(tile: &QueryTile<'_>, queries:
     }
 }
 
-/// Brings a row's total and its new chunk to their common maximum. The first chunk is copied, one without a visible key
-/// is skipped.
+/// Merges a new chunk into a row's total at their common maximum. The first chunk is copied; a chunk without a visible
+/// key is skipped.
 #[inline(always)]
 unsafe fn merge<L: Lanes>(head_dim: usize, state: ChunkState, total: &mut Total, values: *mut f32) {
     if state.maximum == f32::NEG_INFINITY {
@@ -221,7 +215,7 @@ unsafe fn merge<L: Lanes>(head_dim: usize, state: ChunkState, total: &mut Total,
     }
 }
 
-/// Keeps the state of a chunk for `join`. The values of one without a visible key are left as they are.
+/// Stores the state of a chunk for `join`; without a visible key, values are left as they are.
 #[inline(always)]
 unsafe fn store_state<L: Lanes>(head_dim: usize, state: ChunkState, to: *mut f32) {
     // SAFETY: a stored state has room for `head_dim` values, the maximum and the sum.
@@ -240,13 +234,12 @@ unsafe fn store_state<L: Lanes>(head_dim: usize, state: ChunkState, to: *mut f32
 #[inline(always)]
 unsafe fn write_out<L: Lanes>(tile: &QueryTile<'_>, i: usize, total: Total, values: *const f32) {
     let (token, head) = (i / tile.heads, i % tile.heads);
-    // SAFETY: the row and the head lie inside `out`, as the caller of `attend` promises; where there is a total there are
-    // values.
+    // SAFETY: the row and the head lie inside `out`, as the caller of `attend` promises; a total comes with values.
     unsafe {
         let row = tile.out.add((tile.first_row + token) * tile.out_columns);
         let target = row.add((tile.first_head + head) * tile.head_dim);
         for dim in (0..tile.head_dim).step_by(LANES) {
-            // A row sees its own position, so without a total no score was a number, and the result is none either.
+            // A row sees its own position, so without a total no score was a number: the result is NaN.
             let result = match total {
                 Some((_, sum)) => L::load(values.add(dim)).div(L::splat(sum)),
                 None => L::splat(f32::NAN),

@@ -1,4 +1,4 @@
-//! The products of attention on tile registers: 16 query rows against 64 keys, or against 64 columns of values.
+//! Products of attention on tile registers: 16 query rows against 64 keys, or against 64 columns of values.
 
 use super::cached::{Cached, FormatLanes, Words};
 use super::chunk::Scratch;
@@ -14,16 +14,15 @@ use crate::numerics::{ATTENTION_CHUNK, LANES};
 
 /// Vectors of 16 keys or 16 columns that are multiplied at a time.
 const QUAD: usize = 4;
-/// Words of a column that a vector of 16 positions has.
 const VECTOR_WORDS: usize = LANES / 2;
 const WORD_BYTES: usize = size_of::<u32>();
 
-/// The last vector of a chunk without what lies behind the last position, which may be anything.
+/// A copy of a chunk's last vector of values without what is stored behind the last position.
 #[repr(align(64))]
 struct LastValues([[u32; HEAD_DIM_MAX]; VECTOR_WORDS]);
 
-/// Sums in tile registers, in steps of 16 words, or of 8 for values. The keys of the next chunk are fetched while scores are
-/// computed, its values with the weights: the products themselves take too little time to hide anything.
+/// Sums in tile registers, in steps of 16 words, or of 8 for values. The keys of the next chunk are fetched while
+/// scores are computed, its values with the weights: the products themselves are too short to hide fetches.
 pub(in crate::cpu) struct InTiles {
     tiles: Tiles,
     last: LastValues,
@@ -44,7 +43,7 @@ where
         Self { tiles: Tiles::new(), last: LastValues([[0; HEAD_DIM_MAX]; VECTOR_WORDS]) }
     }
 
-    /// `[step][row][16 words]`. A head that ends with 8 words leaves the other 8 as they are.
+    /// `[step][row][16 words]`. If a head ends with 8 words, the other 8 are not written.
     #[inline(always)]
     unsafe fn pack_queries<'a>(query: impl Fn(usize) -> &'a [f32], count: usize, words: &mut [u32]) {
         let rows = words.as_chunks_mut::<TILE_WORDS>().0;
@@ -66,8 +65,7 @@ where
     unsafe fn score(&mut self, group: GroupChunk<'_>, queries: *const u32, keys: &Words, scratch: &mut Scratch) {
         let GroupChunk { tile, chunk, places, rows, .. } = group;
         let (first, last) = chunk.vector_range();
-        // SAFETY: the caller's promise; scores of vectors that the chunk does not have are those of another vector, and
-        // nobody reads them.
+        // SAFETY: the caller's promise; vectors outside the chunk get scores of another vector, which nobody reads.
         unsafe {
             self.tiles.shape_for_attention(rows);
             for quad in first / QUAD..=last / QUAD {
@@ -148,7 +146,7 @@ where
 }
 
 impl LastValues {
-    /// Copies the first `words` words of each column; the others are zero.
+    /// Copies the first `words` words of each column and zeroes the others.
     #[inline(always)]
     unsafe fn copy(&mut self, from: *const u32, words: usize, head_dim: usize) -> *const u32 {
         let to = self.0.as_mut_ptr().cast::<u32>();

@@ -1,4 +1,4 @@
-//! Products with packed weights: packs the activations, cuts the product into tasks, runs them.
+//! Products with packed weights: packing of the activations, tasks, and their run.
 
 mod pack_int8;
 mod pack_rows;
@@ -26,29 +26,25 @@ use super::words::{Shared, Words};
 use crate::KernelError;
 use crate::pool::Pool;
 
-/// Bytes of weights that one task should read at least when there are few rows: 25 to 50 µs at one core's bandwidth. A task
-/// begins where nothing was fetched ahead, so there should not be many.
+/// Least bytes of weights in a task when there are few rows: 25 to 50 µs at one core's bandwidth. The beginning of a
+/// task was not fetched ahead, so few tasks are better.
 const TASK_BYTES_MIN: usize = 768 * 1024;
-/// Groups of rows that one task takes at most.
+/// Most groups of rows in a task.
 const BAND_GROUPS_MAX: usize = 16;
-/// Below this many values the caller packs alone.
+/// Most values that the caller packs alone.
 const PACK_ALONE_VALUES_MAX: usize = 48 * 1024;
 
-/// Products `left [rows, k] · rightᵀ [n, k]` that share everything but rows and weights, and what to do with them.
+/// One or several products `left [rows, k] · rightᵀ [n, k]` that differ only in their rows and weights.
 pub(super) struct Product<'a> {
     pub(super) op: &'static str,
-    /// Row-major activations.
     pub(super) left: &'a [f32],
-    /// Which rows of `left` are multiplied, one after the other; the first ones in their order if `None`.
+    /// Rows of `left` to multiply, in this order; `None` for all.
     pub(super) picked: Option<&'a [u32]>,
-    /// Applied to each row of `left`.
     pub(super) norm: Option<RowNorm<'a>>,
-    /// The rows one after the other, cut by the weights they are multiplied with.
+    /// Consecutive rows that meet the same weights.
     pub(super) parts: &'a [Part<'a>],
     pub(super) k: usize,
-    /// Words of a weight row along `k`.
     pub(super) k_words: usize,
-    /// Chunks of `k`: all eight, or a shard's share.
     pub(super) chunks: usize,
     /// Padded to whole blocks.
     pub(super) bias: Option<&'a [f32]>,
@@ -56,10 +52,8 @@ pub(super) struct Product<'a> {
     pub(super) out_columns: usize,
 }
 
-/// Some rows and their weights.
 pub(super) struct Part<'a> {
     pub(super) rows: usize,
-    /// Packed weights.
     pub(super) right: &'a [u32],
     /// As in [`Panel`].
     pub(super) scales: Option<&'a [f32]>,
@@ -110,14 +104,13 @@ pub(super) fn multiply(
     })
 }
 
-/// A part with rows, and how it is cut into groups of rows and into tasks.
+/// A part that has rows, cut into groups of rows and into tasks.
 struct Cut<'a> {
     first_row: usize,
     rows: usize,
     group_rows: usize,
-    /// Number of its first group, those of earlier parts counted.
+    /// Number of the first group, counted over all parts.
     first_group: usize,
-    /// Likewise.
     first_task: usize,
     right: &'a [u32],
     scales: Option<&'a [f32]>,
@@ -125,7 +118,7 @@ struct Cut<'a> {
 }
 
 impl<'a> Cut<'a> {
-    /// One for each part that has rows.
+    /// Cuts each part that has rows.
     fn all(product: &Product<'a>, grouping: Grouping, left_row_words: usize, threads: usize) -> Vec<Cut<'a>> {
         let (mut first_row, mut first_group, mut first_task) = (0, 0, 0);
         let parts = product.parts.iter().filter(|part| part.rows > 0);
@@ -149,30 +142,29 @@ impl<'a> Cut<'a> {
     }
 }
 
-/// How the rows of a product are cut into groups, which one register tile takes, and bands, which one task takes.
+/// Rule that cuts rows into groups, one per register tile, and bands, one per task.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grouping {
-    /// Rows of the largest group.
     pub(super) rows_max: usize,
     pub(super) sizes: GroupSizes,
-    /// Packed activations of a task stay below this many bytes if four groups do, so that they live in the second-level
-    /// cache beside the block of weights they meet and the next one.
+    /// Most bytes of a task's packed activations, if it has more than four groups: they stay in the second-level cache
+    /// beside the current and the next block of weights.
     pub(super) band_bytes_max: usize,
-    /// Multiply-adds that one task should have at least: some 20 to 100 µs at the rate of one core.
+    /// Least multiply-adds in a task: some 20 to 100 µs of one core.
     pub(super) task_macs_min: usize,
 }
 
-/// Which groups a product's rows make.
+/// Sizes of the groups.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum GroupSizes {
-    /// About equally large ones: 16 rows are 8 + 8 rather than 12 + 4.
+    /// About equal: 16 rows are 8 + 8 rather than 12 + 4.
     Even,
-    /// Full ones and a rest: a tile of few rows costs less than two half-full ones.
+    /// Full groups and a rest: a tile of few rows costs less than two half-full tiles.
     Full,
 }
 
 impl Grouping {
-    /// Rows of every group but perhaps the last.
+    /// Rows of every group but the last.
     fn group_rows(self, rows: usize) -> usize {
         match self.sizes {
             GroupSizes::Even => rows.div_ceil(rows.div_ceil(self.rows_max)),
@@ -212,7 +204,7 @@ fn pack_left(
     pool.run(product.op, groups, &pack)
 }
 
-/// How a product is cut into tasks: bands of row groups times ranges of column blocks.
+/// Tasks of a product: bands of row groups times ranges of column blocks.
 struct Grid {
     groups: usize,
     blocks: usize,
@@ -220,14 +212,13 @@ struct Grid {
     blocks_per_task: usize,
 }
 
-/// The row groups of one task.
 struct Band {
     groups: usize,
     rows: usize,
 }
 
-/// Blocks that make a task of a band worth claiming. Several groups fetch the next block of their task while they multiply
-/// one, so the first block of a task is waited for and there should be more of them; a single group fetches its own.
+/// Least number of blocks in a task of a band. Several groups fetch the next block while they multiply the current one,
+/// so they wait for the first block of a task, and more blocks are better; a single group fetches its own block.
 fn enough_blocks(product: &Product<'_>, band: &Band, task_macs_min: usize) -> usize {
     let block_macs = band.rows * BLOCK_COLUMNS * product.k;
     let block_bytes = BLOCK_COLUMNS * product.k_words * size_of::<u32>();
@@ -237,7 +228,7 @@ fn enough_blocks(product: &Product<'_>, band: &Band, task_macs_min: usize) -> us
 
 impl Grid {
     fn new(band: Band, enough: usize, groups: usize, blocks: usize, threads: usize) -> Self {
-        // Even a small product gives every thread something to do.
+        // A small product still gives every thread a task.
         let blocks_per_task = enough.clamp(1, blocks.div_ceil(threads).max(1));
         Self { groups, blocks, groups_per_band: band.groups, blocks_per_task }
     }
@@ -246,7 +237,7 @@ impl Grid {
         self.groups.div_ceil(self.groups_per_band) * self.blocks.div_ceil(self.blocks_per_task)
     }
 
-    /// Row groups and blocks of one task. Neighbouring tasks share their rows.
+    /// Row groups and blocks of a task. Consecutive tasks have the same rows.
     fn part(&self, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let per_band = self.blocks.div_ceil(self.blocks_per_task);
         let (band, range) = (task / per_band, task % per_band);

@@ -1,4 +1,4 @@
-//! Activations as the left side of an int8 product: normed, then rounded chunk by chunk with a scale of its own.
+//! Activations as the left side of an int8 product: normed, then rounded chunk by chunk, each with its scale.
 
 use super::pack_rows::{AsIs, Change, Normed, PackRows};
 use super::row_part::RowPart;
@@ -8,7 +8,7 @@ use crate::numerics::{Int8Scale, LANES, ROUND_TO_INTEGER, k_padded};
 /// Values in a word.
 pub(in crate::cpu) const PER_WORD: usize = 4;
 
-/// Words of a chunk of `k`, which has so many columns; the last one is filled up with zeros.
+/// Words of one of `chunks` chunks of `k`; the last word is filled up with zeros.
 pub(in crate::cpu) const fn chunk_words(k: usize, chunks: usize) -> usize {
     (k_padded(k) / chunks).div_ceil(PER_WORD)
 }
@@ -39,13 +39,13 @@ unsafe fn pack_after<L: Lanes, C: Change<L>>(group: &PackRows<'_>, change: &C, w
         for r in 0..group.count {
             let part = RowPart { values: &group.row(r)[first..end], change, r, first };
             let place = |word: usize| (INT8_HEAD_WORDS + word) * group.count + r;
-            // Words behind the last value belong to padding, whose left side must be 0.
+            // Words of padding, whose left side must be 0.
             (0..chunk_words - INT8_HEAD_WORDS).for_each(|word| target[place(word)] = 0);
             // SAFETY: the caller's promise.
             let head = unsafe {
                 pack_part::<L, C>(&part, |first, words| {
                     for (word, bytes) in (first..).zip(words) {
-                        // The last words may reach beyond the chunk.
+                        // The last words may lie beyond the chunk.
                         if let Some(place) = target.get_mut(place(word)) {
                             *place = bytes;
                         }
@@ -58,8 +58,8 @@ unsafe fn pack_after<L: Lanes, C: Change<L>>(group: &PackRows<'_>, change: &C, w
     }
 }
 
-/// Rounds one row of a chunk to bytes. `put(word, words)` gets them in their order, four words at a time: where the first
-/// one goes, counted from the chunk's first. Returns the head.
+/// Rounds one row of a chunk to bytes and returns its head. `put(word, words)` gets four words at a time, in order,
+/// with the index of the first of them in the chunk.
 #[inline(always)]
 pub(super) unsafe fn pack_part<L: Lanes, C: Change<L>>(
     part: &RowPart<'_, C>,

@@ -13,7 +13,7 @@ pub(in crate::cpu) struct PackRows<'a> {
     pub(in crate::cpu) columns: usize,
     /// Chunks of `k` in `columns`.
     pub(in crate::cpu) chunks: usize,
-    /// Which rows of `values`; the first ones in their order if `None`.
+    /// Rows of `values`; `None` for the first `count`.
     pub(in crate::cpu) picked: Option<&'a [u32]>,
     /// At most [`GROUP_ROWS_MAX`].
     pub(in crate::cpu) count: usize,
@@ -28,7 +28,7 @@ impl<'a> PackRows<'a> {
     }
 }
 
-/// A norm whose weight and bias are padded with zeros to a multiple of 16.
+/// Norm with weight and bias padded with zeros to a multiple of 16.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct RowNorm<'a> {
     pub(in crate::cpu) kind: NormKind,
@@ -37,7 +37,7 @@ pub(in crate::cpu) struct RowNorm<'a> {
     pub(in crate::cpu) eps: f32,
 }
 
-/// Packs a group as [`pack`] does.
+/// Packs a group as [`pack`] does, after its norm.
 ///
 /// # Safety
 /// As for `pack`.
@@ -53,7 +53,6 @@ pub(in crate::cpu) unsafe fn pack_rows<F: Format>(group: &PackRows<'_>, words: &
     }
 }
 
-/// Packs rows after the group's norm.
 #[inline(always)]
 unsafe fn pack_normed<'a, F: Format>(row: impl Fn(usize) -> &'a [f32], group: &PackRows<'_>, words: &mut [u32]) {
     // SAFETY: the caller's promise.
@@ -75,7 +74,6 @@ pub(in crate::cpu) unsafe fn pack<'a, F: Format>(row: impl Fn(usize) -> &'a [f32
     unsafe { pack_after::<F, _>(row, count, &AsIs, words) }
 }
 
-/// Packs rows after `change`.
 #[inline(always)]
 unsafe fn pack_after<'a, F: Format, C: Change<F::Lanes>>(
     row: impl Fn(usize) -> &'a [f32],
@@ -107,14 +105,13 @@ unsafe fn pack_after<'a, F: Format, C: Change<F::Lanes>>(
     }
 }
 
-/// What happens to values before they are rounded.
+/// Change of values before they are rounded.
 pub(in crate::cpu) trait Change<L: Lanes> {
-    /// Values `first..` of row `r`, 16 of them.
+    /// Changes the 16 values from column `first` of row `r` on.
     ///
     /// # Safety
     /// The level's instructions exist.
     unsafe fn apply(&self, r: usize, first: usize, values: L) -> L;
-    /// The same for one value.
     fn apply_to_one(&self, r: usize, column: usize, value: f32) -> f32;
 }
 
@@ -131,7 +128,7 @@ impl<L: Lanes> Change<L> for AsIs {
     }
 }
 
-/// A norm and what it shifts and scales each row of a group by.
+/// A norm with the shift and scale of each row of a group.
 pub(super) struct Normed<'a> {
     norm: RowNorm<'a>,
     rows: [Standardize; GROUP_ROWS_MAX],

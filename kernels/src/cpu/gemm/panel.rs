@@ -1,4 +1,4 @@
-//! One task of a product: some row groups against some blocks of columns, with the epilogue.
+//! Task of a product: some row groups against some blocks of columns, with the epilogue.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use super::tile::{Ahead, BLOCK_COLUMNS, Sides, Sums, TILE_ROWS_MAX, tile};
 use crate::cpu::lanes::{ChunkFormat, Lanes};
 use crate::numerics::LANES;
 
-/// What happens to the sums of a tile.
+/// Epilogue: use of the sums of a tile.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) enum Finish {
     /// `out = sum (+ bias)`.
@@ -15,35 +15,30 @@ pub(in crate::cpu) enum Finish {
     AddTo,
     /// `out = max(sum (+ bias), 0)`.
     Relu,
-    /// The first 16 columns of a block are gates, the others their ups: `out = silu(gate) * up`.
+    /// `out = silu(gate) * up`; the first 16 columns of a block are gates, the others their ups.
     SiluMul,
 }
 
-/// A product and the part of it that one task computes.
+/// A product and the part of one task.
 pub(in crate::cpu) struct Panel<'a> {
-    /// Packed activations, by group and chunk, as the kernels' packing leaves them.
+    /// Packed activations, by group and chunk, as the level's packing kernel writes them.
     pub(super) left: &'a [u32],
-    /// Rows of all groups.
     pub(super) rows: usize,
-    /// Rows of every group but perhaps the last.
     pub(super) group_rows: usize,
     /// Packed weights, `[block][word][32]`.
     pub(super) right: &'a [u32],
-    /// `[columns]` as packed, padded to whole blocks, if the format has scales.
+    /// `[columns]`, padded to whole blocks, if the format has scales.
     pub(super) scales: Option<&'a [f32]>,
-    /// Words of a row of weights along `k`.
     pub(super) k_words: usize,
     /// As in [`Sides`].
     pub(super) chunks: usize,
     /// `[columns]`, padded to whole blocks.
     pub(super) bias: Option<&'a [f32]>,
     pub(super) finish: Finish,
-    /// First output element, and the distance of its rows.
+    /// First output element; rows are `out_columns` apart.
     pub(super) out: *mut f32,
     pub(super) out_columns: usize,
-    /// Row groups of this task.
     pub(super) groups: Range<usize>,
-    /// Blocks of this task.
     pub(super) blocks: Range<usize>,
 }
 
@@ -109,7 +104,6 @@ unsafe fn block_of_rows<F: ChunkFormat>(rows: usize, sides: Sides, sums: &mut Su
     }
 }
 
-/// How results are written.
 pub(super) trait Stores<L: Lanes> {
     /// Writes 16 values.
     ///
@@ -118,7 +112,7 @@ pub(super) trait Stores<L: Lanes> {
     unsafe fn store(values: L, to: *mut f32);
 }
 
-/// As usual: a line is fetched before it is written, and stays near.
+/// Plain stores: a line is fetched before it is written, and stays in the caches.
 pub(super) struct IntoCaches;
 
 impl<L: Lanes> Stores<L> for IntoCaches {
@@ -129,7 +123,7 @@ impl<L: Lanes> Stores<L> for IntoCaches {
     }
 }
 
-/// Bias, activation and residual; writes the columns that exist.
+/// Applies bias, activation and residual, and writes the columns that exist.
 #[inline(always)]
 pub(super) unsafe fn finish<L: Lanes, S: Stores<L>>(
     panel: &Panel<'_>,

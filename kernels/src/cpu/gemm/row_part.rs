@@ -1,10 +1,10 @@
-//! The columns of an activation row that lie in one chunk of `k`, read sixteen at a time after a norm.
+//! Columns of an activation row in one chunk of `k`, read sixteen at a time after a norm.
 
 use super::pack_rows::Change;
 use crate::cpu::lanes::Lanes;
 use crate::numerics::LANES;
 
-/// Columns `first..` of row `r` of a group.
+/// Values from column `first` of row `r` of a group on.
 pub(in crate::cpu) struct RowPart<'a, C> {
     pub(super) values: &'a [f32],
     pub(super) change: &'a C,
@@ -13,7 +13,7 @@ pub(in crate::cpu) struct RowPart<'a, C> {
 }
 
 impl<C> RowPart<'_, C> {
-    /// Sixteen values of the part from `at` on, changed; zeros behind its end.
+    /// Sixteen changed values from `at` on; zeros behind the end of the part.
     ///
     /// # Safety
     /// The level's instructions exist.

@@ -1,4 +1,4 @@
-//! The register tile: a few rows of the left side against 16 or 32 columns of the right, in the fixed order.
+//! Register tile: a few rows of the left side against 16 or 32 columns of the right, in the fixed order.
 
 use std::mem::MaybeUninit;
 
@@ -11,10 +11,10 @@ pub(in crate::cpu) const BLOCK_COLUMNS: usize = 32;
 pub(in crate::cpu) const TILE_ROWS_MAX: usize = 12;
 /// Sums of one tile, `[row][column]`.
 pub(in crate::cpu) type Sums = [[f32; BLOCK_COLUMNS]; TILE_ROWS_MAX];
-/// How far ahead of the multiplications the right side is fetched when nothing better is known, in words.
+/// Words between the multiplications and the fetches of the right side, when a task has one group.
 const AHEAD_WORDS: usize = 2048;
 
-/// Memory to fetch while a tile is computed: with word `p` the lines at both `starts`, `p * step` words on.
+/// Memory to fetch for word `p` of a tile: the lines at both `starts`, `p * step` words on.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Ahead {
     pub(in crate::cpu) starts: [*const u32; 2],
@@ -22,20 +22,20 @@ pub(in crate::cpu) struct Ahead {
 }
 
 impl Ahead {
-    /// The block that is multiplied, a little later.
+    /// The same block, further on.
     fn of_this_block(block: *const u32) -> Self {
         let start = block.wrapping_add(AHEAD_WORDS);
         Self { starts: [start, start.wrapping_add(LANES)], step: BLOCK_COLUMNS }
     }
 
-    /// The share of group `group` of `groups` in fetching the block after `block`, so that memory is busy all the time.
+    /// The share of group `group` of `groups` in fetching the next block, so that memory is always busy.
     fn of_next_block(block: *const u32, k_words: usize, group: usize, groups: usize) -> Self {
         let step = BLOCK_COLUMNS.div_ceil(groups);
         let start = block.wrapping_add(BLOCK_COLUMNS * k_words + group * step * k_words);
         Self { starts: [start, start.wrapping_add(LANES)], step }
     }
 
-    /// What group `group` of `groups` fetches while it multiplies `block`.
+    /// Memory that group `group` of `groups` fetches while it multiplies `block`.
     pub(super) fn of_group(block: *const u32, k_words: usize, group: usize, groups: usize) -> Self {
         match groups {
             1 => Self::of_this_block(block),
@@ -43,15 +43,14 @@ impl Ahead {
         }
     }
 
-    /// What to fetch from word `word` on.
     fn at_word(self, word: usize) -> Self {
         Self { starts: self.starts.map(|start| start.wrapping_add(word * self.step)), step: self.step }
     }
 }
 
-/// What is fetched while words are multiplied.
+/// Memory to fetch while words are multiplied.
 pub(in crate::cpu) trait Fetch: Copy {
-    /// Fetches what belongs to word `p`.
+    /// Fetches the lines for word `p`.
     fn fetch(self, p: usize);
 }
 
@@ -117,27 +116,25 @@ fn prefetch(address: *const u32) {
     let _ = address;
 }
 
-/// The two packed sides of a product and how `k` is cut.
+/// Packed sides of a product, and the chunks of `k`.
 #[derive(Clone, Copy)]
 pub(super) struct Sides {
-    /// One row group, `[chunk][head words, then words][row]`.
+    /// Row group, `[chunk][head words, then words][row]`.
     pub(super) left: *const u32,
     /// 16 or 32 columns of one block, `[word][32]`.
     pub(super) right: *const u32,
-    /// Scales of those columns, where the format has any.
+    /// Scales of the columns, if the format has scales.
     pub(super) scales: *const f32,
-    /// Chunks of `k`, always `K_CHUNKS`. A variable on purpose: when the compiler knows the number it unrolls the
-    /// chunks and spills the tile.
+    /// Chunks of `k`. A variable on purpose: with a constant the compiler unrolls the chunks and spills the tile.
     pub(super) chunks: usize,
-    /// Words of one chunk.
     pub(super) chunk_words: usize,
     pub(super) ahead: Ahead,
 }
 
 /// Computes one tile and stores its sums at column `column`.
 ///
-/// Chunk sums wait on a stack until their neighbour in the tree is there: chunk `c` closes as many levels as `c` has
-/// trailing ones.
+/// Chunk sums wait on a stack for their neighbour in the tree: chunk `c` closes as many levels as `c` has trailing
+/// ones.
 ///
 /// # Safety
 /// Both sides hold `chunks * chunk_words` words for `ROWS` rows and `16 * VECTORS` columns, the left one its head words

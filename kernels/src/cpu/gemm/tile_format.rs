@@ -1,4 +1,4 @@
-//! What tiles of a format hold and what their sums are worth, and the left side in the layout they load. Knows no product.
+//! Word formats on tile registers: packing of the left side, sums, and the value of a sum. Knows no product.
 
 use super::pack_int8::pack_part;
 use super::pack_rows::{AsIs, Change, Normed, PackRows};
@@ -8,30 +8,29 @@ use crate::cpu::lanes::avx512::{Bf16Pairs, F32x16, I32x16};
 use crate::cpu::lanes::{Format, INT8_HEAD_WORDS, Int8Sums, Lanes};
 use crate::numerics::{LANES, k_padded};
 
-/// Words of the left side for a chunk of `words` words of a row, head words included.
+/// Words of a row of the packed left side in a chunk of `words` words, head words included.
 pub(in crate::cpu) const fn left_chunk_words<T: TileFormat>(words: usize) -> usize {
     T::HEAD_WORDS + words.next_multiple_of(TILE_WORDS)
 }
 
-/// What tiles of one format hold and what their sums are worth.
+/// Packing, sums and values of one word format on tile registers.
 ///
 /// # Safety
 /// Tiles are available, and so are the instructions of the AVX-512 level.
 pub(in crate::cpu) trait TileFormat {
-    /// Words of the left side that stand before each row of a chunk, `[row][HEAD_WORDS]`; whole cache lines.
+    /// Words of the left side before each row of a chunk, `[row][HEAD_WORDS]`; whole cache lines.
     const HEAD_WORDS: usize;
-    /// Sums are worth what they are.
+    /// True if the raw sums are f32 values already.
     const SUMS_ARE_F32: bool;
 
-    /// Writes the values of one row of a chunk: its head, and 16 words to each step.
+    /// Packs one row of a chunk: its head, and 16 words of each step.
     unsafe fn pack<C: Change<F32x16>>(part: &RowPart<'_, C>, head: &mut [u32], steps: &mut StepsOfRow<'_>);
-    /// Sums a chunk.
     unsafe fn sum(chunk: &TileChunk, rows: usize);
-    /// 16 sums in f32; `head` is that of the row, `scales` are those of the columns.
+    /// Values of 16 sums in f32, with the `head` of their row and the `scales` of their columns.
     unsafe fn worth(sums: *const u32, head: *const u32, scales: *const f32) -> F32x16;
 }
 
-/// Where the words of one row of a chunk go: 16 to each step.
+/// Places of one row of a chunk: 16 words in each step.
 pub(in crate::cpu) struct StepsOfRow<'a> {
     steps: &'a mut [u32],
     row: usize,
@@ -48,7 +47,6 @@ impl StepsOfRow<'_> {
     }
 }
 
-/// Pairs of bf16.
 pub(in crate::cpu) struct Bf16Tiles;
 
 impl TileFormat for Bf16Tiles {
@@ -80,7 +78,7 @@ impl TileFormat for Bf16Tiles {
     }
 }
 
-/// Quads of int8. A sum becomes what it is on other levels when the head is added: both are exact.
+/// Quads of int8. Adding the head to a sum gives the sum of the other levels: both are exact.
 pub(in crate::cpu) struct Int8Tiles;
 
 impl TileFormat for Int8Tiles {
@@ -115,8 +113,7 @@ impl TileFormat for Int8Tiles {
     }
 }
 
-/// Packs a group as `[chunk]`, each `[row][head words]`, then `[step][row][16 words]`. What lies behind a row or behind a
-/// chunk is zero.
+/// Packs a group as `[chunk]`, each `[row][head words]`, then `[step][row][16 words]`; padding is zero.
 ///
 /// # Safety
 /// The instructions of the AVX-512 level exist.

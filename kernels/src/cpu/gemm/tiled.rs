@@ -15,28 +15,27 @@ use crate::numerics::{K_CHUNKS, LANES};
 
 /// Rows of a group: two registers of them.
 pub(in crate::cpu) const GROUP_ROWS: usize = 2 * TILE_ROWS;
-/// How far ahead of the multiplications a right side that is read once is fetched, in words.
+/// Words between the multiplications and the fetches of a right side that is read once.
 const AHEAD_WORDS: usize = 2048;
 /// Cache lines of one step of the right side.
 const STEP_LINES: usize = TILE_WORDS * BLOCK_COLUMNS * size_of::<u32>() / 64;
-/// Steps that are multiplied with all groups before the next ones are: their right side takes a third of the first-level
-/// cache.
+/// Most steps of a piece, which all groups multiply before the next one: its right side takes a third of the
+/// first-level cache.
 const PIECE_STEPS_MAX: usize = 8;
-/// With fewer groups a chunk is one piece: keeping sums between pieces costs more than it saves.
+/// Least groups for more than one piece per chunk: with fewer, keeping sums between pieces costs more than it saves.
 const PIECE_GROUPS_MIN: usize = 4;
-/// Results of a product that together are larger than this are not kept in caches.
+/// Size of a product's results from which on they are written past the caches.
 const PAST_CACHES_BYTES_MIN: usize = 2 << 20;
 /// Levels of the tree over the chunks of `k`, leaves and root included.
 const TREE_LEVELS: usize = K_CHUNKS.trailing_zeros() as usize + 1;
 
-/// `[row][column]`, of a group and a block.
 type Sums = [[f32; BLOCK_COLUMNS]; GROUP_ROWS];
 
 #[repr(align(64))]
 struct Aligned<T>(T);
 
-/// Computes one task: for each block piece by piece of `k`, and with each piece all groups, so that the right side of a
-/// piece stays in the first-level cache while the groups pass by.
+/// Computes one task, block by block and piece by piece of `k`: all groups multiply a piece while its right side is in
+/// the first-level cache.
 ///
 /// # Safety
 /// As for `panel`, with a left side that `pack_tiles` packed; tiles are available.
@@ -71,12 +70,12 @@ pub(in crate::cpu) unsafe fn panel_tiles<T: TileFormat>(panel: &Panel<'_>) {
         }
     }
     if outgrows_caches {
-        // SAFETY: orders what went past the caches before whatever tells others that the task is done.
+        // SAFETY: orders the stores past the caches before the end of the task is announced.
         unsafe { _mm_sfence() };
     }
 }
 
-/// Writes past the caches, without fetching the line first: for results that would be gone from there before they are read.
+/// Stores past the caches, for results that would be evicted before they are read. Lines are not fetched first.
 struct PastCaches;
 
 impl Stores<F32x16> for PastCaches {
@@ -87,7 +86,6 @@ impl Stores<F32x16> for PastCaches {
     }
 }
 
-/// The rows of a group, and their packed left side.
 struct Group<'a> {
     first_row: usize,
     rows: usize,
@@ -104,25 +102,23 @@ impl<'a> Group<'a> {
     }
 }
 
-/// A block of the right side, and what to fetch while it is multiplied.
+/// A block of the right side, and the memory to fetch meanwhile.
 struct Right<'a> {
     words: &'a [u32],
-    /// Of its columns; null if the format has none.
+    /// Scales of the columns; null if the format has none.
     scales: *const f32,
     chunks: usize,
     chunk_words: usize,
     groups: usize,
-    /// Steps of a piece.
     piece_steps: usize,
     ahead: Ahead,
 }
 
-/// Some steps of a chunk of a block.
 struct Piece {
     chunk: usize,
-    /// Those whose 16 words are all there.
+    /// Steps with all 16 words.
     steps: Range<usize>,
-    /// The chunk ends with it, and with the words that fill no step.
+    /// True for the last piece of a chunk, which includes the words that fill no step.
     is_last: bool,
 }
 
@@ -160,7 +156,7 @@ impl<'a> Right<'a> {
     }
 }
 
-/// Fetches what `finish` will add to: rows lie far apart, and each would be waited for.
+/// Fetches the residual: its rows lie far apart, and `finish` would wait for each.
 #[inline(always)]
 fn fetch_output(panel: &Panel<'_>, block: usize, group: &Group<'_>) {
     if !matches!(panel.finish, Finish::AddTo) {
@@ -176,7 +172,7 @@ fn fetch_output(panel: &Panel<'_>, block: usize, group: &Group<'_>) {
     }
 }
 
-/// What to fetch while a block is multiplied.
+/// Memory to fetch while a block is multiplied.
 #[derive(Clone, Copy)]
 struct Ahead {
     start: *const u32,
@@ -184,8 +180,8 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// A group that is alone fetches what it will read soon. Several take longer for each step, and fetch between them what
-    /// lies a chunk ahead.
+    /// A single group fetches words that it will read soon. Several groups take longer for each step, and together
+    /// fetch the words one chunk ahead.
     #[inline(always)]
     fn new(panel: &Panel<'_>, block: usize) -> Self {
         let right = panel.right[block * BLOCK_COLUMNS * panel.k_words..].as_ptr();
@@ -199,14 +195,13 @@ impl Ahead {
     }
 }
 
-/// What a task needs for a block and its groups.
+/// Scratch memory of a task for a block and its groups.
 struct Room {
-    /// The words of a chunk that fill no step; zeros behind them.
+    /// Words of a chunk that fill no step, followed by zeros.
     tail: Aligned<[[u32; BLOCK_COLUMNS]; TILE_WORDS]>,
-    /// Sums of a chunk as tiles leave them, of every group.
+    /// Sums of a chunk as tiles store them, of every group.
     raw: Aligned<MaybeUninit<[Sums; BAND_GROUPS_MAX]>>,
-    /// Sums of chunks that wait for their neighbour in the tree, of every group: chunk `c` closes as many levels as `c` has
-    /// trailing ones.
+    /// Sums of chunks that wait for their neighbour in the tree, of every group, as in `tile`.
     levels: Aligned<MaybeUninit<[[Sums; TREE_LEVELS]; BAND_GROUPS_MAX]>>,
 }
 
@@ -220,19 +215,19 @@ impl Room {
         }
     }
 
-    /// Sums of the group at `place`, which are what was written there last.
+    /// Raw sums of the group at `place`, as last written.
     fn raw_of(&mut self, place: usize) -> *mut Sums {
         assert!(place < BAND_GROUPS_MAX, "a band has no more groups");
         self.raw.0.as_mut_ptr().cast::<Sums>().wrapping_add(place)
     }
 
-    /// Likewise its levels, the lowest first.
+    /// Levels of the group at `place`, the lowest first.
     fn levels_of(&mut self, place: usize) -> *mut Sums {
         assert!(place < BAND_GROUPS_MAX, "a band has no more groups");
         self.levels.0.as_mut_ptr().cast::<Sums>().wrapping_add(place * TREE_LEVELS)
     }
 
-    /// The last step of a chunk, from the words that fill none; null if there are none.
+    /// Copies the words that fill no step into a last step; null if there are none.
     #[inline(always)]
     fn tail_of(&mut self, words: &[u32]) -> *const u32 {
         if words.is_empty() {
@@ -243,8 +238,8 @@ impl Room {
     }
 }
 
-/// Sums a piece for the group at `place` of its band; returns the sums of all chunks that are closed if the piece is the last
-/// of its chunk.
+/// Sums a piece for the group at `place` of its band. After the last piece of a chunk, returns the sums of all closed
+/// chunks.
 ///
 /// # Safety
 /// As for `panel_tiles`; the registers are shaped for the group's rows.
@@ -264,7 +259,7 @@ unsafe fn piece_of_group<T: TileFormat>(
     let tail = room.tail_of(behind);
     let closed = chunk.trailing_ones() as usize;
     let waits_as_it_is = T::SUMS_ARE_F32 && closed == 0;
-    // What is closed at once needs no place of its own, and stays in the first-level cache.
+    // A chunk that is one piece is closed at once: all groups use one place, which stays in the first-level cache.
     let (raw, levels) = (room.raw_of(if piece.is_whole_chunk() { 0 } else { place }), room.levels_of(place));
     let sums: *mut u32 = if waits_as_it_is { levels.cast() } else { raw.cast() };
     let sides = TileChunk {
@@ -290,7 +285,7 @@ unsafe fn piece_of_group<T: TileFormat>(
     }
 }
 
-/// Adds the raw sums of a chunk to those that wait at the `closed` lowest levels, and lets the result wait.
+/// Adds the raw sums of a chunk to the sums that wait at the `closed` lowest levels, and lets the result wait.
 ///
 /// # Safety
 /// As for `piece_of_group`; `rows` rows were written to `raw` and to each of the levels.

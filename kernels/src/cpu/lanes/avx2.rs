@@ -5,7 +5,6 @@ use std::arch::x86_64::*;
 use super::{Format, Int8Sums, Lanes, Widen, trees, write_bf16_pairs};
 use crate::numerics::round_to_bf16;
 
-/// Sixteen f32 in two registers.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct F32x16(__m256, __m256);
 
@@ -16,7 +15,7 @@ impl F32x16 {
     }
 }
 
-/// Methods of one 8-lane instruction each, applied to both halves.
+/// Defines methods of one 8-lane instruction each, applied to both halves.
 macro_rules! instructions {
     ($($name:ident($($argument:ident),*) = $instruction:ident;)*) => {$(
         #[inline(always)]
@@ -146,7 +145,6 @@ impl Int8Sums for I32x16 {
 /// Pairs of bf16, widened when they are loaded. Their products are exact, so the fused instruction rounds only the sum.
 pub(in crate::cpu) struct Bf16Pairs;
 
-/// The even and the odd values of 16 pairs.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Widened {
     even: F32x16,

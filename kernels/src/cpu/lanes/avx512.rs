@@ -4,13 +4,12 @@ use std::arch::x86_64::*;
 
 use super::{Format, Int8Sums, Lanes, Widen, trees};
 
-/// Sixteen f32 in a register.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(in crate::cpu) struct F32x16(__m512);
 
 impl F32x16 {
-    /// Writes a whole cache line without fetching it. Other stores may overtake it until an `sfence`.
+    /// Stores a whole cache line without fetching it. Other stores may overtake it until an `sfence`.
     ///
     /// # Safety
     /// The level's instructions exist; `to` begins a line that may be written.
@@ -27,7 +26,7 @@ impl F32x16 {
     }
 }
 
-/// Methods of one instruction each.
+/// Defines methods of one instruction each.
 macro_rules! instructions {
     ($($name:ident($($argument:ident),*) = $instruction:ident;)*) => {$(
         #[inline(always)]
@@ -101,7 +100,7 @@ impl Lanes for F32x16 {
 pub(in crate::cpu) struct I32x16(__m512i);
 
 impl I32x16 {
-    /// Sums that were stored.
+    /// Loads stored sums.
     #[inline(always)]
     pub(in crate::cpu) unsafe fn load_sums(from: *const u32) -> Self {
         // SAFETY: see above.
@@ -141,7 +140,7 @@ impl Int8Sums for I32x16 {
     }
 }
 
-/// Pairs of bf16 for `VDPBF16PS`, which adds the odd product first and takes subnormal inputs and results for 0.
+/// Pairs of bf16 for `VDPBF16PS`, which adds the odd product first and treats subnormal inputs and results as 0.
 pub(in crate::cpu) struct Bf16Pairs;
 
 impl Format for Bf16Pairs {
@@ -173,7 +172,7 @@ impl Format for Bf16Pairs {
     }
 }
 
-/// The bytes of the bf16 of 0 to 127, low bytes first: tables for `VPERMI2B`.
+/// Low bytes, then high bytes, of 0 to 127 as bf16: tables for `VPERMI2B`.
 static MAGNITUDES: [[u8; 128]; 2] = {
     let mut tables = [[0; 128]; 2];
     let mut magnitude = 0;
@@ -197,14 +196,14 @@ unsafe fn look_up(table: &[u8; 128], indices: __m512i) -> __m512i {
 }
 
 impl Widen for Bf16Pairs {
-    /// Both bytes of a bf16 are looked up by the integer's magnitude; its sign is in the right place already.
+    /// Looks up both bytes of a bf16 by the integer's magnitude; the sign bit is in the right place already.
     #[inline(always)]
     unsafe fn widen(from: [*const i8; 2], to: [*mut u32; 2]) {
         // SAFETY: see above; the caller promises 32 integers and 16 words each, the tables have 128 bytes.
         unsafe {
             let first = _mm512_castsi256_si512(_mm256_loadu_si256(from[0].cast()));
             let both = _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(from[1].cast()));
-            // Every 16 bytes become 8 of the first and 8 of the second, because unpacking works on 16 bytes each.
+            // Interleaves 8 bytes of the first and 8 of the second, because unpacking works on 16 bytes each.
             let mixed = _mm512_permutexvar_epi64(_mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0), both);
             let magnitudes = _mm512_abs_epi8(mixed);
             let signs = _mm512_and_si512(mixed, _mm512_set1_epi8(i8::MIN));

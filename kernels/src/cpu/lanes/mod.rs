@@ -1,8 +1,8 @@
-//! Sixteen f32 lanes and the three word formats, once per instruction level; knows no operation.
+//! Sixteen f32 lanes and the three word formats of each instruction level; knows no operation.
 //!
-//! Kernels are written once over these traits and compiled once per level (`cpu::table`), so that all levels do the
-//! same operations in the same order. Everything is `inline(always)`: the code only exists inside functions that
-//! enable the level's instructions.
+//! Kernels are written once over these traits and compiled once per level (`cpu::table`), so all levels do the same
+//! operations in the same order. All functions are `inline(always)`: they only exist inside functions that enable the
+//! level's instructions.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 
 use crate::numerics::{COEFFICIENTS, EXP2_MAX, LANES, LOG2_E, ROUND_TO_INTEGER, ZERO_BELOW, bf16_pair};
 
-/// Folds lanes whose `halves` are two registers, as `numerics::lane_tree_sum` pairs them: one method per line.
+/// Defines folds of lanes whose `halves` are two registers, in the order of `numerics::lane_tree_sum`.
 #[cfg(target_arch = "x86_64")]
 macro_rules! trees {
     ($($name:ident = $eight:ident, $four:ident, $one:ident;)*) => {$(
@@ -102,13 +102,13 @@ pub(super) trait Lanes: Copy {
     }
 }
 
-/// How a 32-bit word holds what is multiplied: one f32, or two bf16 that lie next to each other along the reduction.
+/// Format of factors in a 32-bit word: one f32, or two bf16 that are neighbours along the reduction.
 ///
 /// # Safety
 /// As for [`Lanes`].
 pub(super) trait Format {
     type Lanes: Lanes;
-    /// Sixteen words of the right-hand side, ready to be multiplied.
+    /// Sixteen words of the right side, ready to be multiplied.
     type Words: Copy;
     /// Values in a word.
     const PER_WORD: usize;
@@ -116,7 +116,7 @@ pub(super) trait Format {
     unsafe fn load(from: *const u32) -> Self::Words;
     /// `acc + left · right` for one word of the left side against 16 of the right; of a pair, the odd product first.
     unsafe fn mac(acc: Self::Lanes, left: u32, right: Self::Words) -> Self::Lanes;
-    /// Stores 16 values as `16 / PER_WORD` words, rounded to the format; returns them as rounded.
+    /// Stores 16 values as `16 / PER_WORD` words, rounded to the format; returns the rounded values.
     unsafe fn store_words(values: Self::Lanes, to: *mut u32) -> Self::Lanes;
 }
 
@@ -146,7 +146,7 @@ impl<L: Lanes> Format for F32Words<L> {
     }
 }
 
-/// Writes 16 values as 8 pairs of bf16, where there are no instructions for it.
+/// Writes 16 values as 8 pairs of bf16, for levels without an instruction for that.
 #[inline(always)]
 unsafe fn write_bf16_pairs(values: &[f32; LANES], to: *mut u32) {
     for (i, [even, odd]) in values.as_chunks::<2>().0.iter().enumerate() {
@@ -155,12 +155,12 @@ unsafe fn write_bf16_pairs(values: &[f32; LANES], to: *mut u32) {
     }
 }
 
-/// A format whose words can also be made of integers of 8 bits, exactly.
+/// A format to which integers of 8 bits can be widened exactly.
 ///
 /// # Safety
 /// As for [`Lanes`].
 pub(super) trait Widen: Format {
-    /// Twice 32 integers become twice 16 words: pairs of integers become pairs of values.
+    /// Widens twice 32 integers to twice 16 words: pairs of integers become pairs of values.
     #[inline(always)]
     unsafe fn widen(from: [*const i8; 2], to: [*mut u32; 2]) {
         for (from, to) in from.into_iter().zip(to) {
@@ -177,7 +177,7 @@ pub(super) trait Widen: Format {
     }
 }
 
-/// How a product sums a chunk of `k`: what a sum begins with, what a word adds to it, what the sum is worth in f32.
+/// Sums of a product over a chunk of `k`: their beginning, the addition of a word, their value in f32.
 ///
 /// # Safety
 /// As for [`Lanes`].
@@ -185,21 +185,21 @@ pub(super) trait ChunkFormat {
     type Lanes: Lanes;
     /// Sixteen running sums of one row.
     type Sums: Copy;
-    /// Sixteen words of the right-hand side, ready to be multiplied.
+    /// Sixteen words of the right side, ready to be multiplied.
     type Words: Copy;
-    /// Words of the left side that stand before each chunk of a row and belong to it.
+    /// Words of the left side before each chunk of a row.
     const HEAD_WORDS: usize;
 
     unsafe fn load(from: *const u32) -> Self::Words;
-    /// What the sums of a row begin with; `head` is the first of its head words.
+    /// Initial sums of a row; `head` is the first of its head words.
     unsafe fn begin(head: *const u32) -> Self::Sums;
     /// `sums + left · right` for one word of the left side against 16 of the right.
     unsafe fn add(sums: Self::Sums, left: u32, right: Self::Words) -> Self::Sums;
-    /// The value of the sums. Head words lie `stride` apart; `scales` are those of the 16 columns, where there are any.
+    /// Value of the sums. Head words are `stride` apart; `scales` are those of the 16 columns, if there are any.
     unsafe fn end(sums: Self::Sums, head: *const u32, stride: usize, scales: *const f32) -> Self::Lanes;
 }
 
-/// Sums of floating-point formats are what they are worth.
+/// Sums of floating-point formats are their own values.
 impl<F: Format> ChunkFormat for F {
     type Lanes = F::Lanes;
     type Sums = F::Lanes;
@@ -229,8 +229,8 @@ impl<F: Format> ChunkFormat for F {
 
 /// Sums of products of int8, four to a word: exact in i32, whatever the level.
 ///
-/// The right side holds bytes `w + 128`, the left side bytes `q`; a chunk's head is `-128 · Σ q`, where sums begin, and
-/// the scale of the chunk. So a sum is `Σ w · q` when it ends.
+/// The right side holds bytes `w + 128`, the left side bytes `q`. The head of a chunk is `-128 · Σ q`, the initial sum,
+/// and the scale of the chunk; so the final sum is `Σ w · q`.
 ///
 /// # Safety
 /// As for [`Lanes`].
@@ -242,7 +242,7 @@ pub(super) trait Int8Sums: Copy {
     unsafe fn splat(value: i32) -> Self;
     /// `self + Σ left[j] · right[j]` over the four bytes of a word; sums wrap around.
     unsafe fn add(self, left: u32, right: Self::Words) -> Self;
-    /// Rounded to f32, ties to even.
+    /// Rounds to f32, ties to even.
     unsafe fn to_f32(self) -> Self::Lanes;
 }
 
@@ -280,5 +280,5 @@ impl<S: Int8Sums> ChunkFormat for Int8Quads<S> {
     }
 }
 
-/// What the sums begin with, then the scale.
+/// Initial sum and scale.
 pub(super) const INT8_HEAD_WORDS: usize = 2;

@@ -1,9 +1,8 @@
-//! Plain arrays that the compiler vectorises for whatever the target has.
+//! Plain arrays, which the compiler vectorises for the target.
 
 use super::{Format, Int8Sums, Lanes, Widen, write_bf16_pairs};
 use crate::numerics::{LANES, lane_tree_max, lane_tree_sum, round_to_bf16};
 
-/// Sixteen f32 in an array.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(in crate::cpu) struct F32x16(pub(super) [f32; LANES]);
@@ -18,7 +17,7 @@ impl F32x16 {
     }
 }
 
-/// Methods that do the same in each lane.
+/// Defines methods that do the same in each lane.
 macro_rules! lane_by_lane {
     ($($name:ident = $of_lane:expr;)*) => {$(
         #[inline(always)]
@@ -76,7 +75,6 @@ impl Lanes for F32x16 {
     }
 }
 
-/// Sixteen i32 in an array.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(in crate::cpu) struct I32x16([i32; LANES]);
@@ -110,7 +108,7 @@ impl Int8Sums for I32x16 {
     }
 }
 
-/// Pairs of bf16. Their products are exact in f32, so multiplying and adding apart is the same as together.
+/// Pairs of bf16. Their products are exact in f32, so separate multiplications and additions round like fused ones.
 pub(in crate::cpu) struct Bf16Pairs;
 
 impl Format for Bf16Pairs {
