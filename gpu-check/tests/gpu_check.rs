@@ -172,9 +172,10 @@ fn a_driver_that_hangs_is_left_at_the_limit() {
         let began = Instant::now();
         let (document, code) = with_fault(fault, &["--only", "mma_sync", "--limit-s", "1"]);
         assert_eq!(code, Some(1), "{document:#}");
-        // The process ends itself or, if that comes late on a busy machine, the wait for the device ends first.
+        // The process is ended, the wait for the device ends first, or on a busy machine both are reported.
         let error = error_at(&document, "/gpu/bf16_matrix_rate/mma_sync");
-        assert!(error == "no result within 1s" || error.ends_with("the device did not finish within 1s"), "{error}");
+        let is_late = |line: &str| line == "no result within 1s" || line.ends_with("did not finish within 1s");
+        assert!(error.lines().all(is_late), "{error}");
         assert!(began.elapsed() < Duration::from_secs(60));
     }
 }

@@ -78,6 +78,13 @@ mod tests {
         let clock = StepClock::start(Time(0), Work(100.0), 1.0);
         let done = |now| clock.layers_done(Time(now), 4);
         assert_eq!([done(0), done(24), done(25), done(99), done(100), done(500)], [0, 0, 1, 3, 4, 4]);
+        // Half of the work is done when the step stands still, and the rest takes twice as long as it would have.
+        let mut clock = clock;
+        clock.set_speed(Time(50), 0.0);
+        assert_eq!(clock.layers_done(Time(1_000), 4), 2);
+        clock.set_speed(Time(1_000), 0.5);
+        assert_eq!([1_049, 1_050, 1_100].map(|now| clock.layers_done(Time(now), 4)), [2, 3, 4]);
+        assert_eq!(StepClock::start(Time(7), Work(0.0), 1.0).layers_done(Time(3), 4), 4, "without work, at any time");
     }
 
     #[test]

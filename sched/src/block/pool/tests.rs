@@ -33,6 +33,45 @@ fn a_block_goes_through_all_its_states() {
     assert_eq!((pool.references(block), pool.state(block)), (1, BlockState::InUse));
 }
 
+/// Without it, a check that finds nothing would pass all other tests.
+#[test]
+fn every_kind_of_disagreement_is_found() {
+    type Damage = fn(&mut BlockPool, &mut Holdings);
+    const IN_USE: BlockId = BlockId(0);
+    const FREE: BlockId = BlockId(3);
+    let mut pool = BlockPool::new(4);
+    assert_eq!(pool.allocate(), Some(IN_USE));
+    let (kept, touched) = (pool.allocate().unwrap(), pool.allocate().unwrap());
+    pool.publish(kept, content(1));
+    pool.release(kept);
+    pool.begin_access(touched);
+    pool.release(touched);
+    let held = Holdings {
+        references: BTreeMap::from([(IN_USE, 1)]),
+        accesses: BTreeMap::from([(touched, 1)]),
+        ..Holdings::default()
+    };
+    assert_eq!(pool.check(&held), Ok(()));
+    let damages: [(Damage, &str); 10] = [
+        (|pool, _| pool.blocks[0].references = 2, "but 1 holders, 0 accesses and 0 reads exist"),
+        (|_, held| held.accesses.clear(), "but 0 holders, 0 accesses and 0 reads exist"),
+        (|_, held| drop(held.reads.insert(IN_USE, 1)), "but 1 holders, 0 accesses and 1 reads exist"),
+        (|pool, _| pool.by_content.clear(), "has content that leads to another block"),
+        (|pool, _| pool.free.push(IN_USE), "is on the free list, but is InUse"),
+        (|pool, _| pool.cached.push_newest(FREE), "is in the cached list, but is Free"),
+        (|pool, _| drop(pool.by_content.insert(content(9), FREE)), "holds something else"),
+        (|pool, _| drop(pool.free.pop()), "states count [1, 1, 1, 1], but the pool says [0, 1, 1, 1]"),
+        (|pool, _| pool.in_use = 2, "states count [1, 1, 1, 1], but the pool says [1, 1, 2, 1]"),
+        (|pool, _| pool.quarantined = 0, "states count [1, 1, 1, 1], but the pool says [1, 1, 1, 0]"),
+    ];
+    for (damage, said) in damages {
+        let (mut pool, mut held) = (pool.clone(), held.clone());
+        damage(&mut pool, &mut held);
+        let found = pool.check(&held);
+        assert!(found.as_ref().is_err_and(|problem| problem.ends_with(said)), "{said:?}: {found:?}");
+    }
+}
+
 #[test]
 fn content_that_is_read_can_be_found_and_is_given_to_nobody_else() {
     let mut pool = BlockPool::new(1);
