@@ -9,10 +9,10 @@ use node::drain::Supervision;
 use node::exit::Exit;
 use node::telemetry::{LogFormat, TelemetryError};
 
+use crate::bench::BenchArgs;
 use crate::chat::ChatArgs;
 use crate::config::{BatonConfig, Mode, NotSet};
 use crate::ending::CutShort;
-use crate::http::{Unreachable, WrongTarget};
 use crate::plane::PlaneError;
 use crate::serve::{EndedEarly, ServeError};
 use crate::terminal::OutputError;
@@ -40,6 +40,8 @@ pub enum Command {
     Decode(RoleArgs),
     /// The same prompts through every mode and transport; compares tokens and log-probabilities bit for bit.
     Verify(VerifyArgs),
+    /// Load on a server of the OpenAI API: latencies, rates and goodput, from a trace or made up.
+    Bench(Box<BenchArgs>),
     /// Talk to a model in the terminal.
     Chat(ChatArgs),
     /// One rank of a worker, which starts it and tells it its job on standard input.
@@ -206,14 +208,14 @@ fn classify(error: &anyhow::Error) -> Exit {
     if let Some(TelemetryError::Filter { .. }) = error.downcast_ref() {
         return Exit::Usage;
     }
-    if error.is::<NotSet>() || error.is::<WrongTarget>() {
+    if error.is::<NotSet>() {
         return Exit::Usage;
     }
     if error.is::<PlaneError>() {
         return Exit::Usage;
     }
-    if error.is::<Unreachable>() {
-        return Exit::Unavailable;
+    if let Some(error) = error.downcast_ref::<client::Error>() {
+        return exit_of_client(error);
     }
     match error.downcast_ref() {
         Some(OutputError::Closed) => return Exit::Done,
@@ -255,6 +257,25 @@ fn classify(error: &anyhow::Error) -> Exit {
         Some(router::Error::Lack(_)) => Exit::Unavailable,
         Some(router::Error::Io { .. }) => Exit::Internal,
         None => Exit::Failed,
+    }
+}
+
+fn exit_of_client(error: &client::Error) -> Exit {
+    use client::Error;
+    match error {
+        Error::Target { .. } | Error::ApiKey | Error::Settings(_) | Error::Line { .. } | Error::File { .. } => {
+            Exit::Usage
+        }
+        Error::Unreachable { .. } | Error::ConnectTimeout { .. } | Error::Io { .. } => Exit::Unavailable,
+        Error::Request { .. }
+        | Error::Broken { .. }
+        | Error::Stalled { .. }
+        | Error::Status { .. }
+        | Error::Answer { .. }
+        | Error::TooLarge { .. }
+        | Error::Unfinished
+        | Error::ErrorEvent(_)
+        | Error::NoModel(_) => Exit::Failed,
     }
 }
 

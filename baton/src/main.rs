@@ -1,12 +1,12 @@
 //! The one shipped binary: reads the command line and the configuration, and runs the command.
 #![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers to its siblings")]
 
+mod bench;
 mod bundled;
 mod chat;
 mod cli;
 mod config;
 mod ending;
-mod http;
 mod plane;
 mod role;
 mod serve;
@@ -96,6 +96,7 @@ async fn perform(command: Command) -> Result<()> {
         Command::Prefill(arguments) => at_once_or(&arguments, |ending| role::prefill(&arguments, ending)).await,
         Command::Decode(arguments) => at_once_or(&arguments, |ending| role::decode(&arguments, ending)).await,
         Command::Verify(arguments) => verify::run(arguments, &Ending::watch(Supervision::Alone)).await,
+        Command::Bench(arguments) => bench::run(*arguments, &Ending::watch(Supervision::Alone)).await,
         Command::Chat(arguments) => chat::run(arguments).await,
         Command::Config(arguments) => print_config(&arguments),
         // Follows its leader on this thread; the runtime has nothing to do.

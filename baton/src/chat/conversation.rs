@@ -1,11 +1,11 @@
 //! The conversation so far, and its continuation: streams an answer to the terminal and remembers it.
 
 use anyhow::Result;
+use client::http::Client;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
 use super::stopwatch::Stopwatch;
-use crate::http::Client;
 use crate::terminal::{print, remark, say};
 
 pub(super) struct Conversation {
@@ -75,7 +75,7 @@ impl Conversation {
     }
 
     async fn stream(&self, answer: &mut Answer, watch: &mut Stopwatch) -> Result<()> {
-        let mut stream = self.client.stream("/v1/chat/completions", &self.body()).await?;
+        let mut stream = self.client.stream("/v1/chat/completions", self.body().to_string().into()).await?;
         while let Some(event) = stream.next().await? {
             if let Some(piece) = event["choices"][0]["delta"]["content"].as_str().filter(|piece| !piece.is_empty()) {
                 watch.mark(stream.arrived());

@@ -7,9 +7,8 @@ mod stopwatch;
 mod words;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use client::http::Client;
 
-use crate::http::Client;
 use crate::terminal::{OutputError, remark, say};
 use conversation::Conversation;
 use input::{Editor, Entered};
@@ -48,7 +47,11 @@ pub async fn run(args: ChatArgs) -> Result<()> {
     let piped = tokio::task::spawn_blocking(input::piped).await??;
     let model = match &args.model {
         Some(model) => model.clone(),
-        None => first_model(&client).await.with_context(|| format!("is `baton serve` running at {}?", args.target))?,
+        None => {
+            let models = client.models().await;
+            let models = models.with_context(|| format!("is `baton serve` running at {}?", args.target))?;
+            models.into_iter().next().map(|(name, _)| name).unwrap_or_default()
+        }
     };
     let mut settings = Settings::new(args.max_tokens);
     if let Some(temperature) = args.temperature {
@@ -106,13 +109,4 @@ async fn converse(mut conversation: Conversation) -> Result<()> {
             }
         }
     }
-}
-
-async fn first_model(client: &Client) -> Result<String> {
-    let (status, body) = client.get("/v1/models").await?;
-    if !status.is_success() {
-        bail!("/v1/models: {status}");
-    }
-    let models: Value = serde_json::from_str(&body).context("/v1/models is not JSON")?;
-    Ok(models["data"][0]["id"].as_str().context("the router serves no model")?.to_string())
 }

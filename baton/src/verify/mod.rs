@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use client::http::Client;
 use node::drain::Cause;
 use node::telemetry::Metrics;
 use serde_json::Value;
@@ -20,7 +21,6 @@ use tokio::task::JoinSet;
 use crate::bundled;
 use crate::config::{BatonConfig, Mode, TelemetryConfig};
 use crate::ending::Ending;
-use crate::http::Client;
 use crate::serve::{Deployment, Narrator};
 use crate::terminal::{OutputError, say};
 use formats::{Format, Formats};

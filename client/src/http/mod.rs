@@ -1,0 +1,14 @@
+//! HTTP/1.1 client with event streams: targets, connections, SSE. Knows the JSON of the API only in `chunk`.
+
+mod chunk;
+mod client;
+mod pool;
+mod sse;
+mod stream;
+mod target;
+
+pub use chunk::{Chunk, ChunkChoice, Usage};
+pub use client::{Client, Deadlines};
+pub use sse::SseParser;
+pub use stream::EventStream;
+pub use target::Target;

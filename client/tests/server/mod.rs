@@ -1,0 +1,147 @@
+//! Small server of known timing for tests: streams tokens at a fixed pace, or misbehaves in a named way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+/// Least time to the first token.
+pub(crate) const TTFT: Duration = Duration::from_millis(40);
+/// Least gap between tokens.
+pub(crate) const GAP: Duration = Duration::from_millis(6);
+
+/// Behaviour of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    /// Streams as asked, with usage at the end.
+    Good,
+    /// Streams as asked, without usage.
+    WithoutUsage,
+    /// Streams, but puts two tokens into each event.
+    TwoPerEvent,
+    /// Streams without an end.
+    Endless,
+    /// Answers 500.
+    Fails,
+    /// Refuses `ignore_eos` with 400.
+    RefusesIgnoreEos,
+    /// Sends two tokens and nothing more.
+    FallsSilent,
+    /// Sends two tokens and closes the connection.
+    HangsUp,
+    /// Sends two tokens and an error object.
+    SendsError,
+    /// Ends the stream without a token.
+    SaysNothing,
+}
+
+/// Server on a port of its own; ends with the test's runtime.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    /// Connections and requests so far.
+    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) requests: Arc<AtomicUsize>,
+}
+
+impl Server {
+    pub(crate) async fn start(behaviour: Behaviour) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (connected, asked) = (Arc::clone(&connections), Arc::clone(&requests));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                connected.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(stream, behaviour, Arc::clone(&asked)));
+            }
+        });
+        Server { address, connections, requests }
+    }
+}
+
+async fn serve(mut stream: TcpStream, behaviour: Behaviour, requests: Arc<AtomicUsize>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut received = Vec::new();
+    loop {
+        let Some(body) = read_request(&mut stream, &mut received).await? else { return Ok(()) };
+        requests.fetch_add(1, Ordering::SeqCst);
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        match behaviour {
+            Behaviour::Fails => plain(&mut stream, "500 Internal Server Error", "out of order").await?,
+            Behaviour::RefusesIgnoreEos if body.get("ignore_eos").is_some() => {
+                plain(&mut stream, "400 Bad Request", "ignore_eos is not known").await?;
+            }
+            _ => answer(&mut stream, behaviour, &body).await?,
+        }
+        if behaviour == Behaviour::HangsUp {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads headers and body of the next request; `None` at the end of the connection.
+async fn read_request(stream: &mut TcpStream, received: &mut Vec<u8>) -> std::io::Result<Option<Vec<u8>>> {
+    loop {
+        if let Some(head) = received.windows(4).position(|window| window == b"\r\n\r\n") {
+            let headers = String::from_utf8_lossy(&received[..head]).to_lowercase();
+            let length = headers.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            let end = head + 4 + length.unwrap_or(0);
+            if received.len() >= end {
+                let body = received[head + 4..end].to_vec();
+                received.drain(..end);
+                return Ok(Some(body));
+            }
+        }
+        if stream.read_buf(received).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+async fn plain(stream: &mut TcpStream, status: &str, message: &str) -> std::io::Result<()> {
+    let body = format!("{{\"error\":{{\"message\":\"{message}\"}}}}");
+    stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await
+}
+
+async fn answer(stream: &mut TcpStream, behaviour: Behaviour, body: &serde_json::Value) -> std::io::Result<()> {
+    sleep(TTFT).await;
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await?;
+    let tokens = body["max_tokens"].as_u64().unwrap_or(1);
+    let events = match behaviour {
+        Behaviour::Endless => u64::MAX,
+        Behaviour::TwoPerEvent => tokens / 2,
+        Behaviour::FallsSilent | Behaviour::HangsUp | Behaviour::SendsError => 2,
+        Behaviour::SaysNothing => 0,
+        _ => tokens,
+    };
+    for event in 0..events {
+        if event > 0 {
+            sleep(GAP).await;
+        }
+        send(stream, r#"{"choices":[{"index":0,"text":" x","finish_reason":null}]}"#).await?;
+    }
+    match behaviour {
+        Behaviour::FallsSilent => sleep(Duration::from_secs(3600)).await,
+        Behaviour::HangsUp => return Ok(()),
+        Behaviour::SendsError => send(stream, r#"{"error":{"message":"the worker was lost"}}"#).await?,
+        Behaviour::WithoutUsage => {}
+        _ => {
+            let prompt = body["prompt"].as_array().map_or(0, Vec::len);
+            let usage = format!(r#"{{"prompt_tokens":{prompt},"completion_tokens":{tokens}}}"#);
+            send(stream, &format!(r#"{{"choices":[],"usage":{usage}}}"#)).await?;
+        }
+    }
+    send(stream, "[DONE]").await?;
+    stream.write_all(b"0\r\n\r\n").await
+}
+
+async fn send(stream: &mut TcpStream, data: &str) -> std::io::Result<()> {
+    let event = format!("data: {data}\n\n");
+    stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await
+}
