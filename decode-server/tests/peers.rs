@@ -91,8 +91,8 @@ async fn without_a_secret_only_configured_givers_are_dialled() {
 }
 
 /// Forwards connections until it is dropped.
-async fn proxy(to: &str) -> (String, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+async fn proxy(at: &str, to: &str) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind(at).await.unwrap();
     let (address, to) = (listener.local_addr().unwrap().to_string(), to.to_owned());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -112,7 +112,7 @@ async fn proxy(to: &str) -> (String, JoinSet<()>) {
 #[tokio::test]
 async fn a_giver_with_two_addresses_is_lost_when_both_are() {
     let prefill = giver().await;
-    let (other, tunnel) = proxy(&prefill.started.address).await;
+    let (other, tunnel) = proxy("127.0.0.1:0", &prefill.started.address).await;
     let peers = [prefill.started.address.as_str(), other.as_str()];
     let decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &peers)).await;
     assert!(decode.started.pairs.iter().all(|pair| pair.problem.is_none()), "{:?}", decode.started.pairs);
@@ -128,6 +128,20 @@ async fn a_giver_with_two_addresses_is_lost_when_both_are() {
     }
     router.decode.pairs(1).await;
     drop(prefill);
+    router.decode.pairs(0).await;
+}
+
+/// Found by trying: a giver whose address another process had taken, which refused the reader, was not lost until its
+/// leases ran out.
+#[tokio::test]
+async fn a_giver_is_lost_when_a_process_at_its_address_refuses() {
+    let (former, other) = (giver().await, Process::prefill(prefill(engine("opt", Tcp, STEP_US))).await);
+    let (address, tunnel) = proxy("127.0.0.1:0", &former.started.address).await;
+    let decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &[&address])).await;
+    let mut router = Router::between(&former, &decode).await;
+    router.decode.pairs(1).await;
+    drop(tunnel);
+    let (_address, _tunnel) = proxy(&address, &other.started.address).await;
     router.decode.pairs(0).await;
 }
 

@@ -18,7 +18,11 @@ pub(crate) fn failure_of(status: &Status) -> Failure {
     let carried = wire::Failure::decode(status.details()).ok().and_then(|message| Failure::from_wire(message).ok());
     carried.unwrap_or_else(|| {
         // Other layers do not always give a message.
-        let words = if status.message().is_empty() { status.code().description() } else { status.message() };
+        let words = match (status.message(), status.code()) {
+            ("", Code::Unimplemented) => "the process there does not serve this call: it has another role",
+            ("", code) => code.description(),
+            (message, _) => message,
+        };
         Failure::new(kind_of(status.code()), words)
     })
 }
@@ -58,5 +62,7 @@ mod tests {
         let failure = failure_of(&Status::unavailable("tcp connect error"));
         assert_eq!(failure, Failure::new(FailureKind::WorkerLost, "tcp connect error"));
         assert_eq!(failure_of(&Status::ok("")).kind, FailureKind::Internal);
+        let other_role = failure_of(&Status::unimplemented(""));
+        assert!(other_role.kind == FailureKind::Incompatible && other_role.detail.contains("another role"));
     }
 }

@@ -57,6 +57,7 @@ pub struct WorkerMetrics {
     handed_over: Counter,
     reader_lost: Counter,
     joined: Counter,
+    handoff_failed: Counter,
     orphans: Counter,
     invariants_broken: Counter,
     session_legs: Gauge,
@@ -91,6 +92,7 @@ impl WorkerMetrics {
             handed_over: handoff("handed_over"),
             reader_lost: handoff("reader_lost"),
             joined: handoff("joined"),
+            handoff_failed: handoff("failed"),
             orphans: counter!(names::ORPHANED_MESSAGES_TOTAL, "role" => role),
             invariants_broken: counter!(names::INVARIANTS_BROKEN_TOTAL, "role" => role),
             session_legs: gauge!(names::SESSION_LEGS, "role" => role),
@@ -137,7 +139,8 @@ impl WorkerMetrics {
         self.peers_up.set(0.0);
         let counters =
             [&self.prompt_tokens, &self.generated_tokens, &self.handed_over, &self.reader_lost, &self.joined];
-        for counter in counters.into_iter().chain([&self.orphans, &self.transfer_bytes, &self.invariants_broken]) {
+        let others = [&self.handoff_failed, &self.orphans, &self.transfer_bytes, &self.invariants_broken];
+        for counter in counters.into_iter().chain(others) {
             counter.increment(0);
         }
         for reason in TurnedAway::ALL {
@@ -185,6 +188,7 @@ impl WorkerMetrics {
                 }
             }
             FromWorker::Failed { failure, .. } => {
+                self.handoff_failed.increment(u64::from(failure.kind == FailureKind::KvLost));
                 counter!(names::LEG_FAILURES_TOTAL, "role" => self.role, "kind" => failure.kind.label()).increment(1);
             }
         }

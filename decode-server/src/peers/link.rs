@@ -108,19 +108,27 @@ impl Link {
         let shared = &self.peers.shared;
         let config = &shared.config;
         let connecting = connect(&self.address, &shared.hello, &shared.worker.secret, &config.limits);
-        let (peer, welcome) = match self.silent_since.filter(|_| self.giver.is_some()) {
-            None => connecting.await?,
+        let connected = match self.silent_since.filter(|_| self.giver.is_some()) {
+            None => connecting.await,
             // A stopped process accepts connections and answers nothing: the time until it is lost runs on.
             Some(since) => {
                 let left = config.lost_after.saturating_sub(since.elapsed()).max(ANSWER_WAIT_MIN);
                 let no_answer = |_| Failure::new(FailureKind::WorkerLost, format!("no answer within {left:?}"));
-                timeout(left, connecting).await.map_err(no_answer)??
+                timeout(left, connecting).await.unwrap_or_else(|late| Err(no_answer(late)))
+            }
+        };
+        let (peer, welcome) = match connected {
+            Ok(connected) => connected,
+            Err(failure) => {
+                // A giver that was met is met again as long as its process lives: another one refuses.
+                if failure.kind == FailureKind::Incompatible {
+                    self.lose_former(None);
+                }
+                return Err(failure);
             }
         };
         self.silent_since = None;
-        if let Some(former) = self.giver.filter(|former| *former != welcome.instance) {
-            self.lose(former, "another process answers at its address");
-        }
+        self.lose_former(Some(welcome.instance));
         self.giver = Some(welcome.instance);
         if !welcome.name.is_empty() {
             self.name.clone_from(&welcome.name);
@@ -293,6 +301,13 @@ impl Link {
         }
         let patience = if self.was_met { FORGET_AFTER } else { Duration::ZERO };
         silent >= patience && self.peers.table().forget(&self.address)
+    }
+
+    /// Loses the giver that was met here if it is not the one that answers now.
+    fn lose_former(&mut self, now: Option<InstanceId>) {
+        if let Some(former) = self.giver.take_if(|former| Some(*former) != now) {
+            self.lose(former, "another process answers at its address");
+        }
     }
 
     fn lose(&mut self, giver: InstanceId, why: &str) {

@@ -11,6 +11,10 @@ use crate::handoff::{Give, LeaseIds, Released, Renewed};
 use crate::message::{Commit, Envelope, FirstTiming, FirstToken, FromWorker, ReleaseAnswer, ToReader, TokenTiming};
 use crate::{Choice, InstanceId, LeaseId, Leg, SampledToken, Time};
 
+/// What bounds an answer is the context of the worker that decodes it, which may be longer than the giver's: the router
+/// has seen to it that the whole answer fits there.
+const CONTEXT_OF_READER: u32 = u32::MAX;
+
 impl Replica {
     /// Offers a prompt whose blocks were just reserved, if a reader will take it.
     pub(super) fn open_give(&mut self, key: SequenceKey) {
@@ -36,7 +40,7 @@ impl Replica {
         let living = tokens.into_iter().filter(|(choice, _)| sequence.members.iter().any(|m| m.choice == *choice));
         let firsts: Vec<_> = living
             .map(|(choice, token)| {
-                let ended = finish(&sequence.params, prompt, generated, token.token, self.config.context_max);
+                let ended = finish(&sequence.params, prompt, generated, token.token, CONTEXT_OF_READER);
                 FirstToken { choice, token, ended }
             })
             .collect();

@@ -133,7 +133,7 @@ impl Replica {
     fn check_size(&self, request: &Request, last: LastPosition) -> Result<(), Failure> {
         let too_long = |detail: String| Err(Failure::new(FailureKind::TooLong, detail));
         let (tokens, context) = (request.prefill_tokens(), self.config.context_max);
-        if tokens >= context as usize {
+        if tokens > context as usize || tokens == context as usize && last == LastPosition::OfOutput {
             return too_long(format!("{tokens} tokens leave nothing to generate in a context of {context}"));
         }
         let seats = self.config.sequences_max;
@@ -210,7 +210,7 @@ fn check_params(request: &Request) -> Result<(), Failure> {
 }
 
 /// Last position up to which a leg's KV cache can grow here.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LastPosition {
     OfPrompt,
     OfOutput,

@@ -46,6 +46,47 @@ fn a_prompt_is_offered_before_its_first_chunk_committed_and_handed_over() {
     );
 }
 
+/// Found by trying: an answer ended after one token if its prompt filled the giver's context, although the decode worker
+/// had a longer one.
+#[test]
+fn the_givers_context_bounds_the_prompt_and_not_the_answer() {
+    check(
+        "config role=prefill context=20
+         submit r1 prompt=19 give max=5
+         step 7
+         submit r2 prompt=20 give max=5
+         step 8
+         submit r3 prompt=21 give max=5
+         submit r4 prompt=20 give max=1
+         step 9",
+        expect![[r#"
+            > submit r1 prompt=19 give max=5
+              grant L1 b0,b1
+              offered r1 L1 b0,b1
+              run step1: +slot0 | 0..19 @b0,b1 → slot0
+            > step 7
+              committed r1 choice0=t7 (queue 0us prefill 10000us)
+            > submit r2 prompt=20 give max=5
+              grant L2 b2,b3
+              offered r2 L2 b2,b3
+              run step2: +slot0 | 0..20 @b2,b3 → slot0
+            > step 8
+              committed r2 choice0=t8 (queue 0us prefill 10000us)
+            > submit r3 prompt=21 give max=5
+              failed r3 too_long: 21 tokens leave nothing to generate in a context of 20
+              over r3
+            > submit r4 prompt=20 give max=1
+              grant L3 b4,b5
+              offered r4 L3 b4,b5
+              run step3: +slot0 | 0..20 @b4,b5 → slot0
+            > step 9
+              committed r4 choice0=t9 Length (queue 0us prefill 10000us)
+              revoke L3
+              over r4
+        "#]],
+    );
+}
+
 #[test]
 fn a_lease_is_the_readers_that_was_heard_of_first() {
     check(
