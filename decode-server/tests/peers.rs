@@ -136,11 +136,11 @@ async fn a_giver_with_two_addresses_is_lost_when_both_are() {
 #[tokio::test]
 async fn a_giver_is_lost_when_a_process_at_its_address_refuses() {
     let (former, other) = (giver().await, Process::prefill(prefill(engine("opt", Tcp, STEP_US))).await);
-    let (address, tunnel) = proxy("127.0.0.1:0", &former.started.address).await;
+    let (address, mut tunnel) = proxy("127.0.0.1:0", &former.started.address).await;
     let decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &[&address])).await;
     let mut router = Router::between(&former, &decode).await;
     router.decode.pairs(1).await;
-    drop(tunnel);
+    tunnel.shutdown().await;
     let (_address, _tunnel) = proxy(&address, &other.started.address).await;
     router.decode.pairs(0).await;
 }
