@@ -135,13 +135,24 @@ async fn a_giver_with_two_addresses_is_lost_when_both_are() {
 /// leases ran out.
 #[tokio::test]
 async fn a_giver_is_lost_when_a_process_at_its_address_refuses() {
-    let (former, other) = (giver().await, Process::prefill(prefill(engine("opt", Tcp, STEP_US))).await);
+    let long_lease = |family| engine::Config { lease_span_ms: 30_000, ..engine(family, Tcp, STEP_US) };
+    let former = Process::prefill(prefill(long_lease("llama"))).await;
+    let other = Process::prefill(prefill(long_lease("opt"))).await;
     let (address, mut tunnel) = proxy("127.0.0.1:0", &former.started.address).await;
-    let decode = Process::decode(decode(engine("llama", Tcp, STEP_US), &[&address])).await;
+    let patient = decode_server::Config { giver_lost_ms: 30_000, ..decode(long_lease("llama"), &[&address]) };
+    let decode = Process::decode(patient).await;
     let mut router = Router::between(&former, &decode).await;
     router.decode.pairs(1).await;
+    let asked = request(1, 100, 10);
+    router.prefill.send(ToWorker::Submit(asked.clone(), Work::Give));
+    let mut offer = router.offer(&asked).await;
+    offer.giver_address = address.as_str().into();
+    router.decode.send(ToWorker::Offer(offer));
     tunnel.shutdown().await;
     let (_address, _tunnel) = proxy(&address, &other.started.address).await;
+    // Far less than a lease, and than the time for which a silent giver is waited for.
+    let failure = tokio::time::timeout(Duration::from_secs(15), router.decode.failed(asked.leg)).await.unwrap();
+    assert_eq!(failure.kind, FailureKind::KvLost, "{failure:?}");
     router.decode.pairs(0).await;
 }
 
