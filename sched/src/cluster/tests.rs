@@ -86,6 +86,7 @@ fn a_hand_off_counts_for_a_worker_that_has_just_left() {
     cluster.leave(giver);
     assert_eq!(cluster.pair(giver, reader), Some((InstanceId(1), InstanceId(2))));
     assert_eq!(cluster.pair(WorkerId(100), reader), None, "long gone");
+    assert_eq!(cluster.left.len(), LEFT_MAX);
 }
 
 #[test]
