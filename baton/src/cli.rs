@@ -17,6 +17,7 @@ use crate::plane::PlaneError;
 use crate::serve::{EndedEarly, ServeError};
 use crate::terminal::OutputError;
 use crate::verify::VerifyArgs;
+use crate::vllm_names::VllmNames;
 
 /// Serves large language models with prefill and decode on different compute.
 #[derive(Debug, Parser)]
@@ -88,6 +89,8 @@ pub struct ServeArgs {
     port: Option<u16>,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    names: VllmNames,
 }
 
 /// One role.
@@ -156,6 +159,7 @@ impl ServeArgs {
         if let Some(listen) = self.listen(&all)? {
             all.settings.push(format!("router.listen={}", text(&listen)));
         }
+        all.settings.extend(self.names.settings());
         let mut config = all.load()?;
         if let Some(model) = self.model.as_ref().or(self.directory.as_ref()) {
             config.set_model(model);

@@ -12,6 +12,7 @@ mod role;
 mod serve;
 mod terminal;
 mod verify;
+mod vllm_names;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
             // Help and version are no errors; clap knows the difference.
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             let printed = error.print().map_err(OutputError::from);
+            if let Some(advice) = vllm_names::advice(&error) {
+                Stream::Stderr.line(&advice);
+            }
             return match printed {
                 Ok(()) | Err(OutputError::Closed) => exit.into(),
                 Err(OutputError::Failed(_)) => Exit::OutputLost.into(),

@@ -14,6 +14,7 @@ mod progress;
 pub mod replica;
 pub mod sampling;
 mod start;
+mod structure;
 
 pub use config::{
     BackendKind, Config, KvDtypeChoice, ModelledConfig, PrefixCacheChoice, RanksChoice, TransportChoice, WeightsDtype,

@@ -2,6 +2,7 @@
 
 use model_files::ModelFileError;
 use thiserror::Error;
+use vocabulary::VocabularyError;
 
 /// Failure of the router itself.
 #[derive(Debug, Error)]
@@ -26,6 +27,15 @@ pub enum Error {
         /// Cause of the failure.
         source: std::io::Error,
     },
+}
+
+impl From<VocabularyError> for Error {
+    fn from(cause: VocabularyError) -> Error {
+        match cause {
+            VocabularyError::ModelFile(cause) => Error::ModelFile(cause),
+            VocabularyError::Tokenizer(problem) => Error::Tokenizer(problem),
+        }
+    }
 }
 
 impl From<ModelFileError> for Error {

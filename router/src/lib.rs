@@ -14,6 +14,7 @@ mod random;
 mod relief;
 mod router;
 mod slo;
+mod structure;
 pub mod text;
 mod worker;
 

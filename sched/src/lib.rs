@@ -35,6 +35,6 @@ pub use ids::{
     WorkerId,
 };
 pub use plan::{BlockCopy, Input, SampleOutcome, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
-pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo};
+pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo, Structure};
 pub use role::Role;
 pub use time::{Span, Time};

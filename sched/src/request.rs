@@ -71,6 +71,17 @@ pub struct SamplingParams {
     pub logprobs: Option<u8>,
     /// Amounts added to the logits of these tokens before everything else. Sorted by token, no repeats.
     pub logit_bias: Vec<(TokenId, f32)>,
+    /// Grammar that the text follows, if it must follow one.
+    pub structure: Option<Arc<Structure>>,
+}
+
+/// Grammar of a structured answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Structure {
+    /// The grammar, in llguidance's dialect of Lark; read by workers, not here.
+    pub grammar: Arc<str>,
+    /// Tokens that may follow a complete text.
+    pub ends: Vec<TokenId>,
 }
 
 impl SamplingParams {
@@ -111,6 +122,7 @@ impl Default for SamplingParams {
             stop_tokens: Vec::new(),
             logprobs: None,
             logit_bias: Vec::new(),
+            structure: None,
         }
     }
 }

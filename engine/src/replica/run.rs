@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use crossbeam_utils::sync::Parker;
 use kv_transfer::{KvTransport, LeaseTable, RegionId};
 use sched::layout::KvLayout;
-use sched::message::{Load, STATUS_BEAT};
+use sched::message::{Load, STATUS_BEAT, ToWorker};
 use sched::replica::{Event, Replica};
 use sched::{Failure, FailureKind, Span, Time};
 
@@ -19,6 +19,7 @@ use super::{Command, Outbound, Outlet, ReplicaHandle};
 use crate::EngineError;
 use crate::backend::Backend;
 use crate::clock::Clock;
+use crate::structure::Structures;
 
 /// Commands taken in before the scheduler decides again, so that a flood of them delays no step for ever.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
@@ -34,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) leases: Arc<LeaseTable>,
     pub(crate) region: RegionId,
     pub(crate) layout: KvLayout,
+    pub(crate) structures: Structures,
     pub(crate) outlet: Box<dyn Outlet>,
     pub(crate) inbox_events_max: usize,
 }
@@ -44,12 +46,13 @@ pub(crate) fn spawn(parts: Parts, parker: Parker) -> Result<(ReplicaHandle, Join
     let stop = Arc::new(AtomicBool::new(false));
     let handle = ReplicaHandle::new(sender, parker.unparker().clone(), Arc::clone(&stop));
     let body = move || {
-        let Parts { scheduler, backend, transport, leases, region, layout, outlet, .. } = parts;
+        let Parts { scheduler, backend, transport, leases, region, layout, structures, outlet, .. } = parts;
         let performer = Performer::new(backend, transport, leases, region, layout, outlet);
         let mut thread = ReplicaThread {
             clock: Clock::start(),
             scheduler,
             performer,
+            structures,
             inbox,
             parker,
             stop,
@@ -71,6 +74,7 @@ struct ReplicaThread {
     clock: Clock,
     scheduler: Replica,
     performer: Performer,
+    structures: Structures,
     inbox: Receiver<Command>,
     parker: Parker,
     stop: Arc<AtomicBool>,
@@ -118,7 +122,10 @@ impl ReplicaThread {
     fn take_in(&mut self) -> Inbox {
         for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.inbox.try_recv() {
-                Ok(Command::Event(event)) => self.fact(event),
+                Ok(Command::Event(event)) => {
+                    self.foresee(&event);
+                    self.fact(event);
+                }
                 Ok(Command::AddPeer(peer)) => self.performer.add_peer(*peer),
                 Ok(Command::RemovePeer(instance)) => {
                     self.performer.remove_peer(instance);
@@ -139,6 +146,19 @@ impl ReplicaThread {
             self.fact(Event::Tick);
         }
         Inbox::Open
+    }
+
+    /// Has the grammar of a new leg compiled while the leg waits for its turn.
+    fn foresee(&self, event: &Event) {
+        let Event::Router(word) = event else { return };
+        let request = match word {
+            ToWorker::Submit(request, _) => request,
+            ToWorker::Offer(offer) => &offer.request,
+            ToWorker::Commit(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => return,
+        };
+        if let Some(structure) = &request.params.structure {
+            self.structures.prepare(structure);
+        }
     }
 
     fn fact(&mut self, event: Event) {

@@ -144,6 +144,7 @@ fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
             leases: Arc::new(LeaseTable::new()),
             region: RegionId(0),
             layout: layout(),
+            structures: crate::structure::Structures::new("no such folder".into()),
             outlet: Box::new(ToChannel(sender)),
             inbox_events_max: 4,
         };

@@ -14,15 +14,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sched::{Failure, FailureKind, SampleOutcome, SampledToken, SamplingParams, SlotId, SlotInit, TokenId, rng};
+use vocabulary::GrammarError;
 
 use self::draw::{Scratch, draw};
 use self::logprob::LogSoftmax;
 use self::penalty::Seen;
 use crate::EngineError;
+use crate::structure::{Follower, Structures};
 
 /// Sampler state of all running choices.
 #[derive(Debug)]
 pub struct Sampler {
+    structures: Structures,
     slots: BTreeMap<SlotId, Slot>,
     adjusted: Vec<f32>,
     scratch: Scratch,
@@ -36,6 +39,7 @@ struct Slot {
     generated: u32,
     last: Last,
     seen: Seen,
+    follower: Option<Follower>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,17 +56,10 @@ const VOID_INPUT: TokenId = TokenId(0);
 /// Sample of void slots; outside of every vocabulary, so that it cannot pass for a token.
 const VOID_SAMPLE: TokenId = TokenId(u32::MAX);
 
-impl Default for Sampler {
-    fn default() -> Self {
-        Sampler::new()
-    }
-}
-
 impl Sampler {
-    /// Makes a sampler without choices.
-    #[must_use]
-    pub fn new() -> Sampler {
-        Sampler { slots: BTreeMap::new(), adjusted: Vec::new(), scratch: Scratch::default() }
+    /// Makes a sampler without choices; `structures` has the grammars of those that follow one.
+    pub(crate) fn new(structures: Structures) -> Sampler {
+        Sampler { structures, slots: BTreeMap::new(), adjusted: Vec::new(), scratch: Scratch::default() }
     }
 
     /// Starts a choice, and forgets the one that had its slot before.
@@ -73,6 +70,11 @@ impl Sampler {
             generated: init.generated.len() as u32,
             last: init.generated.last().map_or(Last::Nothing, |token| Last::Token(*token)),
             seen: Seen::new(&init.params, &init.prompt, &init.generated),
+            follower: init
+                .params
+                .structure
+                .as_ref()
+                .map(|structure| self.structures.follow(structure, &init.generated)),
         };
         self.slots.insert(init.slot, slot);
     }
@@ -97,7 +99,7 @@ impl Sampler {
     /// Samples the next token of a choice from one row of logits, `[vocab]`. A row that gives no token is an outcome,
     /// not an error: it voids only its own slot.
     pub fn sample(&mut self, slot: SlotId, logits: &[f32]) -> Result<SampleOutcome, EngineError> {
-        let Sampler { slots, adjusted, scratch } = self;
+        let Sampler { slots, adjusted, scratch, .. } = self;
         let Some(state) = slots.get_mut(&slot) else {
             return Err(EngineError::Plan(format!("{slot} samples but was not admitted")));
         };
@@ -117,10 +119,13 @@ impl Slot {
     fn draw(&self, logits: &[f32], adjusted: &mut Vec<f32>, scratch: &mut Scratch) -> SampleOutcome {
         let params = &self.params;
         let raw_maximum = order::maximum(logits).map_err(|problem| broken_model(&problem))?;
-        let (view, maximum) = if penalty::changes_logits(params, self.generated) {
+        let (view, maximum) = if self.follower.is_some() || penalty::changes_logits(params, self.generated) {
             adjusted.clear();
             adjusted.extend_from_slice(logits);
             self.seen.adjust(params, self.generated, adjusted);
+            if let Some(follower) = &self.follower {
+                follower.allowed(|allowed| allowed.bar(logits, adjusted)).map_err(|error| broken_structure(&error))?;
+            }
             (adjusted.as_slice(), order::maximum(adjusted).map_err(|problem| broken_params(&problem))?)
         } else {
             (logits, raw_maximum)
@@ -132,6 +137,9 @@ impl Slot {
 
     fn note(&mut self, token: TokenId) {
         self.seen.note(&self.params, token);
+        if let Some(follower) = &self.follower {
+            follower.push(token);
+        }
         self.generated += 1;
         self.last = Last::Token(token);
     }
@@ -146,6 +154,11 @@ fn broken_model(problem: &str) -> Failure {
 fn broken_params(problem: &str) -> Failure {
     let detail = format!("logit_bias, min_tokens and penalties leave no token that can be sampled: {problem}");
     Failure::new(FailureKind::InvalidRequest, detail)
+}
+
+/// Failure of a row whose grammar cannot be followed any further.
+fn broken_structure(error: &GrammarError) -> Failure {
+    Failure::new(FailureKind::InvalidRequest, format!("the structure of the answer cannot be followed: {error}"))
 }
 
 /// Adds the log-probabilities that were asked for, from the raw logits, to a token.

@@ -21,6 +21,7 @@ use super::{ModelInfo, Purpose, Started, geometry};
 use crate::backend::{ModelledBackend, Notify};
 use crate::model::{Grid, ModelSpec};
 use crate::replica::{Outlet, Parts, spawn};
+use crate::structure::Structures;
 use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice, Progress};
 
 /// Version of the hand-off protocol between workers.
@@ -63,7 +64,7 @@ pub(super) fn start(
     let notify: Notify = Arc::new(move || thread.unpark());
     let opened = open_with_ranks(config, backing(config, serving), Arc::clone(&notify), program, progress)?;
     progress.begins(Phase::Assembling, 0);
-    let Opened { backend, kv, spec, context_max, weights_digest, expert_counts } = opened;
+    let Opened { backend, kv, spec, context_max, weights_digest, expert_counts, structures } = opened;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
     let instance = InstanceId(u128::from_le_bytes(random_bytes()?));
     let leases = Arc::new(LeaseTable::new());
@@ -88,7 +89,7 @@ pub(super) fn start(
     log(&info);
     let endpoint = transport.endpoint();
     let inbox_events_max = config.inbox_events_max;
-    let parts = Parts { scheduler, backend, transport, leases, region, layout, outlet, inbox_events_max };
+    let parts = Parts { scheduler, backend, transport, leases, region, layout, structures, outlet, inbox_events_max };
     let (handle, join) = spawn(parts, parker)?;
     Ok(Started { handle, info, endpoint, join, expert_counts })
 }
@@ -160,7 +161,8 @@ fn modelled(
     let device = Device::new(Box::new(config.modelled.fitted()?), device);
     let backend = ModelledBackend::start(device, notify)?;
     let weights_digest = digest(&spec, 0);
-    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts: None })
+    let structures = Structures::new(config.model_dir.clone());
+    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts: None, structures })
 }
 
 /// Waits, layer by layer, as long as a real device would take to load.

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::backend::Backend;
 use crate::model::{ExpertCounts, Grid, ModelSpec};
+use crate::structure::Structures;
 use crate::{Config, EngineError, KvStore, RanksChoice};
 
 /// A backend with its model and its KV pool, as [`crate::open_backend`] makes them.
@@ -24,6 +25,8 @@ pub struct Opened {
     pub weights_digest: u128,
     /// Work of each expert so far; `None` for a backend or model without experts.
     pub expert_counts: Option<ExpertCounts>,
+    /// Grammars of requests for structured answers.
+    pub(crate) structures: Structures,
 }
 
 /// Allocates the KV pool. If ranks are processes they must be able to map it, whatever the transport wished for.

@@ -10,6 +10,8 @@ pub const CHOICES_MAX: usize = 128;
 pub const STOP_TOKENS_MAX: usize = 1024;
 /// Biased tokens of a request.
 pub const LOGIT_BIAS_MAX: usize = 4096;
+/// Bytes of a grammar.
+pub const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 /// Alternatives reported per token.
 pub const ALTERNATIVES_MAX: usize = 255;
 /// Legs of one renewal.

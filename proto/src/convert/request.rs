@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sched::{Choice, ChoiceState, Request, SamplingParams, Slo, Span, TokenId};
+use sched::{Choice, ChoiceState, Request, SamplingParams, Slo, Span, Structure, TokenId};
 
 use super::ids::{span_to_wire, tokens_from_wire, tokens_to_wire};
-use super::limits::{CHOICES_MAX, LOGIT_BIAS_MAX, STOP_TOKENS_MAX, TOKENS_MAX};
+use super::limits::{CHOICES_MAX, GRAMMAR_BYTES_MAX, LOGIT_BIAS_MAX, STOP_TOKENS_MAX, TOKENS_MAX};
 use super::{ConvertError, Field, Wire};
 use crate::generated as wire;
 
@@ -73,6 +73,7 @@ impl Wire for SamplingParams {
             logprobs: self.logprobs.map(u32::from),
             logit_bias_tokens,
             logit_bias_values,
+            structure: self.structure.as_deref().map(Wire::to_wire),
         }
     }
 
@@ -96,7 +97,22 @@ impl Wire for SamplingParams {
             stop_tokens: tokens_from_wire(message.stop_tokens),
             logprobs,
             logit_bias: logit_bias.map(|(bias, token)| (TokenId(token), bias)).collect(),
+            structure: message.structure.map(Structure::from_wire).transpose()?.map(Arc::new),
         })
+    }
+}
+
+impl Wire for Structure {
+    type Message = wire::Structure;
+
+    fn to_wire(&self) -> wire::Structure {
+        wire::Structure { grammar: self.grammar.to_string(), ends: tokens_to_wire(&self.ends) }
+    }
+
+    fn from_wire(message: wire::Structure) -> Result<Self, ConvertError> {
+        Field("Structure", "grammar").at_most(message.grammar.len(), GRAMMAR_BYTES_MAX)?;
+        Field("Structure", "ends").at_most(message.ends.len(), STOP_TOKENS_MAX)?;
+        Ok(Structure { grammar: message.grammar.into(), ends: tokens_from_wire(message.ends) })
     }
 }
 

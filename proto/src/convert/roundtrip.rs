@@ -15,7 +15,7 @@ use sched::message::{
 };
 use sched::{
     Attempt, BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request,
-    RequestId, Role, SampledToken, SamplingParams, Slo, Span, TokenId,
+    RequestId, Role, SampledToken, SamplingParams, Slo, Span, Structure, TokenId,
 };
 
 use super::limits::TOKENS_MAX;
@@ -49,20 +49,24 @@ fn params() -> impl Strategy<Value = SamplingParams> {
     let limits = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u64>(), option::of(any::<u8>()));
     let floats = proptest::array::uniform6(proptest::num::f32::NORMAL);
     let bias = vec((any::<u32>().prop_map(TokenId), proptest::num::f32::NORMAL), 0..4);
-    (limits, floats, tokens(0..4), bias).prop_map(|(limits, floats, stop_tokens, logit_bias)| SamplingParams {
-        max_tokens: limits.0,
-        min_tokens: limits.1,
-        temperature: floats[0],
-        top_p: floats[1],
-        top_k: limits.2,
-        min_p: floats[2],
-        repetition_penalty: floats[3],
-        presence_penalty: floats[4],
-        frequency_penalty: floats[5],
-        seed: limits.3,
-        stop_tokens,
-        logprobs: limits.4,
-        logit_bias,
+    let structure = option::of((".{0,20}", tokens(0..3)));
+    (limits, floats, tokens(0..4), bias, structure).prop_map(|(limits, floats, stop_tokens, logit_bias, structure)| {
+        SamplingParams {
+            max_tokens: limits.0,
+            min_tokens: limits.1,
+            temperature: floats[0],
+            top_p: floats[1],
+            top_k: limits.2,
+            min_p: floats[2],
+            repetition_penalty: floats[3],
+            presence_penalty: floats[4],
+            frequency_penalty: floats[5],
+            seed: limits.3,
+            stop_tokens,
+            logprobs: limits.4,
+            logit_bias,
+            structure: structure.map(|(grammar, ends)| Arc::new(Structure { grammar: grammar.into(), ends })),
+        }
     })
 }
 

@@ -331,6 +331,18 @@ pub struct SamplingParams {
     pub logit_bias_tokens: ::prost::alloc::vec::Vec<u32>,
     #[prost(float, repeated, tag = "14")]
     pub logit_bias_values: ::prost::alloc::vec::Vec<f32>,
+    /// Grammar that the text follows; absent: none.
+    #[prost(message, optional, tag = "15")]
+    pub structure: ::core::option::Option<Structure>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Structure {
+    /// In llguidance's dialect of Lark.
+    #[prost(string, tag = "1")]
+    pub grammar: ::prost::alloc::string::String,
+    /// Tokens that may follow a complete text.
+    #[prost(uint32, repeated, tag = "2")]
+    pub ends: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Slo {

@@ -20,12 +20,14 @@ use crate::dispatch::Job;
 use crate::exchange::{Exchange, ExchangeParts, Turn};
 use crate::metrics::Account;
 use crate::openai::{
-    ApiError, Choice, Delivery, Delta, Generation, Head, Limits, UnnamedLength, Usage, UsageChunk, sse,
+    ApiError, Choice, Delivery, Delta, Generation, Head, Limits, UnnamedLength, Usage, UsageChunk, Wanted, sse,
 };
 use crate::text::ModelText;
 
 /// Largest answer that is written on the connection's thread; a larger one would hold up others.
 const SMALL_ANSWER_BYTES: usize = 64 << 10;
+/// Bytes of a grammar: large schemas have some tens of thousands.
+const GRAMMAR_BYTES_MAX: usize = 256 << 10;
 /// Approximate size of the pieces in which the starts of a stream's choices are sent.
 const OPENING_BYTES: usize = 16 << 10;
 
@@ -118,6 +120,7 @@ fn prepare_parsed<E: Endpoint>(
     let slo = app.config.slo.resolve(generation.slo_class.as_deref().or(class))?;
     let share = output_share(app, &generation, request.prompts_count(), room.context_tokens)?;
     let unnamed = E::unnamed_length(app, share);
+    check_structure(&app.model, &generation, room)?;
     let prompts = request.prompts(&app.model, room)?;
     let jobs = prompts
         .iter()
@@ -133,6 +136,24 @@ fn prepare_parsed<E: Endpoint>(
     let form = request.form(head, prompts);
     let repeated_bytes = form.repeated_bytes(generation.delivery);
     Ok(Prepared { generation, jobs, form, prompt_bytes, repeated_bytes })
+}
+
+/// Fails if no worker could follow the grammar of the answer.
+fn check_structure(model: &ModelText, generation: &Generation, room: &Room<'_>) -> Result<(), ApiError> {
+    let Some(Wanted { field, grammar }) = &generation.structure else { return Ok(()) };
+    if grammar.len() > GRAMMAR_BYTES_MAX {
+        let message = format!("{field} makes a grammar of more than {GRAMMAR_BYTES_MAX} bytes");
+        return Err(ApiError::invalid(field, message));
+    }
+    if model.end_tokens.is_empty() {
+        let message = format!("{field} needs a token that ends an answer, and this model's files name none");
+        return Err(ApiError::invalid(field, message));
+    }
+    room.look()?;
+    model
+        .grammars
+        .check(grammar, model.tokenizer.pieces())
+        .map_err(|error| ApiError::invalid(field, format!("{field} cannot be used: {error}")))
 }
 
 /// Returns the share of a choice in the tokens that one request may ask for. Fails if the client's number asks for more

@@ -33,6 +33,11 @@ impl Room<'_> {
         })
     }
 
+    /// Fails if the work has taken too long or nobody waits for it.
+    pub(super) fn look(&self) -> Result<(), ApiError> {
+        self.effort.look().map_err(|stopped| wrong("messages", &EncodeError::Stopped(stopped)))
+    }
+
     /// Fails if even the longest tokens could not fit the text into the context; costs no work.
     pub(super) fn fits(&self, model: &ModelText, text: &str) -> Result<(), ApiError> {
         let least = model.tokenizer.tokens_min(text.len());

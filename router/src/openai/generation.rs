@@ -1,10 +1,13 @@
 //! Fields that chat and text completions share: how tokens are chosen, when they end, how they are sent.
 
-use sched::{SamplingParams, TokenId};
+use std::sync::Arc;
+
+use sched::{SamplingParams, Structure, TokenId};
 use serde_json::Value;
 
 use super::fields::{self, Fields};
 use super::known::note_unknown;
+use super::structure::{Wanted, take_structure};
 use super::{ApiError, Limits};
 use crate::text::sampling_defaults::{MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_K, TOP_P};
 use crate::text::{Length, ModelText, SpecialText};
@@ -63,6 +66,8 @@ pub struct Generation {
     pub slo_class: Option<String>,
     /// Alternatives per token to report; `None` for no log-probabilities.
     pub logprobs: Option<u8>,
+    /// Structure of the answer.
+    pub structure: Option<Wanted>,
 }
 
 /// Answer tokens of a choice where the client sets no number.
@@ -146,6 +151,7 @@ impl Generation {
             },
             slo_class: fields.string("slo_class")?,
             logprobs: None,
+            structure: take_structure(fields)?,
         })
     }
 
@@ -168,7 +174,8 @@ impl Generation {
         let min_tokens = self.least_output(max_tokens, prompt_tokens, defaults.min_tokens)?;
         let temperature = self.temperature.or(defaults.temperature).unwrap_or(1.0);
         let mut stop_tokens = self.stop_tokens.clone();
-        if self.end_tokens == EndTokens::Honour {
+        // A structured answer ends where its grammar does: nothing may follow it.
+        if self.end_tokens == EndTokens::Honour || self.structure.is_some() {
             stop_tokens.extend(&model.end_tokens);
         }
         stop_tokens.sort_unstable();
@@ -187,6 +194,7 @@ impl Generation {
             stop_tokens,
             logprobs: self.logprobs,
             logit_bias: self.logit_bias.clone(),
+            structure: self.structure.as_ref().map(|wanted| Arc::new(structure(wanted, model))),
         })
     }
 
@@ -247,6 +255,11 @@ impl Generation {
             }
         }
     }
+}
+
+/// Structure for workers: the text may end where the model would end it.
+fn structure(wanted: &Wanted, model: &ModelText) -> Structure {
+    Structure { grammar: Arc::clone(&wanted.grammar), ends: model.end_tokens.clone() }
 }
 
 /// Error: the recommended length leaves nothing for an answer, and the client sets none.

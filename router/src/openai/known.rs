@@ -18,6 +18,10 @@ const NAME_CHARS_MAX: usize = 64;
 pub(super) const HONOURED: &[&str] = &[
     "add_special_tokens",
     "frequency_penalty",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
     "ignore_eos",
     "logit_bias",
     "logprobs",
@@ -37,6 +41,7 @@ pub(super) const HONOURED: &[&str] = &[
     "stop_token_ids",
     "stream",
     "stream_options",
+    "structured_outputs",
     "temperature",
     "top_k",
     "top_p",
@@ -62,6 +67,7 @@ pub(super) const HONOURED_BY_COMPLETION: &[&str] = &["best_of", "echo", "prompt"
 pub(super) const IGNORED: &[&str] = &[
     "cache_prompt",
     "early_stopping",
+    "guided_decoding_backend",
     "include_reasoning",
     "keep_alive",
     "length_penalty",

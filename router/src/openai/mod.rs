@@ -14,6 +14,7 @@ mod logprobs;
 mod models;
 mod refused;
 pub mod sse;
+mod structure;
 mod tokenize;
 
 pub use api_error::{Advice, ApiError};
@@ -26,6 +27,7 @@ pub use generation::{Delivery, EndTokens, Generation, TokenIds, UnnamedLength, U
 pub use limits::Limits;
 pub use logprobs::TokenLogprob;
 pub use models::{model_list, model_object};
+pub use structure::Wanted;
 pub use tokenize::{DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized};
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ const fn instead(name: &'static str, asks: Asks, instead: &'static str) -> Refus
 /// Advice for an object of sampling fields, which this server takes at the top level.
 const TOP_LEVEL: &str = "send its fields beside the others";
 
+/// Advice for structures under the names of other servers.
+const STRUCTURED: &str = "send response_format or structured_outputs";
+
 /// Fields of both endpoints.
 pub(super) const COMMON: &[Refused] = &[
     refused("allowed_token_ids", Asks::Always),
@@ -50,19 +53,15 @@ pub(super) const COMMON: &[Refused] = &[
     instead("do_sample", Asks::Always, "send temperature 0 for the likeliest tokens"),
     refused("dry_multiplier", Asks::UnlessNumber(0.0)),
     refused("dynatemp_range", Asks::UnlessNumber(0.0)),
-    refused("ebnf", Asks::WhenFilled),
+    instead("ebnf", Asks::WhenFilled, STRUCTURED),
     refused("epsilon_cutoff", Asks::UnlessNumber(0.0)),
     refused("eta_cutoff", Asks::UnlessNumber(0.0)),
-    refused("format", Asks::WhenFilled),
-    refused("grammar", Asks::WhenFilled),
-    refused("guided_choice", Asks::Always),
-    refused("guided_grammar", Asks::Always),
-    refused("guided_json", Asks::Always),
-    refused("guided_regex", Asks::Always),
+    instead("format", Asks::WhenFilled, STRUCTURED),
+    instead("grammar", Asks::WhenFilled, STRUCTURED),
     refused("include_stop_str_in_output", Asks::WhenTrue),
     instead("input_ids", Asks::Always, "send prompt, which may be token ids"),
     instead("inputs", Asks::Always, "send prompt"),
-    refused("json_schema", Asks::WhenFilled),
+    instead("json_schema", Asks::WhenFilled, STRUCTURED),
     refused("kv_transfer_params", Asks::Always),
     refused("logits_processors", Asks::WhenFilled),
     refused("lora", Asks::WhenFilled),
@@ -82,7 +81,7 @@ pub(super) const COMMON: &[Refused] = &[
     refused("penalty_alpha", Asks::UnlessNumber(0.0)),
     refused("prompt_logprobs", Asks::Always),
     refused("raw", Asks::WhenTrue),
-    refused("regex", Asks::WhenFilled),
+    instead("regex", Asks::WhenFilled, STRUCTURED),
     instead("repeat_penalty", Asks::UnlessNumber(1.0), "send repetition_penalty"),
     instead("return_full_text", Asks::WhenTrue, "send echo to /v1/completions"),
     refused("return_hidden_states", Asks::WhenTrue),
@@ -94,7 +93,6 @@ pub(super) const COMMON: &[Refused] = &[
     refused("smoothing_factor", Asks::UnlessNumber(0.0)),
     instead("stop_sequences", Asks::WhenFilled, "send stop"),
     refused("store", Asks::WhenTrue),
-    refused("structured_outputs", Asks::Always),
     refused("tfs_z", Asks::UnlessNumber(1.0)),
     instead("thinking", Asks::Always, "send chat_template_kwargs where the model's template has a switch"),
     refused("thinking_budget", Asks::Always),
@@ -153,14 +151,13 @@ pub(super) fn refuse_for_chat(fields: &mut Fields) -> Result<(), ApiError> {
     {
         return Err(ApiError::unsupported("modalities"));
     }
-    refuse_response_format(fields)
+    Ok(())
 }
 
 /// Refuses missing features of text completions.
 pub(super) fn refuse_for_completion(fields: &mut Fields) -> Result<(), ApiError> {
     refuse(fields, "", COMMON)?;
-    refuse(fields, "", COMPLETION)?;
-    refuse_response_format(fields)
+    refuse(fields, "", COMPLETION)
 }
 
 /// Refuses missing features in the message at `place`.
@@ -206,15 +203,6 @@ fn refuse_tools(fields: &mut Fields) -> Result<(), ApiError> {
     }
     match choice {
         Some(choice) if choice != "none" && choice != "auto" => Err(ApiError::unsupported("tool_choice")),
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn refuse_response_format(fields: &mut Fields) -> Result<(), ApiError> {
-    match fields.object("response_format")? {
-        Some(format) if format.get("type").is_none_or(|kind| kind != "text") => {
-            Err(ApiError::unsupported("response_format"))
-        }
         Some(_) | None => Ok(()),
     }
 }

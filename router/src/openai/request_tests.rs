@@ -191,12 +191,10 @@ fn features_that_are_not_there() {
         json!({"tool_choice": "required"}),
         json!({"functions": [{}]}),
         json!({"function_call": "auto"}),
-        json!({"response_format": {"type": "json_object"}}),
         json!({"modalities": ["text", "audio"]}),
         json!({"audio": {}}),
         json!({"prompt_logprobs": 0}),
-        json!({"guided_json": {}}),
-        json!({"structured_outputs": {}}),
+        json!({"ebnf": "root ::= x"}),
         json!({"chat_template": "x"}),
         json!({"continue_final_message": true}),
         json!({"use_beam_search": true}),
@@ -209,12 +207,10 @@ fn features_that_are_not_there() {
         tool_choice: tool_choice is not supported by this server (unsupported_parameter)
         functions: functions is not supported by this server (unsupported_parameter)
         function_call: function_call is not supported by this server (unsupported_parameter)
-        response_format: response_format is not supported by this server (unsupported_parameter)
         modalities: modalities is not supported by this server (unsupported_parameter)
         audio: audio is not supported by this server (unsupported_parameter)
         prompt_logprobs: prompt_logprobs is not supported by this server (unsupported_parameter)
-        guided_json: guided_json is not supported by this server (unsupported_parameter)
-        structured_outputs: structured_outputs is not supported by this server (unsupported_parameter)
+        ebnf: ebnf is not supported by this server; send response_format or structured_outputs (unsupported_parameter)
         chat_template: chat_template is not supported by this server (unsupported_parameter)
         continue_final_message: continue_final_message is not supported by this server (unsupported_parameter)
         use_beam_search: use_beam_search is not supported by this server (unsupported_parameter)
@@ -374,6 +370,7 @@ fn model(defaults: SamplingDefaults) -> ModelText {
         vocab_size: 300,
         context_tokens: 64,
         defaults,
+        grammars: Default::default(),
     }
 }
 

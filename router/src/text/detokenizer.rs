@@ -3,7 +3,7 @@
 use sched::TokenId;
 
 use super::Tokenizer;
-use super::pieces::Lead;
+use vocabulary::Lead;
 
 /// Turns a sequence of tokens into text, token by token.
 ///

@@ -9,24 +9,21 @@ mod effort;
 mod encode;
 mod message;
 mod model_text;
-mod pieces;
 mod reach;
 pub(crate) mod sampling_defaults;
-mod special_tokens;
 mod stop;
 mod template;
 mod tokenizer;
-mod tokenizer_file;
 mod turn_tokens;
 
 pub use choice_text::ChoiceText;
 pub use control::{ControlReading, ControlTokens, Source};
 pub use detokenizer::{Detokenizer, SpecialText};
+pub(crate) use effort::thread_time;
 pub use effort::{Effort, Stopped, Waiting, Wanted};
 pub use encode::EncodeError;
 pub use message::{Content, Message, Role};
 pub use model_text::ModelText;
-pub use pieces::Pieces;
 pub use sampling_defaults::{Length, SamplingDefaults};
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, GenerationPrompt, TemplateError};
@@ -36,5 +33,7 @@ pub(crate) use template::SERVER_VARIABLES;
 
 #[cfg(test)]
 mod keys_tests;
+#[cfg(test)]
+mod pieces_tests;
 #[cfg(test)]
 pub(crate) mod samples;

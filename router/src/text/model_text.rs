@@ -7,9 +7,9 @@ use model_files::keys::say_unknown;
 use model_files::{Fields, Generation, JSON_BYTES_MAX, ModelConfig, ModelFileError, read_text};
 use sched::TokenId;
 use serde_json::Value;
+use vocabulary::SpecialTokens;
 
 use super::message::{Message, Role};
-use super::special_tokens::SpecialTokens;
 use super::template::{GenerationPrompt, TemplateError};
 use super::turn_tokens::turn_tokens;
 use super::{
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::Error;
 use crate::jinja::Rendered;
+use crate::structure::Checked;
 
 /// The textual side of a model.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct ModelText {
     pub context_tokens: u32,
     /// Sampling parameters where a client sets none.
     pub defaults: SamplingDefaults,
+    /// Grammars of structured answers, as workers will compile them.
+    pub(crate) grammars: Checked,
 }
 
 impl ModelText {
@@ -74,6 +77,7 @@ impl ModelText {
             vocab_size,
             context_tokens: config.context_tokens()?,
             defaults: SamplingDefaults::of(&generation.fields)?,
+            grammars: Checked::default(),
         })
     }
 

@@ -7,7 +7,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{Model, ModelWrapper, SplitDelimiterBehavior, Tokenizer};
 
-use super::pieces::Pieces;
+use vocabulary::Pieces;
 
 /// Most times by which normalisation shortens a text: a mathematical letter of four bytes becomes one of one byte.
 const COMPOSED: usize = 4;

@@ -8,14 +8,12 @@ use model_files::ModelFileError;
 use node::contained::contained;
 use sched::TokenId;
 use tracing::warn;
+use vocabulary::{Pieces, SpecialTokens, read_tokenizer};
 
 use super::control::Guard;
 use super::effort::Effort;
 use super::encode::{EncodeError, Encoder};
-use super::pieces::Pieces;
 use super::reach::bytes_per_token_max;
-use super::special_tokens::SpecialTokens;
-use super::tokenizer_file;
 use crate::Error;
 
 /// A model's tokenizer. Cheap to clone.
@@ -51,15 +49,7 @@ impl Tokenizer {
 
     fn load(path: &Path, tokens: &mut SpecialTokens) -> Result<Tokenizer, Error> {
         let wrong = |problem: String| ModelFileError::File { file: path.to_path_buf(), problem };
-        let mut inner = tokenizer_file::read(path)?;
-        if let Some(padding) = inner.get_padding() {
-            let token = tokenizers::AddedToken::from(padding.pad_token.as_str(), true);
-            if tokens.get("pad_token").is_none() {
-                tokens.name("pad_token", Some(token));
-            }
-        }
-        tokens.add_to(&mut inner).map_err(wrong)?;
-        tokens.say_moved(&inner);
+        let inner = read_tokenizer(path, tokens)?;
         Tokenizer::of(inner).map_err(|error| wrong(error.to_string()).into())
     }
 

@@ -27,7 +27,7 @@ pub struct Hello {
 }
 
 /// Version of the plane's contracts.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 impl Hello {
     pub fn new(version: u32) -> Hello {

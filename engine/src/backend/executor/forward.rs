@@ -8,6 +8,7 @@ use super::order::Entry;
 use crate::EngineError;
 use crate::model::ModelSpec;
 use crate::sampling::Sampler;
+use crate::structure::Structures;
 
 /// Runs steps, lane by lane, and samples at their end. Made and used by one thread. See [`Layers`] for methods of both.
 pub(crate) trait Forward {
@@ -53,8 +54,8 @@ pub(crate) struct HostSampled<L> {
 }
 
 impl<L: Layers> HostSampled<L> {
-    pub(crate) fn new(layers: L) -> HostSampled<L> {
-        HostSampled { layers, sampler: Sampler::new() }
+    pub(crate) fn new(layers: L, structures: Structures) -> HostSampled<L> {
+        HostSampled { layers, sampler: Sampler::new(structures) }
     }
 }
 

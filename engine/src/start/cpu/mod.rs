@@ -20,6 +20,7 @@ use super::memory::Needs;
 use super::opened::{Opened, digest, pool};
 use crate::backend::{Built, Described, Group, HostSampled, Notify, OpsBackend, Order, Orders, Runner};
 use crate::model::{Grid, ModelSpec, WeightFiles};
+use crate::structure::Structures;
 use crate::{Config, EngineError, KvStore, Phase, Progress, RanksChoice};
 
 pub use processes::{NoRankProgram, RankProgram, serve_rank};
@@ -50,26 +51,31 @@ pub(super) fn open(
     // Before any rank loads, so that cores that do not exist are reported at once.
     let threads = crew.threads(0)?;
     let pool = kv.clone();
+    let structures = Structures::new(config.model_dir.clone());
+    let followed = structures.clone();
     let (backend, expert_counts) = if grid == Grid::ALONE {
-        OpsBackend::start(move || alone(&crew, &weights, &threads, &pool), limits, notify)?
+        OpsBackend::start(move || alone(&crew, &weights, &threads, (&pool, followed)), limits, notify)?
     } else {
         let gathered = Gathered::new(&crew, &kv, program, &notify)?;
-        OpsBackend::start(move || gathered.lead(&crew, &weights, &threads, &pool), limits, notify)?
+        OpsBackend::start(move || gathered.lead(&crew, &weights, &threads, (&pool, followed)), limits, notify)?
     };
-    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts })
+    Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts, structures })
 }
 
 fn alone(
     crew: &Crew,
     weights: &WeightFiles,
     threads: &Arc<Pool>,
-    kv: &KvStore,
+    (kv, structures): (&KvStore, Structures),
 ) -> Result<Built<impl crate::backend::Forward + use<>>, EngineError> {
     threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
     let (ops, model) = crew.load(weights, 0, threads)?;
     let runner = Runner::alone(ops, model, kv, crew.limits)?;
     let (info, expert_counts) = (runner.describe(crew.grid.tensor), runner.expert_counts());
-    Ok(Built { forward: HostSampled::new(runner), described: Described { info, expert_counts, ranks: None } })
+    Ok(Built {
+        forward: HostSampled::new(runner, structures),
+        described: Described { info, expert_counts, ranks: None },
+    })
 }
 
 /// Followers that load their parts, and the orders that lead them.
@@ -103,7 +109,7 @@ impl Gathered {
         crew: &Crew,
         weights: &WeightFiles,
         threads: &Arc<Pool>,
-        kv: &KvStore,
+        (kv, structures): (&KvStore, Structures),
     ) -> Result<Built<impl crate::backend::Forward + use<>>, EngineError> {
         let Gathered { segment, followers, mut orders } = self;
         threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
@@ -113,7 +119,7 @@ impl Gathered {
         let group = Group::new(runner, crew.grid, &segment, orders, crew.patience(), followers);
         let (info, expert_counts) = (group.describe(), group.expert_counts());
         Ok(Built {
-            forward: HostSampled::new(group),
+            forward: HostSampled::new(group, structures),
             described: Described { info, expert_counts, ranks: Some(segment) },
         })
     }

@@ -12,12 +12,12 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 
 /// Token names that every tokenizer has and every template may use.
-pub(crate) const STANDARD: [&str; 7] =
+pub const STANDARD: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Tokens that the files name or list.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SpecialTokens {
+pub struct SpecialTokens {
     /// Tokens with a name, by which templates know them, in the order of the files.
     named: Vec<(String, AddedToken)>,
     /// Control tokens without a name.
@@ -34,8 +34,11 @@ struct Listed {
 }
 
 impl SpecialTokens {
-    /// Reads the three files of `folder`; `config` is tokenizer_config.json. Fails on a wrong file or key.
-    pub(super) fn read(folder: &Path, config: Option<&Fields>) -> Result<SpecialTokens, ModelFileError> {
+    /// Reads the three files of `folder`; `config` is tokenizer_config.json.
+    ///
+    /// # Errors
+    /// When a file or a key is wrong.
+    pub fn read(folder: &Path, config: Option<&Fields>) -> Result<SpecialTokens, ModelFileError> {
         let mut tokens = SpecialTokens::default();
         if let Some(config) = config {
             say_unknown(config.file(), &TOKENIZER_CONFIG.check(config)?);
@@ -60,16 +63,19 @@ impl SpecialTokens {
         Ok(tokens)
     }
 
-    pub(super) fn named(&self) -> impl Iterator<Item = (&str, &AddedToken)> {
+    /// Returns the tokens with a name, in the order of the files.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &AddedToken)> {
         self.named.iter().map(|(name, token)| (name.as_str(), token))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&AddedToken> {
+    /// Returns the token of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&AddedToken> {
         self.named().find(|(known, _)| *known == name).map(|(_, token)| token)
     }
 
     /// Gives the name `name` to `token`, or removes the name.
-    pub(super) fn name(&mut self, name: &str, token: Option<AddedToken>) {
+    pub fn name(&mut self, name: &str, token: Option<AddedToken>) {
         let known = self.named.iter().position(|(known, _)| known == name);
         match (known, token) {
             (Some(index), Some(token)) => self.named[index].1 = token,
@@ -150,9 +156,11 @@ impl SpecialTokens {
         Ok(())
     }
 
-    /// Adds the missing tokens to `tokenizer` in the order of transformers: by id, then by name, then the rest. Fails
-    /// when the tokenizer refuses a token.
-    pub(super) fn add_to(&self, tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
+    /// Adds the missing tokens to `tokenizer` in the order of transformers: by id, then by name, then the rest.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses a token.
+    pub fn add_to(&self, tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
         let has: BTreeSet<String> =
             tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
         let is_new = |token: &&AddedToken| !has.contains(&token.content);
@@ -174,7 +182,7 @@ impl SpecialTokens {
     }
 
     /// Warns of tokens whose id differs from the files: tokenizer.json decides, as in transformers.
-    pub(super) fn say_moved(&self, tokenizer: &tokenizers::Tokenizer) {
+    pub fn say_moved(&self, tokenizer: &tokenizers::Tokenizer) {
         for (id, Listed { token, file }) in &self.listed {
             match tokenizer.token_to_id(&token.content) {
                 Some(found) if found != *id => tracing::warn!(

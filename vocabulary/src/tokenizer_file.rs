@@ -12,10 +12,31 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
-use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+};
 
-/// Reads the tokenizer; an error names the part of the file that this build does not support, and its contents.
-pub(super) fn read(file: &Path) -> Result<tokenizers::Tokenizer, ModelFileError> {
+use crate::SpecialTokens;
+
+/// Reads `tokenizer.json` and adds the tokens of the model's other files. The padding token becomes the `pad_token` where
+/// no file names one.
+///
+/// # Errors
+/// When a part of the file is wrong or not supported; the error names it.
+pub fn read_tokenizer(file: &Path, tokens: &mut SpecialTokens) -> Result<tokenizers::Tokenizer, ModelFileError> {
+    let mut tokenizer = read(file)?;
+    if let Some(padding) = tokenizer.get_padding() {
+        let token = AddedToken::from(padding.pad_token.as_str(), true);
+        if tokens.get("pad_token").is_none() {
+            tokens.name("pad_token", Some(token));
+        }
+    }
+    tokens.add_to(&mut tokenizer).map_err(|problem| ModelFileError::File { file: file.to_path_buf(), problem })?;
+    tokens.say_moved(&tokenizer);
+    Ok(tokenizer)
+}
+
+fn read(file: &Path) -> Result<tokenizers::Tokenizer, ModelFileError> {
     let bytes = read_bytes(file, TOKENIZER_BYTES_MAX)?;
     let missing = || ModelFileError::Read { file: file.to_path_buf(), reason: "there is no such file".to_owned() };
     let bytes = bytes.ok_or_else(missing)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sched::TokenId;
 use serde::Deserialize;
 
-use crate::Error;
+use crate::VocabularyError as Error;
 
 /// Largest token id of a vocabulary; a larger one means a broken file.
 const TOKEN_ID_MAX: u32 = 1 << 24;
@@ -30,11 +30,14 @@ pub struct Pieces {
 
 /// Treatment of the start of a text by a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lead {
+pub enum Lead {
+    /// Keeps it.
     Keep,
     /// Removes up to `count` leading `content` characters.
     Strip {
+        /// Character to remove.
         content: char,
+        /// Most characters to remove.
         count: usize,
     },
     /// Removes the word marks of the first token, which become spaces in later ones.
@@ -42,8 +45,11 @@ pub(crate) enum Lead {
 }
 
 impl Pieces {
-    /// Compiles the table; fails when the decoder does not map tokens to bytes one by one.
-    pub(crate) fn compile(inner: &tokenizers::Tokenizer) -> Result<Pieces, Error> {
+    /// Compiles the table.
+    ///
+    /// # Errors
+    /// When the decoder does not map tokens to bytes one by one.
+    pub fn compile(inner: &tokenizers::Tokenizer) -> Result<Pieces, Error> {
         let rules = Rules::of(inner)?;
         let special: BTreeSet<String> = inner
             .get_added_tokens_decoder()
@@ -103,12 +109,15 @@ impl Pieces {
         self.ends.is_empty()
     }
 
-    pub(crate) fn lead(&self) -> Lead {
+    /// Returns the treatment of the start of a text.
+    #[must_use]
+    pub fn lead(&self) -> Lead {
         self.lead
     }
 
     /// Returns the bytes of `token` as the first of a text under `Lead::DropMarks`.
-    pub(crate) fn bytes_without_marks(&self, token: TokenId, inner: &tokenizers::Tokenizer) -> Vec<u8> {
+    #[must_use]
+    pub fn bytes_without_marks(&self, token: TokenId, inner: &tokenizers::Tokenizer) -> Vec<u8> {
         inner.id_to_token(token.0).map(|text| text.replace(self.marks, "").into_bytes()).unwrap_or_default()
     }
 }
@@ -254,7 +263,6 @@ fn byte_of_char(c: char) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::{Tokenizer, samples};
 
     #[test]
     fn the_byte_alphabet_is_a_bijection() {
@@ -263,26 +271,5 @@ mod tests {
         assert_eq!(byte_of_char('Ġ'), Some(b' '));
         assert_eq!(byte_of_char('Ċ'), Some(b'\n'));
         assert_eq!(byte_of_char(' '), None);
-    }
-
-    #[test]
-    fn pieces_of_both_families() {
-        let byte_level = samples::byte_level();
-        let pieces = byte_level.pieces();
-        assert_eq!(pieces.bytes(byte_level.id("Ġworld")), b" world");
-        assert!(pieces.is_special(byte_level.id("<|end|>")));
-        assert_eq!(pieces.bytes(TokenId(9_999_999)), b"");
-
-        let sentencepiece = samples::sentencepiece();
-        assert_eq!(sentencepiece.pieces().bytes(sentencepiece.id("▁world")), b" world");
-        assert_eq!(sentencepiece.pieces().bytes(sentencepiece.id("<0xE2>")), b"\xe2");
-    }
-
-    #[test]
-    fn an_unsupported_decoder_is_named() {
-        let mut json = samples::byte_level_json();
-        json["decoder"] = serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
-        let error = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
-        assert!(error.to_string().contains("WordPiece"), "{error}");
     }
 }

@@ -1,0 +1,167 @@
+//! Choices that follow grammars over the bundled model's vocabulary.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sched::{FailureKind, SamplingParams, SlotId, SlotInit, Structure, TokenId, rng};
+use vocabulary::{Pieces, SpecialTokens, read_tokenizer};
+
+use super::*;
+use crate::sampling::Sampler;
+
+const SCHEMA: &str = r#"start: %json {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3}}, "required": ["name", "age"], "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}}"#;
+
+fn model_dir() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/demo"))
+}
+
+struct Model {
+    pieces: Pieces,
+    end: TokenId,
+}
+
+fn model() -> Model {
+    let file = model_dir().join("tokenizer.json");
+    let tokenizer = read_tokenizer(&file, &mut SpecialTokens::default()).unwrap();
+    let end = tokenizer.token_to_id("<|im_end|>").or_else(|| tokenizer.token_to_id("</s>")).unwrap();
+    Model { pieces: Pieces::compile(&tokenizer).unwrap(), end: TokenId(end) }
+}
+
+fn init(grammar: &str, end: TokenId, generated: &[TokenId], params: SamplingParams) -> SlotInit {
+    let structure = Structure { grammar: grammar.into(), ends: vec![end] };
+    SlotInit {
+        slot: SlotId(0),
+        seed: 0,
+        params: Arc::new(SamplingParams { structure: Some(Arc::new(structure)), stop_tokens: vec![end], ..params }),
+        prompt: vec![TokenId(0)].into(),
+        generated: generated.to_vec(),
+    }
+}
+
+/// A row of logits that depends on nothing but `seed` and `position`.
+fn logits(vocab: usize, seed: u64, position: usize) -> Vec<f32> {
+    (0..vocab as u32).map(|token| (rng::uniform_f64(seed, position as u64, token) * 8.0) as f32).collect()
+}
+
+/// Samples until the end token, at most `most` tokens; `replay` rebuilds the sampler before every token.
+fn answer(model: &Model, grammar: &str, seed: u64, most: usize, replay: bool) -> Vec<TokenId> {
+    let structures = Structures::new(model_dir());
+    let params = || SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let mut sampler = Sampler::new(structures.clone());
+    sampler.admit(&init(grammar, model.end, &[], params()));
+    let mut tokens = Vec::new();
+    while tokens.len() < most && tokens.last() != Some(&model.end) {
+        if replay {
+            sampler = Sampler::new(Structures::new(model_dir()));
+            sampler.admit(&init(grammar, model.end, &tokens, params()));
+        }
+        let row = logits(model.pieces.len(), seed, tokens.len());
+        tokens.push(sampler.sample(SlotId(0), &row).unwrap().unwrap().token);
+    }
+    tokens
+}
+
+fn text(model: &Model, tokens: &[TokenId]) -> String {
+    let shown = tokens.iter().filter(|token| **token != model.end);
+    String::from_utf8(shown.flat_map(|token| model.pieces.bytes(*token)).copied().collect()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whatever the model says, the answer is an object of the schema, and a choice that is rebuilt by replay at every
+    /// token says the same.
+    #[test]
+    fn any_model_follows_the_schema_also_after_every_replay(seed in any::<u64>()) {
+        let model = model();
+        let tokens = answer(&model, SCHEMA, seed, 400, false);
+        prop_assert_eq!(tokens.last(), Some(&model.end), "{}", text(&model, &tokens));
+        let value: serde_json::Value = serde_json::from_str(&text(&model, &tokens)).unwrap();
+        prop_assert!(value["name"].as_str().unwrap().chars().count() <= 8);
+        prop_assert!(value["age"].is_i64() || value["age"].is_u64() || value["age"].is_f64());
+        if seed % 4 == 0 {
+            prop_assert_eq!(answer(&model, SCHEMA, seed, 400, true), tokens);
+        }
+    }
+}
+
+#[test]
+fn an_end_that_does_not_end_the_choice_is_repeated() {
+    let model = model();
+    let structures = Structures::new(model_dir());
+    let mut sampler = Sampler::new(structures);
+    let params = SamplingParams { temperature: 0.0, min_tokens: 9, ..SamplingParams::default() };
+    sampler.admit(&init(r#"start: "a""#, model.end, &[], params));
+    let row = logits(model.pieces.len(), 1, 0);
+    let tokens: Vec<TokenId> = (0..4).map(|_| sampler.sample(SlotId(0), &row).unwrap().unwrap().token).collect();
+    assert_eq!(model.pieces.bytes(tokens[0]), b"a");
+    assert_eq!(tokens[1..], [model.end; 3], "the text is complete, and min_tokens asks for more");
+}
+
+#[test]
+fn min_tokens_bars_the_end_while_the_text_may_go_on() {
+    let model = model();
+    let mut sampler = Sampler::new(Structures::new(model_dir()));
+    let params = SamplingParams { temperature: 0.0, min_tokens: 3, ..SamplingParams::default() };
+    sampler.admit(&init(r"start: /a*/", model.end, &[], params));
+    let mut row = vec![0.0; model.pieces.len()];
+    row[model.end.0 as usize] = 9.0;
+    let tokens: Vec<TokenId> = (0..4).map(|_| sampler.sample(SlotId(0), &row).unwrap().unwrap().token).collect();
+    assert!(tokens[..3].iter().all(|token| *token != model.end), "{tokens:?}");
+    assert_eq!(tokens[3], model.end);
+}
+
+#[test]
+fn a_grammar_that_cannot_be_followed_fails_its_choice_only() {
+    let model = model();
+    let mut sampler = Sampler::new(Structures::new(model_dir()));
+    let greedy = || SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    sampler.admit(&init("start: nonsense", model.end, &[], greedy()));
+    sampler.admit(&SlotInit { slot: SlotId(1), ..init(r#"start: "a""#, model.end, &[], greedy()) });
+    let row = logits(model.pieces.len(), 1, 0);
+    let failure = sampler.sample(SlotId(0), &row).unwrap().unwrap_err();
+    assert_eq!(failure.kind, FailureKind::InvalidRequest);
+    assert!(failure.detail.contains("nonsense"), "{failure}");
+    assert!(sampler.sample(SlotId(1), &row).unwrap().is_ok());
+}
+
+#[test]
+fn a_worker_without_a_tokenizer_says_so() {
+    let mut sampler = Sampler::new(Structures::new("no such folder".into()));
+    sampler.admit(&init(r#"start: "a""#, TokenId(1), &[], SamplingParams::default()));
+    let failure = sampler.sample(SlotId(0), &[0.0; 8]).unwrap().unwrap_err();
+    assert!(
+        failure.detail.contains("this worker follows no grammars") && failure.detail.contains("tokenizer.json"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn the_threads_end_with_their_worker() {
+    let structures = Structures::new(model_dir());
+    structures.prepare(&Structure { grammar: r#"start: "a""#.into(), ends: vec![] });
+    let shared = Arc::downgrade(&structures.shared);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while structures.shared.recent.lock().unwrap()[0].start.get().is_none() {
+        assert!(std::time::Instant::now() < deadline, "nobody compiles");
+        std::thread::yield_now();
+    }
+    drop(structures);
+    while shared.strong_count() > 0 {
+        assert!(std::time::Instant::now() < deadline, "a thread keeps the grammars");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn no_more_grammars_are_kept_than_said() {
+    let structures = Structures::new(model_dir());
+    for index in 0..2 * KEPT_MAX {
+        structures.compiled(&format!("start: \"{index}\"").into());
+        structures.compiled(&"start: \"often\"".into());
+    }
+    let recent = structures.shared.recent.lock().unwrap();
+    assert_eq!(recent.len(), KEPT_MAX);
+    assert!(recent.iter().any(|compiled| &*compiled.grammar == "start: \"often\""));
+}
