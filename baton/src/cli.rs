@@ -9,10 +9,12 @@ use node::drain::Supervision;
 use node::exit::Exit;
 use node::telemetry::{LogFormat, TelemetryError};
 
+use crate::admin::NoAdminKey;
 use crate::bench::BenchArgs;
 use crate::chat::ChatArgs;
 use crate::config::{BatonConfig, Mode, NotSet};
 use crate::ending::CutShort;
+use crate::key::{BadKey, KeyCommand};
 use crate::plane::PlaneError;
 use crate::serve::{EndedEarly, ServeError};
 use crate::terminal::OutputError;
@@ -48,8 +50,18 @@ pub enum Command {
     /// One rank of a worker, which starts it and tells it its job on standard input.
     #[command(hide = true)]
     Rank(RankArgs),
+    /// API keys: make one, or print the SHA-256 of one.
+    Key(KeyArgs),
     /// Print the configuration: the commented defaults, or the outcome of --config and --set.
     Config(ConfigArgs),
+}
+
+/// `baton key`.
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeyCommand,
 }
 
 /// Where the configuration comes from.
@@ -87,6 +99,10 @@ pub struct ServeArgs {
     /// The port part of --listen.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// A key that clients must send; may be repeated. Other users of this host see a command line: the variable
+    /// BATON_API_KEY or router.keys.file keep a key to yourself.
+    #[arg(long = "api-key", value_name = "KEY")]
+    api_keys: Vec<String>,
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
@@ -170,6 +186,12 @@ impl ServeArgs {
         Ok(config)
     }
 
+    /// Keys for clients in plain text.
+    #[must_use]
+    pub fn api_keys(&self) -> &[String] {
+        &self.api_keys
+    }
+
     /// Returns the address to listen on if the command line gives it or a part; the other part is the configuration's.
     fn listen(&self, configured: &ConfigArgs) -> Result<Option<String>> {
         if self.host.is_none() && self.port.is_none() {
@@ -215,7 +237,7 @@ fn classify(error: &anyhow::Error) -> Exit {
     if error.is::<NotSet>() {
         return Exit::Usage;
     }
-    if error.is::<PlaneError>() {
+    if error.is::<PlaneError>() || error.is::<NoAdminKey>() || error.is::<BadKey>() {
         return Exit::Usage;
     }
     if let Some(error) = error.downcast_ref::<client::Error>() {
@@ -257,7 +279,7 @@ fn classify(error: &anyhow::Error) -> Exit {
     }
     match error.downcast_ref::<router::Error>() {
         Some(router::Error::ModelFile(_) | router::Error::Tokenizer(_)) => Exit::ModelMissing,
-        Some(router::Error::Config(_)) => Exit::Usage,
+        Some(router::Error::Config(_) | router::Error::Keys(_) | router::Error::Tls(_)) => Exit::Usage,
         Some(router::Error::Lack(_)) => Exit::Unavailable,
         Some(router::Error::Io { .. }) => Exit::Internal,
         None => Exit::Failed,

@@ -5,10 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use node::bind::check_model_name;
 use node::config::{Fault, MS_MAX};
-use node::telemetry::{LogFormat, TelemetryError, check_filter};
+use node::telemetry::check_filter;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::AdminConfig;
 use crate::plane::PlaneConfig;
+pub use crate::telemetry::TelemetryConfig;
 
 /// Commented defaults, as printed by `baton config` and shown in docs and chart.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -17,10 +19,12 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatonConfig {
-    /// Logs of every process.
+    /// Logs and metrics of every process.
     pub telemetry: TelemetryConfig,
     /// Secret that routers and workers share.
     pub plane: PlaneConfig,
+    /// Key of the operators.
+    pub admin: AdminConfig,
     /// Processes that `baton serve` starts.
     pub serve: ServeConfig,
     /// The router.
@@ -31,29 +35,6 @@ pub struct BatonConfig {
     pub prefill: worker::Config,
     /// Decode (or aggregated) worker, with `engine` changed by its own keys.
     pub decode: decode_server::Config,
-}
-
-/// Logs of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TelemetryConfig {
-    /// Log filter: a level, or levels by module as in `info,router=debug`. The variable BATON_LOG overrides it.
-    pub log: String,
-    /// Form of log lines: `text`, or `json`, one object per line.
-    pub format: LogFormat,
-}
-
-impl TelemetryConfig {
-    /// Starts logging under `name`.
-    pub fn start(&self, name: &str) -> Result<(), TelemetryError> {
-        node::telemetry::log_to_stderr(&self.log, self.format, name)
-    }
-}
-
-impl Default for TelemetryConfig {
-    fn default() -> Self {
-        TelemetryConfig { log: "info".to_string(), format: LogFormat::Text }
-    }
 }
 
 /// Processes that `baton serve` starts.
@@ -193,10 +174,6 @@ impl BatonConfig {
         for (role, engine) in &workers {
             if engine.model_dir != self.engine.model_dir {
                 return Err(self.another_model(format!("{role}.engine.model_dir")));
-            }
-            if engine.transport == engine::TransportChoice::InProcess {
-                let problem = "is in_process, which joins no two processes".to_owned();
-                return Err(Fault::of(format!("{role}.engine.transport"), problem));
             }
         }
         match workers.into_iter().find(|(_, engine)| beat_ms.saturating_mul(2) > engine.lease_span_ms) {
@@ -427,7 +404,12 @@ mod tests {
             ("engine=[\"/m\"]", "--set \"engine=[\\\"/m\\\"]\", key engine: is a list, expected a section"),
             ("decode.engine=[\"/m\"]", "key decode.engine: is a list, expected a section"),
             ("router.slo.classes=[[\"interactive\"]]", "key router.slo.classes[0]: is a value, expected a section"),
-            ("engine={sequences_max=5}", "is not of the form section.key=value"),
+            ("engine={sequences_max=5}", "sets a whole section"),
+            ("router.slo.classes={}", "--set \"router.slo.classes={}\" sets a whole section"),
+            ("engine.dtype.x=1", "--set \"engine.dtype.x=1\", key engine.dtype: is a section, expected a value"),
+            ("engine.transport=in_process", "expected one of `auto`, `ucx`, `tcp`, `shm`"),
+            ("engine.lease_span_ms=0", "key engine.lease_span_ms: must be above 0"),
+            ("router.request.attempts_max=0", "key router.request.attempts_max: must be above 0"),
             (
                 "engine.lease_beat_ms=20000",
                 "key engine.lease_beat_ms: must be above 0 and at most half of lease_span_ms",

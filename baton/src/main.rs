@@ -1,15 +1,18 @@
 //! The one shipped binary: reads the command line and the configuration, and runs the command.
 #![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers to its siblings")]
 
+mod admin;
 mod bench;
 mod bundled;
 mod chat;
 mod cli;
 mod config;
 mod ending;
+mod key;
 mod plane;
 mod role;
 mod serve;
+mod telemetry;
 mod terminal;
 mod verify;
 mod vllm_names;
@@ -21,7 +24,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use node::drain::Supervision;
 use node::exit::Exit;
-use node::telemetry::{LAST_LINES, Stream};
+use node::telemetry::{LAST_LINES, RequestLog, Stream};
 
 use cli::{Arguments, Command, RoleArgs};
 use config::{BatonConfig, DEFAULTS};
@@ -92,8 +95,10 @@ fn start_blocking_threads(runtime: &tokio::runtime::Runtime) {
 async fn perform(command: Command) -> Result<()> {
     match command {
         Command::Serve(arguments) => {
-            let config = arguments.config()?;
-            config.telemetry.start("router")?;
+            let mut config = arguments.config()?;
+            // A person watches, who wants to see what is ready and what goes wrong.
+            config.telemetry.start("router", RequestLog::Off)?;
+            config.router.keys.list.extend(key::given(arguments.api_keys())?);
             serve::run(&config, &Ending::watch(Supervision::Alone)).await
         }
         Command::Router(arguments) => at_once_or(&arguments, |ending| role::router(&arguments, ending)).await,
@@ -103,6 +108,7 @@ async fn perform(command: Command) -> Result<()> {
         Command::Bench(arguments) => bench::run(*arguments, &Ending::watch(Supervision::Alone)).await,
         Command::Chat(arguments) => chat::run(arguments).await,
         Command::Config(arguments) => print_config(&arguments),
+        Command::Key(arguments) => key::run(&arguments.command),
         // Follows its leader on this thread; the runtime has nothing to do.
         Command::Rank(arguments) => role::rank(&arguments),
     }

@@ -120,7 +120,7 @@ pub fn of_decode(config: &BatonConfig) -> Result<Secret, PlaneError> {
 }
 
 /// Returns true for addresses of this host only. Names but localhost are not looked up, as they may change.
-fn is_loopback(address: &str) -> bool {
+pub fn is_loopback(address: &str) -> bool {
     // A port alone means this host.
     let address = listen_address(address).unwrap_or_default();
     match address.parse::<SocketAddr>() {

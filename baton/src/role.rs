@@ -6,20 +6,23 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use node::bind::{WorkerPorts, bind, check_name};
 use node::drain::Supervision;
-use node::telemetry::{Metrics, Stream, set_process_name};
+use node::telemetry::{Metrics, RequestLog, Stream, set_process_name};
 use tokio::net::TcpListener;
 use worker::Process;
 use worker::started::Report;
 
+use crate::admin::key_for;
 use crate::cli::{RankArgs, RoleArgs};
 use crate::config::{BatonConfig, NotSet, TelemetryConfig};
 use crate::ending::Ending;
+use crate::key;
 use crate::plane;
 
 /// Runs the router alone.
 pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let mut config = arguments.load()?;
-    config.telemetry.start("router")?;
+    let names = config.telemetry.metric_names;
+    config.telemetry.start("router", RequestLog::Auto)?;
     if config.router.model_dir.as_os_str().is_empty() {
         // One file for routers and workers names the model once.
         config.router.model_dir.clone_from(&config.engine.model_dir);
@@ -27,12 +30,15 @@ pub async fn router(arguments: &RoleArgs, ending: Ending) -> Result<()> {
             config.router.model_names.push(config.engine.model_name.clone());
         }
     }
+    config.router.keys.list.extend(key::given(&[])?);
     NotSet::check_model("engine.model_dir (or router.model_dir)", &config.router.model_dir)?;
     config.router.check()?;
     let secret = plane::of_router(&config)?;
+    let admin_key = key_for(&config, "router.admin_listen", &config.router.admin_listen)?;
     let front = bind(&config.router.listen, "the OpenAI API").await?;
     let admin = admin_listener(&config.router.admin_listen).await?;
-    let router = router::Router::load(config.router, Metrics::install("router")?)?.knowing(secret);
+    let router = router::Router::load(config.router, Metrics::install("router")?.named(names))?;
+    let router = router.knowing(secret).with_admin_key(admin_key);
     tracing::info!(address = %front.address, model = router.model_names().join(", "), "router listens");
     Ok(router.run(front.listener, admin, relief(), async move { ending.asked().await }).await?)
 }
@@ -48,8 +54,9 @@ pub async fn admin_listener(address: &str) -> Result<Option<TcpListener>> {
 /// Runs one prefill worker.
 pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let all = arguments.load()?;
-    all.telemetry.start(or(&all.prefill.name, "prefill"))?;
+    all.telemetry.start(or(&all.prefill.name, "prefill"), RequestLog::Auto)?;
     let secret = plane::of_prefill(&all)?;
+    let admin_key = key_for(&all, "prefill.admin_listen", &all.prefill.admin_listen)?;
     let BatonConfig { telemetry, prefill: mut config, .. } = all;
     NotSet::check_model("engine.model_dir", &config.engine.model_dir)?;
     if arguments.supervision() == Supervision::Child
@@ -58,11 +65,12 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
         // Readers are siblings, so this process admits the descendants of their common parent.
         kv_transfer::allow_readers(std::os::unix::process::parent_id())?;
     }
-    let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
+    let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?.guarded_by(admin_key);
     name_by_address(&mut config.name, "prefill", "prefill.name", &ports)?;
+    let names = telemetry.metric_names;
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
-    let process = Process { secret, ranks, ports, metrics: Metrics::install("prefill")? };
+    let process = Process { secret, ranks, ports, metrics: Metrics::install("prefill")?.named(names) };
     Ok(prefill_server::run(config, process, report, stopped(&ending)).await?)
 }
 
@@ -70,15 +78,17 @@ pub async fn prefill(arguments: &RoleArgs, ending: Ending) -> Result<()> {
 pub async fn decode(arguments: &RoleArgs, ending: Ending) -> Result<()> {
     let all = arguments.load()?;
     let role = all.decode.role.label();
-    all.telemetry.start(or(&all.decode.name, role))?;
+    all.telemetry.start(or(&all.decode.name, role), RequestLog::Auto)?;
     let secret = plane::of_decode(&all)?;
+    let admin_key = key_for(&all, "decode.admin_listen", &all.decode.admin_listen)?;
     let BatonConfig { telemetry, decode: mut config, .. } = all;
     NotSet::check_model("engine.model_dir", &config.engine.model_dir)?;
-    let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?;
+    let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await?.guarded_by(admin_key);
     name_by_address(&mut config.name, role, "decode.name", &ports)?;
+    let names = telemetry.metric_names;
     let ranks = Arc::new(OwnBinary { telemetry, worker: config.name.clone() });
     let report = |report: Report| announce(arguments.supervision(), &report);
-    let process = Process { secret, ranks, ports, metrics: Metrics::install(role)? };
+    let process = Process { secret, ranks, ports, metrics: Metrics::install(role)?.named(names) };
     Ok(decode_server::run(config, process, report, stopped(&ending)).await?)
 }
 
@@ -93,8 +103,9 @@ async fn stopped(ending: &Ending) {
 
 /// Runs one rank of a worker: follows its leader and ends with it.
 pub fn rank(arguments: &RankArgs) -> Result<()> {
-    let telemetry = TelemetryConfig { log: arguments.log.clone(), format: arguments.log_format };
-    telemetry.start(&format!("{}/rank", arguments.worker))?;
+    let telemetry =
+        TelemetryConfig { log: arguments.log.clone(), format: arguments.log_format, ..TelemetryConfig::default() };
+    telemetry.start(&format!("{}/rank", arguments.worker), RequestLog::Auto)?;
     Ok(engine::serve_rank()?)
 }
 
@@ -109,7 +120,7 @@ impl engine::RankProgram for OwnBinary {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["rank", "--worker", &self.worker, "--log", &self.telemetry.log]);
         command.args(["--log-format", self.telemetry.format.label()]);
-        command.env_remove(plane::SECRET_VARIABLE);
+        command.env_remove(plane::SECRET_VARIABLE).env_remove(key::KEY_VARIABLE);
         Ok(command)
     }
 }

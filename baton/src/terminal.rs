@@ -39,3 +39,8 @@ pub fn print(text: &str) -> Result<(), OutputError> {
 pub fn remark(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
+
+/// Prints text as it is on standard error, and ignores errors.
+pub fn murmur(text: &str) {
+    let _ = write!(std::io::stderr(), "{text}");
+}

@@ -156,7 +156,8 @@ pub enum TransportChoice {
     Tcp,
     /// Shared memory of one host.
     Shm,
-    /// Inside one process, for tests.
+    /// Inside one process, for tests; no configuration names it.
+    #[serde(skip_deserializing)]
     InProcess,
 }
 
@@ -279,6 +280,9 @@ impl Config {
         }
         if !(self.filling_share > 0.0 && self.filling_share <= 1.0) {
             return wrong("filling_share", format!("must lie in (0, 1], found {}", self.filling_share));
+        }
+        if self.lease_span_ms == 0 {
+            return wrong("lease_span_ms", "must be above 0".to_owned());
         }
         if self.lease_beat_ms == 0 || self.lease_beat_ms.saturating_mul(2) > self.lease_span_ms {
             let (span, beat) = (self.lease_span_ms, self.lease_beat_ms);

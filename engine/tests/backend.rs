@@ -143,7 +143,7 @@ fn steps_cut_by_layers_give_the_same_bits() -> Result<()> {
         let whole_next = device.run(append(50, 0))?;
         let mut head = prompt(50, 8);
         (head.layers, head.sample) = (0..1, Vec::new());
-        assert_eq!(device.run(head)?, StepResult { samples: Vec::new(), layers_done: 1 });
+        assert_eq!(device.run(head)?, StepResult { layers_done: 1, ..StepResult::default() });
         let middle = StepPlan { admit: Vec::new(), layers: 1..2, sample: Vec::new(), ..prompt(50, 8) };
         device.run(middle)?;
         let tail = StepPlan { admit: Vec::new(), layers: 2..LAYERS, ..prompt(50, 8) };
@@ -187,7 +187,7 @@ fn a_cancelled_step_ends_with_the_layers_it_ran() -> Result<()> {
     let two = device.submit(prompt(400, 30))?;
     device.opened.backend.cancel(two);
     assert_eq!(device.done(one)??.layers_done, LAYERS);
-    assert_eq!(device.done(two)??, StepResult { samples: Vec::new(), layers_done: 0 });
+    assert_eq!(device.done(two)??, StepResult::default());
     // The cancelled step's slot was admitted nevertheless.
     let sampled = StepPlan { admit: Vec::new(), ..prompt(3, 0) };
     assert_eq!(device.run(sampled)?.samples.len(), 1);
@@ -271,7 +271,7 @@ fn wrong_plans_are_errors_that_name_what_is_wrong() -> Result<()> {
     refuse(&|plan| plan.sequences[0].blocks = 0..1, "block table")?;
     refuse(&|plan| plan.sequences[0].blocks = 0..9, "a block table 0..9 of 2 blocks")?;
     refuse(&|plan| plan.sequences[0].first_position = 500, "a sequence ends at position 520, at most 512 fit")?;
-    refuse(&|plan| plan.sample = vec![SampleRow { row: 20, slot: SlotId(0) }], "samples from row 20 of 20")?;
+    refuse(&|plan| plan.sample = vec![SampleRow { row: 20, slot: SlotId(0) }], "wants logits of row 20 of 20")?;
     refuse(&|plan| plan.sample = vec![SampleRow { row: 0, slot: SlotId(0) }], "slot0 samples but was not admitted")?;
     // After all that the device still works.
     assert_eq!(device.run(prompt(20, 0))?.samples.len(), 1);

@@ -8,7 +8,7 @@ use sched::{Request, SamplingParams, TokenId};
 
 use support::family;
 use support::requests::{mix, request, tokens};
-use support::workers::{Texts, Workers, assert_equal, config};
+use support::workers::{Exact, PROMPT, Texts, Workers, assert_equal, config};
 
 const VOCAB: u32 = 384;
 
@@ -134,6 +134,33 @@ fn reused_prefixes_change_nothing() -> Result<()> {
     let mut workers = Workers::aggregated(&base)?;
     for round in 0..3 {
         assert_equal(&expected, &workers.run(&mix(VOCAB))?, &format!("round {round}"));
+    }
+    Ok(())
+}
+
+/// A token has the same log-probability when it is generated and as a part of a prompt, whatever the chunks.
+#[test]
+fn a_prompt_is_scored_as_it_would_be_generated() -> Result<()> {
+    let base = config(&family("llama-bf16"));
+    let params = SamplingParams { max_tokens: 90, logprobs: Some(3), temperature: 0.0, ..SamplingParams::default() };
+    let prompt = tokens(5, 20, VOCAB);
+    let generated = Workers::aggregated(&base)?.run(&[request(1, prompt.clone(), 1, params.clone())])?;
+    let generated = &generated[&(1, 0)];
+    let whole = prompt.iter().copied().chain(generated.iter().map(|exact| TokenId(exact.token))).collect::<Vec<_>>();
+    let scored = SamplingParams { max_tokens: 1, prompt_logprobs: Some(3), ..params };
+    for (step_tokens_max, sequences_max) in [(512, 32), (64, 7), (5, 5)] {
+        let mut workers = Workers::aggregated(&Config { step_tokens_max, sequences_max, ..base.clone() })?;
+        // The prefix is in the cache the second time.
+        for round in 0..2 {
+            let texts = workers.run(&[request(2, whole.clone(), 1, scored.clone())])?;
+            let scores = &texts[&(2, PROMPT)];
+            assert_eq!(scores.len(), whole.len() - 1, "every token but the first has a score");
+            for (score, expected) in scores[prompt.len() - 1..].iter().zip(generated) {
+                assert_eq!(score.rank, Some(1), "it is the most likely token");
+                let unranked = Exact { rank: None, ended: expected.ended, ..score.clone() };
+                assert_eq!(&unranked, expected, "{step_tokens_max} rows, round {round}");
+            }
+        }
     }
     Ok(())
 }

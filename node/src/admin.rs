@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,10 +15,14 @@ use tokio::sync::watch;
 use tower::Service;
 
 use crate::door::{ConnectionLimits, Guard, Phase, ReadingPace, connections_within_files, serve};
+use crate::key::KeyDigest;
 use crate::telemetry::Metrics;
 
 /// Time between two foldings of histograms, whose samples would otherwise pile up between scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Paths that load balancers and people ask without a key.
+pub const OPEN: [&str; 3] = ["/health", "/ready", "/version"];
 
 /// Few are needed, for scrapes and probes.
 const CONNECTIONS_MAX: usize = 64;
@@ -126,6 +130,8 @@ pub struct Admin {
     pub metrics: Metrics,
     /// Version.
     pub version: Version,
+    /// Key of the operators, who alone may then read metrics.
+    pub key: Option<KeyDigest>,
 }
 
 impl Admin {
@@ -145,31 +151,56 @@ impl Admin {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let upkeep = upkeep(self.metrics.clone());
-        let guard = Arc::new(Guard::new(listener.local_addr()?, "", &[], &[]));
-        let (door, phase) = watch::channel(Phase::Open);
-        let routes = self.routes();
-        let answer = move |request: axum::extract::Request| {
-            let (guard, mut routes) = (Arc::clone(&guard), routes.clone());
-            async move {
-                match guard.check(&request) {
-                    Ok(()) => routes.call(request).await.unwrap_or_else(|never| match never {}),
-                    Err(strange) => (strange.status(), format!("{strange}\n")).into_response(),
-                }
-            }
-        };
-        let shut = async move {
-            shutdown.await;
-            door.send_replace(Phase::Shut);
-            std::future::pending::<()>().await;
-        };
-        let limits = ConnectionLimits { connections_max: connections_within_files(CONNECTIONS_MAX), ..LIMITS };
+        let (upkeep, key) = (upkeep(self.metrics.clone()), self.key);
         tokio::select! {
-            () = serve(listener, limits, phase, answer) => Ok(()),
+            served = serve_operators(self.routes(), key, listener, shutdown) => served,
             () = upkeep => Ok(()),
-            () = shut => Ok(()),
         }
     }
+}
+
+/// Serves the routes of an admin surface until `shutdown`; with a key, all but health, readiness and version need it.
+///
+/// # Errors
+/// When the listener has no address.
+pub async fn serve_operators(
+    routes: Router,
+    key: Option<KeyDigest>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let guard = Arc::new(Guard::new(listener.local_addr()?, "", &[], &[]));
+    let (door, phase) = watch::channel(Phase::Open);
+    let answer = move |request: axum::extract::Request| {
+        let (guard, mut routes) = (Arc::clone(&guard), routes.clone());
+        async move {
+            match guard.check(&request) {
+                Ok(()) if !may_enter(&request, key) => stranger(),
+                Ok(()) => routes.call(request).await.unwrap_or_else(|never| match never {}),
+                Err(strange) => (strange.status(), format!("{strange}\n")).into_response(),
+            }
+        }
+    };
+    let shut = async move {
+        shutdown.await;
+        door.send_replace(Phase::Shut);
+        std::future::pending::<()>().await;
+    };
+    let limits = ConnectionLimits { connections_max: connections_within_files(CONNECTIONS_MAX), ..LIMITS };
+    tokio::select! {
+        () = serve(listener, (limits, None), phase, answer) => Ok(()),
+        () = shut => Ok(()),
+    }
+}
+
+fn may_enter(request: &axum::extract::Request, key: Option<KeyDigest>) -> bool {
+    key.is_none_or(|key| OPEN.contains(&request.uri().path()) || KeyDigest::presented(request.headers()).is(&key))
+}
+
+fn stranger() -> Response {
+    let wants = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, wants, "needs the admin key: 'Authorization: Bearer KEY' (admin.key_sha256)\n")
+        .into_response()
 }
 
 /// Folds histograms for ever; must run beside every `/metrics` that is served without [`Admin::run`].
@@ -189,9 +220,11 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+async fn metrics(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, admin.metrics.render()).into_response()
+    let mut page = admin.metrics.render();
+    admin.metrics.names().or_asked_by(query.as_deref()).complete(&mut page);
+    (kind, page).into_response()
 }
 
 async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
@@ -203,13 +236,14 @@ mod tests {
     use axum::body::Body;
     use axum::http::Request;
     use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tower::ServiceExt;
 
     use super::*;
 
     fn admin() -> Admin {
         let version = Version::of_role("decode").with("model", "demo");
-        Admin { gate: Gate::starting("the model"), metrics: Metrics::detached(), version }
+        Admin { gate: Gate::starting("the model"), metrics: Metrics::detached(), version, key: None }
     }
 
     async fn get(admin: &Admin, path: &str) -> (u16, String) {
@@ -241,5 +275,35 @@ mod tests {
         assert_eq!((status, body), (200, format!(r#"{{"version":"{version}","role":"decode","model":"demo"}}"#)));
         assert_eq!(get(&admin, "/metrics").await.0, 200);
         assert_eq!(get(&admin, "/nothing").await.0, 404);
+    }
+
+    async fn status(address: std::net::SocketAddr, path: &str, header: &str) -> String {
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer["HTTP/1.1 ".len()..][..3].to_owned()
+    }
+
+    #[tokio::test]
+    async fn metrics_need_the_key_where_there_is_one() {
+        let admin = Admin { key: Some(KeyDigest::of(b"sk-admin").unwrap()), ..admin() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(admin.run(listener, std::future::pending()));
+        let (right, wrong) = ("authorization: Bearer sk-admin\r\n", "authorization: Bearer sk-adminn\r\n");
+        for (path, header, expected) in [
+            ("/health", "", "200"),
+            ("/ready", "", "503"),
+            ("/version", "", "200"),
+            ("/metrics", "", "401"),
+            ("/metrics", wrong, "401"),
+            ("/metrics", right, "200"),
+            ("/nothing", "", "401"),
+            ("/nothing", right, "404"),
+        ] {
+            assert_eq!(status(address, path, header).await, expected, "{path} {header}");
+        }
     }
 }

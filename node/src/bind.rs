@@ -6,6 +6,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::key::KeyDigest;
+
 /// Form of an address in a configuration.
 const FORM: &str = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000";
 
@@ -119,6 +121,8 @@ pub struct WorkerPorts {
     pub admin: Bound,
     /// Address of the gRPC port for other hosts.
     pub advertised: String,
+    /// Key of the operators, who alone may read metrics at the admin port.
+    pub admin_key: Option<KeyDigest>,
 }
 
 impl WorkerPorts {
@@ -134,7 +138,13 @@ impl WorkerPorts {
             source: std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, reason),
         })?;
         let admin = bind(admin_listen, "admin HTTP").await?;
-        Ok(WorkerPorts { grpc, admin, advertised })
+        Ok(WorkerPorts { grpc, admin, advertised, admin_key: None })
+    }
+
+    /// Guards the admin port with a key.
+    #[must_use]
+    pub fn guarded_by(self, admin_key: Option<KeyDigest>) -> WorkerPorts {
+        WorkerPorts { admin_key, ..self }
     }
 }
 

@@ -43,6 +43,18 @@ pub enum ConfigError {
         /// The override.
         text: String,
     },
+    /// An override sets a whole section, which may or may not override what was set before it.
+    #[error("--set {text:?} sets a whole section: set its keys one by one, or all of them in a file")]
+    WholeSection {
+        /// The override.
+        text: String,
+    },
+    /// An override has a number that no key can have.
+    #[error("--set {text:?}: the number does not fit into 64 bits")]
+    Number {
+        /// The override.
+        text: String,
+    },
     /// An override names a key below a value that is no section.
     #[error("--set {text:?}: {key} is a value, not a section")]
     NotASection {
@@ -95,12 +107,14 @@ pub fn load_checked<T: DeserializeOwned>(
     check: impl FnOnce(&T) -> Result<(), Fault>,
 ) -> Result<T, ConfigError> {
     let fault = |Fault { key, problem }| {
-        let of_key = |text: &&String| parts_of(text).is_some_and(|(changed, _)| is_about(&changed.join("."), &key));
+        // A setting below a value made a section of it.
+        let is_related = |changed: &str| is_about(changed, &key) || is_about(&key, changed);
+        let of_key = |text: &&String| parts_of(text).is_some_and(|(changed, _)| is_related(&changed.join(".")));
         let origin = origin(overrides.iter().rfind(of_key).map(String::as_str), file);
         ConfigError::Key { origin, key, problem }
     };
     let (mut table, overridden) = gather(file, overrides)?;
-    check_sections(&table, defaults, "").map_err(fault)?;
+    check_sections(&table, defaults).map_err(fault)?;
     complete(&mut table).map_err(fault)?;
     let loaded = fill(table, &overridden, file)?;
     check(&loaded).map_err(fault)?;
@@ -202,22 +216,31 @@ pub fn parts_of(text: &str) -> Option<(Vec<&str>, &str)> {
     (!parts.iter().any(|part| part.is_empty())).then(|| (parts, value.trim()))
 }
 
-/// Checks that sections, and entries of lists of sections, are tables.
-fn check_sections(found: &Table, defaults: &Table, path: &str) -> Result<(), Fault> {
-    found.iter().try_for_each(|(key, value)| {
+/// Checks that sections, entries of lists of sections, and nothing else are tables. What is wrong in a shared section may
+/// be wrong in copies of it, too: the shortest key is where it was written.
+fn check_sections(found: &Table, defaults: &Table) -> Result<(), Fault> {
+    let mut wrong = Vec::new();
+    wrong_sections(found, defaults, "", &mut wrong);
+    wrong.into_iter().min_by_key(|fault| fault.key.len()).map_or(Ok(()), Err)
+}
+
+fn wrong_sections(found: &Table, defaults: &Table, path: &str, wrong: &mut Vec<Fault>) {
+    for (key, value) in found {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match (defaults.get(key), value) {
-            (Some(Value::Table(defaults)), Value::Table(found)) => check_sections(found, defaults, &path),
-            (Some(Value::Table(_)), Value::Array(_)) => Err(Fault::of(path, "is a list, expected a section")),
+            (Some(Value::Table(defaults)), Value::Table(found)) => wrong_sections(found, defaults, &path, wrong),
+            (Some(Value::Table(_)), Value::Array(_)) => wrong.push(Fault::of(path, "is a list, expected a section")),
+            (Some(Value::Array(_)), Value::Table(_)) => wrong.push(Fault::of(path, "is a section, expected a list")),
+            (Some(_), Value::Table(_)) => wrong.push(Fault::of(path, "is a section, expected a value")),
             (Some(Value::Array(entries)), Value::Array(found)) if matches!(entries.first(), Some(Value::Table(_))) => {
-                match found.iter().position(|entry| !matches!(entry, Value::Table(_))) {
-                    Some(index) => Err(Fault::of(format!("{path}[{index}]"), "is a value, expected a section")),
-                    None => Ok(()),
-                }
+                let not_a_table = found.iter().position(|entry| !matches!(entry, Value::Table(_)));
+                wrong.extend(
+                    not_a_table.map(|index| Fault::of(format!("{path}[{index}]"), "is a value, expected a section")),
+                );
             }
-            _ => Ok(()),
+            _ => {}
         }
-    })
+    }
 }
 
 /// Sets one value; returns its key and the override as written.
@@ -234,12 +257,20 @@ fn apply(table: &mut Table, text: &str) -> Result<(String, String), ConfigError>
         here = inner;
     }
     let value = match value_of(value) {
-        // A whole section may or may not override values set before it, so it is refused.
-        Value::Table(_) => return Err(wrong()),
+        Value::Table(_) => return Err(ConfigError::WholeSection { text: text.to_owned() }),
+        Value::String(_) if is_too_long_a_number(value) => {
+            return Err(ConfigError::Number { text: text.to_owned() });
+        }
         value => value,
     };
     here.insert((*last).to_owned(), value);
     Ok((parts.join("."), text.to_owned()))
+}
+
+/// Returns true for an integer that TOML does not know as one, so that it would count as text.
+fn is_too_long_a_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    digits.len() > 18 && digits.bytes().all(|digit| digit.is_ascii_digit()) && text.parse::<i64>().is_err()
 }
 
 fn value_of(text: &str) -> Value {
@@ -331,6 +362,12 @@ mod tests {
         assert!(loaded("", &["engine..blocks=1"]).is_err());
         let said = loaded("listen = 'a'", &["listen.port=1"]).unwrap_err();
         assert_eq!(said, "--set \"listen.port=1\": listen is a value, not a section");
+        let said = loaded("", &["engine={blocks=1}"]).unwrap_err();
+        assert!(said.starts_with("--set \"engine={blocks=1}\" sets a whole section: "), "{said}");
+        let said = loaded("", &["engine.blocks=99999999999999999999"]).unwrap_err();
+        assert_eq!(said, "--set \"engine.blocks=99999999999999999999\": the number does not fit into 64 bits");
+        let config = loaded("", &["engine.name=\"99999999999999999999\""]).unwrap();
+        assert_eq!(config.engine.name, "99999999999999999999", "text in quotes is text");
     }
 
     #[test]

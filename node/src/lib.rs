@@ -12,5 +12,7 @@ pub mod contained;
 pub mod door;
 pub mod drain;
 pub mod exit;
+pub mod key;
 pub mod names;
 pub mod telemetry;
+pub mod watched;

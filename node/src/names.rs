@@ -70,7 +70,7 @@ macro_rules! metrics_table {
 
 metrics_table! {
     /// Time to first token as the client sees it, by SLO class.
-    TTFT_SECONDS = "baton_ttft_seconds", Kind::Histogram(FIRST_TOKEN), ["class"];
+    TTFT_SECONDS = "baton_ttft_seconds", Kind::Histogram(FIRST_TOKEN), ["class", "model"];
     /// Parts of the time to first token; they sum to the whole: parse, admission, queue, prefill, relay.
     TTFT_PART_SECONDS = "baton_ttft_part_seconds", Kind::Histogram(PART), ["part"];
     /// Gap between first and second token of a request that was handed over.
@@ -78,27 +78,43 @@ metrics_table! {
     /// Parts of the hand-off gap; they sum to the whole: wait, transfer, queue, step.
     HANDOFF_GAP_PART_SECONDS = "baton_handoff_gap_part_seconds", Kind::Histogram(PART), ["part"];
     /// Mean time per output token after the first, per request, by SLO class.
-    TPOT_SECONDS = "baton_tpot_seconds", Kind::Histogram(TOKEN_GAP), ["class"];
+    TPOT_SECONDS = "baton_tpot_seconds", Kind::Histogram(TOKEN_GAP), ["class", "model"];
     /// Every gap between two tokens of a stream, by SLO class.
-    ITL_SECONDS = "baton_itl_seconds", Kind::Histogram(TOKEN_GAP), ["class"];
+    ITL_SECONDS = "baton_itl_seconds", Kind::Histogram(TOKEN_GAP), ["class", "model"];
     /// Time from the arrival of a request to its last byte, by SLO class.
-    REQUEST_SECONDS = "baton_request_seconds", Kind::Histogram(FIRST_TOKEN), ["class"];
+    REQUEST_SECONDS = "baton_request_seconds", Kind::Histogram(FIRST_TOKEN), ["class", "model"];
     /// Requests that have ended, by SLO class and outcome: ok, or the kind of the failure.
-    REQUESTS_TOTAL = "baton_requests_total", Kind::Counter, ["class", "outcome"];
+    REQUESTS_TOTAL = "baton_requests_total", Kind::Counter, ["class", "model", "outcome"];
     /// Requests that are being served.
     REQUESTS_IN_FLIGHT = "baton_requests_in_flight", Kind::Gauge, [];
-    /// Requests that met a target of their class (ttft, tpot, itl); attainment is this over all arrivals.
-    SLO_ATTAINED_TOTAL = "baton_slo_attained_total", Kind::Counter, ["class", "target"];
+    /// Requests that count towards attainment: all that have ended, except those whose client left before a target was missed.
+    SLO_JUDGED_TOTAL = "baton_slo_judged_total", Kind::Counter, ["class", "model"];
+    /// Judged requests that were served and met a target of their class (ttft, tpot, itl); attainment is this over baton_slo_judged_total.
+    SLO_ATTAINED_TOTAL = "baton_slo_attained_total", Kind::Counter, ["class", "model", "target"];
     /// Requests that met every target of their class; its rate is the goodput.
-    GOODPUT_REQUESTS_TOTAL = "baton_goodput_requests_total", Kind::Counter, ["class"];
+    GOODPUT_REQUESTS_TOTAL = "baton_goodput_requests_total", Kind::Counter, ["class", "model"];
+    /// Choices that have ended, by reason: stop, length, abort (the client left) or error.
+    CHOICES_TOTAL = "baton_choices_total", Kind::Counter, ["model", "reason"];
     /// Further attempts at a request, by the failure that made them necessary.
     RETRIES_TOTAL = "baton_retries_total", Kind::Counter, ["reason"];
     /// Requests whose hand-offs were lost too often, by what is done instead: local_prefill at a decode worker, or failed.
     HANDOFFS_GIVEN_UP_TOTAL = "baton_handoffs_given_up_total", Kind::Counter, ["instead"];
+    /// Requests of each API key that make work, by outcome: begun, or the limit that refused it (requests, tokens, concurrency).
+    KEY_REQUESTS_TOTAL = "baton_key_requests_total", Kind::Counter, ["key", "outcome"];
+    /// Tokens of each API key, by kind: prompt, generated.
+    KEY_TOKENS_TOTAL = "baton_key_tokens_total", Kind::Counter, ["key", "kind"];
+    /// Requests that no key let in, by reason: missing, wrong, no_admin.
+    KEY_REFUSED_TOTAL = "baton_key_refused_total", Kind::Counter, ["reason"];
+    /// Files that were read again after a change (keys, tls), by outcome: ok, or failed, which leaves everything as it was.
+    RELOADS_TOTAL = "baton_reloads_total", Kind::Counter, ["of", "outcome"];
+    /// Traces of requests that no collector took in time; only in builds with traces.
+    TRACES_DROPPED_TOTAL = "baton_traces_dropped_total", Kind::Counter, [];
     /// HTTP answers by path and status.
     HTTP_RESPONSES_TOTAL = "baton_http_responses_total", Kind::Counter, ["path", "status"];
     /// Whether the router has a session with a worker.
     WORKER_UP = "baton_worker_up", Kind::Gauge, ["worker", "worker_role"];
+    /// Times that a worker was avoided for a while, because it had failed too many legs in a row.
+    WORKER_AVOIDED_TOTAL = "baton_worker_avoided_total", Kind::Counter, ["worker"];
     /// Workers whose metrics could not be fetched.
     SCRAPE_FAILED_TOTAL = "baton_scrape_failed_total", Kind::Counter, ["worker"];
     /// Prompt tokens of the requests that were begun.

@@ -8,15 +8,19 @@ use node::config::Fault;
 use node::door::{check_host, check_origin};
 use proto::session::SessionLimits;
 use sched::Span;
-use sched::cluster::PairPause;
+use sched::cluster::{BreakerConfig, PairPause};
 use sched::desk::DeskConfig;
 use sched::journey::{JourneyConfig, LostHandoffs};
 use sched::route::{LeastLoaded, LocalPrefill, RoundRobin, RouteConfig, RoutePolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::keys::{KeySource, KeysConfig};
+use crate::model_output::ToolFormatChoice;
 use crate::slo::SloConfig;
-use crate::text::ControlReading;
+use crate::text::{ControlReading, ReasoningFormat};
+use crate::tls::TlsConfig;
+use crate::traces::TracesConfig;
 
 /// Model that a router serves, its workers, and its bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,12 +42,18 @@ pub struct Config {
     pub text: TextSection,
     /// Latency classes.
     pub slo: SloConfig,
+    /// Traces of requests.
+    pub traces: TracesConfig,
     /// Choice of the worker for a request.
     pub route: RouteSection,
     /// Time and attempts that a request may take.
     pub request: RequestSection,
     /// Sessions with workers.
     pub session: SessionSection,
+    /// API keys of clients.
+    pub keys: KeysConfig,
+    /// TLS of the client port.
+    pub tls: TlsConfig,
     /// Names besides this machine's that clients may use in the `Host` header. On loopback all others are refused, so
     /// that no web page reaches the router under a name of its own; elsewhere only if this list has entries.
     pub allowed_hosts: Vec<String>,
@@ -134,6 +144,10 @@ pub struct TextSection {
     pub control_in_messages: ControlReading,
     /// Reading of a control token that a raw prompt spells: `text` or `token`.
     pub control_in_prompts: ControlReading,
+    /// Form of tool calls in answers: `auto` (that of the chat template), `none` (they stay in the text) or a name.
+    pub tool_format: ToolFormatChoice,
+    /// Reading of thoughts in answers: `auto` (split off at the marks of the chat template) or `none`.
+    pub reasoning_format: ReasoningFormat,
 }
 
 /// Choice of the worker for a request.
@@ -151,6 +165,8 @@ pub struct RouteSection {
     pub pair_pause_ms: u64,
     /// The longest such pause in milliseconds.
     pub pair_pause_ms_max: u64,
+    /// Legs in a row that a worker may fail or be lost with; then it is avoided, for the same pauses. 0 never avoids one.
+    pub worker_failures_max: u32,
 }
 
 /// Names of routing policies.
@@ -204,9 +220,12 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             text: TextSection::default(),
             slo: SloConfig::default(),
+            traces: TracesConfig::default(),
             route: RouteSection::default(),
             request: RequestSection::default(),
             session: SessionSection::default(),
+            keys: KeysConfig::default(),
+            tls: TlsConfig::default(),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             drain_ms: 5_000,
@@ -247,7 +266,12 @@ impl Default for LimitsConfig {
 
 impl Default for TextSection {
     fn default() -> Self {
-        TextSection { control_in_messages: ControlReading::Text, control_in_prompts: ControlReading::Token }
+        TextSection {
+            control_in_messages: ControlReading::Text,
+            control_in_prompts: ControlReading::Token,
+            tool_format: ToolFormatChoice::Auto,
+            reasoning_format: ReasoningFormat::Auto,
+        }
     }
 }
 
@@ -259,6 +283,7 @@ impl Default for RouteSection {
             local_prefill_without_pair: false,
             pair_pause_ms: 500,
             pair_pause_ms_max: 30_000,
+            worker_failures_max: 3,
         }
     }
 }
@@ -294,6 +319,15 @@ impl Config {
         Ok(())
     }
 
+    /// Checks key file, certificate and private key, if there are any, so that a start fails before it costs anything.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn check_files(&self) -> Result<(), Error> {
+        KeySource::open(&self.keys, &self.slo)?;
+        self.tls.load().map(drop)
+    }
+
     /// Checks that every value is in its range, without looking for workers.
     ///
     /// # Errors
@@ -302,7 +336,7 @@ impl Config {
         self.check_addresses()?;
         self.check_names()?;
         let limits = &self.limits;
-        let positive: [(&str, u64); 23] = [
+        let positive: [(&str, u64); 24] = [
             ("limits.connections_max", limits.connections_max as u64),
             ("limits.body_bytes_max", limits.body_bytes_max as u64),
             ("limits.body_ms_max", limits.body_ms_max),
@@ -324,6 +358,7 @@ impl Config {
             ("limits.unread_bytes_max", limits.unread_bytes_max as u64),
             ("limits.unread_bytes_sum_max", limits.unread_bytes_sum_max as u64),
             ("request.deadline_ms", self.request.deadline_ms),
+            ("request.attempts_max", self.request.attempts_max.into()),
             ("session.beat_ms", self.session.beat_ms),
             ("session.alive_beat_ms", self.session.alive_beat_ms),
         ];
@@ -334,7 +369,10 @@ impl Config {
         if u64::from(limits.n_max) > choices_max {
             return Err(Fault::of("router.limits.n_max", format!("must not be above {choices_max}")));
         }
-        self.slo.check()
+        self.traces.check()?;
+        self.slo.check()?;
+        self.keys.check(&self.slo)?;
+        self.tls.check()
     }
 
     fn check_addresses(&self) -> Result<(), Fault> {
@@ -413,6 +451,8 @@ impl Config {
 
 impl RouteSection {
     pub(crate) fn config(&self) -> RouteConfig {
+        let (first, max) = (Span::from_ms(self.pair_pause_ms), Span::from_ms(self.pair_pause_ms_max));
+        let pause = PairPause { first, max };
         RouteConfig {
             local_prefill_tokens_max: self.local_prefill_tokens_max,
             local_prefill: if self.local_prefill_without_pair {
@@ -420,10 +460,8 @@ impl RouteSection {
             } else {
                 LocalPrefill::Never
             },
-            pair_pause: PairPause {
-                first: Span::from_ms(self.pair_pause_ms),
-                max: Span::from_ms(self.pair_pause_ms_max),
-            },
+            pair_pause: pause,
+            breaker: BreakerConfig { failures_max: self.worker_failures_max, pause },
         }
     }
 
@@ -436,36 +474,5 @@ impl RouteSection {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn workers() -> Config {
-        let workers = Workers { prefill: vec!["a:1".to_owned()], decode: vec!["b:1".to_owned()] };
-        Config { workers, ..Config::default() }
-    }
-
-    #[test]
-    fn defaults_are_a_configuration_except_for_workers() {
-        assert!(workers().check().is_ok());
-        let error = Config::default().check().unwrap_err();
-        assert_eq!(error.to_string(), "router.workers names no worker");
-    }
-
-    #[test]
-    fn unknown_keys_and_impossible_values_are_named() {
-        let error = serde_json::from_str::<Config>(r#"{"limits": {"n_maxx": 1}}"#).unwrap_err();
-        assert!(error.to_string().contains("n_maxx"), "{error}");
-        let mut config = workers();
-        config.limits.n_max = 0;
-        assert!(config.check().unwrap_err().to_string().contains("router.limits.n_max must be above 0"));
-        config.limits.n_max = 1_000;
-        assert!(config.check().unwrap_err().to_string().contains("router.limits.n_max must not be above 128"));
-    }
-
-    #[test]
-    fn a_configuration_survives_being_written() {
-        let config = workers();
-        let text = serde_json::to_string(&config).unwrap();
-        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

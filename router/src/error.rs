@@ -1,8 +1,11 @@
 //! Errors with which a router cannot start or go on; a client gets an `ApiError` instead.
 
 use model_files::ModelFileError;
+use node::door::TlsError;
 use thiserror::Error;
 use vocabulary::VocabularyError;
+
+use crate::keys::KeyFileError;
 
 /// Failure of the router itself.
 #[derive(Debug, Error)]
@@ -13,6 +16,12 @@ pub enum Error {
     /// The tokenizer is not supported or failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// Certificate or private key cannot be used.
+    #[error("router.tls: {0}")]
+    Tls(TlsError),
+    /// The key file cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
@@ -42,6 +51,13 @@ impl From<ModelFileError> for Error {
     /// The text contains the cause, so a `source()` would repeat it in a printed chain.
     fn from(cause: ModelFileError) -> Error {
         Error::ModelFile(cause)
+    }
+}
+
+impl From<TlsError> for Error {
+    /// The text contains the cause.
+    fn from(cause: TlsError) -> Error {
+        Error::Tls(cause)
     }
 }
 

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use node::admin::{Admin, Gate, Version, upkeep};
-use node::door::{ConnectionLimits, Guard, Phase, ReadingPace, connections_within_files, serve};
+use node::admin::{Gate, Version, serve_operators, upkeep};
+use node::door::{ConnectionLimits, Guard, Phase, ReadingPace, Tls, TlsFiles, connections_within_files, serve};
 use node::drain::Cause;
+use node::key::KeyDigest;
 use node::telemetry::Metrics;
 use proto::Secret;
 use proto::session::RouterHello;
@@ -20,10 +21,13 @@ use tracing::{debug, warn};
 use crate::admission::Admission;
 use crate::clock::{Clock, unix_seconds};
 use crate::dispatch::{Dispatcher, Driver, DriverParts, Unread};
-use crate::http::{App, Lanes, Reception, routes};
+use crate::http::{App, Lanes, Reception, operators_routes, routes};
+use crate::keys::{KeyConfig, KeySource, Keys, keep_up};
 use crate::metrics::RouterMetrics;
 use crate::random::Numbers;
 use crate::text::ModelText;
+use crate::tls;
+use crate::traces::Traces;
 use crate::worker::{Dialling, Slot, keep_connected};
 use crate::{Config, Error, LimitsConfig, Relief};
 
@@ -41,6 +45,9 @@ pub struct Router {
     metrics: Metrics,
     gate: Gate,
     secret: Secret,
+    keys: (KeySource, Vec<KeyConfig>),
+    tls: Option<(Tls, TlsFiles)>,
+    admin_key: Option<KeyDigest>,
     metrics_of: Vec<MetricsSource>,
     numbers: Numbers,
 }
@@ -61,9 +68,13 @@ impl Router {
     /// When either is wrong; nothing has been opened or started.
     pub fn load(config: Config, metrics: Metrics) -> Result<Router, Error> {
         config.check()?;
+        let keys = KeySource::open(&config.keys, &config.slo)?;
+        let tls = config.tls.load()?;
         let mut model = ModelText::load(&config.model_dir)?;
         model.control_in_messages = config.text.control_in_messages;
         model.control_in_prompts = config.text.control_in_prompts;
+        model.read_answers(config.text.tool_format, config.text.reasoning_format);
+        debug!(calls = ?model.tool_calls, thoughts = ?model.thought_tags, "what answers are read for");
         let mut model_names = config.model_names.clone();
         if model_names.is_empty() {
             model_names.push(model_files::served_name(&config.model_dir));
@@ -84,6 +95,9 @@ impl Router {
             metrics,
             gate: Gate::starting("a worker"),
             secret: Secret::open(),
+            keys,
+            tls,
+            admin_key: None,
             metrics_of: Vec::new(),
             numbers: Numbers::draw()?,
         })
@@ -93,6 +107,12 @@ impl Router {
     #[must_use]
     pub fn knowing(self, secret: Secret) -> Router {
         Router { secret, ..self }
+    }
+
+    /// Sets the key of the operators, who alone may then read metrics.
+    #[must_use]
+    pub fn with_admin_key(self, admin_key: Option<KeyDigest>) -> Router {
+        Router { admin_key, ..self }
     }
 
     /// Includes the metrics of other processes.
@@ -131,15 +151,16 @@ impl Router {
             listener.local_addr().map_err(|source| Error::Io { operation: "asking for our address", source })?;
         let config = &self.config;
         let guard = Guard::new(address, &config.listen, &config.allowed_hosts, &config.allowed_origins);
-        let (gate, metrics) = (self.gate.clone(), self.metrics.clone());
+        let (gate, metrics, admin_key) = (self.gate.clone(), self.metrics.clone(), self.admin_key);
+        let tls = self.tls.as_ref().map(|(tls, _)| tls.clone());
         let (mut tasks, mut driving) = (JoinSet::new(), JoinSet::new());
         tasks.spawn(relief.clone().keep());
-        let (app, dispatcher) = self.start(&mut tasks, &mut driving, relief);
+        let (app, dispatcher, keys) = self.start(&mut tasks, &mut driving, relief);
         let (door, phase) = watch::channel(Phase::Open);
         if let Some(listener) = admin {
-            let surface = Admin { gate: gate.clone(), metrics: metrics.clone(), version: app.version.clone() };
+            let routes = operators_routes(Arc::clone(&app));
             tasks.spawn(async move {
-                if let Err(error) = surface.run(listener, std::future::pending()).await {
+                if let Err(error) = serve_operators(routes, admin_key, listener, std::future::pending()).await {
                     tracing::error!(%error, "admin surface has ended");
                 }
             });
@@ -164,16 +185,20 @@ impl Router {
             tokio::time::sleep(drain + LAST_WORDS).await;
         };
         let limits = connection_limits(&app.config.limits);
-        let reception = Reception::new(Arc::clone(&app), guard, routes(app));
+        let reception = Reception::new(Arc::clone(&app), guard, keys, routes(app));
         tokio::select! {
-            () = serve(listener, limits, phase, move |request| reception.receive(request)) => Ok(()),
+            () = serve(listener, (limits, tls), phase, move |request| reception.receive(request)) => Ok(()),
             () = overdue => Ok(()),
             ended = driving.join_next() => Err(dispatcher_ended(ended)),
         }
     }
 
-    fn start(self, tasks: &mut JoinSet<()>, driving: &mut JoinSet<()>, relief: Relief) -> (Arc<App>, Dispatcher) {
+    fn start(self, tasks: &mut JoinSet<()>, driving: &mut JoinSet<()>, relief: Relief) -> (Arc<App>, Dispatcher, Keys) {
         let clock = Clock::start();
+        if let Some(files) = self.tls {
+            tasks.spawn(tls::keep_up(files));
+        }
+        let keys = keys_of(&self.config, self.keys, self.admin_key, (clock, tasks));
         let workers = &self.config.workers;
         let addresses: Vec<String> = workers.prefill.iter().chain(&workers.decode).cloned().collect();
         let (sender, news) = mpsc::channel(NEWS_MAX);
@@ -195,7 +220,6 @@ impl Router {
         let parts = DriverParts {
             clock,
             news,
-            addresses,
             gate: gate.clone(),
             config: self.config.clone(),
             numbers: self.numbers.branch(),
@@ -204,11 +228,12 @@ impl Router {
         driving.spawn(driver.run());
         let limits = &self.config.limits;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let traces = Traces::start(&self.config.traces, self.numbers.branch(), tasks);
         let model_name = self.model_names.first().cloned().unwrap_or_default();
         let app = App {
             admission: Admission::new(gate_limits(limits), clock, relief.clone()),
             unread: Unread::new(limits, relief.clone()),
-            metrics: Arc::new(RouterMetrics::new(&self.config.slo)),
+            metrics: Arc::new(RouterMetrics::new(&self.config.slo, &model_name, &self.metrics_of, traces)),
             model: self.model,
             model_names: self.model_names,
             dispatcher: dispatcher.clone(),
@@ -222,8 +247,23 @@ impl Router {
             lanes: Lanes::new(cores, relief),
             config: self.config,
         };
-        (Arc::new(app), dispatcher)
+        (Arc::new(app), dispatcher, keys)
     }
+}
+
+/// Makes the keys of a router, and lets `tasks` keep them up with their file.
+fn keys_of(
+    config: &Config,
+    (source, keys): (KeySource, Vec<KeyConfig>),
+    admin: Option<KeyDigest>,
+    (clock, tasks): (Clock, &mut JoinSet<()>),
+) -> Keys {
+    if !config.keys.is_locked() {
+        return Keys::open(admin, clock);
+    }
+    let keys = Keys::locked(&keys, admin, clock);
+    tasks.spawn(keep_up(source, keys.clone()));
+    keys
 }
 
 fn gate_limits(limits: &LimitsConfig) -> GateLimits {

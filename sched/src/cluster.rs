@@ -1,5 +1,6 @@
 //! The workers a router knows, their load, and the pairs that can hand KV over; knows no connection.
 
+mod breaker;
 mod kind;
 mod order;
 mod reach;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use crate::message::Load;
 use crate::{CompatKey, Failure, InstanceId, ModelId, Role, Time, WorkerId};
 
+use breaker::Breakers;
+pub use breaker::{BreakerConfig, Conduct, Treatment};
 pub use kind::Kind;
 use order::Orders;
 use reach::Reaches;
@@ -35,6 +38,7 @@ pub struct Cluster {
     /// Processes of workers that have left lately: outcomes of their hand-offs may come later.
     left: VecDeque<(WorkerId, InstanceId)>,
     strains: Strains,
+    breakers: Breakers,
 }
 
 const LEFT_MAX: usize = 256;
@@ -267,22 +271,52 @@ impl Cluster {
         }
     }
 
-    /// True if hand-offs between the two were lost so lately that another pair is better.
+    /// True if hand-offs between the two were lost so lately, or one of them fails so much, that another pair is better.
     #[must_use]
     pub fn is_strained(&self, now: Time, giver: WorkerId, reader: WorkerId) -> bool {
-        self.has_strains() && self.pair(giver, reader).is_some_and(|pair| self.strains.avoids(now, pair))
+        let is_lossy = || self.pair(giver, reader).is_some_and(|pair| self.strains.avoids(now, pair));
+        self.is_failing(now, giver) || self.is_failing(now, reader) || (!self.strains.is_empty() && is_lossy())
     }
 
-    /// True if any pair may be strained.
+    /// True if a worker has failed so much lately that another is better.
+    #[must_use]
+    pub fn is_failing(&self, now: Time, worker: WorkerId) -> bool {
+        !self.breakers.is_empty() && self.process(worker).is_some_and(|process| self.breakers.avoids(now, process))
+    }
+
+    /// True if any pair may be strained, or any worker be failing.
     #[must_use]
     pub fn has_strains(&self) -> bool {
-        !self.strains.is_empty()
+        !self.strains.is_empty() || !self.breakers.is_empty()
+    }
+
+    /// Records what a worker has done with a leg; returns whether it is treated differently from now on.
+    pub fn conduct(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        conduct: Conduct,
+        config: BreakerConfig,
+    ) -> Option<Treatment> {
+        let process = self.process(worker)?;
+        self.breakers.learn(now, process, conduct, config)
+    }
+
+    /// Records that a leg goes to a worker.
+    pub fn leg_tried(&mut self, now: Time, worker: WorkerId) {
+        if let Some(process) = self.process(worker).filter(|_| !self.breakers.is_empty()) {
+            self.breakers.tried(now, process);
+        }
     }
 
     fn pair(&self, giver: WorkerId, reader: WorkerId) -> Option<Pair> {
-        let gone = |id| self.left.iter().find(|(left, _)| *left == id).map(|(_, instance)| *instance);
-        let name = |id| self.get(id).map(|worker| worker.info.instance).or_else(|| gone(id));
-        Some((name(giver)?, name(reader)?))
+        Some((self.process(giver)?, self.process(reader)?))
+    }
+
+    /// Process of a worker that is up, or has left lately.
+    fn process(&self, id: WorkerId) -> Option<InstanceId> {
+        let gone = || self.left.iter().find(|(left, _)| *left == id).map(|(_, instance)| *instance);
+        self.get(id).map(|worker| worker.info.instance).or_else(gone)
     }
 
     /// Longest sequence (prompt and output) of a model that a worker or a pair can serve in full now, if any.

@@ -18,6 +18,7 @@ pub mod journey;
 pub mod layout;
 pub mod message;
 mod plan;
+pub mod quota;
 pub mod replica;
 mod request;
 pub mod rng;
@@ -34,7 +35,9 @@ pub use ids::{
     Attempt, BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, ModelId, PullId, RequestId, SlotId, StepId, TokenId,
     WorkerId,
 };
-pub use plan::{BlockCopy, Input, SampleOutcome, SampleRow, SequenceRows, SlotInit, StepPlan, StepResult};
-pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Slo, Structure};
+pub use plan::{
+    BlockCopy, Input, SampleOutcome, SampleRow, ScoreOutcome, ScoreRow, SequenceRows, SlotInit, StepPlan, StepResult,
+};
+pub use request::{ChoiceState, FinishReason, Request, SampledToken, SamplingParams, Score, Scores, Slo, Structure};
 pub use role::Role;
 pub use time::{Span, Time};

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{BlockId, Failure, SampledToken, SamplingParams, SlotId, TokenId};
+use crate::{BlockId, Failure, SampledToken, SamplingParams, Score, SlotId, TokenId};
 
 /// One step of one lane. Rows are grouped by sequence.
 ///
-/// Order of effects: `admit`, `copies`, then `layers` over all tokens, then `sample`; all of it after the lane's step
+/// Order of effects: `admit`, `copies`, then `layers` over all tokens, then `sample` and `score`; all of it after the lane's step
 /// before. Slots are admitted and blocks are copied even in a step that fails or is cancelled before its first layer.
 /// After such a step the slots that should have sampled are *void* until they are admitted again, and so is a slot
 /// whose row could not be sampled: the next step may still have rows of them, whose samples are discarded and which
@@ -30,6 +30,8 @@ pub struct StepPlan {
     pub layers: Range<u32>,
     /// Rows whose logits are wanted, with the slots that sample from them. One row may serve several slots (choices).
     pub sample: Vec<SampleRow>,
+    /// Rows whose logits score the prompt token that follows them.
+    pub score: Vec<ScoreRow>,
 }
 
 /// Rows of one sequence in a step.
@@ -63,6 +65,17 @@ pub struct SampleRow {
     pub slot: SlotId,
 }
 
+/// Row whose logits score a known token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScoreRow {
+    /// Index into `StepPlan::tokens`.
+    pub row: u32,
+    /// Token that follows the row's.
+    pub token: TokenId,
+    /// Number of alternatives to report.
+    pub top: u8,
+}
+
 /// Everything that a backend needs to sample for a choice from now on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlotInit {
@@ -92,11 +105,16 @@ pub struct BlockCopy {
 /// the sampling parameters are at fault; anything else leaves the KV cache that the row was computed from in doubt.
 pub type SampleOutcome = Result<SampledToken, Failure>;
 
+/// Outcome of one `StepPlan::score` entry: its score, or why its row has none.
+pub type ScoreOutcome = Result<Score, Failure>;
+
 /// Result of a step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepResult {
     /// One outcome per `StepPlan::sample` entry, in that order; empty if the step was cancelled before its last layer.
     pub samples: Vec<SampleOutcome>,
+    /// One outcome per `StepPlan::score` entry, in that order; empty if the step was cancelled before its last layer.
+    pub scores: Vec<ScoreOutcome>,
     /// Layers that ran for all rows; less than planned only after a cancel.
     pub layers_done: u32,
 }

@@ -73,6 +73,13 @@ pub struct SamplingParams {
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Grammar that the text follows, if it must follow one.
     pub structure: Option<Arc<Structure>>,
+    /// Tokens that may be generated, sorted; empty allows all.
+    pub allowed_tokens: Vec<TokenId>,
+    /// Sequences of tokens that must not be generated, none of them empty: the last token of one is masked where the
+    /// generated tokens end with those before it.
+    pub bad_words: Vec<Vec<TokenId>>,
+    /// Number of alternatives to report per prompt token: `None` no scores, `Some(0)` only the prompt's own tokens.
+    pub prompt_logprobs: Option<u8>,
 }
 
 /// Grammar of a structured answer.
@@ -123,6 +130,9 @@ impl Default for SamplingParams {
             logprobs: None,
             logit_bias: Vec::new(),
             structure: None,
+            allowed_tokens: Vec::new(),
+            bad_words: Vec::new(),
+            prompt_logprobs: None,
         }
     }
 }
@@ -149,6 +159,26 @@ pub struct SampledToken {
     pub logprob: Option<f32>,
     /// Most likely alternatives with their log-probabilities, most likely first.
     pub top: Vec<(TokenId, f32)>,
+}
+
+/// Log-probability of a prompt token, given the tokens before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// Natural log-probability of the token under the raw distribution.
+    pub logprob: f32,
+    /// Number of tokens that are at least as likely, itself included.
+    pub rank: u32,
+    /// Most likely tokens in its place with their log-probabilities, most likely first.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// Scores of consecutive prompt tokens. The first token of a prompt has none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Position of the first token that is scored, at least 1.
+    pub first: u32,
+    /// One score per token.
+    pub scores: Vec<Score>,
 }
 
 /// Reason why a choice ended well.

@@ -50,6 +50,35 @@ fn impossible_deployments_are_refused_before_anything_starts() -> Result<()> {
 }
 
 #[test]
+fn keys_and_certificates_that_cannot_be_used_are_named_before_anything_starts() -> Result<()> {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--set"];
+    check(&[&serve[..], &["router.keys.file=/no/such/keys.toml"]].concat(), 64, "cannot read /no/such/keys.toml")?;
+    check(&[&serve[..], &["router.tls.cert_file=/no/such/cert.pem"]].concat(), 64, "router.tls.key_file")?;
+    let both = ["router.tls.cert_file=/no/such/cert.pem", "--set", "router.tls.key_file=/no/such/key.pem"];
+    check(&[&serve[..], &both].concat(), 64, "router.tls: cannot read /no/such/cert.pem")?;
+    check(&["serve", "--listen", "127.0.0.1:0", "--api-key", "two words"], 64, "--api-key: an API key has 1 to 512")?;
+    check(&[&serve[..], &["admin.key_sha256=sk-plain"]].concat(), 64, "key admin.key_sha256: is not the SHA-256")?;
+    check(&["prefill", "--set", "prefill.admin_listen=0.0.0.0:0"], 64, "set admin.key_sha256")?;
+    check(&[&serve[..], &["router.admin_listen=0.0.0.0:0"]].concat(), 64, "router.admin_listen is 0.0.0.0:0")?;
+    Ok(())
+}
+
+/// The entry goes to a file and the key to its holder, so they come out apart.
+#[test]
+fn a_new_key_comes_with_its_entry_for_the_key_file() -> Result<()> {
+    let made = baton(&["key", "new", "ann"])?;
+    let (entry, told) = (String::from_utf8(made.stdout)?, String::from_utf8(made.stderr)?);
+    let key = told.lines().find_map(|line| line.strip_prefix("key: ")).context("no key")?;
+    assert!(key.starts_with("sk-") && key.len() == 67 && !entry.contains(key), "{key}");
+    let mut hashing = command()?.args(["key", "hash"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    std::io::Write::write_all(&mut hashing.stdin.take().context("no stdin")?, format!("{key}\n").as_bytes())?;
+    let digest = String::from_utf8(hashing.wait_with_output()?.stdout)?;
+    assert_eq!(entry, format!("[[key]]\nname = \"ann\"\nsha256 = \"{}\"\n", digest.trim()));
+    check(&["key", "new", "two\nlines"], 1, "the name")?;
+    Ok(())
+}
+
+#[test]
 fn workers_that_cannot_exchange_kv_are_refused() -> Result<()> {
     let f32_only_here = ["--set", "decode.engine.dtype=f32"];
     let arguments = [&["serve", "--listen", "127.0.0.1:0"][..], &f32_only_here[..]].concat();

@@ -102,10 +102,14 @@ fn pipes_that_nobody_reads_hold_nothing_up_and_lost_lines_are_counted_and_told()
     Ok(())
 }
 
+/// Under `serve`, requests have no lines of their own unless one asks for them.
+const EACH_REQUEST: [&str; 2] = ["--set", "telemetry.request_log=on"];
+
 #[test]
 fn closed_pipes_full_disks_and_closed_descriptors_hold_nothing_up() -> Result<()> {
     let full = || File::options().write(true).open("/dev/full");
     let served = Served::start(command()?, |command| {
+        command.args(EACH_REQUEST);
         if let (Ok(out), Ok(err)) = (full(), full()) {
             command.stdout(out).stderr(err);
         }
@@ -115,7 +119,7 @@ fn closed_pipes_full_disks_and_closed_descriptors_hold_nothing_up() -> Result<()
     served.end()?;
 
     let mut served = Served::start(command()?, |command| {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(EACH_REQUEST).stdout(Stdio::piped()).stderr(Stdio::piped());
     })?;
     drop((served.child.stdout.take(), served.child.stderr.take()));
     served.ask(3)?;
@@ -133,6 +137,7 @@ fn closed_pipes_full_disks_and_closed_descriptors_hold_nothing_up() -> Result<()
 fn every_line_says_who_wrote_it_and_json_lines_are_json() -> Result<()> {
     let mut served = Served::start(command()?, |command| {
         command.args(["--set", "telemetry.format=json", "--set", "telemetry.log=debug"]);
+        command.args(["--set", "telemetry.request_log=on"]);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
     })?;
     let stderr = served.child.stderr.take().context("no stderr")?;
@@ -140,12 +145,64 @@ fn every_line_says_who_wrote_it_and_json_lines_are_json() -> Result<()> {
     served.ask(1)?;
     served.end()?;
     let lines = lines.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
-    let mut writers = std::collections::BTreeSet::new();
+    let (mut writers, mut requests) = (std::collections::BTreeSet::new(), 0);
     for line in &lines {
         let line: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
         writers.insert(line["process"].as_str().context("no process")?.to_owned());
         ensure!(line["level"].is_string() && line["target"].is_string() && line["time"].is_string(), "{line}");
+        if line["target"] == "request" && line["level"] == "INFO" {
+            requests += 1;
+            let parts = ["parse_us", "admission_us", "queue_us", "prefill_us", "relay_us"];
+            let sum: u64 = parts.iter().filter_map(|part| line[part].as_u64()).sum();
+            ensure!(line["process"] == "router" && line["ttft_us"] == sum && sum > 0, "{line}");
+        }
     }
     assert_eq!(writers.into_iter().collect::<Vec<_>>(), ["decode-0", "prefill-0", "router"]);
+    assert_eq!(requests, 1, "a line per request");
     Ok(())
+}
+
+/// Prompts, answers and keys belong to clients, and logs are read by others.
+#[test]
+fn no_line_shows_a_prompt_or_a_key_and_no_worker_gets_the_key() -> Result<()> {
+    const KEY: &str = "sk-canary-of-the-keys-0123456789";
+    const WORDS: &str = "canary-of-the-prompts";
+    let mut served = Served::start(command()?, |command| {
+        command.args(["--set", "telemetry.log=debug"]).args(EACH_REQUEST).env("BATON_API_KEY", KEY);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    })?;
+    let stderr = served.child.stderr.take().context("no stderr")?;
+    let lines = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<_>>());
+    assert_eq!(http::post(served.address, "/v1/completions", &json!({"prompt": WORDS}))?.status, 401);
+    let target = format!("http://{}", served.address);
+    let ask = |key: &str| {
+        let arguments = ["chat", "--target", &target, "--max-tokens", "8", WORDS];
+        command()?.args(arguments).env("OPENAI_API_KEY", key).stdin(Stdio::null()).output().context("baton chat")
+    };
+    let answered = ask(KEY)?;
+    ensure!(answered.status.success(), "{}", String::from_utf8_lossy(&answered.stderr));
+    let refused = ask("sk-canary-that-is-wrong")?;
+    ensure!(String::from_utf8_lossy(&refused.stderr).contains("Incorrect API key provided."), "{refused:?}");
+    for worker in workers_of(served.child.id())? {
+        for file in ["environ", "cmdline"] {
+            let text = std::fs::read(format!("/proc/{worker}/{file}"))?;
+            ensure!(!String::from_utf8_lossy(&text).contains("canary"), "{file} of a worker has the key");
+        }
+    }
+    served.end()?;
+    let lines = lines.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+    ensure!(lines.iter().any(|line| line.contains("request ended") && line.contains("api-key-1")), "{lines:#?}");
+    let telling: Vec<&String> = lines.iter().filter(|line| line.contains("canary")).collect();
+    ensure!(telling.is_empty(), "{telling:#?}");
+    Ok(())
+}
+
+/// Returns the processes that a process has started, from whichever thread.
+fn workers_of(parent: u32) -> Result<Vec<String>> {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task"))?;
+    let children = tasks.map(|task| Ok(std::fs::read_to_string(task?.path().join("children"))?));
+    let all = children.collect::<Result<Vec<String>>>()?.join(" ");
+    let workers: Vec<String> = all.split_whitespace().map(str::to_owned).collect();
+    ensure!(workers.len() == 2, "not a prefill and a decode worker: {all:?}");
+    Ok(workers)
 }

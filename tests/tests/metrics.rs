@@ -79,16 +79,14 @@ fn documented() -> Result<BTreeMap<String, (Described, BTreeSet<String>)>> {
     Ok(table)
 }
 
-/// Metrics that appear only after a failure, or with another model.
-const RARE: [&str; 8] = [
-    "baton_handoffs_given_up_total",
-    "baton_retries_total",
-    "baton_scrape_failed_total",
-    "baton_leg_failures_total",
+/// Metrics that appear only with another model, with keys or certificates, or in another build.
+const RARE: [&str; 6] = [
     "baton_expert_tokens_total",
-    "baton_orphaned_messages_total",
-    "baton_invariants_broken_total",
-    "baton_preemptions_total",
+    "baton_key_refused_total",
+    "baton_key_requests_total",
+    "baton_key_tokens_total",
+    "baton_reloads_total",
+    "baton_traces_dropped_total",
 ];
 
 fn ask(deployment: &Deployment, tokens: u32) -> Result<()> {

@@ -328,16 +328,14 @@ fn a_clean_start_and_end_say_little_and_complain_of_nothing() -> Result<()> {
     let what: Vec<&str> = said.iter().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(what, ["prefill-0", "decode-0", "kv", "router"], "{said:?}");
     let body = json!({"prompt": "Hello", "max_tokens": 3});
-    let answer = http::post(address.parse()?, "/v1/completions", &body)?;
-    let id = answer.headers.iter().find_map(|header| header.strip_prefix("x-request-id: ")).context("no id")?;
-    let line = serve.line("request ended")?;
-    assert!(line.contains(id) && line.contains(" router "), "{line} does not name {id}");
+    assert_eq!(http::post(address.parse()?, "/v1/completions", &body)?.status, 200);
     signal(serve.process.id(), "INT")?;
     assert_eq!(serve.ended(SOON)?.code(), Some(0));
     let lines = serve.lines();
     let complaints: Vec<&String> =
         lines.iter().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
+    assert!(!lines.iter().any(|line| line.contains("request ended")), "nobody asked for it: {lines:?}");
     let logged = lines.iter().filter(|line| line.contains(" INFO ")).count();
     assert!(logged <= 4, "internals are for debug: {lines:?}");
     Ok(())

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use llguidance::api::{GrammarInit, ParserLimits, StopReason, TopLevelGrammar};
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{ParserFactory, earley::SlicedBiasComputer};
 use model_files::Fields;
@@ -28,6 +28,8 @@ const LIMITS: ParserLimits = ParserLimits {
     verbose_errors: false,
 };
 
+/// Name by which the library says that a text can neither go on nor end.
+const NO_EXTENSION: &str = "NoExtensionBias";
 /// Most characters of an error that a client is told.
 const ERROR_CHARS_MAX: usize = 300;
 
@@ -125,12 +127,7 @@ impl Matcher {
     /// # Errors
     /// When a bound is reached.
     pub fn mask(&mut self) -> Result<Mask, GrammarError> {
-        let tokens = self.inner.compute_mask_or_eos();
-        let nowhere = self.inner.stop_reason() == StopReason::NoExtensionBias;
-        let tokens = tokens.map_err(|error| match nowhere {
-            true => GrammarError("no text of this grammar can go on here".to_owned()),
-            false => told(&error.to_string()),
-        })?;
+        let tokens = self.inner.compute_mask_or_eos().map_err(|error| told(&error.to_string()))?;
         Ok(Mask { tokens, end: self.end })
     }
 }
@@ -190,6 +187,10 @@ fn word(pieces: &Pieces, token: TokenId) -> Vec<u8> {
 
 /// Error in words that are fit for a client: the first line of the library's, without where in its code it was.
 fn told(error: &str) -> GrammarError {
+    // How the library says that nothing may come next.
+    if error.contains(NO_EXTENSION) {
+        return GrammarError("no text of this grammar can go on here".to_owned());
+    }
     let line = error.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it cannot be followed");
     GrammarError(line.chars().take(ERROR_CHARS_MAX).collect())
 }

@@ -146,6 +146,9 @@ impl WorkerMetrics {
         for reason in TurnedAway::ALL {
             counter!(names::PLANE_TURNED_AWAY_TOTAL, "role" => self.role, "reason" => reason.label()).increment(0);
         }
+        for end in ["done", "failed", "aborted"] {
+            self.transfers_ended(end).increment(0);
+        }
         for kind in FailureKind::ALL {
             counter!(names::LEG_FAILURES_TOTAL, "role" => self.role, "kind" => kind.label()).increment(0);
         }
@@ -177,7 +180,7 @@ impl WorkerMetrics {
     /// Counts a message of the worker to a router.
     pub fn told(&self, message: &FromWorker) {
         match message {
-            FromWorker::Offered { .. } => {}
+            FromWorker::Offered { .. } | FromWorker::Scored { .. } => {}
             FromWorker::Committed { commit, .. } => self.generated_tokens.increment(commit.firsts.len() as u64),
             FromWorker::HandedOver { .. } => self.handed_over.increment(1),
             FromWorker::ReaderLost { .. } => self.reader_lost.increment(1),
@@ -226,12 +229,12 @@ impl WorkerMetrics {
     pub fn transferred(&self, bytes: u64, took: Span) {
         self.transfer_bytes.increment(bytes);
         self.transfer_seconds.record(took.secs_f64());
-        self.transfer_ended("done");
+        self.transfers_ended("done").increment(1);
     }
 
     /// Counts a pull that ended without all its bytes: `failed` or `aborted`.
     pub fn transfer_broken(&self, end: &'static str) {
-        self.transfer_ended(end);
+        self.transfers_ended(end).increment(1);
     }
 
     /// Records a step; `gap` is the time that the device waited for it while there was work.
@@ -247,9 +250,9 @@ impl WorkerMetrics {
         self.invariants_broken.increment(1);
     }
 
-    fn transfer_ended(&self, end: &'static str) {
+    fn transfers_ended(&self, end: &'static str) -> Counter {
         let labels = [("role", self.role.to_owned()), ("transport", self.transport.clone()), ("end", end.to_owned())];
-        counter!(names::KV_TRANSFERS_TOTAL, &labels).increment(1);
+        counter!(names::KV_TRANSFERS_TOTAL, &labels)
     }
 }
 
@@ -291,6 +294,7 @@ mod tests {
                 r#"baton_engine_exact{role="decode"} 1"#,
                 r#"baton_cached_tokens_total{role="decode"} 0"#,
                 r#"baton_preemptions_total{role="decode"} 0"#,
+                r#"baton_kv_transfers_total{role="decode",transport="ucx",end="failed"} 0"#,
             ] {
                 assert!(text.contains(line), "{line} is not in\n{text}");
             }

@@ -53,7 +53,10 @@ pub async fn run(
 ) -> Result<(), Error> {
     let Process { secret, ranks, ports, metrics } = process;
     let version = Version::of_role(settings.role.label()).with("model", settings.engine.served_name());
-    let mut life = Life::begin(Admin { gate: Gate::starting("the model"), metrics, version }, ports.admin.listener);
+    let mut life = Life::begin(
+        Admin { gate: Gate::starting("the model"), metrics, version, key: ports.admin_key },
+        ports.admin.listener,
+    );
     let progress = Progress::default();
     let watch = Watch {
         look: &|| Sight { ticks: progress.seen().ticks, doing: progress.seen().to_string() },

@@ -16,6 +16,7 @@ use client::workload::{
 use serde_json::{Map, Value};
 
 use super::args::{ApiName, BenchArgs, PaceArgs, TargetArgs};
+use crate::key::key_of_client;
 
 /// Seconds of a synthetic workload without limit.
 const DURATION_S_DEFAULT: f64 = 30.0;
@@ -82,8 +83,7 @@ async fn endpoints(args: &TargetArgs, silence: f64) -> Result<(Vec<Endpoint>, Op
         let (name, url) = named(target);
         let silence = Duration::from_secs_f64(silence);
         let mut client = Client::new(url)?.with_deadlines(Deadlines { silence, ..Deadlines::default() });
-        let key = args.api_key.clone().or_else(|| std::env::var("OPENAI_API_KEY").ok());
-        if let Some(key) = key.filter(|key| !key.is_empty()) {
+        if let Some(key) = key_of_client(args.api_key.as_deref()) {
             client = client.with_api_key(&key)?;
         }
         let name = name.map_or_else(|| client.target().to_string(), str::to_owned);

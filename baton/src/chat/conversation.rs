@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::settings::Settings;
 use super::stopwatch::Stopwatch;
-use crate::terminal::{print, remark, say};
+use crate::terminal::{murmur, print, remark, say};
 
 pub(super) struct Conversation {
     client: Client,
@@ -20,8 +20,19 @@ pub(super) struct Conversation {
 #[derive(Default)]
 struct Answer {
     text: String,
+    stage: Stage,
     /// Token count from the end of the stream.
     tokens: Option<u64>,
+}
+
+/// Part of an answer that is being printed.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Nothing,
+    /// Thoughts, which go to standard error.
+    Thinking,
+    Speaking,
 }
 
 impl Conversation {
@@ -77,8 +88,19 @@ impl Conversation {
     async fn stream(&self, answer: &mut Answer, watch: &mut Stopwatch) -> Result<()> {
         let mut stream = self.client.stream("/v1/chat/completions", self.body().to_string().into()).await?;
         while let Some(event) = stream.next().await? {
-            if let Some(piece) = event["choices"][0]["delta"]["content"].as_str().filter(|piece| !piece.is_empty()) {
+            let delta = &event["choices"][0]["delta"];
+            let said = |name: &str| delta[name].as_str().filter(|piece| !piece.is_empty());
+            if let Some(thought) = said("reasoning_content").or_else(|| said("reasoning")) {
                 watch.mark(stream.arrived());
+                murmur(thought);
+                answer.stage = Stage::Thinking;
+            }
+            if let Some(piece) = said("content") {
+                watch.mark(stream.arrived());
+                if answer.stage == Stage::Thinking {
+                    murmur("\n\n");
+                }
+                answer.stage = Stage::Speaking;
                 print(piece)?;
                 answer.text.push_str(piece);
             }

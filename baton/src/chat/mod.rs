@@ -9,11 +9,15 @@ mod words;
 use anyhow::{Context, Result, bail};
 use client::http::Client;
 
+use crate::key::key_of_client;
 use crate::terminal::{OutputError, remark, say};
 use conversation::Conversation;
 use input::{Editor, Entered};
 use settings::Settings;
 use words::Words;
+
+/// Tokens of an answer in a context that has room for them.
+const ANSWER_TOKENS: u32 = 512;
 
 /// What to talk to and how.
 #[derive(Debug, clap::Args)]
@@ -24,12 +28,15 @@ pub struct ChatArgs {
     /// Model name; the first that the router serves if not given.
     #[arg(long)]
     model: Option<String>,
+    /// API key, sent as a bearer token; the environment's OPENAI_API_KEY if not given.
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
     /// System prompt.
     #[arg(long)]
     system: Option<String>,
-    /// Most tokens per answer.
-    #[arg(long, default_value_t = 512)]
-    max_tokens: u32,
+    /// Most tokens per answer; 512 if not given, or half of the model's context if that is less.
+    #[arg(long)]
+    max_tokens: Option<u32>,
     /// 0 is greedy.
     #[arg(long, value_parser = finite)]
     temperature: Option<f32>,
@@ -43,17 +50,24 @@ fn finite(text: &str) -> Result<f32, String> {
 
 /// Talks until the input ends. A single question, by argument or piped in, ends after its answer.
 pub async fn run(args: ChatArgs) -> Result<()> {
-    let client = Client::new(&args.target)?;
+    let mut client = Client::new(&args.target)?;
+    if let Some(key) = key_of_client(args.api_key.as_deref()) {
+        client = client.with_api_key(&key)?;
+    }
     let piped = tokio::task::spawn_blocking(input::piped).await??;
-    let model = match &args.model {
-        Some(model) => model.clone(),
-        None => {
-            let models = client.models().await;
-            let models = models.with_context(|| format!("is `baton serve` running at {}?", args.target))?;
-            models.into_iter().next().map(|(name, _)| name).unwrap_or_default()
+    let models = match (client.models().await, &args.model) {
+        (Ok(models), _) => models,
+        // The first question will say what is wrong, at a prompt where one can try again.
+        (Err(_), Some(_)) => Vec::new(),
+        (Err(error), None) => {
+            return Err(error).with_context(|| format!("is `baton serve` running at {}?", args.target));
         }
     };
-    let mut settings = Settings::new(args.max_tokens);
+    let is_meant = |(name, _): &(String, Option<u32>)| args.model.as_ref().is_none_or(|model| model == name);
+    // A model that is not listed may exist all the same; the server says so if not.
+    let (listed, context_tokens) = models.into_iter().find(is_meant).unwrap_or_default();
+    let model = args.model.unwrap_or(listed);
+    let mut settings = Settings::new(args.max_tokens.unwrap_or_else(|| answer_tokens(context_tokens)));
     if let Some(temperature) = args.temperature {
         settings.set("temperature", &temperature.to_string()).map_err(anyhow::Error::msg)?;
     }
@@ -67,6 +81,11 @@ pub async fn run(args: ChatArgs) -> Result<()> {
         bail!("nothing was asked: standard input is empty");
     }
     converse(conversation).await
+}
+
+/// Longest answer if nobody says how long: the rest of the context is for what was said before.
+fn answer_tokens(context_tokens: Option<u32>) -> u32 {
+    context_tokens.map_or(ANSWER_TOKENS, |tokens| ANSWER_TOKENS.min(tokens / 2).max(1))
 }
 
 async fn converse(mut conversation: Conversation) -> Result<()> {
@@ -108,5 +127,16 @@ async fn converse(mut conversation: Conversation) -> Result<()> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by trying: every question to a model with a short context was refused.
+    #[test]
+    fn an_answer_leaves_room_for_the_conversation() {
+        assert_eq!([None, Some(4_096), Some(256), Some(1)].map(answer_tokens), [512, 512, 128, 1]);
     }
 }

@@ -14,6 +14,7 @@ use worker::started::{Report, Started};
 use super::narrator::Narrator;
 use super::relay;
 use crate::ending::Ending;
+use crate::key::KEY_VARIABLE;
 use crate::plane::SECRET_VARIABLE;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -91,6 +92,7 @@ impl Child {
             .arg(&launch.config)
             // The child reads the secret from a file that its configuration names.
             .env_remove(SECRET_VARIABLE)
+            .env_remove(KEY_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::child::{Launch, WorkerRole};
+use crate::admin::AdminConfig;
 use crate::config::{BatonConfig, Mode};
 
 /// Time without a report that a worker gets beyond its own bound.
@@ -39,7 +40,11 @@ impl Composer {
     /// Prepares the children of `config`, with their files in `directory`.
     #[must_use]
     pub fn new(config: &BatonConfig, directory: &Path) -> Composer {
-        Composer { config: config.clone(), directory: directory.to_path_buf() }
+        let mut config = config.clone();
+        // Workers serve no clients, and their admin ports are on loopback, where the router reads their metrics.
+        config.router.keys = router::KeysConfig::default();
+        config.admin = AdminConfig::default();
+        Composer { config, directory: directory.to_path_buf() }
     }
 
     /// Writes the configuration of prefill worker `index`.

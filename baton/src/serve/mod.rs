@@ -21,6 +21,7 @@ use tracing::warn;
 
 pub use child::EndedEarly;
 pub use error::ServeError;
+use narrator::Access;
 pub use narrator::Narrator;
 use node::config::{ConfigError, Fault};
 use node::drain::Cause;
@@ -30,6 +31,7 @@ use router::Router;
 pub use run_directory::RunDirectory;
 use worker::started::PairBlame;
 
+use crate::admin::key_for;
 use crate::bundled::{self, Bundled};
 use crate::config::{BatonConfig, Mode};
 use crate::ending::Ending;
@@ -62,7 +64,14 @@ pub async fn run(config: &BatonConfig, ending: &Ending) -> Result<()> {
 }
 
 async fn serve(config: &BatonConfig, ending: &Ending) -> Result<()> {
-    match Deployment::start(config, Metrics::install("router")?, Narrator::Aloud, ending).await {
+    match Deployment::start(
+        config,
+        Metrics::install("router")?.named(config.telemetry.metric_names),
+        Narrator::Aloud,
+        ending,
+    )
+    .await
+    {
         Ok(deployment) => deployment.run_until(ending.asked()).await,
         // Asked to end during the start, which has stopped all children that were started; no failure.
         Err(_) if ending.is_asked() => Ok(()),
@@ -89,6 +98,8 @@ impl Deployment {
         if is_told && config.mode() == Mode::Aggregated && config.prefill != untouched {
             warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
         }
+        config.router.check_files()?;
+        let admin_key = key_for(config, "router.admin_listen", &config.router.admin_listen)?;
         let front = node::bind::bind(&config.router.listen, "the OpenAI API").await?;
         let admin = admin_listener(&config.router.admin_listen).await?;
         let bundled = if config.engine.model_dir.as_os_str().is_empty() { Some(bundled::lay_out()?) } else { None };
@@ -99,6 +110,7 @@ impl Deployment {
         let (config, secret) = &with_secret(config, &directory)?;
         let workers = Workers::start(config, &directory.path, (narrator, ending)).await?;
         let router = Router::load(workers.router_section(config, model_dir), metrics)?.knowing(secret.clone());
+        let router = router.with_admin_key(admin_key);
         let router = router.with_metrics_of(workers.metrics());
         let model = router.model_names().first().cloned().unwrap_or_default();
         let gate = router.gate();
@@ -117,7 +129,8 @@ impl Deployment {
         timeout(ROUTER_READY_DEADLINE, gate.opened())
             .await
             .map_err(|_| ServeError::NoWorker { waited: ROUTER_READY_DEADLINE })?;
-        narrator.open(deployment.address, &model);
+        let access = if config.router.keys.is_locked() { Access::Keys } else { Access::Open };
+        narrator.open(deployment.address, &model, access);
         Ok(deployment)
     }
 

@@ -55,14 +55,27 @@ impl Narrator {
     }
 
     /// Reports that the deployment is ready.
-    pub fn open(self, address: SocketAddr, model: &str) {
+    pub fn open(self, address: SocketAddr, model: &str, access: Access) {
         self.say(&format!("{:<12} ready  http://{address}  model {model}", "router"));
         let address = reached_at(address);
+        let key = match access {
+            Access::Open => "",
+            Access::Keys => " -H 'authorization: Bearer YOUR_KEY'",
+        };
         self.say(&format!(
-            "try: curl -N http://{address}/v1/chat/completions -H 'content-type: application/json' \
+            "try: curl -N http://{address}/v1/chat/completions{key} -H 'content-type: application/json' \
              -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hello! Who are you?\"}}], \"stream\": true}}'"
         ));
     }
+}
+
+/// Who may use the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever reaches the port.
+    Open,
+    /// Holders of a key.
+    Keys,
 }
 
 /// Returns the address by which this host reaches a listener at `address`, which may be all addresses.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use client::http::Client;
 use node::drain::Cause;
-use node::telemetry::Metrics;
+use node::telemetry::{Metrics, RequestLog};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -61,7 +61,7 @@ pub async fn run(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
 }
 
 async fn run_setups(arguments: VerifyArgs, ending: &Ending) -> Result<()> {
-    TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() }.start("verify")?;
+    TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() }.start("verify", RequestLog::Auto)?;
     let metrics = Metrics::install("router")?;
     let bundled = if arguments.model.is_none() { Some(bundled::lay_out()?) } else { None };
     let model = bundled.as_ref().map(|bundled| bundled.path.clone()).or(arguments.model.clone()).unwrap_or_default();

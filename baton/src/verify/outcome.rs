@@ -19,6 +19,8 @@ struct Choice {
     logprobs: Vec<u32>,
     /// Bits of the alternatives' log-probabilities, per token, in the order of the answer.
     top: Vec<Vec<(String, u32)>>,
+    /// Bits of the log-probabilities of the prompt's tokens and their alternatives, where the request asks for them.
+    prompt: Vec<Vec<(String, u32)>>,
 }
 
 impl Answer {
@@ -45,13 +47,21 @@ impl Choice {
         let top = choice["logprobs"]["top_logprobs"].as_array().context("no top_logprobs")?;
         let top = top.iter().map(alternatives).collect::<Result<_>>()?;
         let finish_reason = choice["finish_reason"].as_str().context("no finish_reason")?.to_string();
-        Ok(Choice { finish_reason, tokens, logprobs, top })
+        let prompt = choice["prompt_logprobs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let prompt = prompt.iter().map(scores).collect::<Result<_>>()?;
+        Ok(Choice { finish_reason, tokens, logprobs, top, prompt })
     }
 }
 
 fn alternatives(top: &Value) -> Result<Vec<(String, u32)>> {
     let top = top.as_object().context("top_logprobs entry")?;
     top.iter().map(|(token, logprob)| Ok((token.clone(), bits(logprob)?))).collect()
+}
+
+/// Reads the scores in one place of a prompt; the first has none.
+fn scores(place: &Value) -> Result<Vec<(String, u32)>> {
+    let scores = place.as_object().into_iter().flatten();
+    scores.map(|(token, score)| Ok((token.clone(), bits(&score["logprob"])?))).collect()
 }
 
 /// Converts a JSON number to an f32: its text is the shortest one that reads back as the same f32.
@@ -111,7 +121,9 @@ fn difference(request: usize, choice: usize, expected: &Choice, found: &Choice) 
         return None;
     }
     let tokens = count(&expected.tokens, &found.tokens);
-    let bits = count(&expected.logprobs, &found.logprobs) + count(&expected.top, &found.top);
+    let bits = count(&expected.logprobs, &found.logprobs)
+        + count(&expected.top, &found.top)
+        + count(&expected.prompt, &found.prompt);
     let at = expected.tokens.iter().zip(&found.tokens).position(|(expected, found)| expected != found);
     let first = match at {
         Some(at) => format!("token {at} is {} instead of {}", found.tokens[at], expected.tokens[at]),
@@ -138,6 +150,7 @@ mod tests {
         let choice = json!({
             "finish_reason": "length", "token_ids": [5, token],
             "logprobs": {"token_logprobs": [-0.5, logprob], "top_logprobs": [{"a": -0.5}, {"b": logprob}]},
+            "prompt_logprobs": [null, {"3": {"logprob": logprob, "rank": 1}}],
         });
         Answer::of(&json!({"choices": [choice]})).unwrap()
     }
@@ -147,7 +160,7 @@ mod tests {
         let logprob = -1.234_567_8_f32;
         assert_eq!(compare(&[answer(7, logprob)], &[answer(7, logprob)]), []);
         let found = compare(&[answer(7, logprob)], &[answer(7, f32::from_bits(logprob.to_bits() + 1))]);
-        assert_eq!(verdict(&found), "0 tokens, 2 log-probabilities differ");
+        assert_eq!(verdict(&found), "0 tokens, 3 log-probabilities differ");
         let found = compare(&[answer(7, logprob)], &[answer(8, logprob)]);
         assert_eq!(
             found[0].to_string(),

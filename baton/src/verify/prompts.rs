@@ -17,7 +17,7 @@ const LENGTH_MAX: u32 = 1_500;
 const OUTPUT_MAX: u32 = 48;
 
 /// Returns `count` request bodies for `/v1/completions`: lengths from 1 to 1,500 tokens, shared prefixes, greedy and
-/// sampled, penalties, stop tokens, several choices, one-token answers.
+/// sampled, penalties, log-probabilities of prompts, stop tokens, several choices, one-token answers.
 #[must_use]
 pub fn requests(count: usize, bounds: Bounds) -> Vec<Value> {
     let mut prompts: Vec<Vec<u32>> = Vec::with_capacity(count);
@@ -64,7 +64,10 @@ fn request(index: u64, prompt: &[u32], bounds: Bounds) -> Value {
     });
     match index % 6 {
         0 | 1 => body["temperature"] = json!(0.0),
-        2 => body["temperature"] = json!(0.8),
+        2 => {
+            body["temperature"] = json!(0.8);
+            body["prompt_logprobs"] = json!(2);
+        }
         3 => {
             body["top_p"] = json!(0.9);
             body["top_k"] = json!(40);
@@ -102,7 +105,11 @@ mod tests {
         let lengths: Vec<usize> = all.iter().filter_map(|r| r["prompt"].as_array()).map(Vec::len).collect();
         assert_eq!((lengths.iter().min(), lengths.iter().max()), (Some(&1), Some(&1_500)));
         let has = |key: &str| all.iter().any(|request| request.get(key).is_some());
-        assert!(["n", "stop_token_ids", "repetition_penalty", "logit_bias", "top_p", "min_p"].into_iter().all(has));
+        assert!(
+            ["n", "stop_token_ids", "repetition_penalty", "logit_bias", "top_p", "min_p", "prompt_logprobs"]
+                .into_iter()
+                .all(has)
+        );
         assert!(all.iter().any(|request| request["max_tokens"] == 1));
         assert_eq!(all, requests(200, BOUNDS), "the same seed gives the same requests");
     }

@@ -5,19 +5,24 @@
 mod draw;
 mod elementary;
 mod logprob;
+mod mask;
 mod order;
 mod penalty;
+mod score;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sched::{Failure, FailureKind, SampleOutcome, SampledToken, SamplingParams, SlotId, SlotInit, TokenId, rng};
+use sched::{
+    Failure, FailureKind, SampleOutcome, SampledToken, SamplingParams, ScoreOutcome, SlotId, SlotInit, TokenId, rng,
+};
 use vocabulary::GrammarError;
 
 use self::draw::{Scratch, draw};
 use self::logprob::LogSoftmax;
+use self::mask::Recent;
 use self::penalty::Seen;
 use crate::EngineError;
 use crate::structure::{Follower, Structures};
@@ -39,6 +44,7 @@ struct Slot {
     generated: u32,
     last: Last,
     seen: Seen,
+    recent: Recent,
     follower: Option<Follower>,
 }
 
@@ -70,6 +76,7 @@ impl Sampler {
             generated: init.generated.len() as u32,
             last: init.generated.last().map_or(Last::Nothing, |token| Last::Token(*token)),
             seen: Seen::new(&init.params, &init.prompt, &init.generated),
+            recent: Recent::new(&init.params, &init.generated),
             follower: init
                 .params
                 .structure
@@ -113,16 +120,23 @@ impl Sampler {
         }
         Ok(outcome)
     }
+
+    /// Scores a known token from one row of logits, `[vocab]`, with the `top` most likely ones.
+    pub fn score(&mut self, logits: &[f32], token: TokenId, top: u8) -> ScoreOutcome {
+        score::score(logits, token, top, &mut self.scratch)
+    }
 }
 
 impl Slot {
     fn draw(&self, logits: &[f32], adjusted: &mut Vec<f32>, scratch: &mut Scratch) -> SampleOutcome {
         let params = &self.params;
         let raw_maximum = order::maximum(logits).map_err(|problem| broken_model(&problem))?;
-        let (view, maximum) = if self.follower.is_some() || penalty::changes_logits(params, self.generated) {
+        let is_adjusted = penalty::changes_logits(params, self.generated) || mask::has_masks(params);
+        let (view, maximum) = if is_adjusted || self.follower.is_some() {
             adjusted.clear();
             adjusted.extend_from_slice(logits);
             self.seen.adjust(params, self.generated, adjusted);
+            self.recent.mask(params, adjusted);
             if let Some(follower) = &self.follower {
                 follower.allowed(|allowed| allowed.bar(logits, adjusted)).map_err(|error| broken_structure(&error))?;
             }
@@ -137,6 +151,7 @@ impl Slot {
 
     fn note(&mut self, token: TokenId) {
         self.seen.note(&self.params, token);
+        self.recent.note(token);
         if let Some(follower) = &self.follower {
             follower.push(token);
         }
@@ -152,7 +167,8 @@ fn broken_model(problem: &str) -> Failure {
 
 /// Failure of a row that was fine until bias, masks or penalties left no token.
 fn broken_params(problem: &str) -> Failure {
-    let detail = format!("logit_bias, min_tokens and penalties leave no token that can be sampled: {problem}");
+    const CAUSES: &str = "logit_bias, min_tokens, allowed_tokens, bad_words, penalties and the structure of the answer";
+    let detail = format!("{CAUSES} leave no token that can be sampled: {problem}");
     Failure::new(FailureKind::InvalidRequest, detail)
 }
 

@@ -119,7 +119,8 @@ proptest! {
     #[test]
     fn replay_continues_where_it_was_cut(rows in proptest::collection::vec(row(), 6), cut in 0usize..6, base in params()) {
         let params = SamplingParams {
-            repetition_penalty: 1.3, frequency_penalty: 0.4, presence_penalty: 0.2, seed: 11, logprobs: Some(2), ..base
+            repetition_penalty: 1.3, frequency_penalty: 0.4, presence_penalty: 0.2, seed: 11, logprobs: Some(2),
+            bad_words: (0..300).map(|token| vec![TokenId(token), TokenId(token / 2)]).collect(), ..base
         };
         let prompt = [3, 5, 5, 9];
         let mut whole = sampler(params.clone(), &prompt, &[]);
@@ -176,7 +177,12 @@ fn parameters_that_leave_no_token_are_blamed() {
         SamplingParams { min_tokens: 1, stop_tokens: vec![TokenId(0), TokenId(1)], ..SamplingParams::default() };
     let failure = sampler(params, &[0], &[]).sample(SlotId(0), &[0.5, 1.5]).unwrap().unwrap_err();
     assert_eq!(failure.kind, FailureKind::InvalidRequest);
-    assert!(failure.detail.starts_with("logit_bias, min_tokens and penalties leave no token"), "{failure}");
+    assert!(
+        failure.detail.starts_with(
+            "logit_bias, min_tokens, allowed_tokens, bad_words, penalties and the structure of the answer leave"
+        ),
+        "{failure}"
+    );
 }
 
 #[test]

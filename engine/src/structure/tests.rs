@@ -113,6 +113,29 @@ fn min_tokens_bars_the_end_while_the_text_may_go_on() {
 }
 
 #[test]
+fn other_masks_hold_within_the_grammar_but_not_at_its_end() {
+    let model = model();
+    let token = |text: &[u8]| (0..).map(TokenId).find(|token| model.pieces.bytes(*token) == text).unwrap();
+    let [a, b, c, d] = [b"a", b"b", b"c", b"d"].map(|text| token(text));
+    let mut allowed_tokens = vec![a, b, d];
+    allowed_tokens.sort_unstable();
+    let masked =
+        SamplingParams { temperature: 0.0, allowed_tokens, bad_words: vec![vec![a]], ..SamplingParams::default() };
+    let mut sampler = Sampler::new(Structures::new(model_dir()));
+    sampler.admit(&init(r#"start: ("a" | "b" | "c") "d""#, model.end, &[], masked.clone()));
+    let mut row = vec![0.0; model.pieces.len()];
+    for (token, logit) in [(c, 3.0), (a, 2.0), (b, 1.0)] {
+        row[token.0 as usize] = logit;
+    }
+    let tokens: Vec<TokenId> = (0..3).map(|_| sampler.sample(SlotId(0), &row).unwrap().unwrap().token).collect();
+    assert_eq!(tokens, [b, d, model.end]);
+    sampler.admit(&init(r#"start: "a" | "c""#, model.end, &[], masked));
+    let failure = sampler.sample(SlotId(0), &row).unwrap().unwrap_err();
+    assert_eq!(failure.kind, FailureKind::InvalidRequest);
+    assert!(failure.detail.contains("allowed_tokens") && failure.detail.contains("structure"), "{failure}");
+}
+
+#[test]
 fn a_grammar_that_cannot_be_followed_fails_its_choice_only() {
     let model = model();
     let mut sampler = Sampler::new(Structures::new(model_dir()));

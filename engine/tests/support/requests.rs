@@ -37,12 +37,15 @@ pub fn mix(vocab: u32) -> Vec<Request> {
         presence_penalty: 0.3,
         frequency_penalty: 0.2,
         logit_bias: vec![(TokenId(5), 2.0), (TokenId(9), -100.0)],
+        bad_words: (0..vocab).map(|token| vec![TokenId(token), TokenId(token / 2)]).collect(),
         ..base.clone()
     };
-    let nucleus = SamplingParams { top_p: 0.8, min_p: 0.02, temperature: 0.9, ..base.clone() };
-    let top_k = SamplingParams { top_k: 20, logprobs: Some(0), ..base.clone() };
+    let nucleus =
+        SamplingParams { top_p: 0.8, min_p: 0.02, temperature: 0.9, prompt_logprobs: Some(2), ..base.clone() };
+    let allowed_tokens = (0..vocab).step_by(3).map(TokenId).collect();
+    let top_k = SamplingParams { top_k: 20, logprobs: Some(0), allowed_tokens, ..base.clone() };
     let stopping = SamplingParams { min_tokens: 3, stop_tokens: (0..vocab / 6).map(TokenId).collect(), ..base.clone() };
-    let single = SamplingParams { max_tokens: 1, ..base.clone() };
+    let single = SamplingParams { max_tokens: 1, prompt_logprobs: Some(0), ..base.clone() };
     let kinds = [greedy, base, penalised, nucleus, top_k, stopping, single];
     let lengths = [1, 15, 16, 17, 31, 33, 63, 64, 65, 100, 129, 160, 200, 257, 2, 48];
     let shared = tokens(77, 70, vocab);

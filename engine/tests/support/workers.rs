@@ -11,7 +11,7 @@ use engine::{Config, NoRankProgram, RankProgram, Started, TransportChoice, start
 use sched::layout::Resharding;
 use sched::message::{Commit, Envelope, FromWorker, Load, Offer, ToWorker, Work};
 use sched::replica::Event;
-use sched::{Failure, FinishReason, InstanceId, Leg, Request, Role, SampledToken};
+use sched::{Failure, FinishReason, InstanceId, Leg, Request, Role, SampledToken, Score, Scores, TokenId};
 
 use super::requests::work;
 
@@ -26,6 +26,8 @@ pub struct Exact {
     pub logprob: Option<u32>,
     pub top: Vec<(u32, u32)>,
     pub ended: Option<FinishReason>,
+    /// Rank of a prompt token among all.
+    pub rank: Option<u32>,
 }
 
 impl Exact {
@@ -35,11 +37,21 @@ impl Exact {
             logprob: sampled.logprob.map(f32::to_bits),
             top: sampled.top.iter().map(|(token, logprob)| (token.0, logprob.to_bits())).collect(),
             ended,
+            rank: None,
         }
+    }
+
+    /// The score of a prompt token.
+    pub fn scored(token: TokenId, score: &Score) -> Exact {
+        let sampled = SampledToken { token, logprob: Some(score.logprob), top: score.top.clone() };
+        Exact { rank: Some(score.rank), ..Exact::new(&sampled, None) }
     }
 }
 
-/// Generated tokens by (request, choice).
+/// Stands for the prompt among the choices of a request.
+pub const PROMPT: u32 = u32::MAX;
+
+/// Generated tokens by (request, choice), and scores of prompts.
 pub type Texts = BTreeMap<(u64, u32), Vec<Exact>>;
 
 pub fn config(model_dir: &Path) -> Config {
@@ -237,6 +249,7 @@ impl Workers {
                 self.close_if_done(leg);
                 Ok(())
             }
+            FromWorker::Scored { leg, scores } => self.scored(leg, &scores),
             FromWorker::HandedOver { .. } => Ok(()),
             FromWorker::ReaderLost { leg } => bail!("{name:?} lost the reader of {leg}"),
             FromWorker::Failed { leg, failure } if self.may_fail.contains(&leg.request.0) => {
@@ -251,6 +264,17 @@ impl Workers {
             }
             FromWorker::Failed { leg, failure } => bail!("{name:?} failed {leg}: {failure}"),
         }
+    }
+
+    /// Takes scores of a prompt, which come again if it was preempted.
+    fn scored(&mut self, leg: Leg, scores: &Scores) -> Result<()> {
+        let prompt = &self.open.get(&leg).context("an unknown leg is scored")?.prompt;
+        let text = self.texts.entry((leg.request.0, PROMPT)).or_default();
+        text.truncate(scores.first as usize - 1);
+        assert_eq!(text.len() + 1, scores.first as usize, "{leg}");
+        let tokens = prompt.iter().skip(scores.first as usize);
+        text.extend(tokens.zip(&scores.scores).map(|(token, score)| Exact::scored(*token, score)));
+        Ok(())
     }
 
     fn committed(&mut self, commit: Commit) -> Result<()> {

@@ -27,6 +27,10 @@ pub struct Guard {
     origins: Vec<String>,
 }
 
+/// Mark of a request that comes while all connections together have more requests than they may.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowded;
+
 /// Reason why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Strange {
@@ -39,6 +43,9 @@ pub enum Strange {
     /// A header occurs twice, so that this check and a later reader could see different values.
     #[error("the header {0} is sent twice")]
     Twice(String),
+    /// There are too many requests on the connections of HTTP/2.
+    #[error("all connections together have too many requests")]
+    Crowded,
     /// The request names no host, which HTTP/1.1 requires (RFC 9112, section 3.2).
     #[error("the request has no Host header")]
     NoHost,
@@ -57,6 +64,7 @@ impl Strange {
         match self {
             Strange::Host(_) | Strange::Origin(_) => StatusCode::FORBIDDEN,
             Strange::Twice(_) | Strange::NoHost => StatusCode::BAD_REQUEST,
+            Strange::Crowded => StatusCode::TOO_MANY_REQUESTS,
             Strange::NotJson(_) | Strange::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
@@ -78,6 +86,9 @@ impl Guard {
 
     /// Checks a request; an error is the reason why it is refused.
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Strange> {
+        if request.extensions().get::<Crowded>().is_some() {
+            return Err(Strange::Crowded);
+        }
         let (headers, authority) = (request.headers(), request.uri().authority());
         if let Some(name) = [HOST, ORIGIN, CONTENT_TYPE, CONTENT_ENCODING]
             .into_iter()
@@ -94,9 +105,11 @@ impl Guard {
                 return Err(Strange::Host(shown(host)));
             }
         }
+        // HTTP/2 has the host in the address of the request.
+        let named = host.as_deref().or(authority.map(axum::http::uri::Authority::as_str));
         if let Some(origin) = origin_of(headers)
             && !self.lets_in(&origin)
-            && !is_same(&origin, host.as_deref())
+            && !is_same(&origin, named)
         {
             return Err(Strange::Origin(shown(&origin)));
         }
@@ -267,6 +280,28 @@ mod tests {
         let named = guard("0.0.0.0:8000", &["api.example"], &[]);
         assert_eq!(get(&named, &[("host", "api.example:443")]), Ok(()));
         assert!(get(&named, &[("host", "evil.example")]).is_err());
+    }
+
+    #[test]
+    fn one_request_too_many_is_refused_whatever_it_is() {
+        let mut request = request(&Method::GET, Uri::from_static("/"), &[("host", "localhost")]);
+        let ours = guard("127.0.0.1:8000", &[], &[]);
+        assert_eq!(ours.check(&request), Ok(()));
+        request.extensions_mut().insert(Crowded);
+        assert_eq!(ours.check(&request), Err(Strange::Crowded));
+    }
+
+    #[test]
+    fn over_http_2_the_address_of_a_request_is_its_host() {
+        let ours = guard("127.0.0.1:8000", &[], &[]);
+        let check = |origin: &str| {
+            let uri = Uri::from_static("https://localhost:8000/");
+            let mut request = request(&Method::GET, uri, &[("origin", origin)]);
+            *request.version_mut() = Version::HTTP_2;
+            ours.check(&request)
+        };
+        assert_eq!(check("https://localhost:8000"), Ok(()));
+        assert!(matches!(check("https://localhost:3000"), Err(Strange::Origin(_))));
     }
 
     #[test]

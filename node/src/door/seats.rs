@@ -1,7 +1,7 @@
 //! Places of connections, and which of them can be taken back; knows no socket.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ const IDLE_MIN: Duration = Duration::from_millis(50);
 pub(super) struct Seats {
     max: usize,
     table: Arc<Mutex<Table>>,
+    /// Requests of all connections whose answers are not complete.
+    requests: Arc<AtomicUsize>,
     freed: Arc<Notify>,
 }
 
@@ -56,7 +58,7 @@ pub(super) struct Occupied {
 
 impl Seats {
     pub(super) fn new(max: usize) -> Seats {
-        Seats { max: max.max(1), table: Arc::default(), freed: Arc::default() }
+        Seats { max: max.max(1), table: Arc::default(), requests: Arc::default(), freed: Arc::default() }
     }
 
     /// Waits for a place; while there is none, asks idle connections to close.
@@ -101,6 +103,7 @@ impl Seats {
 impl Seat {
     /// Notes that the head of a request has come.
     pub(super) fn occupy(self: &Arc<Self>) -> Occupied {
+        self.seats.requests.fetch_add(1, Ordering::Relaxed);
         let mut usage = locked(&self.usage);
         usage.requests += 1;
         if usage.complete == 0 {
@@ -109,6 +112,17 @@ impl Seat {
         }
         drop(usage);
         Occupied { seat: Arc::clone(self), is_complete: AtomicBool::new(false) }
+    }
+
+    /// Returns true if there are more requests than connections may be. A connection of HTTP/1.1 has one at a time, and
+    /// what a request costs before it is let in is bounded on that assumption. Connections that only owe parts of
+    /// requests have to make room then.
+    pub(super) fn is_crowded(&self) -> bool {
+        let is_crowded = self.seats.requests.load(Ordering::Relaxed) > self.seats.max;
+        if is_crowded {
+            self.seats.ask_longest_idle_to_go();
+        }
+        is_crowded
     }
 
     /// Returns true if the client still owes a part of its request.
@@ -131,7 +145,19 @@ impl Seat {
         self.go.notified().await;
     }
 
-    /// Resolves when no request has run here for `time`.
+    /// Resolves when the client has owed a request for longer than `time`.
+    pub(super) async fn waits_longer_than(&self, time: Duration) {
+        loop {
+            let usage = *locked(&self.usage);
+            let since = if usage.requests == 0 { usage.idle_since } else { Instant::now() };
+            if usage.requests == 0 && since.elapsed() >= time {
+                return;
+            }
+            tokio::time::sleep_until(since + time).await;
+        }
+    }
+
+    /// Resolves when no request has run here for `time` from now on.
     pub(super) async fn idle_for(&self, time: Duration) {
         loop {
             tokio::time::sleep(time).await;
@@ -156,6 +182,7 @@ impl Occupied {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
+        self.seat.seats.requests.fetch_sub(1, Ordering::Relaxed);
         let mut usage = locked(&self.seat.usage);
         usage.requests -= 1;
         if self.is_complete.load(Ordering::Relaxed) {

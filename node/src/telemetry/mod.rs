@@ -3,7 +3,9 @@
 mod format;
 mod live;
 mod process;
+mod request_log;
 mod stream;
+mod vllm;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use thiserror::Error;
@@ -15,7 +17,9 @@ use crate::names::{self, Kind};
 
 pub use format::{LogFormat, process_name, set_process_name};
 pub use live::LiveGauge;
+pub use request_log::{REQUEST_TARGET, RequestLog};
 pub use stream::{LAST_LINES, PendingLine, Stream};
+pub use vllm::{MetricNames, PREFIX as VLLM_PREFIX};
 
 /// Environment variable that overrides the configured log level.
 pub const LOG_VARIABLE: &str = "BATON_LOG";
@@ -53,16 +57,18 @@ pub enum TelemetryError {
 }
 
 /// Sends logs of `level` (or of `BATON_LOG`) to standard error: `info`, or per module `info,engine=debug`. Every line
-/// carries `name`. Logging never blocks the caller: see [`Stream`]. A panic is a log line too.
+/// carries `name`; `requests` says whether requests have lines, unless the filter does. Logging never blocks the caller:
+/// see [`Stream`]. A panic is a log line too.
 ///
 /// # Errors
 /// When the filter is invalid, or logging is set up already.
-pub fn log_to_stderr(level: &str, format: LogFormat, name: &str) -> Result<(), TelemetryError> {
+pub fn log_to_stderr(level: &str, requests: RequestLog, format: LogFormat, name: &str) -> Result<(), TelemetryError> {
     let (origin, text) = match std::env::var(LOG_VARIABLE) {
         Ok(text) if !text.is_empty() => (LOG_VARIABLE, text),
         _ => ("telemetry.log", level.to_owned()),
     };
-    let filter = filter(origin, &text)?;
+    filter(origin, &text)?;
+    let filter = filter(origin, &requests.within(&text))?;
     set_process_name(name);
     let logs = tracing_subscriber::fmt().with_ansi(wants_colours()).with_env_filter(filter);
     let logs = logs.event_format(format::Line { format }).with_writer(|| PendingLine::of(Stream::Stderr));
@@ -128,6 +134,7 @@ fn is_module_and_level(word: &str) -> bool {
 pub struct Metrics {
     handle: PrometheusHandle,
     role: &'static str,
+    names: MetricNames,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -143,16 +150,32 @@ impl Metrics {
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Metrics)?;
         names::describe();
-        Ok(Metrics { handle, role })
+        Ok(Metrics { handle, role, names: MetricNames::default() })
     }
 
     /// Makes metrics without a recorder, which stay empty.
     #[must_use]
     pub fn detached() -> Metrics {
-        Metrics { handle: PrometheusBuilder::new().build_recorder().handle(), role: "none" }
+        Metrics {
+            handle: PrometheusBuilder::new().build_recorder().handle(),
+            role: "none",
+            names: MetricNames::default(),
+        }
     }
 
-    /// Returns all series in Prometheus' text format.
+    /// Sets the names under which pages for others have the series.
+    #[must_use]
+    pub fn named(self, names: MetricNames) -> Metrics {
+        Metrics { names, ..self }
+    }
+
+    /// Returns the names under which pages for others have the series.
+    #[must_use]
+    pub fn names(&self) -> MetricNames {
+        self.names
+    }
+
+    /// Returns all series under our own names, in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
@@ -220,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_quoted() {
-        let said = log_to_stderr("info,=loud=", LogFormat::Text, "x").unwrap_err().to_string();
+        let said = log_to_stderr("info,=loud=", RequestLog::Off, LogFormat::Text, "x").unwrap_err().to_string();
         assert!(said.starts_with("telemetry.log \"info,=loud=\" is not a log filter: "), "{said}");
     }
 

@@ -90,9 +90,11 @@ impl Simulation<'_> {
             DeskAction::End { request, ending } => self.end(request, ending),
             // Only for clients, logs and metrics; sessions end with their workers.
             DeskAction::Placed { .. }
+            | DeskAction::DeliverScores { .. }
             | DeskAction::FinishChoice { .. }
             | DeskAction::GaveUpHandoffs { .. }
             | DeskAction::Unused { .. }
+            | DeskAction::Treat(..)
             | DeskAction::Quiet(_)
             | DeskAction::Returned(_)
             | DeskAction::GiveUp(_)

@@ -1,10 +1,10 @@
 //! Messages from worker to router.
 
 use sched::message::FromWorker;
-use sched::{Choice, LeaseId};
+use sched::{Choice, LeaseId, Scores};
 
 use super::ids::{blocks_from_wire, blocks_to_wire};
-use super::limits::BLOCKS_MAX;
+use super::limits::{BLOCKS_MAX, TOKENS_MAX};
 use super::token::{ended_from_wire, ended_to_wire};
 use super::{ConvertError, Field, Wire};
 use crate::generated as wire;
@@ -25,6 +25,11 @@ impl Wire for FromWorker {
             }
             FromWorker::HandedOver { leg } => Kind::HandedOver(wire::HandedOver { leg: Some(leg.to_wire()) }),
             FromWorker::ReaderLost { leg } => Kind::ReaderLost(wire::ReaderLost { leg: Some(leg.to_wire()) }),
+            FromWorker::Scored { leg, scores } => Kind::Scored(wire::Scored {
+                leg: Some(leg.to_wire()),
+                first: scores.first,
+                scores: scores.scores.iter().map(Wire::to_wire).collect(),
+            }),
             FromWorker::Token { leg, choice, index, token, ended, timing } => Kind::Token(wire::Token {
                 leg: Some(leg.to_wire()),
                 choice: choice.0,
@@ -49,6 +54,7 @@ impl Wire for FromWorker {
             },
             Kind::HandedOver(over) => FromWorker::HandedOver { leg: Field("HandedOver", "leg").take(over.leg)? },
             Kind::ReaderLost(lost) => FromWorker::ReaderLost { leg: Field("ReaderLost", "leg").take(lost.leg)? },
+            Kind::Scored(scored) => scored_from_wire(scored)?,
             Kind::Token(token) => token_from_wire(token)?,
             Kind::Failed(failed) => FromWorker::Failed {
                 leg: Field("Failed", "leg").take(failed.leg)?,
@@ -64,6 +70,13 @@ fn offered_from_wire(offered: wire::Offered) -> Result<FromWorker, ConvertError>
         leg: Field("Offered", "leg").take(offered.leg)?,
         lease: LeaseId(offered.lease),
         blocks: blocks_from_wire(offered.blocks),
+    })
+}
+
+fn scored_from_wire(scored: wire::Scored) -> Result<FromWorker, ConvertError> {
+    Ok(FromWorker::Scored {
+        leg: Field("Scored", "leg").take(scored.leg)?,
+        scores: Scores { first: scored.first, scores: Field("Scored", "scores").take_all(scored.scores, TOKENS_MAX)? },
     })
 }
 

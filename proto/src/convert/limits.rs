@@ -12,6 +12,10 @@ pub const STOP_TOKENS_MAX: usize = 1024;
 pub const LOGIT_BIAS_MAX: usize = 4096;
 /// Bytes of a grammar.
 pub const GRAMMAR_BYTES_MAX: usize = 1 << 20;
+/// Words that an answer must not have.
+pub const BAD_WORDS_MAX: usize = 512;
+/// Tokens of one such word.
+pub const BAD_WORD_TOKENS_MAX: usize = 1024;
 /// Alternatives reported per token.
 pub const ALTERNATIVES_MAX: usize = 255;
 /// Legs of one renewal.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use sched::{Choice, ChoiceState, Request, SamplingParams, Slo, Span, Structure, TokenId};
 
 use super::ids::{span_to_wire, tokens_from_wire, tokens_to_wire};
-use super::limits::{CHOICES_MAX, GRAMMAR_BYTES_MAX, LOGIT_BIAS_MAX, STOP_TOKENS_MAX, TOKENS_MAX};
+use super::limits::{
+    BAD_WORD_TOKENS_MAX, BAD_WORDS_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, LOGIT_BIAS_MAX, STOP_TOKENS_MAX, TOKENS_MAX,
+};
 use super::{ConvertError, Field, Wire};
 use crate::generated as wire;
 
@@ -74,6 +76,9 @@ impl Wire for SamplingParams {
             logit_bias_tokens,
             logit_bias_values,
             structure: self.structure.as_deref().map(Wire::to_wire),
+            allowed_tokens: tokens_to_wire(&self.allowed_tokens),
+            prompt_logprobs: self.prompt_logprobs.map(u32::from),
+            bad_words: self.bad_words.iter().map(|word| wire::BadWord { tokens: tokens_to_wire(word) }).collect(),
         }
     }
 
@@ -81,8 +86,10 @@ impl Wire for SamplingParams {
         let bias = Field("SamplingParams", "logit_bias_values");
         bias.at_most(message.logit_bias_values.len(), LOGIT_BIAS_MAX)?;
         Field("SamplingParams", "stop_tokens").at_most(message.stop_tokens.len(), STOP_TOKENS_MAX)?;
+        Field("SamplingParams", "allowed_tokens").at_most(message.allowed_tokens.len(), TOKENS_MAX)?;
         let logit_bias = bias.zip(message.logit_bias_values, message.logit_bias_tokens)?;
         let logprobs = message.logprobs.map(|count| Field("SamplingParams", "logprobs").u8(count)).transpose()?;
+        let prompt_logprobs = message.prompt_logprobs.map(|count| Field("SamplingParams", "prompt_logprobs").u8(count));
         Ok(SamplingParams {
             max_tokens: message.max_tokens,
             min_tokens: message.min_tokens,
@@ -98,6 +105,9 @@ impl Wire for SamplingParams {
             logprobs,
             logit_bias: logit_bias.map(|(bias, token)| (TokenId(token), bias)).collect(),
             structure: message.structure.map(Structure::from_wire).transpose()?.map(Arc::new),
+            allowed_tokens: tokens_from_wire(message.allowed_tokens),
+            bad_words: bad_words_from_wire(message.bad_words)?,
+            prompt_logprobs: prompt_logprobs.transpose()?,
         })
     }
 }
@@ -114,6 +124,17 @@ impl Wire for Structure {
         Field("Structure", "ends").at_most(message.ends.len(), STOP_TOKENS_MAX)?;
         Ok(Structure { grammar: message.grammar.into(), ends: tokens_from_wire(message.ends) })
     }
+}
+
+fn bad_words_from_wire(words: Vec<wire::BadWord>) -> Result<Vec<Vec<TokenId>>, ConvertError> {
+    let field = Field("SamplingParams", "bad_words");
+    field.at_most(words.len(), BAD_WORDS_MAX)?;
+    let word = |word: wire::BadWord| {
+        field.not_empty(word.tokens.len())?;
+        field.at_most(word.tokens.len(), BAD_WORD_TOKENS_MAX)?;
+        Ok(tokens_from_wire(word.tokens))
+    };
+    words.into_iter().map(word).collect()
 }
 
 impl Wire for Slo {

@@ -50,8 +50,9 @@ fn params() -> impl Strategy<Value = SamplingParams> {
     let floats = proptest::array::uniform6(proptest::num::f32::NORMAL);
     let bias = vec((any::<u32>().prop_map(TokenId), proptest::num::f32::NORMAL), 0..4);
     let structure = option::of((".{0,20}", tokens(0..3)));
-    (limits, floats, tokens(0..4), bias, structure).prop_map(|(limits, floats, stop_tokens, logit_bias, structure)| {
-        SamplingParams {
+    let masks = (tokens(0..4), vec(tokens(1..4), 0..4));
+    (limits, floats, tokens(0..4), bias, structure, masks).prop_map(
+        |(limits, floats, stop_tokens, logit_bias, structure, masks)| SamplingParams {
             max_tokens: limits.0,
             min_tokens: limits.1,
             temperature: floats[0],
@@ -66,8 +67,11 @@ fn params() -> impl Strategy<Value = SamplingParams> {
             logprobs: limits.4,
             logit_bias,
             structure: structure.map(|(grammar, ends)| Arc::new(Structure { grammar: grammar.into(), ends })),
-        }
-    })
+            allowed_tokens: masks.0,
+            bad_words: masks.1,
+            prompt_logprobs: limits.4.map(|count| count / 2),
+        },
+    )
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -144,7 +148,11 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
 }
 
 fn first_timing() -> impl Strategy<Value = FirstTiming> {
-    (span(), span()).prop_map(|(queue, prefill)| FirstTiming { queue, prefill })
+    (span(), span(), any::<u32>()).prop_map(|(queue, prefill, cached_tokens)| FirstTiming {
+        queue,
+        prefill,
+        cached_tokens,
+    })
 }
 
 fn token_timing() -> impl Strategy<Value = TokenTiming> {
@@ -407,6 +415,7 @@ fn a_wrong_message_is_refused_with_its_field() {
         spoiled(|request| request.slo.as_mut().unwrap().class = 1 << 16),
         spoiled(|request| request.params.as_mut().unwrap().logprobs = Some(256)),
         spoiled(|request| request.params.as_mut().unwrap().logit_bias_tokens.push(1)),
+        spoiled(|request| request.params.as_mut().unwrap().bad_words.push(wire::BadWord::default())),
     ];
     let expected = [
         "message Request, field leg: is missing",
@@ -416,6 +425,7 @@ fn a_wrong_message_is_refused_with_its_field() {
         "message Slo, field class: is 65536, more than 65535",
         "message SamplingParams, field logprobs: is 256, more than 255",
         "message SamplingParams, field logit_bias_values: has 0 elements where 1 are expected",
+        "message SamplingParams, field bad_words: is empty",
     ];
     assert_eq!(said, expected);
 }

@@ -1,7 +1,7 @@
 //! Sampled tokens; log-probabilities keep their bits.
 
 use sched::message::{Commit, FirstTiming, FirstToken, JoinTiming, TokenTiming};
-use sched::{Choice, FinishReason, SampledToken, Span, TokenId};
+use sched::{Choice, FinishReason, SampledToken, Score, Span, TokenId};
 
 use super::limits::{ALTERNATIVES_MAX, CHOICES_MAX};
 use super::{ConvertError, Field, Problem, Wire};
@@ -16,15 +16,34 @@ impl Wire for SampledToken {
     }
 
     fn from_wire(message: wire::SampledToken) -> Result<Self, ConvertError> {
-        let top = Field("SampledToken", "top_logprobs");
-        top.at_most(message.top_logprobs.len(), ALTERNATIVES_MAX)?;
-        let alternatives = top.zip(message.top_logprobs, message.top_tokens)?;
-        Ok(SampledToken {
-            token: TokenId(message.token),
-            logprob: message.logprob,
-            top: alternatives.map(|(logprob, token)| (TokenId(token), logprob)).collect(),
-        })
+        let top = alternatives("SampledToken", message.top_tokens, message.top_logprobs)?;
+        Ok(SampledToken { token: TokenId(message.token), logprob: message.logprob, top })
     }
+}
+
+impl Wire for Score {
+    type Message = wire::Score;
+
+    fn to_wire(&self) -> wire::Score {
+        let (top_tokens, top_logprobs) = self.top.iter().map(|(token, logprob)| (token.0, *logprob)).unzip();
+        wire::Score { logprob: self.logprob, rank: self.rank, top_tokens, top_logprobs }
+    }
+
+    fn from_wire(message: wire::Score) -> Result<Self, ConvertError> {
+        let top = alternatives("Score", message.top_tokens, message.top_logprobs)?;
+        Ok(Score { logprob: message.logprob, rank: message.rank, top })
+    }
+}
+
+/// Joins tokens with their log-probabilities.
+fn alternatives(
+    message: &'static str,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+) -> Result<Vec<(TokenId, f32)>, ConvertError> {
+    let top = Field(message, "top_logprobs");
+    top.at_most(logprobs.len(), ALTERNATIVES_MAX)?;
+    Ok(top.zip(logprobs, tokens)?.map(|(logprob, token)| (TokenId(token), logprob)).collect())
 }
 
 /// `FINISH_REASON_UNSPECIFIED` means that the choice goes on, so most tokens spend no byte on it.
@@ -82,11 +101,19 @@ impl Wire for FirstTiming {
     type Message = wire::FirstTiming;
 
     fn to_wire(&self) -> wire::FirstTiming {
-        wire::FirstTiming { queue_us: self.queue.us(), prefill_us: self.prefill.us() }
+        wire::FirstTiming {
+            queue_us: self.queue.us(),
+            prefill_us: self.prefill.us(),
+            cached_tokens: self.cached_tokens,
+        }
     }
 
     fn from_wire(message: wire::FirstTiming) -> Result<Self, ConvertError> {
-        Ok(FirstTiming { queue: Span(message.queue_us), prefill: Span(message.prefill_us) })
+        Ok(FirstTiming {
+            queue: Span(message.queue_us),
+            prefill: Span(message.prefill_us),
+            cached_tokens: message.cached_tokens,
+        })
     }
 }
 

@@ -334,6 +334,14 @@ pub struct SamplingParams {
     /// Grammar that the text follows; absent: none.
     #[prost(message, optional, tag = "15")]
     pub structure: ::core::option::Option<Structure>,
+    /// Empty: all.
+    #[prost(uint32, repeated, tag = "20")]
+    pub allowed_tokens: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, repeated, tag = "21")]
+    pub bad_words: ::prost::alloc::vec::Vec<BadWord>,
+    /// 0 to 255 alternatives per prompt token; absent: prompt tokens are not scored.
+    #[prost(uint32, optional, tag = "22")]
+    pub prompt_logprobs: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Structure {
@@ -343,6 +351,12 @@ pub struct Structure {
     /// Tokens that may follow a complete text.
     #[prost(uint32, repeated, tag = "2")]
     pub ends: ::prost::alloc::vec::Vec<u32>,
+}
+/// Tokens that must not follow each other in an answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BadWord {
+    #[prost(uint32, repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Slo {
@@ -443,7 +457,7 @@ pub struct WorkerBatch {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromWorker {
-    #[prost(oneof = "from_worker::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_worker::Kind", tags = "1, 2, 3, 4, 5, 6, 20")]
     pub kind: ::core::option::Option<from_worker::Kind>,
 }
 /// Nested message and enum types in `FromWorker`.
@@ -462,6 +476,8 @@ pub mod from_worker {
         Token(super::Token),
         #[prost(message, tag = "6")]
         Failed(super::Failed),
+        #[prost(message, tag = "20")]
+        Scored(super::Scored),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -517,6 +533,28 @@ pub mod token {
         Joined(super::JoinTiming),
     }
 }
+/// Scores of consecutive prompt tokens, the first of which is at position `first`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Scored {
+    #[prost(message, optional, tag = "1")]
+    pub leg: ::core::option::Option<Leg>,
+    #[prost(uint32, tag = "2")]
+    pub first: u32,
+    #[prost(message, repeated, tag = "3")]
+    pub scores: ::prost::alloc::vec::Vec<Score>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Score {
+    #[prost(float, tag = "1")]
+    pub logprob: f32,
+    #[prost(uint32, tag = "2")]
+    pub rank: u32,
+    /// Same length: the most likely tokens, most likely first.
+    #[prost(uint32, repeated, tag = "3")]
+    pub top_tokens: ::prost::alloc::vec::Vec<u32>,
+    #[prost(float, repeated, tag = "4")]
+    pub top_logprobs: ::prost::alloc::vec::Vec<f32>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failed {
     #[prost(message, optional, tag = "1")]
@@ -530,6 +568,9 @@ pub struct FirstTiming {
     pub queue_us: u64,
     #[prost(uint64, tag = "2")]
     pub prefill_us: u64,
+    /// Prompt tokens whose KV was in the prefix cache.
+    #[prost(uint32, tag = "3")]
+    pub cached_tokens: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinTiming {

@@ -8,6 +8,7 @@ use metrics::counter;
 use node::admin::Gate;
 use node::names;
 use proto::session::WorkerUpdate;
+use sched::cluster::Treatment;
 use sched::desk::{self, Desk, DeskAction, DeskEvent};
 use sched::journey::{Ending, Instead};
 use sched::message::ToWorker;
@@ -21,6 +22,7 @@ use super::inbox::Outbox;
 use super::{Batch, Command, Dispatcher, MODEL, RequestEvent, Submission, View};
 use crate::clock::Clock;
 use crate::random::Numbers;
+use crate::trail::Trail;
 use crate::worker::{News, Slot};
 
 /// Most facts that are taken in before decisions are carried out.
@@ -29,7 +31,6 @@ const FACTS_MAX: usize = 1_024;
 pub(crate) struct DriverParts {
     pub(crate) clock: Clock,
     pub(crate) news: mpsc::Receiver<(Slot, News)>,
-    pub(crate) addresses: Vec<String>,
     pub(crate) gate: Gate,
     pub(crate) config: crate::Config,
     pub(crate) numbers: Numbers,
@@ -48,8 +49,7 @@ pub(crate) struct Driver {
 
 /// Client that waits for a request.
 struct Client {
-    /// Client's name for the request.
-    name: Arc<str>,
+    trail: Arc<Trail>,
     first_choice: u32,
     events: Outbox,
 }
@@ -77,7 +77,7 @@ impl Driver {
             desk: Desk::new(parts.clock.now(), config.desk(), routing),
             commands,
             news: parts.news,
-            fleet: Fleet::new(parts.addresses),
+            fleet: Fleet::new(&config.workers),
             clients: BTreeMap::new(),
             view,
             gate: parts.gate,
@@ -122,8 +122,8 @@ impl Driver {
     fn take(&mut self, fact: Fact) {
         match fact {
             Fact::Command(Command::Submit(submission)) => {
-                let Submission { parts, name, first_choice, events, width } = *submission;
-                self.clients.insert(parts.id, Client { name, first_choice, events });
+                let Submission { parts, trail, first_choice, events, width } = *submission;
+                self.clients.insert(parts.id, Client { trail, first_choice, events });
                 self.tell(DeskEvent::Submit(Box::new(desk::Submission { parts, width })));
             }
             Fact::Command(Command::StopChoice { request, choice }) => {
@@ -178,12 +178,19 @@ impl Driver {
 
     fn carry(&mut self, action: DeskAction, together: &mut Together) {
         match action {
-            DeskAction::Tell(worker, message) => self.send(worker, message),
+            DeskAction::Tell(worker, message) => {
+                self.note_visit(worker, &message);
+                self.send(worker, message);
+            }
             DeskAction::Placed { leg, chosen } => debug!(%leg, route = ?chosen.route, chosen.reason, "leg is placed"),
             DeskAction::Deliver { request, delivery } => {
                 let Some(first) = self.clients.get(&request).map(|client| client.first_choice) else { return };
                 let index = first + delivery.choice.0;
                 self.news_of(request, together).push(RequestEvent::Token { index, delivery, ended: None });
+            }
+            DeskAction::DeliverScores { request, scores } => {
+                let Some(index) = self.clients.get(&request).map(|client| client.first_choice) else { return };
+                self.news_of(request, together).push(RequestEvent::Scores { index, scores });
             }
             DeskAction::FinishChoice { request, choice, reason } => self.finish(request, choice, reason, together),
             DeskAction::Retry { request, failure } => self.retried(request, &failure),
@@ -192,6 +199,7 @@ impl Driver {
             DeskAction::Unused { worker, reason } => {
                 warn!(worker = self.fleet.name(worker), reason = &*reason, "no request goes to a worker");
             }
+            DeskAction::Treat(worker, treatment) => self.treat(worker, treatment),
             DeskAction::Quiet(worker) => {
                 warn!(worker = self.fleet.name(worker), "a worker says nothing; no new work goes to it");
             }
@@ -250,6 +258,9 @@ impl Driver {
 
     fn retried(&self, request: RequestId, failure: &Failure) {
         info!(request = self.called(request), id = %request, reason = failure.detail, "request is tried again");
+        if let Some(client) = self.clients.get(&request) {
+            client.trail.retried();
+        }
         counter!(names::RETRIES_TOTAL, "role" => "router", "reason" => failure.kind.label()).increment(1);
     }
 
@@ -260,7 +271,30 @@ impl Driver {
     }
 
     fn called(&self, request: RequestId) -> &str {
-        self.clients.get(&request).map_or("?", |client| &client.name)
+        self.clients.get(&request).map_or("?", |client| client.trail.name())
+    }
+
+    fn treat(&self, worker: WorkerId, treatment: Treatment) {
+        let name = self.fleet.name(worker);
+        match treatment {
+            Treatment::Avoided => {
+                counter!(names::WORKER_AVOIDED_TOTAL, "role" => "router", "worker" => name.to_owned()).increment(1);
+                warn!(worker = name, "a worker fails what it is given; it is avoided, and tried now and then");
+            }
+            Treatment::Trusted => info!(worker = name, "a worker that failed serves again"),
+        }
+    }
+
+    /// Notes in the trail of a request that a leg of it goes to a worker.
+    fn note_visit(&self, worker: WorkerId, message: &ToWorker) {
+        let leg = match message {
+            ToWorker::Submit(request, _) => request.leg,
+            ToWorker::Offer(offer) => offer.request.leg,
+            ToWorker::Commit(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => return,
+        };
+        if let Some((client, name)) = self.clients.get(&leg.request).zip(self.fleet.shared_name(worker)) {
+            client.trail.visits(name);
+        }
     }
 
     /// Sends a message; a worker that cannot take it is given up: its session ends and a new one begins.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use metrics::counter;
 use node::names;
 use node::telemetry::LiveGauge;
 use proto::session::client::{Commands, SendError};
@@ -14,6 +15,7 @@ use sched::{Role, WorkerId};
 use tracing::warn;
 
 use super::MODEL;
+use crate::Workers;
 use crate::worker::Slot;
 
 pub(super) struct Fleet {
@@ -30,8 +32,27 @@ struct Seat {
     /// Name that the worker gives itself; its address until then.
     name: Arc<str>,
     worker: Option<WorkerId>,
+    list: List,
+    /// Role that a warning was about.
+    warned_of: Option<Role>,
     /// Gauge of whether the worker is up, once its role is known.
     up: Option<LiveGauge>,
+}
+
+/// List of the configuration that names a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    Prefill,
+    Decode,
+}
+
+impl List {
+    const fn key(self) -> &'static str {
+        match self {
+            List::Prefill => "router.workers.prefill",
+            List::Decode => "router.workers.decode",
+        }
+    }
 }
 
 struct Connection {
@@ -43,14 +64,23 @@ struct Connection {
 }
 
 impl Fleet {
-    pub(super) fn new(addresses: Vec<String>) -> Fleet {
-        let seat = |address: String| Seat { name: address.as_str().into(), address, worker: None, up: None };
-        Fleet { connections: BTreeMap::new(), seats: addresses.into_iter().map(seat).collect(), workers: 0 }
+    /// Begins with the configured workers, none of them connected; their slots are their places in this order.
+    pub(super) fn new(workers: &Workers) -> Fleet {
+        let seat = |list: List| {
+            move |address: &String| {
+                let (name, address) = (address.as_str().into(), address.clone());
+                Seat { address, name, worker: None, list, warned_of: None, up: None }
+            }
+        };
+        let prefill = workers.prefill.iter().map(seat(List::Prefill));
+        let seats = prefill.chain(workers.decode.iter().map(seat(List::Decode))).collect();
+        Fleet { connections: BTreeMap::new(), seats, workers: 0 }
     }
 
     /// Notes a new session; returns the worker's number and what it said about itself.
     pub(super) fn up(&mut self, slot: Slot, welcome: Welcome, commands: Commands) -> (WorkerId, WorkerInfo) {
         self.call(slot, &welcome.name);
+        self.compare(slot, welcome.role);
         let id = WorkerId(self.workers);
         self.workers += 1;
         let info = WorkerInfo {
@@ -70,6 +100,7 @@ impl Fleet {
             seat.worker = Some(id);
         }
         self.publish(slot, info.role, 1.0);
+        counter!(names::WORKER_AVOIDED_TOTAL, "role" => "router", "worker" => info.name.to_string()).increment(0);
         (id, info)
     }
 
@@ -116,8 +147,16 @@ impl Fleet {
     }
 
     pub(super) fn name(&self, worker: WorkerId) -> &str {
-        let seat = self.connections.get(&worker).and_then(|connection| self.seats.get(connection.slot.0));
-        seat.map_or("?", |seat| &seat.name)
+        self.seat(worker).map_or("?", |seat| &seat.name)
+    }
+
+    /// Returns the name of a worker that is up, to be kept.
+    pub(super) fn shared_name(&self, worker: WorkerId) -> Option<Arc<str>> {
+        self.seat(worker).map(|seat| Arc::clone(&seat.name))
+    }
+
+    fn seat(&self, worker: WorkerId) -> Option<&Seat> {
+        self.connections.get(&worker).and_then(|connection| self.seats.get(connection.slot.0))
     }
 
     /// Takes a worker's name. A name that is taken would merge two workers in dashboards: the second keeps its address.
@@ -134,6 +173,25 @@ impl Fleet {
         }
     }
 
+    /// Warns, once per role, of a worker in the list of others. It is used all the same, as what it says it is.
+    fn compare(&mut self, slot: Slot, role: Role) {
+        let Some(seat) = self.seats.get_mut(slot.0) else { return };
+        let belongs = match role {
+            Role::Prefill => List::Prefill,
+            Role::Decode | Role::Aggregated => List::Decode,
+        };
+        if seat.list != belongs && seat.warned_of.replace(role) != Some(role) {
+            let (listed, role) = (seat.list.key(), role.label());
+            warn!(
+                worker = &*seat.name,
+                address = seat.address,
+                role,
+                listed,
+                "a worker is in the list of another role"
+            );
+        }
+    }
+
     fn publish(&mut self, slot: Slot, role: Role, up: f64) {
         let Some(seat) = self.seats.get_mut(slot.0) else { return };
         let labels = [("role", "router"), ("worker", &seat.name), ("worker_role", role.label())];
@@ -144,4 +202,24 @@ impl Fleet {
 
 fn link(pair: Pair) -> Link {
     Link { giver: pair.giver, transport: pair.transport.into(), bytes_per_second: pair.bytes_per_second as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by an attacker: a decode worker in the list of prefill workers served as such, and nobody was told.
+    #[test]
+    fn a_worker_in_the_list_of_another_role_is_told_of_once() {
+        let workers = Workers { prefill: vec!["a:1".to_owned()], decode: vec!["b:1".to_owned()] };
+        let mut fleet = Fleet::new(&workers);
+        fleet.compare(Slot(0), Role::Prefill);
+        fleet.compare(Slot(1), Role::Aggregated);
+        let warned = |fleet: &Fleet| [0, 1].map(|slot: usize| fleet.seats[slot].warned_of);
+        assert_eq!(warned(&fleet), [None, None]);
+        fleet.compare(Slot(0), Role::Decode);
+        fleet.compare(Slot(1), Role::Prefill);
+        fleet.compare(Slot(1), Role::Decode);
+        assert_eq!(warned(&fleet), [Some(Role::Decode), Some(Role::Prefill)]);
+    }
 }

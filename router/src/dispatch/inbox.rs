@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use sched::TokenId;
+use sched::{Score, TokenId};
 use tokio::sync::mpsc;
 
 use super::{Batch, RequestEvent};
@@ -151,9 +151,15 @@ fn counted(bytes: usize) -> usize {
     bytes.saturating_sub(BYTES_FREE)
 }
 
+/// Alternatives that take as much room as a score without any.
+const SCORE_ALTERNATIVES: usize = size_of::<Score>().div_ceil(size_of::<(TokenId, f32)>());
+
 fn bytes_of(batch: &[RequestEvent]) -> usize {
     let alternatives = |event: &RequestEvent| match event {
         RequestEvent::Token { delivery, .. } => delivery.token.top.len(),
+        RequestEvent::Scores { scores, .. } => {
+            scores.scores.iter().map(|score| SCORE_ALTERNATIVES + score.top.len()).sum()
+        }
         RequestEvent::End { .. } => 0,
     };
     batch.iter().map(|event| size_of::<RequestEvent>() + alternatives(event) * size_of::<(TokenId, f32)>()).sum()

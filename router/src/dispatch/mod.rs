@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sched::desk::{Group, Width};
 use sched::journey::{Delivery, Ending, Parts};
-use sched::{Choice, FinishReason, ModelId, RequestId, SamplingParams, Slo, TokenId};
+use sched::{Choice, FinishReason, ModelId, RequestId, SamplingParams, Scores, Slo, TokenId};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use driver::{Driver, DriverParts};
@@ -20,6 +20,7 @@ pub(crate) use inbox::{Inbox, Unread};
 use inbox::Outbox;
 
 use crate::random::Numbers;
+use crate::trail::Trail;
 
 /// Handle of the task; clones share it.
 #[derive(Debug, Clone)]
@@ -53,8 +54,7 @@ enum Command {
 #[derive(Debug)]
 struct Submission {
     parts: Parts,
-    /// Client's name for the request.
-    name: Arc<str>,
+    trail: Arc<Trail>,
     /// First choice of this request in the client's numbering.
     first_choice: u32,
     events: Outbox,
@@ -74,6 +74,11 @@ pub(crate) enum RequestEvent {
         delivery: Delivery,
         /// Set when the choice ends with this token.
         ended: Option<FinishReason>,
+    },
+    Scores {
+        /// First choice of the prompt in the client's numbering.
+        index: u32,
+        scores: Scores,
     },
     End {
         request: RequestId,
@@ -96,11 +101,11 @@ impl Dispatcher {
         RequestId(self.numbers.next())
     }
 
-    /// Begins everything that one client asked for under one name. Returns the queue of its news and a request per job;
+    /// Begins everything that one client asked for in one request. Returns the queue of its news and a request per job;
     /// the first one gets the number `id`.
     pub(crate) fn submit(
         &self,
-        (name, id): (&Arc<str>, RequestId),
+        (trail, id): (&Arc<Trail>, RequestId),
         jobs: Vec<Job>,
         unread: &Unread,
     ) -> (Inbox, Vec<RequestId>) {
@@ -112,8 +117,8 @@ impl Dispatcher {
             let id = first_id.take().unwrap_or_else(|| self.draw());
             let Job { prompt, choices, params, slo } = job;
             let parts = Parts { id, model: MODEL, prompt, choices, params, slo };
-            let name = Arc::clone(name);
-            let submission = Submission { parts, name, first_choice, events: outbox.clone(), width };
+            let trail = Arc::clone(trail);
+            let submission = Submission { parts, trail, first_choice, events: outbox.clone(), width };
             first_choice += choices;
             self.send(Command::Submit(Box::new(submission)));
             id

@@ -161,7 +161,10 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) async fn open(deployment: &Deployment, path: &str, body: &Value) -> Events {
-        let response = deployment.send(post(path, body)).await;
+        Events::of(deployment.send(post(path, body)).await)
+    }
+
+    pub(super) fn of(response: hyper::Response<Incoming>) -> Events {
         assert_eq!(response.status().as_u16(), 200);
         Events { body: response.into_body(), buffer: String::new() }
     }

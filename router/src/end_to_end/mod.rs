@@ -5,7 +5,15 @@ mod connections;
 mod deployment;
 mod door;
 mod errors;
+mod extras;
+mod keys;
+mod pages;
 mod parrot;
+mod prompt_logprobs;
+mod request_log;
+mod tools;
+#[cfg(feature = "otlp")]
+mod traces;
 mod vocabulary;
 mod workers;
 
@@ -14,6 +22,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use deployment::{Deployment, Events};
+use parrot::CACHED_TOKENS;
 
 const FAST: Duration = Duration::from_millis(1);
 
@@ -90,7 +99,10 @@ async fn several_prompts_and_choices_are_indexed_by_prompt_and_choice() {
     let shown: Vec<&str> =
         answer["choices"].as_array().unwrap().iter().map(|choice| choice["text"].as_str().unwrap()).collect();
     assert_eq!(shown, ["aaaaa", "aaaaa", "bcbcbc", "bcbcbc"]);
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 3, "completion_tokens": 16, "total_tokens": 19}));
+    let details = json!({"cached_tokens": 2 * CACHED_TOKENS});
+    let usage =
+        json!({"prompt_tokens": 3, "completion_tokens": 16, "total_tokens": 19, "prompt_tokens_details": details});
+    assert_eq!(answer["usage"], usage, "each prompt counts once, whatever its choices");
     assert_eq!(answer["choices"][3]["token_ids"].as_array().unwrap().len(), 4);
     assert_eq!(answer["choices"][3]["prompt_token_ids"].as_array().unwrap().len(), 2);
 

@@ -15,10 +15,14 @@ use sched::message::{
     Commit, FirstTiming, FirstToken, FromWorker, JoinTiming, Load, Offer, STATUS_BEAT, ToWorker, TokenTiming, Work,
 };
 use sched::{
-    BlockId, Choice, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request, Role, SampledToken, Span,
+    BlockId, Choice, Failure, FailureKind, FinishReason, InstanceId, LeaseId, Leg, Request, Role, SampledToken, Score,
+    Scores, Span, TokenId,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+
+/// Tokens of every prompt that it says to have had in its cache.
+pub(super) const CACHED_TOKENS: u32 = 2;
 
 pub(super) struct Parrot {
     pub(super) address: String,
@@ -40,7 +44,15 @@ pub(super) struct State {
     cancelled: Mutex<BTreeSet<(Leg, Option<Choice>)>>,
     /// Whether the worker sends its status, as a running scheduler does.
     voice: Mutex<Voice>,
+    health: Mutex<Health>,
     sessions: Sessions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Well,
+    /// Fails every leg.
+    Broken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +81,7 @@ impl Parrot {
             offers: Mutex::default(),
             cancelled: Mutex::default(),
             voice: Mutex::new(Voice::Heard),
+            health: Mutex::new(Health::Well),
             sessions: sessions.clone(),
         });
         let listener = TcpListener::bind(address).await.unwrap();
@@ -97,6 +110,11 @@ impl Parrot {
     pub(super) fn pair_with(&self, givers: &[InstanceId]) {
         let pair = |&giver| Pair { giver, transport: "tcp".to_owned(), bytes_per_second: 1e9 };
         self.sessions.pairs(givers.iter().map(pair).collect(), Vec::new());
+    }
+
+    /// Fails every leg from now on, as a worker does whose device is broken.
+    pub(super) fn breaks(&self) {
+        *self.state.health.lock().unwrap() = Health::Broken;
     }
 
     /// Stops sending its status, as if its scheduler stood still; its connections still answer.
@@ -161,6 +179,13 @@ impl SessionHost for Host {
         self.0.told.lock().unwrap().push(message.clone());
         let state = Arc::clone(&self.0);
         match message {
+            ToWorker::Submit(request, _) if *state.health.lock().unwrap() == Health::Broken => {
+                let (leg, failure) = (request.leg, Failure::new(FailureKind::Internal, "the device is broken"));
+                tokio::spawn(async move {
+                    state.sessions.tell([FromWorker::Failed { leg, failure }]);
+                    state.sessions.over([leg]);
+                });
+            }
             ToWorker::Submit(request, Work::Whole) => {
                 tokio::spawn(async move { state.speak(&request, 0, None).await });
             }
@@ -192,6 +217,7 @@ impl State {
     async fn give(&self, request: &Request) {
         let leg = request.leg;
         self.sessions.tell([FromWorker::Offered { leg, lease: LeaseId(1), blocks: vec![BlockId(0)] }]);
+        self.sessions.tell(scored(request));
         tokio::time::sleep(self.pace).await;
         let firsts = request
             .choices
@@ -201,7 +227,7 @@ impl State {
                 FirstToken { choice: choice.choice, token, ended }
             })
             .collect();
-        let timing = FirstTiming { queue: Span(100), prefill: Span(700) };
+        let timing = FirstTiming { queue: Span(100), prefill: Span(700), cached_tokens: CACHED_TOKENS };
         self.sessions.tell([FromWorker::Committed { commit: Commit { leg, firsts }, timing }]);
         tokio::time::sleep(self.pace).await;
         self.sessions.tell([FromWorker::HandedOver { leg }]);
@@ -216,8 +242,15 @@ impl State {
     /// Generates every choice from token `skip` of the leg on, until all have ended or nobody listens.
     async fn speak(&self, request: &Request, skip: usize, mut timing: Option<TokenTiming>) {
         let leg = request.leg;
+        if skip == 0 {
+            self.sessions.tell(scored(request));
+        }
         if timing.is_none() {
-            timing = Some(TokenTiming::First(FirstTiming { queue: Span(100), prefill: Span(700) }));
+            timing = Some(TokenTiming::First(FirstTiming {
+                queue: Span(100),
+                prefill: Span(700),
+                cached_tokens: CACHED_TOKENS,
+            }));
         }
         let mut open: Vec<(Choice, usize)> =
             request.choices.iter().map(|choice| (choice.choice, choice.generated.len() + skip)).collect();
@@ -242,6 +275,24 @@ impl State {
             self.sessions.tell(news);
         }
     }
+}
+
+/// Returns the scores of a prompt, if they are wanted, in two portions: token `p` has the logarithm `-p / 4` and the rank
+/// `p`, and the likeliest tokens are those from 30 on.
+fn scored(request: &Request) -> Vec<FromWorker> {
+    let Some(top) = request.params.prompt_logprobs else { return Vec::new() };
+    let score = |position: u32| Score {
+        logprob: -(position as f32) / 4.0,
+        rank: position,
+        top: (0..top).map(|rank| (TokenId(30 + u32::from(rank)), -0.5 - f32::from(rank))).collect(),
+    };
+    let (end, leg) = (request.prompt.len() as u32, request.leg);
+    let portions = [1..end.div_ceil(2), end.div_ceil(2).max(1)..end].into_iter().filter(|portion| !portion.is_empty());
+    let told = |portion: std::ops::Range<u32>| FromWorker::Scored {
+        leg,
+        scores: Scores { first: portion.start, scores: portion.map(score).collect() },
+    };
+    portions.map(told).collect()
 }
 
 /// Returns token `index` of an answer: the prompt's tokens repeated; an end token in the prompt ends the answer.

@@ -229,3 +229,29 @@ async fn a_worker_that_says_nothing_gets_no_new_work_and_is_given_up() {
     }
     deployment.stop().await;
 }
+
+/// Found by reading: a worker that fails at once has the shortest queue, so it got every request, and each one failed.
+#[tokio::test]
+async fn a_worker_that_fails_everything_costs_no_client_its_answer() {
+    let (broken, sound) =
+        (Parrot::start(Role::Aggregated, 1, FAST).await, Parrot::start(Role::Aggregated, 2, FAST).await);
+    broken.breaks();
+    let workers = Workers { prefill: vec![], decode: vec![broken.address.clone(), sound.address.clone()] };
+    let deployment = Deployment::start(workers, |config| {
+        config.route.policy = crate::config::PolicyName::RoundRobin;
+        (config.route.pair_pause_ms, config.route.pair_pause_ms_max) = (60_000, 60_000);
+    })
+    .await;
+    until("both are up", || {
+        metric("baton_worker_up", &[&sound.address]) + metric("baton_worker_up", &[&broken.address]) > 1.5
+    })
+    .await;
+    let body = json!({"prompt": "abc", "max_tokens": 2, "add_special_tokens": false});
+    for _ in 0..12 {
+        assert_eq!(deployment.post("/v1/completions", &body).await.status, 200);
+    }
+    let submitted = broken.told().iter().filter(|message| matches!(message, ToWorker::Submit(..))).count();
+    assert_eq!(submitted, 3, "after three failures in a row it is left alone");
+    assert!((metric("baton_worker_avoided_total", &[&broken.address]) - 1.0).abs() < 0.5);
+    deployment.stop().await;
+}

@@ -10,6 +10,7 @@ use crate::Config;
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Unread};
+use crate::keys::Visitor;
 use crate::metrics::RouterMetrics;
 use crate::openai::{ApiError, Limits};
 use crate::random::Numbers;
@@ -58,15 +59,20 @@ impl App {
         workers.map_or(self.model.context_tokens, |tokens| tokens.min(self.model.context_tokens))
     }
 
-    /// Returns the model name for the answer; a request without one gets the router's own. Fails if the named model is
-    /// not served here.
-    pub(crate) fn model_named(&self, name: Option<&str>) -> Result<String, ApiError> {
-        let names = &self.model_names;
-        match name {
-            None => Ok(names.first().cloned().unwrap_or_default()),
-            Some(name) if names.iter().any(|known| known == name) => Ok(name.to_owned()),
-            Some(name) => Err(ApiError::model_not_found(name)),
-        }
+    /// Returns the names under which this visitor may call the model.
+    pub(crate) fn models_for(&self, visitor: &Visitor) -> Vec<String> {
+        self.model_names.iter().filter(|name| visitor.may_use(name)).cloned().collect()
+    }
+
+    /// Returns the model name for the answer; a request without one gets the first that the visitor may use. Fails if
+    /// the named model is not served here, or not to this visitor, who cannot tell the two apart.
+    pub(crate) fn model_named(&self, name: Option<&str>, visitor: &Visitor) -> Result<String, ApiError> {
+        let mut names = self.model_names.iter().filter(|known| visitor.may_use(known));
+        let found = match name {
+            None => names.next(),
+            Some(name) => names.find(|known| *known == name),
+        };
+        found.cloned().ok_or_else(|| ApiError::model_not_found(name.unwrap_or_default()))
     }
 
     pub(crate) fn answer_id(&self, prefix: &str) -> String {

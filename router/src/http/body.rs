@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
-use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use axum::http::{HeaderMap, Version};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::App;
 use crate::LimitsConfig;
@@ -16,6 +16,9 @@ use crate::openai::ApiError;
 
 /// Window over which the pace of a body is measured.
 const PACE_OVER: Duration = Duration::from_secs(5);
+/// Bounds on what is thrown away of the body of a refused request.
+const DISCARDED_BYTES_MAX: usize = 1 << 20;
+const DISCARDING_TIME_MAX: Duration = Duration::from_secs(1);
 /// First size of a body's buffer, whatever length is announced; it grows with the bytes that arrive.
 const FIRST_BYTES: usize = 4 << 10;
 
@@ -27,6 +30,18 @@ pub(super) async fn receive(app: &App, request: Request) -> Result<(Bytes, Permi
     let announced = announced(request.headers(), limits)?;
     let whole = read(request.into_body(), announced, limits, &mut arriving).await?;
     Ok((whole, arriving.enter()?))
+}
+
+/// Throws away what comes of the body of a refused request, for a while: a client that is still sending would get a
+/// reset instead of the answer. HTTP/2 ends a stream without that, and who waits for `100 Continue` sends nothing yet.
+pub(super) async fn discard(request: Request) {
+    if request.version() == Version::HTTP_2 || request.headers().contains_key(EXPECT) {
+        return;
+    }
+    let mut body = Limited::new(request.into_body(), DISCARDED_BYTES_MAX);
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Whether all of it came or the time is up, the answer goes out now.
+    let _ = timeout(DISCARDING_TIME_MAX, all).await;
 }
 
 /// Returns the announced length of the body.

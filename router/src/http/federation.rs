@@ -6,6 +6,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use node::telemetry::VLLM_PREFIX;
 use tokio::net::TcpStream;
 
 /// Time in which a process must answer.
@@ -51,9 +52,10 @@ impl Families {
         self.families.entry(name.to_owned()).or_default()
     }
 
+    /// Writes all series but those under vLLM's names, which are made anew from the series of all processes.
     pub(super) fn render(&self) -> String {
         let mut out = String::new();
-        for (name, family) in &self.families {
+        for (name, family) in self.families.iter().filter(|(name, _)| !name.starts_with(VLLM_PREFIX)) {
             for (word, text) in [("HELP", &family.help), ("TYPE", &family.kind)] {
                 if let Some(text) = text {
                     out.push_str(&format!("# {word} {name} {text}\n"));
@@ -129,7 +131,7 @@ mod tests {
     fn families_are_declared_once_and_series_are_labelled() {
         let mut families = Families::default();
         families.add("# HELP a_total Counts.\n# TYPE a_total counter\na_total{role=\"router\"} 1\n", None);
-        let worker = "# TYPE a_total counter\na_total{role=\"decode\"} 2\n\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_sum 3\nh_count{} 1\nplain 7\n";
+        let worker = "# TYPE a_total counter\na_total{role=\"decode\"} 2\n\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_sum 3\nh_count{} 1\nplain 7\n# TYPE vllm:x gauge\nvllm:x 1\n";
         families.add(worker, Some("decode-\"0\""));
         expect![[r##"
             # HELP a_total Counts.

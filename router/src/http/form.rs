@@ -1,6 +1,9 @@
 //! One interface to the two forms of an answer.
 
-use crate::openai::{ChatAnswer, Choice, CompletionAnswer, Delivery, Delta, Generation, Repeated, TokenIds, Usage};
+use crate::openai::{
+    ChatAnswer, Choice, CompletionAnswer, Delivery, Delta, Generation, PromptLogprobs, Repeated, TokenIds, Usage,
+    UsageChunk,
+};
 
 use super::generate::Tokenized;
 
@@ -11,7 +14,12 @@ const CHOICE_BYTES: usize = 128;
 pub(super) struct Form {
     kind: Kind,
     prompts: Vec<Tokenized>,
+    /// Log-probabilities of each prompt; empty unless the client wants a list of them.
+    scored: Vec<PromptLogprobs>,
+    /// Choices per prompt.
     n: u32,
+    /// How many of them are answered.
+    answered: u32,
     token_ids: TokenIds,
 }
 
@@ -22,11 +30,35 @@ enum Kind {
 
 impl Form {
     pub(super) fn chat(answer: ChatAnswer, prompts: Vec<Tokenized>, generation: &Generation) -> Form {
-        Form { kind: Kind::Chat(answer), prompts, n: generation.n, token_ids: generation.token_ids }
+        Form::new(Kind::Chat(answer), prompts, generation)
     }
 
     pub(super) fn text(answer: CompletionAnswer, prompts: Vec<Tokenized>, generation: &Generation) -> Form {
-        Form { kind: Kind::Text(answer), prompts, n: generation.n, token_ids: generation.token_ids }
+        Form::new(Kind::Text(answer), prompts, generation)
+    }
+
+    fn new(kind: Kind, prompts: Vec<Tokenized>, generation: &Generation) -> Form {
+        let (n, answered) = (generation.candidates, generation.n);
+        Form { kind, prompts, scored: Vec::new(), n, answered, token_ids: generation.token_ids }
+    }
+
+    /// Keeps the likeliest choices of each prompt, by the mean of their tokens, if more were generated than are answered.
+    pub(super) fn best_of(self, choices: Vec<Choice>) -> (Form, Vec<Choice>) {
+        if self.n == self.answered {
+            return (self, choices);
+        }
+        let mut kept = Vec::with_capacity(self.prompts.len() * self.answered as usize);
+        for candidates in choices.chunks(self.n as usize) {
+            let mut candidates: Vec<&Choice> = candidates.iter().collect();
+            candidates.sort_by(|one, other| other.mean_logprob().total_cmp(&one.mean_logprob()));
+            kept.extend(candidates.into_iter().take(self.answered as usize).cloned());
+        }
+        (Form { n: self.answered, ..self }, kept)
+    }
+
+    /// Adds log-probabilities, one list per prompt.
+    pub(super) fn with_scores(self, scored: Vec<PromptLogprobs>) -> Form {
+        Form { scored, ..self }
     }
 
     /// Choices of all prompts.
@@ -46,18 +78,32 @@ impl Form {
     }
 
     /// Writes the start of a choice, before its first token.
-    pub(super) fn open(&self, index: u32, out: &mut Vec<u8>) {
+    pub(super) fn open(&self, index: u32, usage: UsageChunk, out: &mut Vec<u8>) {
         let repeated = self.repeated_in(index as usize);
+        let usage = self.usage_in(index, 0, usage);
         match &self.kind {
-            Kind::Chat(answer) => answer.open(index, repeated.tokens, out),
-            Kind::Text(answer) => answer.open(index, repeated, out),
+            Kind::Chat(answer) => answer.open(index, repeated.tokens, usage, out),
+            Kind::Text(answer) => answer.open(index, repeated, usage, out),
         }
     }
 
-    pub(super) fn delta(&self, delta: &Delta, out: &mut Vec<u8>) {
+    pub(super) fn delta(&self, delta: &Delta, usage: UsageChunk, out: &mut Vec<u8>) {
+        let usage = self.usage_in(delta.index, delta.completed, usage);
         match &self.kind {
-            Kind::Chat(answer) => answer.delta(delta, out),
-            Kind::Text(answer) => answer.delta(delta, out),
+            Kind::Chat(answer) => answer.delta(delta, usage, out),
+            Kind::Text(answer) => answer.delta(delta, usage, out),
+        }
+    }
+
+    /// Returns the token counts of a chunk of choice `index`, which has `completed` tokens, where chunks have them.
+    fn usage_in(&self, index: u32, completed: u64, usage: UsageChunk) -> Option<Usage> {
+        match usage {
+            UsageChunk::Continuous => {
+                let prompt = self.prompts.get((index / self.n) as usize)?;
+                let prompt_tokens = prompt.tokens.len() as u64;
+                Some(Usage { prompt_tokens, completion_tokens: completed, ..Usage::default() })
+            }
+            UsageChunk::Include | UsageChunk::Omit => None,
         }
     }
 
@@ -70,7 +116,10 @@ impl Form {
 
     pub(super) fn whole(&self, choices: &[Choice], usage: Usage) -> Vec<u8> {
         match &self.kind {
-            Kind::Chat(answer) => answer.whole(choices, self.repeated_in(0).tokens, usage),
+            Kind::Chat(answer) => {
+                let repeated = self.repeated_in(0);
+                answer.whole(choices, repeated.tokens, repeated.logprobs, usage)
+            }
             Kind::Text(answer) => {
                 let repeated = |(index, choice)| (choice, self.repeated_in(index));
                 answer.whole(choices.iter().enumerate().map(repeated), usage)
@@ -80,7 +129,9 @@ impl Form {
 
     /// Returns what choice `index` repeats of its prompt.
     fn repeated_in(&self, index: usize) -> Repeated<'_> {
-        self.prompts.get(index / self.n as usize).map_or(Repeated::NOTHING, |prompt| self.repeated(prompt))
+        let prompt = index / self.n as usize;
+        let repeated = self.prompts.get(prompt).map_or(Repeated::NOTHING, |prompt| self.repeated(prompt));
+        Repeated { logprobs: self.scored.get(prompt), ..repeated }
     }
 
     fn repeated<'a>(&self, prompt: &'a Tokenized) -> Repeated<'a> {
@@ -88,6 +139,31 @@ impl Form {
             TokenIds::Include => &prompt.tokens,
             TokenIds::Omit => &[],
         };
-        Repeated { echo: &prompt.echo, tokens }
+        Repeated { echo: &prompt.echo, tokens, logprobs: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::{CompletionRequest, Head, Limits};
+
+    #[test]
+    fn the_best_are_the_likeliest_per_token() {
+        let limits = Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 };
+        let request = CompletionRequest::parse(br#"{"prompt": ["a", "b"], "n": 2, "best_of": 3}"#, &limits).unwrap();
+        let prompts = vec![Tokenized { tokens: [].into(), echo: String::new(), reading: None, structure: None }; 2];
+        let head = Head { id: String::new(), created: 0, model: String::new(), service_tier: None };
+        let form = Form::text(CompletionAnswer::new(head), prompts, &request.generation);
+        let choice = |(text, completed, logprob_sum): (&str, u64, f64)| Choice {
+            text: text.to_owned(),
+            completed,
+            logprob_sum,
+            ..Choice::default()
+        };
+        let choices = [("a", 1, -3.0), ("b", 4, -4.0), ("c", 2, -4.0), ("d", 1, -1.0), ("e", 0, 0.0), ("f", 1, -2.0)];
+        let (form, kept) = form.best_of(choices.map(choice).into());
+        let texts: Vec<&str> = kept.iter().map(|choice| choice.text.as_str()).collect();
+        assert_eq!((texts, form.choices()), (vec!["b", "c", "e", "d"], 4));
     }
 }

@@ -7,9 +7,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
-use sched::{Failure, FailureKind, TokenId};
+use sched::{Failure, FailureKind, SamplingParams, TokenId};
 
-use super::arrival::{Arrival, class_of};
+use super::arrival::{Arrival, class_of, visitor_of};
 use super::form::Form;
 use super::room::Room;
 use super::work::work;
@@ -18,7 +18,9 @@ use crate::admission::Permit;
 use crate::clock::unix_seconds;
 use crate::dispatch::Job;
 use crate::exchange::{Exchange, ExchangeParts, Turn};
+use crate::keys::Visitor;
 use crate::metrics::Account;
+use crate::model_output::Reading;
 use crate::openai::{
     ApiError, Choice, Delivery, Delta, Generation, Head, Limits, UnnamedLength, Usage, UsageChunk, Wanted, sse,
 };
@@ -57,18 +59,27 @@ pub(super) struct Tokenized {
     pub(super) tokens: Arc<[TokenId]>,
     /// Text with which the answer begins.
     pub(super) echo: String,
+    /// How the answer is taken apart, if it may have more than text.
+    pub(super) reading: Option<Arc<Reading>>,
+    /// Grammar of the answer, if it must follow one.
+    pub(super) structure: Option<Wanted>,
 }
 
 impl Tokenized {
     /// Bytes kept until the request has ended.
     fn bytes(&self) -> usize {
-        size_of_val::<[TokenId]>(&self.tokens) + self.echo.len()
+        let reading = self.reading.as_ref().map_or(0, |reading| reading.bytes());
+        let structure = self.structure.as_ref().map_or(0, |wanted| wanted.grammar.len());
+        size_of_val::<[TokenId]>(&self.tokens) + self.echo.len() + reading + structure
     }
 }
 
 struct Prepared {
     generation: Generation,
     jobs: Vec<Job>,
+    reading: Option<Arc<Reading>>,
+    /// Texts that are echoed with log-probabilities, one per prompt; empty if none are.
+    echoes: Vec<String>,
     form: Form,
     prompt_bytes: usize,
     /// Bytes of the answer before any token.
@@ -93,9 +104,9 @@ async fn prepare<E: Endpoint>(
     request: Request,
     account: &mut Account,
 ) -> Result<(Prepared, Permit), ApiError> {
-    let class = class_of(&request);
+    let (class, visitor) = (class_of(&request), visitor_of(&request));
     let (body, permit) = body::receive(app, request).await?;
-    let task = move |app: &App, room: Room<'_>| prepare_parsed::<E>(app, &body, class.as_deref(), &room);
+    let task = move |app: &App, room: Room<'_>| prepare_parsed::<E>(app, &body, (class.as_deref(), &visitor), &room);
     let bytes = permit.body_bytes();
     let (prepared, mut permit) = work(app, bytes, permit, task).await?;
     let prepared = prepared?;
@@ -103,7 +114,8 @@ async fn prepare<E: Endpoint>(
     permit.grow_answer(prepared.repeated_bytes)?;
     let prompt_tokens = prepared.jobs.iter().map(|job| job.prompt.len() as u64).sum();
     if let Some(job) = prepared.jobs.first() {
-        account.parsed(job.slo, prompt_tokens);
+        let choices = prepared.jobs.iter().map(|job| u64::from(job.choices)).sum();
+        account.parsed(job.slo, prompt_tokens, choices);
     }
     Ok((prepared, permit))
 }
@@ -111,31 +123,42 @@ async fn prepare<E: Endpoint>(
 fn prepare_parsed<E: Endpoint>(
     app: &App,
     body: &[u8],
-    class: Option<&str>,
+    (class, visitor): (Option<&str>, &Visitor),
     room: &Room<'_>,
 ) -> Result<Prepared, ApiError> {
     let request = E::parse(body, &app.limits())?;
-    let generation = request.generation().clone();
-    let model = app.model_named(generation.model.as_deref())?;
+    let mut generation = request.generation().clone();
+    let model = app.model_named(generation.model.as_deref(), visitor)?;
     let slo = app.config.slo.resolve(generation.slo_class.as_deref().or(class))?;
     let share = output_share(app, &generation, request.prompts_count(), room.context_tokens)?;
     let unnamed = E::unnamed_length(app, share);
+    let mut prompts = request.prompts(&app.model, room)?;
+    let reading = prompts.first().and_then(|prompt| prompt.reading.clone());
+    if let Some(structure) = prompts.first().and_then(|prompt| prompt.structure.clone()) {
+        generation.structure = Some(structure);
+    }
     check_structure(&app.model, &generation, room)?;
-    let prompts = request.prompts(&app.model, room)?;
+    let bad_words = room.bad_words(&app.model, &generation.bad_words)?;
     let jobs = prompts
         .iter()
         .map(|prompt| {
             let seed = app.dispatcher.seed();
             let params = generation.resolve(&app.model, room.context_tokens, prompt.tokens.len(), unnamed, seed)?;
+            let params = SamplingParams { bad_words: bad_words.clone(), ..params };
             let prompt = Arc::clone(&prompt.tokens);
-            Ok(Job { prompt, choices: generation.n, params: params.into(), slo })
+            Ok(Job { prompt, choices: generation.candidates, params: params.into(), slo })
         })
         .collect::<Result<Vec<Job>, ApiError>>()?;
-    let head = Head { id: app.answer_id(E::ID_PREFIX), created: unix_seconds(), model };
+    let report = generation.prompt_report;
+    room.answer(prompts.iter().map(|prompt| report.json_bytes(prompt.tokens.len(), generation.candidates)).sum())?;
     let prompt_bytes = prompts.iter().map(Tokenized::bytes).sum();
+    // Such an echo goes with its log-probabilities, not before them.
+    let echoes = report.echoed.map(|_| prompts.iter_mut().map(|prompt| std::mem::take(&mut prompt.echo)).collect());
+    let service_tier = generation.service_tier;
+    let head = Head { id: app.answer_id(E::ID_PREFIX), created: unix_seconds(), model, service_tier };
     let form = request.form(head, prompts);
     let repeated_bytes = form.repeated_bytes(generation.delivery);
-    Ok(Prepared { generation, jobs, form, prompt_bytes, repeated_bytes })
+    Ok(Prepared { generation, jobs, reading, echoes: echoes.unwrap_or_default(), form, prompt_bytes, repeated_bytes })
 }
 
 /// Fails if no worker could follow the grammar of the answer.
@@ -159,7 +182,7 @@ fn check_structure(model: &ModelText, generation: &Generation, room: &Room<'_>) 
 /// Returns the share of a choice in the tokens that one request may ask for. Fails if the client's number asks for more
 /// with all choices together.
 fn output_share(app: &App, generation: &Generation, prompts: usize, context_tokens: u32) -> Result<u32, ApiError> {
-    let choices = prompts as u64 * u64::from(generation.n);
+    let choices = prompts as u64 * u64::from(generation.candidates);
     let tokens_max = app.config.limits.output_tokens_max.max(context_tokens.into());
     let share = u32::try_from(tokens_max / choices.max(1)).unwrap_or(u32::MAX).max(1);
     match generation.max_tokens {
@@ -175,12 +198,14 @@ fn output_share(app: &App, generation: &Generation, prompts: usize, context_toke
 }
 
 async fn respond(app: &Arc<App>, prepared: Prepared, permit: Permit, account: Account) -> Response {
-    let Prepared { generation, jobs, form, repeated_bytes, .. } = prepared;
+    let Prepared { generation, jobs, reading, echoes, form, repeated_bytes, .. } = prepared;
     let exchange = Exchange::begin(ExchangeParts {
         tokenizer: &app.model.tokenizer,
         dispatcher: &app.dispatcher,
         generation: &generation,
         jobs,
+        reading,
+        echoes,
         unread: &app.unread,
         account,
         permit,
@@ -208,7 +233,12 @@ async fn whole(app: &Arc<App>, mut exchange: Exchange, form: Form, mut bytes: us
                     }
                 }
             }
-            Turn::Done(usage) => return written(app, bytes, exchange.into_permit(), form, choices, usage).await,
+            Turn::Done(usage) => {
+                let (scored, scored_bytes) = exchange.take_listed();
+                let (form, choices) = form.with_scores(scored).best_of(choices);
+                let bytes = bytes + scored_bytes;
+                return written(app, bytes, exchange.into_permit(), form, choices, usage).await;
+            }
             Turn::Failed(error) => return error.into_response(),
         }
     }
@@ -238,6 +268,7 @@ async fn stream(mut exchange: Exchange, form: Form, usage: UsageChunk) -> Respon
         Turn::Failed(error) => return error.into_response(),
         turn @ (Turn::Deltas(_) | Turn::Done(_)) => turn,
     };
+    exchange.begins_to_answer();
     let state = Streaming { exchange, form, usage, next: Next::Open { opened: 0, turn: first } };
     let chunks = unfold(state, |mut state| async move {
         let bytes = state.chunk().await?;
@@ -281,12 +312,13 @@ impl Streaming {
         match turn {
             Turn::Deltas(deltas) => {
                 for delta in &deltas {
-                    self.form.delta(delta, &mut out);
+                    self.form.delta(delta, self.usage, &mut out);
                 }
             }
             Turn::Done(usage) => {
-                if self.usage == UsageChunk::Include {
-                    self.form.usage(usage, &mut out);
+                match self.usage {
+                    UsageChunk::Include | UsageChunk::Continuous => self.form.usage(usage, &mut out),
+                    UsageChunk::Omit => {}
                 }
                 out.extend_from_slice(sse::DONE);
                 self.next = Next::Nothing;
@@ -303,7 +335,7 @@ impl Streaming {
     fn opening(&self, mut opened: usize) -> (Vec<u8>, usize) {
         let mut out = Vec::new();
         for index in (0..).take(self.form.choices()).skip(opened) {
-            self.form.open(index, &mut out);
+            self.form.open(index, self.usage, &mut out);
             opened += 1;
             if out.len() >= OPENING_BYTES {
                 break;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
@@ -14,14 +14,16 @@ use super::App;
 use super::federation::{Families, scrape};
 use crate::MetricsSource;
 
-pub(super) async fn handle(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn handle(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
     let scraped = join_all(app.metrics_of.iter().map(of_worker)).await;
     let mut families = Families::default();
     families.add(&app.recorded.render(), None);
     for (source, text) in scraped.into_iter().flatten() {
         families.add(&text, Some(&source.worker));
     }
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], families.render()).into_response()
+    let mut page = families.render();
+    app.recorded.names().or_asked_by(query.as_deref()).complete(&mut page);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 
 /// Fetches a worker's metrics; a worker that does not answer is counted and left out.

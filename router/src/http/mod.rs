@@ -5,12 +5,15 @@ mod arrival;
 mod body;
 mod chat_completions;
 mod completions;
+mod conversation;
+mod cors;
 mod federation;
 mod form;
 mod generate;
 mod health;
 mod metrics;
 mod models;
+mod openapi;
 mod reply;
 mod request_id;
 mod room;
@@ -40,8 +43,19 @@ pub(crate) fn routes(app: Arc<App>) -> axum::Router {
         .route("/ready", get(health::ready))
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::handle))
+        .route("/openapi.json", get(openapi::handle))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+}
+
+/// Routes of the admin port, whose metrics have those of the workers, too.
+pub(crate) fn operators_routes(app: Arc<App>) -> axum::Router {
+    axum::Router::new()
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/version", get(health::version))
+        .route("/metrics", get(metrics::handle))
         .with_state(app)
 }
 
@@ -56,5 +70,5 @@ async fn wrong_method(request: Request) -> ApiError {
 }
 
 fn is_read_only(path: &str) -> bool {
-    path.starts_with("/v1/models") || matches!(path, "/health" | "/ready" | "/version" | "/metrics")
+    path.starts_with("/v1/models") || matches!(path, "/health" | "/ready" | "/version" | "/metrics" | "/openapi.json")
 }

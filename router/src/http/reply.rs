@@ -1,9 +1,13 @@
 //! Answers and errors as HTTP responses.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::body::{Body, Bytes};
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
 
 use crate::openai::{Advice, ApiError};
 
@@ -26,6 +30,37 @@ pub(super) fn json_keeping<K: Send + 'static>(body: Vec<u8>, kept: K) -> Respons
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+/// Keeps `kept` until the client has taken the answer, or has left.
+pub(super) fn keeping<K: Send + Unpin + 'static>(response: Response, kept: K) -> Response {
+    response.map(|body| Body::new(Kept { body, _kept: kept }))
+}
+
+/// Body of an answer with what is given back at its end.
+struct Kept<K> {
+    body: Body,
+    _kept: K,
+}
+
+impl<K: Unpin> hyper::body::Body for Kept<K> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 pub(super) fn events(body: Body) -> Response {
     ([(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")], body).into_response()
 }
@@ -44,6 +79,9 @@ impl IntoResponse for ApiError {
             }
             Some(Advice::Allow(method)) => {
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+            }
+            Some(Advice::Authenticate) => {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             None => {}
         }

@@ -2,8 +2,11 @@
 
 use sched::TokenId;
 
-use crate::openai::ApiError;
+use crate::openai::{ApiError, Generation};
 use crate::text::{AddSpecials, Effort, EncodeError, ModelText, Source, Stopped};
+
+/// Tokens of a text of which only the end is kept.
+const TRUNCATED_TOKENS_MAX: usize = 1 << 20;
 
 pub(super) struct Room<'a> {
     /// Tokens of prompt and answer together.
@@ -15,15 +18,25 @@ pub(super) struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// Encodes the text of a prompt from the field `field`. Fails if it cannot fit the context (if the tokenizer
-    /// allows, this is seen before any work), has no tokens or takes too long.
+    /// Encodes the text of a prompt from the field `field`, and truncates it if the client wants that. Otherwise fails if
+    /// it cannot fit the context (if the tokenizer allows, this is seen before any work). Fails if it takes too long.
     pub(super) fn prompt(
         &self,
         model: &ModelText,
         source: &Source<'_>,
         specials: AddSpecials,
-        field: &str,
+        (field, generation): (&str, &Generation),
     ) -> Result<Vec<TokenId>, ApiError> {
+        if let Some(truncation) = generation.truncation {
+            self.effort.may_have(TRUNCATED_TOKENS_MAX);
+            let mut tokens =
+                model.encode_within(source, specials, self.effort).map_err(|error| wrong(field, &error))?;
+            let frame = model.encode_within(&model.raw(""), specials, self.effort);
+            let frame = frame.map_err(|error| wrong(field, &error))?;
+            let head = if tokens.starts_with(&frame) { frame.len() } else { 0 };
+            truncation.cut(&mut tokens, head, self.context_tokens, generation);
+            return Ok(tokens);
+        }
         self.fits(model, source.text)?;
         let room = self.context_tokens as usize;
         self.effort.may_have(room);
@@ -55,6 +68,25 @@ impl Room<'_> {
     ) -> Result<Vec<TokenId>, ApiError> {
         self.effort.may_have(tokens_max);
         model.encode_within(source, specials, self.effort).map_err(|error| wrong("prompt", &error))
+    }
+
+    /// Returns the tokens of words that must not be generated: each as it is written alone, and after a space where it
+    /// begins with another token then. As vLLM reads `bad_words`.
+    pub(super) fn bad_words(&self, model: &ModelText, words: &[String]) -> Result<Vec<Vec<TokenId>>, ApiError> {
+        let mut sequences = Vec::new();
+        for word in words {
+            let word = word.trim_start();
+            let (bare, spaced) = (self.word(model, word)?, self.word(model, &format!(" {word}"))?);
+            let differs = spaced.len() == bare.len() && spaced.first() != bare.first();
+            sequences.extend([bare].into_iter().chain(differs.then_some(spaced)).filter(|tokens| !tokens.is_empty()));
+        }
+        Ok(sequences)
+    }
+
+    fn word(&self, model: &ModelText, word: &str) -> Result<Vec<TokenId>, ApiError> {
+        self.effort.may_have(self.context_tokens as usize);
+        let tokens = model.encode_within(&model.raw(word), AddSpecials::No, self.effort);
+        tokens.map_err(|error| wrong("bad_words", &error))
     }
 
     /// Fails if so many tokens leave no room for an answer.

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use sched::TokenId;
 
-use super::chat_completions::conversation_text;
+use super::conversation::conversation_text;
 use super::room::Room;
 use super::work::work;
 use super::{App, body, reply};
 use crate::admission::Permit;
+use crate::keys::Visitor;
 use crate::openai::{
     ApiError, DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized,
 };
@@ -19,16 +20,20 @@ use crate::text::Detokenizer;
 /// Most tokens of a text that is only counted.
 const TOKENS_MAX: usize = 1 << 20;
 
-pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn tokenize(
+    State(app): State<Arc<App>>,
+    Extension(visitor): Extension<Visitor>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (body, permit) = body::receive(&app, request).await?;
     let (answer, permit) =
-        work(&app, permit.body_bytes(), permit, move |app, room| tokens_in(app, &body, &room)).await?;
+        work(&app, permit.body_bytes(), permit, move |app, room| tokens_in(app, &body, &visitor, &room)).await?;
     answered(answer?, permit)
 }
 
-fn tokens_in(app: &App, body: &[u8], room: &Room<'_>) -> Result<Vec<u8>, ApiError> {
+fn tokens_in(app: &App, body: &[u8], visitor: &Visitor, room: &Room<'_>) -> Result<Vec<u8>, ApiError> {
     let request = TokenizeRequest::parse(body)?;
-    app.model_named(request.model.as_deref())?;
+    app.model_named(request.model.as_deref(), visitor)?;
     let tokens = match &request.input {
         TokenizeInput::Conversation(conversation) => {
             let (prompt, specials) = conversation_text(conversation, &app.model, room)?;
@@ -46,9 +51,13 @@ fn tokens_in(app: &App, body: &[u8], room: &Room<'_>) -> Result<Vec<u8>, ApiErro
     Ok(tokenized(&tokens, strings.as_deref(), room.context_tokens))
 }
 
-pub(super) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn detokenize(
+    State(app): State<Arc<App>>,
+    Extension(visitor): Extension<Visitor>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (body, permit) = body::receive(&app, request).await?;
-    let (answer, permit) = work(&app, permit.body_bytes(), permit, move |app, _| text_of(app, &body)).await?;
+    let (answer, permit) = work(&app, permit.body_bytes(), permit, move |app, _| text_of(app, &body, &visitor)).await?;
     answered(answer?, permit)
 }
 
@@ -59,9 +68,9 @@ fn answered(answer: Vec<u8>, mut permit: Permit) -> Result<Response, ApiError> {
     Ok(reply::json_keeping(answer, permit))
 }
 
-fn text_of(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+fn text_of(app: &App, body: &[u8], visitor: &Visitor) -> Result<Vec<u8>, ApiError> {
     let request = DetokenizeRequest::parse(body, &app.limits())?;
-    app.model_named(request.model.as_deref())?;
+    app.model_named(request.model.as_deref(), visitor)?;
     // A few bytes of token ids can stand for long tokens.
     let bytes = app.model.tokenizer.pieces().text_bytes(&request.tokens);
     let bytes_max = app.config.limits.body_bytes_max;

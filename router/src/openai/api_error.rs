@@ -30,6 +30,8 @@ pub enum Advice {
     RetryAfter(Span),
     /// `Allow`: the method that the path takes.
     Allow(&'static str),
+    /// `WWW-Authenticate`: a key is needed.
+    Authenticate,
 }
 
 impl ApiError {
@@ -123,6 +125,21 @@ impl ApiError {
             code: Some("body_too_slow"),
             ..ApiError::new(FailureKind::InvalidRequest, format!("The request body did not arrive within {time:?}."))
         }
+    }
+
+    /// Reports that the client has no key, or none of this server's.
+    pub fn unauthorized(message: impl Into<String>) -> ApiError {
+        ApiError {
+            status: 401,
+            code: Some("invalid_api_key"),
+            advice: Some(Advice::Authenticate),
+            ..ApiError::new(FailureKind::InvalidRequest, message)
+        }
+    }
+
+    /// Reports that the client's key has reached a limit; the client should retry after `retry_after`.
+    pub fn rate_limited(message: impl Into<String>, retry_after: Span) -> ApiError {
+        ApiError { code: Some("rate_limit_exceeded"), ..ApiError::overloaded(message, retry_after) }
     }
 
     /// Reports that the client may not use this server.
@@ -222,6 +239,8 @@ mod tests {
             ApiError::method_not_allowed("GET", "/v1/completions", "POST"),
             ApiError::body_too_large(1024),
             ApiError::overloaded("too many requests", Span::from_ms(1500)),
+            ApiError::unauthorized("Incorrect API key provided."),
+            ApiError::rate_limited("Rate limit reached", Span::from_ms(1500)),
             ApiError::from(Failure::new(FailureKind::WorkerLost, "decode worker 2 is gone")),
         ];
         let shown: String = errors
@@ -236,6 +255,8 @@ mod tests {
             405 {"error":{"message":"/v1/completions understands POST, not GET.","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}
             413 {"error":{"message":"The request body is larger than the limit of 1024 bytes.","type":"invalid_request_error","param":null,"code":"body_too_large"}}
             429 {"error":{"message":"too many requests","type":"rate_limit_error","param":null,"code":"overloaded"}}
+            401 {"error":{"message":"Incorrect API key provided.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}
+            429 {"error":{"message":"Rate limit reached","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"}}
             503 {"error":{"message":"decode worker 2 is gone","type":"server_error","param":null,"code":"worker_lost"}}
         "#]]
         .assert_eq(&shown);

@@ -6,6 +6,7 @@ use super::fields::{self, Fields};
 use super::generation::LOGPROBS_MAX;
 use super::known::note_unknown;
 use super::refused::{refuse_for_chat, refuse_in_message};
+use super::tools::{ToolUse, calls};
 use super::{ApiError, Generation, Limits};
 use crate::text::{AddSpecials, Content, GenerationPrompt, Message, Role, SERVER_VARIABLES};
 
@@ -27,8 +28,23 @@ pub struct Conversation {
     pub generation_prompt: GenerationPrompt,
     /// Further variables for the template.
     pub template_variables: Map<String, Value>,
+    /// Tools that the model may use.
+    pub tool_use: ToolUse,
+    /// What becomes of the model's thoughts.
+    pub thoughts: Thoughts,
     /// Templates spell out control tokens, so the tokenizer adds none unless told to.
     pub add_specials: AddSpecials,
+}
+
+/// What becomes of the model's thoughts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thoughts {
+    /// They are sent beside the content.
+    Beside,
+    /// They are left out (`include_reasoning: false`).
+    Omitted,
+    /// They stay in the content (`separate_reasoning: false`).
+    InContent,
 }
 
 impl ChatRequest {
@@ -75,16 +91,38 @@ impl Conversation {
         }
         Ok(Conversation {
             messages,
-            generation_prompt: match fields.flag("add_generation_prompt")? {
-                Some(false) => GenerationPrompt::Omit,
-                Some(true) | None => GenerationPrompt::Add,
-            },
+            generation_prompt: take_generation_prompt(fields)?,
             template_variables,
+            tool_use: ToolUse::take(fields)?,
+            thoughts: take_thoughts(fields)?,
             add_specials: match fields.flag("add_special_tokens")? {
                 Some(true) => AddSpecials::Yes,
                 Some(false) | None => AddSpecials::No,
             },
         })
+    }
+}
+
+fn take_thoughts(fields: &mut Fields) -> Result<Thoughts, ApiError> {
+    let (include, separate) = (fields.flag("include_reasoning")?, fields.flag("separate_reasoning")?);
+    Ok(match (include, separate) {
+        (Some(false), _) => Thoughts::Omitted,
+        (Some(true) | None, Some(false)) => Thoughts::InContent,
+        (Some(true) | None, Some(true) | None) => Thoughts::Beside,
+    })
+}
+
+fn take_generation_prompt(fields: &mut Fields) -> Result<GenerationPrompt, ApiError> {
+    const CONTINUE: &str = "continue_final_message";
+    let add = fields.flag("add_generation_prompt")?;
+    match (fields.flag(CONTINUE)?.unwrap_or(false), add) {
+        (true, Some(true)) => {
+            let message = format!("{CONTINUE} and add_generation_prompt must not both be true");
+            Err(ApiError::invalid(CONTINUE, message))
+        }
+        (true, Some(false) | None) => Ok(GenerationPrompt::Continue),
+        (false, Some(false)) => Ok(GenerationPrompt::Omit),
+        (false, Some(true) | None) => Ok(GenerationPrompt::Add),
     }
 }
 
@@ -105,7 +143,15 @@ fn message(name: &str, value: Value) -> Result<Message, ApiError> {
     let mut fields = Fields::of(map);
     refuse_in_message(&mut fields, &format!("{name}."))?;
     let role = role(&format!("{name}.role"), fields.take("role"))?;
-    let content = content(&format!("{name}.content"), role, fields.take("content"))?;
+    let calls = calls(&format!("{name}.tool_calls"), fields.take("tool_calls"))?;
+    if role != Role::Assistant && !calls.is_empty() {
+        let message = format!("{name}.tool_calls: only messages of the assistant have calls");
+        return Err(ApiError::invalid(&format!("{name}.tool_calls"), message));
+    }
+    let content = match fields.take("content") {
+        None if !calls.is_empty() => Content::Null,
+        given => content(&format!("{name}.content"), role, given)?,
+    };
     let mut text =
         |field: &str| fields.take(field).map(|value| fields::string(&format!("{name}.{field}"), value)).transpose();
     // Servers use different names; a client that sends both must mean the same.
@@ -116,7 +162,8 @@ fn message(name: &str, value: Value) -> Result<Message, ApiError> {
         }
         (one, other) => one.or(other),
     };
-    let message = Message { role, content, name: text("name")?, reasoning, thinking: text("thinking")? };
+    let (speaker, thinking, call_id) = (text("name")?, text("thinking")?, text("tool_call_id")?);
+    let message = Message { role, content, name: speaker, reasoning, thinking, calls, call_id };
     note_unknown("messages[].", &fields);
     Ok(message)
 }
@@ -128,11 +175,12 @@ fn role(name: &str, value: Option<Value>) -> Result<Role, ApiError> {
         Some("developer") => Ok(Role::Developer),
         Some("user") => Ok(Role::User),
         Some("assistant") => Ok(Role::Assistant),
-        Some("tool" | "function") => Err(ApiError {
+        Some("tool") => Ok(Role::Tool),
+        Some("function") => Err(ApiError {
             code: Some("unsupported_value"),
-            ..ApiError::invalid(name, format!("{name}: messages of tools are not supported by this server"))
+            ..ApiError::invalid(name, format!("{name}: function is not supported by this server; send the role tool"))
         }),
-        Some(_) | None => Err(fields::wrong(name, "one of system, developer, user, assistant", &value)),
+        Some(_) | None => Err(fields::wrong(name, "one of system, developer, user, assistant, tool", &value)),
     }
 }
 
@@ -146,7 +194,7 @@ fn content(name: &str, role: Role, value: Option<Value>) -> Result<Content, ApiE
             Ok(Content::Parts(texts.collect::<Result<_, _>>()?))
         }
         Some(other) => Err(fields::wrong(name, "a string or a list of text parts", &other)),
-        None if role == Role::Assistant => Ok(Content::Text(String::new())),
+        None if matches!(role, Role::Assistant | Role::Tool) => Ok(Content::Text(String::new())),
         None => Err(ApiError::invalid(name, format!("{name} is missing"))),
     }
 }

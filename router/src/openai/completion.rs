@@ -7,7 +7,7 @@ use super::fields::{self, Fields};
 use super::generation::{LOGPROBS_MAX, token};
 use super::known::note_unknown;
 use super::refused::refuse_for_completion;
-use super::{ApiError, Generation, Limits};
+use super::{Amount, ApiError, Delivery, Generation, Limits, PromptReport};
 use crate::text::AddSpecials;
 
 /// Answer tokens where a client sets no number.
@@ -64,26 +64,46 @@ impl CompletionRequest {
         refuse_for_completion(&mut fields)?;
         let prompts = take_prompts(&mut fields, limits)?;
         let mut generation = Generation::take(&mut fields, limits)?;
-        generation.max_tokens = fields.count("max_tokens", 1..=u32::MAX)?;
+        let max_tokens = fields.count("max_tokens", 0..=u32::MAX)?;
         let logprobs = fields.count("logprobs", 0..=LOGPROBS_MAX)?;
         generation.logprobs = logprobs.and_then(|top| u8::try_from(top).ok());
         let echo = match fields.flag("echo")? {
             Some(true) => Echo::Prompt,
             Some(false) | None => Echo::Nothing,
         };
-        if echo == Echo::Prompt && generation.logprobs.is_some() {
-            return Err(ApiError::unsupported_use("echo", "echo together with logprobs"));
+        (generation.max_tokens, generation.amount) = match (max_tokens, echo) {
+            (Some(0), Echo::Prompt) => (Some(1), Amount::Nothing),
+            (Some(0), Echo::Nothing) => {
+                return Err(ApiError::invalid("max_tokens", "max_tokens must be at least 1 unless echo is true"));
+            }
+            (tokens, _) => (tokens, Amount::Tokens),
+        };
+        if echo == Echo::Prompt {
+            generation.prompt_report = PromptReport { echoed: generation.logprobs, ..generation.prompt_report };
         }
-        if let Some(best_of) = fields.count("best_of", 1..=u32::MAX)?
-            && best_of != generation.n
-        {
-            return Err(ApiError::unsupported_use("best_of", "a best_of other than n"));
-        }
+        generation.candidates = take_candidates(&mut fields, &generation, limits)?;
         let add_specials = match fields.flag("add_special_tokens")? {
             Some(false) => AddSpecials::No,
             Some(true) | None => AddSpecials::Yes,
         };
         Ok((CompletionRequest { generation, prompts, echo, add_specials }, fields))
+    }
+}
+
+/// Takes `best_of`. Which candidates are the likeliest is known at their end, so they cannot be streamed.
+fn take_candidates(fields: &mut Fields, generation: &Generation, limits: &Limits) -> Result<u32, ApiError> {
+    const NAME: &str = "best_of";
+    let n = generation.n;
+    match (fields.count(NAME, 1..=limits.n_max)?, generation.delivery) {
+        (None, _) => Ok(n),
+        (Some(best_of), _) if best_of == n => Ok(n),
+        (Some(best_of), _) if best_of < n => {
+            Err(ApiError::invalid(NAME, format!("{NAME} ({best_of}) must not be below n ({n})")))
+        }
+        (Some(_), Delivery::Stream(_)) => {
+            Err(ApiError::unsupported_use(NAME, "a best_of above n together with stream"))
+        }
+        (Some(best_of), Delivery::Whole) => Ok(best_of),
     }
 }
 

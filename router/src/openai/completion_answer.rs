@@ -2,9 +2,9 @@
 
 use serde::{Serialize, Serializer};
 
-use super::delta::{Ids, finish_name, token_ids};
+use super::delta::{Ids, SYSTEM_FINGERPRINT, finish_name, stop_reason, token_ids};
 use super::logprobs::CompletionLogprobs;
-use super::{Choice, Delta, Head, Repeated, Usage, sse};
+use super::{Choice, Delta, Head, PromptLogprobs, Repeated, StopReason, Usage, sse};
 
 /// Writes one text completion.
 #[derive(Debug, Clone)]
@@ -18,6 +18,9 @@ struct Body<'a> {
     object: &'static str,
     created: u64,
     model: &'a str,
+    system_fingerprint: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'static str>,
     choices: Vec<BodyChoice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
@@ -30,9 +33,13 @@ struct BodyChoice<'a> {
     logprobs: Option<CompletionLogprobs>,
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<Option<&'a StopReason>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     token_ids: Option<Ids<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Ids<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<&'a PromptLogprobs>,
 }
 
 /// Two texts written as one without a copy, as an echo may be large and is part of each choice.
@@ -51,9 +58,10 @@ impl CompletionAnswer {
         CompletionAnswer { head }
     }
 
-    /// Appends the chunk that opens choice `index`, if it repeats the prompt's text or token ids.
-    pub fn open(&self, index: u32, prompt: Repeated<'_>, out: &mut Vec<u8>) {
-        if prompt == Repeated::NOTHING {
+    /// Appends the chunk that opens choice `index`, if it repeats the prompt's text or token ids; with `usage` where
+    /// every chunk has token counts.
+    pub fn open(&self, index: u32, prompt: Repeated<'_>, usage: Option<Usage>, out: &mut Vec<u8>) {
+        if prompt.is_nothing() {
             return;
         }
         let choice = BodyChoice {
@@ -61,23 +69,27 @@ impl CompletionAnswer {
             text: Joined(prompt.echo, ""),
             logprobs: None,
             finish_reason: None,
+            stop_reason: None,
             token_ids: None,
             prompt_token_ids: token_ids(prompt.tokens),
+            prompt_logprobs: None,
         };
-        sse::event(&self.body(vec![choice], None), out);
+        sse::event(&self.body(vec![choice], usage), out);
     }
 
-    /// Appends the chunk for `delta`.
-    pub fn delta(&self, delta: &Delta, out: &mut Vec<u8>) {
+    /// Appends the chunk for `delta`, with `usage` where every chunk has token counts.
+    pub fn delta(&self, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
         let choice = BodyChoice {
             index: delta.index,
             text: Joined("", &delta.text),
             logprobs: CompletionLogprobs::of(&delta.logprobs),
-            finish_reason: finish_name(delta.finish),
+            finish_reason: finish_name(delta.finish, delta.next),
+            stop_reason: stop_reason(delta.finish, &delta.stop_reason),
             token_ids: token_ids(&delta.tokens),
             prompt_token_ids: None,
+            prompt_logprobs: None,
         };
-        sse::event(&self.body(vec![choice], None), out);
+        sse::event(&self.body(vec![choice], usage), out);
     }
 
     /// Appends the chunk of token counts.
@@ -94,9 +106,11 @@ impl CompletionAnswer {
                 index,
                 text: Joined(prompt.echo, &choice.text),
                 logprobs: CompletionLogprobs::of(&choice.logprobs),
-                finish_reason: finish_name(choice.finish),
+                finish_reason: finish_name(choice.finish, choice.next),
+                stop_reason: Some(choice.stop_reason.as_ref()),
                 token_ids: token_ids(&choice.tokens),
                 prompt_token_ids: token_ids(prompt.tokens),
+                prompt_logprobs: prompt.logprobs,
             })
             .collect();
         sse::json(&self.body(choices, Some(usage)))
@@ -108,6 +122,8 @@ impl CompletionAnswer {
             object: "text_completion",
             created: self.head.created,
             model: &self.head.model,
+            system_fingerprint: SYSTEM_FINGERPRINT,
+            service_tier: self.head.service_tier,
             choices,
             usage,
         }

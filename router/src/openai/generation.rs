@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::fields::{self, Fields};
 use super::known::note_unknown;
+use super::masks::{take_allowed, take_bad_words};
 use super::structure::{Wanted, take_structure};
-use super::{ApiError, Limits};
+use super::tier::take_service_tier;
+use super::{ApiError, Limits, PromptReport, TokenNames, Truncation};
 use crate::text::sampling_defaults::{MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_K, TOP_P};
-use crate::text::{Length, ModelText, SpecialText};
+use crate::text::{Length, ModelText, SpecialText, StopText};
 
 /// Most alternatives per token that a client may ask for.
 pub(super) const LOGPROBS_MAX: u32 = 20;
@@ -28,6 +30,8 @@ pub struct Generation {
     pub model: Option<String>,
     /// Most tokens per choice.
     pub max_tokens: Option<u32>,
+    /// Whether anything is generated.
+    pub amount: Amount,
     /// Tokens before which nothing ends a choice.
     pub min_tokens: Option<u32>,
     /// Temperature; 0 is greedy.
@@ -54,6 +58,8 @@ pub struct Generation {
     pub end_tokens: EndTokens,
     /// Choices per prompt.
     pub n: u32,
+    /// Choices that are generated per prompt; the `n` likeliest of them are answered (`best_of`).
+    pub candidates: u32,
     /// Way in which the answer is sent.
     pub delivery: Delivery,
     /// Additions to logits, sorted by token.
@@ -62,12 +68,35 @@ pub struct Generation {
     pub token_ids: TokenIds,
     /// Whether control tokens show in the text.
     pub special_text: SpecialText,
+    /// Whether a text ends with the stop string or token that ended it.
+    pub stop_text: StopText,
+    /// Tokens that may be generated, sorted; empty allows all.
+    pub allowed_tokens: Vec<TokenId>,
+    /// Words that must not be generated.
+    pub bad_words: Vec<String>,
+    /// Names of tokens in log-probabilities.
+    pub token_names: TokenNames,
+    /// How much of a long prompt is kept; `None` refuses it.
+    pub truncation: Option<Truncation>,
+    /// Tier that the answer names, if the client asked for one.
+    pub service_tier: Option<&'static str>,
     /// Name of the latency class.
     pub slo_class: Option<String>,
     /// Alternatives per token to report; `None` for no log-probabilities.
     pub logprobs: Option<u8>,
     /// Structure of the answer.
     pub structure: Option<Wanted>,
+    /// Log-probabilities of the prompt to report.
+    pub prompt_report: PromptReport,
+}
+
+/// Whether an answer has tokens of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// Has some.
+    Tokens,
+    /// Only repeats its prompt (`echo` with `max_tokens: 0`). A worker generates one token, which nobody sees.
+    Nothing,
 }
 
 /// Answer tokens of a choice where the client sets no number.
@@ -104,6 +133,8 @@ pub enum Delivery {
 pub enum UsageChunk {
     /// Ends with it (`stream_options.include_usage`).
     Include,
+    /// Ends with it, and every chunk has the counts of its choice (`stream_options.continuous_usage_stats`).
+    Continuous,
     /// Ends without it.
     Omit,
 }
@@ -120,9 +151,12 @@ pub enum TokenIds {
 impl Generation {
     /// Takes the shared fields; the endpoints set `max_tokens` and `logprobs`, which differ.
     pub(super) fn take(fields: &mut Fields, limits: &Limits) -> Result<Generation, ApiError> {
+        let delivery = take_delivery(fields)?;
+        let n = fields.count("n", 1..=limits.n_max)?.unwrap_or(1);
         Ok(Generation {
             model: fields.string("model")?,
             max_tokens: None,
+            amount: Amount::Tokens,
             min_tokens: fields.count("min_tokens", 0..=u32::MAX)?,
             temperature: fields.number("temperature", TEMPERATURE)?,
             top_p: positive("top_p", fields.number("top_p", TOP_P)?)?,
@@ -138,8 +172,9 @@ impl Generation {
                 Some(true) => EndTokens::Ignore,
                 Some(false) | None => EndTokens::Honour,
             },
-            n: fields.count("n", 1..=limits.n_max)?.unwrap_or(1),
-            delivery: take_delivery(fields)?,
+            n,
+            candidates: n,
+            delivery,
             logit_bias: take_logit_bias(fields, limits)?,
             token_ids: match fields.flag("return_token_ids")? {
                 Some(true) => TokenIds::Include,
@@ -149,14 +184,27 @@ impl Generation {
                 Some(false) => SpecialText::Show,
                 Some(true) | None => SpecialText::Skip,
             },
+            stop_text: match fields.flag("include_stop_str_in_output")? {
+                Some(true) => StopText::Include,
+                Some(false) | None => StopText::Omit,
+            },
+            allowed_tokens: take_allowed(fields, limits)?,
+            bad_words: take_bad_words(fields)?,
+            token_names: match fields.flag("return_tokens_as_token_ids")? {
+                Some(true) => TokenNames::Ids,
+                Some(false) | None => TokenNames::Texts,
+            },
+            truncation: Truncation::take(fields)?,
+            service_tier: take_service_tier(fields)?,
             slo_class: fields.string("slo_class")?,
             logprobs: None,
             structure: take_structure(fields)?,
+            prompt_report: PromptReport::take(fields, delivery)?,
         })
     }
 
-    /// Returns the parameters for a prompt of `prompt_tokens`. Fields that the client did not set take the
-    /// recommendation of the model's authors, or else the API's defaults.
+    /// Returns the parameters for a prompt of `prompt_tokens`, without forbidden words. Fields that the client did not
+    /// set take the recommendation of the model's authors, or else the API's defaults.
     ///
     /// # Errors
     /// When prompt and answer do not fit the context.
@@ -192,9 +240,13 @@ impl Generation {
             frequency_penalty: self.frequency_penalty,
             seed: self.seed.unwrap_or(seed),
             stop_tokens,
-            logprobs: self.logprobs,
+            // Without them nobody knows which candidates are the likeliest.
+            logprobs: self.logprobs.or((self.candidates > self.n).then_some(0)),
             logit_bias: self.logit_bias.clone(),
             structure: self.structure.as_ref().map(|wanted| Arc::new(structure(wanted, model))),
+            allowed_tokens: self.allowed_tokens.clone(),
+            bad_words: Vec::new(),
+            prompt_logprobs: self.prompt_report.top(),
         })
     }
 
@@ -331,12 +383,17 @@ fn take_delivery(fields: &mut Fields) -> Result<Delivery, ApiError> {
         return Ok(Delivery::Whole);
     }
     let mut options = Fields::of(options.unwrap_or_default());
-    let include = options.take("include_usage");
+    let mut flag = |name: &str| {
+        let value = options.take(name).map(|value| fields::flag(&format!("stream_options.{name}"), &value));
+        value.transpose().map(|value| value.unwrap_or(false))
+    };
+    let (include, continuous) = (flag("include_usage")?, flag("continuous_usage_stats")?);
     note_unknown("stream_options.", &options);
-    match include.map(|value| fields::flag("stream_options.include_usage", &value)).transpose()? {
-        Some(true) => Ok(Delivery::Stream(UsageChunk::Include)),
-        Some(false) | None => Ok(Delivery::Stream(UsageChunk::Omit)),
-    }
+    Ok(Delivery::Stream(match (include, continuous) {
+        (false, _) => UsageChunk::Omit,
+        (true, false) => UsageChunk::Include,
+        (true, true) => UsageChunk::Continuous,
+    }))
 }
 
 fn take_logit_bias(fields: &mut Fields, limits: &Limits) -> Result<Vec<(TokenId, f32)>, ApiError> {

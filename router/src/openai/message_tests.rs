@@ -20,10 +20,9 @@ fn tokenize_refuses_what_the_endpoint_with_that_prompt_refuses() {
     let messages = json!([{"role": "user", "content": "x"}]);
     let more = [
         ("tools", json!([{"type": "function"}])),
-        ("continue_final_message", json!(true)),
+        ("tool_choice", json!("required")),
         ("documents", json!([{"text": "x"}])),
         ("chat_template", json!("x")),
-        ("truncate_prompt_tokens", json!(3)),
     ];
     for (name, value) in more {
         let mut body = json!({"messages": messages});
@@ -32,7 +31,9 @@ fn tokenize_refuses_what_the_endpoint_with_that_prompt_refuses() {
         let tokenize = TokenizeRequest::parse(body.to_string().as_bytes()).unwrap_err();
         assert_eq!((tokenize.message, tokenize.param), (chat.message, chat.param), "{name}");
     }
-    let body = br#"{"prompt": "x", "truncate_prompt_tokens": 3}"#;
+    let truncated = TokenizeRequest::parse(br#"{"prompt": "x", "truncate_prompt_tokens": 3}"#).unwrap_err();
+    assert_eq!(truncated.param.as_deref(), Some("truncate_prompt_tokens"));
+    let body = br#"{"prompt": "x", "suffix": "y"}"#;
     let (tokenize, completion) = (TokenizeRequest::parse(body), CompletionRequest::parse(body, &limits()));
     assert_eq!(tokenize.unwrap_err().message, completion.unwrap_err().message);
     let both = TokenizeRequest::parse(br#"{"prompt": "x", "messages": []}"#).unwrap_err();

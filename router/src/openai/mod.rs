@@ -11,28 +11,40 @@ mod generation;
 mod known;
 mod limits;
 mod logprobs;
+mod masks;
 mod models;
+mod openapi;
+mod prompt_report;
 mod refused;
 pub mod sse;
 mod structure;
+mod tier;
 mod tokenize;
+mod tools;
+mod truncation;
 
 pub use api_error::{Advice, ApiError};
-pub use chat::{ChatRequest, Conversation};
+pub use chat::{ChatRequest, Conversation, Thoughts};
 pub use chat_answer::ChatAnswer;
 pub use completion::{CompletionRequest, Echo, Prompt};
 pub use completion_answer::CompletionAnswer;
-pub use delta::{Choice, Delta, Head, Repeated, Usage};
-pub use generation::{Delivery, EndTokens, Generation, TokenIds, UnnamedLength, UsageChunk};
+pub use delta::{Choice, Delta, Head, Repeated, StopReason, Usage, WholeCall};
+pub use generation::{Amount, Delivery, EndTokens, Generation, TokenIds, UnnamedLength, UsageChunk};
 pub use limits::Limits;
-pub use logprobs::TokenLogprob;
+pub use logprobs::{TokenLogprob, TokenNames};
 pub use models::{model_list, model_object};
+pub use openapi::openapi;
+pub use prompt_report::{PromptLogprobs, PromptReport};
 pub use structure::Wanted;
 pub use tokenize::{DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized};
+pub use tools::ToolUse;
+pub use truncation::Truncation;
 
 #[cfg(test)]
 mod message_tests;
 #[cfg(test)]
 mod request_tests;
+#[cfg(test)]
+mod tool_tests;
 #[cfg(test)]
 mod transcript_tests;

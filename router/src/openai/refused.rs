@@ -45,8 +45,6 @@ const STRUCTURED: &str = "send response_format or structured_outputs";
 
 /// Fields of both endpoints.
 pub(super) const COMMON: &[Refused] = &[
-    refused("allowed_token_ids", Asks::Always),
-    refused("bad_words", Asks::WhenFilled),
     refused("bootstrap_host", Asks::Always),
     refused("cache_salt", Asks::Always),
     refused("custom_logit_processor", Asks::WhenFilled),
@@ -58,7 +56,6 @@ pub(super) const COMMON: &[Refused] = &[
     refused("eta_cutoff", Asks::UnlessNumber(0.0)),
     instead("format", Asks::WhenFilled, STRUCTURED),
     instead("grammar", Asks::WhenFilled, STRUCTURED),
-    refused("include_stop_str_in_output", Asks::WhenTrue),
     instead("input_ids", Asks::Always, "send prompt, which may be token ids"),
     instead("inputs", Asks::Always, "send prompt"),
     instead("json_schema", Asks::WhenFilled, STRUCTURED),
@@ -79,17 +76,14 @@ pub(super) const COMMON: &[Refused] = &[
     instead("options", Asks::WhenFilled, TOP_LEVEL),
     instead("parameters", Asks::WhenFilled, TOP_LEVEL),
     refused("penalty_alpha", Asks::UnlessNumber(0.0)),
-    refused("prompt_logprobs", Asks::Always),
     refused("raw", Asks::WhenTrue),
     instead("regex", Asks::WhenFilled, STRUCTURED),
     instead("repeat_penalty", Asks::UnlessNumber(1.0), "send repetition_penalty"),
     instead("return_full_text", Asks::WhenTrue, "send echo to /v1/completions"),
     refused("return_hidden_states", Asks::WhenTrue),
     instead("return_logprob", Asks::WhenTrue, "send logprobs"),
-    refused("return_tokens_as_token_ids", Asks::WhenTrue),
     refused("samplers", Asks::WhenFilled),
     instead("sampling_params", Asks::WhenFilled, TOP_LEVEL),
-    refused("service_tier", Asks::Unless(&["auto", "default"])),
     refused("smoothing_factor", Asks::UnlessNumber(0.0)),
     instead("stop_sequences", Asks::WhenFilled, "send stop"),
     refused("store", Asks::WhenTrue),
@@ -98,7 +92,6 @@ pub(super) const COMMON: &[Refused] = &[
     refused("thinking_budget", Asks::Always),
     refused("top_a", Asks::UnlessNumber(0.0)),
     refused("truncate", Asks::Always),
-    refused("truncate_prompt_tokens", Asks::Always),
     refused("typical_p", Asks::UnlessNumber(1.0)),
     refused("use_beam_search", Asks::WhenTrue),
     refused("watermark", Asks::WhenTrue),
@@ -109,12 +102,11 @@ pub(super) const COMMON: &[Refused] = &[
 pub(super) const CHAT: &[Refused] = &[
     refused("audio", Asks::Always),
     refused("chat_template", Asks::Always),
-    refused("continue_final_message", Asks::WhenTrue),
     refused("documents", Asks::WhenFilled),
     instead("echo", Asks::WhenTrue, "use /v1/completions"),
     instead("enable_thinking", Asks::Always, "send chat_template_kwargs: {\"enable_thinking\": ...}"),
-    refused("function_call", Asks::Unless(&["none"])),
-    refused("functions", Asks::WhenFilled),
+    instead("function_call", Asks::Unless(&["none"]), "send tool_choice"),
+    instead("functions", Asks::WhenFilled, "send tools"),
     refused("prediction", Asks::Always),
     instead("prompt", Asks::WhenFilled, "send messages, or use /v1/completions"),
     instead("reasoning", Asks::WhenFilled, "send reasoning_effort or chat_template_kwargs"),
@@ -135,17 +127,15 @@ pub(super) const COMPLETION: &[Refused] = &[
 /// Fields of a message.
 pub(super) const MESSAGE: &[Refused] = &[
     refused("audio", Asks::WhenFilled),
-    refused("function_call", Asks::WhenFilled),
+    instead("function_call", Asks::WhenFilled, "send tool_calls"),
     refused("partial", Asks::WhenTrue),
     refused("prefix", Asks::WhenTrue),
-    refused("tool_calls", Asks::WhenFilled),
 ];
 
 /// Refuses missing features of chat completions.
 pub(super) fn refuse_for_chat(fields: &mut Fields) -> Result<(), ApiError> {
     refuse(fields, "", COMMON)?;
     refuse(fields, "", CHAT)?;
-    refuse_tools(fields)?;
     if let Some(modalities) = fields.list("modalities")?
         && modalities.iter().any(|modality| modality != "text")
     {
@@ -190,19 +180,5 @@ fn is_filled(value: &Value) -> bool {
         Value::Object(map) => !map.is_empty(),
         Value::String(text) => !text.is_empty(),
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
-    }
-}
-
-/// Refuses tools; tools with the choice `none`, and a choice without tools, are harmless.
-fn refuse_tools(fields: &mut Fields) -> Result<(), ApiError> {
-    let tools = fields.list("tools")?.unwrap_or_default();
-    let choice = fields.take("tool_choice");
-    let forbidden = choice.as_ref().is_some_and(|choice| choice == "none");
-    if !tools.is_empty() && !forbidden {
-        return Err(ApiError::unsupported("tools"));
-    }
-    match choice {
-        Some(choice) if choice != "none" && choice != "auto" => Err(ApiError::unsupported("tool_choice")),
-        Some(_) | None => Ok(()),
     }
 }

@@ -5,7 +5,9 @@ use sched::{SamplingParams, TokenId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::text::{ControlReading, ControlTokens, Length, ModelText, SamplingDefaults, SpecialText, samples};
+use crate::text::{
+    ControlReading, ControlTokens, Length, Marks, ModelText, SamplingDefaults, SpecialText, ToolCalls, samples,
+};
 
 pub(super) fn limits() -> Limits {
     Limits { n_max: 4, prompts_max: 3, stop_max: 4, stop_bytes_max: 16, vocab_size: 300 }
@@ -60,8 +62,7 @@ fn wrong_messages() {
         json!({"messages": [{"role": "user", "content": 7}]}),
         json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
         json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
-        json!({"messages": [{"role": "tool", "content": "7"}]}),
-        json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "x"}]}]}),
+        json!({"messages": [{"role": "function", "content": "7"}]}),
         json!({"messages": [{"role": "user", "content": "hi", "name": 3}]}),
     ];
     check_refused(
@@ -72,13 +73,12 @@ fn wrong_messages() {
             messages: messages must not be empty
             messages[0]: messages[0] must be an object, but is the string "hi"
             messages[0].role: messages[0].role is missing
-            messages[0].role: messages[0].role must be one of system, developer, user, assistant, but is the string "boss"
+            messages[0].role: messages[0].role must be one of system, developer, user, assistant, tool, but is the string "boss"
             messages[1].content: messages[1].content is missing
             messages[0].content: messages[0].content must be a string or a list of text parts, but is 7
             messages[0].content[0].type: messages[0].content[0].type must be "text", the only kind that this server supports, but is the string "image_url" (unsupported_value)
             messages[0].content[0].text: messages[0].content[0].text is missing
-            messages[0].role: messages[0].role: messages of tools are not supported by this server (unsupported_value)
-            messages[0].tool_calls: messages[0].tool_calls is not supported by this server (unsupported_parameter)
+            messages[0].role: messages[0].role: function is not supported by this server; send the role tool (unsupported_value)
             messages[0].name: messages[0].name must be a string, but is 3
         "#]],
     );
@@ -125,6 +125,15 @@ fn values_out_of_range() {
         json!({"logit_bias": {"3": 101}}),
         json!({"logit_bias": [3]}),
         json!({"slo_class": 1}),
+        json!({"allowed_token_ids": []}),
+        json!({"allowed_token_ids": [1, 300]}),
+        json!({"bad_words": "x"}),
+        json!({"bad_words": ["x", ""]}),
+        json!({"truncate_prompt_tokens": 0}),
+        json!({"truncate_prompt_tokens": -2}),
+        json!({"service_tier": "scale"}),
+        json!({"include_stop_str_in_output": 1}),
+        json!({"continue_final_message": true, "add_generation_prompt": true}),
         json!({"return_token_ids": "y"}),
         json!({"chat_template_kwargs": []}),
         json!({"chat_template_kwargs": {"enable_thinking": false, "messages": []}}),
@@ -174,6 +183,15 @@ fn values_out_of_range() {
             logit_bias.3: logit_bias.3 must be a number from -100 to 100, but is 101
             logit_bias: logit_bias must be an object, but is a list of 1
             slo_class: slo_class must be a string, but is 1
+            allowed_token_ids: allowed_token_ids must not be empty
+            allowed_token_ids[1]: allowed_token_ids[1] must be an integer from 0 to 299, but is 300
+            bad_words: bad_words must be a list, but is the string "x"
+            bad_words[1]: bad_words[1] must not be empty
+            truncate_prompt_tokens: truncate_prompt_tokens must be -1 or above 0
+            truncate_prompt_tokens: truncate_prompt_tokens must be an integer from -1 to 4294967295, but is -2
+            service_tier: service_tier must be one of auto, default, flex, priority, but is the string "scale"
+            include_stop_str_in_output: include_stop_str_in_output must be true or false, but is 1
+            continue_final_message: continue_final_message and add_generation_prompt must not both be true
             return_token_ids: return_token_ids must be true or false, but is the string "y"
             chat_template_kwargs: chat_template_kwargs must be an object, but is a list of 0
             chat_template_kwargs: chat_template_kwargs must not have "messages", which the server sets itself
@@ -187,38 +205,31 @@ fn values_out_of_range() {
 #[test]
 fn features_that_are_not_there() {
     let bodies = [
-        json!({"tools": [{"type": "function"}]}),
-        json!({"tool_choice": "required"}),
         json!({"functions": [{}]}),
         json!({"function_call": "auto"}),
         json!({"modalities": ["text", "audio"]}),
         json!({"audio": {}}),
-        json!({"prompt_logprobs": 0}),
         json!({"ebnf": "root ::= x"}),
         json!({"chat_template": "x"}),
-        json!({"continue_final_message": true}),
         json!({"use_beam_search": true}),
     ];
     check_refused(
         &bodies,
         |body| chat(body).err(),
         &expect![[r#"
-        tools: tools is not supported by this server (unsupported_parameter)
-        tool_choice: tool_choice is not supported by this server (unsupported_parameter)
-        functions: functions is not supported by this server (unsupported_parameter)
-        function_call: function_call is not supported by this server (unsupported_parameter)
-        modalities: modalities is not supported by this server (unsupported_parameter)
-        audio: audio is not supported by this server (unsupported_parameter)
-        prompt_logprobs: prompt_logprobs is not supported by this server (unsupported_parameter)
-        ebnf: ebnf is not supported by this server; send response_format or structured_outputs (unsupported_parameter)
-        chat_template: chat_template is not supported by this server (unsupported_parameter)
-        continue_final_message: continue_final_message is not supported by this server (unsupported_parameter)
-        use_beam_search: use_beam_search is not supported by this server (unsupported_parameter)
-    "#]],
+            functions: functions is not supported by this server; send tools (unsupported_parameter)
+            function_call: function_call is not supported by this server; send tool_choice (unsupported_parameter)
+            modalities: modalities is not supported by this server (unsupported_parameter)
+            audio: audio is not supported by this server (unsupported_parameter)
+            ebnf: ebnf is not supported by this server; send response_format or structured_outputs (unsupported_parameter)
+            chat_template: chat_template is not supported by this server (unsupported_parameter)
+            use_beam_search: use_beam_search is not supported by this server (unsupported_parameter)
+        "#]],
     );
     let bodies = [
-        json!({"echo": true, "logprobs": 0}),
-        json!({"best_of": 2}),
+        json!({"n": 2, "best_of": 1}),
+        json!({"best_of": 2, "stream": true}),
+        json!({"best_of": 5}),
         json!({"suffix": "x"}),
         json!({"logprobs": 21}),
         json!({"prompt": null}),
@@ -235,8 +246,9 @@ fn features_that_are_not_there() {
         &bodies,
         |body| completion(body).err(),
         &expect![[r#"
-            echo: echo together with logprobs is not supported by this server (unsupported_parameter)
-            best_of: a best_of other than n is not supported by this server (unsupported_parameter)
+            best_of: best_of (1) must not be below n (2)
+            best_of: a best_of above n together with stream is not supported by this server (unsupported_parameter)
+            best_of: best_of must be an integer from 1 to 4, but is 5
             suffix: suffix is not supported by this server (unsupported_parameter)
             logprobs: logprobs must be an integer from 0 to 20, but is 21
             prompt: prompt is missing
@@ -294,7 +306,8 @@ fn nulls_defaults_and_unknown_fields_change_nothing() {
         "from_the_future": {"x": [1]}, "logit_bias": {}, "stop": [], "parallel_tool_calls": true, "store": false,
     });
     assert_eq!(chat(&harmless).unwrap(), plain);
-    let choosing_no_tool = json!({"tools": [{"type": "function"}], "tool_choice": "none"});
+    let tool = json!({"type": "function", "function": {"name": "f"}});
+    let choosing_no_tool = json!({"tools": [tool], "tool_choice": "none"});
     assert_eq!(chat(&choosing_no_tool).unwrap(), plain);
 }
 
@@ -366,6 +379,10 @@ fn model(defaults: SamplingDefaults) -> ModelText {
         control_in_prompts: ControlReading::Token,
         tokenizer,
         template: None,
+        tool_template: None,
+        tool_calls: ToolCalls::Unknown,
+        thought_tags: None,
+        marks: Marks::default(),
         end_tokens: vec![TokenId(5), TokenId(9)],
         vocab_size: 300,
         context_tokens: 64,

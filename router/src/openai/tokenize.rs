@@ -53,6 +53,9 @@ impl TokenizeRequest {
             Some(true) => TokenStrings::Include,
             Some(false) | None => TokenStrings::Omit,
         };
+        if fields.take("truncate_prompt_tokens").is_some() {
+            return Err(ApiError::unsupported("truncate_prompt_tokens"));
+        }
         let input = match fields.string("prompt")? {
             Some(_) if fields.take("messages").is_some() => {
                 return Err(ApiError::invalid("prompt", "prompt and messages exclude each other"));

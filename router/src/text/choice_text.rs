@@ -2,7 +2,7 @@
 
 use sched::{FinishReason, TokenId};
 
-use super::{Detokenizer, StopMatcher};
+use super::{Detokenizer, StopMatcher, StopText};
 
 /// Turns the tokens of one choice into the text a client sees.
 #[derive(Debug)]
@@ -26,15 +26,17 @@ impl ChoiceText {
 
     /// Takes the next token, appends to `out` the text that is now certain, and returns why the choice ends, if so.
     ///
-    /// A stop token that ended the choice at the worker has no text. A stop string ends the choice although the worker
+    /// A stop token that ended the choice at the worker has no text unless stops are shown. A stop string ends the choice although the worker
     /// would go on; the caller has to tell the worker.
     pub fn push(&mut self, token: TokenId, ended: Option<FinishReason>, out: &mut String) -> Option<FinishReason> {
         self.tokens += 1;
         self.decoded.clear();
         match ended {
             None => self.detokenizer.push(token, &mut self.decoded),
-            Some(FinishReason::Stop) => self.detokenizer.finish(&mut self.decoded),
-            Some(FinishReason::Length) => {
+            Some(FinishReason::Stop) if self.stop.stop_text() == StopText::Omit => {
+                self.detokenizer.finish(&mut self.decoded);
+            }
+            Some(FinishReason::Stop | FinishReason::Length) => {
                 self.detokenizer.push(token, &mut self.decoded);
                 self.detokenizer.finish(&mut self.decoded);
             }
@@ -49,6 +51,12 @@ impl ChoiceText {
             self.stop.finish(out);
         }
         ended
+    }
+
+    /// Returns the stop string that ended the choice, if one did.
+    #[must_use]
+    pub fn stop_string(&self) -> Option<&str> {
+        self.stop.found()
     }
 
     /// Offset, in characters, at which the text of `token` would begin if `token` came next.
@@ -106,6 +114,16 @@ mod tests {
         let tokens = tokenizer.encode("ab", AddSpecials::No).unwrap();
         let (text, finish) = push_all(&mut choice(&tokenizer, &["abc"], 0), &tokens, Some(FinishReason::Stop));
         assert_eq!((text.as_str(), finish), ("a", Some(FinishReason::Stop)));
+    }
+
+    #[test]
+    fn the_stop_token_is_shown_if_wanted() {
+        let tokenizer = samples::byte_level();
+        let tokens = tokenizer.encode("ab", AddSpecials::No).unwrap();
+        let stop = StopMatcher::new(&[]).with_text(StopText::Include);
+        let mut choice = ChoiceText::new(Detokenizer::new(&tokenizer, SpecialText::Skip), stop, 0);
+        let (text, finish) = push_all(&mut choice, &tokens, Some(FinishReason::Stop));
+        assert_eq!((text.as_str(), finish, choice.stop_string()), ("ab", Some(FinishReason::Stop), None));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Tokens to text, one token at a time; knows no stop string and no message format.
 
+use std::sync::Arc;
+
 use sched::TokenId;
 
 use super::Tokenizer;
@@ -14,6 +16,8 @@ use vocabulary::Lead;
 pub struct Detokenizer {
     tokenizer: Tokenizer,
     special_text: SpecialText,
+    /// Control tokens that show although the others do not.
+    shown: Arc<[TokenId]>,
     /// Bytes of an incomplete character, at most three.
     pending: Vec<u8>,
     lead: LeadState,
@@ -39,6 +43,21 @@ enum LeadState {
     FirstToken,
 }
 
+/// Returns the offset, in characters, at which the text of each token of a text begins.
+#[must_use]
+pub fn offsets(tokenizer: &Tokenizer, special_text: SpecialText, tokens: &[TokenId]) -> Vec<usize> {
+    let mut detokenizer = Detokenizer::new(tokenizer, special_text);
+    let (mut chars, mut piece) = (0, String::new());
+    let mut offset = |token: &TokenId| {
+        let offset = chars + usize::from(detokenizer.breaks_off(*token));
+        piece.clear();
+        detokenizer.push(*token, &mut piece);
+        chars += piece.chars().count();
+        offset
+    };
+    tokens.iter().map(&mut offset).collect()
+}
+
 impl Detokenizer {
     /// Starts a text.
     #[must_use]
@@ -48,7 +67,19 @@ impl Detokenizer {
             Lead::Strip { content, count } => LeadState::Strip { content, left: count },
             Lead::DropMarks => LeadState::FirstToken,
         };
-        Detokenizer { tokenizer: tokenizer.clone(), special_text, pending: Vec::new(), lead }
+        Detokenizer { tokenizer: tokenizer.clone(), special_text, shown: Arc::default(), pending: Vec::new(), lead }
+    }
+
+    /// Shows these control tokens although the others do not show.
+    #[must_use]
+    pub fn showing(self, shown: Arc<[TokenId]>) -> Detokenizer {
+        Detokenizer { shown, ..self }
+    }
+
+    fn hides(&self, token: TokenId) -> bool {
+        self.special_text == SpecialText::Skip
+            && self.tokenizer.pieces().is_special(token)
+            && !self.shown.contains(&token)
     }
 
     /// Continues `prompt`: a leading space belongs to the answer, which may complete the prompt's last character.
@@ -73,7 +104,7 @@ impl Detokenizer {
     #[must_use]
     pub fn breaks_off(&self, token: TokenId) -> bool {
         let pieces = self.tokenizer.pieces();
-        let hidden = self.special_text == SpecialText::Skip && pieces.is_special(token);
+        let hidden = self.hides(token);
         let Some(&first) = pieces.bytes(token).first() else { return false };
         if hidden || self.pending.is_empty() {
             return false;
@@ -85,10 +116,10 @@ impl Detokenizer {
 
     /// Takes the next token and appends to `out` the text that is now certain.
     pub fn push(&mut self, token: TokenId, out: &mut String) {
-        let pieces = self.tokenizer.pieces();
-        if self.special_text == SpecialText::Skip && pieces.is_special(token) {
+        if self.hides(token) {
             return;
         }
+        let pieces = self.tokenizer.pieces();
         if self.lead == LeadState::FirstToken {
             self.lead = LeadState::Past;
             self.pending.extend(pieces.bytes_without_marks(token, self.tokenizer.inner()));
@@ -189,6 +220,14 @@ mod tests {
         detokenizer.finish(&mut rest);
         texts.push(rest);
         texts
+    }
+
+    #[test]
+    fn single_control_tokens_show_on_request() {
+        let tokenizer = samples::byte_level();
+        let (letter, user, end) = (tokenizer.id("a"), tokenizer.id("<|user|>"), tokenizer.id("<|end|>"));
+        let mut detokenizer = Detokenizer::new(&tokenizer, SpecialText::Skip).showing([user].into());
+        assert_eq!(detokenizer.push_all(&[letter, user, end, letter]), "a<|user|>a");
     }
 
     #[test]

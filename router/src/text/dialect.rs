@@ -2,12 +2,13 @@
 //!
 //! Templates differ in the content that they take (a string, or a list of parts) and in the roles that they know. The
 //! source does not show this through macros, filters and variables, so the template renders small conversations and the
-//! output decides.
+//! output decides. `tool_dialect` does the same for tools.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::message::{Content, Message, Role};
-use super::template::ChatTemplate;
+use super::template::{ChatTemplate, GenerationPrompt};
+use super::tool_dialect::ToolDialect;
 use crate::jinja::{Origin, Value};
 
 /// Roles and forms of content that a template understands.
@@ -18,11 +19,12 @@ pub(super) struct Dialect {
     assistant: Shape,
     /// `None` if the template does not know the role `developer`.
     developer: Option<Shape>,
+    pub(super) tools: ToolDialect,
 }
 
 /// Forms of content that a template writes out in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     /// Strings only; parts are joined.
     Text,
     /// Strings, and lists of parts.
@@ -37,7 +39,8 @@ const SECOND: &str = "ZqvSecondWord";
 
 impl Default for Dialect {
     fn default() -> Dialect {
-        Dialect { system: Shape::Text, user: Shape::Text, assistant: Shape::Text, developer: None }
+        let text = Shape::Text;
+        Dialect { system: text, user: text, assistant: text, developer: None, tools: ToolDialect::default() }
     }
 }
 
@@ -45,12 +48,13 @@ impl Dialect {
     /// Tries `template`, whose text is `source`.
     pub(super) fn probe(source: &str, template: &ChatTemplate) -> Dialect {
         // A template that prints any role, or none, does not know `developer`; so its source must name the role.
-        let knows_developer = source.contains("developer") && writes(template, "developer", &json!(FIRST));
+        let knows_developer = source.contains("developer") && writes(template, "developer", &json!(FIRST), &[FIRST]);
         Dialect {
             system: Shape::probe(template, "system"),
             user: Shape::probe(template, "user"),
             assistant: Shape::probe(template, "assistant"),
             developer: knows_developer.then(|| Shape::probe(template, "developer")),
+            tools: ToolDialect::probe(source, template),
         }
     }
 
@@ -61,14 +65,21 @@ impl Dialect {
             (Role::Developer | Role::System, _) => (Role::System, self.system),
             (Role::User, _) => (Role::User, self.user),
             (Role::Assistant, _) => (Role::Assistant, self.assistant),
+            (Role::Tool, _) => (Role::Tool, self.tools.results.unwrap_or(Shape::Text)),
         };
         let given = |text: &str| Value::of_json(&Json::String(text.to_owned()), Origin::Given);
-        let mut fields = vec![("role", Value::own(role.name())), ("content", content(&message.content, shape))];
+        let content = match &message.content {
+            Content::Null => self.tools.null(),
+            said @ (Content::Text(_) | Content::Parts(_)) => content(said, shape),
+        };
+        let mut fields = vec![("role", Value::own(role.name())), ("content", content)];
         fields.extend(message.name.iter().map(|name| ("name", given(name))));
-        if let Some(reasoning) = &message.reasoning {
+        // As in transformers, thoughts have the name that the template reads, whatever the client calls them.
+        if let Some(reasoning) = message.reasoning.as_ref().or(message.thinking.as_ref()) {
             fields.extend(["reasoning_content", "reasoning"].map(|name| (name, given(reasoning))));
+            fields.push(("thinking", given(message.thinking.as_ref().unwrap_or(reasoning))));
         }
-        fields.extend(message.thinking.iter().map(|thinking| ("thinking", given(thinking))));
+        self.tools.add_to(message, &mut fields);
         Value::object(fields)
     }
 }
@@ -82,32 +93,43 @@ fn content(content: &Content, shape: Shape) -> Value {
         (Content::Parts(parts), Shape::Both | Shape::Parts) => Value::list(parts.iter().map(part)),
         // Put each part on a line of its own.
         (Content::Parts(parts), Shape::Text) => given(&parts.join("\n")),
+        (Content::Null, _) => Value::None,
     }
 }
 
 impl Shape {
     fn probe(template: &ChatTemplate, role: &str) -> Shape {
+        // A template that writes neither form gets a text, and says itself what it lacks.
+        Shape::find(|content, words| writes(template, role, content, words)).unwrap_or(Shape::Text)
+    }
+
+    /// Tries a text and a list of parts; `writes` tells whether the template writes out the words of such a content.
+    pub(super) fn find(writes: impl Fn(&Json, &[&str]) -> bool) -> Option<Shape> {
         let parts = json!([{"type": "text", "text": FIRST}, {"type": "text", "text": SECOND}]);
-        let takes_text = writes(template, role, &json!(FIRST));
-        match (writes(template, role, &parts), takes_text) {
-            (false, _) => Shape::Text,
-            (true, true) => Shape::Both,
-            (true, false) => Shape::Parts,
+        let takes_text = writes(&json!(FIRST), &[FIRST]);
+        match (writes(&parts, &[FIRST, SECOND]), takes_text) {
+            (false, false) => None,
+            (false, true) => Some(Shape::Text),
+            (true, true) => Some(Shape::Both),
+            (true, false) => Some(Shape::Parts),
         }
+    }
+
+    /// Returns true if the prompt has the words without the list around them.
+    pub(super) fn is_written(prompt: &str, words: &[&str]) -> bool {
+        // A list printed as a whole shows its quotes.
+        let quoted = [r#"'text': '"#, r#""text": ""#, r#""text":""#].iter().any(|mark| prompt.contains(mark));
+        words.iter().all(|word| prompt.contains(word)) && !quoted
     }
 }
 
 /// Returns true if the template writes out the texts of `content` without the list around them.
-fn writes(template: &ChatTemplate, role: &str, content: &Json) -> bool {
+fn writes(template: &ChatTemplate, role: &str, content: &Json, words: &[&str]) -> bool {
     let prompt = conversation(role, content).into_iter().find_map(|messages| {
-        let rendered = template.try_out(&messages);
+        let rendered = template.try_json(&messages, &[], GenerationPrompt::Omit, &Map::new());
         rendered.ok().map(|rendered| rendered.text)
     });
-    let wanted: &[&str] = if content.is_array() { &[FIRST, SECOND] } else { &[FIRST] };
-    // A list printed as a whole shows its quotes.
-    let quoted =
-        |prompt: &str| [r#"'text': '"#, r#""text": ""#, r#""text":""#].iter().any(|mark| prompt.contains(mark));
-    prompt.is_some_and(|prompt| wanted.iter().all(|word| prompt.contains(word)) && !quoted(&prompt))
+    prompt.is_some_and(|prompt| Shape::is_written(&prompt, words))
 }
 
 /// Conversations that contain a message of `role`; several, as templates refuse some orders.
@@ -126,10 +148,7 @@ fn conversation(role: &str, content: &Json) -> Vec<Vec<Json>> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use serde_json::Map;
-
     use super::*;
-    use crate::text::GenerationPrompt;
 
     fn render(source: &str, messages: &[Message]) -> String {
         let template = ChatTemplate::compile(source, BTreeMap::new()).unwrap();
@@ -191,8 +210,11 @@ mod tests {
     #[test]
     fn thoughts_are_given_under_the_names_that_templates_have() {
         let thought = Message { reasoning: Some("hm".to_owned()), ..Message::text(Role::Assistant, "a") };
-        let source = "{% for m in messages %}{{ m.reasoning_content }}/{{ m.reasoning }}/{{ m.content }};{% endfor %}";
-        assert_eq!(render(source, &[thought]), "hm/hm/a;");
+        let source = "{% for m in messages %}{{ m.reasoning_content }}/{{ m.reasoning }}/{{ m.thinking }};{% endfor %}";
+        assert_eq!(render(source, std::slice::from_ref(&thought)), "hm/hm/hm;");
+        let thinking = Some("so".to_owned());
+        assert_eq!(render(source, &[Message { thinking: thinking.clone(), ..thought }]), "hm/hm/so;");
+        assert_eq!(render(source, &[Message { thinking, ..Message::text(Role::Assistant, "a") }]), "so/so/so;");
         let none = "{% for m in messages %}{{ 'reasoning_content' in m }}{% endfor %}";
         assert_eq!(render(none, &[Message::text(Role::Assistant, "a")]), "False");
     }

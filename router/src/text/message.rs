@@ -1,5 +1,7 @@
 //! One turn of a conversation, as a client sends it; knows no template.
 
+use serde_json::{Map, Value};
+
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -13,13 +15,25 @@ pub struct Message {
     pub reasoning: Option<String>,
     /// The same thoughts under the name that some templates use (`thinking`).
     pub thinking: Option<String>,
+    /// Calls that the model made in this turn.
+    pub calls: Vec<ToolCall>,
+    /// Name of the call of which this turn is the result.
+    pub call_id: Option<String>,
 }
 
 impl Message {
     /// Makes a turn of text only.
     #[must_use]
     pub fn text(role: Role, content: impl Into<String>) -> Message {
-        Message { role, content: Content::Text(content.into()), name: None, reasoning: None, thinking: None }
+        Message {
+            role,
+            content: Content::Text(content.into()),
+            name: None,
+            reasoning: None,
+            thinking: None,
+            calls: Vec::new(),
+            call_id: None,
+        }
     }
 }
 
@@ -30,6 +44,26 @@ pub enum Content {
     Text(String),
     /// Several parts, each a text.
     Parts(Vec<String>),
+    /// None: the turn consists of calls.
+    Null,
+}
+
+/// Call of a tool in an earlier turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The call as the client sent it, but with its arguments as an object.
+    pub sent: Map<String, Value>,
+    /// Arguments as the client wrote them; `None` if it sent an object.
+    pub written: Option<String>,
+}
+
+impl ToolCall {
+    /// Returns the arguments as text.
+    #[must_use]
+    pub fn arguments_text(&self) -> String {
+        let arguments = || self.sent.get("function").and_then(|function| function.get("arguments"));
+        self.written.clone().unwrap_or_else(|| arguments().map(Value::to_string).unwrap_or_default())
+    }
 }
 
 /// Speaker of a turn.
@@ -43,6 +77,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// A tool that the model has called.
+    Tool,
 }
 
 impl Role {
@@ -54,6 +90,7 @@ impl Role {
             Role::Developer => "developer",
             Role::User => "user",
             Role::Assistant => "assistant",
+            Role::Tool => "tool",
         }
     }
 }

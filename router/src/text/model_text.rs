@@ -1,22 +1,23 @@
 //! The files of a model that turn text into tokens and back, read from its directory; knows no weights.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use model_files::keys::say_unknown;
-use model_files::{Fields, Generation, JSON_BYTES_MAX, ModelConfig, ModelFileError, read_text};
+use model_files::{Fields, Generation, ModelConfig, ModelFileError};
 use sched::TokenId;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use vocabulary::SpecialTokens;
 
 use super::message::{Message, Role};
 use super::template::{GenerationPrompt, TemplateError};
+use super::template_files::load_templates;
 use super::turn_tokens::turn_tokens;
 use super::{
     AddSpecials, ChatTemplate, ControlReading, ControlTokens, Effort, EncodeError, SamplingDefaults, Source, Tokenizer,
 };
 use crate::Error;
 use crate::jinja::Rendered;
+use crate::model_output::{Tags, ToolFormat, ToolFormatChoice};
 use crate::structure::Checked;
 
 /// The textual side of a model.
@@ -26,6 +27,14 @@ pub struct ModelText {
     pub tokenizer: Tokenizer,
     /// Chat template; base models have none.
     pub template: Option<ChatTemplate>,
+    /// Chat template for conversations with tools, where the model has one of its own.
+    pub tool_template: Option<ChatTemplate>,
+    /// Reading of tool calls in answers.
+    pub tool_calls: ToolCalls,
+    /// Marks around thoughts in answers; `None` if they stay in the text.
+    pub thought_tags: Option<Tags>,
+    /// Control tokens that mark thoughts or calls.
+    pub marks: Marks,
     /// Tokens that control the model.
     pub control: ControlTokens,
     /// Reading of control tokens that a client spells in `messages`.
@@ -60,25 +69,66 @@ impl ModelText {
         let tokenizer_config = Fields::read(&folder.join(TOKENIZER_CONFIG))?;
         let mut specials = SpecialTokens::read(&folder, tokenizer_config.as_ref())?;
         let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"), &mut specials)?;
-        let template = load_template(&folder, tokenizer_config.as_ref(), &specials)?;
+        let (template, tool_template) = load_templates(&folder, tokenizer_config.as_ref(), &specials)?;
         let vocab_size = config.vocab()?;
         let mut end_tokens: Vec<TokenId> = generation.end_tokens(&config)?.into_iter().map(TokenId).collect();
         end_tokens.extend(named_end(&specials, &tokenizer, vocab_size, &folder)?);
         end_tokens.sort_unstable();
         end_tokens.dedup();
         let turns = template.as_ref().map(|template| turn_tokens(template, &tokenizer)).unwrap_or_default();
-        Ok(ModelText {
+        let mut text = ModelText {
             control: ControlTokens::of(&tokenizer, &turns)?,
             control_in_messages: ControlReading::Text,
             control_in_prompts: ControlReading::Token,
             tokenizer,
             template,
+            tool_template,
+            tool_calls: ToolCalls::Unknown,
+            thought_tags: None,
+            marks: Marks::default(),
             end_tokens,
             vocab_size,
             context_tokens: config.context_tokens()?,
             defaults: SamplingDefaults::of(&generation.fields)?,
             grammars: Checked::default(),
-        })
+        };
+        text.read_answers(ToolFormatChoice::Auto, ReasoningFormat::Auto);
+        Ok(text)
+    }
+
+    /// Sets how answers are taken apart.
+    pub fn read_answers(&mut self, tools: ToolFormatChoice, reasoning: ReasoningFormat) {
+        let of_template = self.template_for(Tooling::Offered).and_then(ChatTemplate::tool_format);
+        self.tool_calls = match (tools, of_template) {
+            (ToolFormatChoice::This(format), _) | (ToolFormatChoice::Auto, Some(format)) => ToolCalls::Read(format),
+            (ToolFormatChoice::Auto, None) => ToolCalls::Unknown,
+            (ToolFormatChoice::None, _) => ToolCalls::InText,
+        };
+        self.thought_tags = match reasoning {
+            ReasoningFormat::Auto => self.template.as_ref().and_then(ChatTemplate::thought_tags),
+            ReasoningFormat::None => None,
+        };
+        let of_calls = match self.tool_calls {
+            ToolCalls::Read(format) => self.control_tokens(format.marks()),
+            ToolCalls::InText | ToolCalls::Unknown => Vec::new(),
+        };
+        let of_thoughts = self.thought_tags.into_iter().flat_map(|tags| [tags.open, tags.close]);
+        self.marks = Marks { calls: of_calls, thoughts: self.control_tokens(of_thoughts) };
+    }
+
+    /// Returns the control tokens among these texts.
+    fn control_tokens(&self, texts: impl Iterator<Item = &'static str>) -> Vec<TokenId> {
+        let tokens = texts.filter_map(|text| self.tokenizer.token_id(text));
+        tokens.filter(|token| self.tokenizer.pieces().is_special(*token)).collect()
+    }
+
+    /// Returns the chat template for a conversation.
+    #[must_use]
+    pub fn template_for(&self, tooling: Tooling) -> Option<&ChatTemplate> {
+        match tooling {
+            Tooling::Offered => self.tool_template.as_ref().or(self.template.as_ref()),
+            Tooling::Absent => self.template.as_ref(),
+        }
     }
 
     /// Prepares a raw prompt for encoding.
@@ -152,6 +202,46 @@ impl ModelText {
     }
 }
 
+/// Control tokens that must show in an answer so that it can be taken apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Those around calls.
+    pub calls: Vec<TokenId>,
+    /// Those around thoughts.
+    pub thoughts: Vec<TokenId>,
+}
+
+/// Whether a conversation offers tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tooling {
+    /// It offers some.
+    Offered,
+    /// It offers none.
+    Absent,
+}
+
+/// Reading of tool calls in answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolCalls {
+    /// Calls of this format are read.
+    Read(ToolFormat),
+    /// Calls stay in the text, as the operator wants.
+    InText,
+    /// The template shows no format that this build knows.
+    Unknown,
+}
+
+/// Reading of thoughts in answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasoningFormat {
+    /// They are split off at the marks that the chat template has.
+    #[default]
+    Auto,
+    /// They stay in the text.
+    None,
+}
+
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Returns the end token that the tokenizer's files name. An id outside the vocabulary is an error, as no worker could
@@ -173,70 +263,6 @@ fn named_end(
             ),
         }),
         id => Ok(id),
-    }
-}
-
-/// Prefers `chat_template.jinja` to `tokenizer_config.json`.
-fn load_template(
-    folder: &Path,
-    config: Option<&Fields>,
-    specials: &SpecialTokens,
-) -> Result<Option<ChatTemplate>, Error> {
-    let jinja = folder.join("chat_template.jinja");
-    let tokens = specials.named().map(|(name, token)| (name.to_owned(), token.content.clone())).collect();
-    if let Some(source) = read_text(&jinja, JSON_BYTES_MAX)? {
-        let wrong = |error: TemplateError| ModelFileError::File { file: jinja, problem: error.to_string() };
-        return compile(&source, tokens, wrong).map(Some);
-    }
-    let Some(config) = config else { return Ok(None) };
-    let Some(source) = template_source(config)? else { return Ok(None) };
-    compile(source, tokens, |error| config.problem(CHAT_TEMPLATE, format!("cannot be used: {error}"))).map(Some)
-}
-
-fn compile(
-    source: &str,
-    tokens: BTreeMap<String, String>,
-    wrong: impl FnOnce(TemplateError) -> ModelFileError,
-) -> Result<ChatTemplate, Error> {
-    ChatTemplate::compile(source, tokens).map_err(|error| match error {
-        TemplateError::Lack(lack) => Error::Lack(lack.to_string()),
-        error => wrong(error).into(),
-    })
-}
-
-const CHAT_TEMPLATE: &str = "chat_template";
-
-/// Returns the only template, or `default` among several: a list of names and templates, or an object of them.
-fn template_source(config: &Fields) -> Result<Option<&str>, ModelFileError> {
-    const EXPECTED: &str = "a string, an object of strings by name, or a list of objects with name and template";
-    let mut named: Vec<(&str, &str)> = Vec::new();
-    match config.get(CHAT_TEMPLATE) {
-        None => return Ok(None),
-        Some(Value::String(source)) => return Ok(Some(source)),
-        Some(Value::Array(list)) => {
-            for (index, value) in list.iter().enumerate() {
-                let wrong =
-                    || config.wrong(&format!("{CHAT_TEMPLATE}[{index}]"), "an object with name and template", value);
-                let text = |key: &str| value.get(key).and_then(Value::as_str);
-                let both = text("name").zip(text("template"));
-                named.push(both.ok_or_else(wrong)?);
-            }
-        }
-        Some(Value::Object(map)) => {
-            for (name, value) in map {
-                let wrong = || config.wrong(&format!("{CHAT_TEMPLATE}.{name}"), "a string", value);
-                named.push((name, value.as_str().ok_or_else(wrong)?));
-            }
-        }
-        Some(other) => return Err(config.wrong(CHAT_TEMPLATE, EXPECTED, other)),
-    }
-    match named.iter().find(|(name, _)| *name == "default") {
-        Some((_, source)) => Ok(Some(source)),
-        None if named.is_empty() => Ok(None),
-        None => {
-            let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
-            Err(config.problem(CHAT_TEMPLATE, format!("has no template called default, only {}", names.join(", "))))
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
     patterns: Arc<[Pattern]>,
+    stop_text: StopText,
     /// Bytes of each pattern that the end of the text matches.
     matched: Box<[usize]>,
     /// End of the text so far, as long as the longest match in progress.
@@ -19,10 +20,21 @@ pub struct StopMatcher {
     state: State,
 }
 
+/// Whether what ends a text is part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StopText {
+    /// The text ends before it.
+    #[default]
+    Omit,
+    /// The text ends with it.
+    Include,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Searching,
-    Found,
+    /// This pattern was found.
+    Found(usize),
 }
 
 impl StopMatcher {
@@ -30,25 +42,51 @@ impl StopMatcher {
     #[must_use]
     pub fn new(stops: &[String]) -> StopMatcher {
         let stops = stops.iter().filter(|stop| !stop.is_empty());
-        let patterns: Arc<[Pattern]> = stops.map(|stop| Pattern::new(stop.as_bytes())).collect();
+        let patterns: Arc<[Pattern]> = stops.map(|stop| Pattern::new(stop)).collect();
         let matched = vec![0; patterns.len()].into();
-        StopMatcher { patterns, matched, held: String::new(), state: State::Searching }
+        StopMatcher { patterns, stop_text: StopText::default(), matched, held: String::new(), state: State::Searching }
     }
 
-    /// Takes more text and appends to `out` what is certainly not part of a stop string. Returns true once a stop
-    /// string is complete; after that nothing is emitted.
+    /// Says whether the text ends with the stop string, too.
+    #[must_use]
+    pub fn with_text(self, stop_text: StopText) -> StopMatcher {
+        StopMatcher { stop_text, ..self }
+    }
+
+    /// Returns whether the text ends with what ended it.
+    #[must_use]
+    pub fn stop_text(&self) -> StopText {
+        self.stop_text
+    }
+
+    /// Returns the stop string that was found.
+    #[must_use]
+    pub fn found(&self) -> Option<&str> {
+        match self.state {
+            State::Searching => None,
+            State::Found(at) => self.patterns.get(at).map(|pattern| &*pattern.text),
+        }
+    }
+
+    /// Takes more text and appends to `out` what is certain: all before the first stop string, and that string too if
+    /// the text ends with it. Returns true once a stop string is complete; after that nothing is emitted.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
-        if self.state == State::Found {
+        if let State::Found(_) = self.state {
             return true;
         }
         for (offset, &byte) in text.as_bytes().iter().enumerate() {
-            let patterns = self.patterns.iter().zip(&mut self.matched);
-            let matched = patterns.filter_map(|(pattern, matched)| pattern.advance(matched, byte)).max();
-            if let Some(stop_bytes) = matched {
+            let patterns = (0..).zip(self.patterns.iter().zip(&mut self.matched));
+            let complete =
+                patterns.filter_map(|(at, (pattern, matched))| Some((pattern.advance(matched, byte)?, at))).max();
+            if let Some((stop_bytes, at)) = complete {
                 self.held.push_str(&text[..=offset]);
-                out.push_str(&self.held[..self.held.len() - stop_bytes]);
+                let hidden = match self.stop_text {
+                    StopText::Omit => stop_bytes,
+                    StopText::Include => 0,
+                };
+                out.push_str(&self.held[..self.held.len() - hidden]);
                 self.held.clear();
-                self.state = State::Found;
+                self.state = State::Found(at);
                 return true;
             }
         }
@@ -70,13 +108,14 @@ impl StopMatcher {
 
 #[derive(Debug)]
 struct Pattern {
-    bytes: Box<[u8]>,
+    text: Box<str>,
     /// `borders[i]`: length of the longest proper prefix of the pattern that ends its first `i + 1` bytes.
     borders: Box<[usize]>,
 }
 
 impl Pattern {
-    fn new(bytes: &[u8]) -> Pattern {
+    fn new(text: &str) -> Pattern {
+        let bytes = text.as_bytes();
         let mut borders = vec![0; bytes.len()];
         let mut border = 0;
         for i in 1..bytes.len() {
@@ -88,18 +127,19 @@ impl Pattern {
             }
             borders[i] = border;
         }
-        Pattern { bytes: bytes.into(), borders: borders.into() }
+        Pattern { text: text.into(), borders: borders.into() }
     }
 
     /// Takes one byte after `matched` bytes of the pattern; returns the pattern's length when it is complete.
     fn advance(&self, matched: &mut usize, byte: u8) -> Option<usize> {
-        while *matched > 0 && byte != self.bytes[*matched] {
+        let bytes = self.text.as_bytes();
+        while *matched > 0 && byte != bytes[*matched] {
             *matched = self.borders[*matched - 1];
         }
-        if byte == self.bytes[*matched] {
+        if byte == bytes[*matched] {
             *matched += 1;
         }
-        (*matched == self.bytes.len()).then_some(*matched)
+        (*matched == bytes.len()).then_some(*matched)
     }
 }
 
@@ -150,6 +190,18 @@ mod tests {
         let mut out = String::new();
         assert!(!first.push("ST", &mut out) && !second.push("OP", &mut out) && first.push("OP", &mut out));
         assert_eq!(out, "OP");
+    }
+
+    #[test]
+    fn the_stop_string_is_named_and_shown_if_wanted() {
+        let stops = owned(&["zz", "STOP", "TOP"]);
+        for (stop_text, shown) in [(StopText::Omit, "a "), (StopText::Include, "a STOP")] {
+            let mut matcher = StopMatcher::new(&stops).with_text(stop_text);
+            let mut out = String::new();
+            assert!(!matcher.push("a S", &mut out) && matcher.found().is_none());
+            assert!(matcher.push("TOP and more", &mut out) && matcher.push("more", &mut out));
+            assert_eq!((out.as_str(), matcher.found()), (shown, Some("STOP")));
+        }
     }
 
     #[test]

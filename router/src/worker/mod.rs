@@ -91,8 +91,12 @@ pub(crate) async fn keep_connected(dialling: Dialling, numbers: Numbers, news: m
                     troubles = Troubles::default();
                 }
                 match troubles.add(&reason) {
-                    Told::First => warn!(worker = name, reason, "session with worker is over"),
-                    Told::Before => debug!(worker = name, reason, "session with worker is over again"),
+                    Told::First => {
+                        warn!(worker = name, address = dialling.address, reason, "session with worker is over");
+                    }
+                    Told::Before => {
+                        debug!(worker = name, address = dialling.address, reason, "session with worker is over again");
+                    }
                 }
             }
             Err(NoSession::OutOfReach(reason)) => match troubles.add(&reason) {

@@ -1,10 +1,11 @@
-//! Pairs that have lost hand-offs, each avoided for a pause that grows with every loss in a row; knows no request.
+//! What has lost something, each avoided for a pause that grows with every loss in a row: pairs that have lost hand-offs,
+//! workers that have failed legs. Knows no request.
 
 use std::collections::BTreeMap;
 
 use crate::{InstanceId, Span, Time};
 
-/// Pause in which a pair that has lost a hand-off is avoided.
+/// Pause in which a pair that has lost a hand-off, or a worker that fails, is avoided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairPause {
     /// Pause after the first loss; doubled with each further one in a row.
@@ -22,10 +23,16 @@ impl Default for PairPause {
 /// Giver and reader.
 pub(super) type Pair = (InstanceId, InstanceId);
 
-/// Pairs whose last hand-off was lost.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Strains {
-    pauses: BTreeMap<Pair, Strain>,
+/// Pairs whose last hand-off was lost, or workers that have failed too often in a row.
+#[derive(Debug, Clone)]
+pub(super) struct Strains<K = Pair> {
+    pauses: BTreeMap<K, Strain>,
+}
+
+impl<K> Default for Strains<K> {
+    fn default() -> Self {
+        Strains { pauses: BTreeMap::new() }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +50,9 @@ enum Stage {
     Tried,
 }
 
-impl Strains {
+impl<K: Ord + Copy> Strains<K> {
     /// Records a lost hand-off. One lost during a pause began before it, or had no other pair: it is no further loss.
-    pub(super) fn lost(&mut self, now: Time, pair: Pair, config: PairPause) {
+    pub(super) fn lost(&mut self, now: Time, pair: K, config: PairPause) {
         // Forget pairs that nobody has tried for so long since their pause ended.
         self.pauses.retain(|_, strain| now < strain.until + config.max);
         let pause = match self.pauses.get(&pair) {
@@ -57,14 +64,19 @@ impl Strains {
         self.pauses.insert(pair, Strain { pause, until: now + pause, stage: Stage::Rests });
     }
 
-    /// Records a hand-off that has arrived: the pair is as good as any.
-    pub(super) fn arrived(&mut self, pair: Pair) {
-        self.pauses.remove(&pair);
+    /// Records a hand-off that has arrived: the pair is as good as any. Returns whether it was not.
+    pub(super) fn arrived(&mut self, pair: K) -> bool {
+        self.pauses.remove(&pair).is_some()
+    }
+
+    /// True while the pair is avoided, or tried.
+    pub(super) fn knows(&self, pair: K) -> bool {
+        self.pauses.contains_key(&pair)
     }
 
     /// Records that a hand-off begins. After a pause one request tries the pair; the others avoid it until the outcome
     /// is known, or for as long again.
-    pub(super) fn tried(&mut self, now: Time, pair: Pair) {
+    pub(super) fn tried(&mut self, now: Time, pair: K) {
         if let Some(strain) = self.pauses.get_mut(&pair).filter(|strain| strain.until <= now) {
             (strain.until, strain.stage) = (now + strain.pause, Stage::Tried);
         }
@@ -74,7 +86,7 @@ impl Strains {
         self.pauses.is_empty()
     }
 
-    pub(super) fn avoids(&self, now: Time, pair: Pair) -> bool {
+    pub(super) fn avoids(&self, now: Time, pair: K) -> bool {
         self.pauses.get(&pair).is_some_and(|strain| now < strain.until)
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cluster::{Link, WorkerInfo};
+use crate::cluster::{Link, Treatment, WorkerInfo};
 use crate::journey::{Delivery, Ending, Instead, JourneyConfig, Parts};
 use crate::message::{FromWorker, Load, ToWorker};
 use crate::route::{Chosen, Lack};
-use crate::{Choice, Failure, FinishReason, Leg, ModelId, RequestId, Span, WorkerId};
+use crate::{Choice, Failure, FinishReason, Leg, ModelId, RequestId, Scores, Span, WorkerId};
 
 /// Limits and intervals of a desk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +113,13 @@ pub enum DeskAction {
         /// The token.
         delivery: Delivery,
     },
+    /// Scores of prompt tokens, for the client; as in `JourneyAction::DeliverScores`.
+    DeliverScores {
+        /// The request.
+        request: RequestId,
+        /// The scores.
+        scores: Scores,
+    },
     /// A choice has ended; no token of it follows.
     FinishChoice {
         /// The request.
@@ -152,6 +159,9 @@ pub enum DeskAction {
         /// Difference between this worker and those.
         reason: Arc<str>,
     },
+    /// A worker that fails what it is given is avoided from now on, or one that was avoided serves again; for metrics and
+    /// logs.
+    Treat(WorkerId, Treatment),
     /// A worker is silent: no new work goes to it; for logs.
     Quiet(WorkerId),
     /// A silent worker is heard again; for logs.

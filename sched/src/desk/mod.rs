@@ -180,6 +180,13 @@ impl Desk {
         if let Some(entry) = self.requests.get_mut(&request) {
             entry.journey.on(self.now, event, &mut self.routing);
             self.touched.insert(request);
+            self.tell_treated();
+        }
+    }
+
+    fn tell_treated(&mut self) {
+        while let Some((worker, treatment)) = self.routing.next_treated() {
+            self.out.push_back(DeskAction::Treat(worker, treatment));
         }
     }
 
@@ -258,6 +265,7 @@ fn about(request: RequestId, action: JourneyAction) -> DeskAction {
         JourneyAction::Send { worker, message } => DeskAction::Tell(worker, message),
         JourneyAction::Placed { leg, chosen } => DeskAction::Placed { leg, chosen },
         JourneyAction::Deliver(delivery) => DeskAction::Deliver { request, delivery },
+        JourneyAction::DeliverScores(scores) => DeskAction::DeliverScores { request, scores },
         JourneyAction::FinishChoice { choice, reason } => DeskAction::FinishChoice { request, choice, reason },
         JourneyAction::Retry { failure } => DeskAction::Retry { request, failure },
         JourneyAction::GaveUpHandoffs { failure, instead } => DeskAction::GaveUpHandoffs { request, failure, instead },

@@ -1,5 +1,7 @@
 //! A desk over many workers that say what workers say; and the consequences of silence and turns.
 
+mod conduct;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -8,7 +10,7 @@ use super::*;
 use crate::cluster::{Link, WorkerInfo};
 use crate::journey::{JourneyConfig, Parts};
 use crate::message::{Commit, FirstTiming, FirstToken, FromWorker, Load, Work};
-use crate::route::{Lack, LeastLoaded, Output, Pick, RoundRobin, RouteAsk, RouteConfig, RoutePolicy};
+use crate::route::{Avoided, Lack, LeastLoaded, Output, Pick, RoundRobin, RouteAsk, RouteConfig, RoutePolicy};
 use crate::{
     Choice, CompatKey, FinishReason, LeaseId, ModelId, Request, Role, SampledToken, SamplingParams, Slo, Span, TokenId,
 };
@@ -310,6 +312,7 @@ fn a_decision_among_a_thousand_workers_looks_at_few() {
                 slo: Slo::default(),
                 ttft_slack: None,
                 avoid: &avoid,
+                avoided: Avoided::LastResort,
             };
             let began = std::time::Instant::now();
             for _ in 0..ROUTES {
@@ -418,7 +421,9 @@ impl World {
             match action {
                 DeskAction::Tell(worker, word) => self.told.push((worker, word)),
                 DeskAction::End { request, .. } => assert!(self.ended.insert(request), "{request} ends twice"),
-                DeskAction::Deliver { request, .. } | DeskAction::FinishChoice { request, .. } => {
+                DeskAction::Deliver { request, .. }
+                | DeskAction::DeliverScores { request, .. }
+                | DeskAction::FinishChoice { request, .. } => {
                     assert!(!self.ended.contains(&request), "news of {request} after its end");
                 }
                 DeskAction::GiveUp(worker) => self.up.retain(|up| *up != worker),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Desk, DeskAction, Phase, View, WorkerStatus};
-use crate::cluster::{Intake, Kind, Silence, Word, WorkerInfo};
+use super::{Desk, DeskAction, Entry, Phase, View, WorkerStatus};
+use crate::cluster::{Conduct, Intake, Kind, Silence, Word, WorkerInfo};
 use crate::journey::JourneyEvent;
-use crate::route::Lack;
+use crate::route::{Lack, Pick};
 use crate::{ModelId, Role, WorkerId};
 
 /// The first status of a session was said before it began; only the second shows that the worker lives.
@@ -103,6 +103,13 @@ impl Desk {
         let Some(name) = self.routing.cluster.get(worker).map(|worker| Arc::clone(&worker.info.name)) else {
             return;
         };
+        let now = self.now;
+        let has_legs = |entry: &Entry| entry.journey.bound().any(|(at, _)| at == worker);
+        if self.requests.values().any(has_legs) {
+            // However many legs are lost with it, the worker has failed once.
+            self.routing.learn_conduct(now, worker, Conduct::Failed);
+            self.tell_treated();
+        }
         self.routing.leave(worker);
         self.silences.forget(worker);
         self.seats.remove(&worker);

@@ -101,8 +101,11 @@ impl Device {
     /// Applies a plan: slots begin anew even if the step was cancelled, samples come only after the last layer.
     fn effects(&mut self, plan: &StepPlan, layers_done: u32) -> Result<StepResult, String> {
         self.tokens.begin(plan);
-        let samples = if layers_done < planned_layers(plan) { Vec::new() } else { self.tokens.sample(plan)? };
-        Ok(StepResult { samples, layers_done })
+        if layers_done < planned_layers(plan) {
+            return Ok(StepResult { layers_done, ..StepResult::default() });
+        }
+        let samples = self.tokens.sample(plan)?;
+        Ok(StepResult { samples, scores: self.tokens.score(plan), layers_done })
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::{SampleOutcome, SampledToken, SamplingParams, SlotId, StepPlan, TokenId, rng};
+use crate::{
+    SampleOutcome, SampledToken, SamplingParams, Score, ScoreOutcome, ScoreRow, SlotId, StepPlan, TokenId, rng,
+};
 
 pub(super) struct HashedTokens {
     vocab: u32,
@@ -34,6 +36,16 @@ impl HashedTokens {
 
     pub(super) fn sample(&mut self, plan: &StepPlan) -> Result<Vec<SampleOutcome>, String> {
         plan.sample.iter().map(|sample| self.next(sample.slot).map(Ok)).collect()
+    }
+
+    /// Makes up scores that depend on the token only, which is always the most likely one.
+    pub(super) fn score(&self, plan: &StepPlan) -> Vec<ScoreOutcome> {
+        let score = |row: &ScoreRow| {
+            let hash = rng::token_hash(u64::from(row.token.0), 0);
+            let SampledToken { logprob, top, .. } = with_logprobs(row.token, hash, Some(row.top), self.vocab);
+            Score { logprob: logprob.unwrap_or(0.0), rank: 1, top }
+        };
+        plan.score.iter().map(|row| Ok(score(row))).collect()
     }
 
     fn next(&mut self, id: SlotId) -> Result<SampledToken, String> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::message::{FromWorker, ToWorker, TokenTiming};
 use crate::route::Chosen;
 use crate::{
-    Choice, Failure, FinishReason, Leg, ModelId, RequestId, SampledToken, SamplingParams, Slo, Span, Time, TokenId,
-    WorkerId,
+    Choice, Failure, FinishReason, Leg, ModelId, RequestId, SampledToken, SamplingParams, Scores, Slo, Span, Time,
+    TokenId, WorkerId,
 };
 
 /// A request as the router has parsed and admitted it.
@@ -117,6 +117,8 @@ pub enum JourneyAction {
     },
     /// The next token of a choice.
     Deliver(Delivery),
+    /// Scores of prompt tokens. After a loss they come again, from the start of the prompt.
+    DeliverScores(Scores),
     /// A choice has ended; no token of it follows.
     FinishChoice {
         /// The choice.

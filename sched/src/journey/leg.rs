@@ -101,6 +101,15 @@ impl LegState {
         }
     }
 
+    /// Worker that computes the prompt, until it has let go.
+    pub(super) fn prefiller(&self) -> Option<WorkerId> {
+        let side = match &self.course {
+            Course::Whole(side) => side,
+            Course::Handoff(handoff) => &handoff.giver,
+        };
+        (side.part == Part::Bound).then_some(side.worker)
+    }
+
     /// Records a token of the generator, so its giver has let go. Returns giver and reader, the first time.
     pub(super) fn has_joined(&mut self) -> Option<(WorkerId, WorkerId)> {
         let Course::Handoff(handoff) = &mut self.course else { return None };

@@ -10,10 +10,11 @@ mod place;
 mod worker;
 
 pub use api::{Delivery, Ending, Instead, JourneyAction, JourneyConfig, JourneyEvent, LostHandoffs, Parts};
+pub use place::may_be_retried;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::cluster::Kind;
+use crate::cluster::{Conduct, Kind};
 use crate::message::{ToWorker, TokenTiming};
 use crate::route::{Passage, Pick};
 use crate::{Attempt, Choice, Failure, FailureKind, FinishReason, Leg, SampledToken, Time, TokenId, WorkerId};
@@ -39,6 +40,8 @@ pub struct Journey {
     avoid: BTreeSet<WorkerId>,
     /// Outcomes of hand-offs that routing was not told yet.
     learned: Vec<(WorkerId, WorkerId, Passage)>,
+    /// What workers have done with its legs, which routing was not told yet.
+    conducts: Vec<(WorkerId, Conduct)>,
     actions: VecDeque<JourneyAction>,
     stage: Stage,
 }
@@ -74,6 +77,7 @@ impl Journey {
             kind: None,
             avoid: BTreeSet::new(),
             learned: Vec::new(),
+            conducts: Vec::new(),
             actions: VecDeque::new(),
             stage: Stage::Running,
             parts,
@@ -99,6 +103,9 @@ impl Journey {
         }
         for (giver, reader, passage) in std::mem::take(&mut self.learned) {
             pick.learn(now, giver, reader, passage);
+        }
+        for (worker, conduct) in std::mem::take(&mut self.conducts) {
+            pick.learn_conduct(now, worker, conduct);
         }
         self.settle(now, pick);
     }
@@ -166,6 +173,7 @@ impl Journey {
         };
         if let Some(mut leg) = self.legs.remove(&attempt) {
             if self.is_done(&leg) {
+                self.conducts.extend(leg.generator().map(|worker| (worker, Conduct::Served)));
                 return self.dismiss(&leg);
             }
             leg.mark_stopped(choice);

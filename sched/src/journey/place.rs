@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::leg::{Course, Handoff, LegState, Part, Side, Told};
 use super::{Instead, Journey, JourneyAction, JourneyConfig, LostHandoffs};
-use crate::cluster::Kind;
+use crate::cluster::{Conduct, Kind};
 use crate::message::{Offer, ToWorker, Work};
-use crate::route::{Output, Passage, Pick, Route, RouteAsk};
+use crate::route::{Avoided, Output, Passage, Pick, Route, RouteAsk};
 use crate::{Attempt, Choice, ChoiceState, Failure, FailureKind, Leg, Request, Span, Time, WorkerId};
 
 /// Choices that need a worker together.
@@ -23,6 +23,8 @@ pub(super) struct Waiting {
 pub(super) enum Manner {
     /// Any route that the router prefers.
     Any,
+    /// At workers that have not failed it; holds the failure with which it ends if there are none.
+    Elsewhere(Failure),
     /// Without a hand-off, because too many were lost; holds the last failure.
     Locally(Failure),
 }
@@ -59,7 +61,12 @@ impl Journey {
                 match self.submit(now, &waiting, pick) {
                     Placed::Yes => continue,
                     Placed::No => {}
-                    Placed::Never(failure) => return self.give_up(failure, Instead::Failure),
+                    Placed::Never(failure) => {
+                        return match waiting.manner {
+                            Manner::Locally(_) => self.give_up(failure, Instead::Failure),
+                            Manner::Any | Manner::Elsewhere(_) => self.fail(failure),
+                        };
+                    }
                 }
             }
             self.waiting.push(waiting);
@@ -71,14 +78,20 @@ impl Journey {
         let ask = self.ask(now, &request);
         let route = match &waiting.manner {
             Manner::Any => pick.route(&ask).ok_or(Placed::No),
+            Manner::Elsewhere(failure) => {
+                let elsewhere = RouteAsk { avoided: Avoided::Never, ..ask };
+                pick.route(&elsewhere).ok_or_else(|| Placed::Never(failure.clone()))
+            }
             Manner::Locally(failure) => pick.local(&ask).ok_or_else(|| Placed::Never(failure.clone())),
         };
         let chosen = match route {
             Ok(chosen) => chosen,
             Err(nowhere) => return nowhere,
         };
-        if let Manner::Locally(failure) = &waiting.manner {
-            self.give_up(failure.clone(), Instead::LocalPrefill);
+        match &waiting.manner {
+            Manner::Any => {}
+            Manner::Elsewhere(failure) => self.actions.push_back(JourneyAction::Retry { failure: failure.clone() }),
+            Manner::Locally(failure) => self.give_up(failure.clone(), Instead::LocalPrefill),
         }
         self.next_attempt += 1;
         let (worker, work, course) = match chosen.route {
@@ -127,6 +140,7 @@ impl Journey {
             choices: request.choices.len() as u32,
             output: if generated.saturating_add(1) >= max_tokens { Output::FirstToken } else { Output::Sequence },
             avoid: &self.avoid,
+            avoided: Avoided::LastResort,
         }
     }
 
@@ -168,6 +182,9 @@ impl Journey {
     /// Ends a lost leg: its workers stop, and its unfinished choices are tried again, or the request fails.
     pub(super) fn lose(&mut self, now: Time, leg: &LegState, failure: Failure, by: WorkerId) {
         self.dismiss(leg);
+        if failure.kind == FailureKind::Internal {
+            self.conducts.push((by, Conduct::Failed));
+        }
         let unfinished: Vec<Choice> = leg.choices().filter(|choice| !self.is_finished(*choice)).collect();
         if unfinished.is_empty() {
             return;
@@ -175,19 +192,30 @@ impl Journey {
         let pair = leg.lost_pair(&failure, by);
         self.learned.extend(pair.map(|(giver, reader)| (giver, reader, Passage::Lost)));
         let losses = self.count_loss(&unfinished);
-        if !may_be_retried(failure.kind) {
+        let remedy = Remedy::of(failure.kind);
+        let is_helpless = match remedy {
+            Remedy::None => true,
+            // Twice in a row: perhaps it is the request.
+            Remedy::Elsewhere => losses > 1,
+            Remedy::Again => false,
+        };
+        if is_helpless {
             return self.fail(failure);
         }
         if losses >= self.config.attempts_max {
             return match pair {
                 Some(_) => self.end_handoffs(now, unfinished, losses, &failure),
-                None => self.fail(failure),
+                None => self.fail(not_by_the_client(failure)),
             };
         }
-        if is_refusal(&failure) {
+        if is_refusal(&failure) || remedy == Remedy::Elsewhere {
             self.avoid.insert(by);
         }
-        self.wait_again(unfinished, (now, now + self.pause_after(losses, &failure)), &Manner::Any);
+        let times = (now, now + self.pause_after(losses, &failure));
+        if remedy == Remedy::Elsewhere {
+            return self.wait_again(unfinished, times, &Manner::Elsewhere(failure));
+        }
+        self.wait_again(unfinished, times, &Manner::Any);
         self.actions.push_back(JourneyAction::Retry { failure });
     }
 
@@ -249,6 +277,13 @@ fn find_reader(handoff: &Handoff, ask: &RouteAsk<'_>, pick: &mut dyn Pick) -> Op
     handoff.reader.filter(|reader| pick.takes(giver, *reader)).or_else(|| pick.reader(giver, ask))
 }
 
+/// A worker that cancels a leg unasked has lost the request's lease: for the client, which is still there, that is a lost
+/// worker.
+fn not_by_the_client(failure: Failure) -> Failure {
+    let kind = if failure.kind == FailureKind::Cancelled { FailureKind::WorkerLost } else { failure.kind };
+    Failure { kind, ..failure }
+}
+
 fn is_refusal(failure: &Failure) -> bool {
     matches!(failure.kind, FailureKind::Overloaded | FailureKind::Unavailable)
 }
@@ -260,7 +295,37 @@ enum Placed {
     Never(Failure),
 }
 
-/// A worker that cancels a leg unasked has lost the request lease: the request itself is fine.
-fn may_be_retried(kind: FailureKind) -> bool {
-    kind.may_be_retried() || kind == FailureKind::Cancelled
+/// What may help after a worker has failed a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    /// Nothing: the request itself is at fault, or its time is over.
+    None,
+    /// Another attempt, at any worker.
+    Again,
+    /// One attempt at another worker, at once: this one may be broken.
+    Elsewhere,
+}
+
+impl Remedy {
+    fn of(kind: FailureKind) -> Remedy {
+        match kind {
+            FailureKind::Internal => Remedy::Elsewhere,
+            FailureKind::Overloaded | FailureKind::Unavailable | FailureKind::WorkerLost | FailureKind::KvLost => {
+                Remedy::Again
+            }
+            // A worker that cancels a leg unasked has lost the request lease: the request itself is fine.
+            FailureKind::Cancelled => Remedy::Again,
+            FailureKind::InvalidRequest
+            | FailureKind::TooLong
+            | FailureKind::NotFound
+            | FailureKind::DeadlineExceeded
+            | FailureKind::Incompatible => Remedy::None,
+        }
+    }
+}
+
+/// True if a leg that a worker has failed in this way may be tried again.
+#[must_use]
+pub fn may_be_retried(kind: FailureKind) -> bool {
+    Remedy::of(kind) != Remedy::None
 }

@@ -2,10 +2,11 @@
 
 use super::leg::{Course, Effect, Handoff, LegState, Part, Told};
 use super::{Delivery, Journey, JourneyAction};
+use crate::cluster::Conduct;
 use crate::message::{Commit, FirstTiming, FromWorker, TokenTiming};
 use crate::route::Passage;
 use crate::{Attempt, BlockId, Choice, FinishReason, LeaseId};
-use crate::{Failure, FailureKind, SampledToken, Time, WorkerId};
+use crate::{Failure, FailureKind, SampledToken, Scores, Time, WorkerId};
 
 /// Effect of a worker's word on its leg.
 enum Fate {
@@ -38,6 +39,7 @@ impl Journey {
             FromWorker::Committed { commit, timing } => self.on_committed(&mut leg, worker, commit, timing),
             FromWorker::HandedOver { .. } => on_handed_over(&mut leg, worker),
             FromWorker::ReaderLost { .. } => on_reader_lost(&mut leg, worker),
+            FromWorker::Scored { scores, .. } => self.on_scored(&leg, worker, scores),
             FromWorker::Token { choice, index, token, ended, timing, .. } => {
                 self.on_token(&mut leg, worker, Arrival { choice, index, token, ended, timing })
             }
@@ -95,6 +97,7 @@ impl Journey {
         let offered = handoff.offer.is_some() || handoff.told != Told::Nothing;
         if all_ended {
             handoff.giver.part = Part::Over;
+            self.conducts.push((worker, Conduct::Served));
         }
         if !commit.firsts.iter().map(|first| first.choice).eq(leg.choices()) || !(all_ended || offered) {
             return Fate::Lost(defect(worker, leg, "committed other choices, or before it offered its blocks"));
@@ -123,6 +126,21 @@ impl Journey {
         commit
     }
 
+    /// Delivers scores of the prompt, from the worker that prefills it and before the leg's first token.
+    fn on_scored(&mut self, leg: &LegState, worker: WorkerId, scores: Scores) -> Fate {
+        let (first, prompt) = (scores.first as usize, self.parts.prompt.len());
+        if leg.prefiller() != Some(worker) || self.parts.params.prompt_logprobs.is_none() {
+            return Fate::GoesOn;
+        }
+        if first == 0 || scores.scores.len() > prompt.saturating_sub(first) {
+            let count = scores.scores.len();
+            let what = format!("scored {count} tokens from {first} on in a prompt of {prompt}");
+            return Fate::Lost(defect(worker, leg, &what));
+        }
+        self.actions.push_back(JourneyAction::DeliverScores(scores));
+        Fate::GoesOn
+    }
+
     fn on_token(&mut self, leg: &mut LegState, worker: WorkerId, arrival: Arrival) -> Fate {
         let Arrival { choice, index, token, ended, timing } = arrival;
         if leg.generator() != Some(worker) || !leg.choices().any(|c| c == choice) || self.is_finished(choice) {
@@ -137,6 +155,7 @@ impl Journey {
         }
         if let Some((giver, reader)) = leg.has_joined() {
             self.learned.push((giver, reader, Passage::Arrived));
+            self.conducts.push((giver, Conduct::Served));
         }
         let delivery: Delivery = self.delivery(leg, choice, token, timing);
         self.deliver(delivery, ended);
@@ -148,6 +167,7 @@ impl Journey {
             return Fate::GoesOn;
         }
         leg.generator_is_over();
+        self.conducts.push((worker, Conduct::Served));
         Fate::Done
     }
 }

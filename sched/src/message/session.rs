@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{BlockId, Choice, Failure, FinishReason, InstanceId, LeaseId, Leg, Request, SampledToken, Span};
+use crate::{BlockId, Choice, Failure, FinishReason, InstanceId, LeaseId, Leg, Request, SampledToken, Scores, Span};
 
 /// Words of a router to a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +103,13 @@ pub enum FromWorker {
         /// The leg.
         leg: Leg,
     },
+    /// Prompt tokens have been scored. All of them are before the first token of the leg is told.
+    Scored {
+        /// The leg.
+        leg: Leg,
+        /// The scores.
+        scores: Scores,
+    },
     /// A generated token.
     Token {
         /// The leg.
@@ -135,6 +142,7 @@ impl FromWorker {
             FromWorker::Offered { leg, .. }
             | FromWorker::HandedOver { leg }
             | FromWorker::ReaderLost { leg }
+            | FromWorker::Scored { leg, .. }
             | FromWorker::Token { leg, .. }
             | FromWorker::Failed { leg, .. } => *leg,
             FromWorker::Committed { commit, .. } => commit.leg,
@@ -151,13 +159,15 @@ pub enum TokenTiming {
     Joined(JoinTiming),
 }
 
-/// Parts of TTFT that happen at the worker that prefills.
+/// Parts of TTFT that happen at the worker that prefills, and what they did not have to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FirstTiming {
     /// From the arrival of the leg to the start of its first chunk.
     pub queue: Span,
     /// From the start of its first chunk to its first token.
     pub prefill: Span,
+    /// Prompt tokens whose KV was in the worker's prefix cache.
+    pub cached_tokens: u32,
 }
 
 /// Parts of the hand-off gap: wait, unhidden transfer, decode queue, first decode step.

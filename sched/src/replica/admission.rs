@@ -122,7 +122,12 @@ impl Replica {
         sequence.published = found.len() as u32;
         if sequence.place == Place::Waiting {
             // A preempted sequence finds its own blocks again, which is no saving.
-            self.cached_tokens += u64::from(sequence.computed.min(sequence.prompt.len() as u32));
+            let spared = sequence.computed.min(sequence.prompt.len() as u32);
+            let leg = sequence.leg;
+            self.cached_tokens += u64::from(spared);
+            if let Some(run) = self.legs.get_mut(&leg) {
+                run.timing.found(spared);
+            }
         }
         true
     }
@@ -142,6 +147,10 @@ impl Replica {
             return Vec::new();
         }
         let sequence = self.sequences.at_mut(key);
+        if purpose == Purpose::Fill && sequence.scored_with().is_some() {
+            // Cached positions have no logits, so what is scored is computed.
+            return Vec::new();
+        }
         let reusable = match purpose {
             Purpose::Fill => sequence.len() - 1,
             Purpose::Take => sequence.len(),

@@ -21,7 +21,7 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// Splits off the step up to layer `end`. Slots and copies go with the first layer, samples with the last.
+    /// Splits off the step up to layer `end`. Slots and copies go with the first layer, samples and scores with the last.
     fn split(mut self, end: u32, total: u32) -> (StepPlan, Vec<Part>, Holds, Option<Course>) {
         if end == total {
             return (self.plan, self.parts, self.holds, None);
@@ -30,9 +30,10 @@ impl Course {
             admit: std::mem::take(&mut self.plan.admit),
             copies: std::mem::take(&mut self.plan.copies),
             sample: Vec::new(),
+            score: Vec::new(),
             ..self.plan.clone()
         };
-        let passing = |part: &Part| Part { sampled: Vec::new(), ..part.clone() };
+        let passing = |part: &Part| Part { sampled: Vec::new(), scored: 0..0, ..part.clone() };
         let parts = self.parts.iter().map(passing).collect();
         (plan, parts, Holds::default(), Some(Course { next_layer: end, ..self }))
     }

@@ -1,11 +1,13 @@
 //! A step in the making: the flat plan for the backend, and what the scheduler remembers of the step.
 
+use std::ops::Range;
+
 use super::lane::Part;
 use super::sequence::{Sequence, SequenceKey};
 use super::slots::Seat;
 use crate::block::{BlockPool, blocks_for};
 use crate::rng::choice_seed;
-use crate::{BlockCopy, BlockId, Input, SampleRow, SequenceRows, SlotId, SlotInit, StepPlan, TokenId};
+use crate::{BlockCopy, BlockId, Input, SampleRow, ScoreRow, SequenceRows, SlotId, SlotInit, StepPlan, TokenId};
 
 #[derive(Debug, Default)]
 pub(super) struct Draft {
@@ -50,13 +52,23 @@ impl Draft {
             first_position: start,
             input,
         });
-        let mut part = Part { key, computed: end, sampled: Vec::new() };
+        let scored = self.score(sequence, start..end, first_row);
+        let mut part = Part { key, computed: end, sampled: Vec::new(), scored };
         if end == sequence.len() + sequence.awaited {
             self.sample(sequence, first_row + rows - 1, &mut part);
             sequence.awaited += 1;
         }
         sequence.submitted = end;
         self.parts.push(part);
+    }
+
+    /// Scores the prompt tokens that follow those at `positions`, if that is wanted; returns their own positions.
+    fn score(&mut self, sequence: &Sequence, positions: Range<u32>, first_row: u32) -> Range<u32> {
+        let Some(top) = sequence.scored_with() else { return 0..0 };
+        let scored = positions.start + 1..(positions.end + 1).min(sequence.prompt.len() as u32);
+        let tokens = sequence.prompt.get(scored.start as usize..scored.end as usize).unwrap_or_default();
+        self.plan.score.extend((first_row..).zip(tokens).map(|(row, token)| ScoreRow { row, token: *token, top }));
+        scored.start..scored.start + tokens.len() as u32
     }
 
     /// One row of logits serves all choices of the sequence.

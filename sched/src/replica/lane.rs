@@ -62,6 +62,8 @@ pub(super) struct Part {
     pub(super) computed: u32,
     /// Choices that get a token, in the order of the step's samples.
     pub(super) sampled: Vec<Choice>,
+    /// Positions of the prompt tokens that are scored, in the order of the step's scores.
+    pub(super) scored: Range<u32>,
 }
 
 impl Lane {

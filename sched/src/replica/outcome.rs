@@ -11,7 +11,10 @@ use super::leg::Stage;
 use super::sequence::{Place, SequenceKey};
 use super::{PrefixCache, Replica};
 use crate::message::FromWorker;
-use crate::{Choice, Failure, FailureKind, LaneId, Leg, SampleOutcome, SampledToken, StepId, StepResult, Time};
+use crate::{
+    Choice, Failure, FailureKind, LaneId, Leg, SampleOutcome, SampledToken, ScoreOutcome, Scores, StepId, StepResult,
+    Time,
+};
 
 struct Landed {
     flight: Flight,
@@ -37,10 +40,15 @@ impl Replica {
         if flight.layers.end < self.config.layers {
             return self.layers_done(&flight.parts, flight.layers.end);
         }
-        let mut samples = result.samples.into_iter();
+        let (mut samples, mut scores) = (result.samples.into_iter(), result.scores.into_iter());
         for part in flight.parts {
             let outcomes: Vec<_> = part.sampled.iter().copied().zip(samples.by_ref()).collect();
-            match self.tokens_of(part.key, outcomes) {
+            let scored: Vec<_> = scores.by_ref().take(part.scored.len()).collect();
+            let tokens = self.tokens_of(part.key, outcomes).and_then(|tokens| {
+                self.tell_scores(&part, scored)?;
+                Ok(tokens)
+            });
+            match tokens {
                 Ok(tokens) => self.part_done(&part, tokens, flight.started),
                 Err(failure) => self.part_failed(part.key, failure),
             }
@@ -84,6 +92,16 @@ impl Replica {
         let wanted = |choice| sequence.members.iter().any(|member| member.choice == choice);
         let outcomes = outcomes.into_iter().filter(|(choice, _)| wanted(*choice));
         outcomes.map(|(choice, outcome)| outcome.map(|token| (choice, token))).collect()
+    }
+
+    /// Tells the router what a part scored, unless its leg has ended; or returns the failure of a row.
+    fn tell_scores(&mut self, part: &Part, scored: Vec<ScoreOutcome>) -> Result<(), Failure> {
+        let Some(leg) = self.sequences.find(part.key).map(|sequence| sequence.leg) else { return Ok(()) };
+        let scores = scored.into_iter().collect::<Result<Vec<_>, Failure>>()?;
+        if !scores.is_empty() {
+            self.tell(FromWorker::Scored { leg, scores: Scores { first: part.scored.start, scores } });
+        }
+        Ok(())
     }
 
     /// Ends the leg of a row that could not be sampled, and no other. Unless the parameters are at fault, the KV that
@@ -140,11 +158,15 @@ impl Replica {
     fn defect(&self, flight: &Flight, order: Order, result: &StepResult) -> Option<String> {
         let step = flight.step;
         let wanted: usize = flight.parts.iter().map(|part| part.sampled.len()).sum();
-        let (samples, layers) = (result.samples.len(), result.layers_done);
+        let to_score: usize = flight.parts.iter().map(|part| part.scored.len()).sum();
+        let (samples, scores, layers) = (result.samples.len(), result.scores.len(), result.layers_done);
         match order {
             Order::TooEarly => Some(format!("the backend ended {step} before the step that it follows")),
             Order::AsSubmitted if layers < flight.layers.len() as u32 || samples != wanted => {
                 Some(format!("the backend ended {step} after {layers} layers with {samples} of {wanted} samples"))
+            }
+            Order::AsSubmitted if scores != to_score => {
+                Some(format!("the backend ended {step} with {scores} of {to_score} scores"))
             }
             Order::AsSubmitted => None,
         }

@@ -79,6 +79,12 @@ impl Sequence {
         (self.prompt.len() + self.generated.len()) as u32
     }
 
+    /// Number of alternatives to report for each prompt token that is computed here; `None` if they are not scored. A
+    /// sequence with a generated token has been scored.
+    pub(super) fn scored_with(&self) -> Option<u8> {
+        self.params.prompt_logprobs.filter(|_| self.generated.is_empty())
+    }
+
     /// True if another token follows the awaited ones, unless one of those turns out to be a stop token.
     pub(super) fn goes_on(&self, context_max: u32) -> bool {
         let generated = self.generated.len() as u32 + self.awaited;

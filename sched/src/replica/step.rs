@@ -66,7 +66,7 @@ impl Replica {
         let mut draft = Draft::default();
         let preempted_before = self.preemptions;
         let decodes = self.make_room(picked, &mut draft);
-        let chunks = self.pick_chunks(config.work, config.step_tokens_max - decodes.len() as u32);
+        let chunks = self.pick_chunks(config.work, config.step_tokens_max - decodes.len() as u32, decodes.len());
         if decodes.is_empty() && chunks.is_empty() {
             let freed = self.preemptions > preempted_before;
             return if freed { Formed::BlocksFreed } else { Formed::Settled };
@@ -100,15 +100,18 @@ impl Replica {
         picked
     }
 
-    /// Picks the next chunk of each prompt, oldest first, until the rows are spent.
-    fn pick_chunks(&self, work: LaneWork, mut rows: u32) -> Vec<(SequenceKey, u32)> {
+    /// Picks the next chunk of each prompt, oldest first, until the rows are spent. A prompt that is scored wants logits
+    /// of every row, so it gets as many rows as have room for theirs beside one for each other sequence.
+    fn pick_chunks(&self, work: LaneWork, mut rows: u32, decodes: usize) -> Vec<(SequenceKey, u32)> {
+        let filling = self.places.at(Place::Filling);
+        let mut logits = self.config.sequences_max.saturating_sub((decodes + filling.len()) as u32);
         let mut chunks = Vec::new();
         let yields_to = match work {
             LaneWork::Decode => return chunks,
             LaneWork::Prefill => self.wants_room(),
             LaneWork::PrefillFirst | LaneWork::DecodeFirst => None,
         };
-        for key in self.places.at(Place::Filling) {
+        for key in filling {
             let left = chunk_left(self.sequences.at(*key));
             if left == 0 || yields_to.is_some_and(|needy| self.may_yield(*key, needy)) {
                 continue; // the rest is in flight, or this prompt may have to make room
@@ -116,7 +119,11 @@ impl Replica {
             if rows == 0 {
                 break;
             }
-            let chunk = rows.min(left);
+            let mut chunk = rows.min(left);
+            if self.sequences.at(*key).scored_with().is_some() {
+                chunk = chunk.min(logits + 1);
+                logits -= chunk - 1;
+            }
             rows -= chunk;
             chunks.push((*key, chunk));
         }

@@ -9,6 +9,7 @@ pub(super) enum Timing {
     Prefill {
         arrived: Time,
         first_chunk: Option<Time>,
+        cached_tokens: u32,
     },
     Join {
         committed: Time,
@@ -21,11 +22,18 @@ pub(super) enum Timing {
 
 impl Timing {
     pub(super) fn prefill(now: Time) -> Timing {
-        Timing::Prefill { arrived: now, first_chunk: None }
+        Timing::Prefill { arrived: now, first_chunk: None, cached_tokens: 0 }
     }
 
     pub(super) fn join() -> Timing {
         Timing::Join { committed: Time(0), pull_started: None, verified: Time(0) }
+    }
+
+    /// Records how much of the prompt was in the prefix cache when the leg was admitted.
+    pub(super) fn found(&mut self, tokens: u32) {
+        if let Timing::Prefill { cached_tokens, .. } = self {
+            *cached_tokens = tokens;
+        }
     }
 
     pub(super) fn chunk_started(&mut self, now: Time) {
@@ -64,11 +72,12 @@ impl Timing {
     /// Returns the spans to report with the first token here, from the step between `step_started` and `now`.
     pub(super) fn report(&mut self, step_started: Time, now: Time) -> Option<TokenTiming> {
         match std::mem::replace(self, Timing::Reported) {
-            Timing::Prefill { arrived, first_chunk } => {
+            Timing::Prefill { arrived, first_chunk, cached_tokens } => {
                 let first_chunk = first_chunk.unwrap_or(step_started);
                 Some(TokenTiming::First(FirstTiming {
                     queue: first_chunk.since(arrived),
                     prefill: now.since(first_chunk),
+                    cached_tokens,
                 }))
             }
             Timing::Join { committed, pull_started, verified } => {

@@ -1,6 +1,6 @@
 //! Configuration of routes; knows no worker.
 
-use crate::cluster::PairPause;
+use crate::cluster::{BreakerConfig, PairPause};
 
 /// Routes that a router may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct RouteConfig {
     pub local_prefill: LocalPrefill,
     /// Pause of pairs that have lost a hand-off.
     pub pair_pause: PairPause,
+    /// When workers that fail are avoided.
+    pub breaker: BreakerConfig,
 }
 
 /// Handling of a leg while no pair is up.
@@ -28,6 +30,7 @@ impl Default for RouteConfig {
             local_prefill_tokens_max: 0,
             local_prefill: LocalPrefill::Never,
             pair_pause: PairPause::default(),
+            breaker: BreakerConfig::default(),
         }
     }
 }

@@ -10,11 +10,11 @@ pub use lack::Lack;
 pub use open::Open;
 pub use policy::{Change, LeastLoaded, RoundRobin, RoutePolicy};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::block::{ContentHash, HASH_UNIT_TOKENS, HashChain};
-use crate::cluster::{Assigned, Cluster, Intake, Kind, WorkerInfo};
+use crate::cluster::{Assigned, Cluster, Conduct, Intake, Kind, Treatment, WorkerInfo};
 use crate::{InstanceId, ModelId, Slo, Span, Time, TokenId, WorkerId};
 use open::{Alone, Pairs, Seats, Tier};
 
@@ -64,8 +64,19 @@ pub struct RouteAsk<'a> {
     pub slo: Slo,
     /// Time left of its TTFT target; `None` once its client has a token, or if it has no target.
     pub ttft_slack: Option<Span>,
-    /// Workers to use only if there is no other.
+    /// Workers that refused the request or failed it.
     pub avoid: &'a BTreeSet<WorkerId>,
+    /// Whether these may be used.
+    pub avoided: Avoided,
+}
+
+/// Whether workers that a leg avoids may be used for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Avoided {
+    /// If there is no other.
+    LastResort,
+    /// They may not.
+    Never,
 }
 
 impl RouteAsk<'_> {
@@ -122,6 +133,9 @@ pub trait Pick {
     /// Takes in the outcome of a hand-off between the two, for later choices.
     fn learn(&mut self, now: Time, giver: WorkerId, reader: WorkerId, passage: Passage);
 
+    /// Takes in what a worker has done with a leg, for later choices.
+    fn learn_conduct(&mut self, now: Time, worker: WorkerId, conduct: Conduct);
+
     /// Returns how readers reach this giver; `None` once it is gone.
     fn giver(&self, giver: WorkerId) -> Option<Giver>;
 
@@ -138,13 +152,20 @@ pub struct Routing {
     pub cluster: Cluster,
     policy: Box<dyn RoutePolicy>,
     config: RouteConfig,
+    /// Workers that are treated differently from now on; nobody was told yet.
+    treated: VecDeque<(WorkerId, Treatment)>,
 }
 
 impl Routing {
     /// Begins with no worker up.
     #[must_use]
     pub fn new(policy: Box<dyn RoutePolicy>, config: RouteConfig) -> Routing {
-        Routing { cluster: Cluster::default(), policy, config }
+        Routing { cluster: Cluster::default(), policy, config, treated: VecDeque::new() }
+    }
+
+    /// Takes out the next worker that is treated differently from now on; to be called until there is none.
+    pub fn next_treated(&mut self) -> Option<(WorkerId, Treatment)> {
+        self.treated.pop_front()
     }
 
     /// Adds a worker that has joined.
@@ -171,8 +192,11 @@ impl Routing {
                 self.cluster.assign(giver, prefill);
                 self.cluster.assign(reader, sequences(ask));
                 self.cluster.handoff_tried(ask.now, giver, reader);
+                self.cluster.leg_tried(ask.now, giver);
+                self.cluster.leg_tried(ask.now, reader);
             }
             Route::Whole(worker) => {
+                self.cluster.leg_tried(ask.now, worker);
                 self.cluster.assign(worker, Assigned { sequences: ask.choices.into(), ..prefill });
             }
         }
@@ -181,9 +205,10 @@ impl Routing {
 
     /// Tries the strictest tier first, and routes that can run all choices at once before others.
     fn choose(&mut self, pairs: Pairs, alone: Alone, ask: &RouteAsk<'_>) -> Option<Chosen> {
-        let tiers = match ask.avoid.is_empty() && !self.cluster.has_strains() {
-            true => &[Tier::Any][..],
-            false => &Tier::ALL,
+        let tiers = match ask.avoided {
+            Avoided::LastResort if ask.avoid.is_empty() && !self.cluster.has_strains() => &[Tier::Any][..],
+            Avoided::LastResort => &Tier::ALL,
+            Avoided::Never => &Tier::WELCOME,
         };
         let kind = self.kind_for(pairs, ask)?;
         let policy = &mut self.policy;
@@ -224,6 +249,7 @@ impl Pick for Routing {
             Route::Pair { reader, .. } | Route::Whole(reader) => {
                 self.cluster.assign(reader, sequences(ask));
                 self.cluster.handoff_tried(ask.now, giver, reader);
+                self.cluster.leg_tried(ask.now, reader);
                 Some(reader)
             }
         }
@@ -243,6 +269,11 @@ impl Pick for Routing {
             Passage::Arrived => self.cluster.handoff_arrived(giver, reader),
             Passage::Lost => self.cluster.handoff_lost(now, giver, reader, self.config.pair_pause),
         }
+    }
+
+    fn learn_conduct(&mut self, now: Time, worker: WorkerId, conduct: Conduct) {
+        let treatment = self.cluster.conduct(now, worker, conduct, self.config.breaker);
+        self.treated.extend(treatment.map(|treatment| (worker, treatment)));
     }
 
     fn giver(&self, giver: WorkerId) -> Option<Giver> {

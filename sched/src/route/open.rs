@@ -48,17 +48,19 @@ pub(super) enum Seats {
 /// Strictness in what routes are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tier {
-    /// Only workers that did not refuse the request, and pairs that lost nothing lately.
+    /// Only workers that did not refuse the request, and workers and pairs that lost nothing lately.
     Best,
     /// Only workers that did not refuse the request.
     Welcome,
-    /// Only pairs that lost nothing lately.
+    /// Only workers and pairs that lost nothing lately.
     Sound,
     Any,
 }
 
 impl Tier {
     pub(super) const ALL: [Tier; 4] = [Tier::Best, Tier::Welcome, Tier::Sound, Tier::Any];
+    /// Tiers without workers that refused the request.
+    pub(super) const WELCOME: [Tier; 2] = [Tier::Best, Tier::Welcome];
 
     fn minds_refusals(self) -> bool {
         matches!(self, Tier::Best | Tier::Welcome)
@@ -173,7 +175,7 @@ impl<'a> Open<'a> {
         let chosen_before = matches!(self.pairs, Pairs::Of(_));
         giver.info.role == Role::Prefill
             && self.holds(giver, self.ask.prefill_tokens)
-            && (chosen_before || self.is_welcome(giver.id))
+            && (chosen_before || (self.is_welcome(giver.id) && self.is_sound(giver.id)))
     }
 
     fn is_reader(&self, giver: WorkerId, reader: &Worker) -> bool {
@@ -184,7 +186,7 @@ impl<'a> Open<'a> {
     }
 
     fn is_alone(&self, worker: &Worker) -> bool {
-        self.holds(worker, self.ask.sequence_tokens) && self.is_welcome(worker.id)
+        self.holds(worker, self.ask.sequence_tokens) && self.is_welcome(worker.id) && self.is_sound(worker.id)
     }
 
     fn holds(&self, worker: &Worker, tokens: u32) -> bool {
@@ -194,6 +196,10 @@ impl<'a> Open<'a> {
             Seats::Any => true,
         };
         info.kind() == self.kind && tokens <= worker.sequence_tokens_max() && seats
+    }
+
+    fn is_sound(&self, id: WorkerId) -> bool {
+        !self.tier.minds_losses() || !self.cluster.is_failing(self.ask.now, id)
     }
 
     fn is_welcome(&self, id: WorkerId) -> bool {

@@ -64,6 +64,7 @@ fn ask(prefill_tokens: u32, sequence_tokens: u32, avoid: &BTreeSet<WorkerId>) ->
         slo: Slo::default(),
         ttft_slack: None,
         avoid,
+        avoided: Avoided::LastResort,
     }
 }
 

@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_plain_request_splits_as_measured() {
         let marks = Marks { arrived: Time(100), parsed: Time(110), admitted: Time(113) };
-        let first = FirstTiming { queue: Span(20), prefill: Span(50) };
+        let first = FirstTiming { queue: Span(20), prefill: Span(50), ..FirstTiming::default() };
         let parts = TtftParts::split(&marks, Time(114), first, Time(190));
         let wanted =
             TtftParts { parse: Span(10), admission: Span(3), queue: Span(21), prefill: Span(50), relay: Span(6) };
@@ -139,7 +139,7 @@ mod tests {
             let mut times = times;
             times.sort_unstable();
             let marks = Marks { arrived: Time(times[0]), parsed: Time(times[1]), admitted: Time(times[2]) };
-            let first = FirstTiming { queue: Span(claims[0]), prefill: Span(claims[1]) };
+            let first = FirstTiming { queue: Span(claims[0]), prefill: Span(claims[1]), ..FirstTiming::default() };
             let parts = TtftParts::split(&marks, Time(times[3]), first, Time(times[4]));
             prop_assert_eq!(parts.total(), Span(times[4] - times[0]));
             prop_assert_eq!(parts.named().iter().map(|(_, span)| span.us()).sum::<u64>(), parts.total().us());

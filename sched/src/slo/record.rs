@@ -23,6 +23,14 @@ struct Seen {
     first: Time,
     last: Time,
     tokens: u32,
+    stage: Stage,
+}
+
+/// Whether more tokens of a choice are awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Ended,
 }
 
 /// Contribution of one token to the metrics.
@@ -103,7 +111,7 @@ impl RequestRecord {
                 observation.handoff_gap = Some(GapParts::split(itl, join));
             }
         }
-        let seen = before.map_or(Seen { first: now, last: now, tokens: 1 }, |before| Seen {
+        let seen = before.map_or(Seen { first: now, last: now, tokens: 1, stage: Stage::Open }, |before| Seen {
             last: now.max(before.last),
             tokens: before.tokens + 1,
             ..before
@@ -112,29 +120,44 @@ impl RequestRecord {
         observation
     }
 
+    /// Records that no more tokens of `choice` are awaited.
+    pub fn choice_ended(&mut self, choice: Choice) {
+        if let Some(seen) = self.choices.get_mut(&choice) {
+            seen.stage = Stage::Ended;
+        }
+    }
+
     /// Ends the request and judges its targets.
     #[must_use]
     pub fn end(mut self, now: Time, outcome: Outcome) -> Summary {
         let itl_tail = quantile(&mut self.itls, self.itl_quantile);
         let tpot = self.choices.values().filter_map(Seen::tpot).max();
+        let tokens = self.choices.values().map(|seen| u64::from(seen.tokens)).sum();
         let total = now.since(self.marks.arrived);
         let ttft = self.ttft.map(|parts| parts.total());
+        let (tpot_at_least, itl_tail_at_least) = match outcome {
+            Outcome::ClientGone => self.as_if_tokens_came(now),
+            Outcome::Done | Outcome::Refused | Outcome::Failed => (tpot, itl_tail),
+        };
         // Without a first token, the time waited so far counts against the target.
         let verdict = Verdict {
             ttft: Target::judge(self.slo.ttft, Some(ttft.unwrap_or(total))),
-            tpot: Target::judge(self.slo.tpot, tpot),
-            itl_tail: Target::judge(self.slo.itl_tail, itl_tail),
+            tpot: Target::judge(self.slo.tpot, tpot_at_least),
+            itl_tail: Target::judge(self.slo.itl_tail, itl_tail_at_least),
         };
-        Summary {
-            class: self.slo.class,
-            outcome,
-            verdict,
-            ttft: self.ttft,
-            tpot,
-            itl_tail,
-            total,
-            tokens: self.choices.values().map(|seen| u64::from(seen.tokens)).sum(),
+        Summary { class: self.slo.class, outcome, verdict, ttft: self.ttft, tpot, itl_tail, total, tokens }
+    }
+
+    /// TPOT and tail of the gaps if the next token of every open choice came now: a client that leaves has waited that
+    /// long for it.
+    fn as_if_tokens_came(&mut self, now: Time) -> (Option<Span>, Option<Span>) {
+        let open = self.choices.values_mut().filter(|seen| seen.stage == Stage::Open);
+        for seen in open {
+            self.itls.push(now.since(seen.last));
+            (seen.last, seen.tokens) = (now.max(seen.last), seen.tokens + 1);
         }
+        let tpot = self.choices.values().filter_map(Seen::tpot).max();
+        (tpot, quantile(&mut self.itls, self.itl_quantile))
     }
 }
 
@@ -154,6 +177,7 @@ pub fn quantile(spans: &mut [Span], q: f64) -> Option<Span> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Judgement;
     use super::*;
     use crate::message::JoinTiming;
 
@@ -194,16 +218,35 @@ mod tests {
     #[test]
     fn refused_failed_and_unanswered_count_as_missed() {
         let ends = |outcome, after| RequestRecord::new(Time(0), slo(100, 1, 1), 0.99).end(Time(after), outcome);
-        assert!(!ends(Outcome::Refused, 1).met());
-        assert!(!ends(Outcome::Failed, 1).met());
-        assert!(!ends(Outcome::ClientGone, 101).met());
-        assert!(ends(Outcome::ClientGone, 100).met(), "no target was missed before the client left");
+        assert_eq!(ends(Outcome::Refused, 1).judgement(), Judgement::Missed);
+        assert_eq!(ends(Outcome::Failed, 1).judgement(), Judgement::Missed);
+        assert_eq!(ends(Outcome::ClientGone, 101).judgement(), Judgement::Missed);
+        let left = ends(Outcome::ClientGone, 100);
+        assert_eq!((left.judgement(), left.met()), (Judgement::Left, false), "nothing was missed before it left");
+    }
+
+    #[test]
+    fn a_client_that_leaves_has_waited_for_the_next_token() {
+        let leaves = |after: u64, ended: Option<Choice>| {
+            let mut record = RequestRecord::new(Time(0), slo(100, 20, 50), 1.0);
+            for time in [10, 20, 30] {
+                record.token(Time(time), Choice(0), Time(0), None);
+            }
+            ended.into_iter().for_each(|choice| record.choice_ended(choice));
+            record.end(Time(30 + after), Outcome::ClientGone)
+        };
+        assert_eq!(leaves(40, None).judgement(), Judgement::Left, "three gaps of 20 on average");
+        let late = leaves(41, None);
+        assert_eq!((late.judgement(), late.verdict.tpot), (Judgement::Missed, Target::Missed));
+        assert_eq!((late.tpot, late.tokens), (Some(Span(10)), 3), "measured are real tokens only");
+        assert_eq!(leaves(60, None).verdict.itl_tail, Target::Missed);
+        assert_eq!(leaves(60, Some(Choice(0))).judgement(), Judgement::Left, "it waited for nothing any more");
     }
 
     #[test]
     fn the_handoff_gap_is_an_itl() {
         let mut record = RequestRecord::new(Time(0), Slo::default(), 0.99);
-        let first = FirstTiming { queue: Span(3), prefill: Span(40) };
+        let first = FirstTiming { queue: Span(3), prefill: Span(40), ..FirstTiming::default() };
         let seen = record.token(Time(50), Choice(0), Time(5), Some(TokenTiming::First(first)));
         assert_eq!((seen.ttft.unwrap().queue, seen.ttft.unwrap().relay), (Span(8), Span(2)));
         assert_eq!((seen.itl, seen.handoff_gap), (None, None));

@@ -1,6 +1,6 @@
 //! What the executor drives: steps, layer by layer up to their samples, on any device; knows no scheduler.
 
-use sched::{LaneId, SampleOutcome, SlotId, SlotInit};
+use sched::{LaneId, SampleOutcome, ScoreOutcome, SlotId, SlotInit, TokenId};
 
 use super::input::StepInput;
 use super::layers::Layers;
@@ -26,8 +26,8 @@ pub(crate) trait Forward {
 
     fn wait(&mut self) -> Result<(), EngineError>;
 
-    /// Samples after the last layer: one outcome per row, so that a row that cannot be sampled fails alone.
-    fn sample(&mut self, lane: LaneId, rows: &[Sampled]) -> Result<Vec<SampleOutcome>, EngineError>;
+    /// Samples and scores after the last layer: one outcome per row, so that a row that gives none fails alone.
+    fn read(&mut self, lane: LaneId, sample: &[Sampled], score: &[Scored]) -> Result<Outcomes, EngineError>;
 
     /// Records that the step that should have sampled a slot did not.
     fn void(&mut self, slot: SlotId);
@@ -45,6 +45,21 @@ pub(crate) struct FromSlot {
 pub(crate) struct Sampled {
     pub(super) slot: SlotId,
     pub(super) index: usize,
+}
+
+/// A token to score, and the index of its row among the rows that want logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scored {
+    pub(super) index: usize,
+    pub(super) token: TokenId,
+    pub(super) top: u8,
+}
+
+/// What the logits of a step gave.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes {
+    pub(super) samples: Vec<SampleOutcome>,
+    pub(super) scores: Vec<ScoreOutcome>,
 }
 
 /// Layers whose logits are sampled on the host.
@@ -98,10 +113,16 @@ impl<L: Layers> Forward for HostSampled<L> {
         self.layers.wait()
     }
 
-    fn sample(&mut self, lane: LaneId, rows: &[Sampled]) -> Result<Vec<SampleOutcome>, EngineError> {
+    fn read(&mut self, lane: LaneId, sample: &[Sampled], score: &[Scored]) -> Result<Outcomes, EngineError> {
+        if sample.is_empty() && score.is_empty() {
+            return Ok(Outcomes::default());
+        }
         let HostSampled { layers, sampler } = self;
         let logits = layers.logits(lane)?;
-        rows.iter().map(|Sampled { slot, index }| sampler.sample(*slot, logits.row(*index))).collect()
+        let scores =
+            score.iter().map(|Scored { index, token, top }| sampler.score(logits.row(*index), *token, *top)).collect();
+        let samples = sample.iter().map(|Sampled { slot, index }| sampler.sample(*slot, logits.row(*index)));
+        Ok(Outcomes { samples: samples.collect::<Result<_, _>>()?, scores })
     }
 
     fn void(&mut self, slot: SlotId) {

@@ -6,7 +6,7 @@ use kernels::BatchSequence;
 use sched::{Input, SequenceRows, StepPlan};
 
 use super::StepLimits;
-use super::forward::{FromSlot, Sampled};
+use super::forward::{FromSlot, Sampled, Scored};
 use super::input::StepInput;
 use crate::EngineError;
 use crate::model::ModelSpec;
@@ -15,6 +15,7 @@ use crate::model::ModelSpec;
 pub(super) struct Prepared {
     pub(super) rows: usize,
     pub(super) sample: Vec<Sampled>,
+    pub(super) score: Vec<Scored>,
     pub(super) layers: Range<u32>,
 }
 
@@ -27,17 +28,20 @@ impl Prepared {
     ) -> Result<(Prepared, StepInput, Vec<FromSlot>), EngineError> {
         check_layers(plan, spec)?;
         check_rows(plan, limits)?;
+        check_scored(plan, spec)?;
         let from = from_slots(plan);
         let tokens = input_tokens(plan, spec, &from)?;
         let wanted = wanted_rows(plan, limits)?;
         let index = |row: u32| wanted.binary_search(&row).unwrap_or_default();
         let sample = plan.sample.iter().map(|sample| Sampled { slot: sample.slot, index: index(sample.row) }).collect();
+        let score = plan.score.iter();
+        let score = score.map(|row| Scored { index: index(row.row), token: row.token, top: row.top }).collect();
         let sequences = plan.sequences.iter().map(|sequence| BatchSequence {
             rows: sequence.rows.clone(),
             blocks: sequence.blocks.clone(),
             first_position: sequence.first_position,
         });
-        let prepared = Prepared { rows: tokens.len(), sample, layers: plan.layers.clone() };
+        let prepared = Prepared { rows: tokens.len(), sample, score, layers: plan.layers.clone() };
         let blocks = plan.blocks.iter().map(|block| block.0).collect();
         Ok((prepared, StepInput { tokens, sequences: sequences.collect(), blocks, wanted }, from))
     }
@@ -52,10 +56,17 @@ fn check_layers(plan: &StepPlan, spec: &ModelSpec) -> Result<(), EngineError> {
     if start > end || end > spec.layers {
         return wrong(format!("layers {start}..{end} of a model with {}", spec.layers));
     }
-    if !plan.sample.is_empty() && end != spec.layers {
-        return wrong(format!("samples after layer {end} of {}", spec.layers));
+    if !(plan.sample.is_empty() && plan.score.is_empty()) && end != spec.layers {
+        return wrong(format!("samples or scores after layer {end} of {}", spec.layers));
     }
     Ok(())
+}
+
+fn check_scored(plan: &StepPlan, spec: &ModelSpec) -> Result<(), EngineError> {
+    match plan.score.iter().find(|row| row.token.0 >= spec.vocab) {
+        Some(row) => wrong(format!("row {} scores token {} of a vocabulary of {}", row.row, row.token.0, spec.vocab)),
+        None => Ok(()),
+    }
 }
 
 /// Checks that rows of sequences follow each other and cover all tokens, and that tables and positions are in bounds.
@@ -120,11 +131,12 @@ fn input_tokens(plan: &StepPlan, spec: &ModelSpec, from: &[FromSlot]) -> Result<
 }
 
 fn wanted_rows(plan: &StepPlan, limits: StepLimits) -> Result<Vec<u32>, EngineError> {
-    let mut wanted: Vec<u32> = plan.sample.iter().map(|sample| sample.row).collect();
+    let sampled = plan.sample.iter().map(|sample| sample.row);
+    let mut wanted: Vec<u32> = sampled.chain(plan.score.iter().map(|score| score.row)).collect();
     wanted.sort_unstable();
     wanted.dedup();
     if let Some(row) = wanted.last().filter(|row| **row as usize >= plan.tokens.len()) {
-        return wrong(format!("samples from row {row} of {}", plan.tokens.len()));
+        return wrong(format!("wants logits of row {row} of {}", plan.tokens.len()));
     }
     if wanted.len() > limits.wanted_max as usize {
         return wrong(format!("{} rows want logits, at most {} can", wanted.len(), limits.wanted_max));

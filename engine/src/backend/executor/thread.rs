@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use sched::replica::Progress;
 use sched::{Failure, FailureKind, LaneId, SlotId, StepId, StepPlan, StepResult};
 
-use super::forward::{Forward, FromSlot};
+use super::forward::{Forward, FromSlot, Outcomes};
 use super::input::StepInput;
 use super::lanes::Lanes;
 use super::order::Entry;
@@ -113,13 +113,13 @@ impl<F: Forward> Executor<F> {
             if prepared.rows == 0 {
                 self.forward.wait()?;
                 let layers_done = prepared.layers.end - prepared.layers.start;
-                return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done }));
+                return Ok(Turn::Ends(StepResult { layers_done, ..StepResult::default() }));
             }
             // An earlier cancelled step may have left the rows between layers, too.
             if step.cancelled.load(Ordering::Acquire) {
                 self.kept.remove(&step.lane);
                 prepared.sample.iter().for_each(|sample| self.forward.void(sample.slot));
-                return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done: 0 }));
+                return Ok(Turn::Ends(StepResult::default()));
             }
             self.enter(step.lane, &prepared, input, &from)?;
             step.phase = Phase::Layers { prepared, done: 0 };
@@ -132,7 +132,7 @@ impl<F: Forward> Executor<F> {
             self.kept.remove(&step.lane);
             prepared.sample.iter().for_each(|sample| self.forward.void(sample.slot));
             self.forward.wait()?;
-            return Ok(Turn::Ends(StepResult { samples: Vec::new(), layers_done: *done }));
+            return Ok(Turn::Ends(StepResult { layers_done: *done, ..StepResult::default() }));
         }
         if *done < planned {
             let layer = prepared.layers.start + *done;
@@ -148,12 +148,9 @@ impl<F: Forward> Executor<F> {
             }
             return Ok(Turn::Continues { layers_done: *done });
         }
-        let samples = match prepared.sample.is_empty() {
-            true => Vec::new(),
-            false => self.forward.sample(step.lane, &prepared.sample)?,
-        };
+        let Outcomes { samples, scores } = self.forward.read(step.lane, &prepared.sample, &prepared.score)?;
         self.forward.wait()?;
-        Ok(Turn::Ends(StepResult { samples, layers_done: planned }))
+        Ok(Turn::Ends(StepResult { samples, scores, layers_done: planned }))
     }
 
     /// Admits sequences and copies blocks, then checks the rest of the plan.

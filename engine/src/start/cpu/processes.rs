@@ -17,7 +17,7 @@ use crate::backend::Notify;
 use crate::model::{ModelSpec, WeightFiles};
 use crate::start::geometry;
 use crate::start::limits::{context_max, precision, segment_shape, step_limits};
-use crate::{Config, EngineError, KvStore, Progress};
+use crate::{Config, EngineError, KvStore, Progress, TransportChoice};
 
 /// A process whose lifeline was closed ends within this time, or is killed.
 const STOP_MAX: Duration = Duration::from_secs(2);
@@ -88,7 +88,8 @@ pub(super) fn start(
             segment: bequeath(&mut command, segment.memory()).map_err(problem)?,
             pool: bequeath(&mut command, memory).map_err(problem)?,
             weights_digest: format!("{:032x}", crew.weights_digest),
-            config: crew.config.clone(),
+            // Ranks move no KV, and the transport within one process has no name in configurations.
+            config: Config { transport: TransportChoice::Auto, ..crew.config.clone() },
         };
         // Ctrl-C in a terminal reaches the leader only, which ends its ranks in order.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);

@@ -346,3 +346,68 @@ fn a_giver_that_drains_still_has_its_offers_passed_on() {
         "#]],
     );
 }
+
+/// Found by reading: one worker with a broken device failed clients' requests although others were well.
+#[test]
+fn a_leg_that_a_worker_could_not_compute_is_tried_once_elsewhere() {
+    check(
+        "aa",
+        1,
+        3,
+        "0 token 1 0 0 50\n 0 failed 1 internal\n 1 token 2 0 1 51\n 1 token 2 0 2 52!",
+        &expect![[r#"
+        start                       | 0 <- Whole 1 0:[]
+        0 token 1 0 0 50            | deliver 0#0=50
+        0 failed 1 internal         | retry after internal; 1 <- Whole 2 0:[50]
+        1 token 2 0 1 51            | deliver 0#1=51 joined
+        1 token 2 0 2 52!           | deliver 0#2=52; finish 0 Stop; done
+        bound [], next timeout never
+    "#]],
+    );
+    check(
+        "ppd",
+        1,
+        3,
+        "0 failed 1 internal\n 1 failed 2 internal",
+        &expect![[r#"
+        start                       | 0 <- Give 1 0:[]
+        0 failed 1 internal         | retry after internal; 1 <- Give 2 0:[]
+        1 failed 2 internal         | failed internal: worker says so
+        bound [], next timeout never
+    "#]],
+    );
+}
+
+#[test]
+fn a_leg_that_only_one_worker_could_compute_fails_at_once() {
+    check(
+        "pd",
+        1,
+        3,
+        "0 failed 1 internal",
+        &expect![[r#"
+        start                       | 0 <- Give 1 0:[]
+        0 failed 1 internal         | failed internal: worker says so
+        bound [], next timeout never
+    "#]],
+    );
+}
+
+/// Found by reading: such a request got 499 and was booked as one whose client had left.
+#[test]
+fn a_request_that_workers_cancel_again_and_again_has_lost_its_workers() {
+    check(
+        "a",
+        1,
+        3,
+        "0 failed 1 cancelled\n 0 failed 2 cancelled\n at 13\n 0 failed 3 cancelled",
+        &expect![[r#"
+            start                       | 0 <- Whole 1 0:[]
+            0 failed 1 cancelled        | retry after cancelled; 0 <- Whole 2 0:[]
+            0 failed 2 cancelled        | retry after cancelled
+            at 13                       | 0 <- Whole 3 0:[]
+            0 failed 3 cancelled        | failed worker_lost: worker says so
+            bound [], next timeout never
+        "#]],
+    );
+}

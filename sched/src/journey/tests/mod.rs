@@ -4,6 +4,7 @@ mod handoffs;
 mod losses;
 mod properties;
 mod scenarios;
+mod scores;
 mod script;
 
 use std::sync::Arc;

@@ -99,6 +99,7 @@ impl Watch {
                 have.push(delivery.token.token);
                 assert!(have.len() <= self.max_tokens as usize);
             }
+            JourneyAction::DeliverScores(_) => panic!("nobody has scored"),
             JourneyAction::FinishChoice { choice, .. } => {
                 assert!(!std::mem::replace(&mut self.finished[choice.0 as usize], true), "finished twice");
             }

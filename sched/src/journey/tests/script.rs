@@ -5,9 +5,10 @@ use expect_test::Expect;
 use super::*;
 use crate::cluster::Intake;
 use crate::message::{Commit, FirstTiming, FirstToken, FromWorker, JoinTiming};
-use crate::{BlockId, LeaseId};
+use crate::{BlockId, LeaseId, Score, Scores};
 
-/// A journey under a script. Each line is one fact; time passes 1 ms per line. `W offered A`, `W committed A token...`,
+/// A journey under a script. Each line is one fact; time passes 1 ms per line. `W offered A`, `W scored A first count`,
+/// `W committed A token...`,
 /// `W handed A`, `W reader-lost A`, `W token A choice index token`, `W failed A kind`, `lost W`, `drain W`, `unlink W`,
 /// `join role`, `gone`, `stop choice`, `at MS` (W: worker, A: attempt). A token with `!` ends its choice.
 struct Script {
@@ -27,8 +28,19 @@ pub(super) fn check_local(roles: &str, choices: u32, max_tokens: u32, script: &s
     check_with(config, roles, (choices, max_tokens), script, expect);
 }
 
+/// Like `check`, for a prompt that is scored.
+pub(super) fn check_scored(roles: &str, script: &str, expect: &Expect) {
+    let parts = parts(1, 3);
+    let params = SamplingParams { prompt_logprobs: Some(0), ..(*parts.params).clone() };
+    let prompt = vec![TokenId(1); 5].into();
+    run(Journey::new(Time(0), Parts { prompt, params: params.into(), ..parts }, config()), roles, script, expect);
+}
+
 fn check_with(config: JourneyConfig, roles: &str, size: (u32, u32), script: &str, expect: &Expect) {
-    let journey = Journey::new(Time(0), parts(size.0, size.1), config);
+    run(Journey::new(Time(0), parts(size.0, size.1), config), roles, script, expect);
+}
+
+fn run(journey: Journey, roles: &str, script: &str, expect: &Expect) {
     let mut run = Script { world: World::new(roles), journey, now_ms: 0, text: String::new() };
     run.step("start", JourneyEvent::Tick);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -103,8 +115,13 @@ fn message(kind: &str, leg: Leg, words: &[&str], journey: &Journey) -> FromWorke
                 let (token, ended) = token(word);
                 FirstToken { choice, token, ended }
             });
-            let timing = FirstTiming { queue: Span(1), prefill: Span(2) };
+            let timing = FirstTiming { queue: Span(1), prefill: Span(2), ..FirstTiming::default() };
             FromWorker::Committed { commit: Commit { leg, firsts: firsts.collect() }, timing }
+        }
+        "scored" => {
+            let score = Score { logprob: -1.0, rank: 1, top: vec![] };
+            let scores = vec![score; number(words[1]) as usize];
+            FromWorker::Scored { leg, scores: Scores { first: number(words[0]), scores } }
         }
         "handed" => FromWorker::HandedOver { leg },
         "reader-lost" => FromWorker::ReaderLost { leg },
@@ -148,6 +165,7 @@ fn show(action: &JourneyAction) -> String {
             };
             format!("deliver {}#{}={}{timing}", d.choice.0, d.index, d.token.token.0)
         }
+        JourneyAction::DeliverScores(scores) => format!("deliver {} scores from {}", scores.scores.len(), scores.first),
         JourneyAction::FinishChoice { choice, reason } => format!("finish {} {reason:?}", choice.0),
         JourneyAction::Retry { failure } => format!("retry after {}", failure.kind.label()),
         JourneyAction::GaveUpHandoffs { failure, instead } => {

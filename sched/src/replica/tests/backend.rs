@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::oracle;
+use crate::replica::ReplicaConfig;
 use crate::{
-    BlockId, Failure, FailureKind, Input, LaneId, SampleOutcome, SampledToken, SequenceRows, SlotId, StepId, StepPlan,
-    StepResult, TokenId,
+    BlockId, Failure, FailureKind, Input, LaneId, SampleOutcome, SampledToken, ScoreRow, SequenceRows, SlotId, StepId,
+    StepPlan, StepResult, TokenId,
 };
 
 /// Content of a block where nothing was written, or where something was torn.
@@ -28,6 +29,8 @@ pub(super) struct FakeBackend {
     block_tokens: u32,
     layers: u32,
     step_tokens_max: u32,
+    /// Most rows of a step that may want logits.
+    logits_max: u32,
     cells: Vec<Vec<u64>>,
     slots: BTreeMap<SlotId, Slot>,
     lanes: BTreeMap<LaneId, Lane>,
@@ -70,12 +73,14 @@ struct Running {
 }
 
 impl FakeBackend {
-    pub(super) fn new(blocks: u32, block_tokens: u32, layers: u32, step_tokens_max: u32) -> FakeBackend {
+    pub(super) fn new(config: &ReplicaConfig) -> FakeBackend {
+        let (blocks, block_tokens) = (config.blocks_total, config.block_tokens);
         let cells = vec![vec![GARBAGE; block_tokens as usize]; blocks as usize];
         FakeBackend {
             block_tokens,
-            layers,
-            step_tokens_max,
+            layers: config.layers,
+            step_tokens_max: config.lanes.iter().map(|lane| lane.step_tokens_max).max().unwrap_or(0),
+            logits_max: config.sequences_max,
             cells,
             slots: BTreeMap::new(),
             lanes: BTreeMap::new(),
@@ -122,7 +127,7 @@ impl FakeBackend {
             None if !cancelled => self.execute(lane, &plan),
             early => {
                 self.cut(lane, &plan, early.is_some());
-                StepResult { samples: Vec::new(), layers_done: plan.layers.len() as u32 - 1 }
+                StepResult { layers_done: plan.layers.len() as u32 - 1, ..StepResult::default() }
             }
         };
         self.run_ahead(lane);
@@ -214,7 +219,8 @@ impl FakeBackend {
             assert_eq!(before, Some((&plan.sequences, plan.layers.start)), "nothing to go on from");
         }
         let whole = plan.layers.end == self.layers;
-        assert!(whole || plan.sample.is_empty(), "a sample before the last layer");
+        assert!(whole || wanted(plan).is_empty(), "a sample or score before the last layer");
+        assert!(wanted(plan).len() as u32 <= self.logits_max, "{} rows want logits", wanted(plan).len());
         assert!(plan.layers.start == 0 || (plan.admit.is_empty() && plan.copies.is_empty()));
         assert!(!plan.sequences.is_empty(), "an empty step");
         assert!(plan.tokens.len() as u32 <= self.step_tokens_max, "{} rows", plan.tokens.len());
@@ -296,10 +302,10 @@ impl FakeBackend {
         if plan.layers.end < self.layers {
             self.tear(plan);
             self.lane(lane).kept = Some((plan.sequences.clone(), plan.layers.end));
-            return StepResult { samples: Vec::new(), layers_done: plan.layers.len() as u32 };
+            return StepResult { layers_done: plan.layers.len() as u32, ..StepResult::default() };
         }
         let mut values_at_row: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-        let wanted: BTreeSet<u32> = plan.sample.iter().map(|sample| sample.row).collect();
+        let wanted = wanted(plan);
         for rows in &plan.sequences {
             let table = &plan.blocks[rows.blocks.start as usize..rows.blocks.end as usize];
             let mut values = self.stored(table, rows.first_position);
@@ -313,7 +319,9 @@ impl FakeBackend {
             }
         }
         let samples = plan.sample.iter().map(|sample| self.sample(sample.slot, &values_at_row[&sample.row])).collect();
-        StepResult { samples, layers_done: plan.layers.len() as u32 }
+        let score = |row: &ScoreRow| Ok(oracle::score(&values_at_row[&row.row], row.token));
+        let scores = plan.score.iter().map(score).collect();
+        StepResult { samples, scores, layers_done: plan.layers.len() as u32 }
     }
 
     fn input(&mut self, plan: &StepPlan, rows: &SequenceRows, row: u32) -> TokenId {
@@ -363,6 +371,11 @@ impl FakeBackend {
             self.slots.get_mut(&sample.slot).expect("a slot of the step before").last = Last::Void;
         }
     }
+}
+
+/// Rows whose logits a plan wants.
+fn wanted(plan: &StepPlan) -> BTreeSet<u32> {
+    plan.sample.iter().map(|sample| sample.row).chain(plan.score.iter().map(|score| score.row)).collect()
 }
 
 /// Slots that a plan seats, samples or continues from.

@@ -2,7 +2,7 @@
 //! every value, and a choice's seed. Any block that is lost, stale, torn or mixed up changes what is generated.
 
 use crate::rng::{choice_seed, token_hash};
-use crate::{Choice, SamplingParams, TokenId};
+use crate::{Choice, SamplingParams, Score, TokenId};
 
 pub(super) const VOCABULARY: u64 = 50;
 
@@ -22,6 +22,12 @@ pub(super) fn values(tokens: impl IntoIterator<Item = TokenId>) -> Vec<u64> {
 pub(super) fn sample(values: &[u64], seed: u64, position: u64) -> TokenId {
     let state = values.last().copied().unwrap_or(0);
     TokenId((token_hash(seed ^ state, position) % VOCABULARY) as u32)
+}
+
+/// Score of the token that follows `values`.
+pub(super) fn score(values: &[u64], token: TokenId) -> Score {
+    let state = values.last().copied().unwrap_or(0);
+    Score { logprob: -((mix(state, token.0.into()) >> 44) as f32), rank: 1, top: Vec::new() }
 }
 
 /// Whole answer of a choice, ending as its parameters and the context say.

@@ -110,6 +110,7 @@ fn request(words: &Words) -> Request {
         repetition_penalty: words.real("repetition", 1.0),
         presence_penalty: words.real("presence", 0.0),
         frequency_penalty: words.real("frequency", 0.0),
+        prompt_logprobs: words.plain.contains(&"scored").then_some(2),
         ..SamplingParams::default()
     };
     Request {
@@ -157,8 +158,7 @@ fn release_answered((giver, lease): (InstanceId, LeaseId), word: &str) -> Event 
 
 impl World {
     fn new(config: ReplicaConfig) -> World {
-        let rows_max = config.lanes.iter().map(|lane| lane.step_tokens_max).max().unwrap_or(0);
-        let backend = FakeBackend::new(config.blocks_total, config.block_tokens, config.layers, rows_max);
+        let backend = FakeBackend::new(&config);
         let mut replica = Replica::new(config).expect("the configuration of a scenario is valid");
         GIVERS_UP.for_each(|giver| replica.on(Time(0), Event::GiverUp(InstanceId(giver))));
         World {
@@ -382,6 +382,9 @@ impl World {
                 let TimingText(timing) = timing.map(TimingText::from).unwrap_or_default();
                 format!("token {} {}{timing}", show_leg(leg), show_token(choice, Some(index), token.token, ended))
             }
+            FromWorker::Scored { leg, scores } => {
+                format!("scored {} {}..{}", show_leg(leg), scores.first, scores.first as usize + scores.scores.len())
+            }
             FromWorker::Failed { leg, failure } => {
                 format!("failed {} {}: {}", show_leg(leg), failure.kind.label(), failure.detail)
             }
@@ -460,6 +463,9 @@ struct TimingText(String);
 impl From<TokenTiming> for TimingText {
     fn from(timing: TokenTiming) -> TimingText {
         TimingText(match timing {
+            TokenTiming::First(first) if first.cached_tokens > 0 => {
+                format!(" (queue {} prefill {} cached {})", first.queue, first.prefill, first.cached_tokens)
+            }
             TokenTiming::First(first) => format!(" (queue {} prefill {})", first.queue, first.prefill),
             TokenTiming::Joined(join) => {
                 format!(" (wait {} transfer {} queue {} step {})", join.wait, join.transfer, join.queue, join.step)

@@ -50,6 +50,7 @@ impl Router {
             max_tokens: 2 + dice.below(14) as u32,
             stop_tokens: vec![TokenId(3), TokenId(4)],
             seed: id,
+            prompt_logprobs: id.is_multiple_of(4).then_some(0),
             ..SamplingParams::default()
         };
         let family = dice.below(4) as u32;
@@ -104,7 +105,7 @@ impl Router {
                 self.out.push((Role::Decode, ToWorker::Offer(offer)));
             }
             FromWorker::Committed { commit, .. } => self.committed(commit),
-            FromWorker::HandedOver { .. } => {}
+            FromWorker::HandedOver { .. } | FromWorker::Scored { .. } => {}
             FromWorker::Token { leg, choice, index, token, ended, .. } => {
                 self.deliver(leg, choice, Some(index), &token, ended);
             }

@@ -84,8 +84,8 @@ impl Worker {
         Worker {
             role,
             instance: InstanceId(instance),
+            backend: FakeBackend::new(&config),
             replica: Replica::new(config).expect("a valid configuration"),
-            backend: FakeBackend::new(blocks_total, block_tokens, LAYERS, rows),
             granted: BTreeMap::new(),
             frozen_until: Time(0),
             next_tick: None,
@@ -158,7 +158,7 @@ impl Worker {
     fn watch_message(&mut self, message: &FromWorker) {
         let leg = message.leg();
         match message {
-            FromWorker::Offered { .. } => {}
+            FromWorker::Offered { .. } | FromWorker::Scored { .. } => {}
             FromWorker::Committed { commit, .. } => {
                 let watch = self.watch.get_mut(&leg).expect("a leg that was sent");
                 watch.over = commit.firsts.iter().all(|first| first.ended.is_some());

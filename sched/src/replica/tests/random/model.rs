@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use self::answers::{picked, told_token};
+use self::answers::{picked, told_scores, told_token};
 use self::legs::{ChoiceModel, LegModel};
 use crate::handoff::{LeaseKey, PullOutcome, Watermark};
 use crate::message::{Commit, Envelope, FromWorker, Offer, ReleaseAnswer, ToGiver, ToReader, ToWorker, Work};
@@ -130,8 +130,8 @@ impl Model {
             lease_key: LeaseKey::new([2; 32]),
         };
         Model {
+            backend: FakeBackend::new(&config),
             replica: Replica::new(config).expect("a valid configuration"),
-            backend: FakeBackend::new(blocks_total, BLOCK_TOKENS, LAYERS, ROWS),
             effects: Effects::Early,
             now: Time(0),
             requests: 0,
@@ -232,6 +232,7 @@ impl Model {
             min_tokens: shape.min_tokens,
             stop_tokens: vec![TokenId(3), TokenId(4), TokenId(5)],
             seed: self.requests,
+            prompt_logprobs: self.requests.is_multiple_of(3).then_some(0),
             ..SamplingParams::default()
         };
         let damaged = (choice_seed(self.requests, Choice(0)), u64::from(shape.damaged));
@@ -260,6 +261,7 @@ impl Model {
             choices,
             committed: false,
             unverified: false,
+            scored: Some(BTreeSet::new()),
             damaged_at: shape.damaged,
             over: false,
         };
@@ -279,7 +281,8 @@ impl Model {
         if !self.met.contains(&giver) {
             self.unmet.insert(request.leg);
         }
-        self.legs.get_mut(&request.leg).expect("just inserted").unverified = true;
+        let model = self.legs.get_mut(&request.leg).expect("just inserted");
+        (model.unverified, model.scored) = (true, None);
         let blocks = (0..request.prefill_tokens().div_ceil(16) as u32).map(BlockId).collect();
         self.feed(Event::Router(ToWorker::Offer(Offer { request, giver, giver_address: "p:1".into(), lease, blocks })));
     }
@@ -437,6 +440,7 @@ impl Model {
                 self.leg_of_grant.insert(lease, leg);
             }
             FromWorker::Committed { commit, .. } => self.told_commit(&commit),
+            FromWorker::Scored { scores, .. } => told_scores(model, &scores),
             FromWorker::HandedOver { .. } | FromWorker::ReaderLost { .. } => model.over = true,
             FromWorker::Failed { failure, .. } => {
                 let may_fail = model.damaged_at < model.request.params.max_tokens;

@@ -13,5 +13,6 @@ mod lanes;
 mod meeting;
 mod preemption;
 mod prefix;
+mod scores;
 mod streaming;
 mod taking;

@@ -24,7 +24,7 @@ fn a_second_prompt_reuses_full_blocks_of_an_ended_one() {
             > submit r2 prompt=50 family=1 max=1
               run step2: +slot0 | 32..50 @b0,b1,b2,b3 → slot0
             > step
-              token r2 choice0#0=t34 Length (queue 0us prefill 10000us)
+              token r2 choice0#0=t34 Length (queue 0us prefill 10000us cached 32)
               over r2
             > load
               running 0 waiting 0 (0 tokens) held 0; blocks free 13 cached 3 in use 0 quarantined 0; ever 32 tokens found, 0 preempted
@@ -48,7 +48,7 @@ fn a_prompt_that_is_here_in_full_still_computes_its_last_block() {
             > submit r2 prompt=32 family=1 max=1
               run step2: +slot0 | 16..32 @b0,b2 → slot0
             > step
-              token r2 choice0#0=t26 Length (queue 0us prefill 10000us)
+              token r2 choice0#0=t26 Length (queue 0us prefill 10000us cached 16)
               over r2
         "#]],
     );

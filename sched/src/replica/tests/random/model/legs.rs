@@ -1,6 +1,6 @@
 //! One leg as the world knows it: the tokens that it is owed, and its progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::FirstToken;
 use crate::replica::tests::backend::sampled;
@@ -15,6 +15,8 @@ pub(super) struct LegModel {
     pub(super) unverified: bool,
     /// Index of the first choice's token that comes from a damaged row.
     pub(super) damaged_at: u32,
+    /// Positions of the prompt tokens that were scored; `None` if a giver computes the prompt.
+    pub(super) scored: Option<BTreeSet<u32>>,
     pub(super) over: bool,
 }
 

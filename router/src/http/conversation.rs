@@ -1,0 +1,197 @@
+//! A conversation as the model sees it, and how its answer is read; knows no socket.
+
+use sched::{Failure, FailureKind};
+
+use super::room::Room;
+use crate::jinja::Rendered;
+use crate::model_output::{
+    Begins, CallReading, Callable, Calls, Function, NextSpeaker, Reading, ReasoningForm, Tags, answer_grammar,
+};
+use crate::openai::{ApiError, Conversation, Thoughts, ToolUse, Wanted};
+use crate::text::{
+    AddSpecials, GenerationPrompt, LeftOut, ModelText, TemplateError, Tool, ToolCalls, ToolChoice, Tooling,
+};
+
+/// Renders a conversation with the model's own template.
+pub(super) fn conversation_text(
+    conversation: &Conversation,
+    model: &ModelText,
+    room: &Room<'_>,
+) -> Result<(Rendered, AddSpecials), ApiError> {
+    let tools = &conversation.tool_use.tools;
+    let tooling = if tools.is_empty() { Tooling::Absent } else { Tooling::Offered };
+    let Some(template) = model.template_for(tooling) else {
+        let message = "this model has no chat template: use /v1/completions instead";
+        return Err(ApiError::invalid("messages", message));
+    };
+    let (messages, variables) = (&conversation.messages, &conversation.template_variables);
+    if let Some(left_out) = template.leaves_out(messages, tools) {
+        return Err(no_place(left_out));
+    }
+    if tooling == Tooling::Offered {
+        can_call(&conversation.tool_use, model)?;
+    }
+    let prompt = template
+        .render_within(messages, tools, conversation.generation_prompt, variables, room.effort)
+        .map_err(|error| match error {
+            TemplateError::Lack(_) => ApiError::from(Failure::new(FailureKind::Unavailable, error.to_string())),
+            error => ApiError::invalid("messages", error.to_string()),
+        })?;
+    Ok((prompt, conversation.add_specials))
+}
+
+/// Fails if calls that the model makes would not be found, unless the operator wants it so.
+fn can_call(tool_use: &ToolUse, model: &ModelText) -> Result<(), ApiError> {
+    const HINT: &str = "the operator can set router.text.tool_format";
+    let must_call = matches!(tool_use.choice, ToolChoice::Required | ToolChoice::Named(_));
+    let (field, message) = match model.tool_calls {
+        ToolCalls::Unknown => ("tools", "the form in which this model writes tool calls is not known to this server"),
+        ToolCalls::InText if must_call => ("tool_choice", "tool calls of this model are not told from its text"),
+        ToolCalls::InText | ToolCalls::Read(_) => return Ok(()),
+    };
+    Err(ApiError { code: Some("unsupported_value"), ..ApiError::invalid(field, format!("{field}: {message}; {HINT}")) })
+}
+
+/// Error: the model would not see a part of the conversation.
+fn no_place(left_out: LeftOut) -> ApiError {
+    let (field, what) = match left_out {
+        LeftOut::Tools => ("tools".to_owned(), "tools"),
+        LeftOut::Calls(index) => (format!("messages[{index}].tool_calls"), "tool calls"),
+        LeftOut::Result(index) => (format!("messages[{index}].role"), "results of tools"),
+    };
+    let message = format!("{field}: the chat template of this model has no place for {what}");
+    ApiError { code: Some("unsupported_value"), ..ApiError::invalid(&field, message) }
+}
+
+/// Returns how the answer to `prompt` is taken apart; `None` if all of it is content.
+pub(super) fn reading(conversation: &Conversation, model: &ModelText, prompt: &Rendered) -> Option<Reading> {
+    let tags = match conversation.thoughts {
+        Thoughts::Beside | Thoughts::Omitted => model.thought_tags,
+        Thoughts::InContent => None,
+    };
+    let tool_use = &conversation.tool_use;
+    let calls = match model.tool_calls {
+        ToolCalls::Read(format) if !tool_use.tools.is_empty() => {
+            let functions = tool_use.tools.iter().map(|tool| Function::new(&tool.name, &tool.parameters));
+            let then = match tool_use.choice {
+                // As in OpenAI's API: the client knows that there is a call.
+                ToolChoice::Named(_) => NextSpeaker::User,
+                ToolChoice::Auto | ToolChoice::None | ToolChoice::Required => NextSpeaker::Tools,
+            };
+            Some(CallReading { format, functions: functions.collect(), limit: tool_use.limit, then })
+        }
+        ToolCalls::Read(_) | ToolCalls::InText | ToolCalls::Unknown => None,
+    };
+    let reasoning = match conversation.thoughts {
+        Thoughts::Omitted => ReasoningForm::Omitted,
+        Thoughts::Beside | Thoughts::InContent => ReasoningForm::Beside,
+    };
+    let shown = tags.iter().flat_map(|_| &model.marks.thoughts).chain(calls.iter().flat_map(|_| &model.marks.calls));
+    let shown = shown.copied().collect();
+    (tags.is_some() || calls.is_some()).then(|| Reading {
+        thoughts: tags.map(|tags| (tags, begins(conversation.generation_prompt, prompt, tags))),
+        reasoning,
+        calls,
+        shown,
+    })
+}
+
+/// Returns where the answer to `prompt` begins.
+fn begins(generation_prompt: GenerationPrompt, prompt: &Rendered, tags: Tags) -> Begins {
+    let last = prompt.given.last().cloned().unwrap_or_default();
+    let after = prompt.text.get(last.end..).unwrap_or_default();
+    match generation_prompt {
+        GenerationPrompt::Continue if after.is_empty() => tags.begin_within(prompt.text.get(last).unwrap_or_default()),
+        GenerationPrompt::Add | GenerationPrompt::Omit | GenerationPrompt::Continue => tags.begin_after(after),
+    }
+}
+
+/// Returns the grammar of the answer: that of the calls that it must make, or that of the content that the client wants,
+/// beside the calls that it may make. Thoughts come before either. `None` if anything may be said.
+pub(super) fn structure(
+    conversation: &Conversation,
+    wanted: Option<&Wanted>,
+    model: &ModelText,
+    reading: Option<&Reading>,
+) -> Option<Wanted> {
+    let tool_use = &conversation.tool_use;
+    let must_call = matches!(tool_use.choice, ToolChoice::Required | ToolChoice::Named(_));
+    let wanted = wanted.filter(|_| !must_call);
+    let may_call = |tool: &&Tool| match &tool_use.choice {
+        ToolChoice::Named(name) => tool.name == *name,
+        ToolChoice::Required => true,
+        ToolChoice::Auto => wanted.is_some(),
+        ToolChoice::None => false,
+    };
+    let tools = tool_use.tools.iter().filter(may_call);
+    let functions: Vec<Callable<'_>> =
+        tools.map(|tool| Callable { name: &tool.name, parameters: &tool.parameters }).collect();
+    let calls = reading.and_then(|reading| reading.calls.as_ref()).filter(|_| !functions.is_empty());
+    let calls = calls.map(|calls| Calls { format: calls.format, functions: &functions, limit: calls.limit });
+    let thoughts = reading.and_then(|reading| reading.thoughts);
+    if calls.is_none() && thoughts.is_none() {
+        return wanted.cloned();
+    }
+    let control = |mark: &str| {
+        let token = model.tokenizer.token_id(mark)?;
+        model.tokenizer.pieces().is_special(token).then_some(token)
+    };
+    let content = wanted.map(|wanted| &*wanted.grammar);
+    let grammar = answer_grammar(calls, content, thoughts, &control)?;
+    Some(Wanted { field: wanted.map_or("tools", |wanted| wanted.field), grammar: grammar.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::openai::{ChatRequest, Limits};
+    use crate::text::{ModelText, samples};
+
+    const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}{% endfor %}{% for tool in tools or [] %}{{ tool.function | tojson }}{% endfor %}{% if add_generation_prompt %}<think>{% endif %}";
+
+    fn model() -> ModelText {
+        let folder = std::env::temp_dir().join(format!("baton-conversation-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let config = json!({"model_type": "llama", "vocab_size": 300, "max_position_embeddings": 64});
+        for (file, text) in [
+            ("tokenizer.json", samples::byte_level_json().to_string()),
+            ("config.json", config.to_string()),
+            ("chat_template.jinja", TEMPLATE.to_owned()),
+        ] {
+            std::fs::write(folder.join(file), text).unwrap();
+        }
+        let model = ModelText::load(&folder).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        model
+    }
+
+    fn grammar(model: &ModelText, choice: &Value) -> Option<Arc<str>> {
+        let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+        let body = json!({
+            "messages": [{"role": "user", "content": "x"}], "tools": [tool("f"), tool("g")], "tool_choice": choice,
+        });
+        let limits = Limits { n_max: 1, prompts_max: 1, stop_max: 1, stop_bytes_max: 1, vocab_size: 300 };
+        let request = ChatRequest::parse(body.to_string().as_bytes(), &limits).unwrap();
+        let conversation = request.conversation;
+        let effort = crate::text::Effort::unbounded();
+        let room = Room { context_tokens: 64, answer_bytes_max: 1, effort: &effort };
+        let (prompt, _) = conversation_text(&conversation, model, &room).unwrap();
+        let reading = reading(&conversation, model, &prompt).unwrap();
+        Some(structure(&conversation, request.generation.structure.as_ref(), model, Some(&reading))?.grammar)
+    }
+
+    #[test]
+    fn an_answer_that_must_call_has_a_grammar() {
+        let model = model();
+        assert_eq!(grammar(&model, &json!("auto")), None);
+        let required = grammar(&model, &json!("required")).unwrap();
+        assert!(required.starts_with("start: thought space? call (\"\\n\" call)*\n"), "{required}");
+        assert!(required.contains("\\\"f\\\"") && required.contains("\\\"g\\\""), "{required}");
+        let named = grammar(&model, &json!({"type": "function", "function": {"name": "g"}})).unwrap();
+        assert!(named.starts_with("start: thought space? call\n") && !named.contains("\\\"f\\\""), "{named}");
+    }
+}
