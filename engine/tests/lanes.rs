@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use sched::message::{Envelope, FromWorker, ToWorker, Work};
 use sched::replica::{
     Action, Compute, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig,
 };
-use sched::{LaneId, Leg, Request, SamplingParams, Time};
+use sched::{LaneId, Leg, Request, SamplingParams, Time, TokenId};
 
 use support::requests::{mix, request, tokens};
-use support::workers::{Exact, Texts, assert_equal, config};
+use support::workers::{Exact, Texts, assert_equal, config, take_scores};
 use support::{demo, family};
 
 const ONE: &[LaneWork] = &[LaneWork::DecodeFirst];
@@ -31,7 +31,8 @@ struct Worker {
     woken: Receiver<()>,
     now: Time,
     texts: Texts,
-    open: BTreeSet<Leg>,
+    /// Prompts of the legs that run.
+    open: BTreeMap<Leg, Arc<[TokenId]>>,
     /// Times that steps of both lanes were in flight together.
     beside: u32,
     in_flight: [u32; 2],
@@ -68,14 +69,14 @@ impl Worker {
             hash_salt: 1,
             lease_key: LeaseKey::new([1; 32]),
         })?;
-        let (texts, open) = (Texts::new(), BTreeSet::new());
+        let (texts, open) = (Texts::new(), BTreeMap::new());
         Ok(Worker { replica, opened, woken, now: Time(0), texts, open, beside: 0, in_flight: [0; 2] })
     }
 
     /// Runs all requests at once, and returns every token.
     fn run(&mut self, requests: &[Request]) -> Result<Texts> {
         for request in requests {
-            self.open.insert(request.leg);
+            self.open.insert(request.leg, Arc::clone(&request.prompt));
             self.feed(Event::Router(ToWorker::Submit(request.clone(), Work::Whole)))?;
         }
         while !self.open.is_empty() {
@@ -115,6 +116,11 @@ impl Worker {
             }
             Action::Say(Envelope::Router(FromWorker::Token { leg, choice, token, ended, .. })) => {
                 self.texts.entry((leg.request.0, choice.0)).or_default().push(Exact::new(&token, ended));
+                Ok(())
+            }
+            Action::Say(Envelope::Router(FromWorker::Scored { leg, scores })) => {
+                let prompt = self.open.get(&leg).context("an unknown leg is scored")?;
+                take_scores(&mut self.texts, leg, prompt, &scores);
                 Ok(())
             }
             Action::Say(Envelope::Over(leg)) => {

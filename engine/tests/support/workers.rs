@@ -51,6 +51,15 @@ impl Exact {
 /// Stands for the prompt among the choices of a request.
 pub const PROMPT: u32 = u32::MAX;
 
+/// Takes scores of a prompt, which come again if it was preempted.
+pub fn take_scores(texts: &mut Texts, leg: Leg, prompt: &[TokenId], scores: &Scores) {
+    let text = texts.entry((leg.request.0, PROMPT)).or_default();
+    text.truncate(scores.first as usize - 1);
+    assert_eq!(text.len() + 1, scores.first as usize, "{leg}");
+    let tokens = prompt.iter().skip(scores.first as usize);
+    text.extend(tokens.zip(&scores.scores).map(|(token, score)| Exact::scored(*token, score)));
+}
+
 /// Generated tokens by (request, choice), and scores of prompts.
 pub type Texts = BTreeMap<(u64, u32), Vec<Exact>>;
 
@@ -266,14 +275,9 @@ impl Workers {
         }
     }
 
-    /// Takes scores of a prompt, which come again if it was preempted.
     fn scored(&mut self, leg: Leg, scores: &Scores) -> Result<()> {
         let prompt = &self.open.get(&leg).context("an unknown leg is scored")?.prompt;
-        let text = self.texts.entry((leg.request.0, PROMPT)).or_default();
-        text.truncate(scores.first as usize - 1);
-        assert_eq!(text.len() + 1, scores.first as usize, "{leg}");
-        let tokens = prompt.iter().skip(scores.first as usize);
-        text.extend(tokens.zip(&scores.scores).map(|(token, score)| Exact::scored(*token, score)));
+        take_scores(&mut self.texts, leg, prompt, scores);
         Ok(())
     }
 
