@@ -298,7 +298,7 @@ mod tests {
             &expect![[r#"
             start: call ("\n" call)*
             call: call_0 | call_1
-            call_0: "<tool_call>\n{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"} "}" "\n</tool_call>"
+            call_0: "<tool_call>\n{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}" "\n</tool_call>"
             call_1: "<tool_call>\n{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}" "\n</tool_call>"
         "#]],
         );
@@ -309,7 +309,7 @@ mod tests {
             &expect![[r#"
             start: call
             call: call_0 | call_1
-            call_0: <tool_call> "\n{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"} "}" "\n" </tool_call>
+            call_0: <tool_call> "\n{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}" "\n" </tool_call>
             call_1: <tool_call> "\n{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}" "\n" </tool_call>
         "#]],
         );
@@ -320,7 +320,7 @@ mod tests {
             &expect![[r#"
             start: call
             call: call_0 | call_1
-            call_0: "{\"name\": \"f\", \"parameters\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"} "}"
+            call_0: "{\"name\": \"f\", \"parameters\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}"
             call_1: "{\"name\": \"g\", \"parameters\": " %json {"type":"object"} "}"
         "#]],
         );
@@ -331,10 +331,10 @@ mod tests {
             &expect![[r#"
             start: (<[0]> "[" call (", " call)* "]" | named+)
             call: call_0 | call_1
-            call_0: "{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"} "}"
+            call_0: "{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}"
             call_1: "{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}"
             named: named_0 | named_1
-            named_0: <[0]> "f" <[1]> %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"}
+            named_0: <[0]> "f" <[1]> %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false}
             named_1: <[0]> "g" <[1]> %json {"type":"object"}
         "#]],
         );
@@ -345,7 +345,7 @@ mod tests {
             &expect![[r#"
             start: <|tool_call|> "[" call (", " call)* "]"
             call: call_0 | call_1
-            call_0: "{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"} "}"
+            call_0: "{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}"
             call_1: "{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}"
         "#]],
         );
@@ -368,10 +368,10 @@ mod tests {
             &expect![[r#"
             start: "<｜tool▁calls▁begin｜>" (call | named) "<｜tool▁calls▁end｜>"
             call: call_0 | call_1
-            call_0: "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f" "\n```json\n" %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"} "\n```<｜tool▁call▁end｜>"
+            call_0: "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f" "\n```json\n" %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "\n```<｜tool▁call▁end｜>"
             call_1: "<｜tool▁call▁begin｜>function<｜tool▁sep｜>g" "\n```json\n" %json {"type":"object"} "\n```<｜tool▁call▁end｜>"
             named: named_0 | named_1
-            named_0: "<｜tool▁call▁begin｜>f" "<｜tool▁sep｜>" %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object"} "<｜tool▁call▁end｜>"
+            named_0: "<｜tool▁call▁begin｜>f" "<｜tool▁sep｜>" %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "<｜tool▁call▁end｜>"
             named_1: "<｜tool▁call▁begin｜>g" "<｜tool▁sep｜>" %json {"type":"object"} "<｜tool▁call▁end｜>"
         "#]],
         );

@@ -42,7 +42,10 @@ pub(crate) fn json_object() -> Arc<str> {
 }
 
 /// Part of a grammar: the JSON texts that match `schema`.
-pub(crate) fn json_part(schema: Value, keywords: Keywords, white_space: WhiteSpace) -> String {
+pub(crate) fn json_part(mut schema: Value, keywords: Keywords, white_space: WhiteSpace) -> String {
+    if !combines(&schema) {
+        close(&mut schema);
+    }
     let mut schema = match schema {
         Value::Object(map) => map,
         // A schema may be true or false; the options need an object.
@@ -55,6 +58,38 @@ pub(crate) fn json_part(schema: Value, keywords: Keywords, white_space: WhiteSpa
     // The client's own options would change bounds that are ours.
     schema.insert("x-guidance".to_owned(), options);
     format!("%json {}", Value::Object(schema))
+}
+
+/// Keywords by which one object has to match several schemas, so that none of them can be closed.
+const COMBINING: [&str; 5] = ["allOf", "dependentSchemas", "if", "not", "unevaluatedProperties"];
+
+/// Returns true if a part of the schema combines schemas.
+fn combines(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.iter().any(|(key, value)| COMBINING.contains(&key.as_str()) || combines(value)),
+        Value::Array(list) => list.iter().any(combines),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Forbids properties that an object's schema does not name, where it says nothing about others: a model that is unsure
+/// would make up properties without end. What is left matches the schema all the same.
+fn close(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    let names_properties = map.get("properties").is_some_and(Value::is_object);
+    let says_more = ["additionalProperties", "patternProperties", "$ref", "anyOf", "oneOf"];
+    if names_properties && !says_more.iter().any(|key| map.contains_key(*key)) {
+        map.insert("additionalProperties".to_owned(), Value::Bool(false));
+    }
+    for (key, value) in map.iter_mut() {
+        match (key.as_str(), value) {
+            ("properties" | "$defs" | "definitions", Value::Object(parts)) => parts.values_mut().for_each(close),
+            ("items", part) => close(part),
+            ("prefixItems", Value::Array(parts)) => parts.iter_mut().for_each(close),
+            ("anyOf" | "oneOf", Value::Array(parts)) if !names_properties => parts.iter_mut().for_each(close),
+            _ => {}
+        }
+    }
 }
 
 /// Grammar of the texts that `pattern` matches as a whole.
@@ -74,4 +109,40 @@ pub(crate) fn choice(texts: &[String]) -> Arc<str> {
 /// When it is GBNF and cannot be read.
 pub(crate) fn grammar(text: &str) -> Result<Arc<str>, String> {
     if gbnf::is_gbnf(text) { gbnf::to_lark(text).map(Arc::from) } else { Ok(text.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(mut schema: Value) -> Value {
+        close(&mut schema);
+        schema
+    }
+
+    #[test]
+    fn objects_have_the_properties_that_are_named() {
+        let inner = json!({"properties": {"b": {}}});
+        let shut = json!({"properties": {"b": {}}, "additionalProperties": false});
+        assert_eq!(closed(json!({"type": "object"})), json!({"type": "object"}), "any object");
+        assert_eq!(
+            closed(
+                json!({"properties": {"a": {"items": inner}}, "$defs": {"d": {"anyOf": [inner, {"type": "null"}]}}})
+            ),
+            json!({
+                "properties": {"a": {"items": shut}}, "additionalProperties": false,
+                "$defs": {"d": {"anyOf": [shut, {"type": "null"}]}},
+            })
+        );
+        for open in [
+            json!({"properties": {"a": {}}, "additionalProperties": {"type": "string"}}),
+            json!({"properties": {"a": {}}, "patternProperties": {"^x": {}}}),
+            json!({"properties": {"a": {}}, "anyOf": [inner, {"properties": {"c": {}}}]}),
+        ] {
+            assert_eq!(closed(open.clone()), open);
+        }
+        assert!(
+            combines(&json!({"properties": {"a": {"allOf": [inner, {"$ref": "#/$defs/x"}]}}})) && !combines(&inner)
+        );
+    }
 }
