@@ -1,6 +1,6 @@
 //! Test of an ordinary client against `baton serve`: the Python openai package, in a private environment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -15,13 +15,7 @@ fn the_python_openai_client_streams_a_chat() -> Result<()> {
     let Some(python) = environment()? else { return Ok(()) };
     for mode in ["disaggregated", "aggregated"] {
         let deployment = Deployment::start(&["--mode", mode])?;
-        let output = Command::new(&python)
-            .arg(repository::root().join("tests/clients/openai_chat.py"))
-            .arg(format!("http://{}", deployment.address))
-            .output()
-            .context("running the client")?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success() && out.trim() == "ok", "{mode}: {out}\n{err}\n{}", deployment.log());
+        passes(&python, "openai_chat.py", mode, &deployment)?;
     }
     Ok(())
 }
@@ -33,14 +27,20 @@ fn the_python_openai_client_calls_tools_and_gets_structure() -> Result<()> {
     let model = Folder::with_tools()?;
     for mode in ["disaggregated", "aggregated"] {
         let deployment = Deployment::start(&["--mode", mode, "--model", model.path.to_str().context("path")?])?;
-        let output = Command::new(&python)
-            .arg(repository::root().join("tests/clients/openai_tools.py"))
-            .arg(format!("http://{}", deployment.address))
-            .output()
-            .context("running the client")?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success() && out.trim() == "ok", "{mode}: {out}\n{err}\n{}", deployment.log());
+        passes(&python, "openai_tools.py", mode, &deployment)?;
     }
+    Ok(())
+}
+
+/// Runs a client's script against a deployment; fails with what all of them said.
+fn passes(python: &Path, script: &str, mode: &str, deployment: &Deployment) -> Result<()> {
+    let output = Command::new(python)
+        .arg(repository::root().join("tests/clients").join(script))
+        .arg(format!("http://{}", deployment.address))
+        .output()
+        .context("running the client")?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success() && out.trim() == "ok", "{mode}: {out}\n{err}\n{}", deployment.log());
     Ok(())
 }
 
