@@ -50,6 +50,6 @@ impl Endpoint for ChatRequest {
     }
 
     fn form(&self, head: Head, prompts: Vec<Tokenized>) -> Form {
-        Form::chat(ChatAnswer::new(head), prompts, &self.generation)
+        Form::new(ChatAnswer::new(head), prompts, &self.generation)
     }
 }

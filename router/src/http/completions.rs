@@ -53,7 +53,7 @@ impl Endpoint for CompletionRequest {
     }
 
     fn form(&self, head: Head, prompts: Vec<Tokenized>) -> Form {
-        Form::text(CompletionAnswer::new(head), prompts, &self.generation)
+        Form::new(CompletionAnswer::new(head), prompts, &self.generation)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::keys::Visitor;
 use crate::metrics::Account;
 use crate::model_output::Reading;
 use crate::openai::{
-    ApiError, Choice, Delivery, Delta, Generation, Head, Limits, UnnamedLength, Usage, UsageChunk, Wanted, sse,
+    ApiError, Choice, Delivery, Delta, Generation, Head, Limits, UnnamedLength, Usage, UsageChunk, Wanted,
 };
 use crate::text::ModelText;
 
@@ -316,15 +316,11 @@ impl Streaming {
                 }
             }
             Turn::Done(usage) => {
-                match self.usage {
-                    UsageChunk::Include | UsageChunk::Continuous => self.form.usage(usage, &mut out),
-                    UsageChunk::Omit => {}
-                }
-                out.extend_from_slice(sse::DONE);
+                self.form.end(usage, self.usage, &mut out);
                 self.next = Next::Nothing;
             }
             Turn::Failed(error) => {
-                sse::error(&error, &mut out);
+                self.form.fail(&error, &mut out);
                 self.next = Next::Nothing;
             }
         }
@@ -332,7 +328,7 @@ impl Streaming {
     }
 
     /// Writes the starts of the next choices, one at least but no large prompt twice; returns how many are open.
-    fn opening(&self, mut opened: usize) -> (Vec<u8>, usize) {
+    fn opening(&mut self, mut opened: usize) -> (Vec<u8>, usize) {
         let mut out = Vec::new();
         for index in (0..).take(self.form.choices()).skip(opened) {
             self.form.open(index, self.usage, &mut out);

@@ -1,11 +1,10 @@
 //! `POST /v1/chat/completions`: the answer, whole or in chunks; knows no request.
 
-use sched::TokenId;
 use serde::Serialize;
 
 use super::delta::{Ids, SYSTEM_FINGERPRINT, finish_name, stop_reason, token_ids};
 use super::logprobs::ChatLogprobs;
-use super::{Choice, Delta, Head, PromptLogprobs, StopReason, Usage, WholeCall, sse};
+use super::{AnswerForm, ApiError, Choice, Delta, Head, PromptLogprobs, Repeated, StopReason, Usage, WholeCall, sse};
 
 /// Writes one chat answer.
 #[derive(Debug, Clone)]
@@ -194,18 +193,33 @@ impl ChatAnswer {
         ChatAnswer { head }
     }
 
-    /// Appends the chunk that opens choice `index`: the role, and with the first choice the prompt's token ids; with
-    /// `usage` where every chunk has token counts.
-    pub fn open(&self, index: u32, prompt: &[TokenId], usage: Option<Usage>, out: &mut Vec<u8>) {
+    fn chunk(&self, choices: &[ChunkChoice], prompt: Option<Ids<'_>>, usage: Option<Usage>, out: &mut Vec<u8>) {
+        let chunk = Chunk {
+            id: &self.head.id,
+            object: "chat.completion.chunk",
+            created: self.head.created,
+            model: &self.head.model,
+            system_fingerprint: SYSTEM_FINGERPRINT,
+            service_tier: self.head.service_tier,
+            choices,
+            prompt_token_ids: prompt,
+            usage,
+        };
+        sse::event(&chunk, out);
+    }
+}
+
+impl AnswerForm for ChatAnswer {
+    /// Appends the role, and with the first choice the prompt's token ids.
+    fn open(&mut self, index: u32, prompt: Repeated<'_>, usage: Option<Usage>, out: &mut Vec<u8>) {
         let role = ChunkDelta { role: Some("assistant"), content: Some(""), ..ChunkDelta::NOTHING };
         let choice = ChunkChoice::unfinished(index, role);
-        let prompt = if index == 0 { token_ids(prompt) } else { None };
+        let prompt = if index == 0 { token_ids(prompt.tokens) } else { None };
         self.chunk(&[choice], prompt, usage, out);
     }
 
-    /// Appends the chunk for `delta`, or one for each of its parts; the last has what belongs to all of them. Each has
-    /// `usage` where every chunk has token counts.
-    pub fn delta(&self, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
+    /// Appends one chunk, or one for each part of the delta; the last has what belongs to all of them.
+    fn delta(&mut self, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
         let last = if delta.is_plain() {
             let silent_end = delta.text.is_empty() && delta.finish.is_some();
             ChunkDelta { content: (!silent_end).then_some(&delta.text), ..ChunkDelta::NOTHING }
@@ -228,39 +242,23 @@ impl ChatAnswer {
         self.chunk(&[choice], None, usage, out);
     }
 
-    /// Appends the chunk of token counts.
-    pub fn usage(&self, usage: Usage, out: &mut Vec<u8>) {
-        self.chunk(&[], None, Some(usage), out);
+    fn end(&mut self, usage: Option<Usage>, out: &mut Vec<u8>) {
+        if usage.is_some() {
+            self.chunk(&[], None, usage, out);
+        }
+        out.extend_from_slice(sse::DONE);
     }
 
-    fn chunk(&self, choices: &[ChunkChoice], prompt: Option<Ids<'_>>, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let chunk = Chunk {
-            id: &self.head.id,
-            object: "chat.completion.chunk",
-            created: self.head.created,
-            model: &self.head.model,
-            system_fingerprint: SYSTEM_FINGERPRINT,
-            service_tier: self.head.service_tier,
-            choices,
-            prompt_token_ids: prompt,
-            usage,
-        };
-        sse::event(&chunk, out);
+    fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
+        sse::error(error, out);
     }
 
-    /// Returns the whole answer; `prompt` is empty unless the client wants token ids.
-    #[must_use]
-    pub fn whole(
-        &self,
-        choices: &[Choice],
-        prompt: &[TokenId],
-        prompt_logprobs: Option<&PromptLogprobs>,
-        usage: Usage,
-    ) -> Vec<u8> {
+    fn whole(&self, choices: &[(&Choice, Repeated<'_>)], usage: Usage) -> Vec<u8> {
+        let prompt = choices.first().map_or(Repeated::NOTHING, |(_, prompt)| *prompt);
         let choices = choices
             .iter()
             .enumerate()
-            .map(|(index, choice)| WholeChoice {
+            .map(|(index, (choice, _))| WholeChoice {
                 index,
                 message: WholeMessage::of(choice),
                 logprobs: ChatLogprobs::of(&choice.logprobs),
@@ -278,8 +276,12 @@ impl ChatAnswer {
             service_tier: self.head.service_tier,
             choices,
             usage,
-            prompt_logprobs,
-            prompt_token_ids: token_ids(prompt),
+            prompt_logprobs: prompt.logprobs,
+            prompt_token_ids: token_ids(prompt.tokens),
         })
+    }
+
+    fn repeats(&self, _: usize) -> usize {
+        1
     }
 }

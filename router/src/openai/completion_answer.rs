@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::delta::{Ids, SYSTEM_FINGERPRINT, finish_name, stop_reason, token_ids};
 use super::logprobs::CompletionLogprobs;
-use super::{Choice, Delta, Head, PromptLogprobs, Repeated, StopReason, Usage, sse};
+use super::{AnswerForm, ApiError, Choice, Delta, Head, PromptLogprobs, Repeated, StopReason, Usage, sse};
 
 /// Writes one text completion.
 #[derive(Debug, Clone)]
@@ -58,9 +58,23 @@ impl CompletionAnswer {
         CompletionAnswer { head }
     }
 
-    /// Appends the chunk that opens choice `index`, if it repeats the prompt's text or token ids; with `usage` where
-    /// every chunk has token counts.
-    pub fn open(&self, index: u32, prompt: Repeated<'_>, usage: Option<Usage>, out: &mut Vec<u8>) {
+    fn body<'a>(&'a self, choices: Vec<BodyChoice<'a>>, usage: Option<Usage>) -> Body<'a> {
+        Body {
+            id: &self.head.id,
+            object: "text_completion",
+            created: self.head.created,
+            model: &self.head.model,
+            system_fingerprint: SYSTEM_FINGERPRINT,
+            service_tier: self.head.service_tier,
+            choices,
+            usage,
+        }
+    }
+}
+
+impl AnswerForm for CompletionAnswer {
+    /// Appends a chunk if the choice repeats the prompt's text or token ids.
+    fn open(&mut self, index: u32, prompt: Repeated<'_>, usage: Option<Usage>, out: &mut Vec<u8>) {
         if prompt.is_nothing() {
             return;
         }
@@ -77,8 +91,7 @@ impl CompletionAnswer {
         sse::event(&self.body(vec![choice], usage), out);
     }
 
-    /// Appends the chunk for `delta`, with `usage` where every chunk has token counts.
-    pub fn delta(&self, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
+    fn delta(&mut self, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
         let choice = BodyChoice {
             index: delta.index,
             text: Joined("", &delta.text),
@@ -92,14 +105,18 @@ impl CompletionAnswer {
         sse::event(&self.body(vec![choice], usage), out);
     }
 
-    /// Appends the chunk of token counts.
-    pub fn usage(&self, usage: Usage, out: &mut Vec<u8>) {
-        sse::event(&self.body(Vec::new(), Some(usage)), out);
+    fn end(&mut self, usage: Option<Usage>, out: &mut Vec<u8>) {
+        if usage.is_some() {
+            sse::event(&self.body(Vec::new(), usage), out);
+        }
+        out.extend_from_slice(sse::DONE);
     }
 
-    /// Returns the whole answer: every choice with what it repeats of its prompt.
-    #[must_use]
-    pub fn whole<'a>(&self, choices: impl Iterator<Item = (&'a Choice, Repeated<'a>)>, usage: Usage) -> Vec<u8> {
+    fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
+        sse::error(error, out);
+    }
+
+    fn whole(&self, choices: &[(&Choice, Repeated<'_>)], usage: Usage) -> Vec<u8> {
         let choices = (0..)
             .zip(choices)
             .map(|(index, (choice, prompt))| BodyChoice {
@@ -116,16 +133,7 @@ impl CompletionAnswer {
         sse::json(&self.body(choices, Some(usage)))
     }
 
-    fn body<'a>(&'a self, choices: Vec<BodyChoice<'a>>, usage: Option<Usage>) -> Body<'a> {
-        Body {
-            id: &self.head.id,
-            object: "text_completion",
-            created: self.head.created,
-            model: &self.head.model,
-            system_fingerprint: SYSTEM_FINGERPRINT,
-            service_tier: self.head.service_tier,
-            choices,
-            usage,
-        }
+    fn repeats(&self, choices: usize) -> usize {
+        choices
     }
 }

@@ -1,5 +1,6 @@
 //! The OpenAI wire format: bytes to typed requests, typed answers to bytes; knows no socket, worker or tokenizer state.
 
+mod answer_form;
 mod api_error;
 mod chat;
 mod chat_answer;
@@ -23,6 +24,7 @@ mod tokenize;
 mod tools;
 mod truncation;
 
+pub use answer_form::AnswerForm;
 pub use api_error::{Advice, ApiError};
 pub use chat::{ChatRequest, Conversation, Thoughts};
 pub use chat_answer::ChatAnswer;

@@ -40,13 +40,12 @@ fn logprob() -> TokenLogprob {
 
 #[test]
 fn a_chat_stream() {
-    let answer = ChatAnswer::new(head("chatcmpl-1"));
+    let mut answer = ChatAnswer::new(head("chatcmpl-1"));
     let mut out = Vec::new();
-    answer.open(0, &[], None, &mut out);
+    answer.open(0, Repeated::NOTHING, None, &mut out);
     answer.delta(&delta(0, "Hel\"lo\n", None), None, &mut out);
     answer.delta(&delta(0, " there", Some(FinishReason::Length)), None, &mut out);
-    answer.usage(usage(5, 2), &mut out);
-    out.extend_from_slice(sse::DONE);
+    answer.end(Some(usage(5, 2)), &mut out);
     expect![[r#"
         data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"demo","system_fingerprint":"baton-0.1.0","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}
 
@@ -63,10 +62,10 @@ fn a_chat_stream() {
 
 #[test]
 fn a_chat_stream_of_two_choices_with_token_ids_and_logprobs() {
-    let answer = ChatAnswer::new(head("chatcmpl-2"));
+    let mut answer = ChatAnswer::new(head("chatcmpl-2"));
     let mut out = Vec::new();
-    answer.open(0, &[TokenId(1), TokenId(2)], None, &mut out);
-    answer.open(1, &[TokenId(1), TokenId(2)], None, &mut out);
+    answer.open(0, Repeated { tokens: &[TokenId(1), TokenId(2)], ..Repeated::NOTHING }, None, &mut out);
+    answer.open(1, Repeated { tokens: &[TokenId(1), TokenId(2)], ..Repeated::NOTHING }, None, &mut out);
     let first = Delta { tokens: vec![TokenId(71)], logprobs: vec![logprob()], ..delta(1, "h", None) };
     answer.delta(&first, None, &mut out);
     answer.delta(&delta(1, "", Some(FinishReason::Stop)), None, &mut out);
@@ -84,14 +83,13 @@ fn a_chat_stream_of_two_choices_with_token_ids_and_logprobs() {
 
 #[test]
 fn a_completion_stream() {
-    let answer = CompletionAnswer::new(head("cmpl-1"));
+    let mut answer = CompletionAnswer::new(head("cmpl-1"));
     let mut out = Vec::new();
     answer.open(0, Repeated::NOTHING, None, &mut out);
     answer.open(1, Repeated { echo: "Once", tokens: &[TokenId(4)], logprobs: None }, None, &mut out);
     answer.delta(&Delta { logprobs: vec![logprob()], ..delta(1, "h", None) }, None, &mut out);
     answer.delta(&delta(1, "", Some(FinishReason::Stop)), None, &mut out);
-    answer.usage(usage(1, 2), &mut out);
-    out.extend_from_slice(sse::DONE);
+    answer.end(Some(usage(1, 2)), &mut out);
     expect![[r#"
         data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"demo","system_fingerprint":"baton-0.1.0","choices":[{"index":1,"text":"Once","logprobs":null,"finish_reason":null,"prompt_token_ids":[4]}]}
 
@@ -118,13 +116,9 @@ fn an_error_after_the_first_byte() {
     .assert_eq(&text(out));
 }
 
-fn repeating<'a>(choices: &'a [Choice], prompt: Repeated<'a>) -> impl Iterator<Item = (&'a Choice, Repeated<'a>)> {
-    choices.iter().map(move |choice| (choice, prompt))
-}
-
 #[test]
 fn a_stream_of_thoughts_and_calls() {
-    let answer = ChatAnswer::new(head("chatcmpl-5"));
+    let mut answer = ChatAnswer::new(head("chatcmpl-5"));
     let start = Some(CallStart { id: "call_1".to_owned(), name: "f".to_owned() });
     let calls = vec![
         CallPiece { index: 0, start, arguments: "{\"a\"".to_owned() },
@@ -152,10 +146,10 @@ fn a_stream_of_thoughts_and_calls() {
     choice.extend(both);
     choice.extend(Delta { next: NextSpeaker::Tools, ..delta(0, "", Some(FinishReason::Length)) });
     let usage = Usage { reasoning_tokens: Some(1), ..usage(2, 3) };
-    let shown = text(answer.whole(std::slice::from_ref(&choice), &[], None, usage));
+    let shown = text(answer.whole(&[(&choice, Repeated::NOTHING)], usage));
     expect![[r#"{"id":"chatcmpl-5","object":"chat.completion","created":1700000000,"model":"demo","system_fingerprint":"baton-0.1.0","choices":[{"index":0,"message":{"role":"assistant","content":"So:","refusal":null,"reasoning_content":"hm","reasoning":"hm","tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"a\": 1}"}}]},"logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":[7]}],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1},"completion_tokens_details":{"reasoning_tokens":1}}}"#]].assert_eq(&shown);
     choice.text.clear();
-    let shown = text(answer.whole(&[choice], &[], None, usage));
+    let shown = text(answer.whole(&[(&choice, Repeated::NOTHING)], usage));
     assert!(shown.contains(r#""content":null"#), "{shown}");
 }
 
@@ -165,15 +159,14 @@ fn whole_answers() {
     choice.extend(Delta { tokens: vec![TokenId(71)], logprobs: vec![logprob()], ..delta(0, "h", None) });
     choice.extend(delta(0, "!", Some(FinishReason::Stop)));
     let usage = usage(2, 2);
-    let choices = [choice];
     let plain = Choice { text: "x".to_owned(), finish: Some(FinishReason::Length), ..Choice::default() };
+    let tokens = Repeated { tokens: &[TokenId(1)], ..Repeated::NOTHING };
+    let echo = Repeated { echo: "\"ec", ..Repeated::NOTHING };
     let shown = [
-        ChatAnswer::new(head("chatcmpl-3")).whole(&choices, &[TokenId(1)], None, usage),
-        ChatAnswer::new(head("chatcmpl-4")).whole(std::slice::from_ref(&plain), &[], None, usage),
-        CompletionAnswer::new(head("cmpl-2"))
-            .whole(repeating(&choices, Repeated { echo: "", tokens: &[TokenId(1)], logprobs: None }), usage),
-        CompletionAnswer::new(head("cmpl-3"))
-            .whole(repeating(&[plain], Repeated { echo: "\"ec", tokens: &[], logprobs: None }), usage),
+        ChatAnswer::new(head("chatcmpl-3")).whole(&[(&choice, tokens)], usage),
+        ChatAnswer::new(head("chatcmpl-4")).whole(&[(&plain, Repeated::NOTHING)], usage),
+        CompletionAnswer::new(head("cmpl-2")).whole(&[(&choice, tokens)], usage),
+        CompletionAnswer::new(head("cmpl-3")).whole(&[(&plain, echo)], usage),
     ]
     .map(text)
     .join("\n");
