@@ -51,7 +51,7 @@ fn nothing_is_left_of_a_run() {
     for source in sources {
         let template = Template::compile(source).unwrap();
         let left = std::thread::spawn(move || {
-            meter::begin(10_000, Box::new(|| true));
+            let _run = meter::begin(10_000, Box::new(|| true));
             super::machine::Machine::new(Vec::new(), 0, 10_000).run(&template.body).map(drop).unwrap();
             meter::live_bytes()
         });

@@ -33,9 +33,9 @@ pub enum Error {
     /// The values that the template holds take more memory than a prompt may.
     #[error("more than {0} bytes of values")]
     Large(usize),
-    /// The system gave no thread for the run.
-    #[error("no thread for the template: {0}")]
-    NoThread(String),
+    /// The system gave no stack for the run.
+    #[error("no stack for the template: {0}")]
+    NoStack(String),
     /// Macros and expressions are nested deeper than a prompt may.
     #[error("more than {0} nested calls")]
     Deep(u32),

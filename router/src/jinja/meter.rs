@@ -1,6 +1,7 @@
 //! Steps and memory that the running template has used; knows no value.
 //!
-//! A template runs on one thread from start to end, so the counts are the thread's.
+//! A template runs on one thread from start to end, and a thread runs one template at a time, so the counts are the
+//! thread's.
 
 use std::cell::{Cell, RefCell};
 
@@ -18,7 +19,7 @@ const BYTES_PER_STEP: usize = 64;
 /// Steps between two calls of the watch.
 const STEPS_PER_LOOK: u32 = 1024;
 
-/// Returns true while the run may go on; belongs to the thread of the run.
+/// Returns true while the run may go on.
 pub type Watch = Box<dyn Fn() -> bool>;
 
 thread_local! {
@@ -28,14 +29,23 @@ thread_local! {
     static LIVE_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Gives the run `steps`, as long as `watch` lets it go on.
-pub(super) fn begin(steps: u64, watch: Watch) {
+/// Run in progress; its end, also by a panic, lets go of the watch.
+#[must_use]
+pub(super) struct Run(());
+
+/// Begins a run of at most `steps`, as long as `watch` lets it go on.
+pub(super) fn begin(steps: u64, watch: Watch) -> Run {
     STEPS_LEFT.with(|left| left.set(steps));
+    STEPS_TO_LOOK.with(|left| left.set(STEPS_PER_LOOK));
+    LIVE_BYTES.with(|live| live.set(0));
     WATCH.with(|slot| slot.replace(Some(watch)));
+    Run(())
 }
 
-pub(super) fn end() {
-    WATCH.with(|slot| slot.replace(None));
+impl Drop for Run {
+    fn drop(&mut self) {
+        WATCH.with(|slot| slot.replace(None));
+    }
 }
 
 /// Asks the watch every `STEPS_PER_LOOK` calls; returns true if the run must stop.

@@ -39,6 +39,8 @@ mod value;
 use std::ops::Range;
 use std::sync::Arc;
 
+use node::contained::contained;
+
 pub use error::Error;
 pub use meter::Watch;
 pub use text::Origin;
@@ -71,48 +73,42 @@ impl Template {
         on_own_stack(|| parser::parse(source)).map(|body| Template { body })
     }
 
-    /// Renders the template. `variables` is called on the thread of the run, to which values belong.
+    /// Renders the template. `variables` is called on the stack of the run.
     ///
     /// # Errors
     /// When the template raises, fails, or exceeds `steps_max` steps or the bounds on memory and depth.
     pub fn render(
         &self,
-        variables: impl FnOnce() -> Vec<(Arc<str>, Value)> + Send,
+        variables: impl FnOnce() -> Vec<(Arc<str>, Value)>,
         now_unix_s: u64,
         steps_max: u64,
     ) -> Result<Rendered, Error> {
-        self.render_watched(variables, now_unix_s, steps_max, || Box::new(|| true))
+        self.render_watched(variables, now_unix_s, steps_max, Box::new(|| true))
     }
 
-    /// Renders like `render`, as long as the `Watch` that `watch` makes on the run's thread lets it go on.
+    /// Renders like `render`, as long as `watch` lets it go on.
     ///
     /// # Errors
     /// As `render`, and when the run was stopped.
     pub fn render_watched(
         &self,
-        variables: impl FnOnce() -> Vec<(Arc<str>, Value)> + Send,
+        variables: impl FnOnce() -> Vec<(Arc<str>, Value)>,
         now_unix_s: u64,
         steps_max: u64,
-        watch: impl FnOnce() -> Watch + Send,
+        watch: Watch,
     ) -> Result<Rendered, Error> {
         on_own_stack(|| {
-            meter::begin(steps_max, watch());
-            let text = machine::Machine::new(variables(), now_unix_s, steps_max).run(&self.body);
-            meter::end();
-            let text = text?;
+            let _run = meter::begin(steps_max, watch);
+            let text = machine::Machine::new(variables(), now_unix_s, steps_max).run(&self.body)?;
             Ok(Rendered { text: text.as_str().to_owned(), given: text.given().to_vec() })
         })
     }
 }
 
-/// Runs `work` on a thread with a large enough stack.
-fn on_own_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("template".to_owned()).stack_size(STACK_BYTES);
-        match thread.spawn_scoped(scope, work).map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(Error::fault("the template engine failed; this is a bug of this server")),
-            Err(error) => Err(Error::NoThread(error.to_string())),
-        }
-    })
+/// Runs `work` on a large enough stack, which is given back afterwards.
+fn on_own_stack<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let failed = |_| Err(Error::fault("the template engine failed; this is a bug of this server"));
+    // The library panics where the system has no memory for the stack.
+    contained(|| stacker::grow(STACK_BYTES, || contained(work).unwrap_or_else(failed)))
+        .unwrap_or_else(|reason| Err(Error::NoStack(reason)))
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -72,43 +72,15 @@ impl Drop for Waiting {
 }
 
 /// Bounds of one piece of work on the thread that does it. Time is the thread's own, so a busy machine refuses nothing
-/// that an idle one would do.
-#[derive(Debug)]
+/// that an idle one would do. Clones have the same bounds and belong to the same thread.
+#[derive(Debug, Clone)]
 pub struct Effort {
     wanted: Wanted,
     tokens_max: Cell<usize>,
     unbroken_bytes_max: usize,
     cpu_max: Duration,
-    /// Time spent before this thread began.
-    cpu_before: Duration,
     cpu_at_start: Duration,
-    /// Nanoseconds spent by other threads on this work.
-    elsewhere: Arc<AtomicU64>,
-    /// Counter of the whole work to which this part adds its time in the end.
-    charged_to: Option<Arc<AtomicU64>>,
     steps: Cell<u32>,
-}
-
-/// Bounds of some work on their way to a thread that does a part of it.
-#[derive(Debug)]
-pub struct Share {
-    wanted: Wanted,
-    tokens_max: usize,
-    unbroken_bytes_max: usize,
-    cpu_max: Duration,
-    cpu_before: Duration,
-    charged_to: Arc<AtomicU64>,
-}
-
-impl Share {
-    /// Begins the part on this thread; its time is added to the whole when the result is dropped.
-    #[must_use]
-    pub fn begin(self) -> Effort {
-        let mut part = Effort::begin(self.wanted, self.cpu_max, self.tokens_max, self.unbroken_bytes_max);
-        part.cpu_before = self.cpu_before;
-        part.charged_to = Some(self.charged_to);
-        part
-    }
 }
 
 impl Effort {
@@ -120,33 +92,12 @@ impl Effort {
             tokens_max: Cell::new(tokens_max),
             unbroken_bytes_max,
             cpu_max,
-            cpu_before: Duration::ZERO,
             cpu_at_start: thread_time(),
-            elsewhere: Arc::default(),
-            charged_to: None,
             steps: Cell::new(0),
         }
     }
 
-    /// Returns the same bounds for another thread that does a part while this one waits.
-    #[must_use]
-    pub fn share(&self) -> Share {
-        Share {
-            wanted: self.wanted.clone(),
-            tokens_max: self.tokens_max.get(),
-            unbroken_bytes_max: self.unbroken_bytes_max,
-            cpu_max: self.cpu_max,
-            cpu_before: self.spent(),
-            charged_to: Arc::clone(&self.elsewhere),
-        }
-    }
-
     fn spent(&self) -> Duration {
-        let elsewhere = Duration::from_nanos(self.elsewhere.load(Ordering::Relaxed));
-        self.cpu_before + elsewhere + self.here()
-    }
-
-    fn here(&self) -> Duration {
         thread_time().saturating_sub(self.cpu_at_start)
     }
 
@@ -204,15 +155,6 @@ impl Effort {
     }
 }
 
-impl Drop for Effort {
-    fn drop(&mut self) {
-        if let Some(whole) = &self.charged_to {
-            let nanos = u64::try_from(self.here().as_nanos()).unwrap_or(u64::MAX);
-            whole.fetch_add(nanos, Ordering::Relaxed);
-        }
-    }
-}
-
 pub(crate) fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
@@ -245,25 +187,6 @@ mod tests {
             assert!(spinning.elapsed() < Duration::from_secs(20), "the time never ends");
         }
         assert_eq!(effort.look(), Err(Stopped::TooLong { ms: 20 }));
-    }
-
-    #[test]
-    fn a_part_on_another_thread_counts_in_the_whole() {
-        let effort = Effort::begin(Wanted::default(), Duration::from_millis(20), 10, 10);
-        let share = effort.share();
-        let stopped = std::thread::spawn(move || {
-            let part = share.begin();
-            let spinning = std::time::Instant::now();
-            loop {
-                if let Err(stopped) = part.look() {
-                    return stopped;
-                }
-                assert!(spinning.elapsed() < Duration::from_secs(20), "the time never ends");
-            }
-        });
-        assert_eq!(stopped.join().unwrap(), Stopped::TooLong { ms: 20 });
-        assert_eq!(effort.look(), Err(Stopped::TooLong { ms: 20 }));
-        assert_eq!(effort.share().begin().look(), Err(Stopped::TooLong { ms: 20 }), "nothing is left for another");
     }
 
     #[test]

@@ -210,7 +210,7 @@ impl ChatTemplate {
 
     fn run(
         &self,
-        turns: impl FnOnce() -> Turns + Send,
+        turns: impl FnOnce() -> Turns,
         generation_prompt: GenerationPrompt,
         extra: &Map<String, Json>,
         steps_max: u64,
@@ -236,11 +236,8 @@ impl ChatTemplate {
         };
         // UTC; the reference implementation uses the host's local time.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let share = effort.share();
-        let watch = || -> jinja::Watch {
-            let part = share.begin();
-            Box::new(move || part.look().is_ok())
-        };
+        let effort = effort.clone();
+        let watch = Box::new(move || effort.look().is_ok());
         self.template.render_watched(variables, now, steps_max, watch).map_err(TemplateError::of)
     }
 }
@@ -253,7 +250,7 @@ impl TemplateError {
             jinja::Error::Endless(_) | jinja::Error::Large(_) | jinja::Error::Deep(_) | jinja::Error::Stopped => {
                 TemplateError::Unbounded(error)
             }
-            jinja::Error::NoThread(_) => TemplateError::Lack(error),
+            jinja::Error::NoStack(_) => TemplateError::Lack(error),
         }
     }
 }
