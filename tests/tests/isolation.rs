@@ -150,7 +150,7 @@ fn a_moment_without_room_for_threads_costs_no_places() -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).context("no VmSize")?;
     let size_kb: u64 = size.trim_end_matches("kB").trim().parse()?;
-    // Too little memory for the stack of one more thread.
+    // Too little memory for one more stack.
     limit(&format!("{}:unlimited", size_kb * 1024 + (300 << 10)))?;
     let body = json!({"prompt": "hi", "max_tokens": 2});
     let ask = || http::post(deployment.address, "/v1/completions", &body);
@@ -160,7 +160,7 @@ fn a_moment_without_room_for_threads_costs_no_places() -> Result<()> {
         let asked: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
         asked.into_iter().map(|asked| asked.join().map_err(|_| anyhow::anyhow!("a panic"))?).collect::<Result<_>>()
     })?;
-    // A chat's template needs its own thread; not getting one is not the client's fault.
+    // A chat's template needs a stack of its own; not getting one is not the client's fault.
     assert!(chats.iter().all(|status| [200, 503].contains(status)), "{chats:?}");
     let meanwhile: Vec<u16> = (0..8).map(|_| ask().map(|answer| answer.status)).collect::<Result<_>>()?;
     limit("unlimited:unlimited")?;
