@@ -292,8 +292,14 @@ fn exit_of_client(error: &client::Error) -> Exit {
         Error::Target { .. } | Error::ApiKey | Error::Settings(_) | Error::Line { .. } | Error::File { .. } => {
             Exit::Usage
         }
-        Error::Unreachable { .. } | Error::ConnectTimeout { .. } | Error::Io { .. } => Exit::Unavailable,
+        Error::Unreachable { .. }
+        | Error::ConnectTimeout { .. }
+        | Error::Tls { .. }
+        | Error::NoAuthorities(_)
+        | Error::Io { .. } => Exit::Unavailable,
+        Error::TlsSettings(_) => Exit::Internal,
         Error::Request { .. }
+        | Error::NoHttp { .. }
         | Error::Broken { .. }
         | Error::Stalled { .. }
         | Error::Status { .. }

@@ -1,6 +1,7 @@
 //! The one shipped binary: reads the command line and the configuration, and runs the command.
 #![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers to its siblings")]
 
+mod access;
 mod admin;
 mod bench;
 mod bundled;

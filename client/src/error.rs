@@ -36,6 +36,22 @@ pub enum Error {
         /// Deadline.
         after: Duration,
     },
+    /// The server has no TLS, or a certificate that is not trusted.
+    #[error("TLS with {authority}: {problem}")]
+    Tls {
+        /// Host and port.
+        authority: String,
+        /// Meaning of the cause.
+        problem: &'static str,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The system has no authority to trust.
+    #[error("no certificates of authorities on this system ({0}); --ca FILE names whom to trust")]
+    NoAuthorities(String),
+    /// TLS cannot be set up at all.
+    #[error("setting up TLS")]
+    TlsSettings(#[source] tokio_rustls::rustls::Error),
     /// The request cannot be written as HTTP.
     #[error("request to {path}")]
     Request {
@@ -47,6 +63,16 @@ pub enum Error {
     /// The connection ended in the middle of a request or an answer.
     #[error("{path} at {authority}: the connection broke")]
     Broken {
+        /// Path on the server.
+        path: String,
+        /// Host and port.
+        authority: String,
+        /// Cause.
+        source: hyper::Error,
+    },
+    /// What answers is not HTTP/1.1.
+    #[error("{path} at {authority}: what answers is not HTTP; a port with TLS needs https://")]
+    NoHttp {
         /// Path on the server.
         path: String,
         /// Host and port.

@@ -60,6 +60,19 @@ async fn http_1_is_spoken_beside_it() {
     door.shut().await;
 }
 
+/// Found by trying: the time to send a request ran while nobody was there.
+#[tokio::test]
+async fn the_first_client_after_a_quiet_time_is_served() {
+    let time = Duration::from_secs(1);
+    let door = Door::open(ConnectionLimits { head_time_max: time, ..limits() }, None).await;
+    tokio::time::sleep(time + time / 4).await;
+    let mut client = door.connect().await;
+    send(&mut client, b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    let answer = String::from_utf8(until_closed(&mut client).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    door.shut().await;
+}
+
 /// Each of these owes a request, in its own way.
 #[tokio::test]
 async fn who_sends_no_whole_head_is_sent_away() {

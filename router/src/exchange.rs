@@ -318,8 +318,9 @@ impl Exchange {
     /// attempt after a loss finds what the first one left.
     fn note_cached(&mut self, index: u32, timing: Option<TokenTiming>) {
         let Some(TokenTiming::First(first)) = timing else { return };
-        if let Some(cached) = self.cached_tokens.get_mut((index / self.choices_per_prompt) as usize) {
-            cached.get_or_insert(first.cached_tokens.into());
+        if let Some(cached @ None) = self.cached_tokens.get_mut((index / self.choices_per_prompt) as usize) {
+            *cached = Some(first.cached_tokens.into());
+            self.account.found_cached(first.cached_tokens);
         }
     }
 

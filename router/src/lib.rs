@@ -1,6 +1,7 @@
-//! OpenAI HTTP, chat templates, tokens and text, admission, routing, the life of a request; knows no tensor and no KV byte.
+//! OpenAI and Anthropic HTTP, templates, tokens, text, admission, routing, the life of a request; knows no tensor, no KV.
 
 mod admission;
+pub mod anthropic;
 mod clock;
 mod config;
 mod dispatch;

@@ -238,6 +238,8 @@ pub(crate) struct Account {
     record: RequestRecord,
     stage: Stage,
     prompt_tokens: u64,
+    /// Those of them that prefix caches had.
+    cached_tokens: u64,
     /// Choices that were asked for and have not ended.
     open_choices: u64,
 }
@@ -288,6 +290,7 @@ impl Account {
             record,
             stage: Stage::Open,
             prompt_tokens: 0,
+            cached_tokens: 0,
             open_choices: 0,
         }
     }
@@ -301,6 +304,11 @@ impl Account {
         self.record.parsed(now, slo);
         self.visitor.spend(TokenKind::Prompt, prompt_tokens, now);
         self.metrics.prompt_tokens.increment(prompt_tokens);
+    }
+
+    /// Notes how many tokens of a prompt a prefix cache had.
+    pub(crate) fn found_cached(&mut self, tokens: u32) {
+        self.cached_tokens += u64::from(tokens);
     }
 
     /// Notes that the request has been handed to the workers.
@@ -380,6 +388,7 @@ impl Account {
             outcome: label,
             status,
             prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
             summary: &summary,
         };
         ended.log();

@@ -23,6 +23,8 @@ pub(crate) struct Ended<'a> {
     /// Status that the client got, or would have.
     pub(crate) status: u16,
     pub(crate) prompt_tokens: u64,
+    /// Those of them that prefix caches had.
+    pub(crate) cached_tokens: u64,
     pub(crate) summary: &'a Summary,
 }
 
@@ -48,6 +50,7 @@ impl Ended<'_> {
             outcome = self.outcome,
             status = self.status,
             prompt_tokens = self.prompt_tokens,
+            cached_tokens = self.cached_tokens,
             tokens = summary.tokens,
             ttft_us = part(TtftParts::total),
             parse_us = part(|parts| parts.parse),

@@ -1,14 +1,12 @@
-"""Tools and structured answers with the Python openai package, whole and streamed, against a server given by its URL."""
+"""The Python openai client: tool calls and structured answers, streamed and whole, and the clients' own helpers for both."""
 
 import json
-import sys
-from typing import Literal
 
 import openai
-from pydantic import BaseModel, Field
 
-client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
-model = client.models.list().data[0].id
+from served import MODEL, Animal, raised
+
+client = openai.OpenAI(max_retries=0, timeout=60)
 
 WEATHER = {
     "type": "function",
@@ -27,12 +25,7 @@ WEATHER = {
 TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}}
 QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
-
-
-class Animal(BaseModel):
-    name: str = Field(max_length=12)
-    legs: int = Field(ge=0, le=8)
-    kind: Literal["cat", "dog", "bird"]
+AN_ANIMAL = {"model": MODEL, "messages": [{"role": "user", "content": "An animal."}], "max_tokens": 200, "seed": 1}
 
 
 def arguments_of(call):
@@ -46,7 +39,7 @@ def arguments_of(call):
 
 
 def ask(**more):
-    return client.chat.completions.create(model=model, messages=QUESTION, max_tokens=200, seed=3, temperature=1, **more)
+    return client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=200, seed=3, temperature=1, **more)
 
 
 def streamed(**more):
@@ -82,28 +75,42 @@ def tools():
         required.message,
         {"role": "tool", "tool_call_id": required.message.tool_calls[0].id, "content": '{"degrees": 21}'},
     ]
-    last = client.chat.completions.create(model=model, messages=conversation, tools=[WEATHER, TIME], max_tokens=8)
+    last = client.chat.completions.create(model=MODEL, messages=conversation, tools=[WEATHER, TIME], max_tokens=8)
     assert last.choices[0].message.role == "assistant"
     assert ask(tools=[WEATHER], tool_choice="none").choices[0].message.tool_calls is None
 
 
 def structure():
-    parsed = client.chat.completions.parse(
-        model=model, messages=[{"role": "user", "content": "An animal."}], response_format=Animal, max_tokens=200, seed=1
-    )
-    animal = parsed.choices[0].message.parsed
-    assert animal.kind in ("cat", "dog", "bird") and 0 <= animal.legs <= 8, animal
-    with client.chat.completions.stream(
-        model=model, messages=[{"role": "user", "content": "An animal."}], response_format=Animal, max_tokens=200, seed=1
-    ) as stream:
+    animal = client.chat.completions.parse(response_format=Animal, **AN_ANIMAL).choices[0].message.parsed
+    assert isinstance(animal, Animal), animal
+    with client.chat.completions.stream(response_format=Animal, **AN_ANIMAL) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == animal
-    try:
-        ask(response_format={"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "array", "uniqueItems": True}}})
-        raise AssertionError("it was not refused")
-    except openai.BadRequestError as error:
-        assert error.param == "response_format" and "uniqueItems" in error.message, error
+    # An answer that is cut is no answer of that form, and the client is told so.
+    raised(openai.LengthFinishReasonError, lambda: client.chat.completions.parse(response_format=Animal, **{**AN_ANIMAL, "max_tokens": 3}))
+    anything = ask(response_format={"type": "json_object"}).choices[0]
+    assert anything.message.content.startswith("{"), anything
+    assert anything.finish_reason == "length" or isinstance(json.loads(anything.message.content), dict), anything
+
+
+def helpers():
+    """The client reads the calls that it made the tool for itself."""
+    tool = openai.pydantic_function_tool(Animal, name="describe")
+    forced = {"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "describe"}}}
+    call = client.chat.completions.parse(**forced, **AN_ANIMAL).choices[0].message.tool_calls[0].function
+    assert isinstance(call.parsed_arguments, Animal), call
+    with client.chat.completions.stream(**forced, **AN_ANIMAL) as stream:
+        done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+    assert [event.parsed_arguments for event in done] == [call.parsed_arguments], done
+
+
+def refusal():
+    schema = {"name": "x", "strict": True, "schema": {"type": "array", "uniqueItems": True}}
+    error = raised(openai.BadRequestError, lambda: ask(response_format={"type": "json_schema", "json_schema": schema}))
+    assert error.param == "response_format" and "uniqueItems" in error.message, error
 
 
 tools()
 structure()
+helpers()
+refusal()
 print("ok")

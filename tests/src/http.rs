@@ -1,11 +1,14 @@
-//! HTTP/1.1 client for tests: one blocking connection per call, raw status and body, streams that can be hung up.
+//! HTTP client for tests: blocking calls of the crate `client`, with raw status, headers and body, and streams that can be
+//! hung up.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
+use client::http::{Client, Deadlines, EventStream};
 use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
 
 /// Enough for a prompt of 1,500 tokens in a model of 1.1 billion parameters: two minutes on one slow core.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -30,7 +33,7 @@ impl Answer {
 
 /// Sends `GET path`.
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
-    Connection::send(address, "GET", path, "")?.finish()
+    Ok(Answer::from(runtime()?.block_on(client(address)?.get(path))?))
 }
 
 /// Sends `POST path` with a JSON body.
@@ -40,35 +43,29 @@ pub fn post(address: SocketAddr, path: &str, body: &Value) -> Result<Answer> {
 
 /// Sends `POST path` with a text as the body.
 pub fn post_text(address: SocketAddr, path: &str, body: &str) -> Result<Answer> {
-    Connection::send(address, "POST", path, body)?.finish()
+    Ok(Answer::from(runtime()?.block_on(client(address)?.post_bytes(path, body.to_owned().into()))?))
 }
 
 /// Sends `POST path`; the answer is an event stream, and dropping it hangs up.
 pub fn stream(address: SocketAddr, path: &str, body: &Value) -> Result<Events> {
-    let connection = Connection::send(address, "POST", path, &body.to_string())?;
-    ensure!(connection.status == 200, "{path}: {}", connection.finish()?.body);
-    Ok(Events { reader: BufReader::new(Dechunked::new(connection.reader)) })
+    Ok(Events { stream: runtime()?.block_on(client(address)?.stream(path, body.to_string().into()))? })
 }
 
 /// Server-sent events of one answer.
 #[derive(Debug)]
 pub struct Events {
-    reader: BufReader<Dechunked>,
+    stream: EventStream,
 }
 
 impl Events {
     /// Returns the next event's data; `None` after `[DONE]`.
     pub fn next_data(&mut self) -> Result<Option<Value>> {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            ensure!(self.reader.read_line(&mut line)? > 0, "the stream ended without [DONE]");
-            match line.trim_end().strip_prefix("data: ") {
-                Some("[DONE]") => return Ok(None),
-                Some(data) => return Ok(Some(serde_json::from_str(data).with_context(|| format!("event {data:?}"))?)),
-                None => {}
-            }
+        if !runtime()?.block_on(self.stream.advance())? {
+            return Ok(None);
         }
+        let data = self.stream.data();
+        let event = serde_json::from_slice(data);
+        event.with_context(|| format!("event {:?}", String::from_utf8_lossy(data))).map(Some)
     }
 
     /// Returns every event until `[DONE]`.
@@ -81,91 +78,27 @@ impl Events {
     }
 }
 
-#[derive(Debug)]
-struct Connection {
-    status: u16,
-    headers: Vec<String>,
-    reader: BufReader<TcpStream>,
-}
-
-impl Connection {
-    fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Connection> {
-        let mut stream =
-            TcpStream::connect_timeout(&address, DEADLINE).with_context(|| format!("connecting to {address}"))?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.set_nodelay(true)?;
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        // A server that refuses a body early may close before it has read all of it; its answer decides.
-        let _ = stream.write_all(request.as_bytes());
-        let mut reader = BufReader::new(stream);
-        let mut status_line = String::new();
-        reader.read_line(&mut status_line).context("reading the status")?;
-        let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let status = status.with_context(|| format!("status line {status_line:?}"))?;
-        let mut headers = Vec::new();
-        loop {
-            let mut line = String::new();
-            ensure!(reader.read_line(&mut line)? > 0, "the headers ended early");
-            if line.trim_end().is_empty() {
-                break;
-            }
-            headers.push(line.trim_end().to_lowercase());
+impl From<client::http::Answer> for Answer {
+    fn from(answer: client::http::Answer) -> Answer {
+        let line = |(name, value): (_, &[u8])| format!("{name}: {}", String::from_utf8_lossy(value).to_lowercase());
+        Answer {
+            status: answer.status.as_u16(),
+            headers: answer.headers.iter().map(|(name, value)| line((name, value.as_bytes()))).collect(),
+            body: answer.text(),
         }
-        Ok(Connection { status, headers, reader })
-    }
-
-    fn finish(mut self) -> Result<Answer> {
-        let mut body = String::new();
-        if self.headers.iter().any(|header| header == "transfer-encoding: chunked") {
-            Dechunked::new(self.reader).read_to_string(&mut body)?;
-        } else {
-            self.reader.read_to_string(&mut body)?;
-        }
-        Ok(Answer { status: self.status, headers: self.headers, body })
     }
 }
 
-/// Body in HTTP chunks, read as plain bytes.
-#[derive(Debug)]
-struct Dechunked {
-    reader: BufReader<TcpStream>,
-    left: usize,
-    ended: bool,
+/// Returns a client with connections of its own: each call opens one, which ends with the answer.
+fn client(address: SocketAddr) -> Result<Client> {
+    let deadlines = Deadlines { connect: DEADLINE, silence: DEADLINE };
+    Ok(Client::new(&address.to_string())?.with_deadlines(deadlines))
 }
 
-impl Dechunked {
-    fn new(reader: BufReader<TcpStream>) -> Dechunked {
-        Dechunked { reader, left: 0, ended: false }
-    }
-
-    fn next_chunk(&mut self) -> std::io::Result<()> {
-        let mut line = String::new();
-        self.reader.read_line(&mut line)?;
-        let size = usize::from_str_radix(line.trim(), 16);
-        self.left = size.map_err(|_| std::io::Error::other(format!("chunk size {line:?}")))?;
-        self.ended = self.left == 0;
-        Ok(())
-    }
-}
-
-impl Read for Dechunked {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if self.left == 0 && !self.ended {
-            self.next_chunk()?;
-        }
-        if self.ended {
-            return Ok(0);
-        }
-        let wanted = out.len().min(self.left);
-        let read = self.reader.read(&mut out[..wanted])?;
-        self.left -= read;
-        if self.left == 0 && read > 0 {
-            let mut end = [0; 2];
-            self.reader.read_exact(&mut end)?;
-        }
-        Ok(read)
-    }
+/// Returns the runtime of all connections. It has a thread of its own, so that a stream hangs up as soon as it is dropped,
+/// although no test waits for anything.
+fn runtime() -> Result<&'static Runtime> {
+    static RUNTIME: LazyLock<std::io::Result<Runtime>> =
+        LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build());
+    RUNTIME.as_ref().map_err(|error| anyhow!("no runtime for connections: {error}"))
 }

@@ -1,66 +1,222 @@
-//! Test of an ordinary client against `baton serve`: the Python openai package, in a private environment.
+//! Ordinary clients from their registries, unmodified, against `baton serve`: each has its scripts in tests/clients/.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use baton_tests::deployment::{Deployment, binary};
 use baton_tests::repository;
 
-static INSTALLING: Mutex<()> = Mutex::new(());
+const PYTHON: [&str; 9] = [
+    "anthropic_messages.py",
+    "openai_chat.py",
+    "openai_tools.py",
+    "langchain_chat.py",
+    "litellm_chat.py",
+    "agents_run.py",
+    "instructor_models.py",
+    "pydantic_ai_agents.py",
+    "lm_eval_tasks.py",
+];
+const NODE: [&str; 2] = ["openai.mjs", "ai_sdk.mjs"];
+
+const KEY: &str = "a-key-that-every-client-has-to-send";
 
 #[test]
-fn the_python_openai_client_streams_a_chat() -> Result<()> {
-    let Some(python) = environment()? else { return Ok(()) };
-    for mode in ["disaggregated", "aggregated"] {
-        let deployment = Deployment::start(&["--mode", mode])?;
-        passes(&python, "openai_chat.py", mode, &deployment)?;
+fn clients_work_with_disaggregated_workers() -> Result<()> {
+    all_pass("disaggregated")
+}
+
+#[test]
+fn clients_work_with_an_aggregated_worker() -> Result<()> {
+    all_pass("aggregated")
+}
+
+/// The table of docs/api.md has these scripts, and the versions that get installed.
+#[test]
+fn the_documented_clients_are_those_that_are_tested() -> Result<()> {
+    let root = repository::root();
+    let pins = ["tests/clients/requirements.txt", "tests/clients/js/package.json"].map(|list| root.join(list));
+    let pins = pins.iter().map(fs::read_to_string).collect::<std::io::Result<Vec<_>>>()?.concat();
+    let page = fs::read_to_string(root.join("docs/api.md"))?;
+    let (_, section) = page.split_once("## Clients that are tested").context("the section is missing")?;
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .skip_while(|line| !line.starts_with("|---"))
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let of_column =
+        |column: usize| rows.iter().filter_map(move |row| row.get(column)).flat_map(|cell| cell.split(", "));
+    for version in of_column(2) {
+        ensure!(
+            pins.contains(&format!("=={version}\n")) || pins.contains(&format!(": \"{version}\"")),
+            "{version} is not installed"
+        );
     }
+    let mut documented: Vec<&str> = of_column(3).collect();
+    let mut tested: Vec<&str> = PYTHON.into_iter().chain(NODE).collect();
+    documented.sort_unstable();
+    tested.sort_unstable();
+    assert_eq!(documented, tested);
     Ok(())
 }
 
-/// The bundled model with a template that has tools: what it says is nonsense, but of the right form.
-#[test]
-fn the_python_openai_client_calls_tools_and_gets_structure() -> Result<()> {
-    let Some(python) = environment()? else { return Ok(()) };
-    let model = Folder::with_tools()?;
-    for mode in ["disaggregated", "aggregated"] {
-        let deployment = Deployment::start(&["--mode", mode, "--model", model.path.to_str().context("path")?])?;
-        passes(&python, "openai_tools.py", mode, &deployment)?;
+/// Runs one script after the other against one deployment; fails with what all that fail have said.
+fn all_pass(mode: &str) -> Result<()> {
+    let clients = installed_once()?;
+    let model = Folder::with_tools(mode)?;
+    let folder = model.path.to_str().context("path")?;
+    let deployment = Deployment::start(&["--mode", mode, "--model", folder, "--api-key", KEY])?;
+    let mut failures = Vec::new();
+    for client in clients {
+        let started = Instant::now();
+        if let Err(error) = passes(client, folder, &deployment) {
+            failures.push(format!("{error:#}"));
+        }
+        println!("{mode}: {} in {:.1} s", client.script.display(), started.elapsed().as_secs_f64());
     }
+    ensure!(failures.is_empty(), "{mode}:\n{}\n{}", failures.join("\n\n"), deployment.log());
     Ok(())
 }
 
-/// Runs a client's script against a deployment; fails with what all of them said.
-fn passes(python: &Path, script: &str, mode: &str, deployment: &Deployment) -> Result<()> {
-    let output = Command::new(python)
-        .arg(repository::root().join("tests/clients").join(script))
-        .arg(format!("http://{}", deployment.address))
+/// Scripts find the server as OpenAI's own clients do, and limit their time themselves.
+fn passes(client: &Client, folder: &str, deployment: &Deployment) -> Result<()> {
+    let output = Command::new(&client.program)
+        .arg(&client.script)
+        .arg(folder)
+        .env("OPENAI_BASE_URL", format!("http://{}/v1", deployment.address))
+        .env("OPENAI_API_KEY", KEY)
+        .env("NO_PROXY", "127.0.0.1")
+        // Compiled modules are kept, not in the source tree.
+        .env_remove("PYTHONDONTWRITEBYTECODE")
+        .env("PYTHONPYCACHEPREFIX", beside_the_build("clients-pycache")?)
         .output()
-        .context("running the client")?;
+        .with_context(|| format!("{client:?}"))?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success() && out.trim() == "ok", "{mode}: {out}\n{err}\n{}", deployment.log());
+    ensure!(output.status.success() && out.trim() == "ok", "{}: {out}\n{err}", client.script.display());
     Ok(())
 }
 
-/// Model folder of its own, which goes with it.
+/// A script and the program that runs it, with its packages installed.
+#[derive(Debug)]
+struct Client {
+    program: PathBuf,
+    script: PathBuf,
+}
+
+/// The clients of the languages that this machine has, installed beside the build.
+fn installed_once() -> Result<&'static [Client]> {
+    static CLIENTS: OnceLock<std::result::Result<Vec<Client>, String>> = OnceLock::new();
+    let clients = CLIENTS.get_or_init(|| {
+        let both = python_clients().and_then(|python| Ok([python, node_clients()?].into_iter().flatten().collect()));
+        both.map_err(|error: anyhow::Error| format!("{error:#}"))
+    });
+    clients.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// Clients in a virtual environment; without Python none, and the reason is printed.
+fn python_clients() -> Result<Vec<Client>> {
+    let probe = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))";
+    if !succeeds("python3", &["-c", probe]) {
+        println!("skipped: no python3 (3.11 or newer) with venv on this machine");
+        return Ok(Vec::new());
+    }
+    let lists = repository::root().join("tests/clients");
+    let (requirements, constraints) = (lists.join("requirements.txt"), lists.join("constraints.txt"));
+    let place = beside_the_build("clients-venv")?;
+    let python = place.join("bin/python");
+    installed(&place, &[&requirements, &constraints], || {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
+        // Only what is imported gets compiled, by those who import it.
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]);
+        run(pip.arg("-r").arg(&requirements).arg("-c").arg(&constraints))
+    })?;
+    Ok(PYTHON.map(|script| Client { program: python.clone(), script: lists.join(script) }).into())
+}
+
+/// Clients in a folder with the scripts, because scripts look for packages beside themselves; without Node none, and the
+/// reason is printed.
+fn node_clients() -> Result<Vec<Client>> {
+    if !succeeds("node", &["--version"]) || !succeeds("npm", &["--version"]) {
+        println!("skipped: no node with npm on this machine");
+        return Ok(Vec::new());
+    }
+    let source = repository::root().join("tests/clients/js");
+    let place = beside_the_build("clients-js")?;
+    installed(&place, &[&source.join("package-lock.json")], || {
+        copied(&source, &place)?;
+        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&place))
+    })?;
+    copied(&source, &place)?;
+    Ok(NODE.map(|script| Client { program: "node".into(), script: place.join(script) }).into())
+}
+
+fn beside_the_build(name: &str) -> Result<PathBuf> {
+    Ok(binary()?.parent().and_then(Path::parent).context("target directory")?.join(name))
+}
+
+/// Installs into an empty place, unless it holds what these lists name.
+fn installed(place: &Path, lists: &[&Path], install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let wanted = lists.iter().map(fs::read_to_string).collect::<std::io::Result<Vec<_>>>()?.concat();
+    let stamp = place.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    if place.exists() {
+        fs::remove_dir_all(place)?;
+    }
+    let started = Instant::now();
+    install()?;
+    println!("installed {} in {:.0} s", place.display(), started.elapsed().as_secs_f64());
+    fs::write(stamp, wanted).context("writing down what is installed")
+}
+
+/// Copies the files of a folder.
+fn copied(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// The bundled model with a template that has tools: what it says is nonsense, but of the right form. The folder goes
+/// with this.
 struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    fn with_tools() -> Result<Folder> {
-        let folder = Folder { path: std::env::temp_dir().join(format!("baton-tools-{}", std::process::id())) };
-        std::fs::create_dir_all(&folder.path)?;
+    fn with_tools(mode: &str) -> Result<Folder> {
+        let folder = Folder { path: std::env::temp_dir().join(format!("baton-tools-{mode}-{}", std::process::id())) };
+        fs::create_dir_all(&folder.path)?;
         let demo = repository::root().join("models/demo");
         for file in
             ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
         {
-            std::fs::copy(demo.join(file), folder.path.join(file)).with_context(|| file.to_owned())?;
+            fs::copy(demo.join(file), folder.path.join(file)).with_context(|| file.to_owned())?;
         }
         let template = repository::root().join("tests/clients/tools.jinja");
-        std::fs::copy(template, folder.path.join("chat_template.jinja"))?;
+        fs::copy(template, folder.path.join("chat_template.jinja"))?;
         Ok(folder)
     }
 }
@@ -68,31 +224,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         // A folder that stays in the temporary directory harms nobody.
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = fs::remove_dir_all(&self.path);
     }
-}
-
-/// Virtual environment beside the build with the pinned client; without Python `None`, with the reason printed.
-fn environment() -> Result<Option<PathBuf>> {
-    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    if !Command::new("python3").args(["-c", "import venv, ensurepip"]).status().is_ok_and(|status| status.success()) {
-        println!("skipped: no python3 with venv on this machine");
-        return Ok(None);
-    }
-    let place = binary()?.parent().and_then(|dir| dir.parent()).context("target directory")?.join("clients-venv");
-    let python = place.join("bin/python");
-    let requirements = repository::root().join("tests/clients/requirements.txt");
-    if !python.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
-    }
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r"])
-        .arg(requirements))?;
-    Ok(Some(python))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

@@ -28,6 +28,11 @@ const LIMITS: ParserLimits = ParserLimits {
     verbose_errors: false,
 };
 
+/// Parts of the vocabulary, as regular expressions, which the library allows at once where a text may go on with any of
+/// them, instead of token by token. Beside its own for strings of JSON: any text, and text in which no mark of calls or
+/// thoughts begins.
+const FREE_SLICES: [&str; 2] = [r"(?s:.)+", r"[^<\[◁]+"];
+
 /// Name by which the library says that a text can neither go on nor end.
 const NO_EXTENSION: &str = "NoExtensionBias";
 /// Most characters of an error that a client is told.
@@ -76,7 +81,8 @@ impl Grammars {
         words.push(Vec::new());
         let trie = TokTrie::from(&TokRxInfo::new(end + 1, end), &words);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let slices = SlicedBiasComputer::general_slices();
+        let mut slices = SlicedBiasComputer::general_slices();
+        slices.extend(FREE_SLICES.map(str::to_owned));
         let factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices);
         let mut factory = factory.map_err(|error| refused(error.to_string()))?;
         factory.quiet();

@@ -8,6 +8,8 @@ use client::report::SloClass;
 use client::run::OptionalField;
 use client::workload::{ArrivalProcess, Lengths, TokenRange, TraceForm};
 
+use crate::access::AccessArgs;
+
 /// Sends a workload to a server of the OpenAI API and reports latencies, rates and goodput.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,15 +39,14 @@ pub struct BenchArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Target")]
 pub struct TargetArgs {
-    /// Server: http://host:port, with or without /v1; several are compared, each with a name of its own.
+    /// Server: http://host:port or https://host:port, with or without /v1; several are compared, each with a name of its own.
     #[arg(long = "target", value_name = "[NAME=]URL", default_value = "http://127.0.0.1:8000")]
     pub(super) targets: Vec<String>,
     /// Model name; the first that each server lists if not given.
     #[arg(long)]
     pub(super) model: Option<String>,
-    /// API key, sent as a bearer token; the environment's OPENAI_API_KEY if not given.
-    #[arg(long, value_name = "KEY")]
-    pub(super) api_key: Option<String>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
     /// Endpoint: completions sends token ids (exact lengths), chat sends short common words.
     #[arg(long, value_enum, default_value = "completions")]
     pub(super) api: ApiName,

@@ -16,7 +16,6 @@ use client::workload::{
 use serde_json::{Map, Value};
 
 use super::args::{ApiName, BenchArgs, PaceArgs, TargetArgs};
-use crate::key::key_of_client;
 
 /// Seconds of a synthetic workload without limit.
 const DURATION_S_DEFAULT: f64 = 30.0;
@@ -79,13 +78,11 @@ fn pace_of(pace: &PaceArgs, duration: Option<f64>) -> Pace {
 async fn endpoints(args: &TargetArgs, silence: f64) -> Result<(Vec<Endpoint>, Option<u32>)> {
     let extra = args.extra.as_deref().map_or(Ok(Map::new()), extra)?;
     let (mut endpoints, mut context_max): (Vec<Endpoint>, Option<u32>) = (Vec::new(), None);
-    for target in &args.targets {
-        let (name, url) = named(target);
-        let silence = Duration::from_secs_f64(silence);
-        let mut client = Client::new(url)?.with_deadlines(Deadlines { silence, ..Deadlines::default() });
-        if let Some(key) = key_of_client(args.api_key.as_deref()) {
-            client = client.with_api_key(&key)?;
-        }
+    let deadlines = Deadlines { silence: Duration::from_secs_f64(silence), ..Deadlines::default() };
+    let named: Vec<_> = args.targets.iter().map(|target| named(target)).collect();
+    let clients = args.access.clients(named.iter().map(|(_, url)| *url))?;
+    for ((name, _), client) in named.into_iter().zip(clients) {
+        let client = client.with_deadlines(deadlines);
         let name = name.map_or_else(|| client.target().to_string(), str::to_owned);
         if endpoints.iter().any(|other| other.name == name) {
             return Err(Error::Settings(format!("target {name} is there twice: give names, as in a=URL")).into());

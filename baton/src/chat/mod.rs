@@ -7,9 +7,8 @@ mod stopwatch;
 mod words;
 
 use anyhow::{Context, Result, bail};
-use client::http::Client;
 
-use crate::key::key_of_client;
+use crate::access::AccessArgs;
 use crate::terminal::{OutputError, remark, say};
 use conversation::Conversation;
 use input::{Editor, Entered};
@@ -22,15 +21,14 @@ const ANSWER_TOKENS: u32 = 512;
 /// What to talk to and how.
 #[derive(Debug, clap::Args)]
 pub struct ChatArgs {
-    /// The router to talk to: http://host:port, with or without /v1 behind it.
+    /// The router to talk to: http://host:port or https://host:port, with or without /v1 behind it.
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     target: String,
     /// Model name; the first that the router serves if not given.
     #[arg(long)]
     model: Option<String>,
-    /// API key, sent as a bearer token; the environment's OPENAI_API_KEY if not given.
-    #[arg(long, value_name = "KEY")]
-    api_key: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
     /// System prompt.
     #[arg(long)]
     system: Option<String>,
@@ -50,10 +48,7 @@ fn finite(text: &str) -> Result<f32, String> {
 
 /// Talks until the input ends. A single question, by argument or piped in, ends after its answer.
 pub async fn run(args: ChatArgs) -> Result<()> {
-    let mut client = Client::new(&args.target)?;
-    if let Some(key) = key_of_client(args.api_key.as_deref()) {
-        client = client.with_api_key(&key)?;
-    }
+    let client = args.access.client(&args.target)?;
     let piped = tokio::task::spawn_blocking(input::piped).await??;
     let models = match (client.models().await, &args.model) {
         (Ok(models), _) => models,

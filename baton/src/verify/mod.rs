@@ -134,7 +134,7 @@ async fn run_setup(setup: &Setup, config: BatonConfig, run: &Run<'_>) -> Result<
     let metrics = Client::new(&deployment.address.to_string())?.get("/metrics").await;
     deployment.stop(Cause::Interrupted).await?;
     let answers = answers?;
-    let (_, metrics) = metrics?;
+    let metrics = metrics?.text();
     let moved_bytes = sum_of(&metrics, "baton_kv_transfer_bytes_total");
     let preemptions = sum_of(&metrics, "baton_preemptions_total");
     let retries = sum_of(&metrics, "baton_retries_total");

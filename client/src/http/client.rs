@@ -8,25 +8,26 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::handshake;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::answer::Answer;
 use super::pool::{Connection, Pool};
 use super::stream::EventStream;
-use super::target::Target;
+use super::target::{Scheme, Target};
+use super::tls::{Tls, Trust};
 use crate::{Error, Result};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
-/// Most characters of a server's answer that an error quotes.
-const QUOTED_CHARS_MAX: usize = 500;
 
 /// Deadlines of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
-    /// For a connection.
+    /// For a connection, with its TLS handshake.
     pub connect: Duration,
     /// For the answer's status, for the rest of a plain answer, and for each next part of a stream.
     pub silence: Duration,
@@ -42,16 +43,26 @@ impl Default for Deadlines {
 #[derive(Debug, Clone)]
 pub struct Client {
     target: Target,
+    tls: Option<Tls>,
     authorization: Option<HeaderValue>,
     deadlines: Deadlines,
     pool: Arc<Pool>,
 }
 
 impl Client {
-    /// Makes a client of `target` (see [`Target::parse`]); connects to nothing.
+    /// Makes a client of `target` (see [`Target::parse`]) that trusts the authorities of the system; connects to nothing.
     pub fn new(target: &str) -> Result<Client> {
+        Client::trusting(target, &Trust::System)
+    }
+
+    /// Makes a client that trusts others. Nobody is asked for certificates if the target is `http://`.
+    pub fn trusting(target: &str, trust: &Trust) -> Result<Client> {
         let target = Target::parse(target)?;
-        Ok(Client { target, authorization: None, deadlines: Deadlines::default(), pool: Arc::default() })
+        let tls = match target.scheme {
+            Scheme::Http => None,
+            Scheme::Https => Some(Tls::new(target.host(), trust)?),
+        };
+        Ok(Client { target, tls, authorization: None, deadlines: Deadlines::default(), pool: Arc::default() })
     }
 
     /// Sends `Authorization: Bearer key` with every request.
@@ -75,52 +86,34 @@ impl Client {
         &self.target
     }
 
-    /// Sends `GET path`; returns status and text.
-    pub async fn get(&self, path: &str) -> Result<(StatusCode, String)> {
-        let (response, connection) = self.send(Method::GET, path, Bytes::new()).await?;
-        let status = response.status();
-        let bytes = self.collect(path, response, connection).await?;
-        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+    /// Sends `GET path`; every status is an answer.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        self.exchange(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends `POST path` with any body, labelled as JSON; every status is an answer.
+    pub async fn post_bytes(&self, path: &str, body: Bytes) -> Result<Answer> {
+        self.exchange(Method::POST, path, body).await
     }
 
     /// Sends `POST path` with a JSON body; a status other than 2xx is an error with the server's message.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let (response, connection) = self.send(Method::POST, path, body.to_string().into()).await?;
-        let status = response.status();
-        let bytes = self.collect(path, response, connection).await?;
-        if !status.is_success() {
-            return Err(refused(path, status, &bytes));
-        }
-        serde_json::from_slice(&bytes).map_err(|source| Error::Answer {
-            path: path.to_owned(),
-            text: beginning(&bytes),
-            source,
-        })
+        self.post_bytes(path, body.to_string().into()).await?.accepted(path)?.json(path)
     }
 
     /// Sends `POST path` with a JSON body; the answer is an event stream.
     pub async fn stream(&self, path: &str, body: Bytes) -> Result<EventStream> {
         let (response, connection) = self.send(Method::POST, path, body).await?;
-        let status = response.status();
-        if !status.is_success() {
-            let bytes = self.collect(path, response, connection).await?;
-            return Err(refused(path, status, &bytes));
+        if response.status().is_success() {
+            return Ok(EventStream::new(self.clone(), path, response.into_body(), connection));
         }
-        Ok(EventStream::new(self.clone(), path, response.into_body(), connection))
+        Err(self.collect(path, response, connection).await?.refusal(path))
     }
 
     /// Names of the models that the server lists, with the longest context of each if it says so.
     pub async fn models(&self) -> Result<Vec<(String, Option<u32>)>> {
         let path = "/v1/models";
-        let (status, text) = self.get(path).await?;
-        if !status.is_success() {
-            return Err(refused(path, status, text.as_bytes()));
-        }
-        let listed: Value = serde_json::from_str(&text).map_err(|source| Error::Answer {
-            path: path.to_owned(),
-            text: beginning(text.as_bytes()),
-            source,
-        })?;
+        let listed = self.get(path).await?.accepted(path)?.json(path)?;
         let models = listed["data"].as_array().map(Vec::as_slice).unwrap_or_default();
         let named = models.iter().filter_map(|model| {
             let context_max = model["max_model_len"].as_u64().and_then(|tokens| u32::try_from(tokens).ok());
@@ -139,7 +132,17 @@ impl Client {
     }
 
     pub(super) fn broken(&self, path: &str, source: hyper::Error) -> Error {
-        Error::Broken { path: path.to_owned(), authority: self.target.authority.clone(), source }
+        let (path, authority) = (path.to_owned(), self.target.authority.clone());
+        if source.is_parse() {
+            Error::NoHttp { path, authority, source }
+        } else {
+            Error::Broken { path, authority, source }
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer> {
+        let (response, connection) = self.send(method, path, body).await?;
+        self.collect(path, response, connection).await
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(Response<Incoming>, Connection)> {
@@ -179,25 +182,31 @@ impl Client {
 
     async fn connect(&self, path: &str) -> Result<Connection> {
         let (authority, after) = (&self.target.authority, self.deadlines.connect);
-        let unreachable = |source| Error::Unreachable { authority: authority.clone(), source };
-        let connected = timeout(after, TcpStream::connect(authority)).await;
-        let late = |_| Error::ConnectTimeout { authority: authority.clone(), after };
-        let stream = connected.map_err(late)?.map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(path, error))?;
-        // The connection ends with its sender; its errors reach the caller through the response.
-        tokio::spawn(connection);
-        Ok(sender)
+        let connected = timeout(after, self.open(path)).await;
+        connected.map_err(|_| Error::ConnectTimeout { authority: authority.clone(), after })?
     }
 
-    async fn collect(&self, path: &str, response: Response<Incoming>, connection: Connection) -> Result<Bytes> {
+    async fn open(&self, path: &str) -> Result<Connection> {
+        let authority = &self.target.authority;
+        let unreachable = |source| Error::Unreachable { authority: authority.clone(), source };
+        let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
+        let connection = match &self.tls {
+            Some(tls) => converse(tls.over(stream, authority).await?).await,
+            None => converse(stream).await,
+        };
+        connection.map_err(|error| self.broken(path, error))
+    }
+
+    async fn collect(&self, path: &str, response: Response<Incoming>, connection: Connection) -> Result<Answer> {
         let after = self.deadlines.silence;
-        let limited = Limited::new(response.into_body(), BODY_BYTES_MAX);
+        let (head, body) = response.into_parts();
+        let limited = Limited::new(body, BODY_BYTES_MAX);
         let collected = timeout(after, limited.collect()).await;
         match collected.map_err(|_| Error::Stalled { path: path.to_owned(), after })? {
             Ok(collected) => {
                 self.put_back(connection);
-                Ok(collected.to_bytes())
+                Ok(Answer { status: head.status, headers: head.headers, body: collected.to_bytes() })
             }
             Err(error) => Err(match error.downcast::<hyper::Error>() {
                 Ok(error) => self.broken(path, *error),
@@ -207,13 +216,12 @@ impl Client {
     }
 }
 
-fn refused(path: &str, status: StatusCode, body: &[u8]) -> Error {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    let message = parsed.as_ref().and_then(|value| value["error"]["message"].as_str());
-    let message = message.map_or_else(|| beginning(body), str::to_string);
-    Error::Status { path: path.to_owned(), status: status.as_u16(), message }
-}
-
-pub(super) fn beginning(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().take(QUOTED_CHARS_MAX).collect()
+async fn converse<S>(stream: S) -> hyper::Result<Connection>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // The connection ends with its sender; its errors reach the caller through the response.
+    tokio::spawn(connection);
+    Ok(sender)
 }

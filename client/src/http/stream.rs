@@ -7,7 +7,8 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::client::{Client, beginning};
+use super::answer::beginning;
+use super::client::Client;
 use super::pool::Connection;
 use super::sse::SseParser;
 use crate::{Error, Result};

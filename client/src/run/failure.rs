@@ -16,7 +16,7 @@ pub struct Failure {
 /// Kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureKind {
-    /// Nobody listens at the address, or no connection came up in time.
+    /// Nobody listens at the address, or no connection came up in time or with trust.
     Refused,
     /// The server answered with this status.
     Status(u16),
@@ -75,12 +75,15 @@ impl FailureKind {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let kind = match &error {
-            Error::Unreachable { .. } | Error::ConnectTimeout { .. } => FailureKind::Refused,
+            Error::Unreachable { .. } | Error::ConnectTimeout { .. } | Error::Tls { .. } => FailureKind::Refused,
             Error::Status { status, .. } => FailureKind::Status(*status),
             Error::Stalled { .. } => FailureKind::Stalled,
             Error::ErrorEvent(_) => FailureKind::ErrorEvent,
             Error::Answer { .. } | Error::TooLarge { .. } => FailureKind::Malformed,
             Error::Broken { .. }
+            | Error::NoHttp { .. }
+            | Error::NoAuthorities(_)
+            | Error::TlsSettings(_)
             | Error::Unfinished
             | Error::Request { .. }
             | Error::Target { .. }

@@ -4,6 +4,7 @@
 //! routers and the service for peers talk to it through a bounded inbox and an [`Outlet`].
 
 mod gaps;
+mod held;
 mod peers;
 mod perform;
 mod run;

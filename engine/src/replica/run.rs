@@ -14,6 +14,7 @@ use sched::message::{Load, STATUS_BEAT, ToWorker};
 use sched::replica::{Event, Replica};
 use sched::{Failure, FailureKind, Span, Time};
 
+use super::held::{Held, LOOK};
 use super::perform::Performer;
 use super::{Command, Outbound, Outlet, ReplicaHandle};
 use crate::EngineError;
@@ -53,6 +54,7 @@ pub(crate) fn spawn(parts: Parts, parker: Parker) -> Result<(ReplicaHandle, Join
             scheduler,
             performer,
             structures,
+            held: Held::default(),
             inbox,
             parker,
             stop,
@@ -75,6 +77,7 @@ struct ReplicaThread {
     scheduler: Replica,
     performer: Performer,
     structures: Structures,
+    held: Held,
     inbox: Receiver<Command>,
     parker: Parker,
     stop: Arc<AtomicBool>,
@@ -120,12 +123,13 @@ impl ReplicaThread {
 
     /// Takes in all events at hand before the scheduler decides.
     fn take_in(&mut self) -> Inbox {
+        for word in self.held.ready(Instant::now()) {
+            self.fact(Event::Router(word));
+        }
         for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.inbox.try_recv() {
-                Ok(Command::Event(event)) => {
-                    self.foresee(&event);
-                    self.fact(event);
-                }
+                Ok(Command::Event(Event::Router(word))) => self.hear(word),
+                Ok(Command::Event(event)) => self.fact(event),
                 Ok(Command::AddPeer(peer)) => self.performer.add_peer(*peer),
                 Ok(Command::RemovePeer(instance)) => {
                     self.performer.remove_peer(instance);
@@ -148,16 +152,11 @@ impl ReplicaThread {
         Inbox::Open
     }
 
-    /// Has the grammar of a new leg compiled while the leg waits for its turn.
-    fn foresee(&self, event: &Event) {
-        let Event::Router(word) = event else { return };
-        let request = match word {
-            ToWorker::Submit(request, _) => request,
-            ToWorker::Offer(offer) => &offer.request,
-            ToWorker::Commit(_) | ToWorker::Cancel { .. } | ToWorker::Renew(_) => return,
-        };
-        if let Some(structure) = &request.params.structure {
-            self.structures.prepare(structure);
+    /// Has the grammar of a new leg compiled, and lets the leg wait for that.
+    fn hear(&mut self, word: ToWorker) {
+        let structures = &self.structures;
+        for word in self.held.take(word, Instant::now(), |structure| structures.prepare(structure)) {
+            self.fact(Event::Router(word));
         }
     }
 
@@ -193,7 +192,8 @@ impl ReplicaThread {
 
     fn next_wake(&self) -> Time {
         let load = self.load.next();
-        self.scheduler.next_timeout().map_or(load, |timeout| timeout.min(load))
+        let wake = self.scheduler.next_timeout().map_or(load, |timeout| timeout.min(load));
+        if self.held.is_empty() { wake } else { wake.min(self.clock.now() + LOOK) }
     }
 
     /// Leaves nothing behind that still writes: steps end, and aborted transfers are waited for.

@@ -1,8 +1,8 @@
 //! Structured answers: the grammars of a worker's requests, and the masks of its running choices; knows no logits.
 //!
 //! Compiling a grammar and computing a mask run on threads of their own, beside the step: a grammar is compiled from
-//! when its request arrives, a mask computed from when its choice has a token. Whoever needs a result that nobody has
-//! begun computes it himself, so no choice waits for another's.
+//! when its request arrives, which waits for that, a mask computed from when its choice has a token. Whoever needs a
+//! result that nobody has begun computes it himself, so no choice waits for another's.
 
 mod follower;
 #[cfg(test)]
@@ -41,6 +41,17 @@ struct Shared {
     masking: OnceLock<Option<Sender<Weak<Mutex<Choice>>>>>,
 }
 
+/// A grammar that a thread compiles.
+#[derive(Clone)]
+pub(crate) struct Preparing(Arc<Compiled>);
+
+impl Preparing {
+    /// Returns true once it is compiled, or found not to be valid.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.start.get().is_some()
+    }
+}
+
 struct Compiled {
     grammar: Arc<str>,
     /// Matcher at the start of the text.
@@ -60,8 +71,8 @@ impl Structures {
         }
     }
 
-    /// Begins to compile the grammar of a request that has arrived.
-    pub(crate) fn prepare(&self, structure: &Structure) {
+    /// Begins to compile the grammar of a request that has arrived. `None` if no thread will do so.
+    pub(crate) fn prepare(&self, structure: &Structure) -> Option<Preparing> {
         let compiled = self.compiled(&structure.grammar);
         if compiled.start.get().is_none() {
             let shared = Arc::downgrade(&self.shared);
@@ -72,8 +83,11 @@ impl Structures {
                     }
                 })
             });
-            hand_over(sender.as_ref(), Arc::downgrade(&compiled));
+            if hand_over(sender.as_ref(), Arc::downgrade(&compiled)) == Taken::No {
+                return None;
+            }
         }
+        Some(Preparing(compiled))
     }
 
     /// Follows the grammar of a choice that has `generated` tokens.
@@ -104,7 +118,8 @@ impl Structures {
                 }
             })
         });
-        hand_over(sender.as_ref(), Arc::downgrade(choice));
+        // Without a place the mask is computed by whoever needs it.
+        let _ = hand_over(sender.as_ref(), Arc::downgrade(choice));
     }
 }
 
@@ -153,9 +168,16 @@ fn thread<T: Send + Sync + 'static>(
     }
 }
 
-fn hand_over<T>(sender: Option<&Sender<Weak<T>>>, item: Weak<T>) {
+/// Whether a thread has taken a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Yes,
+    No,
+}
+
+fn hand_over<T>(sender: Option<&Sender<Weak<T>>>, item: Weak<T>) -> Taken {
     match sender.map(|sender| sender.try_send(item)) {
-        // Without a place the result is computed by whoever needs it.
-        None | Some(Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) => {}
+        Some(Ok(())) => Taken::Yes,
+        None | Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) => Taken::No,
     }
 }

@@ -16,6 +16,18 @@ fn model_dir() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/demo"))
 }
 
+impl Preparing {
+    /// A grammar that nobody compiles.
+    pub(crate) fn pending() -> Preparing {
+        Preparing(Arc::new(Compiled { grammar: "".into(), start: OnceLock::new() }))
+    }
+
+    /// Ends it as one that is not valid.
+    pub(crate) fn end(&self) {
+        self.0.start.get_or_init(|| Err(GrammarError("it is over".to_owned())));
+    }
+}
+
 struct Model {
     pieces: Pieces,
     end: TokenId,
@@ -163,14 +175,15 @@ fn a_worker_without_a_tokenizer_says_so() {
 #[test]
 fn the_threads_end_with_their_worker() {
     let structures = Structures::new(model_dir());
-    structures.prepare(&Structure { grammar: r#"start: "a""#.into(), ends: vec![] });
+    let preparing = structures.prepare(&Structure { grammar: r#"start: "a""#.into(), ends: vec![] }).unwrap();
     let shared = Arc::downgrade(&structures.shared);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while structures.shared.recent.lock().unwrap()[0].start.get().is_none() {
+    while !preparing.is_over() {
         assert!(std::time::Instant::now() < deadline, "nobody compiles");
         std::thread::yield_now();
     }
-    drop(structures);
+    assert!(structures.prepare(&Structure { grammar: r#"start: "a""#.into(), ends: vec![] }).unwrap().is_over());
+    drop((preparing, structures));
     while shared.strong_count() > 0 {
         assert!(std::time::Instant::now() < deadline, "a thread keeps the grammars");
         std::thread::yield_now();

@@ -105,6 +105,7 @@ async fn accept(listener: &TcpListener, seats: &Seats) -> (TcpStream, Seat) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                seat.begin();
                 // Tokens are small and must not wait for each other; without the option a socket is only slower.
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "no TCP_NODELAY");

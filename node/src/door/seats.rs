@@ -93,14 +93,18 @@ impl Seats {
         }
         table.taken += 1;
         table.next += 1;
-        let (number, now, go) = (table.next, Instant::now(), Arc::new(Notify::new()));
-        table.idle.insert((now, number), Arc::clone(&go));
-        let usage = Mutex::new(Use { requests: 0, complete: 0, idle_since: now });
-        Some(Seat { seats: self.clone(), number, go, usage })
+        let usage = Mutex::new(Use { requests: 0, complete: 0, idle_since: Instant::now() });
+        Some(Seat { seats: self.clone(), number: table.next, go: Arc::new(Notify::new()), usage })
     }
 }
 
 impl Seat {
+    /// Notes that a connection has come, which owes its first request from now on. Until then the place is free, however
+    /// long ago it was taken for the next one.
+    pub(super) fn begin(&self) {
+        self.begin_idle(&mut locked(&self.usage));
+    }
+
     /// Notes that the head of a request has come.
     pub(super) fn occupy(self: &Arc<Self>) -> Occupied {
         self.seats.requests.fetch_add(1, Ordering::Relaxed);
@@ -214,19 +218,39 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    /// Takes a place for a connection that is there already.
+    async fn sit(seats: &Seats) -> Seat {
+        let seat = seats.take().await;
+        seat.begin();
+        seat
+    }
+
+    /// Found by trying: the first connection after a quiet time was closed at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_place_owes_nothing_before_somebody_comes() {
+        let (seats, time) = (Seats::new(2), Duration::from_secs(1));
+        let seat = seats.take().await;
+        tokio::time::advance(10 * time).await;
+        seats.ask_longest_idle_to_go();
+        seat.begin();
+        assert!(tokio::time::timeout(time, seat.asked_to_go()).await.is_err(), "it was nobody's");
+        assert!(tokio::time::timeout(time / 2, seat.waits_longer_than(2 * time)).await.is_err(), "just come");
+        tokio::time::timeout(time, seat.waits_longer_than(2 * time)).await.expect("it waits for long now");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_goes_first_and_the_busy_stay() {
         let seats = Seats::new(3);
-        let busy = Arc::new(seats.take().await);
+        let busy = Arc::new(sit(&seats).await);
         let occupied = busy.occupy();
         occupied.complete();
         tokio::time::advance(IDLE_MIN).await;
-        let first = seats.take().await;
+        let first = sit(&seats).await;
         tokio::time::advance(IDLE_MIN).await;
-        let second = seats.take().await;
+        let second = sit(&seats).await;
         let newcomer = tokio::spawn({
             let seats = seats.clone();
-            async move { seats.take().await }
+            async move { sit(&seats).await }
         });
         first.asked_to_go().await;
         drop(first);
@@ -240,10 +264,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_owes_the_rest_of_a_request_is_asked_to_go() {
         let seats = Seats::new(2);
-        let owing = Arc::new(seats.take().await);
+        let owing = Arc::new(sit(&seats).await);
         tokio::time::advance(IDLE_MIN).await;
         let announced = owing.occupy();
-        let idle = seats.take().await;
+        let idle = sit(&seats).await;
         assert!(owing.is_owed() && !idle.is_owed());
         tokio::time::advance(IDLE_MIN).await;
         seats.ask_longest_idle_to_go();
@@ -263,7 +287,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_answers_is_never_asked_to_go() {
         let seats = Seats::new(1);
-        let busy = Arc::new(seats.take().await);
+        let busy = Arc::new(sit(&seats).await);
         let occupied = busy.occupy();
         occupied.complete();
         let late = tokio::time::timeout(Duration::from_secs(5), seats.take()).await;

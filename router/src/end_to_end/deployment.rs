@@ -173,7 +173,7 @@ impl Events {
     pub(super) async fn next(&mut self) -> Option<String> {
         loop {
             if let Some((event, rest)) = self.buffer.split_once("\n\n") {
-                let payload = event.strip_prefix("data: ").unwrap().to_owned();
+                let payload = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().to_owned();
                 self.buffer = rest.to_owned();
                 return Some(payload);
             }

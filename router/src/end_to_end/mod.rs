@@ -7,10 +7,12 @@ mod door;
 mod errors;
 mod extras;
 mod keys;
+mod messages;
 mod pages;
 mod parrot;
 mod prompt_logprobs;
 mod request_log;
+mod responses;
 mod tools;
 #[cfg(feature = "otlp")]
 mod traces;

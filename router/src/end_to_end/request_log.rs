@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::FAST;
 use super::deployment::{Deployment, Events, post, until};
-use super::parrot::Parrot;
+use super::parrot::{CACHED_TOKENS, Parrot};
 use crate::Workers;
 
 /// While there is a single subscriber, tracing asks that of the thread which comes first to a place that logs, and the
@@ -101,6 +101,7 @@ async fn the_parts_of_ttft_sum_to_it_in_microseconds() {
         ("outcome", "ok".to_owned()),
         ("status", "200".to_owned()),
         ("prompt_tokens", "3".to_owned()),
+        ("cached_tokens", CACHED_TOKENS.to_string()),
         ("tokens", "9".to_owned()),
         ("retries", "0".to_owned()),
         ("workers", format!("{},{}", parrot.address, decode.address)),

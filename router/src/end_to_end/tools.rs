@@ -9,7 +9,7 @@ use crate::Config;
 use crate::text::samples;
 
 /// Writes the conversation and the end token, and behind it what a parrot does not repeat.
-const TEMPLATE: &str = "{% for m in messages %}{{ m.content if m.content else '' }}{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}{% endfor %}<|end|>{% for tool in tools or [] %}{{ tool.function | tojson }}{% endfor %}{% if enable_thinking is defined %}{{ '<think>' if enable_thinking else '<think></think>' }}{% endif %}";
+pub(super) const TEMPLATE: &str = "{% for m in messages %}{{ m.content if m.content else '' }}{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}{% endfor %}<|end|>{% for tool in tools or [] %}{{ tool.function | tojson }}{% endfor %}{% if enable_thinking is defined %}{{ '<think>' if enable_thinking else '<think></think>' }}{% endif %}";
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -76,6 +76,6 @@ impl App {
     }
 
     pub(crate) fn answer_id(&self, prefix: &str) -> String {
-        format!("{prefix}-{:016x}", self.numbers.scattered())
+        format!("{prefix}{:016x}", self.numbers.scattered())
     }
 }

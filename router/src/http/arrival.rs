@@ -16,6 +16,7 @@ use sched::{Failure, FailureKind, Span};
 use tower::Service;
 use tracing::error;
 
+use super::error_form::ErrorForm;
 use super::{App, body, cors, reply, request_id};
 use crate::keys::{Entry, Keys, Visit, Visitor};
 use crate::metrics::{Account, Opening, ResponseCount};
@@ -31,10 +32,20 @@ const TRACE_HEADER: &str = "traceparent";
 /// Time after which a client should come again that found too many requests at the door.
 const CROWDED_WAIT: Span = Span::from_secs(1);
 /// Paths that generate tokens; only their requests have accounts.
-pub(super) const GENERATING: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+pub(super) const GENERATING: &[&str] = &["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"];
 /// All other paths; unknown paths count under one name, or clients could make any number of series.
-pub(super) const OTHERS: [&str; 8] =
-    ["/v1/models", "/tokenize", "/detokenize", "/health", "/ready", "/version", "/metrics", "/openapi.json"];
+pub(super) const OTHERS: &[&str] = &[
+    "/v1/models",
+    "/v1/messages/count_tokens",
+    "/v1/embeddings",
+    "/tokenize",
+    "/detokenize",
+    "/health",
+    "/ready",
+    "/version",
+    "/metrics",
+    "/openapi.json",
+];
 /// Name under which the paths of single models count.
 pub(super) const MODEL: &str = "/v1/models/{id}";
 
@@ -82,6 +93,7 @@ impl Reception {
         let began = Instant::now();
         let (name, id) = request_id::name_of(&self.app, &request);
         let endpoint = path_of(request.uri().path());
+        let form = ErrorForm::of(&request);
         let parent = parent_of(&request);
         let count = ResponseCount::open(endpoint);
         let welcome = self.welcome(&request);
@@ -111,6 +123,7 @@ impl Reception {
                 }
             };
             close(arrival.as_ref(), response.status());
+            response = form.applied_to(response, &name);
             request_id::write(&mut response, &name);
             if let Some(origin) = origin {
                 cors::let_page_read(&mut response, &origin);
@@ -224,5 +237,5 @@ fn path_of(path: &str) -> &'static str {
     if path.starts_with("/v1/models/") {
         return MODEL;
     }
-    GENERATING.into_iter().chain(OTHERS).find(|known| *known == path).unwrap_or("other")
+    GENERATING.iter().chain(OTHERS).copied().find(|known| *known == path).unwrap_or("other")
 }

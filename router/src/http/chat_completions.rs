@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::App;
-use super::conversation::{conversation_text, reading, structure};
+use super::conversation::tokenized;
 use super::form::Form;
 use super::generate::{Endpoint, Tokenized, answer};
 use super::room::Room;
@@ -18,7 +18,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 impl Endpoint for ChatRequest {
-    const ID_PREFIX: &'static str = "chatcmpl";
+    const ID_PREFIX: &'static str = "chatcmpl-";
 
     fn parse(body: &[u8], limits: &Limits) -> Result<ChatRequest, ApiError> {
         ChatRequest::parse(body, limits)
@@ -33,15 +33,7 @@ impl Endpoint for ChatRequest {
     }
 
     fn prompts(&self, model: &ModelText, room: &Room<'_>) -> Result<Vec<Tokenized>, ApiError> {
-        let (prompt, specials) = conversation_text(&self.conversation, model, room)?;
-        let tokens = room.prompt(model, &model.chat(&prompt), specials, ("messages", &self.generation))?;
-        if tokens.is_empty() {
-            return Err(ApiError::invalid("messages", "the messages make a prompt of no tokens"));
-        }
-        let reading = reading(&self.conversation, model, &prompt).map(Arc::new);
-        let wanted = self.generation.structure.as_ref();
-        let structure = structure(&self.conversation, wanted, model, reading.as_deref());
-        Ok(vec![Tokenized { tokens: tokens.into(), echo: String::new(), reading, structure }])
+        Ok(vec![tokenized(&self.conversation, &self.generation, model, room)?])
     }
 
     fn unnamed_length(app: &App, share: u32) -> UnnamedLength {

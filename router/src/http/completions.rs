@@ -20,7 +20,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 impl Endpoint for CompletionRequest {
-    const ID_PREFIX: &'static str = "cmpl";
+    const ID_PREFIX: &'static str = "cmpl-";
 
     fn parse(body: &[u8], limits: &Limits) -> Result<CompletionRequest, ApiError> {
         CompletionRequest::parse(body, limits)

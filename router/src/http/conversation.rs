@@ -1,16 +1,37 @@
 //! A conversation as the model sees it, and how its answer is read; knows no socket.
 
+use std::sync::Arc;
+
 use sched::{Failure, FailureKind};
 
+use super::generate::Tokenized;
 use super::room::Room;
 use crate::jinja::Rendered;
 use crate::model_output::{
-    Begins, CallReading, Callable, Calls, Function, NextSpeaker, Reading, ReasoningForm, Tags, answer_grammar,
+    Arguments, Begins, CallReading, Callable, Calls, Content, Function, NextSpeaker, Reading, ReasoningForm, Tags,
+    answer_grammar,
 };
-use crate::openai::{ApiError, Conversation, Thoughts, ToolUse, Wanted};
+use crate::openai::{ApiError, Conversation, Generation, Thoughts, ToolUse, Wanted};
 use crate::text::{
-    AddSpecials, GenerationPrompt, LeftOut, ModelText, TemplateError, Tool, ToolCalls, ToolChoice, Tooling,
+    AddSpecials, GenerationPrompt, LeftOut, ModelText, Strict, TemplateError, Tool, ToolCalls, ToolChoice, Tooling,
 };
+
+/// Makes a conversation a prompt, with how its answer is read and what grammar it follows.
+pub(super) fn tokenized(
+    conversation: &Conversation,
+    generation: &Generation,
+    model: &ModelText,
+    room: &Room<'_>,
+) -> Result<Tokenized, ApiError> {
+    let (prompt, specials) = conversation_text(conversation, model, room)?;
+    let tokens = room.prompt(model, &model.chat(&prompt), specials, ("messages", generation))?;
+    if tokens.is_empty() {
+        return Err(ApiError::invalid("messages", "the messages make a prompt of no tokens"));
+    }
+    let reading = reading(conversation, model, &prompt).map(Arc::new);
+    let structure = structure(conversation, generation.structure.as_ref(), model, reading.as_deref());
+    Ok(Tokenized { tokens: tokens.into(), echo: String::new(), reading, structure })
+}
 
 /// Renders a conversation with the model's own template.
 pub(super) fn conversation_text(
@@ -64,7 +85,7 @@ fn no_place(left_out: LeftOut) -> ApiError {
 }
 
 /// Returns how the answer to `prompt` is taken apart; `None` if all of it is content.
-pub(super) fn reading(conversation: &Conversation, model: &ModelText, prompt: &Rendered) -> Option<Reading> {
+fn reading(conversation: &Conversation, model: &ModelText, prompt: &Rendered) -> Option<Reading> {
     let tags = match conversation.thoughts {
         Thoughts::Beside | Thoughts::Omitted => model.thought_tags,
         Thoughts::InContent => None,
@@ -107,8 +128,9 @@ fn begins(generation_prompt: GenerationPrompt, prompt: &Rendered, tags: Tags) ->
 }
 
 /// Returns the grammar of the answer: that of the calls that it must make, or that of the content that the client wants,
-/// beside the calls that it may make. Thoughts come before either. `None` if anything may be said.
-pub(super) fn structure(
+/// beside the calls that it may make. If the client wants any content, but a tool's arguments must follow its schema, calls
+/// have a grammar and content has none. Thoughts come before all this. `None` if anything may be said.
+fn structure(
     conversation: &Conversation,
     wanted: Option<&Wanted>,
     model: &ModelText,
@@ -117,15 +139,20 @@ pub(super) fn structure(
     let tool_use = &conversation.tool_use;
     let must_call = matches!(tool_use.choice, ToolChoice::Required | ToolChoice::Named(_));
     let wanted = wanted.filter(|_| !must_call);
+    let is_strict = tool_use.tools.iter().any(|tool| tool.strict == Strict::Yes);
+    let content = match (&tool_use.choice, wanted) {
+        (_, Some(wanted)) => Content::Of(&wanted.grammar),
+        (ToolChoice::Auto, None) if is_strict => Content::Free,
+        (ToolChoice::Auto | ToolChoice::None | ToolChoice::Required | ToolChoice::Named(_), None) => Content::None,
+    };
     let may_call = |tool: &&Tool| match &tool_use.choice {
         ToolChoice::Named(name) => tool.name == *name,
         ToolChoice::Required => true,
-        ToolChoice::Auto => wanted.is_some(),
+        ToolChoice::Auto => !matches!(content, Content::None),
         ToolChoice::None => false,
     };
-    let tools = tool_use.tools.iter().filter(may_call);
-    let functions: Vec<Callable<'_>> =
-        tools.map(|tool| Callable { name: &tool.name, parameters: &tool.parameters }).collect();
+    let callable = |tool| callable(tool, content);
+    let functions: Vec<Callable<'_>> = tool_use.tools.iter().filter(may_call).map(callable).collect();
     let calls = reading.and_then(|reading| reading.calls.as_ref()).filter(|_| !functions.is_empty());
     let calls = calls.map(|calls| Calls { format: calls.format, functions: &functions, limit: calls.limit });
     let thoughts = reading.and_then(|reading| reading.thoughts);
@@ -136,15 +163,22 @@ pub(super) fn structure(
         let token = model.tokenizer.token_id(mark)?;
         model.tokenizer.pieces().is_special(token).then_some(token)
     };
-    let content = wanted.map(|wanted| &*wanted.grammar);
     let grammar = answer_grammar(calls, content, thoughts, &control)?;
     Some(Wanted { field: wanted.map_or("tools", |wanted| wanted.field), grammar: grammar.into() })
 }
 
+/// A tool as the grammar has it: where only the strict ones make it necessary, the others take any arguments.
+fn callable<'a>(tool: &'a Tool, content: Content<'_>) -> Callable<'a> {
+    let arguments = match (tool.strict, content) {
+        (Strict::Yes, _) => Arguments::Strict(&tool.parameters),
+        (Strict::No, Content::Free) => Arguments::Any,
+        (Strict::No, Content::None | Content::Of(_)) => Arguments::Lenient(&tool.parameters),
+    };
+    Callable { name: &tool.name, arguments }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -153,8 +187,8 @@ mod tests {
 
     const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}{% endfor %}{% for tool in tools or [] %}{{ tool.function | tojson }}{% endfor %}{% if add_generation_prompt %}<think>{% endif %}";
 
-    fn model() -> ModelText {
-        let folder = std::env::temp_dir().join(format!("baton-conversation-{}", std::process::id()));
+    fn model(test: &str) -> ModelText {
+        let folder = std::env::temp_dir().join(format!("baton-conversation-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let config = json!({"model_type": "llama", "vocab_size": 300, "max_position_embeddings": 64});
         for (file, text) in [
@@ -170,9 +204,16 @@ mod tests {
     }
 
     fn grammar(model: &ModelText, choice: &Value) -> Option<Arc<str>> {
-        let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+        grammar_with(model, choice, &json!(false))
+    }
+
+    /// Grammar of an answer for two tools, the second of which may be strict.
+    fn grammar_with(model: &ModelText, choice: &Value, strict: &Value) -> Option<Arc<str>> {
+        let parameters = json!({"properties": {"a": {"type": "string"}}, "required": ["a"]});
+        let tool = |name: &str, strict: &Value| json!({"type": "function", "function": {"name": name, "strict": strict, "parameters": parameters}});
         let body = json!({
-            "messages": [{"role": "user", "content": "x"}], "tools": [tool("f"), tool("g")], "tool_choice": choice,
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [tool("f", &json!(false)), tool("g", strict)], "tool_choice": choice,
         });
         let limits = Limits { n_max: 1, prompts_max: 1, stop_max: 1, stop_bytes_max: 1, vocab_size: 300 };
         let request = ChatRequest::parse(body.to_string().as_bytes(), &limits).unwrap();
@@ -186,12 +227,31 @@ mod tests {
 
     #[test]
     fn an_answer_that_must_call_has_a_grammar() {
-        let model = model();
+        let model = model("must");
         assert_eq!(grammar(&model, &json!("auto")), None);
         let required = grammar(&model, &json!("required")).unwrap();
         assert!(required.starts_with("start: thought space? call (\"\\n\" call)*\n"), "{required}");
         assert!(required.contains("\\\"f\\\"") && required.contains("\\\"g\\\""), "{required}");
         let named = grammar(&model, &json!({"type": "function", "function": {"name": "g"}})).unwrap();
         assert!(named.starts_with("start: thought space? call\n") && !named.contains("\\\"f\\\""), "{named}");
+    }
+
+    #[test]
+    fn a_strict_tool_gives_calls_a_grammar_and_leaves_content_free() {
+        let model = model("strict");
+        assert_eq!(grammar_with(&model, &json!("none"), &json!(true)), None);
+        let auto = grammar_with(&model, &json!("auto"), &json!(true)).unwrap();
+        assert!(
+            auto.starts_with("start: thought space? (SAID_PIECE | SAID_BEGUN)* (call (\"\\n\" call)*)?\n"),
+            "{auto}"
+        );
+        let line = |start: &str| auto.lines().find(|line| line.starts_with(start)).unwrap();
+        assert!(!line("call_0").contains("properties"), "{auto}");
+        assert!(line("call_1").contains("properties") && line("call_1").contains("\"lenient\":false"), "{auto}");
+        let required = grammar_with(&model, &json!("required"), &json!(true)).unwrap();
+        assert!(
+            required.starts_with("start: thought space? call") && required.contains("\"lenient\":false"),
+            "{required}"
+        );
     }
 }

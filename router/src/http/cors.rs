@@ -9,9 +9,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 /// Headers that pages may send if they do not say which they want to.
-const PAGE_SENDS: &str = "authorization, content-type, x-api-key, x-baton-slo-class, x-request-id";
+const PAGE_SENDS: &str = "anthropic-beta, anthropic-version, authorization, content-type, traceparent, x-api-key, \
+                          x-baton-slo-class, x-request-id";
 /// Headers that pages may read.
-const PAGE_READS: &str = "retry-after, retry-after-ms, x-request-id, x-ratelimit-limit-requests, \
+const PAGE_READS: &str = "request-id, retry-after, retry-after-ms, x-request-id, x-ratelimit-limit-requests, \
                           x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
                           x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
 /// Seconds for which a browser may remember these permissions.

@@ -66,10 +66,16 @@ impl Form {
     pub(super) fn repeated_bytes(&self, delivery: Delivery) -> usize {
         let Prompts { each, n, .. } = &self.prompts;
         let each = each.iter().map(|prompt| self.prompts.repeated(prompt).json_bytes());
-        match delivery {
+        let repeated = match delivery {
             Delivery::Stream(_) => each.max().unwrap_or(0),
             Delivery::Whole => each.sum::<usize>() * self.form.repeats(*n as usize) + CHOICE_BYTES * self.choices(),
-        }
+        };
+        repeated + self.form.asked_bytes()
+    }
+
+    /// Estimates the bytes that a stream keeps of these deltas until its end.
+    pub(super) fn kept_bytes(&self, deltas: &[Delta]) -> usize {
+        deltas.iter().map(|delta| self.form.kept_bytes(delta)).sum()
     }
 
     /// Writes the start of a choice, before its first token.

@@ -34,7 +34,7 @@ const GRAMMAR_BYTES_MAX: usize = 256 << 10;
 const OPENING_BYTES: usize = 16 << 10;
 
 pub(super) trait Endpoint: Sized + Send + 'static {
-    /// Prefix of the names of its answers.
+    /// Prefix of the names of its answers, with what separates it from the rest.
     const ID_PREFIX: &'static str;
 
     fn parse(body: &[u8], limits: &Limits) -> Result<Self, ApiError>;
@@ -51,6 +51,11 @@ pub(super) trait Endpoint: Sized + Send + 'static {
     fn unnamed_length(app: &App, share: u32) -> UnnamedLength;
 
     fn form(&self, head: Head, prompts: Vec<Tokenized>) -> Form;
+
+    /// Puts an error that all endpoints share into the words of this one.
+    fn reworded(error: ApiError) -> ApiError {
+        error
+    }
 }
 
 /// Prompt as tokens, and as text where it is echoed.
@@ -109,7 +114,7 @@ async fn prepare<E: Endpoint>(
     let task = move |app: &App, room: Room<'_>| prepare_parsed::<E>(app, &body, (class.as_deref(), &visitor), &room);
     let bytes = permit.body_bytes();
     let (prepared, mut permit) = work(app, bytes, permit, task).await?;
-    let prepared = prepared?;
+    let prepared = prepared.map_err(E::reworded)?;
     permit.body_became(prepared.prompt_bytes);
     permit.grow_answer(prepared.repeated_bytes)?;
     let prompt_tokens = prepared.jobs.iter().map(|job| job.prompt.len() as u64).sum();
@@ -310,11 +315,13 @@ impl Streaming {
             Next::Nothing => return None,
         };
         match turn {
-            Turn::Deltas(deltas) => {
-                for delta in &deltas {
-                    self.form.delta(delta, self.usage, &mut out);
+            Turn::Deltas(deltas) => match self.hold(&deltas) {
+                Ok(()) => deltas.iter().for_each(|delta| self.form.delta(delta, self.usage, &mut out)),
+                Err(error) => {
+                    self.form.fail(&error, &mut out);
+                    self.next = Next::Nothing;
                 }
-            }
+            },
             Turn::Done(usage) => {
                 self.form.end(usage, self.usage, &mut out);
                 self.next = Next::Nothing;
@@ -325,6 +332,14 @@ impl Streaming {
             }
         }
         Some(out.into())
+    }
+
+    /// Counts what the form keeps of the deltas until the end of the stream.
+    fn hold(&mut self, deltas: &[Delta]) -> Result<(), ApiError> {
+        match self.form.kept_bytes(deltas) {
+            0 => Ok(()),
+            bytes => self.exchange.hold(bytes),
+        }
     }
 
     /// Writes the starts of the next choices, one at least but no large prompt twice; returns how many are open.

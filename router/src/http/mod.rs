@@ -7,15 +7,19 @@ mod chat_completions;
 mod completions;
 mod conversation;
 mod cors;
+mod embeddings;
+mod error_form;
 mod federation;
 mod form;
 mod generate;
 mod health;
+mod messages;
 mod metrics;
 mod models;
 mod openapi;
 mod reply;
 mod request_id;
+mod responses;
 mod room;
 mod tokenize;
 mod work;
@@ -35,6 +39,10 @@ pub(crate) fn routes(app: Arc<App>) -> axum::Router {
     axum::Router::new()
         .route("/v1/chat/completions", post(chat_completions::handle))
         .route("/v1/completions", post(completions::handle))
+        .route("/v1/responses", post(responses::handle))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/v1/embeddings", post(embeddings::handle))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/tokenize", post(tokenize::tokenize))

@@ -70,7 +70,10 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = json(self.body());
         *response.status_mut() = status;
-        match self.advice {
+        let advice = self.advice;
+        // For paths where errors have another form.
+        response.extensions_mut().insert(self);
+        match advice {
             Some(Advice::RetryAfter(span)) => {
                 // The standard header has whole seconds; OpenAI's clients read the finer header first.
                 let (seconds, ms) = (span.us().div_ceil(1_000_000).max(1), span.us().div_ceil(1_000));

@@ -18,7 +18,7 @@ use crate::openai::{
 use crate::text::Detokenizer;
 
 /// Most tokens of a text that is only counted.
-const TOKENS_MAX: usize = 1 << 20;
+pub(super) const TOKENS_MAX: usize = 1 << 20;
 
 pub(super) async fn tokenize(
     State(app): State<Arc<App>>,
@@ -62,7 +62,7 @@ pub(super) async fn detokenize(
 }
 
 /// Makes an answer that is held until the client has taken it.
-fn answered(answer: Vec<u8>, mut permit: Permit) -> Result<Response, ApiError> {
+pub(super) fn answered(answer: Vec<u8>, mut permit: Permit) -> Result<Response, ApiError> {
     permit.body_became(0);
     permit.grow_answer(answer.len())?;
     Ok(reply::json_keeping(answer, permit))

@@ -6,7 +6,7 @@ use super::call_object::{CallObject, Keys, Progress, scan_char};
 use super::format::{Bare, Shape, ToolFormat};
 use super::ids::CallIds;
 use super::json_scan::{JsonScan, Step};
-use super::pieces::{CallPiece, Pieces};
+use super::pieces::Pieces;
 use super::script::{Branch, Item, OBJECTS, Take};
 use super::space::{begun_mark, held_back, trailing_space};
 use super::{CallsPerTurn, Function};
@@ -411,7 +411,7 @@ impl CallReader {
     /// Begins the named call for the client. Returns false if none is named.
     fn begin(&mut self, out: &mut Pieces<'_>) -> bool {
         let Call::Named(name) = std::mem::replace(&mut self.call, Call::None) else { return false };
-        out.calls.push(CallPiece::begin(self.count, self.ids.next(), name.clone()));
+        out.begin(self.count, self.ids.next(), name.clone());
         self.count += 1;
         self.call = Call::Begun { name, keys: 0, key: String::new() };
         true
@@ -432,7 +432,8 @@ impl CallReader {
 
     /// Returns true if the call came without the text that opens calls.
     fn is_bare(&self) -> bool {
-        self.shape.bare == Bare::Object && self.count == 0 && !self.raw.contains(self.shape.opens)
+        // A name or a value may contain what opens calls.
+        self.shape.bare == Bare::Object && self.count == 0 && !self.raw.trim_start().starts_with(self.shape.opens)
     }
 }
 

@@ -137,6 +137,8 @@ fn what_is_no_call_is_content() {
         (ToolFormat::Hermes, "<tool_call><tool_call"),
         (ToolFormat::Llama3Json, "{\"name\": \"unknown\", \"parameters\": {}}"),
         (ToolFormat::Llama3Json, "{\"answer\": 42}"),
+        // Found by fuzzing: cut inside the name, it was a call.
+        (ToolFormat::Llama3Json, "{\"name\": \"un<|python_tag|>known\", \"parameters\": {}}"),
         (ToolFormat::Llama3Json, "A {\"name\": \"weather\", \"parameters\": {}}"),
         (ToolFormat::Llama3Json, "<|python_tag|>print(1)"),
         (ToolFormat::Mistral, "[TOOL_CALLS]I would call { this }"),

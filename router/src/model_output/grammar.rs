@@ -1,10 +1,12 @@
-//! Grammars that make a model call tools, in llguidance's Lark dialect; knows no request and no matcher.
+//! Grammars of answers that call tools, in llguidance's Lark dialect; knows no request and no matcher.
 
 use std::fmt::Write;
 
 use sched::TokenId;
 use serde_json::{Map, Value};
 
+use super::format::Bare;
+use super::free_text::FreeText;
 use super::thoughts::{Begins, Tags};
 use super::{CallsPerTurn, ToolFormat};
 use crate::structure::{Keywords, WhiteSpace, json_part};
@@ -14,8 +16,19 @@ use crate::structure::{Keywords, WhiteSpace, json_part};
 pub struct Callable<'a> {
     /// Name.
     pub name: &'a str,
-    /// JSON schema of the arguments; empty for any.
-    pub parameters: &'a Map<String, Value>,
+    /// Its arguments.
+    pub arguments: Arguments<'a>,
+}
+
+/// Arguments that a call may have.
+#[derive(Debug, Clone, Copy)]
+pub enum Arguments<'a> {
+    /// Those of a JSON schema, each keyword of which must be enforced.
+    Strict(&'a Map<String, Value>),
+    /// Those of a JSON schema, as far as it can be enforced.
+    Lenient(&'a Map<String, Value>),
+    /// Any.
+    Any,
 }
 
 /// Calls that an answer may make.
@@ -29,58 +42,123 @@ pub struct Calls<'a> {
     pub limit: CallsPerTurn,
 }
 
-/// Returns the grammar of an answer that makes calls, or says a text of the grammar `content`, and does nothing else
-/// after its thoughts; `None` if it may do neither. `control` gives the token of a mark that is a single control token,
+/// What an answer may say besides calls.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// Nothing.
+    None,
+    /// A text of this grammar, instead of calls.
+    Of(&'a str),
+    /// Any text, before calls or instead of them; what opens calls is no part of it.
+    Free,
+}
+
+/// Returns the grammar of an answer: its thoughts, if it has any, then calls or content, and nothing else. `None` if it may
+/// make no calls, and its content follows no grammar. `control` gives the token of a mark that is a single control token,
 /// which no text stands for.
 #[must_use]
 pub fn answer_grammar(
     calls: Option<Calls<'_>>,
-    content: Option<&str>,
+    content: Content<'_>,
     thoughts: Option<(Tags, Begins)>,
     control: &dyn Fn(&str) -> Option<TokenId>,
 ) -> Option<String> {
-    let mut writer = Writer { rules: String::new(), control };
-    let before = writer.thoughts(thoughts);
-    let calls = calls.map(|Calls { format, functions, limit }| writer.calls(format, functions, limit));
-    if let Some(content) = content {
-        writer.rule("content", &format!("%lark {{\n{content}\n}}"));
-    }
-    let then = match (calls, content) {
-        (None, None) => return None,
-        (Some(calls), None) => calls,
-        (None, Some(_)) => "content".to_owned(),
-        (Some(calls), Some(_)) => format!("(({calls}) | content)"),
+    let marks = match content {
+        Content::Free => Marks::TokensOrSpelled,
+        Content::None | Content::Of(_) => Marks::Tokens,
+    };
+    let mut writer = Writer { rules: String::new(), control, marks };
+    let before = writer.thoughts(thoughts, content);
+    let written = calls.map(|Calls { format, functions, limit }| writer.calls(format, functions, limit));
+    let then = match (calls, written, content) {
+        (Some(calls), Some(written), Content::Free) => writer.free(calls.format, &written, thoughts),
+        (_, Some(written), Content::Of(grammar)) => format!("(({written}) | {})", writer.content(grammar)),
+        (_, None, Content::Of(grammar)) => writer.content(grammar),
+        (_, Some(written), Content::None | Content::Free) => written,
+        (_, None, Content::None | Content::Free) => return None,
     };
     Some(format!("start: {before}{then}\n{}", writer.rules))
 }
 
+/// White space before a mark that must come first.
+const LEAD: &str = r"/[ \t\r\n]{1,64}/";
+
 struct Writer<'a> {
     rules: String,
     control: &'a dyn Fn(&str) -> Option<TokenId>,
+    marks: Marks,
+}
+
+/// How marks are written that are control tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    Tokens,
+    /// Readers of answers see no difference; so where anything may be said, nothing else can be meant by their text.
+    TokensOrSpelled,
 }
 
 impl Writer<'_> {
     /// Writes the rule of what a model thinks first; returns how the start refers to it.
-    fn thoughts(&mut self, thoughts: Option<(Tags, Begins)>) -> String {
+    fn thoughts(&mut self, thoughts: Option<(Tags, Begins)>, content: Content<'_>) -> String {
         let Some((tags, begins)) = thoughts else { return String::new() };
         let open = match begins {
             Begins::Behind => return String::new(),
             Begins::Inside | Begins::Amid => String::new(),
             Begins::Unopened => format!("{} ", self.mark(tags.open)),
         };
-        let end = self.mark(tags.close);
-        match (self.control)(tags.close) {
-            Some(_) => self.rule("thought", &format!("{open}/(?s:.*)/ {end}")),
-            None => {
-                self.rule("thought", &format!("{open}thought_text"));
-                self.rule(&format!("thought_text[suffix={end}]"), "/(?s:.*)/");
+        let (piece, end) = (self.pieces("THOUGHT", &[tags.close]), self.mark(tags.close));
+        self.rule("thought", &format!("{open}{piece}* {end}"));
+        self.rule("space", r"/[ \n]{1,4}/");
+        match (begins, content) {
+            // Readers of thoughts pass over white space.
+            (Begins::Unopened, Content::Free) => format!("({LEAD}? thought space?)? "),
+            (Begins::Unopened, Content::None | Content::Of(_)) => "(thought space?)? ".to_owned(),
+            (Begins::Inside | Begins::Amid | Begins::Behind, _) => "thought space? ".to_owned(),
+        }
+    }
+
+    /// Writes the rule of what the client wants; returns how the start refers to it.
+    fn content(&mut self, grammar: &str) -> String {
+        self.rule("content", &format!("%lark {{\n{grammar}\n}}"));
+        "content".to_owned()
+    }
+
+    /// Writes the rules of any text before `calls`, or instead of them; returns how the start refers to both.
+    fn free(&mut self, format: ToolFormat, calls: &str, thoughts: Option<(Tags, Begins)>) -> String {
+        let shape = format.shape();
+        // A text that begins with what opens thoughts is one.
+        let thought = thoughts.filter(|(_, begins)| *begins == Begins::Unopened).map(|(tags, _)| tags.open);
+        let marks: Vec<&str> = std::iter::once(shape.opens).chain(thought).collect();
+        let piece = self.pieces("SAID", &marks);
+        match shape.bare {
+            Bare::Never => format!("{piece}* ({calls})?"),
+            Bare::Object => {
+                let first = self.without(&marks).character(r"{\s");
+                self.rule("SAID_FIRST", &format!("/{first}/"));
+                self.rule("SAID_SPACE", r"/\s+/");
+                self.rule("said", &format!("SAID_SPACE | SAID_SPACE? (SAID_FIRST | SAID_BEGUN) {piece}*"));
+                format!("(said | {LEAD}? ({calls}) | said? {} ({calls}))?", self.mark(shape.opens))
             }
         }
-        self.rule("space", r"/[ \n]{1,4}/");
-        match begins {
-            Begins::Unopened => "(thought space?)? ".to_owned(),
-            Begins::Inside | Begins::Amid | Begins::Behind => "thought space? ".to_owned(),
+    }
+
+    /// Writes the terminals of a text in which none of `marks` occurs; returns how rules refer to a piece of it.
+    fn pieces(&mut self, name: &str, marks: &[&str]) -> String {
+        let free = self.without(marks);
+        self.rule(&format!("{name}_PIECE"), &format!("/{}+/", free.character("")));
+        match free.begun() {
+            Some(begun) => {
+                self.rule(&format!("{name}_BEGUN"), &begun);
+                format!("({name}_PIECE | {name}_BEGUN)")
+            }
+            None => format!("{name}_PIECE"),
         }
+    }
+
+    /// Text in which none of `marks` occurs; no control token ever does.
+    fn without(&self, marks: &[&str]) -> FreeText {
+        let is_text = |mark: &&str| self.marks == Marks::TokensOrSpelled || (self.control)(mark).is_none();
+        FreeText::without(marks.iter().copied().filter(is_text))
     }
 
     /// Writes the rules of the calls; returns how the start refers to them.
@@ -125,7 +203,7 @@ impl Writer<'_> {
         self.each("call", functions, |writer, function| {
             let open = format!("{{\"name\": {}, \"{key}\": ", Value::from(function.name));
             let (open, close) = (writer.sequence(before, &open), writer.sequence(&["}"], ""));
-            format!("{open} {} {close}{}", arguments(function), writer.marks(behind))
+            format!("{open} {} {close}{}", schema_of(function.arguments), writer.marks(behind))
         });
     }
 
@@ -133,7 +211,7 @@ impl Writer<'_> {
     fn named(&mut self, functions: &[Callable<'_>], before: &[&str], separator: &str, behind: &[&str]) {
         self.each("named", functions, |writer, function| {
             let (open, separator) = (writer.sequence(before, function.name), writer.mark(separator));
-            format!("{open} {separator} {}{}", arguments(function), writer.marks(behind))
+            format!("{open} {separator} {}{}", schema_of(function.arguments), writer.marks(behind))
         });
     }
 
@@ -142,31 +220,41 @@ impl Writer<'_> {
         self.each("call", functions, |writer, function| {
             let open = writer.sequence(&["<｜tool▁call▁begin｜>", "function", "<｜tool▁sep｜>"], function.name);
             let close = writer.marks(&["\n```", "<｜tool▁call▁end｜>"]);
-            format!("{open} \"\\n```json\\n\" {}{close}", arguments(function))
+            format!("{open} \"\\n```json\\n\" {}{close}", schema_of(function.arguments))
         });
     }
 
     /// Calls whose arguments stand in tags of their own.
     fn tagged(&mut self, functions: &[Callable<'_>]) {
         self.each("call", functions, |writer, function| {
-            let properties = function.parameters.get("properties").and_then(Value::as_object);
-            let required = function.parameters.get("required").and_then(Value::as_array);
-            let mut body = String::new();
-            for (key, schema) in properties.into_iter().flatten() {
-                let value = writer.value(schema);
-                let is_required = required.is_some_and(|names| names.iter().any(|name| name == key));
-                let open = text(&format!("<parameter={key}>\n"));
-                // Writing to a string does not fail.
-                let _ = write!(body, "({open} {value}){} ", if is_required { "" } else { "?" });
-            }
+            let body = match function.arguments {
+                Arguments::Strict(schema) => writer.parameters(schema, Keywords::AllEnforced),
+                Arguments::Lenient(schema) => writer.parameters(schema, Keywords::BestEffort),
+                Arguments::Any => format!(r"(/<parameter=[^<>\s]{{1,64}}>\n/ {})* ", writer.text_value()),
+            };
             let open = writer.sequence(&["<tool_call>"], &format!("\n<function={}>\n", function.name));
             let close = writer.marks(&["</function>\n", "</tool_call>"]);
             format!("{open} {body}{}", close.trim_start())
         });
     }
 
+    /// Arguments in tags, in the order of the schema.
+    fn parameters(&mut self, schema: &Map<String, Value>, keywords: Keywords) -> String {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let required = schema.get("required").and_then(Value::as_array);
+        let mut body = String::new();
+        for (key, schema) in properties.into_iter().flatten() {
+            let value = self.value(schema, keywords);
+            let is_required = required.is_some_and(|names| names.iter().any(|name| name == key));
+            let open = text(&format!("<parameter={key}>\n"));
+            // Writing to a string does not fail.
+            let _ = write!(body, "({open} {value}){} ", if is_required { "" } else { "?" });
+        }
+        body
+    }
+
     /// Value of an argument in a tag, with the end of the tag.
-    fn value(&mut self, schema: &Value) -> String {
+    fn value(&mut self, schema: &Value, keywords: Keywords) -> String {
         const END: &str = r#""\n</parameter>\n""#;
         let is_text = schema.get("type").is_none_or(|kind| kind == "string") || has_reference(schema);
         match schema.get("enum").and_then(Value::as_array) {
@@ -174,15 +262,18 @@ impl Writer<'_> {
                 let words: Vec<String> = values.iter().filter_map(Value::as_str).map(text).collect();
                 format!("({}) {END}", words.join(" | "))
             }
-            Some(_) | None if is_text => {
-                let rule = format!("text[suffix={END}]");
-                if !self.rules.contains(&rule) {
-                    self.rule(&rule, "/(?s:.*)/");
-                }
-                "text".to_owned()
-            }
-            Some(_) | None => format!("{} {END}", schema_text(schema.clone())),
+            Some(_) | None if is_text => self.text_value(),
+            Some(_) | None => format!("{} {END}", json_part(schema.clone(), keywords, WhiteSpace::Some)),
         }
+    }
+
+    /// Any text as the value of an argument, with the end of the tag; the line feed before it counts as text here.
+    fn text_value(&mut self) -> String {
+        if !self.rules.contains("\ntext: ") {
+            let piece = self.pieces("TEXT", &["</parameter>"]);
+            self.rule("text", &format!("{piece}* \"</parameter>\\n\""));
+        }
+        "text".to_owned()
     }
 
     /// Writes one rule per function, and the rule that is any of them.
@@ -228,10 +319,14 @@ impl Writer<'_> {
 
     fn mark(&self, mark: &str) -> String {
         let is_tag = mark.starts_with('<') && mark.ends_with('>') && !mark.starts_with("<[");
-        match (self.control)(mark) {
+        let token = match (self.control)(mark) {
             Some(_) if is_tag => mark.to_owned(),
             Some(token) => format!("<[{}]>", token.0),
-            None => text(mark),
+            None => return text(mark),
+        };
+        match self.marks {
+            Marks::Tokens => token,
+            Marks::TokensOrSpelled => format!("({token} | {})", text(mark)),
         }
     }
 }
@@ -244,16 +339,16 @@ fn repeated(rule: &str, separator: &str, limit: CallsPerTurn) -> String {
     }
 }
 
-/// The arguments of a call are always an object.
-fn arguments(function: &Callable<'_>) -> String {
-    let mut schema = function.parameters.clone();
+/// Grammar of the arguments of a call, which are always an object.
+fn schema_of(arguments: Arguments<'_>) -> String {
+    let (mut schema, keywords) = match arguments {
+        Arguments::Strict(schema) => (schema.clone(), Keywords::AllEnforced),
+        // Written for people and models, too: what cannot be enforced has no effect.
+        Arguments::Lenient(schema) => (schema.clone(), Keywords::BestEffort),
+        Arguments::Any => (Map::new(), Keywords::BestEffort),
+    };
     schema.entry("type").or_insert(Value::from("object"));
-    schema_text(Value::Object(schema))
-}
-
-/// Values by a schema that was written for people and models, too: what cannot be enforced in it has no effect.
-fn schema_text(schema: Value) -> String {
-    json_part(schema, Keywords::BestEffort, WhiteSpace::Some)
+    json_part(Value::Object(schema), keywords, WhiteSpace::Some)
 }
 
 /// Returns true if the schema refers to another place, which it does not bring along.
@@ -268,190 +363,4 @@ fn has_reference(schema: &Value) -> bool {
 /// Literal of a grammar, which is written like a string of JSON.
 fn text(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-    use serde_json::json;
-
-    use super::*;
-    use crate::text::{AddSpecials, samples};
-
-    fn check(format: ToolFormat, limit: CallsPerTurn, control: &[&str], expected: &Expect) {
-        let parameters = json!({"properties": {"a": {"type": "string"}, "n": {"type": "integer"}, "e": {"enum": ["x", "y"]}}, "required": ["a"]});
-        let (parameters, none) = (parameters.as_object().unwrap(), Map::new());
-        let functions = [Callable { name: "f", parameters }, Callable { name: "g", parameters: &none }];
-        let token = |mark: &str| Some(TokenId(control.iter().position(|known| *known == mark)? as u32));
-        let calls = Calls { format, functions: &functions, limit };
-        let grammar = answer_grammar(Some(calls), None, None, &token).unwrap();
-        let schema = r#","x-guidance":{"whitespace_pattern":"\\x20|\\x0A\\x20{0,16}","lenient":true}"#;
-        expected.assert_eq(&grammar.replace(schema, ""));
-    }
-
-    #[test]
-    fn calls_of_each_format() {
-        check(
-            ToolFormat::Hermes,
-            CallsPerTurn::Many,
-            &[],
-            &expect![[r#"
-            start: call ("\n" call)*
-            call: call_0 | call_1
-            call_0: "<tool_call>\n{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}" "\n</tool_call>"
-            call_1: "<tool_call>\n{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}" "\n</tool_call>"
-        "#]],
-        );
-        check(
-            ToolFormat::Hermes,
-            CallsPerTurn::One,
-            &["<tool_call>", "</tool_call>"],
-            &expect![[r#"
-            start: call
-            call: call_0 | call_1
-            call_0: <tool_call> "\n{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}" "\n" </tool_call>
-            call_1: <tool_call> "\n{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}" "\n" </tool_call>
-        "#]],
-        );
-        check(
-            ToolFormat::Llama3Json,
-            CallsPerTurn::One,
-            &["<|python_tag|>"],
-            &expect![[r#"
-            start: call
-            call: call_0 | call_1
-            call_0: "{\"name\": \"f\", \"parameters\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}"
-            call_1: "{\"name\": \"g\", \"parameters\": " %json {"type":"object"} "}"
-        "#]],
-        );
-        check(
-            ToolFormat::Mistral,
-            CallsPerTurn::Many,
-            &["[TOOL_CALLS]", "[ARGS]"],
-            &expect![[r#"
-            start: (<[0]> "[" call (", " call)* "]" | named+)
-            call: call_0 | call_1
-            call_0: "{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}"
-            call_1: "{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}"
-            named: named_0 | named_1
-            named_0: <[0]> "f" <[1]> %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false}
-            named_1: <[0]> "g" <[1]> %json {"type":"object"}
-        "#]],
-        );
-        check(
-            ToolFormat::Granite,
-            CallsPerTurn::Many,
-            &["<|tool_call|>"],
-            &expect![[r#"
-            start: <|tool_call|> "[" call (", " call)* "]"
-            call: call_0 | call_1
-            call_0: "{\"name\": \"f\", \"arguments\": " %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "}"
-            call_1: "{\"name\": \"g\", \"arguments\": " %json {"type":"object"} "}"
-        "#]],
-        );
-        check(
-            ToolFormat::Qwen3Coder,
-            CallsPerTurn::Many,
-            &[],
-            &expect![[r#"
-            start: call ("\n" call)*
-            call: call_0 | call_1
-            text[suffix="\n</parameter>\n"]: /(?s:.*)/
-            call_0: "<tool_call>\n<function=f>\n" ("<parameter=a>\n" text) ("<parameter=n>\n" %json {"type":"integer"} "\n</parameter>\n")? ("<parameter=e>\n" ("x" | "y") "\n</parameter>\n")? "</function>\n</tool_call>"
-            call_1: "<tool_call>\n<function=g>\n" "</function>\n</tool_call>"
-        "#]],
-        );
-        check(
-            ToolFormat::DeepseekV3,
-            CallsPerTurn::One,
-            &[],
-            &expect![[r#"
-            start: "<｜tool▁calls▁begin｜>" (call | named) "<｜tool▁calls▁end｜>"
-            call: call_0 | call_1
-            call_0: "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f" "\n```json\n" %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "\n```<｜tool▁call▁end｜>"
-            call_1: "<｜tool▁call▁begin｜>function<｜tool▁sep｜>g" "\n```json\n" %json {"type":"object"} "\n```<｜tool▁call▁end｜>"
-            named: named_0 | named_1
-            named_0: "<｜tool▁call▁begin｜>f" "<｜tool▁sep｜>" %json {"properties":{"a":{"type":"string"},"n":{"type":"integer"},"e":{"enum":["x","y"]}},"required":["a"],"type":"object","additionalProperties":false} "<｜tool▁call▁end｜>"
-            named_1: "<｜tool▁call▁begin｜>g" "<｜tool▁sep｜>" %json {"type":"object"} "<｜tool▁call▁end｜>"
-        "#]],
-        );
-    }
-
-    #[test]
-    fn thoughts_come_first() {
-        let none = Map::new();
-        let functions = [Callable { name: "f", parameters: &none }];
-        let start = |begins: Begins, control: &dyn Fn(&str) -> Option<TokenId>| {
-            let thoughts = Some((Tags::KNOWN[0], begins));
-            let calls = Calls { format: ToolFormat::Llama3Json, functions: &functions, limit: CallsPerTurn::One };
-            let grammar = answer_grammar(Some(calls), None, thoughts, control).unwrap();
-            let kept = grammar.lines().filter(|line| !line.starts_with("call") && !line.starts_with("space"));
-            kept.collect::<Vec<_>>().join("\n")
-        };
-        let shown = [
-            start(Begins::Inside, &|_| None),
-            start(Begins::Unopened, &|_| None),
-            start(Begins::Inside, &|_| Some(TokenId(1))),
-            start(Begins::Behind, &|_| None),
-        ];
-        expect![[r#"
-            start: thought space? call
-            thought: thought_text
-            thought_text[suffix="</think>"]: /(?s:.*)/
-            ---
-            start: (thought space?)? call
-            thought: "<think>" thought_text
-            thought_text[suffix="</think>"]: /(?s:.*)/
-            ---
-            start: thought space? call
-            thought: /(?s:.*)/ </think>
-            ---
-            start: call"#]]
-        .assert_eq(&shown.join("\n---\n"));
-    }
-
-    /// Every grammar must compile, and let its own calls pass, token by token, over a vocabulary of bytes.
-    #[test]
-    fn grammars_allow_what_they_are_for() {
-        let tokenizer = samples::byte_level();
-        let grammars = vocabulary::Grammars::new(tokenizer.pieces()).unwrap();
-        let parameters = json!({"properties": {"a": {"type": "string"}, "n": {"type": "integer"}}, "required": ["a"]});
-        let functions = [Callable { name: "f", parameters: parameters.as_object().unwrap() }];
-        let object = r#"{"a": "x", "n": 3}"#;
-        let cases = [
-            (ToolFormat::Hermes, format!("<tool_call>\n{{\"name\": \"f\", \"arguments\": {object}}}\n</tool_call>")),
-            (ToolFormat::Llama3Json, format!("{{\"name\": \"f\", \"parameters\": {object}}}")),
-            (ToolFormat::Granite, format!("<|tool_call|>[{{\"name\": \"f\", \"arguments\": {object}}}]")),
-            (ToolFormat::Mistral, format!("[TOOL_CALLS]f[ARGS]{object}")),
-            (
-                ToolFormat::DeepseekV3,
-                format!(
-                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{object}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
-                ),
-            ),
-            (
-                ToolFormat::Qwen3Coder,
-                "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n<parameter=n>\n3\n</parameter>\n</function>\n</tool_call>"
-                    .to_owned(),
-            ),
-        ];
-        for (format, call) in cases {
-            let calls = Calls { format, functions: &functions, limit: CallsPerTurn::One };
-            let thoughts = Some((Tags::KNOWN[0], Begins::Inside));
-            for (content, thoughts, text) in [
-                (None, None, call.clone()),
-                (None, thoughts, format!("hm {{ </think>\n\n{call}")),
-                (Some("start: \"yes\" | \"no\""), None, call.clone()),
-                (Some("start: \"yes\" | \"no\""), thoughts, "hm </think>yes".to_owned()),
-            ] {
-                let grammar = answer_grammar(Some(calls), content, thoughts, &|_| None).unwrap();
-                let mut matcher = grammars.compile(&grammar).unwrap_or_else(|error| panic!("{error}: {grammar}"));
-                for token in tokenizer.encode(&text, AddSpecials::No).unwrap() {
-                    assert!(matcher.accepts(token).unwrap(), "{format:?}: {text:?}, {token:?}: {grammar}");
-                    matcher.push(token).unwrap();
-                }
-                assert!(matcher.mask().unwrap().may_end(), "{format:?}: {text:?}: {grammar}");
-            }
-        }
-    }
 }

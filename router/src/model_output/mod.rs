@@ -3,6 +3,7 @@
 mod call_object;
 mod calls;
 mod format;
+mod free_text;
 mod function;
 mod grammar;
 mod ids;
@@ -15,10 +16,14 @@ mod thoughts;
 
 pub use format::{ToolFormat, ToolFormatChoice};
 pub use function::Function;
-pub use grammar::{Callable, Calls, answer_grammar};
+pub use grammar::{Arguments, Callable, Calls, Content, answer_grammar};
 pub use pieces::{CallPiece, CallStart, Pieces};
 pub use reader::{CallReading, CallsPerTurn, NextSpeaker, Reader, Reading, ReasoningForm, Status};
 pub use thoughts::{Begins, Tags};
 
 #[cfg(test)]
 mod calls_tests;
+#[cfg(test)]
+mod grammar_tests;
+#[cfg(test)]
+mod strict_tests;

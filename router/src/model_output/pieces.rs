@@ -29,15 +29,17 @@ pub struct CallStart {
     pub id: String,
     /// Name of the function.
     pub name: String,
-}
-
-impl CallPiece {
-    pub(super) fn begin(index: u32, id: String, name: String) -> CallPiece {
-        CallPiece { index, start: Some(CallStart { id, name }), arguments: String::new() }
-    }
+    /// Bytes of content before the call, so that the order of both is known.
+    pub content_before: usize,
 }
 
 impl Pieces<'_> {
+    /// Begins call `index`.
+    pub(super) fn begin(&mut self, index: u32, id: String, name: String) {
+        let start = Some(CallStart { id, name, content_before: self.content.len() });
+        self.calls.push(CallPiece { index, start, arguments: String::new() });
+    }
+
     /// Adds to the arguments of call `index`.
     pub(super) fn arguments(&mut self, index: u32, more: &str) {
         match self.calls.last_mut() {

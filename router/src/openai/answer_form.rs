@@ -21,4 +21,14 @@ pub trait AnswerForm: Send {
 
     /// How often a whole answer repeats what it repeats of a prompt that has this many choices.
     fn repeats(&self, choices: usize) -> usize;
+
+    /// Estimates the bytes of what every answer repeats of its request.
+    fn asked_bytes(&self) -> usize {
+        0
+    }
+
+    /// Estimates the bytes that a stream keeps of a delta until its end.
+    fn kept_bytes(&self, _: &Delta) -> usize {
+        0
+    }
 }

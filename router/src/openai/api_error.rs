@@ -104,6 +104,12 @@ impl ApiError {
         }
     }
 
+    /// Reports that the model does not do what the path is for.
+    #[must_use]
+    pub fn unsupported_endpoint(message: &str) -> ApiError {
+        ApiError { code: Some("unsupported_endpoint"), ..ApiError::invalid("model", message) }
+    }
+
     /// Reports that the body is above the limit.
     #[must_use]
     pub fn body_too_large(body_bytes_max: usize) -> ApiError {

@@ -84,8 +84,20 @@ impl Conversation {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "messages must not be empty"));
         }
+        let effort = fields.string("reasoning_effort")?;
+        let tool_use = ToolUse::take(fields)?;
+        Conversation::with(messages, tool_use, effort, fields)
+    }
+
+    /// Takes the fields that say how `messages` become a prompt.
+    pub(super) fn with(
+        messages: Vec<Message>,
+        tool_use: ToolUse,
+        reasoning_effort: Option<String>,
+        fields: &mut Fields,
+    ) -> Result<Conversation, ApiError> {
         let mut template_variables = take_template_variables(fields)?;
-        if let Some(effort) = fields.string("reasoning_effort")? {
+        if let Some(effort) = reasoning_effort {
             // Templates with efforts read this variable; the client's own value wins.
             template_variables.entry("reasoning_effort").or_insert(Value::String(effort));
         }
@@ -93,7 +105,7 @@ impl Conversation {
             messages,
             generation_prompt: take_generation_prompt(fields)?,
             template_variables,
-            tool_use: ToolUse::take(fields)?,
+            tool_use,
             thoughts: take_thoughts(fields)?,
             add_specials: match fields.flag("add_special_tokens")? {
                 Some(true) => AddSpecials::Yes,
@@ -127,7 +139,7 @@ fn take_generation_prompt(fields: &mut Fields) -> Result<GenerationPrompt, ApiEr
 }
 
 /// Takes variables for the template; refuses those that the server sets.
-fn take_template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+pub(crate) fn take_template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
     match SERVER_VARIABLES.into_iter().find(|name| variables.contains_key(*name)) {
         Some(name) => {

@@ -141,11 +141,15 @@ impl Choice {
 
     /// Adds the next delta.
     pub fn extend(&mut self, delta: Delta) {
+        let text_before = self.text.len();
         self.text.push_str(&delta.text);
         self.reasoning.push_str(&delta.reasoning);
         for piece in delta.calls {
             match (piece.start, self.calls.last_mut()) {
-                (Some(start), _) => self.calls.push(WholeCall { start, arguments: piece.arguments }),
+                (Some(mut start), _) => {
+                    start.content_before += text_before;
+                    self.calls.push(WholeCall { start, arguments: piece.arguments });
+                }
                 (None, Some(call)) => call.arguments.push_str(&piece.arguments),
                 (None, None) => {}
             }

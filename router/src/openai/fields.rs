@@ -11,12 +11,12 @@ const SHOWN_CHARS_MAX: usize = 40;
 
 /// Fields of a request body that were not taken yet. Null equals absence, as some clients send every field.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     map: Map<String, Value>,
 }
 
 impl Fields {
-    pub(super) fn parse(body: &[u8]) -> Result<Fields, ApiError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Fields, ApiError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(map)) => Ok(Fields { map }),
             Ok(other) => {
@@ -27,32 +27,37 @@ impl Fields {
     }
 
     /// Takes a field that is there and not null.
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }
 
-    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+    /// Looks at a field that is there and not null.
+    pub(super) fn look(&self, name: &str) -> Option<&Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         self.take(name).map(|value| flag(name, &value)).transpose()
     }
 
-    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+    pub(crate) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         self.take(name).map(|value| string(name, value)).transpose()
     }
 
-    pub(super) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
+    pub(crate) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
         self.take(name).map(|value| integer(name, &value, &range)).transpose()
     }
 
     /// An integer within `range`, without a sign.
-    pub(super) fn count(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, ApiError> {
+    pub(crate) fn count(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, ApiError> {
         self.take(name).map(|value| count(name, &value, &range)).transpose()
     }
 
-    pub(super) fn number(&mut self, name: &str, range: RangeInclusive<f32>) -> Result<Option<f32>, ApiError> {
+    pub(crate) fn number(&mut self, name: &str, range: RangeInclusive<f32>) -> Result<Option<f32>, ApiError> {
         self.take(name).map(|value| number(name, &value, &range)).transpose()
     }
 
-    pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
         self.take(name)
             .map(|value| match value {
                 Value::Object(map) => Ok(map),
@@ -61,7 +66,7 @@ impl Fields {
             .transpose()
     }
 
-    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
+    pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
         self.take(name)
             .map(|value| match value {
                 Value::Array(list) => Ok(list),
@@ -70,37 +75,37 @@ impl Fields {
             .transpose()
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.map.keys().map(String::as_str)
     }
 
     #[cfg(test)]
-    pub(super) fn owned_names(&self) -> Vec<String> {
+    pub(crate) fn owned_names(&self) -> Vec<String> {
         self.names().map(str::to_owned).collect()
     }
 
-    pub(super) fn of(map: Map<String, Value>) -> Fields {
+    pub(crate) fn of(map: Map<String, Value>) -> Fields {
         Fields { map }
     }
 }
 
-pub(super) fn flag(name: &str, value: &Value) -> Result<bool, ApiError> {
+pub(crate) fn flag(name: &str, value: &Value) -> Result<bool, ApiError> {
     value.as_bool().ok_or_else(|| wrong(name, "true or false", value))
 }
 
-pub(super) fn string(name: &str, value: Value) -> Result<String, ApiError> {
+pub(crate) fn string(name: &str, value: Value) -> Result<String, ApiError> {
     match value {
         Value::String(text) => Ok(text),
         other => Err(wrong(name, "a string", &other)),
     }
 }
 
-pub(super) fn integer(name: &str, value: &Value, range: &RangeInclusive<i64>) -> Result<i64, ApiError> {
+pub(crate) fn integer(name: &str, value: &Value, range: &RangeInclusive<i64>) -> Result<i64, ApiError> {
     let expected = || format!("an integer from {} to {}", range.start(), range.end());
     value.as_i64().filter(|number| range.contains(number)).ok_or_else(|| wrong(name, &expected(), value))
 }
 
-pub(super) fn count(name: &str, value: &Value, range: &RangeInclusive<u32>) -> Result<u32, ApiError> {
+pub(crate) fn count(name: &str, value: &Value, range: &RangeInclusive<u32>) -> Result<u32, ApiError> {
     let expected = || format!("an integer from {} to {}", range.start(), range.end());
     value
         .as_u64()
@@ -109,7 +114,7 @@ pub(super) fn count(name: &str, value: &Value, range: &RangeInclusive<u32>) -> R
         .ok_or_else(|| wrong(name, &expected(), value))
 }
 
-pub(super) fn number(name: &str, value: &Value, range: &RangeInclusive<f32>) -> Result<f32, ApiError> {
+pub(crate) fn number(name: &str, value: &Value, range: &RangeInclusive<f32>) -> Result<f32, ApiError> {
     let expected = || format!("a number from {} to {}", range.start(), range.end());
     value
         .as_f64()
@@ -118,12 +123,12 @@ pub(super) fn number(name: &str, value: &Value, range: &RangeInclusive<f32>) -> 
         .ok_or_else(|| wrong(name, &expected(), value))
 }
 
-pub(super) fn wrong(name: &str, expected: &str, value: &Value) -> ApiError {
+pub(crate) fn wrong(name: &str, expected: &str, value: &Value) -> ApiError {
     ApiError::invalid(name, format!("{name} must be {expected}, but is {}", describe(value)))
 }
 
 /// Describes a wrong value in a few words.
-pub(super) fn describe(value: &Value) -> String {
+pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(flag) => flag.to_string(),

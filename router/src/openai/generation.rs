@@ -30,6 +30,8 @@ pub struct Generation {
     pub model: Option<String>,
     /// Most tokens per choice.
     pub max_tokens: Option<u32>,
+    /// What becomes of a request for more tokens than the context has left.
+    pub beyond_context: BeyondContext,
     /// Whether anything is generated.
     pub amount: Amount,
     /// Tokens before which nothing ends a choice.
@@ -99,6 +101,15 @@ pub enum Amount {
     Nothing,
 }
 
+/// What becomes of a request for more tokens than the context has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeyondContext {
+    /// It is refused, as OpenAI's API does.
+    Refuse,
+    /// Its answers end with the context, as in Anthropic's API.
+    Cut,
+}
+
 /// Answer tokens of a choice where the client sets no number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnnamedLength {
@@ -150,12 +161,13 @@ pub enum TokenIds {
 
 impl Generation {
     /// Takes the shared fields; the endpoints set `max_tokens` and `logprobs`, which differ.
-    pub(super) fn take(fields: &mut Fields, limits: &Limits) -> Result<Generation, ApiError> {
+    pub(crate) fn take(fields: &mut Fields, limits: &Limits) -> Result<Generation, ApiError> {
         let delivery = take_delivery(fields)?;
         let n = fields.count("n", 1..=limits.n_max)?.unwrap_or(1);
         Ok(Generation {
             model: fields.string("model")?,
             max_tokens: None,
+            beyond_context: BeyondContext::Refuse,
             amount: Amount::Tokens,
             min_tokens: fields.count("min_tokens", 0..=u32::MAX)?,
             temperature: fields.number("temperature", TEMPERATURE)?,
@@ -166,7 +178,7 @@ impl Generation {
             presence_penalty: fields.number("presence_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
             frequency_penalty: fields.number("frequency_penalty", -PENALTY_MAX..=PENALTY_MAX)?.unwrap_or(0.0),
             seed: take_seed(fields)?,
-            stops: take_stops(fields, limits)?,
+            stops: take_stops("stop", fields, limits)?,
             stop_tokens: take_stop_tokens(fields, limits)?,
             end_tokens: match fields.flag("ignore_eos")? {
                 Some(true) => EndTokens::Ignore,
@@ -266,7 +278,7 @@ impl Generation {
             return Err(ApiError::context_overflow("input_tokens", message));
         }
         match self.max_tokens {
-            Some(asked) if asked > left => {
+            Some(asked) if asked > left && self.beyond_context == BeyondContext::Refuse => {
                 let message = format!(
                     "'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context \
                      length is {context_tokens} tokens and your request has {prompt_tokens} input tokens \
@@ -274,7 +286,7 @@ impl Generation {
                 );
                 Err(ApiError::context_overflow("max_tokens", message))
             }
-            Some(asked) => Ok(asked),
+            Some(asked) => Ok(asked.min(left)),
             None => {
                 let tokens = match (unnamed.configured, recommended) {
                     (Some(tokens), _) => tokens,
@@ -337,25 +349,26 @@ fn take_seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     seed.map(Some).ok_or_else(|| fields::wrong("seed", "an integer of 64 bits", &value))
 }
 
-fn take_stops(fields: &mut Fields, limits: &Limits) -> Result<Vec<String>, ApiError> {
-    let stops = match fields.take("stop") {
+/// Takes the stop strings under the name `name`.
+pub(crate) fn take_stops(name: &str, fields: &mut Fields, limits: &Limits) -> Result<Vec<String>, ApiError> {
+    let stops = match fields.take(name) {
         None => return Ok(Vec::new()),
         Some(Value::String(stop)) => vec![stop],
         Some(Value::Array(list)) => {
-            list.into_iter().map(|value| fields::string("stop", value)).collect::<Result<Vec<_>, _>>()?
+            list.into_iter().map(|value| fields::string(name, value)).collect::<Result<Vec<_>, _>>()?
         }
-        Some(other) => return Err(fields::wrong("stop", "a string or a list of strings", &other)),
+        Some(other) => return Err(fields::wrong(name, "a string or a list of strings", &other)),
     };
     if stops.len() > limits.stop_max {
-        let message = format!("stop may have {} strings at most, but has {}", limits.stop_max, stops.len());
-        return Err(ApiError::invalid("stop", message));
+        let message = format!("{name} may have {} strings at most, but has {}", limits.stop_max, stops.len());
+        return Err(ApiError::invalid(name, message));
     }
     if stops.iter().any(String::is_empty) {
-        return Err(ApiError::invalid("stop", "stop must not contain an empty string"));
+        return Err(ApiError::invalid(name, format!("{name} must not contain an empty string")));
     }
     if let Some(long) = stops.iter().find(|stop| stop.len() > limits.stop_bytes_max) {
         let message = format!("a stop string may have {} bytes at most, but has {}", limits.stop_bytes_max, long.len());
-        return Err(ApiError::invalid("stop", message));
+        return Err(ApiError::invalid(name, message));
     }
     Ok(stops)
 }

@@ -73,6 +73,34 @@ pub(super) const HONOURED_BY_CHAT: &[&str] = &[
 /// Fields that text completions honour.
 #[cfg(test)]
 pub(super) const HONOURED_BY_COMPLETION: &[&str] = &["best_of", "echo", "prompt"];
+/// Fields that responses honour besides those of both kinds of completion that they do not refuse.
+#[cfg(test)]
+pub(super) const HONOURED_BY_RESPONSES: &[&str] = &[
+    "add_generation_prompt",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "include",
+    "include_reasoning",
+    "input",
+    "instructions",
+    "max_output_tokens",
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "reasoning",
+    "safety_identifier",
+    "separate_reasoning",
+    "stop",
+    "stop_token_ids",
+    "store",
+    "stream",
+    "stream_options",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "user",
+];
 
 /// Fields without effect on the answer, judged by their meaning on other servers.
 pub(super) const IGNORED: &[&str] = &[
@@ -81,9 +109,11 @@ pub(super) const IGNORED: &[&str] = &[
     "guided_decoding_backend",
     "keep_alive",
     "length_penalty",
+    "max_tool_calls",
     "metadata",
     "priority",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "request_id",
     "rid",
@@ -97,7 +127,7 @@ pub(super) const IGNORED: &[&str] = &[
 static UNKNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Logs the unknown fields left in the object at `place`, each name once; fields without effect are dropped.
-pub(super) fn note_unknown(place: &str, fields: &Fields) {
+pub(crate) fn note_unknown(place: &str, fields: &Fields) {
     let unknown = fields.names().filter(|name| !IGNORED.contains(name));
     for name in unknown {
         let shown: String = place.chars().chain(name.chars()).take(NAME_CHARS_MAX).collect();
@@ -109,13 +139,13 @@ pub(super) fn note_unknown(place: &str, fields: &Fields) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use serde_json::{Map, Value, json};
 
-    use super::super::refused::{CHAT, COMMON, COMPLETION, MESSAGE};
-    use super::super::{ChatRequest, CompletionRequest, DetokenizeRequest, Limits, TokenizeRequest};
+    use super::super::refused::{CHAT, COMMON, COMPLETION, MESSAGE, RESPONSES};
+    use super::super::{ChatRequest, CompletionRequest, DetokenizeRequest, Limits, ResponsesRequest, TokenizeRequest};
     use super::*;
 
     fn limits() -> Limits {
@@ -123,7 +153,7 @@ mod tests {
     }
 
     /// Returns the first column of the table under each heading of docs/api.md.
-    fn documented() -> BTreeMap<String, Vec<String>> {
+    pub(crate) fn documented() -> BTreeMap<String, Vec<String>> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
         let text = std::fs::read_to_string(path).unwrap();
         let (mut tables, mut heading) = (BTreeMap::<String, Vec<String>>::new(), String::new());
@@ -155,6 +185,8 @@ mod tests {
             ("Refused by chat completions", refused(CHAT)),
             ("Refused by completions", refused(COMPLETION)),
             ("Refused inside a message", refused(MESSAGE)),
+            ("Honoured by responses", named(HONOURED_BY_RESPONSES)),
+            ("Refused by responses", refused(RESPONSES)),
         ];
         for (heading, mut names) in tables {
             names.sort();
@@ -184,6 +216,12 @@ mod tests {
         let rest = left(text, HONOURED_BY_COMPLETION, |body| {
             CompletionRequest::parse_fields(body, &limits()).unwrap().1.owned_names()
         });
+        assert_eq!(rest, Vec::<String>::new());
+        let mut responses = nulls(HONOURED);
+        responses.extend(nulls(HONOURED_BY_RESPONSES));
+        responses.insert("input".into(), json!("x"));
+        let rest =
+            left(responses, &[], |body| ResponsesRequest::parse_fields(body, &limits()).unwrap().1.owned_names());
         assert_eq!(rest, Vec::<String>::new());
     }
 

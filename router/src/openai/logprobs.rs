@@ -129,8 +129,9 @@ pub(super) struct ChatLogprobs {
     content: Vec<ChatToken>,
 }
 
+/// Token in the form of chat completions and of responses.
 #[derive(Serialize)]
-struct ChatToken {
+pub(super) struct ChatToken {
     token: String,
     logprob: Option<Exact>,
     bytes: Vec<u8>,
@@ -146,25 +147,26 @@ struct ChatAlternative {
 
 impl ChatLogprobs {
     pub(super) fn of(tokens: &[TokenLogprob]) -> Option<ChatLogprobs> {
-        let content = tokens
-            .iter()
-            .map(|token| ChatToken {
-                token: token.chosen.text(token.names),
-                logprob: token.chosen.logprob.map(Exact),
-                bytes: token.chosen.bytes.clone(),
-                top_logprobs: token
-                    .top
-                    .iter()
-                    .map(|one| ChatAlternative {
-                        token: one.text(token.names),
-                        logprob: one.logprob.map(Exact),
-                        bytes: one.bytes.clone(),
-                    })
-                    .collect(),
-            })
-            .collect();
-        (!tokens.is_empty()).then_some(ChatLogprobs { content })
+        (!tokens.is_empty()).then(|| ChatLogprobs { content: chat_tokens(tokens) })
     }
+}
+
+pub(super) fn chat_tokens(tokens: &[TokenLogprob]) -> Vec<ChatToken> {
+    let token = |token: &TokenLogprob| ChatToken {
+        token: token.chosen.text(token.names),
+        logprob: token.chosen.logprob.map(Exact),
+        bytes: token.chosen.bytes.clone(),
+        top_logprobs: token
+            .top
+            .iter()
+            .map(|one| ChatAlternative {
+                token: one.text(token.names),
+                logprob: one.logprob.map(Exact),
+                bytes: one.bytes.clone(),
+            })
+            .collect(),
+    };
+    tokens.iter().map(token).collect()
 }
 
 /// Older form of text completions: parallel lists.

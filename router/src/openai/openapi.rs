@@ -10,12 +10,13 @@ pub fn openapi() -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use serde_json::Value;
 
-    use super::super::known::{HONOURED, HONOURED_BY_CHAT, HONOURED_BY_COMPLETION};
+    use super::super::known::{HONOURED, HONOURED_BY_CHAT, HONOURED_BY_COMPLETION, HONOURED_BY_RESPONSES};
+    use super::super::refused::RESPONSES;
     use super::*;
 
     fn document() -> Value {
@@ -32,10 +33,20 @@ mod tests {
             let honoured: BTreeSet<&str> = HONOURED.iter().chain(own).copied().collect();
             assert_eq!(described, honoured, "openapi.json, schema {schema}");
         }
+        let properties = document["components"]["schemas"]["ResponsesRequest"]["properties"].as_object().unwrap();
+        let described: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+        let honoured: BTreeSet<&str> = shared_with_responses().chain(HONOURED_BY_RESPONSES.iter().copied()).collect();
+        assert_eq!(described, honoured, "openapi.json, schema ResponsesRequest");
+    }
+
+    /// Returns the fields of both kinds of completion that responses honour, too.
+    fn shared_with_responses() -> impl Iterator<Item = &'static str> {
+        let is_refused = |name: &str| RESPONSES.iter().any(|refused| refused.name == name);
+        HONOURED.iter().copied().filter(move |name| !is_refused(name))
     }
 
     /// Returns the notes of docs/api.md about the fields under a heading, without links.
-    fn notes(heading: &str) -> BTreeMap<String, String> {
+    pub(crate) fn notes(heading: &str) -> BTreeMap<String, String> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
         let text = std::fs::read_to_string(path).unwrap();
         let section = text.split("\n### ").find(|section| section.starts_with(&format!("{heading}\n"))).unwrap();
@@ -64,6 +75,12 @@ mod tests {
             for (name, note) in both.iter().chain(&notes(heading)) {
                 assert_eq!(properties[name]["description"], note.as_str(), "openapi.json, {schema}, {name}");
             }
+        }
+        let properties = &document["components"]["schemas"]["ResponsesRequest"]["properties"];
+        let own = notes("Honoured by responses");
+        for name in shared_with_responses().chain(HONOURED_BY_RESPONSES.iter().copied()) {
+            let note = own.get(name).or(both.get(name)).unwrap();
+            assert_eq!(properties[name]["description"], note.as_str(), "openapi.json, ResponsesRequest, {name}");
         }
     }
 

@@ -7,8 +7,8 @@ use super::fields::Fields;
 
 /// Field that this server knows but does not support.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refused {
-    pub(super) name: &'static str,
+pub(crate) struct Refused {
+    pub(crate) name: &'static str,
     asks: Asks,
     /// Advice on what to send instead, or empty.
     instead: &'static str,
@@ -16,7 +16,7 @@ pub(super) struct Refused {
 
 /// Condition under which a field asks for its feature.
 #[derive(Debug, Clone, Copy)]
-enum Asks {
+pub(crate) enum Asks {
     /// If present.
     Always,
     /// If `true`.
@@ -29,11 +29,11 @@ enum Asks {
     UnlessNumber(f64),
 }
 
-const fn refused(name: &'static str, asks: Asks) -> Refused {
+pub(crate) const fn refused(name: &'static str, asks: Asks) -> Refused {
     Refused { name, asks, instead: "" }
 }
 
-const fn instead(name: &'static str, asks: Asks, instead: &'static str) -> Refused {
+pub(crate) const fn instead(name: &'static str, asks: Asks, instead: &'static str) -> Refused {
     Refused { name, asks, instead }
 }
 
@@ -43,8 +43,11 @@ const TOP_LEVEL: &str = "send its fields beside the others";
 /// Advice for structures under the names of other servers.
 const STRUCTURED: &str = "send response_format or structured_outputs";
 
+/// Advice for references to what OpenAI's servers store.
+pub(super) const STATELESS: &str = "nothing is stored here: send the whole conversation as input";
+
 /// Fields of both endpoints.
-pub(super) const COMMON: &[Refused] = &[
+pub(crate) const COMMON: &[Refused] = &[
     refused("bootstrap_host", Asks::Always),
     refused("cache_salt", Asks::Always),
     refused("custom_logit_processor", Asks::WhenFilled),
@@ -115,6 +118,35 @@ pub(super) const CHAT: &[Refused] = &[
     refused("web_search_options", Asks::Always),
 ];
 
+/// Fields of responses.
+pub(super) const RESPONSES: &[Refused] = &[
+    refused("audio", Asks::Always),
+    refused("background", Asks::WhenTrue),
+    refused("chat_template", Asks::Always),
+    refused("context_management", Asks::WhenFilled),
+    instead("conversation", Asks::Always, STATELESS),
+    refused("documents", Asks::WhenFilled),
+    instead("enable_thinking", Asks::Always, "send chat_template_kwargs: {\"enable_thinking\": ...}"),
+    instead("function_call", Asks::Unless(&["none"]), "send tool_choice"),
+    instead("functions", Asks::WhenFilled, "send tools"),
+    instead("logprobs", Asks::WhenTrue, "send include: [\"message.output_text.logprobs\"] and top_logprobs"),
+    instead("max_completion_tokens", Asks::Always, "send max_output_tokens"),
+    instead("max_tokens", Asks::Always, "send max_output_tokens"),
+    instead("messages", Asks::WhenFilled, "send input, or use /v1/chat/completions"),
+    refused("moderation", Asks::Always),
+    refused("n", Asks::UnlessNumber(1.0)),
+    refused("prediction", Asks::Always),
+    instead("previous_response_id", Asks::Always, STATELESS),
+    instead("prompt", Asks::WhenFilled, "send its text as input and instructions"),
+    instead("prompt_logprobs", Asks::Always, "use /v1/chat/completions"),
+    instead("reasoning_effort", Asks::Always, "send reasoning: {\"effort\": ...}"),
+    instead("response_format", Asks::WhenFilled, "send text: {\"format\": ...}"),
+    instead("return_token_ids", Asks::WhenTrue, "use /v1/chat/completions"),
+    instead("system", Asks::WhenFilled, "send instructions"),
+    instead("truncation", Asks::Unless(&["disabled"]), "shorten the input, or send truncate_prompt_tokens"),
+    refused("web_search_options", Asks::Always),
+];
+
 /// Fields of text completions.
 pub(super) const COMPLETION: &[Refused] = &[
     instead("max_completion_tokens", Asks::Always, "send max_tokens"),
@@ -150,12 +182,20 @@ pub(super) fn refuse_for_completion(fields: &mut Fields) -> Result<(), ApiError>
     refuse(fields, "", COMPLETION)
 }
 
+/// Refuses missing features of responses.
+pub(super) fn refuse_for_responses(fields: &mut Fields) -> Result<(), ApiError> {
+    // The default of this API. Nothing is stored, and the answer says so.
+    fields.flag("store")?;
+    refuse(fields, "", COMMON)?;
+    refuse(fields, "", RESPONSES)
+}
+
 /// Refuses missing features in the message at `place`.
 pub(super) fn refuse_in_message(fields: &mut Fields, place: &str) -> Result<(), ApiError> {
     refuse(fields, place, MESSAGE)
 }
 
-fn refuse(fields: &mut Fields, place: &str, table: &[Refused]) -> Result<(), ApiError> {
+pub(crate) fn refuse(fields: &mut Fields, place: &str, table: &[Refused]) -> Result<(), ApiError> {
     for Refused { name, asks, instead } in table {
         let Some(value) = fields.take(name) else { continue };
         let asked = match asks {

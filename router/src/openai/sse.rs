@@ -14,6 +14,14 @@ pub fn event(payload: &impl Serialize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
+/// Appends one event with a name and a JSON payload.
+pub fn named_event(name: &str, payload: &impl Serialize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'\n');
+    event(payload, out);
+}
+
 /// Appends the event that ends a stream after an error.
 pub fn error(error: &ApiError, out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
@@ -21,7 +29,7 @@ pub fn error(error: &ApiError, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
-pub(super) fn json(payload: &impl Serialize) -> Vec<u8> {
+pub(crate) fn json(payload: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     append_json(payload, &mut out);
     out

@@ -57,14 +57,24 @@ fn of_response_format(format: Map<String, Value>) -> Result<Option<Arc<str>>, Ap
             let name = "response_format.json_schema";
             let inner = format.object("json_schema").map_err(|error| at(name, error))?;
             let mut inner = Fields::of(inner.ok_or_else(|| missing(name))?);
-            let schema = inner.take("schema").ok_or_else(|| missing("response_format.json_schema.schema"))?;
-            let strict = inner.take("strict").map(|value| fields::flag("response_format.json_schema.strict", &value));
-            let keywords = if strict.transpose()? == Some(true) { Keywords::AllEnforced } else { Keywords::BestEffort };
-            let schema = schema_of("response_format.json_schema.schema", schema)?;
-            Ok(Some(structure::json_schema(schema, keywords, WhiteSpace::Some)))
+            of_json_schema(name, &mut inner).map(Some)
         }
         _ => Err(fields::wrong("response_format.type", "one of text, json_object, json_schema", &kind)),
     }
+}
+
+/// Takes `schema` and `strict` of the format at `place`.
+pub(super) fn of_json_schema(place: &str, format: &mut Fields) -> Result<Arc<str>, ApiError> {
+    let (schema_name, strict_name) = (format!("{place}.schema"), format!("{place}.strict"));
+    let schema = format.take("schema").ok_or_else(|| missing(&schema_name))?;
+    let strict = format.take("strict").map(|value| fields::flag(&strict_name, &value));
+    let keywords = if strict.transpose()? == Some(true) { Keywords::AllEnforced } else { Keywords::BestEffort };
+    of_schema(&schema_name, schema, keywords)
+}
+
+/// Returns the grammar of the JSON texts that match the schema in `field`.
+pub(crate) fn of_schema(field: &str, schema: Value, keywords: Keywords) -> Result<Arc<str>, ApiError> {
+    Ok(structure::json_schema(schema_of(field, schema)?, keywords, WhiteSpace::Some))
 }
 
 /// Takes exactly one of the kinds, beside options.

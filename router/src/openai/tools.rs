@@ -26,32 +26,60 @@ pub struct ToolUse {
 impl ToolUse {
     /// Takes `tools`, `tool_choice` and `parallel_tool_calls`.
     pub(super) fn take(fields: &mut Fields) -> Result<ToolUse, ApiError> {
-        let list = fields.list("tools")?.unwrap_or_default();
-        if list.len() > TOOLS_MAX {
-            let message = format!("tools may have {TOOLS_MAX} entries at most, but has {}", list.len());
-            return Err(ApiError::invalid("tools", message));
-        }
-        let mut tools: Vec<Tool> = Vec::new();
-        for (index, value) in list.into_iter().enumerate() {
-            let place = format!("tools[{index}]");
-            let tool = tool(&place, value)?;
-            if tools.iter().any(|other| other.name == tool.name) {
-                let field = format!("{place}.function.name");
-                return Err(ApiError::invalid(&field, format!("{field}: {:?} is the name of two tools", tool.name)));
-            }
-            tools.push(tool);
-        }
-        let parallel = fields.flag("parallel_tool_calls")?;
+        let mut tools = take_tools(fields, ".function", tool)?;
         let choice = take_choice(fields, &mut tools)?;
-        let limit = match (&choice, parallel) {
-            (ToolChoice::Named(_), _) | (_, Some(false)) => CallsPerTurn::One,
-            (ToolChoice::Auto | ToolChoice::None | ToolChoice::Required, Some(true) | None) => CallsPerTurn::Many,
+        ToolUse::of(tools, choice, fields)
+    }
+
+    /// Takes `parallel_tool_calls` for these tools.
+    pub(super) fn of(tools: Vec<Tool>, choice: ToolChoice, fields: &mut Fields) -> Result<ToolUse, ApiError> {
+        let choice = match choice {
+            ToolChoice::Required if tools.is_empty() => {
+                return Err(ApiError::invalid("tool_choice", "tool_choice is required, but there are no tools"));
+            }
+            ToolChoice::Auto if tools.is_empty() => ToolChoice::None,
+            choice => choice,
+        };
+        let parallel = fields.flag("parallel_tool_calls")?;
+        let limit = if parallel == Some(false) { CallsPerTurn::One } else { CallsPerTurn::Many };
+        Ok(ToolUse::new(tools, choice, limit))
+    }
+
+    /// Offers these tools. A named one is called once, and a model that must not call any does not see them.
+    pub(crate) fn new(mut tools: Vec<Tool>, choice: ToolChoice, limit: CallsPerTurn) -> ToolUse {
+        let limit = match &choice {
+            ToolChoice::Named(_) => CallsPerTurn::One,
+            ToolChoice::Auto | ToolChoice::None | ToolChoice::Required => limit,
         };
         if choice == ToolChoice::None {
             tools.clear();
         }
-        Ok(ToolUse { tools, choice, limit })
+        ToolUse { tools, choice, limit }
     }
+}
+
+/// Takes the list of tools, each with `tool`; a name is in the field `of_function` of a tool.
+pub(super) fn take_tools(
+    fields: &mut Fields,
+    of_function: &str,
+    tool: impl Fn(&str, Value) -> Result<Tool, ApiError>,
+) -> Result<Vec<Tool>, ApiError> {
+    let list = fields.list("tools")?.unwrap_or_default();
+    if list.len() > TOOLS_MAX {
+        let message = format!("tools may have {TOOLS_MAX} entries at most, but has {}", list.len());
+        return Err(ApiError::invalid("tools", message));
+    }
+    let mut tools: Vec<Tool> = Vec::new();
+    for (index, value) in list.into_iter().enumerate() {
+        let place = format!("tools[{index}]");
+        let tool = tool(&place, value)?;
+        if tools.iter().any(|other| other.name == tool.name) {
+            let field = format!("{place}{of_function}.name");
+            return Err(ApiError::invalid(&field, format!("{field}: {:?} is the name of two tools", tool.name)));
+        }
+        tools.push(tool);
+    }
+    Ok(tools)
 }
 
 fn tool(place: &str, value: Value) -> Result<Tool, ApiError> {
@@ -66,7 +94,20 @@ fn tool(place: &str, value: Value) -> Result<Tool, ApiError> {
         Some(other) => return Err(fields::wrong(&place, "an object", other)),
         None => return Err(missing(&place)),
     };
-    let name = function_name(&format!("{place}.name"), function.get("name"))?;
+    let Described { name, parameters, strict } = described(&place, function)?;
+    Ok(Tool { name, parameters, strict, described: value })
+}
+
+/// What is to know of a function beside its description.
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) parameters: Map<String, Value>,
+    pub(super) strict: Strict,
+}
+
+/// Checks the description of a function at `place`.
+pub(super) fn described(place: &str, function: &Map<String, Value>) -> Result<Described, ApiError> {
+    let name = function_name(&format!("{place}.name"), function.get("name"), NAME_CHARS_MAX)?;
     if let Some(description) = given(function, "description").filter(|description| !description.is_string()) {
         return Err(fields::wrong(&format!("{place}.description"), "a string", description));
     }
@@ -80,36 +121,31 @@ fn tool(place: &str, value: Value) -> Result<Tool, ApiError> {
         Some(Value::Bool(true)) => Strict::Yes,
         Some(other) => return Err(fields::wrong(&format!("{place}.strict"), "true or false", other)),
     };
-    Ok(Tool { name, parameters, strict, described: value })
+    Ok(Described { name, parameters, strict })
 }
 
 /// Takes the choice; a choice among allowed tools drops the others.
 fn take_choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<ToolChoice, ApiError> {
     const EXPECTED: &str = "auto, none, required, or an object that names a function or allowed tools";
-    let choice = match fields.take("tool_choice") {
-        None if tools.is_empty() => ToolChoice::None,
-        None => ToolChoice::Auto,
-        Some(Value::String(word)) => mode("tool_choice", EXPECTED, &Value::String(word))?,
+    match fields.take("tool_choice") {
+        None => Ok(ToolChoice::Auto),
+        Some(Value::String(word)) => mode("tool_choice", EXPECTED, &Value::String(word)),
         Some(Value::Object(map)) => match map.get("type").and_then(Value::as_str) {
             Some("function") => {
                 let name = map.get("function").and_then(|function| function.get("name"));
-                ToolChoice::Named(known("tool_choice.function.name", name, tools)?)
+                known("tool_choice.function.name", name, tools).map(ToolChoice::Named)
             }
-            Some("allowed_tools") => allowed(&map, tools)?,
-            Some(_) | None => return Err(fields::wrong("tool_choice", EXPECTED, &Value::Object(map))),
+            Some("allowed_tools") => match map.get("allowed_tools") {
+                Some(given) => allowed("tool_choice.allowed_tools", ".function", given, tools),
+                None => Err(missing("tool_choice.allowed_tools")),
+            },
+            Some(_) | None => Err(fields::wrong("tool_choice", EXPECTED, &Value::Object(map))),
         },
-        Some(other) => return Err(fields::wrong("tool_choice", EXPECTED, &other)),
-    };
-    match choice {
-        ToolChoice::Required if tools.is_empty() => {
-            Err(ApiError::invalid("tool_choice", "tool_choice is required, but there are no tools"))
-        }
-        ToolChoice::Auto if tools.is_empty() => Ok(ToolChoice::None),
-        choice => Ok(choice),
+        Some(other) => Err(fields::wrong("tool_choice", EXPECTED, &other)),
     }
 }
 
-fn mode(field: &str, expected: &str, value: &Value) -> Result<ToolChoice, ApiError> {
+pub(super) fn mode(field: &str, expected: &str, value: &Value) -> Result<ToolChoice, ApiError> {
     match value.as_str() {
         Some("auto") => Ok(ToolChoice::Auto),
         Some("none") => Ok(ToolChoice::None),
@@ -118,9 +154,14 @@ fn mode(field: &str, expected: &str, value: &Value) -> Result<ToolChoice, ApiErr
     }
 }
 
-fn allowed(choice: &Map<String, Value>, tools: &mut Vec<Tool>) -> Result<ToolChoice, ApiError> {
-    let place = "tool_choice.allowed_tools";
-    let Some(allowed) = choice.get("allowed_tools") else { return Err(missing(place)) };
+/// Takes a choice among allowed tools, which are at `place`, and drops the others; a name is in the field
+/// `of_function` of a tool.
+pub(super) fn allowed(
+    place: &str,
+    of_function: &str,
+    allowed: &Value,
+    tools: &mut Vec<Tool>,
+) -> Result<ToolChoice, ApiError> {
     let Some(list) = allowed.get("tools").and_then(Value::as_array) else {
         return Err(ApiError::invalid(place, format!("{place}.tools must be a list of tools")));
     };
@@ -129,8 +170,9 @@ fn allowed(choice: &Map<String, Value>, tools: &mut Vec<Tool>) -> Result<ToolCho
         return Err(ApiError::invalid(place, message));
     }
     let names = list.iter().enumerate().map(|(index, tool)| {
-        let name = tool.get("function").and_then(|function| function.get("name"));
-        known(&format!("{place}.tools[{index}].function.name"), name, tools)
+        let function = if of_function.is_empty() { Some(tool) } else { tool.get("function") };
+        let name = function.and_then(|function| function.get("name"));
+        known(&format!("{place}.tools[{index}]{of_function}.name"), name, tools)
     });
     let names = names.collect::<Result<Vec<String>, ApiError>>()?;
     tools.retain(|tool| names.contains(&tool.name));
@@ -139,7 +181,7 @@ fn allowed(choice: &Map<String, Value>, tools: &mut Vec<Tool>) -> Result<ToolCho
 }
 
 /// Returns a name that one of the tools has.
-fn known(field: &str, name: Option<&Value>, tools: &[Tool]) -> Result<String, ApiError> {
+pub(crate) fn known(field: &str, name: Option<&Value>, tools: &[Tool]) -> Result<String, ApiError> {
     let Some(name) = name else { return Err(missing(field)) };
     match tools.iter().find(|tool| *name == tool.name.as_str()) {
         Some(tool) => Ok(tool.name.clone()),
@@ -175,35 +217,48 @@ fn call(place: &str, value: Value) -> Result<ToolCall, ApiError> {
         Some(other) => return Err(fields::wrong(&format!("{place}.name"), "the name of a function", other)),
         None => return Err(missing(&format!("{place}.name"))),
     }
-    let place = format!("{place}.arguments");
-    let (arguments, written) = match function.get("arguments") {
-        None | Some(Value::Null) => (Map::new(), None),
-        Some(Value::Object(arguments)) => (arguments.clone(), None),
-        // A call without arguments, as some clients write it.
-        Some(Value::String(text)) if text.trim().is_empty() => (Map::new(), Some("{}".to_owned())),
-        Some(Value::String(text)) => match serde_json::from_str(text) {
-            Ok(arguments) => (arguments, Some(text.clone())),
-            Err(error) => {
-                let message = format!("{place} must be a JSON object, or one written as a string: {error}");
-                return Err(ApiError::invalid(&place, message));
-            }
-        },
-        Some(other) => return Err(fields::wrong(&place, "a JSON object, or one written as a string", other)),
-    };
+    let (arguments, written) = arguments(&format!("{place}.arguments"), function.get("arguments"))?;
     function.insert("arguments".to_owned(), Value::Object(arguments));
     Ok(ToolCall { sent, written })
 }
 
-fn function_name(field: &str, value: Option<&Value>) -> Result<String, ApiError> {
-    const EXPECTED: &str = "1 to 64 letters, digits, underscores and hyphens";
+/// Reads the arguments of a call; also returns them as they are written.
+fn arguments(place: &str, value: Option<&Value>) -> Result<(Map<String, Value>, Option<String>), ApiError> {
+    match value {
+        None | Some(Value::Null) => Ok((Map::new(), None)),
+        Some(Value::Object(arguments)) => Ok((arguments.clone(), None)),
+        // A call without arguments, as some clients write it.
+        Some(Value::String(text)) if text.trim().is_empty() => Ok((Map::new(), Some("{}".to_owned()))),
+        Some(Value::String(text)) => match serde_json::from_str(text) {
+            Ok(arguments) => Ok((arguments, Some(text.clone()))),
+            Err(error) => {
+                let message = format!("{place} must be a JSON object, or one written as a string: {error}");
+                Err(ApiError::invalid(place, message))
+            }
+        },
+        Some(other) => Err(fields::wrong(place, "a JSON object, or one written as a string", other)),
+    }
+}
+
+/// Makes a call of an assistant's turn from an item at `place` that has its parts beside one another.
+pub(super) fn call_of(place: &str, id: &str, name: &str, given: Option<&Value>) -> Result<ToolCall, ApiError> {
+    let (arguments, written) = arguments(&format!("{place}.arguments"), given)?;
+    Ok(ToolCall { written, ..ToolCall::function(id.to_owned(), name.to_owned(), arguments) })
+}
+
+/// Returns a name that a function may have.
+pub(crate) fn function_name(field: &str, value: Option<&Value>, chars_max: usize) -> Result<String, ApiError> {
     let Some(value) = value else { return Err(missing(field)) };
     let is_name = |name: &&str| {
-        (1..=NAME_CHARS_MAX).contains(&name.len())
+        (1..=chars_max).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
     };
     match value.as_str().filter(is_name) {
         Some(name) => Ok(name.to_owned()),
-        None => Err(fields::wrong(field, EXPECTED, value)),
+        None => {
+            let expected = format!("1 to {chars_max} letters, digits, underscores and hyphens");
+            Err(fields::wrong(field, &expected, value))
+        }
     }
 }
 
@@ -211,7 +266,8 @@ fn given<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     map.get(name).filter(|value| !value.is_null())
 }
 
-fn missing(field: &str) -> ApiError {
+/// Error: a required field is not there.
+pub(crate) fn missing(field: &str) -> ApiError {
     ApiError::invalid(field, format!("{field} is missing"))
 }
 

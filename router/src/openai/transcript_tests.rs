@@ -119,7 +119,7 @@ fn an_error_after_the_first_byte() {
 #[test]
 fn a_stream_of_thoughts_and_calls() {
     let mut answer = ChatAnswer::new(head("chatcmpl-5"));
-    let start = Some(CallStart { id: "call_1".to_owned(), name: "f".to_owned() });
+    let start = Some(CallStart { id: "call_1".to_owned(), name: "f".to_owned(), content_before: 0 });
     let calls = vec![
         CallPiece { index: 0, start, arguments: "{\"a\"".to_owned() },
         CallPiece { index: 0, start: None, arguments: ": 1}".to_owned() },

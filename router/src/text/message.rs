@@ -58,12 +58,25 @@ pub struct ToolCall {
 }
 
 impl ToolCall {
+    /// Makes a call in the form of OpenAI's API, which is the one that templates are made for.
+    #[must_use]
+    pub fn function(id: String, name: String, arguments: Map<String, Value>) -> ToolCall {
+        let function = object([("name", Value::String(name)), ("arguments", Value::Object(arguments))]);
+        let call =
+            [("id", Value::String(id)), ("type", Value::from("function")), ("function", Value::Object(function))];
+        ToolCall { sent: object(call), written: None }
+    }
+
     /// Returns the arguments as text.
     #[must_use]
     pub fn arguments_text(&self) -> String {
         let arguments = || self.sent.get("function").and_then(|function| function.get("arguments"));
         self.written.clone().unwrap_or_else(|| arguments().map(Value::to_string).unwrap_or_default())
     }
+}
+
+fn object<const FIELDS: usize>(fields: [(&str, Value); FIELDS]) -> Map<String, Value> {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Speaker of a turn.

@@ -69,6 +69,7 @@ fn attributes(ended: &Ended<'_>) -> Vec<Value> {
         number("http.response.status_code", ended.status.into()),
         text("gen_ai.request.model", ended.model),
         number("gen_ai.usage.input_tokens", ended.prompt_tokens),
+        number("gen_ai.usage.cache_read.input_tokens", ended.cached_tokens),
         number("gen_ai.usage.output_tokens", ended.summary.tokens),
         text("baton.request", ended.trail.name()),
         text("baton.class", ended.class),
