@@ -300,9 +300,9 @@ fn arguments_that_are_no_text_are_refused() -> Result<()> {
     check(&["serve", "a", "--model", "b"], 64, "--model")?;
     check(&["nonsense"], 64, "nonsense")?;
     check(&[], 64, "Usage")?;
-    check(&["chat", "--target", "https://x:1", "hi"], 64, "only http:// is spoken")?;
+    check(&["chat", "--target", "ftp://x:1", "hi"], 64, "expected http://HOST:PORT or https://HOST:PORT")?;
     check(&["chat", "--temperature", "nan", "hi"], 64, "--temperature")?;
-    check(&["chat", "--target", "x y", "hi"], 64, "expected http://HOST:PORT")?;
+    check(&["chat", "--target", "x y", "hi"], 64, "expected http://HOST:PORT or https://HOST:PORT")?;
     check(&["chat", "--target", "127.0.0.1:9", "hi"], 69, "connecting to 127.0.0.1:9")
 }
 
