@@ -41,6 +41,8 @@ pub(crate) struct Exchange {
     usage: Usage,
     account: Account,
     stage: Stage,
+    /// Whether the client knows that there is a first token.
+    first: First,
     /// Place inside, held until the answer is over; `None` once the answer keeps it.
     permit: Option<Permit>,
 }
@@ -81,10 +83,17 @@ enum Stage {
     Failed(ApiError),
 }
 
+/// Whether a turn has told of the first token, which may say nothing yet: thoughts that are left out, half a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    Awaited,
+    Told,
+}
+
 /// Next turn for the client.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    /// New text and tokens of some choices.
+    /// New text and tokens of some choices; none at the first token if that says nothing.
     Deltas(Vec<Delta>),
     /// End: everything has been handed out.
     Done(Usage),
@@ -159,6 +168,7 @@ impl Exchange {
             usage,
             account,
             stage: Stage::Running,
+            first: First::Awaited,
             permit: Some(parts.permit),
         }
     }
@@ -201,7 +211,9 @@ impl Exchange {
                 next = if events < EVENTS_ENOUGH { self.events.try_take() } else { None };
             }
             let deltas = self.deltas();
-            if !deltas.is_empty() {
+            let is_first = self.first == First::Awaited && self.choices.iter().any(|choice| choice.tokens > 0);
+            if is_first || !deltas.is_empty() {
+                self.first = First::Told;
                 return Turn::Deltas(deltas);
             }
         }

@@ -6,7 +6,6 @@ use serde_json::Map;
 use super::error_body::ErrorBody;
 use super::events::{Block, BlockDelta, End, Event, Message, write_error};
 use super::usage::MessageUsage;
-use crate::model_output::CallPiece;
 use crate::openai::{AnswerForm, ApiError, Choice, Delta, Head, Repeated, StopReason, Usage, WholeCall, sse};
 
 /// Proof of the origin of thoughts, which this server neither gives nor wants. Some clients drop thoughts without one.
@@ -134,21 +133,11 @@ impl Progress {
             self.go_on(Kind::Thinking, Block::Thinking { thinking: "", signature: "" }, out);
             self.write(BlockDelta::ThinkingDelta { thinking: &delta.reasoning }, out);
         }
-        // Text behind a call comes behind its last arguments.
-        let (of_open_call, new_calls) = at_next_call(&delta.calls);
-        self.calls(of_open_call, out);
-        if !delta.text.is_empty() {
-            self.go_on(Kind::Text, Block::Text { text: "" }, out);
-            self.write(BlockDelta::TextDelta { text: &delta.text }, out);
-        }
-        self.calls(new_calls, out);
-        self.ending.finish = delta.finish;
-        self.ending.stop.clone_from(&delta.stop_reason);
-    }
-
-    fn calls(&mut self, pieces: &[CallPiece], out: &mut Vec<u8>) {
-        for piece in pieces {
+        let mut said = 0;
+        for piece in &delta.calls {
             if let Some(start) = &piece.start {
+                self.say(delta.text.get(said..start.content_before).unwrap_or_default(), out);
+                said = start.content_before;
                 let block = Block::ToolUse { id: &start.id, name: &start.name, input: Map::new() };
                 self.begin(Kind::Call, block, out);
                 self.ending.calls = Calls::Some;
@@ -156,6 +145,16 @@ impl Progress {
             if !piece.arguments.is_empty() {
                 self.write(BlockDelta::InputJsonDelta { partial_json: &piece.arguments }, out);
             }
+        }
+        self.say(delta.text.get(said..).unwrap_or_default(), out);
+        self.ending.finish = delta.finish;
+        self.ending.stop.clone_from(&delta.stop_reason);
+    }
+
+    fn say(&mut self, text: &str, out: &mut Vec<u8>) {
+        if !text.is_empty() {
+            self.go_on(Kind::Text, Block::Text { text: "" }, out);
+            self.write(BlockDelta::TextDelta { text }, out);
         }
     }
 
@@ -187,18 +186,22 @@ impl Progress {
     }
 }
 
-/// Cuts pieces into those of the call that is open and those of further calls.
-fn at_next_call(pieces: &[CallPiece]) -> (&[CallPiece], &[CallPiece]) {
-    let next = pieces.iter().position(|piece| piece.start.is_some()).unwrap_or(pieces.len());
-    pieces.split_at(next)
-}
-
+/// Returns what the model said, in its order.
 fn blocks(choice: &Choice) -> Vec<Block<'_>> {
     let thoughts = Some(choice.reasoning.as_str()).filter(|thoughts| !thoughts.is_empty());
-    let text = Some(choice.text.as_str()).filter(|text| !text.is_empty());
-    let thoughts = thoughts.map(|thinking| Block::Thinking { thinking, signature: SIGNATURE });
-    let text = text.map(|text| Block::Text { text });
-    thoughts.into_iter().chain(text).chain(choice.calls.iter().map(tool_use)).collect()
+    let mut blocks = Vec::from_iter(thoughts.map(|thinking| Block::Thinking { thinking, signature: SIGNATURE }));
+    let mut said = 0;
+    for call in &choice.calls {
+        blocks.extend(text_block(choice.text.get(said..call.start.content_before)));
+        said = call.start.content_before;
+        blocks.push(tool_use(call));
+    }
+    blocks.extend(text_block(choice.text.get(said..)));
+    blocks
+}
+
+fn text_block(text: Option<&str>) -> Option<Block<'_>> {
+    text.filter(|text| !text.is_empty()).map(|text| Block::Text { text })
 }
 
 /// Returns the block of a call. Its input is an object in any case: an empty one where the model wrote something else,

@@ -24,8 +24,9 @@ fn ended(finish: FinishReason) -> Delta {
     Delta { finish: Some(finish), ..Delta::default() }
 }
 
-fn begun(index: u32, arguments: &str) -> CallPiece {
-    let start = CallStart { id: format!("call_{index}"), name: "f".to_owned(), content_before: 0 };
+/// A call before which the delta has so many bytes of text.
+fn begun(index: u32, content_before: usize, arguments: &str) -> CallPiece {
+    let start = CallStart { id: format!("call_{index}"), name: "f".to_owned(), content_before };
     CallPiece { index, start: Some(start), arguments: arguments.to_owned() }
 }
 
@@ -89,9 +90,9 @@ fn a_stream_of_text() {
 
 #[test]
 fn a_stream_of_thoughts_text_and_calls() {
-    let both = Delta { reasoning: " hm".to_owned(), calls: vec![begun(0, "{\"a\"")], ..text("So:") };
-    // The end of the first call, text behind it, and a further call come at once.
-    let then = Delta { calls: vec![more(0, ": 1}"), begun(1, "{}")], ..text("and") };
+    let both = Delta { reasoning: " hm".to_owned(), calls: vec![begun(0, 3, "{\"a\"")], ..text("So:") };
+    // The end of the first call, text behind it, a further call and the text behind that come at once.
+    let then = Delta { calls: vec![more(0, ": 1}"), begun(1, 3, "{}")], ..text("and so") };
     let deltas = [
         Delta { reasoning: "Well,".to_owned(), ..Delta::default() },
         both,
@@ -157,6 +158,15 @@ fn a_stream_of_thoughts_text_and_calls() {
         event: content_block_stop
         data: {"type":"content_block_stop","index":4}
 
+        event: content_block_start
+        data: {"type":"content_block_start","index":5,"content_block":{"type":"text","text":""}}
+
+        event: content_block_delta
+        data: {"type":"content_block_delta","index":5,"delta":{"type":"text_delta","text":" so"}}
+
+        event: content_block_stop
+        data: {"type":"content_block_stop","index":5}
+
         event: message_delta
         data: {"type":"message_delta","delta":{"stop_reason":"tool_use","stop_sequence":null},"usage":{"input_tokens":5,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":9,"output_tokens_details":{"thinking_tokens":2}}}
 
@@ -164,13 +174,13 @@ fn a_stream_of_thoughts_text_and_calls() {
         data: {"type":"message_stop"}
 
     "#]].assert_eq(&streamed(&deltas, usage));
-    expect![[r#"{"id":"msg_1","type":"message","role":"assistant","model":"demo","content":[{"type":"thinking","thinking":"Well, hm","signature":"unsigned"},{"type":"text","text":"So:and"},{"type":"tool_use","id":"call_0","name":"f","input":{"a":1}},{"type":"tool_use","id":"call_1","name":"f","input":{}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":5,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":9,"output_tokens_details":{"thinking_tokens":2}}}"#]].assert_eq(&whole(deltas.into(), usage));
+    expect![[r#"{"id":"msg_1","type":"message","role":"assistant","model":"demo","content":[{"type":"thinking","thinking":"Well, hm","signature":"unsigned"},{"type":"text","text":"So:"},{"type":"tool_use","id":"call_0","name":"f","input":{"a":1}},{"type":"text","text":"and"},{"type":"tool_use","id":"call_1","name":"f","input":{}},{"type":"text","text":" so"}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":5,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":9,"output_tokens_details":{"thinking_tokens":2}}}"#]].assert_eq(&whole(deltas.into(), usage));
 }
 
 #[test]
 fn reasons_of_the_end() {
     let stop = |stop: StopReason| Delta { stop_reason: Some(stop), ..ended(FinishReason::Stop) };
-    let call = calls(vec![begun(0, "{}")]);
+    let call = calls(vec![begun(0, 0, "{}")]);
     let ends = [
         end(&[text("a"), ended(FinishReason::Stop)], usage(0, 2)),
         end(&[text("a"), ended(FinishReason::Length)], usage(0, 10)),
@@ -197,7 +207,10 @@ fn whole_answers() {
         whole(vec![text("a"), ended(FinishReason::Length)], usage(4, 10)),
         whole(vec![ended(FinishReason::Stop)], usage(0, 1)),
         // A call that was cut, and one with what is no object.
-        whole(vec![calls(vec![begun(0, "[1]"), begun(1, "{\"a\": ")]), ended(FinishReason::Length)], usage(9, 10)),
+        whole(
+            vec![calls(vec![begun(0, 0, "[1]"), begun(1, 0, "{\"a\": ")]), ended(FinishReason::Length)],
+            usage(9, 10),
+        ),
     ];
     expect![[r#"
         {"id":"msg_1","type":"message","role":"assistant","model":"demo","content":[{"type":"text","text":"a"}],"stop_reason":"max_tokens","stop_sequence":null,"usage":{"input_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":4,"output_tokens":10}}

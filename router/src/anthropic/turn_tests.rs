@@ -25,6 +25,7 @@ fn shown(body: &Value) -> String {
 
 fn line(message: &Message) -> String {
     let call_id = message.call_id.as_ref().map(|id| format!("({id})")).unwrap_or_default();
+    let name = message.name.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
     let thoughts = message.reasoning.as_ref().map(|thoughts| format!(" <{thoughts}>")).unwrap_or_default();
     let content = match &message.content {
         Content::Text(text) => format!("{text:?}"),
@@ -33,7 +34,7 @@ fn line(message: &Message) -> String {
     };
     let call = |call: &ToolCall| format!(" {}", Value::Object(call.sent.clone()));
     let calls: String = message.calls.iter().map(call).collect();
-    format!("{}{call_id}:{thoughts} {content}{calls}", message.role.name())
+    format!("{}{call_id}{name}:{thoughts} {content}{calls}", message.role.name())
 }
 
 fn user(content: &Value) -> Value {
@@ -102,13 +103,13 @@ fn calls_and_their_results_are_turns_of_their_own() {
     expect![[r#"
         user: "Hi"
         assistant: <hm> "So:" {"id":"c1","type":"function","function":{"name":"f","arguments":{"z":1,"a":"é"}}} {"id":"c2","type":"function","function":{"name":"f","arguments":{"z":1,"a":"é"}}}
-        tool(c1): "7"
-        tool(c2): ["a", "b"]
+        tool(c1) of f: "7"
+        tool(c2) of f: ["a", "b"]
         user: "Go on."
         tool(c3): ""
         user: ["And", "then?"]
         assistant: null {"id":"c1","type":"function","function":{"name":"f","arguments":{"z":1,"a":"é"}}}
-        tool(c1): "7"
+        tool(c1) of f: "7"
         assistant: <hmhm> "" ...
     "#]].assert_eq(&shown.concat());
 }
@@ -131,7 +132,7 @@ fn instructions_inside_a_conversation_join_the_turn_before() {
         user: ["a", "y"]
         user: "Hi"
         assistant: null {"id":"c1","type":"function","function":{"name":"f","arguments":{"z":1,"a":"é"}}}
-        tool(c1): ["7", "a", "b"]
+        tool(c1) of f: ["7", "a", "b"]
         assistant: null {"id":"c1","type":"function","function":{"name":"f","arguments":{"z":1,"a":"é"}}}
         user: "a"
     "#]]

@@ -4,6 +4,8 @@
 //! own. Instructions inside the conversation join the turn before them, because few templates have a place for them and
 //! a prompt must go on as it began for its prefix to be found again.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::blocks::{ModelBlock, UserBlock, of_model, of_user, texts};
@@ -30,6 +32,8 @@ struct Draft {
     turns: Vec<Message>,
     /// Instructions that wait for the results of the calls before them.
     waiting: Vec<String>,
+    /// Names of the functions that were called, by the name of the call.
+    called: BTreeMap<String, String>,
 }
 
 impl Turns {
@@ -86,8 +90,9 @@ impl Draft {
             match block {
                 UserBlock::Text(text) => say(self.turn(Role::User), text),
                 UserBlock::Result { call_id, texts } => {
-                    let content = Content::Parts(texts);
-                    self.turns.push(Message { content, call_id: Some(call_id), ..Message::text(Role::Tool, "") });
+                    // Some templates write the name of the function, which clients of this API do not send again.
+                    let (content, name) = (Content::Parts(texts), self.called.get(&call_id).cloned());
+                    self.turns.push(Message { content, name, call_id: Some(call_id), ..Message::text(Role::Tool, "") });
                 }
             }
         }
@@ -95,6 +100,13 @@ impl Draft {
     }
 
     fn assistant(&mut self, blocks: Vec<ModelBlock>) {
+        for block in &blocks {
+            if let ModelBlock::Call(call) = block
+                && let Some((id, name)) = call.id_and_name()
+            {
+                self.called.insert(id.to_owned(), name.to_owned());
+            }
+        }
         let turn = self.turn(Role::Assistant);
         for block in blocks {
             match block {

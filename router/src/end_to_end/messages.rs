@@ -176,6 +176,16 @@ async fn thoughts_are_blocks_for_those_who_ask() {
 }
 
 #[tokio::test]
+async fn a_stream_begins_while_thoughts_are_left_out() {
+    let (deployment, parrot) = deployment(Duration::from_millis(5), |_| {}).await;
+    let body = saying("<think>hm", &json!({"stream": true, "ignore_eos": true}));
+    let mut events = Events::open(&deployment, MESSAGES, &body).await;
+    assert!(events.next().await.unwrap().contains("message_start"));
+    assert_eq!(parrot.legs(), 1, "the model still thinks");
+    deployment.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_ends_where_it_must() {
     let (deployment, _parrot) = deployment(FAST, |_| {}).await;
     let stopped = answer(&deployment, &saying("one, two", &json!({"stop_sequences": [", t"]}))).await;

@@ -1,5 +1,6 @@
 //! Grammars of answers that call tools, in llguidance's Lark dialect; knows no request and no matcher.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use sched::TokenId;
@@ -242,13 +243,13 @@ impl Writer<'_> {
     fn parameters(&mut self, schema: &Map<String, Value>, keywords: Keywords) -> String {
         let properties = schema.get("properties").and_then(Value::as_object);
         let required = schema.get("required").and_then(Value::as_array);
+        let required: HashSet<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
         let mut body = String::new();
         for (key, schema) in properties.into_iter().flatten() {
             let value = self.value(schema, keywords);
-            let is_required = required.is_some_and(|names| names.iter().any(|name| name == key));
             let open = text(&format!("<parameter={key}>\n"));
             // Writing to a string does not fail.
-            let _ = write!(body, "({open} {value}){} ", if is_required { "" } else { "?" });
+            let _ = write!(body, "({open} {value}){} ", if required.contains(key.as_str()) { "" } else { "?" });
         }
         body
     }

@@ -67,6 +67,13 @@ impl ToolCall {
         ToolCall { sent: object(call), written: None }
     }
 
+    /// Returns the name of the call and that of its function, if it has both.
+    #[must_use]
+    pub fn id_and_name(&self) -> Option<(&str, &str)> {
+        let name = self.sent.get("function")?.get("name")?.as_str()?;
+        Some((self.sent.get("id")?.as_str()?, name))
+    }
+
     /// Returns the arguments as text.
     #[must_use]
     pub fn arguments_text(&self) -> String {

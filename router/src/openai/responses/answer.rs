@@ -13,8 +13,10 @@ use super::wire::{Cut, ErrorEvent, Event, Failed, Response, Status};
 /// Prefix of the names of answers.
 pub(super) const ID_PREFIX: &str = "resp_";
 
-/// What is kept until the end of a stream is there once more while the events that repeat it are sent.
-const COPIES: usize = 2;
+/// How often what is repeated of the request is there at a time: kept, and in the first two events.
+const ASKED_COPIES: usize = 3;
+/// How often what was said is there at a time: kept, and in the three events that end an item.
+const SAID_COPIES: usize = 4;
 
 /// Writes one answer. A stream keeps all that was said, because its last events repeat it.
 #[derive(Debug, Clone)]
@@ -207,11 +209,11 @@ impl AnswerForm for ResponseAnswer {
     }
 
     fn asked_bytes(&self) -> usize {
-        COPIES * self.asked.json_bytes()
+        ASKED_COPIES * self.asked.json_bytes()
     }
 
     fn kept_bytes(&self, delta: &Delta) -> usize {
-        COPIES * delta.json_bytes()
+        SAID_COPIES * delta.json_bytes()
     }
 }
 

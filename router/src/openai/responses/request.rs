@@ -23,7 +23,7 @@ const ENCRYPTED: &str = "reasoning.encrypted_content";
 const FORMAT: &str = "text.format";
 
 /// A parsed and checked request of the Responses API.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ResponsesRequest {
     /// Fields that all endpoints share.
     pub generation: Generation,
