@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::model_output::CallsPerTurn;
 use crate::openai::fields::{Fields, flag, string, wrong};
 use crate::openai::known::note_unknown;
-use crate::openai::tools::{function_name, known, missing};
+use crate::openai::tools::{function_name, known, missing, take_tools};
 use crate::openai::{ApiError, ToolUse};
 use crate::text::{Strict, Tool, ToolChoice};
 
@@ -16,21 +16,7 @@ const NAME_CHARS_MAX: usize = 128;
 
 /// Takes `tools` and `tool_choice`.
 pub(super) fn take_tool_use(fields: &mut Fields) -> Result<ToolUse, ApiError> {
-    let list = fields.list("tools")?.unwrap_or_default();
-    if list.len() > TOOLS_MAX {
-        let message = format!("tools may have {TOOLS_MAX} entries at most, but has {}", list.len());
-        return Err(ApiError::invalid("tools", message));
-    }
-    let mut tools: Vec<Tool> = Vec::new();
-    for (index, value) in list.into_iter().enumerate() {
-        let place = format!("tools[{index}]");
-        let tool = tool(&place, value)?;
-        if tools.iter().any(|other| other.name == tool.name) {
-            let field = format!("{place}.name");
-            return Err(ApiError::invalid(&field, format!("{field}: {:?} is the name of two tools", tool.name)));
-        }
-        tools.push(tool);
-    }
+    let tools = take_tools(fields, TOOLS_MAX, "", tool)?;
     let (choice, limit) = take_choice(fields, &tools)?;
     Ok(ToolUse::new(tools, choice, limit))
 }

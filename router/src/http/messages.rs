@@ -5,13 +5,12 @@ use std::sync::Arc;
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 
+use super::App;
 use super::conversation::{conversation_text, tokenized};
 use super::form::Form;
 use super::generate::{Endpoint, Tokenized, answer};
 use super::room::Room;
-use super::tokenize::{TOKENS_MAX, answered};
-use super::work::work;
-use super::{App, body};
+use super::tokenize::{TOKENS_MAX, computed};
 use crate::anthropic::{CountRequest, MessagesAnswer, MessagesRequest, counted};
 use crate::keys::Visitor;
 use crate::openai::{ApiError, Generation, Head, Limits, UnnamedLength};
@@ -26,10 +25,7 @@ pub(super) async fn count_tokens(
     Extension(visitor): Extension<Visitor>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (body, permit) = body::receive(&app, request).await?;
-    let (answer, permit) =
-        work(&app, permit.body_bytes(), permit, move |app, room| count(app, &body, &visitor, &room)).await?;
-    answered(answer?, permit)
+    computed(&app, request, move |app, body, room| count(app, body, &visitor, &room)).await
 }
 
 fn count(app: &App, body: &[u8], visitor: &Visitor, room: &Room<'_>) -> Result<Vec<u8>, ApiError> {

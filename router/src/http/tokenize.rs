@@ -10,7 +10,6 @@ use super::conversation::conversation_text;
 use super::room::Room;
 use super::work::work;
 use super::{App, body, reply};
-use crate::admission::Permit;
 use crate::keys::Visitor;
 use crate::openai::{
     ApiError, DetokenizeRequest, TokenStrings, TokenizeInput, TokenizeRequest, detokenized, tokenized,
@@ -25,10 +24,7 @@ pub(super) async fn tokenize(
     Extension(visitor): Extension<Visitor>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (body, permit) = body::receive(&app, request).await?;
-    let (answer, permit) =
-        work(&app, permit.body_bytes(), permit, move |app, room| tokens_in(app, &body, &visitor, &room)).await?;
-    answered(answer?, permit)
+    computed(&app, request, move |app, body, room| tokens_in(app, body, &visitor, &room)).await
 }
 
 fn tokens_in(app: &App, body: &[u8], visitor: &Visitor, room: &Room<'_>) -> Result<Vec<u8>, ApiError> {
@@ -56,13 +52,18 @@ pub(super) async fn detokenize(
     Extension(visitor): Extension<Visitor>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (body, permit) = body::receive(&app, request).await?;
-    let (answer, permit) = work(&app, permit.body_bytes(), permit, move |app, _| text_of(app, &body, &visitor)).await?;
-    answered(answer?, permit)
+    computed(&app, request, move |app, body, _| text_of(app, body, &visitor)).await
 }
 
-/// Makes an answer that is held until the client has taken it.
-pub(super) fn answered(answer: Vec<u8>, mut permit: Permit) -> Result<Response, ApiError> {
+/// Answers a body with what `task` makes of it, which is held until the client has taken it.
+pub(super) async fn computed(
+    app: &Arc<App>,
+    request: Request,
+    task: impl FnOnce(&App, &[u8], Room<'_>) -> Result<Vec<u8>, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let (body, permit) = body::receive(app, request).await?;
+    let (answer, mut permit) = work(app, permit.body_bytes(), permit, move |app, room| task(app, &body, room)).await?;
+    let answer = answer?;
     permit.body_became(0);
     permit.grow_answer(answer.len())?;
     Ok(reply::json_keeping(answer, permit))

@@ -8,7 +8,7 @@ use crate::model_output::CallsPerTurn;
 use crate::text::{Strict, Tool, ToolCall, ToolChoice};
 
 /// Most tools in one request, as in OpenAI's API.
-const TOOLS_MAX: usize = 128;
+pub(super) const TOOLS_MAX: usize = 128;
 /// Longest name of a function, as in OpenAI's API.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -26,7 +26,7 @@ pub struct ToolUse {
 impl ToolUse {
     /// Takes `tools`, `tool_choice` and `parallel_tool_calls`.
     pub(super) fn take(fields: &mut Fields) -> Result<ToolUse, ApiError> {
-        let mut tools = take_tools(fields, ".function", tool)?;
+        let mut tools = take_tools(fields, TOOLS_MAX, ".function", tool)?;
         let choice = take_choice(fields, &mut tools)?;
         ToolUse::of(tools, choice, fields)
     }
@@ -58,15 +58,16 @@ impl ToolUse {
     }
 }
 
-/// Takes the list of tools, each with `tool`; a name is in the field `of_function` of a tool.
-pub(super) fn take_tools(
+/// Takes the list of at most `tools_max` tools, each with `tool`; a name is in the field `of_function` of a tool.
+pub(crate) fn take_tools(
     fields: &mut Fields,
+    tools_max: usize,
     of_function: &str,
     tool: impl Fn(&str, Value) -> Result<Tool, ApiError>,
 ) -> Result<Vec<Tool>, ApiError> {
     let list = fields.list("tools")?.unwrap_or_default();
-    if list.len() > TOOLS_MAX {
-        let message = format!("tools may have {TOOLS_MAX} entries at most, but has {}", list.len());
+    if list.len() > tools_max {
+        let message = format!("tools may have {tools_max} entries at most, but has {}", list.len());
         return Err(ApiError::invalid("tools", message));
     }
     let mut tools: Vec<Tool> = Vec::new();

@@ -4,12 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::super::ApiError;
 use super::super::fields::{self, Fields};
-use super::super::tools::{Described, ToolUse, allowed, described, known, missing, mode, take_tools};
+use super::super::tools::{Described, TOOLS_MAX, ToolUse, allowed, described, known, missing, mode, take_tools};
 use crate::text::{Tool, ToolChoice};
 
 /// Takes `tools`, `tool_choice` and `parallel_tool_calls`.
 pub(super) fn take_tool_use(fields: &mut Fields) -> Result<ToolUse, ApiError> {
-    let mut tools = take_tools(fields, "", tool)?;
+    let mut tools = take_tools(fields, TOOLS_MAX, "", tool)?;
     let choice = take_choice(fields, &mut tools)?;
     ToolUse::of(tools, choice, fields)
 }
