@@ -112,6 +112,13 @@ async fn missing_counts_are_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_without_text_arrive_with_the_end_of_their_answer() {
+    let measured = against(Behaviour::WithoutText, 5).await;
+    assert_eq!((measured.requests.ok, measured.tokens.output), (5, 5 * u64::from(TOKENS)));
+    assert!(measured.latency.ttft_ms.p50 >= TTFT.as_secs_f64() * 1e3, "{:?}", measured.latency);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failures_are_counted_by_kind() {
     for (behaviour, kind, example) in [
         (Behaviour::Fails, "status_500", "/v1/completions: 500: out of order"),

@@ -208,7 +208,8 @@ async fn a_killed_giver_costs_its_hand_offs_and_nothing_else() {
     let address = prefill.started.address.clone();
     drop(prefill);
     let failure = router.decode.failed(waiting.leg).await;
-    assert_eq!(failure.kind, FailureKind::KvLost, "{failure:?}");
+    // The reader may hear of the loss before it hears of the offer.
+    assert!(failure.may_lead_elsewhere(), "{failure:?}");
     router.decode.pairs(0).await;
     router.decode.token(joined.leg, 50).await;
     assert!(
@@ -219,7 +220,7 @@ async fn a_killed_giver_costs_its_hand_offs_and_nothing_else() {
 
     // Another process behind the same address is another giver.
     let config = worker::Config { listen: address, ..support::prefill(engine("llama", Tcp, STEP_US)) };
-    let reborn = Process::prefill(config).await;
+    let reborn = Process::prefill_again(config).await;
     let mut router = Router::between(&reborn, &decode).await;
     router.decode.pairs(1).await;
     let giver = router.prefill.session.welcome.instance;

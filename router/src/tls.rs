@@ -38,12 +38,19 @@ impl TlsConfig {
         }
     }
 
+    /// Scheme of the URLs of the client port.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.is_on() { "https" } else { "http" }
+    }
+
     /// Reads the files, if there are any.
     pub(crate) fn load(&self) -> Result<Option<(Tls, TlsFiles)>, Error> {
-        match self.cert_file.as_os_str().is_empty() {
-            true => Ok(None),
-            false => Ok(Some(Tls::load(&self.cert_file, &self.key_file)?)),
-        }
+        self.is_on().then(|| Ok(Tls::load(&self.cert_file, &self.key_file)?)).transpose()
+    }
+
+    fn is_on(&self) -> bool {
+        !self.cert_file.as_os_str().is_empty()
     }
 }
 

@@ -1,4 +1,4 @@
-"""The OpenAI Agents SDK over chat completions: runs with tools, streamed runs, hand-offs between agents, structured results, errors."""
+"""The OpenAI Agents SDK over chat completions and over /v1/responses, its default: runs with tools, streamed runs, hand-offs between agents, structured results, errors."""
 
 import asyncio
 from typing import Annotated, Literal
@@ -7,12 +7,11 @@ import openai
 from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from pydantic import Field
 
-from served import MODEL, Animal, raised
+from served import MODEL, Animal
 
 # Traces would go to OpenAI.
 set_tracing_disabled(True)
 client = openai.AsyncOpenAI(max_retries=0, timeout=60)
-model = OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
 calls = []
 
 
@@ -24,7 +23,7 @@ def weather(place: Literal["Paris", "Rome"], days: Annotated[int, Field(ge=1, le
 
 
 def settings(**more):
-    return ModelSettings(max_tokens=120, temperature=0, extra_body={"seed": 7}, **more)
+    return ModelSettings(max_tokens=120, temperature=0, **options, **more)
 
 
 def agent(name="guide", **more):
@@ -74,14 +73,30 @@ async def structure():
     assert isinstance(result.final_output, Animal), result
 
 
+async def unknown(named):
+    try:
+        await Runner.run(agent(model=named("nobody")), "Hello")
+    except openai.NotFoundError:
+        return
+    raise AssertionError("nobody answers")
+
+
+def by_chat(name):
+    return OpenAIChatCompletionsModel(model=name, openai_client=client)
+
+
 async def main():
-    await talk()
-    await tools()
-    await hand_off()
-    await structure()
+    global model, options
+    # The name of a model alone means the Responses API, at OPENAI_BASE_URL.
+    for named, options in [(by_chat, {"extra_body": {"seed": 7}}), (str, {"store": False})]:
+        model = named(MODEL)
+        calls.clear()
+        await talk()
+        await tools()
+        await hand_off()
+        await structure()
+        await unknown(named)
 
 
 asyncio.run(main())
-unknown = OpenAIChatCompletionsModel(model="nobody", openai_client=openai.AsyncOpenAI(max_retries=0))
-raised(openai.NotFoundError, lambda: Runner.run_sync(agent(model=unknown), "Hello"))
 print("ok")

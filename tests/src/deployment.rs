@@ -209,7 +209,7 @@ fn wait_ready(lines: &Receiver<String>, log: &Mutex<String>) -> Result<SocketAdd
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 keep(log, &line);
-                if let Some(url) = line.strip_prefix("router").and_then(|rest| rest.split("http://").nth(1)) {
+                if let Some(url) = line.strip_prefix("router").and_then(|rest| rest.split("://").nth(1)) {
                     let address = url.split_whitespace().next().unwrap_or(url);
                     return address.parse().with_context(|| format!("router address in {line:?}"));
                 }

@@ -188,6 +188,7 @@ fn servers_with_tls_are_reached_and_others_are_told_apart() -> Result<()> {
     let files = [format!("router.tls.cert_file={one}"), format!("router.tls.key_file={}", file("one.key"))];
     let deployment = Deployment::start(&["--backend", "modelled", "--set", &files[0], "--set", &files[1]])?;
     let port = deployment.address.port();
+    assert!(deployment.log().contains(&format!("ready  https://127.0.0.1:{port}  ")), "{}", deployment.log());
     // The certificates are for the name localhost.
     let (secure, other) = (format!("https://localhost:{port}/v1"), format!("https://127.0.0.1:{port}"));
     let plain = format!("http://127.0.0.1:{port}");

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use baton_tests::deployment::{Deployment, binary};
 use baton_tests::repository;
 
-const PYTHON: [&str; 11] = [
+const PYTHON: [&str; 10] = [
     "anthropic_messages.py",
     "openai_chat.py",
     "openai_tools.py",
@@ -18,12 +18,11 @@ const PYTHON: [&str; 11] = [
     "langchain_chat.py",
     "litellm_chat.py",
     "agents_run.py",
-    "agents_responses.py",
     "instructor_models.py",
     "pydantic_ai_agents.py",
     "lm_eval_tasks.py",
 ];
-const NODE: [&str; 3] = ["openai.mjs", "ai_sdk.mjs", "ai_sdk_responses.mjs"];
+const NODE: [&str; 2] = ["openai.mjs", "ai_sdk.mjs"];
 
 const KEY: &str = "a-key-that-every-client-has-to-send";
 

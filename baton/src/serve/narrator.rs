@@ -55,15 +55,15 @@ impl Narrator {
     }
 
     /// Reports that the deployment is ready.
-    pub fn open(self, address: SocketAddr, model: &str, access: Access) {
-        self.say(&format!("{:<12} ready  http://{address}  model {model}", "router"));
+    pub fn open(self, address: SocketAddr, model: &str, scheme: &str, access: Access) {
+        self.say(&format!("{:<12} ready  {scheme}://{address}  model {model}", "router"));
         let address = reached_at(address);
         let key = match access {
             Access::Open => "",
             Access::Keys => " -H 'authorization: Bearer YOUR_KEY'",
         };
         self.say(&format!(
-            "try: curl -N http://{address}/v1/chat/completions{key} -H 'content-type: application/json' \
+            "try: curl -N {scheme}://{address}/v1/chat/completions{key} -H 'content-type: application/json' \
              -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hello! Who are you?\"}}], \"stream\": true}}'"
         ));
     }

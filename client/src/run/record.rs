@@ -96,6 +96,12 @@ impl Record {
         })
     }
 
+    /// True if the server counted tokens and none of them had text: part of a character, or a special token.
+    #[must_use]
+    pub fn has_tokens_without_text(&self) -> bool {
+        self.arrivals.is_empty() && self.tokens() > 0
+    }
+
     /// True if the events held more tokens than they said.
     #[must_use]
     pub fn has_packed_events(&self) -> bool {

@@ -69,7 +69,7 @@ async fn stream(
     let events_max = record.output_tokens as usize * EVENTS_PER_TOKEN_MAX + EVENTS_FREE;
     let mut events = client.stream(path, body).await?;
     record.first_byte_us = Some(us(sent, events.arrived()));
-    let mut said_tokens = 0;
+    let (mut said_tokens, mut finished_us) = (0, None);
     while events.advance().await? {
         let chunk = Chunk::parse(events.data()).map_err(|source| events.malformed(source))?;
         if let Some(message) = chunk.error_message() {
@@ -87,6 +87,7 @@ async fn stream(
         }
         if let Some(reason) = chunk.choices.into_iter().find_map(|choice| choice.finish_reason) {
             record.finish_reason = Some(reason);
+            finished_us = Some(us(sent, events.arrived()));
         }
         if tokens > 0 {
             if record.arrivals.len() == events_max {
@@ -96,6 +97,9 @@ async fn stream(
             record.arrivals.push(Arrival { at_us: us(sent, events.arrived()), tokens });
         }
     }
+    record
+        .arrivals
+        .extend(finished_us.filter(|_| record.has_tokens_without_text()).map(|at_us| Arrival { at_us, tokens: 1 }));
     Ok(())
 }
 

@@ -45,6 +45,8 @@ pub(crate) enum Behaviour {
     SendsError,
     /// Ends the stream without a token.
     SaysNothing,
+    /// Generates tokens that have no text: the only event with a choice is the one that ends it.
+    WithoutText,
     /// Closes every connection when the first bytes arrive.
     Slams,
     /// Answers the first bytes with 400, as servers do that cannot read them.
@@ -174,7 +176,7 @@ async fn answer<S: Stream>(stream: &mut S, behaviour: Behaviour, body: &serde_js
         Behaviour::Endless => u64::MAX,
         Behaviour::TwoPerEvent => tokens / 2,
         Behaviour::FallsSilent | Behaviour::HangsUp | Behaviour::SendsError => 2,
-        Behaviour::SaysNothing => 0,
+        Behaviour::SaysNothing | Behaviour::WithoutText => 0,
         _ => tokens,
     };
     for event in 0..events {
@@ -183,6 +185,9 @@ async fn answer<S: Stream>(stream: &mut S, behaviour: Behaviour, body: &serde_js
         }
         send(stream, r#"{"choices":[{"index":0,"text":" x","finish_reason":null}]}"#).await?;
     }
+    if behaviour == Behaviour::WithoutText {
+        send(stream, r#"{"choices":[{"index":0,"text":"","finish_reason":"length"}]}"#).await?;
+    }
     match behaviour {
         Behaviour::FallsSilent => sleep(Duration::from_secs(3600)).await,
         Behaviour::HangsUp => return Ok(()),
@@ -190,6 +195,7 @@ async fn answer<S: Stream>(stream: &mut S, behaviour: Behaviour, body: &serde_js
         Behaviour::WithoutUsage => {}
         _ => {
             let prompt = body["prompt"].as_array().map_or(0, Vec::len);
+            let tokens = if behaviour == Behaviour::SaysNothing { 0 } else { tokens };
             let usage = format!(r#"{{"prompt_tokens":{prompt},"completion_tokens":{tokens}}}"#);
             send(stream, &format!(r#"{{"choices":[],"usage":{usage}}}"#)).await?;
         }

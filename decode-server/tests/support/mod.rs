@@ -114,7 +114,24 @@ impl Process {
         Process::start_prefill(config, Metrics::detached(), secret).await
     }
 
+    /// Starts a prefill worker at the address of one that was dropped, as soon as that one's sockets are closed.
+    pub async fn prefill_again(config: worker::Config) -> Process {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Process::try_prefill(config.clone(), Metrics::detached(), secret()).await {
+                Err(error) if error.contains("in use") && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                started => return started.unwrap(),
+            }
+        }
+    }
+
     async fn start_prefill(config: worker::Config, metrics: Metrics, secret: Secret) -> Process {
+        Process::try_prefill(config, metrics, secret).await.unwrap()
+    }
+
+    async fn try_prefill(config: worker::Config, metrics: Metrics, secret: Secret) -> Result<Process, String> {
         Process::launch(|tell, stopped| async move {
             let ports = WorkerPorts::bind(&config.listen, &config.advertise, &config.admin_listen).await;
             let ports = ports.map_err(|error| error.to_string())?;
@@ -123,7 +140,6 @@ impl Process {
             prefill_server::run(config, process, tell, stopped).await.map_err(|error| error.to_string())
         })
         .await
-        .unwrap()
     }
 
     pub async fn decode(config: decode_server::Config) -> Process {

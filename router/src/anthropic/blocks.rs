@@ -125,7 +125,7 @@ fn call(place: &str, fields: &mut Fields) -> Result<ToolCall, ApiError> {
     let name = text(place, fields, "name")?;
     let field = format!("{place}.input");
     match fields.take("input") {
-        Some(Value::Object(input)) => Ok(ToolCall::function(id, name, input)),
+        Some(input @ Value::Object(_)) => Ok(ToolCall::function(id, name, input)),
         Some(other) => Err(wrong(&field, "an object", &other)),
         None => Err(missing(&field)),
     }

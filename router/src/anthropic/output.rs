@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::openai::fields::{Fields, string, wrong};
+use crate::openai::known::note_unknown;
 use crate::openai::structure::of_schema;
 use crate::openai::tools::missing;
 use crate::openai::{ApiError, Wanted};
@@ -30,6 +31,7 @@ impl Output {
             Some(Value::Object(format)) => Some(format),
             Some(other) => return Err(wrong("output_config.format", "an object", &other)),
         };
+        note_unknown("output_config.", &config);
         let structure = match (inner, fields.object(FORMAT)?) {
             (None, None) => None,
             (Some(format), None) => Some(wanted(CONFIG, "output_config.format", format)?),

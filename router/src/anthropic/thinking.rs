@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::openai::fields::{Fields, string, wrong};
+use crate::openai::known::note_unknown;
 use crate::openai::{ApiError, Thoughts};
 
 /// Variables with which templates switch thoughts on and off, under their different names.
@@ -25,6 +26,7 @@ pub(super) fn take_thinking(fields: &mut Fields, variables: &mut Map<String, Val
         return Err(wrong("thinking.budget_tokens", "a number of tokens", &budget));
     }
     let display = config.take("display").map(|display| string("thinking.display", display)).transpose()?;
+    note_unknown("thinking.", &config);
     for switch in SWITCHES {
         variables.entry(switch).or_insert(Value::Bool(thinks));
     }

@@ -30,6 +30,7 @@ mod ops;
 mod parser;
 mod repr;
 mod scope;
+mod stack;
 mod string_methods;
 mod tests;
 mod text;
@@ -60,9 +61,6 @@ pub struct Rendered {
     /// Sorted, disjoint byte ranges that were given from outside, on character boundaries.
     pub given: Vec<Range<usize>>,
 }
-
-/// Stack of a run: enough for the deepest nesting in a build without optimisation.
-const STACK_BYTES: usize = 32 << 20;
 
 impl Template {
     /// Parses a template with `trim_blocks`, `lstrip_blocks`, loop controls and `{% generation %}`.
@@ -105,10 +103,8 @@ impl Template {
     }
 }
 
-/// Runs `work` on a large enough stack, which is given back afterwards.
+/// Runs `work` on a large enough stack. A panic stays there.
 fn on_own_stack<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     let failed = |_| Err(Error::fault("the template engine failed; this is a bug of this server"));
-    // The library panics where the system has no memory for the stack.
-    contained(|| stacker::grow(STACK_BYTES, || contained(work).unwrap_or_else(failed)))
-        .unwrap_or_else(|reason| Err(Error::NoStack(reason)))
+    stack::on_large_stack(|| contained(work).unwrap_or_else(failed))
 }

@@ -167,7 +167,7 @@ impl ApiError {
             code: Some("answer_too_large"),
             ..ApiError::malformed(format!(
                 "The answer is larger than the limit of {answer_bytes_max} bytes: ask for fewer tokens, choices or \
-                 log-probabilities, or stream it."
+                 log-probabilities, or for a stream of /v1/chat/completions or /v1/completions, which is not held."
             ))
         }
     }

@@ -308,6 +308,8 @@ impl Generation {
         recommended: Option<Length>,
     ) -> Result<u32, ApiError> {
         match self.min_tokens {
+            // The client named a longer answer, and the context cut it.
+            Some(asked) if self.max_tokens.is_some_and(|named| asked <= named) => Ok(asked.min(max_tokens)),
             Some(asked) if asked > max_tokens => {
                 let message = format!("min_tokens ({asked}) must not be above max_tokens ({max_tokens})");
                 Err(ApiError::invalid("min_tokens", message))

@@ -469,6 +469,10 @@ fn prompt_and_answer_must_fit_the_context() {
     }
     let error = resolve(&json!({"max_tokens": 5, "min_tokens": 6}), 10).unwrap_err();
     assert_eq!(error.message, "min_tokens (6) must not be above max_tokens (5)");
+    let mut cut = chat(&json!({"max_tokens": 60, "min_tokens": 58})).unwrap().generation;
+    cut.beyond_context = BeyondContext::Cut;
+    let cut = cut.resolve(&model(SamplingDefaults::default()), 64, 10, UNNAMED, 77).unwrap();
+    assert_eq!((cut.max_tokens, cut.min_tokens), (54, 54), "an API that cuts answers cuts both");
 }
 
 #[test]

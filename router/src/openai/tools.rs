@@ -219,25 +219,23 @@ fn call(place: &str, value: Value) -> Result<ToolCall, ApiError> {
         None => return Err(missing(&format!("{place}.name"))),
     }
     let (arguments, written) = arguments(&format!("{place}.arguments"), function.get("arguments"))?;
-    function.insert("arguments".to_owned(), Value::Object(arguments));
+    function.insert("arguments".to_owned(), arguments);
     Ok(ToolCall { sent, written })
 }
 
-/// Reads the arguments of a call; also returns them as they are written.
-fn arguments(place: &str, value: Option<&Value>) -> Result<(Map<String, Value>, Option<String>), ApiError> {
+/// Reads the arguments of a call; also returns them as they are written. A text that is no object stays a text: agents
+/// send a call that was cut, or that the model got wrong, back as it came.
+fn arguments(place: &str, value: Option<&Value>) -> Result<(Value, Option<String>), ApiError> {
     match value {
-        None | Some(Value::Null) => Ok((Map::new(), None)),
-        Some(Value::Object(arguments)) => Ok((arguments.clone(), None)),
+        None | Some(Value::Null) => Ok((Value::Object(Map::new()), None)),
+        Some(Value::Object(arguments)) => Ok((Value::Object(arguments.clone()), None)),
         // A call without arguments, as some clients write it.
-        Some(Value::String(text)) if text.trim().is_empty() => Ok((Map::new(), Some("{}".to_owned()))),
-        Some(Value::String(text)) => match serde_json::from_str(text) {
-            Ok(arguments) => Ok((arguments, Some(text.clone()))),
-            Err(error) => {
-                let message = format!("{place} must be a JSON object, or one written as a string: {error}");
-                Err(ApiError::invalid(place, message))
-            }
-        },
-        Some(other) => Err(fields::wrong(place, "a JSON object, or one written as a string", other)),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok((Value::Object(Map::new()), Some("{}".to_owned()))),
+        Some(Value::String(text)) => {
+            let arguments = serde_json::from_str(text).map(Value::Object);
+            Ok((arguments.unwrap_or_else(|_| Value::from(text.as_str())), Some(text.clone())))
+        }
+        Some(other) => Err(fields::wrong(place, "a JSON object or a string", other)),
     }
 }
 

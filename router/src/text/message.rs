@@ -51,7 +51,7 @@ pub enum Content {
 /// Call of a tool in an earlier turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
-    /// The call as the client sent it, but with its arguments as an object.
+    /// The call as the client sent it, but with its arguments as an object, unless they are the text of none.
     pub sent: Map<String, Value>,
     /// Arguments as the client wrote them; `None` if it sent an object.
     pub written: Option<String>,
@@ -60,8 +60,8 @@ pub struct ToolCall {
 impl ToolCall {
     /// Makes a call in the form of OpenAI's API, which is the one that templates are made for.
     #[must_use]
-    pub fn function(id: String, name: String, arguments: Map<String, Value>) -> ToolCall {
-        let function = object([("name", Value::String(name)), ("arguments", Value::Object(arguments))]);
+    pub fn function(id: String, name: String, arguments: Value) -> ToolCall {
+        let function = object([("name", Value::String(name)), ("arguments", arguments)]);
         let call =
             [("id", Value::String(id)), ("type", Value::from("function")), ("function", Value::Object(function))];
         ToolCall { sent: object(call), written: None }

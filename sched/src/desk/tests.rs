@@ -293,7 +293,9 @@ fn leases_are_renewed_at_every_worker_that_has_some() {
 #[expect(clippy::disallowed_methods, reason = "what is measured is the time that deciding takes")]
 #[test]
 fn a_decision_among_a_thousand_workers_looks_at_few() {
-    const ROUTES: u32 = 5_000;
+    // The fastest of many rounds: what else the machine does is not in it.
+    const ROUNDS: u32 = 50;
+    const ROUTES: u32 = 100;
     let policies: [fn() -> Box<dyn RoutePolicy>; 2] = [|| Box::new(LeastLoaded), || Box::<RoundRobin>::default()];
     for policy in policies {
         let took = |givers: u32, readers: u32| {
@@ -314,11 +316,14 @@ fn a_decision_among_a_thousand_workers_looks_at_few() {
                 avoid: &avoid,
                 avoided: Avoided::LastResort,
             };
-            let began = std::time::Instant::now();
-            for _ in 0..ROUTES {
-                assert!(desk.routing.route(&ask).is_some());
-            }
-            began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUTES)
+            let rounds = (0..ROUNDS).map(|_| {
+                let began = std::time::Instant::now();
+                for _ in 0..ROUTES {
+                    assert!(desk.routing.route(&ask).is_some());
+                }
+                began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUTES)
+            });
+            rounds.fold(f64::MAX, f64::min)
         };
         let (few, many) = (took(1, 1), took(500, 500));
         println!("{}: {few:.2} us per route among 2 workers, {many:.2} us among 1000", policy().name());

@@ -1,12 +1,12 @@
-// The AI SDK, over @ai-sdk/openai-compatible and over the chat completions of @ai-sdk/openai: texts, tools in several steps,
-// objects, whole and streamed, usage, errors, hanging up.
+// The AI SDK, over @ai-sdk/openai-compatible, the chat completions of @ai-sdk/openai and its default, /v1/responses: texts,
+// tools in several steps, objects, whole and streamed, usage, errors, hanging up.
 import assert from 'node:assert/strict';
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { APICallError, generateObject, generateText, stepCountIs, streamObject, streamText, tool } from 'ai';
 import { Animal, Weather, key, model, tooLong, url } from './served.mjs';
 
-const settings = { maxOutputTokens: 200, maxRetries: 0, temperature: 0, seed: 7 };
+let settings;
 
 async function texts(served) {
   const ask = { ...settings, model: served, system: 'Be brief.', prompt: 'Hello! Who are you?' };
@@ -75,7 +75,10 @@ async function hangingUp(served) {
 
 const compatible = createOpenAICompatible({ name: 'baton', baseURL: url, apiKey: key, includeUsage: true, supportsStructuredOutputs: true });
 const openai = createOpenAI();
-for (const provider of [compatible, (name) => openai.chat(name)]) {
+const seeded = { seed: 7 };
+const stateless = { providerOptions: { openai: { store: false } } };
+for (const [provider, own] of [[compatible, seeded], [(name) => openai.chat(name), seeded], [openai, stateless]]) {
+  settings = { maxOutputTokens: 200, maxRetries: 0, temperature: 0, ...own };
   await texts(provider(model));
   await tools(provider(model));
   await objects(provider(model));

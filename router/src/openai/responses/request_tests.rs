@@ -163,7 +163,7 @@ fn wrong_requests_are_named() {
         call(json!({"call_id": null})),
         call(json!({"call_id": ""})),
         call(json!({"name": 1})),
-        call(json!({"arguments": "["})),
+        call(json!({"arguments": ["["]})),
         item(json!({"type": "function_call_output", "call_id": "c"})),
         item(json!({"type": "function_call_output", "call_id": "c", "output": [{"type": "input_file"}]})),
         item(json!({"type": "reasoning", "summary": [{"type": "output_text", "text": "x"}]})),
@@ -236,7 +236,7 @@ fn wrong_requests_are_named() {
         input[1].call_id: input[1].call_id is missing
         input[1].call_id: input[1].call_id must not be empty
         input[1].name: input[1].name must be a string, but is 1
-        input[1].arguments: input[1].arguments must be a JSON object, or one written as a string: invalid type: sequence, expected a map at line 1 column 0
+        input[1].arguments: input[1].arguments must be a JSON object or a string, but is a list of 1
         input[1].output: input[1].output is missing
         input[1].output[0].type: input[1].output[0].type must be one of input_text, output_text, text, refusal, the only kinds that this server supports here, but is the string "input_file" (unsupported_value)
         input[1].summary[0].type: input[1].summary[0].type must be one of summary_text, the only kinds that this server supports here, but is the string "output_text" (unsupported_value)
