@@ -170,14 +170,14 @@ impl Bucket {
         let mut bucket = Bucket::full(per_minute, now);
         if let Some(mut old) = old {
             old.fill(now);
-            bucket.parts -= parts_of(old.per_minute) - old.parts;
+            bucket.parts = bucket.parts.saturating_sub(parts_of(old.per_minute).saturating_sub(old.parts));
         }
         bucket
     }
 
     fn fill(&mut self, now: Time) {
-        let added = i128::from(now.since(self.filled).us()) * i128::from(self.per_minute);
-        self.parts = (self.parts + added).min(parts_of(self.per_minute));
+        let added = i128::from(now.since(self.filled).us()).saturating_mul(i128::from(self.per_minute));
+        self.parts = self.parts.saturating_add(added).min(parts_of(self.per_minute));
         self.filled = self.filled.max(now);
     }
 
@@ -206,7 +206,7 @@ impl Bucket {
 
     /// Microseconds until the bucket holds `parts`, rounded up.
     fn us_until(&self, parts: i128) -> u64 {
-        let lacking = u128::try_from(parts - self.parts).unwrap_or(0);
+        let lacking = u128::try_from(parts.saturating_sub(self.parts)).unwrap_or(0);
         u64::try_from(lacking.div_ceil(u128::from(self.per_minute.max(1)))).unwrap_or(u64::MAX)
     }
 }
