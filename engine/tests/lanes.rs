@@ -15,6 +15,7 @@ use sched::message::{Envelope, FromWorker, ToWorker, Work};
 use sched::replica::{
     Action, Compute, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig,
 };
+use sched::scheduling::Scheduling;
 use sched::{LaneId, Leg, Request, SamplingParams, Time, TokenId};
 
 use support::requests::{mix, request, tokens};
@@ -65,6 +66,7 @@ impl Worker {
             reading: Reading::WhenComplete,
             prefix_cache,
             filling_share: 1.0,
+            scheduling: Scheduling::default(),
             lease: LeaseConfig::default(),
             hash_salt: 1,
             lease_key: LeaseKey::new([1; 32]),

@@ -23,6 +23,8 @@ pub struct Report {
     pub moved_bytes: u64,
     /// Steps that ended, cancelled ones included.
     pub steps: u64,
+    /// Times that a sequence lost its blocks to another, at the workers that are alive at the end.
+    pub preemptions: u64,
 }
 
 /// Result of one request.

@@ -24,6 +24,8 @@ mod request;
 pub mod rng;
 mod role;
 pub mod route;
+pub mod scheduling;
+pub mod share;
 pub mod slo;
 mod time;
 pub mod turns;

@@ -15,6 +15,7 @@ use sched::message::ToGiver;
 use sched::replica::{
     Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig,
 };
+use sched::scheduling::Scheduling;
 use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
 
 use super::{NotTaken, Outbound, Outlet, Parts, ReplicaHandle, spawn};
@@ -104,6 +105,7 @@ fn scheduler(role: Role) -> Replica {
         reading: Reading::WhenComplete,
         prefix_cache: PrefixCache::Off,
         filling_share: 1.0,
+        scheduling: Scheduling::default(),
         lease: LeaseConfig::default(),
         hash_salt: 0,
         lease_key: sched::handoff::LeaseKey::new([0; 32]),

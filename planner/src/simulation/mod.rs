@@ -147,7 +147,9 @@ impl<'a> Simulation<'a> {
     }
 
     fn report(self) -> Report {
+        let preemptions = self.workers.values().map(|worker| worker.load().preemptions).sum();
         Report {
+            preemptions,
             requests: self.ended.into_values().collect(),
             classes: self.classes,
             ended_at: self.ended_at,

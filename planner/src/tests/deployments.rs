@@ -7,11 +7,12 @@ use sched::journey::JourneyConfig;
 use sched::layout::{KvDtype, Shape, TileOrder};
 use sched::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use sched::route::RouteConfig;
+use sched::scheduling::Scheduling;
 use sched::{Role, Slo, Span};
 
 /// One letter per worker: p, d or a.
 pub(super) fn deployment(roles: &str, blocks: u32) -> SimConfig {
-    let workers = roles.chars().zip(1..).map(|(letter, seed)| worker(letter, blocks, seed)).collect();
+    let workers = roles.chars().zip((1..=u8::MAX).cycle()).map(|(letter, seed)| worker(letter, blocks, seed)).collect();
     SimConfig {
         workers,
         link: LinkSpec { bytes_per_second: 1_000_000_000, latency: Span(100) },
@@ -59,6 +60,7 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         reading: Reading::WhenComplete,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
+        scheduling: Scheduling::default(),
         lease: LeaseConfig::default(),
         hash_salt: 0,
         lease_key: LeaseKey::new([lease_key; 32]),

@@ -5,4 +5,5 @@ mod links;
 mod overload;
 mod queueing;
 mod random;
+mod scheduling;
 mod serving;

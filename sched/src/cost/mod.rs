@@ -3,10 +3,12 @@
 //! A model gives a step's *work* (microseconds on the whole device, alone) and its *speed* under given shares and
 //! neighbours, so that a running step can be re-timed when either changes: see [`StepClock`].
 
+mod budget;
 mod clock;
 mod fitted;
 mod work;
 
+pub use budget::{ChunkBudget, StepBudget, saturating_tokens, step_tokens_max};
 pub use clock::StepClock;
 pub use fitted::{CostError, DecodeFit, Fitted, PrefillFit};
 pub use work::StepWork;
@@ -35,6 +37,17 @@ pub enum Phase {
     Decode,
 }
 
+impl Phase {
+    /// The phase of the other lane.
+    #[must_use]
+    pub const fn other(self) -> Phase {
+        match self {
+            Phase::Prefill => Phase::Decode,
+            Phase::Decode => Phase::Prefill,
+        }
+    }
+}
+
 /// A latency model of one kind of device.
 pub trait CostModel {
     /// Returns the work of a step. More rows or longer contexts never take less.
@@ -46,53 +59,5 @@ pub trait CostModel {
     /// Returns the time that a step takes on the whole device, alone.
     fn span_alone(&self, step: &StepWork) -> Span {
         Span(self.work(step).0.ceil() as u64)
-    }
-}
-
-/// L_m: the most prompt tokens that a step may take on beside `decodes` so that it still ends within `budget`.
-///
-/// With the TTFT target as budget and no decodes it bounds a prefill worker's batch; with the TPOT target and a full
-/// batch of decodes it bounds the chunk of an aggregated worker. 0 when not even one token fits; at most `tokens_max`.
-#[must_use]
-pub fn step_tokens_max(model: &dyn CostModel, budget: Span, decodes: &StepWork, tokens_max: u32) -> u32 {
-    let fits = |tokens: u32| model.span_alone(&decodes.with_chunk(0..tokens)) <= budget;
-    let (mut fit, mut beyond) = (0, u64::from(tokens_max) + 1);
-    while u64::from(fit) + 1 < beyond {
-        let middle = (u64::from(fit) + beyond).div_ceil(2).min(beyond - 1);
-        match fits(middle as u32) {
-            true => fit = middle as u32,
-            false => beyond = middle,
-        }
-    }
-    fit
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_is_used_but_never_passed() {
-        let model = Fitted::example();
-        let nothing = StepWork::default();
-        for budget_ms in [1, 5, 20, 50, 400] {
-            let budget = Span::from_ms(budget_ms);
-            let tokens = step_tokens_max(&model, budget, &nothing, 100_000);
-            assert!(tokens == 0 || model.span_alone(&nothing.with_chunk(0..tokens)) <= budget);
-            assert!(model.span_alone(&nothing.with_chunk(0..tokens + 1)) > budget, "{budget_ms} ms: {tokens}");
-        }
-    }
-
-    #[test]
-    fn decodes_leave_less_room_and_the_cap_holds() {
-        let model = Fitted::example();
-        let busy = (0..64).fold(StepWork::default(), |work, _| work.with_decode(1_000));
-        let budget = Span::from_ms(50);
-        let alone = step_tokens_max(&model, budget, &StepWork::default(), 100_000);
-        let beside = step_tokens_max(&model, budget, &busy, 100_000);
-        assert!(0 < beside && beside < alone, "{beside} {alone}");
-        assert_eq!(step_tokens_max(&model, budget, &busy, 10), 10);
-        assert_eq!(step_tokens_max(&model, Span(1), &busy, 10), 0);
-        assert_eq!(step_tokens_max(&model, Span(u64::MAX), &busy, u32::MAX), u32::MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! Reserves blocks and slots: for preempted sequences first, then for newcomers in order of arrival.
+//! Reserves blocks and slots: for preempted sequences first, then for newcomers in their order.
 
 use super::Replica;
 use super::leg::Stage;
@@ -25,7 +25,7 @@ impl Replica {
                 return;
             }
         }
-        while let Some(key) = self.places.at(Place::Waiting).first().copied() {
+        while let Some(key) = self.next_newcomer() {
             let full = self.filling_blocks > self.config.filling_blocks_max();
             if full || !self.admit_one(key) {
                 return;
@@ -106,7 +106,7 @@ impl Replica {
         // Found blocks that a step still reads are not among the available ones.
         let idle_found = found.iter().filter(|block| self.pool.state(**block) == BlockState::Cached).count() as u32;
         let fresh = needed - found.len() as u32 + spares;
-        if fresh + growth > self.pool.available() - idle_found {
+        if fresh + growth > self.pool.available() - idle_found || !self.future_fits(key) {
             return false;
         }
         let sequence = self.sequences.at_mut(key);

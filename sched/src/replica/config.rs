@@ -2,6 +2,7 @@
 
 use crate::handoff::LeaseKey;
 use crate::layout::TILE_TOKENS;
+use crate::scheduling::Scheduling;
 use crate::{Role, SchedError, Span};
 
 /// Most steps of a lane that a backend holds at once: one that runs and one that follows it without a gap. A third
@@ -37,6 +38,8 @@ pub struct ReplicaConfig {
     pub prefix_cache: PrefixCache,
     /// Part of the pool that reservations with an incomplete prompt may hold, tested before the next is added.
     pub filling_share: f32,
+    /// Orders, admission and the budget of a step.
+    pub scheduling: Scheduling,
     /// Span of leases and how often they are renewed.
     pub lease: LeaseConfig,
     /// Salt that keeps the content hashes of different models and adapters apart.
@@ -157,6 +160,7 @@ impl ReplicaConfig {
             check(field, tokens, tokens.is_multiple_of(TILE_TOKENS), "it must be a multiple of 16")?;
         }
         self.validate_lanes()?;
+        self.scheduling.check()?;
         let share = self.filling_share;
         check("filling_share", share, share > 0.0 && share <= 1.0, "it must be above 0 and at most 1")?;
         let LeaseConfig { span, beat } = self.lease;

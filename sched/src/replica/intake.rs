@@ -182,7 +182,8 @@ impl Replica {
         let deadline = self.now + request.deadline_in;
         self.sequences.insert(key, self.newcomer(request, place));
         self.enter_place(key);
-        let run = LegRun { sequences: BTreeSet::from([key]), branches: 1, deadline, stage, timing };
+        let (sequences, arrived, slo) = (BTreeSet::from([key]), self.now, request.slo);
+        let run = LegRun { sequences, branches: 1, arrived, deadline, slo, stage, timing };
         self.legs.insert(request.leg, run);
         self.timers.set(Timer::Deadline(request.leg), deadline);
         self.timers.set(Timer::RequestLease(request.leg), self.now + self.config.lease.span);

@@ -7,7 +7,7 @@ use super::sequence::SequenceKey;
 use super::timing::Timing;
 use crate::handoff::{Asked, Give, Take, Watermark};
 use crate::message::FirstToken;
-use crate::{BlockId, InstanceId, LeaseId, Time};
+use crate::{BlockId, InstanceId, LeaseId, Slo, Time};
 
 #[derive(Debug)]
 pub(super) struct LegRun {
@@ -15,7 +15,9 @@ pub(super) struct LegRun {
     pub(super) sequences: BTreeSet<SequenceKey>,
     /// Number of sequences that it ever had.
     pub(super) branches: u32,
+    pub(super) arrived: Time,
     pub(super) deadline: Time,
+    pub(super) slo: Slo,
     pub(super) stage: Stage,
     pub(super) timing: Timing,
 }

@@ -4,8 +4,8 @@
 //! through [`Replica::on`]; decisions come out of [`Replica::poll`], which also forms the next step. Feed every fact at
 //! hand before polling: what has arrived together runs together.
 //!
-//! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `step` forms a step, `course`
-//! takes it through the layers, `room` finds blocks for growing sequences and preempts, `outcome` takes results,
+//! Where to look: `intake` checks and queues legs, `admission` reserves blocks and slots, `order` says who is
+//! next, `forecast` whether the KV to come fits, `step` forms a step, `course` takes it through the layers, `room` finds blocks for growing sequences and preempts, `outcome` takes results,
 //! `branching` makes one sequence per choice, `giving` and `taking` hand over, `reading` pulls, `ending` ends legs.
 
 mod admission;
@@ -16,12 +16,14 @@ mod course;
 mod draft;
 mod ending;
 mod finish;
+mod forecast;
 mod giving;
 mod intake;
 mod invariants;
 mod lane;
 mod leg;
 mod load;
+mod order;
 mod outcome;
 mod places;
 mod pulls;
@@ -43,6 +45,7 @@ pub use api::{Action, Compute, Event, Progress, Pull, Transfer};
 pub use config::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use lane::Lane;
 use leg::LegRun;
+use order::DecodeQueue;
 use places::Places;
 use pulls::Pulls;
 use sequence::{Place, Sequence, SequenceKey, Sequences};
@@ -52,6 +55,7 @@ use timers::{Timer, Timers};
 use crate::block::BlockPool;
 use crate::handoff::{LeaseIds, ReleaseAnswers};
 use crate::message::{Envelope, FromWorker, ToGiver, ToReader, ToWorker};
+use crate::scheduling::OutputLengths;
 use crate::{InstanceId, LaneId, LeaseId, Leg, SchedError, StepId, Time};
 
 /// The scheduler of one worker. Deterministic: the same calls give the same decisions.
@@ -68,6 +72,9 @@ pub struct Replica {
     legs: BTreeMap<Leg, LegRun>,
     sequences: Sequences,
     places: Places,
+    decode_queue: DecodeQueue,
+    /// Lengths of answers that have ended here.
+    output_lengths: Option<OutputLengths>,
     timers: Timers,
     /// Blocks of reservations whose prompt is not complete.
     filling_blocks: u32,
@@ -110,6 +117,8 @@ impl Replica {
             legs: BTreeMap::new(),
             sequences: Sequences::default(),
             places: Places::default(),
+            decode_queue: order::decode_queue(&config.scheduling),
+            output_lengths: forecast::output_lengths(&config),
             timers: Timers::default(),
             filling_blocks: 0,
             given: BTreeMap::new(),
@@ -264,12 +273,18 @@ impl Replica {
         let sequence = self.sequences.at(key);
         self.filling_blocks += unfinished_blocks(sequence);
         self.places.enter(sequence.place, key);
+        if sequence.place == Place::Running {
+            self.joins_decodes(key);
+        }
     }
 
     fn leave_place(&mut self, key: SequenceKey) {
         let sequence = self.sequences.at(key);
         self.filling_blocks -= unfinished_blocks(sequence);
         self.places.leave(sequence.place, key);
+        if sequence.place == Place::Running {
+            self.leaves_decodes(key);
+        }
     }
 
     fn next_step(&mut self) -> StepId {

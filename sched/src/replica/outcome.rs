@@ -184,10 +184,14 @@ impl Replica {
         let Some(sequence) = self.sequences.find(part.key) else {
             return;
         };
+        let decoded = sequence.computed >= sequence.prompt.len() as u32;
         sequence.computed = part.computed;
         let leg = sequence.leg;
         if self.config.prefix_cache == PrefixCache::On {
             sequence.publish(self.config.block_tokens, &mut self.pool);
+        }
+        if decoded {
+            self.decoded(part.key, step_started);
         }
         let Some(run) = self.legs.get_mut(&leg) else { unreachable!("{leg} has ended, but its sequence lives") };
         match &mut run.stage {
@@ -223,7 +227,10 @@ impl Replica {
             let timing = self.legs.get_mut(&leg).and_then(|run| run.timing.report(step_started, self.now));
             self.tell(FromWorker::Token { leg, choice, index, token, ended, timing });
             match ended {
-                Some(_) => self.free_slot(key, member),
+                Some(_) => {
+                    self.answer_ended(index + 1);
+                    self.free_slot(key, member);
+                }
                 None => going_on.push((member, id)),
             }
         }

@@ -66,7 +66,8 @@ impl Replica {
         let mut draft = Draft::default();
         let preempted_before = self.preemptions;
         let decodes = self.make_room(picked, &mut draft);
-        let chunks = self.pick_chunks(config.work, config.step_tokens_max - decodes.len() as u32, decodes.len());
+        self.chose_decodes(&decodes);
+        let chunks = self.pick_chunks(config.work, config.step_tokens_max - decodes.len() as u32, &decodes);
         if decodes.is_empty() && chunks.is_empty() {
             let freed = self.preemptions > preempted_before;
             return if freed { Formed::BlocksFreed } else { Formed::Settled };
@@ -80,9 +81,10 @@ impl Replica {
         Formed::Submitted
     }
 
-    /// Picks running sequences for one row each. If rows are too few they take turns: the next in turn comes first.
-    fn pick_decodes(&self, lane: LaneId) -> Vec<SequenceKey> {
-        let Lane { config, last_decoded, .. } = self.lane(lane);
+    /// Picks running sequences for one row each. If rows are too few they take turns: the next in turn comes first,
+    /// unless another order is configured.
+    fn pick_decodes(&mut self, lane: LaneId) -> Vec<SequenceKey> {
+        let Lane { config, last_decoded, .. } = *self.lane(lane);
         let chunks_wait = || self.places.at(Place::Filling).iter().any(|key| chunk_left(self.sequences.at(*key)) > 0);
         let rows_max = match config.work {
             LaneWork::Prefill => return Vec::new(),
@@ -92,6 +94,9 @@ impl Replica {
         let context_max = self.config.context_max;
         let running = self.places.at(Place::Running).iter().copied();
         let mut picked: Vec<_> = running.filter(|key| self.sequences.at(*key).goes_on(context_max)).collect();
+        if let Some(queue) = &mut self.decode_queue {
+            return queue.pick(self.now, &picked, rows_max);
+        }
         if picked.len() > rows_max as usize {
             let first = last_decoded.map_or(0, |last| picked.partition_point(|key| *key <= last));
             picked.rotate_left(first);
@@ -100,11 +105,12 @@ impl Replica {
         picked
     }
 
-    /// Picks the next chunk of each prompt, oldest first, until the rows are spent. A prompt that is scored wants logits
-    /// of every row, so it gets as many rows as have room for theirs beside one for each other sequence.
-    fn pick_chunks(&self, work: LaneWork, mut rows: u32, decodes: usize) -> Vec<(SequenceKey, u32)> {
-        let filling = self.places.at(Place::Filling);
-        let mut logits = self.config.sequences_max.saturating_sub((decodes + filling.len()) as u32);
+    /// Picks the next chunk of each prompt, in their order, until rows or budget are spent. A prompt that is scored wants
+    /// logits of every row, so it gets as many rows as have room for theirs beside one for each other sequence.
+    fn pick_chunks(&self, work: LaneWork, mut rows: u32, decodes: &[SequenceKey]) -> Vec<(SequenceKey, u32)> {
+        let filling = self.prompts_in_order();
+        let mut logits = self.config.sequences_max.saturating_sub((decodes.len() + filling.len()) as u32);
+        let mut budget = self.chunk_budget(decodes, rows);
         let mut chunks = Vec::new();
         let yields_to = match work {
             LaneWork::Decode => return chunks,
@@ -112,20 +118,29 @@ impl Replica {
             LaneWork::PrefillFirst | LaneWork::DecodeFirst => None,
         };
         for key in filling {
-            let left = chunk_left(self.sequences.at(*key));
-            if left == 0 || yields_to.is_some_and(|needy| self.may_yield(*key, needy)) {
+            let left = chunk_left(self.sequences.at(key));
+            if left == 0 || yields_to.is_some_and(|needy| self.may_yield(key, needy)) {
                 continue; // the rest is in flight, or this prompt may have to make room
             }
             if rows == 0 {
                 break;
             }
+            let sequence = self.sequences.at(key);
             let mut chunk = rows.min(left);
-            if self.sequences.at(*key).scored_with().is_some() {
+            if sequence.scored_with().is_some() {
                 chunk = chunk.min(logits + 1);
+            }
+            if let Some(budget) = &mut budget {
+                chunk = budget.take(sequence.submitted, chunk);
+            }
+            if chunk == 0 {
+                break;
+            }
+            if sequence.scored_with().is_some() {
                 logits -= chunk - 1;
             }
             rows -= chunk;
-            chunks.push((*key, chunk));
+            chunks.push((key, chunk));
         }
         chunks
     }

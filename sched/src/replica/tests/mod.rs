@@ -5,6 +5,7 @@ mod oracle;
 mod pair;
 mod random;
 mod scenarios;
+mod scheduling;
 mod script;
 mod show;
 mod words;

@@ -7,10 +7,12 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use self::model::{LAYERS, Model, Op, Shape};
+use crate::cost::{Fitted, StepBudget};
 use crate::handoff::PullOutcome;
 use crate::message::ReleaseAnswer;
 use crate::replica::tests::backend::Effects;
 use crate::replica::{LaneWork, Reading, STEPS_IN_FLIGHT_MAX};
+use crate::scheduling::{Admission, DecodeOrder, MlfqConfig, PastFuture, PrefillOrder, Scheduling};
 
 fn shape() -> impl Strategy<Value = Shape> {
     let damaged = prop_oneof![9 => Just(u32::MAX), 1 => 0_u32..9];
@@ -72,6 +74,26 @@ fn reading() -> impl Strategy<Value = Reading> {
     prop_oneof![Just(Reading::WhenComplete), Just(Reading::WhileFilling)]
 }
 
+fn scheduling() -> impl Strategy<Value = Scheduling> {
+    let latency = Fitted::example();
+    let prefill = [
+        PrefillOrder::Fcfs,
+        PrefillOrder::ShortestFirst { ageing_tokens_per_s: 15.0 },
+        PrefillOrder::SlackFirst(latency),
+    ];
+    let decode = [DecodeOrder::Fcfs, DecodeOrder::Mlfq(MlfqConfig::published(2, latency))];
+    let past_future = PastFuture { window: 8, ..PastFuture::default() };
+    let admission = [Admission::Aggressive, Admission::Conservative, Admission::PastFuture(past_future)];
+    let budget = [StepBudget::Constant, StepBudget::Auto(latency)];
+    let each = (
+        proptest::sample::select(prefill.to_vec()),
+        proptest::sample::select(decode.to_vec()),
+        proptest::sample::select(admission.to_vec()),
+        proptest::sample::select(budget.to_vec()),
+    );
+    each.prop_map(|(prefill, decode, admission, budget)| Scheduling { prefill, decode, admission, budget })
+}
+
 const LANES: [&[LaneWork]; 4] = [
     &[LaneWork::PrefillFirst],
     &[LaneWork::DecodeFirst],
@@ -89,9 +111,10 @@ proptest! {
         blocks in 6_u32..20,
         steps_in_flight in 1..=STEPS_IN_FLIGHT_MAX,
         manner in (prop_oneof![2 => Just(LAYERS), 1 => 1..LAYERS], reading()),
+        scheduling in scheduling(),
         ops in proptest::collection::vec(op(), 100..300),
     ) {
-        let mut model = Model::new(works, blocks, steps_in_flight, manner);
+        let mut model = Model::new(works, blocks, steps_in_flight, manner, scheduling);
         for op in ops {
             model.apply(op);
         }
@@ -105,9 +128,10 @@ proptest! {
     #[test]
     fn the_same_events_give_the_same_decisions(
         works in proptest::sample::select(LANES.to_vec()),
+        scheduling in scheduling(),
         ops in proptest::collection::vec(op(), 50..150)) {
         let decisions = || {
-            let mut model = Model::new(works, 12, STEPS_IN_FLIGHT_MAX, (2, Reading::WhileFilling));
+            let mut model = Model::new(works, 12, STEPS_IN_FLIGHT_MAX, (2, Reading::WhileFilling), scheduling);
             ops.iter().for_each(|op| model.apply(op.clone()));
             model.decisions
         };
@@ -122,7 +146,7 @@ fn ten_thousand_events_in_one_life_leave_nothing_behind() {
     for (works, manner) in LANES.into_iter().flat_map(|works| manners.map(|manner| (works, manner))) {
         let mut runner = TestRunner::deterministic();
         let ops = proptest::collection::vec(op(), 10_000).new_tree(&mut runner).expect("events").current();
-        let mut model = Model::new(works, 16, STEPS_IN_FLIGHT_MAX, manner);
+        let mut model = Model::new(works, 16, STEPS_IN_FLIGHT_MAX, manner, Scheduling::default());
         for op in ops {
             model.apply(op);
         }

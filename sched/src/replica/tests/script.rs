@@ -10,6 +10,7 @@ use std::sync::Arc;
 use expect_test::Expect;
 
 use super::backend::{Effects, FakeBackend, damaged_row, sampled};
+use super::scheduling::{scheduling, slo};
 use super::show::{show_mark, show_plan, show_token};
 use super::words::{Words, leg, span};
 use crate::handoff::{LeaseKey, PullOutcome, Watermark};
@@ -22,7 +23,7 @@ use crate::replica::{
 };
 use crate::{
     BlockId, Choice, ChoiceState, Failure, FailureKind, FinishReason, InstanceId, LaneId, LeaseId, Leg, PullId,
-    Request, Role, SampleOutcome, SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
+    Request, Role, SampleOutcome, SamplingParams, Span, StepId, StepResult, Time, TokenId,
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
@@ -84,6 +85,7 @@ fn configured(words: &Words) -> ReplicaConfig {
         reading: if words.plain.contains(&"streamed") { Reading::WhileFilling } else { Reading::WhenComplete },
         prefix_cache: if words.plain.contains(&"uncached") { PrefixCache::Off } else { PrefixCache::On },
         filling_share: words.number("filling", 50) as f32 / 100.0,
+        scheduling: scheduling(words),
         lease: LeaseConfig::default(),
         hash_salt: 0,
         lease_key: LeaseKey::new([0; 32]),
@@ -118,7 +120,7 @@ fn request(words: &Words) -> Request {
         prompt: tokens(0..prompt).into(),
         choices: (0..words.number("n", 1)).map(choice).collect(),
         params: Arc::new(params),
-        slo: Slo::default(),
+        slo: slo(words),
         deadline_in: words.named.get("deadline").map_or(Span::from_secs(600), |word| span(word)),
     }
 }

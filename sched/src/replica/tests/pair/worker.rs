@@ -8,6 +8,7 @@ use crate::replica::tests::backend::FakeBackend;
 use crate::replica::{
     Action, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig, Transfer,
 };
+use crate::scheduling::Scheduling;
 use crate::{BlockId, Choice, InstanceId, LaneId, LeaseId, Leg, Role, Time};
 
 const POOL_TOKENS: u32 = 224;
@@ -77,6 +78,7 @@ impl Worker {
             reading,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
+            scheduling: Scheduling::default(),
             lease: LeaseConfig::default(),
             hash_salt: 1,
             lease_key: LeaseKey::new([instance as u8; 32]),

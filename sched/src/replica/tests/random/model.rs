@@ -21,6 +21,7 @@ use crate::replica::{
     ReplicaConfig, Transfer,
 };
 use crate::rng::choice_seed;
+use crate::scheduling::Scheduling;
 use crate::{
     Attempt, BlockId, Choice, ChoiceState, InstanceId, LaneId, LeaseId, Leg, PullId, Request, RequestId,
     SamplingParams, Slo, Span, StepId, StepResult, Time, TokenId,
@@ -108,6 +109,7 @@ impl Model {
         blocks_total: u32,
         steps_in_flight: u32,
         (step_layers_max, reading): (u32, Reading),
+        scheduling: Scheduling,
     ) -> Model {
         let lane =
             |work: &LaneWork| LaneConfig { work: *work, step_tokens_max: ROWS, step_layers_max, steps_in_flight };
@@ -125,6 +127,7 @@ impl Model {
             reading,
             prefix_cache: PrefixCache::On,
             filling_share: 0.5,
+            scheduling,
             lease: LeaseConfig::default(),
             hash_salt: 1,
             lease_key: LeaseKey::new([2; 32]),
@@ -253,7 +256,7 @@ impl Model {
             prompt,
             choices: states.collect(),
             params: Arc::new(params),
-            slo: Slo::default(),
+            slo: slo(self.requests),
             deadline_in: Span::from_secs(60 + u64::from(shape.resumed) * 100),
         };
         let model = LegModel {
@@ -474,4 +477,10 @@ impl Model {
             self.assert_granted_content(lease.expect("a prompt is granted from its reservation on"));
         }
     }
+}
+
+/// Some requests have targets that can be kept, some have none, and some cannot be served in time.
+fn slo(request: u64) -> Slo {
+    let target = |ms: [u64; 3]| ms.get(request as usize % 4).map(|ms| Span::from_ms(*ms));
+    Slo { class: 0, ttft: target([1, 500, 9_000]), tpot: target([1, 5, 20]), itl_tail: None }
 }

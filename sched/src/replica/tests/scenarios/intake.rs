@@ -4,6 +4,7 @@ use expect_test::expect;
 
 use crate::replica::tests::script::check;
 use crate::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Replica, ReplicaConfig};
+use crate::scheduling::{PrefillOrder, Scheduling};
 use crate::{SchedError, Span};
 
 #[test]
@@ -159,6 +160,7 @@ fn a_configuration_out_of_range_is_named() {
         reading: crate::replica::Reading::WhenComplete,
         prefix_cache: PrefixCache::On,
         filling_share: 0.5,
+        scheduling: Scheduling::default(),
         lease: LeaseConfig::default(),
         hash_salt: 0,
         lease_key: crate::handoff::LeaseKey::new([0; 32]),
@@ -170,6 +172,8 @@ fn a_configuration_out_of_range_is_named() {
         assert!(Replica::new(with(lanes)).is_ok());
     }
     let lease = LeaseConfig { span: Span(5), beat: Span(5) };
+    let prefill = PrefillOrder::ShortestFirst { ageing_tokens_per_s: -1.0 };
+    let ageless = Scheduling { prefill, ..good.scheduling };
     let bad = [
         (ReplicaConfig { blocks_total: 0, ..good.clone() }, "blocks_total"),
         (ReplicaConfig { vocab: 0, ..good.clone() }, "vocab"),
@@ -184,6 +188,7 @@ fn a_configuration_out_of_range_is_named() {
         (with(&[decodes, decodes]), "lanes"),
         (ReplicaConfig { filling_share: f32::NAN, ..good.clone() }, "filling_share"),
         (ReplicaConfig { lease, ..good.clone() }, "lease.beat"),
+        (ReplicaConfig { scheduling: ageless, ..good.clone() }, "ageing_tokens_per_s"),
     ];
     for (config, name) in bad {
         let Err(SchedError::ReplicaConfig { field, .. }) = Replica::new(config) else { panic!("{name} is accepted") };

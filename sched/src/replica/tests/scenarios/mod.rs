@@ -13,6 +13,7 @@ mod lanes;
 mod meeting;
 mod preemption;
 mod prefix;
+mod scheduling;
 mod scores;
 mod streaming;
 mod taking;

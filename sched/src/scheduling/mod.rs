@@ -1,0 +1,136 @@
+//! Schedulers of the two phases, as data: orders, admission and the budget of a step; knows no block, slot or lane.
+//!
+//! The default is first come, first served with a constant budget. Everything else is a choice, made once per worker.
+
+mod admission;
+mod mlfq;
+mod order;
+mod output_lengths;
+mod peak;
+
+pub use admission::{Admission, PastFuture};
+pub use mlfq::{Mlfq, MlfqConfig};
+pub use order::{AGEING_TOKENS_PER_S, PrefillOrder, Rank, Waiting};
+pub use output_lengths::OutputLengths;
+pub use peak::{Future, peak_blocks};
+
+use crate::SchedError;
+use crate::cost::{CostError, Fitted, StepBudget};
+
+/// What one worker does when there is more to do than fits.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Scheduling {
+    /// Order in which prompts are admitted and computed.
+    pub prefill: PrefillOrder,
+    /// Order in which running sequences get their next tokens.
+    pub decode: DecodeOrder,
+    /// Whom the KV pool takes in.
+    pub admission: Admission,
+    /// How much of prompts a step takes on.
+    pub budget: StepBudget,
+}
+
+/// Order in which running sequences get their next tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum DecodeOrder {
+    /// All of them in every step; where rows are too few they take turns.
+    #[default]
+    Fcfs,
+    /// Those that have had little time come first.
+    Mlfq(MlfqConfig),
+}
+
+impl Scheduling {
+    /// Checks every number; the error names the first that makes no sense.
+    pub fn check(&self) -> Result<(), SchedError> {
+        match self.prefill {
+            PrefillOrder::Fcfs => {}
+            PrefillOrder::ShortestFirst { ageing_tokens_per_s: ageing } => {
+                require("ageing_tokens_per_s", ageing, ageing.is_finite() && ageing >= 0.0, "it must be 0 or more")?;
+            }
+            PrefillOrder::SlackFirst(latency) => check_latency(latency)?,
+        }
+        match self.decode {
+            DecodeOrder::Fcfs => {}
+            DecodeOrder::Mlfq(config) => {
+                require("batch_max", config.batch_max, config.batch_max > 0, "it must be at least 1")?;
+                require("quantum", config.quantum, config.quantum.us() > 0, "it must be above 0")?;
+                check_latency(config.latency)?;
+            }
+        }
+        match self.admission {
+            Admission::Aggressive | Admission::Conservative => {}
+            Admission::PastFuture(PastFuture { window, lists_max, reserve }) => {
+                require("window", window, window > 0, "it must be at least 1")?;
+                require("lists_max", lists_max, lists_max > 0, "it must be at least 1")?;
+                require("reserve", reserve, (0.0..1.0).contains(&reserve), "it must lie in [0, 1)")?;
+            }
+        }
+        match self.budget {
+            StepBudget::Constant => Ok(()),
+            StepBudget::Auto(latency) => check_latency(latency),
+        }
+    }
+}
+
+fn check_latency(latency: Fitted) -> Result<(), SchedError> {
+    let wrong = |CostError { name, value, must }| SchedError::ReplicaConfig {
+        field: name,
+        value: value.to_string(),
+        rule: must,
+    };
+    latency.checked().map(|_| ()).map_err(wrong)
+}
+
+fn require(
+    field: &'static str,
+    value: impl std::fmt::Display,
+    holds: bool,
+    rule: &'static str,
+) -> Result<(), SchedError> {
+    match holds {
+        true => Ok(()),
+        false => Err(SchedError::ReplicaConfig { field, value: value.to_string(), rule }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_makes_no_sense_is_named() {
+        let plain = Scheduling::default();
+        let named = |scheduling: Scheduling| match scheduling.check() {
+            Ok(()) => "",
+            Err(SchedError::ReplicaConfig { field, .. }) => field,
+        };
+        let mut free = Fitted::example();
+        free.decode.step_us = 0.0;
+        let mlfq = |change: fn(&mut MlfqConfig)| {
+            let mut config = MlfqConfig::published(16, Fitted::example());
+            change(&mut config);
+            Scheduling { decode: DecodeOrder::Mlfq(config), ..plain }
+        };
+        let past_future = |change: fn(&mut PastFuture)| {
+            let mut config = PastFuture::default();
+            change(&mut config);
+            Scheduling { admission: Admission::PastFuture(config), ..plain }
+        };
+        let shortest =
+            |ageing_tokens_per_s| Scheduling { prefill: PrefillOrder::ShortestFirst { ageing_tokens_per_s }, ..plain };
+        assert_eq!(named(plain), "");
+        assert_eq!(named(shortest(AGEING_TOKENS_PER_S)), "");
+        assert_eq!(named(shortest(-1.0)), "ageing_tokens_per_s");
+        assert_eq!(named(shortest(f64::NAN)), "ageing_tokens_per_s");
+        assert_eq!(named(Scheduling { prefill: PrefillOrder::SlackFirst(free), ..plain }), "decode.step_us");
+        assert_eq!(named(mlfq(|_| {})), "");
+        assert_eq!(named(mlfq(|config| config.batch_max = 0)), "batch_max");
+        assert_eq!(named(mlfq(|config| config.quantum = crate::Span::ZERO)), "quantum");
+        assert_eq!(named(past_future(|_| {})), "");
+        assert_eq!(named(past_future(|config| config.window = 0)), "window");
+        assert_eq!(named(past_future(|config| config.lists_max = 0)), "lists_max");
+        assert_eq!(named(past_future(|config| config.reserve = 1.0)), "reserve");
+        assert_eq!(named(Scheduling { budget: StepBudget::Auto(free), ..plain }), "decode.step_us");
+    }
+}

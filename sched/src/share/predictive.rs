@@ -1,0 +1,172 @@
+//! The controller of Nexus: moves the share by predicted times of steps; knows no target and no request.
+//!
+//! Nexus (arXiv 2507.06608): while less than 70 % of the KV pool is in use, make prefill as fast as possible while a
+//! decode step takes at most beta times its shortest time; above, make decode as fast as possible while a prefill step
+//! takes at most alpha times its shortest time. A change of the share that is too small is not made.
+
+use super::config::PredictiveConfig;
+use super::learner::Learner;
+use super::search::{Objective, search};
+use super::split::{Divisions, Parts};
+use super::verdict::{Outlook, Verdict};
+use super::{Latencies, OtherLane, Reason, Split, WorkerState};
+use crate::Span;
+use crate::cost::{CostModel, Fitted, LaneUse, Phase, StepWork};
+
+/// Part of the pool by which its use must fall below the switch before prefill is favoured again. The paper has one
+/// threshold, at which requests that end and begin would turn the share upside down each time.
+const KV_SWITCH_BAND: f64 = 0.05;
+
+/// The controller.
+#[derive(Debug, Clone)]
+pub(super) struct Predictive {
+    device: Divisions,
+    config: PredictiveConfig,
+    /// Parts that a move has at least: more than the hysteresis.
+    move_min: u16,
+    learner: Learner,
+    model: Option<Fitted>,
+    favoured: Phase,
+    prefill: MeanStep,
+    decode: MeanStep,
+}
+
+/// Mean of the steps of a lane since the last decision.
+#[derive(Debug, Clone, Copy, Default)]
+struct MeanStep {
+    steps: u32,
+    sum: StepWork,
+    sum_us: f64,
+}
+
+impl Predictive {
+    pub(super) fn new(config: &PredictiveConfig, device: Divisions) -> Predictive {
+        Predictive {
+            device,
+            config: config.clone(),
+            move_min: device.parts_in_percent(config.hysteresis_percent) + 1,
+            learner: Learner::default(),
+            model: None,
+            favoured: Phase::Prefill,
+            prefill: MeanStep::default(),
+            decode: MeanStep::default(),
+        }
+    }
+
+    pub(super) fn interval(&self) -> Span {
+        Span::from_ms(self.config.interval_ms)
+    }
+
+    pub(super) fn step_done(&mut self, split: Split, work: &StepWork, span: Span, other: OtherLane) {
+        self.learner.learn(self.device, split, work, span, other);
+        match work.phase() {
+            Phase::Prefill => self.prefill.add(work, span),
+            Phase::Decode => self.decode.add(work, span),
+        }
+    }
+
+    /// Fits the model anew. It costs more than a decision, and devices do not change that often.
+    pub(super) fn refit(&mut self) {
+        self.model = self.learner.model();
+    }
+
+    /// Decides for steps like those since the last decision. Without steps of both lanes it waits for more.
+    pub(super) fn decide(&mut self, here: Parts, state: &WorkerState) -> Verdict {
+        let measured = Latencies { prefill: self.prefill.span(), decode: self.decode.span() };
+        if self.model.is_none() {
+            self.refit();
+        }
+        let (Some(model), Some(prefill), Some(decode)) = (self.model, self.prefill.work(), self.decode.work()) else {
+            let outlook = Outlook { measured, ..Outlook::default() };
+            return Verdict { parts: here, reason: Reason::TooFewSamples, outlook };
+        };
+        (self.prefill, self.decode) = (MeanStep::default(), MeanStep::default());
+        self.favoured = favoured(self.favoured, &self.config, state);
+        let mut model_calls = 0;
+        let mut time_us = |phase, parts| {
+            model_calls += 1;
+            let step = if phase == Phase::Prefill { &prefill } else { &decode };
+            time_us(&model, self.device, step, phase, parts)
+        };
+        let best = search(self.device, here, self.objective(), &mut time_us);
+        let (parts, reason) = self.unless_too_near(here, best.parts);
+        let favoured_us = time_us(self.favoured, parts);
+        let other_us = if parts == here { best.other_here_us } else { best.other_us };
+        let predicted = self.latencies(favoured_us, other_us);
+        Verdict { parts, reason, outlook: Outlook { measured, predicted, model_calls } }
+    }
+
+    fn latencies(&self, favoured_us: f64, other_us: f64) -> Latencies {
+        let [favoured, other] = [favoured_us, other_us].map(|us| Some(Span(us.ceil() as u64)));
+        match self.favoured {
+            Phase::Prefill => Latencies { prefill: favoured, decode: other },
+            Phase::Decode => Latencies { prefill: other, decode: favoured },
+        }
+    }
+
+    fn objective(&self) -> Objective {
+        let slowdown_max = match self.favoured {
+            Phase::Prefill => self.config.beta,
+            Phase::Decode => self.config.alpha,
+        };
+        Objective { favoured: self.favoured, slowdown_max, move_min: self.move_min }
+    }
+
+    fn unless_too_near(&self, here: Parts, best: Parts) -> (Parts, Reason) {
+        if best == here {
+            return (here, Reason::Balanced);
+        }
+        if best.0.abs_diff(here.0) < self.move_min {
+            return (here, Reason::HeldByHysteresis);
+        }
+        match self.favoured {
+            Phase::Prefill => (best, Reason::Rebalanced),
+            Phase::Decode => (best, Reason::KvPressure),
+        }
+    }
+}
+
+impl MeanStep {
+    fn add(&mut self, work: &StepWork, span: Span) {
+        self.steps += 1;
+        self.sum_us += span.us() as f64;
+        self.sum = StepWork {
+            prefill_tokens: self.sum.prefill_tokens + work.prefill_tokens,
+            prefill_squares: self.sum.prefill_squares + work.prefill_squares,
+            decode_sequences: self.sum.decode_sequences + work.decode_sequences,
+            decode_context: self.sum.decode_context + work.decode_context,
+            layers_skipped: self.sum.layers_skipped + work.layers_skipped,
+        };
+    }
+
+    fn work(&self) -> Option<StepWork> {
+        let mean = |sum: f64| sum / f64::from(self.steps);
+        (self.steps > 0).then(|| StepWork {
+            prefill_tokens: mean(self.sum.prefill_tokens),
+            prefill_squares: mean(self.sum.prefill_squares),
+            decode_sequences: mean(self.sum.decode_sequences),
+            decode_context: mean(self.sum.decode_context),
+            layers_skipped: mean(self.sum.layers_skipped),
+        })
+    }
+
+    fn span(&self) -> Option<Span> {
+        (self.steps > 0).then(|| Span((self.sum_us / f64::from(self.steps)).round() as u64))
+    }
+}
+
+fn favoured(before: Phase, config: &PredictiveConfig, state: &WorkerState) -> Phase {
+    let used = f64::from(state.blocks_in_use) / f64::from(state.blocks_total.max(1));
+    let switch = config.kv_switch_percent / 100.0;
+    match before {
+        _ if used >= switch => Phase::Decode,
+        Phase::Decode if used >= switch - KV_SWITCH_BAND => Phase::Decode,
+        Phase::Prefill | Phase::Decode => Phase::Prefill,
+    }
+}
+
+/// Predicted time of a step while the other lane is busy.
+fn time_us(model: &Fitted, device: Divisions, step: &StepWork, phase: Phase, parts: Parts) -> f64 {
+    let lane = |phase| LaneUse { share: device.fraction(phase, parts), phase };
+    model.work(step).0 / model.speed(lane(phase), &[lane(phase.other())])
+}
