@@ -1,10 +1,12 @@
 //! Time that the device stands still between decode steps, on a real replica with one and with two steps in flight.
 //!
 //! usage: gaps DIR [ahead=1,2] [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] [kernel_set=NAME]
+//!             [structure=FILE]
 //!
 //! The replicas live in this process and take turns, so that other load on the machine hits all of them; `ahead` lists
 //! their steps in flight, in order of start. Every request generates the same number of tokens; steps count once all
-//! requests have their first.
+//! requests have their first. With `structure`, a file with a grammar in Lark, each round has a second half, in which every
+//! choice follows the grammar; it should have no end, for a choice does not end with it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use engine::{Config, PrefixCacheChoice, Started, TransportChoice, start};
 use sched::message::{Envelope, FromWorker, ToWorker, Work};
 use sched::replica::Event;
 use sched::{
-    Attempt, Choice, ChoiceState, Leg, Request, RequestId, Role, SamplingParams, Slo, Span, TokenId, rng::token_hash,
+    Attempt, Choice, ChoiceState, Leg, Request, RequestId, Role, SamplingParams, Slo, Span, Structure, TokenId,
+    rng::token_hash,
 };
 use serde_json::json;
 
@@ -28,6 +31,7 @@ struct Options {
     prompt: u32,
     tokens: u32,
     rounds: u32,
+    structure: Option<Arc<Structure>>,
 }
 
 /// A replica and the number of its requests so far.
@@ -43,6 +47,7 @@ struct Measured {
     steps: Vec<Duration>,
     gaps: Vec<Duration>,
     wall: Duration,
+    step_ms_by_round: Vec<f64>,
 }
 
 struct ToChannel(Sender<Outbound>);
@@ -60,14 +65,21 @@ fn main() -> Result<()> {
     let replicas = options.ahead.iter().map(|steps| Served::start(&options, *steps));
     let mut replicas = replicas.collect::<Result<Vec<_>>>()?;
     for batch in &options.batches {
-        let mut measured: Vec<_> = replicas.iter().map(|_| Measured::default()).collect();
+        let mut free: Vec<_> = replicas.iter().map(|_| Measured::default()).collect();
+        let mut structured: Vec<_> = replicas.iter().map(|_| Measured::default()).collect();
         for _ in 0..options.rounds {
-            for (replica, measured) in replicas.iter_mut().zip(&mut measured) {
-                replica.run(&options, *batch, measured)?;
+            for (index, replica) in replicas.iter_mut().enumerate() {
+                replica.run(&options, *batch, None, &mut free[index])?;
+                if let Some(structure) = &options.structure {
+                    replica.run(&options, *batch, Some(structure), &mut structured[index])?;
+                }
             }
         }
-        for (replica, measured) in replicas.iter().zip(&mut measured) {
-            println!("{}", measured.report(*batch, replica.steps_in_flight)?);
+        for (index, replica) in replicas.iter().enumerate() {
+            println!("{}", free[index].report(*batch, replica.steps_in_flight, "free")?);
+            if options.structure.is_some() {
+                println!("{}", structured[index].report(*batch, replica.steps_in_flight, "structured")?);
+            }
         }
     }
     Ok(())
@@ -75,7 +87,7 @@ fn main() -> Result<()> {
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     let usage = "usage: gaps DIR [ahead=1,2] [batch=1,8] [prompt=N] [tokens=N] [rounds=N] [threads=N] [cores=0,1] \
-                 [kernel_set=NAME]";
+                 [kernel_set=NAME] [structure=FILE]";
     let directory = arguments.next().context(usage)?;
     let config = Config {
         model_dir: directory.into(),
@@ -84,7 +96,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         transport: TransportChoice::InProcess,
         ..Config::default()
     };
-    let mut options = Options { config, ahead: vec![1, 2], batches: vec![1, 8], prompt: 64, tokens: 32, rounds: 3 };
+    let mut options =
+        Options { config, ahead: vec![1, 2], batches: vec![1, 8], prompt: 64, tokens: 32, rounds: 3, structure: None };
     for argument in arguments {
         let (key, value) = argument.split_once('=').with_context(|| format!("{argument:?} is not key=value"))?;
         match key {
@@ -95,6 +108,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
             "rounds" => options.rounds = value.parse()?,
             "threads" => options.config.threads = value.parse()?,
             "cores" => options.config.cores = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "structure" => {
+                let grammar = std::fs::read_to_string(value).with_context(|| value.to_owned())?;
+                options.structure = Some(Arc::new(Structure { grammar: grammar.into(), ends: Vec::new() }));
+            }
             "kernel_set" => options.config.kernel_set = value.to_owned(),
             other => bail!("unknown key {other:?}; {usage}"),
         }
@@ -110,10 +127,17 @@ impl Served {
         Ok(Served { steps_in_flight, started, said, requests: 0 })
     }
 
-    fn run(&mut self, options: &Options, batch: u32, measured: &mut Measured) -> Result<()> {
+    fn run(
+        &mut self,
+        options: &Options,
+        batch: u32,
+        structure: Option<&Arc<Structure>>,
+        measured: &mut Measured,
+    ) -> Result<()> {
+        let steps_before = measured.steps.len();
         for _ in 0..batch {
             self.requests += 1;
-            let request = request(self.requests, options, self.started.info.vocab);
+            let request = request(self.requests, options, structure, self.started.info.vocab);
             self.started.handle.send(Event::Router(ToWorker::Submit(request, Work::Whole)))?;
         }
         let (mut begun, mut ended, mut since) = (BTreeSet::new(), BTreeSet::new(), None);
@@ -134,7 +158,10 @@ impl Served {
                 _ => {}
             }
         }
-        measured.wall += since.map_or(Duration::ZERO, |since| since.elapsed());
+        let wall = since.map_or(Duration::ZERO, |since| since.elapsed());
+        measured.wall += wall;
+        let steps = measured.steps.len() - steps_before;
+        measured.step_ms_by_round.push(wall.as_secs_f64() * 1e3 / steps as f64);
         Ok(())
     }
 }
@@ -151,7 +178,7 @@ impl Measured {
         self.gaps.extend(gap);
     }
 
-    fn report(&mut self, batch: u32, steps_in_flight: u32) -> Result<serde_json::Value> {
+    fn report(&mut self, batch: u32, steps_in_flight: u32, answers: &str) -> Result<serde_json::Value> {
         self.steps.sort_unstable();
         self.gaps.sort_unstable();
         let micros = |sorted: &[Duration], percent: usize| {
@@ -160,18 +187,24 @@ impl Measured {
         };
         let sum = |spans: &[Duration]| spans.iter().sum::<Duration>().as_secs_f64();
         Ok(json!({
-            "batch": batch, "steps_in_flight": steps_in_flight, "steps": self.steps.len(),
+            "batch": batch, "steps_in_flight": steps_in_flight, "answers": answers, "steps": self.steps.len(),
             "step_ms_median": micros(&self.steps, 50)? / 1e3, "step_ms_max": micros(&self.steps, 100)? / 1e3,
             "gap_us_median": micros(&self.gaps, 50)?, "gap_us_p99": micros(&self.gaps, 99)?,
             "gap_percent_of_step": 100.0 * sum(&self.gaps) / sum(&self.steps),
             "tokens_per_s": self.steps.len() as f64 * f64::from(batch) / self.wall.as_secs_f64(),
+            "step_ms_by_round": self.step_ms_by_round,
         }))
     }
 }
 
-fn request(id: u64, options: &Options, vocab: u32) -> Request {
+fn request(id: u64, options: &Options, structure: Option<&Arc<Structure>>, vocab: u32) -> Request {
     let token = |at: u32| TokenId((token_hash(id, u64::from(at)) % u64::from(vocab)) as u32);
-    let params = SamplingParams { max_tokens: options.tokens, temperature: 0.0, ..SamplingParams::default() };
+    let params = SamplingParams {
+        max_tokens: options.tokens,
+        temperature: 0.0,
+        structure: structure.cloned(),
+        ..SamplingParams::default()
+    };
     Request {
         leg: Leg { request: RequestId(id), attempt: Attempt(0) },
         prompt: (0..options.prompt).map(token).collect(),

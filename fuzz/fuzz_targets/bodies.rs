@@ -3,7 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use router::openai::{ChatRequest, CompletionRequest, DetokenizeRequest, Limits, TokenizeRequest};
+use router::anthropic::{CountRequest, MessagesRequest};
+use router::openai::{
+    ChatRequest, CompletionRequest, DetokenizeRequest, Limits, ResponsesRequest, TokenizeRequest,
+};
 
 fuzz_target!(|body: &[u8]| {
     let limits = Limits { n_max: 8, prompts_max: 16, stop_max: 16, stop_bytes_max: 256, vocab_size: 300 };
@@ -11,6 +14,9 @@ fuzz_target!(|body: &[u8]| {
     let errors = [
         ChatRequest::parse(body, &limits).err(),
         CompletionRequest::parse(body, &limits).err(),
+        ResponsesRequest::parse(body, &limits).err(),
+        MessagesRequest::parse(body, &limits).err(),
+        CountRequest::parse(body).err(),
         TokenizeRequest::parse(body).err(),
         DetokenizeRequest::parse(body, &limits).err(),
     ];

@@ -14,6 +14,7 @@ use crate::{http, repository};
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Returns the `baton` binary of the tests' own profile, built once per test process.
 pub fn binary() -> Result<PathBuf> {
@@ -157,6 +158,19 @@ impl Deployment {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Waits until no request, sequence or block is in use any more.
+    pub fn wait_until_idle(&self) -> Result<()> {
+        self.wait_until("gauges back to zero", IDLE_DEADLINE, |deployment| {
+            let busy = deployment.metric("baton_kv_blocks", &["state=\"in_use\""])?
+                + deployment.metric("baton_kv_blocks", &["state=\"quarantined\""])?
+                + deployment.metric("baton_running_sequences", &[])?
+                + deployment.metric("baton_waiting_legs", &[])?
+                + deployment.metric("baton_held_legs", &[])?
+                + deployment.metric("baton_requests_in_flight", &[])?;
+            Ok(busy == 0.0 && deployment.metric("baton_kv_blocks", &["state=\"free\""])? > 0.0)
+        })
     }
 
     /// Sends Ctrl-C and waits for the end.

@@ -5,3 +5,4 @@ pub mod deployment;
 pub mod http;
 pub mod repository;
 pub mod sockets;
+pub mod tools_model;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use baton_tests::deployment::{Deployment, binary};
 use baton_tests::repository;
+use baton_tests::tools_model::ToolsModel;
 
 const PYTHON: [&str; 10] = [
     "anthropic_messages.py",
@@ -70,8 +71,8 @@ fn the_documented_clients_are_those_that_are_tested() -> Result<()> {
 /// Runs one script after the other against one deployment; fails with what all that fail have said.
 fn all_pass(mode: &str) -> Result<()> {
     let clients = installed_once()?;
-    let model = Folder::with_tools(mode)?;
-    let folder = model.path.to_str().context("path")?;
+    let model = ToolsModel::new(mode)?;
+    let folder = model.path().to_str().context("path")?;
     let deployment = Deployment::start(&["--mode", mode, "--model", folder, "--api-key", KEY])?;
     let mut failures = Vec::new();
     for client in clients {
@@ -198,33 +199,4 @@ fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
-}
-
-/// The bundled model with a template that has tools: what it says is nonsense, but of the right form. The folder goes
-/// with this.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn with_tools(mode: &str) -> Result<Folder> {
-        let folder = Folder { path: std::env::temp_dir().join(format!("baton-tools-{mode}-{}", std::process::id())) };
-        fs::create_dir_all(&folder.path)?;
-        let demo = repository::root().join("models/demo");
-        for file in
-            ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-        {
-            fs::copy(demo.join(file), folder.path.join(file)).with_context(|| file.to_owned())?;
-        }
-        let template = repository::root().join("tests/clients/tools.jinja");
-        fs::copy(template, folder.path.join("chat_template.jinja"))?;
-        Ok(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A folder that stays in the temporary directory harms nobody.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }

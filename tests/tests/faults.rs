@@ -13,18 +13,6 @@ fn long_stream() -> serde_json::Value {
     json!({"prompt": "Once upon a time", "max_tokens": 900, "ignore_eos": true, "temperature": 0, "stream": true, "return_token_ids": true})
 }
 
-fn nothing_left(deployment: &Deployment) -> Result<()> {
-    deployment.wait_until("gauges back to zero", SOON, |deployment| {
-        let busy = deployment.metric("baton_kv_blocks", &["state=\"in_use\""])?
-            + deployment.metric("baton_kv_blocks", &["state=\"quarantined\""])?
-            + deployment.metric("baton_running_sequences", &[])?
-            + deployment.metric("baton_waiting_legs", &[])?
-            + deployment.metric("baton_held_legs", &[])?
-            + deployment.metric("baton_requests_in_flight", &[])?;
-        Ok(busy == 0.0 && deployment.metric("baton_kv_blocks", &["state=\"free\""])? > 0.0)
-    })
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     Worker,
@@ -70,7 +58,7 @@ fn kill_during_stream(arguments: &[&str], role: &str, victim: Victim) -> Result<
         let answer = http::post(deployment.address, "/v1/completions", &json!({"prompt": "Hello", "max_tokens": 8}))?;
         Ok(answer.status == 200)
     })?;
-    nothing_left(&deployment)
+    deployment.wait_until_idle()
 }
 
 /// Returns the processes that `parent` has started and that have not ended.
@@ -137,7 +125,7 @@ fn five_hundred_requests_with_hang_ups_leave_nothing_behind() -> Result<()> {
     for worker in workers {
         worker.join().map_err(|_| anyhow::anyhow!("a client thread panicked"))??;
     }
-    nothing_left(&deployment)
+    deployment.wait_until_idle()
 }
 
 fn hang_up_at_random(address: std::net::SocketAddr, worker: u64) -> Result<()> {
@@ -190,5 +178,5 @@ fn nonsense_gets_a_clear_error_and_harms_nobody() -> Result<()> {
     }
     let answer = http::post(deployment.address, "/v1/completions", &json!({"prompt": "Hello", "max_tokens": 4}))?;
     assert_eq!(answer.status, 200);
-    nothing_left(&deployment)
+    deployment.wait_until_idle()
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{ParserFactory, earley::SlicedBiasComputer};
+use llguidance::{ParserFactory, TokenParser, earley::SlicedBiasComputer};
 use model_files::Fields;
 use model_files::keys::TOKENIZER_CONFIG;
 use sched::TokenId;
 
+use crate::contained::contained;
 use crate::{GrammarError, Pieces, SpecialTokens, VocabularyError, read_tokenizer};
 
 /// Bounds of one grammar and of one mask. A state of the lexer takes one to two kilobytes, so that a running choice holds
@@ -31,8 +32,18 @@ const LIMITS: ParserLimits = ParserLimits {
 /// Parts of the vocabulary, as regular expressions, which the library allows at once where a text may go on with any of
 /// them, instead of token by token. Beside its own for strings of JSON: any text, and text in which no mark of calls or
 /// thoughts begins.
-const FREE_SLICES: [&str; 2] = [r"(?s:.)+", r"[^<\[◁]+"];
+const FREE_SLICES: [&str; 7] = [
+    r"(?s:.)+",
+    r"[^<\[◁]+",
+    r#"[^"'\\\x00-\x1F\x7F]+"#,
+    r"[a-zA-Z0-9_]+",
+    r"[a-zA-Z]+",
+    r"[a-z]+",
+    r#"[^"\\\x00-\x1F\x7F]{1,5}"#,
+];
 
+/// Most states of a lexer with which further texts begin, a tenth of what one text may use.
+const LEARNED_STATES_MAX: usize = 2_000;
 /// Name by which the library says that a text can neither go on nor end.
 const NO_EXTENSION: &str = "NoExtensionBias";
 /// Most characters of an error that a client is told.
@@ -48,6 +59,8 @@ pub struct Grammars {
 /// Position in a grammar: the text so far, and what may follow.
 pub struct Matcher {
     inner: llguidance::Matcher,
+    /// The parser at the start of the text. It shares the lexer, and so what that has learned.
+    start: TokenParser,
     end: u32,
 }
 
@@ -67,7 +80,9 @@ impl Grammars {
         let config = Fields::read(&folder.join(TOKENIZER_CONFIG.file))?;
         let mut specials = SpecialTokens::read(folder, config.as_ref())?;
         let tokenizer = read_tokenizer(&folder.join("tokenizer.json"), &mut specials)?;
-        Grammars::new(&Pieces::compile(&tokenizer)?)
+        let pieces = contained(|| Pieces::compile(&tokenizer));
+        let failed = |panic| VocabularyError::Tokenizer(format!("the tokenizer library fails at it: {panic}"));
+        Grammars::new(&pieces.map_err(failed)??)
     }
 
     /// Prepares the vocabulary. Control tokens match no text, only their names in a grammar.
@@ -97,7 +112,7 @@ impl Grammars {
     pub fn compile(&self, grammar: &str) -> Result<Matcher, GrammarError> {
         let init = GrammarInit::Serialized(TopLevelGrammar::from_lark(grammar.to_owned()));
         let parser = self.factory.create_parser_from_init(init, 0, 0).map_err(|error| told(&error.to_string()))?;
-        let matcher = Matcher { inner: llguidance::Matcher::new(Ok(parser)), end: self.end };
+        let matcher = Matcher::at_start(parser, self.end);
         // Some grammars lead nowhere, which only their first mask shows.
         matcher.fresh().mask()?;
         Ok(matcher)
@@ -105,10 +120,42 @@ impl Grammars {
 }
 
 impl Matcher {
-    /// Returns a copy that shares nothing, so that what one text costs is not charged to another.
+    fn at_start(mut parser: TokenParser, end: u32) -> Matcher {
+        if parser.is_fresh() {
+            parser.start_without_prompt();
+        }
+        Matcher { inner: llguidance::Matcher::new(Ok(parser.clone())), start: parser, end }
+    }
+
+    /// Returns a matcher at the start of the text that shares nothing, so that what one text costs is not charged to
+    /// another. Its lexer knows what this one has learned.
     #[must_use]
     pub fn fresh(&self) -> Matcher {
-        Matcher { inner: self.inner.deep_clone(), end: self.end }
+        Matcher::at_start(self.start.deep_clone(), self.end)
+    }
+
+    /// Goes back to the start of the text.
+    #[must_use]
+    pub fn into_start(self) -> Matcher {
+        Matcher::at_start(self.start, self.end)
+    }
+
+    /// Returns true if texts that begin with this matcher's lexer rather than with that of `other`, of the same grammar,
+    /// find more of what they need: states, which take most of the time of a mask where they are new. A lexer that has
+    /// come near its bounds is no good beginning.
+    #[must_use]
+    pub fn knows_more_than(&self, other: &Matcher) -> bool {
+        if self.inner.is_error() {
+            return false;
+        }
+        let (ours, theirs) = (self.start.parser.lexer_stats(), other.start.parser.lexer_stats());
+        !ours.error && ours.num_states <= LEARNED_STATES_MAX && ours.num_transitions > theirs.num_transitions
+    }
+
+    /// Memory of its lexer, as the library estimates it.
+    #[must_use]
+    pub fn lexer_bytes(&self) -> usize {
+        self.start.parser.lexer_stats().num_bytes
     }
 
     /// Returns true if the text may go on with `token`.
@@ -199,4 +246,142 @@ fn told(error: &str) -> GrammarError {
     }
     let line = error.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it cannot be followed");
     GrammarError(line.chars().take(ERROR_CHARS_MAX).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Vocabulary {
+        grammars: Grammars,
+        pieces: Pieces,
+    }
+
+    fn vocabulary() -> Vocabulary {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+        let tokenizer = read_tokenizer(&folder.join("tokenizer.json"), &mut SpecialTokens::default()).unwrap();
+        Vocabulary { grammars: Grammars::read(&folder).unwrap(), pieces: Pieces::compile(&tokenizer).unwrap() }
+    }
+
+    impl Vocabulary {
+        fn tokens(&self) -> impl Iterator<Item = TokenId> {
+            (0..self.pieces.len() as u32).map(TokenId)
+        }
+
+        fn token(&self, text: &str) -> TokenId {
+            self.tokens().find(|token| self.pieces.bytes(*token) == text.as_bytes()).unwrap()
+        }
+
+        /// Texts of the tokens that a mask allows.
+        fn allowed(&self, mask: &Mask) -> Vec<String> {
+            let allowed = self.tokens().filter(|token| mask.allows(*token));
+            allowed.map(|token| String::from_utf8_lossy(self.pieces.bytes(token)).into_owned()).collect()
+        }
+
+        /// Says which tokens a mask should allow, by trying each.
+        fn accepted(&self, matcher: &mut Matcher) -> Vec<String> {
+            let accepted: Vec<TokenId> = self.tokens().filter(|token| matcher.accepts(*token).unwrap()).collect();
+            accepted.iter().map(|token| String::from_utf8_lossy(self.pieces.bytes(*token)).into_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn a_mask_allows_what_the_grammar_does_and_the_end_where_the_text_is_complete() {
+        let vocabulary = vocabulary();
+        let mut matcher = vocabulary.grammars.compile(r#"start: "a" ("b" | "c")?"#).unwrap();
+        let mask = matcher.mask().unwrap();
+        assert!(mask.allows(vocabulary.token("a")) && !mask.allows(vocabulary.token("b")) && !mask.may_end());
+        assert_eq!(mask.tokens() as usize, vocabulary.pieces.len());
+        matcher.push(vocabulary.token("a")).unwrap();
+        let mask = matcher.mask().unwrap();
+        assert_eq!(vocabulary.allowed(&mask), ["b", "c"]);
+        assert!(mask.may_end() && !mask.must_end());
+        matcher.push(vocabulary.token("c")).unwrap();
+        assert!(matcher.mask().unwrap().must_end());
+        assert!(!mask.allows(TokenId(mask.tokens())), "the end is no token of the model");
+    }
+
+    /// What the library allows or refuses at once, by parts of the vocabulary, is what it would token by token.
+    #[test]
+    fn every_mask_is_what_token_by_token_comes_out() {
+        let vocabulary = vocabulary();
+        let schema = r#"%json {"type": "object", "properties": {"a": {"type": "string", "maxLength": 7}, "b": {"type": "string"}}, "required": ["a", "b"], "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}}"#;
+        for (grammar, text) in [
+            (format!("start: {schema}"), r#"{"a":"the r","b":"it is"}"#),
+            (r#"start: /[a-z_]+/ " = '" /[^']*/ "'""#.to_owned(), "the_a = 'it \"is\" <so>'"),
+            (r"start: /(?s:.)*/".to_owned(), "so <it> is"),
+            (r"start: /[^<]{0,9}/ /<[a-zA-Z0-9]+>/".to_owned(), "it is <B2>"),
+        ] {
+            let mut matcher = vocabulary.grammars.compile(&grammar).unwrap();
+            for c in text.chars() {
+                let mask = matcher.mask().unwrap();
+                assert_eq!(
+                    vocabulary.allowed(&mask),
+                    vocabulary.accepted(&mut matcher),
+                    "{grammar}, before {c:?} of {text}"
+                );
+                matcher.push(vocabulary.token(&c.to_string())).unwrap();
+            }
+            assert!(matcher.mask().unwrap().may_end(), "{grammar}");
+        }
+    }
+
+    #[test]
+    fn control_tokens_match_no_text() {
+        let vocabulary = vocabulary();
+        let mask = vocabulary.grammars.compile(r"start: /(?s:.)*/").unwrap().mask().unwrap();
+        for token in vocabulary.tokens() {
+            let is_text = !vocabulary.pieces.is_special(token) && !vocabulary.pieces.bytes(token).is_empty();
+            assert!(is_text || !mask.allows(token), "{token}");
+        }
+    }
+
+    #[test]
+    fn what_a_text_has_taught_the_lexer_changes_no_mask() {
+        let vocabulary = vocabulary();
+        let new = vocabulary.grammars.compile(r#"start: /[a-z]{0,40}/ "!""#).unwrap();
+        let mut taught = new.fresh();
+        let text: Vec<TokenId> = "thisisso!".chars().map(|c| vocabulary.token(&c.to_string())).collect();
+        let masks = |matcher: &mut Matcher| -> Vec<Vec<String>> {
+            let each = text.iter().map(|token| {
+                matcher.push(*token).unwrap();
+                vocabulary.allowed(&matcher.mask().unwrap())
+            });
+            each.collect()
+        };
+        let first = masks(&mut taught);
+        assert!(taught.knows_more_than(&new) && !new.knows_more_than(&taught));
+        assert!(taught.lexer_bytes() > new.lexer_bytes());
+        let mut again = taught.fresh();
+        assert_eq!(masks(&mut again), first);
+        assert!(!again.knows_more_than(&taught), "it was all known");
+        assert_eq!(masks(&mut taught.into_start()), first);
+    }
+
+    #[test]
+    fn a_text_that_failed_teaches_nothing() {
+        let vocabulary = vocabulary();
+        let new = vocabulary.grammars.compile(r"start: /[a-z]{0,40}/").unwrap();
+        let mut failed = new.fresh();
+        failed.push(vocabulary.token("a")).unwrap();
+        failed.mask().unwrap();
+        failed.push(vocabulary.token("!")).unwrap_err();
+        assert!(!failed.knows_more_than(&new));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_grammar_is_told_in_a_line() {
+        let vocabulary = vocabulary();
+        for (grammar, said) in [("start: nonsense", "nonsense"), ("start: /[^\\s\\S]/", "")] {
+            let error = vocabulary.grammars.compile(grammar).err().unwrap_or_else(|| panic!("{grammar}")).to_string();
+            assert!(error.contains(said), "{error}");
+            assert!(error.lines().count() == 1 && error.chars().count() <= ERROR_CHARS_MAX, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_tokenizer_has_no_vocabulary() {
+        let error = Grammars::read(Path::new("no such folder")).err().unwrap();
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    }
 }

@@ -262,6 +262,8 @@ fn byte_of_char(c: char) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -271,5 +273,67 @@ mod tests {
         assert_eq!(byte_of_char('Ġ'), Some(b' '));
         assert_eq!(byte_of_char('Ċ'), Some(b'\n'));
         assert_eq!(byte_of_char(' '), None);
+    }
+
+    /// A tokenizer of whole words, whose first token is a control token.
+    fn tokenizer(words: &[&str], decoder: &Value) -> tokenizers::Tokenizer {
+        let vocab: serde_json::Map<String, Value> =
+            words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), json!(id))).collect();
+        let control = json!({"id": 0, "content": words[0], "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true});
+        let json = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [control],
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": decoder,
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": words[0]}});
+        tokenizers::Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn texts(pieces: &Pieces) -> Vec<&[u8]> {
+        (0..pieces.len() as u32).map(|id| pieces.bytes(TokenId(id))).collect()
+    }
+
+    #[test]
+    fn tokens_of_bytes_and_word_marks_become_bytes() {
+        let decoder = json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]});
+        let pieces = Pieces::compile(&tokenizer(&["<s>", "▁a▁b", "<0xC3>", "<0xg0>"], &decoder)).unwrap();
+        assert_eq!(texts(&pieces), [b"<s>".as_slice(), b" a b", &[0xc3], b"<0xg0>"]);
+        assert_eq!(pieces.lead(), Lead::Strip { content: ' ', count: 1 });
+        assert!(pieces.is_special(TokenId(0)) && !pieces.is_special(TokenId(1)));
+        assert_eq!(pieces.text_bytes(&[TokenId(1), TokenId(2)]), 5);
+        assert!(pieces.bytes(TokenId(9)).is_empty() && !pieces.is_special(TokenId(9)), "beyond the vocabulary");
+    }
+
+    #[test]
+    fn the_first_token_of_a_text_loses_its_word_marks() {
+        let decoder = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+        let tokenizer = tokenizer(&["<s>", "▁a▁b"], &decoder);
+        let pieces = Pieces::compile(&tokenizer).unwrap();
+        assert_eq!((pieces.bytes(TokenId(1)), pieces.lead()), (b" a b".as_slice(), Lead::DropMarks));
+        assert_eq!(pieces.bytes_without_marks(TokenId(1), &tokenizer), b"ab");
+    }
+
+    #[test]
+    fn without_a_decoder_tokens_are_joined_with_spaces() {
+        let pieces = Pieces::compile(&tokenizer(&["<s>", "a"], &Value::Null)).unwrap();
+        assert_eq!(texts(&pieces), [b" <s>".as_slice(), b" a"]);
+        assert_eq!(pieces.lead(), Lead::Strip { content: ' ', count: 1 });
+    }
+
+    #[test]
+    fn a_decoder_that_looks_at_neighbours_is_refused() {
+        let strip = json!({"type": "Strip", "content": " ", "start": 0, "stop": 1});
+        for (decoder, said) in [
+            (json!({"type": "CTC", "pad_token": "a", "word_delimiter_token": "|", "cleanup": true}), "not supported"),
+            (strip, "end of a text"),
+        ] {
+            let error = Pieces::compile(&tokenizer(&["<s>"], &decoder)).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let grows = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "b".repeat(PIECE_BYTES_MAX)});
+        let error = Pieces::compile(&tokenizer(&["<s>", "aa"], &grows)).unwrap_err().to_string();
+        assert!(error.contains("longer than"), "{error}");
     }
 }

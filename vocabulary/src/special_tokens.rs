@@ -275,4 +275,66 @@ mod tests {
             "{said}"
         );
     }
+
+    fn of_config(text: &str) -> SpecialTokens {
+        SpecialTokens::read(Path::new("no such folder"), Some(&fields("tokenizer_config.json", text))).unwrap()
+    }
+
+    fn contents(tokens: &SpecialTokens) -> Vec<(&str, &str)> {
+        tokens.named().map(|(name, token)| (name, token.content.as_str())).collect()
+    }
+
+    #[test]
+    fn tokens_have_the_names_and_flags_of_the_file() {
+        let tokens = of_config(
+            r#"{"eos_token": "</s>", "bos_token": {"content": "<s>", "lstrip": true}, "pad_token": null,
+                "add_bos_token": true, "image_token": "<image>", "extra_special_tokens": ["<x>", {"content": "<y>"}, "<x>"]}"#,
+        );
+        assert_eq!(contents(&tokens), [("eos_token", "</s>"), ("bos_token", "<s>"), ("image_token", "<image>")]);
+        let begin = tokens.get("bos_token").unwrap();
+        assert!(begin.lstrip && begin.special && !begin.normalized && !begin.rstrip);
+        assert_eq!(tokens.extra.iter().map(|token| token.content.as_str()).collect::<Vec<_>>(), ["<x>", "<y>"]);
+    }
+
+    #[test]
+    fn a_name_can_be_given_changed_and_taken() {
+        let mut tokens = of_config(r#"{"eos_token": "</s>"}"#);
+        tokens.name("eos_token", Some(AddedToken::from("<end>", true)));
+        tokens.name("pad_token", Some(AddedToken::from("<pad>", true)));
+        assert_eq!(contents(&tokens), [("eos_token", "<end>"), ("pad_token", "<pad>")]);
+        tokens.name("eos_token", None);
+        tokens.name("cls_token", None);
+        assert_eq!(contents(&tokens), [("pad_token", "<pad>")]);
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_by_its_key() {
+        for (text, said) in [
+            (r#"{"eos_token": 7}"#, "eos_token"),
+            (r#"{"eos_token": {"content": "a", "lstrip": 1}}"#, "eos_token.lstrip"),
+            (r#"{"extra_special_tokens": "a"}"#, "extra_special_tokens"),
+            (r#"{"added_tokens_decoder": {"x": {"content": "a"}}}"#, "token id"),
+            (r#"{"added_tokens_decoder": {"7": "a"}}"#, "content of a token"),
+        ] {
+            let config = fields("tokenizer_config.json", text);
+            let error = SpecialTokens::read(Path::new("no such folder"), Some(&config)).unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_added_by_id_then_by_name_and_those_with_a_name_are_control_tokens() {
+        let tokens = of_config(
+            r#"{"unk_token": "<u>", "eos_token": "<e>", "extra_special_tokens": ["<x>"],
+                "added_tokens_decoder": {"9": {"content": "<late>"}, "3": {"content": "<u>"}}}"#,
+        );
+        let mut tokenizer = tokenizers::Tokenizer::new(tokenizers::models::bpe::BPE::default());
+        tokens.add_to(&mut tokenizer).unwrap();
+        let added: Vec<(String, bool)> = (0..4)
+            .map(|id| tokenizer.get_added_tokens_decoder()[&id].clone())
+            .map(|t| (t.content, t.special))
+            .collect();
+        let expected = [("<u>", true), ("<late>", false), ("<e>", true), ("<x>", true)];
+        assert_eq!(added, expected.map(|(content, special)| (content.to_owned(), special)));
+    }
 }

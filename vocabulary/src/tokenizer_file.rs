@@ -17,6 +17,7 @@ use tokenizers::{
 };
 
 use crate::SpecialTokens;
+use crate::contained::contained;
 
 /// Reads `tokenizer.json` and adds the tokens of the model's other files. The padding token becomes the `pad_token` where
 /// no file names one.
@@ -24,6 +25,13 @@ use crate::SpecialTokens;
 /// # Errors
 /// When a part of the file is wrong or not supported; the error names it.
 pub fn read_tokenizer(file: &Path, tokens: &mut SpecialTokens) -> Result<tokenizers::Tokenizer, ModelFileError> {
+    contained(|| read_with_tokens(file, tokens)).unwrap_or_else(|panic| {
+        let problem = format!("holds something that the tokenizer library fails at: {panic}");
+        Err(ModelFileError::File { file: file.to_path_buf(), problem })
+    })
+}
+
+fn read_with_tokens(file: &Path, tokens: &mut SpecialTokens) -> Result<tokenizers::Tokenizer, ModelFileError> {
     let mut tokenizer = read(file)?;
     if let Some(padding) = tokenizer.get_padding() {
         let token = AddedToken::from(padding.pad_token.as_str(), true);
@@ -187,5 +195,22 @@ fn plain(error: &dyn Display) -> String {
     match text.contains("did not match any variant of untagged enum") {
         true => "a key is missing or has a value of the wrong type".to_owned(),
         false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: a key of the decoder that is no UTF-8, at which the library panics.
+    #[test]
+    fn a_file_that_the_library_panics_at_is_refused() {
+        let decoder = br#"{"decoder": {"type": "ByteLevel", ""#;
+        let rest = br#"regex": true}, "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+        let file = std::env::temp_dir().join(format!("baton-tokenizer-{}.json", std::process::id()));
+        std::fs::write(&file, [&decoder[..], b"\xff\xff", rest].concat()).unwrap();
+        let refused = read_tokenizer(&file, &mut SpecialTokens::default()).unwrap_err().to_string();
+        std::fs::remove_file(&file).unwrap();
+        assert!(refused.contains("fails at") || refused.contains("unicode"), "{refused}");
     }
 }

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use crossbeam_utils::sync::Parker;
 use kv_transfer::{KvTransport, LeaseTable, RegionId};
 use sched::layout::KvLayout;
-use sched::message::{Load, STATUS_BEAT, ToWorker};
-use sched::replica::{Event, Replica};
+use sched::message::{Envelope, Load, STATUS_BEAT, ToWorker};
+use sched::replica::{Action, Event, Replica};
 use sched::{Failure, FailureKind, Span, Time};
 
 use super::held::{Held, LOOK};
@@ -154,6 +154,7 @@ impl ReplicaThread {
 
     /// Has the grammar of a new leg compiled, and lets the leg wait for that.
     fn hear(&mut self, word: ToWorker) {
+        self.load.stale = true;
         let structures = &self.structures;
         for word in self.held.take(word, Instant::now(), |structure| structures.prepare(structure)) {
             self.fact(Event::Router(word));
@@ -168,6 +169,9 @@ impl ReplicaThread {
 
     fn decide(&mut self) {
         while let Some(action) = self.scheduler.poll() {
+            if let Action::Say(Envelope::Over(leg)) = &action {
+                self.held.over(*leg);
+            }
             if let Some(event) = self.performer.perform(action) {
                 self.fact(event);
             }
@@ -177,7 +181,7 @@ impl ReplicaThread {
     fn report(&mut self) {
         let now = self.clock.now();
         if now >= self.load.next()
-            && let Some(load) = self.load.look(now, self.scheduler.load())
+            && let Some(load) = self.load.look(now, self.load_now())
         {
             self.performer.outlet.put(Outbound::Load(load));
         }
@@ -188,6 +192,12 @@ impl ReplicaThread {
                 self.performer.outlet.put(Outbound::InvariantBroken(detail));
             }
         }
+    }
+
+    fn load_now(&self) -> Load {
+        let mut load = self.scheduler.load();
+        self.held.add_to(&mut load);
+        load
     }
 
     fn next_wake(&self) -> Time {

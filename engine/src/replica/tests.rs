@@ -1,26 +1,30 @@
-//! How the replica thread ends after its transport has, and how much of its inbox peers and routers may fill.
+//! How the replica thread ends after its transport has, how requests wait there for their grammars, and how much of its inbox peers and routers may fill.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crossbeam_utils::sync::Parker;
 use kernels::memory::Region;
 use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, RegionId, Ticket, TransferError, TransferEvent, TransportKind,
 };
 use sched::layout::{KvDtype, KvLayout, Shape, TileOrder};
-use sched::message::ToGiver;
+use sched::message::{Envelope, FromWorker, ToGiver, ToWorker, Work};
 use sched::replica::{
     Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Progress, Reading, Replica, ReplicaConfig,
 };
 use sched::scheduling::Scheduling;
-use sched::{FailureKind, InstanceId, LaneId, Role, StepId, StepPlan};
+use sched::{
+    Attempt, Choice, ChoiceState, Failure, FailureKind, InstanceId, LaneId, Leg, Request, RequestId, Role,
+    SamplingParams, Slo, Span, StepId, StepPlan, Structure, TokenId,
+};
 
 use super::{NotTaken, Outbound, Outlet, Parts, ReplicaHandle, spawn};
 use crate::EngineError;
 use crate::backend::{Backend, BackendEvent, BackendInfo};
+use crate::structure::Structures;
 
 /// A backend that computes nothing.
 struct Idle(BackendInfo);
@@ -126,41 +130,106 @@ fn layout() -> KvLayout {
     KvLayout::whole(shape).unwrap()
 }
 
+fn parts(role: Role, structures: Structures, transport: Option<TransferEvent>) -> (Parts, Receiver<Outbound>) {
+    let (sender, said) = unbounded();
+    let info = BackendInfo {
+        backend: "none",
+        kernel_set: String::new(),
+        numerics_id: String::new(),
+        weights_dtype: String::new(),
+        threads: 0,
+        exact: true,
+    };
+    let parts = Parts {
+        scheduler: scheduler(role),
+        backend: Box::new(Idle(info)),
+        transport: Box::new(Ended { event: transport }),
+        leases: Arc::new(LeaseTable::new()),
+        region: RegionId(0),
+        layout: layout(),
+        structures,
+        outlet: Box::new(ToChannel(sender)),
+        inbox_events_max: 4,
+    };
+    (parts, said)
+}
+
+/// Returns the first message for which `wanted` finds something.
+fn heard<T>(said: &Receiver<Outbound>, wanted: impl Fn(Outbound) -> Option<T>) -> T {
+    loop {
+        if let Some(found) = wanted(said.recv_timeout(Duration::from_secs(30)).unwrap()) {
+            return found;
+        }
+    }
+}
+
+fn stopped(out: Outbound) -> Option<Failure> {
+    if let Outbound::Stopped(failure) = out { failure } else { None }
+}
+
 /// Both givers and readers stop, whether peers are connected or not.
 #[test]
 fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
     for role in Role::ALL {
-        let (sender, said) = unbounded();
-        let info = BackendInfo {
-            backend: "none",
-            kernel_set: String::new(),
-            numerics_id: String::new(),
-            weights_dtype: String::new(),
-            threads: 0,
-            exact: true,
-        };
-        let parts = Parts {
-            scheduler: scheduler(role),
-            backend: Box::new(Idle(info)),
-            transport: Box::new(Ended { event: Some(TransferEvent::Stopped { part: "the tcp thread" }) }),
-            leases: Arc::new(LeaseTable::new()),
-            region: RegionId(0),
-            layout: layout(),
-            structures: crate::structure::Structures::new("no such folder".into()),
-            outlet: Box::new(ToChannel(sender)),
-            inbox_events_max: 4,
-        };
+        let structures = Structures::new("no such folder".into());
+        let (parts, said) = parts(role, structures, Some(TransferEvent::Stopped { part: "the tcp thread" }));
         let (handle, join) = spawn(parts, Parker::new()).unwrap();
-        let failure = loop {
-            if let Outbound::Stopped(failure) = said.recv_timeout(Duration::from_secs(30)).unwrap() {
-                break failure.expect("it did not end as asked");
-            }
-        };
+        let failure = heard(&said, stopped);
         assert_eq!(failure.kind, FailureKind::Internal);
         assert_eq!(failure.detail, "the transport tcp has stopped: the tcp thread has ended");
         join.join().unwrap();
         drop(handle);
     }
+}
+
+/// A request of one choice that follows a grammar.
+fn structured(deadline_in: Span) -> Event {
+    let structure = Structure { grammar: "start: \"a\"".into(), ends: vec![] };
+    let request = Request {
+        leg: Leg { request: RequestId(1), attempt: Attempt(0) },
+        prompt: vec![TokenId(0); 3].into(),
+        choices: vec![ChoiceState { choice: Choice(0), generated: vec![] }],
+        params: Arc::new(SamplingParams { structure: Some(Arc::new(structure)), ..SamplingParams::default() }),
+        slo: Slo::default(),
+        deadline_in,
+    };
+    Event::Router(ToWorker::Submit(request, Work::Whole))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`heard` gives it away")]
+fn waiting(out: Outbound) -> Option<(u32, u64)> {
+    match out {
+        Outbound::Load(load) if load.waiting > 0 => Some((load.waiting, load.waiting_tokens)),
+        _ => None,
+    }
+}
+
+/// The backend here stops at its first step, so a worker that still lives has run none.
+#[test]
+fn a_request_whose_grammar_is_being_compiled_waits_and_counts_as_load() {
+    let (structures, resume) = Structures::paused();
+    let (parts, said) = parts(Role::Aggregated, structures, None);
+    let (handle, join) = spawn(parts, Parker::new()).unwrap();
+    handle.send(structured(Span::from_secs(60))).unwrap();
+    assert_eq!(heard(&said, waiting), (1, 3));
+    resume.send(()).unwrap();
+    assert_eq!(heard(&said, stopped).detail, "the backend has stopped");
+    join.join().unwrap();
+}
+
+#[test]
+fn a_request_whose_grammar_takes_longer_than_its_deadline_fails_for_that() {
+    let (structures, _resume) = Structures::paused();
+    let (parts, said) = parts(Role::Aggregated, structures, None);
+    let (handle, join) = spawn(parts, Parker::new()).unwrap();
+    handle.send(structured(Span::from_ms(50))).unwrap();
+    let failure = heard(&said, |out| match out {
+        Outbound::Say(Envelope::Router(FromWorker::Failed { failure, .. })) => Some(failure),
+        _ => None,
+    });
+    assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
+    handle.shutdown();
+    join.join().unwrap();
 }
 
 /// Found by reading: one reader with many leases could fill the inbox and keep every router out.

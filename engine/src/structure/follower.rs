@@ -10,12 +10,12 @@ use super::{Compiled, Shared, Structures};
 /// One choice on its way through a grammar.
 pub(crate) struct Follower {
     structures: Structures,
-    choice: Arc<Mutex<Choice>>,
+    pub(super) choice: Arc<Mutex<Choice>>,
 }
 
 /// State of a choice; it goes on in whichever thread comes first.
 pub(super) struct Choice {
-    compiled: Arc<Compiled>,
+    pub(super) compiled: Arc<Compiled>,
     structure: Arc<Structure>,
     /// Made when first needed, perhaps after the grammar is compiled.
     matcher: Option<Matcher>,
@@ -92,6 +92,14 @@ impl Choice {
             }
         }
         matcher.mask()
+    }
+}
+
+impl Drop for Choice {
+    fn drop(&mut self) {
+        if let Some(matcher) = self.matcher.take() {
+            self.compiled.learn(matcher);
+        }
     }
 }
 

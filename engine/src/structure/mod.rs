@@ -5,23 +5,29 @@
 //! result that nobody has begun computes it himself, so no choice waits for another's.
 
 mod follower;
+mod kept;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sched::Structure;
 use vocabulary::{GrammarError, Grammars, Matcher};
 
 use self::follower::Choice;
+use self::kept::{Kept, USED_BYTES_MAX};
 
 pub(crate) use self::follower::Follower;
 
-/// Compiled grammars that are kept for later requests.
-const KEPT_MAX: usize = 64;
+/// Memory of a compiled grammar beside that of its lexer: so much at least, and more for each byte of its text. A guess,
+/// not measured.
+const GRAMMAR_BYTES_LEAST: usize = 64 << 10;
+const BYTES_PER_GRAMMAR_BYTE: usize = 32;
+/// Threads that compile, so that a grammar which takes long does not hold up all others.
+const COMPILING_THREADS: usize = 2;
 /// Results that may wait for a thread; one that finds no place is computed when it is needed.
 const QUEUE_MAX: usize = 256;
 
@@ -35,8 +41,7 @@ struct Shared {
     model_dir: PathBuf,
     /// Read at the first request with a structure: most workers never see one.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
-    /// The most recently used last.
-    recent: Mutex<VecDeque<Arc<Compiled>>>,
+    kept: Mutex<Kept>,
     compiling: OnceLock<Option<Sender<Weak<Compiled>>>>,
     masking: OnceLock<Option<Sender<Weak<Mutex<Choice>>>>>,
 }
@@ -54,8 +59,13 @@ impl Preparing {
 
 struct Compiled {
     grammar: Arc<str>,
-    /// Matcher at the start of the text.
-    start: OnceLock<Result<Mutex<Matcher>, GrammarError>>,
+    start: OnceLock<Result<Start, GrammarError>>,
+}
+
+/// Start of a text, with what texts of this grammar have taught its lexer.
+struct Start {
+    matcher: Mutex<Matcher>,
+    lexer_bytes: AtomicUsize,
 }
 
 impl Structures {
@@ -64,20 +74,24 @@ impl Structures {
             shared: Arc::new(Shared {
                 model_dir,
                 grammars: OnceLock::new(),
-                recent: Mutex::default(),
+                kept: Mutex::default(),
                 compiling: OnceLock::new(),
                 masking: OnceLock::new(),
             }),
         }
     }
 
-    /// Begins to compile the grammar of a request that has arrived. `None` if no thread will do so.
+    /// Begins to compile the grammar of a request that has arrived. `None` if no thread will do so, or if what is in use
+    /// takes too much memory.
     pub(crate) fn prepare(&self, structure: &Structure) -> Option<Preparing> {
-        let compiled = self.compiled(&structure.grammar);
+        if self.kept().used_bytes() > USED_BYTES_MAX {
+            return None;
+        }
+        let compiled = self.kept().get(&structure.grammar);
         if compiled.start.get().is_none() {
             let shared = Arc::downgrade(&self.shared);
             let sender = self.shared.compiling.get_or_init(|| {
-                thread("grammars", move |compiled: Arc<Compiled>| {
+                threads("grammars", COMPILING_THREADS, move |compiled: Arc<Compiled>| {
                     if let Some(shared) = shared.upgrade() {
                         compiled.compile(&shared);
                     }
@@ -92,27 +106,18 @@ impl Structures {
 
     /// Follows the grammar of a choice that has `generated` tokens.
     pub(crate) fn follow(&self, structure: &Arc<Structure>, generated: &[sched::TokenId]) -> Follower {
-        Follower::new(self.clone(), self.compiled(&structure.grammar), Arc::clone(structure), generated)
+        Follower::new(self.clone(), self.kept().get(&structure.grammar), Arc::clone(structure), generated)
     }
 
-    fn compiled(&self, grammar: &Arc<str>) -> Arc<Compiled> {
-        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = recent.iter().rposition(|compiled| compiled.grammar == *grammar);
-        let compiled = known
-            .and_then(|index| recent.remove(index))
-            .unwrap_or_else(|| Arc::new(Compiled { grammar: Arc::clone(grammar), start: OnceLock::new() }));
-        recent.push_back(Arc::clone(&compiled));
-        if recent.len() > KEPT_MAX {
-            recent.pop_front();
-        }
-        compiled
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to compute the mask of a choice.
     fn mask_soon(&self, choice: &Arc<Mutex<Choice>>) {
         let shared = Arc::downgrade(&self.shared);
         let sender = self.shared.masking.get_or_init(|| {
-            thread("masks", move |choice: Arc<Mutex<Choice>>| {
+            threads("masks", 1, move |choice: Arc<Mutex<Choice>>| {
                 if let Some(shared) = shared.upgrade() {
                     choice.lock().unwrap_or_else(PoisonError::into_inner).compute_next(&shared);
                 }
@@ -141,31 +146,56 @@ impl Shared {
 
 impl Compiled {
     /// Compiles the grammar, unless that is done.
-    fn compile(&self, shared: &Shared) -> &Result<Mutex<Matcher>, GrammarError> {
-        self.start.get_or_init(|| shared.grammars()?.compile(&self.grammar).map(Mutex::new))
+    fn compile(&self, shared: &Shared) -> &Result<Start, GrammarError> {
+        self.start.get_or_init(|| {
+            let matcher = shared.grammars()?.compile(&self.grammar)?;
+            Ok(Start { lexer_bytes: matcher.lexer_bytes().into(), matcher: Mutex::new(matcher) })
+        })
+    }
+
+    /// Memory that it takes, by estimate.
+    fn bytes(&self) -> usize {
+        let start = self.start.get().and_then(|start| start.as_ref().ok());
+        let lexer_bytes = start.map_or(0, |start| start.lexer_bytes.load(Ordering::Relaxed));
+        GRAMMAR_BYTES_LEAST + self.grammar.len() * BYTES_PER_GRAMMAR_BYTE + lexer_bytes
     }
 
     /// Returns a matcher at the start of the text.
     fn start(&self, shared: &Shared) -> Result<Matcher, GrammarError> {
         let start = self.compile(shared).as_ref().map_err(Clone::clone)?;
-        Ok(start.lock().unwrap_or_else(PoisonError::into_inner).fresh())
+        Ok(start.matcher.lock().unwrap_or_else(PoisonError::into_inner).fresh())
+    }
+
+    /// Lets later texts begin with what one has taught its lexer. That changes what masks cost, not what they allow.
+    fn learn(&self, matcher: Matcher) {
+        let Some(Ok(start)) = self.start.get() else { return };
+        let mut known = start.matcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if matcher.knows_more_than(&known) {
+            *known = matcher.into_start();
+            start.lexer_bytes.store(known.lexer_bytes(), Ordering::Relaxed);
+        }
     }
 }
 
-/// Starts a thread that does `work` on what it is sent and still exists. It ends with its sender.
-fn thread<T: Send + Sync + 'static>(
+/// Starts threads that do `work` on what they are sent and still exists. They end with their sender. `None` if not one
+/// could be started.
+fn threads<T: Send + Sync + 'static>(
     name: &'static str,
-    work: impl Fn(Arc<T>) + Send + 'static,
+    count: usize,
+    work: impl Fn(Arc<T>) + Clone + Send + 'static,
 ) -> Option<Sender<Weak<T>>> {
     let (sender, receiver): (_, Receiver<Weak<T>>) = bounded(QUEUE_MAX);
-    let body = move || receiver.iter().filter_map(|item| item.upgrade()).for_each(work);
-    match std::thread::Builder::new().name(name.to_owned()).spawn(body) {
-        Ok(_) => Some(sender),
-        Err(error) => {
-            tracing::warn!(name, %error, "a thread could not be started; structured answers are slower without it");
-            None
-        }
-    }
+    let started = (0..count).filter(|_| {
+        let (receiver, work) = (receiver.clone(), work.clone());
+        let body = move || receiver.iter().filter_map(|item| item.upgrade()).for_each(work);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+        thread
+            .inspect_err(|error| {
+                tracing::warn!(name, %error, "a thread could not be started; structured answers are slower without it");
+            })
+            .is_ok()
+    });
+    (started.count() > 0).then_some(sender)
 }
 
 /// Whether a thread has taken a task.

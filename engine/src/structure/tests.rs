@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use sched::{FailureKind, SamplingParams, SlotId, SlotInit, Structure, TokenId, rng};
@@ -22,9 +23,39 @@ impl Preparing {
         Preparing(Arc::new(Compiled { grammar: "".into(), start: OnceLock::new() }))
     }
 
+    /// Number of those who keep it.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Ends it as one that is not valid.
     pub(crate) fn end(&self) {
         self.0.start.get_or_init(|| Err(GrammarError("it is over".to_owned())));
+    }
+}
+
+impl Follower {
+    fn follows(&self, compiled: &Arc<Compiled>) -> bool {
+        Arc::ptr_eq(&self.choice.lock().unwrap().compiled, compiled)
+    }
+}
+
+impl Structures {
+    /// Grammars of a worker that compiles nothing until it is told to.
+    pub(crate) fn paused() -> (Structures, Sender<()>) {
+        let structures = Structures::new("no such folder".into());
+        let (resume, resumed) = bounded(1);
+        let (begun, has_begun) = bounded(1);
+        let shared = Arc::clone(&structures.shared);
+        std::thread::spawn(move || {
+            shared.grammars.get_or_init(|| {
+                let _test_has_ended = begun.send(());
+                let _test_has_ended = resumed.recv();
+                Err(GrammarError("it was paused".to_owned()))
+            });
+        });
+        has_begun.recv().unwrap();
+        (structures, resume)
     }
 }
 
@@ -177,7 +208,7 @@ fn the_threads_end_with_their_worker() {
     let structures = Structures::new(model_dir());
     let preparing = structures.prepare(&Structure { grammar: r#"start: "a""#.into(), ends: vec![] }).unwrap();
     let shared = Arc::downgrade(&structures.shared);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while !preparing.is_over() {
         assert!(std::time::Instant::now() < deadline, "nobody compiles");
         std::thread::yield_now();
@@ -190,14 +221,65 @@ fn the_threads_end_with_their_worker() {
     }
 }
 
+/// One thread compiled for all: a slow grammar let every other request wait.
 #[test]
-fn no_more_grammars_are_kept_than_said() {
-    let structures = Structures::new(model_dir());
-    for index in 0..2 * KEPT_MAX {
-        structures.compiled(&format!("start: \"{index}\"").into());
-        structures.compiled(&"start: \"often\"".into());
+fn a_slow_grammar_does_not_delay_a_quick_one() {
+    let (release, released) = bounded::<()>(1);
+    let (done, compiled) = bounded(2);
+    let work = move |name: Arc<&'static str>| {
+        if *name == "slow" {
+            let _test_has_ended = released.recv();
+        }
+        let _test_has_ended = done.send(*name);
+    };
+    let sender = threads("grammars", COMPILING_THREADS, work).unwrap();
+    let (slow, quick) = (Arc::new("slow"), Arc::new("quick"));
+    for name in [&slow, &quick] {
+        assert_eq!(hand_over(Some(&sender), Arc::downgrade(name)), Taken::Yes);
     }
-    let recent = structures.shared.recent.lock().unwrap();
-    assert_eq!(recent.len(), KEPT_MAX);
-    assert!(recent.iter().any(|compiled| &*compiled.grammar == "start: \"often\""));
+    let wait = Duration::from_secs(20);
+    assert_eq!(compiled.recv_timeout(wait), Ok("quick"));
+    release.send(()).unwrap();
+    assert_eq!(compiled.recv_timeout(wait), Ok("slow"));
+}
+
+/// More than 64 grammars in use threw one another away, so that a step had to compile.
+#[test]
+fn a_grammar_in_use_is_not_compiled_again() {
+    let structures = Structures::new(model_dir());
+    let structure = |index: usize| Structure { grammar: format!("start: \"{index}\"").into(), ends: vec![] };
+    let in_use: Vec<Preparing> = (0..200).map(|index| structures.prepare(&structure(index)).unwrap()).collect();
+    for (index, preparing) in in_use.iter().enumerate() {
+        preparing.0.compile(&structures.shared).as_ref().unwrap();
+        assert!(preparing.0.bytes() > GRAMMAR_BYTES_LEAST + preparing.0.grammar.len() * BYTES_PER_GRAMMAR_BYTE);
+        let follower = structures.follow(&Arc::new(structure(index)), &[]);
+        assert!(follower.follows(&preparing.0), "{index}");
+    }
+}
+
+#[test]
+fn a_text_teaches_those_after_it_and_changes_no_mask() {
+    let model = model();
+    let structures = Structures::new(model_dir());
+    let greedy = || SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let compiled = structures.kept().get(&SCHEMA.into());
+    let mut answers = Vec::new();
+    let mut known = Vec::new();
+    for _ in 0..3 {
+        let mut sampler = Sampler::new(structures.clone());
+        sampler.admit(&init(SCHEMA, model.end, &[], greedy()));
+        let mut tokens = Vec::new();
+        while tokens.last() != Some(&model.end) && tokens.len() < 400 {
+            tokens
+                .push(sampler.sample(SlotId(0), &logits(model.pieces.len(), 7, tokens.len())).unwrap().unwrap().token);
+        }
+        answers.push(tokens);
+        drop(sampler);
+        known.push(compiled.bytes());
+    }
+    assert!(answers.iter().all(|tokens| *tokens == answers[0]));
+    let unlearned = Structures::new(model_dir()).kept().get(&SCHEMA.into());
+    unlearned.compile(&structures.shared).as_ref().unwrap();
+    assert!(known[0] > unlearned.bytes(), "{known:?}");
+    assert_eq!(known[1], known[2], "the same text again has nothing new");
 }

@@ -1,6 +1,8 @@
 //! Kinds of grammars as clients ask for them, with documents of each; knows no matcher.
 
 mod documents;
+mod ebnf;
+mod schemas;
 
 use router::model_output::{
     Arguments, Begins, Callable, Calls, CallsPerTurn, Content, Tags, ToolFormat, answer_grammar,
@@ -8,7 +10,7 @@ use router::model_output::{
 use router::openai::{ChatRequest, Limits};
 use router::text::Tokenizer;
 use sched::TokenId;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use documents::Chance;
 
@@ -22,9 +24,10 @@ pub(crate) struct Kind {
 
 /// All kinds; `tokenizer` says which marks are control tokens.
 pub(crate) fn all(tokenizer: &Tokenizer) -> Vec<Kind> {
-    let schemas = schemas().into_iter().map(|(name, schema)| of_schema(name, schema));
+    let schemas = schemas::all().into_iter().map(|(name, schema)| of_schema(name, schema));
     let mut kinds: Vec<Kind> = schemas.collect();
-    kinds.extend([object(), choice(), regex(), gbnf()]);
+    kinds.extend([object(), choice(), regex(), mail()]);
+    kinds.extend(ebnf::all());
     let control = |mark: &str| tokenizer.token_id(mark).filter(|token| tokenizer.pieces().is_special(*token));
     kinds.extend([
         strict("strict tools, mark is text", ToolFormat::Hermes, None, &|_| None),
@@ -52,64 +55,8 @@ fn of_schema(name: &'static str, schema: Value) -> Kind {
     Kind { name, grammar, document: Box::new(document) }
 }
 
-/// Schema of the objects that have these properties and no others.
-fn closed(properties: Value) -> Value {
-    let names: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
-    let mut schema = json!({"type": "object", "required": names, "additionalProperties": false});
-    schema["properties"] = properties;
-    schema
-}
-
-fn schemas() -> Vec<(&'static str, Value)> {
-    let text = json!({"type": "string"});
-    let whole = json!({"type": "integer", "minimum": -9007199254740991_i64, "maximum": 9007199254740991_i64});
-    let mut of_sdk = closed(json!({"name": text, "age": whole, "tags": {"type": "array", "items": text}}));
-    of_sdk["$schema"] = json!("http://json-schema.org/draft-07/schema#");
-    let mut nested = closed(json!({"leaf": text, "count": {"type": "integer"}}));
-    for _ in 0..5 {
-        nested = closed(json!({"title": text, "inner": nested, "done": {"type": "boolean"}}));
-    }
-    let words: Vec<String> = (0..1000).map(|number| format!("{}_{number}", documents::WORDS[number % 40])).collect();
-    let line = closed(json!({"article": text, "amount": {"type": "integer"}, "price": {"type": "number"}}));
-    let shape = |kind: &str, size: &str| closed(json!({"kind": {"const": kind}, size: {"type": "number"}}));
-    let patterns = closed(json!({
-        "id": {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}$", "examples": ["0a1b2c3d-4e5f-6071"]},
-        "phone": {"type": "string", "pattern": "^\\+[0-9]{1,3} [0-9]{4,12}$", "examples": ["+49 73112345"]},
-        "at": {"type": "string", "format": "date-time", "examples": ["2026-11-30T12:34:56Z"]},
-        "mail": {"type": "string", "format": "email", "examples": ["ada@example.org"]},
-    }));
-    let many = (0..100).map(|number| (format!("{}_{number}", documents::WORDS[number % 40]), text.clone()));
-    let many = closed(Value::Object(many.collect()));
-    let node =
-        closed(json!({"value": {"type": "integer"}, "children": {"type": "array", "items": {"$ref": "#/$defs/node"}}}));
-    let mut tree = node.clone();
-    tree["$defs"] = json!({"node": node});
-    vec![
-        ("AI SDK: $schema, ±2^53", of_sdk),
-        ("6 objects nested", nested),
-        ("enum of 1,000", closed(json!({"word": {"enum": words}, "other": {"enum": words}}))),
-        ("list of objects", closed(json!({"lines": {"type": "array", "items": line, "minItems": 5, "maxItems": 20}}))),
-        ("list of numbers", json!({"type": "array", "items": {"type": "number"}, "minItems": 40, "maxItems": 80})),
-        (
-            "anyOf of objects",
-            closed(json!({"shapes": {"type": "array", "minItems": 4, "items": {"anyOf": [
-                shape("circle", "radius"), shape("square", "side"), shape("line", "length"), {"type": "null"},
-            ]}}})),
-        ),
-        ("patterns and formats", patterns),
-        (
-            "strings of bounded length",
-            closed(json!({
-                "short": {"type": "string", "maxLength": 20}, "long": {"type": "string", "minLength": 5, "maxLength": 400},
-            })),
-        ),
-        ("100 properties", many),
-        ("recursive", tree),
-    ]
-}
-
 fn object() -> Kind {
-    let schema = closed(
+    let schema = schemas::closed(
         json!({"name": {"type": "string"}, "of": {"type": "array", "items": {"type": "number"}, "minItems": 3}}),
     );
     let document =
@@ -146,30 +93,16 @@ fn regex() -> Kind {
     }
 }
 
-fn gbnf() -> Kind {
-    let grammar = r#"root ::= "SELECT " columns " FROM " name (" WHERE " test (" AND " test)*)? ";"
-columns ::= "*" | name (", " name)*
-test ::= name " " ("=" | "<" | ">" | "LIKE") " " value
-value ::= [0-9]+ | "'" [^']* "'"
-name ::= [a-z_]+ ("." [a-z_]+)?
-"#;
-    let document = |seed| {
-        let mut chance = Chance::new(seed);
-        let mut name = || documents::word(&mut chance);
-        format!(
-            "SELECT {}, {} FROM {} WHERE {} = {seed} AND {} LIKE '{}%';",
-            name(),
-            name(),
-            name(),
-            name(),
-            name(),
-            name()
-        )
-    };
+fn mail() -> Kind {
+    let pattern = r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}";
     Kind {
-        name: "EBNF, SQL",
-        grammar: grammar_of(json!({"structured_outputs": {"grammar": grammar}})),
-        document: Box::new(document),
+        name: "regular expression, mail",
+        grammar: grammar_of(json!({"structured_outputs": {"regex": pattern}})),
+        document: Box::new(|seed| {
+            let mut chance = Chance::new(seed);
+            let mut word = || documents::word(&mut chance);
+            format!("{}.{}@{}-{}.example.org", word(), word(), word(), word())
+        }),
     }
 }
 
@@ -180,8 +113,9 @@ fn strict(
     begins: Option<Begins>,
     control: &dyn Fn(&str) -> Option<TokenId>,
 ) -> Kind {
-    let schema =
-        closed(json!({"place": {"type": "string"}, "days": {"type": "integer"}, "unit": {"enum": ["C", "F"]}}));
+    let schema = schemas::closed(
+        json!({"place": {"type": "string"}, "days": {"type": "integer"}, "unit": {"enum": ["C", "F"]}}),
+    );
     let Value::Object(parameters) = schema.clone() else { unreachable!("it is an object") };
     let functions = [
         Callable { name: "weather", arguments: Arguments::Strict(&parameters) },

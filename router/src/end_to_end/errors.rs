@@ -56,6 +56,7 @@ async fn requests_that_http_refuses_are_refused() {
     packed.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
     let mut wide = completion();
     wide.headers_mut().insert("content-type", "application/json; charset=utf-16".parse().unwrap());
+    let bare = |path: &str| hyper::Request::post(path).header("host", "localhost").body(String::new()).unwrap();
     let put = |path: &str| hyper::Request::put(path).header("host", "localhost").body("{}".to_owned()).unwrap();
     for (request, status, said) in [
         (unnamed, 400, "no Host header"),
@@ -63,6 +64,11 @@ async fn requests_that_http_refuses_are_refused() {
         (wide, 415, "utf-16"),
         (put("/v1/models"), 405, "GET"),
         (put("/v1/completions"), 405, "POST"),
+        // No route takes a body there, however it is declared.
+        (bare("/health"), 405, "GET"),
+        (bare("/v1/models/m"), 405, "GET"),
+        (bare("/v1/nothing"), 404, "/v1/nothing"),
+        (bare("/v1/embeddings"), 415, "content-type"),
     ] {
         let answer = deployment.call(request).await;
         assert_eq!(answer.status, status, "{said}: {}", answer.body);

@@ -33,7 +33,7 @@ const TRACE_HEADER: &str = "traceparent";
 const CROWDED_WAIT: Span = Span::from_secs(1);
 /// Paths that generate tokens; only their requests have accounts.
 pub(super) const GENERATING: &[&str] = &["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"];
-/// All other paths; unknown paths count under one name, or clients could make any number of series.
+/// All other known paths; unknown ones count under one name, or clients could make any number of series.
 pub(super) const OTHERS: &[&str] = &[
     "/v1/models",
     "/v1/messages/count_tokens",
@@ -46,6 +46,8 @@ pub(super) const OTHERS: &[&str] = &[
     "/metrics",
     "/openapi.json",
 ];
+/// Name under which unknown paths count.
+pub(super) const UNKNOWN: &str = "other";
 /// Name under which the paths of single models count.
 pub(super) const MODEL: &str = "/v1/models/{id}";
 
@@ -139,13 +141,22 @@ impl Reception {
 
     fn welcome(&self, request: &Request<Body>) -> Welcome {
         match self.guard.check(request) {
+            // How a body is declared that no route reads does not matter: the refusal of the path or of the method is
+            // the better answer.
+            Err(Strange::NotJson(_) | Strange::Encoded(_)) if !super::takes_body(request.uri().path()) => {
+                self.identified(request)
+            }
             Err(strange) => Welcome::Refused(refused(&strange)),
             Ok(()) if cors::is_preflight(request) => Welcome::Preflight,
-            Ok(()) => match self.keys.receive(request) {
-                Entry::In(visit) => Welcome::In(visit),
-                Entry::Exceeded(visitor, error) => Welcome::Exceeded(visitor, error),
-                Entry::Stranger(error) => Welcome::Stranger(error),
-            },
+            Ok(()) => self.identified(request),
+        }
+    }
+
+    fn identified(&self, request: &Request<Body>) -> Welcome {
+        match self.keys.receive(request) {
+            Entry::In(visit) => Welcome::In(visit),
+            Entry::Exceeded(visitor, error) => Welcome::Exceeded(visitor, error),
+            Entry::Stranger(error) => Welcome::Stranger(error),
         }
     }
 
@@ -233,9 +244,9 @@ fn refused(strange: &Strange) -> ApiError {
 }
 
 /// Returns the name under which a path is counted.
-fn path_of(path: &str) -> &'static str {
+pub(super) fn path_of(path: &str) -> &'static str {
     if path.starts_with("/v1/models/") {
         return MODEL;
     }
-    GENERATING.iter().chain(OTHERS).copied().find(|known| *known == path).unwrap_or("other")
+    GENERATING.iter().chain(OTHERS).copied().find(|known| *known == path).unwrap_or(UNKNOWN)
 }

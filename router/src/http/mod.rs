@@ -77,6 +77,11 @@ async fn wrong_method(request: Request) -> ApiError {
     ApiError::method_not_allowed(request.method().as_str(), request.uri().path(), allowed)
 }
 
+/// Returns true if a route reads the body of a POST to this path.
+fn takes_body(path: &str) -> bool {
+    arrival::path_of(path) != arrival::UNKNOWN && !is_read_only(path)
+}
+
 fn is_read_only(path: &str) -> bool {
     path.starts_with("/v1/models") || matches!(path, "/health" | "/ready" | "/version" | "/metrics" | "/openapi.json")
 }
