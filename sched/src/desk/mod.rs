@@ -130,6 +130,7 @@ impl Desk {
     #[must_use]
     pub fn next_timeout(&self) -> Time {
         let timers = self.timers.first().map(|(time, _)| *time).into_iter().chain(self.silences.next_timeout());
+        let timers = timers.chain(self.wide.first_arrival().map(|arrived| arrived + self.config.journey.deadline));
         timers.fold(self.next_renewal, Time::min)
     }
 
@@ -143,18 +144,19 @@ impl Desk {
         let request = submission.parts.id;
         match (self.stage, submission.width) {
             (Stage::ShuttingDown, _) => self.refuse(request, shutting_down()),
-            (Stage::Serving, Width::Narrow) => self.begin(submission),
+            (Stage::Serving, Width::Narrow) => self.begin(self.now, submission),
             (Stage::Serving, Width::Wide(group)) => self.wide.wait(self.now, group, submission),
         }
     }
 
-    fn begin(&mut self, submission: Submission) {
+    /// Begins a request that came at `arrived`: it may have waited for its turn, and its deadline does not wait.
+    fn begin(&mut self, arrived: Time, submission: Submission) {
         let id = submission.parts.id;
         let wide_choices = match submission.width {
             Width::Narrow => 0,
             Width::Wide(_) => submission.parts.choices,
         };
-        let journey = Journey::new(self.now, submission.parts, self.config.journey);
+        let journey = Journey::new(self.now, submission.parts, self.config.journey).arrived(arrived);
         self.requests.insert(id, Entry { journey, timer: None, wide_choices });
         self.tell(id, JourneyEvent::Tick);
     }
@@ -163,8 +165,8 @@ impl Desk {
     fn begin_wide(&mut self) -> bool {
         let choices_max = self.config.wide_choices_max.saturating_mul(self.generators.max(1));
         let mut any = false;
-        while let Some(submission) = self.wide.next(choices_max) {
-            self.begin(submission);
+        while let Some((arrived, submission)) = self.wide.next(choices_max) {
+            self.begin(arrived, submission);
             any = true;
         }
         any
@@ -232,10 +234,10 @@ impl Desk {
         if now >= self.next_renewal {
             self.next_renewal = now + self.config.renew_every;
             self.renew();
-            for request in self.wide.overdue(now, self.config.journey.deadline) {
-                let failure = Failure::new(FailureKind::DeadlineExceeded, "its turn did not come in time");
-                self.refuse(request, failure);
-            }
+        }
+        while let Some(request) = self.wide.overdue(now, self.config.journey.deadline) {
+            let failure = Failure::new(FailureKind::DeadlineExceeded, "its turn did not come in time");
+            self.refuse(request, failure);
         }
         true
     }

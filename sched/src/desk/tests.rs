@@ -1,6 +1,7 @@
 //! A desk over many workers that say what workers say; and the consequences of silence and turns.
 
 mod conduct;
+mod deadlines;
 
 use std::sync::Arc;
 

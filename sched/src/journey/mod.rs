@@ -26,7 +26,7 @@ use place::{Patience, Waiting};
 pub struct Journey {
     parts: Parts,
     config: JourneyConfig,
-    began: Time,
+    arrived: Time,
     deadline: Time,
     choices: Vec<Progress>,
     /// Legs that are bound to workers. Messages of any other attempt are stale.
@@ -68,7 +68,7 @@ impl Journey {
         let all: Vec<Choice> = (0..parts.choices).map(Choice).collect();
         let mut journey = Journey {
             config,
-            began: now,
+            arrived: now,
             deadline: now + config.deadline,
             choices: vec![Progress::default(); all.len()],
             legs: BTreeMap::new(),
@@ -86,6 +86,14 @@ impl Journey {
             journey.fail(Failure::new(FailureKind::InvalidRequest, "prompt, n and max_tokens must not be empty or 0"));
         }
         journey
+    }
+
+    /// Counts latency and deadline from an earlier time, when a request came that had to wait for its turn.
+    #[must_use]
+    pub fn arrived(mut self, at: Time) -> Journey {
+        self.arrived = at;
+        self.deadline = at + self.config.deadline;
+        self
     }
 
     /// Takes in one fact. After the end, nothing changes any more.

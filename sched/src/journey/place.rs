@@ -134,7 +134,7 @@ impl Journey {
             begun: self.begun(),
             prompt: &self.parts.prompt,
             slo: self.parts.slo,
-            ttft_slack: ttft.map(|ttft| (self.began + ttft).since(now)),
+            ttft_slack: ttft.map(|ttft| (self.arrived + ttft).since(now)),
             prefill_tokens: request.prefill_tokens() as u32,
             sequence_tokens: prompt.saturating_add(max_tokens),
             choices: request.choices.len() as u32,
