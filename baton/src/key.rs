@@ -42,6 +42,7 @@ pub struct BadKey {
 pub fn run(command: &KeyCommand) -> Result<()> {
     match command {
         KeyCommand::New { name } => {
+            anyhow::ensure!(!name.is_empty(), "the name is empty, expected who will use the key");
             node::bind::check_name(name).map_err(|problem| anyhow::anyhow!("the name {problem}"))?;
             let random = proto::Secret::draw().map_err(|failure| anyhow::anyhow!("{failure}"))?;
             let key = format!("sk-{random}");

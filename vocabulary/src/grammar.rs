@@ -238,14 +238,21 @@ fn word(pieces: &Pieces, token: TokenId) -> Vec<u8> {
     }
 }
 
-/// Error in words that are fit for a client: the first line of the library's, without where in its code it was.
+/// Error in words that are fit for a client: the first line of the library's, and the reason that follows a regular
+/// expression's, without where in its code or in our grammar it was.
 fn told(error: &str) -> GrammarError {
     // How the library says that nothing may come next.
     if error.contains(NO_EXTENSION) {
         return GrammarError("no text of this grammar can go on here".to_owned());
     }
-    let line = error.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it cannot be followed");
-    GrammarError(line.chars().take(ERROR_CHARS_MAX).collect())
+    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("it cannot be followed");
+    let place = first.strip_prefix("at ").and_then(|rest| rest.split_once(": "));
+    let is_place = |place: &str| place.chars().all(|c| c.is_ascii_digit() || matches!(c, '(' | ')'));
+    let first = place.filter(|(place, _)| is_place(place)).map_or(first, |(_, rest)| rest);
+    let reason = lines.find_map(|line| line.strip_prefix("error: ")).map(|reason| format!(" {reason}"));
+    let said = format!("{first}{}", reason.unwrap_or_default());
+    GrammarError(said.chars().take(ERROR_CHARS_MAX).collect())
 }
 
 #[cfg(test)]
@@ -372,7 +379,9 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_grammar_is_told_in_a_line() {
         let vocabulary = vocabulary();
-        for (grammar, said) in [("start: nonsense", "nonsense"), ("start: /[^\\s\\S]/", "")] {
+        for (grammar, said) in
+            [("start: nonsense", "nonsense"), ("start: /[^\\s\\S]/", ""), ("start: /(/", "unclosed group")]
+        {
             let error = vocabulary.grammars.compile(grammar).err().unwrap_or_else(|| panic!("{grammar}")).to_string();
             assert!(error.contains(said), "{error}");
             assert!(error.lines().count() == 1 && error.chars().count() <= ERROR_CHARS_MAX, "{error}");

@@ -36,7 +36,7 @@ pub struct ChatArgs {
     #[arg(long)]
     max_tokens: Option<u32>,
     /// 0 is greedy.
-    #[arg(long, value_parser = finite)]
+    #[arg(long, value_parser = finite, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// One question instead of a conversation; what is piped in stands before it.
     prompt: Vec<String>,

@@ -59,7 +59,11 @@ async fn restart(launch: &Launch, backoff: &mut Backoff, (narrator, ending): (Na
             // The caller drops this future soon, as everything stops.
             Err(_) if ending.is_asked() => std::future::pending().await,
             Err(problem) => {
-                error!(worker = launch.name, problem = told(&problem), "a worker cannot be started again; tried on");
+                error!(
+                    worker = launch.name,
+                    problem = told(&problem),
+                    "a worker did not start; it will be tried again"
+                );
             }
         }
     }

@@ -169,7 +169,7 @@ fn what_is_wrong_is_named() {
         max_tokens: max_tokens is missing
         max_tokens: max_tokens must be an integer from 1 to 4294967295, but is 0
         stop_sequences: stop_sequences may have 4 strings at most, but has 5
-        stop_sequences: stop_sequences must be a string, but is 1
+        stop_sequences[0]: stop_sequences[0] must be a string, but is 1
         temperature: temperature must be a number from 0 to 2, but is the string "hot"
         tools: tools must be a list, but is an object
         tools: tools may have 512 entries at most, but has 513

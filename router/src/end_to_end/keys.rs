@@ -47,7 +47,15 @@ fn code(answer: &Answer) -> (u16, Value) {
 #[tokio::test]
 async fn without_a_key_nothing_is_told_and_no_body_is_waited_for() {
     let (deployment, parrot) = locked(FAST, vec![key("ann")]).await;
-    for request in [completion(1), get("/v1/models"), get("/nothing"), get("/metrics"), with("sk-bob", completion(1))] {
+    // Whatever else is wrong with a stranger's request, only the key is spoken of.
+    let odd = |name: &str, value: &str| {
+        let head = hyper::Request::post(COMPLETIONS).header("host", "localhost").header(name, value);
+        head.body("{}".to_owned()).unwrap()
+    };
+    let odd = [("content-type", "text/plain"), ("content-encoding", "gzip"), ("origin", "http://evil.example")]
+        .map(|(name, value)| odd(name, value));
+    let plain = [completion(1), get("/v1/models"), get("/nothing"), get("/metrics"), with("sk-bob", completion(1))];
+    for request in plain.into_iter().chain(odd) {
         let answer = deployment.call(request).await;
         assert_eq!(code(&answer), (401, json!("invalid_api_key")), "{}", answer.body);
         assert_eq!(answer.header("www-authenticate"), "Bearer");

@@ -72,7 +72,10 @@ impl App {
             None => names.next(),
             Some(name) => names.find(|known| *known == name),
         };
-        found.cloned().ok_or_else(|| ApiError::model_not_found(name.unwrap_or_default()))
+        found.cloned().ok_or_else(|| match name {
+            Some(name) => ApiError::model_not_found(name),
+            None => ApiError::no_model_for_key(),
+        })
     }
 
     pub(crate) fn answer_id(&self, prefix: &str) -> String {

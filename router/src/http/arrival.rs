@@ -146,7 +146,11 @@ impl Reception {
             Err(Strange::NotJson(_) | Strange::Encoded(_)) if !super::takes_body(request.uri().path()) => {
                 self.identified(request)
             }
-            Err(strange) => Welcome::Refused(refused(&strange)),
+            // Strangers learn nothing but that they are, and write no log line.
+            Err(strange) => match self.keys.stranger(request).filter(|_| !cors::is_preflight(request)) {
+                Some(error) => Welcome::Stranger(error),
+                None => Welcome::Refused(refused(&strange)),
+            },
             Ok(()) if cors::is_preflight(request) => Welcome::Preflight,
             Ok(()) => self.identified(request),
         }

@@ -47,6 +47,8 @@ impl Endpoint for ResponsesRequest {
     /// The conversation is `input` here, and the length `max_output_tokens`.
     fn reworded(error: ApiError) -> ApiError {
         match error.param.as_deref() {
+            // A field that is refused keeps the name by which it came.
+            Some(_) if error.code == Some("unsupported_parameter") => error,
             Some(place) if place.starts_with("messages") => {
                 let message = error.message.strip_prefix(&format!("{place}: ")).unwrap_or(&error.message).to_owned();
                 ApiError { param: Some("input".to_owned()), message, ..error }

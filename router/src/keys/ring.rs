@@ -80,33 +80,44 @@ impl Keys {
 
     /// Decides by the head of a request. Reads no body, and costs the same for every wrong key.
     pub(crate) fn receive<B>(&self, request: &Request<B>) -> Entry {
-        let path = request.uri().path();
-        if path == METRICS {
-            return self.receive_operator(request);
-        }
-        let Lock::Keys(ring) = &self.lock else { return Entry::In(Visit::new(Visitor::default(), Counts::No)) };
-        if OPEN.contains(&path) {
-            return Entry::In(Visit::new(Visitor::default(), Counts::No));
-        }
-        let found = match KeyDigest::presented(request.headers()) {
-            Presented::Nothing => Err(Stranger::NoKey),
-            Presented::NoKey => Err(Stranger::WrongKey),
-            Presented::Key(digest) => {
-                find(&ring.read().unwrap_or_else(PoisonError::into_inner), &digest).ok_or(Stranger::WrongKey)
-            }
-        };
-        match found {
-            Ok(key) => enter(&key, request.method()),
-            Err(stranger) => stranger.turned_away(),
+        match self.key_of(request) {
+            Ok(Some(key)) => enter(&key, request.method()),
+            Ok(None) => Entry::In(Visit::new(Visitor::default(), Counts::No)),
+            Err(stranger) => Entry::Stranger(stranger.turned_away()),
         }
     }
 
-    fn receive_operator<B>(&self, request: &Request<B>) -> Entry {
-        let is_operator = |admin: &KeyDigest| KeyDigest::presented(request.headers()).is(admin);
+    /// Returns the refusal of a request whose sender may not use this path, whatever else is wrong with it. Counts
+    /// nothing against a key.
+    pub(crate) fn stranger<B>(&self, request: &Request<B>) -> Option<ApiError> {
+        self.key_of(request).err().map(Stranger::turned_away)
+    }
+
+    /// Returns the key by which a request may enter; `None` if it needs none.
+    fn key_of<B>(&self, request: &Request<B>) -> Result<Option<Arc<Key>>, Stranger> {
+        let path = request.uri().path();
+        if path == METRICS {
+            return self.is_operator(request).then_some(None).ok_or(Stranger::NoAdmin);
+        }
+        let Lock::Keys(ring) = &self.lock else { return Ok(None) };
+        if OPEN.contains(&path) {
+            return Ok(None);
+        }
+        match KeyDigest::presented(request.headers()) {
+            Presented::Nothing => Err(Stranger::NoKey),
+            Presented::NoKey => Err(Stranger::WrongKey),
+            Presented::Key(digest) => {
+                let found = find(&ring.read().unwrap_or_else(PoisonError::into_inner), &digest);
+                found.map(Some).ok_or(Stranger::WrongKey)
+            }
+        }
+    }
+
+    fn is_operator<B>(&self, request: &Request<B>) -> bool {
         match (&self.admin, &self.lock) {
-            (None, Lock::Open) => Entry::In(Visit::new(Visitor::default(), Counts::No)),
-            (Some(admin), _) if is_operator(admin) => Entry::In(Visit::new(Visitor::default(), Counts::No)),
-            (Some(_), _) | (None, Lock::Keys(_)) => Stranger::NoAdmin.turned_away(),
+            (None, Lock::Open) => true,
+            (Some(admin), _) => KeyDigest::presented(request.headers()).is(admin),
+            (None, Lock::Keys(_)) => false,
         }
     }
 }
@@ -140,7 +151,7 @@ fn refused(exceeded: Exceeded) -> ApiError {
 }
 
 impl Stranger {
-    fn turned_away(self) -> Entry {
+    fn turned_away(self) -> ApiError {
         let (reason, message) = match self {
             Stranger::NoKey => (
                 "missing",
@@ -154,7 +165,7 @@ impl Stranger {
             ),
         };
         counter!(names::KEY_REFUSED_TOTAL, "role" => ROLE, "reason" => reason).increment(1);
-        Entry::Stranger(ApiError::unauthorized(message))
+        ApiError::unauthorized(message)
     }
 }
 

@@ -87,6 +87,16 @@ impl ApiError {
         }
     }
 
+    /// Reports that the key of a request that names no model may use none that is served here.
+    #[must_use]
+    pub fn no_model_for_key() -> ApiError {
+        ApiError {
+            param: Some("model".to_owned()),
+            code: Some("model_not_found"),
+            ..ApiError::new(FailureKind::NotFound, "This API key may use no model that is served here.")
+        }
+    }
+
     /// Reports that the path does not exist.
     #[must_use]
     pub fn path_not_found(method: &str, path: &str) -> ApiError {

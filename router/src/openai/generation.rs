@@ -357,7 +357,10 @@ pub(crate) fn take_stops(name: &str, fields: &mut Fields, limits: &Limits) -> Re
         None => return Ok(Vec::new()),
         Some(Value::String(stop)) => vec![stop],
         Some(Value::Array(list)) => {
-            list.into_iter().map(|value| fields::string(name, value)).collect::<Result<Vec<_>, _>>()?
+            let stops = list.into_iter().enumerate();
+            stops
+                .map(|(index, stop)| fields::string(&format!("{name}[{index}]"), stop))
+                .collect::<Result<Vec<_>, _>>()?
         }
         Some(other) => return Err(fields::wrong(name, "a string or a list of strings", &other)),
     };

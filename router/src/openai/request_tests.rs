@@ -164,7 +164,7 @@ fn values_out_of_range() {
             n: n must be an integer from 1 to 4, but is 0
             n: n must be an integer from 1 to 4, but is 5
             stop: stop must be a string or a list of strings, but is 3
-            stop: stop must be a string, but is 3
+            stop[1]: stop[1] must be a string, but is 3
             stop: stop must not contain an empty string
             stop: stop may have 4 strings at most, but has 5
             stop: a stop string may have 16 bytes at most, but has 17

@@ -10,7 +10,9 @@ pub(super) fn finish(
     token: TokenId,
     context_max: u32,
 ) -> Option<FinishReason> {
-    if generated > params.min_tokens && params.stop_tokens.contains(&token) {
+    // Before its least length a structured answer gets a stop token only where its grammar leaves nothing else.
+    let may_stop = generated > params.min_tokens || params.structure.is_some();
+    if may_stop && params.stop_tokens.contains(&token) {
         return Some(FinishReason::Stop);
     }
     at_limit(params, prompt, generated, context_max).then_some(FinishReason::Length)
@@ -28,7 +30,10 @@ pub(super) fn stored_positions_max(params: &SamplingParams, prompt: u32, context
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::Structure;
 
     fn params(min_tokens: u32, max_tokens: u32) -> SamplingParams {
         SamplingParams { min_tokens, max_tokens, stop_tokens: vec![TokenId(2)], ..SamplingParams::default() }
@@ -42,6 +47,9 @@ mod tests {
         assert_eq!(ends(2, 2), None);
         assert_eq!(ends(3, 2), Some(FinishReason::Stop));
         assert_eq!(ends(3, 4), None);
+        let structure = Some(Arc::new(Structure { grammar: "start: \"a\"".into(), ends: vec![TokenId(2)] }));
+        let structured = SamplingParams { structure, ..params.clone() };
+        assert_eq!(finish(&structured, 5, 2, TokenId(2), 99), Some(FinishReason::Stop), "its grammar is at its end");
     }
 
     #[test]
