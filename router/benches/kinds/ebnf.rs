@@ -73,9 +73,8 @@ fn query(chance: &mut Chance) -> String {
 }
 
 fn sum(chance: &mut Chance, terms: usize) -> String {
-    let terms: Vec<String> =
-        (0..terms).map(|index| format!("{} * ({index} + {}7)", word(chance), index * 13)).collect();
-    format!("{}= {}\n", terms.join("- "), word(chance))
+    let terms: Vec<String> = (0..terms).map(|index| format!("{} *({index} +{}7) ", word(chance), index * 13)).collect();
+    format!("{}= {}\n", terms.join("-"), word(chance))
 }
 
 fn settings(chance: &mut Chance) -> String {
