@@ -16,3 +16,16 @@ pub enum SchedError {
         rule: &'static str,
     },
 }
+
+/// Checks a number of a replica's configuration.
+pub(crate) fn check(
+    field: &'static str,
+    value: impl std::fmt::Display,
+    holds: bool,
+    rule: &'static str,
+) -> Result<(), SchedError> {
+    match holds {
+        true => Ok(()),
+        false => Err(SchedError::ReplicaConfig { field, value: value.to_string(), rule }),
+    }
+}

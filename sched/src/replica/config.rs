@@ -1,5 +1,6 @@
 //! Configuration of one worker's scheduler; knows no file format.
 
+use crate::error::check;
 use crate::handoff::LeaseKey;
 use crate::layout::TILE_TOKENS;
 use crate::scheduling::Scheduling;
@@ -188,17 +189,5 @@ impl ReplicaConfig {
 
     pub(super) fn filling_blocks_max(&self) -> u32 {
         (f64::from(self.filling_share) * f64::from(self.blocks_total)) as u32
-    }
-}
-
-fn check(
-    field: &'static str,
-    value: impl std::fmt::Display,
-    holds: bool,
-    rule: &'static str,
-) -> Result<(), SchedError> {
-    match holds {
-        true => Ok(()),
-        false => Err(SchedError::ReplicaConfig { field, value: value.to_string(), rule }),
     }
 }

@@ -16,6 +16,7 @@ pub use peak::{Future, peak_blocks};
 
 use crate::SchedError;
 use crate::cost::{CostError, Fitted, StepBudget};
+use crate::error::check;
 
 /// What one worker does when there is more to do than fits.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -46,24 +47,24 @@ impl Scheduling {
         match self.prefill {
             PrefillOrder::Fcfs => {}
             PrefillOrder::ShortestFirst { ageing_tokens_per_s: ageing } => {
-                require("ageing_tokens_per_s", ageing, ageing.is_finite() && ageing >= 0.0, "it must be 0 or more")?;
+                check("ageing_tokens_per_s", ageing, ageing.is_finite() && ageing >= 0.0, "it must be 0 or more")?;
             }
             PrefillOrder::SlackFirst(latency) => check_latency(latency)?,
         }
         match self.decode {
             DecodeOrder::Fcfs => {}
             DecodeOrder::Mlfq(config) => {
-                require("batch_max", config.batch_max, config.batch_max > 0, "it must be at least 1")?;
-                require("quantum", config.quantum, config.quantum.us() > 0, "it must be above 0")?;
+                check("batch_max", config.batch_max, config.batch_max > 0, "it must be at least 1")?;
+                check("quantum", config.quantum, config.quantum.us() > 0, "it must be above 0")?;
                 check_latency(config.latency)?;
             }
         }
         match self.admission {
             Admission::Aggressive | Admission::Conservative => {}
             Admission::PastFuture(PastFuture { window, lists_max, reserve }) => {
-                require("window", window, window > 0, "it must be at least 1")?;
-                require("lists_max", lists_max, lists_max > 0, "it must be at least 1")?;
-                require("reserve", reserve, (0.0..1.0).contains(&reserve), "it must lie in [0, 1)")?;
+                check("window", window, window > 0, "it must be at least 1")?;
+                check("lists_max", lists_max, lists_max > 0, "it must be at least 1")?;
+                check("reserve", reserve, (0.0..1.0).contains(&reserve), "it must lie in [0, 1)")?;
             }
         }
         match self.budget {
@@ -80,18 +81,6 @@ fn check_latency(latency: Fitted) -> Result<(), SchedError> {
         rule: must,
     };
     latency.checked().map(|_| ()).map_err(wrong)
-}
-
-fn require(
-    field: &'static str,
-    value: impl std::fmt::Display,
-    holds: bool,
-    rule: &'static str,
-) -> Result<(), SchedError> {
-    match holds {
-        true => Ok(()),
-        false => Err(SchedError::ReplicaConfig { field, value: value.to_string(), rule }),
-    }
 }
 
 #[cfg(test)]
