@@ -3,8 +3,14 @@
 //! The matching is done by llguidance. Its result depends on the grammar and the tokens so far only, so a matcher that is
 //! rebuilt by replay, on whatever worker, gives the same masks.
 
+mod look;
+mod masks;
+#[cfg(test)]
+mod masks_tests;
+mod tree;
+
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie};
@@ -13,11 +19,14 @@ use model_files::Fields;
 use model_files::keys::TOKENIZER_CONFIG;
 use sched::TokenId;
 
+use self::look::Steps;
+use self::masks::Masks;
+use self::tree::Tree;
 use crate::contained::contained;
 use crate::{GrammarError, Pieces, SpecialTokens, VocabularyError, read_tokenizer};
 
 /// Bounds of one grammar and of one mask. A state of the lexer takes one to two kilobytes, so that a running choice holds
-/// at most some 40 MB.
+/// at most some 50 MB, with what is known of them for masks.
 const LIMITS: ParserLimits = ParserLimits {
     max_items_in_row: 2_000,
     initial_lexer_fuel: 1_000_000,
@@ -29,16 +38,19 @@ const LIMITS: ParserLimits = ParserLimits {
     verbose_errors: false,
 };
 
-/// Parts of the vocabulary, as regular expressions, which the library allows at once where a text may go on with any of
-/// them, instead of token by token. Beside its own for strings of JSON: any text, and text in which no mark of calls or
-/// thoughts begins.
-const FREE_SLICES: [&str; 7] = [
-    r"(?s:.)+",
+/// Parts of the vocabulary, as regular expressions, which are allowed at once where a text may go on with any of them,
+/// instead of token by token. They are beside the library's own, which are for strings of JSON. Each one shortens the
+/// first look at a state, by kinds of grammars:
+const FREE_SLICES: [&str; 5] = [
+    // Text up to the marks of calls or thoughts.
     r"[^<\[◁]+",
+    // Text between single quotes, as in SQL.
     r#"[^"'\\\x00-\x1F\x7F]+"#,
+    // Names in programs, and the part of a mail address before its @.
     r"[a-zA-Z0-9_]+",
+    // Words without digits, and names of hosts.
     r"[a-zA-Z]+",
-    r"[a-z]+",
+    // The last characters of strings of bounded length.
     r#"[^"\\\x00-\x1F\x7F]{1,5}"#,
 ];
 
@@ -52,13 +64,29 @@ const ERROR_CHARS_MAX: usize = 300;
 /// Compiler of grammars over one vocabulary.
 pub struct Grammars {
     factory: ParserFactory,
+    vocabulary: Arc<Vocabulary>,
     /// Token beyond the vocabulary that stands for the end of the text.
     end: u32,
+}
+
+/// The tokens, as masks need them.
+struct Vocabulary {
+    env: TokEnv,
+    tree: Tree,
+    /// Memory for the next mask, of which there is rarely more than one at a time.
+    steps: Mutex<Steps>,
+}
+
+impl Vocabulary {
+    fn steps(&self) -> MutexGuard<'_, Steps> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Position in a grammar: the text so far, and what may follow.
 pub struct Matcher {
     inner: llguidance::Matcher,
+    masks: Arc<Masks>,
     /// The parser at the start of the text. It shares the lexer, and so what that has learned.
     start: TokenParser,
     end: u32,
@@ -88,11 +116,12 @@ impl Grammars {
     /// Prepares the vocabulary. Control tokens match no text, only their names in a grammar.
     ///
     /// # Errors
-    /// When the library refuses the vocabulary.
+    /// When the library refuses the vocabulary, or if a token is too long.
     pub fn new(pieces: &Pieces) -> Result<Grammars, VocabularyError> {
         let refused = |error: String| VocabularyError::Tokenizer(format!("no grammar can be matched: {error}"));
         let end = u32::try_from(pieces.len()).map_err(|error| refused(error.to_string()))?;
         let mut words: Vec<Vec<u8>> = (0..end).map(|id| word(pieces, TokenId(id))).collect();
+        tree::check_lengths(&words).map_err(refused)?;
         words.push(Vec::new());
         let trie = TokTrie::from(&TokRxInfo::new(end + 1, end), &words);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
@@ -102,7 +131,8 @@ impl Grammars {
         let mut factory = factory.map_err(|error| refused(error.to_string()))?;
         factory.quiet();
         *factory.limits_mut() = LIMITS;
-        Ok(Grammars { factory, end })
+        let tree = Tree::new(env.tok_trie(), &slices).map_err(refused)?;
+        Ok(Grammars { factory, vocabulary: Arc::new(Vocabulary { env, tree, steps: Mutex::default() }), end })
     }
 
     /// Compiles a grammar, in llguidance's dialect of Lark.
@@ -112,32 +142,34 @@ impl Grammars {
     pub fn compile(&self, grammar: &str) -> Result<Matcher, GrammarError> {
         let init = GrammarInit::Serialized(TopLevelGrammar::from_lark(grammar.to_owned()));
         let parser = self.factory.create_parser_from_init(init, 0, 0).map_err(|error| told(&error.to_string()))?;
-        let matcher = Matcher::at_start(parser, self.end);
+        let masks = Arc::new(Masks::new(Arc::clone(&self.vocabulary)));
+        let mut matcher = Matcher::at_start(parser, masks, self.end);
         // Some grammars lead nowhere, which only their first mask shows.
-        matcher.fresh().mask()?;
-        Ok(matcher)
+        matcher.mask()?;
+        Ok(matcher.into_start())
     }
 }
 
 impl Matcher {
-    fn at_start(mut parser: TokenParser, end: u32) -> Matcher {
+    fn at_start(mut parser: TokenParser, masks: Arc<Masks>, end: u32) -> Matcher {
         if parser.is_fresh() {
             parser.start_without_prompt();
         }
-        Matcher { inner: llguidance::Matcher::new(Ok(parser.clone())), start: parser, end }
+        parser.bias_computer = Arc::<Masks>::clone(&masks);
+        Matcher { inner: llguidance::Matcher::new(Ok(parser.clone())), masks, start: parser, end }
     }
 
     /// Returns a matcher at the start of the text that shares nothing, so that what one text costs is not charged to
     /// another. Its lexer knows what this one has learned.
     #[must_use]
     pub fn fresh(&self) -> Matcher {
-        Matcher::at_start(self.start.deep_clone(), self.end)
+        Matcher::at_start(self.start.deep_clone(), Arc::new(self.masks.fork()), self.end)
     }
 
     /// Goes back to the start of the text.
     #[must_use]
     pub fn into_start(self) -> Matcher {
-        Matcher::at_start(self.start, self.end)
+        Matcher::at_start(self.start, self.masks, self.end)
     }
 
     /// Returns true if texts that begin with this matcher's lexer rather than with that of `other`, of the same grammar,
@@ -149,13 +181,14 @@ impl Matcher {
             return false;
         }
         let (ours, theirs) = (self.start.parser.lexer_stats(), other.start.parser.lexer_stats());
-        !ours.error && ours.num_states <= LEARNED_STATES_MAX && ours.num_transitions > theirs.num_transitions
+        let more = ours.num_transitions > theirs.num_transitions || self.masks.states() > other.masks.states();
+        !ours.error && ours.num_states <= LEARNED_STATES_MAX && more
     }
 
-    /// Memory of its lexer, as the library estimates it.
+    /// Memory of its lexer, by estimate, with what is known of it for masks.
     #[must_use]
     pub fn lexer_bytes(&self) -> usize {
-        self.start.parser.lexer_stats().num_bytes
+        self.start.parser.lexer_stats().num_bytes + self.masks.bytes()
     }
 
     /// Returns true if the text may go on with `token`.
@@ -259,12 +292,12 @@ fn told(error: &str) -> GrammarError {
 mod tests {
     use super::*;
 
-    struct Vocabulary {
-        grammars: Grammars,
+    pub(super) struct Vocabulary {
+        pub(super) grammars: Grammars,
         pieces: Pieces,
     }
 
-    fn vocabulary() -> Vocabulary {
+    pub(super) fn vocabulary() -> Vocabulary {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
         let tokenizer = read_tokenizer(&folder.join("tokenizer.json"), &mut SpecialTokens::default()).unwrap();
         Vocabulary { grammars: Grammars::read(&folder).unwrap(), pieces: Pieces::compile(&tokenizer).unwrap() }
@@ -275,7 +308,7 @@ mod tests {
             (0..self.pieces.len() as u32).map(TokenId)
         }
 
-        fn token(&self, text: &str) -> TokenId {
+        pub(super) fn token(&self, text: &str) -> TokenId {
             self.tokens().find(|token| self.pieces.bytes(*token) == text.as_bytes()).unwrap()
         }
 
@@ -308,7 +341,7 @@ mod tests {
         assert!(!mask.allows(TokenId(mask.tokens())), "the end is no token of the model");
     }
 
-    /// What the library allows or refuses at once, by parts of the vocabulary, is what it would token by token.
+    /// What is allowed or refused at once, by parts of the vocabulary, is what it would be token by token.
     #[test]
     fn every_mask_is_what_token_by_token_comes_out() {
         let vocabulary = vocabulary();

@@ -133,12 +133,18 @@ impl Slot {
         let raw_maximum = order::maximum(logits).map_err(|problem| broken_model(&problem))?;
         let is_adjusted = penalty::changes_logits(params, self.generated) || mask::has_masks(params);
         let (view, maximum) = if is_adjusted || self.follower.is_some() {
-            adjusted.clear();
-            adjusted.extend_from_slice(logits);
-            self.seen.adjust(params, self.generated, adjusted);
-            self.recent.mask(params, adjusted);
+            if is_adjusted {
+                adjusted.clear();
+                adjusted.extend_from_slice(logits);
+                self.seen.adjust(params, self.generated, adjusted);
+                self.recent.mask(params, adjusted);
+            }
             if let Some(follower) = &self.follower {
-                follower.allowed(|allowed| allowed.bar(logits, adjusted)).map_err(|error| broken_structure(&error))?;
+                let barred = follower.allowed(|allowed| match is_adjusted {
+                    true => allowed.bar(logits, adjusted),
+                    false => allowed.copy(logits, adjusted),
+                });
+                barred.map_err(|error| broken_structure(&error))?;
             }
             (adjusted.as_slice(), order::maximum(adjusted).map_err(|problem| broken_params(&problem))?)
         } else {

@@ -128,11 +128,47 @@ impl Allowed<'_> {
         }
     }
 
+    /// Copies a row of `raw` logits to `logits` without the tokens that may not come next: in one pass, for the rows of a
+    /// large vocabulary are more than the caches hold.
+    pub(crate) fn copy(&self, raw: &[f32], logits: &mut Vec<f32>) {
+        logits.resize(raw.len(), f32::NEG_INFINITY);
+        if self.mask.must_end() {
+            logits.fill(f32::NEG_INFINITY);
+            self.copy_ends(raw, logits);
+            return;
+        }
+        let tokens = self.mask.tokens() as usize;
+        let mut words = self.mask.words().iter();
+        // Of a length that is known to the compiler.
+        let ((whole, rest), (whole_out, rest_out)) = (raw.as_chunks::<32>(), logits.as_chunks_mut::<32>());
+        for ((raw, logits), word) in whole.iter().zip(whole_out).zip(&mut words) {
+            copy_word(*word, raw, logits);
+        }
+        copy_word(words.next().copied().unwrap_or_default(), rest, rest_out);
+        logits.iter_mut().skip(tokens).for_each(|logit| *logit = f32::NEG_INFINITY);
+        if self.mask.may_end() {
+            self.copy_ends(raw, logits);
+        }
+    }
+
     fn copy_ends(&self, raw: &[f32], logits: &mut [f32]) {
         for end in self.ends {
             let index = end.0 as usize;
             if let (Some(logit), Some(raw)) = (logits.get_mut(index), raw.get(index)) {
                 *logit = *raw;
+            }
+        }
+    }
+}
+
+/// Copies the logits of one word of a mask; whole words are common.
+fn copy_word(word: u32, raw: &[f32], logits: &mut [f32]) {
+    match word {
+        0 => logits.fill(f32::NEG_INFINITY),
+        u32::MAX => logits.copy_from_slice(raw),
+        _ => {
+            for (bit, (logit, raw)) in logits.iter_mut().zip(raw).enumerate() {
+                *logit = if word & (1 << bit) == 0 { f32::NEG_INFINITY } else { *raw };
             }
         }
     }

@@ -178,6 +178,24 @@ fn other_masks_hold_within_the_grammar_but_not_at_its_end() {
     assert!(failure.detail.contains("allowed_tokens") && failure.detail.contains("structure"), "{failure}");
 }
 
+/// Also in a row that is longer than the vocabulary, and where the row before had other tokens.
+#[test]
+fn a_copy_without_the_barred_tokens_is_a_copy_that_they_are_barred_from() {
+    let model = model();
+    let structure = Arc::new(Structure { grammar: SCHEMA.into(), ends: vec![model.end, TokenId(1 << 20)] });
+    let tokens = answer(&model, SCHEMA, 3, 400, false);
+    let structures = Structures::new(model_dir());
+    let mut copied = vec![1.0; 7];
+    for said in 0..tokens.len() {
+        let follower = structures.follow(&structure, &tokens[..said]);
+        let raw = logits(model.pieces.len() + 40, 5, said);
+        let mut barred = raw.clone();
+        follower.allowed(|allowed| allowed.bar(&raw, &mut barred)).unwrap();
+        follower.allowed(|allowed| allowed.copy(&raw, &mut copied)).unwrap();
+        assert_eq!(copied, barred, "after {said} tokens");
+    }
+}
+
 #[test]
 fn a_grammar_that_cannot_be_followed_fails_its_choice_only() {
     let model = model();
