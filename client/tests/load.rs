@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use client::http::{Client, Deadlines};
 use client::report::{Measured, Report, SloClass, SloClasses, html, summary};
-use client::run::{Api, BodySettings, Endpoint, FailureKind, Limits, OptionalField, Pace, Stopper, SweepBounds};
+use client::run::{Api, BodySettings, Endpoint, Extra, FailureKind, Limits, OptionalField, Pace, Stopper, SweepBounds};
 use client::session::{Outcome, Session, SweepSettings, WarmUp};
 use client::workload::{ArrivalProcess, Arrivals, LengthSource, Lengths, Synthetic, TokenRange};
 use server::{Behaviour, GAP, Server, TTFT};
@@ -22,7 +22,7 @@ fn endpoint(name: &str, address: &str) -> Endpoint {
     let deadlines = Deadlines { silence: Duration::from_millis(700), ..Deadlines::default() };
     let client = Client::new(address).unwrap().with_deadlines(deadlines);
     let sends = vec![OptionalField::IncludeUsage, OptionalField::IgnoreEos, OptionalField::MinTokens];
-    let body = BodySettings { api: Api::Completions, model: "m".to_owned(), sends, extra: serde_json::Map::new() };
+    let body = BodySettings { api: Api::Completions, model: "m".to_owned(), sends, extra: Extra::default() };
     Endpoint { name: name.to_owned(), client, body }
 }
 

@@ -8,7 +8,6 @@ pub mod bind;
 #[cfg(test)]
 mod chain;
 pub mod config;
-pub mod contained;
 pub mod door;
 pub mod drain;
 pub mod exit;

@@ -35,14 +35,12 @@ impl Ended<'_> {
             return;
         }
         let Ended { trail, summary, .. } = self;
-        let id = self.id.to_string();
         let part = |part: fn(&TtftParts) -> Span| summary.ttft.map(|parts| part(&parts).us());
         let visited = trail.visited();
         info!(
             target: REQUEST_TARGET,
             request = trail.name(),
-            // A name that the router gave contains the number already.
-            id = (id != trail.name()).then_some(id),
+            id = trail.id_beside_name(self.id),
             endpoint = self.endpoint,
             model = self.model,
             class = self.class,

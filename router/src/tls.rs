@@ -1,6 +1,6 @@
 //! Section `[router.tls]`: certificate and key of the client port, kept up with their files; knows no request.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use metrics::counter;
 use node::config::Fault;
@@ -47,6 +47,12 @@ impl TlsConfig {
     /// Reads the files, if there are any.
     pub(crate) fn load(&self) -> Result<Option<(Tls, TlsFiles)>, Error> {
         self.is_on().then(|| Ok(Tls::load(&self.cert_file, &self.key_file)?)).transpose()
+    }
+
+    /// Returns the certificate file, if the client port has TLS.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Path> {
+        self.is_on().then_some(&*self.cert_file)
     }
 
     fn is_on(&self) -> bool {

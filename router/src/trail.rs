@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sched::RequestId;
+
 use crate::traces::Parent;
 
 /// Most workers that are remembered by name.
@@ -35,6 +37,12 @@ impl Trail {
     /// Client's name for the request.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Number of the request at the workers, beside the name: `None` if the name is that number, as the router made it.
+    pub(crate) fn id_beside_name(&self, id: RequestId) -> Option<String> {
+        let id = id.to_string();
+        (id != *self.name).then_some(id)
     }
 
     /// Place in the client's trace.
@@ -98,6 +106,14 @@ impl fmt::Display for Visited {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by reading logs: lines said the same name as `request` and as `id`.
+    #[test]
+    fn a_name_that_is_the_number_is_said_once() {
+        let id = RequestId(7);
+        assert_eq!(Trail::of(&id.to_string(), None).id_beside_name(id), None);
+        assert_eq!(Trail::of("mine", None).id_beside_name(id), Some(id.to_string()));
+    }
 
     #[test]
     fn workers_are_named_once_in_order_and_within_a_bound() {

@@ -7,6 +7,7 @@
 pub mod block;
 pub mod cluster;
 pub mod compat;
+pub mod contained;
 pub mod cost;
 pub mod desk;
 pub mod device;

@@ -168,6 +168,8 @@ fn wrong_arguments_and_targets_are_told_apart() -> Result<()> {
         (&["--rate", "1", "--slo", "a=ttft:5"], 64, "there is no target"),
         (&["--rate", "1", "--arrivals", "weibull"], 64, "expected constant, poisson or gamma:CV"),
         (&["--rate", "1", "--limit", "1", "--context-max", "10"], 64, "no request to send"),
+        (&["--rate", "0"], 64, "expected requests per second above 0"),
+        (&["--rate", "1", "--extra", r#"{"n": 3}"#], 64, "n must be 1, but is 3"),
         (&["--sweep"], 64, "give --slo"),
         (&["--rate", "50", "--limit", "3"], 1, "no request ended well"),
     ] {

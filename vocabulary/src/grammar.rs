@@ -18,11 +18,11 @@ use llguidance::{ParserFactory, TokenParser, earley::SlicedBiasComputer};
 use model_files::Fields;
 use model_files::keys::TOKENIZER_CONFIG;
 use sched::TokenId;
+use sched::contained::contained;
 
 use self::look::Steps;
 use self::masks::Masks;
 use self::tree::Tree;
-use crate::contained::contained;
 use crate::{GrammarError, Pieces, SpecialTokens, VocabularyError, read_tokenizer};
 
 /// Bounds of one grammar and of one mask. A state of the lexer takes one to two kilobytes, so that a running choice holds

@@ -3,7 +3,6 @@
 //! Routers and workers read a model's vocabulary through this crate, so that a router refuses exactly the grammars that a
 //! worker cannot follow. Knows no request, no stream and no tensor.
 
-mod contained;
 mod error;
 mod grammar;
 mod pieces;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use model_files::keys::{TOKENIZER, say_unknown};
 use model_files::{Fields, ModelFileError, TOKENIZER_BYTES_MAX, read_bytes};
+use sched::contained::contained;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -17,7 +18,6 @@ use tokenizers::{
 };
 
 use crate::SpecialTokens;
-use crate::contained::contained;
 
 /// Reads `tokenizer.json` and adds the tokens of the model's other files. The padding token becomes the `pad_token` where
 /// no file names one.
@@ -25,7 +25,12 @@ use crate::contained::contained;
 /// # Errors
 /// When a part of the file is wrong or not supported; the error names it.
 pub fn read_tokenizer(file: &Path, tokens: &mut SpecialTokens) -> Result<tokenizers::Tokenizer, ModelFileError> {
-    contained(|| read_with_tokens(file, tokens)).unwrap_or_else(|panic| {
+    by_library(file, || read_with_tokens(file, tokens))
+}
+
+/// Calls the tokenizer library, whose panic is a fault of the file.
+fn by_library<T>(file: &Path, read: impl FnOnce() -> Result<T, ModelFileError>) -> Result<T, ModelFileError> {
+    contained(read).unwrap_or_else(|panic| {
         let problem = format!("holds something that the tokenizer library fails at: {panic}");
         Err(ModelFileError::File { file: file.to_path_buf(), problem })
     })
@@ -205,6 +210,8 @@ fn plain(error: &dyn Display) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sched::contained::is_contained;
+
     use super::*;
 
     /// Found by fuzzing: a key of the decoder that is no UTF-8, at which the library panics.
@@ -217,5 +224,14 @@ mod tests {
         let refused = read_tokenizer(&file, &mut SpecialTokens::default()).unwrap_err().to_string();
         std::fs::remove_file(&file).unwrap();
         assert!(refused.contains("is not UTF-8"), "{refused}");
+    }
+
+    /// The hook of the process asks the same question: at the start of a worker such a panic was logged as a defect of
+    /// ours.
+    #[test]
+    fn the_hook_knows_that_a_panic_is_a_fault_of_the_file() {
+        let panics = || -> Result<(), ModelFileError> { panic!("contained: {}", is_contained()) };
+        let refused = by_library(Path::new("x/tokenizer.json"), panics).unwrap_err().to_string();
+        assert!(refused.ends_with("holds something that the tokenizer library fails at: contained: true"), "{refused}");
     }
 }

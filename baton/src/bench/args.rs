@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use client::report::SloClass;
-use client::run::OptionalField;
+use client::run::{Extra, OptionalField};
 use client::workload::{ArrivalProcess, Lengths, TokenRange, TraceForm};
 
 use crate::access::AccessArgs;
@@ -56,9 +56,9 @@ pub struct TargetArgs {
     /// Sends the class of each row as slo_class.
     #[arg(long)]
     pub(super) send_class: bool,
-    /// Further fields of every request, as a JSON object, such as {"temperature": 0}.
-    #[arg(long, value_name = "JSON")]
-    pub(super) extra: Option<String>,
+    /// Further fields of every request, as a JSON object, such as {"temperature": 0}; none that bench sets itself.
+    #[arg(long, value_name = "JSON", value_parser = told(Extra::parse))]
+    pub(super) extra: Option<Extra>,
     /// Token ids of prompts; the end is not part of it.
     #[arg(long, value_name = "FIRST..END", default_value = "300..1200", value_parser = told(TokenRange::parse))]
     pub(super) token_ids: TokenRange,
@@ -78,7 +78,7 @@ pub struct WorkloadArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) block_tokens: Option<u32>,
     /// Requests per second of a synthetic workload.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = rate)]
     pub(super) rate: Option<f64>,
     /// Arrivals of a synthetic workload: constant, poisson, or gamma:CV (above 1 bursts, below 1 evenly).
     #[arg(long, value_name = "PROCESS", default_value = "poisson", value_parser = told(ArrivalProcess::parse))]
@@ -102,10 +102,10 @@ pub struct WorkloadArgs {
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
     /// Factor on the rate.
-    #[arg(long, value_name = "F", default_value_t = 1.0)]
+    #[arg(long, value_name = "F", default_value = "1", value_parser = factor)]
     pub(super) rate_scale: f64,
     /// Factor on all lengths; blocks of prefixes are scaled with them.
-    #[arg(long, value_name = "F", default_value_t = 1.0)]
+    #[arg(long, value_name = "F", default_value = "1", value_parser = factor)]
     pub(super) length_scale: f64,
     /// Longest prompt with its answer, in tokens; longer rows are left out. The server's max_model_len if not given.
     #[arg(long, value_name = "N")]
@@ -150,7 +150,7 @@ pub struct PaceArgs {
     #[arg(long = "slo", value_name = "SLO", value_parser = told(SloClass::parse))]
     pub(super) slos: Vec<SloClass>,
     /// Smallest share of requests that must meet their targets; below it the exit code is 1.
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     pub(super) attainment_min: Option<f64>,
 }
 
@@ -165,10 +165,10 @@ pub struct SweepArgs {
     #[arg(long, value_name = "S", default_value = "20", value_parser = seconds)]
     pub(super) sweep_duration: f64,
     /// Lowest rate.
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    #[arg(long, value_name = "R", default_value = "1", value_parser = rate)]
     pub(super) rate_min: f64,
     /// Highest rate.
-    #[arg(long, value_name = "R", default_value_t = 256.0)]
+    #[arg(long, value_name = "R", default_value = "256", value_parser = rate)]
     pub(super) rate_max: f64,
     /// Most points.
     #[arg(long, value_name = "N", default_value_t = 16)]
@@ -231,6 +231,23 @@ fn told<T>(parse: fn(&str) -> client::Result<T>) -> impl Fn(&str) -> Result<T, S
 /// Longest time that may be given: a week.
 const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 const DEADLINE_S_MAX: f64 = 3600.0;
+/// Highest rate that may be given; beyond it the times between two requests vanish.
+const RATE_MAX: f64 = 1e6;
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| *rate > 0.0 && *rate <= RATE_MAX);
+    rate.ok_or_else(|| format!("expected requests per second above 0, at most {RATE_MAX}"))
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (1e-6..=1e6).contains(factor));
+    factor.ok_or_else(|| "expected a number from 0.000001 to 1000000".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 1".to_owned())
+}
 
 fn deadline(text: &str) -> Result<f64, String> {
     let seconds = seconds(text).ok().filter(|seconds| (0.001..=DEADLINE_S_MAX).contains(seconds));

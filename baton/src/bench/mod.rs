@@ -25,11 +25,6 @@ pub async fn run(args: BenchArgs, ending: &Ending) -> Result<()> {
     for file in [&output.json, &output.html, &output.records] {
         plan::writable(file.as_deref())?;
     }
-    if let Some(share) = args.pace.attainment_min
-        && !(0.0..=1.0).contains(&share)
-    {
-        return Err(Error::Settings(format!("--attainment-min {share}: expected a share from 0 to 1")).into());
-    }
     let session = tokio::select! {
         session = plan::session(&args) => session?,
         _ = ending.asked() => bail!("ended before anything was sent"),

@@ -8,12 +8,11 @@ use anyhow::{Context, Result};
 use client::Error;
 use client::http::{Client, Deadlines};
 use client::report::SloClasses;
-use client::run::{Api, BodySettings, Endpoint, Limits, Pace, Progress, SweepBounds};
+use client::run::{Api, BodySettings, Endpoint, Limits, Pace, Progress, Sweep, SweepBounds};
 use client::session::{Session, SweepSettings, WarmUp};
 use client::workload::{
     Adjustment, Arrivals, LengthPairs, LengthSource, SharedPrefix, Synthetic, TraceSettings, Workload, read_trace,
 };
-use serde_json::{Map, Value};
 
 use super::args::{ApiName, BenchArgs, PaceArgs, TargetArgs};
 
@@ -26,8 +25,10 @@ const REQUESTS_PER_PLACE: usize = 20;
 
 /// Asks the servers for their models, reads or makes the workload.
 pub(super) async fn session(args: &BenchArgs) -> Result<Session> {
-    let (endpoints, context_max) = endpoints(&args.target, args.pace.silence).await?;
+    // What is wrong with the arguments is told without a server.
+    let sweep = sweep_of(args)?;
     let mut workload = workload(args)?;
+    let (endpoints, context_max) = endpoints(&args.target, args.pace.silence).await?;
     let w = &args.workload;
     let is_open = args.pace.concurrency.is_none() && !args.sweep.sweep;
     let adjustment = Adjustment {
@@ -39,11 +40,6 @@ pub(super) async fn session(args: &BenchArgs) -> Result<Session> {
     };
     adjustment.apply(&mut workload)?;
     let pace = &args.pace;
-    let sweep = args.sweep.sweep.then(|| {
-        let s = &args.sweep;
-        let bounds = SweepBounds { rate_min: s.rate_min, rate_max: s.rate_max, points_max: s.sweep_points_max };
-        SweepSettings { bounds, duration_us: us(s.sweep_duration) }
-    });
     Ok(Session {
         endpoints,
         workload,
@@ -67,6 +63,16 @@ fn us(seconds: f64) -> u64 {
     (seconds * 1e6) as u64
 }
 
+fn sweep_of(args: &BenchArgs) -> Result<Option<SweepSettings>> {
+    let s = &args.sweep;
+    if !s.sweep {
+        return Ok(None);
+    }
+    let bounds = SweepBounds { rate_min: s.rate_min, rate_max: s.rate_max, points_max: s.sweep_points_max };
+    Sweep::new(bounds)?;
+    Ok(Some(SweepSettings { bounds, duration_us: us(s.sweep_duration) }))
+}
+
 fn pace_of(pace: &PaceArgs, duration: Option<f64>) -> Pace {
     match pace.concurrency {
         Some(concurrency) => Pace::Closed { concurrency, duration: duration.map(Duration::from_secs_f64) },
@@ -76,7 +82,7 @@ fn pace_of(pace: &PaceArgs, duration: Option<f64>) -> Pace {
 
 /// Returns the servers and the shortest context among them, as far as they say it.
 async fn endpoints(args: &TargetArgs, silence: f64) -> Result<(Vec<Endpoint>, Option<u32>)> {
-    let extra = args.extra.as_deref().map_or(Ok(Map::new()), extra)?;
+    let extra = args.extra.clone().unwrap_or_default();
     let (mut endpoints, mut context_max): (Vec<Endpoint>, Option<u32>) = (Vec::new(), None);
     let deadlines = Deadlines { silence: Duration::from_secs_f64(silence), ..Deadlines::default() };
     let named: Vec<_> = args.targets.iter().map(|target| named(target)).collect();
@@ -105,11 +111,6 @@ fn named(target: &str) -> (Option<&str>, &str) {
         Some((name, url)) if !name.is_empty() && !name.contains(['/', ':']) => (Some(name), url),
         _ => (None, target),
     }
-}
-
-fn extra(text: &str) -> Result<Map<String, Value>> {
-    let parsed: Result<Map<String, Value>, _> = serde_json::from_str(text);
-    parsed.map_err(|error| Error::Settings(format!("--extra: expected a JSON object: {error}")).into())
 }
 
 /// Name of the model and its context. A named model is used even if the server does not list its models.
@@ -144,10 +145,9 @@ fn workload(args: &BenchArgs) -> Result<Workload> {
 fn rate(args: &BenchArgs) -> Result<f64> {
     let needs_none = args.pace.concurrency.is_some() || args.sweep.sweep;
     match args.workload.rate {
-        Some(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
-        Some(rate) => Err(Error::Settings(format!("--rate {rate}: expected a number above 0")).into()),
+        Some(rate) => Ok(rate),
         // The points of a sweep have their own rates, and a closed loop has none.
-        None if needs_none => Ok(args.sweep.rate_max.clamp(1.0, 1e6)),
+        None if needs_none => Ok(args.sweep.rate_max.max(1.0)),
         None => Err(Error::Settings("what to send? Give --rate, --concurrency, --sweep or --trace".to_owned()).into()),
     }
 }

@@ -6,7 +6,7 @@ mod settings;
 mod stopwatch;
 mod words;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::access::AccessArgs;
 use crate::terminal::{OutputError, remark, say};
@@ -55,7 +55,7 @@ pub async fn run(args: ChatArgs) -> Result<()> {
         // The first question will say what is wrong, at a prompt where one can try again.
         (Err(_), Some(_)) => Vec::new(),
         (Err(error), None) => {
-            return Err(error).with_context(|| format!("is `baton serve` running at {}?", args.target));
+            return Err(unanswered(error, &args.target));
         }
     };
     let is_meant = |(name, _): &(String, Option<u32>)| args.model.as_ref().is_none_or(|model| model == name);
@@ -76,6 +76,17 @@ pub async fn run(args: ChatArgs) -> Result<()> {
         bail!("nothing was asked: standard input is empty");
     }
     converse(conversation).await
+}
+
+/// Explains why the server has not named its models. Only where nobody listens may it be that none runs.
+fn unanswered(error: client::Error, target: &str) -> anyhow::Error {
+    let hint = match &error {
+        client::Error::Unreachable { .. } | client::Error::ConnectTimeout { .. } => {
+            format!("is `baton serve` running at {target}?")
+        }
+        _ => format!("asking {target} for its models"),
+    };
+    anyhow::Error::new(error).context(hint)
 }
 
 /// Longest answer if nobody says how long: the rest of the context is for what was said before.
@@ -128,6 +139,19 @@ async fn converse(mut conversation: Conversation) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by trying: who had no key, or a wrong path, was asked whether the server ran that had just answered.
+    #[test]
+    fn a_server_that_answered_is_running() {
+        let refused =
+            client::Error::Status { path: "/v1/models".to_owned(), status: 401, message: "no key".to_owned() };
+        let said = crate::cli::told(&unanswered(refused, "http://h:1"));
+        assert_eq!(said, "asking http://h:1 for its models: /v1/models: 401: no key");
+        let source = std::io::ErrorKind::ConnectionRefused.into();
+        let down = client::Error::Unreachable { authority: "h:1".to_owned(), source };
+        let said = crate::cli::told(&unanswered(down, "http://h:1"));
+        assert!(said.starts_with("is `baton serve` running at http://h:1?"), "{said}");
+    }
 
     /// Found by trying: every question to a model with a short context was refused.
     #[test]

@@ -130,7 +130,7 @@ impl Deployment {
             .await
             .map_err(|_| ServeError::NoWorker { waited: ROUTER_READY_DEADLINE })?;
         let access = if config.router.keys.is_locked() { Access::Keys } else { Access::Open };
-        narrator.open(deployment.address, &model, config.router.tls.scheme(), access);
+        narrator.open(deployment.address, &model, &config.router.tls, access);
         Ok(deployment)
     }
 

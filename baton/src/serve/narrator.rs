@@ -1,8 +1,11 @@
 //! Lines that `serve` prints when something is ready; none when another command runs a deployment.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
+use node::door::is_certificate_for;
 use node::telemetry::Stream;
+use router::TlsConfig;
 use worker::started::PairReport;
 
 use super::child::Child;
@@ -55,18 +58,47 @@ impl Narrator {
     }
 
     /// Reports that the deployment is ready.
-    pub fn open(self, address: SocketAddr, model: &str, scheme: &str, access: Access) {
-        self.say(&format!("{:<12} ready  {scheme}://{address}  model {model}", "router"));
-        let address = reached_at(address);
-        let key = match access {
-            Access::Open => "",
-            Access::Keys => " -H 'authorization: Bearer YOUR_KEY'",
-        };
-        self.say(&format!(
-            "try: curl -N {scheme}://{address}/v1/chat/completions{key} -H 'content-type: application/json' \
-             -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hello! Who are you?\"}}], \"stream\": true}}'"
-        ));
+    pub fn open(self, address: SocketAddr, model: &str, tls: &TlsConfig, access: Access) {
+        self.say(&format!("{:<12} ready  {}://{address}  model {model}", "router", tls.scheme()));
+        self.say(&format!("try: {}", to_try(reached_at(address), tls, access)));
     }
+}
+
+/// Command that sends a first request.
+fn to_try(address: SocketAddr, tls: &TlsConfig, access: Access) -> String {
+    let (host, trust) = match tls.certificate() {
+        None => (address.ip().to_string(), String::new()),
+        Some(certificate) => trusted(address.ip(), certificate),
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let (scheme, port) = (tls.scheme(), address.port());
+    let key = match access {
+        Access::Open => "",
+        Access::Keys => " -H 'authorization: Bearer YOUR_KEY'",
+    };
+    format!(
+        "curl -N{trust} {scheme}://{host}:{port}/v1/chat/completions{key} -H 'content-type: application/json' \
+         -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hello! Who are you?\"}}], \"stream\": true}}'"
+    )
+}
+
+/// Returns the name under which the certificate can be checked here, with the option that trusts it. Curl does not know
+/// whoever has signed it; where it is for another host, it cannot be checked here.
+fn trusted(ip: IpAddr, certificate: &Path) -> (String, String) {
+    let names = [Some(ip.to_string()), ip.is_loopback().then(|| "localhost".to_owned())];
+    match names.into_iter().flatten().find(|name| is_certificate_for(certificate, name)) {
+        Some(name) => {
+            let file = std::path::absolute(certificate).unwrap_or_else(|_| certificate.to_owned());
+            (name, format!(" --cacert {}", quoted(&file.to_string_lossy())))
+        }
+        None => (ip.to_string(), " -k".to_owned()),
+    }
+}
+
+/// Writes a word for a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// Who may use the API.
@@ -86,4 +118,33 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
         other => other,
     };
     SocketAddr::new(host, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begins(address: &str, certificate: &Path) -> String {
+        let tls = TlsConfig { key_file: certificate.to_owned(), cert_file: certificate.to_owned() };
+        let command = to_try(reached_at(address.parse().unwrap()), &tls, Access::Open);
+        command.rsplit_once("/v1/").unwrap().0.to_owned()
+    }
+
+    /// Found by trying: curl refused the certificate, or the host.
+    #[test]
+    fn the_command_reaches_the_server() {
+        let none = Path::new("");
+        assert_eq!(begins("0.0.0.0:80", none), "curl -N http://127.0.0.1:80");
+        assert_eq!(begins("[::1]:80", none), "curl -N http://[::1]:80");
+        // The certificate is for the name localhost.
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/tests/support/certificates/one.pem");
+        let shown = quoted(&file.to_string_lossy());
+        assert_eq!(begins("127.0.0.1:80", &file), format!("curl -N --cacert {shown} https://localhost:80"));
+        assert_eq!(begins("192.0.2.1:80", &file), "curl -N -k https://192.0.2.1:80");
+    }
+
+    #[test]
+    fn a_shell_reads_one_word() {
+        assert_eq!([quoted("/a/b-1.pem"), quoted("/a b/it's.pem")], ["/a/b-1.pem", r"'/a b/it'\''s.pem'"]);
+    }
 }

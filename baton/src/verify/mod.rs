@@ -115,6 +115,9 @@ impl Run<'_> {
             let (mut row, answers) = row.with_context(|| format!("in setup {}", setup.name))?;
             let differences = baseline.as_ref().map(|baseline| outcome::compare(baseline, &answers));
             row.verdict = differences.as_ref().map_or("baseline".to_string(), |found| outcome::verdict(found));
+            if setup.preempts() && row.preemptions == 0 {
+                row.verdict.push_str("; no request was preempted, as all had room: of preemption this shows nothing");
+            }
             say(&row)?;
             compared.setups += usize::from(baseline.is_some());
             let differences = differences.unwrap_or_default();

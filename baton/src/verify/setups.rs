@@ -105,6 +105,12 @@ impl Setup {
         self.mode == Mode::Disaggregated
     }
 
+    /// Returns true if the pool is to be so small that requests are preempted.
+    #[must_use]
+    pub fn preempts(&self) -> bool {
+        self.settings.iter().any(|setting| setting.contains(".kv_pool="))
+    }
+
     /// Returns why the ranks of this setup's configuration cannot serve a model, if so.
     pub fn unfit(&self, config: &BatonConfig, model: &Path) -> Result<Option<String>> {
         let spec = engine::model::ModelSpec::read(model)?;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::extra::Extra;
 use crate::workload::{Prompts, Row};
 
 /// Endpoint of the API.
@@ -36,8 +37,8 @@ pub struct BodySettings {
     pub model: String,
     /// Optional fields that are sent, by name.
     pub sends: Vec<OptionalField>,
-    /// Further fields, which win over ours.
-    pub extra: Map<String, Value>,
+    /// Further fields, which win over our optional ones.
+    pub extra: Extra,
 }
 
 /// Field that a server may refuse.
@@ -78,11 +79,13 @@ impl Bodies {
         if sends(OptionalField::IgnoreEos) {
             shared.insert("ignore_eos".to_owned(), json!(true));
         }
-        shared.extend(settings.extra.clone());
+        let extra = settings.extra.fields();
+        shared.extend(extra.clone());
         let mut shared = Value::Object(shared).to_string();
         shared.pop();
-        let has_min_tokens = sends(OptionalField::MinTokens) && !settings.extra.contains_key("min_tokens");
-        Bodies { api: settings.api, prompts, shared, has_min_tokens, has_class: sends(OptionalField::SloClass) }
+        let has_min_tokens = sends(OptionalField::MinTokens) && !extra.contains_key("min_tokens");
+        let has_class = sends(OptionalField::SloClass) && !extra.contains_key("slo_class");
+        Bodies { api: settings.api, prompts, shared, has_min_tokens, has_class }
     }
 
     /// Path that the bodies are for.
@@ -132,7 +135,7 @@ mod tests {
     use crate::workload::TokenRange;
 
     fn body(api: Api, sends: &[OptionalField], extra: &Value) -> Value {
-        let extra = extra.as_object().unwrap().clone();
+        let extra = Extra::parse(&extra.to_string()).unwrap();
         let settings = BodySettings { api, model: "m\"".to_owned(), sends: sends.to_vec(), extra };
         let row = Row { at_us: 0, input_tokens: 3, output_tokens: 7, blocks: [].into(), class: Some("chat".into()) };
         let bodies = Bodies::new(&settings, Prompts::new(1, TokenRange::default(), 1));
@@ -149,6 +152,9 @@ mod tests {
             "temperature": 0, "max_tokens": 7, "min_tokens": 7, "slo_class": "chat", "prompt": all["prompt"],
         });
         assert_eq!(all, expected);
+        let own = json!({"min_tokens": 1, "slo_class": "mine"});
+        let own = body(Api::Chat, &[MinTokens, SloClass], &own);
+        assert_eq!((&own["min_tokens"], &own["slo_class"]), (&json!(1), &json!("mine")));
         let least = body(Api::Chat, &[], &json!({}));
         assert_eq!(least["messages"][0]["content"].as_str().unwrap().split(' ').count(), 3);
         assert_eq!(least.as_object().unwrap().len(), 4, "{least}");

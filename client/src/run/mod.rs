@@ -6,6 +6,7 @@
 
 mod body;
 mod course;
+mod extra;
 mod failure;
 mod pacer;
 mod progress;
@@ -17,6 +18,7 @@ mod sweep;
 
 pub use body::{Api, Bodies, BodySettings, OptionalField};
 pub use course::{Course, Limits, Pace, run};
+pub use extra::Extra;
 pub use failure::{Failure, FailureKind};
 pub use progress::{Counts, Progress};
 pub use record::{Arrival, Record};

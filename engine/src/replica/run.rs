@@ -208,6 +208,7 @@ impl ReplicaThread {
 
     /// Leaves nothing behind that still writes: steps end, and aborted transfers are waited for.
     fn finish(&mut self, failure: Option<Failure>) {
+        self.structures.stop();
         if let Some(failure) = &failure {
             tracing::error!(%failure, "the replica stops");
         }

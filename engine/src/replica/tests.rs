@@ -182,6 +182,18 @@ fn a_transport_that_has_stopped_ends_the_worker_with_its_reason() {
     }
 }
 
+#[test]
+fn a_worker_that_ends_lets_no_grammar_be_compiled_any_more() {
+    let structures = Structures::new("no such folder".into());
+    let (parts, _said) = parts(Role::Aggregated, structures.clone(), None);
+    let (handle, join) = spawn(parts, Parker::new()).unwrap();
+    handle.shutdown();
+    join.join().unwrap();
+    let structure = Structure { grammar: "start: \"a\"".into(), ends: vec![] };
+    let refused = structures.follow(&Arc::new(structure), &[]).allowed(|_| ()).unwrap_err();
+    assert_eq!(refused.to_string(), "this worker stops");
+}
+
 /// A request of one choice that follows a grammar.
 fn structured(deadline_in: Span) -> Event {
     let structure = Structure { grammar: "start: \"a\"".into(), ends: vec![] };

@@ -173,7 +173,8 @@ fn broken_model(problem: &str) -> Failure {
 
 /// Failure of a row that was fine until bias, masks or penalties left no token.
 fn broken_params(problem: &str) -> Failure {
-    const CAUSES: &str = "logit_bias, min_tokens, allowed_tokens, bad_words, penalties and the structure of the answer";
+    const CAUSES: &str =
+        "logit_bias, min_tokens, allowed_token_ids, bad_words, penalties and the structure of the answer";
     let detail = format!("{CAUSES} leave no token that can be sampled: {problem}");
     Failure::new(FailureKind::InvalidRequest, detail)
 }

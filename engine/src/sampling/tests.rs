@@ -179,7 +179,7 @@ fn parameters_that_leave_no_token_are_blamed() {
     assert_eq!(failure.kind, FailureKind::InvalidRequest);
     assert!(
         failure.detail.starts_with(
-            "logit_bias, min_tokens, allowed_tokens, bad_words, penalties and the structure of the answer leave"
+            "logit_bias, min_tokens, allowed_token_ids, bad_words, penalties and the structure of the answer leave"
         ),
         "{failure}"
     );

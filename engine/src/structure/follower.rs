@@ -80,6 +80,7 @@ impl Choice {
     }
 
     fn compute(&mut self, shared: &Shared) -> Result<Mask, GrammarError> {
+        shared.goes_on()?;
         let matcher = match &mut self.matcher {
             Some(matcher) => matcher,
             none @ None => none.insert(self.compiled.start(shared)?),

@@ -10,7 +10,7 @@ mod kept;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -44,6 +44,8 @@ struct Shared {
     kept: Mutex<Kept>,
     compiling: OnceLock<Option<Sender<Weak<Compiled>>>>,
     masking: OnceLock<Option<Sender<Weak<Mutex<Choice>>>>>,
+    /// True once the worker stops.
+    stops: AtomicBool,
 }
 
 /// A grammar that a thread compiles.
@@ -77,8 +79,15 @@ impl Structures {
                 kept: Mutex::default(),
                 compiling: OnceLock::new(),
                 masking: OnceLock::new(),
+                stops: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// Lets no grammar be compiled and no mask be computed any more. The last step of a worker may have many rows that
+    /// wait for one, and its end waits for that step.
+    pub(crate) fn stop(&self) {
+        self.shared.stops.store(true, Ordering::Release);
     }
 
     /// Begins to compile the grammar of a request that has arrived. `None` if no thread will do so, or if what is in use
@@ -135,6 +144,13 @@ impl std::fmt::Debug for Structures {
 }
 
 impl Shared {
+    fn goes_on(&self) -> Result<(), GrammarError> {
+        match self.stops.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(GrammarError("this worker stops".to_owned())),
+        }
+    }
+
     fn grammars(&self) -> Result<&Grammars, GrammarError> {
         let read = || {
             Grammars::read(&self.model_dir)
@@ -148,6 +164,7 @@ impl Compiled {
     /// Compiles the grammar, unless that is done.
     fn compile(&self, shared: &Shared) -> &Result<Start, GrammarError> {
         self.start.get_or_init(|| {
+            shared.goes_on()?;
             let matcher = shared.grammars()?.compile(&self.grammar)?;
             Ok(Start { lexer_bytes: matcher.lexer_bytes().into(), matcher: Mutex::new(matcher) })
         })

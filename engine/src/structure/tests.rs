@@ -175,7 +175,7 @@ fn other_masks_hold_within_the_grammar_but_not_at_its_end() {
     sampler.admit(&init(r#"start: "a" | "c""#, model.end, &[], masked));
     let failure = sampler.sample(SlotId(0), &row).unwrap().unwrap_err();
     assert_eq!(failure.kind, FailureKind::InvalidRequest);
-    assert!(failure.detail.contains("allowed_tokens") && failure.detail.contains("structure"), "{failure}");
+    assert!(failure.detail.contains("allowed_token_ids") && failure.detail.contains("structure"), "{failure}");
 }
 
 /// Also in a row that is longer than the vocabulary, and where the row before had other tokens.
@@ -237,6 +237,24 @@ fn the_threads_end_with_their_worker() {
         assert!(std::time::Instant::now() < deadline, "a thread keeps the grammars");
         std::thread::yield_now();
     }
+}
+
+/// Found by reading: the end of a worker waited for its last step, all rows of which compiled a grammar of their own.
+#[test]
+fn a_worker_that_stops_compiles_nothing_and_computes_no_mask() {
+    let model = model();
+    let structures = Structures::new(model_dir());
+    let greedy = || SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let row = logits(model.pieces.len(), 1, 0);
+    let mut sampler = Sampler::new(structures.clone());
+    sampler.admit(&init("start: /a+/", model.end, &[], greedy()));
+    assert!(sampler.sample(SlotId(0), &row).unwrap().is_ok());
+    structures.stop();
+    sampler.admit(&SlotInit { slot: SlotId(1), ..init("start: \"b\"", model.end, &[], greedy()) });
+    let failure = sampler.sample(SlotId(1), &row).unwrap().unwrap_err();
+    assert!(failure.detail.contains("this worker stops"), "{failure}");
+    let known = structures.kept().get(&"start: \"b\"".into());
+    assert!(known.compile(&structures.shared).is_err());
 }
 
 /// One thread compiled for all: a slow grammar let every other request wait.

@@ -25,7 +25,7 @@ use connection::converse;
 pub use files::{connections_within_files, raise_open_files};
 pub use guard::{Crowded, Guard, Strange, check_host, check_origin};
 use seats::{Seat, Seats};
-pub use tls::{Look, Tls, TlsError, TlsFiles};
+pub use tls::{Look, Tls, TlsError, TlsFiles, is_certificate_for};
 
 /// Pause after a failed accept, which would fail again at once when descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -5,9 +5,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::watched::Watched;
@@ -130,6 +132,14 @@ impl TlsFiles {
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
         Ok(Arc::new(config))
     }
+}
+
+/// Returns true if the first certificate of the file is for `host`, a name or an address.
+#[must_use]
+pub fn is_certificate_for(cert: &Path, host: &str) -> bool {
+    let chain = Watched::open(cert, FILE_BYTES_MAX).ok().and_then(|file| certificates(file.seen().as_ref().ok()?).ok());
+    let own = chain.as_deref().and_then(<[_]>::first).and_then(|own| ParsedCertificate::try_from(own).ok());
+    own.zip(ServerName::try_from(host).ok()).is_some_and(|(own, host)| verify_server_name(&own, &host).is_ok())
 }
 
 fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -8,11 +8,11 @@ mod stream;
 mod vllm;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use sched::contained::{is_contained, said};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::contained::{is_contained, said};
 use crate::names::{self, Kind};
 
 pub use format::{LogFormat, process_name, set_process_name};

@@ -257,21 +257,21 @@ impl Driver {
     }
 
     fn retried(&self, request: RequestId, failure: &Failure) {
-        info!(request = self.called(request), id = %request, reason = failure.detail, "request is tried again");
-        if let Some(client) = self.clients.get(&request) {
-            client.trail.retried();
+        if let Some(Client { trail, .. }) = self.clients.get(&request) {
+            let id = trail.id_beside_name(request);
+            info!(request = trail.name(), id, reason = failure.detail, "request is tried again");
+            trail.retried();
         }
         counter!(names::RETRIES_TOTAL, "role" => "router", "reason" => failure.kind.label()).increment(1);
     }
 
     fn gave_up(&self, request: RequestId, failure: &Failure, instead: Instead) {
-        let (name, instead) = (self.called(request), instead.label());
-        warn!(request = name, id = %request, reason = failure.detail, instead, "no hand-off is tried any more");
+        let instead = instead.label();
+        if let Some(Client { trail, .. }) = self.clients.get(&request) {
+            let id = trail.id_beside_name(request);
+            warn!(request = trail.name(), id, reason = failure.detail, instead, "no hand-off is tried any more");
+        }
         counter!(names::HANDOFFS_GIVEN_UP_TOTAL, "role" => "router", "instead" => instead).increment(1);
-    }
-
-    fn called(&self, request: RequestId) -> &str {
-        self.clients.get(&request).map_or("?", |client| client.trail.name())
     }
 
     fn treat(&self, worker: WorkerId, treatment: Treatment) {

@@ -89,7 +89,12 @@ async fn a_request_id_is_echoed_if_it_is_one() {
             .unwrap()
     };
     assert_eq!(deployment.call(with("mine-7")).await.header("x-request-id"), "mine-7");
-    assert!(deployment.call(with("two words")).await.header("x-request-id").starts_with("req-"));
+    let longest = "a".repeat(128);
+    assert_eq!(deployment.call(with(&longest)).await.header("x-request-id"), longest);
+    for other in ["two words", &(longest + "a")] {
+        let made = deployment.call(with(other)).await.header("x-request-id").to_owned();
+        assert!(made.starts_with("req-") && made.len() == 20, "{other}: {made}");
+    }
     deployment.stop().await;
 }
 

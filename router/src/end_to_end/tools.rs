@@ -287,3 +287,32 @@ async fn what_a_template_cannot_write_is_refused() {
     assert!(answer.status == 400 && answer.body.contains("router.text.tool_format"), "{}", answer.body);
     unknown.stop().await;
 }
+
+/// Found by trying: such a call went on until its length was reached, or the tool at fault was not named.
+#[tokio::test]
+async fn a_tool_that_nothing_can_call_is_named() {
+    let endless = json!({"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]});
+    for (format, parameters, said) in [
+        ("hermes", json!({"properties": {}, "required": ["a"], "additionalProperties": false}), "a is required, but"),
+        ("qwen3_coder", json!({"properties": {"a": {"enum": []}}, "required": ["a"]}), "a: enum is empty"),
+        ("qwen3_coder", endless.clone(), "n: n: # contains itself without end"),
+        ("hermes", endless, "n: n: # contains itself without end"),
+        (
+            "hermes",
+            json!({"properties": {"a": {"type": "integer", "multipleOf": 5, "minimum": 1, "maximum": 2}}, "required": ["a"]}),
+            "nsatisfiable",
+        ),
+    ] {
+        let (deployment, _parrot) =
+            deployment(|config| config.text.tool_format = format.to_owned().try_into().unwrap()).await;
+        let tool = |name: &str, parameters: &Value| json!({"type": "function", "function": {"name": name, "strict": true, "parameters": parameters}});
+        let tools = json!([tool("fine", &json!({"properties": {}})), tool("broken", &parameters)]);
+        let body = saying("x", &json!({"tools": tools, "tool_choice": "required"}));
+        let refused = deployment.post(CHAT, &body).await;
+        let error = &refused.json()["error"];
+        let message = error["message"].as_str().unwrap();
+        assert_eq!((refused.status, &error["param"]), (400, &json!("tools")), "{error}");
+        assert!(message.contains("of \"broken\"") && message.contains(said), "{format} {parameters}: {message}");
+        deployment.stop().await;
+    }
+}

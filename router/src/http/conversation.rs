@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use sched::{Failure, FailureKind};
 
-use super::generate::Tokenized;
+use super::generate::{Tokenized, check_structure};
 use super::room::Room;
 use crate::jinja::Rendered;
 use crate::model_output::{
     Arguments, Begins, CallReading, Callable, Calls, Content, Function, NextSpeaker, Reading, ReasoningForm, Tags,
-    answer_grammar,
+    answer_grammar, arguments_grammar, unmatched_arguments,
 };
 use crate::openai::{ApiError, Conversation, Generation, Thoughts, ToolUse, Wanted};
 use crate::text::{
@@ -29,7 +29,14 @@ pub(super) fn tokenized(
         return Err(ApiError::invalid("messages", "the messages make a prompt of no tokens"));
     }
     let reading = reading(conversation, model, &prompt).map(Arc::new);
-    let structure = structure(conversation, generation.structure.as_ref(), model, reading.as_deref());
+    let wanted = generation.structure.as_ref();
+    let structure = structure(conversation, wanted, model, reading.as_deref());
+    if let Some(structure) = &structure
+        && reading.as_ref().is_some_and(|reading| reading.calls.is_some())
+    {
+        let tool_use = &conversation.tool_use;
+        check_functions(&functions(tool_use, content(tool_use, wanted)), structure, model, room)?;
+    }
     Ok(Tokenized { tokens: tokens.into(), echo: String::new(), reading, structure })
 }
 
@@ -64,10 +71,11 @@ pub(super) fn conversation_text(
 /// Fails if calls that the model makes would not be found, unless the operator wants it so.
 fn can_call(tool_use: &ToolUse, model: &ModelText) -> Result<(), ApiError> {
     const HINT: &str = "the operator can set router.text.tool_format";
-    let must_call = matches!(tool_use.choice, ToolChoice::Required | ToolChoice::Named(_));
     let (field, message) = match model.tool_calls {
         ToolCalls::Unknown => ("tools", "the form in which this model writes tool calls is not known to this server"),
-        ToolCalls::InText if must_call => ("tool_choice", "tool calls of this model are not told from its text"),
+        ToolCalls::InText if must_call(tool_use) => {
+            ("tool_choice", "tool calls of this model are not told from its text")
+        }
         ToolCalls::InText | ToolCalls::Read(_) => return Ok(()),
     };
     Err(ApiError { code: Some("unsupported_value"), ..ApiError::invalid(field, format!("{field}: {message}; {HINT}")) })
@@ -137,22 +145,9 @@ fn structure(
     reading: Option<&Reading>,
 ) -> Option<Wanted> {
     let tool_use = &conversation.tool_use;
-    let must_call = matches!(tool_use.choice, ToolChoice::Required | ToolChoice::Named(_));
-    let wanted = wanted.filter(|_| !must_call);
-    let is_strict = tool_use.tools.iter().any(|tool| tool.strict == Strict::Yes);
-    let content = match (&tool_use.choice, wanted) {
-        (_, Some(wanted)) => Content::Of(&wanted.grammar),
-        (ToolChoice::Auto, None) if is_strict => Content::Free,
-        (ToolChoice::Auto | ToolChoice::None | ToolChoice::Required | ToolChoice::Named(_), None) => Content::None,
-    };
-    let may_call = |tool: &&Tool| match &tool_use.choice {
-        ToolChoice::Named(name) => tool.name == *name,
-        ToolChoice::Required => true,
-        ToolChoice::Auto => !matches!(content, Content::None),
-        ToolChoice::None => false,
-    };
-    let callable = |tool| callable(tool, content);
-    let functions: Vec<Callable<'_>> = tool_use.tools.iter().filter(may_call).map(callable).collect();
+    let wanted = wanted.filter(|_| !must_call(tool_use));
+    let content = content(tool_use, wanted);
+    let functions = functions(tool_use, content);
     let calls = reading.and_then(|reading| reading.calls.as_ref()).filter(|_| !functions.is_empty());
     let calls = calls.map(|calls| Calls { format: calls.format, functions: &functions, limit: calls.limit });
     let thoughts = reading.and_then(|reading| reading.thoughts);
@@ -165,6 +160,56 @@ fn structure(
     };
     let grammar = answer_grammar(calls, content, thoughts, &control)?;
     Some(Wanted { field: wanted.map_or("tools", |wanted| wanted.field), grammar: grammar.into() })
+}
+
+/// What the answer may say besides calls.
+fn content<'a>(tool_use: &ToolUse, wanted: Option<&'a Wanted>) -> Content<'a> {
+    let is_strict = tool_use.tools.iter().any(|tool| tool.strict == Strict::Yes);
+    match (&tool_use.choice, wanted.filter(|_| !must_call(tool_use))) {
+        (_, Some(wanted)) => Content::Of(&wanted.grammar),
+        (ToolChoice::Auto, None) if is_strict => Content::Free,
+        (ToolChoice::Auto | ToolChoice::None | ToolChoice::Required | ToolChoice::Named(_), None) => Content::None,
+    }
+}
+
+fn must_call(tool_use: &ToolUse) -> bool {
+    matches!(tool_use.choice, ToolChoice::Required | ToolChoice::Named(_))
+}
+
+/// Functions whose calls have a grammar.
+fn functions<'a>(tool_use: &'a ToolUse, content: Content<'_>) -> Vec<Callable<'a>> {
+    let may_call = |tool: &&Tool| match &tool_use.choice {
+        ToolChoice::Named(name) => tool.name == *name,
+        ToolChoice::Required => true,
+        ToolChoice::Auto => !matches!(content, Content::None),
+        ToolChoice::None => false,
+    };
+    tool_use.tools.iter().filter(may_call).map(|tool| callable(tool, content)).collect()
+}
+
+/// Fails if nothing matches the parameters of a function, or they cannot be used; the error names the function.
+fn check_functions(
+    functions: &[Callable<'_>],
+    structure: &Wanted,
+    model: &ModelText,
+    room: &Room<'_>,
+) -> Result<(), ApiError> {
+    for Callable { name, arguments } in functions {
+        if let Some(why) = unmatched_arguments(*arguments) {
+            let message = format!("tools: nothing matches the parameters of {name:?}, so it cannot be called: {why}");
+            return Err(ApiError::invalid("tools", message));
+        }
+    }
+    check_structure(model, structure, room).map_err(|error| {
+        let alone = |Callable { name, arguments }: &Callable<'_>| {
+            room.look().ok()?;
+            let grammar = arguments_grammar(*arguments).into();
+            let problem = model.grammars.check(&grammar, model.tokenizer.pieces()).err()?;
+            Some(ApiError::invalid("tools", format!("tools: the parameters of {name:?} cannot be used: {problem}")))
+        };
+        // Where only all of them together are too much, no function is at fault.
+        functions.iter().find_map(alone).unwrap_or(error)
+    })
 }
 
 /// A tool as the grammar has it: where only the strict ones make it necessary, the others take any arguments.

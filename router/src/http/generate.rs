@@ -142,7 +142,9 @@ fn prepare_parsed<E: Endpoint>(
     if let Some(structure) = prompts.first().and_then(|prompt| prompt.structure.clone()) {
         generation.structure = Some(structure);
     }
-    check_structure(&app.model, &generation, room)?;
+    if let Some(wanted) = &generation.structure {
+        check_structure(&app.model, wanted, room)?;
+    }
     let bad_words = room.bad_words(&app.model, &generation.bad_words)?;
     let jobs = prompts
         .iter()
@@ -167,8 +169,8 @@ fn prepare_parsed<E: Endpoint>(
 }
 
 /// Fails if no worker could follow the grammar of the answer.
-fn check_structure(model: &ModelText, generation: &Generation, room: &Room<'_>) -> Result<(), ApiError> {
-    let Some(Wanted { field, grammar }) = &generation.structure else { return Ok(()) };
+pub(super) fn check_structure(model: &ModelText, wanted: &Wanted, room: &Room<'_>) -> Result<(), ApiError> {
+    let Wanted { field, grammar } = wanted;
     if grammar.len() > GRAMMAR_BYTES_MAX {
         let message = format!("{field} makes a grammar of more than {GRAMMAR_BYTES_MAX} bytes");
         return Err(ApiError::invalid(field, message));

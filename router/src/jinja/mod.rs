@@ -40,7 +40,7 @@ mod value;
 use std::ops::Range;
 use std::sync::Arc;
 
-use node::contained::contained;
+use sched::contained::contained;
 
 pub use error::Error;
 pub use meter::Watch;

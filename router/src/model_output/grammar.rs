@@ -10,7 +10,7 @@ use super::format::Bare;
 use super::free_text::FreeText;
 use super::thoughts::{Begins, Tags};
 use super::{CallsPerTurn, ToolFormat};
-use crate::structure::{Keywords, WhiteSpace, json_part};
+use crate::structure::{Keywords, WhiteSpace, json_part, unmatched};
 
 /// Function that an answer may call.
 #[derive(Debug, Clone, Copy)]
@@ -243,13 +243,18 @@ impl Writer<'_> {
     fn parameters(&mut self, schema: &Map<String, Value>, keywords: Keywords) -> String {
         let properties = schema.get("properties").and_then(Value::as_object);
         let required = schema.get("required").and_then(Value::as_array);
-        let required: HashSet<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let names = || required.into_iter().flatten().filter_map(Value::as_str);
+        let mut required: HashSet<&str> = names().collect();
         let mut body = String::new();
         for (key, schema) in properties.into_iter().flatten() {
             let value = self.value(schema, keywords);
             let open = text(&format!("<parameter={key}>\n"));
             // Writing to a string does not fail.
-            let _ = write!(body, "({open} {value}){} ", if required.contains(key.as_str()) { "" } else { "?" });
+            let _ = write!(body, "({open} {value}){} ", if required.remove(key.as_str()) { "" } else { "?" });
+        }
+        // Those that are not described, each once.
+        for name in names().filter(|name| required.remove(name)) {
+            let _ = write!(body, "{} {} ", text(&format!("<parameter={name}>\n")), self.text_value());
         }
         body
     }
@@ -340,6 +345,12 @@ fn repeated(rule: &str, separator: &str, limit: CallsPerTurn) -> String {
     }
 }
 
+/// Returns the grammar of arguments alone, to find out whose cannot be used.
+#[must_use]
+pub fn arguments_grammar(arguments: Arguments<'_>) -> String {
+    format!("start: {}", schema_of(arguments))
+}
+
 /// Grammar of the arguments of a call, which are always an object.
 fn schema_of(arguments: Arguments<'_>) -> String {
     let (mut schema, keywords) = match arguments {
@@ -350,6 +361,17 @@ fn schema_of(arguments: Arguments<'_>) -> String {
     };
     schema.entry("type").or_insert(Value::from("object"));
     json_part(Value::Object(schema), keywords, WhiteSpace::Some)
+}
+
+/// Returns why a function can have no arguments, if it can have none.
+#[must_use]
+pub fn unmatched_arguments(arguments: Arguments<'_>) -> Option<String> {
+    let mut schema = match arguments {
+        Arguments::Strict(schema) | Arguments::Lenient(schema) => schema.clone(),
+        Arguments::Any => return None,
+    };
+    schema.entry("type").or_insert(Value::from("object"));
+    unmatched(&Value::Object(schema))
 }
 
 /// Returns true if the schema refers to another place, which it does not bring along.

@@ -241,3 +241,19 @@ fn grammars_allow_what_they_are_for() {
         }
     }
 }
+
+/// Found by trying: an argument that must be there, but is not described, could not be written, or was not asked for.
+#[test]
+fn what_is_required_is_written_whether_it_is_described_or_not() {
+    let parameters = json!({"properties": {"b": {"type": "integer"}}, "required": ["a", "b", "a"]});
+    let functions = [Callable { name: "f", arguments: Arguments::Strict(parameters.as_object().unwrap()) }];
+    let line = |format: ToolFormat| {
+        let calls = Calls { format, functions: &functions, limit: CallsPerTurn::One };
+        let grammar = answer_grammar(Some(calls), Content::None, None, &|_| None).unwrap();
+        grammar.lines().find(|line| line.starts_with("call_0")).unwrap().to_owned()
+    };
+    let tagged = line(ToolFormat::Qwen3Coder);
+    assert!(tagged.contains("\"\\n</parameter>\\n\") \"<parameter=a>\\n\" text \"</function>"), "{tagged}");
+    let objects = line(ToolFormat::Hermes);
+    assert!(objects.contains(r#""properties":{"b":{"type":"integer"},"a":true}"#), "{objects}");
+}

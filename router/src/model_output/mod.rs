@@ -16,7 +16,7 @@ mod thoughts;
 
 pub use format::{ToolFormat, ToolFormatChoice};
 pub use function::Function;
-pub use grammar::{Arguments, Callable, Calls, Content, answer_grammar};
+pub use grammar::{Arguments, Callable, Calls, Content, answer_grammar, arguments_grammar, unmatched_arguments};
 pub use pieces::{CallPiece, CallStart, Pieces};
 pub use reader::{CallReading, CallsPerTurn, NextSpeaker, Reader, Reading, ReasoningForm, Status};
 pub use thoughts::{Begins, Tags};

@@ -3,7 +3,7 @@
 use sched::{Failure, FailureKind, Span};
 use serde::Serialize;
 
-/// Longest message: it may quote the client or a template, and is held until it is read.
+/// Longest message, and longest name of a field: it may quote the client or a template, and is held until it is read.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
 /// Error in the form of OpenAI's clients: a status and a body with `message`, `type`, `param` and `code`.
@@ -48,7 +48,7 @@ impl ApiError {
 
     /// Reports that the field `param` is wrong.
     pub fn invalid(param: &str, message: impl Into<String>) -> ApiError {
-        ApiError { param: Some(param.to_owned()), ..ApiError::new(FailureKind::InvalidRequest, message) }
+        ApiError { param: Some(shortened(param.to_owned())), ..ApiError::new(FailureKind::InvalidRequest, message) }
     }
 
     /// Reports that the body as a whole is wrong.

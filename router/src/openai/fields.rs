@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::ApiError;
+use super::unreadable::unreadable;
 
 /// Most characters of a wrong value that an error shows.
 const SHOWN_CHARS_MAX: usize = 40;
@@ -22,7 +23,7 @@ impl Fields {
             Ok(other) => {
                 Err(ApiError::malformed(format!("the request body must be a JSON object, but is {}", describe(&other))))
             }
-            Err(error) => Err(ApiError::malformed(format!("the request body is not valid JSON: {error}"))),
+            Err(error) => Err(unreadable(body, &error)),
         }
     }
 
@@ -116,11 +117,13 @@ pub(crate) fn count(name: &str, value: &Value, range: &RangeInclusive<u32>) -> R
 
 pub(crate) fn number(name: &str, value: &Value, range: &RangeInclusive<f32>) -> Result<f32, ApiError> {
     let expected = || format!("a number from {} to {}", range.start(), range.end());
-    value
-        .as_f64()
-        .map(|number| number as f32)
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| wrong(name, &expected(), value))
+    value.as_f64().map(narrowed).filter(|number| range.contains(number)).ok_or_else(|| wrong(name, &expected(), value))
+}
+
+/// Returns the nearest number of 32 bits that has the same sign: what is above 0 stays so.
+fn narrowed(number: f64) -> f32 {
+    let narrow = number as f32;
+    if narrow == 0.0 && number != 0.0 { f32::MIN_POSITIVE.copysign(narrow) } else { narrow }
 }
 
 pub(crate) fn wrong(name: &str, expected: &str, value: &Value) -> ApiError {

@@ -384,7 +384,8 @@ fn take_stop_tokens(fields: &mut Fields, limits: &Limits) -> Result<Vec<TokenId>
         let message = format!("stop_token_ids may have {STOP_TOKENS_MAX} tokens at most, but has {}", list.len());
         return Err(ApiError::invalid("stop_token_ids", message));
     }
-    list.iter().map(|value| token("stop_token_ids", value, limits.vocab_size)).collect()
+    let tokens = list.iter().enumerate();
+    tokens.map(|(index, value)| token(&format!("stop_token_ids[{index}]"), value, limits.vocab_size)).collect()
 }
 
 pub(super) fn token(name: &str, value: &Value, vocab_size: u32) -> Result<TokenId, ApiError> {

@@ -24,6 +24,7 @@ mod tier;
 mod tokenize;
 pub(crate) mod tools;
 mod truncation;
+mod unreadable;
 
 pub use answer_form::AnswerForm;
 pub use api_error::{Advice, ApiError};

@@ -96,6 +96,7 @@ fn values_out_of_range() {
         json!({"temperature": 2.5}),
         json!({"temperature": "hot"}),
         json!({"top_p": 0}),
+        json!({"top_p": -1e-300}),
         json!({"top_p": 1.1}),
         json!({"top_k": -2}),
         json!({"min_p": -0.1}),
@@ -154,6 +155,7 @@ fn values_out_of_range() {
             temperature: temperature must be a number from 0 to 2, but is 2.5
             temperature: temperature must be a number from 0 to 2, but is the string "hot"
             top_p: top_p must be above 0
+            top_p: top_p must be a number from 0 to 1, but is -1e-300
             top_p: top_p must be a number from 0 to 1, but is 1.1
             top_k: top_k must be an integer from -1 to 4294967295, but is -2
             min_p: min_p must be a number from 0 to 1, but is -0.1
@@ -168,7 +170,7 @@ fn values_out_of_range() {
             stop: stop must not contain an empty string
             stop: stop may have 4 strings at most, but has 5
             stop: a stop string may have 16 bytes at most, but has 17
-            stop_token_ids: stop_token_ids must be an integer from 0 to 299, but is 300
+            stop_token_ids[0]: stop_token_ids[0] must be an integer from 0 to 299, but is 300
             ignore_eos: ignore_eos must be true or false, but is 1
             stream: stream must be true or false, but is the string "yes"
             stream_options: stream_options needs stream to be true
@@ -422,6 +424,9 @@ fn what_a_client_leaves_open_comes_from_the_model_then_from_the_api() {
         ..SamplingParams::default()
     };
     assert_eq!(resolve(&said, 10).unwrap(), expected);
+
+    // No number of 32 bits is so small, but it is above 0.
+    assert_eq!(resolve(&json!({"top_p": 1e-300}), 10).unwrap().top_p, f32::MIN_POSITIVE);
 
     let endless = resolve(&json!({"ignore_eos": true, "stop_token_ids": [9]}), 10).unwrap();
     assert_eq!(endless.stop_tokens, [TokenId(9)]);

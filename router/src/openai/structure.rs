@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::ApiError;
 use super::fields::{self, Fields};
+use super::unreadable::explained;
 use crate::structure::{self, Keywords, WhiteSpace};
 
 /// Texts of one choice (`structured_outputs.choice`).
@@ -129,13 +130,18 @@ fn choice(field: &str, value: Value) -> Result<Arc<str>, ApiError> {
 /// Reads a JSON schema, which some clients send as text.
 fn schema_of(field: &str, value: Value) -> Result<Value, ApiError> {
     let schema = match value {
-        Value::String(text) => serde_json::from_str(&text)
-            .map_err(|error| ApiError::invalid(field, format!("{field} is not valid JSON: {error}")))?,
+        Value::String(text) => serde_json::from_str(&text).map_err(|error| {
+            let problem = explained(&error).unwrap_or_else(|| format!("is not valid JSON: {error}"));
+            ApiError::invalid(field, format!("{field} {problem}"))
+        })?,
         other => other,
     };
-    match schema {
-        Value::Object(_) | Value::Bool(_) => Ok(schema),
-        other => Err(fields::wrong(field, "a JSON schema", &other)),
+    if !matches!(schema, Value::Object(_) | Value::Bool(_)) {
+        return Err(fields::wrong(field, "a JSON schema", &schema));
+    }
+    match structure::unmatched(&schema) {
+        Some(why) => Err(ApiError::invalid(field, format!("{field} is a schema that no JSON text matches: {why}"))),
+        None => Ok(schema),
     }
 }
 
@@ -221,12 +227,18 @@ mod tests {
             (json!({"response_format": {"type": "json_schema", "json_schema": 3}}), "json_schema must be an object"),
             (json!({"response_format": {"type": "json_schema", "json_schema": {}}}), "json_schema.schema is missing"),
             (json!({"guided_json": "{"}), "guided_json is not valid JSON"),
+            (json!({"guided_json": r#"{"const": "\ud800"}"#}), "guided_json has half of a character"),
             (json!({"guided_json": [1]}), "guided_json must be a JSON schema"),
             (json!({"guided_json": {"type": "array", "uniqueItems": true}}), "uniqueItems"),
             (json!({"guided_json": {"$ref": "http://example.com/x.json"}}), "example.com"),
-            (json!({"guided_json": {"type": "integer", "minimum": 3, "maximum": 2}}), "nsatisfiable"),
+            (
+                json!({"guided_json": {"type": "integer", "minimum": 3, "maximum": 2}}),
+                "that no JSON text matches: minimum",
+            ),
+            (json!({"guided_json": {"type": "integer", "multipleOf": 5, "minimum": 1, "maximum": 2}}), "nsatisfiable"),
             (json!({"guided_regex": "(a"}), "guided_regex: "),
-            (json!({"guided_json": {"$ref": "#"}}), "no text of this grammar can go on here"),
+            (json!({"guided_json": {"$ref": "#"}}), "# contains itself without end"),
+            (json!({"guided_grammar": "start: start"}), "no text of this grammar can go on here"),
             (json!({"guided_choice": []}), "must have 1 to 1024 strings"),
             (json!({"guided_choice": [1]}), "guided_choice must be a string"),
             (json!({"guided_grammar": "start: nothing"}), "nothing"),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use node::contained::contained;
+use sched::contained::contained;
 use vocabulary::{GrammarError, Grammars, Pieces};
 
 use crate::text::thread_time;

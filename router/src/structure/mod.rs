@@ -2,12 +2,14 @@
 
 mod checked;
 mod gbnf;
+mod unmatched;
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 pub(crate) use checked::Checked;
+pub(crate) use unmatched::unmatched;
 
 /// White space between two parts of a JSON text: a space, or a new line with its indentation. Without a bound, models
 /// that are unsure go on with it for ever.
@@ -79,6 +81,7 @@ fn close(schema: &mut Value) {
     let names_properties = map.get("properties").is_some_and(Value::is_object);
     let says_more = ["additionalProperties", "patternProperties", "$ref", "anyOf", "oneOf"];
     if names_properties && !says_more.iter().any(|key| map.contains_key(*key)) {
+        describe_required(map);
         map.insert("additionalProperties".to_owned(), Value::Bool(false));
     }
     for (key, value) in map.iter_mut() {
@@ -88,6 +91,17 @@ fn close(schema: &mut Value) {
             ("prefixItems", Value::Array(parts)) => parts.iter_mut().for_each(close),
             ("anyOf" | "oneOf", Value::Array(parts)) if !names_properties => parts.iter_mut().for_each(close),
             _ => {}
+        }
+    }
+}
+
+/// Adds the properties that must be there, but are not described: they may be anything.
+fn describe_required(map: &mut Map<String, Value>) {
+    let required = map.get("required").and_then(Value::as_array);
+    let names: Vec<String> = required.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        for name in names {
+            properties.entry(name).or_insert(Value::Bool(true));
         }
     }
 }
@@ -133,6 +147,11 @@ mod tests {
                 "properties": {"a": {"items": shut}}, "additionalProperties": false,
                 "$defs": {"d": {"anyOf": [shut, {"type": "null"}]}},
             })
+        );
+        assert_eq!(
+            closed(json!({"properties": {"a": {}}, "required": ["a", "b"]})),
+            json!({"properties": {"a": {}, "b": true}, "required": ["a", "b"], "additionalProperties": false}),
+            "what must be there may be there"
         );
         for open in [
             json!({"properties": {"a": {}}, "additionalProperties": {"type": "string"}}),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use model_files::ModelFileError;
-use node::contained::contained;
 use sched::TokenId;
+use sched::contained::contained;
 use tracing::warn;
 use vocabulary::{Pieces, SpecialTokens, read_tokenizer};
 
@@ -40,17 +40,8 @@ impl Tokenizer {
     /// Reads `tokenizer.json` and adds the tokens of the model's other files. The padding token becomes the `pad_token`
     /// where no file names one. Fails when the file cannot be read or this build does not support the tokenizer.
     pub(super) fn from_file(path: &Path, tokens: &mut SpecialTokens) -> Result<Tokenizer, Error> {
-        let loaded = contained(|| Tokenizer::load(path, tokens));
-        loaded.unwrap_or_else(|panic| {
-            let problem = format!("holds something that the tokenizer library fails at: {panic}");
-            Err(ModelFileError::File { file: path.to_path_buf(), problem }.into())
-        })
-    }
-
-    fn load(path: &Path, tokens: &mut SpecialTokens) -> Result<Tokenizer, Error> {
-        let wrong = |problem: String| ModelFileError::File { file: path.to_path_buf(), problem };
         let inner = read_tokenizer(path, tokens)?;
-        Tokenizer::of(inner).map_err(|error| wrong(error.to_string()).into())
+        prepared(path, || Tokenizer::of(inner))
     }
 
     /// Parses the contents of a `tokenizer.json`.
@@ -152,5 +143,28 @@ impl Tokenizer {
     #[cfg(test)]
     pub(crate) fn id(&self, name: &str) -> TokenId {
         self.token_id(name).unwrap_or_else(|| panic!("no token {name:?}"))
+    }
+}
+
+/// Prepares a tokenizer of the file `path`. The library has read it by now, but may still panic at what it holds, as when
+/// the pieces of its vocabulary are taken out.
+fn prepared(path: &Path, prepare: impl FnOnce() -> Result<Tokenizer, Error>) -> Result<Tokenizer, Error> {
+    let wrong = |problem: String| Error::from(ModelFileError::File { file: path.to_path_buf(), problem });
+    match contained(prepare) {
+        Ok(prepared) => prepared.map_err(|error| wrong(error.to_string())),
+        Err(panic) => Err(wrong(format!("holds something that the tokenizer library fails at: {panic}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No file is known at which the library panics only then; one would have ended the start of a router.
+    #[test]
+    fn a_panic_while_pieces_are_compiled_is_a_fault_of_the_file() {
+        let refused = prepared(Path::new("x/tokenizer.json"), || panic!("no {}", "piece")).unwrap_err().to_string();
+        let expected = "x/tokenizer.json: holds something that the tokenizer library fails at: no piece";
+        assert!(refused.ends_with(expected), "{refused}");
     }
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Span, Time, WorkerId};
 
+/// Beats without a word after which a worker gets no new work once another is lost.
+const BEATS_DOUBTED: u64 = 1;
 /// Beats without a word after which a worker gets no new work.
 const BEATS_QUIET: u64 = 3;
 /// Beats without a word after which a worker is given up.
@@ -69,6 +71,19 @@ impl Silences {
         if let Some(heard) = self.workers.remove(&id) {
             self.dues.remove(&(self.due(heard), id));
         }
+    }
+
+    /// Returns the workers that owe a word when another is lost; they are quiet from now on. Workers of one host fall
+    /// silent together, as when it is suspended: legs must not go from one to the next until all attempts are lost.
+    pub fn doubt(&mut self, now: Time) -> Vec<WorkerId> {
+        let patience = Span(self.beat.us().saturating_mul(BEATS_DOUBTED));
+        let owes = |heard: &Heard| heard.quiet == Quiet::No && now.since(heard.at) > patience;
+        let owing = self.workers.iter().filter(|(_, heard)| owes(heard));
+        let owing: Vec<(WorkerId, Heard)> = owing.map(|(id, heard)| (*id, *heard)).collect();
+        for (id, heard) in &owing {
+            self.note(*id, Heard { quiet: Quiet::Noticed, ..*heard });
+        }
+        owing.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Time by which `poll` must be called.
@@ -162,6 +177,18 @@ mod tests {
         assert_eq!(silences.heard(at(40), ONE), Word::Returned);
         assert_eq!(silences.poll(at(61)), Some(Silence::Lost(TWO)));
         assert_eq!(silences.poll(at(71)), Some(Silence::Quiet(ONE)));
+    }
+
+    #[test]
+    fn a_loss_makes_those_quiet_who_owe_a_word() {
+        let mut silences = both();
+        assert_eq!(silences.heard(at(9), TWO), Word::Expected);
+        silences.forget(ONE);
+        assert_eq!(silences.doubt(at(19)), [], "a beat has not passed");
+        assert_eq!(silences.doubt(at(20)), [TWO]);
+        assert_eq!(silences.doubt(at(20)), [], "it is quiet by now");
+        assert_eq!(silences.next_timeout(), Some(at(69)), "it is given up no earlier");
+        assert_eq!(silences.heard(at(21), TWO), Word::Returned);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod conduct;
 mod deadlines;
+mod freeze;
 
 use std::sync::Arc;
 

@@ -113,6 +113,9 @@ impl Desk {
         self.routing.leave(worker);
         self.silences.forget(worker);
         self.seats.remove(&worker);
+        for silent in self.silences.doubt(now) {
+            self.hush(silent);
+        }
         self.tell_all(&JourneyEvent::WorkerLost { worker, name });
         self.routes_changed(Routes::Same);
         self.count_generators();
@@ -124,10 +127,7 @@ impl Desk {
         while let Some(silence) = self.silences.poll(self.now) {
             any = true;
             match silence {
-                Silence::Quiet(worker) => {
-                    self.routing.cluster.set_intake(worker, Intake::Quiet);
-                    self.out.push_back(DeskAction::Quiet(worker));
-                }
+                Silence::Quiet(worker) => self.hush(worker),
                 Silence::Lost(worker) => {
                     self.hushed.extend(self.routing.cluster.get(worker).map(|worker| worker.info.instance));
                     self.out.push_back(DeskAction::GiveUp(worker));
@@ -138,6 +138,11 @@ impl Desk {
         if any {
             self.routes_changed(Routes::Same);
         }
+    }
+
+    fn hush(&mut self, worker: WorkerId) {
+        self.routing.cluster.set_intake(worker, Intake::Quiet);
+        self.out.push_back(DeskAction::Quiet(worker));
     }
 
     fn routes_changed(&mut self, routes: Routes) -> Serving {

@@ -113,8 +113,8 @@ impl Replica {
         for state in &request.choices {
             self.check_vocabulary("what was generated", state.generated.iter().copied())?;
         }
-        self.check_vocabulary("stop_tokens", params.stop_tokens.iter().copied())?;
-        self.check_vocabulary("allowed_tokens", params.allowed_tokens.iter().copied())?;
+        self.check_vocabulary("stop_token_ids", params.stop_tokens.iter().copied())?;
+        self.check_vocabulary("allowed_token_ids", params.allowed_tokens.iter().copied())?;
         self.check_vocabulary("bad_words", params.bad_words.iter().flatten().copied())?;
         self.check_vocabulary("logit_bias", params.logit_bias.iter().map(|(token, _)| *token))
     }

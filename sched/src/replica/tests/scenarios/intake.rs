@@ -71,7 +71,7 @@ fn tokens_beyond_the_vocabulary_are_refused_wherever_they_stand() {
               failed r2 invalid_request: what was generated names token 2005, the vocabulary has 2005 entries
               over r2
             > submit r3 family=1 prompt=2 stop=2005
-              failed r3 invalid_request: stop_tokens names token 2005, the vocabulary has 2005 entries
+              failed r3 invalid_request: stop_token_ids names token 2005, the vocabulary has 2005 entries
               over r3
             > submit r4 family=1 prompt=2 bias=2006
               failed r4 invalid_request: logit_bias names token 2006, the vocabulary has 2005 entries

@@ -1,4 +1,6 @@
-//! Calls into libraries that may panic on the contents of a file or a request; the panic ends only the call.
+//! Calls into libraries that may panic on what a file or a request holds: the panic ends only the call. Knows no library.
+//!
+//! All crates that make such calls share this flag, so the panic hook of a process knows of each of them.
 
 use std::any::Any;
 use std::cell::Cell;
