@@ -41,9 +41,9 @@ pub struct BatonConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Number of prefill workers; none are started where decode workers are aggregated.
+    /// Number of prefill workers; none are started where decode workers run whole requests.
     pub prefill_workers: u32,
-    /// Number of decode or aggregated workers.
+    /// Number of decode, aggregated or co-located workers.
     pub decode_workers: u32,
 }
 
@@ -55,6 +55,8 @@ pub enum Mode {
     Disaggregated,
     /// One process does both, chunks mixed with decodes.
     Aggregated,
+    /// One process does both, each on its share of the device.
+    Colocated,
 }
 
 impl Default for ServeConfig {
@@ -94,6 +96,7 @@ impl BatonConfig {
         match self.decode.role {
             decode_server::DecodeRole::Decode => Mode::Disaggregated,
             decode_server::DecodeRole::Aggregated => Mode::Aggregated,
+            decode_server::DecodeRole::Colocated => Mode::Colocated,
         }
     }
 
@@ -102,6 +105,7 @@ impl BatonConfig {
         self.decode.role = match mode {
             Mode::Disaggregated => decode_server::DecodeRole::Decode,
             Mode::Aggregated => decode_server::DecodeRole::Aggregated,
+            Mode::Colocated => decode_server::DecodeRole::Colocated,
         };
     }
 
@@ -169,7 +173,7 @@ impl BatonConfig {
         let decode = ("decode", &self.decode.engine);
         let workers = match self.mode() {
             Mode::Disaggregated => vec![("prefill", &self.prefill.engine), decode],
-            Mode::Aggregated => vec![decode],
+            Mode::Aggregated | Mode::Colocated => vec![decode],
         };
         for (role, engine) in &workers {
             if engine.model_dir != self.engine.model_dir {
@@ -201,7 +205,7 @@ const ENGINE: &str = "engine";
 const ROLES: [&str; 2] = ["prefill", "decode"];
 
 const MOVED: [(&[&str], &str, &str); 12] = [
-    (&["serve"], "mode", "decode.role (`decode` or `aggregated`)"),
+    (&["serve"], "mode", "decode.role (`decode`, `aggregated` or `colocated`)"),
     (&["serve"], "model_dir", "engine.model_dir"),
     (&["serve"], "model_name", "engine.model_name"),
     (&["serve"], "backend", "engine.backend"),
@@ -395,7 +399,7 @@ mod tests {
             ("engine.kv_pool=true", "key engine.kv_pool: invalid type: boolean"),
             ("engine.kv_byte=1", "key engine.kv_byte: unknown field"),
             ("decode.engine.kv_blocks=4", "key decode.engine.kv_blocks: is decode.engine.kv_pool = \"N blocks\" now"),
-            ("serve.mode=aggregated", "key serve.mode: is decode.role (`decode` or `aggregated`) now"),
+            ("serve.mode=aggregated", "key serve.mode: is decode.role (`decode`, `aggregated` or `colocated`) now"),
             ("decode.engine.tp=3", "key decode.engine.tp"),
             ("engine.lease_span_ms=999999999999", "key engine.lease_span_ms: must not be above"),
             ("engine=3", "key engine: "),

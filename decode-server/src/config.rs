@@ -16,7 +16,8 @@ const SECTION: &str = "decode";
 pub struct Config {
     /// Name in logs, metrics and errors; empty is role and address, `decode@host:port`.
     pub name: String,
-    /// Role: `decode` takes KV caches over, `aggregated` runs whole requests (`baton serve --mode aggregated`).
+    /// Role: `decode` takes KV caches over; `aggregated` runs whole requests, chunks of prompts mixed with decodes;
+    /// `colocated` runs them in two lanes, one for each phase, that share the device (`baton serve --mode …`).
     pub role: DecodeRole,
     /// Address for routers (gRPC).
     pub listen: String,
@@ -49,8 +50,10 @@ pub struct Config {
 pub enum DecodeRole {
     /// Takes KV caches over and generates.
     Decode,
-    /// Runs whole requests.
+    /// Runs whole requests, chunks of prompts mixed with decodes.
     Aggregated,
+    /// Runs whole requests, each phase on its share of the device.
+    Colocated,
 }
 
 impl DecodeRole {
@@ -66,6 +69,7 @@ impl From<DecodeRole> for Role {
         match role {
             DecodeRole::Decode => Role::Decode,
             DecodeRole::Aggregated => Role::Aggregated,
+            DecodeRole::Colocated => Role::Colocated,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The taking side of a worker: the givers that it reads from, and the links to them; knows no HTTP.
 //!
-//! A decode worker is a worker with this side alone; an aggregated worker has no side and gets whole requests: [`run`].
+//! A decode worker is a worker with this side alone; an aggregated or co-located worker has no side and gets whole requests: [`run`].
 
 mod config;
 mod peers;
@@ -13,7 +13,7 @@ pub use peers::{Peers, PeersConfig};
 use worker::started::Report;
 use worker::{Error, Process, Sides};
 
-/// Runs a decode or aggregated worker; see [`worker::run`].
+/// Runs a decode, aggregated or co-located worker; see [`worker::run`].
 ///
 /// # Errors
 /// The worker cannot start or go on; nothing is left running then.
@@ -28,9 +28,10 @@ pub async fn run(
         DecodeRole::Decode => {
             Sides { giving: None, taking: Some(Box::new(|loaded| Arc::new(Peers::of(loaded, peers)))) }
         }
-        DecodeRole::Aggregated => {
+        DecodeRole::Aggregated | DecodeRole::Colocated => {
             if !config.peers.is_empty() {
-                tracing::warn!("decode.peers has no effect: a worker of role aggregated takes from nobody");
+                let role = config.role.label();
+                tracing::warn!("decode.peers has no effect: a worker of role {role} takes from nobody");
             }
             Sides::default()
         }

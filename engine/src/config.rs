@@ -7,6 +7,7 @@ use kernels::{BLOCK_TOKENS_MAX, KernelError, KernelSet, TILE_TOKENS};
 use kv_transfer::{Fabric, TransportKind};
 use sched::cost::{DecodeFit, Fitted, PrefillFit};
 use sched::replica::STEPS_IN_FLIGHT_MAX;
+use sched::share::{ShareConfig, ShareError};
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineError, KvPool};
@@ -82,6 +83,8 @@ pub struct Config {
     pub peers_max: usize,
     /// Events that may wait for the replica thread.
     pub inbox_events_max: usize,
+    /// Division of the device between the lanes of a co-located worker.
+    pub share: ShareConfig,
     /// Coefficients of the latency model, for the modelled backend.
     pub modelled: ModelledConfig,
 }
@@ -221,6 +224,7 @@ impl Default for Config {
             ucx_trusts_fabric: false,
             peers_max: 256,
             inbox_events_max: 16_384,
+            share: ShareConfig::default(),
             modelled: ModelledConfig::default(),
         }
     }
@@ -291,6 +295,7 @@ impl Config {
         }
         self.validate_threads()?;
         self.validate_ranks()?;
+        self.share.check().map_err(|ShareError { key, problem }| EngineError::Config { key, problem })?;
         kv_transfer::check_ucx_tls(&self.ucx_tls, self.ucx_fabric())
             .map_err(|refused| EngineError::Config { key: "ucx_tls", problem: refused.to_string() })?;
         if self.peers_max == 0 {

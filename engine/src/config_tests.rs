@@ -33,6 +33,14 @@ fn wrong_values_are_named() {
         |config| config.kernel_set = "sse9".to_owned(),
         &expect![[r#"engine.kernel_set is "sse9": unknown kernel set "sse9"; known: amx, avx512bf16, avx2, portable"#]],
     );
+    refused(
+        |config| config.share.prefill_percent = 0,
+        &expect!["engine.share.prefill_percent must be 1 to 99, found 0"],
+    );
+    refused(
+        |config| config.share.policy = sched::share::SharePolicy::Feedback,
+        &expect![[r#"engine.share.ttft_ms is 0, but policy = "feedback" needs a target"#]],
+    );
     refused(|config| config.threads = 5000, &expect!["engine.threads asks for 5000 threads, at most 1024 can run"]);
     refused(|config| config.tp = 3, &expect!["engine.tp must be 1, 2, 4 or 8, found 3"]);
     refused(|config| config.pp = 0, &expect!["engine.pp must be at least 1, found 0"]);

@@ -24,6 +24,6 @@ pub use kv_pool::KvPool;
 pub use kv_store::{KvStore, layout_of};
 pub use progress::{Phase, Progress, Seen};
 pub use start::{
-    ModelInfo, NoRankProgram, Opened, Purpose, RankProgram, Started, open_backend, serve_rank, start, start_watched,
-    start_with_ranks,
+    ModelInfo, NoRankProgram, Opened, Purpose, RankProgram, Started, open_backend, open_partitioned, serve_rank, start,
+    start_watched, start_with_ranks,
 };

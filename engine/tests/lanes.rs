@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use crossbeam_channel::{Receiver, bounded};
-use engine::backend::BackendEvent;
-use engine::{Config, Opened, open_backend};
+use engine::backend::{BackendEvent, Notify};
+use engine::{Config, EngineError, Opened, open_backend, open_partitioned};
 use sched::handoff::LeaseKey;
 use sched::message::{Envelope, FromWorker, ToWorker, Work};
 use sched::replica::{
     Action, Compute, Event, LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig,
 };
 use sched::scheduling::Scheduling;
-use sched::{LaneId, Leg, Request, SamplingParams, Time, TokenId};
+use sched::{LaneId, Leg, Request, SamplingParams, Time, TokenId, rng};
 
 use support::requests::{mix, request, tokens};
 use support::workers::{Exact, Texts, assert_equal, config, take_scores};
@@ -37,15 +37,32 @@ struct Worker {
     /// Times that steps of both lanes were in flight together.
     beside: u32,
     in_flight: [u32; 2],
+    /// Set to move the shares after every step.
+    shares_move_with_seed: Option<u64>,
 }
 
 impl Worker {
     fn new(config: &Config, lanes: &[LaneWork], blocks: u32, prefix_cache: PrefixCache) -> Result<Worker> {
+        Worker::on(open_backend, config, lanes, blocks, prefix_cache)
+    }
+
+    /// A worker whose lanes compute at the same time.
+    fn partitioned(config: &Config) -> Result<Worker> {
+        Worker::on(open_partitioned, config, TWO, BLOCKS, PrefixCache::On)
+    }
+
+    fn on(
+        open: fn(&Config, Notify) -> Result<Opened, EngineError>,
+        config: &Config,
+        lanes: &[LaneWork],
+        blocks: u32,
+        prefix_cache: PrefixCache,
+    ) -> Result<Worker> {
         let (wake, woken) = bounded(1);
         let notify = Arc::new(move || {
             let _already_woken = wake.try_send(());
         });
-        let opened = open_backend(config, notify)?;
+        let opened = open(config, notify)?;
         let lane = |work: &LaneWork| LaneConfig {
             work: *work,
             step_tokens_max: config.step_tokens_max,
@@ -72,7 +89,17 @@ impl Worker {
             lease_key: LeaseKey::new([1; 32]),
         })?;
         let (texts, open) = (Texts::new(), BTreeMap::new());
-        Ok(Worker { replica, opened, woken, now: Time(0), texts, open, beside: 0, in_flight: [0; 2] })
+        Ok(Worker {
+            replica,
+            opened,
+            woken,
+            now: Time(0),
+            texts,
+            open,
+            beside: 0,
+            in_flight: [0; 2],
+            shares_move_with_seed: None,
+        })
     }
 
     /// Runs all requests at once, and returns every token.
@@ -93,6 +120,10 @@ impl Worker {
     fn ended(&mut self, event: BackendEvent) -> Result<()> {
         let BackendEvent::Done { lane, step, result, .. } = event else { bail!("{event:?}") };
         self.in_flight[usize::from(lane.0)] -= 1;
+        if let Some(seed) = self.shares_move_with_seed {
+            let prefill = rng::uniform_f64(seed, self.now.0, 0).clamp(0.01, 0.99) as f32;
+            self.opened.backend.set_shares(&[(LaneId(0), prefill), (LaneId(1), 1.0 - prefill)]);
+        }
         self.feed(Event::StepDone { lane, step, result: result? })
     }
 
@@ -191,6 +222,37 @@ fn lanes_with_unequal_shares_give_the_same_bits() -> Result<()> {
         let mut worker = Worker::new(&config, TWO, BLOCKS, PrefixCache::On)?;
         worker.opened.backend.set_shares(&[(LaneId(0), prefill), (LaneId(1), decode)]);
         assert_equal(&expected, &worker.run(&requests)?, &format!("shares {prefill} and {decode}"));
+    }
+    Ok(())
+}
+
+/// Each lane has an executor and both draw from one pool of threads, while the shares move at random.
+#[test]
+fn lanes_that_compute_at_the_same_time_give_the_same_bits() -> Result<()> {
+    for (name, threads) in [("qwen3", 2), ("llama-bf16", 3), ("mixtral", 2)] {
+        let config = Config { step_tokens_max: 33, threads, ..config(&family(name)) };
+        let requests = mix(384);
+        let expected = texts(&config, ONE, &requests)?;
+        let mut worker = Worker::partitioned(&config)?;
+        for round in 0..4 {
+            worker.shares_move_with_seed = Some(round);
+            assert_equal(&expected, &worker.run(&requests)?, &format!("{name}, round {round}"));
+        }
+        ensure!(worker.beside > 5, "steps ran beside each other {} times", worker.beside);
+        let used = worker.opened.backend.used();
+        ensure!(used.len() == 2 && used.iter().all(|(_, used)| !used.is_zero()), "{used:?}");
+    }
+    Ok(())
+}
+
+/// With one thread, or with several ranks, lanes take turns layer by layer.
+#[test]
+fn lanes_that_cannot_compute_at_the_same_time_take_turns() -> Result<()> {
+    for (threads, tp) in [(1, 1), (2, 2)] {
+        let config = Config { step_tokens_max: 33, threads, tp, ..config(&demo()) };
+        let requests = mix(384);
+        let expected = texts(&config, ONE, &requests)?;
+        assert_equal(&expected, &Worker::partitioned(&config)?.run(&requests)?, &format!("{threads} threads, tp {tp}"));
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub use ops::{
     Arrangement, AttentionSpec, Epilogue, HeadShape, KShard, Left, MatrixSource, Norm, NormKind, Ops, OpsInfo, QkvSpec,
     VectorSource,
 };
-pub use pool::{Placement, Pool};
+pub use pool::{Placement, Pool, PoolLane};
 pub use rope::HostRope;
 pub use sizes::{MatrixShape, MatrixSize, RopeSize, RoutesSize, RowsSize, VectorSize};
 pub use step::{Batch, BatchSequence, HostStep, StepInput, StepShape};

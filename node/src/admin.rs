@@ -1,15 +1,18 @@
 //! Admin HTTP surface of a process: health, readiness, metrics, version. Knows nothing of what the process does.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::Service;
@@ -24,6 +27,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// Paths that load balancers and people ask without a key.
 pub const OPEN: [&str; 3] = ["/health", "/ready", "/version"];
 
+/// What is set with a POST is said in a few words.
+const KNOB_BYTES_MAX: usize = 4 << 10;
 /// Few are needed, for scrapes and probes.
 const CONNECTIONS_MAX: usize = 64;
 const LIMITS: ConnectionLimits = ConnectionLimits {
@@ -121,8 +126,32 @@ impl Version {
     }
 }
 
+/// Something of the process that operators look at and set, as JSON.
+pub trait Knob: Send + Sync {
+    /// Path that shows it (`GET`), and path that sets it (`POST`).
+    fn paths(&self) -> (&'static str, &'static str);
+
+    /// What it is, and why.
+    fn show(&self) -> Value;
+
+    /// Sets it, and returns what it is then.
+    ///
+    /// # Errors
+    /// What is wrong with the body, or why it cannot be set now.
+    fn set<'a>(&'a self, body: &'a [u8]) -> Pin<Box<dyn Future<Output = Result<Value, Unset>> + Send + 'a>>;
+}
+
+/// Why a [`Knob`] was not set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unset {
+    /// The body says nothing that can be set.
+    Wrong(String),
+    /// The process cannot do it now.
+    Unable(String),
+}
+
 /// State that the admin surface shows.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Admin {
     /// Readiness.
     pub gate: Gate,
@@ -132,17 +161,26 @@ pub struct Admin {
     pub version: Version,
     /// Key of the operators, who alone may then read metrics.
     pub key: Option<KeyDigest>,
+    /// What else operators may look at and set.
+    pub knobs: Vec<Arc<dyn Knob>>,
 }
 
 impl Admin {
     /// Returns the routes, to be served alone or merged into others.
     pub fn routes(self) -> Router {
+        let knobs = self.knobs.iter().fold(Router::new(), |routes, knob| {
+            let ((shown_at, set_at), shown, taken) = (knob.paths(), Arc::clone(knob), Arc::clone(knob));
+            let show = move || async move { Json(shown.show()) };
+            let set = move |body: Bytes| async move { set(taken.as_ref(), &body).await };
+            routes.route(shown_at, get(show)).route(set_at, post(set))
+        });
         Router::new()
             .route("/health", get(|| async { "ok\n" }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
             .route("/version", get(version))
             .with_state(Arc::new(self))
+            .merge(knobs.layer(DefaultBodyLimit::max(KNOB_BYTES_MAX)))
     }
 
     /// Serves the routes until `shutdown`; fails when the listener does.
@@ -227,6 +265,14 @@ async fn metrics(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> 
     (kind, page).into_response()
 }
 
+async fn set(knob: &dyn Knob, body: &[u8]) -> Response {
+    match knob.set(body).await {
+        Ok(value) => Json(value).into_response(),
+        Err(Unset::Wrong(problem)) => (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
+        Err(Unset::Unable(problem)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+    }
+}
+
 async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
     Json(admin.version.clone())
 }
@@ -243,7 +289,7 @@ mod tests {
 
     fn admin() -> Admin {
         let version = Version::of_role("decode").with("model", "demo");
-        Admin { gate: Gate::starting("the model"), metrics: Metrics::detached(), version, key: None }
+        Admin { gate: Gate::starting("the model"), metrics: Metrics::detached(), version, key: None, knobs: Vec::new() }
     }
 
     async fn get(admin: &Admin, path: &str) -> (u16, String) {
@@ -275,6 +321,37 @@ mod tests {
         assert_eq!((status, body), (200, format!(r#"{{"version":"{version}","role":"decode","model":"demo"}}"#)));
         assert_eq!(get(&admin, "/metrics").await.0, 200);
         assert_eq!(get(&admin, "/nothing").await.0, 404);
+    }
+
+    struct Dial(std::sync::Mutex<Value>);
+
+    impl Knob for Dial {
+        fn paths(&self) -> (&'static str, &'static str) {
+            ("/debug/dial", "/admin/dial")
+        }
+
+        fn show(&self) -> Value {
+            self.0.lock().unwrap().clone()
+        }
+
+        fn set<'a>(&'a self, body: &'a [u8]) -> Pin<Box<dyn Future<Output = Result<Value, Unset>> + Send + 'a>> {
+            let wanted = serde_json::from_slice(body).map_err(|error| Unset::Wrong(error.to_string()));
+            Box::pin(async move {
+                *self.0.lock().unwrap() = wanted?;
+                Ok(self.show())
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn knobs_are_shown_and_set() {
+        let admin = Admin { knobs: vec![Arc::new(Dial(Value::from(3).into()))], ..admin() };
+        assert_eq!(get(&admin, "/debug/dial").await, (200, "3".into()));
+        for (body, status) in [("5", 200), ("nonsense", 400), (&*"1".repeat(5 << 10), 413)] {
+            let request = Request::post("/admin/dial").body(Body::from(body.to_owned())).unwrap();
+            assert_eq!(admin.clone().routes().oneshot(request).await.unwrap().status().as_u16(), status, "{body}");
+        }
+        assert_eq!(get(&admin, "/debug/dial").await, (200, "5".into()));
     }
 
     async fn status(address: std::net::SocketAddr, path: &str, header: &str) -> String {

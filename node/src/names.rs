@@ -129,6 +129,20 @@ metrics_table! {
     STEP_SECONDS = "baton_step_seconds", Kind::Histogram(TOKEN_GAP), [];
     /// Time that the device stood still before a step although there was work; should stay below about 0.5 % of the steps' own time.
     STEP_GAP_SECONDS = "baton_step_gap_seconds", Kind::Histogram(STEP_GAP), [];
+    /// Share of the device that each lane of a co-located worker may use, from 0 to 1; both are 1 where nobody divides it. Lanes: prefill, decode.
+    SHARE_RATIO = "baton_share_ratio", Kind::Gauge, ["lane"];
+    /// Core time that each lane of a co-located worker has used, in microseconds.
+    LANE_USED_MICROSECONDS_TOTAL = "baton_lane_used_microseconds_total", Kind::Counter, ["lane"];
+    /// Decisions about the shares, by reason; most leave them as they are.
+    SHARE_DECISIONS_TOTAL = "baton_share_decisions_total", Kind::Counter, ["reason"];
+    /// Changes of the shares, by reason.
+    SHARE_SWITCHES_TOTAL = "baton_share_switches_total", Kind::Counter, ["reason"];
+    /// Time to set the shares of a device after a decision; on CPUs they hold from the next task on.
+    SHARE_SWITCH_SECONDS = "baton_share_switch_seconds", Kind::Histogram(STEP_GAP), [];
+    /// Latency of each lane as the last decision has measured it and as it has predicted it: TTFT and TPOT with the policy feedback, times of steps with predictive. Kinds: measured, predicted.
+    SHARE_LATENCY_SECONDS = "baton_share_latency_seconds", Kind::Gauge, ["lane", "kind"];
+    /// Part of the requests of the last window that met every target at the worker.
+    SHARE_WINDOW_ATTAINMENT_RATIO = "baton_share_window_attainment_ratio", Kind::Gauge, [];
     /// Tokens that each expert of each layer has computed; only for models with experts. In the last layer, only tokens whose logits are computed count.
     EXPERT_TOKENS_TOTAL = "baton_expert_tokens_total", Kind::Counter, ["layer", "expert"];
     /// Sequences in the running batch.

@@ -5,6 +5,7 @@ use sched::journey::JourneyConfig;
 use sched::layout::Shape;
 use sched::replica::ReplicaConfig;
 use sched::route::{LeastLoaded, RoundRobin, RouteConfig, RoutePolicy};
+use sched::share::ShareConfig;
 use sched::{Role, Span, Time, WorkerId};
 
 /// A deployment and its faults.
@@ -53,6 +54,8 @@ pub struct WorkerSpec {
     pub cost: Fitted,
     /// Shape of its KV cache. `block_tokens` must equal the scheduler's.
     pub kv: Shape,
+    /// Division of its device, which it needs if its role has two lanes.
+    pub share: Option<ShareConfig>,
 }
 
 /// Speed of each worker's link, in either direction; concurrent pulls at one end share it.

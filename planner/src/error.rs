@@ -2,6 +2,7 @@
 
 use sched::cost::CostError;
 use sched::layout::LayoutError;
+use sched::share::ShareError;
 use sched::{SchedError, Span, Time, WorkerId};
 use thiserror::Error;
 
@@ -25,6 +26,15 @@ pub enum PlannerError {
         /// What is impossible.
         #[source]
         source: CostError,
+    },
+    /// The division of a worker's device cannot be.
+    #[error("cannot divide the device of {worker}")]
+    Share {
+        /// Worker with the impossible division.
+        worker: WorkerId,
+        /// What is impossible.
+        #[source]
+        source: ShareError,
     },
     /// A worker's KV layout is impossible, or two layouts cannot exchange blocks.
     #[error("cannot simulate the kv pool of {worker}")]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use sched::journey::Ending;
+use sched::share::Decision;
 use sched::slo::{Attainment, Summary};
-use sched::{Span, Time};
+use sched::{Span, Time, WorkerId};
 
 /// Result of a simulation that ended without a leak.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Report {
     pub steps: u64,
     /// Times that a sequence lost its blocks to another, at the workers that are alive at the end.
     pub preemptions: u64,
+    /// Decisions about the shares of workers whose lanes share a device, in order.
+    pub decisions: Vec<(WorkerId, Decision)>,
 }
 
 /// Result of one request.

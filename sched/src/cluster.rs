@@ -396,7 +396,7 @@ impl Cluster {
         let own = worker.sequence_tokens_max();
         match worker.info.role {
             Role::Prefill => None,
-            Role::Aggregated => Some(own),
+            Role::Aggregated | Role::Colocated => Some(own),
             Role::Decode => {
                 let givers = worker.links.keys().filter_map(|giver| self.by_instance.get(giver)).flatten();
                 let open = givers.filter_map(|giver| self.get(*giver)).filter(|giver| giver.gives_to(worker));

@@ -9,11 +9,13 @@ pub enum Role {
     Decode,
     /// Does both for whole requests, mixing chunks of prompts with decode steps.
     Aggregated,
+    /// Does both for whole requests at the same time, each phase in a lane of its own on a share of the device.
+    Colocated,
 }
 
 impl Role {
     /// Every role, for tables and tests.
-    pub const ALL: [Role; 3] = [Role::Prefill, Role::Decode, Role::Aggregated];
+    pub const ALL: [Role; 4] = [Role::Prefill, Role::Decode, Role::Aggregated, Role::Colocated];
 
     /// Metric label, wire name and configuration value.
     #[must_use]
@@ -22,6 +24,7 @@ impl Role {
             Role::Prefill => "prefill",
             Role::Decode => "decode",
             Role::Aggregated => "aggregated",
+            Role::Colocated => "colocated",
         }
     }
 

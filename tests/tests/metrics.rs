@@ -79,9 +79,16 @@ fn documented() -> Result<BTreeMap<String, (Described, BTreeSet<String>)>> {
     Ok(table)
 }
 
-/// Metrics that appear only with another model, with keys or certificates, or in another build.
-const RARE: [&str; 6] = [
+/// Metrics that appear only with another model, with two lanes, with keys or certificates, or in another build.
+const RARE: &[&str] = &[
     "baton_expert_tokens_total",
+    "baton_share_ratio",
+    "baton_lane_used_microseconds_total",
+    "baton_share_decisions_total",
+    "baton_share_switches_total",
+    "baton_share_switch_seconds",
+    "baton_share_latency_seconds",
+    "baton_share_window_attainment_ratio",
     "baton_key_refused_total",
     "baton_key_requests_total",
     "baton_key_tokens_total",

@@ -1,4 +1,4 @@
-//! Tests of both modes through the HTTP API: odd shapes that break disaggregation, streamed and not.
+//! Tests of all modes through the HTTP API: odd shapes that break disaggregation, streamed and not.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use baton_tests::deployment::Deployment;
 use baton_tests::http;
 use serde_json::{Value, json};
 
-const MODES: [&str; 2] = ["disaggregated", "aggregated"];
+const MODES: [&str; 3] = ["disaggregated", "aggregated", "colocated"];
 
 fn each_mode(check: impl Fn(&Deployment) -> Result<()>) -> Result<()> {
     for mode in MODES {
@@ -25,7 +25,7 @@ fn completion(deployment: &Deployment, body: &Value) -> Result<Value> {
 }
 
 #[test]
-fn odd_shapes_work_in_both_modes() -> Result<()> {
+fn odd_shapes_work_in_all_modes() -> Result<()> {
     each_mode(|deployment| {
         one_prompt_token(deployment)?;
         one_output_token(deployment)?;

@@ -10,6 +10,7 @@ mod life;
 mod loading;
 pub mod metrics;
 mod outlet;
+mod partition;
 mod run;
 mod settings;
 mod sides;

@@ -168,8 +168,13 @@ mod tests {
 
     async fn life() -> (Life, Gate) {
         let gate = Gate::starting("the model");
-        let admin =
-            Admin { gate: gate.clone(), metrics: Metrics::detached(), version: Version::of_role("test"), key: None };
+        let admin = Admin {
+            gate: gate.clone(),
+            metrics: Metrics::detached(),
+            version: Version::of_role("test"),
+            key: None,
+            knobs: Vec::new(),
+        };
         (Life::begin(admin, bind("127.0.0.1:0", "admin").await.unwrap().listener), gate)
     }
 

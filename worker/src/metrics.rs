@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use proto::TurnedAway;
+use sched::cost::Phase;
 use sched::message::{FromWorker, Load, ToWorker};
-use sched::{FailureKind, Role, Span};
+use sched::share::{Decision, WindowReport};
+use sched::{FailureKind, LaneId, Role, Span};
 
 use node::names;
 use node::telemetry::LiveGauge;
+
+/// Lanes of a co-located worker, in order of their ids.
+const LANES: [(&str, Phase); 2] = [("prefill", Phase::Prefill), ("decode", Phase::Decode)];
 
 /// Facts about a worker that do not change.
 #[derive(Debug, Clone)]
@@ -151,6 +156,39 @@ impl WorkerMetrics {
         }
         for kind in FailureKind::ALL {
             counter!(names::LEG_FAILURES_TOTAL, "role" => self.role, "kind" => kind.label()).increment(0);
+        }
+    }
+
+    /// Exports a decision about the shares of the lanes, and the time that it took to set them.
+    pub fn divided(&self, decision: &Decision, took: Duration) {
+        let role = self.role;
+        for (lane, phase) in LANES {
+            gauge!(names::SHARE_RATIO, "role" => role, "lane" => lane).set(decision.split.share_of(phase));
+        }
+        let of_reason = |name: &'static str| counter!(name, "role" => role, "reason" => decision.reason.label());
+        of_reason(names::SHARE_DECISIONS_TOTAL).increment(1);
+        of_reason(names::SHARE_SWITCHES_TOTAL).increment(u64::from(decision.switches()));
+        if decision.switches() {
+            histogram!(names::SHARE_SWITCH_SECONDS, "role" => role).record(took.as_secs_f64());
+        }
+        for (kind, latencies) in [("measured", decision.measured), ("predicted", decision.predicted)] {
+            for (lane, latency) in [("prefill", latencies.prefill), ("decode", latencies.decode)] {
+                if let Some(latency) = latency {
+                    let labels = [("role", role), ("lane", lane), ("kind", kind)];
+                    gauge!(names::SHARE_LATENCY_SECONDS, &labels).set(latency.0 as f64 / 1e6);
+                }
+            }
+        }
+        if let Some(attainment) = decision.window.as_ref().and_then(WindowReport::attainment) {
+            gauge!(names::SHARE_WINDOW_ATTAINMENT_RATIO, "role" => role).set(attainment);
+        }
+    }
+
+    /// Exports the device time that the lanes have used.
+    pub fn used(&self, used: &[(LaneId, Duration)]) {
+        for ((lane, _), (_, used)) in LANES.iter().zip(used) {
+            let counter = counter!(names::LANE_USED_MICROSECONDS_TOTAL, "role" => self.role, "lane" => *lane);
+            counter.absolute(used.as_micros() as u64);
         }
     }
 

@@ -10,6 +10,7 @@ use sched::{Failure, InstanceId, Leg, Span};
 use tokio::sync::oneshot;
 
 use crate::metrics::WorkerMetrics;
+use crate::partition::PartitionKnob;
 use crate::sides::Opened;
 
 pub(crate) struct WorkerOutlet {
@@ -17,6 +18,8 @@ pub(crate) struct WorkerOutlet {
     pub(crate) metrics: WorkerMetrics,
     /// Set before the first event reaches the replica.
     pub(crate) sides: Arc<OnceLock<Opened>>,
+    /// Set where two lanes share the device.
+    partition: Option<PartitionKnob>,
     complaints: Complaints,
     /// Last count of words about another reader's lease.
     foreign_claims: u64,
@@ -42,6 +45,13 @@ impl Outlet for WorkerOutlet {
             }
             Outbound::Load(load) => self.load(load),
             Outbound::Stepped { lane: _, took, gap } => self.metrics.stepped(took, gap),
+            Outbound::Divided { decision, took } => {
+                self.metrics.divided(&decision, took);
+                if let Some(partition) = &self.partition {
+                    partition.divided(decision);
+                }
+            }
+            Outbound::Used(used) => self.metrics.used(&used),
             Outbound::InvariantBroken(_) => self.metrics.invariant_broken(),
             Outbound::Stopped(failure) => self.stop(failure),
         }
@@ -59,13 +69,14 @@ impl WorkerOutlet {
     pub(crate) fn new(
         sessions: Sessions,
         metrics: WorkerMetrics,
-        sides: Arc<OnceLock<Opened>>,
+        (sides, partition): (Arc<OnceLock<Opened>>, Option<PartitionKnob>),
         stopped: oneshot::Sender<Option<Failure>>,
     ) -> WorkerOutlet {
         WorkerOutlet {
             sessions,
             metrics,
             sides,
+            partition,
             complaints: Complaints::default(),
             foreign_claims: 0,
             told: Vec::new(),

@@ -15,7 +15,7 @@ use proto::Secret;
 use proto::listen::Services;
 use proto::session::SessionLimits;
 use proto::session::server::{Sessions, WorkerService};
-use sched::{Failure, FailureKind, Span};
+use sched::{Failure, FailureKind, Role, Span};
 use tokio::sync::oneshot;
 
 use crate::host::Host;
@@ -23,6 +23,7 @@ use crate::life::{Life, LifeError, TEARDOWN};
 use crate::loading::{Sight, StallMax, Watch};
 use crate::metrics::{ExpertTokens, WorkerFacts, WorkerMetrics};
 use crate::outlet::WorkerOutlet;
+use crate::partition::PartitionKnob;
 use crate::sides::{Loaded, Sides};
 use crate::started::{Report, Started};
 use crate::{Error, Settings};
@@ -53,8 +54,10 @@ pub async fn run(
 ) -> Result<(), Error> {
     let Process { secret, ranks, ports, metrics } = process;
     let version = Version::of_role(settings.role.label()).with("model", settings.engine.served_name());
+    let partition = (settings.role == Role::Colocated).then(|| PartitionKnob::new(settings.engine.share.policy));
+    let knobs = partition.iter().map(|knob| Arc::new(knob.clone()) as _).collect();
     let mut life = Life::begin(
-        Admin { gate: Gate::starting("the model"), metrics, version, key: ports.admin_key },
+        Admin { gate: Gate::starting("the model"), metrics, version, key: ports.admin_key, knobs },
         ports.admin.listener,
     );
     let progress = Progress::default();
@@ -66,7 +69,7 @@ pub async fn run(
     };
     let mut shutdown = pin!(shutdown);
     let meeting = Meeting { secret, address: ports.advertised, stop: life.stop().clone() };
-    let loading = Worker::start(&settings, sides, meeting, ranks, &progress);
+    let loading = Worker::start(&settings, (sides, partition), meeting, ranks, &progress);
     let Some(worker) = life.load(loading, watch, &mut shutdown).await? else { return Ok(()) };
     let Worker { host, thread, stopped, _ending } = worker?;
 
@@ -125,7 +128,7 @@ impl Drop for Ending {
 impl Worker {
     async fn start(
         settings: &Settings,
-        sides: Sides,
+        (sides, partition): (Sides, Option<PartitionKnob>),
         meeting: Meeting,
         ranks: Arc<dyn RankProgram>,
         progress: &Progress,
@@ -136,7 +139,7 @@ impl Worker {
         let (lease_span, lease_beat) = (Span::from_ms(engine.lease_span_ms), Span::from_ms(engine.lease_beat_ms));
         let opened = Arc::new(OnceLock::new());
         let (tell, stopped) = oneshot::channel();
-        let outlet = WorkerOutlet::new(sessions.clone(), metrics.clone(), opened.clone(), tell);
+        let outlet = WorkerOutlet::new(sessions.clone(), metrics.clone(), (opened.clone(), partition.clone()), tell);
         let purpose = if sides.giving.is_some() { Purpose::giving(role) } else { Purpose::keeping(role) };
         let progress = progress.clone();
         let loading = tokio::task::spawn_blocking(move || {
@@ -145,6 +148,9 @@ impl Worker {
         let loaded = loading.await.map_err(|error| LifeError::task("loading the model", error))?;
         let started = loaded.map_err(|error| Error::Engine { section, error })?;
         let (replica, info, endpoint) = (started.handle, started.info, started.endpoint);
+        if let Some(partition) = &partition {
+            partition.runs(&replica);
+        }
         metrics.runs(&WorkerFacts {
             model: info.name.clone(),
             backend: info.backend.numerics_id.clone(),

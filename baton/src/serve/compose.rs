@@ -77,7 +77,7 @@ impl Composer {
     pub fn prefill_workers(&self) -> usize {
         match self.config.mode() {
             Mode::Disaggregated => self.config.serve.prefill_workers as usize,
-            Mode::Aggregated => 0,
+            Mode::Aggregated | Mode::Colocated => 0,
         }
     }
 

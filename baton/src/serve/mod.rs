@@ -95,8 +95,9 @@ impl Deployment {
         // Do quick checks first, so that a port in use or a missing tokenizer does not cost a model load.
         let is_told = narrator == Narrator::Aloud;
         let untouched = worker::Config { engine: config.engine.clone(), ..worker::Config::default() };
-        if is_told && config.mode() == Mode::Aggregated && config.prefill != untouched {
-            warn!("the settings of [prefill] have no effect in aggregated mode: its workers have those of [decode]");
+        if is_told && config.mode() != Mode::Disaggregated && config.prefill != untouched {
+            let mode = config.decode.role.label();
+            warn!("the settings of [prefill] have no effect in {mode} mode: its workers have those of [decode]");
         }
         config.router.check_files()?;
         let admin_key = key_for(config, "router.admin_listen", &config.router.admin_listen)?;

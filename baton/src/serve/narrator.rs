@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use decode_server::DecodeRole;
 use node::door::is_certificate_for;
 use node::telemetry::Stream;
 use router::TlsConfig;
@@ -38,7 +39,12 @@ impl Narrator {
         let said = &child.started;
         let ranks = if said.ranks.is_empty() { String::new() } else { format!(", {}", said.ranks) };
         let (pid, backend, tokens) = (child.pid, &said.backend, said.capacity_tokens);
-        self.say(&format!("{name:<12} ready  pid {pid}  {backend}{ranks}, room for {tokens} tokens"));
+        // Elsewhere its operator has nothing to set.
+        let admin = match said.role == DecodeRole::Colocated.label() {
+            true => format!(", admin http://{}", said.admin_address),
+            false => String::new(),
+        };
+        self.say(&format!("{name:<12} ready  pid {pid}  {backend}{ranks}, room for {tokens} tokens{admin}"));
         tracing::debug!(worker = name, address = said.address, admin_address = said.admin_address, "worker is ready");
     }
 

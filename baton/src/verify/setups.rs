@@ -23,6 +23,10 @@ impl Setup {
         Setup { name, concurrency, mode: Mode::Aggregated, settings }
     }
 
+    const fn colocated(name: &'static str, concurrency: usize, settings: &'static [&'static str]) -> Setup {
+        Setup { name, concurrency, mode: Mode::Colocated, settings }
+    }
+
     const fn disaggregated(name: &'static str, concurrency: usize, settings: &'static [&'static str]) -> Setup {
         Setup { name, concurrency, mode: Mode::Disaggregated, settings }
     }
@@ -82,6 +86,18 @@ const SETUPS: &[Setup] = &[
         16,
         &["prefill.engine.tp=2", "decode.engine.tp=2", "decode.engine.pp=2"],
     ),
+    Setup::colocated("co-located, half each", 16, &["decode.engine.threads=2"]),
+    Setup::colocated(
+        "co-located, chunks of 64, oversubscribed",
+        12,
+        &["decode.engine.threads=2", "decode.engine.step_tokens_max=64", "decode.engine.share.policy=oversubscribed"],
+    ),
+    Setup::colocated(
+        "co-located, a pool that is too small",
+        32,
+        &["decode.engine.threads=3", "decode.engine.kv_pool=104 blocks", "decode.engine.share.prefill_percent=20"],
+    ),
+    Setup::colocated("co-located, tp 2", 16, &["decode.engine.tp=2"]),
     Setup::aggregated("aggregated, one thread", 16, &["decode.engine.threads=1"]),
     Setup::aggregated("aggregated, two threads", 16, &["decode.engine.threads=2"]),
 ];
@@ -116,7 +132,7 @@ impl Setup {
         let spec = engine::model::ModelSpec::read(model)?;
         let workers = match self.mode {
             Mode::Disaggregated => vec![("prefill", &config.prefill.engine), ("decode", &config.decode.engine)],
-            Mode::Aggregated => vec![("decode", &config.decode.engine)],
+            Mode::Aggregated | Mode::Colocated => vec![("decode", &config.decode.engine)],
         };
         let misfit = |(role, worker): (&str, &engine::Config)| {
             let checked = Grid { tensor: worker.tp, stages: worker.pp }.check(&spec);
@@ -146,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_baseline_is_part_of_every_mode() {
-        for mode in [None, Some(Mode::Aggregated), Some(Mode::Disaggregated)] {
+        for mode in [None, Some(Mode::Aggregated), Some(Mode::Colocated), Some(Mode::Disaggregated)] {
             let wanted: Vec<_> = all().iter().filter(|setup| setup.is_wanted(mode)).collect();
             assert_eq!(wanted[0].name, all()[0].name);
             let others = &wanted[1..];

@@ -14,7 +14,9 @@ use sched::{Failure, LaneId, StepId, StepPlan, StepResult};
 
 use crate::EngineError;
 
-pub(crate) use executor::{Built, Described, Forward, Group, HostSampled, Order, Orders, Runner, follow, words_max};
+pub(crate) use executor::{
+    Built, Described, Forward, Group, HostSampled, Order, Orders, Plan, Runner, follow, words_max,
+};
 pub use executor::{OpsBackend, StepLimits};
 pub use modelled::ModelledBackend;
 
@@ -36,8 +38,14 @@ pub trait Backend: Send {
     /// Ends a step at its next layer boundary. Unknown and ended steps are ignored.
     fn cancel(&mut self, step: StepId);
 
-    /// Sets the shares of the device of all given lanes, each in (0, 1], at once; the default share is 1.
+    /// Sets the shares of the device of all lanes, each in (0, 1], at once, without stopping a step. Shares that sum to
+    /// more than 1 divide nothing: each lane uses what it gets. The default share is 1.
     fn set_shares(&mut self, shares: &[(LaneId, f32)]);
+
+    /// Device time that each lane has used so far, summed over threads; nothing where the device does not count it.
+    fn used(&self) -> Vec<(LaneId, Duration)> {
+        Vec::new()
+    }
 }
 
 /// Event of a backend.

@@ -22,6 +22,7 @@ use kv_transfer::TransportKind;
 use sched::layout::Resharding;
 use sched::message::{Envelope, Load};
 use sched::replica::Event;
+use sched::share::{Decision, Split};
 use sched::{Failure, InstanceId, LaneId};
 use thiserror::Error;
 
@@ -81,6 +82,15 @@ pub enum Outbound {
     },
     /// Load of the worker: sent after a change, at most ten times a second, and else every second.
     Load(Load),
+    /// The division of the device was decided about; the first says how it begins.
+    Divided {
+        /// The decision.
+        decision: Decision,
+        /// Time to set the shares, if they have changed.
+        took: Duration,
+    },
+    /// Device time that each lane has used since the start; with each load, where the device counts it.
+    Used(Vec<(LaneId, Duration)>),
     /// The accounting of blocks is inconsistent: a defect of ours, found while idle; for metrics.
     InvariantBroken(String),
     /// The thread has ended, as asked or because of this failure.
@@ -138,6 +148,11 @@ pub enum Command {
     AddPeer(Box<PeerInfo>),
     /// Forget a peer, whose process is gone. Legs that read from it fail.
     RemovePeer(InstanceId),
+    /// From now on this split of the device holds, whatever the policy would decide. Answered by [`Outbound::Divided`],
+    /// by nothing where one lane has the device.
+    Pin(Split),
+    /// The policy decides again about the split; answered as [`Command::Pin`].
+    Release,
 }
 
 impl From<Event> for Command {

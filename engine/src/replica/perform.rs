@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kv_transfer::{
     Batch, KvTransport, LeaseTable, PeerId, Probe, RangeCopy, RegionId, Ticket, TransferError, TransferEvent,
 };
+use sched::cost::Phase;
 use sched::handoff::PullOutcome;
 use sched::layout::{KvLayout, PullBlocks};
 use sched::replica::{Action, Compute, Event, Progress, Pull, Transfer};
+use sched::share::{Decision, Split};
 use sched::{BlockId, Failure, FailureKind, InstanceId, LaneId, PullId, StepId, StepPlan, StepResult};
 
 use super::gaps::Gaps;
@@ -27,6 +29,10 @@ const READING_SPARE: f64 = 16.0;
 /// The pool is the first region that every worker registers.
 const POOL_REGION: RegionId = RegionId(0);
 
+/// The lanes of a device that is divided, in the order of `LaneWork::of_role`.
+const PREFILL: LaneId = LaneId(0);
+const DECODE: LaneId = LaneId(1);
+
 /// Carries out the decisions of the replica thread.
 pub(super) struct Performer {
     backend: Box<dyn Backend>,
@@ -39,6 +45,8 @@ pub(super) struct Performer {
     pulls: BTreeMap<Ticket, (PullId, InstanceId)>,
     tickets: BTreeMap<PullId, Ticket>,
     gaps: Gaps,
+    /// The split whose shares the backend has.
+    split: Option<Split>,
     broken: Option<Failure>,
 }
 
@@ -62,6 +70,7 @@ impl Performer {
             pulls: BTreeMap::new(),
             tickets: BTreeMap::new(),
             gaps: Gaps::default(),
+            split: None,
             broken: None,
         }
     }
@@ -115,6 +124,27 @@ impl Performer {
             self.broken = Some(Failure::new(FailureKind::Internal, "the backend has stopped"));
         }
         Some(Event::StepFailed { lane, step, failure })
+    }
+
+    /// Sets the shares of a decision, if it changes them or is the first.
+    pub(super) fn divide(&mut self, decision: Decision) {
+        let began = Instant::now();
+        if self.split.replace(decision.split) != Some(decision.split) {
+            let share = |phase| decision.split.share_of(phase) as f32;
+            self.backend.set_shares(&[(PREFILL, share(Phase::Prefill)), (DECODE, share(Phase::Decode))]);
+        }
+        if decision.wanted != decision.split {
+            let Decision { wanted, split, .. } = &decision;
+            tracing::debug!(?wanted, ?split, "a split was rounded to one that the device can express");
+        }
+        self.outlet.put(Outbound::Divided { decision, took: began.elapsed() });
+    }
+
+    pub(super) fn report_used(&mut self) {
+        let used = self.backend.used();
+        if !used.is_empty() {
+            self.outlet.put(Outbound::Used(used));
+        }
     }
 
     /// Returns the next event of a step; its times go to the outlet, for metrics.

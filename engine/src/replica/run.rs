@@ -12,6 +12,7 @@ use kv_transfer::{KvTransport, LeaseTable, RegionId};
 use sched::layout::KvLayout;
 use sched::message::{Envelope, Load, STATUS_BEAT, ToWorker};
 use sched::replica::{Action, Event, Replica};
+use sched::share::Partition;
 use sched::{Failure, FailureKind, Span, Time};
 
 use super::held::{Held, LOOK};
@@ -36,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) leases: Arc<LeaseTable>,
     pub(crate) region: RegionId,
     pub(crate) layout: KvLayout,
+    /// Set where two lanes share the device.
+    pub(crate) partition: Option<Partition>,
     pub(crate) structures: Structures,
     pub(crate) outlet: Box<dyn Outlet>,
     pub(crate) inbox_events_max: usize,
@@ -47,12 +50,13 @@ pub(crate) fn spawn(parts: Parts, parker: Parker) -> Result<(ReplicaHandle, Join
     let stop = Arc::new(AtomicBool::new(false));
     let handle = ReplicaHandle::new(sender, parker.unparker().clone(), Arc::clone(&stop));
     let body = move || {
-        let Parts { scheduler, backend, transport, leases, region, layout, structures, outlet, .. } = parts;
+        let Parts { scheduler, backend, transport, leases, region, layout, partition, structures, outlet, .. } = parts;
         let performer = Performer::new(backend, transport, leases, region, layout, outlet);
         let mut thread = ReplicaThread {
             clock: Clock::start(),
             scheduler,
             performer,
+            partition,
             structures,
             held: Held::default(),
             inbox,
@@ -76,6 +80,7 @@ struct ReplicaThread {
     clock: Clock,
     scheduler: Replica,
     performer: Performer,
+    partition: Option<Partition>,
     structures: Structures,
     held: Held,
     inbox: Receiver<Command>,
@@ -110,6 +115,7 @@ impl ReplicaThread {
                 return None;
             }
             self.decide();
+            self.divide();
             if let Some(failure) = self.performer.broken() {
                 return Some(failure);
             }
@@ -130,6 +136,8 @@ impl ReplicaThread {
             match self.inbox.try_recv() {
                 Ok(Command::Event(Event::Router(word))) => self.hear(word),
                 Ok(Command::Event(event)) => self.fact(event),
+                Ok(Command::Pin(split)) => self.with_partition(|partition, now| partition.pin(now, split)),
+                Ok(Command::Release) => self.with_partition(Partition::release),
                 Ok(Command::AddPeer(peer)) => self.performer.add_peer(*peer),
                 Ok(Command::RemovePeer(instance)) => {
                     self.performer.remove_peer(instance);
@@ -164,7 +172,14 @@ impl ReplicaThread {
     fn fact(&mut self, event: Event) {
         self.checked_idle = false;
         self.load.stale = true;
+        self.with_partition(|partition, now| partition.goes_in(now, &event));
         self.scheduler.on(self.clock.now(), event);
+    }
+
+    fn with_partition(&mut self, tell: impl FnOnce(&mut Partition, Time)) {
+        if let Some(partition) = &mut self.partition {
+            tell(partition, self.clock.now());
+        }
     }
 
     fn decide(&mut self) {
@@ -172,9 +187,22 @@ impl ReplicaThread {
             if let Action::Say(Envelope::Over(leg)) = &action {
                 self.held.over(*leg);
             }
+            self.with_partition(|partition, now| partition.comes_out(now, &action));
             if let Some(event) = self.performer.perform(action) {
                 self.fact(event);
             }
+        }
+    }
+
+    /// Sets what was decided about the division of the device.
+    fn divide(&mut self) {
+        let now = self.clock.now();
+        if self.partition.as_ref().is_some_and(|partition| partition.is_due(now)) {
+            let load = self.load_now();
+            self.with_partition(|partition, now| partition.tick(now, &load));
+        }
+        while let Some(decision) = self.partition.as_mut().and_then(Partition::poll) {
+            self.performer.divide(decision);
         }
     }
 
@@ -184,6 +212,7 @@ impl ReplicaThread {
             && let Some(load) = self.load.look(now, self.load_now())
         {
             self.performer.outlet.put(Outbound::Load(load));
+            self.performer.report_used();
         }
         if !self.checked_idle && self.scheduler.is_idle() {
             self.checked_idle = true;
@@ -203,6 +232,8 @@ impl ReplicaThread {
     fn next_wake(&self) -> Time {
         let load = self.load.next();
         let wake = self.scheduler.next_timeout().map_or(load, |timeout| timeout.min(load));
+        let divides = self.partition.as_ref().and_then(Partition::next_timeout);
+        let wake = divides.map_or(wake, |divides| wake.min(divides));
         if self.held.is_empty() { wake } else { wake.min(self.clock.now() + LOOK) }
     }
 

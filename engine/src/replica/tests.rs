@@ -94,9 +94,9 @@ impl Outlet for ToChannel {
 
 fn scheduler(role: Role) -> Replica {
     let lane =
-        LaneConfig { work: LaneWork::of_role(role), step_tokens_max: 16, step_layers_max: 1, steps_in_flight: 1 };
+        |work: &LaneWork| LaneConfig { work: *work, step_tokens_max: 16, step_layers_max: 1, steps_in_flight: 1 };
     let config = ReplicaConfig {
-        lanes: vec![lane],
+        lanes: LaneWork::of_role(role).iter().map(lane).collect(),
         blocks_total: 4,
         block_tokens: 16,
         layers: 1,
@@ -147,6 +147,7 @@ fn parts(role: Role, structures: Structures, transport: Option<TransferEvent>) -
         leases: Arc::new(LeaseTable::new()),
         region: RegionId(0),
         layout: layout(),
+        partition: None,
         structures,
         outlet: Box::new(ToChannel(sender)),
         inbox_events_max: 4,

@@ -13,7 +13,7 @@ mod score;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sched::{
     Failure, FailureKind, SampleOutcome, SampledToken, SamplingParams, ScoreOutcome, SlotId, SlotInit, TokenId, rng,
@@ -27,13 +27,20 @@ use self::penalty::Seen;
 use crate::EngineError;
 use crate::structure::{Follower, Structures};
 
-/// Sampler state of all running choices.
+/// Draws for one lane. Samplers of the lanes of one replica share its [`Choices`].
 #[derive(Debug)]
 pub struct Sampler {
-    structures: Structures,
-    slots: BTreeMap<SlotId, Slot>,
+    choices: Choices,
     adjusted: Vec<f32>,
     scratch: Scratch,
+}
+
+/// State of all running choices of a replica. A choice is in the steps of one lane at a time, and moves from the lane
+/// that prefills it to the one that decodes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Choices {
+    structures: Structures,
+    slots: Arc<Mutex<BTreeMap<SlotId, Arc<Mutex<Slot>>>>>,
 }
 
 #[derive(Debug)]
@@ -63,9 +70,8 @@ const VOID_INPUT: TokenId = TokenId(0);
 const VOID_SAMPLE: TokenId = TokenId(u32::MAX);
 
 impl Sampler {
-    /// Makes a sampler without choices; `structures` has the grammars of those that follow one.
-    pub(crate) fn new(structures: Structures) -> Sampler {
-        Sampler { structures, slots: BTreeMap::new(), adjusted: Vec::new(), scratch: Scratch::default() }
+    pub(crate) fn new(choices: Choices) -> Sampler {
+        Sampler { choices, adjusted: Vec::new(), scratch: Scratch::default() }
     }
 
     /// Starts a choice, and forgets the one that had its slot before.
@@ -81,14 +87,14 @@ impl Sampler {
                 .params
                 .structure
                 .as_ref()
-                .map(|structure| self.structures.follow(structure, &init.generated)),
+                .map(|structure| self.choices.structures.follow(structure, &init.generated)),
         };
-        self.slots.insert(init.slot, slot);
+        lock(&self.choices.slots).insert(init.slot, Arc::new(Mutex::new(slot)));
     }
 
     /// Returns the last token of a choice, sampled here or admitted with it; for a void slot, an arbitrary token.
     pub fn last_token(&self, slot: SlotId) -> Result<TokenId, EngineError> {
-        match self.slots.get(&slot).map(|slot| slot.last) {
+        match self.choices.find(slot).map(|slot| lock(&slot).last) {
             Some(Last::Token(token)) => Ok(token),
             Some(Last::Void) => Ok(VOID_INPUT),
             Some(Last::Nothing) | None => Err(EngineError::Plan(format!("{slot} has no last token to continue from"))),
@@ -98,18 +104,19 @@ impl Sampler {
     /// Marks a slot whose step ended without its sample: until it is admitted again its samples are meaningless, and
     /// its rows must not make the next step fail. Unknown slots are ignored.
     pub fn void(&mut self, slot: SlotId) {
-        if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.last = Last::Void;
+        if let Some(slot) = self.choices.find(slot) {
+            lock(&slot).last = Last::Void;
         }
     }
 
     /// Samples the next token of a choice from one row of logits, `[vocab]`. A row that gives no token is an outcome,
     /// not an error: it voids only its own slot.
     pub fn sample(&mut self, slot: SlotId, logits: &[f32]) -> Result<SampleOutcome, EngineError> {
-        let Sampler { slots, adjusted, scratch, .. } = self;
-        let Some(state) = slots.get_mut(&slot) else {
+        let Sampler { choices, adjusted, scratch } = self;
+        let Some(state) = choices.find(slot) else {
             return Err(EngineError::Plan(format!("{slot} samples but was not admitted")));
         };
+        let mut state = lock(&state);
         if let Last::Void = state.last {
             return Ok(Ok(SampledToken { token: VOID_SAMPLE, logprob: None, top: Vec::new() }));
         }
@@ -125,6 +132,22 @@ impl Sampler {
     pub fn score(&mut self, logits: &[f32], token: TokenId, top: u8) -> ScoreOutcome {
         score::score(logits, token, top, &mut self.scratch)
     }
+}
+
+impl Choices {
+    /// No choices; `structures` has the grammars of those that follow one.
+    pub(crate) fn new(structures: Structures) -> Choices {
+        Choices { structures, slots: Arc::default() }
+    }
+
+    fn find(&self, slot: SlotId) -> Option<Arc<Mutex<Slot>>> {
+        lock(&self.slots).get(&slot).cloned()
+    }
+}
+
+/// Ignores poison: a panic ends the executor of a lane, and with it all steps of the choices that it left half drawn.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Slot {

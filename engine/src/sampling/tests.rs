@@ -45,7 +45,7 @@ fn slot(params: SamplingParams, prompt: &[u32], generated: &[u32]) -> SlotInit {
 }
 
 fn sampler(params: SamplingParams, prompt: &[u32], generated: &[u32]) -> Sampler {
-    let mut sampler = Sampler::new(Structures::new("no such folder".into()));
+    let mut sampler = Sampler::new(Choices::new(Structures::new("no such folder".into())));
     sampler.admit(&slot(params, prompt, generated));
     sampler
 }

@@ -11,7 +11,8 @@ use sched::handoff::LeaseKey;
 use sched::layout::{KvLayout, Resharding, TILE_TOKENS};
 use sched::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
 use sched::scheduling::Scheduling;
-use sched::{CompatParts, InstanceId, Role, Span};
+use sched::share::{Divisions, IdleShare, Partition, ShareError};
+use sched::{CompatParts, InstanceId, Role, Span, Time};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cpu::{self, NoRankProgram, RankProgram};
@@ -27,6 +28,8 @@ use crate::{BackendKind, Config, EngineError, KvStore, Phase, PrefixCacheChoice,
 
 /// Version of the hand-off protocol between workers.
 const WIRE_VERSION: u32 = 2;
+/// Parts in which shares are counted: steps of 5 %.
+const DIVISIONS: u16 = 20;
 /// Time between two checks whether a loading modelled device shall stop.
 const LOADING_SLICE: Duration = Duration::from_millis(20);
 
@@ -34,12 +37,18 @@ const LOADING_SLICE: Duration = Duration::from_millis(20);
 /// called whenever the backend has something to poll.
 pub fn open_backend(config: &Config, notify: Notify) -> Result<Opened, EngineError> {
     let wished = config.transport.kind().backing();
-    open_with_ranks(config, wished, notify, &NoRankProgram, &Progress::default())
+    open_with_ranks(config, (wished, 1), notify, &NoRankProgram, &Progress::default())
+}
+
+/// Does what [`open_backend`] does, for two lanes that compute at the same time, each with its share of the device.
+pub fn open_partitioned(config: &Config, notify: Notify) -> Result<Opened, EngineError> {
+    let wished = config.transport.kind().backing();
+    open_with_ranks(config, (wished, 2), notify, &NoRankProgram, &Progress::default())
 }
 
 fn open_with_ranks(
     config: &Config,
-    wished: Backing,
+    (wished, lanes): (Backing, usize),
     notify: Notify,
     program: &dyn RankProgram,
     progress: &Progress,
@@ -48,7 +57,7 @@ fn open_with_ranks(
     let spec = ModelSpec::read(&config.model_dir)?;
     let context_max = context_max(config, &spec)?;
     match config.backend {
-        BackendKind::Cpu => cpu::open(config, (spec, context_max), wished, notify, program, progress),
+        BackendKind::Cpu => cpu::open(config, (spec, context_max), (wished, lanes), &notify, program, progress),
         BackendKind::Modelled => modelled(config, spec, context_max, (wished, notify), progress),
     }
 }
@@ -63,7 +72,13 @@ pub(super) fn start(
     let parker = Parker::new();
     let thread = parker.unparker().clone();
     let notify: Notify = Arc::new(move || thread.unpark());
-    let opened = open_with_ranks(config, backing(config, serving), Arc::clone(&notify), program, progress)?;
+    let opened = open_with_ranks(
+        config,
+        (backing(config, serving), LaneWork::of_role(role).len()),
+        Arc::clone(&notify),
+        program,
+        progress,
+    )?;
     progress.begins(Phase::Assembling, 0);
     let Opened { backend, kv, spec, context_max, weights_digest, expert_counts, structures } = opened;
     let (geometry, layout) = (*kv.geometry(), kv.layout()?);
@@ -73,6 +88,7 @@ pub(super) fn start(
     let (transport, region) = transport(config, &setup, &kv)?;
     let compat = compat(&spec, &kv, &layout, weights_digest, &backend.describe().numerics_id);
     let scheduler = scheduler(config, role, &spec, &layout, geometry.blocks as u32, context_max, &compat)?;
+    let partition = partition(config, role, (spec.layers, geometry.blocks as u32))?;
     let info = ModelInfo {
         instance,
         name: config.served_name(),
@@ -90,7 +106,18 @@ pub(super) fn start(
     log(&info);
     let endpoint = transport.endpoint();
     let inbox_events_max = config.inbox_events_max;
-    let parts = Parts { scheduler, backend, transport, leases, region, layout, structures, outlet, inbox_events_max };
+    let parts = Parts {
+        scheduler,
+        backend,
+        transport,
+        leases,
+        region,
+        layout,
+        partition,
+        structures,
+        outlet,
+        inbox_events_max,
+    };
     let (handle, join) = spawn(parts, parker)?;
     Ok(Started { handle, info, endpoint, join, expert_counts })
 }
@@ -209,6 +236,20 @@ fn pull_tokens_max(layout: &KvLayout, copies_max: usize) -> u32 {
     u32::try_from(units).unwrap_or(u32::MAX).clamp(1, u32::MAX / TILE_TOKENS) * TILE_TOKENS
 }
 
+/// The division of the device, where the role has a lane for each phase.
+fn partition(config: &Config, role: Role, sizes: (u32, u32)) -> Result<Option<Partition>, EngineError> {
+    if LaneWork::of_role(role).len() < 2 {
+        return Ok(None);
+    }
+    let idle = match config.backend {
+        BackendKind::Cpu => IdleShare::Lent,
+        BackendKind::Modelled => IdleShare::Unused,
+    };
+    let wrong = |ShareError { key, problem }| EngineError::Config { key, problem };
+    let device = Divisions::new(DIVISIONS, idle).map_err(wrong)?;
+    Partition::new(&config.share, device, sizes, Time(0)).map(Some).map_err(wrong)
+}
+
 fn scheduler(
     config: &Config,
     role: Role,
@@ -218,14 +259,14 @@ fn scheduler(
     context_max: u32,
     compat: &CompatParts,
 ) -> Result<Replica, EngineError> {
-    let lane = LaneConfig {
-        work: LaneWork::of_role(role),
+    let lane = |work: &LaneWork| LaneConfig {
+        work: *work,
         step_tokens_max: config.step_tokens_max,
         step_layers_max: spec.layers,
         steps_in_flight: config.steps_in_flight,
     };
     let config = ReplicaConfig {
-        lanes: vec![lane],
+        lanes: LaneWork::of_role(role).iter().map(lane).collect(),
         blocks_total,
         block_tokens: config.block_tokens,
         layers: spec.layers,

@@ -31,6 +31,13 @@ pub(super) fn step_limits(config: &Config, context_max: u32) -> StepLimits {
     StepLimits { rows_max: config.step_tokens_max, wanted_max: config.sequences_max, positions_max: context_max }
 }
 
+/// Limits of the steps of each of `lanes` lanes that compute at the same time: after the first, which prefills, a step
+/// has one row per running sequence.
+pub(super) fn lane_limits(config: &Config, limits: StepLimits, lanes: usize) -> Vec<StepLimits> {
+    let of_decode = StepLimits { rows_max: limits.rows_max.min(config.sequences_max), ..limits };
+    std::iter::once(limits).chain(std::iter::repeat_n(of_decode, lanes - 1)).collect()
+}
+
 /// Capacity of the shared segment of the ranks of `grid`.
 pub(super) fn segment_shape(grid: Grid, spec: &ModelSpec, limits: StepLimits, geometry: &KvGeometry) -> SegmentShape {
     let StepLimits { rows_max, wanted_max, positions_max } = limits;

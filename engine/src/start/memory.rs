@@ -30,14 +30,17 @@ struct Room {
 }
 
 impl Needs {
-    /// Memory that a model with so many bytes of `weights` needs on all ranks of a grid.
+    /// Memory that a model with so many bytes of `weights` needs on all ranks of a grid, for steps of one lane or more.
     pub(super) fn of(
         (spec, grid): (&ModelSpec, Grid),
         geometry: &KvGeometry,
         weights: u64,
-        limits: StepLimits,
+        lanes: &[StepLimits],
     ) -> Needs {
-        let ranks = (0..grid.ranks()).map(|rank| Needs::of_rank(spec, &grid.part(spec, rank), limits));
+        let of_rank = |rank| lanes.iter().map(move |limits| Needs::of_rank(spec, &grid.part(spec, rank), *limits));
+        let ranks = (0..grid.ranks()).flat_map(of_rank);
+        // Several ranks have one executor for all lanes.
+        let limits = lanes[0];
         let shared = match grid {
             Grid::ALONE => 0,
             // The pages behind the longest order are never touched.
@@ -210,7 +213,7 @@ mod tests {
         let config = crate::Config { model_dir: fixture, ..crate::Config::default() };
         let geometry = crate::start::geometry::of_model(&config, &spec, kernels::Dtype::F32).unwrap();
         let limits = StepLimits { rows_max: 512, wanted_max: 64, positions_max: 2048 };
-        let of = |tensor, stages| Needs::of((&spec, Grid { tensor, stages }), &geometry, 1000, limits).activations;
+        let of = |tensor, stages| Needs::of((&spec, Grid { tensor, stages }), &geometry, 1000, &[limits]).activations;
         // Sums of the two experts of each row: once for the rows that change ranks and twice for each rank.
         let shared = |ranks: u64| (1 + 2 * ranks) * 512 * 2 * u64::from(spec.hidden) * 4;
         let hidden = 512 * u64::from(spec.hidden) * 4;

@@ -18,7 +18,7 @@ use crate::model::ExpertCounts;
 use crate::replica::{Outlet, ReplicaHandle};
 use crate::{Config, EngineError, Progress};
 
-pub use assemble::open_backend;
+pub use assemble::{open_backend, open_partitioned};
 pub use cpu::{NoRankProgram, RankProgram, serve_rank};
 pub use opened::Opened;
 
@@ -112,7 +112,7 @@ impl From<Role> for Purpose {
     fn from(role: Role) -> Purpose {
         match role {
             Role::Prefill => Purpose::giving(role),
-            Role::Decode | Role::Aggregated => Purpose::keeping(role),
+            Role::Decode | Role::Aggregated | Role::Colocated => Purpose::keeping(role),
         }
     }
 }

@@ -9,7 +9,7 @@ use sched::{FailureKind, SamplingParams, SlotId, SlotInit, Structure, TokenId, r
 use vocabulary::{Pieces, SpecialTokens, read_tokenizer};
 
 use super::*;
-use crate::sampling::Sampler;
+use crate::sampling::{Choices, Sampler};
 
 const SCHEMA: &str = r#"start: %json {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3}}, "required": ["name", "age"], "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}}"#;
 
@@ -91,12 +91,12 @@ fn logits(vocab: usize, seed: u64, position: usize) -> Vec<f32> {
 fn answer(model: &Model, grammar: &str, seed: u64, most: usize, replay: bool) -> Vec<TokenId> {
     let structures = Structures::new(model_dir());
     let params = || SamplingParams { temperature: 0.0, ..SamplingParams::default() };
-    let mut sampler = Sampler::new(structures.clone());
+    let mut sampler = Sampler::new(Choices::new(structures.clone()));
     sampler.admit(&init(grammar, model.end, &[], params()));
     let mut tokens = Vec::new();
     while tokens.len() < most && tokens.last() != Some(&model.end) {
         if replay {
-            sampler = Sampler::new(Structures::new(model_dir()));
+            sampler = Sampler::new(Choices::new(Structures::new(model_dir())));
             sampler.admit(&init(grammar, model.end, &tokens, params()));
         }
         let row = logits(model.pieces.len(), seed, tokens.len());
@@ -133,7 +133,7 @@ proptest! {
 fn an_end_that_does_not_end_the_choice_is_repeated() {
     let model = model();
     let structures = Structures::new(model_dir());
-    let mut sampler = Sampler::new(structures);
+    let mut sampler = Sampler::new(Choices::new(structures));
     let params = SamplingParams { temperature: 0.0, min_tokens: 9, ..SamplingParams::default() };
     sampler.admit(&init(r#"start: "a""#, model.end, &[], params));
     let row = logits(model.pieces.len(), 1, 0);
@@ -145,7 +145,7 @@ fn an_end_that_does_not_end_the_choice_is_repeated() {
 #[test]
 fn min_tokens_bars_the_end_while_the_text_may_go_on() {
     let model = model();
-    let mut sampler = Sampler::new(Structures::new(model_dir()));
+    let mut sampler = Sampler::new(Choices::new(Structures::new(model_dir())));
     let params = SamplingParams { temperature: 0.0, min_tokens: 3, ..SamplingParams::default() };
     sampler.admit(&init(r"start: /a*/", model.end, &[], params));
     let mut row = vec![0.0; model.pieces.len()];
@@ -164,7 +164,7 @@ fn other_masks_hold_within_the_grammar_but_not_at_its_end() {
     allowed_tokens.sort_unstable();
     let masked =
         SamplingParams { temperature: 0.0, allowed_tokens, bad_words: vec![vec![a]], ..SamplingParams::default() };
-    let mut sampler = Sampler::new(Structures::new(model_dir()));
+    let mut sampler = Sampler::new(Choices::new(Structures::new(model_dir())));
     sampler.admit(&init(r#"start: ("a" | "b" | "c") "d""#, model.end, &[], masked.clone()));
     let mut row = vec![0.0; model.pieces.len()];
     for (token, logit) in [(c, 3.0), (a, 2.0), (b, 1.0)] {
@@ -199,7 +199,7 @@ fn a_copy_without_the_barred_tokens_is_a_copy_that_they_are_barred_from() {
 #[test]
 fn a_grammar_that_cannot_be_followed_fails_its_choice_only() {
     let model = model();
-    let mut sampler = Sampler::new(Structures::new(model_dir()));
+    let mut sampler = Sampler::new(Choices::new(Structures::new(model_dir())));
     let greedy = || SamplingParams { temperature: 0.0, ..SamplingParams::default() };
     sampler.admit(&init("start: nonsense", model.end, &[], greedy()));
     sampler.admit(&SlotInit { slot: SlotId(1), ..init(r#"start: "a""#, model.end, &[], greedy()) });
@@ -212,7 +212,7 @@ fn a_grammar_that_cannot_be_followed_fails_its_choice_only() {
 
 #[test]
 fn a_worker_without_a_tokenizer_says_so() {
-    let mut sampler = Sampler::new(Structures::new("no such folder".into()));
+    let mut sampler = Sampler::new(Choices::new(Structures::new("no such folder".into())));
     sampler.admit(&init(r#"start: "a""#, TokenId(1), &[], SamplingParams::default()));
     let failure = sampler.sample(SlotId(0), &[0.0; 8]).unwrap().unwrap_err();
     assert!(
@@ -302,7 +302,7 @@ fn a_text_teaches_those_after_it_and_changes_no_mask() {
     let mut answers = Vec::new();
     let mut known = Vec::new();
     for _ in 0..3 {
-        let mut sampler = Sampler::new(structures.clone());
+        let mut sampler = Sampler::new(Choices::new(structures.clone()));
         sampler.admit(&init(SCHEMA, model.end, &[], greedy()));
         let mut tokens = Vec::new();
         while tokens.last() != Some(&model.end) && tokens.len() < 400 {

@@ -232,6 +232,7 @@ impl Workers {
             // The transport has connected before the first request.
             Outbound::Meet { giver, .. } => self.to_decode(Event::GiverUp(giver)),
             Outbound::Say(Envelope::Over(_)) | Outbound::PeerUp { .. } | Outbound::Stepped { .. } => Ok(()),
+            Outbound::Divided { .. } | Outbound::Used(_) => Ok(()),
             Outbound::PeerDown { reason, .. } => bail!("peer down: {reason}"),
             Outbound::InvariantBroken(detail) => bail!("invariant broken: {detail}"),
             Outbound::Stopped(failure) => bail!("{name:?} stopped: {failure:?}"),

@@ -10,7 +10,7 @@ use super::words::{Shared, Words};
 use crate::checks::weights;
 use crate::finite::first_not_finite;
 use crate::numerics::{K_STEP, LANES, k_padded};
-use crate::pool::Pool;
+use crate::pool::PoolLane;
 use crate::{Arrangement, Dtype, KernelError, MappedImage, MatrixImage, MatrixShape, MatrixSize, MatrixSource, widen};
 
 /// Bound on rows and columns: any real matrix is smaller, and sizes in bytes do not overflow.
@@ -80,7 +80,11 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    pub(super) fn new(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
+    pub(super) fn new(
+        parts: &[MatrixSource<'_>],
+        arrangement: Arrangement,
+        pool: &PoolLane,
+    ) -> Result<Self, KernelError> {
         let (dtype, n, columns) = weights::matrix(parts, arrangement, |part| not_finite(part, pool))?;
         let (format, k) = (WordFormat::of(dtype), columns.len());
         let (k_words, rows) = packed_shape(arrangement, format, n, k);
@@ -89,7 +93,11 @@ impl Matrix {
         Ok(Self { arrangement, format, n, k, k_words, words: PackedWords::Own(words), scales: None })
     }
 
-    pub(super) fn int8(parts: &[MatrixSource<'_>], arrangement: Arrangement, pool: &Pool) -> Result<Self, KernelError> {
+    pub(super) fn int8(
+        parts: &[MatrixSource<'_>],
+        arrangement: Arrangement,
+        pool: &PoolLane,
+    ) -> Result<Self, KernelError> {
         weights::int8_matrix(parts, arrangement)?;
         let (_, n, columns) = weights::matrix(parts, arrangement, |part| not_finite(part, pool))?;
         let (format, k, chunks) = (WordFormat::Int8Quads, columns.len(), arrangement.chunks());
@@ -208,7 +216,7 @@ fn fill(
     arrangement: Arrangement,
     columns: &Range<usize>,
     k_words: usize,
-    pool: &Pool,
+    pool: &PoolLane,
 ) -> Result<(), KernelError> {
     let n = parts.iter().map(|part| part.n).sum();
     let block_words = BLOCK_COLUMNS * k_words;
@@ -233,7 +241,7 @@ fn fill(
 }
 
 /// Index of the first element of a part that is not finite; all threads search.
-fn not_finite(part: &MatrixSource<'_>, pool: &Pool) -> Result<Option<usize>, KernelError> {
+fn not_finite(part: &MatrixSource<'_>, pool: &PoolLane) -> Result<Option<usize>, KernelError> {
     const TASK_BYTES: usize = 1 << 20;
     let task_elements = TASK_BYTES / part.dtype.bytes();
     let first = AtomicUsize::new(usize::MAX);

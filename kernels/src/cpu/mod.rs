@@ -24,7 +24,7 @@ pub use matrix::Matrix;
 pub use rows::{Rows, Vector};
 
 use crate::checks::{arguments, weights};
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolLane};
 use crate::{
     Arrangement, AttentionSpec, Epilogue, HostStep, KernelError, KvDtype, KvView, Left, MappedImage, MatrixImage,
     MatrixSource, Norm, Ops, OpsInfo, QkvSpec, Routes, RoutesSize, RowsSize, StepInput, StepShape, VectorSource,
@@ -42,7 +42,7 @@ const TASK_VALUES_MIN: usize = 32 * 1024;
 
 /// Operations on host threads.
 pub struct CpuOps {
-    pool: Arc<Pool>,
+    pool: PoolLane,
     set: KernelSet,
     kernels: &'static Kernels,
     packed: Words,
@@ -55,8 +55,13 @@ pub struct CpuStep {
 }
 
 impl CpuOps {
-    /// Makes operations on the threads of `pool`. Fails if the processor lacks the kernel set.
+    /// Makes operations on the first lane of `pool`. Fails if the processor lacks the kernel set.
     pub fn new(pool: Arc<Pool>, set: KernelSet) -> Result<Self, KernelError> {
+        CpuOps::on_lane(pool.lane(0)?, set)
+    }
+
+    /// Makes operations whose tasks are those of one lane. Fails if the processor lacks the kernel set.
+    pub fn on_lane(pool: PoolLane, set: KernelSet) -> Result<Self, KernelError> {
         set.require()?;
         Ok(Self { pool, set, kernels: table::kernels(set), packed: Words::zeroed(0)? })
     }
@@ -68,7 +73,7 @@ impl CpuOps {
 
     /// The pool in use.
     pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+        self.pool.pool()
     }
 
     fn format(&self, format: WordFormat) -> &'static ProductKernels {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::gemm::{BLOCK_COLUMNS, INT8_PER_WORD, int8_chunk_words};
 use super::words::{Shared, Words};
 use crate::numerics::{Int8Scale, k_padded};
-use crate::pool::Pool;
+use crate::pool::PoolLane;
 use crate::{KernelError, MatrixSource, widen};
 
 /// Columns of the source rows that a matrix holds, and the number of their chunks.
@@ -44,7 +44,7 @@ pub(super) fn fill(
     scales: &mut Words,
     source: &SourceRow<'_>,
     cut: &Cut,
-    pool: &Pool,
+    pool: &PoolLane,
 ) -> Result<(), KernelError> {
     let block_words = BLOCK_COLUMNS * cut.chunks * cut.chunk_words();
     let blocks = words.as_slice().len() / block_words;

@@ -26,6 +26,10 @@ impl Gate {
         self.0.load(Ordering::SeqCst) & INSIDE == 0
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.0.load(Ordering::SeqCst) & OPEN != 0
+    }
+
     pub(super) fn round(&self) -> u32 {
         (self.0.load(Ordering::SeqCst) >> 32) as u32
     }

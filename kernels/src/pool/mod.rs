@@ -1,40 +1,66 @@
-//! A pool of pinned worker threads that share out the tasks of one operation; knows no operation.
+//! A pool of pinned worker threads that share out the tasks of operations; knows no operation.
 //!
 //! A run has numbered tasks of 30 to 100 µs; the caller and the workers claim them one by one, so a thread that the
 //! system suspends delays one task, not a fixed share. The caller waits only for workers that have joined the run: a
 //! worker that still sleeps when all tasks are claimed costs nothing.
+//!
+//! A pool may have several *lanes*, whose callers run at the same time, each caller one of the threads. Every thread,
+//! callers too, takes the next task of the lane that lags behind its share (`turns`), and a caller without work lends
+//! itself to the others. A lane whose last tasks are still being done goes on in a moment: a thread then waits for it a
+//! little, instead of taking a long task of another lane; otherwise a lane of small operations would never get its share.
 
 mod gate;
+mod lane;
 mod sleep;
+mod turns;
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::KernelError;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Mutex, MutexGuard, mpsc};
-use gate::Gate;
+use crate::sync::{Instant, Mutex, MutexGuard, mpsc, spin_until};
+use lane::{Lane, Tasks};
 use sleep::Sleeper;
+use turns::Turns;
 
 const THREADS_MAX: usize = 1024;
+/// Longest wait for the end of a run whose lane lags.
+const PATIENCE: Duration = Duration::from_micros(100);
 
-/// Placement of a pool's threads. The caller of [`Pool::run`] is the first of them.
+/// Placement of a pool's threads. The callers, one per lane, are the first of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// One thread per named core, pinned to it. The caller pins itself with [`Pool::pin_caller`].
+    /// One thread per named core, pinned to it. The callers pin themselves with [`PoolLane::pin_caller`].
     Cores(Vec<usize>),
     /// This number of threads, placed by the system.
     Floating(usize),
 }
 
-/// Worker threads and the run they share.
+impl Placement {
+    /// Number of threads, callers included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        match self {
+            Placement::Cores(cores) => cores.len(),
+            Placement::Floating(threads) => *threads,
+        }
+    }
+}
+
+/// Worker threads, and the lanes whose tasks they do.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
-    caller_core: Option<usize>,
-    one_run_at_a_time: Mutex<()>,
+    caller_cores: Vec<usize>,
+}
+
+/// One lane of a pool, for its caller.
+#[derive(Clone)]
+pub struct PoolLane {
+    pool: Arc<Pool>,
+    lane: usize,
 }
 
 struct Worker {
@@ -43,63 +69,44 @@ struct Worker {
 }
 
 struct Shared {
-    gate: Gate,
-    job: Mutex<Option<Job>>,
-    caller: Sleeper,
+    lanes: Box<[Lane]>,
+    turns: Turns,
     stop: AtomicBool,
 }
 
-/// Pointer to the tasks of one run, in the caller's stack frame. Workers use it only between joining and leaving the
-/// gate, and the caller leaves only when nobody is inside.
-#[derive(Clone, Copy)]
-struct Job(*const Tasks<'static>);
-
-// SAFETY: `Tasks` is `Sync`, and the gate keeps the caller's frame alive while a worker uses the pointer.
-unsafe impl Send for Job {}
-
-struct Tasks<'a> {
-    count: usize,
-    next: AtomicUsize,
-    task: &'a (dyn Fn(usize) + Sync),
-    panicked: Mutex<Option<String>>,
-}
-
-impl Tasks<'_> {
-    /// Claims and does tasks until none is left or one has panicked.
-    fn work(&self) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.count {
-                return;
-            }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.task)(index))) {
-                self.next.store(self.count, Ordering::Relaxed);
-                lock(&self.panicked).get_or_insert_with(|| panic_message(panic.as_ref()));
-            }
-        }
-    }
+/// Where a thread looks for its next task.
+enum Next {
+    TaskOf(usize),
+    /// The lane lags, and its run is about to end.
+    EndOf(usize),
+    Nowhere,
 }
 
 impl Pool {
-    /// Starts one worker less than `placement` has threads, because the caller is one of them.
+    /// Starts a pool with one lane: one worker less than `placement` has threads, because the caller is one of them.
     pub fn new(placement: &Placement) -> Result<Self, KernelError> {
-        let (threads, cores) = match placement {
-            Placement::Cores(cores) => (cores.len(), cores.as_slice()),
-            Placement::Floating(threads) => (*threads, &[][..]),
+        Pool::with_lanes(placement, 1)
+    }
+
+    /// Starts a pool with `lanes` lanes, each of which has one of the threads as its caller.
+    pub fn with_lanes(placement: &Placement, lanes: usize) -> Result<Self, KernelError> {
+        let threads = placement.threads();
+        let cores = match placement {
+            Placement::Cores(cores) => cores.as_slice(),
+            Placement::Floating(_) => &[],
         };
-        if threads == 0 || threads > THREADS_MAX {
-            let what = format!("{threads} threads asked for, must be between 1 and {THREADS_MAX}");
+        if lanes == 0 || threads < lanes || threads > THREADS_MAX {
+            let what = format!("{threads} threads asked for, must be between {} and {THREADS_MAX}", lanes.max(1));
             return Err(KernelError::Threads { what });
         }
         let shared = Arc::new(Shared {
-            gate: Gate::default(),
-            job: Mutex::new(None),
-            caller: Sleeper::default(),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            turns: Turns::new(lanes),
             stop: AtomicBool::new(false),
         });
-        let caller_core = cores.first().copied();
-        let mut pool = Self { shared, workers: Vec::new(), caller_core, one_run_at_a_time: Mutex::new(()) };
-        for index in 1..threads {
+        let caller_cores = cores.iter().take(lanes).copied().collect();
+        let mut pool = Self { shared, workers: Vec::new(), caller_cores };
+        for index in lanes..threads {
             pool.spawn(index, cores.get(index).copied())?;
         }
         Ok(pool)
@@ -115,7 +122,9 @@ impl Pool {
             // If the pool was dropped already, nobody listens and `stop` ends the worker.
             let _ = pinned.send(placed);
             if serve {
-                worker_loop(&shared, &own_sleeper);
+                own_sleeper.attend();
+                let favourite = index % shared.lanes.len();
+                shared.serve(favourite, &own_sleeper, &|| shared.stop.load(Ordering::SeqCst));
             }
         });
         let thread = thread.map_err(|error| KernelError::Threads { what: format!("spawn: {error}") })?;
@@ -123,47 +132,126 @@ impl Pool {
         is_pinned.recv().unwrap_or_else(|_| Err(KernelError::Threads { what: "a worker died at its start".to_owned() }))
     }
 
-    /// Threads that compute, the caller included.
+    /// Threads that compute, the callers included.
     pub fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.workers.len() + self.shared.lanes.len()
     }
 
-    /// Pins the calling thread to the first core of the placement; does nothing when it floats.
-    pub fn pin_caller(&self) -> Result<(), KernelError> {
-        self.caller_core.map_or(Ok(()), pin_to_core)
+    /// Number of lanes.
+    pub fn lanes(&self) -> usize {
+        self.shared.lanes.len()
     }
 
-    /// Does `task(0)` … `task(tasks - 1)`, each once, in no fixed order, and returns when all are done. Runs of several
-    /// callers take turns. A task must not start a run of the same pool.
-    ///
-    /// If a task panics, tasks not yet claimed are skipped and the error has the message of the first panic.
-    pub fn run(&self, op: &'static str, tasks: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), KernelError> {
-        let tasks = Tasks { count: tasks, next: AtomicUsize::new(0), task, panicked: Mutex::new(None) };
-        if tasks.count <= 1 || self.workers.is_empty() {
-            tasks.work();
-        } else {
-            self.share(&tasks);
+    /// The lane with this number.
+    pub fn lane(self: &Arc<Self>, lane: usize) -> Result<PoolLane, KernelError> {
+        if lane >= self.lanes() {
+            return Err(KernelError::Threads { what: format!("lane {lane} of a pool with {}", self.lanes()) });
         }
-        match lock(&tasks.panicked).take() {
+        Ok(PoolLane { pool: Arc::clone(self), lane })
+    }
+
+    /// [`PoolLane::pin_caller`] of the first lane.
+    pub fn pin_caller(&self) -> Result<(), KernelError> {
+        self.pin_caller_of(0)
+    }
+
+    fn pin_caller_of(&self, lane: usize) -> Result<(), KernelError> {
+        self.caller_cores.get(lane).map_or(Ok(()), |core| pin_to_core(*core))
+    }
+
+    /// Sets the shares of all lanes, in their order, each in (0, 1]; they hold from the next task on. Shares that sum to
+    /// more than 1 divide nothing, as at the start, when every share is 1: each caller does its own tasks first.
+    pub fn set_shares(&self, shares: &[f32]) {
+        self.shared.turns.set_shares(shares);
+    }
+
+    /// Core time that each lane has used so far, by tasks and by its caller between them; 0 where there is one lane.
+    pub fn used(&self) -> Vec<Duration> {
+        (0..self.lanes()).map(|lane| Duration::from_nanos(self.shared.turns.used_ns(lane))).collect()
+    }
+
+    /// [`PoolLane::run`] of the first lane.
+    pub fn run(&self, op: &'static str, tasks: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), KernelError> {
+        self.run_on(0, op, tasks, task)
+    }
+
+    fn run_on(
+        &self,
+        lane: usize,
+        op: &'static str,
+        count: usize,
+        task: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), KernelError> {
+        let tasks = Tasks::new(task);
+        if self.threads() == 1 || (count <= 1 && self.lanes() == 1) {
+            let _ = (0..count).all(|index| tasks.perform(index));
+        } else if count > 0 {
+            self.share(lane, &tasks, count);
+        }
+        match tasks.panicked() {
             None => Ok(()),
             Some(message) => Err(KernelError::TaskPanicked { op, message }),
         }
     }
 
-    /// Opens the gate, does tasks, closes the gate and waits until nobody is inside.
-    fn share(&self, tasks: &Tasks<'_>) {
-        let _turn = lock(&self.one_run_at_a_time);
-        let pointer: *const Tasks<'_> = tasks;
-        *lock(&self.shared.job) = Some(Job(pointer.cast()));
-        self.shared.caller.attend();
-        self.shared.gate.open();
-        for worker in self.workers.iter().take(tasks.count - 1) {
-            worker.sleeper.wake();
-        }
-        tasks.work();
-        self.shared.gate.close();
-        self.shared.caller.wait_until(|| self.shared.gate.is_empty());
-        *lock(&self.shared.job) = None;
+    /// Opens the lane, works until all its tasks are claimed, closes it and waits, not idly, until they are done.
+    fn share(&self, lane: usize, tasks: &Tasks<'_>, count: usize) {
+        let own = &self.shared.lanes[lane];
+        let _turn = lock(&own.one_run_at_a_time);
+        self.shared.run_begins(lane);
+        own.open(tasks, count);
+        self.wake_others(lane, count - 1);
+        self.shared.serve(lane, &own.caller, &|| own.all_claimed());
+        own.close();
+        self.shared.serve(lane, &own.caller, &|| own.is_empty());
+        own.forget();
+        self.shared.run_ends(lane);
+    }
+
+    /// Wakes up to `most` threads other than the caller of `lane`, workers first.
+    fn wake_others(&self, lane: usize, most: usize) {
+        let workers = self.workers.iter().map(|worker| &*worker.sleeper);
+        let callers = (0..self.lanes()).filter(|other| *other != lane).map(|other| &self.shared.lanes[other].caller);
+        workers.chain(callers).take(most).for_each(Sleeper::wake);
+    }
+}
+
+impl PoolLane {
+    /// Does `task(0)` … `task(tasks - 1)`, each once, in no fixed order, and returns when all are done. Runs of one lane
+    /// take turns. A task must not start a run of the same pool.
+    ///
+    /// If a task panics, tasks not yet claimed are skipped and the error has the message of the first panic.
+    pub fn run(&self, op: &'static str, tasks: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), KernelError> {
+        self.pool.run_on(self.lane, op, tasks, task)
+    }
+
+    /// Does tasks of other lanes until `done`. Whoever makes it true calls [`PoolLane::wake`] afterwards. Until the next
+    /// run this lane counts as idle, and the others have its share.
+    pub fn lend(&self, done: &dyn Fn() -> bool) {
+        let own = &self.pool.shared.lanes[self.lane];
+        self.pool.shared.rests(self.lane);
+        own.caller.attend();
+        self.pool.shared.serve(self.lane, &own.caller, done);
+    }
+
+    /// Wakes the caller that is in [`PoolLane::lend`].
+    pub fn wake(&self) {
+        self.pool.shared.lanes[self.lane].caller.wake();
+    }
+
+    /// The pool of the lane.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Threads of the pool.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Pins the calling thread, the lane's caller, to its core; does nothing when threads float.
+    pub fn pin_caller(&self) -> Result<(), KernelError> {
+        self.pool.pin_caller_of(self.lane)
     }
 }
 
@@ -180,25 +268,77 @@ impl Drop for Pool {
     }
 }
 
-fn worker_loop(shared: &Shared, sleeper: &Sleeper) {
-    sleeper.attend();
-    let mut seen = 0;
-    loop {
-        sleeper.wait_until(|| shared.stop.load(Ordering::SeqCst) || shared.gate.round() != seen);
-        if shared.stop.load(Ordering::SeqCst) {
-            return;
+impl Shared {
+    /// Work of one thread until `done`; it sleeps in `sleeper` when there is none. `favourite` is the lane whose tasks
+    /// it does first where shares decide nothing.
+    fn serve(&self, favourite: usize, sleeper: &Sleeper, done: &dyn Fn() -> bool) {
+        while !done() {
+            match self.next(favourite) {
+                Next::TaskOf(lane) => self.work(lane, favourite, done),
+                Next::EndOf(lane) => self.await_end(lane, favourite, done),
+                Next::Nowhere => sleeper.wait_until(|| done() || self.lanes.iter().any(Lane::has_tasks)),
+            }
         }
-        seen = shared.gate.round();
-        if shared.gate.join(seen) {
-            let job = *lock(&shared.job);
-            if let Some(Job(tasks)) = job {
-                // SAFETY: the caller of this round set the job before it opened the gate, and keeps it alive until the
-                // gate is empty; this worker is inside until `leave`.
-                unsafe { &*tasks }.work();
-            }
-            if shared.gate.leave() {
-                shared.caller.wake();
-            }
+    }
+
+    fn next(&self, favourite: usize) -> Next {
+        let first = match self.turns.are_oversubscribed() {
+            true => favourite,
+            false => self.turns.lagging().unwrap_or(favourite),
+        };
+        if self.lanes[first].has_tasks() {
+            return Next::TaskOf(first);
+        }
+        match self.lanes.iter().position(Lane::has_tasks) {
+            None => Next::Nowhere,
+            Some(_) if self.is_waited_for(first) => Next::EndOf(first),
+            Some(other) => Next::TaskOf(other),
+        }
+    }
+
+    fn is_waited_for(&self, lane: usize) -> bool {
+        !self.turns.are_oversubscribed() && self.turns.is_busy(lane) && self.lanes[lane].is_worth_a_wait()
+    }
+
+    /// Does tasks of a lane while they are what this thread ought to do.
+    fn work(&self, lane: usize, favourite: usize, done: &dyn Fn() -> bool) {
+        if self.lanes.len() == 1 {
+            return self.lanes[lane].work(|task| {
+                task();
+                true
+            });
+        }
+        let mut began_ns = self.turns.now_ns();
+        self.lanes[lane].work(|task| {
+            let claim = self.turns.claim(lane, began_ns);
+            task();
+            began_ns = self.turns.done(claim);
+            !done() && matches!(self.next(favourite), Next::TaskOf(next) if next == lane)
+        });
+    }
+
+    fn await_end(&self, lane: usize, favourite: usize, done: &dyn Fn() -> bool) {
+        let is_over = || done() || !matches!(self.next(favourite), Next::EndOf(_));
+        if !spin_until(Instant::now(), PATIENCE, is_over) {
+            self.lanes[lane].give_up();
+        }
+    }
+
+    fn run_begins(&self, lane: usize) {
+        if self.lanes.len() > 1 {
+            self.turns.run_begins(lane);
+        }
+    }
+
+    fn run_ends(&self, lane: usize) {
+        if self.lanes.len() > 1 {
+            self.turns.run_ends(lane);
+        }
+    }
+
+    fn rests(&self, lane: usize) {
+        if self.lanes.len() > 1 {
+            self.turns.rests(lane);
         }
     }
 }
@@ -220,68 +360,10 @@ fn pin_to_core(core: usize) -> Result<(), KernelError> {
     Err(KernelError::Threads { what: format!("pin to core {core}: {}", std::io::Error::last_os_error()) })
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let owned = || panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(owned).unwrap_or("a panic without a message").to_owned()
-}
-
 /// Ignores poison: a mutex of this module guards one plain value, which no panic leaves half written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(pool: &Pool, tasks: usize) -> Vec<usize> {
-        let done: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-        pool.run("test", tasks, &|i| _ = done[i].fetch_add(1, Ordering::Relaxed)).expect("no task panics");
-        done.iter().map(|done| done.load(Ordering::Relaxed)).collect()
-    }
-
-    #[test]
-    fn every_task_is_done_once() {
-        for threads in [1, 2, 3, 8] {
-            let pool = Pool::new(&Placement::Floating(threads)).expect("threads start");
-            for round in 0..300 {
-                let tasks = round % 37;
-                assert_eq!(counts(&pool, tasks), vec![1; tasks], "{threads} threads, {tasks} tasks");
-            }
-        }
-    }
-
-    #[test]
-    fn a_sleeping_pool_wakes_up() {
-        let pool = Pool::new(&Placement::Floating(2)).expect("threads start");
-        for _ in 0..20 {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-            assert_eq!(counts(&pool, 5), vec![1; 5]);
-        }
-    }
-
-    #[test]
-    fn a_panic_is_an_error_and_the_pool_lives_on() {
-        let pool = Pool::new(&Placement::Floating(3)).expect("threads start");
-        let error = pool.run("test", 50, &|i| assert!(i != 7, "task seven")).expect_err("task 7 panics");
-        assert_eq!(error, KernelError::TaskPanicked { op: "test", message: "task seven".to_owned() });
-        assert_eq!(counts(&pool, 50), vec![1; 50]);
-    }
-
-    #[test]
-    fn callers_take_turns() {
-        let pool = Pool::new(&Placement::Floating(2)).expect("threads start");
-        std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| (0..100).for_each(|_| assert_eq!(counts(&pool, 9), vec![1; 9])));
-            }
-        });
-    }
-
-    #[test]
-    fn bad_placements_are_refused() {
-        assert!(Pool::new(&Placement::Floating(0)).is_err());
-        assert!(Pool::new(&Placement::Cores(vec![0, 1_000_000])).is_err());
-    }
-}
+mod tests;

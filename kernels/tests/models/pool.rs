@@ -16,10 +16,10 @@ use crate::cell::Watched;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::thread;
 use gate::Gate;
-use shipped::{Placement, Pool};
+use shipped::{Placement, Pool, PoolLane};
 use sleep::Sleeper;
 
-pub(crate) const MODELS: [Model; 8] = [
+pub(crate) const MODELS: [Model; 10] = [
     ("gate: who is inside sees the round's job", 2, who_is_inside_sees_the_job),
     ("gate: a late worker stays outside", 2, a_late_worker_stays_outside),
     ("gate: the last one out is told so", 2, the_last_one_out_is_told_so),
@@ -28,6 +28,8 @@ pub(crate) const MODELS: [Model; 8] = [
     ("pool: one run", 2, || runs(2, &[2])),
     ("pool: two runs, one worker", 2, || runs(2, &[2, 2])),
     ("pool: one run, two workers", 2, || runs(3, &[3])),
+    ("pool: two lanes", 1, two_lanes),
+    ("pool: a caller lends its thread", 2, a_caller_lends_its_thread),
 ];
 
 /// A worker that is inside keeps the caller from the next round.
@@ -143,4 +145,36 @@ fn runs(threads: usize, tasks_of_runs: &[usize]) {
         assert!(done.iter().all(|done| done.get() == run as u32 + 1), "each task once");
         input.set(0);
     }
+}
+
+/// Two callers and no worker: each does tasks of both lanes, and neither leaves before its own are done.
+fn two_lanes() {
+    let pool = Arc::new(Pool::with_lanes(&Placement::Floating(2), 2).expect("threads start"));
+    pool.set_shares(&[0.5, 0.5]);
+    let other = {
+        let lane = pool.lane(1).expect("it exists");
+        thread::spawn(move || run_on(&lane, 2))
+    };
+    run_on(&pool.lane(0).expect("it exists"), 2);
+    other.join().expect("a caller");
+}
+
+/// The lender hears of tasks, and of the end of its idleness, wherever it is.
+fn a_caller_lends_its_thread() {
+    let pool = Arc::new(Pool::with_lanes(&Placement::Floating(2), 2).expect("threads start"));
+    let has_work = Arc::new(AtomicBool::new(false));
+    let lender = {
+        let (lane, has_work) = (pool.lane(1).expect("it exists"), Arc::clone(&has_work));
+        thread::spawn(move || lane.lend(&|| has_work.load(Ordering::SeqCst)))
+    };
+    run_on(&pool.lane(0).expect("it exists"), 2);
+    has_work.store(true, Ordering::SeqCst);
+    pool.lane(1).expect("it exists").wake();
+    lender.join().expect("a lender");
+}
+
+fn run_on(lane: &PoolLane, tasks: usize) {
+    let done: Vec<Watched> = (0..tasks).map(|_| Watched::default()).collect();
+    lane.run("model", tasks, &|task| done[task].set(done[task].get() + 1)).expect("no task panics");
+    assert!(done.iter().all(|done| done.get() == 1), "each task once");
 }

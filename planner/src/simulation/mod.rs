@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sched::desk::{Desk, DeskConfig, DeskEvent, Gate, GateLimits};
 use sched::replica::Event;
 use sched::route::Routing;
+use sched::share::Decision;
 use sched::slo::Attainment;
 use sched::{RequestId, Time, WorkerId};
 
@@ -52,6 +53,7 @@ struct Simulation<'a> {
     classes: BTreeMap<u16, Attainment>,
     ended_at: Time,
     steps: u64,
+    decisions: Vec<(WorkerId, Decision)>,
     network: Network,
     /// Time for which the network's timer is set.
     network_timer: Option<Time>,
@@ -78,6 +80,7 @@ impl<'a> Simulation<'a> {
             classes: BTreeMap::new(),
             ended_at: Time(0),
             steps: 0,
+            decisions: Vec::new(),
             network: Network::new(config.link.bytes_per_second),
             network_timer: None,
         };
@@ -150,6 +153,7 @@ impl<'a> Simulation<'a> {
         let preemptions = self.workers.values().map(|worker| worker.load().preemptions).sum();
         Report {
             preemptions,
+            decisions: self.decisions,
             requests: self.ended.into_values().collect(),
             classes: self.classes,
             ended_at: self.ended_at,

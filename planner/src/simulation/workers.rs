@@ -10,7 +10,10 @@ use sched::handoff::PullOutcome;
 use sched::layout::KvLayout;
 use sched::message::{Envelope, Load, ToGiver};
 use sched::replica::{Action, Compute, Event, Pull, Replica, Transfer};
-use sched::{BlockId, CompatKey, Failure, FailureKind, InstanceId, LeaseId, PullId, Role, Time, WorkerId};
+use sched::share::{Divisions, IdleShare, Partition};
+use sched::{
+    BlockId, CompatKey, Failure, FailureKind, InstanceId, LaneId, LeaseId, PullId, Role, Time, WorkerId, cost,
+};
 
 use super::Simulation;
 use super::happening::Happening;
@@ -18,11 +21,16 @@ use super::requests::MODEL;
 use crate::network::{Arrived, pull_bytes};
 use crate::{PlannerError, WorkerSpec};
 
+/// Parts in which shares are counted, as live.
+const DIVISIONS: u16 = 20;
+
 /// A worker that is alive.
 pub(super) struct SimWorker {
     id: WorkerId,
     replica: Replica,
     device: Device,
+    /// Set where two lanes share the device.
+    partition: Option<Partition>,
     layout: KvLayout,
     /// Leases that readers hold here.
     granted: BTreeMap<LeaseId, Vec<BlockId>>,
@@ -60,6 +68,9 @@ impl Simulation<'_> {
 
     pub(super) fn feed(&mut self, worker: WorkerId, event: Event) {
         if let Some(sim) = self.workers.get_mut(&worker) {
+            if let Some(partition) = &mut sim.partition {
+                partition.goes_in(self.now, &event);
+            }
             sim.replica.on(self.now, event);
             self.stirred.insert(worker);
         }
@@ -69,8 +80,9 @@ impl Simulation<'_> {
         while let Some(action) = self.workers.get_mut(&worker).and_then(|sim| sim.replica.poll()) {
             self.perform_at(worker, action)?;
         }
+        self.divide(worker);
         let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
-        let next = sim.replica.next_timeout();
+        let next = sim.next_timeout();
         if let Some(time) = next.filter(|_| next != sim.timer) {
             sim.timer = next;
             self.queue.push(time.max(self.now), Happening::WorkerTimer(worker));
@@ -81,6 +93,9 @@ impl Simulation<'_> {
     fn perform_at(&mut self, worker: WorkerId, action: Action) -> Result<(), PlannerError> {
         let (now, later) = (self.now, self.now + self.config.hop);
         let Some(sim) = self.workers.get_mut(&worker) else { return Ok(()) };
+        if let Some(partition) = &mut sim.partition {
+            partition.comes_out(now, &action);
+        }
         match action {
             Action::Compute(Compute::Run { lane, step, plan, progress }) => {
                 sim.device.submit(now, (lane, step), plan, progress);
@@ -120,6 +135,23 @@ impl Simulation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Sets what is decided about the shares of a worker's device.
+    fn divide(&mut self, worker: WorkerId) {
+        let Some(SimWorker { replica, device, partition: Some(partition), .. }) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        if partition.is_due(self.now) {
+            partition.tick(self.now, &replica.load());
+        }
+        while let Some(decision) = partition.poll() {
+            for (lane, phase) in [(LaneId(0), cost::Phase::Prefill), (LaneId(1), cost::Phase::Decode)] {
+                device.set_share(self.now, lane, decision.split.share_of(phase) as f32);
+            }
+            self.decisions.push((worker, decision));
+        }
+        self.set_device_timer(worker);
     }
 
     /// Result of looking for a giver.
@@ -247,15 +279,28 @@ impl SimWorker {
         }
         let device =
             DeviceSpec { layers: spec.replica.layers, vocab: config.vocab, eos: Vec::new(), output_tokens: None };
+        let sizes = (spec.replica.layers, spec.replica.blocks_total);
+        // As the modelled backend: what an idle lane leaves is unused.
+        let partition = spec
+            .share
+            .as_ref()
+            .map(|share| Partition::new(share, Divisions::new(DIVISIONS, IdleShare::Unused)?, sizes, Time(0)));
         Ok(SimWorker {
             id,
             replica: replica.map_err(|source| PlannerError::Replica { worker: id, source })?,
             device: Device::new(Box::new(cost), device),
+            partition: partition.transpose().map_err(|source| PlannerError::Share { worker: id, source })?,
             layout: layout.map_err(|source| PlannerError::Layout { worker: id, source })?,
             granted: BTreeMap::new(),
             timer: None,
             device_timer: None,
         })
+    }
+
+    /// Time by which the worker must look again. The division of an idle device can wait.
+    fn next_timeout(&self) -> Option<Time> {
+        let divides = self.partition.as_ref().filter(|_| !self.replica.is_idle()).and_then(Partition::next_timeout);
+        self.replica.next_timeout().into_iter().chain(divides).min()
     }
 
     fn info(&self, spec: &WorkerSpec) -> WorkerInfo {

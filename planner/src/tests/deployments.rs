@@ -8,9 +8,10 @@ use sched::layout::{KvDtype, Shape, TileOrder};
 use sched::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, ReplicaConfig, STEPS_IN_FLIGHT_MAX};
 use sched::route::RouteConfig;
 use sched::scheduling::Scheduling;
+use sched::share::ShareConfig;
 use sched::{Role, Slo, Span};
 
-/// One letter per worker: p, d or a.
+/// One letter per worker: p, d, a or c.
 pub(super) fn deployment(roles: &str, blocks: u32) -> SimConfig {
     let workers = roles.chars().zip((1..=u8::MAX).cycle()).map(|(letter, seed)| worker(letter, blocks, seed)).collect();
     SimConfig {
@@ -37,16 +38,17 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         'p' => Role::Prefill,
         'd' => Role::Decode,
         'a' => Role::Aggregated,
+        'c' => Role::Colocated,
         other => panic!("no role {other}"),
     };
-    let lane = LaneConfig {
-        work: LaneWork::of_role(role),
+    let lane = |work: &LaneWork| LaneConfig {
+        work: *work,
         step_tokens_max: 512,
         step_layers_max: 12,
         steps_in_flight: STEPS_IN_FLIGHT_MAX,
     };
     let replica = ReplicaConfig {
-        lanes: vec![lane],
+        lanes: LaneWork::of_role(role).iter().map(lane).collect(),
         blocks_total: blocks,
         block_tokens: 16,
         layers: 12,
@@ -74,7 +76,8 @@ fn worker(letter: char, blocks: u32, lease_key: u8) -> WorkerSpec {
         tile_order: TileOrder("modelled".into()),
         tile_bytes: 2_048,
     };
-    WorkerSpec { role, replica, cost: Fitted::example(), kv }
+    let share = (role == Role::Colocated).then(ShareConfig::default);
+    WorkerSpec { role, replica, cost: Fitted::example(), kv, share }
 }
 
 pub(super) fn workload(seed: u64, rate_per_second: f64, requests: u32) -> Poisson {

@@ -7,3 +7,4 @@ mod queueing;
 mod random;
 mod scheduling;
 mod serving;
+mod shares;

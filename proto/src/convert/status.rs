@@ -16,6 +16,7 @@ impl Wire for Role {
             Role::Prefill => wire::Role::Prefill,
             Role::Decode => wire::Role::Decode,
             Role::Aggregated => wire::Role::Aggregated,
+            Role::Colocated => wire::Role::Colocated,
         };
         role.into()
     }
@@ -27,6 +28,7 @@ impl Wire for Role {
             wire::Role::Prefill => Ok(Role::Prefill),
             wire::Role::Decode => Ok(Role::Decode),
             wire::Role::Aggregated => Ok(Role::Aggregated),
+            wire::Role::Colocated => Ok(Role::Colocated),
         }
     }
 }

@@ -698,6 +698,7 @@ pub enum Role {
     Prefill = 1,
     Decode = 2,
     Aggregated = 3,
+    Colocated = 4,
 }
 impl Role {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -710,6 +711,7 @@ impl Role {
             Self::Prefill => "ROLE_PREFILL",
             Self::Decode => "ROLE_DECODE",
             Self::Aggregated => "ROLE_AGGREGATED",
+            Self::Colocated => "ROLE_COLOCATED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -719,6 +721,7 @@ impl Role {
             "ROLE_PREFILL" => Some(Self::Prefill),
             "ROLE_DECODE" => Some(Self::Decode),
             "ROLE_AGGREGATED" => Some(Self::Aggregated),
+            "ROLE_COLOCATED" => Some(Self::Colocated),
             _ => None,
         }
     }

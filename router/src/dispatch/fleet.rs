@@ -178,7 +178,7 @@ impl Fleet {
         let Some(seat) = self.seats.get_mut(slot.0) else { return };
         let belongs = match role {
             Role::Prefill => List::Prefill,
-            Role::Decode | Role::Aggregated => List::Decode,
+            Role::Decode | Role::Aggregated | Role::Colocated => List::Decode,
         };
         if seat.list != belongs && seat.warned_of.replace(role) != Some(role) {
             let (listed, role) = (seat.list.key(), role.label());

@@ -192,7 +192,7 @@ enum Serving {
 
 fn generates(role: Role) -> bool {
     match role {
-        Role::Decode | Role::Aggregated => true,
+        Role::Decode | Role::Aggregated | Role::Colocated => true,
         Role::Prefill => false,
     }
 }

@@ -76,12 +76,13 @@ pub enum LaneWork {
 }
 
 impl LaneWork {
-    /// Work of a worker's lane if it has only one.
+    /// Work of each lane of a worker, in order of their [`crate::LaneId`].
     #[must_use]
-    pub const fn of_role(role: Role) -> LaneWork {
+    pub const fn of_role(role: Role) -> &'static [LaneWork] {
         match role {
-            Role::Prefill => LaneWork::PrefillFirst,
-            Role::Decode | Role::Aggregated => LaneWork::DecodeFirst,
+            Role::Prefill => &[LaneWork::PrefillFirst],
+            Role::Decode | Role::Aggregated => &[LaneWork::DecodeFirst],
+            Role::Colocated => &[LaneWork::Prefill, LaneWork::Decode],
         }
     }
 

@@ -32,9 +32,9 @@ pub(super) struct Alone(&'static [Role]);
 
 impl Alone {
     pub(super) const NOBODY: Alone = Alone(&[]);
-    pub(super) const AGGREGATED: Alone = Alone(&[Role::Aggregated]);
-    pub(super) const PREFILL: Alone = Alone(&[Role::Prefill, Role::Aggregated]);
-    pub(super) const DECODE: Alone = Alone(&[Role::Decode, Role::Aggregated]);
+    pub(super) const AGGREGATED: Alone = Alone(&[Role::Aggregated, Role::Colocated]);
+    pub(super) const PREFILL: Alone = Alone(&[Role::Prefill, Role::Aggregated, Role::Colocated]);
+    pub(super) const DECODE: Alone = Alone(&[Role::Decode, Role::Aggregated, Role::Colocated]);
 }
 
 /// Whether every worker of a route runs all choices of the leg at once.

@@ -76,7 +76,7 @@ pub struct PredictiveConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{key} {problem}")]
 pub struct ShareError {
-    /// The key, below the section of the shares.
+    /// The key, below the section of the engine.
     pub key: &'static str,
     /// Problem of its value.
     pub problem: String,
@@ -122,23 +122,25 @@ impl ShareConfig {
         let FeedbackConfig { dead_band_percent, move_percent_max } = self.feedback;
         let PredictiveConfig { interval_ms, alpha, beta, kv_switch_percent, hysteresis_percent } = self.predictive;
         let quantile = self.quantile;
-        require("quantile", quantile, quantile > 0.0 && quantile <= 1.0, "must lie in (0, 1]")?;
-        require("window_requests", self.window_requests, self.window_requests > 0, "must be at least 1")?;
-        require("window_ms", self.window_ms, self.window_ms > 0, "must be at least 1")?;
-        for (key, percent) in
-            [("feedback.dead_band_percent", dead_band_percent), ("predictive.hysteresis_percent", hysteresis_percent)]
-        {
+        require("share.quantile", quantile, quantile > 0.0 && quantile <= 1.0, "must lie in (0, 1]")?;
+        require("share.window_requests", self.window_requests, self.window_requests > 0, "must be at least 1")?;
+        require("share.window_ms", self.window_ms, self.window_ms > 0, "must be at least 1")?;
+        for (key, percent) in [
+            ("share.feedback.dead_band_percent", dead_band_percent),
+            ("share.predictive.hysteresis_percent", hysteresis_percent),
+        ] {
             require(key, percent, (0.0..100.0).contains(&percent), "must lie in [0, 100)")?;
         }
-        for (key, percent) in
-            [("feedback.move_percent_max", move_percent_max), ("predictive.kv_switch_percent", kv_switch_percent)]
-        {
+        for (key, percent) in [
+            ("share.feedback.move_percent_max", move_percent_max),
+            ("share.predictive.kv_switch_percent", kv_switch_percent),
+        ] {
             require(key, percent, percent > 0.0 && percent <= 100.0, "must lie in (0, 100]")?;
         }
-        for (key, factor) in [("predictive.alpha", alpha), ("predictive.beta", beta)] {
+        for (key, factor) in [("share.predictive.alpha", alpha), ("share.predictive.beta", beta)] {
             require(key, factor, factor.is_finite() && factor >= 1.0, "must be at least 1")?;
         }
-        require("predictive.interval_ms", interval_ms, interval_ms > 0, "must be at least 1")?;
+        require("share.predictive.interval_ms", interval_ms, interval_ms > 0, "must be at least 1")?;
         self.check_targets()
     }
 
@@ -153,7 +155,7 @@ impl ShareConfig {
     /// TTFT and TPOT that `feedback` holds.
     pub(super) fn feedback_targets(&self) -> Result<(Span, Span), ShareError> {
         let needed = |key| ShareError::new(key, "is 0, but policy = \"feedback\" needs a target");
-        Ok((self.ttft().ok_or_else(|| needed("ttft_ms"))?, self.tpot().ok_or_else(|| needed("tpot_ms"))?))
+        Ok((self.ttft().ok_or_else(|| needed("share.ttft_ms"))?, self.tpot().ok_or_else(|| needed("share.tpot_ms"))?))
     }
 
     pub(super) fn ttft(&self) -> Option<Span> {
@@ -187,10 +189,10 @@ mod tests {
 
     #[test]
     fn a_controller_without_the_targets_that_it_needs_is_refused() {
-        let wanted = "ttft_ms is 0, but policy = \"feedback\" needs a target";
+        let wanted = "share.ttft_ms is 0, but policy = \"feedback\" needs a target";
         assert_eq!(fault(|config| config.policy = SharePolicy::Feedback), wanted);
         let without_tpot = fault(|config| (config.policy, config.ttft_ms) = (SharePolicy::Feedback, 500));
-        assert!(without_tpot.starts_with("tpot_ms is 0"), "{without_tpot}");
+        assert!(without_tpot.starts_with("share.tpot_ms is 0"), "{without_tpot}");
         let feedback = ShareConfig { policy: SharePolicy::Feedback, ttft_ms: 500, tpot_ms: 50, ..Default::default() };
         assert_eq!(feedback.check(), Ok(()));
         for policy in [SharePolicy::Fixed, SharePolicy::Oversubscribed, SharePolicy::Predictive] {
@@ -200,14 +202,20 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        assert_eq!(fault(|config| config.quantile = 0.0), "quantile must lie in (0, 1], found 0");
-        assert_eq!(fault(|config| config.prefill_percent = 100), "prefill_percent must be 1 to 99, found 100");
-        assert_eq!(fault(|config| config.window_requests = 0), "window_requests must be at least 1, found 0");
-        assert_eq!(fault(|config| config.predictive.alpha = 0.9), "predictive.alpha must be at least 1, found 0.9");
-        assert!(fault(|config| config.feedback.dead_band_percent = f64::NAN).starts_with("feedback.dead_band_percent"));
-        assert!(fault(|config| config.feedback.move_percent_max = 0.0).starts_with("feedback.move_percent_max"));
-        assert!(fault(|config| config.predictive.interval_ms = 0).starts_with("predictive.interval_ms"));
-        assert!(fault(|config| config.window_ms = 0).starts_with("window_ms"));
+        assert_eq!(fault(|config| config.quantile = 0.0), "share.quantile must lie in (0, 1], found 0");
+        assert_eq!(fault(|config| config.prefill_percent = 100), "share.prefill_percent must be 1 to 99, found 100");
+        assert_eq!(fault(|config| config.window_requests = 0), "share.window_requests must be at least 1, found 0");
+        assert_eq!(
+            fault(|config| config.predictive.alpha = 0.9),
+            "share.predictive.alpha must be at least 1, found 0.9"
+        );
+        assert!(
+            fault(|config| config.feedback.dead_band_percent = f64::NAN)
+                .starts_with("share.feedback.dead_band_percent")
+        );
+        assert!(fault(|config| config.feedback.move_percent_max = 0.0).starts_with("share.feedback.move_percent_max"));
+        assert!(fault(|config| config.predictive.interval_ms = 0).starts_with("share.predictive.interval_ms"));
+        assert!(fault(|config| config.window_ms = 0).starts_with("share.window_ms"));
     }
 
     #[test]

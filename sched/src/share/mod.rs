@@ -5,6 +5,8 @@
 //! between them where predictions decide. Each says what was measured, what had been predicted, what is predicted now,
 //! and why, also if nothing changes; the worker sets the shares of those that switch.
 //!
+//! [`Partition`] is such a controller with eyes: `watch` turns what a replica takes in and decides into those facts.
+//!
 //! Where to look: `window` measures, `feedback` (semi-PD) decides by `curve` and `limits`, `predictive` (Nexus) by
 //! `learner` and `search`, `split` is what they decide about.
 
@@ -15,10 +17,12 @@ mod feedback;
 mod learner;
 mod least_squares;
 mod limits;
+mod partition;
 mod predictive;
 mod search;
 mod split;
 mod verdict;
+mod watch;
 mod window;
 
 #[cfg(test)]
@@ -26,6 +30,7 @@ mod tests;
 
 pub use api::{Decision, Event, Latencies, OtherLane, Reason, Waiting, WorkerState};
 pub use config::{FeedbackConfig, PredictiveConfig, ShareConfig, ShareError, SharePolicy};
+pub use partition::Partition;
 pub use split::{Divisions, IdleShare, Share, Split};
 pub use window::{Measured, WindowReport};
 
@@ -77,7 +82,9 @@ impl ShareController {
             SharePolicy::Fixed => Policy::Fixed(Split::Divided { prefill: configured }),
             SharePolicy::Oversubscribed => Policy::Fixed(Split::Oversubscribed),
             SharePolicy::Feedback => Policy::Feedback(Feedback::new(config, device)?),
-            SharePolicy::Predictive => Policy::Predictive(Box::new(Predictive::new(&config.predictive, device))),
+            SharePolicy::Predictive => {
+                Policy::Predictive(Box::new(Predictive::new(&config.predictive, config.tpot(), device)))
+            }
         };
         let parts = device.parts(configured);
         let wanted = match &policy {

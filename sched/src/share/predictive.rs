@@ -3,6 +3,10 @@
 //! Nexus (arXiv 2507.06608): while less than 70 % of the KV pool is in use, make prefill as fast as possible while a
 //! decode step takes at most beta times its shortest time; above, make decode as fast as possible while a prefill step
 //! takes at most alpha times its shortest time. A change of the share that is too small is not made.
+//!
+//! Where a target of TPOT is configured, a decode step may take nearly as long in any case. The paper has no targets; on
+//! a device whose decodes slow down with their share, beta alone would starve prefill for tokens that nobody needs so
+//! fast.
 
 use super::config::PredictiveConfig;
 use super::learner::Learner;
@@ -16,12 +20,16 @@ use crate::cost::{CostModel, Fitted, LaneUse, Phase, StepWork};
 /// Part of the pool by which its use must fall below the switch before prefill is favoured again. The paper has one
 /// threshold, at which requests that end and begin would turn the share upside down each time.
 const KV_SWITCH_BAND: f64 = 0.05;
+/// Part of the target of TPOT that a mean decode step may take: the quantile is above the mean, and steps have gaps.
+const ENOUGH: f64 = 0.8;
 
 /// The controller.
 #[derive(Debug, Clone)]
 pub(super) struct Predictive {
     device: Divisions,
     config: PredictiveConfig,
+    /// Time of a decode step that is fast enough; 0 if nobody says.
+    enough_us: f64,
     /// Parts that a move has at least: more than the hysteresis.
     move_min: u16,
     learner: Learner,
@@ -40,10 +48,11 @@ struct MeanStep {
 }
 
 impl Predictive {
-    pub(super) fn new(config: &PredictiveConfig, device: Divisions) -> Predictive {
+    pub(super) fn new(config: &PredictiveConfig, tpot: Option<Span>, device: Divisions) -> Predictive {
         Predictive {
             device,
             config: config.clone(),
+            enough_us: tpot.map_or(0.0, |tpot| tpot.us() as f64 * ENOUGH),
             move_min: device.parts_in_percent(config.hysteresis_percent) + 1,
             learner: Learner::default(),
             model: None,
@@ -105,11 +114,11 @@ impl Predictive {
     }
 
     fn objective(&self) -> Objective {
-        let slowdown_max = match self.favoured {
-            Phase::Prefill => self.config.beta,
-            Phase::Decode => self.config.alpha,
+        let (slowdown_max, enough_us) = match self.favoured {
+            Phase::Prefill => (self.config.beta, self.enough_us),
+            Phase::Decode => (self.config.alpha, 0.0),
         };
-        Objective { favoured: self.favoured, slowdown_max, move_min: self.move_min }
+        Objective { favoured: self.favoured, slowdown_max, enough_us, move_min: self.move_min }
     }
 
     fn unless_too_near(&self, here: Parts, best: Parts) -> (Parts, Reason) {

@@ -10,6 +10,8 @@ pub(super) struct Objective {
     pub(super) favoured: Phase,
     /// The longest step of the other lane, as a multiple of its step when it has as much as it can.
     pub(super) slowdown_max: f64,
+    /// Time of its step up to which the other lane is fast enough, whatever its shortest one; 0 if nobody says.
+    pub(super) enough_us: f64,
     /// Parts that a move has at least. The favoured lane's gain is sought from there on, as less is not taken.
     pub(super) move_min: u16,
 }
@@ -39,7 +41,7 @@ pub(super) fn search(
 ) -> Found {
     let favoured = objective.favoured;
     let other = favoured.other();
-    let bound_us = objective.slowdown_max * time_us(other, device.most(other));
+    let bound_us = (objective.slowdown_max * time_us(other, device.most(other))).max(objective.enough_us);
     let other_here_us = time_us(other, here);
     let mut at = |parts| Found { parts, other_us: time_us(other, parts), other_here_us };
     let mut found = Found { parts: here, other_us: other_here_us, other_here_us };
@@ -86,14 +88,14 @@ mod tests {
             };
             let here = Parts(1 + (here * (rises.len() as f64 - 1.0)) as u16);
             let other = favoured.other();
-            let found = search(device, here, Objective { favoured, slowdown_max, move_min: 1 }, time_us).parts;
+            let found = search(device, here, Objective { favoured, slowdown_max, enough_us: 0.0, move_min: 1 }, time_us).parts;
             let bound = slowdown_max * time_us(other, device.most(other));
             let allowed = (1..=rises.len() as u16).map(Parts).filter(|parts| time_us(other, *parts) <= bound);
             let fastest = allowed.map(|parts| time_us(favoured, parts)).fold(f64::INFINITY, f64::min);
             prop_assert!(time_us(other, found) <= bound);
             prop_assert_eq!(time_us(favoured, found), fastest);
             let mut calls = 0;
-            let again = search(device, found, Objective { favoured, slowdown_max, move_min: 1 }, |phase, parts| {
+            let again = search(device, found, Objective { favoured, slowdown_max, enough_us: 0.0, move_min: 1 }, |phase, parts| {
                 calls += 1;
                 time_us(phase, parts)
             });

@@ -72,7 +72,7 @@ impl Share {
     /// Unless the number is between 1 and 99.
     pub fn from_percent(percent: u32) -> Result<Share, ShareError> {
         let share = u16::try_from(percent).ok().and_then(|percent| Share::from_thousandths(percent.checked_mul(10)?));
-        share.ok_or_else(|| ShareError::new("prefill_percent", format!("must be 1 to 99, found {percent}")))
+        share.ok_or_else(|| ShareError::new("share.prefill_percent", format!("must be 1 to 99, found {percent}")))
     }
 
     /// Thousandths of the device.
@@ -173,7 +173,10 @@ mod tests {
 
     #[test]
     fn shares_that_are_none_are_refused() {
-        assert_eq!(Split::prefill_percent(0).unwrap_err().to_string(), "prefill_percent must be 1 to 99, found 0");
+        assert_eq!(
+            Split::prefill_percent(0).unwrap_err().to_string(),
+            "share.prefill_percent must be 1 to 99, found 0"
+        );
         assert!(Split::prefill_percent(100).is_err() && Split::prefill_percent(70_000).is_err());
         assert_eq!((Share::from_thousandths(0), Share::from_thousandths(1_000)), (None, None));
         assert!(Divisions::new(1, IdleShare::Lent).is_err() && Divisions::new(1_001, IdleShare::Lent).is_err());

@@ -7,8 +7,7 @@ use super::layers::Layers;
 use super::order::Entry;
 use crate::EngineError;
 use crate::model::ModelSpec;
-use crate::sampling::Sampler;
-use crate::structure::Structures;
+use crate::sampling::{Choices, Sampler};
 
 /// Runs steps, lane by lane, and samples at their end. Made and used by one thread. See [`Layers`] for methods of both.
 pub(crate) trait Forward {
@@ -69,8 +68,8 @@ pub(crate) struct HostSampled<L> {
 }
 
 impl<L: Layers> HostSampled<L> {
-    pub(crate) fn new(layers: L, structures: Structures) -> HostSampled<L> {
-        HostSampled { layers, sampler: Sampler::new(structures) }
+    pub(crate) fn new(layers: L, choices: Choices) -> HostSampled<L> {
+        HostSampled { layers, sampler: Sampler::new(choices) }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{EngineError, KvStore};
 /// A rank: a single one, or one of several around a segment.
 pub(crate) struct Runner<O: Ops> {
     ops: O,
-    model: Model<O>,
+    /// Weights, which the ranks of several lanes share.
+    model: Arc<Model<O>>,
     kv: O::Kv,
     limits: StepLimits,
     ranks: Box<dyn Collective<O>>,
@@ -34,9 +35,17 @@ struct Boards {
 }
 
 impl<O: Ops> Runner<O> {
-    /// Makes the only rank. `kv` is the whole pool, of which every rank sees its own window.
-    pub(crate) fn alone(ops: O, model: Model<O>, kv: &KvStore, limits: StepLimits) -> Result<Runner<O>, EngineError> {
-        Runner::new(ops, model, kv, limits, Box::new(Alone), None)
+    /// Makes the only rank of the steps of `lane`. `kv` is the whole pool, of which every rank sees its own window.
+    pub(crate) fn alone(
+        ops: O,
+        model: Arc<Model<O>>,
+        kv: &KvStore,
+        limits: StepLimits,
+        lane: LaneId,
+    ) -> Result<Runner<O>, EngineError> {
+        let mut runner = Runner::new(ops, model, kv, limits, Box::new(Alone), None)?;
+        runner.open(lane)?;
+        Ok(runner)
     }
 
     /// Makes rank `rank` of those around `segment`.
@@ -53,12 +62,15 @@ impl<O: Ops> Runner<O> {
         model.count_experts_in(counts.then(|| Arc::new(Tallies::of(segment)) as Tally));
         let ranks = Box::new(SharedReduce::new(segment, rank, patience)?);
         let boards = Boards { rows: Board::of_rows(segment), logits: Board::of_logits(segment) };
-        Runner::new(ops, model, kv, limits, ranks, Some(boards))
+        let mut runner = Runner::new(ops, Arc::new(model), kv, limits, ranks, Some(boards))?;
+        runner.open(LaneId(0))?;
+        Ok(runner)
     }
 
+    /// Makes a rank without activations; opening the first lane at once turns a lack of memory into an error at start.
     fn new(
         ops: O,
-        model: Model<O>,
+        model: Arc<Model<O>>,
         kv: &KvStore,
         limits: StepLimits,
         ranks: Box<dyn Collective<O>>,
@@ -68,10 +80,7 @@ impl<O: Ops> Runner<O> {
         let usizes = |range: std::ops::Range<u32>| range.start as usize..range.end as usize;
         let window = KvWindow { layers: usizes(layers), kv_heads: usizes(heads) };
         let kv = ops.kv(kv.region(), *kv.geometry(), window)?;
-        let mut runner = Runner { ops, model, kv, limits, ranks, boards, lanes: BTreeMap::new() };
-        // Lane 0 always exists; allocating its buffers now turns a lack of memory into an error at start.
-        runner.open(LaneId(0))?;
-        Ok(runner)
+        Ok(Runner { ops, model, kv, limits, ranks, boards, lanes: BTreeMap::new() })
     }
 
     pub(super) fn model(&self) -> &Model<O> {

@@ -1,11 +1,13 @@
 //! The executor thread: runs steps layer by layer, with effects in the documented order; knows no scheduler.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use kernels::PoolLane;
 use sched::replica::Progress;
 use sched::{Failure, FailureKind, LaneId, SlotId, StepId, StepPlan, StepResult};
 
@@ -14,7 +16,7 @@ use super::input::StepInput;
 use super::lanes::Lanes;
 use super::order::Entry;
 use super::prepared::Prepared;
-use super::{Command, StepLimits, Submitted};
+use super::{Command, Happened, StepLimits, Submitted};
 use crate::EngineError;
 use crate::backend::{BackendEvent, Notify, StepSpan};
 
@@ -61,10 +63,15 @@ impl<F: Forward> Executor<F> {
         Executor { forward, limits, kept: BTreeMap::new() }
     }
 
-    /// Runs until the handle is dropped, or until the ranks fail.
-    pub(super) fn run(mut self, inbox: &Receiver<Command>, outbox: &Sender<BackendEvent>, notify: &Notify) {
+    /// Runs until the handle is dropped, or until the ranks fail. Without a step it lends its thread to `rest`.
+    pub(super) fn run(
+        mut self,
+        inbox: &Receiver<Command>,
+        (outbox, notify): (&Sender<Happened>, &Notify),
+        rest: Option<&PoolLane>,
+    ) {
         let mut lanes = Lanes::new();
-        while take_commands(inbox, &mut lanes) {
+        while take_commands(inbox, &mut lanes, rest) {
             let Some(lane) = lanes.next() else { continue };
             let Some(step) = lanes.front(lane) else { continue };
             let begun = Instant::now();
@@ -88,7 +95,7 @@ impl<F: Forward> Executor<F> {
             if has_ended {
                 lanes.pop(lane);
             }
-            if outbox.send(event).is_err() {
+            if outbox.send(Happened::Event(event)).is_err() {
                 return;
             }
             notify();
@@ -186,11 +193,11 @@ impl<F: Forward> Executor<F> {
 }
 
 /// Takes submitted commands; waits if there is nothing to run. Returns false when the handle is gone.
-fn take_commands(inbox: &Receiver<Command>, lanes: &mut Lanes<Step>) -> bool {
+fn take_commands(inbox: &Receiver<Command>, lanes: &mut Lanes<Step>, rest: Option<&PoolLane>) -> bool {
     if lanes.is_idle() {
-        match inbox.recv() {
-            Ok(command) => take(command, lanes),
-            Err(_) => return false,
+        match rest.map_or_else(|| inbox.recv().ok(), |lane| next_command(inbox, lane)) {
+            Some(command) => take(command, lanes),
+            None => return false,
         }
     }
     loop {
@@ -200,6 +207,21 @@ fn take_commands(inbox: &Receiver<Command>, lanes: &mut Lanes<Step>) -> bool {
             Err(TryRecvError::Disconnected) => return false,
         }
     }
+}
+
+/// Does tasks of other lanes until a command comes.
+fn next_command(inbox: &Receiver<Command>, lane: &PoolLane) -> Option<Command> {
+    // Asked again and again, so the answer is kept.
+    let heard: OnceCell<Option<Command>> = OnceCell::new();
+    lane.lend(&|| {
+        heard.get().is_some()
+            || match inbox.try_recv() {
+                Ok(command) => heard.set(Some(command)).is_ok(),
+                Err(TryRecvError::Empty) => false,
+                Err(TryRecvError::Disconnected) => heard.set(None).is_ok(),
+            }
+    });
+    heard.into_inner().flatten()
 }
 
 fn take(command: Command, lanes: &mut Lanes<Step>) {

@@ -9,7 +9,7 @@ use kernels::{CpuOps, Pool};
 
 use super::placement::{self, unplaced};
 use crate::backend::{Runner, StepLimits, follow};
-use crate::model::{CacheKey, Grid, Model, ModelSpec, Precision, Source, WeightFiles, WeightsCache};
+use crate::model::{CacheKey, Grid, Model, ModelSpec, Precision, Share, Source, WeightFiles, WeightsCache};
 use crate::{Config, EngineError, KvStore, Phase, Progress};
 
 /// Time that a rank may be late for reasons other than its computing.
@@ -33,6 +33,14 @@ pub(super) struct Crew {
     pub(super) progress: Progress,
 }
 
+/// Lanes that can compute at the same time: each needs a thread, and of several ranks one executor has all lanes.
+pub(super) fn lanes_max(config: &Config, grid: Grid) -> Result<usize, EngineError> {
+    match grid {
+        Grid::ALONE => Ok(placement::of_rank(config, Share { index: 0, of: 1 })?.threads()),
+        _ => Ok(1),
+    }
+}
+
 impl Crew {
     pub(super) fn grid(config: &Config, spec: &ModelSpec) -> Result<Grid, EngineError> {
         let grid = Grid { tensor: config.tp, stages: config.pp };
@@ -48,7 +56,7 @@ impl Crew {
     }
 
     fn follower(&self, rank: u32, segment: &Arc<Segment>, kv: &KvStore) -> Result<Runner<CpuOps>, EngineError> {
-        let threads = self.threads(rank)?;
+        let threads = self.threads(rank, 1)?;
         let weights = WeightFiles::open(&self.config.model_dir)?.reporting_to(&self.progress.of_follower());
         let runner = self.runner(&weights, (rank, &threads), segment, kv)?;
         threads.pin_caller().map_err(|error| unplaced(&self.config, error))?;
@@ -62,36 +70,36 @@ impl Crew {
         segment: &Arc<Segment>,
         kv: &KvStore,
     ) -> Result<Runner<CpuOps>, EngineError> {
-        let (ops, model) = self.load(weights, rank, threads)?;
+        let ops = CpuOps::new(Arc::clone(threads), self.config.instructions()?)?;
+        let model = self.load(weights, rank, (&ops, threads))?;
         let of_group = (segment, rank as usize);
         Runner::of_group(ops, model, kv, self.limits, of_group, self.patience())
     }
 
-    pub(super) fn threads(&self, rank: u32) -> Result<Arc<Pool>, EngineError> {
+    /// Threads of a rank, which work for so many lanes at the same time.
+    pub(super) fn threads(&self, rank: u32, lanes: usize) -> Result<Arc<Pool>, EngineError> {
         let placement = placement::of_rank(&self.config, self.grid.part(&self.spec, rank).tensor)?;
-        Ok(Arc::new(Pool::new(&placement).map_err(|error| unplaced(&self.config, error))?))
+        Ok(Arc::new(Pool::with_lanes(&placement, lanes).map_err(|error| unplaced(&self.config, error))?))
     }
 
     pub(super) fn load(
         &self,
         weights: &WeightFiles,
         rank: u32,
-        threads: &Arc<Pool>,
-    ) -> Result<(CpuOps, Model<CpuOps>), EngineError> {
+        (ops, threads): (&CpuOps, &Arc<Pool>),
+    ) -> Result<Model<CpuOps>, EngineError> {
         let part = self.grid.part(&self.spec, rank);
-        let ops = CpuOps::new(Arc::clone(threads), self.config.instructions()?)?;
         let cache = WeightsCache::of_key(&self.config.weights_cache, |name| std::env::var_os(name).map(PathBuf::from));
         let bytes = weights.prepared_bytes(self.precision) / u64::from(self.grid.ranks());
-        let key = CacheKey::new(&ops, self.weights_digest, &format!("{:?} {part:?}", self.precision), bytes)?;
+        let key = CacheKey::new(ops, self.weights_digest, &format!("{:?} {part:?}", self.precision), bytes)?;
         let own_bytes = weights.bytes() / u64::from(self.grid.ranks());
-        let model = cache.load(key, (threads, weights.progress()), |shelf| {
+        cache.load(key, (threads, weights.progress()), |shelf| {
             if shelf.packs() {
                 weights.progress().begins(Phase::Packing, own_bytes);
             }
             let source = Source { weights, precision: self.precision, shelf };
-            Model::load(&ops, self.spec.clone(), part.clone(), source, self.limits.positions_max)
-        })?;
-        Ok((ops, model))
+            Model::load(ops, self.spec.clone(), part.clone(), source, self.limits.positions_max)
+        })
     }
 
     pub(super) fn patience(&self) -> Patience {

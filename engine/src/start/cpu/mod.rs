@@ -5,21 +5,25 @@ mod placement;
 mod processes;
 mod threads;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use kernels::Pool;
 use kernels::collective::{Patience, Segment};
 use kernels::memory::Backing;
+use kernels::{CpuOps, Pool, PoolLane};
+use sched::LaneId;
 
 use self::crew::Crew;
 use self::placement::unplaced;
 use super::geometry;
-use super::limits::{precision, segment_shape, step_limits};
+use super::limits::{lane_limits, precision, segment_shape, step_limits};
 use super::memory::Needs;
 use super::opened::{Opened, digest, pool};
-use crate::backend::{Built, Described, Group, HostSampled, Notify, OpsBackend, Order, Orders, Runner};
-use crate::model::{Grid, ModelSpec, WeightFiles};
+use crate::backend::{
+    Built, Described, Forward, Group, HostSampled, Notify, OpsBackend, Order, Orders, Plan, Runner, StepLimits,
+};
+use crate::model::{Grid, Model, ModelSpec, WeightFiles};
+use crate::sampling::Choices;
 use crate::structure::Structures;
 use crate::{Config, EngineError, KvStore, Phase, Progress, RanksChoice};
 
@@ -31,8 +35,8 @@ const LOADING_MAX: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn open(
     config: &Config,
     (spec, context_max): (ModelSpec, u32),
-    wished: Backing,
-    notify: Notify,
+    (wished, lanes): (Backing, usize),
+    notify: &Notify,
     program: &dyn RankProgram,
     progress: &Progress,
 ) -> Result<Opened, EngineError> {
@@ -43,39 +47,82 @@ pub(super) fn open(
     let bytes = weights.prepared_bytes(precision);
     let geometry = geometry::of_model(config, &spec, precision.of(spec.stored_dtype(&weights)?))?;
     let limits = step_limits(config, context_max);
-    Needs::of((&spec, grid), &geometry, bytes, limits).require()?;
+    let lanes = lanes.min(crew::lanes_max(config, grid)?);
+    Needs::of((&spec, grid), &geometry, bytes, &lane_limits(config, limits, lanes)).require()?;
     let kv = pool(config, geometry, grid, wished)?;
     let weights_digest = digest(&spec, weights.digest()?);
     let (spec_too, progress) = (spec.clone(), progress.clone());
     let crew = Crew { config: config.clone(), spec: spec_too, grid, precision, limits, weights_digest, progress };
     // Before any rank loads, so that cores that do not exist are reported at once.
-    let threads = crew.threads(0)?;
-    let pool = kv.clone();
+    let threads = crew.threads(0, lanes)?;
     let structures = Structures::new(config.model_dir.clone());
-    let followed = structures.clone();
+    let choices = Choices::new(structures.clone());
     let (backend, expert_counts) = if grid == Grid::ALONE {
-        OpsBackend::start(move || alone(&crew, &weights, &threads, (&pool, followed)), limits, notify)?
+        OpsBackend::start(Alone::plans(crew, weights, &threads, (&kv, &choices))?, notify)?
     } else {
-        let gathered = Gathered::new(&crew, &kv, program, &notify)?;
-        OpsBackend::start(move || gathered.lead(&crew, &weights, &threads, (&pool, followed)), limits, notify)?
+        let (gathered, pool) = (Gathered::new(&crew, &kv, program, notify)?, kv.clone());
+        let build = Box::new(move || gathered.lead(&crew, &weights, &threads, (&pool, choices)));
+        OpsBackend::start(vec![Plan { build, limits, rest: None }], notify)?
     };
     Ok(Opened { backend: Box::new(backend), kv, spec, context_max, weights_digest, expert_counts, structures })
 }
 
-fn alone(
-    crew: &Crew,
-    weights: &WeightFiles,
-    threads: &Arc<Pool>,
-    (kv, structures): (&KvStore, Structures),
-) -> Result<Built<impl crate::backend::Forward + use<>>, EngineError> {
-    threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
-    let (ops, model) = crew.load(weights, 0, threads)?;
-    let runner = Runner::alone(ops, model, kv, crew.limits)?;
-    let (info, expert_counts) = (runner.describe(crew.grid.tensor), runner.expert_counts());
-    Ok(Built {
-        forward: HostSampled::new(runner, structures),
-        described: Described { info, expert_counts, ranks: None },
-    })
+/// The only rank of one lane; the lanes of a pool of threads share its weights.
+struct Alone {
+    crew: Arc<Crew>,
+    weights: Arc<WeightFiles>,
+    /// Set by the executor that is built first.
+    model: Arc<OnceLock<Arc<Model<CpuOps>>>>,
+    kv: KvStore,
+    choices: Choices,
+    threads: PoolLane,
+    lane: LaneId,
+    limits: StepLimits,
+}
+
+impl Alone {
+    /// An executor for each lane of the pool.
+    fn plans(
+        crew: Crew,
+        weights: WeightFiles,
+        threads: &Arc<Pool>,
+        (kv, choices): (&KvStore, &Choices),
+    ) -> Result<Vec<Plan<impl Forward + use<>>>, EngineError> {
+        let (crew, weights, model) = (Arc::new(crew), Arc::new(weights), Arc::default());
+        let limits = lane_limits(&crew.config, crew.limits, threads.lanes());
+        let plan = |lane: u8| {
+            let alone = Alone {
+                crew: Arc::clone(&crew),
+                weights: Arc::clone(&weights),
+                model: Arc::clone(&model),
+                kv: kv.clone(),
+                choices: choices.clone(),
+                threads: threads.lane(usize::from(lane))?,
+                lane: LaneId(lane),
+                limits: limits[usize::from(lane)],
+            };
+            let rest = (threads.lanes() > 1).then(|| alone.threads.clone());
+            Ok(Plan { limits: alone.limits, rest, build: Box::new(move || alone.build()) })
+        };
+        (0..threads.lanes() as u8).map(plan).collect()
+    }
+
+    fn build(self) -> Result<Built<impl Forward + use<>>, EngineError> {
+        let Alone { crew, weights, model, kv, choices, threads, lane, limits } = self;
+        threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
+        let ops = CpuOps::on_lane(threads.clone(), crew.config.instructions()?)?;
+        let model = match model.get() {
+            Some(model) => Arc::clone(model),
+            None => {
+                let loaded = Arc::new(crew.load(&weights, 0, (&ops, threads.pool()))?);
+                Arc::clone(model.get_or_init(|| loaded))
+            }
+        };
+        let runner = Runner::alone(ops, model, &kv, limits, lane)?;
+        let (info, expert_counts) = (runner.describe(crew.grid.tensor), runner.expert_counts());
+        let described = Described { info, expert_counts, ranks: None };
+        Ok(Built { forward: HostSampled::new(runner, choices), described })
+    }
 }
 
 /// Followers that load their parts, and the orders that lead them.
@@ -109,8 +156,8 @@ impl Gathered {
         crew: &Crew,
         weights: &WeightFiles,
         threads: &Arc<Pool>,
-        (kv, structures): (&KvStore, Structures),
-    ) -> Result<Built<impl crate::backend::Forward + use<>>, EngineError> {
+        (kv, choices): (&KvStore, Choices),
+    ) -> Result<Built<impl Forward + use<>>, EngineError> {
         let Gathered { segment, followers, mut orders } = self;
         threads.pin_caller().map_err(|error| unplaced(&crew.config, error))?;
         let runner = crew.runner(weights, (0, threads), &segment, kv)?;
@@ -119,7 +166,7 @@ impl Gathered {
         let group = Group::new(runner, crew.grid, &segment, orders, crew.patience(), followers);
         let (info, expert_counts) = (group.describe(), group.expert_counts());
         Ok(Built {
-            forward: HostSampled::new(group, structures),
+            forward: HostSampled::new(group, choices),
             described: Described { info, expert_counts, ranks: Some(segment) },
         })
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::words::Shared;
 use crate::numerics::LOG2_E;
-use crate::pool::Pool;
+use crate::pool::PoolLane;
 use crate::{AttentionSpec, KernelError, KvView};
 pub(super) use plan::Plan;
 use plan::RowTile;
@@ -52,7 +52,7 @@ pub(super) struct AttentionKernels {
 pub(super) fn attention(
     call: &Attention<'_>,
     kernels: AttentionKernels,
-    pool: &Pool,
+    pool: &PoolLane,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
     let plan = call.plan;

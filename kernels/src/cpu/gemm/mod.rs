@@ -24,7 +24,7 @@ use std::hint::black_box;
 use super::table::ProductKernels;
 use super::words::{Shared, Words};
 use crate::KernelError;
-use crate::pool::Pool;
+use crate::pool::PoolLane;
 
 /// Least bytes of weights in a task when there are few rows: 25 to 50 µs at one core's bandwidth. The beginning of a
 /// task was not fetched ahead, so few tasks are better.
@@ -63,7 +63,7 @@ pub(super) struct Part<'a> {
 pub(super) fn multiply(
     product: &Product<'_>,
     kernels: &ProductKernels,
-    pool: &Pool,
+    pool: &PoolLane,
     scratch: &mut Words,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
@@ -177,7 +177,7 @@ fn pack_left(
     product: &Product<'_>,
     cuts: &[Cut<'_>],
     kernels: &ProductKernels,
-    pool: &Pool,
+    pool: &PoolLane,
     packed: &mut [u32],
 ) -> Result<(), KernelError> {
     let rows = cuts.last().map_or(0, |cut| cut.first_row + cut.rows);

@@ -58,16 +58,16 @@ const GIVERS_UP: RangeInclusive<u128> = 1..=9;
 fn lanes(words: &Words) -> Vec<LaneConfig> {
     let role = Role::from_label(words.named.get("role").unwrap_or(&"aggregated")).expect("role");
     let works = match words.plain.contains(&"two-lanes") {
-        true => vec![LaneWork::Prefill, LaneWork::Decode],
-        false => vec![LaneWork::of_role(role)],
+        true => LaneWork::of_role(Role::Colocated),
+        false => LaneWork::of_role(role),
     };
-    let lane = |work| LaneConfig {
-        work,
+    let lane = |work: &LaneWork| LaneConfig {
+        work: *work,
         step_tokens_max: words.number("rows", 64),
         step_layers_max: words.number("step-layers", LAYERS),
         steps_in_flight: words.number("ahead", 1),
     };
-    works.into_iter().map(lane).collect()
+    works.iter().map(lane).collect()
 }
 
 fn configured(words: &Words) -> ReplicaConfig {

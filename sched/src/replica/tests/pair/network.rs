@@ -173,7 +173,7 @@ impl Network {
     fn worker(&mut self, role: Role) -> &mut Worker {
         match role {
             Role::Prefill => &mut self.giver,
-            Role::Decode | Role::Aggregated => &mut self.reader,
+            Role::Decode | Role::Aggregated | Role::Colocated => &mut self.reader,
         }
     }
 

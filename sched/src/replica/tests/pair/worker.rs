@@ -56,16 +56,16 @@ impl Worker {
         let Manner { steps_in_flight, step_layers_max, reading, pull_tokens_max, .. } = manner;
         let block_tokens = match role {
             Role::Prefill => manner.giver_block_tokens,
-            Role::Decode | Role::Aggregated => manner.reader_block_tokens,
+            Role::Decode | Role::Aggregated | Role::Colocated => manner.reader_block_tokens,
         };
         let (blocks_total, rows) = (POOL_TOKENS / block_tokens, 24);
         let lane = |work| LaneConfig { work, step_tokens_max: rows, step_layers_max, steps_in_flight };
         let lanes = match manner.lanes {
-            Lanes::One => vec![lane(LaneWork::of_role(role))],
-            Lanes::Two => vec![lane(LaneWork::Prefill), lane(LaneWork::Decode)],
+            Lanes::One => LaneWork::of_role(role),
+            Lanes::Two => LaneWork::of_role(Role::Colocated),
         };
         let config = ReplicaConfig {
-            lanes,
+            lanes: lanes.iter().map(|work| lane(*work)).collect(),
             blocks_total,
             block_tokens,
             layers: LAYERS,

@@ -1,0 +1,170 @@
+//! Turns of the lanes of a pool: weighted fair queueing in virtual time (Demers, Keshav, Shenker, 1989), one task at a
+//! time; knows no task and no thread.
+//!
+//! A lane's virtual time is the core time that it has used, divided by its share. The lane with the least of it lags and
+//! is next. A task is charged by estimate when it is claimed, so that a second thread does not see the lane lag still,
+//! and by the clock when it is done.
+
+use crate::sync::Instant;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Core time that a lane which was idle may use before the others get their share again: a few layers, so that steps
+/// with pauses between them run as if they were alone.
+const CREDIT_NS: u64 = 4_000_000;
+/// Longest time that counts for what ought to be short: whatever is beyond it, the system had taken the core away.
+const TASK_NS_MAX: u64 = 2_000_000;
+const SERIAL_NS_MAX: u64 = 20_000_000;
+/// Parts in which the inverse of a share is counted.
+const RATE_ONE: u64 = 1024;
+pub(super) const SHARE_MIN: f32 = 0.01;
+/// Sum of shares from which on they do not divide the cores.
+const OVERSUBSCRIBED_FROM: f32 = 1.001;
+
+pub(super) struct Turns {
+    epoch: Instant,
+    accounts: Box<[Account]>,
+    oversubscribed: AtomicBool,
+}
+
+/// What one lane has used. Aligned so that lanes do not share a cache line.
+#[repr(align(128))]
+#[derive(Default)]
+struct Account {
+    /// True while the lane has a step, also between its runs.
+    busy: AtomicBool,
+    virtual_ns: AtomicU64,
+    /// Virtual time per core time, in [`RATE_ONE`] parts.
+    rate: AtomicU64,
+    /// Mean time of its tasks.
+    estimate_ns: AtomicU64,
+    /// Core time used so far.
+    used_ns: AtomicU64,
+    /// End of the last run, while the lane is busy.
+    ran_until_ns: AtomicU64,
+}
+
+/// A task that was charged by estimate.
+pub(super) struct Claim {
+    lane: usize,
+    began_ns: u64,
+    estimate_ns: u64,
+}
+
+impl Turns {
+    pub(super) fn new(lanes: usize) -> Turns {
+        let turns = Turns {
+            epoch: Instant::now(),
+            accounts: (0..lanes).map(|_| Account::default()).collect(),
+            oversubscribed: AtomicBool::new(lanes > 1),
+        };
+        turns.accounts.iter().for_each(|account| account.rate.store(RATE_ONE, Ordering::Relaxed));
+        turns
+    }
+
+    pub(super) fn now_ns(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// Shares of all lanes. If they sum to more than 1, nothing divides the cores. Nobody is ahead afterwards.
+    pub(super) fn set_shares(&self, shares: &[f32]) {
+        let latest = self.latest();
+        for (account, share) in self.accounts.iter().zip(shares) {
+            let rate = RATE_ONE as f32 / share.clamp(SHARE_MIN, 1.0);
+            account.rate.store(rate as u64, Ordering::Relaxed);
+            account.virtual_ns.store(latest, Ordering::Relaxed);
+        }
+        let sum: f32 = shares.iter().sum();
+        self.oversubscribed.store(sum > OVERSUBSCRIBED_FROM, Ordering::Relaxed);
+    }
+
+    pub(super) fn are_oversubscribed(&self) -> bool {
+        self.oversubscribed.load(Ordering::Relaxed)
+    }
+
+    /// The busy lane that has used the least for its share.
+    pub(super) fn lagging(&self) -> Option<usize> {
+        self.busy().min_by(|a, b| self.ahead_ns(*a, *b).cmp(&0))
+    }
+
+    /// Virtual time by which lane `a` is ahead of lane `b`.
+    fn ahead_ns(&self, a: usize, b: usize) -> i64 {
+        let virtual_ns = |lane: usize| self.accounts[lane].virtual_ns.load(Ordering::Relaxed);
+        virtual_ns(a).wrapping_sub(virtual_ns(b)) as i64
+    }
+
+    pub(super) fn is_busy(&self, lane: usize) -> bool {
+        self.accounts[lane].busy.load(Ordering::Relaxed)
+    }
+
+    fn busy(&self) -> impl Iterator<Item = usize> {
+        (0..self.accounts.len()).filter(|lane| self.is_busy(*lane))
+    }
+
+    fn latest(&self) -> u64 {
+        let latest = (0..self.accounts.len()).max_by(|a, b| self.ahead_ns(*a, *b).cmp(&0));
+        latest.map_or(0, |lane| self.accounts[lane].virtual_ns.load(Ordering::Relaxed))
+    }
+
+    /// A run of the lane begins. What its caller did since the last one is charged; what it did not use while it was
+    /// idle is not saved up, beyond a small credit.
+    pub(super) fn run_begins(&self, lane: usize) {
+        let account = &self.accounts[lane];
+        if account.busy.swap(true, Ordering::Relaxed) {
+            self.charge_serial(account);
+        }
+        let others = self.busy().filter(|other| *other != lane);
+        let Some(least) = others.min_by(|a, b| self.ahead_ns(*a, *b).cmp(&0)) else { return };
+        let least_ns = self.accounts[least].virtual_ns.load(Ordering::Relaxed);
+        let floor_ns = least_ns.wrapping_sub(account.virtual_of(CREDIT_NS));
+        if floor_ns.wrapping_sub(account.virtual_ns.load(Ordering::Relaxed)) as i64 > 0 {
+            account.virtual_ns.store(floor_ns, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn run_ends(&self, lane: usize) {
+        self.accounts[lane].ran_until_ns.store(self.now_ns(), Ordering::Relaxed);
+    }
+
+    /// The lane has nothing to do until its next run.
+    pub(super) fn rests(&self, lane: usize) {
+        let account = &self.accounts[lane];
+        if account.busy.swap(false, Ordering::Relaxed) {
+            self.charge_serial(account);
+        }
+    }
+
+    fn charge_serial(&self, account: &Account) {
+        let since_ns = self.now_ns().saturating_sub(account.ran_until_ns.load(Ordering::Relaxed));
+        let serial_ns = since_ns.min(SERIAL_NS_MAX);
+        account.virtual_ns.fetch_add(account.virtual_of(serial_ns), Ordering::Relaxed);
+        account.used_ns.fetch_add(serial_ns, Ordering::Relaxed);
+    }
+
+    pub(super) fn used_ns(&self, lane: usize) -> u64 {
+        self.accounts[lane].used_ns.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn claim(&self, lane: usize, began_ns: u64) -> Claim {
+        let account = &self.accounts[lane];
+        let estimate_ns = account.estimate_ns.load(Ordering::Relaxed);
+        account.virtual_ns.fetch_add(account.virtual_of(estimate_ns), Ordering::Relaxed);
+        Claim { lane, began_ns, estimate_ns }
+    }
+
+    /// Corrects the charge of a claim; returns the time of its end.
+    pub(super) fn done(&self, Claim { lane, began_ns, estimate_ns }: Claim) -> u64 {
+        let (account, ended_ns) = (&self.accounts[lane], self.now_ns());
+        let took_ns = ended_ns.saturating_sub(began_ns).min(TASK_NS_MAX.max(8 * estimate_ns));
+        let correction = account.virtual_of(took_ns).wrapping_sub(account.virtual_of(estimate_ns));
+        account.virtual_ns.fetch_add(correction, Ordering::Relaxed);
+        account.used_ns.fetch_add(took_ns, Ordering::Relaxed);
+        account.estimate_ns.store((7 * estimate_ns + took_ns) / 8, Ordering::Relaxed);
+        ended_ns
+    }
+}
+
+impl Account {
+    fn virtual_of(&self, core_ns: u64) -> u64 {
+        core_ns * self.rate.load(Ordering::Relaxed) / RATE_ONE
+    }
+}
