@@ -246,7 +246,7 @@ fn a_worker_that_stops_compiles_nothing_and_computes_no_mask() {
     let structures = Structures::new(model_dir());
     let greedy = || SamplingParams { temperature: 0.0, ..SamplingParams::default() };
     let row = logits(model.pieces.len(), 1, 0);
-    let mut sampler = Sampler::new(structures.clone());
+    let mut sampler = Sampler::new(Choices::new(structures.clone()));
     sampler.admit(&init("start: /a+/", model.end, &[], greedy()));
     assert!(sampler.sample(SlotId(0), &row).unwrap().is_ok());
     structures.stop();
