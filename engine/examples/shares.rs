@@ -2,6 +2,8 @@
 //!
 //! usage: shares DIR [shares=10,20,50] [rows=N] [batch=N] [context=N] [window_ms=N] [rounds=N] [cores=0,1] [threads=N]
 //!
+//! A backend with one lane beside them shows what an idle lane costs.
+//!
 //! One lane prefills `rows` rows per step, the other decodes `batch` sequences, both without a pause. Each round measures
 //! both alone and then together at every share, so that other load on the machine hits all of them.
 
@@ -12,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use crossbeam_channel::{Receiver, bounded};
-use engine::backend::BackendEvent;
-use engine::{Config, Opened, TransportChoice, open_partitioned};
+use engine::backend::{BackendEvent, Notify};
+use engine::{Config, EngineError, Opened, TransportChoice, open_backend, open_partitioned};
 use sched::replica::Progress;
 use sched::{BlockId, Input, LaneId, SequenceRows, StepId, StepPlan, TokenId};
 
@@ -22,6 +24,7 @@ const DECODE: LaneId = LaneId(1);
 const BLOCK_TOKENS: u32 = 16;
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
+#[derive(Clone)]
 struct Options {
     config: Config,
     shares: Vec<f32>,
@@ -45,20 +48,28 @@ struct Lanes {
     opened: Opened,
     woken: Receiver<()>,
     submitted: u64,
+    /// What a step in flight does, whatever its lane.
+    doing: BTreeMap<StepId, LaneId>,
     in_flight: BTreeMap<LaneId, u32>,
     options: Options,
 }
 
 fn main() -> Result<()> {
     let options = parse(std::env::args().skip(1))?;
-    let mut lanes = Lanes::open(options)?;
+    let mut whole = Lanes::open(open_backend, options.clone())?;
+    let mut lanes = Lanes::open(open_partitioned, options)?;
+    ensure!(lanes.opened.backend.used().len() == 2, "two lanes need two threads");
     let shares = lanes.options.shares.clone();
     let (mut solo_prefill, mut solo_decode, mut solo_steps) = (Vec::new(), Vec::new(), Vec::new());
     let mut together: Vec<Vec<Seen>> = vec![Vec::new(); shares.len()];
+    let (mut whole_prefill, mut whole_decode) = (Vec::new(), Vec::new());
     lanes.window(&[PREFILL, DECODE])?;
+    whole.window(&[PREFILL])?;
     for _ in 0..lanes.options.rounds {
         lanes.set(0.5);
+        whole_prefill.push(whole.window(&[PREFILL])?.rate(PREFILL));
         solo_prefill.push(lanes.window(&[PREFILL])?.rate(PREFILL));
+        whole_decode.push(whole.window(&[DECODE])?.rate(DECODE));
         let decode = lanes.window(&[DECODE])?;
         solo_steps.extend(decode.times(DECODE));
         solo_decode.push(decode.rate(DECODE));
@@ -73,6 +84,12 @@ fn main() -> Result<()> {
         "alone: prefill {:.0} rows/s, decode {:.1} steps/s, p50 {p50:.2} ms, p99 {p99:.2} ms",
         prefill * f64::from(lanes.options.rows),
         decode
+    );
+    let [whole_prefill, whole_decode] = [whole_prefill, whole_decode].map(median);
+    println!(
+        "beside an idle lane: prefill {:.3}, decode {:.3} of one lane's",
+        prefill / whole_prefill,
+        decode / whole_decode
     );
     println!("share  core time  prefill  decode  together  decode p50, p99 x (1-x)/alone");
     for (share, seen) in shares.iter().zip(&together) {
@@ -92,14 +109,13 @@ fn main() -> Result<()> {
 }
 
 impl Lanes {
-    fn open(options: Options) -> Result<Lanes> {
+    fn open(open: fn(&Config, Notify) -> Result<Opened, EngineError>, options: Options) -> Result<Lanes> {
         let (wake, woken) = bounded(1);
         let notify = Arc::new(move || {
             let _already_woken = wake.try_send(());
         });
-        let opened = open_partitioned(&options.config, notify)?;
-        ensure!(opened.backend.used().len() == 2, "two lanes need two threads");
-        Ok(Lanes { opened, woken, submitted: 0, in_flight: BTreeMap::new(), options })
+        let opened = open(&options.config, notify)?;
+        Ok(Lanes { opened, woken, submitted: 0, doing: BTreeMap::new(), in_flight: BTreeMap::new(), options })
     }
 
     fn set(&mut self, prefill: f32) {
@@ -121,8 +137,11 @@ impl Lanes {
             self.submit(lane)?;
         }
         let used = self.used();
-        let [prefill, decode] = [0, 1].map(|lane| (used[lane] - before[lane]).as_secs_f64());
-        seen.prefill_part = prefill / (prefill + decode);
+        if let ([prefill, decode], [prefill_before, decode_before]) = (&used[..], &before[..]) {
+            let [prefill, decode] =
+                [*prefill - *prefill_before, *decode - *decode_before].map(|used| used.as_secs_f64());
+            seen.prefill_part = prefill / (prefill + decode);
+        }
         while self.in_flight.values().any(|steps| *steps > 0) {
             self.next_end()?;
         }
@@ -143,7 +162,10 @@ impl Lanes {
             (0..batch).for_each(|sequence| push(&mut plan, sequence * blocks, context - 1..context));
         }
         self.submitted += 1;
-        self.opened.backend.submit(lane, StepId(self.submitted), plan, Progress::Untold)?;
+        let step = StepId(self.submitted);
+        let on = if self.opened.backend.used().is_empty() { PREFILL } else { lane };
+        self.opened.backend.submit(on, step, plan, Progress::Untold)?;
+        self.doing.insert(step, lane);
         *self.in_flight.entry(lane).or_default() += 1;
         Ok(())
     }
@@ -151,7 +173,8 @@ impl Lanes {
     fn next_end(&mut self) -> Result<(LaneId, Duration)> {
         loop {
             match self.opened.backend.poll() {
-                Some(BackendEvent::Done { lane, ran, result, .. }) => {
+                Some(BackendEvent::Done { step, ran, result, .. }) => {
+                    let lane = self.doing.remove(&step).context("an unknown step")?;
                     result.map_err(|failure| anyhow::anyhow!("{failure}"))?;
                     *self.in_flight.entry(lane).or_default() -= 1;
                     return Ok((lane, ran.took()));

@@ -308,6 +308,9 @@ impl Shared {
                 true
             });
         }
+        if self.turns.is_alone(lane) {
+            return self.work_alone(lane, done);
+        }
         let mut began_ns = self.turns.now_ns();
         self.lanes[lane].work(|task| {
             let claim = self.turns.claim(lane, began_ns);
@@ -315,6 +318,17 @@ impl Shared {
             began_ns = self.turns.done(claim);
             !done() && matches!(self.next(favourite), Next::TaskOf(next) if next == lane)
         });
+    }
+
+    /// While other lanes are idle nothing is shared out, and the clock is read only before the first task and after the
+    /// last.
+    fn work_alone(&self, lane: usize, done: &dyn Fn() -> bool) {
+        let began_ns = self.turns.now_ns();
+        self.lanes[lane].work(|task| {
+            task();
+            !done() && self.turns.is_alone(lane)
+        });
+        self.turns.charge(lane, self.turns.now_ns().saturating_sub(began_ns));
     }
 
     fn await_end(&self, lane: usize, favourite: usize, done: &dyn Fn() -> bool) {

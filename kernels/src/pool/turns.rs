@@ -96,6 +96,11 @@ impl Turns {
         self.accounts[lane].busy.load(Ordering::Relaxed)
     }
 
+    /// True if no other lane is busy.
+    pub(super) fn is_alone(&self, lane: usize) -> bool {
+        (0..self.accounts.len()).all(|other| other == lane || !self.is_busy(other))
+    }
+
     fn busy(&self) -> impl Iterator<Item = usize> {
         (0..self.accounts.len()).filter(|lane| self.is_busy(*lane))
     }
@@ -135,9 +140,12 @@ impl Turns {
 
     fn charge_serial(&self, account: &Account) {
         let since_ns = self.now_ns().saturating_sub(account.ran_until_ns.load(Ordering::Relaxed));
-        let serial_ns = since_ns.min(SERIAL_NS_MAX);
-        account.virtual_ns.fetch_add(account.virtual_of(serial_ns), Ordering::Relaxed);
-        account.used_ns.fetch_add(serial_ns, Ordering::Relaxed);
+        account.charge(since_ns.min(SERIAL_NS_MAX));
+    }
+
+    /// Charges core time that was measured, not estimated.
+    pub(super) fn charge(&self, lane: usize, core_ns: u64) {
+        self.accounts[lane].charge(core_ns);
     }
 
     pub(super) fn used_ns(&self, lane: usize) -> u64 {
@@ -164,6 +172,11 @@ impl Turns {
 }
 
 impl Account {
+    fn charge(&self, core_ns: u64) {
+        self.virtual_ns.fetch_add(self.virtual_of(core_ns), Ordering::Relaxed);
+        self.used_ns.fetch_add(core_ns, Ordering::Relaxed);
+    }
+
     fn virtual_of(&self, core_ns: u64) -> u64 {
         core_ns * self.rate.load(Ordering::Relaxed) / RATE_ONE
     }
