@@ -142,6 +142,11 @@ impl Grammars {
     pub fn compile(&self, grammar: &str) -> Result<Matcher, GrammarError> {
         let init = GrammarInit::Serialized(TopLevelGrammar::from_lark(grammar.to_owned()));
         let parser = self.factory.create_parser_from_init(init, 0, 0).map_err(|error| told(&error.to_string()))?;
+        // The library bounds the states of a running text only, not those that it makes of large words at once.
+        let states = parser.parser.lexer_stats().num_states;
+        if states > LIMITS.max_lexer_states {
+            return Err(GrammarError(format!("its words need too many states: {states}")));
+        }
         let masks = Arc::new(Masks::new(Arc::clone(&self.vocabulary)));
         let mut matcher = Matcher::at_start(parser, masks, self.end);
         // Some grammars lead nowhere, which only their first mask shows.
@@ -188,7 +193,9 @@ impl Matcher {
     /// Memory of its lexer, by estimate, with what is known of it for masks.
     #[must_use]
     pub fn lexer_bytes(&self) -> usize {
-        self.start.parser.lexer_stats().num_bytes + self.masks.bytes()
+        // A panic of the library leaves a lexer that must not be asked, with an error.
+        let lexer = if self.inner.is_error() { 0 } else { self.start.parser.lexer_stats().num_bytes };
+        lexer + self.masks.bytes()
     }
 
     /// Returns true if the text may go on with `token`.

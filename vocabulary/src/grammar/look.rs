@@ -22,6 +22,8 @@ pub(super) struct Seen {
     /// Tokens that stay within the word.
     pub(super) within: Tokens,
     pub(super) ends: Vec<End>,
+    /// What tokens do depends on more than is seen, so that the parser must be asked byte by byte.
+    pub(super) is_unclear: bool,
 }
 
 /// The end of a word, in all tokens in which it is one to the parser.
@@ -47,6 +49,7 @@ pub(super) struct Look<'a> {
     parts: PartSet,
     within: Vec<u32>,
     ends: Vec<Open>,
+    is_unclear: bool,
     end_of_word: HashMap<Word, u16>,
     /// States that were met, by number, and what each byte does in them.
     states: Vec<StateID>,
@@ -68,8 +71,8 @@ pub(super) enum Step {
     Within(u16),
     /// A word ends, with the end of this index.
     End(u16),
-    /// A word ends, with an end of its own.
-    Alone,
+    /// A word ends from which bytes may be hidden. They are read again, so that they matter, not only the state.
+    Unclear,
 }
 
 /// All that the parser is told of the end of a word: those that have it in common are one to it.
@@ -82,9 +85,8 @@ enum Word {
 }
 
 /// An end to which tokens are still added.
-#[derive(Default)]
 struct Open {
-    word: Option<Word>,
+    word: Word,
     path: Vec<u8>,
     tokens: Vec<u32>,
     nodes: Vec<u32>,
@@ -98,6 +100,7 @@ impl<'a> Look<'a> {
             parts,
             within: Vec::new(),
             ends: Vec::new(),
+            is_unclear: false,
             end_of_word: HashMap::default(),
             states: Vec::new(),
             numbers: HashMap::default(),
@@ -112,7 +115,7 @@ impl<'a> Look<'a> {
         let nodes = self.tree.nodes();
         let (top, mut at) = (nodes[node as usize], node + 1);
         self.way[usize::from(top.depth)].0 = self.number(state);
-        while at < top.end {
+        while at < top.end && !self.is_unclear {
             let node = nodes[at as usize];
             if node.parts & self.parts != 0 {
                 at = node.end;
@@ -132,10 +135,7 @@ impl<'a> Look<'a> {
             }
             match step {
                 Step::End(end) => self.add(end.into(), at, node, top),
-                Step::Alone => {
-                    self.ends.push(Open::default());
-                    self.add(self.ends.len() - 1, at, node, top);
-                }
+                Step::Unclear => self.is_unclear = true,
                 Step::Within(_) | Step::Refused | Step::Unknown => {}
             }
             at = node.end;
@@ -161,10 +161,9 @@ impl<'a> Look<'a> {
         let (lexer, state) = (parser.lexer_mut(), self.states[before]);
         let after = lexer.transition_start_state(state, Some(byte), &None);
         let step = if after.has_lowest_match() {
-            // What is hidden from a word is read again, so that its bytes matter, not only the state.
             match lexer.possible_hidden_len(after) {
                 0 => self.end_of(Word::WithByte(after.as_u32())),
-                _ => Step::Alone,
+                _ => Step::Unclear,
             }
         } else if !after.is_dead() {
             Step::Within(self.number(after))
@@ -178,10 +177,10 @@ impl<'a> Look<'a> {
     }
 
     fn end_of(&mut self, word: Word) -> Step {
-        let Ok(new) = u16::try_from(self.ends.len()) else { return Step::Alone };
+        let Ok(new) = u16::try_from(self.ends.len()) else { return Step::Unclear };
         let end = *self.end_of_word.entry(word).or_insert(new);
         if end == new {
-            self.ends.push(Open { word: Some(word), ..Open::default() });
+            self.ends.push(Open { word, path: Vec::new(), tokens: Vec::new(), nodes: Vec::new() });
         }
         Step::End(end)
     }
@@ -205,6 +204,9 @@ impl<'a> Look<'a> {
     pub(super) fn over(mut self, known: &mut Known, steps: &mut Steps) -> Seen {
         self.steps.truncate(SPARE_STEPS_MAX);
         *steps = self.steps;
+        if self.is_unclear {
+            return Seen::unclear();
+        }
         // The parser remembers what it found for a word until it is asked of another.
         self.ends.sort_by_key(|end| end.word);
         let end = |end: Open| {
@@ -212,11 +214,15 @@ impl<'a> Look<'a> {
             End { path: end.path, tokens: end.tokens, nodes, place }
         };
         let ends = self.ends.into_iter().map(end).collect();
-        Seen { within: Tokens::new(self.within, self.parts, self.tree), ends }
+        Seen { within: Tokens::new(self.within, self.parts, self.tree), ends, is_unclear: false }
     }
 }
 
 impl Seen {
+    pub(super) fn unclear() -> Seen {
+        Seen { within: Tokens::Listed(Vec::new()), ends: Vec::new(), is_unclear: true }
+    }
+
     /// Memory that it takes, by estimate.
     pub(super) fn bytes(&self) -> usize {
         let of_end = |end: &End| size_of::<End>() + end.path.capacity() + size_of::<u32>() * end.tokens.capacity();

@@ -30,6 +30,9 @@ NUMBER: /[0-9]+(\.[0-9]+)?/
 %ignore /[ \n]+/"#;
 const MARKED: &str = r"start: (/[^<]+/ | <|im_start|> /[a-z]+/ <|im_end|>)*";
 const BOUNDED: &str = r"start: /[^<]{0,9}/ /<[a-zA-Z0-9]{1,12}>/ /(?s:.){0,30}/";
+/// What is read again may begin before the place where the second word of a token goes on: "th" of " th", beside " to".
+const HIDDEN_SECOND: &str = r#"start: (/ +/ (text "th" | "to"))+
+text[stop="th"]: /s?/"#;
 
 /// What happens before each mask to what is known.
 #[derive(Clone, Copy)]
@@ -121,9 +124,21 @@ fn what_one_text_has_seen_another_does_not_look_at_again() {
 #[test]
 fn what_a_word_hides_counts_byte_by_byte() {
     let vocabulary = vocabulary();
-    let mut matcher = vocabulary.grammars.compile(HIDDEN).unwrap();
-    let mask = matcher.mask().unwrap();
-    let tokens = (0..vocabulary.grammars.end).map(TokenId);
-    let differ: Vec<_> = tokens.filter(|token| mask.allows(*token) != matcher.accepts(*token).unwrap()).collect();
-    assert_eq!(differ, []);
+    for grammar in [HIDDEN, HIDDEN_SECOND] {
+        let mut matcher = vocabulary.grammars.compile(grammar).unwrap();
+        let mask = matcher.mask().unwrap();
+        let tokens = (0..vocabulary.grammars.end).map(TokenId);
+        let differ: Vec<_> = tokens.filter(|token| mask.allows(*token) != matcher.accepts(*token).unwrap()).collect();
+        assert_eq!(differ, [], "{grammar}");
+    }
+}
+
+#[test]
+fn a_matcher_whose_lexer_is_lost_can_be_asked_what_it_takes() {
+    let vocabulary = vocabulary();
+    let start = vocabulary.grammars.compile(SUM).unwrap();
+    let mut matcher = start.fresh();
+    matcher.inner.test_trigger_lexer_error().unwrap_err();
+    assert_eq!(matcher.lexer_bytes(), matcher.masks.bytes());
+    assert!(!matcher.knows_more_than(&start));
 }
