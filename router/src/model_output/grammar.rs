@@ -353,25 +353,41 @@ pub fn arguments_grammar(arguments: Arguments<'_>) -> String {
 
 /// Grammar of the arguments of a call, which are always an object.
 fn schema_of(arguments: Arguments<'_>) -> String {
-    let (mut schema, keywords) = match arguments {
+    let (schema, keywords) = match arguments {
         Arguments::Strict(schema) => (schema.clone(), Keywords::AllEnforced),
         // Written for people and models, too: what cannot be enforced has no effect.
         Arguments::Lenient(schema) => (schema.clone(), Keywords::BestEffort),
         Arguments::Any => (Map::new(), Keywords::BestEffort),
     };
-    schema.entry("type").or_insert(Value::from("object"));
-    json_part(Value::Object(schema), keywords, WhiteSpace::Some)
+    json_part(Value::Object(objects_only(schema)), keywords, WhiteSpace::Some)
 }
 
 /// Returns why a function can have no arguments, if it can have none.
 #[must_use]
 pub fn unmatched_arguments(arguments: Arguments<'_>) -> Option<String> {
-    let mut schema = match arguments {
-        Arguments::Strict(schema) | Arguments::Lenient(schema) => schema.clone(),
+    let schema = match arguments {
+        Arguments::Strict(schema) | Arguments::Lenient(schema) => schema,
         Arguments::Any => return None,
     };
-    schema.entry("type").or_insert(Value::from("object"));
-    unmatched(&Value::Object(schema))
+    let has_objects = match schema.get("type") {
+        Some(Value::String(kind)) => kind == "object",
+        Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
+        // A type of another form is the library's to refuse.
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => true,
+    };
+    match schema.get("type").filter(|_| !has_objects) {
+        Some(kind) => Some(format!("their type is {kind}, and arguments are an object")),
+        None => unmatched(&Value::Object(objects_only(schema.clone()))),
+    }
+}
+
+/// Of the types that a schema has, the one that a call can carry.
+fn objects_only(mut schema: Map<String, Value>) -> Map<String, Value> {
+    match schema.get("type") {
+        None | Some(Value::String(_) | Value::Array(_)) => drop(schema.insert("type".to_owned(), "object".into())),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => {}
+    }
+    schema
 }
 
 /// Returns true if the schema refers to another place, which it does not bring along.

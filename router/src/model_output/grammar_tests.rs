@@ -257,3 +257,22 @@ fn what_is_required_is_written_whether_it_is_described_or_not() {
     let objects = line(ToolFormat::Hermes);
     assert!(objects.contains(r#""properties":{"b":{"type":"integer"},"a":true}"#), "{objects}");
 }
+
+/// Found by trying: with parameters of another type, a required call came as text that no reader takes for a call.
+#[test]
+fn arguments_are_an_object_whatever_their_schema_allows() {
+    let why = |parameters: &serde_json::Value| {
+        let parameters = parameters.as_object().unwrap();
+        let [strict, lenient] = [Arguments::Strict(parameters), Arguments::Lenient(parameters)];
+        assert_eq!(super::unmatched_arguments(strict), super::unmatched_arguments(lenient));
+        (super::unmatched_arguments(strict), super::arguments_grammar(strict))
+    };
+    for kind in [json!("string"), json!("array"), json!(["array", "null"])] {
+        assert!(why(&json!({"type": kind})).0.is_some_and(|why| why.contains("arguments are an object")), "{kind}");
+    }
+    for kind in [json!("object"), json!(["array", "object"]), json!(["object", "null"])] {
+        let (why, grammar) = why(&json!({"type": kind}));
+        assert_eq!(why, None, "{kind}");
+        assert!(grammar.contains(r#""type":"object""#), "{grammar}");
+    }
+}

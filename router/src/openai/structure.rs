@@ -123,7 +123,8 @@ fn choice(field: &str, value: Value) -> Result<Arc<str>, ApiError> {
         let message = format!("{field} must have 1 to {CHOICES_MAX} strings, but has {}", list.len());
         return Err(ApiError::invalid(field, message));
     }
-    let texts = list.into_iter().map(|text| fields::string(field, text)).collect::<Result<Vec<_>, _>>()?;
+    let text = |(place, text)| fields::string(&format!("{field}[{place}]"), text);
+    let texts = list.into_iter().enumerate().map(text).collect::<Result<Vec<_>, _>>()?;
     Ok(structure::choice(&texts))
 }
 
@@ -240,7 +241,7 @@ mod tests {
             (json!({"guided_json": {"$ref": "#"}}), "# contains itself without end"),
             (json!({"guided_grammar": "start: start"}), "no text of this grammar can go on here"),
             (json!({"guided_choice": []}), "must have 1 to 1024 strings"),
-            (json!({"guided_choice": [1]}), "guided_choice must be a string"),
+            (json!({"guided_choice": [1]}), "guided_choice[0] must be a string"),
             (json!({"guided_grammar": "start: nothing"}), "nothing"),
             (json!({"guided_grammar": "a ::= b"}), "there is no rule root"),
             (json!({"guided_json": {}, "guided_regex": "a"}), "guided_regex and guided_json must not be sent together"),
