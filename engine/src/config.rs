@@ -7,6 +7,7 @@ use kernels::{BLOCK_TOKENS_MAX, KernelError, KernelSet, TILE_TOKENS};
 use kv_transfer::{Fabric, TransportKind};
 use sched::cost::{DecodeFit, Fitted, PrefillFit};
 use sched::replica::STEPS_IN_FLIGHT_MAX;
+use sched::scheduling::{SchedulingConfig, SchedulingError};
 use sched::share::{ShareConfig, ShareError};
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,8 @@ pub struct Config {
     pub context_max: u32,
     /// Sequences that run at the same time.
     pub sequences_max: u32,
-    /// Rows of one step: the prompt tokens of all chunks, plus one row per decoding sequence.
+    /// Most rows of one step: the prompt tokens of all chunks, plus one row per decoding sequence. It fixes the memory
+    /// that steps need; `scheduling.step_budget` may take on fewer prompt tokens.
     pub step_tokens_max: u32,
     /// Steps on the device at a time, 1 or 2. With 2, the next is planned while one runs, so the device hardly waits.
     pub steps_in_flight: u32,
@@ -83,6 +85,8 @@ pub struct Config {
     pub peers_max: usize,
     /// Events that may wait for the replica thread.
     pub inbox_events_max: usize,
+    /// Orders, admission and the budget of a step where there is more to do than fits.
+    pub scheduling: SchedulingConfig,
     /// Division of the device between the lanes of a co-located worker.
     pub share: ShareConfig,
     /// Coefficients of the latency model, for the modelled backend.
@@ -224,6 +228,7 @@ impl Default for Config {
             ucx_trusts_fabric: false,
             peers_max: 256,
             inbox_events_max: 16_384,
+            scheduling: SchedulingConfig::default(),
             share: ShareConfig::default(),
             modelled: ModelledConfig::default(),
         }
@@ -295,6 +300,9 @@ impl Config {
         }
         self.validate_threads()?;
         self.validate_ranks()?;
+        self.scheduling
+            .check(self.sequences_max)
+            .map_err(|SchedulingError { key, problem }| EngineError::Config { key, problem })?;
         self.share.check().map_err(|ShareError { key, problem }| EngineError::Config { key, problem })?;
         kv_transfer::check_ucx_tls(&self.ucx_tls, self.ucx_fabric())
             .map_err(|refused| EngineError::Config { key: "ucx_tls", problem: refused.to_string() })?;

@@ -34,6 +34,19 @@ fn wrong_values_are_named() {
         &expect![[r#"engine.kernel_set is "sse9": unknown kernel set "sse9"; known: amx, avx512bf16, avx2, portable"#]],
     );
     refused(
+        |config| config.scheduling.mlfq_batch_max = 0,
+        &expect!["engine.scheduling.mlfq_batch_max must be at least 1, found 0"],
+    );
+    refused(
+        |config| {
+            config.sequences_max = 8;
+            config.scheduling.decode_order = sched::scheduling::DecodeChoice::Mlfq;
+        },
+        &expect![[
+            r#"engine.scheduling.mlfq_batch_max is 16, but decode_order = "mlfq" orders nothing unless it is below sequences_max 8"#
+        ]],
+    );
+    refused(
         |config| config.share.prefill_percent = 0,
         &expect!["engine.share.prefill_percent must be 1 to 99, found 0"],
     );

@@ -10,7 +10,6 @@ use sched::device::{Device, DeviceSpec};
 use sched::handoff::LeaseKey;
 use sched::layout::{KvLayout, Resharding, TILE_TOKENS};
 use sched::replica::{LaneConfig, LaneWork, LeaseConfig, PrefixCache, Reading, Replica, ReplicaConfig};
-use sched::scheduling::Scheduling;
 use sched::share::{Divisions, IdleShare, Partition, ShareError};
 use sched::{CompatParts, InstanceId, Role, Span, Time};
 use xxhash_rust::xxh3::xxh3_64;
@@ -282,7 +281,7 @@ fn scheduler(
             PrefixCacheChoice::Off => PrefixCache::Off,
         },
         filling_share: config.filling_share,
-        scheduling: Scheduling::default(),
+        scheduling: config.scheduling.scheduling(),
         lease: LeaseConfig { span: Span::from_ms(config.lease_span_ms), beat: Span::from_ms(config.lease_beat_ms) },
         hash_salt: xxh3_64(&compat.key().to_bytes()),
         lease_key: LeaseKey::new(random_bytes()?),

@@ -1,6 +1,7 @@
 //! The simulator over whole deployments: determinism, conservation, and queues whose answer is known.
 
 mod deployments;
+mod learning;
 mod links;
 mod overload;
 mod queueing;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::deployments::{deployment, workload};
 use crate::{Arrival, Report, SimConfig, simulate};
-use sched::cost::{DecodeFit, Fitted, PrefillFit};
+use sched::cost::{DecodeFit, Fitted, Latency, PrefillFit};
 use sched::journey::Ending;
 use sched::replica::PrefixCache;
 use sched::scheduling::{Admission, DecodeOrder, MlfqConfig, PastFuture, Scheduling};
@@ -60,8 +60,8 @@ fn fcfs() -> SimConfig {
 }
 
 /// Many more are inside, of which the queue picks as many for each step as first come, first served has in all.
-fn mlfq() -> SimConfig {
-    let decode = DecodeOrder::Mlfq(MlfqConfig::published(BATCH, opt_13b()));
+fn mlfq(latency: Latency) -> SimConfig {
+    let decode = DecodeOrder::Mlfq(MlfqConfig::published(BATCH, latency));
     worker(Scheduling { decode, ..Scheduling::default() }, PROMPT_TOKENS_MAX)
 }
 
@@ -129,7 +129,7 @@ fn skip_join_mlfq_cuts_the_time_to_first_token_of_sharegpt_lengths() {
     for (rate, requests) in [(2.5, 500), (1.8, 500)] {
         for seed in [1, 2] {
             let arrivals = arrivals(seed, rate, requests);
-            let (before, after) = (measured(&fcfs(), &arrivals), measured(&mlfq(), &arrivals));
+            let (before, after) = (measured(&fcfs(), &arrivals), measured(&mlfq(opt_13b().into()), &arrivals));
             let ratio = before.ttft_p95.us() as f64 / after.ttft_p95.us() as f64;
             println!(
                 "{rate}/s, seed {seed}: p95 TTFT {} and {}: {ratio:.1} x; {:.1} and {:.1} ms per token; longest gap {} and {}",
@@ -144,4 +144,20 @@ fn skip_join_mlfq_cuts_the_time_to_first_token_of_sharegpt_lengths() {
             assert!(after.gap_max <= Span::from_secs(3), "{rate}/s, seed {seed}: {} without a token", after.gap_max);
         }
     }
+}
+
+/// Nobody tells this worker how long its steps take.
+#[test]
+fn skip_join_mlfq_does_as_well_with_what_it_learns() {
+    let arrivals = arrivals(1, 2.5, 500);
+    let before = measured(&fcfs(), &arrivals);
+    let [given, learned] = [opt_13b().into(), Latency::Learned].map(|latency| measured(&mlfq(latency), &arrivals));
+    let ratio = |after: &Measured| before.ttft_p95.us() as f64 / after.ttft_p95.us() as f64;
+    println!(
+        "p95 TTFT {:.1} x shorter with the given model, {:.1} x with the learned one",
+        ratio(&given),
+        ratio(&learned)
+    );
+    assert!(ratio(&learned) >= 5.0, "{}", ratio(&learned));
+    assert!(learned.gap_max <= Span::from_secs(3), "{}", learned.gap_max);
 }

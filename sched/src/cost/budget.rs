@@ -1,6 +1,6 @@
 //! L_m, the prompt tokens that a step takes on: as many as saturate the device, no more than targets allow.
 
-use super::{CostModel, Fitted, StepWork};
+use super::{CostModel, Fitted, Latency, StepWork};
 use crate::Span;
 use crate::layout::TILE_TOKENS;
 
@@ -10,9 +10,10 @@ pub enum StepBudget {
     /// As many tokens as there are rows.
     #[default]
     Constant,
-    /// As many as this latency model says. Beside running sequences a step ends within the strictest of their targets
-    /// for the time between two tokens. Where nobody sets a target, prompts join a step until it saturates the device.
-    Auto(Fitted),
+    /// As many as this latency model says, and as with `Constant` until it is known. Beside running sequences a step
+    /// ends within the strictest of their targets for the time between two tokens. Where nobody sets a target, prompts
+    /// join a step until it saturates the device.
+    Auto(Latency),
 }
 
 /// Part of the highest rate at which a device counts as saturated.

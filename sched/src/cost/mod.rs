@@ -6,11 +6,18 @@
 mod budget;
 mod clock;
 mod fitted;
+mod latency;
+mod learner;
+mod least_squares;
+mod own_steps;
 mod work;
 
 pub use budget::{ChunkBudget, StepBudget, saturating_tokens, step_tokens_max};
 pub use clock::StepClock;
 pub use fitted::{CostError, DecodeFit, Fitted, PrefillFit};
+pub use latency::Latency;
+pub(crate) use learner::{Learner, Sharing};
+pub use own_steps::OwnSteps;
 pub use work::StepWork;
 
 use crate::Span;

@@ -6,6 +6,7 @@ use super::draft::Draft;
 use super::lane::{Flight, Holds, Part};
 use super::leg::Stage;
 use super::{Action, Compute, Progress, Replica};
+use crate::cost::StepWork;
 use crate::{LaneId, StepPlan};
 
 /// Rows whose next layers are in no step yet.
@@ -54,10 +55,11 @@ impl Replica {
         let progress = self.progress_of(&course.parts);
         let (mut plan, parts, holds, rest) = course.split(layers.end, total);
         plan.layers = layers.clone();
+        let work = StepWork::of_plan(&plan, total);
         let to = self.lane_mut(lane);
         to.course = rest;
         let runs_at_once = to.flights.is_empty();
-        to.flights.push_back(Flight { step, started, layers, living, parts, holds });
+        to.flights.push_back(Flight { step, started, work, runs_since: started, layers, living, parts, holds });
         if runs_at_once {
             self.front_starts(lane);
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::LaneConfig;
 use super::course::Course;
 use super::sequence::SequenceKey;
+use crate::cost::StepWork;
 use crate::{BlockId, Choice, LaneId, SlotId, StepId, Time};
 
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub(super) struct Flight {
     pub(super) step: StepId,
     /// When it was formed or the step before it ended, whichever is later; in a course, when its first step started.
     pub(super) started: Time,
+    /// What it asks of the device, and since when it runs.
+    pub(super) work: StepWork,
+    pub(super) runs_since: Time,
     pub(super) layers: Range<u32>,
     pub(super) parts: Vec<Part>,
     /// Parts whose sequence still lives.

@@ -53,6 +53,7 @@ use slots::Slots;
 use timers::{Timer, Timers};
 
 use crate::block::BlockPool;
+use crate::cost::OwnSteps;
 use crate::handoff::{LeaseIds, ReleaseAnswers};
 use crate::message::{Envelope, FromWorker, ToGiver, ToReader, ToWorker};
 use crate::scheduling::OutputLengths;
@@ -73,6 +74,8 @@ pub struct Replica {
     sequences: Sequences,
     places: Places,
     decode_queue: DecodeQueue,
+    /// Times of the steps that have ended here, if the scheduling needs a model of them.
+    own_steps: Option<Box<OwnSteps>>,
     /// Lengths of answers that have ended here.
     output_lengths: Option<OutputLengths>,
     timers: Timers,
@@ -118,6 +121,7 @@ impl Replica {
             sequences: Sequences::default(),
             places: Places::default(),
             decode_queue: order::decode_queue(&config.scheduling),
+            own_steps: config.scheduling.learns().then(Box::default),
             output_lengths: forecast::output_lengths(&config),
             timers: Timers::default(),
             filling_blocks: 0,

@@ -4,7 +4,7 @@ use super::Replica;
 use super::leg::{LegRun, Stage};
 use super::sequence::{Place, SequenceKey};
 use crate::Time;
-use crate::cost::{ChunkBudget, StepBudget, StepWork};
+use crate::cost::{ChunkBudget, OwnSteps, StepBudget, StepWork};
 use crate::scheduling::{DecodeOrder, Mlfq, PrefillOrder, Rank, Scheduling, Waiting};
 
 /// Order of running sequences; `None` if all of them come in every step.
@@ -51,12 +51,20 @@ impl Replica {
             }
             None => unreachable!("{} has ended, but its sequence lives", sequence.leg),
         };
-        self.config.scheduling.prefill.rank(self.now, &waiting)
+        let learned = self.own_steps.as_deref().and_then(OwnSteps::of_prompts);
+        self.config.scheduling.prefill.rank(self.now, &waiting, learned)
     }
 
-    /// Budget of the chunks beside these decodes; `None` if only rows limit them.
+    /// Budget of the chunks beside these decodes; `None` if only rows limit them, or if the worker has not learnt yet
+    /// how long such a step takes.
     pub(super) fn chunk_budget(&self, decodes: &[SequenceKey], rows_max: u32) -> Option<ChunkBudget> {
-        let StepBudget::Auto(latency) = self.config.scheduling.budget else { return None };
+        let latency = match self.config.scheduling.budget {
+            StepBudget::Constant => return None,
+            StepBudget::Auto(latency) => {
+                let learned = if decodes.is_empty() { OwnSteps::of_prompts } else { OwnSteps::of_all };
+                latency.model(self.own_steps.as_deref().and_then(learned))?
+            }
+        };
         let sequences = || decodes.iter().map(|key| self.sequences.at(*key));
         let work = sequences().fold(StepWork::default(), |work, sequence| work.with_decode(sequence.submitted + 1));
         let slos = sequences().filter_map(|sequence| Some(self.legs.get(&sequence.leg)?.slo));
@@ -72,7 +80,8 @@ impl Replica {
             Some(Stage::Take(_)) => 0,
             Some(Stage::Whole | Stage::Give(_)) | None => sequence.prompt.len() as u32,
         };
-        queue.join(self.now, key, computed);
+        let learned = self.own_steps.as_deref().and_then(OwnSteps::of_prompts);
+        queue.join(self.now, key, computed, learned);
     }
 
     pub(super) fn leaves_decodes(&mut self, key: SequenceKey) {

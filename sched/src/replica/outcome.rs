@@ -37,6 +37,7 @@ impl Replica {
         if let Some(defect) = self.defect(&flight, order, &result) {
             return self.fail_parts(&flight, &Failure::new(FailureKind::Internal, defect));
         }
+        self.learn(&flight);
         if flight.layers.end < self.config.layers {
             return self.layers_done(&flight.parts, flight.layers.end);
         }
@@ -52,6 +53,13 @@ impl Replica {
                 Ok(tokens) => self.part_done(&part, tokens, flight.started),
                 Err(failure) => self.part_failed(part.key, failure),
             }
+        }
+    }
+
+    /// Takes the time of a step into the model that the worker learns, if its scheduling needs one.
+    fn learn(&mut self, flight: &Flight) {
+        if let Some(own_steps) = &mut self.own_steps {
+            own_steps.ended(&flight.work, self.now.since(flight.runs_since));
         }
     }
 

@@ -174,6 +174,7 @@ impl Replica {
         let Some(front) = lane.flights.front_mut() else {
             return;
         };
+        front.runs_since = now;
         front.started = if front.layers.start > 0 { former } else { now };
         for part in &front.parts {
             let leg = self.sequences.find(part.key).map(|sequence| sequence.leg);

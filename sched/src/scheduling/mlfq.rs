@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cost::{CostModel, Fitted, StepWork};
+use crate::cost::{CostModel, Fitted, Latency, StepWork};
 use crate::{Span, Time};
 
 /// Settings of the queue.
@@ -15,24 +15,25 @@ pub struct MlfqConfig {
     pub quantum: Span,
     /// Time within which every waiting sequence gets its next token, as far as the device can give all of them one.
     pub starvation: Span,
-    /// Latency model that says how long a prompt takes.
-    pub latency: Fitted,
+    /// Latency model that says how long a prompt takes. Until it is known, prompts skip no level.
+    pub latency: Latency,
 }
 
 impl MlfqConfig {
     /// The constants of FastServe's published artifact (Wu et al., arXiv 2305.05920): a first quantum of 10 ms that
     /// doubles with each level, and 3 s until a waiting sequence is promoted.
     #[must_use]
-    pub const fn published(batch_max: u32, latency: Fitted) -> MlfqConfig {
+    pub fn published(batch_max: u32, latency: impl Into<Latency>) -> MlfqConfig {
+        let latency = latency.into();
         MlfqConfig { batch_max, quantum: Span::from_ms(10), starvation: Span::from_secs(3), latency }
     }
 
     /// First level whose quantum covers a prompt of so many tokens: a sequence joins there and skips those above, since
     /// its prompt could not be interrupted in them.
-    fn level_of_prompt(&self, tokens: u32) -> u32 {
-        let alone = match tokens {
-            0 => Span::ZERO,
-            tokens => self.latency.span_alone(&StepWork::default().with_chunk(0..tokens)),
+    fn level_of_prompt(&self, tokens: u32, learned: Option<Fitted>) -> u32 {
+        let alone = match (tokens, self.latency.model(learned)) {
+            (0, _) | (_, None) => Span::ZERO,
+            (tokens, Some(latency)) => latency.span_alone(&StepWork::default().with_chunk(0..tokens)),
         };
         (0..LEVEL_LAST).find(|level| self.quantum_of(*level) >= alone).unwrap_or(LEVEL_LAST)
     }
@@ -91,9 +92,10 @@ impl<K: Ord + Copy> Mlfq<K> {
         Mlfq { config, jobs: BTreeMap::new(), turns: 0, longest: Span::ZERO, mean: Span::ZERO, ended: Time(0) }
     }
 
-    /// Takes in a sequence whose prompt of `computed_tokens` was computed here; 0 if it was computed elsewhere.
-    pub fn join(&mut self, now: Time, key: K, computed_tokens: u32) {
-        let level = self.config.level_of_prompt(computed_tokens);
+    /// Takes in a sequence whose prompt of `computed_tokens` was computed here; 0 if it was computed elsewhere. `learned`
+    /// is the latency model that the worker has learnt so far.
+    pub fn join(&mut self, now: Time, key: K, computed_tokens: u32, learned: Option<Fitted>) {
+        let level = self.config.level_of_prompt(computed_tokens, learned);
         let job = Job { level, used: Span::ZERO, turn: self.next_turn(), waits_since: now, promoted: false };
         self.jobs.insert(key, job);
     }
@@ -195,10 +197,18 @@ mod tests {
     fn a_long_prompt_skips_the_levels_that_are_too_short_for_it() {
         let mut queue = queue(1);
         for (key, tokens) in [(1, 0), (2, 100), (3, 300), (4, 900), (5, u32::MAX)] {
-            queue.join(at(0), key, tokens);
+            queue.join(at(0), key, tokens, None);
         }
         assert_eq!([1, 2, 3, 4, 5].map(|key| queue.jobs[&key].level), [0, 0, 1, 3, 19]);
         assert_eq!(queue.pick(at(0), &[5, 4, 3, 2, 1], 9), [1], "one per step");
+    }
+
+    #[test]
+    fn until_a_model_is_learnt_a_long_prompt_skips_no_level() {
+        let mut queue = Mlfq::new(MlfqConfig::published(1, Latency::Learned));
+        queue.join(at(0), 1, 900, None);
+        queue.join(at(0), 2, 900, Some(Fitted::example()));
+        assert_eq!([1, 2].map(|key| queue.jobs[&key].level), [0, 3]);
     }
 
     /// Three sequences, one at a time, 6 ms per token: two tokens use up the first level, four the second.
@@ -206,23 +216,23 @@ mod tests {
     fn who_has_used_its_quantum_goes_behind_and_who_has_not_stays_in_front() {
         let (mut queue, mut now) = (queue(1), at(0));
         for (key, tokens) in [(1, 0), (2, 0), (3, 300)] {
-            queue.join(now, key, tokens);
+            queue.join(now, key, tokens, None);
         }
         let order: Vec<_> = (0..14).flat_map(|_| step(&mut queue, &mut now, &[1, 2, 3], Span::from_ms(6))).collect();
         assert_eq!(order, [1, 1, 2, 2, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2]);
-        queue.join(now, 4, 0);
+        queue.join(now, 4, 0, None);
         assert_eq!(step(&mut queue, &mut now, &[1, 2, 3, 4], Span::from_ms(6)), [4], "a newcomer is ahead of them");
     }
 
     #[test]
     fn who_waits_too_long_is_promoted_once_and_goes_first() {
         let (mut queue, mut now) = (queue(1), at(0));
-        queue.join(now, 1, 900);
+        queue.join(now, 1, 900, None);
         assert_eq!(step(&mut queue, &mut now, &[1], Span::from_ms(10)), [1]);
         assert_eq!(queue.jobs[&1].level, 3);
         let mut waited = Vec::new();
         for key in 2..650 {
-            queue.join(now, key, 0);
+            queue.join(now, key, 0, None);
             let among = [1, key];
             if step(&mut queue, &mut now, &among, Span::from_ms(10)) == [1] {
                 waited.push(now.since(at(0)).us() / 1_000);
@@ -240,7 +250,7 @@ mod tests {
         let mut last: BTreeMap<u32, Time> = BTreeMap::new();
         let (mut next, mut longest) = (0, Span::ZERO);
         let join = |queue: &mut Mlfq<u32>, now, last: &mut BTreeMap<u32, Time>, key, tokens| {
-            queue.join(now, key, tokens);
+            queue.join(now, key, tokens, None);
             last.insert(key, now);
         };
         (0..residents).for_each(|key| join(&mut queue, now, &mut last, key, 100 * (key % 9)));

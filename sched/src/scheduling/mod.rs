@@ -3,19 +3,21 @@
 //! The default is first come, first served with a constant budget. Everything else is a choice, made once per worker.
 
 mod admission;
+mod config;
 mod mlfq;
 mod order;
 mod output_lengths;
 mod peak;
 
 pub use admission::{Admission, PastFuture};
+pub use config::{AdmissionChoice, BudgetChoice, DecodeChoice, PrefillChoice, SchedulingConfig, SchedulingError};
 pub use mlfq::{Mlfq, MlfqConfig};
 pub use order::{AGEING_TOKENS_PER_S, PrefillOrder, Rank, Waiting};
 pub use output_lengths::OutputLengths;
 pub use peak::{Future, peak_blocks};
 
 use crate::SchedError;
-use crate::cost::{CostError, Fitted, StepBudget};
+use crate::cost::{CostError, Latency, StepBudget};
 use crate::error::check;
 
 /// What one worker does when there is more to do than fits.
@@ -42,6 +44,24 @@ pub enum DecodeOrder {
 }
 
 impl Scheduling {
+    /// True if one of the choices needs the latency model that the worker learns.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        let prefill = match self.prefill {
+            PrefillOrder::Fcfs | PrefillOrder::ShortestFirst { .. } => false,
+            PrefillOrder::SlackFirst(latency) => latency.is_learned(),
+        };
+        let decode = match self.decode {
+            DecodeOrder::Fcfs => false,
+            DecodeOrder::Mlfq(config) => config.latency.is_learned(),
+        };
+        let budget = match self.budget {
+            StepBudget::Constant => false,
+            StepBudget::Auto(latency) => latency.is_learned(),
+        };
+        prefill || decode || budget
+    }
+
     /// Checks every number; the error names the first that makes no sense.
     pub fn check(&self) -> Result<(), SchedError> {
         match self.prefill {
@@ -74,18 +94,19 @@ impl Scheduling {
     }
 }
 
-fn check_latency(latency: Fitted) -> Result<(), SchedError> {
+fn check_latency(latency: Latency) -> Result<(), SchedError> {
     let wrong = |CostError { name, value, must }| SchedError::ReplicaConfig {
         field: name,
         value: value.to_string(),
         rule: must,
     };
-    latency.checked().map(|_| ()).map_err(wrong)
+    latency.check().map_err(wrong)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost::Fitted;
 
     #[test]
     fn a_number_that_makes_no_sense_is_named() {
@@ -112,7 +133,7 @@ mod tests {
         assert_eq!(named(shortest(AGEING_TOKENS_PER_S)), "");
         assert_eq!(named(shortest(-1.0)), "ageing_tokens_per_s");
         assert_eq!(named(shortest(f64::NAN)), "ageing_tokens_per_s");
-        assert_eq!(named(Scheduling { prefill: PrefillOrder::SlackFirst(free), ..plain }), "decode.step_us");
+        assert_eq!(named(Scheduling { prefill: PrefillOrder::SlackFirst(free.into()), ..plain }), "decode.step_us");
         assert_eq!(named(mlfq(|_| {})), "");
         assert_eq!(named(mlfq(|config| config.batch_max = 0)), "batch_max");
         assert_eq!(named(mlfq(|config| config.quantum = crate::Span::ZERO)), "quantum");
@@ -120,6 +141,6 @@ mod tests {
         assert_eq!(named(past_future(|config| config.window = 0)), "window");
         assert_eq!(named(past_future(|config| config.lists_max = 0)), "lists_max");
         assert_eq!(named(past_future(|config| config.reserve = 1.0)), "reserve");
-        assert_eq!(named(Scheduling { budget: StepBudget::Auto(free), ..plain }), "decode.step_us");
+        assert_eq!(named(Scheduling { budget: StepBudget::Auto(free.into()), ..plain }), "decode.step_us");
     }
 }

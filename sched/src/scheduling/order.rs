@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cost::{CostModel, Fitted, StepWork};
+use crate::cost::{CostModel, Fitted, Latency, StepWork};
 use crate::{Span, Time};
 
 /// γ of Nexus' prefill scheduler. The text names no unit; we count in tokens per second of age, the slowest ageing that
@@ -22,10 +22,10 @@ pub enum PrefillOrder {
         ageing_tokens_per_s: f64,
     },
     /// Least slack first: time to the TTFT target (to the deadline, without one) less the time that the rest of the
-    /// prompt takes alone, by this latency model. The target counts from the arrival at this worker. Late prompts come
+    /// prompt takes alone, by this latency model; first come, first served until it is known. The target counts from the arrival at this worker. Late prompts come
     /// first, the latest before the others, so under overload this is first come, first served per class; to drop what
     /// comes too late is the affair of admission.
-    SlackFirst(Fitted),
+    SlackFirst(Latency),
 }
 
 /// A prompt, as far as an order looks at it.
@@ -44,9 +44,10 @@ pub struct Waiting {
 pub struct Rank(i64);
 
 impl PrefillOrder {
-    /// Rank of a prompt now. Ranks of different moments are not comparable.
+    /// Rank of a prompt now, with the latency model that the worker has learnt so far. Ranks of different moments are
+    /// not comparable.
     #[must_use]
-    pub fn rank(&self, now: Time, prompt: &Waiting) -> Rank {
+    pub fn rank(&self, now: Time, prompt: &Waiting, learned: Option<Fitted>) -> Rank {
         match self {
             PrefillOrder::Fcfs => Rank(0),
             PrefillOrder::ShortestFirst { ageing_tokens_per_s } => {
@@ -55,6 +56,7 @@ impl PrefillOrder {
                 Rank((left - ageing_tokens_per_s * now.since(prompt.arrived).us() as f64) as i64)
             }
             PrefillOrder::SlackFirst(latency) => {
+                let Some(latency) = latency.model(learned) else { return Rank(0) };
                 let rest = match prompt.positions.is_empty() {
                     true => Span::ZERO,
                     false => latency.span_alone(&StepWork::default().with_chunk(prompt.positions.clone())),
@@ -80,7 +82,7 @@ mod tests {
     /// Indices of prompts in the order in which they would be computed.
     fn sorted(order: PrefillOrder, now_ms: u64, prompts: &[Waiting]) -> Vec<usize> {
         let mut indices: Vec<usize> = (0..prompts.len()).collect();
-        indices.sort_by_key(|index| (order.rank(Time(0) + Span::from_ms(now_ms), &prompts[*index]), *index));
+        indices.sort_by_key(|index| (order.rank(Time(0) + Span::from_ms(now_ms), &prompts[*index], None), *index));
         indices
     }
 
@@ -94,9 +96,21 @@ mod tests {
         assert_eq!(sorted(PrefillOrder::Fcfs, 30, &prompts), [0, 1, 2]);
         assert_eq!(sorted(shortest(), 30, &prompts), [1, 2, 0]);
         // The example takes about 42 us per token: what is due first comes first, unless it is much shorter.
-        assert_eq!(sorted(PrefillOrder::SlackFirst(Fitted::example()), 30, &prompts), [2, 0, 1]);
+        assert_eq!(sorted(PrefillOrder::SlackFirst(Fitted::example().into()), 30, &prompts), [2, 0, 1]);
         let later = [prompt(0, 1_000, 100), prompt(10, 1_050, 10_000)];
-        assert_eq!(sorted(PrefillOrder::SlackFirst(Fitted::example()), 30, &later), [1, 0], "the long one must begin");
+        assert_eq!(
+            sorted(PrefillOrder::SlackFirst(Fitted::example().into()), 30, &later),
+            [1, 0],
+            "the long one must begin"
+        );
+    }
+
+    #[test]
+    fn slack_is_unknown_until_a_model_is() {
+        let (prompt, order) = (prompt(0, 900, 500), PrefillOrder::SlackFirst(Latency::Learned));
+        assert_eq!(order.rank(Time(0), &prompt, None), PrefillOrder::Fcfs.rank(Time(0), &prompt, None));
+        let given = PrefillOrder::SlackFirst(Fitted::example().into()).rank(Time(0), &prompt, None);
+        assert_eq!(order.rank(Time(0), &prompt, Some(Fitted::example())), given);
     }
 
     #[test]
@@ -108,7 +122,7 @@ mod tests {
     #[test]
     fn who_is_late_comes_before_whoever_is_not() {
         let prompts = [prompt(500, 1_500, 100), prompt(0, 400, 100), prompt(100, 450, 100)];
-        assert_eq!(sorted(PrefillOrder::SlackFirst(Fitted::example()), 600, &prompts), [1, 2, 0]);
+        assert_eq!(sorted(PrefillOrder::SlackFirst(Fitted::example().into()), 600, &prompts), [1, 2, 0]);
     }
 
     proptest! {
@@ -135,7 +149,7 @@ mod tests {
             due in proptest::collection::vec(1_u64..10_000, 1..20), now in 0_u64..9_000,
         ) {
             let prompts: Vec<_> = due.iter().map(|due| prompt(0, *due, 100)).collect();
-            let order = PrefillOrder::SlackFirst(Fitted::example());
+            let order = PrefillOrder::SlackFirst(Fitted::example().into());
             let in_order: Vec<u64> = sorted(order, now, &prompts).into_iter().map(|index| due[index]).collect();
             prop_assert!(in_order.is_sorted());
         }

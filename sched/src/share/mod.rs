@@ -8,14 +8,12 @@
 //! [`Partition`] is such a controller with eyes: `watch` turns what a replica takes in and decides into those facts.
 //!
 //! Where to look: `window` measures, `feedback` (semi-PD) decides by `curve` and `limits`, `predictive` (Nexus) by
-//! `learner` and `search`, `split` is what they decide about.
+//! the learner of `cost` and `search`, `split` is what they decide about.
 
 mod api;
 mod config;
 mod curve;
 mod feedback;
-mod learner;
-mod least_squares;
 mod limits;
 mod partition;
 mod predictive;

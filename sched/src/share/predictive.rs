@@ -9,13 +9,12 @@
 //! fast.
 
 use super::config::PredictiveConfig;
-use super::learner::Learner;
 use super::search::{Objective, search};
 use super::split::{Divisions, Parts};
 use super::verdict::{Outlook, Verdict};
 use super::{Latencies, OtherLane, Reason, Split, WorkerState};
 use crate::Span;
-use crate::cost::{CostModel, Fitted, LaneUse, Phase, StepWork};
+use crate::cost::{CostModel, Fitted, LaneUse, Learner, Phase, StepWork};
 
 /// Part of the pool by which its use must fall below the switch before prefill is favoured again. The paper has one
 /// threshold, at which requests that end and begin would turn the share upside down each time.
@@ -67,7 +66,9 @@ impl Predictive {
     }
 
     pub(super) fn step_done(&mut self, split: Split, work: &StepWork, span: Span, other: OtherLane) {
-        self.learner.learn(self.device, split, work, span, other);
+        if let Some(sharing) = self.device.sharing(split, work.phase(), other) {
+            self.learner.learn(sharing, work, span);
+        }
         match work.phase() {
             Phase::Prefill => self.prefill.add(work, span),
             Phase::Decode => self.decode.add(work, span),

@@ -1,7 +1,7 @@
 //! Shares of one device: what either lane may use of it, and which shares the device can express; knows no work.
 
-use super::ShareError;
-use crate::cost::Phase;
+use super::{OtherLane, ShareError};
+use crate::cost::{Phase, Sharing};
 
 /// What the two lanes of a worker may use of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +149,15 @@ impl Divisions {
         (percent * f64::from(self.parts_total) / 100.0 + 1e-9) as u16
     }
 
-    pub(super) const fn idle_share(self) -> IdleShare {
-        self.idle
+    /// What a lane and its neighbour had of the device during a step; `None` if nobody knows what the lane had.
+    pub(super) fn sharing(self, split: Split, phase: Phase, other: OtherLane) -> Option<Sharing> {
+        let own = (split.share_of(phase) * 1_000.0).round() as u16;
+        match (other, split, self.idle) {
+            (OtherLane::Busy, Split::Divided { .. }, _) => Some(Sharing { own, neighbour: 1_000 - own }),
+            (OtherLane::Busy, Split::Oversubscribed, _) => None,
+            (OtherLane::Idle, _, IdleShare::Lent) => Some(Sharing { own: 1_000, neighbour: 0 }),
+            (OtherLane::Idle, _, IdleShare::Unused) => Some(Sharing { own, neighbour: 0 }),
+        }
     }
 }
 
@@ -188,6 +195,16 @@ mod tests {
         assert_eq!(Split::Oversubscribed.share_of(Phase::Decode), 1.0);
         let split = Split::prefill_percent(25).unwrap();
         assert_eq!((split.share_of(Phase::Prefill), split.share_of(Phase::Decode)), (0.25, 0.75));
+    }
+
+    #[test]
+    fn an_idle_neighbour_lends_its_share_or_does_not() {
+        let split = Split::prefill_percent(30).unwrap();
+        let own = |idle, other, split| Divisions::new(20, idle).unwrap().sharing(split, Phase::Prefill, other);
+        assert_eq!(own(IdleShare::Lent, OtherLane::Idle, split), Some(Sharing { own: 1_000, neighbour: 0 }));
+        assert_eq!(own(IdleShare::Unused, OtherLane::Idle, split), Some(Sharing { own: 300, neighbour: 0 }));
+        assert_eq!(own(IdleShare::Unused, OtherLane::Busy, split), Some(Sharing { own: 300, neighbour: 700 }));
+        assert_eq!(own(IdleShare::Lent, OtherLane::Busy, Split::Oversubscribed), None, "nobody knows what it had");
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use self::model::{LAYERS, Model, Op, Shape};
-use crate::cost::{Fitted, StepBudget};
+use crate::cost::{Fitted, Latency, StepBudget};
 use crate::handoff::PullOutcome;
 use crate::message::ReleaseAnswer;
 use crate::replica::tests::backend::Effects;
@@ -75,19 +75,20 @@ fn reading() -> impl Strategy<Value = Reading> {
 }
 
 fn scheduling() -> impl Strategy<Value = Scheduling> {
-    let latency = Fitted::example();
+    let (given, learned) = (Latency::Given(Fitted::example()), Latency::Learned);
     let prefill = [
         PrefillOrder::Fcfs,
         PrefillOrder::ShortestFirst { ageing_tokens_per_s: 15.0 },
-        PrefillOrder::SlackFirst(latency),
+        PrefillOrder::SlackFirst(given),
+        PrefillOrder::SlackFirst(learned),
     ];
-    let decode = [DecodeOrder::Fcfs, DecodeOrder::Mlfq(MlfqConfig::published(2, latency))];
+    let decode = [given, learned].map(|latency| DecodeOrder::Mlfq(MlfqConfig::published(2, latency)));
     let past_future = PastFuture { window: 8, ..PastFuture::default() };
     let admission = [Admission::Aggressive, Admission::Conservative, Admission::PastFuture(past_future)];
-    let budget = [StepBudget::Constant, StepBudget::Auto(latency)];
+    let budget = [StepBudget::Constant, StepBudget::Auto(given), StepBudget::Auto(learned)];
     let each = (
         proptest::sample::select(prefill.to_vec()),
-        proptest::sample::select(decode.to_vec()),
+        proptest::sample::select([&[DecodeOrder::Fcfs], &decode[..]].concat()),
         proptest::sample::select(admission.to_vec()),
         proptest::sample::select(budget.to_vec()),
     );

@@ -1,15 +1,17 @@
 //! The scheduling that a script's configuration names; knows no event.
 
 use super::words::{Words, span};
-use crate::cost::{Fitted, StepBudget};
+use crate::cost::{Fitted, Latency, StepBudget};
 use crate::scheduling::{
     AGEING_TOKENS_PER_S, Admission, DecodeOrder, MlfqConfig, PastFuture, PrefillOrder, Scheduling,
 };
 use crate::{Slo, Span};
 
-/// `prefill=shortest decode=mlfq batch=2 admission=past-future budget=auto`, what is not named as it is by default.
+/// `prefill=shortest decode=mlfq batch=2 admission=past-future budget=auto`, what is not named as it is by default. With
+/// `learned` the worker learns the latency model, else it is the example.
 pub(super) fn scheduling(words: &Words) -> Scheduling {
-    let latency = Fitted::example();
+    let is_learned = words.plain.contains(&"learned");
+    let latency = if is_learned { Latency::Learned } else { Latency::Given(Fitted::example()) };
     let prefill = match words.named.get("prefill") {
         None => PrefillOrder::Fcfs,
         Some(&"shortest") => PrefillOrder::ShortestFirst { ageing_tokens_per_s: AGEING_TOKENS_PER_S },

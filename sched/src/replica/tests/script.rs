@@ -27,15 +27,25 @@ use crate::{
 };
 
 /// Runs a script on an idle replica and compares everything it decides. The first line may be `config ...`.
-#[expect(clippy::needless_pass_by_value, reason = "an expectation is used once")]
 pub(super) fn check(script: &str, expected: Expect) {
-    let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    check_after(script, "", expected);
+}
+
+/// Runs a script whose decisions are not compared unless it is all, and then one whose decisions are.
+#[expect(clippy::needless_pass_by_value, reason = "an expectation is used once")]
+pub(super) fn check_after(before: &str, script: &str, expected: Expect) {
+    let mut lines = before.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
     let config = match lines.next_if(|line| line.starts_with("config")) {
         Some(line) => configured(&Words::of(line)),
         None => configured(&Words::of("config")),
     };
     let mut world = World::new(config);
     lines.for_each(|line| world.run_line(line));
+    let mut compared = script.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    if compared.peek().is_some() {
+        world.log.clear();
+    }
+    compared.for_each(|line| world.run_line(line));
     expected.assert_eq(&world.log);
 }
 
@@ -264,9 +274,9 @@ impl World {
         }
     }
 
-    /// Ends the oldest step 10 ms later. Tokens in the line replace its first; `damaged` and `masked` rows have none.
+    /// Ends the oldest step 10 ms later, or after the time that it `took`. Tokens in the line replace its first; `damaged` and `masked` rows have none.
     fn finish_steps(&mut self, words: &Words) -> Vec<Event> {
-        self.now = self.now + Span::from_ms(10);
+        self.now = self.now + words.named.get("took").map_or(Span::from_ms(10), |word| span(word));
         let lane = lane(words);
         let (step, mut result) = self.backend.finish(lane).expect("a step is in flight");
         let words = words.plain.iter().filter(|word| **word != "+");

@@ -35,6 +35,9 @@ pub(super) fn leg(word: &str) -> Leg {
 }
 
 pub(super) fn span(word: &str) -> Span {
+    if let Some(us) = word.strip_suffix("us") {
+        return Span(us.parse().expect(word));
+    }
     match word.strip_suffix("ms") {
         Some(ms) => Span::from_ms(ms.parse().expect(word)),
         None => Span::from_secs(word.trim_end_matches('s').parse().expect(word)),

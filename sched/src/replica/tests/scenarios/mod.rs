@@ -10,6 +10,7 @@ mod ending;
 mod giving;
 mod intake;
 mod lanes;
+mod learning;
 mod meeting;
 mod preemption;
 mod prefix;

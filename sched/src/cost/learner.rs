@@ -1,4 +1,4 @@
-//! The cost model of this worker, fitted to its own steps; knows no policy and no request.
+//! The cost model of a device, fitted to steps that ran on it; knows no policy and no request.
 //!
 //! Nexus (arXiv 2507.06608) takes for every operator the larger of its time to compute, which falls with the share until
 //! a saturation R_sat, and its time to read, which grows with what the other lane reads. It profiles both beforehand.
@@ -9,10 +9,8 @@
 use std::collections::BTreeMap;
 
 use super::least_squares::{Row, Sums};
-use super::split::{Divisions, IdleShare};
-use super::{OtherLane, Split};
+use super::{DecodeFit, Fitted, Phase, PrefillFit, StepWork};
 use crate::Span;
-use crate::cost::{DecodeFit, Fitted, Phase, PrefillFit, StepWork};
 
 /// What older steps of a share count when a new one is added: about the last 50 make the model. What was learnt at
 /// another share stays as it is.
@@ -29,16 +27,16 @@ const ERROR_ENOUGH: f64 = 1e-6;
 
 /// Steps that were seen, by phase and by how the device was shared.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Learner {
+pub(crate) struct Learner {
     prefill: BTreeMap<Sharing, Sums>,
     decode: BTreeMap<Sharing, Sums>,
 }
 
 /// Thousandths of the device that a lane could use, and that its neighbour used meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Sharing {
-    own: u16,
-    neighbour: u16,
+pub(crate) struct Sharing {
+    pub(crate) own: u16,
+    pub(crate) neighbour: u16,
 }
 
 /// Coefficients of one phase, with the saturation that suits them.
@@ -50,11 +48,11 @@ struct PhaseFit {
 }
 
 impl Learner {
-    /// Takes in a step that ran while `split` held.
-    pub(super) fn learn(&mut self, device: Divisions, split: Split, work: &StepWork, span: Span, other: OtherLane) {
-        let (Some(sharing), true) = (Sharing::of(device, split, work.phase(), other), span > Span::ZERO) else {
+    /// Takes in a step of prompts or of decodes. Of one with both, what decodes take must have been subtracted.
+    pub(crate) fn learn(&mut self, sharing: Sharing, work: &StepWork, span: Span) {
+        if span == Span::ZERO {
             return;
-        };
+        }
         let run = 1.0 - work.layers_skipped;
         let (steps, quantities) = match work.phase() {
             Phase::Prefill => (&mut self.prefill, [1.0, work.prefill_tokens, work.prefill_squares]),
@@ -64,8 +62,18 @@ impl Learner {
         steps.entry(sharing).or_default().add(row, KEEP);
     }
 
-    /// Fits the model; `None` until either lane has run a few steps.
-    pub(super) fn model(&self) -> Option<Fitted> {
+    /// Fits the steps of prompts alone; `None` until a few have run.
+    pub(super) fn prefill(&self) -> Option<PrefillFit> {
+        fit(&self.prefill, 0.0).map(|fit| prefill_fit(&fit))
+    }
+
+    /// Fits the steps of decodes alone; `None` until a few have run.
+    pub(super) fn decode(&self) -> Option<DecodeFit> {
+        fit(&self.decode, 0.0).map(|fit| decode_fit(&fit))
+    }
+
+    /// Fits the model; `None` until either phase has run a few steps.
+    pub(crate) fn model(&self) -> Option<Fitted> {
         let mut best: Option<(PhaseFit, PhaseFit, f64)> = None;
         for contention in CONTENTIONS {
             let (prefill, decode) = (fit(&self.prefill, contention)?, fit(&self.decode, contention)?);
@@ -75,22 +83,17 @@ impl Learner {
                 best = Some((prefill, decode, contention));
             }
         }
-        best.map(|(prefill, decode, contention)| fitted(&prefill, &decode, contention))
+        best.map(|(prefill, decode, contention)| Fitted {
+            prefill: prefill_fit(&prefill),
+            decode: decode_fit(&decode),
+            contention,
+        })
     }
 }
 
 impl Sharing {
-    /// `None` if nobody knows what the lane had.
-    fn of(device: Divisions, split: Split, phase: Phase, other: OtherLane) -> Option<Sharing> {
-        let thousandths = |share: f64| (share * 1_000.0).round() as u16;
-        let own = thousandths(split.share_of(phase));
-        match (other, split, device.idle_share()) {
-            (OtherLane::Busy, Split::Divided { .. }, _) => Some(Sharing { own, neighbour: 1_000 - own }),
-            (OtherLane::Busy, Split::Oversubscribed, _) => None,
-            (OtherLane::Idle, _, IdleShare::Lent) => Some(Sharing { own: 1_000, neighbour: 0 }),
-            (OtherLane::Idle, _, IdleShare::Unused) => Some(Sharing { own, neighbour: 0 }),
-        }
-    }
+    /// The whole device, with no neighbour.
+    pub(super) const ALONE: Sharing = Sharing { own: 1_000, neighbour: 0 };
 
     /// Time of a step beside its time on the whole device, alone: the inverse of [`Fitted`]'s speed.
     fn slowdown(self, saturation: f64, contention: f64) -> f64 {
@@ -101,7 +104,9 @@ impl Sharing {
 
 fn fit(steps: &BTreeMap<Sharing, Sums>, contention: f64) -> Option<PhaseFit> {
     let mut best: Option<PhaseFit> = None;
-    for saturation in SATURATIONS {
+    // Steps under one share cannot tell saturations from each other.
+    let tried = if steps.len() > 1 { SATURATIONS.len() } else { 1 };
+    for saturation in SATURATIONS.into_iter().take(tried) {
         let mut all = Sums::default();
         for (sharing, sums) in steps {
             all.merge(sums, sharing.slowdown(saturation, contention));
@@ -122,26 +127,17 @@ fn is_better(error: f64, than: f64) -> bool {
     than > ERROR_ENOUGH && error < than * (1.0 - BETTER)
 }
 
-fn fitted(prefill: &PhaseFit, decode: &PhaseFit, contention: f64) -> Fitted {
-    // A step that costs nothing by itself would make the time of an empty one zero.
-    const STEP_US_MIN: f64 = 1.0;
-    let [prefill_step, token_us, token_squared_us] = prefill.coefficients;
-    let [decode_step, context_token_us, sequence_us] = decode.coefficients;
-    Fitted {
-        prefill: PrefillFit {
-            step_us: prefill_step.max(STEP_US_MIN),
-            token_us,
-            token_squared_us,
-            saturation_share: prefill.saturation,
-        },
-        decode: DecodeFit {
-            step_us: decode_step.max(STEP_US_MIN),
-            context_token_us,
-            sequence_us,
-            saturation_share: decode.saturation,
-        },
-        contention,
-    }
+/// A step that costs nothing by itself would make the time of an empty one zero.
+const STEP_US_MIN: f64 = 1.0;
+
+fn prefill_fit(fit: &PhaseFit) -> PrefillFit {
+    let [step_us, token_us, token_squared_us] = fit.coefficients;
+    PrefillFit { step_us: step_us.max(STEP_US_MIN), token_us, token_squared_us, saturation_share: fit.saturation }
+}
+
+fn decode_fit(fit: &PhaseFit) -> DecodeFit {
+    let [step_us, context_token_us, sequence_us] = fit.coefficients;
+    DecodeFit { step_us: step_us.max(STEP_US_MIN), context_token_us, sequence_us, saturation_share: fit.saturation }
 }
 
 #[cfg(test)]
@@ -149,15 +145,17 @@ mod tests {
     use super::*;
     use crate::cost::{CostModel, LaneUse};
     use crate::rng::uniform_f64;
-
-    fn device() -> Divisions {
-        Divisions::new(20, IdleShare::Lent).unwrap()
-    }
+    use crate::share::Split;
 
     fn truth() -> Fitted {
         let mut truth = Fitted { contention: 0.3, ..Fitted::example() };
         truth.decode.saturation_share = 0.7;
         truth
+    }
+
+    fn beside(split: Split, phase: Phase) -> Sharing {
+        let own = (split.share_of(phase) * 1_000.0).round() as u16;
+        Sharing { own, neighbour: 1_000 - own }
     }
 
     /// Steps of many sizes under these shares of prefill, with so much noise.
@@ -173,7 +171,7 @@ mod tests {
                 let lane = |phase| LaneUse { share: split.share_of(phase), phase };
                 let us = truth().work(&work).0 / truth().speed(lane(work.phase()), &[lane(work.phase().other())]);
                 let span = Span((us * (1.0 + noise * (2.0 * draw(3) - 1.0))) as u64);
-                learner.learn(device(), split, &work, span, OtherLane::Busy);
+                learner.learn(beside(split, work.phase()), &work, span);
             }
         }
         learner
@@ -215,21 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn without_steps_of_either_lane_there_is_no_model() {
+    fn without_steps_of_both_phases_there_is_no_model() {
         let mut learner = Learner::default();
         let work = StepWork::default().with_chunk(0..100);
-        let split = Split::prefill_percent(50).unwrap();
-        (0..100).for_each(|_| learner.learn(device(), split, &work, Span(1_000), OtherLane::Idle));
+        (0..100).for_each(|_| learner.learn(Sharing::ALONE, &work, Span(1_000)));
         assert!(learner.model().is_none());
-    }
-
-    #[test]
-    fn an_idle_neighbour_lends_its_share_or_does_not() {
-        let split = Split::prefill_percent(30).unwrap();
-        let own = |idle, other, split| Sharing::of(Divisions::new(20, idle).unwrap(), split, Phase::Prefill, other);
-        assert_eq!(own(IdleShare::Lent, OtherLane::Idle, split), Some(Sharing { own: 1_000, neighbour: 0 }));
-        assert_eq!(own(IdleShare::Unused, OtherLane::Idle, split), Some(Sharing { own: 300, neighbour: 0 }));
-        assert_eq!(own(IdleShare::Unused, OtherLane::Busy, split), Some(Sharing { own: 300, neighbour: 700 }));
-        assert_eq!(own(IdleShare::Lent, OtherLane::Busy, Split::Oversubscribed), None, "nobody knows what it had");
+        assert!(learner.prefill().is_some() && learner.decode().is_none());
     }
 }
