@@ -1,11 +1,12 @@
 //! What two lanes get that share the threads of one CPU, at every share: core time, throughput and step times.
 //!
-//! usage: shares DIR [shares=10,20,50] [rows=N] [batch=N] [context=N] [window_ms=N] [rounds=N] [cores=0,1] [threads=N]
+//! usage: shares DIR [shares=10,20,50,100] [rows=N] [batch=N] [context=N] [window_ms=N] [rounds=N] [cores=0,1] [threads=N]
 //!
 //! A backend with one lane beside them shows what an idle lane costs.
 //!
 //! One lane prefills `rows` rows per step, the other decodes `batch` sequences, both without a pause. Each round measures
-//! both alone and then together at every share, so that other load on the machine hits all of them.
+//! both alone and then together at every share, so that other load on the machine hits all of them. A share of 100 is
+//! no division: either lane may use all.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,6 +23,8 @@ use sched::{BlockId, Input, LaneId, SequenceRows, StepId, StepPlan, TokenId};
 const PREFILL: LaneId = LaneId(0);
 const DECODE: LaneId = LaneId(1);
 const BLOCK_TOKENS: u32 = 16;
+/// Share of either lane if both may use all of the device.
+const OVERSUBSCRIBED: f32 = 1.0;
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -119,7 +122,8 @@ impl Lanes {
     }
 
     fn set(&mut self, prefill: f32) {
-        self.opened.backend.set_shares(&[(PREFILL, prefill), (DECODE, 1.0 - prefill)]);
+        let decode = if prefill == OVERSUBSCRIBED { OVERSUBSCRIBED } else { 1.0 - prefill };
+        self.opened.backend.set_shares(&[(PREFILL, prefill), (DECODE, decode)]);
     }
 
     /// Runs the lanes without a pause, and empties them at the end.
@@ -264,7 +268,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     let mut config = Config { model_dir: dir.into(), transport: TransportChoice::Tcp, ..Config::default() };
     let mut options = Options {
         config: config.clone(),
-        shares: (1..=9).map(|tenth| tenth as f32 / 10.0).collect(),
+        shares: (1..=10).map(|tenth| tenth as f32 / 10.0).collect(),
         rows: 512,
         batch: 8,
         context: 512,

@@ -14,6 +14,7 @@ mod lane;
 mod sleep;
 mod turns;
 
+use std::cell::Cell;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +73,12 @@ struct Shared {
     lanes: Box<[Lane]>,
     turns: Turns,
     stop: AtomicBool,
+}
+
+/// Where a thread works.
+struct Place {
+    favourite: usize,
+    at: Cell<usize>,
 }
 
 /// Where a thread looks for its next task.
@@ -272,20 +279,22 @@ impl Shared {
     /// Work of one thread until `done`; it sleeps in `sleeper` when there is none. `favourite` is the lane whose tasks
     /// it does first where shares decide nothing.
     fn serve(&self, favourite: usize, sleeper: &Sleeper, done: &dyn Fn() -> bool) {
+        let place = Place { favourite, at: Cell::new(favourite) };
         while !done() {
-            match self.next(favourite) {
-                Next::TaskOf(lane) => self.work(lane, favourite, done),
-                Next::EndOf(lane) => self.await_end(lane, favourite, done),
+            match self.next(&place) {
+                Next::TaskOf(lane) => self.work(lane, &place, done),
+                Next::EndOf(lane) => self.await_end(lane, &place, done),
                 Next::Nowhere => sleeper.wait_until(|| done() || self.lanes.iter().any(Lane::has_tasks)),
             }
         }
     }
 
-    fn next(&self, favourite: usize) -> Next {
+    fn next(&self, place: &Place) -> Next {
         let first = match self.turns.are_oversubscribed() {
-            true => favourite,
-            false => self.turns.lagging().unwrap_or(favourite),
+            true => place.favourite,
+            false => self.turns.lane_of(place.favourite, place.at.get()),
         };
+        place.at.set(first);
         if self.lanes[first].has_tasks() {
             return Next::TaskOf(first);
         }
@@ -301,7 +310,7 @@ impl Shared {
     }
 
     /// Does tasks of a lane while they are what this thread ought to do.
-    fn work(&self, lane: usize, favourite: usize, done: &dyn Fn() -> bool) {
+    fn work(&self, lane: usize, place: &Place, done: &dyn Fn() -> bool) {
         if self.lanes.len() == 1 {
             return self.lanes[lane].work(|task| {
                 task();
@@ -316,7 +325,7 @@ impl Shared {
             let claim = self.turns.claim(lane, began_ns);
             task();
             began_ns = self.turns.done(claim);
-            !done() && matches!(self.next(favourite), Next::TaskOf(next) if next == lane)
+            !done() && matches!(self.next(place), Next::TaskOf(next) if next == lane)
         });
     }
 
@@ -331,8 +340,8 @@ impl Shared {
         self.turns.charge(lane, self.turns.now_ns().saturating_sub(began_ns));
     }
 
-    fn await_end(&self, lane: usize, favourite: usize, done: &dyn Fn() -> bool) {
-        let is_over = || done() || !matches!(self.next(favourite), Next::EndOf(_));
+    fn await_end(&self, lane: usize, place: &Place, done: &dyn Fn() -> bool) {
+        let is_over = || done() || !matches!(self.next(place), Next::EndOf(_));
         if !spin_until(Instant::now(), PATIENCE, is_over) {
             self.lanes[lane].give_up();
         }

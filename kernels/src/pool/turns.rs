@@ -11,6 +11,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Core time that a lane which was idle may use before the others get their share again: a few layers, so that steps
 /// with pauses between them run as if they were alone.
 const CREDIT_NS: u64 = 4_000_000;
+/// Virtual time by which a lane may be ahead before its threads leave it for another one, and the core time that it has
+/// at least until then. Longer stays keep caches warm; shorter ones keep steps even.
+const AHEAD_NS: u64 = 1_000_000;
+const STAY_NS: u64 = 300_000;
 /// Longest time that counts for what ought to be short: whatever is beyond it, the system had taken the core away.
 const TASK_NS_MAX: u64 = 2_000_000;
 const SERIAL_NS_MAX: u64 = 20_000_000;
@@ -79,6 +83,19 @@ impl Turns {
 
     pub(super) fn are_oversubscribed(&self) -> bool {
         self.oversubscribed.load(Ordering::Relaxed)
+    }
+
+    /// The lane that a thread works for next which worked for lane `at` before. It leaves its favourite when that is
+    /// ahead by more than a little, and returns when the lane that it went to has caught up.
+    pub(super) fn lane_of(&self, favourite: usize, at: usize) -> usize {
+        let Some(lagging) = self.lagging() else { return favourite };
+        let at = if self.is_busy(at) { at } else { favourite };
+        let ahead_max_ns = if at == favourite { self.ahead_max_ns(at) } else { 0 };
+        if self.is_busy(at) && self.ahead_ns(at, lagging) <= ahead_max_ns { at } else { lagging }
+    }
+
+    fn ahead_max_ns(&self, lane: usize) -> i64 {
+        self.accounts[lane].virtual_of(STAY_NS).max(AHEAD_NS) as i64
     }
 
     /// The busy lane that has used the least for its share.

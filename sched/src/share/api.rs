@@ -8,6 +8,8 @@ use crate::{Slo, Span, Time};
 /// One fact for a share controller. Latencies are the worker's: from the arrival of a leg there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
+    /// A request has come.
+    Arrived,
     /// A request has got its first token.
     FirstToken {
         /// Targets of the request.
@@ -32,8 +34,8 @@ pub enum Event {
         work: StepWork,
         /// From its start until now.
         span: Span,
-        /// What the other lane did meanwhile.
-        other: OtherLane,
+        /// Part of it, in [0, 1], during which the other lane ran steps too.
+        beside: f64,
     },
     /// State of the worker. The newest counts; it should be told before a decision is due.
     State(WorkerState),
@@ -45,15 +47,6 @@ pub enum Event {
     Tick,
 }
 
-/// What the other lane did during most of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OtherLane {
-    /// It ran steps too.
-    Busy,
-    /// It had nothing to run.
-    Idle,
-}
-
 /// What a controller has to know of its worker beside latencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkerState {
@@ -63,6 +56,8 @@ pub struct WorkerState {
     pub blocks_total: u32,
     /// The request that has waited longest for its first token.
     pub oldest_waiting: Option<Waiting>,
+    /// The strictest target of TPOT among the requests that it serves.
+    pub strictest_tpot: Option<Span>,
 }
 
 /// Request without a first token.

@@ -55,6 +55,12 @@ impl Curve {
         best.map(|(_, curve)| curve)
     }
 
+    /// Fits a / (share − λ) + b with a λ that was measured, to the points where the queue does not only grow.
+    pub(super) fn with_load(points: &[Point], load: f64) -> Option<Curve> {
+        let stable: Vec<Point> = points.iter().filter(|point| point.share > load).copied().collect();
+        Curve::with_offset(&stable, load)
+    }
+
     /// Predicted latency; infinite where the queue would only grow.
     pub(super) fn at(&self, share: f64) -> f64 {
         if share <= self.offset { f64::INFINITY } else { self.a / (share - self.offset) + self.b }

@@ -19,6 +19,7 @@ use super::curve::{Curve, Point};
 use super::limits::Limits;
 use super::split::{Divisions, Parts};
 use super::verdict::{Outlook, Verdict};
+use super::window::LOAD_MAX;
 use super::{Latencies, Measured, Reason, ShareConfig, ShareError, WindowReport};
 use crate::Span;
 use crate::cost::Phase;
@@ -40,6 +41,8 @@ pub(super) struct Feedback {
     tpot: Span,
     /// The newest window of each share that is still remembered, newest first.
     seen: Vec<Seen>,
+    /// Share of the device that the prompts of the newest window keep busy: the paper's λ, measured.
+    load: Option<f64>,
     limits: Limits,
 }
 
@@ -57,6 +60,7 @@ struct Curves {
     device: Divisions,
     ttft: Option<Curve>,
     tpot: Option<Curve>,
+    load: Option<f64>,
 }
 
 /// A latency beside its target.
@@ -64,6 +68,8 @@ struct Curves {
 enum Target {
     Unknown,
     Met,
+    /// Met, within the dead band.
+    Near,
     Missed,
 }
 
@@ -77,6 +83,7 @@ impl Feedback {
             ttft,
             tpot,
             seen: Vec::new(),
+            load: None,
             limits: Limits::default(),
         })
     }
@@ -85,13 +92,14 @@ impl Feedback {
     pub(super) fn decide(&mut self, here: Parts, window: &WindowReport) -> Verdict {
         self.remember(here, window);
         let curves = self.curves();
-        let targets = (judge(window.ttft, self.ttft), judge(window.tpot, self.tpot));
-        let (parts, reason) = match targets {
+        let (parts, reason) = match (self.judge(window.ttft, self.ttft), self.judge(window.tpot, self.tpot)) {
             (Target::Unknown, Target::Unknown) => (here, Reason::TooFewSamples),
             (Target::Missed, Target::Missed) => (here, Reason::Infeasible),
-            (Target::Missed, Target::Met | Target::Unknown) => self.give(&curves, here, Phase::Prefill),
-            (Target::Met | Target::Unknown, Target::Missed) => self.give(&curves, here, Phase::Decode),
-            (Target::Met, Target::Met | Target::Unknown) | (Target::Unknown, Target::Met) => (here, Reason::TargetsMet),
+            (Target::Missed, _) => self.give(&curves, here, Phase::Prefill),
+            (_, Target::Missed) => self.give(&curves, here, Phase::Decode),
+            (Target::Near, Target::Met) => self.ease(&curves, here, Phase::Prefill),
+            (Target::Met, Target::Near) => self.ease(&curves, here, Phase::Decode),
+            (Target::Met | Target::Near | Target::Unknown, _) => (here, Reason::TargetsMet),
         };
         let predict = |phase, target| span(curves.at(phase, parts)?, target);
         let predicted =
@@ -108,8 +116,8 @@ impl Feedback {
             Phase::Prefill => Reason::SloMissedPrefill,
             Phase::Decode => Reason::SloMissedDecode,
         };
-        let harms = |parts| curves.at(from, parts).is_some_and(|ratio| ratio > 1.0);
-        let is_enough = |parts| curves.at(to, parts).is_some_and(|ratio| ratio <= self.aim);
+        let harms = |parts| !curves.stays_within(from, parts, 1.0).unwrap_or(true);
+        let is_enough = |parts| curves.stays_within(to, parts, self.aim).unwrap_or(false);
         let candidates = (1..=self.parts_max).map_while(|count| self.device.moved(here, count, to));
         let mut chosen = None;
         for parts in candidates.take_while(|parts| !self.limits.rule_out(from, *parts)) {
@@ -124,10 +132,35 @@ impl Feedback {
         chosen.map_or((here, Reason::Infeasible), |parts| (parts, reason))
     }
 
+    /// Moves parts to a lane that meets its target narrowly, if the other lane has enough to give: both stay clear of
+    /// their targets then, so nothing is to be moved back.
+    fn ease(&self, curves: &Curves, here: Parts, to: Phase) -> (Parts, Reason) {
+        let is_clear = |phase, parts| curves.stays_within(phase, parts, self.aim) == Some(true);
+        let candidates = (1..=self.parts_max).map_while(|count| self.device.moved(here, count, to));
+        let mut clear = candidates
+            .take_while(|parts| is_clear(to.other(), *parts) && !self.limits.rule_out(to.other(), *parts))
+            .filter(|parts| is_clear(to, *parts));
+        clear.next().map_or((here, Reason::TargetsMet), |parts| (parts, Reason::Rebalanced))
+    }
+
+    fn judge(&self, measured: Measured, target: Span) -> Target {
+        match measured {
+            Measured::Unknown => Target::Unknown,
+            Measured::AtLeast(span) | Measured::Value(span) if span > target => Target::Missed,
+            Measured::AtLeast(_) => Target::Unknown,
+            Measured::Value(span) if over(span, target) > self.aim => Target::Near,
+            Measured::Value(_) => Target::Met,
+        }
+    }
+
     fn remember(&mut self, here: Parts, window: &WindowReport) {
         let ratio = |measured: Measured, target| measured.value().map(|span| over(span, target));
         let (ttft, tpot) = (ratio(window.ttft, self.ttft), ratio(window.tpot, self.tpot));
-        self.limits.learn(self.device, Phase::Prefill, here, ttft, self.aim);
+        self.load = window.prefill_load.map(|load| load * self.device.fraction(Phase::Prefill, here)).or(self.load);
+        // Prompts that are late although the share would do have waited behind a queue that is older than this window.
+        let is_enough = window.prefill_load.is_some_and(|load| load <= LOAD_MAX);
+        let judged = ttft.filter(|ratio| *ratio <= 1.0 || !is_enough);
+        self.limits.learn(self.device, Phase::Prefill, here, judged, self.aim);
         self.limits.learn(self.device, Phase::Decode, here, tpot, self.aim);
         let newest = Seen { parts: here, age: 0, ttft, tpot };
         for seen in &mut self.seen {
@@ -148,10 +181,15 @@ impl Feedback {
         // If the windows contradict each other, the newest one is right.
         let fit =
             |points: &[Point], curve: fn(&[Point]) -> Option<Curve>| curve(points).or_else(|| curve(points.get(..1)?));
+        let prompts = points(Phase::Prefill);
         Curves {
             device: self.device,
-            ttft: fit(&points(Phase::Prefill), Curve::with_queue),
+            ttft: match self.load {
+                None => fit(&prompts, Curve::with_queue),
+                Some(load) => Curve::with_load(&prompts, load).or_else(|| Curve::with_load(prompts.get(..1)?, load)),
+            },
             tpot: fit(&points(Phase::Decode), Curve::without_queue),
+            load: self.load,
         }
     }
 }
@@ -183,14 +221,17 @@ impl Curves {
         };
         curve.map(|curve| curve.at(self.device.fraction(phase, parts)))
     }
-}
 
-fn judge(measured: Measured, target: Span) -> Target {
-    match measured {
-        Measured::Unknown => Target::Unknown,
-        Measured::AtLeast(span) | Measured::Value(span) if span > target => Target::Missed,
-        Measured::AtLeast(_) => Target::Unknown,
-        Measured::Value(_) => Target::Met,
+    /// True if a lane's latency is at most `ratio_max` of its target there, and its queue does not grow. `None` if that
+    /// is not known.
+    fn stays_within(&self, phase: Phase, parts: Parts, ratio_max: f64) -> Option<bool> {
+        let by_curve = self.at(phase, parts).map(|ratio| ratio <= ratio_max);
+        let by_load = self.load.filter(|_| phase == Phase::Prefill);
+        let by_load = by_load.map(|load| load <= LOAD_MAX * self.device.fraction(phase, parts));
+        match (by_curve, by_load) {
+            (Some(curve), Some(load)) => Some(curve && load),
+            (one, other) => one.or(other),
+        }
     }
 }
 
@@ -219,7 +260,7 @@ mod tests {
     /// Curves through these latencies at half of the device.
     fn curves(ttft: Option<f64>, tpot: Option<f64>) -> Curves {
         let through = |latency| Curve::without_queue(&[Point { share: 0.5, latency, weight: 1.0 }]);
-        Curves { device: feedback().device, ttft: ttft.and_then(through), tpot: tpot.and_then(through) }
+        Curves { device: feedback().device, ttft: ttft.and_then(through), tpot: tpot.and_then(through), load: None }
     }
 
     #[test]
@@ -250,6 +291,7 @@ mod tests {
             met: 0,
             ttft: Measured::Value(Span::from_ms(ttft_ms)),
             tpot: Measured::Value(Span::from_ms(tpot_ms)),
+            prefill_load: None,
         };
         let mut feedback = feedback();
         let mut remembered = |parts, ttft_ms, tpot_ms| {

@@ -26,7 +26,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub use api::{Decision, Event, Latencies, OtherLane, Reason, Waiting, WorkerState};
+pub use api::{Decision, Event, Latencies, Reason, Waiting, WorkerState};
 pub use config::{FeedbackConfig, PredictiveConfig, ShareConfig, ShareError, SharePolicy};
 pub use partition::Partition;
 pub use split::{Divisions, IdleShare, Share, Split};
@@ -35,6 +35,7 @@ pub use window::{Measured, WindowReport};
 use std::collections::VecDeque;
 
 use crate::Time;
+use crate::cost::Phase;
 use feedback::Feedback;
 use predictive::Predictive;
 use split::Parts;
@@ -113,12 +114,16 @@ impl ShareController {
     pub fn on(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
         match event {
+            Event::Arrived => self.window.arrived(),
             Event::FirstToken { slo, ttft } => self.window.first_token(self.now, &slo, ttft),
             Event::Decoded { slo, tokens, tpot } => self.window.decoded(self.now, &slo, tokens, tpot),
             Event::Finished(judgement) => self.window.finished(judgement),
-            Event::StepDone { work, span, other } => {
+            Event::StepDone { work, span, beside } => {
+                if work.phase() == Phase::Prefill {
+                    self.window.prefilled(span);
+                }
                 if let Policy::Predictive(policy) = &mut self.policy {
-                    policy.step_done(self.split, &work, span, other);
+                    policy.step_done(self.split, &work, span, beside);
                 }
             }
             Event::State(state) => self.state = state,
@@ -188,8 +193,8 @@ impl ShareController {
             (Policy::Feedback(_), None) => return,
             (Policy::Feedback(policy), Some(window)) => policy.decide(self.parts, window),
             (Policy::Predictive(policy), None) => policy.decide(self.parts, &self.state),
-            (Policy::Predictive(policy), Some(_)) => {
-                policy.refit();
+            (Policy::Predictive(policy), Some(window)) => {
+                policy.window(self.parts, window);
                 policy.decide(self.parts, &self.state)
             }
         };

@@ -71,6 +71,7 @@ impl Partition {
                 blocks_in_use: load.blocks_in_use,
                 blocks_total: self.blocks_total,
                 oldest_waiting: self.watch.oldest_waiting(),
+                strictest_tpot: self.watch.strictest_tpot(),
             }),
         );
     }

@@ -4,35 +4,39 @@
 //! decode step takes at most beta times its shortest time; above, make decode as fast as possible while a prefill step
 //! takes at most alpha times its shortest time. A change of the share that is too small is not made.
 //!
-//! Where a target of TPOT is configured, a decode step may take nearly as long in any case. The paper has no targets; on
-//! a device whose decodes slow down with their share, beta alone would starve prefill for tokens that nobody needs so
-//! fast.
+//! Where requests have a target of TPOT, or one is configured, a decode step may take nearly as long as the strictest in
+//! any case, and prefill gets what the prompts that come need. The paper has neither; on a device whose decodes
+//! slow down with their share, beta alone would starve prefill for tokens that nobody needs so fast.
 
 use super::config::PredictiveConfig;
 use super::search::{Objective, search};
 use super::split::{Divisions, Parts};
 use super::verdict::{Outlook, Verdict};
-use super::{Latencies, OtherLane, Reason, Split, WorkerState};
+use super::window::LOAD_MAX;
+use super::{Latencies, Reason, Split, WindowReport, WorkerState};
 use crate::Span;
 use crate::cost::{CostModel, Fitted, LaneUse, Learner, Phase, StepWork};
 
 /// Part of the pool by which its use must fall below the switch before prefill is favoured again. The paper has one
 /// threshold, at which requests that end and begin would turn the share upside down each time.
 const KV_SWITCH_BAND: f64 = 0.05;
-/// Part of the target of TPOT that a mean decode step may take: the quantile is above the mean, and steps have gaps.
-const ENOUGH: f64 = 0.8;
+/// Part of the target of TPOT that a decode step may take: an answer of a few tokens also waits for the steps in flight when
+/// it joins, and the mean of all steps hides the long ones.
+const ENOUGH: f64 = 0.5;
 
 /// The controller.
 #[derive(Debug, Clone)]
 pub(super) struct Predictive {
     device: Divisions,
     config: PredictiveConfig,
-    /// Time of a decode step that is fast enough; 0 if nobody says.
-    enough_us: f64,
+    /// Target of TPOT where no request has one of its own.
+    tpot: Option<Span>,
     /// Parts that a move has at least: more than the hysteresis.
     move_min: u16,
     learner: Learner,
     model: Option<Fitted>,
+    /// Share below which prompts would wait ever longer: measured in the last window.
+    needed: f64,
     favoured: Phase,
     prefill: MeanStep,
     decode: MeanStep,
@@ -51,10 +55,11 @@ impl Predictive {
         Predictive {
             device,
             config: config.clone(),
-            enough_us: tpot.map_or(0.0, |tpot| tpot.us() as f64 * ENOUGH),
+            tpot,
             move_min: device.parts_in_percent(config.hysteresis_percent) + 1,
             learner: Learner::default(),
             model: None,
+            needed: 0.0,
             favoured: Phase::Prefill,
             prefill: MeanStep::default(),
             decode: MeanStep::default(),
@@ -65,8 +70,8 @@ impl Predictive {
         Span::from_ms(self.config.interval_ms)
     }
 
-    pub(super) fn step_done(&mut self, split: Split, work: &StepWork, span: Span, other: OtherLane) {
-        if let Some(sharing) = self.device.sharing(split, work.phase(), other) {
+    pub(super) fn step_done(&mut self, split: Split, work: &StepWork, span: Span, beside: f64) {
+        if let Some(sharing) = self.device.sharing(split, work.phase(), beside) {
             self.learner.learn(sharing, work, span);
         }
         match work.phase() {
@@ -75,16 +80,20 @@ impl Predictive {
         }
     }
 
-    /// Fits the model anew. It costs more than a decision, and devices do not change that often.
-    pub(super) fn refit(&mut self) {
+    /// Takes in a window in which prefill had the parts `here`, and fits the model anew: that costs more than a decision,
+    /// and devices do not change that often.
+    pub(super) fn window(&mut self, here: Parts, window: &WindowReport) {
         self.model = self.learner.model();
+        if let Some(load) = window.prefill_load {
+            self.needed = load * self.device.fraction(Phase::Prefill, here) / LOAD_MAX;
+        }
     }
 
     /// Decides for steps like those since the last decision. Without steps of both lanes it waits for more.
     pub(super) fn decide(&mut self, here: Parts, state: &WorkerState) -> Verdict {
         let measured = Latencies { prefill: self.prefill.span(), decode: self.decode.span() };
         if self.model.is_none() {
-            self.refit();
+            self.model = self.learner.model();
         }
         let (Some(model), Some(prefill), Some(decode)) = (self.model, self.prefill.work(), self.decode.work()) else {
             let outlook = Outlook { measured, ..Outlook::default() };
@@ -98,10 +107,15 @@ impl Predictive {
             let step = if phase == Phase::Prefill { &prefill } else { &decode };
             time_us(&model, self.device, step, phase, parts)
         };
-        let best = search(self.device, here, self.objective(), &mut time_us);
-        let (parts, reason) = self.unless_too_near(here, best.parts);
+        let target = state.strictest_tpot.or(self.tpot);
+        let best = search(self.device, here, self.objective(target), &mut time_us);
+        let (parts, reason) = self.unless_too_near(here, self.raised(best.parts, target, &mut time_us));
         let favoured_us = time_us(self.favoured, parts);
-        let other_us = if parts == here { best.other_here_us } else { best.other_us };
+        let other_us = match parts {
+            _ if parts == here => best.other_here_us,
+            _ if parts == best.parts => best.other_us,
+            _ => time_us(self.favoured.other(), parts),
+        };
         let predicted = self.latencies(favoured_us, other_us);
         Verdict { parts, reason, outlook: Outlook { measured, predicted, model_calls } }
     }
@@ -114,12 +128,26 @@ impl Predictive {
         }
     }
 
-    fn objective(&self) -> Objective {
+    fn objective(&self, target: Option<Span>) -> Objective {
         let (slowdown_max, enough_us) = match self.favoured {
-            Phase::Prefill => (self.config.beta, self.enough_us),
+            Phase::Prefill => (self.config.beta, target.map_or(0.0, |tpot| tpot.us() as f64 * ENOUGH)),
             Phase::Decode => (self.config.alpha, 0.0),
         };
         Objective { favoured: self.favoured, slowdown_max, enough_us, move_min: self.move_min }
+    }
+
+    /// Where prefill is favoured, it gets what the prompts that come need, as long as decode steps stay within the target.
+    fn raised(&self, best: Parts, target: Option<Span>, time_us: &mut impl FnMut(Phase, Parts) -> f64) -> Parts {
+        let target_us = target.map_or(f64::INFINITY, |tpot| tpot.us() as f64);
+        let mut parts = best;
+        while self.favoured == Phase::Prefill
+            && self.device.fraction(Phase::Prefill, parts) < self.needed
+            && let Some(more) = self.device.moved(parts, 1, Phase::Prefill)
+            && time_us(Phase::Decode, more) <= target_us
+        {
+            parts = more;
+        }
+        parts
     }
 
     fn unless_too_near(&self, here: Parts, best: Parts) -> (Parts, Reason) {

@@ -1,6 +1,6 @@
 //! Shares of one device: what either lane may use of it, and which shares the device can express; knows no work.
 
-use super::{OtherLane, ShareError};
+use super::ShareError;
 use crate::cost::{Phase, Sharing};
 
 /// What the two lanes of a worker may use of its device.
@@ -149,16 +149,27 @@ impl Divisions {
         (percent * f64::from(self.parts_total) / 100.0 + 1e-9) as u16
     }
 
-    /// What a lane and its neighbour had of the device during a step; `None` if nobody knows what the lane had.
-    pub(super) fn sharing(self, split: Split, phase: Phase, other: OtherLane) -> Option<Sharing> {
-        let own = (split.share_of(phase) * 1_000.0).round() as u16;
-        match (other, split, self.idle) {
-            (OtherLane::Busy, Split::Divided { .. }, _) => Some(Sharing { own, neighbour: 1_000 - own }),
-            (OtherLane::Busy, Split::Oversubscribed, _) => None,
-            (OtherLane::Idle, _, IdleShare::Lent) => Some(Sharing { own: 1_000, neighbour: 0 }),
-            (OtherLane::Idle, _, IdleShare::Unused) => Some(Sharing { own, neighbour: 0 }),
+    /// What a lane and its neighbour had of the device in the mean of a step, for the part `beside` of which both ran;
+    /// `None` if nobody knows what the lane had.
+    pub(super) fn sharing(self, split: Split, phase: Phase, beside: f64) -> Option<Sharing> {
+        let share = split.share_of(phase);
+        if split == Split::Oversubscribed && beside > 0.0 {
+            return None;
         }
+        let alone = match self.idle {
+            IdleShare::Lent => 1.0,
+            IdleShare::Unused => share,
+        };
+        let own = coarse(beside * share + (1.0 - beside) * alone).max(COARSE);
+        Some(Sharing { own, neighbour: coarse(beside * (1.0 - share)) })
     }
+}
+
+/// Thousandths of the device between two shares that a model tells apart.
+const COARSE: u16 = 50;
+
+fn coarse(fraction: f64) -> u16 {
+    (fraction * 1_000.0 / f64::from(COARSE)).round() as u16 * COARSE
 }
 
 #[cfg(test)]
@@ -200,11 +211,12 @@ mod tests {
     #[test]
     fn an_idle_neighbour_lends_its_share_or_does_not() {
         let split = Split::prefill_percent(30).unwrap();
-        let own = |idle, other, split| Divisions::new(20, idle).unwrap().sharing(split, Phase::Prefill, other);
-        assert_eq!(own(IdleShare::Lent, OtherLane::Idle, split), Some(Sharing { own: 1_000, neighbour: 0 }));
-        assert_eq!(own(IdleShare::Unused, OtherLane::Idle, split), Some(Sharing { own: 300, neighbour: 0 }));
-        assert_eq!(own(IdleShare::Unused, OtherLane::Busy, split), Some(Sharing { own: 300, neighbour: 700 }));
-        assert_eq!(own(IdleShare::Lent, OtherLane::Busy, Split::Oversubscribed), None, "nobody knows what it had");
+        let own = |idle, beside, split| Divisions::new(20, idle).unwrap().sharing(split, Phase::Prefill, beside);
+        assert_eq!(own(IdleShare::Lent, 0.0, split), Some(Sharing { own: 1_000, neighbour: 0 }));
+        assert_eq!(own(IdleShare::Lent, 0.5, split), Some(Sharing { own: 650, neighbour: 350 }));
+        assert_eq!(own(IdleShare::Unused, 0.0, split), Some(Sharing { own: 300, neighbour: 0 }));
+        assert_eq!(own(IdleShare::Unused, 1.0, split), Some(Sharing { own: 300, neighbour: 700 }));
+        assert_eq!(own(IdleShare::Lent, 0.1, Split::Oversubscribed), None, "nobody knows what it had");
     }
 
     proptest! {

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::{Event, OtherLane, Waiting};
+use super::{Event, Waiting};
 use crate::cost::StepWork;
 use crate::message::{Envelope, FromWorker, ToWorker};
 use crate::replica::{self, Action, Compute};
@@ -88,7 +88,7 @@ impl Watch {
                     state: State::InTime,
                 };
                 self.requests.insert(request.leg, watched);
-                None
+                Some(Event::Arrived)
             }
             replica::Event::StepDone { step, .. } => self.step_ended(now, *step),
             replica::Event::StepFailed { step, .. } => {
@@ -134,6 +134,10 @@ impl Watch {
         Some(Waiting { slo: oldest.slo, since: oldest.since })
     }
 
+    pub(super) fn strictest_tpot(&self) -> Option<Span> {
+        self.requests.values().filter_map(|request| request.slo.tpot).min()
+    }
+
     fn submitted(&mut self, now: Time, lane: LaneId, step: StepId, work: StepWork) {
         let others_busy = self.others_busy(now, lane);
         let busy = self.lanes.entry(lane).or_default();
@@ -156,8 +160,8 @@ impl Watch {
         }
         let beside = self.others_busy(now, lane).0.saturating_sub(others_busy.0);
         let from_submission = (now - at).0.max(1);
-        let other = if beside * 2 > from_submission { OtherLane::Busy } else { OtherLane::Idle };
-        (work != StepWork::default()).then_some(Event::StepDone { work, span: now - began, other })
+        let beside = (beside as f64 / from_submission as f64).min(1.0);
+        (work != StepWork::default()).then_some(Event::StepDone { work, span: now - began, beside })
     }
 
     fn others_busy(&self, now: Time, lane: LaneId) -> Span {

@@ -9,6 +9,9 @@ const SAMPLES_MIN: usize = 5;
 /// Most latencies that a window keeps of a lane; more would not change its quantile.
 const SAMPLES_MAX: usize = 4_096;
 
+/// Part of a window for which prompts may keep prefill busy: beyond, small changes of the load make long queues.
+pub(super) const LOAD_MAX: f64 = 0.85;
+
 /// A window that has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WindowReport {
@@ -24,6 +27,9 @@ pub struct WindowReport {
     pub ttft: Measured,
     /// TPOT at the configured quantile.
     pub tpot: Measured,
+    /// Part of the window for which the prompts that came in it keep prefill busy at this split: above 1, ever more of
+    /// them wait. `None` if no prompt was done.
+    pub prefill_load: Option<f64>,
 }
 
 /// A latency that a window has measured.
@@ -50,7 +56,16 @@ pub(super) struct Window {
     met: u32,
     ttfts: Vec<Span>,
     tpots: Vec<Span>,
+    prompts: Prompts,
     limits: WindowLimits,
+}
+
+/// Prompts of a window, whenever they began.
+#[derive(Debug, Default)]
+struct Prompts {
+    arrived: u32,
+    done: u32,
+    busy: Span,
 }
 
 /// When windows close and what they compare.
@@ -72,11 +87,21 @@ impl Window {
             ttft: config.ttft(),
             tpot: config.tpot(),
         };
-        let (ttfts, tpots) = (Vec::new(), Vec::new());
-        Window { from: now, switched: now, finished: 0, judged: 0, met: 0, ttfts, tpots, limits }
+        let (ttfts, tpots, prompts) = (Vec::new(), Vec::new(), Prompts::default());
+        Window { from: now, switched: now, finished: 0, judged: 0, met: 0, ttfts, tpots, prompts, limits }
+    }
+
+    pub(super) fn arrived(&mut self) {
+        self.prompts.arrived = self.prompts.arrived.saturating_add(1);
+    }
+
+    /// A step of prefill has taken so long.
+    pub(super) fn prefilled(&mut self, span: Span) {
+        self.prompts.busy = self.prompts.busy + span;
     }
 
     pub(super) fn first_token(&mut self, now: Time, slo: &Slo, ttft: Span) {
+        self.prompts.done = self.prompts.done.saturating_add(1);
         if began(now, ttft) >= self.switched {
             keep(&mut self.ttfts, scaled(ttft, slo.ttft, self.limits.ttft));
         }
@@ -120,7 +145,9 @@ impl Window {
             measured => measured,
         };
         let tpot = take_quantile(&mut self.tpots, quantile);
-        let report = WindowReport { from: self.from, to: now, requests: self.judged, met: self.met, ttft, tpot };
+        let prefill_load = std::mem::take(&mut self.prompts).load(now.since(self.from));
+        let (requests, met) = (self.judged, self.met);
+        let report = WindowReport { from: self.from, to: now, requests, met, ttft, tpot, prefill_load };
         (self.from, self.finished, self.judged, self.met) = (now, 0, 0, 0);
         report
     }
@@ -134,6 +161,15 @@ impl Window {
             Some(waited) if self.limits.ttft.is_some_and(|target| waited > target) => Measured::AtLeast(waited),
             Some(_) | None => Measured::Unknown,
         }
+    }
+}
+
+impl Prompts {
+    /// Time per prompt times the prompts that came, as a part of the window.
+    fn load(&self, window: Span) -> Option<f64> {
+        let busy = self.busy.us() as f64 / window.us() as f64;
+        let load = busy * f64::from(self.arrived) / f64::from(self.done);
+        (self.busy > Span::ZERO && load.is_finite()).then_some(load)
     }
 }
 

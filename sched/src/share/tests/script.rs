@@ -10,8 +10,8 @@ use expect_test::Expect;
 
 use crate::cost::StepWork;
 use crate::share::{
-    Decision, Divisions, Event, IdleShare, Latencies, OtherLane, ShareConfig, ShareController, SharePolicy, Split,
-    Waiting, WorkerState,
+    Decision, Divisions, Event, IdleShare, Latencies, ShareConfig, ShareController, SharePolicy, Split, Waiting,
+    WorkerState,
 };
 use crate::slo::Judgement;
 use crate::{Slo, Span, Time};
@@ -123,7 +123,7 @@ impl World {
     }
 
     fn steps(&mut self, work: StepWork, words: &Words<'_>) {
-        self.on(Event::StepDone { work, span: words.span(), other: OtherLane::Busy }, words.times());
+        self.on(Event::StepDone { work, span: words.span(), beside: 1.0 }, words.times());
     }
 
     fn on(&mut self, event: Event, times: u64) {

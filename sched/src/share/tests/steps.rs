@@ -3,7 +3,7 @@
 use crate::cost::{CostModel, Fitted, LaneUse, Phase, StepWork};
 use crate::rng::uniform_f64;
 use crate::share::{
-    Decision, Divisions, Event, IdleShare, OtherLane, Reason, ShareConfig, ShareController, SharePolicy, WorkerState,
+    Decision, Divisions, Event, IdleShare, Reason, ShareConfig, ShareController, SharePolicy, WorkerState,
 };
 use crate::{Span, Time};
 
@@ -27,7 +27,7 @@ impl Loop {
     /// Runs steps of both lanes for so many decisions.
     fn run(&mut self, kv_percent: u32, decisions: usize) -> Vec<Decision> {
         let mut made = Vec::new();
-        self.on(Event::State(WorkerState { blocks_in_use: kv_percent, blocks_total: 100, oldest_waiting: None }));
+        self.on(Event::State(WorkerState { blocks_in_use: kv_percent, blocks_total: 100, ..WorkerState::default() }));
         while made.len() < decisions {
             self.steps += 1;
             self.now = self.now + Span::from_ms(25);
@@ -38,7 +38,7 @@ impl Loop {
             let noise = [draw(2), draw(3)].map(|draw| 1.0 + 0.05 * (2.0 * draw - 1.0));
             for (work, noise) in [(chunk, noise[0]), (batch, noise[1])] {
                 let us = time_us(&work, self.controller.split().share_of(Phase::Prefill)) * noise;
-                self.on(Event::StepDone { work, span: Span(us as u64), other: OtherLane::Busy });
+                self.on(Event::StepDone { work, span: Span(us as u64), beside: 1.0 });
             }
             made.extend(self.controller.poll());
         }

@@ -111,7 +111,7 @@ fn a_step_lasts_from_the_end_of_the_one_before_and_knows_its_neighbour() {
     let ended = |watch: &mut Watch, at, lane, step| {
         let event = replica::Event::StepDone { lane: LaneId(lane), step: StepId(step), result: StepResult::default() };
         match watch.goes_in(ms(at), &event) {
-            Some(Event::StepDone { work, span, other }) => (work.phase(), span, other),
+            Some(Event::StepDone { work, span, beside }) => (work.phase(), span, beside),
             other => panic!("{other:?}"),
         }
     };
@@ -120,9 +120,9 @@ fn a_step_lasts_from_the_end_of_the_one_before_and_knows_its_neighbour() {
         watch.comes_out(ms(at), &action);
     }
     use crate::cost::Phase::{Decode, Prefill};
-    assert_eq!(ended(&mut watch, 12, 1, 1), (Decode, Span::from_ms(12), OtherLane::Idle));
-    assert_eq!(ended(&mut watch, 30, 1, 2), (Decode, Span::from_ms(18), OtherLane::Busy));
-    assert_eq!(ended(&mut watch, 50, 0, 3), (Prefill, Span::from_ms(40), OtherLane::Idle), "busy for 20 of 40 ms");
+    assert_eq!(ended(&mut watch, 12, 1, 1), (Decode, Span::from_ms(12), 2.0 / 12.0));
+    assert_eq!(ended(&mut watch, 30, 1, 2), (Decode, Span::from_ms(18), 20.0 / 30.0));
+    assert_eq!(ended(&mut watch, 50, 0, 3), (Prefill, Span::from_ms(40), 0.5), "busy for 20 of 40 ms");
     assert!(watch.steps.is_empty());
     let unknown = replica::Event::StepDone { lane: LaneId(0), step: StepId(9), result: StepResult::default() };
     assert_eq!(watch.goes_in(ms(60), &unknown), None);
