@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -166,8 +166,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Returns the routes, to be served alone or merged into others.
-    pub fn routes(self) -> Router {
+    fn routes(self) -> Router {
         let knobs = self.knobs.iter().fold(Router::new(), |routes, knob| {
             let ((shown_at, set_at), shown, taken) = (knob.paths(), Arc::clone(knob), Arc::clone(knob));
             let show = move || async move { Json(shown.show()) };
@@ -181,6 +180,10 @@ impl Admin {
             .route("/version", get(version))
             .with_state(Arc::new(self))
             .merge(knobs.layer(DefaultBodyLimit::max(KNOB_BYTES_MAX)))
+            .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
+            .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+                (StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}\n", uri.path()))
+            })
     }
 
     /// Serves the routes until `shutdown`; fails when the listener does.
@@ -293,7 +296,10 @@ mod tests {
     }
 
     async fn get(admin: &Admin, path: &str) -> (u16, String) {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        answered(admin, Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn answered(admin: &Admin, request: Request<Body>) -> (u16, String) {
         let response = admin.clone().routes().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -320,7 +326,9 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!((status, body), (200, format!(r#"{{"version":"{version}","role":"decode","model":"demo"}}"#)));
         assert_eq!(get(&admin, "/metrics").await.0, 200);
-        assert_eq!(get(&admin, "/nothing").await.0, 404);
+        assert_eq!(get(&admin, "/nothing").await, (404, "there is nothing here\n".into()));
+        let request = Request::post("/version").body(Body::empty()).unwrap();
+        assert_eq!(answered(&admin, request).await, (405, "/version does not take POST\n".into()));
     }
 
     struct Dial(std::sync::Mutex<Value>);

@@ -156,6 +156,7 @@ fn window(window: &WindowReport) -> Value {
         "attainment": window.attainment(),
         "ttft_ms": measured(window.ttft),
         "tpot_ms": measured(window.tpot),
+        "prefill_load": window.prefill_load,
     })
 }
 

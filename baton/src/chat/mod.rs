@@ -84,6 +84,9 @@ fn unanswered(error: client::Error, target: &str) -> anyhow::Error {
         client::Error::Unreachable { .. } | client::Error::ConnectTimeout { .. } => {
             format!("is `baton serve` running at {target}?")
         }
+        client::Error::Status { status: 401, .. } => {
+            format!("{target} wants a key: --api-key KEY, or OPENAI_API_KEY in the environment")
+        }
         _ => format!("asking {target} for its models"),
     };
     anyhow::Error::new(error).context(hint)
@@ -143,10 +146,14 @@ mod tests {
     /// Found by trying: who had no key, or a wrong path, was asked whether the server ran that had just answered.
     #[test]
     fn a_server_that_answered_is_running() {
-        let refused =
-            client::Error::Status { path: "/v1/models".to_owned(), status: 401, message: "no key".to_owned() };
-        let said = crate::cli::told(&unanswered(refused, "http://h:1"));
-        assert_eq!(said, "asking http://h:1 for its models: /v1/models: 401: no key");
+        let said = |status| {
+            let message = "no".to_owned();
+            let error = client::Error::Status { path: "/v1/models".to_owned(), status, message };
+            crate::cli::told(&unanswered(error, "http://h:1"))
+        };
+        assert_eq!(said(404), "asking http://h:1 for its models: /v1/models: 404: no");
+        let key = "http://h:1 wants a key: --api-key KEY, or OPENAI_API_KEY in the environment: /v1/models: 401: no";
+        assert_eq!(said(401), key);
         let source = std::io::ErrorKind::ConnectionRefused.into();
         let down = client::Error::Unreachable { authority: "h:1".to_owned(), source };
         let said = crate::cli::told(&unanswered(down, "http://h:1"));

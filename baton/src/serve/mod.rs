@@ -46,6 +46,8 @@ const ROUTER_READY_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Deployment {
     /// Address of its router.
     pub address: SocketAddr,
+    /// Admin addresses of its workers.
+    pub admin_addresses: Vec<String>,
     router: JoinHandle<Result<()>>,
     workers: JoinSet<()>,
     stop_router: watch::Sender<Option<Cause>>,
@@ -120,6 +122,7 @@ impl Deployment {
         let asked = why_stopped(router_stopped);
         let deployment = Deployment {
             address: front.address,
+            admin_addresses: workers.admin_addresses(),
             router: tokio::spawn(async move { Ok(router.run(front.listener, admin, relief(), asked).await?) }),
             workers: workers.keep_alive(&workers_stopped, (narrator, ending)),
             stop_router,
@@ -222,6 +225,10 @@ impl Workers {
             narrator.ready(&launch.name, child);
         }
         narrator.pairs(self.children.iter().map(|(child, _)| child));
+    }
+
+    fn admin_addresses(&self) -> Vec<String> {
+        self.children.iter().map(|(child, _)| child.started.admin_address.clone()).collect()
     }
 
     fn metrics(&self) -> Vec<router::MetricsSource> {

@@ -4,6 +4,7 @@ mod formats;
 mod outcome;
 mod prompts;
 mod setups;
+mod shares;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use crate::terminal::{OutputError, say};
 use formats::{Format, Formats};
 use outcome::{Answer, Difference};
 use prompts::Bounds;
-use setups::Setup;
+use setups::{Setup, Shares};
 
 /// What to verify.
 #[derive(Debug, clap::Args)]
@@ -48,6 +49,8 @@ pub struct VerifyArgs {
     settings: Vec<String>,
 }
 
+/// Moves of shares below which a setup says nothing about them.
+const SHARE_MOVES_MIN: u64 = 3;
 /// Differences that are printed one by one; further ones are only counted.
 const DIFFERENCES_SHOWN: usize = 5;
 
@@ -132,7 +135,13 @@ impl Run<'_> {
 async fn run_setup(setup: &Setup, config: BatonConfig, run: &Run<'_>) -> Result<(Row, Vec<Answer>)> {
     let deployment = Deployment::start(&config, run.metrics.clone(), Narrator::Silent, run.ending).await?;
     let start = Instant::now();
-    let answers = send_all(&deployment, Arc::clone(run.requests), setup.concurrency).await;
+    let answers = match setup.shares {
+        Shares::Configured => send_all(&deployment, Arc::clone(run.requests), setup.concurrency).await,
+        Shares::Moving => tokio::select! {
+            answers = send_all(&deployment, Arc::clone(run.requests), setup.concurrency) => answers,
+            moved = shares::keep_moving(&deployment.admin_addresses) => match moved? {},
+        },
+    };
     let elapsed = start.elapsed();
     let metrics = Client::new(&deployment.address.to_string())?.get("/metrics").await;
     deployment.stop(Cause::Interrupted).await?;
@@ -143,6 +152,10 @@ async fn run_setup(setup: &Setup, config: BatonConfig, run: &Run<'_>) -> Result<
     let retries = sum_of(&metrics, "baton_retries_total");
     if setup.moves_kv() && moved_bytes == 0 {
         bail!("no KV byte was moved: this setup does not show what it is for");
+    }
+    let moves = sum_of(&metrics, "baton_share_switches_total");
+    if setup.shares == Shares::Moving && moves < SHARE_MOVES_MIN {
+        bail!("shares moved {moves} times only: this setup does not show what it is for");
     }
     ensure!(retries == 0, "{retries} attempts were repeated, though nothing was made to fail");
     let tokens = answers.iter().map(Answer::tokens).sum();

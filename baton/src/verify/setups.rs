@@ -14,21 +14,32 @@ pub struct Setup {
     pub name: &'static str,
     /// Requests at a time, which determines the batch mix.
     pub concurrency: usize,
+    /// Who sets the shares of co-located workers.
+    pub shares: Shares,
     mode: Mode,
     settings: &'static [&'static str],
 }
 
+/// Who sets the shares of co-located workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shares {
+    /// The configuration.
+    Configured,
+    /// An operator, several times a second.
+    Moving,
+}
+
 impl Setup {
     const fn aggregated(name: &'static str, concurrency: usize, settings: &'static [&'static str]) -> Setup {
-        Setup { name, concurrency, mode: Mode::Aggregated, settings }
+        Setup { name, concurrency, shares: Shares::Configured, mode: Mode::Aggregated, settings }
     }
 
     const fn colocated(name: &'static str, concurrency: usize, settings: &'static [&'static str]) -> Setup {
-        Setup { name, concurrency, mode: Mode::Colocated, settings }
+        Setup { name, concurrency, shares: Shares::Configured, mode: Mode::Colocated, settings }
     }
 
     const fn disaggregated(name: &'static str, concurrency: usize, settings: &'static [&'static str]) -> Setup {
-        Setup { name, concurrency, mode: Mode::Disaggregated, settings }
+        Setup { name, concurrency, shares: Shares::Configured, mode: Mode::Disaggregated, settings }
     }
 }
 
@@ -97,6 +108,10 @@ const SETUPS: &[Setup] = &[
         32,
         &["decode.engine.threads=3", "decode.engine.kv_pool=104 blocks", "decode.engine.share.prefill_percent=20"],
     ),
+    Setup {
+        shares: Shares::Moving,
+        ..Setup::colocated("co-located, shares that move", 16, &["decode.engine.threads=2"])
+    },
     Setup::colocated("co-located, tp 2", 16, &["decode.engine.tp=2"]),
     Setup::aggregated("aggregated, one thread", 16, &["decode.engine.threads=1"]),
     Setup::aggregated("aggregated, two threads", 16, &["decode.engine.threads=2"]),

@@ -4,9 +4,9 @@
 //! system suspends delays one task, not a fixed share. The caller waits only for workers that have joined the run: a
 //! worker that still sleeps when all tasks are claimed costs nothing.
 //!
-//! A pool may have several *lanes*, whose callers run at the same time, each caller one of the threads. Every thread,
-//! callers too, takes the next task of the lane that lags behind its share (`turns`), and a caller without work lends
-//! itself to the others. A lane whose last tasks are still being done goes on in a moment: a thread then waits for it a
+//! A pool may have several *lanes*, whose callers run at the same time, each caller one of the threads. A thread keeps to
+//! one lane, and goes to another one for a while when its own is ahead of its share (`turns`); a caller without work
+//! lends itself to the others. A lane whose last tasks are still being done goes on in a moment: a thread then waits for it a
 //! little, instead of taking a long task of another lane; otherwise a lane of small operations would never get its share.
 
 mod gate;
@@ -77,8 +77,15 @@ struct Shared {
 
 /// Where a thread works.
 struct Place {
-    favourite: usize,
+    home: Home,
     at: Cell<usize>,
+}
+
+/// What a thread is to the pool, which says whose tasks it does first.
+#[derive(Clone, Copy)]
+enum Home {
+    CallerOf(usize),
+    Worker(usize),
 }
 
 /// Where a thread looks for its next task.
@@ -108,30 +115,30 @@ impl Pool {
         }
         let shared = Arc::new(Shared {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
-            turns: Turns::new(lanes),
+            turns: Turns::new(lanes, threads - lanes),
             stop: AtomicBool::new(false),
         });
         let caller_cores = cores.iter().take(lanes).copied().collect();
         let mut pool = Self { shared, workers: Vec::new(), caller_cores };
-        for index in lanes..threads {
-            pool.spawn(index, cores.get(index).copied())?;
+        for worker in 0..threads - lanes {
+            pool.spawn(worker, cores.get(lanes + worker).copied())?;
         }
         Ok(pool)
     }
 
-    fn spawn(&mut self, index: usize, core: Option<usize>) -> Result<(), KernelError> {
+    fn spawn(&mut self, worker: usize, core: Option<usize>) -> Result<(), KernelError> {
         let sleeper = Arc::new(Sleeper::default());
         let (shared, own_sleeper) = (Arc::clone(&self.shared), Arc::clone(&sleeper));
         let (pinned, is_pinned) = mpsc::channel();
-        let thread = thread::Builder::new().name(format!("kernels-{index}")).spawn(move || {
+        let name = format!("kernels-{}", self.lanes() + worker);
+        let thread = thread::Builder::new().name(name).spawn(move || {
             let placed = core.map_or(Ok(()), pin_to_core);
             let serve = placed.is_ok();
             // If the pool was dropped already, nobody listens and `stop` ends the worker.
             let _ = pinned.send(placed);
             if serve {
                 own_sleeper.attend();
-                let favourite = index % shared.lanes.len();
-                shared.serve(favourite, &own_sleeper, &|| shared.stop.load(Ordering::SeqCst));
+                shared.serve(Home::Worker(worker), &own_sleeper, &|| shared.stop.load(Ordering::SeqCst));
             }
         });
         let thread = thread.map_err(|error| KernelError::Threads { what: format!("spawn: {error}") })?;
@@ -208,9 +215,9 @@ impl Pool {
         self.shared.run_begins(lane);
         own.open(tasks, count);
         self.wake_others(lane, count - 1);
-        self.shared.serve(lane, &own.caller, &|| own.all_claimed());
+        self.shared.serve(Home::CallerOf(lane), &own.caller, &|| own.all_claimed());
         own.close();
-        self.shared.serve(lane, &own.caller, &|| own.is_empty());
+        self.shared.serve(Home::CallerOf(lane), &own.caller, &|| own.is_empty());
         own.forget();
         self.shared.run_ends(lane);
     }
@@ -238,7 +245,7 @@ impl PoolLane {
         let own = &self.pool.shared.lanes[self.lane];
         self.pool.shared.rests(self.lane);
         own.caller.attend();
-        self.pool.shared.serve(self.lane, &own.caller, done);
+        self.pool.shared.serve(Home::CallerOf(self.lane), &own.caller, done);
     }
 
     /// Wakes the caller that is in [`PoolLane::lend`].
@@ -276,10 +283,9 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// Work of one thread until `done`; it sleeps in `sleeper` when there is none. `favourite` is the lane whose tasks
-    /// it does first where shares decide nothing.
-    fn serve(&self, favourite: usize, sleeper: &Sleeper, done: &dyn Fn() -> bool) {
-        let place = Place { favourite, at: Cell::new(favourite) };
+    /// Work of one thread until `done`; it sleeps in `sleeper` when there is none.
+    fn serve(&self, home: Home, sleeper: &Sleeper, done: &dyn Fn() -> bool) {
+        let place = Place { home, at: Cell::new(self.favourite(home)) };
         while !done() {
             match self.next(&place) {
                 Next::TaskOf(lane) => self.work(lane, &place, done),
@@ -289,10 +295,19 @@ impl Shared {
         }
     }
 
+    /// The lane whose tasks a thread does first: callers their own, and of the workers as many as its share is worth.
+    fn favourite(&self, home: Home) -> usize {
+        match home {
+            Home::CallerOf(lane) => lane,
+            Home::Worker(worker) => self.turns.favourite_of(worker),
+        }
+    }
+
     fn next(&self, place: &Place) -> Next {
+        let favourite = self.favourite(place.home);
         let first = match self.turns.are_oversubscribed() {
-            true => place.favourite,
-            false => self.turns.lane_of(place.favourite, place.at.get()),
+            true => favourite,
+            false => self.turns.lane_of(favourite, place.at.get()),
         };
         place.at.set(first);
         if self.lanes[first].has_tasks() {

@@ -1,12 +1,13 @@
 //! Turns of the lanes of a pool: weighted fair queueing in virtual time (Demers, Keshav, Shenker, 1989), one task at a
-//! time; knows no task and no thread.
+//! time; knows no task.
 //!
 //! A lane's virtual time is the core time that it has used, divided by its share. The lane with the least of it lags and
-//! is next. A task is charged by estimate when it is claimed, so that a second thread does not see the lane lag still,
+//! would be next; but threads that change lanes with every task lose warm caches, and lanes that read memory do it all at
+//! once. So each thread has a favourite lane, and leaves it only when that is ahead by more than a little. A task is charged by estimate when it is claimed, so that a second thread does not see the lane lag still,
 //! and by the clock when it is done.
 
 use crate::sync::Instant;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Core time that a lane which was idle may use before the others get their share again: a few layers, so that steps
 /// with pauses between them run as if they were alone.
@@ -27,6 +28,8 @@ const OVERSUBSCRIBED_FROM: f32 = 1.001;
 pub(super) struct Turns {
     epoch: Instant,
     accounts: Box<[Account]>,
+    /// The favourite lane of each worker.
+    favourites: Box<[AtomicUsize]>,
     oversubscribed: AtomicBool,
 }
 
@@ -55,10 +58,11 @@ pub(super) struct Claim {
 }
 
 impl Turns {
-    pub(super) fn new(lanes: usize) -> Turns {
+    pub(super) fn new(lanes: usize, workers: usize) -> Turns {
         let turns = Turns {
             epoch: Instant::now(),
             accounts: (0..lanes).map(|_| Account::default()).collect(),
+            favourites: (0..workers).map(|worker| AtomicUsize::new(worker % lanes)).collect(),
             oversubscribed: AtomicBool::new(lanes > 1),
         };
         turns.accounts.iter().for_each(|account| account.rate.store(RATE_ONE, Ordering::Relaxed));
@@ -77,8 +81,14 @@ impl Turns {
             account.rate.store(rate as u64, Ordering::Relaxed);
             account.virtual_ns.store(latest, Ordering::Relaxed);
         }
+        let favourites = favourites(shares, self.favourites.len());
+        self.favourites.iter().zip(favourites).for_each(|(own, lane)| own.store(lane, Ordering::Relaxed));
         let sum: f32 = shares.iter().sum();
         self.oversubscribed.store(sum > OVERSUBSCRIBED_FROM, Ordering::Relaxed);
+    }
+
+    pub(super) fn favourite_of(&self, worker: usize) -> usize {
+        self.favourites[worker].load(Ordering::Relaxed)
     }
 
     pub(super) fn are_oversubscribed(&self) -> bool {
@@ -188,6 +198,23 @@ impl Turns {
     }
 }
 
+/// The favourite lane of each of so many workers. With its caller, a lane has as many threads as its share is worth, to
+/// the nearest.
+fn favourites(shares: &[f32], workers: usize) -> Vec<usize> {
+    let per_share = (shares.len() + workers) as f32 / shares.iter().sum::<f32>();
+    let wanted: Vec<f32> = shares.iter().map(|share| (share * per_share - 1.0).max(0.0)).collect();
+    let scale = workers as f32 / wanted.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+    let lane_of = |worker: usize| {
+        let mut end = 0.0;
+        let ends = wanted.iter().map(|wanted| {
+            end += wanted * scale;
+            end
+        });
+        ends.take_while(|end| *end <= worker as f32 + 0.5).count().min(shares.len() - 1)
+    };
+    (0..workers).map(lane_of).collect()
+}
+
 impl Account {
     fn charge(&self, core_ns: u64) {
         self.virtual_ns.fetch_add(self.virtual_of(core_ns), Ordering::Relaxed);
@@ -196,5 +223,58 @@ impl Account {
 
     fn virtual_of(&self, core_ns: u64) -> u64 {
         core_ns * self.rate.load(Ordering::Relaxed) / RATE_ONE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_go_to_lanes_as_shares_ask() {
+        let count = |shares: &[f32], workers| {
+            let all = favourites(shares, workers);
+            (0..shares.len()).map(|lane| all.iter().filter(|favourite| **favourite == lane).count()).collect::<Vec<_>>()
+        };
+        assert_eq!(count(&[0.5, 0.5], 14), [7, 7]);
+        assert_eq!(count(&[0.75, 0.25], 14), [11, 3]);
+        assert_eq!(count(&[0.95, 0.05], 2), [2, 0]);
+        assert_eq!(count(&[0.05, 0.95], 2), [0, 2]);
+        assert_eq!(count(&[1.0, 1.0], 3), [1, 2]);
+        assert_eq!(count(&[0.2, 0.3, 0.5], 7), [1, 2, 4]);
+        assert_eq!(count(&[1.0], 3), [3]);
+        assert_eq!(count(&[0.5, 0.5], 0), [0, 0]);
+    }
+
+    /// What lane the two threads of a pool of two lanes work for, one task of 50 µs each at a time.
+    fn lanes_of_tasks(share: f32, tasks: usize) -> Vec<[usize; 2]> {
+        let turns = Turns::new(2, 0);
+        turns.set_shares(&[share, 1.0 - share]);
+        (0..2).for_each(|lane| turns.run_begins(lane));
+        let mut at = [0, 1];
+        let step = |_| {
+            at = [0, 1].map(|thread| turns.lane_of(thread, at[thread]));
+            at.iter().for_each(|lane| turns.charge(*lane, 50_000));
+            at
+        };
+        (0..tasks).map(step).collect()
+    }
+
+    #[test]
+    fn at_half_each_thread_keeps_to_its_lane() {
+        assert!(lanes_of_tasks(0.5, 1_000).iter().all(|at| *at == [0, 1]));
+    }
+
+    #[test]
+    fn a_thread_whose_lane_is_ahead_helps_out_for_a_while_and_returns() {
+        for share in [0.1, 0.3, 0.7, 0.9] {
+            let tasks = lanes_of_tasks(share, 10_000);
+            let of_first: usize = tasks.iter().flatten().filter(|lane| **lane == 0).count();
+            assert!((of_first as f32 / 20_000.0 - share).abs() < 0.01, "{share}: {of_first}");
+            let helper = if share > 0.5 { 1 } else { 0 };
+            assert!(tasks.iter().all(|at| at[1 - helper] == 1 - helper), "{share}: one thread never leaves");
+            let moves = tasks.windows(2).filter(|pair| pair[0][helper] != pair[1][helper]).count();
+            assert!((300..5_000).contains(&moves), "{share}: {moves} moves in 10,000 tasks");
+        }
     }
 }

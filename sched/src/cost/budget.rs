@@ -11,13 +11,17 @@ pub enum StepBudget {
     #[default]
     Constant,
     /// As many as this latency model says, and as with `Constant` until it is known. Beside running sequences a step
-    /// ends within the strictest of their targets for the time between two tokens. Where nobody sets a target, prompts
-    /// join a step until it saturates the device.
+    /// ends within the strictest of their targets for the time between two tokens, or takes twice as long as their
+    /// decodes alone. Where nobody sets a target, prompts join a step until it saturates the device.
     Auto(Latency),
 }
 
 /// Part of the highest rate at which a device counts as saturated.
 const SATURATED: f64 = 0.9;
+
+/// Time of a step that targets must allow, as a multiple of that of its decodes: where the decodes are nearly late or late
+/// by themselves, prompts would otherwise wait for ever so that a lost target is missed by less.
+const STEP_PER_DECODES: u64 = 2;
 
 /// Chunks of one step in the making.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +43,12 @@ impl ChunkBudget {
     /// Budget beside these decodes, whose strictest target is `target`, in a step of at most `rows_max` rows.
     #[must_use]
     pub fn new(latency: Fitted, decodes: StepWork, target: Option<Span>, rows_max: u32) -> ChunkBudget {
-        let saturation = || Limit::Saturation(saturating_tokens(&latency, rows_max));
-        ChunkBudget { latency, limit: target.map_or_else(saturation, Limit::Target), work: decodes }
+        let least = Span(STEP_PER_DECODES * latency.span_alone(&decodes).us());
+        let limit = match target {
+            Some(target) => Limit::Target(target.max(least)),
+            None => Limit::Saturation(saturating_tokens(&latency, rows_max)),
+        };
+        ChunkBudget { latency, limit, work: decodes }
     }
 
     /// Takes on the next chunk of a prompt from position `start`, of at most `tokens`; returns its length.
@@ -188,10 +196,23 @@ mod tests {
     }
 
     #[test]
-    fn where_no_chunk_meets_the_target_the_first_prompt_still_goes_on() {
-        let mut budget = ChunkBudget::new(Fitted::example(), StepWork::default().with_decode(9), Some(Span(1)), 64);
-        assert_eq!([budget.take(0, 40), budget.take(0, 40)], [TILE_TOKENS, 0]);
-        let mut budget = ChunkBudget::new(Fitted::example(), StepWork::default().with_decode(9), Some(Span(1)), 64);
-        assert_eq!(budget.take(0, 3), 3);
+    fn where_decodes_miss_the_target_by_themselves_prompts_have_half_of_the_step() {
+        let (model, decodes) = (Fitted::example(), StepWork::default().with_decode(9));
+        let tokens = ChunkBudget::new(model, decodes, Some(Span(1)), 4_096).take(0, 4_096);
+        let span = |tokens| model.span_alone(&decodes.with_chunk(0..tokens));
+        let twice = Span(2 * model.span_alone(&decodes).us());
+        assert!(span(tokens) <= twice && span(tokens + 1) > twice, "{tokens}");
+        let nearly = twice.us() - 1;
+        assert_eq!(ChunkBudget::new(model, decodes, Some(Span(nearly)), 4_096).take(0, 4_096), tokens);
+    }
+
+    #[test]
+    fn where_no_chunk_fits_the_first_prompt_still_goes_on() {
+        let mut slow = Fitted::example();
+        slow.prefill.token_us = 1e6;
+        let budget = || ChunkBudget::new(slow, StepWork::default().with_decode(9), Some(Span(1)), 64);
+        let mut many = budget();
+        assert_eq!([many.take(0, 40), many.take(0, 40)], [TILE_TOKENS, 0]);
+        assert_eq!(budget().take(0, 3), 3);
     }
 }

@@ -79,14 +79,14 @@ pub struct SchedulingError {
 }
 
 impl Default for SchedulingConfig {
-    /// First come, first served. The batch is that of FastServe's published artifact.
+    /// First come, first served, in steps that keep targets. The batch is that of FastServe's published artifact.
     fn default() -> SchedulingConfig {
         SchedulingConfig {
             prefill_order: PrefillChoice::Fcfs,
             decode_order: DecodeChoice::Fcfs,
             mlfq_batch_max: 16,
             admission: AdmissionChoice::Aggressive,
-            step_budget: BudgetChoice::Constant,
+            step_budget: BudgetChoice::Auto,
         }
     }
 }
@@ -144,11 +144,12 @@ mod tests {
 
     #[test]
     fn each_word_makes_its_choice() {
-        assert_eq!(of(""), Scheduling::default());
-        assert_eq!(SchedulingConfig::default().scheduling(), Scheduling::default());
-        let fcfs = "prefill_order = \"fcfs\"\ndecode_order = \"fcfs\"\n";
-        assert_eq!(of(&format!("{fcfs}admission = \"aggressive\"\nstep_budget = \"constant\"")), Scheduling::default());
-        let plain = Scheduling::default();
+        let plain = Scheduling { budget: StepBudget::Auto(Latency::Learned), ..Scheduling::default() };
+        assert_eq!(of(""), plain);
+        assert_eq!(SchedulingConfig::default().scheduling(), plain);
+        let fcfs = "prefill_order = \"fcfs\"\ndecode_order = \"fcfs\"\nadmission = \"aggressive\"\n";
+        assert_eq!(of(&format!("{fcfs}step_budget = \"auto\"")), plain);
+        assert_eq!(of("step_budget = \"constant\""), Scheduling::default());
         let shortest = PrefillOrder::ShortestFirst { ageing_tokens_per_s: AGEING_TOKENS_PER_S };
         assert_eq!(of("prefill_order = \"shortest\""), Scheduling { prefill: shortest, ..plain });
         let slack = PrefillOrder::SlackFirst(Latency::Learned);
@@ -158,18 +159,19 @@ mod tests {
         let admission = |admission| Scheduling { admission, ..plain };
         assert_eq!(of("admission = \"conservative\""), admission(Admission::Conservative));
         assert_eq!(of("admission = \"past_future\""), admission(Admission::PastFuture(PastFuture::default())));
-        assert_eq!(of("step_budget = \"auto\""), Scheduling { budget: StepBudget::Auto(Latency::Learned), ..plain });
     }
 
     #[test]
     fn only_choices_that_need_a_model_learn_one() {
+        let of = |text| of(&format!("{text}\nstep_budget = \"constant\""));
         let learns = |text| (of(text).check().is_ok(), of(text).learns());
         for text in ["", "prefill_order = \"shortest\"", "admission = \"past_future\""] {
             assert_eq!(learns(text), (true, false), "{text}");
         }
-        for text in ["prefill_order = \"slack\"", "decode_order = \"mlfq\"", "step_budget = \"auto\""] {
+        for text in ["prefill_order = \"slack\"", "decode_order = \"mlfq\""] {
             assert_eq!(learns(text), (true, true), "{text}");
         }
+        assert!(SchedulingConfig::default().scheduling().learns());
     }
 
     #[test]

@@ -122,6 +122,14 @@ mod tests {
     }
 
     #[test]
+    fn where_the_load_is_known_only_shares_above_it_tell() {
+        let ttft = |x: f64| 0.2 / (x - 0.4) + 0.1;
+        let curve = Curve::with_load(&points(&[0.35, 0.5, 0.8], |x| if x < 0.4 { 9.0 } else { ttft(x) }), 0.4).unwrap();
+        assert!((curve.at(0.6) - ttft(0.6)).abs() < 1e-9 && curve.at(0.4) == f64::INFINITY, "{curve:?}");
+        assert_eq!(Curve::with_load(&points(&[0.3], |_| 9.0), 0.4), None);
+    }
+
+    #[test]
     fn latency_that_rises_with_the_share_is_no_curve() {
         assert_eq!(Curve::without_queue(&points(&[0.3, 0.6], |share| share * share)), None);
     }

@@ -13,7 +13,11 @@
 //!   both then, as either lane would need more.
 //!
 //! Two things are added, as the plain loop oscillates by a step where the targets can just be met: a dead band (a move
-//! aims below the target that triggers it), and limits (`limits.rs`). The other lane's curve bounds a move as well.
+//! aims below the target that triggers it, and a target that is met within the band is worth a move if both lanes stay
+//! clear of theirs), and limits (`limits.rs`). The other lane's curve bounds a move as well.
+//!
+//! And λ is measured where steps are seen, not fitted: after a change of the load two or three windows at one share
+//! cannot tell it, while the time that prompts take and the number that comes can.
 
 use super::curve::{Curve, Point};
 use super::limits::Limits;
@@ -116,8 +120,8 @@ impl Feedback {
             Phase::Prefill => Reason::SloMissedPrefill,
             Phase::Decode => Reason::SloMissedDecode,
         };
-        let harms = |parts| !curves.stays_within(from, parts, 1.0).unwrap_or(true);
-        let is_enough = |parts| curves.stays_within(to, parts, self.aim).unwrap_or(false);
+        let harms = |parts| curves.stays_within(from, parts, 1.0) == Some(false);
+        let is_enough = |parts| curves.stays_within(to, parts, self.aim) == Some(true);
         let candidates = (1..=self.parts_max).map_while(|count| self.device.moved(here, count, to));
         let mut chosen = None;
         for parts in candidates.take_while(|parts| !self.limits.rule_out(from, *parts)) {
@@ -283,19 +287,54 @@ mod tests {
     }
 
     #[test]
-    fn older_windows_that_contradict_the_newest_are_forgotten() {
-        let window = |ttft_ms, tpot_ms| WindowReport {
+    fn a_lane_that_meets_its_target_narrowly_gets_what_the_other_can_spare() {
+        let eased = |ttft, tpot| feedback().ease(&curves(Some(ttft), Some(tpot)), HERE, Phase::Prefill);
+        assert_eq!(eased(0.95, 0.3), (Parts(11), Reason::Rebalanced));
+        assert_eq!(eased(0.99, 0.3), (Parts(12), Reason::Rebalanced), "as far as it takes");
+        assert_eq!(eased(0.95, 0.88), (HERE, Reason::TargetsMet), "decode would be near its target");
+        let unknown = feedback().ease(&curves(Some(0.95), None), HERE, Phase::Prefill);
+        assert_eq!(unknown, (HERE, Reason::TargetsMet));
+    }
+
+    #[test]
+    fn prefill_gets_what_its_load_needs_and_keeps_it() {
+        let busy = |ttft, tpot| Curves { load: Some(0.6), ..curves(ttft, tpot) };
+        assert_eq!(
+            feedback().give(&busy(None, Some(0.2)), HERE, Phase::Prefill).0,
+            Parts(15),
+            "0.6 of 0.75 is below 85 %"
+        );
+        let given = feedback().give(&busy(Some(0.5), Some(1.2)), Parts(15), Phase::Decode);
+        assert_eq!(given.0, Parts(14), "one part, as decode is late; with fewer prompts would wait ever longer");
+    }
+
+    #[test]
+    fn a_queue_that_is_older_than_its_window_says_nothing_about_the_share() {
+        let ruled_out = |load| {
+            let mut feedback = feedback();
+            feedback.decide(HERE, &window(2_000, 50, Some(load)));
+            feedback.limits.rule_out(Phase::Prefill, HERE)
+        };
+        assert_eq!([0.8, 0.9].map(ruled_out), [false, true]);
+    }
+
+    fn window(ttft_ms: u64, tpot_ms: u64, prefill_load: Option<f64>) -> WindowReport {
+        WindowReport {
             from: Time(0),
             to: Time(0),
             requests: 0,
             met: 0,
             ttft: Measured::Value(Span::from_ms(ttft_ms)),
             tpot: Measured::Value(Span::from_ms(tpot_ms)),
-            prefill_load: None,
-        };
+            prefill_load,
+        }
+    }
+
+    #[test]
+    fn older_windows_that_contradict_the_newest_are_forgotten() {
         let mut feedback = feedback();
         let mut remembered = |parts, ttft_ms, tpot_ms| {
-            feedback.remember(Parts(parts), &window(ttft_ms, tpot_ms));
+            feedback.remember(Parts(parts), &window(ttft_ms, tpot_ms, None));
             feedback.seen.iter().map(|seen| seen.parts.0).collect::<Vec<_>>()
         };
         assert_eq!(remembered(10, 900, 50), [10]);

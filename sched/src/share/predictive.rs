@@ -208,3 +208,26 @@ fn time_us(model: &Fitted, device: Divisions, step: &StepWork, phase: Phase, par
     let lane = |phase| LaneUse { share: device.fraction(phase, parts), phase };
     model.work(step).0 / model.speed(lane(phase), &[lane(phase.other())])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::IdleShare;
+    use super::*;
+
+    #[test]
+    fn prefill_gets_what_prompts_need_while_decodes_keep_their_target() {
+        let device = Divisions::new(20, IdleShare::Lent).unwrap();
+        let raised = |needed, favoured, target| {
+            let policy = Predictive { needed, favoured, ..Predictive::new(&PredictiveConfig::default(), None, device) };
+            // A decode step takes 10 ms on the whole device.
+            let mut time_us = |phase, parts| 10_000.0 / device.fraction(phase, parts);
+            policy.raised(Parts(8), target, &mut time_us).0
+        };
+        let target = Some(Span::from_ms(41));
+        assert_eq!(raised(0.0, Phase::Prefill, target), 8, "it has enough");
+        assert_eq!(raised(0.7, Phase::Prefill, target), 14);
+        assert_eq!(raised(0.9, Phase::Prefill, target), 15, "with less than 25 % decodes would be late");
+        assert_eq!(raised(0.9, Phase::Prefill, None), 18);
+        assert_eq!(raised(0.9, Phase::Decode, target), 8, "the pool is full");
+    }
+}

@@ -273,6 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn the_load_of_prompts_is_the_time_that_all_who_came_will_take() {
+        let mut window = window();
+        let load = |window: &mut Window, to| window.close(Time(to), &WorkerState::default()).prefill_load;
+        assert_eq!(load(&mut window, 1_000), None);
+        (0..8).for_each(|_| window.arrived());
+        (0..2).for_each(|_| window.prefilled(Span(150)));
+        (0..4).for_each(|_| window.first_token(Time(1_900), &TARGET, Span(300)));
+        assert_eq!(load(&mut window, 2_000), Some(0.6), "4 of 8 took 30 % of the window");
+        window.prefilled(Span(150));
+        assert_eq!(load(&mut window, 3_000), None, "no prompt is done");
+    }
+
+    #[test]
     fn few_latencies_wait_for_more() {
         let mut window = window();
         (0..3).for_each(|_| window.first_token(Time(900), &TARGET, Span(300)));

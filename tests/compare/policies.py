@@ -1,6 +1,6 @@
 """Compares modes and share policies on one load: chooses the best fixed share, then runs every way with the same arrivals.
 
-usage: compare.py BATON MODEL_DIR OUT_DIR    about an hour; nothing else should run on the machine
+usage: policies.py BATON MODEL_DIR OUT_DIR    about an hour; nothing else should run on the machine
 
 Leaves one file per run in OUT_DIR; `report.py OUT_DIR` makes the tables and the figure. Runs that are there already are
 kept, so a comparison that was broken off goes on.
@@ -14,7 +14,7 @@ from pathlib import Path
 import load
 import run
 
-WAYS = ("aggregated", "aggregated-auto", "disaggregated", "oversubscribed", "feedback", "predictive")
+WAYS = ("aggregated-constant", "aggregated-auto", "disaggregated", "oversubscribed", "feedback", "predictive")
 MOVED_MAX = 0.15
 """Change of the machine's speed during a run after which the run counts no more."""
 TRIES = 3
@@ -34,20 +34,20 @@ def main(baton, model, out):
 
 
 def compare(baton, model, out, seed, ways):
-    """Runs all ways with the same arrivals: those of the machine's speed when the first run begins."""
-    done = [json.loads(path_of(out, way, seed).read_text()) for way in ways if path_of(out, way, seed).exists()]
-    slowness = done[0]["slowness"] if done else run.slowness(baton, model)
+    """Runs all ways with the same arrivals, each stretched by what the machine is slower when it begins."""
     for way in ways:
         if not path_of(out, way, seed).exists():
-            steady(baton, model, out, way, seed, slowness)
+            steady(baton, model, out, way, seed)
             print(f"seed {seed}, {way}: {attainment(out, way, seed):.3f}", flush=True)
 
 
-def steady(baton, model, out, way, seed, slowness):
-    """Repeats a run during which the machine's speed was another one; the last try counts in any case, and says so."""
+def steady(baton, model, out, way, seed):
+    """Repeats a run during which the machine's speed changed; the last try counts in any case, and says so."""
+    slowness = run.slowness(baton, model)
     for left in reversed(range(TRIES)):
         done = run.run(baton, model, way, seed, slowness)
-        done["moved"] = run.slowness(baton, model) / slowness - 1.0
+        after = run.slowness(baton, model)
+        done["moved"], slowness = after / slowness - 1.0, after
         if abs(done["moved"]) <= MOVED_MAX or left == 0:
             path_of(out, way, seed).write_text(json.dumps(done))
             return

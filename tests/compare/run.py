@@ -38,7 +38,7 @@ def run(baton, model, way, seed, slowness):
 def slowness(baton, model):
     """How much slower this machine is now than the one of the load: mean of prompts and decodes."""
     with tempfile.TemporaryDirectory(prefix="baton-policies-") as folder:
-        with served(baton, model, "aggregated", load.classes(1.0), folder):
+        with served(baton, model, "aggregated-auto", load.classes(1.0), folder):
             closed = lambda *load_of: bench(baton, folder, "--concurrency", *map(str, load_of))
             prompts = closed(1, "--limit", 16, "--input-tokens", 400, "--output-tokens", 1)
             decodes = closed(4, "--limit", 16, "--input-tokens", 30, "--output-tokens", 64)
@@ -63,7 +63,7 @@ def served(baton, model, way, targets, folder):
 
 
 def mode(way):
-    """Mode of a way to serve: `aggregated`, `aggregated-auto`, `disaggregated`, or a policy such as `fixed-40`."""
+    """Mode of a way to serve: `aggregated-auto`, `aggregated-constant`, `disaggregated`, or a policy such as `fixed-40`."""
     name = way.partition("-")[0]
     return name if name in ("aggregated", "disaggregated") else "colocated"
 
@@ -109,7 +109,7 @@ def judged(record, targets):
     """What counts of a request: when it was due, its latencies, and if it met both targets of its class."""
     slo, ttft, tpot = targets[record["class"]], record["ttft_ms"], record["tpot_ms"]
     met = record["failure"] is None and ttft <= slo["ttft_ms"] and (tpot is None or tpot <= slo["tpot_ms"])
-    kept = {key: record[key] for key in ("class", "planned_ms", "ttft_ms", "tpot_ms", "end_ms", "failure")}
+    kept = {key: record[key] for key in ("row", "class", "planned_ms", "ttft_ms", "tpot_ms", "end_ms", "failure")}
     return {**kept, "met": met}
 
 
